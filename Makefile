@@ -1,0 +1,62 @@
+# Each target works as the first command on a clean clone: the stamp makes .venv when it is missing, half made, or
+# older than what it was made from. PYTHON names the interpreter to make it with.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.complete
+PACKAGES := obt_agent obt_server obt_standin obt_conformance
+CHECKED := $(PACKAGES) tests $(wildcard benchmarks)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench faults test-systemd test-browser deb docs clean update-constraints venv
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
+
+$(STAMP): pyproject.toml constraints.txt
+	@scripts/make-venv "$(PYTHON)"
+
+venv: $(STAMP) ## make .venv, with everything that the other targets need
+
+demo: $(STAMP) ## server and agent on this machine, at the Ollama that answers or at a stand-in
+	$(VENV)/bin/obt-server demo
+
+test: $(STAMP) ## all tests that need no systemd and no browser, with branch coverage
+	$(PY) -m pytest -n 2 --dist loadgroup --cov --cov-report=term
+
+lint: $(STAMP) ## ruff, mypy --strict, the import contracts
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy --strict $(CHECKED)
+	$(VENV)/bin/lint-imports --no-cache
+
+format: $(STAMP) ## let ruff lay out the code
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(STAMP) ## measure the agent itself
+	$(PY) -m benchmarks
+
+faults: $(STAMP) ## the long run of faults
+	$(PY) -m tests.faults
+
+test-systemd: $(STAMP) ## the units under a real systemd
+	$(PY) -m pytest tests/systemd
+
+test-browser: $(STAMP) ## the page in headless Chromium (installed with apt-get when missing and root)
+	scripts/ensure-chromium
+	$(PY) -m pytest tests/browser
+
+deb: $(STAMP) ## the Debian package, in dist/
+	scripts/make-deb
+
+docs: $(STAMP) ## write docs/ anew from the message types
+	$(PY) -m obt_agent.protocol.generate docs
+
+update-constraints: ## resolve every dependency afresh into constraints.txt
+	scripts/update-constraints "$(PYTHON)"
+
+clean: ## remove what make made, .venv included
+	rm -rf $(VENV) .venv.lock build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+		.import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
