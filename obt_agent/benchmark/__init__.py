@@ -1,0 +1,1 @@
+"""Benchmarks: plan, method, arithmetic, statistics and results. Knows nothing of the wire."""

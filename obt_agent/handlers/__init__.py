@@ -1,0 +1,1 @@
+"""One command, one file, named as on the wire."""

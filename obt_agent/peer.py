@@ -1,0 +1,65 @@
+"""One admitted session, as those see it who speak through it. The link implements it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from obt_agent.protocol.errors import StreamEnd
+from obt_agent.protocol.streams import Item
+
+T = TypeVar("T")
+
+
+class StreamSink(Protocol):
+    """Where a streamed command puts its items. Bounded by the stream's window: sending waits for credit."""
+
+    async def send(self, items: Sequence[Item]) -> int:
+        """Queue items in order; wait while the window is full.
+
+        Returns:
+            Microseconds spent waiting for credit (0 when none): Ollama's deadlines stop meanwhile.
+
+        Raises:
+            LinkLost: the session ended.
+            DeadlineExceeded: the server granted nothing for 60 s (``stalled``).
+        """
+
+    async def send_latest(self, sample: bytes, *, t_us: int, n: int, missed: int) -> None:
+        """Offer one sample of a live series; without credit the newest replaces older ones."""
+
+    async def wait_writable(self) -> int:
+        """Wait until the window has room; returns the microseconds waited. Raises as ``send``."""
+
+    @property
+    def end(self) -> StreamEnd:
+        """How far the stream has come."""
+
+
+class Peer(Protocol):
+    """One admitted session. Everything raises ``LinkLost`` once it has ended."""
+
+    @property
+    def session(self) -> int:
+        """The server's number of this admission."""
+
+    @property
+    def alive(self) -> bool:
+        """Whether frames can still be sent."""
+
+    async def request(
+        self, method: str, params: msgspec.Struct, result: type[T], *, timeout_s: float, bulk: bool = False
+    ) -> T:
+        """Send a request and wait for its answer.
+
+        ``bulk`` requests (syncs, job parts, finals of jobs) wait for link credit and take their fair turn;
+        others are control and go at once.
+
+        Raises:
+            LinkLost, DeadlineExceeded, or the error that the server answered with.
+        """
+
+    def notify(self, method: str, params: msgspec.Struct, *, droppable: bool = False) -> bool:
+        """Send a control notification; a droppable one is left out when the link is busy (returns False)."""

@@ -1,0 +1,216 @@
+"""Parameters and results of the commands that a server sends.
+
+Ollama's own requests keep Ollama's own field names and travel as they came: only ``model`` is read here, and
+what the policy looks at is read by ``obt_agent.policy``. Their structs therefore hold the whole object.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from obt_agent.benchmark.plan import Plan
+from obt_agent.hardware.schema import Inventory, Sample
+from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
+from obt_agent.protocol.envelope import RequestId
+from obt_agent.protocol.jobs import JobId, JobState, JobSummary
+
+ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
+
+
+class ListModelsParams(msgspec.Struct, frozen=True, kw_only=True):
+    """``list_models``; ``refresh`` asks Ollama now instead of answering from the catalogue of up to 2 s ago."""
+
+    refresh: bool = True
+
+
+class ListModelsResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Installed models that the policy shows, and the digest of the list."""
+
+    models: tuple[InstalledModel, ...]
+    list_digest: str
+    ollama: OllamaState
+
+
+class ShowModelParams(msgspec.Struct, frozen=True, kw_only=True):
+    """``show_model``: Ollama's full metadata, paths of the host removed. ``verbose`` adds tokenizer tables."""
+
+    model: ModelName
+    verbose: bool = False
+
+
+class RunningModelsResult(msgspec.Struct, frozen=True, kw_only=True):
+    """``running_models``."""
+
+    models: tuple[RunningModel, ...]
+
+
+class HardwareParams(msgspec.Struct, frozen=True, kw_only=True):
+    """``hardware``; ``legacy`` adds OBT's ``HardwareInfo``, derived."""
+
+    legacy: bool = False
+
+
+class HardwareResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Inventory, one fresh sample, and on request OBT's ``HardwareInfo`` (a JSON object)."""
+
+    inventory: Inventory
+    sample: Sample
+    legacy: msgspec.Raw | None = None
+
+
+class HardwareWatchParams(msgspec.Struct, frozen=True, kw_only=True):
+    """``hardware_watch``: a live series until cancelled; the interval is clamped to what the host allows."""
+
+    interval_ms: Annotated[int, Meta(ge=1)] = 1000
+
+
+class InferenceParams(msgspec.Struct, frozen=True, kw_only=True):
+    """What is read of ``generate``, ``chat`` and ``embed``; the rest goes to Ollama as it came."""
+
+    model: ModelName
+
+
+class LoadModelParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``load_model``. ``keep_alive`` is Ollama's (seconds or a duration like "10m")."""
+
+    model: ModelName
+    keep_alive: str | float | None = None
+    options: msgspec.Raw | None = None
+
+
+class UnloadModelParams(msgspec.Struct, frozen=True, kw_only=True):
+    """``unload_model``."""
+
+    model: ModelName
+
+
+class LoadResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """State after a load or unload and the wall time that it took, in milliseconds."""
+
+    model: str
+    loaded: bool
+    wall_ms: float
+    running: tuple[RunningModel, ...] = ()
+
+
+class RunBenchmarkParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``run_benchmark``: ``job_id`` is the idempotency key; ``not_after`` (Unix seconds) the latest start."""
+
+    job_id: JobId
+    plan: Plan
+    not_after: float | None = None
+
+
+class BenchmarkStatusParams(msgspec.Struct, frozen=True, kw_only=True):
+    """``benchmark_status``; ``include_result`` adds whatever results exist so far."""
+
+    job_id: JobId
+    include_result: bool = True
+
+
+class BenchmarkStatusResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The job, and the result so far (a ``BenchmarkResult`` as JSON)."""
+
+    job: JobSummary
+    result: msgspec.Raw | None = None
+
+
+class BenchmarkMetricsParams(msgspec.Struct, frozen=True, kw_only=True):
+    """``benchmark_metrics``: live series of a running benchmark; ``after`` backfills from that sample number."""
+
+    job_id: JobId
+    after: int | None = None
+
+
+class PullModelParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``pull_model``, a job with progress in bytes."""
+
+    job_id: JobId
+    model: ModelName
+    not_after: float | None = None
+
+
+class CreateModelParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``create_model``, a job; ``from_`` travels as ``from``. Host files cannot be named."""
+
+    job_id: JobId
+    model: ModelName
+    from_: Annotated[str, Meta(min_length=1)] = msgspec.field(name="from")
+    system: str | None = None
+    template: str | None = None
+    parameters: msgspec.Raw | None = None
+    quantize: str | None = None
+    not_after: float | None = None
+
+
+class CopyModelParams(msgspec.Struct, frozen=True, kw_only=True):
+    """``copy_model``."""
+
+    source: ModelName
+    destination: ModelName
+
+
+class DeleteModelParams(msgspec.Struct, frozen=True, kw_only=True):
+    """``delete_model``."""
+
+    model: ModelName
+
+
+class DoneResult(msgspec.Struct, frozen=True, kw_only=True):
+    """It was done."""
+
+    done: bool = True
+
+
+class CancelParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``cancel``: exactly one of ``id`` (a request of this session) and ``job_id``."""
+
+    id: RequestId | None = None
+    job_id: JobId | None = None
+
+
+class CancelResult(msgspec.Struct, frozen=True, kw_only=True):
+    """``cancelling``, ``unknown``, ``answered`` (the request had its final) or the job's terminal state."""
+
+    state: Literal["cancelling", "unknown", "answered"] | JobState
+
+
+class LinkStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """The link since the process started; ``connected_s`` of this session."""
+
+    session: int | None = None
+    connected_s: float = 0.0
+    admissions: int = 0
+    dials: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    frames_sent: int = 0
+    frames_received: int = 0
+    last_disconnect: str | None = None
+    loop_lag_ms_max: float = 0.0
+
+
+class ProcessUse(msgspec.Struct, frozen=True, kw_only=True):
+    """The agent's own cost: CPU seconds since start, resident bytes."""
+
+    cpu_s: float
+    rss_bytes: int
+    threads: int
+
+
+class AgentInfoResult(msgspec.Struct, frozen=True, kw_only=True):
+    """``agent_info``: what this agent is, how it is set (redacted), what it allows, and what it costs."""
+
+    version: str
+    python: str
+    uptime_s: float
+    started_at: float
+    agent_id: str
+    name: str
+    config: msgspec.Raw
+    policy: msgspec.Raw
+    link: LinkStatistics
+    process: ProcessUse

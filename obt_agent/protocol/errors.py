@@ -1,0 +1,115 @@
+"""Errors on the wire: kinds, JSON-RPC codes, and the way to and from exceptions."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from obt_agent import errors
+
+CODE_OF_KIND: Final[dict[str, int]] = {
+    "parse_error": -32700,
+    "invalid_request": -32600,
+    "unknown_method": -32601,
+    "invalid_params": -32602,
+    "internal": -32603,
+    "ollama_unavailable": -32001,
+    "model_not_found": -32002,
+    "busy": -32003,
+    "cancelled": -32004,
+    "not_permitted": -32005,
+    "timeout": -32006,
+    "ollama_error": -32007,
+    "too_large": -32008,
+    "job_not_found": -32009,
+    "unsupported": -32010,
+    "stream_incomplete": -32011,
+    "job_conflict": -32012,
+    "storage_full": -32013,
+    "link_lost": -32014,
+}
+KIND_OF_CODE: Final[dict[int, str]] = {code: kind for kind, code in CODE_OF_KIND.items()}
+
+_CLASS_OF_KIND: Final[dict[str, type[errors.AgentError]]] = {
+    "invalid_request": errors.ProtocolError,
+    "unknown_method": errors.UnknownCommand,
+    "invalid_params": errors.InvalidParams,
+    "ollama_unavailable": errors.OllamaUnavailable,
+    "model_not_found": errors.ModelNotFound,
+    "busy": errors.Busy,
+    "cancelled": errors.Cancelled,
+    "not_permitted": errors.NotPermitted,
+    "timeout": errors.DeadlineExceeded,
+    "ollama_error": errors.OllamaError,
+    "too_large": errors.TooLarge,
+    "job_not_found": errors.JobNotFound,
+    "unsupported": errors.Unsupported,
+    "stream_incomplete": errors.StreamIncomplete,
+    "job_conflict": errors.JobConflict,
+    "storage_full": errors.StorageFull,
+    "link_lost": errors.LinkLost,
+}
+
+
+class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a stream had come when it ended.
+
+    ``next_seq`` is the ``seq`` that the next ``stream.data`` would have had; ``dropped`` counts items of a
+    live series that were replaced for want of credit (0 for a stream that loses nothing).
+    """
+
+    next_seq: int
+    dropped: int = 0
+
+
+class ErrorData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``error.data``: the stable word, whether to try again, and scalars for programs."""
+
+    kind: str
+    retryable: bool = False
+    retry_after_ms: int | None = None
+    detail: dict[str, errors.Scalar] = {}
+    stream: StreamEnd | None = None
+
+
+class WireError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A JSON-RPC error object."""
+
+    code: int
+    message: str
+    data: ErrorData | None = None
+
+
+def to_wire(error: BaseException, stream: StreamEnd | None = None) -> WireError:
+    """Turn an exception into an error object; anything unforeseen becomes ``internal`` without its text.
+
+    No traceback and no text of a foreign exception crosses the wire: it might hold a secret.
+    """
+    if isinstance(error, errors.AgentError) and error.kind in CODE_OF_KIND:
+        data = ErrorData(
+            kind=error.kind,
+            retryable=error.retryable,
+            retry_after_ms=error.retry_after_ms,
+            detail=error.detail,
+            stream=stream,
+        )
+        return WireError(code=CODE_OF_KIND[error.kind], message=error.message, data=data)
+    message = "The agent failed in an unforeseen way; its log (journalctl -u obt-agent) has the details."
+    return WireError(
+        code=CODE_OF_KIND["internal"], message=message, data=ErrorData(kind="internal", stream=stream)
+    )
+
+
+def from_wire(error: WireError) -> errors.AgentError:
+    """The exception that a received error object stands for (``AgentError`` itself for unknown codes)."""
+    data = error.data
+    kind = data.kind if data is not None else KIND_OF_CODE.get(error.code, "internal")
+    cls = _CLASS_OF_KIND.get(kind, errors.AgentError)
+    if data is None:
+        return cls(error.message)
+    detail = {key: value for key, value in data.detail.items() if key not in _RESERVED}
+    return cls(error.message, retryable=data.retryable, retry_after_ms=data.retry_after_ms, **detail)
+
+
+_RESERVED: Final = frozenset({"message", "retryable", "retry_after_ms", "self"})

@@ -1,0 +1,123 @@
+"""Jobs on the wire: states, progress, result pieces, the final and its acknowledgement."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from obt_agent.protocol import limits
+from obt_agent.protocol.errors import WireError
+
+JobState = Literal["accepted", "queued", "running", "completed", "failed", "cancelled", "interrupted"]
+JobKind = Literal["benchmark", "pull", "create"]
+TERMINAL_STATES: Final[frozenset[str]] = frozenset({"completed", "failed", "cancelled", "interrupted"})
+
+JobId = Annotated[str, Meta(min_length=1, max_length=limits.MAX_JOB_ID_CHARS)]
+
+
+class JobProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How far a running job is. Benchmarks fill the measuring fields, pulls the bytes.
+
+    ``phase`` is one of preflight, cold_load, warmup, iteration, cooldown, reporting (benchmarks) or Ollama's
+    status line (pulls). ``iteration`` counts from 1; ``iterations_planned`` is the least number, and may grow.
+    ``remaining_s`` is an estimate, null while there is nothing to base it on.
+    """
+
+    phase: str
+    iteration: int | None = None
+    iterations_planned: int | None = None
+    cell: str | None = None
+    tokens_per_second: float | None = None
+    first_token_ms: float | None = None
+    completed_bytes: int | None = None
+    total_bytes: int | None = None
+    cpu_utilization_ratio: float | None = None
+    gpu_utilization_ratio: float | None = None
+    remaining_s: float | None = None
+
+
+class JobSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One job as ``jobs.sync``, ``benchmark_status`` and the answers to starts show it. Times: Unix seconds."""
+
+    job_id: str
+    kind: JobKind
+    state: JobState
+    model: str | None = None
+    position: int | None = None
+    accepted_at: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    progress: JobProgress | None = None
+    error: WireError | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+    acknowledged: bool = False
+
+
+class JobStarted(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to ``run_benchmark``, ``pull_model``, ``create_model``: stored, and where it stands."""
+
+    job_id: str
+    state: JobState
+    position: int | None = None
+
+
+class JobProgressParams(msgspec.Struct, frozen=True, kw_only=True):
+    """``job.progress`` (notification, at most 2 a second a job, may be dropped)."""
+
+    job_id: str
+    state: JobState
+    progress: JobProgress
+
+
+class JobPartParams(msgspec.Struct, frozen=True, kw_only=True):
+    """``job.part``: one piece of a result.
+
+    With ``encoding`` ``identity`` ``data`` is text of the JSON and ``offset`` counts its UTF-8 bytes; with
+    ``gzip`` ``data`` is base64 of a piece of the gzipped text and ``offset`` counts gzipped bytes.
+    Offset 0 starts anew.
+    """
+
+    job_id: str
+    offset: Annotated[int, Meta(ge=0)]
+    data: str
+    encoding: Literal["identity", "gzip"] = "identity"
+
+
+class JobPartResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The next offset that the server expects."""
+
+    job_id: str
+    next_offset: int
+
+
+class JobFinishedParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``job.finished``: the final. ``bytes`` and ``sha256`` are those of the JSON text as stored.
+
+    ``result`` is that text, as a JSON string, when it fits 24 KiB; else the parts came before. A string, so
+    that a server in any language hashes exactly what was stored without keeping a value's raw bytes.
+    """
+
+    job_id: str
+    kind: JobKind
+    state: JobState
+    bytes: int
+    sha256: str
+    encoding: Literal["identity", "gzip"] = "identity"
+    result: str | None = None
+    error: WireError | None = None
+
+
+class JobFinishedResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The server's answer after its own commit.
+
+    Acknowledged when ``sha256`` equals ours; ``resend_from`` asks for parts again from that offset;
+    ``conflict`` says that another result was stored first (ours is set aside and counts as acknowledged).
+    """
+
+    job_id: str
+    sha256: str | None = None
+    resend_from: int | None = None
+    conflict: bool = False

@@ -1,0 +1,65 @@
+"""Numbers of ``obt.v1``: sizes in bytes, times in seconds unless the name says otherwise."""
+
+from typing import Final
+
+SUBPROTOCOL: Final = "obt.v1"
+PROTOCOL_VERSION: Final = 1
+CONNECT_PATH: Final = "/api/v1/agents/connect"
+
+MAX_FRAME_BYTES: Final = 1 << 20
+MIN_FRAME_BYTES: Final = 64 << 10
+MAX_HELLO_BYTES: Final = 32 << 10
+MAX_DEPTH: Final = 64
+MAX_ID: Final = 2**53 - 1
+MAX_ID_CHARS: Final = 64
+MAX_JOB_ID_CHARS: Final = 128
+BAD_FRAMES_PER_MINUTE: Final = 10
+
+HELLO_WITHIN_S: Final = 10.0
+HEARTBEAT_INTERVAL_S: Final = 15.0
+ALIVE_INTERVAL_S: Final = 5.0
+SILENCE_S: Final = 18.0
+STALLED_STREAM_S: Final = 60.0
+STREAMS_ALIVE_INTERVAL_S: Final = 60.0
+
+STREAM_CREDIT_BYTES: Final = 32 << 10
+LINK_CREDIT_BYTES: Final = 128 << 10
+MAX_BALANCE_BYTES: Final = 4 << 20
+INLINE_RESULT_BYTES: Final = 24 << 10
+MAX_ITEM_BYTES: Final = 1 << 20
+MAX_IN_FLIGHT: Final = 64
+MAX_CONTROL_BACKLOG_BYTES: Final = 1 << 20
+MIN_DATA_FRAME_BYTES: Final = 1 << 10
+MAX_DATA_FRAME_BYTES: Final = 32 << 10
+FRAME_DURATION_S: Final = 0.25
+
+MAX_BLOB_BYTES_PER_SESSION: Final = 16 << 20
+BLOB_LIFETIME_S: Final = 60.0
+REMEMBERED_IDS: Final = 1024
+
+RECONNECT_MIN_S: Final = 1.0
+RECONNECT_MAX_S: Final = 60.0
+RECONNECT_RESET_AFTER_S: Final = 30.0
+MAX_RETRY_AFTER_S: Final = 3600.0
+REFUSED_RETRY_MAX_S: Final = 900.0
+REFUSALS_BEFORE_EXIT: Final = 10
+REFUSED_FOR_S_BEFORE_EXIT: Final = 600.0
+
+TOMBSTONE_DAYS: Final = 90
+MAX_NOT_AFTER_S: Final = 7 * 86400.0
+
+
+class Close:
+    """WebSocket close codes of ``obt.v1``."""
+
+    NORMAL: Final = 1000
+    GOING_AWAY: Final = 1001
+    UNSUPPORTED_DATA: Final = 1003
+    TOO_BIG: Final = 1009
+    PROTOCOL_ERROR: Final = 4400
+    CREDENTIAL_REFUSED: Final = 4401
+    SILENT: Final = 4408
+    IDENTITY_IN_USE: Final = 4409
+    NO_COMMON_VERSION: Final = 4426
+    TOO_MUCH: Final = 4429
+    DRAINING: Final = 4503

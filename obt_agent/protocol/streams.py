@@ -1,0 +1,106 @@
+"""Streams on the wire: data, credit, blobs, liveness. The arithmetic is in ``credit`` and ``fair``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from obt_agent.protocol.envelope import RequestId
+from obt_agent.protocol.errors import StreamEnd
+
+
+class Item(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One chunk of Ollama's stream, untouched.
+
+    ``t_us`` is the agent's monotonic arrival time in microseconds since the request was sent to Ollama;
+    ``paused_us`` is how long reading was paused for want of credit before this item.
+    """
+
+    t_us: int
+    chunk: msgspec.Raw
+    paused_us: int | None = None
+
+
+class SeriesItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One item of a live series. ``n`` counts samples taken, ``missed`` those replaced or not taken in time."""
+
+    t_us: int
+    n: int
+    missed: int = 0
+    sample: msgspec.Raw
+
+
+class StreamData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """``stream.data``: either ``items``, or ``part`` (a text piece of one large item or result).
+
+    ``more`` is false on a joined text's last piece.
+    """
+
+    id: RequestId
+    seq: Annotated[int, Meta(ge=0)]
+    items: tuple[msgspec.Raw, ...] | None = None
+    part: str | None = None
+    more: bool = False
+
+
+class StreamCredit(msgspec.Struct, frozen=True, kw_only=True):
+    """``stream.credit``: the server takes this many more UTF-8 bytes of ``stream.data`` on one stream."""
+
+    id: RequestId
+    bytes: Annotated[int, Meta(gt=0)]
+
+
+class LinkCredit(msgspec.Struct, frozen=True, kw_only=True):
+    """``link.credit``: the server takes this many more UTF-8 bytes of everything that is not control."""
+
+    bytes: Annotated[int, Meta(gt=0)]
+
+
+class StreamsAlive(msgspec.Struct, frozen=True, kw_only=True):
+    """``streams.alive``: ids of the streams that the server still reads."""
+
+    ids: tuple[RequestId, ...]
+
+
+class StreamFinal(msgspec.Struct, frozen=True, kw_only=True):
+    """Result of a streamed command: Ollama's last object and its arrival time."""
+
+    final: msgspec.Raw
+    t_us: int
+    stream: StreamEnd
+
+
+class SeriesFinal(msgspec.Struct, frozen=True, kw_only=True):
+    """Result of a live series that was cancelled or came to its end."""
+
+    interval_ms: int | None = None
+    stream: StreamEnd
+
+
+class LargeFinal(msgspec.Struct, frozen=True, kw_only=True):
+    """Result over 24 KiB: it went before in pieces; size and sha256 (hexadecimal) of the joined text."""
+
+    bytes: int
+    sha256: str
+    stream: StreamEnd
+
+
+class BlobPut(msgspec.Struct, frozen=True, kw_only=True):
+    """``blob.put``: a base64 piece of an image too large for a frame.
+
+    16 MiB a session, kept 60 s after the last piece.
+    """
+
+    blob: Annotated[str, Meta(min_length=1, max_length=64)]
+    offset: Annotated[int, Meta(ge=0)]
+    data: str
+    last: bool = False
+
+
+class BlobPutResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes held of that blob after this piece."""
+
+    blob: str
+    bytes: int
