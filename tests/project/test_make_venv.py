@@ -1,0 +1,135 @@
+"""make's first step on every machine: the environment behind its stamp."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.project.places import ROOT, run
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("make_venv")]
+
+SMALL_PROJECT = """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "small"
+version = "1"
+optional-dependencies = { dev = [] }
+[tool.hatch.build.targets.wheel]
+packages = ["small"]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project of our own Makefile and scripts, but with nothing to install."""
+    folder = tmp_path / "project"
+    (folder / "small").mkdir(parents=True)
+    (folder / "small/__init__.py").touch()
+    (folder / "pyproject.toml").write_text(SMALL_PROJECT)
+    shutil.copytree(ROOT / "scripts", folder / "scripts")
+    for name in ("Makefile", "constraints.txt"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Path:
+    """A folder that is searched for programs before all others."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    return folder
+
+
+def write_program(path: Path, text: str) -> Path:
+    path.write_text("#!/bin/sh\n" + text)
+    path.chmod(0o755)
+    return path
+
+
+def interpreter(path: Path, before: str) -> Path:
+    """A python that runs `before` ahead of each `-c`, and is the real one otherwise."""
+    real = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
+    script = path.with_name(path.name + "-before.py")
+    script.write_text(f"import os, sys\n{before}\nexec(sys.argv[2])\n")
+    return write_program(path, f'if [ "$1" = -c ]; then exec {real} {script} "$@"; fi\nexec {real} "$@"\n')
+
+
+def test_a_venv_whose_making_failed_halfway_is_made_again(project: Path) -> None:
+    pins = (project / "constraints.txt").read_text()
+    (project / "constraints.txt").write_text("hatchling==0.0.0\n")
+    failed = run("make", "venv", f"PYTHON={sys.executable}", cwd=project)
+    assert failed.returncode != 0
+    assert "hatchling" in failed.stderr
+    assert (project / ".venv/bin/python").exists()
+    (project / ".venv/left-behind").touch()
+
+    (project / "constraints.txt").write_text(pins)
+    made = run("make", "venv", f"PYTHON={sys.executable}", cwd=project)
+
+    assert made.returncode == 0, made.stderr
+    assert not (project / ".venv/left-behind").exists()
+    installed = run(project / ".venv/bin/python", "-m", "pip", "show", "small", cwd=project)
+    assert installed.returncode == 0, installed.stderr
+    assert run("make", "--question", "venv", cwd=project).returncode == 0, "a whole venv is left alone"
+
+    newer = (project / ".venv/.complete").stat().st_mtime + 10
+    os.utime(project / "pyproject.toml", (newer, newer))
+    assert run("make", "--question", "venv", cwd=project).returncode == 1, (
+        "a changed pyproject.toml is noticed"
+    )
+
+
+def test_a_python_that_is_too_old_is_named_with_what_is_needed(project: Path, programs: Path) -> None:
+    old = interpreter(programs / "python-old", "sys.version_info = (3, 9, 18)")
+    result = run("make", "venv", f"PYTHON={old}", cwd=project)
+    assert result.returncode != 0
+    assert "is Python 3.9, and obt-agent needs 3.11 or later" in result.stderr
+    assert "make PYTHON=" in result.stderr
+    assert not (project / ".venv").exists()
+
+
+def test_a_python_that_is_not_there_is_named(project: Path) -> None:
+    result = run("scripts/make-venv", "python-of-nobody", cwd=project)
+    assert result.returncode == 1
+    assert "there is no 'python-of-nobody' here" in result.stderr
+
+
+def test_without_ensurepip_a_user_is_told_the_command_for_root(project: Path, programs: Path) -> None:
+    bare = interpreter(programs / "python-bare", "sys.modules['ensurepip'] = None")
+    write_program(programs / "id", "echo 1000\n")
+    write_program(programs / "apt-get", f"touch {programs}/called\n")
+
+    result = run("scripts/make-venv", bare, cwd=project, path=programs)
+
+    assert result.returncode == 1
+    assert "apt-get update && apt-get install -y python3-venv" in result.stderr
+    assert not (programs / "called").exists(), "nothing is installed by somebody who is not root"
+    assert not (project / ".venv").exists()
+
+
+def test_without_ensurepip_root_gets_it_installed(project: Path, programs: Path) -> None:
+    log = programs / "apt-get.log"
+    missing = f"if not os.path.exists({str(log)!r}): sys.modules['ensurepip'] = None"
+    bare = interpreter(programs / "python-bare", missing)
+    write_program(programs / "id", "echo 0\n")
+    write_program(programs / "apt-get", f'echo "$@" >> {log}\n')
+
+    result = run("scripts/make-venv", bare, cwd=project, path=programs)
+
+    assert result.returncode == 0, result.stderr
+    assert "install -y -qq --no-install-recommends python3-venv" in log.read_text()
+    assert (project / ".venv/.complete").exists()
+
+
+def test_root_is_told_when_installing_did_not_help(project: Path, programs: Path) -> None:
+    bare = interpreter(programs / "python-bare", "sys.modules['ensurepip'] = None")
+    write_program(programs / "id", "echo 0\n")
+    write_program(programs / "apt-get", "exit 0\n")
+    result = run("scripts/make-venv", bare, cwd=project, path=programs)
+    assert result.returncode == 1
+    assert "has no ensurepip even with python3-venv installed" in result.stderr
