@@ -22,7 +22,7 @@ demo: $(STAMP) ## server and agent on this machine, at the Ollama that answers o
 	$(VENV)/bin/obt-server demo
 
 test: $(STAMP) ## all tests that need no systemd and no browser, with branch coverage
-	$(PY) -m pytest -n 2 --dist loadgroup --cov --cov-report=term
+	$(PY) -m pytest -n 2 --dist loadfile --cov --cov-report=term
 
 lint: $(STAMP) ## ruff, mypy --strict, the import contracts
 	$(VENV)/bin/ruff check .

@@ -9,7 +9,7 @@ import pytest
 
 from tests.project.places import ROOT, run
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("make_venv")]
+pytestmark = pytest.mark.timeout(600)
 
 SMALL_PROJECT = """\
 [build-system]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.project.places import ROOT, run
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("wheel")]
+pytestmark = pytest.mark.timeout(600)
 
 PACKAGES = ("obt_agent", "obt_server", "obt_standin", "obt_conformance")
 
