@@ -10,6 +10,7 @@ from msgspec import Meta
 from obt_agent.ollama.payloads import OllamaState
 from obt_agent.protocol import limits
 
+
 class Empty(msgspec.Struct, frozen=True):
     """No parameters, or a result that says only that it was done."""
 

@@ -21,7 +21,7 @@ ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
 class ListModelsParams(msgspec.Struct, frozen=True, kw_only=True):
-    """``list_models``; ``refresh`` asks Ollama now instead of answering from the catalogue of up to 2 s ago."""
+    """``list_models``; ``refresh`` asks Ollama now; else the catalogue (up to 2 s old) answers."""
 
     refresh: bool = True
 
@@ -35,7 +35,7 @@ class ListModelsResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShowModelParams(msgspec.Struct, frozen=True, kw_only=True):
-    """``show_model``: Ollama's full metadata, paths of the host removed. ``verbose`` adds tokenizer tables."""
+    """``show_model``: Ollama's metadata, paths of the host removed; ``verbose`` adds tokenizer tables."""
 
     model: ModelName
     verbose: bool = False
@@ -119,7 +119,7 @@ class BenchmarkStatusResult(msgspec.Struct, frozen=True, kw_only=True, omit_defa
 
 
 class BenchmarkMetricsParams(msgspec.Struct, frozen=True, kw_only=True):
-    """``benchmark_metrics``: live series of a running benchmark; ``after`` backfills from that sample number."""
+    """``benchmark_metrics``: live series of a benchmark; ``after`` backfills from that sample number."""
 
     job_id: JobId
     after: int | None = None

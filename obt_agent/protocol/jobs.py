@@ -21,7 +21,7 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """How far a running job is. Benchmarks fill the measuring fields, pulls the bytes.
 
     ``phase`` is one of preflight, cold_load, warmup, iteration, cooldown, reporting (benchmarks) or Ollama's
-    status line (pulls). ``iteration`` counts from 1; ``iterations_planned`` is the least number, and may grow.
+    status line (pulls). ``iteration`` counts from 1; ``iterations_planned`` is the least number and may grow.
     ``remaining_s`` is an estimate, null while there is nothing to base it on.
     """
 
@@ -39,7 +39,7 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class JobSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One job as ``jobs.sync``, ``benchmark_status`` and the answers to starts show it. Times: Unix seconds."""
+    """One job as ``jobs.sync`` and ``benchmark_status`` show it. Times are Unix seconds."""
 
     job_id: str
     kind: JobKind

@@ -24,7 +24,7 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class SeriesItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One item of a live series. ``n`` counts samples taken, ``missed`` those replaced or not taken in time."""
+    """One item of a live series. ``n`` counts samples taken, ``missed`` those replaced or late."""
 
     t_us: int
     n: int
