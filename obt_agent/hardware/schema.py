@@ -1,18 +1,416 @@
-"""Inventory and sample. Null is "not known"; ``unavailable`` says why, field by field."""
+"""Inventory and sample: what the machine is, and what it does.
+
+Null (absent on the wire) is "not known", never zero; the ``unavailable`` of the same struct then says why, by
+field: a word of ``REASONS``, sometimes followed by ``: `` and words for a person. Units stand in the names:
+``_bytes``, ``_celsius``, ``_watts``, ``_joules``, ``_hertz``, ``_ratio`` (0 to 1, except a process's
+``cpu_ratio``, where 1 is one whole core). Names with no unit are counts, identifiers or words. Every number
+is finite, and used <= total.
+"""
+
 from __future__ import annotations
+
+from typing import Literal
 
 import msgspec
 
+GpuState = Literal["ok", "degraded", "stalled", "lost", "suspended"]
+"""How a GPU's readings stand.
+
+ok: read. degraded: some of what it usually gives failed. stalled: its driver does not answer. lost: it was
+here and is gone, or its driver says so. suspended: asleep; nothing but its power state was read, so that it
+stays so.
+"""
+
+ProviderStatus = Literal["ok", "degraded", "stalled", "lost", "suspended", "absent"]
+"""As ``GpuState``, for a source of readings; absent: this machine has nothing that the source could read."""
+
+MemoryKind = Literal["dedicated", "unified", "carveout"]
+"""Whose memory a GPU works in.
+
+dedicated: its own. unified: one pool with the system's. carveout: a part of the system's memory that firmware
+set aside; models live beside it in shared memory (``shared_total_bytes``), and the two are never summed.
+"""
+
+ProcessRole = Literal["server", "runner"]
+
+REASONS: dict[str, str] = {
+    "no_permission": "the operating system refuses the agent's user",
+    "not_supported": "the device or its driver does not offer it",
+    "not_present": "the kernel shows no such file or device",
+    "not_reported": "the source answered with its mark for an unknown value",
+    "malformed": "the source answered something that is not a value",
+    "inconsistent": "the value contradicts another of the same reading (more used than there is)",
+    "driver_error": "the driver answered with an error",
+    "stalled": "the driver has not answered within its deadline",
+    "lost": "the device is gone, or its driver says so",
+    "suspended": "the device sleeps, and reading it would wake it",
+    "unified_memory": "the device has no memory of its own",
+    "needs_two_readings": "a rate needs an earlier reading; the next sample has it",
+    "no_source": "no public interface of this kind of device gives it",
+    "not_running": "Ollama's processes were not found",
+}
+"""Every word that ``unavailable`` uses, and what it means."""
+
+
+class Bios(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The firmware, from DMI."""
+
+    vendor: str | None = None
+    version: str | None = None
+    date: str | None = None
+
+
+class Board(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The mainboard or the whole machine, from DMI or the device tree. No serial number is ever read."""
+
+    vendor: str | None = None
+    name: str | None = None
+    product: str | None = None
+
+
+class HostInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The operating system and what it runs on.
+
+    ``virtualization`` names the hypervisor (kvm, vmware, hyperv, xen ...) or is "none"; ``container`` the
+    container that the agent itself runs in, or "none".
+    """
+
+    os: str | None = None
+    distro: str | None = None
+    kernel: str | None = None
+    arch: str | None = None
+    virtualization: str | None = None
+    container: str | None = None
+    wsl: bool | None = None
+    bios: Bios | None = None
+    board: Board | None = None
+    ollama_version: str | None = None
+    unavailable: dict[str, str] = {}
+
+
+class CoreType(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One kind of core of a hybrid CPU. ``name`` is performance, efficiency or the kernel's word."""
+
+    name: str
+    logical_cores: int
+    max_hertz: int | None = None
+
+
+class CpuInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The CPUs.
+
+    ``isa`` holds the kernel's words for extensions that inference uses (avx2, avx512f, asimd, sve ...).
+    """
+
+    model: str | None = None
+    vendor: str | None = None
+    microcode: str | None = None
+    sockets: int | None = None
+    physical_cores: int | None = None
+    logical_cores: int | None = None
+    core_types: tuple[CoreType, ...] = ()
+    isa: tuple[str, ...] = ()
+    base_hertz: int | None = None
+    max_hertz: int | None = None
+    numa_nodes: int | None = None
+    unavailable: dict[str, str] = {}
+
+
+class MemoryModule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One populated slot (DMI type 17). ``speed_mt_s`` is the configured speed (megatransfers per second)."""
+
+    size_bytes: int | None = None
+    type: str | None = None
+    speed_mt_s: int | None = None
+    locator: str | None = None
+    bank: str | None = None
+
+
+class MemoryInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The system's memory. ``type`` and ``speed_mt_s`` are given where all modules agree."""
+
+    total_bytes: int | None = None
+    swap_total_bytes: int | None = None
+    type: str | None = None
+    speed_mt_s: int | None = None
+    modules: tuple[MemoryModule, ...] = ()
+    unavailable: dict[str, str] = {}
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the control groups of Ollama's process allow it: the tightest of its group and all ancestors.
+
+    ``cpus`` is a bandwidth in whole CPUs (1.5 is one and a half); ``cpuset`` the kernel's list ("0-3,8"). A
+    null with no reason in ``unavailable`` means that there is no limit.
+    """
+
+    memory_bytes: int | None = None
+    cpus: float | None = None
+    cpuset: str | None = None
+    cgroup_version: int | None = None
+    unavailable: dict[str, str] = {}
+
+
+class GpuMemory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A GPU's own memory, and that which it may use of the system's.
+
+    ``reserved_bytes`` is the part of ``total_bytes`` that driver and firmware keep. ``shared_total_bytes`` is
+    another pool, never summed with it. ``type`` is null where no interface names it.
+    """
+
+    kind: MemoryKind | None = None
+    total_bytes: int | None = None
+    reserved_bytes: int | None = None
+    shared_total_bytes: int | None = None
+    bus_width_bits: int | None = None
+    type: str | None = None
+    unavailable: dict[str, str] = {}
+
+
+class GpuPcie(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The fastest PCIe link that device and slot allow together."""
+
+    max_gen: int | None = None
+    max_width: int | None = None
+
+
+class MigInstance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One MIG device: a part of an NVIDIA GPU that programs see as a GPU of its own. ``id`` is its UUID."""
+
+    id: str
+    name: str | None = None
+    gpu_instance_id: int | None = None
+    compute_instance_id: int | None = None
+    multiprocessors: int | None = None
+    memory_total_bytes: int | None = None
+
+
+class Mig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Multi-Instance GPU: whether it is on, and its instances."""
+
+    enabled: bool
+    max_instances: int | None = None
+    instances: tuple[MigInstance, ...] = ()
+
+
+class GpuInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One GPU.
+
+    ``id`` is its UUID, else its PCI address, and is what samples use; ``index`` is the driver's order of
+    today and identifies nothing. ``provider`` names the source, ``driver`` the kernel driver.
+
+    ``shader_cores`` counts what the vendor counts (CUDA cores, stream processors, vector engines).
+    """
+
+    id: str
+    vendor: str
+    provider: str
+    index: int | None = None
+    name: str | None = None
+    uuid: str | None = None
+    pci_address: str | None = None
+    integrated: bool | None = None
+    backend: str | None = None
+    driver: str | None = None
+    driver_version: str | None = None
+    vbios_version: str | None = None
+    cuda_version: str | None = None
+    compute_capability: str | None = None
+    gfx_target: str | None = None
+    shader_cores: int | None = None
+    memory: GpuMemory = GpuMemory()
+    pcie: GpuPcie | None = None
+    power_limit_watts: float | None = None
+    mig: Mig | None = None
+    unavailable: dict[str, str] = {}
+
+
+class NpuInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One neural processing unit. No provider finds any yet."""
+
+    id: str
+    vendor: str | None = None
+    name: str | None = None
+    driver: str | None = None
+
+
+class StorageInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A file system that matters: ``purpose`` is "models" for Ollama's model store. No path is given.
+
+    ``kind`` is nvme, ssd, hdd, virtual, network or memory. ``free_bytes`` is what an unprivileged user may
+    fill, as of ``collected_at``; it takes no part in the fingerprint.
+    """
+
+    purpose: str
+    filesystem: str | None = None
+    kind: str | None = None
+    model: str | None = None
+    total_bytes: int | None = None
+    free_bytes: int | None = None
+    unavailable: dict[str, str] = {}
+
+
+class ProviderState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One source of readings.
+
+    ``reason`` says for a person why it is not ok. ``verified`` tells whether what it reads was ever compared
+    with another tool on such hardware; otherwise it rests on documents and recorded trees.
+    """
+
+    name: str
+    status: ProviderStatus
+    reason: str | None = None
+    version: str | None = None
+    verified: bool = False
+
 
 class Inventory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the machine is."""
+    """What the machine is.
+
+    ``fingerprint`` changes when something of it does, free space and times excepted. ``collected_at`` is Unix
+    seconds.
+    """
 
     fingerprint: str
     collected_at: float
+    host: HostInfo = HostInfo()
+    cpu: CpuInfo = CpuInfo()
+    memory: MemoryInfo = MemoryInfo()
+    limits: Limits = Limits()
+    gpus: tuple[GpuInfo, ...] = ()
+    npus: tuple[NpuInfo, ...] = ()
+    storage: tuple[StorageInfo, ...] = ()
+    providers: tuple[ProviderState, ...] = ()
+
+
+class SamplerSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What this sample cost.
+
+    ``duration_us`` from first to last reading, ``cpu_us`` of processor time; ``missed`` ticks since the
+    sampler started; ``cpu_ratio`` is the sampler's share of one core since the sample before.
+    """
+
+    duration_us: int
+    cpu_us: int = 0
+    missed: int = 0
+    cpu_ratio: float | None = None
+
+
+class CpuSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """All CPUs since the sample before.
+
+    ``load`` is the kernel's average over 1, 5 and 15 minutes. ``package_energy_joules`` counts all packages
+    since an arbitrary start: only differences mean something.
+    """
+
+    utilization_ratio: float | None = None
+    per_core_ratio: tuple[float, ...] = ()
+    load: tuple[float, ...] = ()
+    temperature_celsius: float | None = None
+    package_energy_joules: float | None = None
+    unavailable: dict[str, str] = {}
+
+
+class MemorySample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """System memory.
+
+    ``available_bytes`` is the kernel's estimate of what a program can still get; ``used_bytes`` is total less
+    available, so that page cache does not count as used. ``cgroup_available_bytes`` is the same within the
+    tightest control group of Ollama's process, null with no reason where none limits it.
+    """
+
+    used_bytes: int | None = None
+    available_bytes: int | None = None
+    swap_used_bytes: int | None = None
+    cgroup_available_bytes: int | None = None
+    unavailable: dict[str, str] = {}
+
+
+class DiskSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whole disks, summed, since the sample before."""
+
+    read_bytes_per_second: float | None = None
+    write_bytes_per_second: float | None = None
+    unavailable: dict[str, str] = {}
+
+
+class NetworkSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Network interfaces but loopback, summed, since the sample before."""
+
+    receive_bytes_per_second: float | None = None
+    transmit_bytes_per_second: float | None = None
+    unavailable: dict[str, str] = {}
+
+
+class GpuClocks(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Current clocks. ``sm_hertz`` is that of the multiprocessors (NVIDIA)."""
+
+    graphics_hertz: int | None = None
+    sm_hertz: int | None = None
+    memory_hertz: int | None = None
+
+
+class MigSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One MIG device's memory."""
+
+    id: str
+    memory_used_bytes: int | None = None
+
+
+class GpuSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One GPU, as read at ``t_mono_ns``.
+
+    Fans, throttle reasons, PCIe link and ECC are read rarely, because drivers serialise on them: they date
+    from ``slow_t_mono_ns``. ``power_watts`` is the driver's own reading (an average over up to a second on
+    some devices); ``energy_joules_total`` counts since the driver was loaded. ``memory_controller_ratio`` is
+    the share of time in which memory was read or written, not the share of memory in use.
+    """
+
+    id: str
+    state: GpuState
+    t_mono_ns: int | None = None
+    slow_t_mono_ns: int | None = None
+    utilization_ratio: float | None = None
+    memory_controller_ratio: float | None = None
+    memory_used_bytes: int | None = None
+    shared_used_bytes: int | None = None
+    power_watts: float | None = None
+    energy_joules_total: float | None = None
+    temperature_celsius: float | None = None
+    clocks: GpuClocks | None = None
+    throttle_reasons: tuple[str, ...] | None = None
+    fan_ratio: float | None = None
+    pcie_gen: int | None = None
+    pcie_width: int | None = None
+    ecc_uncorrected: int | None = None
+    mig: tuple[MigSample, ...] = ()
+    unavailable: dict[str, str] = {}
+
+
+class OllamaProcess(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One of Ollama's processes.
+
+    ``cpu_ratio`` is in whole cores since the sample before; ``gpu_memory_bytes`` is what the driver
+    attributes to this process, by GPU id.
+    """
+
+    pid: int
+    role: ProcessRole
+    cpu_ratio: float | None = None
+    rss_bytes: int | None = None
+    gpu_memory_bytes: dict[str, int] = {}
+    unavailable: dict[str, str] = {}
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the machine does."""
+    """What the machine does. ``t_wall`` is Unix seconds, ``t_mono_ns`` the agent's monotonic clock."""
 
     t_wall: float
     t_mono_ns: int
+    sampler: SamplerSample | None = None
+    cpu: CpuSample = CpuSample()
+    memory: MemorySample = MemorySample()
+    disk: DiskSample = DiskSample()
+    network: NetworkSample = NetworkSample()
+    gpus: tuple[GpuSample, ...] = ()
+    ollama: tuple[OllamaProcess, ...] = ()
