@@ -13,6 +13,10 @@ CHECKED := $(PACKAGES) tests $(wildcard benchmarks)
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
 
+# The stamp holds the folder that the venv was made in: one that was copied or moved is made again.
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
+.PHONY: $(STAMP)
+endif
 $(STAMP): pyproject.toml constraints.txt
 	@scripts/make-venv "$(PYTHON)"
 
@@ -61,7 +65,7 @@ deb: $(STAMP) ## the Debian package, in dist/
 	scripts/make-deb
 
 docs: $(STAMP) ## write docs/ anew from the message types
-	$(PY) -m obt_agent.protocol.generate docs
+	$(PY) docs/generate.py
 
 update-constraints: ## resolve every dependency afresh into constraints.txt
 	scripts/update-constraints "$(PYTHON)"

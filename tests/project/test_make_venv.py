@@ -83,6 +83,10 @@ def test_a_venv_whose_making_failed_halfway_is_made_again(project: Path) -> None
         "a changed pyproject.toml is noticed"
     )
 
+    moved = project.rename(project.with_name("moved"))
+    os.utime(moved / ".venv/.complete", (newer + 10, newer + 10))
+    assert run("make", "--question", "venv", cwd=moved).returncode == 1, "a venv cannot be moved"
+
 
 def test_a_python_that_is_too_old_is_named_with_what_is_needed(project: Path, programs: Path) -> None:
     old = interpreter(programs / "python-old", "sys.version_info = (3, 9, 18)")
