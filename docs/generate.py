@@ -1,0 +1,52 @@
+"""Writes what docs/ holds of the message types: ``python docs/generate.py`` (``make docs``).
+
+``--check`` writes nothing and exits 1 when a file is not current.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+import yaml
+
+from obt_agent.protocol import schema
+
+HERE: Final = Path(__file__).parent
+
+
+def documents() -> dict[Path, str]:
+    """Each generated file and its text."""
+    return {
+        HERE / "schemas" / "obt.v1.json": json.dumps(schema.json_schemas(), indent=1, ensure_ascii=False)
+        + "\n",
+        HERE / "asyncapi.yaml": yaml.safe_dump(
+            schema.asyncapi(), sort_keys=False, allow_unicode=True, width=110
+        ),
+    }
+
+
+def stale() -> list[Path]:
+    """Files whose text is not what the message types say now."""
+    return [path for path, text in documents().items() if not path.is_file() or path.read_text() != text]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Write, or with ``--check`` compare."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true")
+    if parser.parse_args(argv).check:
+        for path in stale():
+            sys.stderr.write(f"{path.name} is not current: run make docs\n")
+        return 1 if stale() else 0
+    for path, text in documents().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
