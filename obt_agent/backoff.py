@@ -1,0 +1,138 @@
+"""When to dial again. Pure: the clock and the source of chance are passed in.
+
+Three schedules, all of them for ever:
+
+- ordinary: full jitter below a ceiling that doubles from 1 s to 60 s, and starts anew only after 30 s of an
+  admitted link (never at the handshake: a server that accepts and closes would be dialled in a loop);
+- a floor (``Retry-After``, ``server.drain``, "wait at the cap"): at least that long, at most an hour, plus up
+  to half of it by chance, so that a fleet does not come back in one instant;
+- refused credentials: slow, doubling to 15 minutes for a credential that was admitted before. One that never
+  was is given up after 10 refusals and 10 minutes; so is one that is said to be revoked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class BackoffSettings:
+    """Numbers of the schedules, in seconds unless the name says otherwise."""
+
+    minimum_s: float = 1.0
+    maximum_s: float = 60.0
+    reset_after_s: float = 30.0
+    floor_maximum_s: float = 3600.0
+    refused_maximum_s: float = 900.0
+    refusals_before_exit: int = 10
+    refused_for_s_before_exit: float = 600.0
+
+
+class Backoff:
+    """Delays between dials.
+
+    Args:
+        clock: monotonic seconds.
+        chance: gives a number from 0 (included) to 1 (excluded).
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+        settings: BackoffSettings | None = None,
+    ) -> None:
+        self._settings = settings if settings is not None else BackoffSettings()
+        self._clock = clock
+        self._chance = chance
+        self._failures = 0
+        self._admitted_at: float | None = None
+
+    def admitted(self) -> None:
+        """A hello was answered."""
+        self._admitted_at = self._clock()
+
+    def ended(self) -> None:
+        """The link ended, or was not made; a link that was admitted for long enough starts the delays anew."""
+        started, self._admitted_at = self._admitted_at, None
+        if started is not None and self._clock() - started >= self._settings.reset_after_s:
+            self._failures = 0
+
+    def delay(self, floor_s: float = 0.0) -> float:
+        """Seconds until the next dial: by chance below the ceiling, and not below the floor."""
+        ceiling = self.ceiling_s
+        self._failures += 1
+        ordinary = self._chance() * ceiling
+        if floor_s <= 0:
+            return ordinary
+        return max(ordinary, with_jitter(min(floor_s, self._settings.floor_maximum_s), self._chance))
+
+    @property
+    def ceiling_s(self) -> float:
+        """What the next ordinary delay stays below."""
+        doublings = min(self._failures, 32)
+        return min(self._settings.minimum_s * 2.0**doublings, self._settings.maximum_s)
+
+
+def with_jitter(floor_s: float, chance: Callable[[], float]) -> float:
+    """A delay of at least the floor, and at most one and a half of it."""
+    return floor_s * (1.0 + chance() / 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What to do about a refused credential: give up, or dial again after ``delay_s``; ``count`` so far."""
+
+    give_up: bool
+    delay_s: float
+    count: int
+
+
+class RefusedCredential:
+    """Counts refusals of one credential; made anew for another credential and after an admission."""
+
+    def __init__(
+        self,
+        *,
+        admitted_before: bool,
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+        settings: BackoffSettings | None = None,
+    ) -> None:
+        self._settings = settings if settings is not None else BackoffSettings()
+        self._admitted_before = admitted_before
+        self._clock = clock
+        self._chance = chance
+        self._first: float | None = None
+        self._count = 0
+
+    def refused(self, *, revoked: bool = False) -> Refusal:
+        """The credential was refused once more; ``revoked`` when the server said so in as many words."""
+        now = self._clock()
+        if self._first is None:
+            self._first = now
+        self._count += 1
+        return Refusal(
+            give_up=revoked or self._hopeless(now - self._first),
+            delay_s=with_jitter(self._floor_s / 1.5, self._chance),
+            count=self._count,
+        )
+
+    def _hopeless(self, refused_for_s: float) -> bool:
+        settings = self._settings
+        return (
+            not self._admitted_before
+            and self._count >= settings.refusals_before_exit
+            and refused_for_s >= settings.refused_for_s_before_exit
+        )
+
+    @property
+    def _floor_s(self) -> float:
+        """The longest delay: one that was never admitted is asked about every minute or so, for an answer soon."""
+        settings = self._settings
+        if not self._admitted_before:
+            return min(settings.maximum_s * 1.5, settings.refused_maximum_s)
+        doublings = min(self._count - 1, 32)
+        return min(settings.maximum_s * 2.0**doublings, settings.refused_maximum_s)
