@@ -10,8 +10,11 @@ from tests.project.places import ROOT
 PURE = {
     "obt_agent.backoff",
     "obt_agent.benchmark.compare",
+    "obt_agent.benchmark.expansion",
     "obt_agent.benchmark.metrics",
     "obt_agent.benchmark.plan",
+    "obt_agent.benchmark.presets",
+    "obt_agent.benchmark.prompts",
     "obt_agent.benchmark.result",
     "obt_agent.benchmark.statistics",
     "obt_agent.ollama.ndjson",
