@@ -1,0 +1,370 @@
+"""What a benchmark gives: a superset of OBT's ``BenchmarkResult`` and ``BenchmarkMetrics``. Pure.
+
+Null (absent in the JSON) is never zero: a figure that was not measured is null, and ``unavailable`` of the
+same object says why, by field name. Units stand in the names, except where OBT's names are kept (given in the
+docstrings). How each figure is computed is said in ``obt_agent.benchmark.metrics``.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final, Literal
+
+import msgspec
+
+from obt_agent.benchmark.plan import Plan
+from obt_agent.hardware.schema import Inventory
+
+RESULT_VERSION: Final = 1
+
+Status = Literal["completed", "failed", "cancelled", "interrupted"]
+Phase = Literal["preflight", "cold_load", "warmup", "iteration", "cooldown", "reporting"]
+CacheState = Literal["bust", "warm"]
+StoppingReason = Literal[
+    "fixed", "target_met", "max_iterations", "max_duration", "cancelled", "interrupted", "failed"
+]
+
+
+class ChunkGaps(msgspec.Struct, frozen=True, kw_only=True):
+    """Milliseconds between lines of the stream (not tokens: a line may hold several).
+
+    ``p99`` is null under 100 gaps.
+    """
+
+    p50: float
+    p90: float
+    p99: float | None
+    max: float
+
+
+class Throttle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Milliseconds during which a GPU was held back, as the driver said at each sample, and its reasons."""
+
+    thermal_ms: float = 0.0
+    power_ms: float = 0.0
+    reasons: tuple[str, ...] = ()
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One answered request, by the agent's monotonic clock and by Ollama's own figures.
+
+    ``tokens_per_second`` is Ollama's eval_count / eval_duration under OBT's name; it reads high by n/(n-1) on
+    versions that start the clock at the first token (see ``environment.metric_semantics``).
+    ``average_token_ms`` is TPOT. ``latency_ms`` equals ``first_token_ms`` (OBT's two names for one thing).
+    """
+
+    tokens_per_second: float | None = None
+    decode_tps_corrected: float | None = None
+    decode_tps_uncertainty: float | None = None
+    output_tps_wall: float | None = None
+    prefill_tps: float | None = None
+    prefill_tps_ttft: float | None = None
+    first_token_ms: float | None = None
+    latency_ms: float | None = None
+    ttft_answer_ms: float | None = None
+    thinking_ms: float | None = None
+    average_token_ms: float | None = None
+    inter_chunk_ms: ChunkGaps | None = None
+    chunks: int = 0
+    tokens_per_chunk: float | None = None
+    total_duration_ms: float | None = None
+    server_total_ms: float | None = None
+    load_ms: float | None = None
+    prompt_eval_ms: float | None = None
+    eval_ms: float | None = None
+    unaccounted_ms: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    total_tokens: int | None = None
+    thinking_chars: int = 0
+    done_reason: str | None = None
+    short_output: bool = False
+    unavailable: dict[str, str] = {}
+
+
+class Observed(Timings, frozen=True, kw_only=True, omit_defaults=True):
+    """Timings, and what the machine did meanwhile.
+
+    Percentages are 0 to 100 and time-weighted means (``_max`` the maximum), memory is MiB (OBT's ``mb``),
+    temperatures are maxima in degrees Celsius. ``memory_usage_mb`` is the peak RSS of Ollama's processes,
+    ``gpu_memory_usage_mb`` the peak over all GPUs, by the method that ``gpu_memory_method`` names. With
+    several GPUs utilisation is their mean, power and energy their sum, temperature their maximum.
+    ``energy_joules`` is gross; ``energy_net_joules`` has the idle power of the preflight subtracted.
+    """
+
+    memory_usage_mb: float | None = None
+    memory_delta_mb: float | None = None
+    model_size_mb: float | None = None
+    gpu_memory_usage_mb: float | None = None
+    gpu_memory_method: Literal["ollama_processes", "device_minus_baseline", "ollama_ps"] | None = None
+    vram_baseline_mb: float | None = None
+    size_vram_mb: float | None = None
+    gpu_offload_ratio: float | None = None
+    cpu_usage_percent: float | None = None
+    cpu_usage_percent_max: float | None = None
+    cpu_process_percent: float | None = None
+    gpu_usage_percent: float | None = None
+    gpu_usage_percent_max: float | None = None
+    cpu_temperature: float | None = None
+    cpu_temperature_start: float | None = None
+    cpu_temperature_end: float | None = None
+    gpu_temperature: float | None = None
+    gpu_temperature_start: float | None = None
+    gpu_temperature_end: float | None = None
+    gpu_clock_mhz_mean: float | None = None
+    gpu_clock_mhz_min: float | None = None
+    power_usage_watts: float | None = None
+    power_scope: str | None = None
+    idle_watts: float | None = None
+    energy_joules: float | None = None
+    energy_net_joules: float | None = None
+    energy_uncertainty_joules: float | None = None
+    energy_method: Literal["counter", "trapezoid"] | None = None
+    energy_prefill_joules: float | None = None
+    energy_decode_joules: float | None = None
+    joules_per_output_token: float | None = None
+    throttle: Throttle | None = None
+    samples: int = 0
+    samples_missed: int = 0
+
+
+class IterationMetrics(Observed, frozen=True, kw_only=True, omit_defaults=True):
+    """One measured iteration: a superset of OBT's ``BenchmarkMetrics``.
+
+    ``index`` counts from 0 over the whole run, ``cell`` names the cell. With a concurrency above 1
+    ``requests`` holds the timings of each request; the iteration's own speeds and times are their means, its
+    counts their sums, ``total_duration_ms`` the wall time of all together, and ``output_tps_total`` all
+    tokens over that.
+    ``queue_ms_max`` is the longest ``unaccounted_ms``: waiting for a slot shows nowhere else.
+    ``excluded`` is the recorded cause why the summary leaves the iteration out; null means it is in.
+    """
+
+    index: int
+    cell: int
+    started_at: datetime
+    prompt_sha256: str
+    cache_state: CacheState
+    flags: tuple[str, ...] = ()
+    excluded: str | None = None
+    attempts: int = 1
+    sampled: bool = True
+    cooldown_s: float = 0.0
+    num_ctx: int | None = None
+    output_tps_total: float | None = None
+    queue_ms_max: float | None = None
+    requests: tuple[Timings, ...] = ()
+
+
+class ColdLoad(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The load of the model from nothing: wall time of an empty request after an unload was seen in /api/ps.
+
+    ``page_cache`` is ``warm`` when the model was in use just before, so that its file was cached by the
+    system, else ``unknown``; the agent never drops the cache.
+    """
+
+    wall_ms: float
+    unload_ms: float | None = None
+    page_cache: Literal["warm", "dropped", "unknown"] = "unknown"
+
+
+class Warmup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One warm-up in the cell's full shape. ``words`` and ``prompt_tokens`` calibrate synthetic prompts."""
+
+    cell: int
+    index: int
+    tokens_per_second: float | None = None
+    first_token_ms: float | None = None
+    total_duration_ms: float | None = None
+    load_ms: float | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    words: int | None = None
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """One metric over a cell's iterations: sample standard deviation, t-interval of the mean.
+
+    With one value the spread and the interval are null.
+    """
+
+    n: int
+    mean: float
+    median: float
+    stddev: float | None
+    cv: float | None
+    min: float
+    max: float
+    ci_low: float | None
+    ci_high: float | None
+    confidence: float
+
+
+class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Percentiles of one metric. Each is null below the observations it takes: p99 100, p95 20, p90 10."""
+
+    n: int
+    p50: float
+    p90: float | None
+    p95: float | None
+    p99: float | None
+
+
+class Stopping(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Why a cell ended: its rule and what was reached. Widths are of the 95 % interval over the mean."""
+
+    reason: StoppingReason
+    iterations: int
+    measured_s: float
+    target_ci: float | None = None
+    width_decode: float | None = None
+    width_ttft: float | None = None
+
+
+class CellResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One cell: what it asked, how it ended, its figures. ``summary_warm`` is of the cached half of pairs.
+
+    ``trend`` is Spearman's rank correlation of decode speed with the iteration's index, ``trend_p`` its
+    two-sided p-value.
+    """
+
+    index: int
+    label: str
+    num_ctx: int
+    concurrency: int
+    prompt_tokens_target: int | None
+    completion_tokens: int
+    stopping: Stopping
+    summary: dict[str, Summary] = {}
+    summary_warm: dict[str, Summary] = {}
+    percentiles: dict[str, Percentiles] = {}
+    trend: float | None = None
+    trend_p: float | None = None
+
+
+class Caution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Something that a reader of the figures must know, and what to do about it."""
+
+    code: str
+    message: str
+    action: str
+    cell: int | None = None
+    iterations: tuple[int, ...] = ()
+
+
+class Ratio(msgspec.Struct, frozen=True, kw_only=True):
+    """A ratio of two means with the interval of its confidence."""
+
+    ratio: float
+    ci_low: float | None
+    ci_high: float | None
+    confidence: float
+    n_a: int
+    n_b: int
+    paired: bool
+
+
+class SamplerReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The sampler during the run: its interval, ticks taken and missed, and its share of one core in percent.
+
+    ``effect`` is the ratio of decode speed sampled to unsampled with its 95 % interval, when the plan asked
+    to alternate.
+    """
+
+    interval_ms: float
+    samples: int
+    missed: int
+    cpu_percent: float | None = None
+    effect: Ratio | None = None
+
+
+class MetricSemantics(msgspec.Struct, frozen=True, kw_only=True):
+    """What Ollama's own figures mean in this version (see ``obt_agent.benchmark.semantics``)."""
+
+    eval_duration: Literal["from_first_token", "from_first_token_without_sampling", "unknown"]
+    prompt_eval_count: Literal["whole_prompt", "uncached_part", "unknown"]
+    note: str
+
+
+class Environment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where and on what the figures were taken. Null with the reason in ``unavailable``."""
+
+    plan_hash: str
+    agent_version: str
+    ollama_version: str | None = None
+    metric_semantics: MetricSemantics | None = None
+    model: str | None = None
+    model_digest: str | None = None
+    quantization: str | None = None
+    parameter_size: str | None = None
+    context_length: int | None = None
+    num_parallel: int | None = None
+    gpu_offload_ratio: float | None = None
+    gpu: tuple[str, ...] = ()
+    driver: str | None = None
+    power_limit_watts: float | None = None
+    cpu: str | None = None
+    memory_bytes: int | None = None
+    os: str | None = None
+    hardware_fingerprint: str | None = None
+    idle_watts: float | None = None
+    idle_cpu_percent: float | None = None
+    other_models_loaded: tuple[str, ...] = ()
+    unavailable: dict[str, str] = {}
+
+
+class ResourceSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One tick of the run's live series. ``t_ms`` counts from the start of the run.
+
+    ``tokens_per_second`` is of the last second of the running iteration, counted in lines of the stream.
+    """
+
+    n: int
+    t_ms: float
+    phase: Phase
+    cell: int | None = None
+    iteration: int | None = None
+    tokens_per_second: float | None = None
+    cpu_percent: float | None = None
+    cpu_temperature: float | None = None
+    memory_used_mb: float | None = None
+    ollama_cpu_percent: float | None = None
+    ollama_rss_mb: float | None = None
+    gpu_percent: float | None = None
+    gpu_memory_used_mb: float | None = None
+    gpu_power_watts: float | None = None
+    gpu_temperature: float | None = None
+    gpu_clock_mhz: float | None = None
+
+
+class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A whole benchmark. OBT's ``BenchmarkResult`` with more beside it.
+
+    ``id`` and ``benchmark_id`` are the job's id. ``summary`` and ``percentiles`` are those of the only cell;
+    a sweep has them in ``cells`` only, since a mean over different shapes means nothing. ``resumed`` counts
+    how often the run went on after the agent was stopped. ``error_kind`` is a word of ``obt_agent.errors``.
+    """
+
+    id: str
+    benchmark_id: str
+    client_id: str
+    status: Status
+    start_time: datetime
+    end_time: datetime
+    config: Plan
+    environment: Environment
+    result_version: int = RESULT_VERSION
+    error: str | None = None
+    error_kind: str | None = None
+    metrics: tuple[IterationMetrics, ...] = ()
+    cold_load: ColdLoad | None = None
+    warmups: tuple[Warmup, ...] = ()
+    cells: tuple[CellResult, ...] = ()
+    summary: dict[str, Summary] = {}
+    percentiles: dict[str, Percentiles] = {}
+    warnings: tuple[Caution, ...] = ()
+    sampler: SamplerReport | None = None
+    samples: tuple[ResourceSample, ...] = ()
+    samples_dropped: int = 0
+    resumed: int = 0
+    hardware: Inventory | None = None
+    unavailable: dict[str, str] = {}
