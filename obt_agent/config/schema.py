@@ -69,7 +69,14 @@ class OllamaConfig(_Section, frozen=True, kw_only=True):
 class AgentConfig(_Section, frozen=True, kw_only=True):
     """The agent itself. As loaded, ``name`` is never empty and ``state_dir`` is an absolute path."""
 
-    name: Annotated[str, Meta(max_length=200, description="text of at most 200 characters")] = ""
+    name: Annotated[
+        str,
+        Meta(
+            max_length=200,
+            pattern=r"^[^\x00-\x1f\x7f]*\Z",
+            description="text of at most 200 characters on one line",
+        ),
+    ] = ""
     state_dir: Annotated[str, Meta(max_length=4096, description="a path")] = ""
 
 
@@ -140,7 +147,10 @@ class HardwareConfig(_Section, frozen=True, kw_only=True):
 
 
 class BenchmarkConfig(_Section, frozen=True, kw_only=True):
-    """How benchmarks run here. ``during_benchmark``: is generation for the server noted, or held off (busy)."""
+    """How benchmarks run here.
+
+    ``during_benchmark`` says whether generation for the server is noted in the result, or refused as busy.
+    """
 
     during_benchmark: Literal["note", "refuse"] = "note"
     cooldown_s: Annotated[float, Meta(ge=0, le=3600, description="seconds, 0 to 3600")] = 60.0

@@ -1,0 +1,132 @@
+"""Settings from the environment's variables and from a ``.env`` file in the working directory."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from obt_agent.config.file import KEEP_APART, read_bytes
+from obt_agent.config.keys import PREFIX, SHORT_NAMES, Key, all_keys
+from obt_agent.config.origins import Origin, Reading, Setting
+from obt_agent.config.problems import Problem, nearest
+from obt_agent.config.values import WrongValue, from_text
+
+OWN_NAMES: Final = frozenset({"OBT_AGENT_CONFIG"})
+"""Variables of the program that set no key."""
+
+SECRET_NAMES: Final = frozenset({"OBT_AGENT_SERVER_TOKEN", "OBT_AGENT_TOKEN"})
+_DOTENV_BYTES: Final = 64 << 10
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable and where it was said."""
+
+    name: str
+    text: str
+    origin: Origin
+
+
+def from_environment(environ: Mapping[str, str]) -> Reading:
+    """Settings of all variables that are ours. One that is empty counts as not set."""
+    return _settings(Variable(n, t, Origin("environment", n)) for n, t in environ.items() if t)
+
+
+def may_read_dotenv(environ: Mapping[str, str], *, terminal: bool, user: int, pid: int) -> bool:
+    """Is this a person at a terminal? Never root, never a service.
+
+    systemd gives a service's processes ``INVOCATION_ID``; a terminal that is itself a user's service hands it
+    on to its shells, which ``SYSTEMD_EXEC_PID`` (of another process) tells apart.
+    """
+    if not terminal or user == 0 or "NOTIFY_SOCKET" in environ:
+        return False
+    inherited = environ.get("SYSTEMD_EXEC_PID", str(pid)) != str(pid)
+    return "INVOCATION_ID" not in environ or inherited
+
+
+def from_dotenv(path: Path, user: int) -> Reading:
+    """Settings of ``NAME=value`` lines; other programs' lines are passed over. No file: nothing.
+
+    A policy cannot be set here: whoever unpacks a folder must not thereby widen what a server may do.
+    """
+    try:
+        data, status = read_bytes(path, _DOTENV_BYTES)
+    except FileNotFoundError:
+        return Reading()
+    except OSError as error:
+        return Reading(notices=(f"{path} is left aside: {error.strerror or error}",))
+    if status.st_uid != user or status.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
+        return Reading(notices=(f"{path} is left aside: others than you can change it",))
+    if len(data) > _DOTENV_BYTES:
+        return Reading(notices=(f"{path} is left aside: it is over {_DOTENV_BYTES} bytes long",))
+    variables = list(_dotenv_lines(path, data.decode("utf-8", "replace")))
+    policy = [variable for variable in variables if variable.name.startswith(f"{PREFIX}POLICY_")]
+    reading = _settings(variable for variable in variables if variable not in policy)
+    return Reading(reading.settings, reading.problems + tuple(map(_policy_problem, policy)), reading.notices)
+
+
+def _policy_problem(variable: Variable) -> Problem:
+    text = "the policy cannot be set in a .env file; write it into the configuration file"
+    return Problem(where=str(variable.origin), key=variable.name, text=text)
+
+
+def _dotenv_lines(path: Path, text: str) -> Iterable[Variable]:
+    for number, line in enumerate(text.splitlines(), 1):
+        name, equals, value = line.strip().removeprefix("export ").partition("=")
+        name = name.strip()
+        ours = name.startswith(PREFIX) or name in SHORT_NAMES
+        if equals and ours and (bare := _unquoted(value.strip())):
+            yield Variable(name, bare, Origin("dotenv", f"{path}:{number}"))
+
+
+def _unquoted(value: str) -> str:
+    if value[:1] in {"'", '"'}:
+        end = value.find(value[0], 1)
+        return value[1:end] if end > 0 else value
+    return value.partition(" #")[0].rstrip()
+
+
+def _settings(variables: Iterable[Variable]) -> Reading:
+    settings: dict[str, Setting] = {}
+    problems: list[Problem] = []
+    for variable in sorted(
+        variables, key=lambda one: one.name.startswith(PREFIX)
+    ):  # the long name comes last and wins
+        try:
+            if key := _key(variable.name):
+                settings[key.name] = Setting(key, from_text(key, variable.text), variable.origin)
+        except WrongValue as error:
+            problems.append(Problem(where=str(variable.origin), key=variable.name, text=str(error)))
+    return Reading(tuple(settings.values()), tuple(problems))
+
+
+def _key(name: str) -> Key | None:
+    if short := SHORT_NAMES.get(name):
+        return all_keys()[short]
+    if not name.startswith(PREFIX) or name in OWN_NAMES:
+        return None
+    if name in SECRET_NAMES:
+        raise WrongValue(KEEP_APART)
+    if name not in _by_variable():
+        raise WrongValue(f"sets no key of the configuration{nearest(name, _by_variable())}")
+    return _by_variable()[name]
+
+
+def _by_variable() -> dict[str, Key]:
+    return {key.variable: key for key in all_keys().values()}
+
+
+def at_a_terminal() -> bool:
+    """Is standard input or standard error a terminal?"""
+    return any(_is_terminal(descriptor) for descriptor in (0, 2))
+
+
+def _is_terminal(descriptor: int) -> bool:
+    try:
+        return os.isatty(descriptor)
+    except OSError:
+        return False

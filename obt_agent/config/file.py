@@ -1,0 +1,203 @@
+"""The configuration file: found, opened safely, and turned into settings or problems, each with its line."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from obt_agent.config import document
+from obt_agent.config.document import Entry, Listing, Node, Scalar
+from obt_agent.config.keys import Key, all_keys, all_sections
+from obt_agent.config.origins import Origin, Reading, Setting
+from obt_agent.config.problems import Problem, nearest, shown
+from obt_agent.config.values import WrongValue, from_items, from_text
+
+SYSTEM_FILE: Final = Path("/etc/obt-agent/agent.yaml")
+SECRET_KEYS: Final = frozenset({"server.token", "server.password", "server.secret", "server.api_key"})
+KEEP_APART: Final = (
+    "a secret does not belong in the configuration; write it to a file that only the agent can read, "
+    "and name that file in server.token_file"
+)
+
+
+def find(flag: str | None, environ: Mapping[str, str]) -> tuple[Path | None, bool]:
+    """The file to read, and whether somebody asked for it by name.
+
+    In order: the flag, ``$OBT_AGENT_CONFIG``, ``~/.config/obt-agent/agent.yaml``, the system's.
+    """
+    named = flag or environ.get("OBT_AGENT_CONFIG")
+    if named:
+        return Path(named).expanduser().absolute(), True
+    return next((path for path in (user_file(environ), SYSTEM_FILE) if _may_exist(path)), None), False
+
+
+def user_file(environ: Mapping[str, str]) -> Path:
+    """Where a user's own configuration lies."""
+    base = environ.get("XDG_CONFIG_HOME") or ""
+    folder = Path(base) if base.startswith("/") else Path(environ.get("HOME") or "~").expanduser() / ".config"
+    return folder / "obt-agent" / "agent.yaml"
+
+
+def _may_exist(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # a folder that may not be searched: opening the file says so
+        return True
+    return True
+
+
+def read_bytes(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
+    """At most ``limit`` + 1 bytes of a regular file. Opening never waits, as it would for a pipe.
+
+    Raises:
+        OSError: it cannot be read, or is not a regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    with os.fdopen(descriptor, "rb") as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(0, "it is not a regular file")
+        return file.read(limit + 1), status
+
+
+def read(path: Path) -> Reading:
+    """The file's settings and problems. An unreadable file is one problem."""
+    try:
+        data, status = read_bytes(path, document.MAX_BYTES)
+    except OSError as error:
+        return Reading(problems=(Problem(where=str(path), key=None, text=_unreadable(error)),))
+    reader = _Reader(path)
+    reader.run(data)
+    notices = _permissions(path, status)
+    return Reading(tuple(reader.settings), tuple(reader.problems), notices)
+
+
+def _unreadable(error: OSError) -> str:
+    words = {
+        FileNotFoundError: "there is no such file; name another with --config, or write this one",
+        PermissionError: "may not be read by this user; run as its owner, or name another file with --config",
+        IsADirectoryError: "is a folder, expected a YAML file",
+    }
+    return words.get(type(error), f"cannot be read: {error.strerror or error}")
+
+
+def _permissions(path: Path, status: os.stat_result) -> tuple[str, ...]:
+    if status.st_mode & stat.S_IWOTH:
+        return (
+            f"{path} can be changed by every user of this machine, and with it the policy: chmod o-w {path}",
+        )
+    return ()
+
+
+@dataclass
+class _Reader:
+    path: Path
+    settings: list[Setting] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    lines: dict[str, int] = field(default_factory=dict)
+
+    def run(self, data: bytes) -> None:
+        try:
+            root = document.read(data)
+        except document.WrongDocument as error:
+            self._problem(error.line, None, str(error))
+            return
+        self._section("", root)
+
+    def _section(self, prefix: str, section: document.Mapping) -> None:
+        for entry in section.entries:
+            name = prefix + entry.key
+            if first := self.lines.get(name):
+                self._problem(entry.line, name, f"is set a second time; the first is in line {first}")
+                continue
+            self.lines[name] = entry.line
+            self._entry(name, entry)
+
+    def _entry(self, name: str, entry: Entry) -> None:
+        if name in all_sections():
+            self._subsection(name, entry)
+        elif key := all_keys().get(name):
+            self._setting(key, entry)
+        else:
+            self._problem(entry.line, name, unknown(name))
+
+    def _subsection(self, name: str, entry: Entry) -> None:
+        value = entry.value
+        if isinstance(value, document.Mapping):
+            self._section(name + ".", value)
+        elif not (isinstance(value, Scalar) and value.empty):
+            keys = ", ".join(_children(name))
+            self._problem(entry.line, name, f"found {_kind(value)}, expected a section with keys: {keys}")
+
+    def _setting(self, key: Key, entry: Entry) -> None:
+        line = entry.value.line or entry.line
+        try:
+            value = _value(key, entry.value)
+        except WrongValue as error:
+            self._problem(line, key.name, str(error))
+            return
+        self.settings.append(Setting(key, value, Origin("file", f"{self.path}:{entry.line}")))
+
+    def _problem(self, line: int, key: str | None, text: str) -> None:
+        where = f"{self.path}:{line}" if line else str(self.path)
+        self.problems.append(Problem(where=where, key=shown_key(key), text=text))
+
+
+def shown_key(key: str | None) -> str | None:
+    """A key that somebody made up, safe to print."""
+    return key if key is None or (key.isprintable() and len(key) < 80) else shown(key)  # noqa: PLR2004 - a line's width
+
+
+def unknown(name: str) -> str:
+    """What is said of a key that does not exist."""
+    if name in SECRET_KEYS:
+        return KEEP_APART
+    last = name.rpartition(".")[2]
+    elsewhere = [key for key in all_keys() if key.rpartition(".")[2] == last]
+    if elsewhere:
+        return "unknown key; did you mean " + " or ".join(elsewhere[:2]) + "?"
+    return "unknown key" + nearest(name, (*all_keys(), *all_sections()))
+
+
+def _children(section: str) -> Iterator[str]:
+    depth = section.count(".") + 1
+    under = (name for name in all_keys() if name.startswith(section + "."))
+    return iter(dict.fromkeys(name.split(".")[depth] for name in under))
+
+
+def _value(key: Key, node: Node) -> object:
+    if isinstance(node, Listing):
+        return from_items(key, [_item(key, item) for item in node.items])
+    if not isinstance(node, Scalar):
+        raise WrongValue(f"found {_kind(node)}, expected {key.expected}")
+    if node.empty:
+        return _nothing(key)
+    if key.kind == "list":
+        raise WrongValue(f"found {_kind(node)}, expected {key.expected}; write [{node.text}]")
+    if not node.plain and key.kind in {"bool", "int", "float"}:
+        raise WrongValue(f"found the text {shown(node.text)}, expected {key.expected}, without quotes")
+    return from_text(key, node.text)
+
+
+def _item(key: Key, node: Node) -> str:
+    if not isinstance(node, Scalar) or node.empty:
+        raise WrongValue(f"found {_kind(node)} in the list, expected {key.expected}")
+    return node.text
+
+
+def _nothing(key: Key) -> object:
+    if key.optional:
+        return None
+    raise WrongValue(f"found nothing, expected {key.expected}; leave the key out for its default")
+
+
+def _kind(node: Node) -> str:
+    if isinstance(node, Scalar):
+        return "nothing" if node.empty else shown(node.text)
+    return "a list" if isinstance(node, Listing) else "a section"

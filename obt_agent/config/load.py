@@ -1,0 +1,212 @@
+"""Load the configuration: defaults, then the file, then ``.env``, then the environment, then flags."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from obt_agent.config import environment, file, rules, urls
+from obt_agent.config.keys import PATHS, all_keys
+from obt_agent.config.origins import Origin, Reading, Setting
+from obt_agent.config.problems import Problem, WrongConfig, nearest, shown
+from obt_agent.config.schema import Config
+from obt_agent.config.values import WrongValue, from_text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Surroundings:
+    """What the process finds around it; a test gives another."""
+
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    working_dir: Path = field(default_factory=Path.cwd)
+    terminal: bool = field(default_factory=environment.at_a_terminal)
+    user: int = field(default_factory=os.geteuid)
+    pid: int = field(default_factory=os.getpid)
+    host_name: str = field(default_factory=socket.gethostname)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A valid configuration, where each value came from, and what the reader should be told.
+
+    ``path`` is the file that was read, ``dotenv`` the ``.env`` that something was taken from.
+    """
+
+    config: Config
+    origins: Mapping[str, Origin]
+    path: Path | None
+    dotenv: Path | None = None
+    notices: tuple[str, ...] = ()
+
+
+def load(
+    path: str | None = None,
+    *,
+    flags: Mapping[str, tuple[str, str]] | None = None,
+    need_server: bool = False,
+    surroundings: Surroundings | None = None,
+) -> Loaded:
+    """Load and check everything; nothing is used when anything is wrong.
+
+    Args:
+        path: the file that ``--config`` named.
+        flags: dotted key to the flag's name and its text.
+        need_server: a configuration without ``server.url`` will not do.
+        surroundings: environment, working directory, user and terminal; the process's own when omitted.
+
+    Raises:
+        WrongConfig: with every problem at once; the process exits 78.
+    """
+    around = surroundings or Surroundings()
+    found, named = file.find(path, around.environ)
+    readings = [
+        _file(found, named=named, need_server=need_server),
+        _dotenv(around),
+        environment.from_environment(around.environ),
+        _flags(flags or {}),
+    ]
+    problems = [problem for reading in readings for problem in reading.problems]
+    settings = {one.key.name: one for reading in readings for one in reading.settings}
+    settings |= _defaults(settings, around)
+    finished = _finished(settings.values(), around, problems)
+    config = _build(finished)
+    problems += _broken(config, finished, found, need_server=need_server)
+    if problems:
+        raise WrongConfig(problems)
+    return Loaded(
+        config=config,
+        origins={
+            name: finished[name].origin if name in finished else Origin("default") for name in all_keys()
+        },
+        path=found,
+        dotenv=around.working_dir / ".env" if readings[1].settings else None,
+        notices=tuple(notice for reading in readings for notice in reading.notices),
+    )
+
+
+def _file(path: Path | None, *, named: bool, need_server: bool) -> Reading:
+    if path is None:
+        return Reading()
+    if not (named or need_server) and not os.access(path, os.R_OK):
+        return Reading(notices=(f"{path} may not be read by this user; the defaults are used",))
+    return file.read(path)
+
+
+def _dotenv(around: Surroundings) -> Reading:
+    if environment.may_read_dotenv(
+        around.environ, terminal=around.terminal, user=around.user, pid=around.pid
+    ):
+        return environment.from_dotenv(around.working_dir / ".env", around.user)
+    return Reading()
+
+
+def _flags(flags: Mapping[str, tuple[str, str]]) -> Reading:
+    settings, problems = [], []
+    for name, (flag, text) in flags.items():
+        origin = Origin("flag", flag)
+        try:
+            settings.append(Setting(_flag_key(name), from_text(_flag_key(name), text), origin))
+        except WrongValue as error:
+            problems.append(Problem(where=str(origin), key=name, text=str(error)))
+    return Reading(tuple(settings), tuple(problems))
+
+
+def _flag_key(name: str) -> Any:
+    if name in file.SECRET_KEYS:
+        raise WrongValue(file.SECRET_ADVICE)
+    if name not in all_keys():
+        raise WrongValue(f"unknown key{nearest(name, all_keys())}")
+    return all_keys()[name]
+
+
+def _defaults(settings: Mapping[str, Setting], around: Surroundings) -> dict[str, Setting]:
+    """Defaults that depend on the machine."""
+    keys = all_keys()
+    made: dict[str, Setting] = {}
+    if "agent.name" not in settings or not settings["agent.name"].value:
+        name = around.host_name[:200] or "obt-agent"
+        made["agent.name"] = Setting(keys["agent.name"], name, Origin("default", "(host name)"))
+    if "agent.state_dir" not in settings or not settings["agent.state_dir"].value:
+        made["agent.state_dir"] = Setting(keys["agent.state_dir"], *_state_dir(around))
+    return made
+
+
+def _state_dir(around: Surroundings) -> tuple[str, Origin]:
+    """The folder that systemd made, else root's, else the user's."""
+    if given := around.environ.get("STATE_DIRECTORY"):
+        return given.split(":")[0], Origin("environment", "STATE_DIRECTORY")
+    if around.user == 0:
+        return "/var/lib/obt-agent", Origin("default", "(root)")
+    base = around.environ.get("XDG_STATE_HOME") or ""
+    home = Path(around.environ.get("HOME") or "~").expanduser()
+    folder = Path(base) if base.startswith("/") else home / ".local" / "state"
+    return str(folder / "obt-agent"), Origin("default", "(user)")
+
+
+def _finished(
+    settings: Iterable[Setting], around: Surroundings, problems: list[Problem]
+) -> dict[str, Setting]:
+    """Settings with their addresses and paths in final form; what cannot be is left out and told."""
+    finished = {}
+    for setting in settings:
+        try:
+            finished[setting.key.name] = Setting(setting.key, _final(setting, around), setting.origin)
+        except urls.WrongUrl as error:
+            text = f"found {shown(urls.without_userinfo(setting.value))}, which {error}"
+            problems.append(Problem(where=str(setting.origin), key=setting.key.name, text=text))
+    return finished
+
+
+_ADDRESSES: Final[Mapping[str, Callable[[str], str]]] = {
+    "server.url": urls.server_socket,
+    "ollama.url": urls.ollama_base,
+    "server.proxy": urls.proxy_address,
+}
+
+
+def _final(setting: Setting, around: Surroundings) -> Any:
+    name, value = setting.key.name, setting.value
+    if not isinstance(value, str):
+        return value
+    if name in _ADDRESSES:
+        return _ADDRESSES[name](value)
+    if name in PATHS:
+        return _absolute(value, setting.origin, around)
+    return value
+
+
+def _absolute(text: str, origin: Origin, around: Surroundings) -> str:
+    home = around.environ.get("HOME")
+    path = Path(home) / text[2:] if home and text.startswith("~/") else Path(text)
+    base = Path(origin.place.rpartition(":")[0]).parent if origin.kind == "file" else around.working_dir
+    return os.path.normpath(base / path)
+
+
+def _build(settings: Mapping[str, Setting]) -> Config:
+    tree: dict[str, Any] = {}
+    for name, setting in settings.items():
+        *sections, last = name.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = setting.value
+    return msgspec.convert(tree, Config)
+
+
+def _broken(
+    config: Config, settings: Mapping[str, Setting], path: Path | None, *, need_server: bool
+) -> list[Problem]:
+    def where(key: str) -> str:
+        return str(settings[key].origin) if key in settings else str(path or "the configuration")
+
+    problems = [Problem(where=where(key), key=key, text=text) for key, text in rules.broken(config)]
+    if need_server and config.server.url is None and "server.url" not in settings:
+        text = "is not set; name the server, for example server.url: https://obt.example.org"
+        problems.append(Problem(where=str(path or "no configuration file"), key="server.url", text=text))
+    return problems

@@ -1,0 +1,54 @@
+"""What is wrong with a configuration, all at once, in words that say where and what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from obt_agent.errors import ConfigError
+
+EXIT_CONFIG: Final = 78
+"""``EX_CONFIG`` of sysexits.h: the process ends with it when its configuration cannot be used."""
+
+_SHOWN: Final = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One fault: where it stands (``agent.yaml:3``, ``environment OBT_SERVER_URL``), the key, and the text.
+
+    ``text`` says what was found, what is expected, and what to do.
+    """
+
+    where: str
+    key: str | None
+    text: str
+
+    def __str__(self) -> str:
+        return ": ".join(part for part in (self.where, self.key, self.text) if part)
+
+
+class WrongConfig(ConfigError):
+    """One or more problems; ``problems`` holds each, the message all of them, one a line."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        count = len(problems)
+        head = "The configuration cannot be used" + (":" if count == 1 else f", {count} problems:")
+        super().__init__("\n  ".join([head, *map(str, problems)]))
+        self.problems = tuple(problems)
+
+
+def shown(value: object) -> str:
+    """A value as a message quotes it: on one line, shortened, control characters escaped."""
+    text = value if isinstance(value, str) else repr(value)
+    quoted = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in quoted)
+    return f'"{escaped}"'
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str:
+    """``; did you mean X?`` for the candidate most like the word, or nothing."""
+    close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""

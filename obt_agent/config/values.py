@@ -1,0 +1,109 @@
+"""From what somebody wrote to a typed value of a key, or the words of what is wrong with it. Pure."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, Final
+
+import msgspec
+
+from obt_agent.config.keys import Key
+from obt_agent.config.problems import nearest, shown
+
+
+class WrongValue(Exception):
+    """The value does not fit the key; the text says what was found and what is expected."""
+
+
+_TRUE: Final = frozenset({"true", "yes", "on", "1"})
+_FALSE: Final = frozenset({"false", "no", "off", "0"})
+_WHOLE: Final = re.compile(r"[+-]?\d(?:_?\d)*", re.ASCII)
+_DECIMAL: Final = re.compile(r"[+-]?(?:\d(?:_?\d)*)?(?:\.\d*)?(?:[eE][+-]?\d+)?", re.ASCII)
+_SIZE: Final = re.compile(r"(\d{1,18})\s*([KMGT])i?B", re.ASCII)
+_UNITS: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_MAX_DIGITS: Final = 30
+
+
+def from_text(key: Key, text: str) -> Any:
+    """The value that ``text`` means for this key, as a variable or a plain scalar of YAML says it.
+
+    A list is separated by commas. Sizes in bytes may carry KiB, MiB, GiB or TiB.
+
+    Raises:
+        WrongValue: it means none.
+    """
+    if key.kind == "list":
+        assert key.item is not None  # noqa: S101 - a list's key always has its item; this tells the type checker
+        return tuple(from_text(key.item, part.strip()) for part in text.split(",") if part.strip())
+    return _checked(key, _parsed(key, text.strip()), text)
+
+
+def from_items(key: Key, items: list[str]) -> Any:
+    """The value of a list whose items are given one by one.
+
+    Raises:
+        WrongValue: the key takes no list, or an item is wrong.
+    """
+    if key.item is None:
+        raise WrongValue(f"found a list, expected {key.expected}")
+    return tuple(from_text(key.item, item) for item in items)
+
+
+def _parsed(key: Key, text: str) -> Any:
+    match key.kind:
+        case "bool":
+            return _bool(key, text)
+        case "int":
+            return _int(key, text)
+        case "float":
+            return _float(key, text)
+        case "choice":
+            return _choice(key, text)
+        case _:
+            return text
+
+
+def _bool(key: Key, text: str) -> bool:
+    word = text.lower()
+    if word in _TRUE:
+        return True
+    if word in _FALSE:
+        return False
+    raise wrong(key, text)
+
+
+def _int(key: Key, text: str) -> int:
+    if key.name.endswith("_bytes") and (size := _SIZE.fullmatch(text)):
+        return int(size[1]) * _UNITS[size[2]]
+    if len(text) > _MAX_DIGITS or not _WHOLE.fullmatch(text):
+        raise wrong(key, text)
+    return int(text)
+
+
+def _float(key: Key, text: str) -> float:
+    try:
+        number = float(text) if len(text) <= _MAX_DIGITS and _DECIMAL.fullmatch(text) else math.nan
+    except ValueError:  # "." and "e5" fit the pattern, for each of its parts may be missing
+        number = math.nan
+    if not math.isfinite(number):
+        raise wrong(key, text)
+    return number
+
+
+def _choice(key: Key, text: str) -> str:
+    if text not in key.choices:
+        raise WrongValue(f"found {shown(text)}, expected {key.expected}{nearest(text, key.choices)}")
+    return text
+
+
+def _checked(key: Key, value: Any, text: str) -> Any:
+    try:
+        return msgspec.convert(value, key.type)
+    except msgspec.ValidationError as error:
+        raise wrong(key, text) from error
+
+
+def wrong(key: Key, found: str) -> WrongValue:
+    """The error that quotes what was found and says what is expected."""
+    return WrongValue(f"found {shown(found)}, expected {key.expected}")
