@@ -71,7 +71,12 @@ def from_dotenv(path: Path, user: int) -> Reading:
 
 def _policy_problem(variable: Variable) -> Problem:
     text = "the policy cannot be set in a .env file; write it into the configuration file"
-    return Problem(where=str(variable.origin), key=variable.name, text=text)
+    return Problem(where=str(variable.origin), key=_shown_name(variable), text=text)
+
+
+def _shown_name(variable: Variable) -> str | None:
+    """The variable's name, unless its origin says it already."""
+    return variable.name if variable.origin.kind == "dotenv" else None
 
 
 def _dotenv_lines(path: Path, text: str) -> Iterable[Variable]:
@@ -100,7 +105,7 @@ def _settings(variables: Iterable[Variable]) -> Reading:
             if key := _key(variable.name):
                 settings[key.name] = Setting(key, from_text(key, variable.text), variable.origin)
         except WrongValue as error:
-            problems.append(Problem(where=str(variable.origin), key=variable.name, text=str(error)))
+            problems.append(Problem(where=str(variable.origin), key=_shown_name(variable), text=str(error)))
     return Reading(tuple(settings.values()), tuple(problems))
 
 

@@ -76,9 +76,11 @@ def load(
     settings |= _defaults(settings, around)
     finished = _finished(settings.values(), around, problems)
     config = _build(finished)
-    problems += _broken(config, finished, found, need_server=need_server)
+    problems += _broken(config, finished, found)
+    if need_server and config.server.url is None and not any(one.key == "server.url" for one in problems):
+        problems.append(_no_server(found))
     if problems:
-        raise WrongConfig(problems)
+        raise WrongConfig(sorted(problems, key=_place))
     return Loaded(
         config=config,
         origins={
@@ -119,7 +121,7 @@ def _flags(flags: Mapping[str, tuple[str, str]]) -> Reading:
 
 def _flag_key(name: str) -> Any:
     if name in file.SECRET_KEYS:
-        raise WrongValue(file.SECRET_ADVICE)
+        raise WrongValue(file.KEEP_APART)
     if name not in all_keys():
         raise WrongValue(f"unknown key{nearest(name, all_keys())}")
     return all_keys()[name]
@@ -199,14 +201,19 @@ def _build(settings: Mapping[str, Setting]) -> Config:
     return msgspec.convert(tree, Config)
 
 
-def _broken(
-    config: Config, settings: Mapping[str, Setting], path: Path | None, *, need_server: bool
-) -> list[Problem]:
+def _broken(config: Config, settings: Mapping[str, Setting], path: Path | None) -> list[Problem]:
     def where(key: str) -> str:
         return str(settings[key].origin) if key in settings else str(path or "the configuration")
 
-    problems = [Problem(where=where(key), key=key, text=text) for key, text in rules.broken(config)]
-    if need_server and config.server.url is None and "server.url" not in settings:
-        text = "is not set; name the server, for example server.url: https://obt.example.org"
-        problems.append(Problem(where=str(path or "no configuration file"), key="server.url", text=text))
-    return problems
+    return [Problem(where=where(key), key=key, text=text) for key, text in rules.broken(config)]
+
+
+def _no_server(path: Path | None) -> Problem:
+    text = "is not set; name the server, for example server.url: https://obt.example.org"
+    return Problem(where=str(path or "no configuration file"), key="server.url", text=text)
+
+
+def _place(problem: Problem) -> tuple[bool, str, int]:
+    """Files first, each by its lines; what comes from elsewhere after them."""
+    file_name, _, line = problem.where.rpartition(":")
+    return (not problem.where.startswith("/"), file_name, int(line) if line.isdecimal() else 0)

@@ -97,7 +97,7 @@ def is_loopback(url: str) -> bool:
 
 def without_userinfo(text: str) -> str:
     """The text of a URL with user name and password replaced by ``***``."""
-    scheme, mark, rest = text.rpartition("://") if "://" in text.partition("@")[0] else ("", "", text)
+    scheme, mark, rest = text.partition("://") if "://" in text.partition("@")[0] else ("", "", text)
     before, at, host = rest.rpartition("@")
     return f"{scheme}{mark}***@{host}" if at and before else text
 
