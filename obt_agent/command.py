@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
@@ -11,6 +11,9 @@ from obt_agent.peer import StreamSink
 from obt_agent.protocol.envelope import RequestId
 
 P = TypeVar("P")
+
+Shape = Literal["request", "stream", "series"]
+Withdrawn = Literal["cancelling", "answered", "unknown"]
 
 
 class CommandContext(Protocol):
@@ -32,14 +35,31 @@ class CommandContext(Protocol):
     def session(self) -> int:
         """The session that the command came on."""
 
+    def blob(self, name: str) -> bytes:
+        """The bytes that the server put under this name on this session; they are then forgotten.
+
+        Raises:
+            InvalidParams: there is no such blob, it is not whole yet, or its time is over.
+        """
+
+    def withdraw(self, request_id: RequestId) -> Withdrawn:
+        """Cancel another request of the same session; says what became of it."""
+
+    def series_interval(self, interval_ms: int) -> None:
+        """Say the effective interval of a live series: its final repeats it, also when it is cancelled."""
+
 
 class Command(msgspec.Struct, Generic[P], frozen=True, kw_only=True):
-    """A method and its coroutine: takes typed parameters and the context, gives the final result."""
+    """A method and its coroutine: takes typed parameters and the context, gives the final result.
+
+    ``exempt`` commands are never refused as busy and have no deadline of the policy: only ``cancel``.
+    """
 
     method: str
     params: type[P]
     run: Callable[[P, CommandContext], Awaitable[msgspec.Struct | msgspec.Raw]]
-    shape: str = "request"
+    shape: Shape = "request"
+    exempt: bool = False
 
 
 AnyCommand = Command[Any]

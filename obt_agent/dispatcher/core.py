@@ -1,0 +1,277 @@
+"""Commands to tasks, and tasks to exactly one final answer each.
+
+    request -> known? -> allowed? -> within limits? -> parameters -> named task -> done-callback -> final
+
+The final is written from the task's done-callback: a task that is cancelled before its first step never
+reaches an ``except`` of its own. This is also the one place where an exception becomes an error on the wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from obt_agent.command import AnyCommand
+from obt_agent.dispatcher.inflight import InFlight, Requests
+from obt_agent.dispatcher.session import Session
+from obt_agent.errors import (
+    AgentError,
+    Busy,
+    Cancelled,
+    DeadlineExceeded,
+    LinkLost,
+    ProtocolError,
+    UnknownCommand,
+)
+from obt_agent.policy import Policy
+from obt_agent.protocol import codec, limits
+from obt_agent.protocol.envelope import Notification, Request
+from obt_agent.protocol.errors import StreamEnd, to_wire
+from obt_agent.protocol.streams import SeriesFinal
+
+log = structlog.get_logger(__name__)
+
+BUSY_RETRY_MS: Final = 1000
+LAST_WORDS_S: Final = 5.0
+SHOWN_CHARS: Final = 64
+
+
+@dataclass(frozen=True)
+class DispatchLimits:
+    """Bounds that are not the host's owner's to set: counts, and seconds that a stopped handler gets."""
+
+    max_in_flight: int = limits.MAX_IN_FLIGHT
+    last_words_s: float = LAST_WORDS_S
+
+
+class Dispatcher:
+    """Implements the link's ``RequestHandler``.
+
+    Args:
+        commands: the table of handlers; methods are unique.
+        policy: what the host's owner allows.
+        bounds: see ``DispatchLimits``.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        commands: Sequence[AnyCommand],
+        policy: Policy,
+        *,
+        bounds: DispatchLimits = DispatchLimits(),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._commands = {command.method: command for command in commands}
+        self._policy = policy
+        self._bounds = bounds
+        self._rate = policy.rate_limiter(clock)
+        self._sessions: dict[Session, Requests] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stopping: AgentError | None = None
+
+    # what the link calls
+
+    def on_request(self, session: Session, request: Request) -> None:
+        """Start the command, or answer at once with why not. Never raises, never blocks."""
+        requests = self._requests(session)
+        try:
+            self._admit(session, requests, request)
+        except Exception as error:
+            if not isinstance(error, AgentError):
+                log.exception("command.not_started", method=request.method[:SHOWN_CHARS])
+            self._refuse(session, requests, request, error)
+
+    def on_notification(self, session: Session, notification: Notification) -> None:
+        """No notification is the dispatcher's: unknown ones are ignored."""
+        log.debug("notification.ignored", method=notification.method[:SHOWN_CHARS], session=session.session)
+
+    def session_ended(self, session: Session) -> None:
+        """Stop every command of the session at once; nobody is left to answer."""
+        requests = self._sessions.pop(session, None)
+        for entry in requests or ():
+            self._stop(entry, LinkLost("The session ended."))
+
+    # what the agent calls
+
+    @property
+    def in_flight(self) -> int:
+        """Commands in flight, of all sessions."""
+        return sum(len(list(requests)) for requests in self._sessions.values())
+
+    @property
+    def streams(self) -> int:
+        """Streams and live series in flight."""
+        entries = (entry for requests in self._sessions.values() for entry in requests)
+        return sum(entry.command.shape != "request" for entry in entries)
+
+    def stop_accepting(self, why: str = "The agent is stopping; try again when it is back.") -> None:
+        """Answer every further command, except ``cancel``, with ``busy``."""
+        self._stopping = Busy(why, retry_after_ms=5000)
+
+    async def close(self, within_s: float = LAST_WORDS_S) -> None:
+        """Stop all commands, answer them, and wait for their tasks, at most ``within_s`` seconds."""
+        self.stop_accepting()
+        for requests in list(self._sessions.values()):
+            for entry in requests:
+                self._stop(entry, Cancelled("The agent is stopping.", retryable=True))
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within_s)
+
+    # admission of a command
+
+    def _requests(self, session: Session) -> Requests:
+        found = self._sessions.get(session)
+        if found is None:
+            found = Requests(lambda entry: self._stop(entry, Cancelled("The caller cancelled it.")))
+            self._sessions[session] = found
+        return found
+
+    def _admit(self, session: Session, requests: Requests, request: Request) -> None:
+        if request.id in requests:
+            raise ProtocolError("A request with this id is in flight; the first one goes on.")
+        command = self._command(request.method)
+        self._policy.check_command(command.method)
+        self._check_limits(requests, command)
+        params = codec.convert(request.params, command.params)
+        self._start(InFlight(command, request, session, requests), params, requests)
+
+    def _command(self, method: str) -> AnyCommand:
+        command = self._commands.get(method)
+        if command is not None:
+            return command
+        shown = method[:SHOWN_CHARS]
+        near = difflib.get_close_matches(shown, self._commands, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise UnknownCommand(f"There is no command {shown!r}.{hint}", nearest=near[0] if near else None)
+
+    def _check_limits(self, requests: Requests, command: AnyCommand) -> None:
+        if command.exempt:
+            return
+        if self._stopping is not None:
+            raise self._stopping
+        wait_s = self._rate.take()
+        if wait_s > 0:
+            raise Busy(
+                "More requests a minute than the host's owner allows.",
+                retry_after_ms=int(wait_s * 1000) + 1,
+                policy_key="policy.rate_limit",
+            )
+        if requests.counted >= self._bounds.max_in_flight:
+            raise Busy(
+                f"{self._bounds.max_in_flight} requests are in flight on this session; wait for one to end.",
+                retry_after_ms=BUSY_RETRY_MS,
+            )
+        if command.shape != "request" and self.streams >= self._policy.max_streams:
+            raise Busy(
+                f"{self._policy.max_streams} streams are in flight, the most that the host's owner allows.",
+                retry_after_ms=BUSY_RETRY_MS,
+                policy_key="policy.max_streams",
+            )
+
+    def _start(self, entry: InFlight, params: Any, requests: Requests) -> None:
+        loop = asyncio.get_running_loop()
+        name = f"command {entry.command.method} {entry.request_id} of session {entry.session}"
+        task = loop.create_task(_run(entry, params), name=name)
+        entry.task = task
+        self._tasks.add(task)
+        requests.add(entry)
+        if entry.command.shape != "series" and not entry.command.exempt:
+            entry.timers.append(loop.call_later(self._policy.max_seconds, self._overdue, entry))
+        task.add_done_callback(lambda done: self._done(entry, requests, done))
+
+    # the end of a command
+
+    def _overdue(self, entry: InFlight) -> None:
+        seconds = self._policy.max_seconds
+        cause = DeadlineExceeded(
+            f"The command took longer than the {seconds:g} s that the host's owner allows.",
+            waited_for="the whole command",
+            policy_key="policy.max_seconds",
+        )
+        self._stop(entry, cause)
+
+    def _stop(self, entry: InFlight, cause: AgentError) -> None:
+        """Stop a command; a handler that does not end in time is answered for, and left to end."""
+        if entry.cause is not None:
+            return
+        entry.stop(cause)
+        loop = asyncio.get_running_loop()
+        entry.timers.append(loop.call_later(self._bounds.last_words_s, self._abandon, entry))
+
+    def _abandon(self, entry: InFlight) -> None:
+        log.error("command.does_not_stop", method=entry.command.method, request_id=entry.request_id)
+        requests = self._sessions.get(entry.origin)
+        if requests is not None and entry.cause is not None:
+            self._answer(entry, requests, entry.cause)
+
+    def _done(self, entry: InFlight, requests: Requests, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        outcome = _outcome(entry, task)
+        if isinstance(outcome, BaseException) and not isinstance(outcome, AgentError):
+            log.error("command.failed", method=entry.command.method, exc_info=outcome)
+        if entry.origin in self._sessions:
+            self._answer(entry, requests, outcome)
+        entry.drop_timers()
+
+    def _answer(self, entry: InFlight, requests: Requests, outcome: Any) -> None:
+        """Write the final, unless it was written."""
+        if not requests.settle(entry):
+            return
+        entry.drop_timers()
+        try:
+            if isinstance(outcome, BaseException):
+                entry.origin.respond_error(entry.request_id, to_wire(outcome, entry.stream_end))
+            else:
+                entry.origin.respond(entry.request_id, outcome)
+        except LinkLost:
+            log.debug("command.unheard", method=entry.command.method, request_id=entry.request_id)
+
+    def _refuse(self, session: Session, requests: Requests, request: Request, error: Exception) -> None:
+        if request.id not in requests:
+            requests.remember(request.id)
+        self._say_refusal(requests, request, error)
+        try:
+            session.respond_error(request.id, to_wire(error))
+        except LinkLost:
+            log.debug("command.unheard", method=request.method[:SHOWN_CHARS])
+
+    def _say_refusal(self, requests: Requests, request: Request, error: Exception) -> None:
+        """Once a session for each kind and policy key: a server that insists cannot fill the log."""
+        if not isinstance(error, AgentError):
+            return
+        key = f"{error.kind} {error.detail.get('policy_key')}"
+        if key not in requests.said:
+            requests.said.add(key)
+            log.info(
+                "command.refused",
+                method=request.method[:SHOWN_CHARS],
+                kind=error.kind,
+                policy_key=error.detail.get("policy_key"),
+            )
+
+
+async def _run(entry: InFlight, params: Any) -> msgspec.Struct | msgspec.Raw:
+    with structlog.contextvars.bound_contextvars(request_id=entry.request_id, method=entry.command.method):
+        return await entry.command.run(params, entry)
+
+
+def _outcome(entry: InFlight, task: asyncio.Task[Any]) -> msgspec.Struct | msgspec.Raw | BaseException:
+    """What answers the request: the result if there is one, else why it was stopped, else its own error."""
+    error = None if task.cancelled() else task.exception()
+    if not task.cancelled() and error is None:
+        result: msgspec.Struct | msgspec.Raw = task.result()
+        return result
+    cause = entry.cause
+    if entry.command.shape == "series" and isinstance(cause, Cancelled):
+        return SeriesFinal(interval_ms=entry.interval_ms, stream=entry.stream_end or StreamEnd(next_seq=0))
+    if cause is not None:
+        return cause
+    return error if error is not None else Cancelled("The agent stopped the command.", retryable=True)

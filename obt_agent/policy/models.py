@@ -1,0 +1,140 @@
+"""Which models a server may name. Pure.
+
+Patterns are shell patterns on canonical names, so that another spelling of a name, another case or a default
+written out is the same name. What a pattern leaves out is filled in:
+
+- no tag: every tag;
+- an allow pattern without a slash: Ollama's own library (``registry.ollama.ai/library/``); with one slash: a
+  namespace there, unless the first part holds a dot or a colon and so is a host;
+- a deny pattern without a slash: a model of that name in every namespace of every registry.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+from obt_agent.config.schema import ModelsPolicy
+from obt_agent.errors import InvalidParams, NotPermitted
+from obt_agent.ollama.names import DEFAULT_HOST, DEFAULT_NAMESPACE, CanonicalName, canonical
+from obt_agent.ollama.payloads import InstalledModel
+
+_PLACES = 2
+
+
+def full_pattern(pattern: str, *, deny: bool) -> str:
+    """The pattern with what it leaves out, in lower case."""
+    text = pattern.strip().lower()
+    if text == "*":
+        return text
+    if ":" not in text.rpartition("/")[2]:
+        text += ":*"
+    slashes = text.count("/")
+    if slashes == 0:
+        return f"*/{text}" if deny else f"{DEFAULT_HOST}/{DEFAULT_NAMESPACE}/{text}"
+    first = text.partition("/")[0]
+    if slashes == 1 and not set(first) & set(".:*"):
+        return f"{DEFAULT_HOST}/{text}"
+    return text
+
+
+def compiled(patterns: Iterable[str], *, deny: bool = False) -> re.Pattern[str]:
+    """One expression that matches what any of the patterns matches (nothing when there are none)."""
+    parts = [fnmatch.translate(full_pattern(pattern, deny=deny)) for pattern in patterns]
+    return re.compile("|".join(parts) or r"(?!)")
+
+
+def is_cloud_name(name: CanonicalName) -> bool:
+    """Whether Ollama serves the model of this name from its cloud: tag ``cloud`` or ending in ``-cloud``."""
+    return name.tag == "cloud" or name.tag.endswith("-cloud") or name.model.endswith("-cloud")
+
+
+class ModelRules:
+    """Decisions on names of models.
+
+    Args:
+        models: allow and deny patterns.
+        remote_models: whether models whose prompts leave the machine are allowed.
+        registries: hosts that models may come from.
+    """
+
+    def __init__(self, models: ModelsPolicy, *, remote_models: bool, registries: Collection[str]) -> None:
+        self._allow = compiled(models.allow)
+        self._deny = compiled(models.deny, deny=True)
+        self._remote_models = remote_models
+        self._registries = compiled_hosts(registries)
+
+    def check(self, name: str, installed: Sequence[InstalledModel] = ()) -> CanonicalName:
+        """Refuse a name that the owner does not allow.
+
+        Args:
+            name: as the server wrote it.
+            installed: what Ollama has: shows stubs of remote models and other names of a denied model.
+
+        Raises:
+            InvalidParams: it is no name.
+            NotPermitted: ``policy_key`` says which line refuses it.
+        """
+        found = canonical(name)
+        text = str(found)
+        if self._deny.match(text):
+            raise _refused(found, "policy.models.deny", "the host's owner denies this model")
+        if not self._allow.match(text):
+            raise _refused(found, "policy.models.allow", "the host's owner does not allow this model")
+        here = _of_name(found, installed)
+        if here is not None and here.digest in self.denied_digests(installed):
+            raise _refused(found, "policy.models.deny", "it is another name of a model that is denied")
+        if not self._remote_models and (is_cloud_name(found) or (here is not None and _is_remote(here))):
+            raise _refused(found, "policy.remote_models", "its prompts would leave this machine")
+        return found
+
+    def check_registry(self, name: CanonicalName) -> None:
+        """Refuse a name whose registry is not on the list: Ollama would dial its host.
+
+        Raises:
+            NotPermitted: with ``policy_key``.
+        """
+        if not self._registries.match(name.host):
+            raise _refused(name, "policy.registries", f"the registry {name.host!r} is not on the list")
+
+    def denied_digests(self, installed: Sequence[InstalledModel]) -> frozenset[str]:
+        """Digests of installed models that a deny pattern names."""
+        return frozenset(
+            model.digest for model in installed if model.digest and self._deny.match(_text(model.name))
+        )
+
+    def allows(self, name: str, installed: Sequence[InstalledModel]) -> bool:
+        """Whether a list may show the model."""
+        try:
+            self.check(name, installed)
+        except (NotPermitted, InvalidParams):
+            return False
+        return True
+
+
+def compiled_hosts(hosts: Collection[str]) -> re.Pattern[str]:
+    """One expression for shell patterns on hosts, in lower case."""
+    return re.compile("|".join(fnmatch.translate(host.strip().lower()) for host in hosts) or r"(?!)")
+
+
+def _text(name: str) -> str:
+    try:
+        return str(canonical(name))
+    except InvalidParams:
+        return name.lower()
+
+
+def _of_name(name: CanonicalName, installed: Sequence[InstalledModel]) -> InstalledModel | None:
+    wanted = str(name)
+    return next((model for model in installed if _text(model.name) == wanted), None)
+
+
+def _is_remote(model: InstalledModel) -> bool:
+    return bool(model.remote_host or model.remote_model)
+
+
+def _refused(name: CanonicalName, key: str, why: str) -> NotPermitted:
+    return NotPermitted(
+        f"{name.short}: {why} ({key} in the agent's configuration).", policy_key=key, model=name.short
+    )
