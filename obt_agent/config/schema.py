@@ -102,6 +102,7 @@ class OptionsPolicy(_Section, frozen=True, kw_only=True):
     num_thread: Count | None = None
     num_batch: Count | None = 2_048
     keep_alive_s: Annotated[float, Meta(ge=0, description="seconds, 0 or more")] | None = 3_600.0
+    format_bytes: Count | None = 65_536
 
 
 class BenchmarkBudget(_Section, frozen=True, kw_only=True):

@@ -87,7 +87,7 @@ def proxy_address(text: str) -> str:
 def is_loopback(url: str) -> bool:
     """Does the address stay on this machine? Decided by the text: no name is looked up."""
     host = urlsplit(url).hostname or ""
-    if host == "localhost" or host.endswith(".localhost"):
+    if host.rstrip(".") == "localhost":
         return True
     try:
         return ipaddress.ip_address(host).is_loopback

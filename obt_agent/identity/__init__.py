@@ -1,0 +1,1 @@
+"""Who this agent is: its state folder, its identity and its credentials."""

@@ -1,0 +1,156 @@
+"""Which secret the agent shows to the server, and what becomes of it when the server takes or refuses it.
+
+Three may exist: a *candidate* (made for a rotation, not yet tried), the *stored* one (enrolled or rotated), and
+the *provisioned* one (a file that the owner put there). The stored one beats the provisioned one until the
+owner changes the latter. The candidate is tried first. Refused, it gives way to the other but is kept until
+that one is admitted: the server may have taken the candidate in a hello whose answer was lost.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeVar
+
+import msgspec
+
+from obt_agent.identity.folder import Folder, FolderError
+from obt_agent.identity.secret import Secret
+from obt_agent.identity.state_dir import StateDir
+
+STORED_FILE: Final = "credential.json"
+CANDIDATE_FILE: Final = "credential-candidate.json"
+JOIN_FILE: Final = "join.json"
+ADMITTED_FILE: Final = "admitted.json"
+_REMEMBERED: Final = 16
+
+Source = Literal["candidate", "stored", "provisioned"]
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A secret and which of the three it is."""
+
+    secret: Secret
+    source: Source
+
+    @property
+    def sha256(self) -> str:
+        """The secret's hash in hexadecimal."""
+        return self.secret.sha256()
+
+
+class _Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A secret in a file, the hash of the one that was provisioned at that time, and what it is for."""
+
+    secret: str
+    beside: str | None = None
+    purpose: str | None = None
+
+
+class _Admitted(msgspec.Struct, frozen=True, kw_only=True):
+    """Hashes of credentials that a server has admitted, the latest last."""
+
+    sha256: tuple[str, ...] = ()
+
+
+class Credentials:
+    """The credentials in a state folder.
+
+    All methods do short file operations, with fsync where they write. Each raises ``FolderError`` when a file is damaged or cannot be written.
+    """
+
+    def __init__(self, state_dir: StateDir, provisioned: Secret | str | None) -> None:
+        self._folder: Folder = state_dir.folder
+        self._provisioned = Secret(provisioned) if isinstance(provisioned, str) else provisioned
+        self._candidate_refused = False
+
+    def for_next_dial(self) -> Credential | None:
+        """What to show at the next dial: the candidate, else ``current``; None when there is nothing."""
+        candidate, current = self._read(CANDIDATE_FILE), self.current()
+        if candidate and not (self._candidate_refused and current):
+            return Credential(Secret(candidate.secret), "candidate")
+        return current
+
+    def current(self) -> Credential | None:
+        """The stored credential, or the provisioned one if that changed since (or nothing is stored)."""
+        stored = self._read(STORED_FILE)
+        if stored and (self._provisioned is None or self._provisioned.sha256() == stored.beside):
+            return Credential(Secret(stored.secret), "stored")
+        return Credential(self._provisioned, "provisioned") if self._provisioned else None
+
+    def admitted(self, credential: Credential) -> None:
+        """The server took it: a candidate becomes the stored one, and the fact is remembered.
+
+        Another one that is admitted after the candidate was refused puts an end to the candidate.
+        """
+        if credential.source == "candidate" and self._read(CANDIDATE_FILE):
+            self._folder.rename(CANDIDATE_FILE, STORED_FILE)
+        elif self._candidate_refused:
+            self._folder.remove(CANDIDATE_FILE)
+        self._candidate_refused = False
+        if not self.ever_admitted(credential):
+            hashes = (*self._admitted().sha256, credential.sha256)[-_REMEMBERED:]
+            self._folder.write(ADMITTED_FILE, msgspec.json.encode(_Admitted(sha256=hashes)))
+
+    def refused(self, credential: Credential, *, revoked: bool) -> None:
+        """The server refused it: the next dial shows the other one, if there are two.
+
+        Only a candidate that the server calls revoked is dropped. A server's mistake must not cost an agent its
+        credential.
+        """
+        candidate = credential.source == "candidate"
+        if candidate and revoked:
+            self._folder.remove(CANDIDATE_FILE)
+        self._candidate_refused = candidate and not revoked
+
+    def store_candidate(self, rotation_id: str | None = None) -> str:
+        """Make a candidate, or repeat the one made for the same rotation; returns its hash. Durable."""
+        kept = self._read(CANDIDATE_FILE)
+        if kept is None or rotation_id is None or kept.purpose != rotation_id:
+            kept = self._keep(CANDIDATE_FILE, Secret.new(), purpose=rotation_id)
+            self._candidate_refused = False
+        return Secret(kept.secret).sha256()
+
+    def pending_join(self, server: str) -> Secret:
+        """The secret to enrol with at this server: the same one until ``store_enrolled``, also after a crash.
+
+        A join whose answer was lost is repeated with the same hash, and so burns no token.
+        """
+        kept = self._read(JOIN_FILE)
+        if kept is None or kept.purpose != server:
+            kept = self._keep(JOIN_FILE, Secret.new(), purpose=server)
+        return Secret(kept.secret)
+
+    def store_enrolled(self, secret: Secret) -> None:
+        """The server took the join: this is the stored credential now; older ones are gone."""
+        self._keep(STORED_FILE, secret)
+        self._folder.remove(CANDIDATE_FILE)
+        self._folder.remove(JOIN_FILE)
+
+    def ever_admitted(self, credential: Credential) -> bool:
+        """Has a server ever admitted it? A credential that was once good is retried for ever."""
+        return credential.sha256 in self._admitted().sha256
+
+    def _keep(self, name: str, secret: Secret, *, purpose: str | None = None) -> _Kept:
+        beside = self._provisioned.sha256() if self._provisioned else None
+        kept = _Kept(secret=secret.reveal(), beside=beside, purpose=purpose)
+        self._folder.write(name, msgspec.json.encode(kept))
+        return kept
+
+    def _read(self, name: str) -> _Kept | None:
+        data = self._folder.read(name)
+        return None if data is None else self._decoded(name, data, _Kept)
+
+    def _admitted(self) -> _Admitted:
+        data = self._folder.read(ADMITTED_FILE)
+        return _Admitted() if data is None else self._decoded(ADMITTED_FILE, data, _Admitted)
+
+    def _decoded(self, name: str, data: bytes, type_: type[_T]) -> _T:
+        try:
+            return msgspec.json.decode(data, type=type_)
+        except msgspec.DecodeError:
+            raise FolderError(
+                f"{self._folder.path / name} is damaged. Restore it from a backup, or move it away and enrol "
+                "again."
+            ) from None  # the library's error may quote the file, and the file holds a secret

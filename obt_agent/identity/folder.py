@@ -1,0 +1,157 @@
+"""A private folder: files that survive a power cut, and that nobody else can read, plant or swap.
+
+All access goes through one descriptor of the folder: a name that is exchanged meanwhile leads nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from obt_agent.errors import ConfigError
+
+MAX_FILE_BYTES: Final = 64 << 10
+_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class FolderError(ConfigError):
+    """The state folder, or a file in it, cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder of mode 0700, open. ``owner`` is its user and group: what root writes here belongs to them."""
+
+    path: Path
+    descriptor: int
+    owner: tuple[int, int]
+
+    def read(self, name: str) -> bytes | None:
+        """The file's bytes, or None where there is no such file.
+
+        Raises:
+            FolderError: it is a link, somebody else's, readable by others, too large, or unreadable.
+        """
+        try:
+            descriptor = os.open(name, _READ, dir_fd=self.descriptor)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self._error(name, f"cannot be read: {error.strerror}") from error
+        with os.fdopen(descriptor, "rb") as file:
+            self._check(name, os.fstat(descriptor))
+            data = file.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise self._error(name, f"is damaged: it is over {MAX_FILE_BYTES} bytes long")
+        return data
+
+    def write(self, name: str, data: bytes) -> None:
+        """Replace the file as a whole, mode 0600; when this returns, a power cut does not undo it.
+
+        Raises:
+            FolderError: the disk is full, or the folder may not be written.
+        """
+        temporary = f".{name}.{secrets.token_hex(4)}"
+        try:
+            self._write_new(temporary, data)
+            os.rename(temporary, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+            os.fsync(self.descriptor)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary, dir_fd=self.descriptor)
+            raise self._error(name, f"cannot be written: {error.strerror}") from error
+
+    def rename(self, old: str, new: str) -> None:
+        """Give a file another name, replacing what had it, durably.
+
+        Raises:
+            FolderError: it cannot be done.
+        """
+        try:
+            os.rename(old, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+            os.fsync(self.descriptor)
+        except OSError as error:
+            raise self._error(old, f"cannot be renamed: {error.strerror}") from error
+
+    def remove(self, name: str) -> None:
+        """Remove a file, durably; one that is not there is no error.
+
+        Raises:
+            FolderError: it cannot be removed.
+        """
+        try:
+            os.unlink(name, dir_fd=self.descriptor)
+            os.fsync(self.descriptor)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._error(name, f"cannot be removed: {error.strerror}") from error
+
+    def _write_new(self, name: str, data: bytes) -> None:
+        descriptor = os.open(name, _CREATE, 0o600, dir_fd=self.descriptor)
+        with os.fdopen(descriptor, "wb") as file:
+            if os.geteuid() == 0:
+                os.fchown(descriptor, *self.owner)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+
+    def _check(self, name: str, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode):
+            raise self._error(name, "is not a regular file; move it away")
+        if status.st_uid not in {self.owner[0], 0}:
+            raise self._error(name, f"belongs to user {status.st_uid}; move it away")
+        if status.st_mode & 0o077:
+            raise self._error(name, f"can be read by other users: chmod 600 {self.path / name}")
+
+    def _error(self, name: str, text: str) -> FolderError:
+        return FolderError(f"{self.path / name} {text}.")
+
+
+def open_folder(path: Path) -> Folder:
+    """Make the folder if it is not there, check who owns it, close it to others, and open it.
+
+    A link to it is followed if root or this user made it (systemd's ``DynamicUser=`` makes one).
+
+    Raises:
+        FolderError: it cannot be made, is no folder, or belongs to somebody else.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _check_link(path)
+        descriptor = os.open(path.resolve(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise FolderError(
+            f"The state folder {path} cannot be used: {reason}. Name another in agent.state_dir, "
+            "or run as the user that owns it."
+        ) from error
+    try:
+        return _checked(path, descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def _check_link(path: Path) -> None:
+    status = path.lstat()
+    if stat.S_ISLNK(status.st_mode) and status.st_uid not in {0, os.geteuid()}:
+        raise FolderError(f"The state folder {path} is a link that user {status.st_uid} made; remove it.")
+
+
+def _checked(path: Path, descriptor: int) -> Folder:
+    status = os.fstat(descriptor)
+    if os.geteuid() not in {0, status.st_uid}:
+        raise FolderError(
+            f"The state folder {path} belongs to user {status.st_uid}. Run as that user, "
+            "or name another folder in agent.state_dir."
+        )
+    if status.st_mode & 0o077:
+        os.fchmod(descriptor, 0o700)
+    return Folder(path, descriptor, (status.st_uid, status.st_gid))

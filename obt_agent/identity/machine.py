@@ -1,0 +1,37 @@
+"""What tells this machine from another, and this boot from the last."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from pathlib import Path
+from typing import Final
+
+_MACHINE_IDS: Final = ("etc/machine-id", "var/lib/dbus/machine-id")
+_BOOT_ID: Final = "proc/sys/kernel/random/boot_id"
+_MAX_CHARS: Final = 128
+
+
+def machine_hash(salt: str, root: Path = Path("/")) -> str | None:
+    """The machine's id, as HMAC-SHA256 under the salt in hexadecimal; None where there is none.
+
+    ``machine-id(5)`` asks that the id itself be kept confidential, and hashed with something of one's own.
+    """
+    for name in _MACHINE_IDS:
+        text = _first_line(root / name)
+        if text and text != "uninitialized":
+            return hmac.new(salt.encode(), text.encode(), hashlib.sha256).hexdigest()
+    return None
+
+
+def boot_id(root: Path = Path("/")) -> str | None:
+    """The kernel's random id of this boot; None where there is none."""
+    return _first_line(root / _BOOT_ID) or None
+
+
+def _first_line(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_CHARS).decode("ascii", "replace").strip()
+    except OSError:
+        return ""

@@ -1,0 +1,75 @@
+"""A token that the owner put into a file: for the agent to show, or to enrol with."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from obt_agent.errors import ConfigError
+from obt_agent.identity.secret import Secret
+
+SYSTEMD_NAME: Final = "obt-token"
+"""Name of the credential in ``LoadCredential=obt-token:…``."""
+
+_MAX_BYTES: Final = 4096
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{8,1024}", re.ASCII)
+
+
+class TokenError(ConfigError):
+    """The file holds no usable token; the message names the file and what to do, never its content."""
+
+
+def token_file(configured: str | None, environ: Mapping[str, str]) -> Path | None:
+    """The file that holds the provisioned token, if there is one.
+
+    ``server.token_file`` where it is set, else systemd's credential; a file that is not there is None, since
+    an enrolled credential makes it unnecessary.
+    """
+    folder = environ.get("CREDENTIALS_DIRECTORY")
+    candidates = [Path(configured)] if configured else [Path(folder) / SYSTEMD_NAME] if folder else []
+    return next((path for path in candidates if os.path.lexists(path)), None)
+
+
+def read_token(path: Path) -> Secret:
+    """The token in a file: one line of visible ASCII, white space around it ignored.
+
+    Raises:
+        TokenError: it cannot be read, others can read it, or it holds no token.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        with os.fdopen(descriptor, "rb") as file:
+            _check(path, os.fstat(descriptor))
+            data = file.read(_MAX_BYTES + 1)
+    except OSError as error:
+        raise TokenError(f"The token's file {path} cannot be read: {error.strerror}.") from error
+    return parse_token(data, str(path))
+
+
+def parse_token(data: bytes, where: str) -> Secret:
+    """A token out of bytes that ``where`` gave.
+
+    Raises:
+        TokenError: it is none.
+    """
+    text = data.decode("ascii", "replace").strip()
+    if not text:
+        raise TokenError(f"{where} is empty, expected a token on one line.")
+    if not _TOKEN.fullmatch(text):
+        raise TokenError(
+            f"{where} holds no token: expected one line of 8 to 1024 letters, digits and ._~+/=-"
+        )
+    return Secret(text)
+
+
+def _check(path: Path, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise TokenError(f"The token's file {path} is not a regular file.")
+    if status.st_mode & 0o007:
+        raise TokenError(
+            f"The token's file {path} can be read by every user of this machine: chmod o= {path}"
+        )

@@ -1,0 +1,180 @@
+"""The state folder of one agent, held by this process for as long as it runs."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from obt_agent.identity import lock, machine
+from obt_agent.identity.folder import Folder, FolderError, open_folder
+from obt_agent.identity.uuid7 import is_uuid7, uuid7
+
+IDENTITY_FILE: Final = "identity.json"
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``identity.json`` keeps; ``machine`` is the salted hash of the machine's id, if it has one."""
+
+    agent_id: str
+    salt: str
+    machine: str | None = None
+    created_at: float
+
+
+class StateDir:
+    """A locked state folder and the identity in it.
+
+    ``agent_id`` is a UUIDv7, made once. ``instance`` is random per process, ``boot_id`` the kernel's.
+    ``moved_from`` is the agent id of the machine that this folder was copied from: what it held lies in a
+    folder of that name now, and this agent must enrol.
+    """
+
+    def __init__(
+        self, folder: Folder, lock_descriptor: int, identity: Identity, moved_from: str | None
+    ) -> None:
+        self._folder = folder
+        self._lock: int | None = lock_descriptor
+        self.agent_id = identity.agent_id
+        self.moved_from = moved_from
+        self.instance = secrets.token_hex(16)
+        self.boot_id = machine.boot_id()
+
+    @classmethod
+    def open(cls, path: Path, *, wait: bool = False, root: Path = Path("/")) -> Self:
+        """Make, lock and read the folder; a new folder, or one copied from elsewhere, gets a new identity.
+
+        Args:
+            path: the folder (``agent.state_dir``).
+            wait: wait, blocking the thread, while another process holds it.
+            root: where ``/etc/machine-id`` is looked for.
+
+        Raises:
+            IdentityInUse: another process holds it; the message names it.
+            FolderError: the folder or its identity cannot be used.
+        """
+        folder = open_folder(path)
+        lock_descriptor: int | None = None
+        try:
+            lock_descriptor = lock.acquire(folder, wait=wait)
+            identity, moved_from = _identity(folder, root)
+            return cls(folder, lock_descriptor, identity, moved_from)
+        except BaseException:
+            if lock_descriptor is not None:
+                os.close(lock_descriptor)
+            os.close(folder.descriptor)
+            raise
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return self._folder.path
+
+    @property
+    def folder(self) -> Folder:
+        """Its files, for those that keep small ones here."""
+        return self._folder
+
+    def close(self) -> None:
+        """Let go of the folder. A second call does nothing."""
+        if self._lock is not None:
+            os.close(self._lock)
+            os.close(self._folder.descriptor)
+            self._lock = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def peek(path: Path) -> tuple[Identity | None, lock.Holder | None]:
+    """The identity in a folder and who holds it, without locking or making anything.
+
+    Raises:
+        FolderError: the folder exists and cannot be used.
+    """
+    if not path.exists():
+        return None, None
+    folder = open_folder(path)
+    try:
+        return _stored(folder), lock.holder(folder)
+    finally:
+        os.close(folder.descriptor)
+
+
+def _identity(folder: Folder, root: Path) -> tuple[Identity, str | None]:
+    stored = _stored(folder)
+    if stored is None:
+        return _new(folder, root), None
+    here = machine.machine_hash(stored.salt, root)
+    if here is None or here == stored.machine:
+        return stored, None
+    if stored.machine is None:  # the machine has got an id since: it is still the same folder
+        adopted = msgspec.structs.replace(stored, machine=here)
+        folder.write(IDENTITY_FILE, msgspec.json.encode(adopted))
+        return adopted, None
+    _set_aside(folder, stored.agent_id)
+    return _new(folder, root), stored.agent_id
+
+
+def _stored(folder: Folder) -> Identity | None:
+    data = folder.read(IDENTITY_FILE)
+    if data is None:
+        return None
+    try:
+        identity = msgspec.json.decode(data, type=Identity)
+    except msgspec.DecodeError as error:
+        raise _damaged(folder) from error
+    if not is_uuid7(identity.agent_id):
+        raise _damaged(folder)
+    return identity
+
+
+def _damaged(folder: Folder) -> FolderError:
+    file = folder.path / IDENTITY_FILE
+    return FolderError(
+        f"{file} is damaged. Restore it from a backup to stay the same agent; or move it away to become "
+        "a new one, and enrol again."
+    )
+
+
+def _new(folder: Folder, root: Path) -> Identity:
+    salt = secrets.token_hex(16)
+    identity = Identity(
+        agent_id=str(uuid7()),
+        salt=salt,
+        machine=machine.machine_hash(salt, root),
+        created_at=time.time(),
+    )
+    folder.write(IDENTITY_FILE, msgspec.json.encode(identity))
+    return identity
+
+
+def _set_aside(folder: Folder, agent_id: str) -> None:
+    """Move everything of another machine's agent into a folder of its own: nothing lost, nothing resumed.
+
+    The identity goes last: a process killed in between starts this anew.
+    """
+    aside = f"copied-from-{agent_id}"
+    try:
+        (folder.path / aside).mkdir(mode=0o700, exist_ok=True)
+        names = [
+            path.name for path in folder.path.iterdir() if path.name not in {lock.LOCK_FILE, IDENTITY_FILE}
+        ]
+        for name in [*(name for name in names if not name.startswith("copied-from-")), IDENTITY_FILE]:
+            os.rename(name, f"{aside}/{name}", src_dir_fd=folder.descriptor, dst_dir_fd=folder.descriptor)
+        os.fsync(folder.descriptor)
+    except OSError as error:
+        raise FolderError(
+            f"The state folder {folder.path} was copied from another machine, and its files cannot be set "
+            f"aside: {error.strerror}. Empty the folder, then enrol this machine."
+        ) from error
