@@ -1,0 +1,309 @@
+"""The HTTP client: every request that the agent makes of Ollama, with its deadlines and typed errors.
+
+There is no total limit on a generation: a cold model of 70 B parameters takes minutes. Three waits have
+limits of their own: for the connection, for the first byte, and between bytes (``OllamaSettings``). The
+address comes from the settings alone. Redirects are not followed; encodings other than identity are refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import SimpleNamespace, TracebackType
+from typing import Final, Self, cast
+
+import aiohttp
+import msgspec
+import tenacity
+from yarl import URL
+
+from obt_agent.errors import AgentError, OllamaError, OllamaUnavailable, TooLarge
+from obt_agent.ollama import failures, lists
+from obt_agent.ollama.arrival import StampedResponse, StampingConnector
+from obt_agent.ollama.ndjson import check
+from obt_agent.ollama.payloads import InstalledModel, RunningModel
+from obt_agent.ollama.settings import OllamaSettings, normal_url
+from obt_agent.ollama.stream import Line, OllamaStream
+
+__all__ = ["Line", "OllamaClient", "OllamaSettings", "OllamaStream"]
+
+_JSON: Final = {"Content-Type": "application/json"}
+_HEADERS: Final = {
+    "Accept": "application/x-ndjson, application/json",
+    "Accept-Encoding": "identity",
+    "User-Agent": "obt-agent",
+}
+_GOOD: Final = (200, 201)
+_ERROR_BYTES: Final = 64 << 10
+
+
+class _Sent(SimpleNamespace):
+    """When the request's headers went out, filled in by the trace."""
+
+    at_ns: int
+
+
+class _LoadRequest(msgspec.Struct, omit_defaults=True):
+    model: str
+    stream: bool = True
+    keep_alive: str | int | float | None = None
+    options: msgspec.Raw | None = None
+    input: tuple[str, ...] | None = None
+
+
+class OllamaClient:
+    """Speaks to one Ollama; an async context manager.
+
+    Raises (from every request):
+        OllamaUnavailable: nothing answers, or the connection breaks before the answer.
+        ModelNotFound: Ollama has no such model.
+        OllamaError: any other refusal, and answers that are not Ollama's.
+        DeadlineExceeded: a wait was longer than the settings allow.
+        TooLarge: a body or a line is longer than the settings allow.
+    """
+
+    def __init__(self, settings: OllamaSettings) -> None:
+        self.settings = settings
+        self._base = URL(normal_url(settings.url))
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def url(self) -> str:
+        """The address in use, in its normal form."""
+        return str(self._base)
+
+    async def __aenter__(self) -> Self:
+        trace = aiohttp.TraceConfig()
+        trace.on_request_headers_sent.append(_note_sent)
+        self._session = aiohttp.ClientSession(
+            connector=StampingConnector(),
+            response_class=StampedResponse,
+            headers=_HEADERS,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(
+                total=None,
+                connect=self.settings.connect_timeout_s,
+                sock_connect=self.settings.connect_timeout_s,
+                ceil_threshold=float("inf"),
+            ),
+            auto_decompress=False,
+            trust_env=False,
+            trace_configs=[trace],
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def version(self) -> str:
+        """Ollama's version."""
+        return lists.read_version(await self._get("/api/version"))
+
+    async def installed(self) -> tuple[InstalledModel, ...]:
+        """The installed models (``/api/tags``); ``loaded`` is false in all of them: see ``Catalog``."""
+        return lists.read_installed(await self._get("/api/tags"))
+
+    async def running(self) -> tuple[RunningModel, ...]:
+        """The loaded models (``/api/ps``)."""
+        return lists.read_running(await self._get("/api/ps"))
+
+    async def show(self, model: str, *, verbose: bool = False) -> bytes:
+        """One model's metadata, Ollama's JSON object as it came."""
+        request = {"model": model, "verbose": True} if verbose else {"model": model}
+        body = await self._whole("POST", "/api/show", msgspec.json.encode(request))
+        check(body)
+        return body
+
+    async def copy(self, source: str, destination: str) -> None:
+        """Give an installed model a second name."""
+        await self._whole(
+            "POST", "/api/copy", msgspec.json.encode({"source": source, "destination": destination})
+        )
+
+    async def delete(self, model: str) -> None:
+        """Remove a model's name, and its files where no other name needs them."""
+        await self._whole("DELETE", "/api/delete", msgspec.json.encode({"model": model}))
+
+    async def call(self, path: str, body: bytes) -> bytes:
+        """Send a request that answers with one JSON object (the caller set ``"stream": false``).
+
+        Raises:
+            StreamIncomplete: a generation ended without ``done``, as endless repetition does.
+        """
+        async with self._generation(path, body) as (response, _):
+            answer = await self._unstreamed(response)
+        head = check(answer)
+        if head.error is not None:
+            raise failures.explained(str(head.error), 200)
+        if head.done is False and b'"_debug_info"' not in answer:
+            raise failures.ended_early(broken=False, lines=1)
+        return answer
+
+    @asynccontextmanager
+    async def stream(self, path: str, body: bytes) -> AsyncIterator[OllamaStream]:
+        """Send a request and read its answer line by line; entering waits for the headers.
+
+        Leaving the context, by whatever way, closes the connection at once, which makes Ollama stop.
+        """
+        async with self._generation(path, body) as (response, t_sent_ns):
+            yield OllamaStream(response, t_sent_ns, self.settings)
+
+    async def load(
+        self, model: str, *, keep_alive: str | float | None = None, options: bytes | None = None
+    ) -> float:
+        """Load a model; returns wall milliseconds. A model that only embeds is loaded the way it can be."""
+        raw = None if options is None else msgspec.Raw(options)
+        request = _LoadRequest(model=model, stream=False, keep_alive=keep_alive, options=raw)
+        return await self._load(request)
+
+    async def unload(self, model: str) -> float:
+        """Unload a model; returns wall milliseconds. ``/api/ps`` may show it a moment longer."""
+        return await self._load(_LoadRequest(model=model, stream=False, keep_alive=0))
+
+    async def _load(self, request: _LoadRequest) -> float:
+        began = time.monotonic_ns()
+        try:
+            await self.call("/api/generate", msgspec.json.encode(request))
+        except OllamaError as error:
+            if "does not support generate" not in str(error.detail.get("ollama_message")):
+                raise
+            request.input = ()
+            await self.call("/api/embed", msgspec.json.encode(request))
+        return (time.monotonic_ns() - began) / 1e6
+
+    async def _unstreamed(self, response: StampedResponse) -> bytes:
+        """The body of a generation that was not streamed: it comes in one piece, after its headers."""
+        limit = self.settings.between_bytes_timeout_s
+        try:
+            async with asyncio.timeout(limit):
+                return await self._body(response)
+        except TimeoutError as error:
+            raise failures.too_late("end of the answer", limit, "between_bytes_timeout_s") from error
+
+    async def _get(self, path: str) -> bytes:
+        """The body of an idempotent GET, tried again while nothing answers."""
+        tries = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(self.settings.retries),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=1),
+            retry=tenacity.retry_if_exception_type(OllamaUnavailable),
+            reraise=True,
+        )
+        return await tries(self._whole, "GET", path)
+
+    async def _whole(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        """The body of a short request."""
+        limit = self.settings.request_timeout_s
+        try:
+            async with asyncio.timeout(limit):
+                response, _ = await self._send(method, path, body)
+                try:
+                    return await self._body(response)
+                finally:
+                    _hang_up(response)
+        except TimeoutError as error:
+            raise failures.too_late("answer", limit, "request_timeout_s") from error
+
+    @asynccontextmanager
+    async def _generation(self, path: str, body: bytes) -> AsyncIterator[tuple[StampedResponse, int]]:
+        """A request whose headers may be long in coming; its body is left to the caller."""
+        limit = self.settings.first_byte_timeout_s
+        try:
+            async with asyncio.timeout(limit):
+                response, t_sent_ns = await self._send("POST", path, body)
+        except TimeoutError as error:
+            raise failures.too_late("first byte", limit, "first_byte_timeout_s") from error
+        try:
+            await self._accept(response)
+            yield response, t_sent_ns
+        finally:
+            _hang_up(response)
+
+    async def _send(self, method: str, path: str, body: bytes | None) -> tuple[StampedResponse, int]:
+        """Send a request; return its response once the headers are here, and when it was sent."""
+        if self._session is None:
+            raise RuntimeError("OllamaClient is used outside its context.")
+        sent = _Sent(at_ns=time.monotonic_ns())
+        try:
+            response = await self._session.request(
+                method,
+                self._base / path.lstrip("/"),
+                data=body,
+                headers=_JSON if body is not None else None,
+                allow_redirects=False,
+                trace_request_ctx=sent,
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._unanswered(error) from error
+        return cast("StampedResponse", response), sent.at_ns
+
+    def _unanswered(self, error: Exception) -> AgentError:
+        """What it means that a request got no headers."""
+        match error:
+            case aiohttp.ConnectionTimeoutError():
+                return failures.too_late("connection", self.settings.connect_timeout_s, "connect_timeout_s")
+            case aiohttp.ClientConnectorError():
+                return failures.unavailable(
+                    f"Nothing answers at {self.url}; is Ollama running? Start it with: ollama serve"
+                )
+            case aiohttp.ClientResponseError():
+                return failures.not_ollama("sends something other than HTTP", error.status)
+            case _:
+                return failures.unavailable(
+                    f"Ollama at {self.url} closed the connection before it answered; is it restarting?"
+                )
+
+    async def _accept(self, response: StampedResponse) -> None:
+        """Let a response pass that carries JSON with status 200; raise for any other."""
+        kind = response.headers.get("Content-Type", "")
+        if response.status not in _GOOD:
+            raise failures.refused(response.status, kind, await self._error_body(response))
+        if response.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise failures.not_ollama("compresses its answer unasked", response.status)
+        if kind and "json" not in kind:
+            raise failures.not_ollama(f"answers with {kind}", response.status)
+
+    async def _error_body(self, response: StampedResponse) -> bytes:
+        """The beginning of a refusal's body; empty if it does not come."""
+        try:
+            async with asyncio.timeout(self.settings.request_timeout_s):
+                return await response.content.read(_ERROR_BYTES)
+        except (TimeoutError, aiohttp.ClientError, OSError):
+            return b""
+
+    async def _body(self, response: StampedResponse) -> bytes:
+        """The whole body of a response that is accepted; no deadline here."""
+        await self._accept(response)
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async for part in response.content.iter_any():
+                parts.append(part)
+                size += len(part)
+                if size > self.settings.max_body_bytes:
+                    raise TooLarge(
+                        f"Ollama's answer is longer than {self.settings.max_body_bytes} bytes.",
+                        limit_bytes=self.settings.max_body_bytes,
+                    )
+        except (aiohttp.ClientError, OSError) as error:
+            raise failures.unavailable(
+                f"Ollama at {self.url} broke off its answer; is it restarting?"
+            ) from error
+        return b"".join(parts)
+
+
+async def _note_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
+    context.trace_request_ctx.at_ns = time.monotonic_ns()
+
+
+def _hang_up(response: aiohttp.ClientResponse) -> None:
+    """Close the connection now, whatever waits in it."""
+    connection = response.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
+    response.close()

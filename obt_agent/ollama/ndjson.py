@@ -1,0 +1,141 @@
+"""Ollama's NDJSON: bytes that were split anywhere become whole lines, each checked. Pure.
+
+A line is passed on as the bytes that came, and only when it is UTF-8, one JSON object, no deeper than
+``MAX_DEPTH`` and no longer than the caller allows, so that a bad line ends its own stream and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import msgspec
+
+from obt_agent.errors import OllamaError, TooLarge
+
+MAX_DEPTH: Final = 64
+MAX_LINE_BYTES: Final = 1 << 20
+
+_SHALLOW_BYTES: Final = 2 * (MAX_DEPTH + 1)
+"""An object deeper than the limit needs at least this many brackets."""
+_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_OTHERS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_AS_ROUND: Final = bytes.maketrans(b"[]{}", b"()()")
+
+
+class Head(msgspec.Struct, frozen=True, gc=False):
+    """What a line says of its stream: whether it is the last one, or an error; the rest stays unread."""
+
+    done: Any = None
+    error: Any = None
+    status: Any = None
+
+    @property
+    def plain(self) -> bool:
+        """Neither an end nor an error: the usual line."""
+        return self.done is not True and self.error is None and self.status is None
+
+    @property
+    def final(self) -> bool:
+        """The last line of a generation (``done``), or of a pull or create (``status`` is ``success``)."""
+        return self.done is True or self.status == "success"
+
+
+_DECODER: Final = msgspec.json.Decoder(Head)
+
+
+class LineSplitter:
+    """Joins what reads cut: feed it bytes in any pieces, get whole lines in order.
+
+    Args:
+        max_line_bytes: length that no line may exceed, its newline not counted.
+    """
+
+    def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        self._max = max_line_bytes
+        self._kept: list[bytes] = []
+        self._kept_bytes = 0
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take the bytes of one read; return the lines that are now whole, blank ones left out.
+
+        Raises:
+            TooLarge: a line is longer than allowed.
+        """
+        *whole, rest = data.split(b"\n")
+        if whole:
+            whole[0] = self._join(whole[0])
+        self._keep(rest)
+        if max(map(len, whole), default=0) > self._max:
+            raise self._too_long()
+        return [line for line in whole if line and not line.isspace()]
+
+    def finish(self) -> list[bytes]:
+        """Return what came after the last newline, if anything did; nothing is fed after this."""
+        rest = self._join(b"")
+        return [rest] if rest.strip() else []
+
+    def _join(self, end: bytes) -> bytes:
+        if not self._kept:
+            return end
+        joined = b"".join((*self._kept, end))
+        self._kept.clear()
+        self._kept_bytes = 0
+        return joined
+
+    def _keep(self, rest: bytes) -> None:
+        if rest:
+            self._kept.append(rest)
+            self._kept_bytes += len(rest)
+            if self._kept_bytes > self._max:
+                raise self._too_long()
+
+    def _too_long(self) -> TooLarge:
+        return TooLarge(
+            f"Ollama sent a line longer than {self._max} bytes; the stream was ended.", limit_bytes=self._max
+        )
+
+
+def check(line: bytes) -> Head:
+    """Check one line and read its head.
+
+    Raises:
+        OllamaError: it is not UTF-8, not one JSON object, or deeper than ``MAX_DEPTH``.
+    """
+    if not line.isascii():
+        _check_utf8(line)
+    if len(line) >= _SHALLOW_BYTES and deeper_than(line, MAX_DEPTH):
+        raise _bad(f"nests deeper than {MAX_DEPTH} levels", line)
+    try:
+        return _DECODER.decode(line)
+    except msgspec.MsgspecError as error:
+        raise _bad("is not one JSON object", line) from error
+
+
+def deeper_than(data: bytes, limit: int) -> bool:
+    """Whether JSON text nests arrays and objects deeper than ``limit``; at most ``limit`` passes in C."""
+    if data.count(b"{") + data.count(b"[") <= limit:
+        return False
+    brackets = _STRINGS.sub(b"", data).translate(_AS_ROUND, _OTHERS)
+    for _ in range(limit):
+        shorter = brackets.replace(b"()", b"")
+        if len(shorter) == len(brackets):
+            return False  # none left, or unbalanced: no JSON, for the parser to refuse
+        brackets = shorter
+    return bool(brackets)
+
+
+def _check_utf8(line: bytes) -> None:
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        raise _bad("is not UTF-8", line) from error
+
+
+def _bad(what: str, line: bytes) -> OllamaError:
+    start = line[:80].decode(errors="replace")
+    return OllamaError(
+        f"Ollama sent a line that {what}; is something other than Ollama answering at ollama.url? "
+        f"The line begins: {start!r}",
+        status=200,
+    )

@@ -1,0 +1,140 @@
+"""One streamed answer of Ollama: its lines in order, each with the time its bytes arrived."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+
+import aiohttp
+
+from obt_agent.errors import OllamaError
+from obt_agent.ollama import failures
+from obt_agent.ollama.arrival import StampedResponse
+from obt_agent.ollama.ndjson import LineSplitter, check
+from obt_agent.ollama.settings import OllamaSettings
+
+
+class Line(NamedTuple):
+    """One JSON object as it came (``raw``), and when.
+
+    ``t_us`` is microseconds from the sending of the request to the arrival of the bytes that completed the
+    line, on the monotonic clock.
+    """
+
+    t_us: int
+    raw: bytes
+
+
+class OllamaStream:
+    """The lines of one response, read once, by one reader.
+
+    ``t_sent_ns`` is when the request was sent (``time.monotonic_ns``). ``final`` holds the last line after
+    ``batches`` has ended.
+    """
+
+    def __init__(self, response: StampedResponse, t_sent_ns: int, settings: OllamaSettings) -> None:
+        self.t_sent_ns = t_sent_ns
+        self._response = response
+        self._settings = settings
+        self._splitter = LineSplitter(settings.max_line_bytes)
+        self._taken = 0
+        self._last_ns = t_sent_ns
+        self._count = 0
+        self._final: Line | None = None
+        self._deadline: asyncio.Timeout | None = None
+
+    @property
+    def final(self) -> Line:
+        """The last line (``done``, or a pull's ``success``).
+
+        Raises:
+            RuntimeError: ``batches`` has not come to its end.
+        """
+        if self._final is None:
+            raise RuntimeError("The final line is known only after batches() has ended.")
+        return self._final
+
+    def paused(self, us: int) -> None:
+        """Say that ``us`` microseconds of the present wait were ours (no credit): its deadline moves by them.
+
+        Between two waits no deadline runs, and there is nothing to say.
+        """
+        if self._deadline is not None and (when := self._deadline.when()) is not None:
+            self._deadline.reschedule(when + us / 1e6)
+
+    async def batches(self) -> AsyncIterator[list[Line]]:
+        """Give the lines, as many at a time as have arrived, without the final one.
+
+        Raises:
+            OllamaError: a line is an error, or breaks the form.
+            StreamIncomplete: the stream ended, or broke, before its final line.
+            DeadlineExceeded: nothing came for ``between_bytes_timeout_s``.
+            TooLarge: a line is too long.
+        """
+        while self._final is None:
+            data = await self._read()
+            found, failure = self._take(data)
+            if found:
+                yield found
+            if failure is not None:
+                raise failure
+            if not data and self._final is None:
+                raise failures.ended_early(broken=False, lines=self._count)
+
+    async def _read(self) -> bytes:
+        """The bytes that have arrived; empty at the end."""
+        limit = self._settings.between_bytes_timeout_s
+        try:
+            async with asyncio.timeout(limit) as self._deadline:
+                return await self._response.content.readany()
+        except TimeoutError as error:
+            raise failures.too_late("further line", limit, "between_bytes_timeout_s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise failures.ended_early(broken=True, lines=self._count) from error
+        finally:
+            self._deadline = None
+
+    def _take(self, data: bytes) -> tuple[list[Line], Exception | None]:
+        """The good lines in ``data``, and the failure that follows them, if one does."""
+        found: list[Line] = []
+        try:
+            for at_ns, part in self._by_arrival(data):
+                t_us = (at_ns - self.t_sent_ns) // 1000
+                for raw in self._splitter.feed(part) if part else self._splitter.finish():
+                    self._sort(Line(t_us, raw), found)
+        except Exception as error:  # noqa: BLE001 - given back, for the caller to raise after the good lines
+            return found, error
+        finally:
+            self._count += len(found)
+        return found, None
+
+    def _sort(self, line: Line, found: list[Line]) -> None:
+        head = check(line.raw)
+        if head.plain:
+            found.append(line)
+        elif head.error is not None:
+            raise failures.explained(str(head.error), 200)
+        elif self._final is not None:
+            raise OllamaError("Ollama sent a line after its final one; the stream was ended.", status=200)
+        elif head.final:
+            self._final = line
+        else:
+            found.append(line)
+
+    def _by_arrival(self, data: bytes) -> list[tuple[int, bytes]]:
+        """Cut what one reading took into what the single reads of the socket brought."""
+        if not data:
+            return [(self._last_ns, b"")]
+        arrivals = self._response.arrivals
+        start, end, parts = self._taken, self._taken + len(data), []
+        while self._taken < end and arrivals:
+            at_ns, upto = arrivals[0]
+            if upto <= end:
+                arrivals.popleft()
+            upto = min(upto, end)
+            if upto > self._taken:
+                parts.append((at_ns, data[self._taken - start : upto - start]))
+                self._taken = upto
+            self._last_ns = at_ns
+        return parts
