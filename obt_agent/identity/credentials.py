@@ -1,8 +1,8 @@
 """Which secret the agent shows to the server, and what becomes of it when the server takes or refuses it.
 
-Three may exist: a *candidate* (made for a rotation, not yet tried), the *stored* one (enrolled or rotated), and
-the *provisioned* one (a file that the owner put there). The stored one beats the provisioned one until the
-owner changes the latter. The candidate is tried first. Refused, it gives way to the other but is kept until
+Three may exist: a *candidate* (made for a rotation, not yet tried), the *stored* one (enrolled or rotated),
+and the *provisioned* one (a file that the owner put there). The stored one beats the provisioned one until
+the owner changes the latter. The candidate is tried first. Refused, it gives way to the other but is kept until
 that one is admitted: the server may have taken the candidate in a hello whose answer was lost.
 """
 
@@ -57,7 +57,8 @@ class _Admitted(msgspec.Struct, frozen=True, kw_only=True):
 class Credentials:
     """The credentials in a state folder.
 
-    All methods do short file operations, with fsync where they write. Each raises ``FolderError`` when a file is damaged or cannot be written.
+    All methods do short file operations, with fsync where they write, and raise ``FolderError`` when a file
+    is damaged or cannot be written.
     """
 
     def __init__(self, state_dir: StateDir, provisioned: Secret | str | None) -> None:
@@ -96,8 +97,8 @@ class Credentials:
     def refused(self, credential: Credential, *, revoked: bool) -> None:
         """The server refused it: the next dial shows the other one, if there are two.
 
-        Only a candidate that the server calls revoked is dropped. A server's mistake must not cost an agent its
-        credential.
+        Only a candidate that the server calls revoked is dropped: a server's mistake must not cost an agent
+        its credential.
         """
         candidate = credential.source == "candidate"
         if candidate and revoked:

@@ -167,6 +167,8 @@ def _set_aside(folder: Folder, agent_id: str) -> None:
     aside = f"copied-from-{agent_id}"
     try:
         (folder.path / aside).mkdir(mode=0o700, exist_ok=True)
+        if os.geteuid() == 0:
+            os.chown(folder.path / aside, *folder.owner, follow_symlinks=False)
         names = [
             path.name for path in folder.path.iterdir() if path.name not in {lock.LOCK_FILE, IDENTITY_FILE}
         ]

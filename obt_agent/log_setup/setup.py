@@ -1,0 +1,210 @@
+"""Puts structlog and the standard library's logging together into one way out."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TextIO
+
+import structlog
+
+from obt_agent.log_setup import journal, redaction, render
+from obt_agent.log_setup.folding import Folding
+
+Level = Literal["debug", "info", "warning", "error"]
+Format = Literal["auto", "journal", "console", "json"]
+EventDict = dict[str, Any]
+
+_NUMBERS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+_LIBRARY_LEVEL: Final = logging.WARNING
+"""Libraries never say less important things: at ``debug``, websockets logs frames and the token's header."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogSettings:
+    """``format`` auto: the journal where standard error leads there, else lines for people.
+
+    ``prompts`` lets prompts and answers through.
+    """
+
+    level: Level = "info"
+    format: Format = "auto"
+    prompts: bool = False
+    stream: TextIO = field(default_factory=lambda: sys.stderr)
+    environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+
+
+class Output:
+    """The one way out: masks, folds, filters by level, renders, writes. Never raises."""
+
+    def __init__(self, settings: LogSettings, write: Callable[[EventDict], None], folding: Folding) -> None:
+        self.level = _NUMBERS[settings.level]
+        self.fields: dict[str, str] = {}
+        self._prompts = settings.prompts
+        self._write = write
+        self._folding = folding
+
+    def emit(self, event: Mapping[str, Any]) -> None:
+        """Write an event, or count it."""
+        safe = redaction.masked({**event, **self.fields}, prompts=self._prompts)
+        for one in self._folding.passed(safe):
+            self._out(one)
+
+    def flush(self) -> None:
+        """Say the counts that are still unsaid."""
+        for one in self._folding.rest():
+            self._out(one)
+
+    def _out(self, event: EventDict) -> None:
+        if _NUMBERS.get(event.get("level", "info"), 20) >= self.level:
+            self._write(event)
+
+
+class _LibraryHandler(logging.Handler):
+    """Takes what libraries log. The event is ``library.said``; the text is theirs."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(_LIBRARY_LEVEL)
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            event = {
+                "event": "library.said",
+                "level": record.levelname.lower(),
+                "logger": record.name,
+                "message": record.getMessage(),
+                "filename": record.pathname,
+                "lineno": record.lineno,
+                "func_name": record.funcName,
+            }
+            if record.exc_info:
+                event["exc_info"] = record.exc_info
+            self._output.emit(_finished(event))
+        except Exception:  # noqa: BLE001 - logging's own way for what goes wrong in a handler
+            self.handleError(record)
+
+
+_output: Output | None = None
+
+
+def configure(settings: LogSettings, *, folding: Folding | None = None) -> Output:
+    """Send every log event of the process the way that the settings say. A later call replaces an earlier one."""
+    global _output  # noqa: PLW0603 - a process has one log
+    previous = _output
+    _output = output = Output(settings, _writer(settings), folding or Folding())
+    if previous is not None:
+        output.fields |= previous.fields
+    _configure_structlog(output)
+    _capture_libraries(output)
+    return output
+
+
+def set_level(level: Level) -> None:
+    """Another level from now on, for a configuration that was read again."""
+    if _output is not None:
+        _output.level = _NUMBERS[level]
+        _configure_structlog(_output)
+
+
+def set_agent_id(agent_id: str) -> None:
+    """Have every event from now on carry the agent's id."""
+    if _output is not None:
+        _output.fields["agent_id"] = agent_id
+
+
+def _configure_structlog(output: Output) -> None:
+    def leave(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Any:
+        output.emit(_finished(dict(event)))
+        raise structlog.DropEvent
+
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.CallsiteParameterAdder(
+                {
+                    structlog.processors.CallsiteParameter.PATHNAME,
+                    structlog.processors.CallsiteParameter.LINENO,
+                    structlog.processors.CallsiteParameter.FUNC_NAME,
+                },
+                additional_ignores=["obt_agent.log_setup"],
+            ),
+            leave,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(output.level),
+        logger_factory=structlog.ReturnLoggerFactory(),
+        cache_logger_on_first_use=False,
+    )
+
+
+def _capture_libraries(output: Output) -> None:
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if isinstance(one, _LibraryHandler)]:
+        root.removeHandler(handler)
+    root.addHandler(_LibraryHandler(output))
+    root.setLevel(_LIBRARY_LEVEL)
+    for name in ("websockets", "aiohttp", "asyncio", "urllib3"):
+        logging.getLogger(name).setLevel(_LIBRARY_LEVEL)
+    logging.captureWarnings(True)  # noqa: FBT003 - the standard library's signature
+
+
+def _finished(event: EventDict) -> EventDict:
+    """The exception as text, and file names without the machine's folders."""
+    if event.get("exc_info"):
+        event = structlog.processors.format_exc_info(None, "", event)  # type: ignore[assignment] # gives back what it got
+    path = event.pop("pathname", None) or event.get("filename")
+    if path:
+        event["filename"] = _short_path(str(path))
+    return event
+
+
+def _short_path(path: str) -> str:
+    parts = path.split("/")
+    return "/".join(parts[parts.index("obt_agent") :]) if "obt_agent" in parts else parts[-1]
+
+
+def _writer(settings: LogSettings) -> Callable[[EventDict], None]:
+    form = settings.format
+    if form == "auto":
+        form = "journal" if journal.is_stderr(settings.environ) else "console"
+    if form == "journal":
+        return _to_journal(journal.Journal(), settings.stream)
+    if form == "json":
+        return _to_stream(render.json_line, settings.stream, "%Y-%m-%dT%H:%M:%S.%fZ", utc=True)
+    colors = settings.stream.isatty() and "NO_COLOR" not in settings.environ
+    return _to_stream(render.console(colors=colors), settings.stream, "%H:%M:%S", utc=False)
+
+
+def _to_journal(target: journal.Journal, fallback: TextIO) -> Callable[[EventDict], None]:
+    def write(event: EventDict) -> None:
+        if not target.send(render.journal_fields(event)):
+            priority = render.PRIORITIES.get(event.get("level", "info"), 6)
+            _print(f"<{priority}>" + render.message(event).replace("\n", " | "), fallback)
+
+    return write
+
+
+def _to_stream(
+    rendered: Callable[[EventDict], str], stream: TextIO, time_format: str, *, utc: bool
+) -> Callable[[EventDict], None]:
+    stamp = structlog.processors.TimeStamper(fmt=time_format, utc=utc)
+
+    def write(event: EventDict) -> None:
+        _print(rendered({"timestamp": "", **stamp(None, "", event)}), stream)
+
+    return write
+
+
+def _print(line: str, stream: TextIO) -> None:
+    try:
+        stream.write(line + "\n")
+        stream.flush()
+    except (
+        OSError,
+        ValueError,
+    ):  # nobody reads any more, or the stream is closed: there is nowhere to say it
+        return
