@@ -2,8 +2,8 @@
 
 Three may exist: a *candidate* (made for a rotation, not yet tried), the *stored* one (enrolled or rotated),
 and the *provisioned* one (a file that the owner put there). The stored one beats the provisioned one until
-the owner changes the latter. The candidate is tried first. Refused, it gives way to the other but is kept until
-that one is admitted: the server may have taken the candidate in a hello whose answer was lost.
+the owner changes the latter. The candidate is tried first. Refused, it gives way to the other but is kept
+until that one is admitted: the server may have taken the candidate in a hello whose answer was lost.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What may not be read in a log, whoever passes it: secrets always, prompts and answers unless switched on."""
+"""What nobody may read in a log: secrets always, prompts and answers unless switched on."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _CONTENT_KEYS: Final = frozenset(
 )
 _SECRETS: Final = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]+"), rf"\1 {MASK}"),
-    (re.compile(r"\bobt[a-z]?_[A-Za-z0-9_-]{8,}"), MASK),
+    (re.compile(r"\bobt[a-z]?_[A-Za-z0-9_-]{20,}"), MASK),
     (re.compile(r"://[^/\s@\"']+@"), f"://{MASK}@"),
     (
         re.compile(r"(?i)\b([\w-]*(?:token|secret|password|api[_-]?key))(\"?\s*[=:]\s*\"?)[^\s&\"',;}\])]+"),
@@ -59,7 +59,7 @@ def masked(event: Mapping[str, Any], *, prompts: bool = False) -> dict[str, Any]
 def _value(key: str, value: Any, *, prompts: bool, depth: int) -> Any:
     if _SECRET_KEY.search(key) and value is not None and not isinstance(value, bool):
         return MASK
-    if not prompts and key in _CONTENT_KEYS and value is not None:
+    if not prompts and key in _CONTENT_KEYS and not isinstance(value, (bool, int, float, type(None))):
         return (
             f"({len(value)} not logged)" if isinstance(value, (str, bytes, list, tuple)) else "(not logged)"
         )

@@ -59,7 +59,7 @@ def console(*, colors: bool) -> Callable[[EventDict], str]:
     renderer = structlog.dev.ConsoleRenderer(
         colors=colors, exception_formatter=structlog.dev.plain_traceback, pad_event_to=24
     )
-    hidden = {"logger", "agent_id", *_CODE}
+    hidden = {"agent_id", *_CODE}
 
     def render(event: EventDict) -> str:
         return str(renderer(None, "", {key: value for key, value in event.items() if key not in hidden}))

@@ -92,7 +92,7 @@ _output: Output | None = None
 
 
 def configure(settings: LogSettings, *, folding: Folding | None = None) -> Output:
-    """Send every log event of the process the way that the settings say. A later call replaces an earlier one."""
+    """Send every log event of the process the way that the settings say; a later call replaces it."""
     global _output  # noqa: PLW0603 - a process has one log
     previous = _output
     _output = output = Output(settings, _writer(settings), folding or Folding())
