@@ -32,10 +32,20 @@ class Surroundings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Request:
+    """How a configuration was asked for, so that the same can be asked again: the arguments of ``load``."""
+
+    path: str | None = None
+    flags: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    need_server: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
 class Loaded:
     """A valid configuration, where each value came from, and what the reader should be told.
 
-    ``path`` is the file that was read, ``dotenv`` the ``.env`` that something was taken from.
+    ``path`` is the file that was read, ``dotenv`` the ``.env`` that something was taken from, ``request``
+    what ``load`` was given.
     """
 
     config: Config
@@ -43,6 +53,7 @@ class Loaded:
     path: Path | None
     dotenv: Path | None = None
     notices: tuple[str, ...] = ()
+    request: Request = field(default_factory=Request)
 
 
 def load(
@@ -89,6 +100,7 @@ def load(
         path=found,
         dotenv=around.working_dir / ".env" if readings[1].settings else None,
         notices=tuple(notice for reading in readings for notice in reading.notices),
+        request=Request(path=path, flags=flags or {}, need_server=need_server),
     )
 
 

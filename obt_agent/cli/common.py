@@ -1,0 +1,72 @@
+"""What commands share: the options for the configuration, and what becomes of errors."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:  # a command that needs no configuration does not wait for YAML
+    from obt_agent.config.load import Loaded
+
+_FLAGS: Final = {
+    "--server-url": ("server.url", "URL", "the server, instead of server.url"),
+    "--ollama-url": ("ollama.url", "URL", "Ollama's address, instead of ollama.url"),
+    "--name": ("agent.name", "NAME", "what people call this machine, instead of agent.name"),
+    "--state-dir": ("agent.state_dir", "DIR", "where identity and jobs are kept, instead of agent.state_dir"),
+    "--log-level": ("log.level", "LEVEL", "debug, info, warning or error, instead of log.level"),
+    "--log-format": ("log.format", "FORMAT", "auto, journal, console or json, instead of log.format"),
+}
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config FILE``, a flag for each of the usual keys, and ``--set KEY=VALUE`` for all."""
+    group = parser.add_argument_group("configuration")
+    group.add_argument(
+        "--config",
+        metavar="FILE",
+        help="else $OBT_AGENT_CONFIG, ~/.config/obt-agent/agent.yaml or /etc/obt-agent/agent.yaml",
+    )
+    for flag, (key, metavar, words) in _FLAGS.items():
+        group.add_argument(flag, dest=f"key:{key}", metavar=metavar, help=words)
+    group.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        type=_setting,
+        metavar="KEY=VALUE",
+        help="any key, for example policy.max_streams=4; may be given several times",
+    )
+
+
+def load_config(args: argparse.Namespace, *, need_server: bool = False) -> Loaded:
+    """The configuration that the options name. What its reader should know goes to standard error.
+
+    Raises:
+        WrongConfig: it cannot be used.
+    """
+    from obt_agent.config.load import load  # noqa: PLC0415 - YAML is loaded by commands that read a configuration
+
+    flags = {key: ("--set", text) for key, text in args.settings}
+    for flag, (key, _, _) in _FLAGS.items():
+        if (text := getattr(args, f"key:{key}")) is not None:
+            flags[key] = (flag, text)
+    loaded = load(args.config, flags=flags, need_server=need_server)
+    for notice in loaded.notices:
+        say(f"Note: {notice}.")
+    if loaded.dotenv:
+        say(f"Note: some values come from {loaded.dotenv}; obt-agent config show says which.")
+    return loaded
+
+
+def say(text: str) -> None:
+    """A line for the person at the terminal; standard output is left to results."""
+    print(text, file=sys.stderr)
+
+
+def _setting(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise argparse.ArgumentTypeError("expected KEY=VALUE, for example ollama.url=http://127.0.0.1:11434")
+    return key, value

@@ -1,0 +1,55 @@
+"""How commands end. The numbers from 64 on are those of ``sysexits.h``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from obt_agent import errors
+
+OK: Final = 0
+FAILED: Final = 1
+"""It was tried and did not work, or ``check`` found a failure."""
+USAGE: Final = 2
+"""The command line itself is wrong."""
+UNAVAILABLE: Final = 69
+"""Ollama or the server cannot be reached."""
+SOFTWARE: Final = 70
+"""A fault of this program."""
+TEMPORARY: Final = 75
+"""Another process is in the way, or something is busy: later it may work."""
+NO_PERMISSION: Final = 77
+"""The user, the host's policy or the server does not allow it."""
+CONFIG: Final = 78
+"""The configuration or the credential cannot be used; starting again changes nothing."""
+INTERRUPTED: Final = 130
+"""Ended by Ctrl-C."""
+
+MEANINGS: Final = {
+    OK: "done",
+    FAILED: "it was tried and failed, or a check found a failure",
+    USAGE: "the command line is wrong",
+    UNAVAILABLE: "Ollama or the server cannot be reached",
+    SOFTWARE: "a fault of this program",
+    TEMPORARY: "something is in use or busy; try again later",
+    NO_PERMISSION: "not allowed",
+    CONFIG: "the configuration or the credential cannot be used",
+    INTERRUPTED: "ended by Ctrl-C",
+}
+
+_OF_ERRORS: Final[tuple[tuple[type[errors.AgentError], int], ...]] = (
+    (errors.ConfigError, CONFIG),
+    (errors.NotPermitted, NO_PERMISSION),
+    (errors.AdmissionRefused, NO_PERMISSION),
+    (errors.OllamaUnavailable, UNAVAILABLE),
+    (errors.LinkLost, UNAVAILABLE),
+    (errors.Busy, TEMPORARY),
+    (errors.StorageFull, TEMPORARY),
+    (errors.DeadlineExceeded, TEMPORARY),
+)
+
+
+def of(error: errors.AgentError) -> int:
+    """The code for an error that ends a command."""
+    if error.kind == "identity_in_use":
+        return TEMPORARY
+    return next((code for kind, code in _OF_ERRORS if isinstance(error, kind)), FAILED)

@@ -1,0 +1,29 @@
+"""``obt-agent run``: the daemon, in the foreground."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from obt_agent.cli import COMMANDS
+from obt_agent.cli.common import add_config_options, load_config
+
+if TYPE_CHECKING:
+    from obt_agent.cli import Subparsers
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("run", help=COMMANDS["run"], description=__doc__)
+    add_config_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read the configuration, set the log up, and serve until told to stop."""
+    loaded = load_config(args, need_server=True)
+    from obt_agent import agent  # noqa: PLC0415 - a wrong configuration is told without waiting for libraries
+    from obt_agent.log_setup.setup import LogSettings, configure  # noqa: PLC0415 - the same
+
+    log = loaded.config.log
+    configure(LogSettings(level=log.level, format=log.format, prompts=log.prompts))
+    return agent.run(loaded)

@@ -1,0 +1,57 @@
+"""``obt-agent version``: what to name in a bug report."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from importlib import metadata
+from typing import TYPE_CHECKING, Final
+
+from obt_agent import __version__
+from obt_agent.cli import COMMANDS, exit_codes
+from obt_agent.version import commit
+
+if TYPE_CHECKING:
+    from obt_agent.cli import Subparsers
+
+_LIBRARIES: Final = (
+    "aiohttp",
+    "msgspec",
+    "nvidia-ml-py",
+    "psutil",
+    "pyyaml",
+    "structlog",
+    "websockets",
+    "uvloop",
+)
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("version", help=COMMANDS["version"], description=__doc__)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what is installed."""
+    facts = {
+        "obt-agent": __version__,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        **{name: _installed(name) for name in _LIBRARIES},
+    }
+    if args.json:
+        print(json.dumps(facts))
+    else:
+        for name, value in facts.items():
+            print(f"{name:<14}{value or 'not known' if name == 'commit' else value or 'not installed'}")
+    return exit_codes.OK
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None

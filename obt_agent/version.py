@@ -1,0 +1,41 @@
+"""The version of the program, and the commit that it was made from."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from obt_agent import __version__
+
+_BAKED = Path(__file__).with_name("_commit.txt")
+_GIT_WITHIN_S = 2.0
+
+
+@cache
+def commit() -> str | None:
+    """The commit's short hash, ``-dirty`` where files were changed since; None where it is not known.
+
+    A wheel carries it in a file; in a checkout git is asked.
+    """
+    try:
+        return _BAKED.read_text(encoding="ascii").strip() or None
+    except OSError:
+        return _from_git(Path(__file__).parent.parent)
+
+
+def full_version() -> str:
+    """``0.1.0 (commit 1a2b3c4d5e6f)``, or the version alone."""
+    known = commit()
+    return f"{__version__} (commit {known})" if known else __version__
+
+
+def _from_git(checkout: Path) -> str | None:
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_GIT_WITHIN_S, check=True)  # noqa: S603 - fixed words and our own path
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
