@@ -23,7 +23,7 @@ class Notifier:
     """
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
-        """Read the socket's address and the watchdog's period; ``environ`` is by default the process's own."""
+        """Read where systemd listens, and its watchdog's period; the default is the process's environment."""
         environ = os.environ if environ is None else environ
         self._address = _address(environ.get("NOTIFY_SOCKET", ""))
         self.watchdog_interval_s: Final = _watchdog_interval_s(environ) if self._address is not None else None
@@ -72,7 +72,7 @@ def _status(text: str) -> tuple[str, ...]:
 
 
 def _address(value: str) -> str | None:
-    """Give the socket's address (a path, or ``@name`` in the abstract namespace), or None if there is none."""
+    """Give the socket's address (a path, or ``@name`` in the abstract namespace); None if there is none."""
     if value.startswith("@") and len(value) > 1:
         return "\0" + value[1:]
     return value if value.startswith("/") else None
