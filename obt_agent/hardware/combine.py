@@ -1,0 +1,37 @@
+"""One sample out of what the kernel's files and the GPU providers gave. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import msgspec
+
+from obt_agent.hardware.host_reader import HostReading
+from obt_agent.hardware.providers.base import GpuReadings
+from obt_agent.hardware.schema import GpuSample, OllamaProcess, Sample
+
+
+def combine(host: HostReading, readings: Iterable[GpuReadings]) -> Sample:
+    """The sample, not yet stamped with its time."""
+    gpus: list[GpuSample] = []
+    memory: dict[int, dict[str, int]] = {}
+    for reading in readings:
+        gpus.extend(reading.gpus)
+        for pid, by_gpu in reading.process_memory.items():
+            memory.setdefault(pid, {}).update(by_gpu)
+    return Sample(
+        t_wall=0.0,
+        t_mono_ns=0,
+        cpu=host.cpu,
+        memory=host.memory,
+        disk=host.disk,
+        network=host.network,
+        gpus=tuple(gpus),
+        ollama=tuple(_with_gpu_memory(process, memory) for process in host.ollama),
+    )
+
+
+def _with_gpu_memory(process: OllamaProcess, memory: Mapping[int, Mapping[str, int]]) -> OllamaProcess:
+    if process.pid not in memory:
+        return process
+    return msgspec.structs.replace(process, gpu_memory_bytes=dict(memory[process.pid]))

@@ -1,0 +1,101 @@
+"""What every provider offers.
+
+A provider is used from one thread at a time, and owns its files and handles. ``probe`` looks whether there is
+anything to read, ``inventory`` describes it, ``sample`` reads what changes, ``close`` lets go; after
+``close`` the next ``probe`` starts afresh. No exception leaves any of them: what cannot be read is null, with
+the reason. Providers for other systems (Apple, Windows, Jetson, NPUs) implement the same and are added to
+``assemble``.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+
+from obt_agent.hardware.schema import GpuInfo, GpuSample, GpuState, ProviderState, ProviderStatus
+
+Inventory_co = TypeVar("Inventory_co", covariant=True)
+Sample_co = TypeVar("Sample_co", covariant=True)
+
+
+class CostGroup(enum.Flag):
+    """What to read, by what it costs the driver."""
+
+    FAST = enum.auto()
+    """Utilisation, memory, power, temperature, clocks: at every tick."""
+    SLOW = enum.auto()
+    """Fans, throttle reasons, PCIe link, ECC, energy, processes: every 5 to 10 s, as drivers serialise."""
+
+
+class Provider(Protocol[Inventory_co, Sample_co]):
+    """One source of readings."""
+
+    @property
+    def name(self) -> str:
+        """The word in ``ProviderState.name``."""
+
+    def probe(self) -> ProviderState:
+        """Look again whether and how well it can be read."""
+
+    def inventory(self) -> Inventory_co:
+        """What is there."""
+
+    def sample(self, group: CostGroup) -> Sample_co:
+        """What it does now."""
+
+    def close(self) -> None:
+        """Let go of files and handles."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuReadings:
+    """What a GPU provider's ``sample`` gives.
+
+    The GPUs, and the GPU memory of processes in bytes, by PID and GPU id.
+    """
+
+    gpus: tuple[GpuSample, ...] = ()
+    process_memory: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+
+
+class GpuProvider(Provider[tuple[GpuInfo, ...], GpuReadings], Protocol):
+    """A provider of GPUs."""
+
+    def energy(self) -> dict[str, float]:
+        """Energy counters right now, in joules by GPU id, of those GPUs that have one."""
+
+    def follow(self, pids: tuple[int, ...]) -> None:
+        """Ollama's processes, for providers that must look into each process to know its GPU memory."""
+
+
+def state_of(name: str, reason: str | None, *, verified: bool) -> ProviderState:
+    """A provider's state: ok with no reason, degraded with one."""
+    status: ProviderStatus = "ok" if reason is None else "degraded"
+    return ProviderState(name=name, status=status, reason=reason, verified=verified)
+
+
+_MEASURED = (
+    *(
+        "utilization_ratio",
+        "memory_controller_ratio",
+        "memory_used_bytes",
+        "power_watts",
+        "energy_joules_total",
+    ),
+    *(
+        "temperature_celsius",
+        "clocks",
+        "throttle_reasons",
+        "fan_ratio",
+        "pcie_gen",
+        "pcie_width",
+        "ecc_uncorrected",
+    ),
+)
+
+
+def unread(gpu: str, state: GpuState, reason: str) -> GpuSample:
+    """A sample of a GPU of which nothing can be read, and why."""
+    return GpuSample(id=gpu, state=state, unavailable=dict.fromkeys(_MEASURED, reason))

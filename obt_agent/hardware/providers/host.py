@@ -1,0 +1,135 @@
+"""The operating system, what it runs on, and the firmware's names for the machine."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+
+from obt_agent.hardware.providers.base import state_of
+from obt_agent.hardware.readings import Gaps, Unreadable, bounded, optional
+from obt_agent.hardware.root import Root
+from obt_agent.hardware.schema import Bios, Board, HostInfo, ProviderState
+
+_DMI = "/sys/class/dmi/id"
+
+_HYPERVISORS = {
+    "qemu": "qemu",
+    "kvm": "kvm",
+    "vmware": "vmware",
+    "virtualbox": "virtualbox",
+    "innotek": "virtualbox",
+    "xen": "xen",
+    "amazon ec2": "kvm",
+    "google compute engine": "kvm",
+    "openstack": "kvm",
+    "firecracker": "kvm",
+    "parallels": "parallels",
+    "bhyve": "bhyve",
+    "apple virtualization": "apple",
+}
+"""Words of DMI vendor and product names, as systemd-detect-virt reads them."""
+
+_CONTAINER_HINTS = (("/docker", "docker"), ("kubepods", "kubernetes"), ("/lxc", "lxc"), ("libpod", "podman"))
+
+
+class HostProvider:
+    """Linux's and the firmware's names for things. It has no samples."""
+
+    name = "host"
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+
+    def probe(self) -> ProviderState:
+        """Whether the kernel tells its release."""
+        gaps = Gaps()
+        gaps.read("kernel", partial(self._root.text, "/proc/sys/kernel/osrelease"))
+        return state_of(self.name, gaps.reasons.get("kernel"), verified=True)
+
+    def inventory(self, ollama_version: str | None = None) -> HostInfo:
+        """Describe the host; the version of Ollama is the caller's knowledge."""
+        gaps = Gaps()
+        if ollama_version is None:
+            gaps.note("ollama_version", "not_running")
+        return HostInfo(
+            os=gaps.read("os", lambda: self._word("/proc/sys/kernel/ostype").lower()),
+            distro=gaps.first("distro", partial(self._distro, "/etc/os-release"), self._distro_of_usr),
+            kernel=gaps.read("kernel", lambda: self._word("/proc/sys/kernel/osrelease")),
+            arch=gaps.read("arch", self._arch),
+            virtualization=gaps.read("virtualization", self._virtualization),
+            container=gaps.read("container", self._container),
+            wsl=gaps.read("wsl", lambda: "microsoft" in self._word("/proc/sys/kernel/osrelease").lower()),
+            bios=self._bios(gaps),
+            board=self._board(gaps),
+            ollama_version=ollama_version,
+            unavailable=gaps.reasons,
+        )
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _word(self, path: str) -> str:
+        return bounded(self._root.text(path, 4096))
+
+    def _dmi(self, name: str) -> str | None:
+        return optional(lambda: self._word(f"{_DMI}/{name}"))
+
+    def _distro_of_usr(self) -> str:
+        return self._distro("/usr/lib/os-release")
+
+    def _distro(self, path: str) -> str:
+        pairs = (line.partition("=") for line in self._root.text(path).splitlines())
+        values = {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
+        return bounded(values.get("PRETTY_NAME") or values.get("NAME") or "")
+
+    def _arch(self) -> str:
+        if self._root.real:
+            return os.uname().machine
+        return self._word("/proc/sys/kernel/arch")  # Linux has it since 6.1; a snapshot always has
+
+    def _bios(self, gaps: Gaps) -> Bios | None:
+        names = [self._dmi(name) for name in ("bios_vendor", "bios_version", "bios_date")]
+        if not any(names):
+            gaps.read("bios", lambda: self._root.names(_DMI) and self._word(f"{_DMI}/bios_vendor"))
+            return None
+        return Bios(vendor=names[0], version=names[1], date=names[2])
+
+    def _board(self, gaps: Gaps) -> Board | None:
+        tree = optional(lambda: self._word("/sys/firmware/devicetree/base/model"))
+        names = [self._dmi(name) for name in ("board_vendor", "board_name", "product_name")]
+        if not any(names) and tree is None:
+            gaps.read("board", lambda: self._word(f"{_DMI}/board_name"))
+            return None
+        return Board(vendor=names[0] or self._dmi("sys_vendor"), name=names[1] or tree, product=names[2])
+
+    def _virtualization(self) -> str:
+        if "microsoft" in self._word("/proc/sys/kernel/osrelease").lower():
+            return "hyperv"
+        known = optional(lambda: self._word("/sys/hypervisor/type"))
+        if known:
+            return known
+        words = " ".join(filter(None, map(self._dmi, ("sys_vendor", "product_name", "board_vendor")))).lower()
+        if "microsoft" in words and "virtual machine" in words:
+            return "hyperv"
+        for word, name in _HYPERVISORS.items():
+            if word in words:
+                return name
+        return "unnamed" if self._behind_hypervisor() else "none"
+
+    def _behind_hypervisor(self) -> bool:
+        cpuinfo = self._root.text("/proc/cpuinfo")
+        flags = next((line for line in cpuinfo.splitlines() if line.startswith(("flags", "Features"))), "")
+        if not flags:
+            raise Unreadable("not_reported")
+        return "hypervisor" in flags.split()
+
+    def _container(self) -> str:
+        if self._root.exists("/run/.containerenv"):
+            return "podman"
+        if self._root.exists("/.dockerenv"):
+            return "docker"
+        manager = optional(lambda: self._word("/run/host/container-manager"))
+        if manager:
+            return manager
+        groups = self._root.text("/proc/1/cgroup")
+        return next((name for hint, name in _CONTAINER_HINTS if hint in groups), "none")

@@ -1,0 +1,312 @@
+"""The hardware room's front on the event loop; everything is read in threads of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from obt_agent.hardware.assembly import gpu_providers
+from obt_agent.hardware.cadence import Ticks, Watch
+from obt_agent.hardware.combine import combine
+from obt_agent.hardware.guard import Guard, refresh_all
+from obt_agent.hardware.host_reader import HostReader
+from obt_agent.hardware.inventory import assemble
+from obt_agent.hardware.providers.base import CostGroup, GpuProvider, state_of
+from obt_agent.hardware.providers.storage import StorageProvider
+from obt_agent.hardware.root import open_root
+from obt_agent.hardware.schema import Inventory, ProviderState, Sample, SamplerSample, StorageInfo
+from obt_agent.hardware.settings import HardwareSettings
+from obt_agent.hardware.worker import Stalled, Worker
+
+__all__ = ["HardwareService", "HardwareSettings", "SamplerCost", "Watch"]
+
+log = structlog.get_logger(__name__)
+
+_HOURLY_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class SamplerCost:
+    """What sampling cost since the service started: its share of one core, samples taken, ticks missed."""
+
+    cpu_ratio: float
+    samples: int
+    missed: int
+
+
+class HardwareService:
+    """Knows what the machine is and does. One per agent; used from one event loop.
+
+    Args:
+        settings: cadences, deadlines, and where to read.
+        providers: the GPU providers; those for this machine when omitted.
+    """
+
+    def __init__(self, settings: HardwareSettings, providers: Iterable[GpuProvider] | None = None) -> None:
+        self._settings = settings
+        root = open_root(settings.root)
+        self._host = HostReader(root, settings.ollama_url)
+        self._host_worker = Worker("host")
+        self._storage = StorageProvider(root, settings.models_path)
+        self._storage_worker = Worker("storage")
+        found = gpu_providers(root) if providers is None else tuple(providers)
+        self._guards = tuple(Guard(provider, settings) for provider in found)
+        self._tasks: list[asyncio.Task[None]] = []
+        self._watches: set[Watch] = set()
+        self._loaded = False
+        self._cadence_changed = asyncio.Event()
+        self._look = asyncio.Event()
+        self._inventory: Inventory | None = None
+        self._changed = asyncio.Condition()
+        self._collecting = asyncio.Lock()
+        self._sampling = asyncio.Lock()
+        self._ollama_version: str | None = None
+        self._topology: tuple[str, ...] = ()
+        self._ticks = Ticks()
+        self._samples = 0
+        self._slow_due_ns = 0
+        self._started_ns = time.monotonic_ns()
+        self._loop_ns = 0
+        self._cpu_at_last_ns = 0
+        self._server_pid: int | None = None
+        self._pids: tuple[int, ...] = ()
+        self.latest: Sample | None = None
+        """The newest sample, or None before the first."""
+
+    async def start(self) -> None:
+        """Begin to collect and to sample, in the background."""
+        self._tasks = [
+            asyncio.create_task(self._keep_inventory(), name="hardware.inventory"),
+            asyncio.create_task(self._keep_sampling(), name="hardware.sampler"),
+        ]
+
+    async def close(self) -> None:
+        """Stop. Bounded by ``close_deadline_s`` even when a driver hangs: its thread is left behind."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+        for watch in self._watches:
+            watch.end()
+        await asyncio.gather(*(guard.close() for guard in self._guards))
+        with contextlib.suppress(Stalled):
+            await self._host_worker.call(self._host.close, deadline_s=self._settings.close_deadline_s)
+        self._host_worker.close()
+        self._storage_worker.close()
+
+    async def inventory(self, *, refresh: bool = False) -> Inventory:
+        """What the machine is, as last collected; collected now when ``refresh`` or never collected before.
+
+        Raises:
+            Stalled: the kernel's own files did not come within ``host_deadline_s``.
+        """
+        before = self._inventory
+        async with self._collecting:
+            if self._inventory is None or (refresh and self._inventory is before):
+                await self._collect()
+        assert self._inventory is not None  # noqa: S101 -- _collect sets it or raises
+        return self._inventory
+
+    async def wait_inventory_changed(self, after_fingerprint: str) -> Inventory:
+        """The first inventory whose fingerprint is another one; waits until there is one."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._is_other(after_fingerprint))
+            assert self._inventory is not None  # noqa: S101 -- the condition says so
+            return self._inventory
+
+    async def sample(self) -> Sample:
+        """A fresh sample; the latest when that is younger than ``min_interval_s``.
+
+        Raises:
+            Stalled: the kernel's own files did not come within ``host_deadline_s``.
+        """
+        async with self._sampling:
+            age_ns = time.monotonic_ns() - self.latest.t_mono_ns if self.latest else None
+            if (
+                self.latest is not None
+                and age_ns is not None
+                and age_ns < self._settings.min_interval_s * 1e9
+            ):
+                return self.latest
+            return await self._take()
+
+    async def energy_edges(self) -> dict[str, float]:
+        """Energy counters read now, in joules by GPU id: differences between two calls are exact.
+
+        GPUs with no counter, or whose driver does not answer, are left out.
+        """
+        found = await asyncio.gather(*(guard.energy() for guard in self._guards))
+        return {gpu: joules for energies in found for gpu, joules in energies.items()}
+
+    @contextlib.asynccontextmanager
+    async def watch(self, interval_s: float, *, reason: str) -> AsyncIterator[Watch]:
+        """Samples every ``interval_s``, or ``min_interval_s`` where that is longer, while the context lasts.
+
+        The sampler's cadence is that of the fastest watch.
+        """
+        watch = Watch(max(interval_s, self._settings.min_interval_s), reason=reason)
+        self._watches.add(watch)
+        self._cadence_changed.set()
+        log.debug("hardware.watch", reason=reason, interval_s=watch.interval_s)
+        try:
+            yield watch
+        finally:
+            self._watches.discard(watch)
+            watch.end()
+            self._cadence_changed.set()
+
+    def note_loaded(self, loaded: bool) -> None:  # noqa: FBT001 -- a state, in the caller's one word
+        """Ollama has a model loaded, or no longer: sample at ``active_interval_s``, or idle."""
+        if loaded != self._loaded:
+            self._loaded = loaded
+            self._cadence_changed.set()
+
+    def note_ollama_version(self, version: str | None) -> None:
+        """Ollama answers with this version, or no longer; its processes are looked for again."""
+        if version != self._ollama_version:
+            self._ollama_version = version
+            self._look.set()
+
+    @property
+    def sampler_cost(self) -> SamplerCost:
+        """What sampling cost so far."""
+        passed = max(1, time.monotonic_ns() - self._started_ns)
+        return SamplerCost(self._cpu_ns() / passed, self._samples, self._ticks.missed)
+
+    @property
+    def interval_s(self) -> float:
+        """The cadence now."""
+        wanted = [watch.interval_s for watch in self._watches]
+        wanted.append(self._settings.active_interval_s if self._loaded else self._settings.idle_interval_s)
+        return max(min(wanted), self._settings.min_interval_s)
+
+    def _is_other(self, fingerprint: str) -> bool:
+        return self._inventory is not None and self._inventory.fingerprint != fingerprint
+
+    async def _keep_inventory(self) -> None:
+        """Collect when something changed, when a provider is to be probed again, and hourly."""
+        collected_at = float("-inf")
+        while True:
+            now = time.monotonic()
+            try:
+                due = self._look.is_set() or now - collected_at >= _HOURLY_S
+                if due or await self._something_changed():
+                    self._look.clear()
+                    collected_at = now
+                    async with self._collecting:
+                        await self._collect()
+            except Stalled as error:
+                log.warning("hardware.inventory_stalled", reason=error.message)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._settings.look_interval_s):
+                    await self._look.wait()
+
+    async def _something_changed(self) -> bool:
+        if any(guard.due for guard in self._guards):
+            return True
+        topology = await self._host_worker.call(
+            self._host.topology, deadline_s=self._settings.host_deadline_s
+        )
+        return topology != self._topology
+
+    async def _collect(self) -> None:
+        deadline = self._settings.host_deadline_s
+        host = await self._host_worker.call(
+            lambda: (self._host.inventory(self._ollama_version), self._host.topology()), deadline_s=deadline
+        )
+        self._topology, self._server_pid = host[1], host[0].server_pid
+        storage, _ = await asyncio.gather(self._collect_storage(), refresh_all(self._guards))
+        gpus = tuple(gpu for guard in self._guards for gpu in guard.gpus)
+        states = tuple(guard.state for guard in self._guards)
+        inventory = assemble(host[0], storage[0], gpus, (*storage[1], *states))
+        async with self._changed:
+            self._inventory = inventory
+            self._changed.notify_all()
+
+    async def _collect_storage(self) -> tuple[tuple[StorageInfo, ...], tuple[ProviderState, ...]]:
+        """The model store; a network file system that hangs costs only this."""
+        try:
+            return await self._storage_worker.call(
+                self._read_storage, deadline_s=self._settings.host_deadline_s
+            )
+        except Stalled as error:
+            state = state_of(self._storage.name, error.message, verified=True)
+            return (), (msgspec.structs.replace(state, status="stalled"),)
+
+    def _read_storage(self) -> tuple[tuple[StorageInfo, ...], tuple[ProviderState, ...]]:
+        self._storage.follow(self._server_pid)
+        return self._storage.inventory(), (self._storage.probe(),)
+
+    async def _keep_sampling(self) -> None:
+        """Take a sample at every tick, for ever."""
+        while True:
+            interval_s = self.interval_s
+            await self._wait_until(self._ticks.next_after(time.monotonic(), interval_s))
+            try:
+                async with self._sampling:
+                    await self._take()
+            except Stalled as error:
+                log.warning("hardware.sampler_stalled", reason=error.message)
+
+    async def _wait_until(self, due: float) -> None:
+        """Until the tick, or until the cadence changes: then count from now."""
+        self._cadence_changed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(due - time.monotonic()):
+                await self._cadence_changed.wait()
+                self._ticks.restart(time.monotonic())
+
+    async def _take(self) -> Sample:
+        started_ns, cpu_before = time.monotonic_ns(), self._cpu_ns()
+        group = self._group(started_ns)
+        host, readings = await asyncio.gather(
+            self._host_worker.call(self._host.sample, deadline_s=self._settings.host_deadline_s),
+            asyncio.gather(*(guard.sample(group, self._pids) for guard in self._guards)),
+        )
+        thread_ns = time.thread_time_ns()
+        if host.server_pid != self._server_pid:
+            self._server_pid = host.server_pid
+            self._look.set()
+        self._pids = tuple(process.pid for process in host.ollama)
+        sample = self._finish(combine(host, readings), started_ns, cpu_before)
+        for watch in self._watches:
+            watch.offer(sample)
+        self._loop_ns += time.thread_time_ns() - thread_ns
+        return sample
+
+    def _group(self, now_ns: int) -> CostGroup:
+        if now_ns >= self._slow_due_ns:
+            self._slow_due_ns = now_ns + int(self._settings.slow_interval_s * 1e9)
+            return CostGroup.FAST | CostGroup.SLOW
+        return CostGroup.FAST
+
+    def _finish(self, sample: Sample, started_ns: int, cpu_before: int) -> Sample:
+        """Stamp the sample, with what it cost, and keep it as the latest."""
+        now_ns, cpu_ns = time.monotonic_ns(), self._cpu_ns()
+        before = self.latest
+        window = started_ns - before.t_mono_ns if before else 0
+        self._samples += 1
+        self.latest = msgspec.structs.replace(
+            sample,
+            t_wall=time.time() - (now_ns - started_ns) / 1e9,
+            t_mono_ns=started_ns,
+            sampler=SamplerSample(
+                duration_us=(now_ns - started_ns) // 1000,
+                cpu_us=(cpu_ns - cpu_before) // 1000,
+                missed=self._ticks.missed,
+                cpu_ratio=(cpu_ns - self._cpu_at_last_ns) / window if window > 0 else None,
+            ),
+        )
+        self._cpu_at_last_ns = cpu_ns
+        return self.latest
+
+    def _cpu_ns(self) -> int:
+        """Processor time of our threads, and of the loop's where it works for the sampler."""
+        threads = (self._host_worker.cpu_ns, self._storage_worker.cpu_ns, *(g.cpu_ns for g in self._guards))
+        return sum(threads) + self._loop_ns
