@@ -36,7 +36,7 @@ class CommandContext(Protocol):
         """The session that the command came on."""
 
     def blob(self, name: str) -> bytes:
-        """The bytes that the server put under this name on this session; they are then forgotten.
+        """The bytes that the server put under this name on this session.
 
         Raises:
             InvalidParams: there is no such blob, it is not whole yet, or its time is over.

@@ -19,6 +19,7 @@ import msgspec
 import structlog
 
 from obt_agent.command import AnyCommand
+from obt_agent.dispatcher.blobs import Blobs
 from obt_agent.dispatcher.inflight import InFlight, Requests
 from obt_agent.dispatcher.session import Session
 from obt_agent.errors import (
@@ -34,7 +35,7 @@ from obt_agent.policy import Policy
 from obt_agent.protocol import codec, limits
 from obt_agent.protocol.envelope import Notification, Request
 from obt_agent.protocol.errors import StreamEnd, to_wire
-from obt_agent.protocol.streams import SeriesFinal
+from obt_agent.protocol.streams import BlobPut, SeriesFinal
 
 log = structlog.get_logger(__name__)
 
@@ -71,6 +72,7 @@ class Dispatcher:
     ) -> None:
         self._commands = {command.method: command for command in commands}
         self._policy = policy
+        self._clock = clock
         self._bounds = bounds
         self._rate = policy.rate_limiter(clock)
         self._sessions: dict[Session, Requests] = {}
@@ -130,13 +132,18 @@ class Dispatcher:
     def _requests(self, session: Session) -> Requests:
         found = self._sessions.get(session)
         if found is None:
-            found = Requests(lambda entry: self._stop(entry, Cancelled("The caller cancelled it.")))
+            found = Requests(
+                Blobs(self._clock), lambda entry: self._stop(entry, Cancelled("The caller cancelled it."))
+            )
             self._sessions[session] = found
         return found
 
     def _admit(self, session: Session, requests: Requests, request: Request) -> None:
         if request.id in requests:
             raise ProtocolError("A request with this id is in flight; the first one goes on.")
+        if request.method == "blob.put":
+            self._put_blob(session, requests, request)
+            return
         command = self._command(request.method)
         self._policy.check_command(command.method)
         self._check_limits(requests, command)
@@ -175,6 +182,13 @@ class Dispatcher:
                 retry_after_ms=BUSY_RETRY_MS,
                 policy_key="policy.max_streams",
             )
+
+    def _put_blob(self, session: Session, requests: Requests, request: Request) -> None:
+        result = requests.blobs.put(codec.convert(request.params, BlobPut))
+        lifetime_s = requests.blobs.lifetime_s
+        asyncio.get_running_loop().call_later(lifetime_s + 0.1, requests.blobs.expire)
+        requests.remember(request.id)
+        session.respond(request.id, result)
 
     def _start(self, entry: InFlight, params: Any, requests: Requests) -> None:
         loop = asyncio.get_running_loop()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from obt_agent.command import AnyCommand, Withdrawn
+from obt_agent.dispatcher.blobs import Blobs
 from obt_agent.dispatcher.session import Session
 from obt_agent.errors import AgentError
 from obt_agent.peer import StreamSink
@@ -53,7 +54,7 @@ class InFlight:
 
     def blob(self, name: str) -> bytes:
         """The bytes of a blob of the session."""
-        return self.origin.take_blob(name)
+        return self._requests.blobs.get(name)
 
     def withdraw(self, request_id: RequestId) -> Withdrawn:
         """Cancel another request of the session."""
@@ -81,10 +82,12 @@ class Requests:
     """In flight and answered requests of one session.
 
     Args:
+        blobs: what the server put on this session.
         stop: ends one request with ``cancelled``.
     """
 
-    def __init__(self, stop: Callable[[InFlight], None]) -> None:
+    def __init__(self, blobs: Blobs, stop: Callable[[InFlight], None]) -> None:
+        self.blobs = blobs
         self._stop = stop
         self._live: dict[RequestId, InFlight] = {}
         self._answered: OrderedDict[RequestId, None] = OrderedDict()

@@ -24,8 +24,5 @@ class Session(Protocol):
     def respond_error(self, id: RequestId, error: WireError) -> None:
         """Answer a request with an error."""
 
-    def take_blob(self, name: str) -> bytes:
-        """The bytes of a blob that the server put, which is then forgotten. Raises ``InvalidParams``."""
-
     def open_stream(self, id: RequestId, *, series: bool = False) -> StreamSink:
         """The stream of a request in flight."""
