@@ -55,7 +55,7 @@ class Backoff:
         self._admitted_at = self._clock()
 
     def ended(self) -> None:
-        """The link ended, or was not made; a link that was admitted for long enough starts the delays anew."""
+        """The link ended, or was not made; one that was admitted for long enough starts the delays anew."""
         started, self._admitted_at = self._admitted_at, None
         if started is not None and self._clock() - started >= self._settings.reset_after_s:
             self._failures = 0
@@ -130,7 +130,7 @@ class RefusedCredential:
 
     @property
     def _floor_s(self) -> float:
-        """The longest delay: one that was never admitted is asked about every minute or so, for an answer soon."""
+        """The longest delay; a minute or so for one that was never admitted, for a clear end soon."""
         settings = self._settings
         if not self._admitted_before:
             return min(settings.maximum_s * 1.5, settings.refused_maximum_s)

@@ -45,7 +45,7 @@ class Balance:
 class Window:
     """The receiver's side: keeps the sender's balance near ``window_bytes``.
 
-    Grants are held back until half the window has been consumed, so that they cost one message for many frames.
+    Grants are held back until half the window has been consumed: they cost one message for many frames.
 
     Args:
         window_bytes: what may be under way and unread at once; also the sender's initial balance.

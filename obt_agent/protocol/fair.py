@@ -1,9 +1,9 @@
 """Whose turn it is, and how much may go in one frame. Pure; time is passed in.
 
-Deficit round robin by bytes (Shreedhar and Varghese, 1995), with one change: a frame is cut while it is being
-sent, so that its cost is known only afterwards. A flow sends while its allowance is positive and pays the debt
-before its next turn. Over any stretch of time in which two flows both have something to send, their bytes
-differ by at most two quanta and two frames.
+Deficit round robin by bytes (Shreedhar and Varghese, 1995), with one change: a frame is cut while it is
+being sent, so that its cost is known only afterwards. A flow sends while its allowance is positive and pays
+the debt before its next turn. Over any stretch of time in which two flows both have something to send, their
+bytes differ by at most two quanta and two frames.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ _WEIGHT: Final = 0.5
 class Pace:
     """How much goes in one frame: what the link carries in 250 ms, 1 to 32 KiB.
 
-    The rate is measured only while the link is the bottleneck: from the moment when output began to wait until
-    the wait was over. A link that never makes output wait is taken as fast.
+    The rate is measured only while the link is the bottleneck: from the moment when output began to wait
+    until the wait was over. A link that never makes output wait is taken as fast.
     """
 
     __slots__ = ("_since", "_waiting", "bytes_per_second")

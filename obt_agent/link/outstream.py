@@ -1,0 +1,217 @@
+"""What waits to go out on one request's stream. Pure: items in, frames out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+
+from obt_agent.protocol import codec
+from obt_agent.protocol.credit import Balance
+from obt_agent.protocol.envelope import RequestId
+from obt_agent.protocol.errors import StreamEnd
+from obt_agent.protocol.limits import INLINE_RESULT_BYTES
+from obt_agent.protocol.streams import LargeFinal
+
+MakeFinal = Callable[[StreamEnd], bytes]
+"""Makes the frame of the final answer once it is known how far the stream came."""
+
+_ENCODER: Final = msgspec.json.Encoder()
+NOTHING_SENT: Final = StreamEnd(next_seq=0)
+_WIDEST: Final = 4
+_TOP_BITS, _CONTINUES = 0b1100_0000, 0b1000_0000
+"""UTF-8 (RFC 3629): bytes of the widest character, and the mark of a byte that is not its first."""
+
+_ITEMS_START: Final = b',"items":['
+_ITEMS_END: Final = b"]}}"
+
+
+class _Text:
+    """A large item or result, sent in pieces of its text."""
+
+    __slots__ = ("data", "position")
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        self.position = 0
+
+    @property
+    def left(self) -> int:
+        return len(self.data) - self.position
+
+
+class OutStream:
+    """Items, texts in pieces and the final of one request, in order.
+
+    Args:
+        request_id: the server's id.
+        credit_bytes: the stream's first balance; also what may wait here before sending blocks.
+    """
+
+    __slots__ = (
+        "_blocked_since_s",
+        "_head",
+        "_queue",
+        "_seen_seq",
+        "balance",
+        "dropped",
+        "final",
+        "granted_at_s",
+        "latest",
+        "next_seq",
+        "request_id",
+        "waiting_bytes",
+        "window_bytes",
+    )
+
+    def __init__(self, request_id: RequestId, credit_bytes: int) -> None:
+        self.request_id = request_id
+        self.balance = Balance(credit_bytes)
+        self.window_bytes = max(credit_bytes, 1)
+        self.waiting_bytes = 0
+        self.next_seq = 0
+        self.dropped = 0
+        self.latest: bytes | None = None
+        self.final: MakeFinal | None = None
+        self.granted_at_s = 0.0
+        self._blocked_since_s: float | None = None
+        self._seen_seq = 0
+        self._queue: deque[bytes | _Text] = deque()
+        self._head = b'{"jsonrpc":"2.0","method":"stream.data","params":{"id":%b,"seq":' % _ENCODER.encode(
+            request_id
+        )
+
+    @property
+    def end(self) -> StreamEnd:
+        """How far the stream has come."""
+        return StreamEnd(next_seq=self.next_seq, dropped=self.dropped)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing waits (the final aside)."""
+        return not self._queue and self.latest is None
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be queued without growing over the window."""
+        return self.waiting_bytes < self.window_bytes and self.latest is None
+
+    def append(self, encoded_items: Iterable[bytes]) -> None:
+        """Queue items (JSON) in order; one over 24 KiB goes in pieces."""
+        for item in encoded_items:
+            self.waiting_bytes += len(item)
+            self._queue.append(item if len(item) <= INLINE_RESULT_BYTES else _Text(item))
+
+    def offer(self, encoded_item: bytes) -> None:
+        """Put a live sample (JSON) in the place of one that still waits."""
+        if self.latest is not None:
+            self.waiting_bytes -= len(self.latest)
+        self.latest = encoded_item
+        self.waiting_bytes += len(encoded_item)
+
+    def append_result(self, text: bytes) -> str:
+        """Queue a large result's text; gives its sha256 in hexadecimal."""
+        self.waiting_bytes += len(text)
+        self._queue.append(_Text(text))
+        return hashlib.sha256(text).hexdigest()
+
+    def stalled_for(self, now_s: float, *, link_positive: bool) -> float:
+        """Seconds that something has waited here for want of credit, without a frame or a grant.
+
+        To be asked regularly: what happened since the last time counts.
+        """
+        moved, self._seen_seq = self.next_seq != self._seen_seq, self.next_seq
+        if moved or self.empty or (self.balance.positive and link_positive):
+            self._blocked_since_s = None
+            return 0.0
+        if self._blocked_since_s is None:
+            self._blocked_since_s = now_s
+        return now_s - max(self._blocked_since_s, self.granted_at_s)
+
+    def discard(self) -> None:
+        """Drop what waits."""
+        self._queue.clear()
+        self.latest = None
+        self.final = None
+        self.waiting_bytes = 0
+
+    def cut(self, limit_bytes: int) -> bytes:
+        """The next frame, of at most ``limit_bytes`` (1 KiB or more). Not to be called when empty."""
+        head = b"%b%d" % (self._head, self.next_seq)
+        self.next_seq += 1
+        room = limit_bytes - len(head) - len(_ITEMS_START) - len(_ITEMS_END)
+        first = self._first(room)
+        if isinstance(first, _Text):
+            return self._cut_text(first, head, limit_bytes)
+        return b"%b%b%b%b" % (head, _ITEMS_START, b",".join(self._cut_items(room)), _ITEMS_END)
+
+    def _first(self, room: int) -> bytes | _Text:
+        """What goes next; an item that alone does not fit in a frame becomes a text in pieces."""
+        if not self._queue and self.latest is not None:
+            self._queue.append(self.latest)
+            self.latest = None
+        first = self._queue[0]
+        if isinstance(first, bytes) and len(first) > room:
+            first = self._queue[0] = _Text(first)
+        return first
+
+    def _cut_items(self, room: int) -> list[bytes]:
+        queue = self._queue
+        items: list[bytes] = []
+        while queue:
+            item = queue[0]
+            if isinstance(item, _Text):
+                break
+            room -= len(item) + 1
+            if room < -1:
+                break
+            items.append(item)
+            queue.popleft()
+            self.waiting_bytes -= len(item)
+        return items
+
+    def _cut_text(self, text: _Text, head: bytes, limit_bytes: int) -> bytes:
+        piece, encoded = _piece(text, limit_bytes - len(head) - 32)
+        text.position += piece
+        self.waiting_bytes -= piece
+        more = text.left > 0
+        if not more:
+            self._queue.popleft()
+        return b'%b,"part":%b%b}}' % (head, encoded, b',"more":true' if more else b"")
+
+
+def _piece(text: _Text, room: int) -> tuple[int, bytes]:
+    """The longest piece of whole characters whose JSON string fits in ``room`` (at least one character)."""
+    start = text.position
+    length = min(text.left, max(room - 2, _WIDEST))
+    while True:
+        length = _whole_characters(text.data, start, length)
+        encoded = _ENCODER.encode(text.data[start : start + length].decode())
+        if len(encoded) <= room or length <= _WIDEST:
+            return length, encoded
+        length = max(_WIDEST, length * room // len(encoded) - _WIDEST)
+
+
+def _whole_characters(data: bytes, start: int, length: int) -> int:
+    """The largest length up to ``length`` (a character or more) that ends between characters."""
+    end = start + length
+    while end < len(data) and data[end] & _TOP_BITS == _CONTINUES:
+        end -= 1
+    return end - start
+
+
+def result_frame(request_id: RequestId, result: msgspec.Struct | msgspec.Raw) -> MakeFinal:
+    """The final of a request: a result's field ``stream`` is filled with how far its stream really came."""
+    if isinstance(getattr(result, "stream", None), StreamEnd) and isinstance(result, msgspec.Struct):
+        return lambda end: codec.encode_result(request_id, msgspec.structs.replace(result, stream=end))
+    return lambda _end: codec.encode_result(request_id, result)
+
+
+def large_final(request_id: RequestId, text_bytes: int, sha256: str) -> MakeFinal:
+    """The final of a request whose result went before in pieces."""
+    return lambda end: codec.encode_result(
+        request_id, LargeFinal(bytes=text_bytes, sha256=sha256, stream=end)
+    )

@@ -1,0 +1,457 @@
+"""One socket's life, from its upgrade to its end: what comes in is told apart, what goes out is put in order.
+
+          frames in                                        frames out
+    wire ───────────► session ── link's own ──► own        control ────────────────┐
+                         │  ├─── answers ─────► requests    streams, bulk ► Outflow ┴─► wire
+                         │  └─── the rest ────► handler                (credit, turns)
+
+No task of its own: it runs when a frame comes, when a handler speaks, when the wire can take more, and at
+every tick of the watchdog. Whatever waits here is bounded by credit, or ends the session.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeVar
+
+import msgspec
+import structlog
+
+from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, TooLarge, Unsupported
+from obt_agent.link.flow import Outflow
+from obt_agent.link.outstream import NOTHING_SENT, OutStream, large_final, result_frame
+from obt_agent.link.own import OwnMethods
+from obt_agent.link.requests import Waiting
+from obt_agent.link.settings import Timings
+from obt_agent.link.sink import Sink
+from obt_agent.protocol import codec, limits
+from obt_agent.protocol.admission import Empty, HelloParams, HelloResult
+from obt_agent.protocol.envelope import Notification, Request, RequestId
+from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError, to_wire
+from obt_agent.protocol.limits import Close
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+_UNCOUNTED: Final = frozenset({"cancel", "blob.put"})
+"""Requests that are never refused as busy: one frees what others hold, the other is bounded by its bytes."""
+
+_BUSY_RETRY_MS: Final = 1000
+
+
+class Pipe(Protocol):
+    """The wire, as a session sees it."""
+
+    paused: bool
+    on_flow: Callable[[], None]
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Bytes written and not yet taken by the kernel."""
+
+    def write(self, frames: Sequence[bytes]) -> None:
+        """Write text frames now."""
+
+    def fail(self, code: int, reason: str) -> None:
+        """Close."""
+
+
+class RequestHandler(Protocol):
+    """Who answers the requests that are not the link's own. Never raises, never blocks."""
+
+    def on_request(self, session: LinkSession, request: Request) -> None:
+        """Answer now or later, once, through ``session``."""
+
+    def on_notification(self, session: LinkSession, notification: Notification) -> None:
+        """A notification that is not the link's own."""
+
+    def session_ended(self, session: LinkSession) -> None:
+        """Nobody is left to answer."""
+
+
+class LinkSession:
+    """One socket. Implements ``obt_agent.peer.Peer`` once admitted.
+
+    Args:
+        pipe: the wire.
+        handler: who answers requests.
+        own: the link's own methods.
+        timings: deadlines.
+        max_frame_bytes: the largest frame taken.
+    """
+
+    def __init__(
+        self,
+        pipe: Pipe,
+        handler: RequestHandler,
+        own: OwnMethods,
+        *,
+        timings: Timings,
+        max_frame_bytes: int = limits.MAX_FRAME_BYTES,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._pipe = pipe
+        self._handler = handler
+        self._own = own
+        self._timings = timings
+        self._max_frame_bytes = max_frame_bytes
+        self._peer_max_frame_bytes = limits.MAX_FRAME_BYTES
+        self._waiting = Waiting()
+        self._slots = asyncio.Semaphore(limits.MAX_IN_FLIGHT)
+        self._in_flight: set[RequestId] = set()
+        self._sinks: dict[RequestId, Sink] = {}
+        self._bad_frames: deque[float] = deque()
+        self._ended: LinkLost | None = None
+        self._pumping: asyncio.Handle | None = None
+        self._quiet = asyncio.Event()
+        self.flow = Outflow(0, 0)
+        self.hello_result: HelloResult | None = None
+        self.frames_sent = 0
+        self.frames_received = 0
+        self.last_sent_s = self._loop.time()
+        pipe.on_flow = self._on_flow
+
+    # The session itself.
+
+    @property
+    def session(self) -> int:
+        """The server's number of this admission (0 before it)."""
+        return self.hello_result.session if self.hello_result is not None else 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether frames can still be sent."""
+        return self._ended is None
+
+    @property
+    def streams(self) -> int:
+        """Streams in flight."""
+        return len(self.flow.streams)
+
+    async def hello(self, params: HelloParams) -> HelloResult:
+        """Introduce the agent; the session is admitted when this returns.
+
+        Raises:
+            LinkLost, DeadlineExceeded, InvalidParams (the answer is none), Unsupported (its version), or the
+            error that the server answered with.
+        """
+        self._ensure_alive()
+        try:
+            async with asyncio.timeout(self._timings.hello_s):
+                answer = await self._ask("agent.hello", params, at_once=lambda raw: self._admit(params, raw))
+        except TimeoutError as error:
+            message = f"The server did not answer agent.hello within {self._timings.hello_s:g} s."
+            raise DeadlineExceeded(message, waited_for="agent.hello") from error
+        return codec.convert(answer, HelloResult, where="result")
+
+    def _admit(self, params: HelloParams, answer: msgspec.Raw) -> None:
+        """Before the next frame is looked at: the server may send requests right behind its answer."""
+        result = codec.convert(answer, HelloResult, where="result")
+        if not params.protocol.min <= result.protocol <= params.protocol.max:
+            raise Unsupported(
+                f"The server chose protocol version {result.protocol}, which is not spoken here."
+            )
+        self.flow = Outflow(result.stream_credit_bytes, result.link_credit_bytes)
+        self._peer_max_frame_bytes = max(result.limits.max_frame_bytes, limits.MIN_FRAME_BYTES)
+        self.hello_result = result
+
+    def end(self, reason: str) -> None:
+        """The socket is gone: fail everything that waits. Idempotent."""
+        if self._ended is not None:
+            return
+        self._ended = LinkLost(reason)
+        self._waiting.fail_all(self._ended)
+        sinks, self._sinks = self._sinks, {}
+        self._in_flight.clear()
+        self.flow.drop_all()
+        for sink in sinks.values():
+            sink.fail(self._ended)
+        self._own.session_ended()
+        self._quiet.set()
+        if self.hello_result is not None:
+            self._handler.session_ended(self)
+
+    def tick(self, now_s: float) -> None:
+        """Called about once a second: says that it is there, and ends streams that get no credit."""
+        if self.alive and now_s - self.last_sent_s >= self._timings.alive_s:
+            self.notify("link.alive", Empty())
+        for request_id, stream in list(self.flow.streams.items()):
+            if stream.stalled_for(now_s, link_positive=self.flow.link.positive) >= self._timings.stalled_s:
+                self._stall(request_id)
+
+    def _stall(self, request_id: RequestId) -> None:
+        error = DeadlineExceeded(
+            f"stalled: the server granted nothing for {self._timings.stalled_s:g} s; read the stream, and "
+            "send stream.credit and link.credit.",
+            waited_for="credit",
+        )
+        log.warning("stream.stalled", request_id=request_id, session=self.session)
+        self.give_up(request_id, error)
+
+    def give_up(self, request_id: RequestId, error: AgentError) -> None:
+        """End a stream with an error: its handler gets it when it sends next, the server now."""
+        sink = self._sinks.get(request_id)
+        if sink is not None:
+            sink.fail(error)
+        self.respond_error(request_id, to_wire(error))
+
+    def _fail(self, code: int, reason: str) -> None:
+        log.warning("link.closing", code=code, reason=reason, session=self.session)
+        self._pipe.fail(code, reason)
+
+    async def flushed(self) -> None:
+        """Wait until everything that was said has gone to the kernel, or the session has ended."""
+        while self.alive and not self._idle:
+            self._quiet.clear()
+            await self._quiet.wait()
+
+    @property
+    def _idle(self) -> bool:
+        return not self.flow.waiting and not self._pipe.waiting_bytes
+
+    # What comes in.
+
+    def receive(self, frame: str) -> None:
+        """Take one text frame. Never raises."""
+        self.frames_received += 1
+        try:
+            message = codec.decode(frame, max_bytes=self._max_frame_bytes)
+        except codec.FrameError as error:
+            self._bad_frame(error)
+            return
+        if isinstance(message, Request):
+            self._on_request(message)
+        elif isinstance(message, Notification):
+            self._on_notification(message)
+        elif not self._waiting.answered(message):
+            log.debug("link.answer_ignored", id=message.id)
+
+    def _bad_frame(self, error: codec.FrameError) -> None:
+        now = self._loop.time()
+        self._bad_frames.append(now)
+        while now - self._bad_frames[0] > self._timings.bad_frames_s:
+            self._bad_frames.popleft()
+        log.warning("link.bad_frame", reason=error.message, count=len(self._bad_frames))
+        self._control(codec.encode_error(error.id, error.wire))
+        if len(self._bad_frames) >= limits.BAD_FRAMES_PER_MINUTE:
+            self._fail(Close.PROTOCOL_ERROR, f"{len(self._bad_frames)} bad frames in a minute")
+
+    def _on_request(self, request: Request) -> None:
+        if self.hello_result is None:
+            self._fail(Close.PROTOCOL_ERROR, "request before the answer to agent.hello")
+        elif request.id in self._in_flight:
+            message = "A request with this id is in flight; the first one goes on."
+            self._control(codec.encode_error(request.id, _refusal("invalid_request", message)))
+        elif len(self._in_flight) >= limits.MAX_IN_FLIGHT and request.method not in _UNCOUNTED:
+            message = f"{limits.MAX_IN_FLIGHT} requests are in flight; wait for one to end."
+            busy = _refusal("busy", message, retry_after_ms=_BUSY_RETRY_MS)
+            self._control(codec.encode_error(request.id, busy))
+        else:
+            self._in_flight.add(request.id)
+            if not self._own.on_request(self, request):
+                self._handler.on_request(self, request)
+
+    def _on_notification(self, notification: Notification) -> None:
+        try:
+            if not self._own.on_notification(self, notification):
+                self._handler.on_notification(self, notification)
+        except AgentError as error:
+            log.warning("link.bad_notification", method=notification.method[:64], reason=error.message)
+
+    def granted_stream(self, request_id: RequestId, granted_bytes: int) -> None:
+        """``stream.credit``; ignored for a stream that is not open."""
+        stream = self.flow.grant(request_id, granted_bytes)
+        if stream is not None:
+            stream.granted_at_s = self._loop.time()
+            self._pump_soon()
+
+    def granted_link(self, granted_bytes: int) -> None:
+        """``link.credit``."""
+        self.flow.link.grant(granted_bytes)
+        self._pump_soon()
+
+    # Answers.
+
+    def respond(self, id: RequestId, result: msgspec.Struct | msgspec.Raw) -> None:
+        """Answer a request, once; does nothing when it was answered or the session has ended.
+
+        It follows what its own stream still holds, and passes everybody else's. Over 24 KiB it goes in
+        pieces. A field ``stream`` is filled with how far the stream really came.
+        """
+        if id not in self._in_flight:
+            return
+        text = msgspec.json.encode(result)
+        if len(text) > limits.INLINE_RESULT_BYTES:
+            stream = self.flow.open(id)
+            stream.final = large_final(id, len(text), stream.append_result(text))
+            self._queued(stream)
+            return
+        frame = result_frame(id, result)
+        sent = self.flow.streams.get(id)
+        if sent is None or sent.empty:
+            self._finish(id, frame(sent.end if sent is not None else NOTHING_SENT))
+        else:
+            sent.final = frame
+
+    def respond_error(self, id: RequestId, error: WireError) -> None:
+        """Answer a request with an error, once; what its stream still holds is dropped."""
+        if id not in self._in_flight:
+            return
+        stream = self.flow.streams.get(id)
+        if stream is not None and error.data is not None:
+            error = msgspec.structs.replace(
+                error, data=msgspec.structs.replace(error.data, stream=stream.end)
+            )
+        self._finish(id, codec.encode_error(id, error))
+
+    def _finish(self, request_id: RequestId, frame: bytes) -> None:
+        self._in_flight.discard(request_id)
+        self.flow.close(request_id)
+        sink = self._sinks.pop(request_id, None)
+        if sink is not None:
+            sink.fail(LinkLost("The request was answered."))
+        self._control(frame)
+
+    def open_stream(self, id: RequestId, *, series: bool = False) -> Sink:
+        """Where the items of a request in flight go.
+
+        Raises:
+            LinkLost: it is not in flight (any more).
+        """
+        if id not in self._in_flight:
+            raise self._ended or LinkLost("The request is not in flight.")
+        sink = self._sinks.get(id)
+        if sink is None:
+            sink = self._sinks[id] = Sink(self.flow.open(id), self._queued, series=series)
+        return sink
+
+    # Requests and notifications of our own.
+
+    async def request(
+        self, method: str, params: msgspec.Struct, result: type[T], *, timeout_s: float, bulk: bool = False
+    ) -> T:
+        """Send a request and wait for its answer; see ``obt_agent.peer.Peer``."""
+        self._ensure_alive()
+        try:
+            async with asyncio.timeout(timeout_s), self._slots:
+                answer = await self._ask(method, params, bulk=bulk)
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"The server did not answer {method} within {timeout_s:g} s.", waited_for=method
+            ) from error
+        return answer if result is msgspec.Raw else codec.convert(answer, result, where="result")  # type: ignore[return-value]  # T is Raw there
+
+    async def _ask(
+        self,
+        method: str,
+        params: msgspec.Struct,
+        *,
+        bulk: bool = False,
+        at_once: Callable[[msgspec.Raw], None] | None = None,
+    ) -> msgspec.Raw:
+        self._ensure_alive()
+        request_id, answer = self._waiting.expect(at_once)
+        frame = codec.encode_request(request_id, method, params)
+        try:
+            self._check_size(method, frame)
+            if bulk:
+                self.flow.add_bulk(frame)
+                self._pump_soon()
+            else:
+                self._control(frame)
+            return await answer
+        finally:
+            self._waiting.forget(request_id)
+            if bulk:
+                self.flow.withdraw_bulk(frame)
+
+    def notify(self, method: str, params: msgspec.Struct, *, droppable: bool = False) -> bool:
+        """Send a control notification; a droppable one is left out when output already waits."""
+        self._ensure_alive()
+        if droppable and self._pipe.paused:
+            return False
+        self._control(codec.encode_notification(method, params))
+        return True
+
+    def _ensure_alive(self) -> None:
+        if self._ended is not None:
+            raise LinkLost(self._ended.message)
+
+    def _check_size(self, method: str, frame: bytes) -> None:
+        if len(frame) > self._peer_max_frame_bytes:
+            raise TooLarge(f"{method} has {len(frame)} bytes; the server takes {self._peer_max_frame_bytes}.")
+
+    # What goes out.
+
+    def _control(self, frame: bytes) -> None:
+        if self._ended is not None:
+            return
+        self._write([frame])
+        if self._pipe.waiting_bytes > limits.MAX_CONTROL_BACKLOG_BYTES:
+            self._fail(Close.TOO_MUCH, "more than 1 MiB of output waits")
+
+    def _write(self, frames: list[bytes]) -> None:
+        self.last_sent_s = self._loop.time()
+        self.frames_sent += len(frames)
+        self._pipe.write(frames)
+
+    def _queued(self, stream: OutStream) -> None:
+        self.flow.queued(stream)
+        self._pump_soon()
+
+    def _pump_soon(self) -> None:
+        """At the end of this turn of the event loop: what several handlers said in it goes out together."""
+        if self._pumping is None and not self._pipe.paused and self.flow.ready:
+            self._pumping = self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Write data frames until the link has enough, credit ends, or nothing waits."""
+        self._pumping = None
+        while not self._pipe.paused and self.flow.ready and self._ended is None:
+            self._burst(self.flow.pace.frame_bytes)
+
+    def _burst(self, most_bytes: int) -> None:
+        """One write of several frames, together at most what one frame may hold (or one frame)."""
+        frames: list[bytes] = []
+        touched: list[OutStream] = []
+        size = 0
+        while size < most_bytes:
+            turn = self.flow.next_frame()
+            if turn is None:
+                break
+            frame, stream = turn
+            frames.append(frame)
+            size += len(frame)
+            if stream is not None:
+                touched.append(stream)
+        self._write(frames)
+        for stream in touched:
+            self._sent_of(stream)
+        if self._idle:
+            self._quiet.set()
+
+    def _sent_of(self, stream: OutStream) -> None:
+        if stream.empty and stream.final is not None:
+            self._finish(stream.request_id, stream.final(stream.end))
+            return
+        sink = self._sinks.get(stream.request_id)
+        if sink is not None:
+            sink.room()
+
+    def _on_flow(self) -> None:
+        """The wire began, or ceased, to make output wait."""
+        now = self._loop.time()
+        if self._pipe.paused:
+            self.flow.pace.waits(now, self._pipe.waiting_bytes)
+        else:
+            self.flow.pace.flows(now, self._pipe.waiting_bytes)
+            self._pump_soon()
+            self._quiet.set()
+
+
+def _refusal(kind: str, message: str, *, retry_after_ms: int | None = None) -> WireError:
+    data = ErrorData(kind=kind, retryable=kind == "busy", retry_after_ms=retry_after_ms)
+    return WireError(code=CODE_OF_KIND[kind], message=message, data=data)

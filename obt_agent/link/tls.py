@@ -1,0 +1,104 @@
+"""TLS to the server: what is checked, and what to say when the check fails."""
+
+from __future__ import annotations
+
+import ssl
+from datetime import UTC, datetime
+from typing import Final
+
+from obt_agent.errors import ConfigError
+from obt_agent.link.settings import TlsSettings
+
+
+def client_context(settings: TlsSettings) -> ssl.SSLContext:
+    """TLS 1.2 or later, certificate and host name checked. Reads files: call it off the loop.
+
+    Raises:
+        ConfigError: a file cannot be read, or is not PEM.
+    """
+    context = ssl.create_default_context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if settings.ca_file is not None:
+        try:
+            context.load_verify_locations(cafile=settings.ca_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"server.ca_file {settings.ca_file}: {_reason(error)}.") from error
+    if settings.client_cert_file is not None:
+        try:
+            context.load_cert_chain(
+                settings.client_cert_file, settings.client_key_file, password=_no_password
+            )
+        except (OSError, ssl.SSLError, ValueError) as error:
+            raise ConfigError(
+                f"server.client_cert_file {settings.client_cert_file} and its key cannot be used: "
+                f"{_reason(error)}."
+            ) from error
+    return context
+
+
+def _no_password() -> str:
+    """Without it OpenSSL would ask on the terminal."""
+    raise ValueError("the key is encrypted; store it without a passphrase, readable by the agent alone")
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLError):
+        return (error.reason or "it is no usable PEM file").replace("_", " ").lower()
+    return str(error.strerror if isinstance(error, OSError) and error.strerror else error)
+
+
+_EXPIRED: Final = 10
+_NOT_YET_VALID: Final = 9
+_WRONG_HOST: Final = (62, 64)
+"""OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED, _CERT_NOT_YET_VALID, _HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH."""
+
+
+def explain(error: Exception, host: str, now: datetime | None = None) -> tuple[str, str]:
+    """A stable word, and what to tell a person, about a failed handshake."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _explain_certificate(error, host, now or datetime.now(UTC))
+    if isinstance(error, ssl.SSLError):
+        return _explain_handshake(error, host)
+    if isinstance(error, (ConnectionAbortedError, TimeoutError)):
+        return "tls_timeout", f"{host} did not finish the TLS handshake in time."
+    return "tls_cut", f"{host} ended the connection during the TLS handshake; is TLS spoken on this port?"
+
+
+def _explain_certificate(error: ssl.SSLCertVerificationError, host: str, now: datetime) -> tuple[str, str]:
+    clock = f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC; if that is wrong, set it"
+    code = error.verify_code
+    if code == _EXPIRED:
+        return "tls_expired", f"The certificate of {host} has expired: renew it on the server ({clock})."
+    if code == _NOT_YET_VALID:
+        return "tls_not_yet_valid", f"The certificate of {host} is not valid yet ({clock})."
+    if code in _WRONG_HOST:
+        return "tls_wrong_host", (
+            f"The certificate is not for {host}: use the name that it was issued for in server.url."
+        )
+    return "tls_unknown_ca", (
+        f"The certificate of {host} comes from an authority that is not trusted here "
+        f"({error.verify_message}): put the authority's certificate in server.ca_file."
+    )
+
+
+_HANDSHAKE: Final[tuple[tuple[str, str, str], ...]] = (
+    ("PROTOCOL_VERSION", "tls_version", "{} does not speak TLS 1.2 or later."),
+    ("UNSUPPORTED_PROTOCOL", "tls_version", "{} does not speak TLS 1.2 or later."),
+    ("WRONG_VERSION_NUMBER", "tls_plain_http", "{} answers without TLS on this port; is it an http:// port?"),
+    ("RECORD_LAYER_FAILURE", "tls_plain_http", "{} answers without TLS on this port; is it an http:// port?"),
+    ("HTTP_REQUEST", "tls_plain_http", "{} answers without TLS on this port; is it an http:// port?"),
+    (
+        "ALERT",
+        "tls_refused",
+        "{} refused the TLS handshake ({}): it may want a client certificate (server.client_cert_file).",
+    ),
+    ("EOF", "tls_cut", "{} ended the connection during the TLS handshake; is TLS spoken on this port?"),
+)
+
+
+def _explain_handshake(error: ssl.SSLError, host: str) -> tuple[str, str]:
+    reason = error.reason or ""
+    for mark, kind, message in _HANDSHAKE:
+        if mark in reason:
+            return kind, message.format(host, reason.lower())
+    return "tls_failed", f"The TLS handshake with {host} failed: {reason.lower() or 'no reason given'}."

@@ -1,0 +1,93 @@
+"""The opening handshake on a connected wire, and what each answer to it means."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from datetime import UTC, datetime
+from typing import Final
+from urllib.parse import urlsplit
+
+import msgspec
+from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus, NegotiationError
+from websockets.http11 import Response
+
+from obt_agent.identity.secret import Secret
+from obt_agent.link import tls
+from obt_agent.link.outcome import DialFailed, Ending, Next, dial_failed, of_status
+from obt_agent.link.retry_after import retry_after_s
+from obt_agent.link.wire import Wire
+from obt_agent.protocol.limits import SUBPROTOCOL
+
+_MAX_BODY_BYTES: Final = 4096
+
+
+async def upgrade(wire: Wire, secret: Secret, *, user_agent: str, deadline_s: float) -> None:
+    """Turn the connection into a WebSocket that speaks ``obt.v1``.
+
+    Raises:
+        DialFailed: the server answered otherwise, or not at all.
+    """
+    headers = {"Authorization": f"Bearer {secret.reveal()}"}
+    try:
+        async with asyncio.timeout(deadline_s):
+            await wire.handshake(headers, user_agent)
+    except TimeoutError as error:
+        raise dial_failed(
+            "upgrade_timeout", f"The server took the connection and said nothing for {deadline_s:g} s."
+        ) from error
+    except InvalidStatus as error:
+        raise DialFailed(_of_response(error.response)) from error
+    except (InvalidHandshake, OSError, EOFError) as error:
+        raise DialFailed(_of_failure(wire, error)) from error
+    if wire.subprotocol != SUBPROTOCOL:
+        raise dial_failed("no_subprotocol", "The server opened a WebSocket that is not obt.v1.", Next.AT_CAP)
+
+
+def _of_response(response: Response) -> Ending:
+    return of_status(
+        response.status_code,
+        retry_after_s=retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC)),
+        revoked=_says_revoked(response.body),
+        location=_origin(response.headers.get("Location", "")),
+    )
+
+
+class _Refusal(msgspec.Struct):
+    reason: str = ""
+
+
+def _says_revoked(body: bytes | bytearray | None) -> bool:
+    """A server that refuses before the upgrade says so in a JSON body: ``{"reason": "revoked"}``."""
+    if not body or len(body) > _MAX_BODY_BYTES:
+        return False
+    try:
+        return msgspec.json.decode(body, type=_Refusal).reason == "revoked"
+    except msgspec.MsgspecError:
+        return False
+
+
+def _origin(location: str) -> str:
+    """Scheme and host of a redirect: all of it that helps, and nothing that might be a secret."""
+    try:
+        parts = urlsplit(location)
+        host = parts.hostname
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{host}" if host and parts.scheme in {"http", "https", "ws", "wss"} else ""
+
+
+def _of_failure(wire: Wire, error: Exception) -> Ending:
+    broken = wire.connection_exc
+    if isinstance(broken, ssl.SSLError):
+        kind, message = tls.explain(broken, wire.protocol.uri.host)
+        return Ending(kind, message)
+    if isinstance(error, NegotiationError):
+        return Ending("no_subprotocol", f"The server's answer to the upgrade is wrong: {error}.", Next.AT_CAP)
+    if isinstance(error, (InvalidMessage, OSError, EOFError)) and not wire.received_bytes:
+        return Ending("upgrade_cut", "The server ended the connection without an answer.")
+    return Ending(
+        "upgrade_garbage",
+        "What answered is no WebSocket server: check host, port and path of server.url, and whether it is "
+        "http:// or https://.",
+    )
