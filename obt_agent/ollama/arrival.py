@@ -56,4 +56,8 @@ class StampingConnector(aiohttp.TCPConnector):
 
     def __init__(self) -> None:
         super().__init__(force_close=True, limit=0, ttl_dns_cache=10)
-        self._factory = partial[ResponseHandler](_StampingHandler, loop=self._loop)
+        self._factory = partial(_connection, loop=self._loop)
+
+
+def _connection(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
+    return _StampingHandler(loop)

@@ -1,0 +1,30 @@
+"""Points in time: the monotonic clock for schedules, Go's way of writing the wall clock for answers."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime
+
+_FOREVER_NS = 11_017_719_375 * 10**9
+"""``keep_alive: -1`` shows as a moment in 2319."""
+
+
+def rfc3339(at_ns: int | None = None) -> str:
+    """Unix nanoseconds (now when None) as Ollama prints them: UTC, trailing zeros cut."""
+    seconds, nanos = divmod(time.time_ns() if at_ns is None else at_ns, 10**9)
+    fraction = f"{nanos:09d}".rstrip("0")
+    whole = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return f"{whole}.{fraction}Z" if fraction else f"{whole}Z"
+
+
+def expiry(keep_alive_s: float | None) -> str:
+    """When a model unloads that is kept for so long from now; None means never."""
+    return rfc3339(_FOREVER_NS if keep_alive_s is None else time.time_ns() + int(keep_alive_s * 1e9))
+
+
+async def until(deadline_ns: int) -> None:
+    """Sleep until a moment of ``time.monotonic_ns``; at once when it is past."""
+    left_ns = deadline_ns - time.monotonic_ns()
+    if left_ns > 0:
+        await asyncio.sleep(left_ns / 1e9)

@@ -1,0 +1,262 @@
+"""The routes about models: lists, show, copy, delete, pull, create, blobs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+
+import msgspec
+from aiohttp import web
+
+from obt_standin import asked, store
+from obt_standin.asked import Json, Refusal
+from obt_standin.generation import encode, line
+from obt_standin.inference import _is_cloud, _json
+from obt_standin.names import display
+from obt_standin.runner import Runners
+from obt_standin.script import Model, Script
+from obt_standin.store import Store
+from obt_standin.wire import Wire
+
+_NO_CLOUD = "ollama cloud is disabled: remote model details are unavailable"
+_LAYERS = ("config", "template", "parameters")
+
+
+class PullError(Exception):
+    """A pull or create that goes wrong after it has begun."""
+
+
+class Models:
+    """Answers from a store."""
+
+    def __init__(self, script: Script, installed: Store, runners: Runners) -> None:
+        self._script = script
+        self._store = installed
+        self._runners = runners
+        self._blobs: set[str] = set()
+
+    async def version(self, _request: web.Request) -> web.StreamResponse:
+        """``GET /api/version``."""
+        return await self._late({"version": self._script.version})
+
+    async def status(self, _request: web.Request) -> web.StreamResponse:
+        """``GET /api/status``."""
+        return await self._late({"cloud": {"disabled": not self._script.cloud, "source": "env"}})
+
+    async def tags(self, _request: web.Request) -> web.StreamResponse:
+        """``GET /api/tags``."""
+        return await self._late(self._store.tags())
+
+    async def ps(self, _request: web.Request) -> web.StreamResponse:
+        """``GET /api/ps``."""
+        return await self._late(self._runners.ps())
+
+    async def openai(self, _request: web.Request) -> web.StreamResponse:
+        """``GET /v1/models``."""
+        body = encode(self._store.openai()) + b"\n"
+        return web.Response(body=body, headers={"Content-Type": "application/json"})
+
+    async def me(self, _request: web.Request) -> web.StreamResponse:
+        """``POST /api/me``."""
+        raise Refusal(503, "account unavailable")
+
+    async def show(self, request: web.Request) -> web.StreamResponse:
+        """``POST /api/show``."""
+        fields = asked.read(await request.read(), "ShowRequest")
+        name = fields.get("model") or fields.get("name") or ""
+        if not name:
+            raise Refusal(400, "model is required")
+        model = self._store.find(name)
+        if _is_cloud(name) or (model is not None and model.remote_model):
+            raise Refusal(403, _NO_CLOUD)
+        if model is None:
+            raise Refusal(404, f"model '{display(name) or name}' not found")
+        return await self._late(store.show(model, verbose=bool(fields.get("verbose"))))
+
+    async def copy(self, request: web.Request) -> web.StreamResponse:
+        """``POST /api/copy``."""
+        fields = asked.read(await request.read(), "CopyRequest")
+        source, destination = fields.get("source", ""), fields.get("destination", "")
+        for which, name in (("source", source), ("destination", destination)):
+            if display(name) is None:
+                raise Refusal(400, f'{which} "{name}" is invalid')
+        model = self._store.find(source)
+        if model is None:
+            raise Refusal(404, f'model "{source}" not found')
+        self._store.add(msgspec.structs.replace(model, name=destination, modified_at=""))
+        return web.Response()
+
+    async def delete(self, request: web.Request) -> web.StreamResponse:
+        """``DELETE /api/delete``."""
+        fields = asked.read(await request.read(), "DeleteRequest")
+        name = fields.get("model") or fields.get("name") or ""
+        if not name:
+            raise Refusal(400, "model is required")
+        model = self._store.find(name)
+        if model is None:
+            raise Refusal(404, f"model '{name}' not found")
+        self._store.remove(name)
+        self._runners.unload(model)
+        return web.Response()
+
+    async def pull(self, request: web.Request) -> web.StreamResponse:
+        """``POST /api/pull``."""
+        fields = asked.read(await request.read(), "PullRequest")
+        name = fields.get("model") or fields.get("name") or ""
+        if display(name) is None:
+            raise Refusal(400, "invalid model name")
+        return await self._steps(request, fields, self._pulled(name, insecure=bool(fields.get("insecure"))))
+
+    async def push(self, request: web.Request) -> web.StreamResponse:
+        """``POST /api/push``."""
+        fields = asked.read(await request.read(), "PullRequest")
+        return await self._steps(request, fields, self._pushed(fields.get("model") or ""))
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """``POST /api/create``."""
+        fields = asked.read(await request.read(), "CreateRequest")
+        if display(fields.get("model") or "") is None:
+            raise Refusal(400, "invalid model name")
+        if not fields.get("from") and not fields.get("files"):
+            raise Refusal(400, "neither 'from' or 'files' was specified", charset=False)
+        return await self._steps(request, fields, self._created(fields))
+
+    async def has_blob(self, request: web.Request) -> web.StreamResponse:
+        """``HEAD /api/blobs/DIGEST``."""
+        if request.match_info["digest"] in self._blobs:
+            return web.Response()
+        headers = {"Content-Type": "application/json; charset=utf-8", "X-Keep-Type": "yes"}
+        return web.Response(status=404, headers=headers)
+
+    async def put_blob(self, request: web.Request) -> web.StreamResponse:
+        """``POST /api/blobs/DIGEST``."""
+        wanted = request.match_info["digest"]
+        if wanted in self._blobs:
+            return web.Response()
+        found = f"sha256:{hashlib.sha256(await request.read()).hexdigest()}"
+        if found != wanted:
+            raise Refusal(400, f'digest mismatch, expected "{wanted}", got "{found}"')
+        self._blobs.add(found)
+        return web.Response(status=201)
+
+    async def _late(self, answer: Json) -> web.Response:
+        await asyncio.sleep(self._script.latency_s)
+        return _json(encode(answer))
+
+    async def _steps(
+        self, request: web.Request, fields: Json, steps: AsyncIterator[Json]
+    ) -> web.StreamResponse:
+        """Stream the steps, an error among them with status 200; or the last one alone."""
+        if fields.get("stream") is False:
+            return await _last(steps)
+        wire = Wire(request, self._script)
+        try:
+            async for step in steps:
+                await wire.write([line(step)])
+        except PullError as error:
+            await wire.write([line({"error": str(error)})])
+        await wire.finish()
+        return wire.response
+
+    async def _pulled(self, name: str, *, insecure: bool) -> AsyncIterator[Json]:
+        yield {"status": "pulling manifest"}
+        model = self._offered(name, insecure=insecure)
+        digest = f"sha256:{hashlib.sha256(model.name.encode()).hexdigest()}"
+        layer = {"status": f"pulling {digest[7:19]}", "digest": digest, "total": self._script.pull_bytes}
+        for part in range(1, 11):
+            await asyncio.sleep(self._script.pull_s / 10)
+            yield layer | {"completed": self._script.pull_bytes * part // 10}
+        yield {"status": "verifying sha256 digest"}
+        yield {"status": "writing manifest"}
+        self._store.add(msgspec.structs.replace(model, name=name))
+        yield {"status": "success"}
+
+    def _offered(self, name: str, *, insecure: bool) -> Model:
+        """What the registry has under a name.
+
+        Raises:
+            PullError: there is no such host, or it has no such model.
+        """
+        shown = display(name) or ""
+        host, _, _path = shown.rpartition("/")[0].partition("/")
+        tag = shown.rpartition(":")[2]
+        path = shown.rpartition(":")[0].rpartition("/")[2]
+        reached = host if "." in host or ":" in host else "registry.ollama.ai"
+        if reached != self._script.registry_host or not self._script.registry:
+            scheme = "http" if insecure and "://" in name + "://" else "https"
+            scheme = scheme if reached != "registry.ollama.ai" else "https"
+            why = "connect: connection refused" if ":" in reached else "no such host"
+            dial = f"dial tcp {reached}" if ":" in reached else f"dial tcp: lookup {reached} on 127.0.0.53:53"
+            manifest = f"{scheme}://{reached}/v2/library/{path}/manifests/{tag}"
+            raise PullError(f'pull model manifest: Get "{manifest}": {dial}: {why}')
+        wanted = f"{path}:{tag}"
+        for model in self._script.registry:
+            if model.name == wanted:
+                return model
+        raise PullError("pull model manifest: file does not exist")
+
+    async def _pushed(self, name: str) -> AsyncIterator[Json]:
+        yield {"status": "retrieving manifest"}
+        raise PullError(
+            f'Head "https://registry.ollama.ai/v2/library/{name}/blobs/sha256:0": dial tcp: lookup '
+            "registry.ollama.ai on 127.0.0.53:53: no such host"
+        )
+
+    async def _created(self, fields: Json) -> AsyncIterator[Json]:
+        base = await self._base(fields)
+        if base is None:
+            yield {"status": "pulling manifest"}
+            base = self._offered(fields["from"], insecure=False)
+        elif fields.get("files"):
+            yield {"status": "parsing GGUF"}
+            self._need_blobs(fields["files"])
+            yield {"status": "verifying conversion"}
+        for layer in ("weights", *(name for name in _LAYERS if name == "config" or fields.get(name))):
+            digest = hashlib.sha256(f"{base.name}{layer}{fields.get(layer)}".encode()).hexdigest()
+            yield {"status": f"creating new layer sha256:{digest}"}
+        yield {"status": "writing manifest"}
+        self._store.add(_derived(base, fields))
+        yield {"status": "success"}
+
+    async def _base(self, fields: Json) -> Model | None:
+        """What a new model is made from: files, a stub's far model, or an installed one; None when it is not here."""
+        if fields.get("files"):
+            return Model(name=fields["model"])
+        if fields.get("remote_host"):
+            remote = {"remote_model": fields["from"], "remote_host": fields["remote_host"]}
+            return Model(name=fields["model"], size=196, **remote)
+        return self._store.find(fields["from"])
+
+    def _need_blobs(self, files: dict[str, str]) -> None:
+        for digest in files.values():
+            if digest not in self._blobs:
+                path = f"/usr/share/ollama/.ollama/models/blobs/{digest.replace(':', '-')}"
+                raise PullError(f"open {path}: no such file or directory")
+
+
+async def _last(steps: AsyncIterator[Json]) -> web.Response:
+    last: Json = {}
+    headers = {"Content-Type": "application/json"}
+    try:
+        async for step in steps:
+            last = step
+    except PullError as error:
+        return web.Response(status=500, body=encode({"error": str(error)}), headers=headers)
+    return web.Response(body=encode(last), headers=headers)
+
+
+def _derived(base: Model, fields: Json) -> Model:
+    template = fields.get("template") or base.template
+    gained = [name for word, name in ((".Tools", "tools"), (".Think", "thinking")) if word in template]
+    return msgspec.structs.replace(
+        base,
+        name=fields["model"],
+        template=template,
+        system=fields.get("system") or base.system,
+        capabilities=tuple(dict.fromkeys((*base.capabilities, *gained))),
+        parent_model=base.name if fields.get("from") else "",
+        num_predict=(fields.get("parameters") or {}).get("num_predict", base.num_predict),
+        digest="",
+        modified_at="",
+    )

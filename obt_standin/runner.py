@@ -1,0 +1,200 @@
+"""Loaded models: loading, slots, the queue, the cache of prompts, expiry and sudden death."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from obt_standin.asked import Json, Refusal
+from obt_standin.clock import expiry
+from obt_standin.script import Behaviour, Model, Script
+from obt_standin.store import details
+
+_LOADS_ANEW = ("num_ctx", "num_gpu", "num_batch", "main_gpu", "num_thread", "use_mmap")
+
+
+class RunnerKilledError(Exception):
+    """The process that runs the model is gone."""
+
+
+@dataclass(eq=False)
+class Runner:
+    """One loaded model."""
+
+    model: Model
+    num_ctx: int
+    slots: asyncio.Semaphore
+    options: tuple[object, ...]
+    keep_alive_s: float | None = 0.0
+    expires_at: str = ""
+    in_use: int = 0
+    killed: asyncio.Event = field(default_factory=asyncio.Event)
+    timer: asyncio.TimerHandle | None = None
+    cached: list[list[str]] = field(default_factory=list)
+
+    def common(self, prompt: list[str]) -> int:
+        """How many tokens at a prompt's beginning some slot has read already."""
+        return max((_common(prompt, other) for other in self.cached), default=0)
+
+    def remember(self, prompt: list[str], slots: int) -> None:
+        """Keep a prompt in a slot, the oldest one's place if all are taken."""
+        self.cached = [*self.cached, prompt][-slots:]
+
+
+@dataclass
+class Lease:
+    """A slot of a runner, held for one generation; ``load_ns`` is how long it took to have the model loaded."""
+
+    runner: Runner
+    load_ns: int
+
+
+class Runners:
+    """All loaded models of one stand-in."""
+
+    def __init__(self, script: Script) -> None:
+        self._script = script
+        self._loaded: dict[str, Runner] = {}
+        self._loading = asyncio.Lock()
+        self._waiting = 0
+
+    @asynccontextmanager
+    async def lease(
+        self, model: Model, options: Json, keep_alive_s: float | None, behaviour: Behaviour, slots: int = 1
+    ) -> AsyncIterator[Lease]:
+        """Load the model if need be and hold one slot; waiting for a slot has no limit.
+
+        Raises:
+            Refusal: too many requests wait for a load.
+        """
+        began = time.monotonic_ns()
+        runner = await self._ready(model, options, behaviour)
+        load_ns = time.monotonic_ns() - began
+        self._hold(runner, keep_alive_s)
+        try:
+            for _ in range(slots):
+                await runner.slots.acquire()
+            try:
+                yield Lease(runner, load_ns)
+            finally:
+                for _ in range(slots):
+                    runner.slots.release()
+        finally:
+            self._let_go(runner)
+
+    def ps(self) -> Json:
+        """The answer of ``/api/ps``: the latest expiry first."""
+        loaded = sorted(self._loaded.values(), key=lambda runner: runner.expires_at, reverse=True)
+        return {"models": [self._listed(runner) for runner in loaded]}
+
+    def unload(self, model: Model) -> None:
+        """Unload a model; one in use goes when its last request ends."""
+        runner = self._loaded.get(model.name)
+        if runner is not None:
+            runner.keep_alive_s = 0.0
+            if not runner.in_use:
+                self._drop(runner)
+
+    def kill(self, name: str | None = None) -> None:
+        """Kill runners, all of them or one model's; ``ps`` goes on listing them, as Ollama's does."""
+        for runner in self._loaded.values():
+            if name is None or runner.model.name == name:
+                runner.killed.set()
+
+    def close(self) -> None:
+        """Forget everything, as when the server stops."""
+        for runner in list(self._loaded.values()):
+            self._drop(runner)
+
+    async def _ready(self, model: Model, options: Json, behaviour: Behaviour) -> Runner:
+        runner = self._loaded.get(model.name)
+        if (
+            runner is not None
+            and runner.options == self._options(model, options)
+            and not runner.killed.is_set()
+        ):
+            return runner
+        if self._loading.locked() and self._waiting >= self._script.max_queue:
+            raise Refusal(503, "server busy, please try again.  maximum pending requests exceeded")
+        self._waiting += 1
+        try:
+            await self._loading.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            return await self._load(model, options, behaviour)
+        finally:
+            self._loading.release()
+
+    async def _load(self, model: Model, options: Json, behaviour: Behaviour) -> Runner:
+        """Load, or find that another request has done so meanwhile."""
+        wanted = self._options(model, options)
+        runner = self._loaded.get(model.name)
+        if runner is not None and runner.options == wanted and not runner.killed.is_set():
+            return runner
+        if runner is not None:
+            self._drop(runner)
+        await asyncio.sleep(behaviour.load_s)
+        if behaviour.answer == "load_fails":
+            raise Refusal(500, "llama-server process has terminated: signal: killed")
+        slots = asyncio.Semaphore(self._script.num_parallel)
+        runner = Runner(model, self.num_ctx(model, options), slots, wanted)
+        self._loaded[model.name] = runner
+        return runner
+
+    def num_ctx(self, model: Model, options: Json) -> int:
+        """The context that a request gets: what it asks for, no more than the model has."""
+        return min(int(options.get("num_ctx") or self._script.default_num_ctx), model.context_length)
+
+    def _options(self, model: Model, options: Json) -> tuple[object, ...]:
+        rest = tuple(options.get(name) for name in _LOADS_ANEW if name != "num_ctx")
+        return (self.num_ctx(model, options), *rest)
+
+    def _hold(self, runner: Runner, keep_alive_s: float | None) -> None:
+        runner.in_use += 1
+        runner.keep_alive_s = keep_alive_s
+        runner.expires_at = expiry(keep_alive_s)
+        if runner.timer is not None:
+            runner.timer.cancel()
+            runner.timer = None
+
+    def _let_go(self, runner: Runner) -> None:
+        runner.in_use -= 1
+        if runner.in_use or self._loaded.get(runner.model.name) is not runner:
+            return
+        runner.expires_at = expiry(runner.keep_alive_s)
+        if runner.keep_alive_s == 0:
+            self._drop(runner)
+        elif runner.keep_alive_s is not None:
+            loop = asyncio.get_running_loop()
+            runner.timer = loop.call_later(runner.keep_alive_s, self._drop, runner)
+
+    def _drop(self, runner: Runner) -> None:
+        if runner.timer is not None:
+            runner.timer.cancel()
+        if self._loaded.get(runner.model.name) is runner:
+            del self._loaded[runner.model.name]
+
+    def _listed(self, runner: Runner) -> Json:
+        model = runner.model
+        size = model.size + runner.num_ctx * self._script.num_parallel * model.embedding_length * 16
+        return {
+            "name": model.name,
+            "model": model.name,
+            "size": size,
+            "digest": model.digest,
+            "details": details(model),
+            "expires_at": runner.expires_at,
+            "size_vram": int(size * model.vram_ratio),
+            "context_length": runner.num_ctx,
+        }
+
+
+def _common(one: list[str], other: list[str]) -> int:
+    for index, (a, b) in enumerate(zip(one, other, strict=False)):
+        if a != b:
+            return index
+    return min(len(one), len(other))

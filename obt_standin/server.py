@@ -1,0 +1,249 @@
+"""The stand-in itself: Ollama's routes on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+from typing import Final, Self
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from obt_standin.asked import Refusal
+from obt_standin.generation import encode
+from obt_standin.inference import Inference
+from obt_standin.log import Exchange
+from obt_standin.models import Models
+from obt_standin.runner import Runners
+from obt_standin.script import Script
+from obt_standin.store import Store
+from obt_standin.wire import EXCHANGE, OWN_FRAMING, reset
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+_JSON: Final = "application/json; charset=utf-8"
+_MAX_BODY: Final = 256 << 20
+_KEPT_EXCHANGES: Final = 4096
+_HTML: Final = "<!DOCTYPE html><html><head><title>Welcome</title></head><body>It works!</body></html>"
+_CORS_HEADERS: Final = "Authorization,Content-Type,User-Agent,Accept,X-Requested-With"
+
+
+class StandIn:
+    """A stand-in for Ollama; an async context manager.
+
+    ``script`` may be changed while it runs. ``requests`` holds what was asked and what was written when.
+
+    Args:
+        script: what it does.
+        host: address to listen on.
+        port: port to listen on; 0 takes a free one, which it keeps over ``stop`` and ``start``.
+    """
+
+    def __init__(self, script: Script | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
+        self.script = script or Script()
+        self.host = host
+        self.port = port
+        self.requests: deque[Exchange] = deque(maxlen=_KEPT_EXCHANGES)
+        self.store = Store(self.script)
+        self.runners = Runners(self.script)
+        self._changed = asyncio.Condition()
+        self._runner: web.AppRunner | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def log(self) -> list[list[tuple[int, bytes]]]:
+        """For each request, what was written when (``time.monotonic_ns``)."""
+        return [exchange.writes for exchange in self.requests]
+
+    @property
+    def open_streams(self) -> int:
+        """Requests that are not answered to the end."""
+        return sum(exchange.ended == "open" for exchange in self.requests)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen, on the port of last time if there was one."""
+        application = web.Application(client_max_size=_MAX_BODY, middlewares=[self._around])
+        application.on_response_prepare.append(_dress)
+        inference = Inference(self.script, self.store, self.runners)
+        models = Models(self.script, self.store, self.runners)
+        for method, path, handler in self._routes(inference, models):
+            application.router.add_route(method, path, handler)
+        self._runner = web.AppRunner(
+            application, handler_cancellation=True, access_log=None, shutdown_timeout=0.01
+        )
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True)
+        await site.start()
+        self.port = self._runner.addresses[0][1]
+
+    async def stop(self) -> None:
+        """Go away as a stopped Ollama does: open streams end without their last chunk."""
+        if self._runner is not None:
+            runner, self._runner = self._runner, None
+            await runner.cleanup()
+            self.runners.close()
+
+    def kill_runner(self, model: str | None = None) -> None:
+        """Kill the process of one loaded model, or of all."""
+        self.runners.kill(model)
+
+    async def wait_for(self, what: Callable[[StandIn], bool]) -> None:
+        """Wait until a condition on this stand-in holds; looked at whenever a request begins or ends."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: what(self))
+
+    def _routes(self, inference: Inference, models: Models) -> list[tuple[str, str, Handler]]:
+        return [
+            ("GET", "/", _root),
+            ("GET", "/api/version", models.version),
+            ("GET", "/api/status", models.status),
+            ("GET", "/api/tags", models.tags),
+            ("GET", "/api/ps", models.ps),
+            ("GET", "/v1/models", models.openai),
+            ("POST", "/api/me", models.me),
+            ("POST", "/api/show", models.show),
+            ("POST", "/api/copy", models.copy),
+            ("DELETE", "/api/delete", models.delete),
+            ("POST", "/api/pull", models.pull),
+            ("POST", "/api/push", models.push),
+            ("POST", "/api/create", models.create),
+            ("HEAD", "/api/blobs/{digest}", models.has_blob),
+            ("POST", "/api/blobs/{digest}", models.put_blob),
+            ("POST", "/api/generate", inference.generate),
+            ("POST", "/api/chat", inference.chat),
+            ("POST", "/api/embed", inference.embed),
+            ("POST", "/api/embeddings", inference.embeddings),
+        ]
+
+    @web.middleware
+    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Note the exchange, and meet the request as the script says."""
+        exchange = Exchange(
+            request.method, request.path, b"", {k.lower(): v for k, v in request.headers.items()}
+        )
+        request[EXCHANGE] = exchange
+        self.requests.append(exchange)
+        await self._tell()
+        try:
+            exchange.body = await request.read()
+            response = await self._met(request, handler)
+            exchange.status = response.status
+            if isinstance(response, web.Response) and isinstance(response.body, bytes):
+                exchange.headers_ns = time.monotonic_ns()
+                exchange.writes.append((exchange.headers_ns, response.body))
+            if exchange.ended == "open":
+                exchange.ended = "complete"
+            return response
+        finally:
+            if exchange.ended == "open":
+                exchange.ended = "client_closed"
+            exchange.ended_ns = time.monotonic_ns()
+            await asyncio.shield(self._tell())
+
+    async def _tell(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _met(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        match self.script.answer:
+            case "html":
+                return web.Response(text=_HTML, content_type="text/html")
+            case "hang":
+                await asyncio.Event().wait()
+            case "reset":
+                reset(request)
+            case "garbage":
+                if request.transport is not None:
+                    request.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+                    request.transport.close()
+        refused = _foreign(request) or _preflight(request)
+        if refused is not None:
+            return refused
+        try:
+            return await handler(request)
+        except Refusal as refusal:
+            return _error(refusal)
+        except web.HTTPException as error:
+            return _no_route(request, error)
+
+
+async def _root(_request: web.Request) -> web.StreamResponse:
+    return web.Response(text="Ollama is running")
+
+
+async def _dress(_request: web.Request, response: web.StreamResponse) -> None:
+    """Make the headers Ollama's: no Server, no content type on nothing, chunks where a stream frames its own."""
+    response.headers.pop("Server", None)
+    if response.get(OWN_FRAMING):
+        response.headers.pop("Content-Length", None)
+        response.headers["Transfer-Encoding"] = "chunked"
+    elif isinstance(response, web.Response) and not response.body and "X-Keep-Type" not in response.headers:
+        response.headers.pop("Content-Type", None)
+    response.headers.pop("X-Keep-Type", None)
+
+
+def _error(refusal: Refusal) -> web.Response:
+    kind = _JSON if refusal.charset else "application/json"
+    return web.Response(
+        status=refusal.status, body=encode({"error": refusal.message}), headers={"Content-Type": kind}
+    )
+
+
+def _no_route(request: web.Request, error: web.HTTPException) -> web.Response:
+    """404 and 405 as Ollama's router words them, and its redirect of a trailing slash."""
+    if error.status == 404 and request.path != "/" and request.path.endswith("/"):  # noqa: PLR2004 - HTTP's number
+        there = request.path.rstrip("/")
+        body = f'<a href="{there}">Moved Permanently</a>.\n\n'
+        headers = {"Location": there, "Content-Type": "text/html; charset=utf-8"}
+        return web.Response(status=301, text=body, headers=headers)
+    words = {404: "404 page not found", 405: "405 method not allowed"}
+    body = words.get(error.status, f"{error.status} {error.reason}")
+    return web.Response(status=error.status, body=body.encode(), headers={"Content-Type": "text/plain"})
+
+
+def _foreign(request: web.Request) -> web.Response | None:
+    """403 for a Host or an Origin that is not of this machine."""
+    host = urlsplit(f"//{request.host}").hostname or ""
+    origin = request.headers.get("Origin")
+    if _local(host) and (origin is None or _local(urlsplit(origin).hostname or "")):
+        return None
+    return web.Response(status=403)
+
+
+def _local(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return host in {"", "localhost"} or host.endswith((".localhost", ".local", ".internal"))
+    return True
+
+
+def _preflight(request: web.Request) -> web.Response | None:
+    if request.method != "OPTIONS" or "Access-Control-Request-Method" not in request.headers:
+        return None
+    return web.Response(
+        status=204,
+        headers={
+            "Access-Control-Allow-Headers": _CORS_HEADERS,
+            "Access-Control-Allow-Methods": "GET,POST,PUT,PATCH,DELETE,HEAD,OPTIONS",
+            "Access-Control-Allow-Origin": request.headers.get("Origin", ""),
+            "Access-Control-Max-Age": "43200",
+        },
+    )
