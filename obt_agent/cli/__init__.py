@@ -79,7 +79,7 @@ def _guarded(module: ModuleType, args: argparse.Namespace) -> int:
 def _parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, ModuleType]]:
     parser = argparse.ArgumentParser(
         prog="obt-agent",
-        description="Serves this machine's Ollama models to an OBT server, over a socket that it opens itself.",
+        description="Serves the Ollama models here to an OBT server, over a socket that it opens itself.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

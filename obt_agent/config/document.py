@@ -78,8 +78,10 @@ def read(data: bytes) -> Mapping:
     text = _decoded(data)
     try:
         node = _Composer(text).document()
-    except yaml.YAMLError as error:
-        raise _wrong(error) from error
+    except yaml.MarkedYAMLError as error:
+        raise _not_yaml(error) from error
+    except yaml.reader.ReaderError as error:
+        raise _wrong_character(text, error.position) from error
     if node is None or (isinstance(node, Scalar) and node.empty):
         return Mapping((), 1)
     if not isinstance(node, Mapping):
@@ -97,14 +99,15 @@ def _decoded(data: bytes) -> str:
         ) from error
 
 
-def _wrong(error: yaml.YAMLError) -> WrongDocument:
-    if isinstance(error, yaml.MarkedYAMLError):
-        mark = error.problem_mark or error.context_mark
-        words = ", ".join(part for part in (error.context, error.problem) if part)
-        return WrongDocument(mark.line + 1 if mark else 0, f"is not YAML: {words}")
-    if isinstance(error, yaml.reader.ReaderError):
-        return WrongDocument(0, f"is not YAML: character U+{ord(error.character):04X} may not stand in it")
-    return WrongDocument(0, f"is not YAML: {error}")
+def _not_yaml(error: yaml.MarkedYAMLError) -> WrongDocument:
+    mark = error.problem_mark or error.context_mark
+    words = ", ".join(part for part in (error.context, error.problem) if part)
+    return WrongDocument(mark.line + 1 if mark else 0, f"is not YAML: {words}")
+
+
+def _wrong_character(text: str, position: int) -> WrongDocument:
+    line = text.count("\n", 0, position) + 1
+    return WrongDocument(line, f"is not YAML: character U+{ord(text[position]):04X} may not stand in it")
 
 
 class _Composer:

@@ -117,7 +117,7 @@ def _key(name: str) -> Key | None:
     if name in SECRET_NAMES:
         raise WrongValue(KEEP_APART)
     if name not in _by_variable():
-        raise WrongValue(f"sets no key of the configuration{nearest(name, _by_variable())}")
+        raise WrongValue(f"sets no key of the configuration{nearest(name, _by_variable(), least=0.85)}")
     return _by_variable()[name]
 
 
@@ -127,11 +127,4 @@ def _by_variable() -> dict[str, Key]:
 
 def at_a_terminal() -> bool:
     """Is standard input or standard error a terminal?"""
-    return any(_is_terminal(descriptor) for descriptor in (0, 2))
-
-
-def _is_terminal(descriptor: int) -> bool:
-    try:
-        return os.isatty(descriptor)
-    except OSError:
-        return False
+    return os.isatty(0) or os.isatty(2)

@@ -158,11 +158,15 @@ def unknown(name: str) -> str:
     """What is said of a key that does not exist."""
     if name in SECRET_KEYS:
         return KEEP_APART
-    last = name.rpartition(".")[2]
+    section, _, last = name.rpartition(".")
+    known = (*all_keys(), *all_sections())
+    beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == section}
+    if close := nearest(last, beside, full=beside):
+        return "unknown key" + close
     elsewhere = [key for key in all_keys() if key.rpartition(".")[2] == last]
     if elsewhere:
         return "unknown key; did you mean " + " or ".join(elsewhere[:2]) + "?"
-    return "unknown key" + nearest(name, (*all_keys(), *all_sections()))
+    return "unknown key" + ("" if section in all_sections() else nearest(name, known))
 
 
 def _children(section: str) -> Iterator[str]:

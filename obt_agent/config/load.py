@@ -14,7 +14,7 @@ import msgspec
 from obt_agent.config import environment, file, rules, urls
 from obt_agent.config.keys import PATHS, all_keys
 from obt_agent.config.origins import Origin, Reading, Setting
-from obt_agent.config.problems import Problem, WrongConfig, nearest, shown
+from obt_agent.config.problems import Problem, WrongConfig, shown
 from obt_agent.config.schema import Config
 from obt_agent.config.values import WrongValue, from_text
 
@@ -132,10 +132,8 @@ def _flags(flags: Mapping[str, tuple[str, str]]) -> Reading:
 
 
 def _flag_key(name: str) -> Any:
-    if name in file.SECRET_KEYS:
-        raise WrongValue(file.KEEP_APART)
     if name not in all_keys():
-        raise WrongValue(f"unknown key{nearest(name, all_keys())}")
+        raise WrongValue(file.unknown(name))
     return all_keys()[name]
 
 

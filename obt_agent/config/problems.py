@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,7 +48,16 @@ def shown(value: object) -> str:
     return f'"{escaped}"'
 
 
-def nearest(word: str, candidates: Iterable[str]) -> str:
-    """``; did you mean X?`` for the candidate most like the word, or nothing."""
-    close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
-    return f"; did you mean {close[0]}?" if close else ""
+def nearest(
+    word: str, candidates: Iterable[str], *, full: Mapping[str, str] | None = None, least: float = 0.6
+) -> str:
+    """``; did you mean X?`` for the candidate most like the word, or nothing.
+
+    Args:
+        word: what was found.
+        candidates: what it may have been meant to be.
+        full: how a candidate is shown, where not as it is.
+        least: how like it must be, 0 to 1 (``difflib``'s ratio).
+    """
+    close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=least)
+    return f"; did you mean {(full or {}).get(close[0], close[0])}?" if close else ""

@@ -27,6 +27,7 @@ def server_socket(text: str) -> str:
     Raises:
         WrongUrl: another scheme, no host, a bad port, user information, a query or a fragment.
     """
+    _check_characters(text)
     if "://" not in text:
         raise WrongUrl(
             f"has no scheme; write https://{text.rpartition('@')[2]} (or http:// for this machine)"
@@ -56,6 +57,7 @@ def ollama_base(text: str) -> str:
     Raises:
         WrongUrl: another scheme, a bad port, user information, a query or a fragment.
     """
+    _check_characters(text)
     full = text if "://" in text else f"http://{text}"
     parts = _split(full, host_needed=False)
     if parts.scheme not in _PORTS:
@@ -74,6 +76,7 @@ def proxy_address(text: str) -> str:
     """
     if text in {"env", "none"}:
         return text
+    _check_characters(text)
     if "://" not in text:
         raise WrongUrl(
             "is none of: env, none, a proxy's URL such as http://proxy:3128 or socks5h://proxy:1080"
@@ -102,9 +105,12 @@ def without_userinfo(text: str) -> str:
     return f"{scheme}{mark}***@{host}" if at and before else text
 
 
-def _split(text: str, *, userinfo: bool = False, host_needed: bool = True) -> SplitResult:
+def _check_characters(text: str) -> None:
     if any(c.isspace() or not c.isprintable() for c in text):
         raise WrongUrl("holds a space or a control character")
+
+
+def _split(text: str, *, userinfo: bool = False, host_needed: bool = True) -> SplitResult:
     try:
         parts = urlsplit(text)
         port = parts.port

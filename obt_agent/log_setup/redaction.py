@@ -35,7 +35,7 @@ _CONTENT_KEYS: Final = frozenset(
 )
 _SECRETS: Final = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]+"), rf"\1 {MASK}"),
-    (re.compile(r"\bobt[a-z]?_[A-Za-z0-9_-]{20,}"), MASK),
+    (re.compile(r"\bobt[a-z]*_[A-Za-z0-9_-]{20,}"), MASK),
     (re.compile(r"://[^/\s@\"']+@"), f"://{MASK}@"),
     (
         re.compile(r"(?i)\b([\w-]*(?:token|secret|password|api[_-]?key))(\"?\s*[=:]\s*\"?)[^\s&\"',;}\])]+"),

@@ -1,0 +1,108 @@
+import pytest
+
+from obt_agent.config import urls
+from obt_agent.protocol import limits
+
+
+def test_the_sockets_path_is_that_of_the_protocol() -> None:
+    assert urls.CONNECT_PATH == limits.CONNECT_PATH
+
+
+@pytest.mark.parametrize(
+    ("text", "socket"),
+    [
+        ("https://obt.example.org", "wss://obt.example.org/api/v1/agents/connect"),
+        ("HTTPS://OBT.example.org:8881/", "wss://obt.example.org:8881/api/v1/agents/connect"),
+        ("http://127.0.0.1:8881", "ws://127.0.0.1:8881/api/v1/agents/connect"),
+        ("http://[::1]:8881", "ws://[::1]:8881/api/v1/agents/connect"),
+        ("https://x/obt/", "wss://x/obt/api/v1/agents/connect"),
+        ("https://x/api/v1/agents/connect", "wss://x/api/v1/agents/connect"),
+        ("wss://x/other/path", "wss://x/other/path"),
+        ("wss://x", "wss://x/api/v1/agents/connect"),
+    ],
+)
+def test_a_servers_address_becomes_its_sockets(text: str, socket: str) -> None:
+    assert urls.server_socket(text) == socket
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x",
+        "ftp://x",
+        "https://",
+        "https://x:0",
+        "https://x:99999",
+        "https://[::1",
+        "https://u@x",
+        "https://x?a=1",
+        "https://x#a",
+        "https://x y",
+        "https://x\n",
+    ],
+)
+def test_what_is_no_servers_address_is_refused(text: str) -> None:
+    with pytest.raises(urls.WrongUrl):
+        urls.server_socket(text)
+
+
+@pytest.mark.parametrize(
+    ("socket", "base"),
+    [
+        ("wss://x:1/api/v1/agents/connect", "https://x:1"),
+        ("ws://x/obt/api/v1/agents/connect", "http://x/obt"),
+    ],
+)
+def test_a_sockets_address_leads_back_to_the_server(socket: str, base: str) -> None:
+    assert urls.server_base(socket) == base
+
+
+@pytest.mark.parametrize(
+    ("text", "base"),
+    [
+        ("127.0.0.1:11434", "http://127.0.0.1:11434"),
+        ("0.0.0.0", "http://127.0.0.1:11434"),  # noqa: S104 - nothing binds it  # noqa: S104 - nothing binds it
+        ("0.0.0.0:8080", "http://127.0.0.1:8080"),
+        ("[::]:8080", "http://[::1]:8080"),
+        (":8080", "http://127.0.0.1:8080"),
+        ("gpu-box", "http://gpu-box:11434"),
+        ("http://gpu-box", "http://gpu-box:80"),
+        ("https://gpu-box/ollama/", "https://gpu-box:443/ollama"),
+        ("http://localhost:11434/", "http://localhost:11434"),
+    ],
+)
+def test_ollamas_address_may_be_written_as_ollama_takes_it(text: str, base: str) -> None:
+    assert urls.ollama_base(text) == base
+
+
+@pytest.mark.parametrize("text", ["ftp://x", "x:y", "x:0", "http://u:p@x", "http://x?y"])
+def test_what_is_no_address_of_ollama_is_refused(text: str) -> None:
+    with pytest.raises(urls.WrongUrl):
+        urls.ollama_base(text)
+
+
+@pytest.mark.parametrize("text", ["env", "none", "http://u:p@proxy:3128", "socks5h://proxy"])
+def test_a_proxy_may_be_given(text: str) -> None:
+    assert urls.proxy_address(text) == text
+
+
+@pytest.mark.parametrize("text", ["auto", "ftp://proxy", "socks4://proxy", "http://"])
+def test_what_is_no_proxy_is_refused(text: str) -> None:
+    with pytest.raises(urls.WrongUrl):
+        urls.proxy_address(text)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_one"),
+    [
+        ("ws://127.9.9.9/x", True),
+        ("ws://[::1]:1/x", True),
+        ("ws://localhost/x", True),
+        ("ws://LOCALHOST./x", True),
+        ("ws://localhost.example.org/x", False),
+        ("ws://10.0.0.1/x", False),
+        ("ws://127.0.0.1.example.org/x", False),
+    ],
+)
+def test_only_this_machine_counts_as_loopback(url: str, is_one: bool) -> None:
+    assert urls.is_loopback(url) is is_one
