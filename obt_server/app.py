@@ -1,0 +1,141 @@
+"""The reference application: router, operators, guards and headers around a SQLite file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
+
+from obt_server.auth.operators import Operators
+from obt_server.auth.origin import LOOPBACK_NAMES, OriginPolicy
+from obt_server.hub import AgentHub, HubSettings
+from obt_server.rest import session
+from obt_server.rest.context import Context, route_class
+from obt_server.rest.problems import failure
+from obt_server.rest.socket import refuse
+from obt_server.router import PREFIX, router_for
+from obt_server.store import Database, OperatorStore, SqlStorage
+
+CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
+    "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
+)
+_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+
+def version() -> str:
+    """The installed release."""
+    return metadata.version("obt-agent")
+
+
+@dataclass(frozen=True)
+class AppSettings:
+    """How the reference application is set.
+
+    Args:
+        database: the SQLite file.
+        hosts: names that it goes by, besides those of the loopback.
+        https: whether browsers reach it by https alone.
+        hub: the hub's numbers.
+    """
+
+    database: Path
+    hosts: tuple[str, ...] = ()
+    https: bool = False
+    hub: HubSettings = field(default_factory=lambda: HubSettings(version=version()))
+
+
+@dataclass(frozen=True)
+class Server:
+    """The parts of the reference application, for those who build around it."""
+
+    app: FastAPI
+    hub: AgentHub
+    storage: SqlStorage
+    operators: Operators
+    database: Database
+    context: Context
+
+
+def build(settings: AppSettings) -> Server:
+    """Open the database and put everything together. The caller closes ``database`` at the end."""
+    database = Database.sqlite(settings.database)
+    storage, operators = SqlStorage(database), Operators(OperatorStore(database))
+    hub = AgentHub(storage, settings.hub)
+    policy = OriginPolicy.of([*LOOPBACK_NAMES, *settings.hosts], https_only=settings.https)
+    context = Context(hub, storage, operators.authenticate, policy)
+    app = FastAPI(
+        title="OBT server",
+        version=version(),
+        description="Drives obt-agents: models, hardware, generation and benchmarks on machines behind NAT.",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.include_router(router_for(context))
+    app.include_router(session.routes(context, operators, secure_cookie=settings.https), prefix=PREFIX)
+    app.include_router(_description(context, app), prefix=PREFIX)
+    app.add_middleware(Guard, policy=policy)
+    return Server(app, hub, storage, operators, database, context)
+
+
+def _description(context: Context, app: FastAPI) -> APIRouter:
+    router = APIRouter(route_class=route_class(context), tags=["description"])
+
+    @router.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> JSONResponse:
+        return JSONResponse(app.openapi())
+
+    return router
+
+
+class Guard:
+    """Around everything: Host and Origin before, headers after.
+
+    Args:
+        app: what it guards.
+        policy: which Host and Origin may ask.
+    """
+
+    def __init__(self, app: ASGIApp, policy: OriginPolicy) -> None:
+        self._app = app
+        self._policy = policy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or let through with headers."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        refusal = self._policy.check(Headers(scope=scope))
+        if refusal is None:
+            await self._app(scope, receive, _with_headers(send) if scope["type"] == "http" else send)
+            return
+        response = failure(refusal.status, "origin_refused", refusal.message)
+        if scope["type"] == "websocket":
+            await refuse(WebSocket(scope, receive, send), response)
+        else:
+            await response(scope, receive, send)
+
+
+def _with_headers(send: Send) -> Send:
+    async def send_with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in _HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return send_with_headers

@@ -1,0 +1,48 @@
+"""``obt-server``: run the reference application, and keep its tokens and operators.
+
+Each subcommand is a module with ``register(subparsers)``, named in ``_COMMANDS``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from obt_agent.errors import AgentError
+from obt_server.app import version
+from obt_server.cli.options import UsageError
+from obt_server.store import SchemaTooNew
+
+_COMMANDS = ("run", "tokens", "operators")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(prog="obt-server", description=__doc__.splitlines()[0])
+    root.add_argument("--version", action="version", version=f"obt-server {version()}")
+    subparsers = root.add_subparsers(title="commands", metavar="COMMAND")
+    for name in _COMMANDS:
+        import_module(f"obt_server.cli.{name}").register(subparsers)
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; without one, ``run``. Returns the exit status: 0, 1 (it failed), 2 (wrong usage)."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
+        given.insert(0, "run")
+    options = parser().parse_args(given)
+    if not hasattr(options, "command"):
+        parser().print_help()
+        return 2
+    try:
+        status: int = options.command(options)
+    except UsageError as error:
+        print(f"obt-server: {error}", file=sys.stderr)
+        return 2
+    except (AgentError, SchemaTooNew, OSError) as error:
+        print(f"obt-server: {error}", file=sys.stderr)
+        return 1
+    return status

@@ -1,0 +1,91 @@
+"""``obt-server operators``: who may sign in, and tokens for programs."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import sys
+from typing import Any
+
+from obt_server.auth.secrets import MAX_PASSWORD_CHARS
+from obt_server.cli.options import Stored, UsageError, add_database, with_stored
+
+_SHORTEST_PASSWORD = 10
+
+
+def register(subparsers: Any) -> None:
+    """Add the commands."""
+    parser = subparsers.add_parser(
+        "operators", help="who may sign in; tokens for programs", description=__doc__
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    _add(commands, "list", "show operators and API tokens", _list)
+    password = _add(
+        commands, "password", "make an operator, or change a password (asked for, or on stdin)", _password
+    )
+    password.add_argument("name")
+    remove = _add(commands, "remove", "forget an operator, with sign-ins and API tokens", _remove)
+    remove.add_argument("name")
+    token = _add(commands, "token", "make an API token; printed once", _token)
+    token.add_argument("operator")
+    token.add_argument("--name", required=True, help="what it is for")
+    revoke = _add(commands, "revoke-token", "revoke an API token", _revoke)
+    revoke.add_argument("id", type=int, help="its number in the list")
+
+
+def _add(commands: Any, name: str, text: str, work: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    add_database(parser)
+    parser.set_defaults(command=lambda options: with_stored(options, lambda stored: work(stored, options)))
+    return parser
+
+
+async def _list(stored: Stored, _: argparse.Namespace) -> int:
+    print("OPERATORS")
+    for name in await stored.operators.store.names():
+        print(f"  {name}")
+    print("API TOKENS")
+    for token in await stored.operators.store.tokens():
+        print(f"  {token.id:>4}  {token.operator}  {token.name}")
+    return 0
+
+
+def read_password() -> str:
+    """From the terminal, twice; else one line of standard input. Never from an argument.
+
+    Raises:
+        UsageError: too short, too long, or not the same twice.
+    """
+    if sys.stdin.isatty():
+        password = getpass.getpass("Password: ")
+        if getpass.getpass("Again: ") != password:
+            raise UsageError("the two differ")
+    else:
+        password = sys.stdin.readline().rstrip("\n")
+    if not _SHORTEST_PASSWORD <= len(password) <= MAX_PASSWORD_CHARS:
+        raise UsageError(f"a password has {_SHORTEST_PASSWORD} to {MAX_PASSWORD_CHARS} characters")
+    return password
+
+
+async def _password(stored: Stored, options: argparse.Namespace) -> int:
+    await stored.operators.set_password(options.name, read_password())
+    return 0
+
+
+async def _remove(stored: Stored, options: argparse.Namespace) -> int:
+    names = await stored.operators.store.names()
+    if names == [options.name]:
+        raise UsageError("this is the only operator: nobody could sign in any more")
+    await stored.operators.store.remove(options.name)
+    return 0
+
+
+async def _token(stored: Stored, options: argparse.Namespace) -> int:
+    secret, _ = await stored.operators.new_token(options.operator, options.name, None)
+    print(secret)
+    return 0
+
+
+async def _revoke(stored: Stored, options: argparse.Namespace) -> int:
+    await stored.operators.store.revoke_token(options.id)
+    return 0

@@ -1,0 +1,72 @@
+"""What several commands share: where the database is, and an open one."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TypeVar
+
+from obt_server.auth.operators import Operators
+from obt_server.store import Database, OperatorStore, SqlStorage
+
+T = TypeVar("T")
+
+
+class UsageError(Exception):
+    """The arguments cannot be used; exit status 2."""
+
+
+def default_database() -> Path:
+    """``$OBT_SERVER_DATABASE``, else in the user's data folder."""
+    named = os.environ.get("OBT_SERVER_DATABASE")
+    if named:
+        return Path(named)
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return Path(data).expanduser() / "obt-server" / "obt.sqlite3"
+
+
+def add_database(parser: argparse.ArgumentParser) -> None:
+    """The option that every command has."""
+    parser.add_argument(
+        "--database",
+        type=Path,
+        default=default_database(),
+        metavar="FILE",
+        help="SQLite file (default: $OBT_SERVER_DATABASE, else %(default)s)",
+    )
+
+
+class Stored:
+    """An open database with what the commands need of it."""
+
+    def __init__(self, database: Database) -> None:
+        self.storage = SqlStorage(database)
+        self.operators = Operators(OperatorStore(database))
+
+    async def agent_id(self, id_or_name: str) -> str:
+        """The agent of that id, or the only one of that name. Raises UsageError."""
+        if await self.storage.agent(id_or_name) is not None:
+            return id_or_name
+        named = await self.storage.agents_named(id_or_name)
+        if len(named) == 1:
+            return named[0].id
+        if named:
+            ids = ", ".join(agent.id for agent in named)
+            raise UsageError(f"{len(named)} agents are called {id_or_name!r}; use an id: {ids}")
+        raise UsageError(f"no agent has the id or name {id_or_name!r} (obt-server tokens list shows them)")
+
+
+def with_stored(options: argparse.Namespace, work: Callable[[Stored], Awaitable[T]]) -> T:
+    """Open the database, work, close it. A running server sees what changed within seconds."""
+
+    async def run() -> T:
+        database = Database.sqlite(options.database)
+        try:
+            return await work(Stored(database))
+        finally:
+            database.close()
+
+    return asyncio.run(run())

@@ -1,0 +1,137 @@
+"""``obt-server run``: the reference application."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import ipaddress
+from pathlib import Path
+from typing import Any
+
+from obt_server import app as application
+from obt_server.cli.options import UsageError, add_database
+from obt_server.hub import HubSettings
+from obt_server.serve import configure
+
+DEFAULT_PORT = 8881
+FIRST_OPERATOR = "admin"
+
+
+def register(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("run", help="run the server (the default)", description=__doc__)
+    add_arguments(parser)
+    parser.set_defaults(command=run)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of everything that starts the server."""
+    add_database(parser)
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port (default: %(default)s)")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM file of the certificate chain")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM file of its key")
+    parser.add_argument(
+        "--behind-proxy",
+        nargs="?",
+        const="127.0.0.1",
+        metavar="ADDRESSES",
+        help="a proxy in front does TLS; X-Forwarded-For and -Proto of these addresses are believed "
+        "(default when given alone: %(const)s)",
+    )
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a name or address that browsers and agents reach this server by; may be repeated",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until a signal."""
+    check(options)
+    return asyncio.run(_serve(options))
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches that address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def check(options: argparse.Namespace) -> None:
+    """Refuse what would let passwords and prompts travel in the open.
+
+    Raises:
+        UsageError: what is missing, and what to give.
+    """
+    tls = options.tls_cert is not None
+    if tls != (options.tls_key is not None):
+        raise UsageError("--tls-cert and --tls-key go together")
+    for path in filter(None, (options.tls_cert, options.tls_key)):
+        if not path.is_file():
+            raise UsageError(f"there is no file {path}")
+    exposed = not is_loopback(options.host)
+    if exposed and not tls and options.behind_proxy is None:
+        raise UsageError(
+            f"{options.host} is reached from other machines: give --tls-cert and --tls-key, or --behind-proxy "
+            "when a proxy in front does TLS"
+        )
+    if (
+        (exposed or options.behind_proxy is not None)
+        and not options.allowed_host
+        and not _is_specific(options.host)
+    ):
+        raise UsageError("give --allowed-host NAME: the name that browsers and agents reach this server by")
+
+
+def _is_specific(host: str) -> bool:
+    """Whether a browser may well name this address."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    return not address.is_unspecified and not address.is_loopback
+
+
+def settings_for(options: argparse.Namespace) -> application.AppSettings:
+    """The application's settings of the arguments."""
+    https = options.tls_cert is not None or options.behind_proxy is not None
+    return application.AppSettings(
+        database=options.database,
+        hosts=(*options.allowed_host, options.host),
+        https=https,
+        hub=HubSettings(version=application.version()),
+    )
+
+
+async def _serve(options: argparse.Namespace) -> int:
+    parts = application.build(settings_for(options))
+    try:
+        password = await parts.operators.create_first(FIRST_OPERATOR)
+        if password is not None:
+            print(
+                f"First start: sign in as {FIRST_OPERATOR} with the password {password}\n"
+                "It is shown this once. To change it: obt-server operators password admin",
+                flush=True,
+            )
+        server = configure(
+            parts,
+            host=options.host,
+            port=options.port,
+            cert=options.tls_cert,
+            key=options.tls_key,
+            behind_proxy=options.behind_proxy,
+        )
+        scheme = "https" if options.tls_cert is not None else "http"
+        shown = f"[{options.host}]" if ":" in options.host else options.host
+        print(f"obt-server {application.version()} at {scheme}://{shown}:{options.port}/", flush=True)
+        await server.serve()
+        return 0 if server.started else 1
+    finally:
+        parts.database.close()

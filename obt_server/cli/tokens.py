@@ -1,0 +1,116 @@
+"""``obt-server tokens``: join tokens and credentials of agents."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from obt_server.auth import secrets
+from obt_server.cli.options import Stored, UsageError, add_database, with_stored
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_MOST_S = 30 * 86400
+
+
+def register(subparsers: Any) -> None:
+    """Add the commands."""
+    parser = subparsers.add_parser(
+        "tokens", help="join tokens and credentials of agents", description=__doc__
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    join = _add(commands, "join", "make a one-time join token", _join)
+    join.add_argument("--note", default="", help="what it is for")
+    join.add_argument(
+        "--agent", help="only for this enrolled agent, which may replace its credential with it"
+    )
+    join.add_argument("--valid-for", type=duration, default=3600.0, help="like 30m, 1h, 7d (default: 1h)")
+    _add(commands, "list", "show join tokens and credentials", _list)
+    cancel = _add(commands, "cancel", "make a join token useless", _cancel)
+    cancel.add_argument("id", type=int, help="its number in the list")
+    for name, text, work in (
+        ("revoke", "revoke an agent's credential; its session ends within seconds", _revoke),
+        ("rotate", "let an agent make its next credential, when it is there", _rotate),
+    ):
+        _add(commands, name, text, work).add_argument("agent", help="id or unique name")
+
+
+def _add(commands: Any, name: str, text: str, work: Any) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    add_database(parser)
+    parser.set_defaults(command=lambda options: with_stored(options, lambda stored: work(stored, options)))
+    return parser
+
+
+def duration(text: str) -> float:
+    """Seconds of ``90s``, ``30m``, ``1h``, ``7d``; one minute to 30 days."""
+    try:
+        seconds = float(text[:-1]) * _UNITS[text[-1:]]
+    except (ValueError, KeyError):
+        seconds = 0.0
+    if not 60 <= seconds <= _MOST_S:  # noqa: PLR2004 -- a minute
+        raise argparse.ArgumentTypeError(f"{text!r}: write 30m, 1h or 7d; one minute to 30 days")
+    return seconds
+
+
+async def _join(stored: Stored, options: argparse.Namespace) -> int:
+    agent_id = None if options.agent is None else await stored.agent_id(options.agent)
+    secret, at = secrets.new_secret("obtj"), time.time()
+    await stored.storage.create_join_token(
+        secrets.sha256(secret),
+        note=options.note,
+        agent_id=agent_id,
+        at=at,
+        expires_at=at + options.valid_for,
+    )
+    print(secret)
+    return 0
+
+
+async def _list(stored: Stored, _: argparse.Namespace) -> int:
+    now = time.time()
+    print("JOIN TOKENS")
+    for token in await stored.storage.join_tokens():
+        state = (
+            f"used by {token.used_by}"
+            if token.used_at is not None
+            else "revoked"
+            if token.revoked_at is not None
+            else "expired"
+            if token.expires_at <= now
+            else f"valid until {_when(token.expires_at)}"
+        )
+        print(f"  {token.id:>4}  {_when(token.created_at)}  {state}  {token.note}".rstrip())
+    print("CREDENTIALS")
+    names = {agent.id: agent.name for agent in await stored.storage.agents()}
+    for credential in await stored.storage.credentials():
+        wish = "  rotation asked for" if credential.rotation_requested else ""
+        print(f"  {credential.agent_id}  {credential.state:<9}  {names[credential.agent_id]}{wish}")
+    return 0
+
+
+def _when(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+
+
+async def _cancel(stored: Stored, options: argparse.Namespace) -> int:
+    await stored.storage.revoke_join_token(options.id, time.time())
+    return 0
+
+
+async def _revoke(stored: Stored, options: argparse.Namespace) -> int:
+    agent_id = await stored.agent_id(options.agent)
+    count = await stored.storage.revoke_credentials(agent_id, time.time())
+    if not count:
+        raise UsageError(f"{options.agent} has no valid credential")
+    print(f"Revoked. To let it in again: obt-server tokens join --agent {agent_id}")
+    return 0
+
+
+async def _rotate(stored: Stored, options: argparse.Namespace) -> int:
+    await stored.storage.request_rotation(await stored.agent_id(options.agent), time.time())
+    print(
+        "Asked for: a running server starts it when the agent is connected; it takes effect at its next dial."
+    )
+    return 0

@@ -1,0 +1,22 @@
+"""The hub: admitted agents, what they are asked, and what they report. Knows no HTTP framework and no database.
+
+``AgentHub`` is the entrance; ``HubSocket`` and ``HubStorage`` are what it needs of the world around it.
+"""
+
+from obt_server.hub.errors import AgentOffline, HubError, UnknownAgent
+from obt_server.hub.hub import AgentHub
+from obt_server.hub.settings import HubSettings
+from obt_server.hub.sockets import HubSocket, SocketClosed
+from obt_server.hub.storage import Credential, HubStorage
+
+__all__ = [
+    "AgentHub",
+    "AgentOffline",
+    "Credential",
+    "HubError",
+    "HubSettings",
+    "HubSocket",
+    "HubStorage",
+    "SocketClosed",
+    "UnknownAgent",
+]

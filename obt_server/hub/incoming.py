@@ -1,0 +1,145 @@
+"""What agents report: models, hardware, jobs, heartbeats. Syncs come in pages and replace the whole."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from obt_agent.errors import ProtocolError, TooLarge
+from obt_agent.hardware.schema import Inventory
+from obt_agent.protocol import codec
+from obt_agent.protocol.admission import GoodbyeParams, HeartbeatParams
+from obt_agent.protocol.state import HardwareSync, JobsSync, ModelsSync, Page, SyncResult
+from obt_server.hub.events import EventBus
+from obt_server.hub.jobs import JobDesk
+from obt_server.hub.session import AgentSession, NotificationCall, RequestCoroutine
+from obt_server.hub.settings import HubSettings
+from obt_server.hub.storage import HubStorage
+
+MAX_JOBS_LISTED = 10_000
+
+
+@dataclass
+class Pages:
+    """Pages of one revision of one state, gathered until the last."""
+
+    revision: int = -1
+    next_index: int = 0
+    items: list[Any] = field(default_factory=list)
+
+    def take(self, revision: int, page: Page, items: tuple[Any, ...], most: int) -> list[Any] | None:
+        """Add a page; gives everything when it was the last, None before.
+
+        Raises:
+            ProtocolError: a page is missing or repeats.
+            TooLarge: more than ``most`` items.
+        """
+        if page.index == 0:
+            self.revision, self.next_index, self.items = revision, 0, []
+        if revision != self.revision or page.index != self.next_index:
+            raise ProtocolError(f"Page {page.index} of revision {revision} came out of order; send it anew.")
+        self.next_index += 1
+        self.items.extend(items)
+        if len(self.items) > most:
+            self.items = []
+            self.next_index = -1
+            raise TooLarge(f"At most {most} entries are taken.")
+        if not page.last:
+            return None
+        whole, self.items, self.next_index = self.items, [], -1
+        return whole
+
+
+class _HardwareRaw(msgspec.Struct, frozen=True):
+    inventory: msgspec.Raw
+
+
+class Incoming:
+    """The table of what agents may ask and tell (``obt_server.hub.session.Handlers``)."""
+
+    def __init__(self, storage: HubStorage, jobs: JobDesk, events: EventBus, settings: HubSettings) -> None:
+        self._storage = storage
+        self._jobs = jobs
+        self._events = events
+        self._settings = settings
+        self._pages: dict[tuple[int, str], Pages] = {}
+        self._requests: dict[str, RequestCoroutine] = {
+            "models.sync": self._models_sync,
+            "hardware.sync": self._hardware_sync,
+            "jobs.sync": self._jobs_sync,
+            "job.part": jobs.on_part,
+            "job.finished": jobs.on_finished,
+        }
+        self._notifications: dict[str, NotificationCall] = {
+            "heartbeat": self._heartbeat,
+            "job.progress": jobs.on_progress,
+            "agent.goodbye": self._goodbye,
+            "link.alive": lambda _session, _params: None,
+        }
+
+    @property
+    def requests(self) -> Mapping[str, RequestCoroutine]:
+        """By method."""
+        return self._requests
+
+    @property
+    def notifications(self) -> Mapping[str, NotificationCall]:
+        """By method."""
+        return self._notifications
+
+    def forget(self, session: AgentSession) -> None:
+        """The session ended: its unfinished pages go."""
+        for kind in ("models", "jobs"):
+            self._pages.pop((id(session), kind), None)
+
+    def _gather(self, session: AgentSession, kind: str) -> Pages:
+        return self._pages.setdefault((id(session), kind), Pages())
+
+    async def _models_sync(self, session: AgentSession, params: msgspec.Raw) -> SyncResult:
+        sync = codec.convert(params, ModelsSync)
+        pages = self._gather(session, "models")
+        models = pages.take(sync.revision, sync.page, sync.models, self._settings.max_models)
+        if models is None:
+            return SyncResult(revision=sync.revision)
+        presence = session.presence
+        presence.models, presence.models_stale = tuple(models), sync.stale
+        presence.ollama, presence.running = sync.ollama, sync.running
+        if not sync.stale:
+            await self._storage.save_models(session.agent_id, models, sync.ollama, time.time())
+        self._events.agent_changed(session.agent_id)
+        return SyncResult(revision=sync.revision)
+
+    async def _hardware_sync(self, session: AgentSession, params: msgspec.Raw) -> SyncResult:
+        sync = codec.convert(params, HardwareSync)
+        raw = codec.convert(
+            params, _HardwareRaw
+        ).inventory  # as it came: a newer agent says more than we know
+        session.presence.inventory = msgspec.Raw(bytes(raw))
+        inventory: Inventory = sync.inventory
+        await self._storage.save_inventory(
+            session.agent_id, inventory.fingerprint, session.presence.inventory, time.time()
+        )
+        self._events.agent_changed(session.agent_id)
+        return SyncResult(revision=sync.revision)
+
+    async def _jobs_sync(self, session: AgentSession, params: msgspec.Raw) -> SyncResult:
+        sync = codec.convert(params, JobsSync)
+        pages = self._gather(session, "jobs")
+        jobs = pages.take(sync.revision, sync.page, sync.jobs, MAX_JOBS_LISTED)
+        if jobs is not None:
+            await self._jobs.reconcile(session, jobs)
+        return SyncResult(revision=sync.revision)
+
+    def _heartbeat(self, session: AgentSession, params: msgspec.Raw) -> None:
+        beat = codec.convert(params, HeartbeatParams)
+        session.presence.heartbeat = beat
+        session.presence.heartbeat_at = time.time()
+        session.presence.ollama = beat.ollama
+        self._events.agent_changed(session.agent_id)
+
+    def _goodbye(self, session: AgentSession, params: msgspec.Raw) -> None:
+        session.presence.goodbye = codec.convert(params, GoodbyeParams).reason

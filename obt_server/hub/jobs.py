@@ -1,0 +1,244 @@
+"""Jobs of agents: started under an id of ours, followed, and their results committed before they are answered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Sequence
+
+import msgspec
+import structlog
+
+from obt_agent.errors import AgentError, DeadlineExceeded, JobNotFound, LinkLost
+from obt_agent.protocol import codec
+from obt_agent.protocol.commands import BenchmarkStatusParams, BenchmarkStatusResult
+from obt_agent.protocol.errors import to_wire
+from obt_agent.protocol.jobs import (
+    TERMINAL_STATES,
+    JobFinishedParams,
+    JobFinishedResult,
+    JobKind,
+    JobPartParams,
+    JobPartResult,
+    JobProgressParams,
+    JobStarted,
+    JobSummary,
+)
+from obt_server.hub import results
+from obt_server.hub.events import EventBus, JobChanged
+from obt_server.hub.session import AgentSession
+from obt_server.hub.settings import HubSettings
+from obt_server.hub.storage import HubStorage, JobChange, JobRecord, JobResult
+
+log = structlog.get_logger(__name__)
+
+KIND_OF_METHOD: dict[str, JobKind] = {
+    "run_benchmark": "benchmark",
+    "pull_model": "pull",
+    "create_model": "create",
+}
+METHOD_OF_KIND = {kind: method for method, kind in KIND_OF_METHOD.items()}
+
+
+class _Started(msgspec.Struct):
+    model: str | None = None
+    plan: dict[str, object] | None = None
+
+    @property
+    def model_name(self) -> str | None:
+        """The model that the parameters name."""
+        planned = (self.plan or {}).get("model_name")
+        return self.model or (planned if isinstance(planned, str) else None)
+
+
+def new_job_id() -> str:
+    """An id that no other job has."""
+    return str(uuid.uuid4())
+
+
+class JobDesk:
+    """Starts, follows and finishes jobs.
+
+    Args:
+        storage: everything about jobs is there before it is said.
+        events: told of every change.
+        settings: the hub's numbers.
+    """
+
+    def __init__(self, storage: HubStorage, events: EventBus, settings: HubSettings) -> None:
+        self._storage = storage
+        self._events = events
+        self._settings = settings
+        self._finishing: dict[tuple[str, str], asyncio.Lock] = {}
+
+    # -- starting -----------------------------------------------------------------------------------
+
+    async def start(self, session: AgentSession, method: str, params: dict[str, object]) -> JobStarted:
+        """Start a job under the ``job_id`` in ``params``, which the caller made sure is new or a repeat.
+
+        Stored as ``starting`` first: when the link is lost before the answer, it is started again with the
+        same id at the next admission, until ``not_after``.
+
+        Raises:
+            AgentError: what the agent answered, and then the job is ``failed``; LinkLost when it did not.
+        """
+        params = {"not_after": time.time() + self._settings.start_within_s, **params}
+        body = msgspec.json.encode(params)
+        model = msgspec.json.decode(body, type=_Started).model_name
+        job = JobRecord(
+            job_id=str(params["job_id"]),
+            agent_id=session.agent_id,
+            kind=KIND_OF_METHOD[method],
+            state="starting",
+            params=body,
+            model=model,
+            model_digest=session.presence.digest_of(model) if model else None,
+            created_at=time.time(),
+            started_session=session.presence.session,
+        )
+        await self._storage.create_job(job)
+        return await self._send_start(session, job)
+
+    async def _send_start(self, session: AgentSession, job: JobRecord) -> JobStarted:
+        try:
+            answer = await session.call(
+                METHOD_OF_KIND[job.kind], msgspec.Raw(job.params), timeout_s=self._settings.call_timeout_s
+            )
+            started = codec.convert(answer, JobStarted, where="result")
+        except (LinkLost, DeadlineExceeded):
+            raise
+        except AgentError as error:
+            change = JobChange(state="failed", finished_at=time.time(), error=to_wire(error))
+            await self._change(session.agent_id, job.job_id, change)
+            raise
+        change = JobChange(state=started.state, started_session=session.presence.session)
+        await self._change(session.agent_id, job.job_id, change)
+        return started
+
+    async def _change(self, agent_id: str, job_id: str, change: JobChange) -> None:
+        await self._storage.change_job(agent_id, job_id, change)
+        if change.state is not None:
+            self._events.job_changed(JobChanged(agent_id, job_id, change.state))
+
+    # -- following ----------------------------------------------------------------------------------
+
+    def on_progress(self, session: AgentSession, params: msgspec.Raw) -> None:
+        """``job.progress``: kept in memory and passed on; what must last comes with the final."""
+        progress = codec.convert(params, JobProgressParams)
+        known = session.presence.progress
+        if progress.job_id not in known and len(known) >= self._settings.max_in_flight:
+            known.pop(next(iter(known)))
+        known[progress.job_id] = progress
+        self._events.job_changed(
+            JobChanged(session.agent_id, progress.job_id, progress.state, progress.progress)
+        )
+
+    async def reconcile(self, session: AgentSession, listed: Sequence[JobSummary]) -> None:
+        """``jobs.sync`` told every job that the agent still has; bring ours in line with it."""
+        known = {job.job_id: job for job in listed}
+        for job in await self._storage.open_jobs(session.agent_id):
+            summary = known.get(job.job_id)
+            if summary is not None:
+                await self._follow(session, job, summary)
+            elif job.state == "starting":
+                self._start_again(session, job)
+            elif job.started_session is None or job.started_session < session.presence.session:
+                await self._ask_after(session, job)
+
+    async def _follow(self, session: AgentSession, job: JobRecord, summary: JobSummary) -> None:
+        if summary.state in TERMINAL_STATES:
+            return  # its final comes with job.finished, with the result
+        if summary.state != job.state:
+            await self._change(session.agent_id, job.job_id, JobChange(state=summary.state))
+
+    def _start_again(self, session: AgentSession, job: JobRecord) -> None:
+        """In a task of the session: this runs inside the answer to ``jobs.sync``."""
+        if job.started_session == session.presence.session:
+            return  # the start is on its way
+        session.spawn(self._restart(session, job), "start job again")
+
+    async def _restart(self, session: AgentSession, job: JobRecord) -> None:
+        log.info("job.started_again", agent=session.agent_id, job=job.job_id)
+        try:
+            await self._send_start(session, job)
+        except AgentError as error:
+            log.warning("job.start_failed", agent=session.agent_id, job=job.job_id, error=error.message)
+
+    async def _ask_after(self, session: AgentSession, job: JobRecord) -> None:
+        session.spawn(self._ask(session, job), "ask after job")
+
+    async def _ask(self, session: AgentSession, job: JobRecord) -> None:
+        params = BenchmarkStatusParams(job_id=job.job_id, include_result=False)
+        try:
+            answer = await session.call("benchmark_status", params, timeout_s=self._settings.call_timeout_s)
+            summary = codec.convert(answer, BenchmarkStatusResult, where="result").job
+        except JobNotFound:
+            log.warning("job.lost", agent=session.agent_id, job=job.job_id)
+            await self._change(session.agent_id, job.job_id, JobChange(state="lost", finished_at=time.time()))
+            return
+        except AgentError as error:
+            log.warning("job.status_unknown", agent=session.agent_id, job=job.job_id, error=error.message)
+            return
+        await self._follow(session, job, summary)
+
+    # -- finishing ----------------------------------------------------------------------------------
+
+    async def on_part(self, session: AgentSession, params: msgspec.Raw) -> JobPartResult:
+        """``job.part``: kept until the final."""
+        part = codec.convert(params, JobPartParams)
+        async with self._lock(session.agent_id, part.job_id):
+            next_offset = await self._storage.store_part(
+                session.agent_id,
+                part.job_id,
+                part.offset,
+                results.part_bytes(part),
+                2 * self._settings.max_result_bytes,
+            )
+        return JobPartResult(job_id=part.job_id, next_offset=next_offset)
+
+    async def on_finished(self, session: AgentSession, params: msgspec.Raw) -> JobFinishedResult:
+        """``job.finished``: commit, then answer. A restart between the two makes the agent repeat, no more."""
+        final = codec.convert(params, JobFinishedParams)
+        async with self._lock(session.agent_id, final.job_id):
+            return await self._finish(session, final)
+
+    def _lock(self, agent_id: str, job_id: str) -> asyncio.Lock:
+        """One at a time a job: two sessions of an agent may overlap for a moment."""
+        if len(self._finishing) > self._settings.max_sessions:
+            self._finishing = {key: lock for key, lock in self._finishing.items() if lock.locked()}
+        return self._finishing.setdefault((agent_id, job_id), asyncio.Lock())
+
+    async def _finish(self, session: AgentSession, final: JobFinishedParams) -> JobFinishedResult:
+        parts = b"" if final.result is not None else await self._storage.parts(session.agent_id, final.job_id)
+        text = await asyncio.to_thread(results.whole_text, final, parts, self._settings.max_result_bytes)
+        if text is None:
+            return await self._again(session.agent_id, final)
+        model, digest = results.model_of(text)
+        outcome = await self._storage.finish_job(
+            JobResult(
+                agent_id=session.agent_id,
+                job_id=final.job_id,
+                kind=final.kind,
+                state=final.state,
+                text=text,
+                sha256=final.sha256,
+                model=model,
+                model_digest=digest,
+                error=final.error,
+                at=time.time(),
+            )
+        )
+        session.presence.progress.pop(final.job_id, None)
+        self._events.job_changed(JobChanged(session.agent_id, final.job_id, final.state))
+        log.info("job.finished", agent=session.agent_id, job=final.job_id, state=final.state, outcome=outcome)
+        return JobFinishedResult(job_id=final.job_id, sha256=final.sha256, conflict=outcome == "conflict")
+
+    async def _again(self, agent_id: str, final: JobFinishedParams) -> JobFinishedResult:
+        """A result that is stored already needs no pieces; else ask for them from the start."""
+        stored = await self._storage.job(agent_id, final.job_id)
+        if stored is not None and stored.sha256 is not None:
+            return JobFinishedResult(
+                job_id=final.job_id, sha256=final.sha256, conflict=stored.sha256 != final.sha256
+            )
+        return JobFinishedResult(job_id=final.job_id, resend_from=0)

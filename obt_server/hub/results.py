@@ -1,0 +1,90 @@
+"""A job's result as it was sent: joined, unpacked within bounds, and held against its hash. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import zlib
+from typing import Final, Literal
+
+import msgspec
+
+from obt_agent.errors import InvalidParams, TooLarge
+from obt_agent.protocol.jobs import JobFinishedParams, JobPartParams
+
+_GZIP: Final = 16 + zlib.MAX_WBITS
+
+
+class _Model(msgspec.Struct):
+    name: str | None = None
+    digest: str | None = None
+
+
+class _Summary(msgspec.Struct):
+    model: _Model | str | None = None
+    model_name: str | None = None
+    model_digest: str | None = None
+
+
+def part_bytes(part: JobPartParams) -> bytes:
+    """What a piece holds: UTF-8 of its text, or the gzipped bytes.
+
+    Raises:
+        InvalidParams: the base64 is wrong.
+    """
+    if part.encoding == "identity":
+        return part.data.encode()
+    try:
+        return base64.b64decode(part.data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidParams("params.data: not base64.", field="params.data") from error
+
+
+def whole_text(final: JobFinishedParams, parts: bytes, most_bytes: int) -> bytes | None:
+    """The result's JSON text; None when the pieces are incomplete or differ from its hash: ask for them again.
+
+    Raises:
+        TooLarge: it is over ``most_bytes``.
+        InvalidParams: an inline result differs from its own hash, or the text is not JSON.
+    """
+    if final.bytes > most_bytes:
+        raise TooLarge(f"A result of {final.bytes} bytes is over the {most_bytes} that are taken.")
+    text = final.result.encode() if final.result is not None else _unpack(parts, final.encoding, final.bytes)
+    if text is None or len(text) != final.bytes or hashlib.sha256(text).hexdigest() != final.sha256:
+        if final.result is not None:
+            raise InvalidParams("params.sha256: the inline result has another size or sha256.")
+        return None
+    _must_be_json(text)
+    return text
+
+
+def _unpack(parts: bytes, encoding: Literal["identity", "gzip"], expected: int) -> bytes | None:
+    """At most one byte more than expected is unpacked: enough to see that it differs."""
+    if encoding == "identity":
+        return parts
+    unpacker = zlib.decompressobj(_GZIP)
+    try:
+        text = unpacker.decompress(parts, expected + 1)
+    except zlib.error:
+        return None
+    return text if unpacker.eof else None
+
+
+def _must_be_json(text: bytes) -> None:
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+        text.decode()
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidParams("params.result: not JSON.") from error
+
+
+def model_of(text: bytes) -> tuple[str | None, str | None]:
+    """Name and digest of the model that a result says it measured; None where it does not say."""
+    try:
+        summary = msgspec.json.decode(text, type=_Summary)
+    except msgspec.MsgspecError:
+        return None, None
+    if isinstance(summary.model, _Model):
+        return summary.model.name or summary.model_name, summary.model.digest or summary.model_digest
+    return summary.model or summary.model_name, summary.model_digest

@@ -1,0 +1,132 @@
+"""One live series of an agent for many viewers: one watch on the wire, a bounded queue for each viewer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final
+
+import msgspec
+
+from obt_agent.errors import AgentError, LinkLost
+from obt_agent.protocol import codec
+from obt_agent.protocol.streams import SeriesItem
+from obt_server.hub.session import AgentStream
+
+_VIEWER_ITEMS: Final = 256
+_HISTORY_BYTES: Final = 2 << 20
+
+OpenStream = Callable[[], AbstractAsyncContextManager[AgentStream]]
+
+
+class Viewer:
+    """One viewer's queue: the newest items; what did not fit is counted into ``missed`` of the next one."""
+
+    def __init__(self, history: list[SeriesItem]) -> None:
+        self._items = deque(history)
+        self._lost = 0
+        self._wake = asyncio.Event()
+        self._ended = False
+        self._error: AgentError | None = None
+
+    def put(self, item: SeriesItem) -> None:
+        """Offer an item."""
+        if len(self._items) >= _VIEWER_ITEMS:
+            self._items.popleft()
+            self._lost += 1
+        self._items.append(item)
+        self._wake.set()
+
+    def end(self, error: AgentError | None) -> None:
+        """No more items."""
+        self._ended, self._error = True, error
+        self._wake.set()
+
+    async def __aiter__(self) -> AsyncIterator[SeriesItem]:
+        """Items until the series ends; raises what ended it, unless that was its regular end."""
+        while True:
+            while not self._items and not self._ended:
+                self._wake.clear()
+                await self._wake.wait()
+            if not self._items:
+                break
+            item = self._items.popleft()
+            lost, self._lost = self._lost, 0
+            yield msgspec.structs.replace(item, missed=item.missed + lost) if lost else item
+        if self._error is not None:
+            raise self._error
+
+
+class SharedSeries:
+    """A watch on the wire, as long as it has viewers.
+
+    Args:
+        open_stream: starts the watch.
+        keep_history: whether late viewers get what came before (a benchmark's samples), up to 2 MiB.
+    """
+
+    def __init__(self, open_stream: OpenStream, *, keep_history: bool) -> None:
+        self._open = open_stream
+        self._keep = keep_history
+        self._viewers: set[Viewer] = set()
+        self._history: deque[SeriesItem] = deque()
+        self._history_bytes = 0
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def live(self) -> bool:
+        """Whether a new viewer may join."""
+        return self._task is not None and not self._task.done()
+
+    def start(self, name: str) -> None:
+        """Open the watch."""
+        self._task = asyncio.create_task(self._pump(), name=f"series {name}")
+
+    async def _pump(self) -> None:
+        error: AgentError | None = None
+        try:
+            async with self._open() as stream:
+                async for batch in stream.batches():
+                    for raw in batch:
+                        self._publish(codec.convert(raw, SeriesItem, where="item"))
+        except AgentError as failure:
+            error = failure
+        except asyncio.CancelledError:
+            error = LinkLost("The watch was ended.")
+            raise
+        finally:
+            for viewer in list(self._viewers):
+                viewer.end(error)
+
+    def _publish(self, item: SeriesItem) -> None:
+        for viewer in self._viewers:
+            viewer.put(item)
+        if self._keep:
+            self._history.append(item)
+            self._history_bytes += len(bytes(item.sample))
+            while self._history_bytes > _HISTORY_BYTES:
+                self._history_bytes -= len(bytes(self._history.popleft().sample))
+
+    @contextlib.asynccontextmanager
+    async def view(self, after: int | None) -> AsyncIterator[Viewer]:
+        """A viewer for as long as the context lasts; the last one to leave ends the watch."""
+        history = [] if after is None else [item for item in self._history if item.n > after]
+        viewer = Viewer(history)
+        self._viewers.add(viewer)
+        if not self.live:
+            viewer.end(LinkLost("The watch has ended."))
+        try:
+            yield viewer
+        finally:
+            self._viewers.discard(viewer)
+            if not self._viewers:
+                await self.close()
+
+    async def close(self) -> None:
+        """End the watch, here and at the agent."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)

@@ -1,0 +1,176 @@
+"""What the hub needs of storage. Everything is durable when the call returns; times are Unix seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import msgspec
+
+from obt_agent.ollama.payloads import InstalledModel, OllamaState
+from obt_agent.protocol.errors import WireError
+from obt_agent.protocol.jobs import JobKind, JobProgress
+
+CredentialState = Literal["current", "candidate", "revoked"]
+StoredJobState = Literal[
+    "starting", "accepted", "queued", "running", "completed", "failed", "cancelled", "interrupted", "lost"
+]
+"""The protocol's states; ``starting``: the start was not answered yet; ``lost``: no result will come."""
+
+ENDED_STATES = frozenset({"completed", "failed", "cancelled", "interrupted", "lost"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Credential:
+    """A stored credential, found by its hash."""
+
+    id: int
+    agent_id: str
+    state: CredentialState
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admission:
+    """What an admitted hello says of the agent."""
+
+    agent_id: str
+    name: str
+    version: str
+    store_id: str
+    capabilities: tuple[str, ...]
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentRecord:
+    """An enrolled agent."""
+
+    id: str
+    name: str
+    version: str
+    session: int
+    store_id: str | None
+    capabilities: tuple[str, ...]
+    enrolled_at: float
+    last_seen: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """A job as the server knows it. ``params`` is the JSON of the command's parameters, ``job_id`` included."""
+
+    job_id: str
+    agent_id: str
+    kind: JobKind
+    state: StoredJobState
+    params: bytes
+    model: str | None = None
+    model_digest: str | None = None
+    created_at: float
+    started_session: int | None = None
+    finished_at: float | None = None
+    progress: JobProgress | None = None
+    error: WireError | None = None
+    bytes: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobChange:
+    """What changed about a job; None leaves a field as it is."""
+
+    state: StoredJobState | None = None
+    started_session: int | None = None
+    finished_at: float | None = None
+    progress: JobProgress | None = None
+    error: WireError | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobResult:
+    """A job's final: its JSON text exactly as the agent stored it."""
+
+    agent_id: str
+    job_id: str
+    kind: JobKind
+    state: StoredJobState
+    text: bytes
+    sha256: str
+    model: str | None
+    model_digest: str | None
+    error: WireError | None
+    at: float
+
+
+class HubStorage(Protocol):
+    """The hub's storage. ``obt_server.store.SqlStorage`` implements it; another application may bring its own."""
+
+    async def agent(self, agent_id: str) -> AgentRecord | None:
+        """One agent."""
+
+    async def agents_named(self, name: str) -> Sequence[AgentRecord]:
+        """All agents of that name."""
+
+    async def credential(self, sha256: str) -> Credential | None:
+        """The credential of that hash (hexadecimal), revoked ones included."""
+
+    async def revoked(self, credential_ids: Sequence[int]) -> Sequence[int]:
+        """Which of these credentials are revoked or gone."""
+
+    async def admit(self, admission: Admission) -> int:
+        """Store what the hello says; returns the session's number, one more than at the last admission.
+
+        A ``store_id`` other than the stored one makes every job of the agent that has no result ``lost``.
+        """
+
+    async def promote(self, credential_id: int) -> None:
+        """Make it the agent's only valid credential: it was used in a hello that was answered."""
+
+    async def add_candidate(self, agent_id: str, sha256: str) -> None:
+        """Store the hash of the agent's next credential, in place of an earlier candidate."""
+
+    async def rotations_due(self) -> Sequence[str]:
+        """Agents whose credential somebody asked to rotate, and that have no candidate yet."""
+
+    async def seen(self, agent_id: str, at: float) -> None:
+        """The agent, and the models that it had last, were there at that time."""
+
+    async def save_models(
+        self, agent_id: str, models: Sequence[InstalledModel], ollama: OllamaState, at: float
+    ) -> None:
+        """Replace the agent's models; versions (digests) that were seen before are kept with their times."""
+
+    async def save_inventory(
+        self, agent_id: str, fingerprint: str, inventory: msgspec.Raw, at: float
+    ) -> None:
+        """Replace the agent's hardware."""
+
+    async def create_job(self, job: JobRecord) -> None:
+        """Store a job that is about to be started."""
+
+    async def job(self, agent_id: str, job_id: str) -> JobRecord | None:
+        """One job."""
+
+    async def open_jobs(self, agent_id: str) -> Sequence[JobRecord]:
+        """The agent's jobs that have not ended."""
+
+    async def change_job(self, agent_id: str, job_id: str, change: JobChange) -> None:
+        """Apply a change to a job that has no result; one with a result stays as it is."""
+
+    async def store_part(self, agent_id: str, job_id: str, offset: int, data: bytes, limit: int) -> int:
+        """Keep a piece of a result at ``offset``; 0 starts anew.
+
+        Returns:
+            The next offset that is expected: ``offset + len(data)``, or what is held already where the piece
+            leaves a hole.
+
+        Raises:
+            TooLarge: the agent's unfinished results would hold more than ``limit`` bytes.
+        """
+
+    async def parts(self, agent_id: str, job_id: str) -> bytes:
+        """The pieces that are held, joined."""
+
+    async def finish_job(self, result: JobResult) -> Literal["stored", "repeated", "conflict"]:
+        """Commit a result, the first one for good; drop the pieces. A different one is set aside."""

@@ -1,0 +1,1 @@
+"""The HTTP, SSE and WebSocket interface under ``/api/v1``, a file for each subject."""

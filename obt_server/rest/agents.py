@@ -1,0 +1,121 @@
+"""Agents, their hardware, and the news of everything."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Query, Response
+
+from obt_server.hub.events import AgentChanged
+from obt_server.hub.series import Viewer
+from obt_server.rest.context import Context, route_class
+from obt_server.rest.sse import EventStream, after_first, event
+from obt_server.rest.views import AgentView, Json, ModelView, agent_view, model_view
+
+
+@dataclass(frozen=True, kw_only=True)
+class HardwareView:
+    """An agent's inventory, and the light sample of its last heartbeat."""
+
+    fingerprint: str | None
+    updated_at: float | None
+    inventory: Json | None
+    sample: Json | None
+
+
+def routes(context: Context) -> APIRouter:
+    """The routes."""
+    router = APIRouter(route_class=route_class(context), tags=["agents"])
+    hub, storage = context.hub, context.storage
+
+    @router.get("/agents", summary="All enrolled agents, with presence")
+    async def agents() -> list[AgentView]:
+        return [agent_view(hub, agent) for agent in await storage.agents()]
+
+    @router.get("/agents/{agent}", summary="One agent, by id or unique name")
+    async def one(agent: str) -> AgentView:
+        return agent_view(hub, await hub.find(agent))
+
+    @router.delete("/agents/{agent}", status_code=204, summary="Forget an agent and end its session")
+    async def remove(agent: str) -> None:
+        found = await hub.find(agent)
+        await storage.delete_agent(found.id)
+        await hub.end_agent(found.id)
+        hub.events.agent_changed(found.id)
+
+    @router.get("/agents/{agent}/models", summary="Models of an agent; every version seen with history=true")
+    async def models(agent: str, *, history: bool = False) -> list[ModelView]:
+        found = await hub.find(agent)
+        versions = await storage.versions(agent_id=found.id)
+        return [model_view(version) for version in versions if version.current or history]
+
+    @router.get("/agents/{agent}/hardware", summary="Inventory, and the last heartbeat's sample")
+    async def hardware(agent: str) -> HardwareView:
+        found = await hub.find(agent)
+        stored = await storage.hardware(found.id)
+        presence = hub.presence(found.id)
+        beat = presence.heartbeat if presence is not None else None
+        return HardwareView(
+            fingerprint=None if stored is None else stored.fingerprint,
+            updated_at=None if stored is None else stored.updated_at,
+            inventory=None if stored is None else msgspec.json.decode(stored.inventory),
+            sample=None if beat is None or beat.hardware is None else msgspec.to_builtins(beat.hardware),
+        )
+
+    @router.get(
+        "/agents/{agent}/hardware/watch",
+        response_class=Response,
+        summary="Live samples (SSE): `sample` events {t_us, n, missed, sample}, ends with `end` or `error`",
+    )
+    async def watch(agent: str, interval_ms: Annotated[int, Query(ge=100, le=60_000)] = 1000) -> Response:
+        found = await hub.find(agent)
+
+        async def events() -> AsyncIterator[bytes]:
+            async with hub.watch_hardware(found.id, interval_ms) as viewer:
+                async for chunk in samples(viewer):
+                    yield chunk
+
+        return EventStream(await after_first(events(), 2.0))
+
+    @router.get(
+        "/events",
+        response_class=Response,
+        summary="What changes (SSE): `agent` events with an agent's view, `job` events, `agent_gone`",
+    )
+    async def news() -> Response:
+        return EventStream(_news(context))
+
+    return router
+
+
+async def samples(viewer: Viewer) -> AsyncIterator[bytes]:
+    """A live series as events; the sample's number is the event's id, so that a browser can resume."""
+    async for item in viewer:
+        yield event("sample", item, event_id=item.n)
+    yield event("end", {})
+
+
+async def _news(context: Context) -> AsyncIterator[bytes]:
+    with context.hub.events.listen() as listener:
+        for agent in await context.storage.agents():
+            yield event("agent", _view(context, agent))
+        while True:
+            change = await listener.next()
+            if not isinstance(change, AgentChanged):
+                yield event("job", asdict(change))
+                continue
+            found = await context.storage.agent(change.agent_id)
+            if found is None:
+                yield event("agent_gone", {"id": change.agent_id})
+            else:
+                yield event("agent", _view(context, found))
+
+
+def _view(context: Context, agent: Any) -> AgentView:
+    return agent_view(context.hub, agent)
+
+
+__all__ = ["routes", "samples"]

@@ -1,0 +1,227 @@
+"""Benchmarks, and the other jobs: start, list, follow, cancel, delete, compare."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any
+
+import msgspec
+from fastapi import APIRouter, Header, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from obt_agent.errors import InvalidParams
+from obt_server.hub.events import JobChanged
+from obt_server.hub.storage import ENDED_STATES, JobRecord
+from obt_server.rest.agents import samples
+from obt_server.rest.context import Context, route_class
+from obt_server.rest.problems import JobOpen
+from obt_server.rest.sse import EventStream, after_first, event
+from obt_server.rest.views import JobView, Json, job_view
+from obt_server.storage import JobFilter, NotStored
+
+
+class StartBenchmark(BaseModel):
+    """What to run, and where. ``plan`` is the protocol's plan, a superset of OBT's ``BenchmarkConfig``."""
+
+    agent: Annotated[str, Field(description="id or unique name")]
+    plan: Annotated[dict[str, Any], Field(description="at least model_name")]
+    job_id: Annotated[str | None, Field(min_length=1, max_length=128)] = None
+    not_after: Annotated[float | None, Field(description="Unix seconds; an hour from now when omitted")] = (
+        None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The agent has stored the job."""
+
+    job_id: str
+    agent_id: str
+    state: str
+    position: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelView:
+    """What the agent says to a cancellation."""
+
+    state: str
+
+
+def routes(context: Context) -> APIRouter:
+    """The routes."""
+    router = APIRouter(route_class=route_class(context), tags=["benchmarks"])
+    router.include_router(_starting(context))
+    router.include_router(_reading(context))
+    router.include_router(_ending(context))
+    return router
+
+
+def _starting(context: Context) -> APIRouter:
+    router = APIRouter(route_class=route_class(context))
+
+    @router.post(
+        "/benchmarks",
+        status_code=202,
+        summary="Start a benchmark; 409 agent_offline when the agent is not connected",
+    )
+    async def start(body: StartBenchmark) -> Started:
+        agent = await context.hub.find(body.agent)
+        params = {"job_id": body.job_id, "plan": body.plan, "not_after": body.not_after}
+        given = {key: value for key, value in params.items() if value is not None}
+        started = await context.hub.start_job(
+            agent.id, "run_benchmark", msgspec.Raw(msgspec.json.encode(given))
+        )
+        return Started(
+            job_id=started.job_id, agent_id=agent.id, state=started.state, position=started.position
+        )
+
+    return router
+
+
+def _reading(context: Context) -> APIRouter:
+    router = APIRouter(route_class=route_class(context))
+    hub, storage = context.hub, context.storage
+
+    @router.get("/benchmarks", summary="Benchmarks, the newest first")
+    async def benchmarks(
+        agent: str | None = None,
+        model: str | None = None,
+        state: str | None = None,
+        before: float | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> list[JobView]:
+        return await _list(
+            context, agent, JobFilter(kind="benchmark", model=model, state=state, before=before, limit=limit)
+        )
+
+    @router.get("/jobs", summary="Jobs of every kind, the newest first")
+    async def jobs(
+        agent: str | None = None,
+        state: str | None = None,
+        before: float | None = None,
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> list[JobView]:
+        return await _list(context, agent, JobFilter(state=state, before=before, limit=limit))
+
+    @router.get("/benchmarks/compare", summary="Two results side by side")
+    async def compare(a: str, b: str) -> Response:
+        return Response(await compared(context, a, b), media_type="application/json")
+
+    @router.get("/benchmarks/{job_id}", summary="One job: state, progress, digest of its model")
+    async def one(job_id: str, agent: str | None = None) -> JobView:
+        return job_view(hub, await _job(context, job_id, agent))
+
+    @router.get(
+        "/benchmarks/{job_id}/result",
+        response_class=Response,
+        summary="The result, byte by byte as the agent stored it (sha256 in ETag)",
+    )
+    async def result(job_id: str, agent: str | None = None) -> Response:
+        job = await _job(context, job_id, agent)
+        text = await storage.result(job.agent_id, job.job_id)
+        if text is None:
+            raise NotStored(f"Job {job.job_id} has no result yet; its state is {job.state}.")
+        return Response(text, media_type="application/json", headers={"ETag": f'"{job.sha256}"'})
+
+    @router.get(
+        "/benchmarks/{job_id}/metrics",
+        response_class=Response,
+        summary="Live samples of a running benchmark (SSE): `sample` events, then `end`",
+    )
+    async def metrics(
+        job_id: str,
+        agent: str | None = None,
+        after: int = 0,
+        last_event_id: Annotated[int | None, Header()] = None,
+    ) -> Response:
+        job = await _job(context, job_id, agent)
+
+        async def events() -> AsyncIterator[bytes]:
+            start = after if last_event_id is None else last_event_id
+            async with hub.watch_benchmark(job.agent_id, job.job_id, start) as viewer:
+                async for chunk in samples(viewer):
+                    yield chunk
+
+        return EventStream(await after_first(events(), 2.0))
+
+    @router.get(
+        "/benchmarks/{job_id}/progress",
+        response_class=Response,
+        summary="How far a job is (SSE): `job` events, then `end` with the job when it has ended",
+    )
+    async def progress(job_id: str, agent: str | None = None) -> Response:
+        return EventStream(_progress(context, await _job(context, job_id, agent)))
+
+    return router
+
+
+def _ending(context: Context) -> APIRouter:
+    router = APIRouter(route_class=route_class(context))
+    hub, storage = context.hub, context.storage
+
+    @router.post("/benchmarks/{job_id}/cancel", summary="Cancel a job at its agent")
+    async def cancel(job_id: str, agent: str | None = None) -> CancelView:
+        job = await _job(context, job_id, agent)
+        return CancelView(state=(await hub.cancel_job(job.agent_id, job.job_id)).state)
+
+    @router.delete("/benchmarks/{job_id}", status_code=204, summary="Forget a job that has ended")
+    async def remove(job_id: str, request: Request, agent: str | None = None) -> None:
+        del request
+        job = await _job(context, job_id, agent)
+        if job.state not in ENDED_STATES:
+            raise JobOpen(f"Job {job.job_id} is {job.state}: cancel it first.")
+        await storage.delete_job(job.agent_id, job.job_id)
+
+    return router
+
+
+async def _list(context: Context, agent: str | None, which: JobFilter) -> list[JobView]:
+    if agent is not None:
+        found = await context.hub.find(agent)
+        which = JobFilter(**{**asdict(which), "agent_id": found.id})
+    return [job_view(context.hub, job) for job in await context.storage.jobs(which)]
+
+
+async def _job(context: Context, job_id: str, agent: str | None) -> JobRecord:
+    agent_id = None if agent is None else (await context.hub.find(agent)).id
+    return await context.storage.job_by_id(job_id, agent_id)
+
+
+async def _progress(context: Context, job: JobRecord) -> AsyncIterator[bytes]:
+    with context.hub.events.listen() as listener:
+        while True:
+            now = await context.storage.job_by_id(job.job_id, job.agent_id)
+            view: JobView = job_view(context.hub, now)
+            if now.state in ENDED_STATES:
+                yield event("end", view)
+                return
+            yield event("job", view)
+            while True:
+                change = await listener.next()
+                if isinstance(change, JobChanged) and (change.agent_id, change.job_id) == (
+                    job.agent_id,
+                    job.job_id,
+                ):
+                    break
+
+
+async def compared(context: Context, a: str, b: str) -> bytes:
+    """The comparison of two stored results.
+
+    Raises:
+        NotStored: one of them has none.
+        InvalidParams: one of them is no benchmark's result.
+    """
+    texts = []
+    for job_id in (a, b):
+        job = await context.storage.job_by_id(job_id)
+        text = await context.storage.result(job.agent_id, job.job_id)
+        if text is None:
+            raise NotStored(f"Job {job.job_id} has no result yet; its state is {job.state}.")
+        texts.append(text)
+    raise InvalidParams("Comparison is not available in this release.", a=a, b=b)
+
+
+__all__ = ["Json", "compared", "routes"]

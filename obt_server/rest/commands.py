@@ -1,0 +1,91 @@
+"""``POST /agents/{id}/commands/{method}``: every command of the protocol; SSE when it streams."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, Request, Response
+
+from obt_agent.errors import InvalidParams, ProtocolError
+from obt_agent.protocol import codec, methods
+from obt_server.hub.hub import STREAMED
+from obt_server.rest.context import Context, route_class
+from obt_server.rest.sse import EventStream, after_first, event
+
+FIRST_EVENT_WITHIN_S = 2.0
+_BODY: dict[str, Any] = {
+    "requestBody": {
+        "description": "The command's parameters, as in the protocol's document.",
+        "content": {"application/json": {"schema": {"type": "object"}}},
+    }
+}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The result; or, of generate, chat, hardware_watch and benchmark_metrics, events: "
+        "`item` for each item, then `final` with the result, or `error`.",
+        "content": {"application/json": {}, "text/event-stream": {}},
+    }
+}
+
+
+async def read_params(request: Request, most: int) -> msgspec.Raw:
+    """The body: one JSON object, ``{}`` when empty.
+
+    Raises:
+        InvalidParams: it is not.
+    """
+    body = await request.body()
+    if len(body) > most:
+        raise InvalidParams(f"The body has {len(body)} bytes; {most} are taken.")
+    if not body.strip():
+        return msgspec.Raw(b"{}")
+    try:
+        codec.check_depth(body)
+        raw = msgspec.json.decode(body, type=msgspec.Raw)
+    except (ProtocolError, msgspec.MsgspecError, RecursionError) as error:
+        raise InvalidParams(f"The body is not JSON that an agent takes: {error}.") from error
+    if bytes(raw)[:1] != b"{":
+        raise InvalidParams("The body must be a JSON object.")
+    return raw
+
+
+def routes(context: Context) -> APIRouter:
+    """The route."""
+    router = APIRouter(route_class=route_class(context), tags=["commands"])
+
+    @router.post(
+        "/agents/{agent}/commands/{method}",
+        openapi_extra=_BODY,
+        responses=_ANSWERS,
+        summary="Any command of the protocol",
+    )
+    async def command(agent: str, method: str, request: Request) -> Response:
+        found = await context.hub.find(agent)
+        params = await read_params(request, context.max_body_bytes)
+        check_params(method, params)
+        if method in STREAMED:
+            events = stream_events(context, found.id, method, params)
+            return EventStream(await after_first(events, FIRST_EVENT_WITHIN_S))
+        result = await context.hub.call(found.id, method, params)
+        return Response(bytes(result), media_type="application/json")
+
+    return router
+
+
+def check_params(method: str, params: msgspec.Raw) -> None:
+    """Refuse here what the agent would refuse, with the same words; jobs are checked once they have their id."""
+    described = methods.METHODS.get(method)
+    if described is not None and "job_id" not in getattr(described.params, "__struct_fields__", ()):
+        codec.convert(params, described.params)
+
+
+async def stream_events(
+    context: Context, agent_id: str, method: str, params: msgspec.Raw
+) -> AsyncIterator[bytes]:
+    """A streamed command as events."""
+    async with context.hub.stream(agent_id, method, params) as stream:
+        async for batch in stream.batches():
+            yield b"".join(event("item", item) for item in batch)
+        yield event("final", stream.result)

@@ -1,0 +1,71 @@
+"""``WS /agents/connect``: the door for agents."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import APIRouter, WebSocket
+from starlette.responses import Response
+
+from obt_agent.protocol.limits import SUBPROTOCOL
+from obt_server.auth import secrets
+from obt_server.auth.operators import bearer
+from obt_server.hub import Credential
+from obt_server.hub.errors import Draining
+from obt_server.rest.context import Context, client_address
+from obt_server.rest.problems import error_response, failure
+from obt_server.rest.socket import StarletteSocket, refuse
+
+
+def routes(context: Context) -> APIRouter:
+    """The route."""
+    router = APIRouter()
+
+    @router.websocket("/agents/connect")
+    async def connect(websocket: WebSocket) -> None:
+        admitted = await _credential(context, websocket)
+        if isinstance(admitted, Response):
+            await refuse(websocket, admitted)
+            return
+        await websocket.accept(subprotocol=SUBPROTOCOL)
+        await context.hub.serve(StarletteSocket(websocket), admitted)
+
+    return router
+
+
+async def _credential(context: Context, websocket: WebSocket) -> Credential | Response:
+    """The credential that the agent comes with, or the refusal of the upgrade."""
+    refused = context.public_gate(websocket)
+    if refused is not None:
+        return refused
+    if SUBPROTOCOL not in websocket.scope.get("subprotocols", []):
+        return failure(
+            426,
+            "subprotocol",
+            f"Ask for the WebSocket subprotocol {SUBPROTOCOL}.",
+            headers={"Upgrade": "websocket", "Sec-WebSocket-Protocol": SUBPROTOCOL},
+        )
+    try:
+        context.hub.check_capacity()
+    except Draining as error:
+        return error_response(error)
+    return await _check_token(context, websocket)
+
+
+async def _check_token(context: Context, websocket: WebSocket) -> Credential | Response:
+    address, at = client_address(websocket), time.monotonic()
+    wait = context.joins.wait_s(address, at)
+    if wait > 0:
+        retry = {"Retry-After": str(int(wait) + 1)}
+        return failure(429, "too_many_attempts", "Too many refused credentials.", headers=retry)
+    token = bearer(websocket)
+    found = None if token is None else await context.storage.credential(secrets.sha256(token))
+    if found is None:
+        context.joins.failed(address, at)
+        return failure(
+            401,
+            "credential_refused",
+            "This credential is not known here: enrol the agent (obt-agent enroll URL).",
+            headers={"WWW-Authenticate": "Bearer"},
+        )
+    return found

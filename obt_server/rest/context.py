@@ -1,0 +1,123 @@
+"""What every route has at hand, and what every route does first: Host, Origin, authentication, errors."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+from starlette.requests import HTTPConnection
+
+from obt_agent.errors import AgentError
+from obt_server.auth import Authenticate, OriginPolicy, Principal
+from obt_server.auth.limiter import FailureLimiter
+from obt_server.hub import AgentHub
+from obt_server.rest.problems import error_response, failure
+from obt_server.storage import ServerStorage
+
+
+@dataclass(frozen=True)
+class Context:
+    """The parts that the routes speak to.
+
+    Args:
+        hub: the live agents.
+        storage: what lasts.
+        authenticate: who asks.
+        origin: which Host and Origin may ask.
+        joins: slows down guessing of join tokens and credentials.
+        max_body_bytes: largest request body; images in a prompt are the largest honest ones.
+    """
+
+    hub: AgentHub
+    storage: ServerStorage
+    authenticate: Authenticate
+    origin: OriginPolicy
+    joins: FailureLimiter = field(default_factory=lambda: FailureLimiter(most=20, most_together=500))
+    max_body_bytes: int = 32 << 20
+
+    async def gate(self, connection: HTTPConnection) -> Principal | Response:
+        """Who asks, or the answer to somebody who may not."""
+        refusal = self.origin.check(connection.headers)
+        if refusal is not None:
+            return failure(refusal.status, "origin_refused", refusal.message)
+        principal = await self.authenticate(connection)
+        if principal is None:
+            return failure(
+                401,
+                "not_signed_in",
+                "Sign in, or send an API token (Authorization: Bearer ...).",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        return principal
+
+    def public_gate(self, connection: HTTPConnection) -> Response | None:
+        """For routes that bring a secret of their own: Host and Origin only."""
+        refusal = self.origin.check(connection.headers)
+        return None if refusal is None else failure(refusal.status, "origin_refused", refusal.message)
+
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+def route_class(context: Context) -> type[APIRoute]:
+    """Routes that are gated before anything of the request is read, and whose errors are answered as JSON."""
+
+    class GatedRoute(APIRoute):
+        def get_route_handler(self) -> Handler:
+            inner = super().get_route_handler()
+
+            async def handle(request: Request) -> Response:
+                passed = await context.gate(request)
+                if isinstance(passed, Response):
+                    return passed
+                request.state.principal = passed
+                return await answered(inner, request, context.max_body_bytes)
+
+            return handle
+
+    return GatedRoute
+
+
+def public_route_class(context: Context) -> type[APIRoute]:
+    """Routes that bring a secret of their own (enrolment, sign-in)."""
+
+    class PublicRoute(APIRoute):
+        def get_route_handler(self) -> Handler:
+            inner = super().get_route_handler()
+
+            async def handle(request: Request) -> Response:
+                refused = context.public_gate(request)
+                if refused is not None:
+                    return refused
+                return await answered(inner, request, 64 << 10)
+
+            return handle
+
+    return PublicRoute
+
+
+async def answered(inner: Handler, request: Request, max_body_bytes: int) -> Response:
+    """Run a handler; what it raises on purpose becomes the answer."""
+    length = request.headers.get("content-length")
+    if length is not None and (not length.isdigit() or int(length) > max_body_bytes):
+        return failure(413, "too_large", f"A request may have {max_body_bytes} bytes.")
+    if length is None and "transfer-encoding" in request.headers:
+        return failure(411, "length_required", "Send the body with a Content-Length.")
+    try:
+        return await inner(request)
+    except AgentError as error:
+        return error_response(error)
+
+
+def client_address(connection: HTTPConnection) -> str:
+    """Where a request comes from, for limits by address."""
+    return connection.client.host if connection.client is not None else "unknown"
+
+
+def now() -> float:
+    """Unix seconds."""
+    return time.time()

@@ -1,0 +1,76 @@
+"""``POST /agents/enroll``: an agent with a join token gets its credential accepted."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Annotated
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+
+from obt_server.auth import secrets
+from obt_server.auth.operators import TooManyAttempts, bearer
+from obt_server.rest.context import Context, client_address, now, public_route_class
+from obt_server.storage import Enrolment, JoinRefused
+
+
+class EnrollingAgent(BaseModel):
+    """Who enrols. ``id`` is a UUID that the agent made once and keeps."""
+
+    id: uuid.UUID
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    version: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class EnrollRequest(BaseModel):
+    """The agent keeps its secret, and sends the sha256 of it in hexadecimal."""
+
+    agent: EnrollingAgent
+    secret_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class ServerView(BaseModel):
+    """Who answers."""
+
+    name: str
+    version: str
+
+
+class EnrollAnswer(BaseModel):
+    """The agent may dial from now on."""
+
+    agent_id: str
+    server: ServerView
+
+
+def routes(context: Context) -> APIRouter:
+    """The route."""
+    router = APIRouter(route_class=public_route_class(context), tags=["enrolment"])
+
+    @router.post("/agents/enroll", summary="Enrol an agent with a join token (Authorization: Bearer)")
+    async def enroll(body: EnrollRequest, request: Request) -> EnrollAnswer:
+        address, at = client_address(request), time.monotonic()
+        wait = context.joins.wait_s(address, at)
+        if wait > 0:
+            raise TooManyAttempts("Too many refused join tokens.", retry_after_ms=int(wait * 1000) + 1)
+        token = bearer(request)
+        if token is None:
+            raise JoinRefused("Send the join token as Authorization: Bearer.", reason="missing")
+        enrolment = Enrolment(
+            agent_id=str(body.agent.id),
+            name=body.agent.name,
+            version=body.agent.version,
+            secret_sha256=body.secret_sha256,
+        )
+        try:
+            agent = await context.storage.enroll(secrets.sha256(token), enrolment, now())
+        except JoinRefused:
+            context.joins.failed(address, at)
+            raise
+        settings = context.hub.settings
+        return EnrollAnswer(
+            agent_id=agent.id, server=ServerView(name=settings.name, version=settings.version)
+        )
+
+    return router

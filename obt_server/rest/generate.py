@@ -1,0 +1,120 @@
+"""Generation by WebSocket, at the path and in the words that OBT's own page uses."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import Any
+
+import msgspec
+from fastapi import APIRouter, WebSocket
+from starlette.responses import Response
+from starlette.websockets import WebSocketDisconnect
+
+from obt_agent.errors import AgentError, InvalidParams
+from obt_agent.protocol import codec
+from obt_agent.protocol.streams import Item, StreamFinal
+from obt_server.rest.context import Context
+from obt_server.rest.problems import STATUS_OF_KIND, error_object, failure
+from obt_server.rest.socket import refuse
+
+
+class _Chunk(msgspec.Struct):
+    response: str = ""
+    thinking: str | None = None
+
+
+def routes(context: Context) -> APIRouter:
+    """The route."""
+    router = APIRouter()
+
+    @router.websocket("/models/generate/{model:path}")
+    async def generate(websocket: WebSocket, model: str, client_id: str = "") -> None:
+        passed = await context.gate(websocket)
+        if isinstance(passed, Response):
+            await refuse(websocket, passed)
+            return
+        try:
+            agent = await context.hub.find(client_id)
+        except AgentError as error:
+            status = STATUS_OF_KIND.get(error.kind, 502)
+            await refuse(websocket, failure(status, error.kind, error.message))
+            return
+        await websocket.accept()
+        with contextlib.suppress(WebSocketDisconnect):
+            await _Conversation(context, websocket, agent.id, model).run()
+
+    return router
+
+
+class _Conversation:
+    """One socket: a prompt, its answer, the next prompt. ``{"stop": true}`` stops the answer."""
+
+    def __init__(self, context: Context, websocket: WebSocket, agent_id: str, model: str) -> None:
+        self._context = context
+        self._websocket = websocket
+        self._agent_id = agent_id
+        self._model = model
+
+    async def run(self) -> None:
+        """Until the page leaves."""
+        asked = await self._websocket.receive_text()
+        while True:
+            answer = asyncio.create_task(self._answer(asked), name="generate answer")
+            heard = asyncio.create_task(self._websocket.receive_text(), name="generate listen")
+            try:
+                await asyncio.wait([answer, heard], return_when=asyncio.FIRST_COMPLETED)
+                if not answer.done() and not heard.cancelled() and heard.exception() is None:
+                    answer.cancel()
+                    await asyncio.gather(answer, return_exceptions=True)
+                    await self._websocket.send_json({"response": "", "done": True, "done_reason": "stop"})
+                asked = await heard
+            finally:
+                for task in (answer, heard):
+                    task.cancel()
+                await asyncio.gather(answer, heard, return_exceptions=True)
+            if _is_stop(asked):
+                asked = await self._websocket.receive_text()
+
+    async def _answer(self, asked: str) -> None:
+        try:
+            params = self._params(asked)
+            async with self._context.hub.stream(self._agent_id, "generate", params) as stream:
+                async for batch in stream.batches():
+                    await self._send(batch)
+                final = codec.convert(stream.result, StreamFinal, where="result")
+            await self._websocket.send_text(bytes(_done(final)).decode())
+        except AgentError as error:
+            await self._websocket.send_json({"error": error_object(error), "response": "", "done": True})
+
+    async def _send(self, batch: list[msgspec.Raw]) -> None:
+        for raw in batch:
+            chunk = codec.convert(codec.convert(raw, Item, where="item").chunk, _Chunk, where="item.chunk")
+            message: dict[str, Any] = {"response": chunk.response, "done": False}
+            if chunk.thinking is not None:
+                message["thinking"] = chunk.thinking
+            await self._websocket.send_text(msgspec.json.encode(message).decode())
+
+    def _params(self, asked: str) -> msgspec.Raw:
+        try:
+            codec.check_depth(asked.encode())
+            body = msgspec.json.decode(asked, type=dict[str, Any])
+        except (AgentError, msgspec.MsgspecError) as error:
+            raise InvalidParams('Send an object like {"prompt": "..."}.') from error
+        if not isinstance(body.get("prompt"), str):
+            raise InvalidParams('"prompt" must be a string.', field="prompt")
+        return msgspec.Raw(msgspec.json.encode({**body, "model": self._model}))
+
+
+def _is_stop(asked: str) -> bool:
+    try:
+        body = msgspec.json.decode(asked)
+    except msgspec.MsgspecError:
+        return False
+    return isinstance(body, dict) and body.get("stop") is True
+
+
+def _done(final: StreamFinal) -> msgspec.Raw:
+    """Ollama's last object, which holds the counts, with the two fields that OBT's page reads."""
+    body = msgspec.json.decode(final.final, type=dict[str, Any])
+    return msgspec.Raw(msgspec.json.encode({**body, "response": body.get("response", ""), "done": True}))

@@ -1,0 +1,155 @@
+"""Models across machines: a model's version is its digest, and machines drift apart."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from fastapi import APIRouter
+
+from obt_server.rest.context import Context, route_class
+from obt_server.rest.views import Json, model_view
+from obt_server.storage import ModelVersion
+
+
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """A digest on one agent."""
+
+    agent_id: str
+    agent_name: str
+    digest: str
+    current: bool
+    first_seen: float
+    last_seen: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class NameView:
+    """A model's name with every digest seen under it. ``drifted``: machines have different ones now."""
+
+    name: str
+    drifted: bool
+    digests: list[str]
+    versions: list[Seen]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegacyModel:
+    """A model as OBT's own interface lists it."""
+
+    name: str
+    tags: list[str]
+    size: int
+    modified: int
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LegacyClient:
+    """A client as OBT's own interface lists it; ``hardware`` is OBT's ``HardwareInfo`` where it is known."""
+
+    id: str
+    version: str
+    available: bool
+    model_count: int
+    hardware: Json | None
+    last_heartbeat: float | None
+    missed_heartbeats: int
+
+
+def routes(context: Context) -> APIRouter:
+    """The routes; those of OBT's own interface last."""
+    router = APIRouter(route_class=route_class(context), tags=["models"])
+    hub, storage = context.hub, context.storage
+
+    @router.get("/models", summary="Every model name, with the digests and machines that have it")
+    async def models(name: str | None = None, *, drifted: bool = False) -> list[NameView]:
+        names = {agent.id: agent.name for agent in await storage.agents()}
+        views = by_name(await storage.versions(name=name), names)
+        return [view for view in views if view.drifted or not drifted]
+
+    legacy = APIRouter(route_class=route_class(context), tags=["OBT's own interface"])
+
+    @legacy.get("/models/clients", summary="Agents, as OBT's own interface shows clients")
+    async def clients() -> list[LegacyClient]:
+        views = []
+        for agent in await storage.agents():
+            presence = hub.presence(agent.id)
+            versions = await storage.versions(agent_id=agent.id)
+            heard = hub.heard_ago_s(agent.id)
+            views.append(
+                LegacyClient(
+                    id=agent.id,
+                    version=agent.version,
+                    available=presence is not None,
+                    model_count=sum(version.current for version in versions),
+                    hardware=None,
+                    last_heartbeat=heard if presence is not None else None,
+                    missed_heartbeats=0,
+                )
+            )
+        return views
+
+    @legacy.get(
+        "/models/", summary="Models of a client (id or unique name), as OBT's own interface shows them"
+    )
+    async def client_models(client_id: str | None = None) -> list[LegacyModel]:
+        agent_id = None if client_id is None else (await hub.find(client_id)).id
+        versions = await storage.versions(agent_id=agent_id)
+        return [_legacy(version) for version in versions if version.current]
+
+    router.include_router(legacy)
+    return router
+
+
+def by_name(versions: Sequence[ModelVersion], agent_names: dict[str, str]) -> list[NameView]:
+    """Versions gathered under their names."""
+    groups: dict[str, list[ModelVersion]] = defaultdict(list)
+    for version in versions:
+        groups[version.name].append(version)
+    return [_name_view(name, group, agent_names) for name, group in sorted(groups.items())]
+
+
+def _name_view(name: str, group: list[ModelVersion], agent_names: dict[str, str]) -> NameView:
+    current = {version.digest for version in group if version.current}
+    return NameView(
+        name=name,
+        drifted=len(current) > 1,
+        digests=sorted({version.digest for version in group}),
+        versions=[
+            Seen(
+                agent_id=version.agent_id,
+                agent_name=agent_names.get(version.agent_id, ""),
+                digest=version.digest,
+                current=version.current,
+                first_seen=version.first_seen,
+                last_seen=version.last_seen,
+            )
+            for version in group
+        ],
+    )
+
+
+def _legacy(version: ModelVersion) -> LegacyModel:
+    details = model_view(version).details
+    _, _, tag = version.name.rpartition(":")
+    return LegacyModel(
+        name=version.name,
+        tags=[tag] if ":" in version.name else [],
+        size=int(details.get("size_bytes", 0)),
+        modified=_epoch(details.get("modified_at")),
+        version=version.digest[:12],
+        digest=version.digest,
+    )
+
+
+def _epoch(text: str | None) -> int:
+    """Unix seconds of an RFC 3339 time; 0, as OBT's integers may not be null, where it is not known."""
+    try:
+        return int(datetime.fromisoformat(text or "").timestamp())
+    except ValueError:
+        return 0

@@ -1,0 +1,77 @@
+"""Errors as HTTP answers: ``{"error": {kind, message, retryable, retry_after_ms?, detail}}``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from fastapi.responses import JSONResponse
+
+from obt_agent.errors import AgentError
+
+STATUS_OF_KIND: Final[Mapping[str, int]] = {
+    "agent_unknown": 404,
+    "agent_ambiguous": 409,
+    "agent_offline": 409,
+    "draining": 503,
+    "not_found": 404,
+    "join_refused": 401,
+    "identity_taken": 409,
+    "sign_in_refused": 401,
+    "too_many_attempts": 429,
+    "invalid_params": 422,
+    "invalid_request": 400,
+    "unknown_method": 404,
+    "ollama_unavailable": 502,
+    "model_not_found": 404,
+    "busy": 429,
+    "cancelled": 409,
+    "not_permitted": 403,
+    "timeout": 504,
+    "ollama_error": 502,
+    "too_large": 413,
+    "job_not_found": 404,
+    "job_open": 409,
+    "unsupported": 501,
+    "stream_incomplete": 502,
+    "job_conflict": 409,
+    "storage_full": 507,
+    "link_lost": 502,
+}
+
+
+class JobOpen(AgentError):
+    """The job has not ended."""
+
+    kind = "job_open"
+
+
+def error_object(error: AgentError) -> dict[str, Any]:
+    """An error as REST, SSE and WebSocket show it."""
+    body: dict[str, Any] = {
+        "kind": error.kind,
+        "message": error.message,
+        "retryable": error.retryable,
+        "detail": error.detail,
+    }
+    if error.retry_after_ms is not None:
+        body["retry_after_ms"] = error.retry_after_ms
+    return body
+
+
+def error_response(error: AgentError) -> JSONResponse:
+    """An error as an HTTP answer."""
+    headers = {}
+    if error.retry_after_ms is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after_ms / 1000))
+    status = STATUS_OF_KIND.get(error.kind, 502)
+    return JSONResponse({"error": error_object(error)}, status_code=status, headers=headers)
+
+
+def failure(
+    status: int, kind: str, message: str, *, headers: Mapping[str, str] | None = None
+) -> JSONResponse:
+    """An error that is no exception."""
+    body = {"kind": kind, "message": message, "retryable": False, "detail": {}}
+    return JSONResponse({"error": body}, status_code=status, headers=headers)

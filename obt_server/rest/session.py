@@ -1,0 +1,106 @@
+"""Sign-in of operators and API tokens: routes of the reference application, beside the router."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+
+from obt_server.auth import Principal
+from obt_server.auth.operators import COOKIE, SIGN_IN_S, Operators
+from obt_server.auth.secrets import MAX_PASSWORD_CHARS
+from obt_server.rest.context import Context, client_address, now, public_route_class, route_class
+from obt_server.store.operators import ApiToken
+
+
+class SignInBody(BaseModel):
+    """Name and password."""
+
+    name: Annotated[str, Field(max_length=64)] = "admin"
+    password: Annotated[str, Field(max_length=MAX_PASSWORD_CHARS)]
+
+
+@dataclass(frozen=True)
+class OperatorView:
+    """Who is signed in."""
+
+    name: str
+
+
+class NewApiToken(BaseModel):
+    """An API token to be made, for the operator who asks."""
+
+    name: Annotated[str, Field(min_length=1, max_length=200)]
+    valid_for_s: Annotated[float | None, Field(ge=60)] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class MadeApiToken:
+    """The secret is shown this once."""
+
+    secret: str
+    token: ApiToken
+
+
+def routes(context: Context, operators: Operators, *, secure_cookie: bool) -> APIRouter:
+    """The routes. ``secure_cookie``: browsers reach this server by https alone."""
+    router = APIRouter(tags=["operators"])
+    router.include_router(_door(context, operators, secure_cookie=secure_cookie))
+    router.include_router(_inside(context, operators))
+    return router
+
+
+def _door(context: Context, operators: Operators, *, secure_cookie: bool) -> APIRouter:
+    router = APIRouter(route_class=public_route_class(context))
+
+    @router.post("/session", summary="Sign in; sets a cookie")
+    async def sign_in(body: SignInBody, request: Request, response: Response) -> OperatorView:
+        made = await operators.sign_in(body.name, body.password, client_address(request))
+        response.set_cookie(
+            COOKIE,
+            made.token,
+            max_age=int(SIGN_IN_S),
+            httponly=True,
+            samesite="strict",
+            secure=secure_cookie,
+        )
+        return OperatorView(made.operator)
+
+    return router
+
+
+def _inside(context: Context, operators: Operators) -> APIRouter:
+    router = APIRouter(route_class=route_class(context))
+
+    @router.get("/session", summary="Who is signed in")
+    async def session(request: Request) -> OperatorView:
+        principal: Principal = request.state.principal
+        return OperatorView(principal.name)
+
+    @router.delete("/session", status_code=204, summary="Sign out")
+    async def sign_out(request: Request, response: Response) -> None:
+        await operators.sign_out(request)
+        response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=secure_cookie_of(request))
+
+    @router.get("/api-tokens", summary="API tokens, without their secrets")
+    async def tokens() -> list[ApiToken]:
+        return await operators.store.tokens()
+
+    @router.post("/api-tokens", status_code=201, summary="Make an API token for a program")
+    async def make(body: NewApiToken, request: Request) -> MadeApiToken:
+        expires_at = None if body.valid_for_s is None else now() + body.valid_for_s
+        secret, token = await operators.new_token(request.state.principal.name, body.name, expires_at)
+        return MadeApiToken(secret=secret, token=token)
+
+    @router.delete("/api-tokens/{token_id}", status_code=204, summary="Revoke an API token")
+    async def revoke(token_id: int) -> None:
+        await operators.store.revoke_token(token_id)
+
+    return router
+
+
+def secure_cookie_of(request: Request) -> bool:
+    """Whether the request came by https."""
+    return request.url.scheme == "https"

@@ -1,0 +1,69 @@
+"""A Starlette WebSocket as the hub's socket, and refusals before the upgrade that keep their status."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+
+from obt_server.hub.sockets import BinaryFrame, SocketClosed
+
+ABORT_EXTENSION = "obt.abort"
+"""Set in the scope by servers that can drop a connection at once (``obt_server.serve``)."""
+
+
+class StarletteSocket:
+    """An accepted WebSocket. One task receives; sends may come from any."""
+
+    def __init__(self, websocket: WebSocket) -> None:
+        self._websocket = websocket
+        self._closed: SocketClosed | None = None
+        self._aborted = asyncio.Event()
+
+    async def receive(self) -> str | bytes:
+        """See ``HubSocket``."""
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            self._closed = SocketClosed(message.get("code") or 1006, message.get("reason") or "")
+            raise self._closed
+        text: str | None = message.get("text")
+        if text is None:
+            raise BinaryFrame
+        return text
+
+    async def send(self, frame: bytes) -> None:
+        """See ``HubSocket``."""
+        try:
+            await self._websocket.send_text(frame.decode())
+        except (WebSocketDisconnect, RuntimeError, OSError) as error:
+            raise SocketClosed(1006, "the socket has ended") from error
+
+    async def close(self, code: int, reason: str) -> None:
+        """See ``HubSocket``. A code that no frame may carry (the peer is gone) is not sent."""
+        if self._closed is not None or code in (1005, 1006):
+            return
+        if self._websocket.application_state is WebSocketState.DISCONNECTED:
+            return
+        with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
+            await self._websocket.close(code, _short(reason))
+
+    def abort(self) -> None:
+        """See ``HubSocket``."""
+        abort = self._websocket.scope.get("extensions", {}).get(ABORT_EXTENSION, {}).get("abort")
+        if abort is not None:
+            abort()
+
+
+def _short(reason: str) -> str:
+    """A close frame holds 123 bytes."""
+    return reason.encode()[:120].decode(errors="ignore")
+
+
+async def refuse(websocket: WebSocket, response: Response) -> None:
+    """Refuse the upgrade with a status, where the server can; else ASGI makes it 403."""
+    if "websocket.http.response" in websocket.scope.get("extensions", {}):
+        await websocket.send_denial_response(response)
+    else:
+        await websocket.close()

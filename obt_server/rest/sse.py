@@ -1,0 +1,133 @@
+"""Server-sent events: named events with JSON, comments that keep the line open, and an end when the reader goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any, Final
+
+import msgspec
+import structlog
+from fastapi.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from obt_agent.errors import AgentError
+from obt_server.rest.problems import error_object
+
+log = structlog.get_logger(__name__)
+
+KEEP_ALIVE_S: Final = 15.0
+_KEEP_ALIVE: Final = b": keep-alive\n\n"
+
+
+def event(name: str, data: Any, *, event_id: int | None = None) -> bytes:
+    """One event; ``data`` is anything that msgspec encodes, a ``Raw`` included."""
+    identity = b"" if event_id is None else b"id: %d\n" % event_id
+    return b"%sevent: %s\ndata: %s\n\n" % (identity, name.encode(), msgspec.json.encode(data))
+
+
+class EventStream(Response):
+    """An open answer of events. The reader's going away cancels what makes them.
+
+    An ``AgentError`` among the events ends the stream with an event ``error``, in the shape of REST's errors.
+
+    Args:
+        events: encoded events; closed in any case.
+        keep_alive_s: seconds of silence after which a comment is sent.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[bytes], *, keep_alive_s: float = KEEP_ALIVE_S) -> None:
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["content-length"]
+        self._events = events
+        self._keep_alive_s = keep_alive_s
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve until the events end or the reader leaves."""
+        pump = asyncio.create_task(self._pump(send), name="sse events")
+        gone = asyncio.create_task(_gone(receive), name="sse reader")
+        try:
+            await asyncio.wait([pump, gone], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (pump, gone):
+                task.cancel()
+            results = await asyncio.gather(pump, gone, return_exceptions=True)
+        for result in results:
+            if isinstance(result, Exception) and not isinstance(result, OSError):
+                log.error("sse.failed", path=scope.get("path"), exc_info=result)
+
+    async def _pump(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async with contextlib.aclosing(with_comments(self._events, self._keep_alive_s)) as events:
+            async for chunk in events:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def with_comments(events: AsyncIterator[bytes], keep_alive_s: float) -> AsyncGenerator[bytes, None]:
+    """The events, comments in their pauses, and an event for the error that ended them."""
+    waiting: asyncio.Future[bytes] | None = None
+    try:
+        while True:
+            waiting = waiting or asyncio.ensure_future(anext(events))
+            done, _ = await asyncio.wait([waiting], timeout=keep_alive_s)
+            if not done:
+                yield _KEEP_ALIVE
+                continue
+            finished, waiting = waiting, None
+            try:
+                chunk = finished.result()
+            except StopAsyncIteration:
+                return
+            except AgentError as error:
+                yield event("error", {"error": error_object(error)})
+                return
+            yield chunk
+    finally:
+        if waiting is not None:
+            waiting.cancel()
+            await asyncio.gather(waiting, return_exceptions=True)
+        if hasattr(events, "aclose"):
+            await events.aclose()
+
+
+async def after_first(events: AsyncIterator[bytes], within_s: float) -> AsyncIterator[bytes]:
+    """The same events, begun: what fails within ``within_s`` before the first event is raised here, so that it
+    can be answered with a status. A first event that takes longer (a model loads for minutes) does not hold
+    up the answer's headers.
+    """
+    first = asyncio.ensure_future(anext(events))
+    try:
+        await asyncio.wait([first], timeout=within_s)
+        if first.done():
+            first.result()
+    except StopAsyncIteration:
+        pass
+    except BaseException:
+        first.cancel()
+        raise
+    return _resumed(first, events)
+
+
+async def _resumed(first: asyncio.Future[bytes], events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        try:
+            yield await first
+        except StopAsyncIteration:
+            return
+        async for chunk in events:
+            yield chunk
+    finally:
+        if not first.done():
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+        if hasattr(events, "aclose"):
+            await events.aclose()

@@ -1,0 +1,79 @@
+"""The router: everything under ``/api/v1``, for any FastAPI application.
+
+    hub = AgentHub(storage)
+    app.include_router(obt_router(hub, storage, authenticate=my_function))
+
+``my_function`` takes a Starlette ``HTTPConnection`` (an HTTP request or a WebSocket) and gives a ``Principal``,
+or None for somebody who may not drive machines. ``storage`` implements ``obt_server.storage.ServerStorage``;
+``obt_server.store.SqlStorage`` does on any engine of SQLAlchemy's. Agents bring credentials of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable
+
+import structlog
+from fastapi import APIRouter, FastAPI
+
+from obt_server.auth import Authenticate, OriginPolicy
+from obt_server.hub import AgentHub
+from obt_server.rest import agents, benchmarks, commands, connect, enroll, generate, models, tokens
+from obt_server.rest.context import Context
+from obt_server.storage import ServerStorage
+
+log = structlog.get_logger(__name__)
+
+PREFIX = "/api/v1"
+ENFORCE_EVERY_S = 2.0
+
+
+def obt_router(
+    hub: AgentHub,
+    storage: ServerStorage,
+    *,
+    authenticate: Authenticate,
+    hosts: Iterable[str] | None = None,
+) -> APIRouter:
+    """Everything that agents and operators need, under ``/api/v1``.
+
+    Args:
+        hub: the live agents; one hub a process.
+        storage: what lasts.
+        authenticate: who asks; called for each request but those that agents make with their own secrets.
+        hosts: names that this server goes by, checked against ``Host``; omitted where the application, or
+            what stands before it, does that. ``Origin`` is checked in any case.
+    """
+    policy = OriginPolicy(None) if hosts is None else OriginPolicy.of(hosts, https_only=False)
+    return router_for(Context(hub, storage, authenticate, policy))
+
+
+def router_for(context: Context) -> APIRouter:
+    """The router on a context of the caller's."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        enforcing = asyncio.create_task(_enforce(context.hub), name="enforce credentials")
+        try:
+            yield
+        finally:
+            enforcing.cancel()
+            await asyncio.gather(enforcing, return_exceptions=True)
+            await context.hub.drain()
+
+    router = APIRouter(prefix=PREFIX, lifespan=lifespan)
+    # enrolment before agents, so that no agent called "enroll" hides it
+    for part in (connect, enroll, generate, models, agents, commands, benchmarks, tokens):
+        router.include_router(part.routes(context))
+    return router
+
+
+async def _enforce(hub: AgentHub) -> None:
+    """What another process wrote to the storage (a revocation, a wish to rotate) takes effect here."""
+    while True:
+        await asyncio.sleep(ENFORCE_EVERY_S)
+        try:
+            await hub.enforce_credentials()
+        except Exception:
+            log.exception("credentials.check_failed")

@@ -1,0 +1,163 @@
+"""What the REST interface needs of storage beyond the hub's part. Times are Unix seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import msgspec
+
+from obt_agent.errors import AgentError
+from obt_server.hub.storage import AgentRecord, HubStorage, JobRecord
+
+
+class NotStored(AgentError):
+    """There is nothing of that id."""
+
+    kind = "not_found"
+
+
+class JoinRefused(AgentError):
+    """The join token cannot be used (so): unknown, expired, revoked or used. ``reason`` in detail says which."""
+
+    kind = "join_refused"
+
+
+class IdentityTaken(AgentError):
+    """An agent of that id is enrolled already, with a valid credential."""
+
+    kind = "identity_taken"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelVersion:
+    """A digest seen under a name on an agent. ``current``: it was in the last list that the agent sent."""
+
+    agent_id: str
+    name: str
+    digest: str
+    current: bool
+    first_seen: float
+    last_seen: float
+    details: bytes
+    """The JSON of the ``InstalledModel`` as it was last seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hardware:
+    """An agent's inventory."""
+
+    fingerprint: str
+    inventory: msgspec.Raw
+    updated_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class JoinToken:
+    """A join token, without its secret. ``agent_id``: only this agent may use it, and it may take its identity
+    again.
+    """
+
+    id: int
+    note: str
+    agent_id: str | None
+    created_at: float
+    expires_at: float
+    revoked_at: float | None
+    used_at: float | None
+    used_by: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CredentialInfo:
+    """A credential as operators see it: never the secret, never its hash."""
+
+    id: int
+    agent_id: str
+    state: Literal["current", "candidate", "revoked"]
+    created_at: float
+    last_used_at: float | None
+    rotation_requested: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enrolment:
+    """What an enrolling agent says; the secret itself never comes here."""
+
+    agent_id: str
+    name: str
+    version: str
+    secret_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobFilter:
+    """Which jobs to list; the newest come first."""
+
+    agent_id: str | None = None
+    kind: str | None = None
+    model: str | None = None
+    state: str | None = None
+    before: float | None = None
+    limit: int = 100
+
+
+class ServerStorage(HubStorage, Protocol):
+    """All that the router needs. ``obt_server.store.SqlStorage`` implements it."""
+
+    async def agents(self) -> Sequence[AgentRecord]:
+        """All enrolled agents, by name."""
+
+    async def delete_agent(self, agent_id: str) -> None:
+        """Forget an agent with everything that it reported. Raises NotStored."""
+
+    async def versions(
+        self, *, agent_id: str | None = None, name: str | None = None
+    ) -> Sequence[ModelVersion]:
+        """Every digest seen, by name, agent and first seen."""
+
+    async def hardware(self, agent_id: str) -> Hardware | None:
+        """The agent's last inventory."""
+
+    async def jobs(self, which: JobFilter) -> Sequence[JobRecord]:
+        """Jobs that pass the filter."""
+
+    async def job_by_id(self, job_id: str, agent_id: str | None = None) -> JobRecord:
+        """The job of that id, of any agent unless one is named. Raises NotStored."""
+
+    async def result(self, agent_id: str, job_id: str) -> bytes | None:
+        """The JSON text of a job's result, exactly as the agent stored it."""
+
+    async def delete_job(self, agent_id: str, job_id: str) -> None:
+        """Forget a job that has ended, with its result. Raises NotStored."""
+
+    async def create_join_token(
+        self, sha256: str, *, note: str, agent_id: str | None, at: float, expires_at: float
+    ) -> JoinToken:
+        """Store a new join token by its hash."""
+
+    async def join_tokens(self) -> Sequence[JoinToken]:
+        """All join tokens, the newest first."""
+
+    async def revoke_join_token(self, token_id: int, at: float) -> None:
+        """Make a join token useless. Raises NotStored."""
+
+    async def enroll(self, token_sha256: str, enrolment: Enrolment, at: float) -> AgentRecord:
+        """Use up a join token: store agent and credential. A repeat with the same secret repeats the answer.
+
+        Raises:
+            JoinRefused, IdentityTaken.
+        """
+
+    async def credentials(self) -> Sequence[CredentialInfo]:
+        """All credentials, by agent."""
+
+    async def issue_credential(self, enrolment: Enrolment, at: float) -> AgentRecord:
+        """Store an agent with a credential that an operator made for it. Raises IdentityTaken."""
+
+    async def revoke_credentials(self, agent_id: str, at: float) -> int:
+        """Revoke every credential of an agent; returns how many. Raises NotStored."""
+
+    async def request_rotation(self, agent_id: str, at: float) -> None:
+        """Note that the agent's credential is to be rotated when it is next there. Raises NotStored."""

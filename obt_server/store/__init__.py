@@ -1,0 +1,7 @@
+"""Storage of the reference server: SQLAlchemy on SQLite (WAL). ``SqlStorage`` is the entrance."""
+
+from obt_server.store.database import Database, SchemaTooNew
+from obt_server.store.operators import OperatorStore
+from obt_server.store.sql import SqlStorage
+
+__all__ = ["Database", "OperatorStore", "SchemaTooNew", "SqlStorage"]

@@ -1,0 +1,281 @@
+"""Agents, credentials, enrolment, models and hardware, as functions of an open session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from obt_agent.ollama.payloads import InstalledModel
+from obt_server.hub.storage import Admission, AgentRecord, Credential
+from obt_server.storage import CredentialInfo, Enrolment, Hardware, IdentityTaken, ModelVersion, NotStored
+from obt_server.store import jobs
+from obt_server.store.tables import Agent, CredentialRow, HardwareRow, ModelVersionRow
+
+
+def record(row: Agent) -> AgentRecord:
+    """A row as the rest of the server sees it."""
+    return AgentRecord(
+        id=row.id,
+        name=row.name,
+        version=row.version,
+        session=row.session,
+        store_id=row.store_id,
+        capabilities=msgspec.json.decode(row.capabilities, type=tuple[str, ...]),
+        enrolled_at=row.enrolled_at,
+        last_seen=row.last_seen,
+    )
+
+
+def get(db: Session, agent_id: str) -> AgentRecord | None:
+    """One agent."""
+    row = db.get(Agent, agent_id)
+    return None if row is None else record(row)
+
+
+def named(db: Session, name: str) -> list[AgentRecord]:
+    """Agents of that name."""
+    return [record(row) for row in db.scalars(select(Agent).where(Agent.name == name).order_by(Agent.id))]
+
+
+def everyone(db: Session) -> list[AgentRecord]:
+    """All agents."""
+    return [record(row) for row in db.scalars(select(Agent).order_by(Agent.name, Agent.id))]
+
+
+def require(db: Session, agent_id: str) -> Agent:
+    """The row, or NotStored."""
+    row = db.get(Agent, agent_id)
+    if row is None:
+        raise NotStored(f"No agent has the id {agent_id[:64]!r}.")
+    return row
+
+
+def remove(db: Session, agent_id: str) -> None:
+    """Forget an agent; what it reported goes with it."""
+    db.delete(require(db, agent_id))
+
+
+def admit(db: Session, admission: Admission) -> int:
+    """See ``HubStorage.admit``."""
+    row = require(db, admission.agent_id)
+    if row.store_id is not None and row.store_id != admission.store_id:
+        jobs.lose_all(db, admission.agent_id, admission.at)
+    row.name, row.version, row.store_id = admission.name, admission.version, admission.store_id
+    row.capabilities = msgspec.json.encode(admission.capabilities).decode()
+    row.last_seen = admission.at
+    row.session += 1
+    return row.session
+
+
+def seen(db: Session, agent_id: str, at: float) -> None:
+    """See ``HubStorage.seen``."""
+    db.execute(update(Agent).where(Agent.id == agent_id).values(last_seen=at))
+    db.execute(
+        update(ModelVersionRow)
+        .where(ModelVersionRow.agent_id == agent_id, ModelVersionRow.current)
+        .values(last_seen=at)
+    )
+
+
+# -- credentials --------------------------------------------------------------------------------------
+
+
+def credential(db: Session, sha256: str) -> Credential | None:
+    """See ``HubStorage.credential``."""
+    row = db.scalar(select(CredentialRow).where(CredentialRow.sha256 == sha256))
+    if row is None:
+        return None
+    return msgspec.convert({"id": row.id, "agent_id": row.agent_id, "state": row.state}, Credential)
+
+
+def revoked(db: Session, ids: Sequence[int]) -> list[int]:
+    """See ``HubStorage.revoked``."""
+    good = set(
+        db.scalars(
+            select(CredentialRow.id).where(CredentialRow.id.in_(ids), CredentialRow.state != "revoked")
+        )
+    )
+    return [one for one in ids if one not in good]
+
+
+def promote(db: Session, credential_id: int, at: float) -> None:
+    """See ``HubStorage.promote``. What it replaces is deleted: it was never revoked, only used up."""
+    row = db.get(CredentialRow, credential_id)
+    if row is None or row.state == "revoked":
+        return
+    db.execute(
+        delete(CredentialRow).where(
+            CredentialRow.agent_id == row.agent_id,
+            CredentialRow.id != credential_id,
+            CredentialRow.state != "revoked",
+        )
+    )
+    row.state = "current"
+    row.last_used_at = at
+
+
+def add_candidate(db: Session, agent_id: str, sha256: str, at: float) -> None:
+    """See ``HubStorage.add_candidate``."""
+    agent = require(db, agent_id)
+    agent.rotation_requested_at = None
+    db.execute(
+        delete(CredentialRow).where(CredentialRow.agent_id == agent_id, CredentialRow.state == "candidate")
+    )
+    if db.scalar(select(CredentialRow.id).where(CredentialRow.sha256 == sha256)) is None:
+        db.add(CredentialRow(agent_id=agent_id, sha256=sha256, state="candidate", created_at=at))
+
+
+def rotations_due(db: Session) -> list[str]:
+    """See ``HubStorage.rotations_due``."""
+    return list(db.scalars(select(Agent.id).where(Agent.rotation_requested_at.is_not(None))))
+
+
+def request_rotation(db: Session, agent_id: str, at: float) -> None:
+    """Note the wish."""
+    require(db, agent_id).rotation_requested_at = at
+
+
+def revoke(db: Session, agent_id: str) -> int:
+    """Revoke all credentials of an agent."""
+    require(db, agent_id).rotation_requested_at = None
+    result = db.execute(
+        update(CredentialRow)
+        .where(CredentialRow.agent_id == agent_id, CredentialRow.state != "revoked")
+        .values(state="revoked")
+        .returning(CredentialRow.id)
+    )
+    return len(result.all())
+
+
+def credentials(db: Session) -> list[CredentialInfo]:
+    """All credentials."""
+    rows = db.execute(
+        select(CredentialRow, Agent)
+        .join(Agent, Agent.id == CredentialRow.agent_id)
+        .order_by(Agent.name, Agent.id, CredentialRow.id)
+    )
+    return [
+        msgspec.convert(
+            {
+                "id": row.id,
+                "agent_id": row.agent_id,
+                "state": row.state,
+                "created_at": row.created_at,
+                "last_used_at": row.last_used_at,
+                "rotation_requested": agent.rotation_requested_at is not None,
+            },
+            CredentialInfo,
+        )
+        for row, agent in rows
+    ]
+
+
+def enrol(db: Session, enrolment: Enrolment, at: float, *, retake: bool) -> AgentRecord:
+    """Store an agent and its credential.
+
+    Args:
+        db: the session.
+        enrolment: who.
+        at: when.
+        retake: whether an identity that has a valid credential may be taken; its credentials end then.
+
+    Raises:
+        IdentityTaken: and ``retake`` is false; or the secret is another one's.
+    """
+    row = db.get(Agent, enrolment.agent_id)
+    if row is not None and not retake and _has_valid_credential(db, row.id):
+        raise IdentityTaken(
+            "An agent of this id is enrolled already. Revoke its credential first, or make a join token for "
+            "this agent alone."
+        )
+    if row is None:
+        row = Agent(id=enrolment.agent_id, session=0, enrolled_at=at, capabilities="[]")
+        db.add(row)
+    row.name, row.version = enrolment.name, enrolment.version
+    db.flush()
+    db.execute(delete(CredentialRow).where(CredentialRow.agent_id == row.id))
+    if db.scalar(select(CredentialRow.id).where(CredentialRow.sha256 == enrolment.secret_sha256)) is not None:
+        raise IdentityTaken("This secret belongs to another agent; make a new one.")
+    db.add(CredentialRow(agent_id=row.id, sha256=enrolment.secret_sha256, state="current", created_at=at))
+    db.flush()
+    return record(row)
+
+
+def _has_valid_credential(db: Session, agent_id: str) -> bool:
+    query = select(CredentialRow.id).where(
+        CredentialRow.agent_id == agent_id, CredentialRow.state != "revoked"
+    )
+    return db.scalar(query.limit(1)) is not None
+
+
+# -- models and hardware ------------------------------------------------------------------------------
+
+
+def save_models(db: Session, agent_id: str, models: Sequence[InstalledModel], at: float) -> None:
+    """See ``HubStorage.save_models``."""
+    require(db, agent_id)
+    rows = db.scalars(select(ModelVersionRow).where(ModelVersionRow.agent_id == agent_id))
+    known = {(row.name, row.digest): row for row in rows}
+    now = {(model.name, model.digest): model for model in models}
+    for key, row in known.items():
+        if row.current and key not in now:
+            row.current = False
+    for key, model in now.items():
+        details = msgspec.json.encode(model)
+        found = known.get(key)
+        if found is not None:
+            found.current, found.last_seen, found.details = True, at, details
+        else:
+            db.add(
+                ModelVersionRow(
+                    agent_id=agent_id,
+                    name=model.name,
+                    digest=model.digest,
+                    current=True,
+                    first_seen=at,
+                    last_seen=at,
+                    details=details,
+                )
+            )
+
+
+def versions(db: Session, agent_id: str | None, name: str | None) -> list[ModelVersion]:
+    """See ``ServerStorage.versions``."""
+    query = select(ModelVersionRow).order_by(
+        ModelVersionRow.name, ModelVersionRow.agent_id, ModelVersionRow.first_seen, ModelVersionRow.id
+    )
+    if agent_id is not None:
+        query = query.where(ModelVersionRow.agent_id == agent_id)
+    if name is not None:
+        query = query.where(ModelVersionRow.name == name)
+    return [
+        ModelVersion(
+            agent_id=row.agent_id,
+            name=row.name,
+            digest=row.digest,
+            current=row.current,
+            first_seen=row.first_seen,
+            last_seen=row.last_seen,
+            details=row.details,
+        )
+        for row in db.scalars(query)
+    ]
+
+
+def save_inventory(db: Session, agent_id: str, fingerprint: str, inventory: bytes, at: float) -> None:
+    """See ``HubStorage.save_inventory``."""
+    require(db, agent_id)
+    db.merge(HardwareRow(agent_id=agent_id, fingerprint=fingerprint, inventory=inventory, updated_at=at))
+
+
+def hardware(db: Session, agent_id: str) -> Hardware | None:
+    """See ``ServerStorage.hardware``."""
+    row = db.get(HardwareRow, agent_id)
+    if row is None:
+        return None
+    return Hardware(
+        fingerprint=row.fingerprint, inventory=msgspec.Raw(row.inventory), updated_at=row.updated_at
+    )

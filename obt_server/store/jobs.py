@@ -1,0 +1,196 @@
+"""Jobs, pieces of results, and results, as functions of an open session."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+import msgspec
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from obt_agent.errors import TooLarge
+from obt_agent.protocol.errors import WireError
+from obt_server.hub.storage import ENDED_STATES, JobChange, JobRecord, JobResult
+from obt_server.storage import JobFilter, NotStored
+from obt_server.store.tables import JobRow, PartRow, ResultRow
+
+
+def record(row: JobRow) -> JobRecord:
+    """A row as the rest of the server sees it."""
+    fields = {
+        field.name: getattr(row, field.name)
+        for field in dataclasses.fields(JobRecord)
+        if field.name not in ("progress", "error", "params")
+    }
+    error = None if row.error is None else msgspec.json.decode(row.error, type=WireError)
+    return JobRecord(**fields, params=row.params, error=error)
+
+
+def create(db: Session, job: JobRecord) -> None:
+    """See ``HubStorage.create_job``. A repeat of a stored id changes nothing."""
+    if db.get(JobRow, (job.agent_id, job.job_id)) is not None:
+        return
+    fields = {
+        field.name: getattr(job, field.name)
+        for field in dataclasses.fields(JobRecord)
+        if field.name not in ("progress", "error")
+    }
+    db.add(JobRow(**fields))
+
+
+def get(db: Session, agent_id: str, job_id: str) -> JobRecord | None:
+    """One job."""
+    row = db.get(JobRow, (agent_id, job_id))
+    return None if row is None else record(row)
+
+
+def unfinished(db: Session, agent_id: str) -> list[JobRecord]:
+    """See ``HubStorage.open_jobs``."""
+    query = select(JobRow).where(JobRow.agent_id == agent_id, JobRow.state.not_in(ENDED_STATES))
+    return [record(row) for row in db.scalars(query.order_by(JobRow.created_at))]
+
+
+def change(db: Session, agent_id: str, job_id: str, what: JobChange) -> None:
+    """See ``HubStorage.change_job``."""
+    row = db.get(JobRow, (agent_id, job_id))
+    if row is None or row.sha256 is not None:
+        return
+    if what.state is not None:
+        row.state = what.state
+    if what.started_session is not None:
+        row.started_session = what.started_session
+    if what.finished_at is not None:
+        row.finished_at = what.finished_at
+    if what.error is not None:
+        row.error = msgspec.json.encode(what.error)
+
+
+def lose_all(db: Session, agent_id: str, at: float) -> None:
+    """The agent's job store is another one: no result of what it had will come."""
+    db.execute(
+        update(JobRow)
+        .where(JobRow.agent_id == agent_id, JobRow.state.not_in(ENDED_STATES))
+        .values(state="lost", finished_at=at)
+    )
+    db.execute(delete(PartRow).where(PartRow.agent_id == agent_id))
+
+
+def store_part(db: Session, agent_id: str, job_id: str, offset: int, data: bytes, limit: int) -> int:
+    """See ``HubStorage.store_part``."""
+    mine = (PartRow.agent_id == agent_id, PartRow.job_id == job_id)
+    if offset == 0:
+        db.execute(delete(PartRow).where(*mine))
+    held = db.scalar(select(func.coalesce(func.sum(PartRow.size), 0)).where(*mine)) or 0
+    if offset != held:
+        return held
+    everything = select(func.coalesce(func.sum(PartRow.size), 0)).where(PartRow.agent_id == agent_id)
+    if (db.scalar(everything) or 0) + len(data) > limit:
+        raise TooLarge(f"The unfinished results of this agent would hold more than {limit} bytes.")
+    if data:
+        db.add(PartRow(agent_id=agent_id, job_id=job_id, offset=offset, data=data, size=len(data)))
+    return offset + len(data)
+
+
+def parts(db: Session, agent_id: str, job_id: str) -> bytes:
+    """See ``HubStorage.parts``."""
+    query = select(PartRow.data).where(PartRow.agent_id == agent_id, PartRow.job_id == job_id)
+    return b"".join(db.scalars(query.order_by(PartRow.offset)))
+
+
+def finish(db: Session, result: JobResult) -> Literal["stored", "repeated", "conflict"]:
+    """See ``HubStorage.finish_job``."""
+    key = (result.agent_id, result.job_id)
+    row = db.get(JobRow, key)
+    if row is None:
+        row = _unasked(result)
+        db.add(row)
+        db.flush()
+    db.execute(delete(PartRow).where(PartRow.agent_id == key[0], PartRow.job_id == key[1]))
+    if row.sha256 is not None:
+        if row.sha256 == result.sha256:
+            return "repeated"
+        _keep_text(db, result, accepted=False)
+        return "conflict"
+    row.state, row.finished_at = result.state, result.at
+    row.bytes, row.sha256 = len(result.text), result.sha256
+    row.model, row.model_digest = result.model or row.model, result.model_digest or row.model_digest
+    row.error = None if result.error is None else msgspec.json.encode(result.error)
+    _keep_text(db, result, accepted=True)
+    return "stored"
+
+
+def _unasked(result: JobResult) -> JobRow:
+    """A job that this storage does not know: started before it was made anew. Its result is worth keeping."""
+    return JobRow(
+        agent_id=result.agent_id,
+        job_id=result.job_id,
+        kind=result.kind,
+        state=result.state,
+        params=b"{}",
+        created_at=result.at,
+    )
+
+
+def _keep_text(db: Session, result: JobResult, *, accepted: bool) -> None:
+    query = select(ResultRow.id).where(
+        ResultRow.agent_id == result.agent_id,
+        ResultRow.job_id == result.job_id,
+        ResultRow.sha256 == result.sha256,
+    )
+    if db.scalar(query) is None:
+        db.add(
+            ResultRow(
+                agent_id=result.agent_id,
+                job_id=result.job_id,
+                sha256=result.sha256,
+                accepted=accepted,
+                stored_at=result.at,
+                text=result.text,
+            )
+        )
+
+
+def find(db: Session, which: JobFilter) -> list[JobRecord]:
+    """See ``ServerStorage.jobs``."""
+    query = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.job_id).limit(which.limit)
+    for column, value in (
+        (JobRow.agent_id, which.agent_id),
+        (JobRow.kind, which.kind),
+        (JobRow.model, which.model),
+        (JobRow.state, which.state),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    if which.before is not None:
+        query = query.where(JobRow.created_at < which.before)
+    return [record(row) for row in db.scalars(query)]
+
+
+def by_id(db: Session, job_id: str, agent_id: str | None) -> JobRecord:
+    """See ``ServerStorage.job_by_id``."""
+    query = select(JobRow).where(JobRow.job_id == job_id).order_by(JobRow.created_at)
+    if agent_id is not None:
+        query = query.where(JobRow.agent_id == agent_id)
+    row = db.scalars(query).first()
+    if row is None:
+        raise NotStored(f"There is no job {job_id[:128]!r}.")
+    return record(row)
+
+
+def result_text(db: Session, agent_id: str, job_id: str) -> bytes | None:
+    """See ``ServerStorage.result``."""
+    return db.scalar(
+        select(ResultRow.text).where(
+            ResultRow.agent_id == agent_id, ResultRow.job_id == job_id, ResultRow.accepted
+        )
+    )
+
+
+def remove(db: Session, agent_id: str, job_id: str) -> None:
+    """See ``ServerStorage.delete_job``."""
+    row = db.get(JobRow, (agent_id, job_id))
+    if row is None:
+        raise NotStored(f"There is no job {job_id[:128]!r}.")
+    db.execute(delete(ResultRow).where(ResultRow.agent_id == agent_id, ResultRow.job_id == job_id))
+    db.delete(row)

@@ -1,0 +1,76 @@
+"""Join tokens: made by operators, used once."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from obt_server.hub.storage import AgentRecord
+from obt_server.storage import Enrolment, JoinRefused, JoinToken, NotStored
+from obt_server.store import agents
+from obt_server.store.tables import JoinTokenRow
+
+
+def _token(row: JoinTokenRow) -> JoinToken:
+    return JoinToken(
+        id=row.id,
+        note=row.note,
+        agent_id=row.agent_id,
+        created_at=row.created_at,
+        expires_at=row.expires_at,
+        revoked_at=row.revoked_at,
+        used_at=row.used_at,
+        used_by=row.used_by,
+    )
+
+
+def create(
+    db: Session, sha256: str, *, note: str, agent_id: str | None, at: float, expires_at: float
+) -> JoinToken:
+    """See ``ServerStorage.create_join_token``."""
+    row = JoinTokenRow(sha256=sha256, note=note, agent_id=agent_id, created_at=at, expires_at=expires_at)
+    db.add(row)
+    db.flush()
+    return _token(row)
+
+
+def everything(db: Session) -> list[JoinToken]:
+    """All join tokens."""
+    return [_token(row) for row in db.scalars(select(JoinTokenRow).order_by(JoinTokenRow.id.desc()))]
+
+
+def revoke(db: Session, token_id: int, at: float) -> None:
+    """Make one useless."""
+    row = db.get(JoinTokenRow, token_id)
+    if row is None:
+        raise NotStored(f"There is no join token {token_id}.")
+    row.revoked_at = row.revoked_at or at
+
+
+def enroll(db: Session, token_sha256: str, enrolment: Enrolment, at: float) -> AgentRecord:
+    """See ``ServerStorage.enroll``."""
+    row = db.scalar(select(JoinTokenRow).where(JoinTokenRow.sha256 == token_sha256))
+    if row is None:
+        raise JoinRefused(
+            "This join token is not known here. Make one with: obt-server tokens join", reason="unknown"
+        )
+    if row.used_at is not None:
+        return _repeat(db, row, enrolment)
+    if row.revoked_at is not None:
+        raise JoinRefused("This join token was revoked.", reason="revoked")
+    if row.expires_at <= at:
+        raise JoinRefused("This join token has expired; make a new one.", reason="expired")
+    if row.agent_id is not None and row.agent_id != enrolment.agent_id:
+        raise JoinRefused("This join token is for another agent.", reason="other_agent")
+    agent = agents.enrol(db, enrolment, at, retake=row.agent_id is not None)
+    row.used_at, row.used_by, row.used_secret_sha256 = at, enrolment.agent_id, enrolment.secret_sha256
+    return agent
+
+
+def _repeat(db: Session, row: JoinTokenRow, enrolment: Enrolment) -> AgentRecord:
+    """The answer was lost, and the agent asks again with the same secret: the same answer, nothing changed."""
+    same = (row.used_by, row.used_secret_sha256) == (enrolment.agent_id, enrolment.secret_sha256)
+    agent = agents.get(db, enrolment.agent_id)
+    if not same or agent is None:
+        raise JoinRefused("This join token was used already; make a new one.", reason="used")
+    return agent

@@ -1,0 +1,168 @@
+"""The tables. Times are Unix seconds; secrets are kept as sha256 (tokens) or scrypt (passwords) only."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+SCHEMA_VERSION: Final = 1
+
+
+class Table(DeclarativeBase):
+    """Base of all tables."""
+
+    metadata = MetaData()
+
+
+class Schema(Table):
+    """One row: the version of the schema that this file has."""
+
+    __tablename__ = "obt_schema"
+    version: Mapped[int] = mapped_column(primary_key=True)
+
+
+class Agent(Table):
+    """An enrolled agent."""
+
+    __tablename__ = "obt_agents"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200), index=True)
+    version: Mapped[str] = mapped_column(String(200), default="")
+    session: Mapped[int] = mapped_column(default=0)
+    store_id: Mapped[str | None] = mapped_column(String(200))
+    capabilities: Mapped[str] = mapped_column(default="[]")
+    enrolled_at: Mapped[float]
+    last_seen: Mapped[float | None]
+    rotation_requested_at: Mapped[float | None]
+
+
+class CredentialRow(Table):
+    """A hash that an agent may come with."""
+
+    __tablename__ = "obt_credentials"
+    __table_args__ = {"sqlite_autoincrement": True}  # a live session knows its credential by this number
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    agent_id: Mapped[str] = mapped_column(ForeignKey(Agent.id, ondelete="CASCADE"), index=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    state: Mapped[str] = mapped_column(String(16))
+    created_at: Mapped[float]
+    last_used_at: Mapped[float | None]
+
+
+class JoinTokenRow(Table):
+    """A one-time permission to enrol. Kept after use, so that a repeat is answered alike."""
+
+    __tablename__ = "obt_join_tokens"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    note: Mapped[str] = mapped_column(String(200), default="")
+    agent_id: Mapped[str | None] = mapped_column(String(64))
+    created_at: Mapped[float]
+    expires_at: Mapped[float]
+    revoked_at: Mapped[float | None]
+    used_at: Mapped[float | None]
+    used_by: Mapped[str | None] = mapped_column(String(64))
+    used_secret_sha256: Mapped[str | None] = mapped_column(String(64))
+
+
+class ModelVersionRow(Table):
+    """A digest seen under a name on an agent."""
+
+    __tablename__ = "obt_model_versions"
+    __table_args__ = (UniqueConstraint("agent_id", "name", "digest"), Index("obt_versions_by_name", "name"))
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    agent_id: Mapped[str] = mapped_column(ForeignKey(Agent.id, ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(String(512))
+    digest: Mapped[str] = mapped_column(String(128))
+    current: Mapped[bool]
+    first_seen: Mapped[float]
+    last_seen: Mapped[float]
+    details: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class HardwareRow(Table):
+    """An agent's inventory, as JSON."""
+
+    __tablename__ = "obt_hardware"
+    agent_id: Mapped[str] = mapped_column(ForeignKey(Agent.id, ondelete="CASCADE"), primary_key=True)
+    fingerprint: Mapped[str]
+    inventory: Mapped[bytes] = mapped_column(LargeBinary)
+    updated_at: Mapped[float]
+
+
+class JobRow(Table):
+    """A job; ``sha256`` and ``bytes`` are set exactly when its result is stored."""
+
+    __tablename__ = "obt_jobs"
+    agent_id: Mapped[str] = mapped_column(ForeignKey(Agent.id, ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(128), primary_key=True, index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    params: Mapped[bytes] = mapped_column(LargeBinary)
+    model: Mapped[str | None] = mapped_column(String(512), index=True)
+    model_digest: Mapped[str | None] = mapped_column(String(128))
+    created_at: Mapped[float] = mapped_column(index=True)
+    started_session: Mapped[int | None]
+    finished_at: Mapped[float | None]
+    error: Mapped[bytes | None] = mapped_column(LargeBinary)
+    bytes: Mapped[int | None]
+    sha256: Mapped[str | None] = mapped_column(String(64))
+
+
+class ResultRow(Table):
+    """The text of a job's result. ``accepted`` is the first one; others are set aside, and kept."""
+
+    __tablename__ = "obt_results"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    agent_id: Mapped[str] = mapped_column(ForeignKey(Agent.id, ondelete="CASCADE"))
+    job_id: Mapped[str] = mapped_column(String(128))
+    sha256: Mapped[str] = mapped_column(String(64))
+    accepted: Mapped[bool]
+    stored_at: Mapped[float]
+    text: Mapped[bytes] = mapped_column(LargeBinary)
+    __table_args__ = (UniqueConstraint("agent_id", "job_id", "sha256"),)
+
+
+class PartRow(Table):
+    """A piece of a result whose final has not come."""
+
+    __tablename__ = "obt_result_parts"
+    agent_id: Mapped[str] = mapped_column(ForeignKey(Agent.id, ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    offset: Mapped[int] = mapped_column(primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+    size: Mapped[int]
+
+
+class OperatorRow(Table):
+    """Somebody who may sign in."""
+
+    __tablename__ = "obt_operators"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    password: Mapped[str]
+    created_at: Mapped[float]
+
+
+class SignInRow(Table):
+    """A signed-in browser."""
+
+    __tablename__ = "obt_sign_ins"
+    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
+    operator: Mapped[str] = mapped_column(ForeignKey(OperatorRow.name, ondelete="CASCADE"))
+    created_at: Mapped[float]
+    expires_at: Mapped[float] = mapped_column(index=True)
+
+
+class ApiTokenRow(Table):
+    """A program's permission to use the interface."""
+
+    __tablename__ = "obt_api_tokens"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    name: Mapped[str] = mapped_column(String(200))
+    operator: Mapped[str] = mapped_column(ForeignKey(OperatorRow.name, ondelete="CASCADE"))
+    created_at: Mapped[float]
+    expires_at: Mapped[float | None]
+    last_used_at: Mapped[float | None]

@@ -1,0 +1,87 @@
+"""A server on a real socket, signed in to, and agents enrolled at it."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from obt_server import app as application
+from obt_server.auth import secrets
+from obt_server.hub import HubSettings
+from obt_server.serve import DrainingServer, configure
+from tests.server.agent_double import AgentDouble, dial, uuid7
+
+PASSWORD = "a password of the tests"
+
+
+@dataclass
+class Running:
+    """A server that listens."""
+
+    url: str
+    parts: application.Server
+    uvicorn: DrainingServer
+    http: httpx.AsyncClient
+    """Signed in with an API token."""
+
+    async def enrol(self, name: str = "box") -> tuple[str, str]:
+        """A new agent's id and secret."""
+        made = (await self.http.post("/api/v1/join-tokens", json={"note": name})).json()
+        agent_id, secret = uuid7(), secrets.new_secret("test")
+        answer = await self.http.post(
+            "/api/v1/agents/enroll",
+            headers={"Authorization": f"Bearer {made['secret']}"},
+            json={
+                "agent": {"id": agent_id, "name": name, "version": "1"},
+                "secret_sha256": secrets.sha256(secret),
+            },
+        )
+        assert answer.status_code == 200, answer.text
+        return agent_id, secret
+
+    @contextlib.asynccontextmanager
+    async def agent(self, name: str = "box", **options: Any) -> AsyncIterator[AgentDouble]:
+        """An admitted agent."""
+        agent_id, secret = options.pop("credentials", None) or await self.enrol(name)
+        async with dial(self.url, secret, agent_id, name=name, **options) as double:
+            await double.hello()
+            yield double
+
+
+Start = Callable[..., Any]
+
+
+@contextlib.asynccontextmanager
+async def running(folder: Path, **hub: Any) -> AsyncIterator[Running]:
+    """A server with its database in that folder."""
+    parts = application.build(
+        application.AppSettings(database=folder / "obt.sqlite3", hub=HubSettings(version="test", **hub))
+    )
+    await parts.operators.set_password("admin", PASSWORD)
+    token, _ = await parts.operators.new_token("admin", "tests", None)
+    server = configure(parts, host="127.0.0.1", port=0)
+    task = asyncio.create_task(server.serve(), name="server under test")
+    async with asyncio.timeout(20):
+        while not server.started:  # uvicorn tells nobody
+            await asyncio.sleep(0)
+    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20, trust_env=False) as client:
+            yield Running(url, parts, server, client)
+    finally:
+        server.should_exit = True
+        async with asyncio.timeout(20):
+            await task
+        parts.database.close()
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running(tmp_path) as one:
+        yield one

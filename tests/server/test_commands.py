@@ -1,0 +1,44 @@
+"""Commands through the public interface, answered by a scripted agent."""
+
+import msgspec
+
+from obt_agent.protocol.envelope import Request
+from tests.server.agent_double import AgentDouble, Answer
+from tests.server.conftest import Running
+
+
+async def generate(agent: AgentDouble, request: Request) -> Answer:
+    await agent.stream(request, b'{"response":"a","done":false}', b'{"response":"b","done":false}')
+    return agent.final(request)
+
+
+def events(text: str) -> list[tuple[str, object]]:
+    """Events of a stream's text, comments left out."""
+    found = []
+    for block in text.split("\n\n"):
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        if fields:
+            found.append((fields["event"], msgspec.json.decode(fields["data"])))
+    return found
+
+
+async def test_a_command_with_one_answer_comes_back_as_the_agent_gave_it(server: Running) -> None:
+    async def running_models(_: AgentDouble, __: Request) -> Answer:
+        return {"models": [], "later": 1}
+
+    async with server.agent() as agent:
+        agent.handlers["running_models"] = running_models
+        answer = await server.http.post(f"/api/v1/agents/{agent.agent_id}/commands/running_models")
+    assert answer.status_code == 200, answer.text
+    assert answer.json() == {"models": [], "later": 1}
+
+
+async def test_a_streamed_command_comes_as_events_and_ends_with_the_final(server: Running) -> None:
+    async with server.agent() as agent:
+        agent.handlers["generate"] = generate
+        answer = await server.http.post(
+            f"/api/v1/agents/{agent.agent_id}/commands/generate", json={"model": "m", "prompt": "p"}
+        )
+    assert answer.status_code == 200, answer.text
+    kinds = [kind for kind, _ in events(answer.text)]
+    assert kinds == ["item", "item", "final"]
