@@ -1,0 +1,146 @@
+"""One attempt of an iteration: its requests, the machine around them, and the figures of both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from obt_agent.benchmark import body, machine, metrics, observed
+from obt_agent.benchmark.body import Prompt
+from obt_agent.benchmark.expansion import Cell
+from obt_agent.benchmark.observed import Edges, Surroundings
+from obt_agent.benchmark.preflight import loaded
+from obt_agent.benchmark.request import Seen, generate
+from obt_agent.benchmark.resources import EdgeReading, Window
+from obt_agent.benchmark.result import Observed, Timings
+from obt_agent.benchmark.stage import Stage
+from obt_agent.errors import DeadlineExceeded
+from obt_agent.ollama.client import Line
+from obt_agent.ollama.payloads import RunningModel
+
+
+class OutOfTime(DeadlineExceeded):
+    """The plan's ``max_duration_s`` is over."""
+
+
+class Attempted(NamedTuple):
+    """What one attempt gave. ``requests`` are in the order of the prompts."""
+
+    started_at: datetime
+    whole: Observed
+    requests: tuple[Timings, ...]
+    wall_ms: float
+    loaded: RunningModel | None
+
+
+class _FirstToken:
+    """Reads the energy counters when the first text of the only request arrives."""
+
+    def __init__(self, stage: Stage, *, wanted: bool) -> None:
+        self._stage = stage
+        self._wanted = wanted
+        self._task: asyncio.Task[EdgeReading | None] | None = None
+
+    def __call__(self, t_sent_ns: int, lines: list[Line]) -> None:
+        self._stage.flow.add(t_sent_ns, lines)
+        if self._wanted and self._task is None:
+            reading = machine.edge(self._stage.machine, self._stage.limits.reading_s)
+            self._task = asyncio.create_task(reading, name="benchmark.energy-at-first-token")
+
+    async def reading(self) -> EdgeReading | None:
+        return await self._task if self._task is not None else None
+
+    def drop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+
+async def attempt(
+    stage: Stage, cell: Cell, prompts: Sequence[Prompt], *, cached: bool, sampled: bool
+) -> Attempted:
+    """Send the prompts at once, wait for all of them, and work out their figures.
+
+    Raises:
+        OutOfTime: the plan's time was over meanwhile.
+        DeadlineExceeded: a request took longer than the plan's ``timeout_s``.
+        OllamaError and its kinds, TooLarge.
+    """
+    edge_wanted = sampled and stage.sampler.running
+    first = _FirstToken(stage, wanted=edge_wanted and len(prompts) == 1)
+    stage.sampler.forget()
+    missed_before = stage.sampler.missed
+    before = await _edge(stage, wanted=edge_wanted)
+    started_at = datetime.now(UTC)
+    stage.flow.begin()
+    try:
+        seen = await _in_time(stage, cell, prompts, first)
+        after = await _edge(stage, wanted=edge_wanted)
+        at_first = await first.reading()
+    finally:
+        stage.flow.end()
+        first.drop()
+    listed = loaded(await stage.ollama.running(), stage.plan.model_name)
+    window = Window(min(one.t_sent_ns for one in seen), max(one.end_ns for one in seen))
+    requests = tuple(
+        metrics.timings(one.trace, completion_tokens=cell.prompt.completion_tokens, cached=cached)
+        for one in seen
+    )
+    wall_ms = window.seconds * 1e3
+    surroundings = Surroundings(
+        window=window,
+        samples=stage.sampler.recent,
+        missed=stage.sampler.missed - missed_before,
+        edges=Edges(before, at_first, after),
+        baseline=stage.baseline,
+        loaded=listed,
+        first_token_ns=seen[0].first_token_ns if len(seen) == 1 else None,
+        sampled=sampled,
+    )
+    whole = observed.observe(observed.together(requests, wall_ms), surroundings)
+    return Attempted(started_at, whole, requests, wall_ms, listed)
+
+
+async def _edge(stage: Stage, *, wanted: bool) -> EdgeReading | None:
+    return await machine.edge(stage.machine, stage.limits.reading_s) if wanted else None
+
+
+async def _in_time(
+    stage: Stage, cell: Cell, prompts: Sequence[Prompt], first: _FirstToken
+) -> tuple[Seen, ...]:
+    """The requests, within the plan's deadline for one and for all."""
+    deadline = asyncio.timeout(min(stage.plan.timeout_s, stage.seconds_left))
+    try:
+        async with deadline:
+            return await _all(stage, cell, prompts, first)
+    except TimeoutError as error:
+        if not deadline.expired():
+            raise
+        if stage.seconds_left <= 0:
+            raise OutOfTime("the plan's max_duration_s is over", waited_for="benchmark") from error
+        raise DeadlineExceeded(
+            f"a request took longer than the plan's timeout_s of {stage.plan.timeout_s:g} s: "
+            "raise it, or ask for fewer tokens",
+            waited_for="request",
+        ) from error
+
+
+async def _all(stage: Stage, cell: Cell, prompts: Sequence[Prompt], first: _FirstToken) -> tuple[Seen, ...]:
+    """All requests at once; the first failure ends the others."""
+    bodies = [body.generate(stage.plan, cell, prompt.text) for prompt in prompts]
+    if len(bodies) == 1:
+        return (await generate(stage.ollama, bodies[0], first),)
+    began = time.monotonic_ns()
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(
+                    generate(stage.ollama, one, first), name=f"benchmark.request-{number}-{began}"
+                )
+                for number, one in enumerate(bodies)
+            ]
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from errors
+    return tuple(task.result() for task in tasks)

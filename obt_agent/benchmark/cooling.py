@@ -1,0 +1,39 @@
+"""Waiting for the machine to cool down before an iteration."""
+
+from __future__ import annotations
+
+import time
+from typing import Final, NamedTuple
+
+from obt_agent.benchmark import resources
+from obt_agent.benchmark.expansion import Cell
+from obt_agent.benchmark.stage import Stage
+
+COOL_ABOVE_START_C: Final = 5.0
+"""Degrees above the starting temperature that count as cooled down."""
+
+
+class Cooled(NamedTuple):
+    """How long was waited, and whether the temperature came down; a machine that tells none is cool."""
+
+    seconds: float
+    reached: bool
+
+
+async def cool_down(stage: Stage, cell: Cell) -> Cooled:
+    """Wait for the starting temperature + 5 °C, at most the plan's ``cooldown_s``."""
+    start = stage.start_temperature
+    if start is None or not stage.plan.cooldown_s:
+        return Cooled(0.0, reached=True)
+    began = time.monotonic()
+    while True:
+        waited = time.monotonic() - began
+        sample = stage.sampler.latest
+        now = resources.hottest(sample) if sample else None
+        if now is None or now <= start + COOL_ABOVE_START_C:
+            return Cooled(waited, reached=True)
+        left = min(stage.plan.cooldown_s - waited, stage.seconds_left)
+        if left <= 0:
+            return Cooled(waited, reached=False)
+        stage.enter("cooldown", cell)
+        await stage.sampler.wait_next(left)

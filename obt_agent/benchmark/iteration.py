@@ -1,0 +1,163 @@
+"""Warm-ups and measured iterations of one cell."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import msgspec
+
+from obt_agent.benchmark import immediate, statistics, stopping, synthetic, verdicts
+from obt_agent.benchmark.attempt import Attempted, attempt
+from obt_agent.benchmark.body import Prompt, opened
+from obt_agent.benchmark.cooling import Cooled, cool_down
+from obt_agent.benchmark.expansion import Cell
+from obt_agent.benchmark.records import Iterated, WarmedUp
+from obt_agent.benchmark.result import CacheState, IterationMetrics, Timings, Warmup
+from obt_agent.benchmark.returning import Returning
+from obt_agent.benchmark.stage import Stage
+from obt_agent.benchmark.tries import Tries
+from obt_agent.benchmark.verdicts import Expected
+
+_COOL = Cooled(0.0, reached=True)
+
+
+class CellRunner:
+    """Warms up and measures one cell."""
+
+    def __init__(self, stage: Stage, cell: Cell) -> None:
+        self._stage = stage
+        self._cell = cell
+        self._words = self._planned_words()
+        self._stops_early = False
+        self._returning = Returning(stage, lambda: self._send(self._fresh(), cached=False))
+
+    async def warm_up_once(self) -> Warmup:
+        """One warm-up in the full shape; recorded, and the prompt's length calibrated by it."""
+        stage, cell = self._stage, self._cell
+        index = len(stage.warmups_of(cell))
+        stage.enter("warmup", cell, index + 1)
+        prompts = self._repeated if stage.plan.cache_mode == "warm" else self._fresh
+        done = await self._returning.surviving(lambda: self._send(prompts(), cached=False))
+        warmup = _as_warmup(cell, index, self._words, done)
+        await stage.record(WarmedUp(warmup=warmup))
+        if warmup.words is not None and warmup.prompt_tokens is not None:
+            stage.observations.append(synthetic.Observation(warmup.words, warmup.prompt_tokens))
+            self._words = self._planned_words()
+        stage.learn_offload(done.whole.gpu_offload_ratio)
+        return warmup
+
+    async def measure_once(self) -> None:
+        """One measured iteration, or a pair of them; recorded."""
+        cooled = await cool_down(self._stage, self._cell)
+        mode = self._stage.plan.cache_mode
+        if mode == "warm":
+            await self._iterate(self._repeated(), "warm", cooled)
+            return
+        prompts = await self._iterate(None, "bust", cooled)
+        if mode == "pair":
+            await self._iterate(prompts, "warm", _COOL)
+
+    async def _iterate(self, given: list[Prompt] | None, state: CacheState, cooled: Cooled) -> list[Prompt]:
+        """Measure and record one iteration; returns the prompts that it ended with."""
+        stage, cell = self._stage, self._cell
+        before, gone = len(stage.of_cell(cell)), self._returning.times
+        stage.enter("iteration", cell, before + 1)
+        sampled = not (stage.plan.alternate_sampling and before % 2)
+        tries = Tries(
+            given,
+            fresh=self._fresh,
+            send=partial(self._send, cached=state == "warm", sampled=sampled),
+            survive=self._returning.surviving,
+            stops_early=self._stops_early,
+        )
+        if not sampled:
+            await stage.sampler.pause()
+        try:
+            done = await tries.run()
+        finally:
+            stage.sampler.resume()
+        self._stops_early = tries.stops_early
+        flags = tries.flags | ({"after_restart"} if self._returning.times > gone else set())
+        flags |= set() if cooled.reached else {"cooldown_timeout"}
+        one = self._as_metrics(tries, done, state, cooled.seconds, sampled=sampled)
+        flags |= immediate.flags(one, self._expected(), done.loaded)
+        await stage.record(Iterated(metrics=verdicts.with_flags(one, flags)))
+        return tries.prompts
+
+    async def _send(self, prompts: list[Prompt], *, cached: bool, sampled: bool = True) -> Attempted:
+        return await attempt(self._stage, self._cell, prompts, cached=cached, sampled=sampled)
+
+    def _as_metrics(
+        self, tries: Tries, done: Attempted, state: CacheState, cooled_s: float, *, sampled: bool
+    ) -> IterationMetrics:
+        stage, several = self._stage, len(done.requests) > 1
+        queued = [one.unaccounted_ms for one in done.requests if one.unaccounted_ms is not None]
+        fields: dict[str, Any] = msgspec.structs.asdict(done.whole)
+        tokens = done.whole.completion_tokens
+        return IterationMetrics(
+            **fields,
+            index=stage.metrics[-1].index + 1 if stage.metrics else 0,
+            cell=self._cell.index,
+            started_at=done.started_at,
+            prompt_sha256=_digest(tries.prompts),
+            cache_state=state,
+            attempts=tries.attempts,
+            sampled=sampled,
+            cooldown_s=cooled_s,
+            num_ctx=done.loaded.context_length if done.loaded else None,
+            output_tps_total=tokens * 1e3 / done.wall_ms if several and tokens and done.wall_ms else None,
+            queue_ms_max=max(queued, default=None),
+            requests=done.requests if several else (),
+        )
+
+    def _expected(self) -> Expected:
+        stage, cell = self._stage, self._cell
+        loads = [one.load_ms for one in stage.warmups_of(cell)[1:] if one.load_ms is not None]
+        return Expected(
+            num_ctx=cell.num_ctx,
+            prompt_tokens=cell.prompt.prompt_tokens,
+            digest=stage.environment.model_digest,
+            warm_load_ms=min(loads, default=None),
+        )
+
+    def _planned_words(self) -> int:
+        target = self._cell.prompt.prompt_tokens
+        return 0 if target is None else synthetic.words_for(target, self._stage.observations)
+
+    def _fresh(self) -> list[Prompt]:
+        """Prompts that were never sent before."""
+        return self._prompts(synthetic.nonce)
+
+    def _repeated(self) -> list[Prompt]:
+        """The cell's one prompt, the same each time."""
+        return self._prompts(lambda: None)
+
+    def _prompts(self, nonce: Callable[[], str | None]) -> list[Prompt]:
+        return [opened(self._cell, nonce(), self._words) for _ in range(self._cell.concurrency)]
+
+
+def _as_warmup(cell: Cell, index: int, words: int, done: Attempted) -> Warmup:
+    loads = [one.load_ms for one in done.requests if one.load_ms is not None]
+    return Warmup(
+        cell=cell.index,
+        index=index,
+        tokens_per_second=stopping.decode_speed(done.whole),
+        first_token_ms=done.whole.first_token_ms,
+        total_duration_ms=done.whole.total_duration_ms,
+        load_ms=max(loads, default=None),
+        prompt_tokens=_mean_prompt(done.requests),
+        completion_tokens=done.whole.completion_tokens,
+        words=words if cell.prompt.synthetic else None,
+    )
+
+
+def _mean_prompt(requests: tuple[Timings, ...]) -> int | None:
+    counts = [one.prompt_tokens for one in requests if one.prompt_tokens is not None]
+    return round(statistics.mean(counts)) if counts else None
+
+
+def _digest(prompts: list[Prompt]) -> str:
+    return hashlib.sha256("\0".join(prompt.text for prompt in prompts).encode()).hexdigest()

@@ -1,0 +1,240 @@
+"""Arithmetic of one request: from arrival times and Ollama's counters to figures. Pure.
+
+Clock: microseconds since the request was sent, stamped when bytes arrived and before anything was parsed. A
+line of the stream is not a token: counts come from Ollama's last line only.
+
+Definitions, with n = eval_count, t_first = the first line that carries text (thinking included), t_last = the
+last line that carries text (the last line of all when the model ended by itself, for then the token that ends
+it arrives with that line):
+
+    TTFT                  t_first
+    TPOT                  (t_last - t_first) / (n - 1), as vLLM's benchmark and AIPerf have it
+    decode_tps_corrected  (n - 1) / (t_last - t_first)
+    output_tps_wall       n / t_final
+    tokens_per_second     eval_count / eval_duration, Ollama's own
+    prefill_tps           prompt_eval_count / prompt_eval_duration, Ollama's own; only for uncached prompts
+    prefill_tps_ttft      prompt_eval_count / TTFT
+    unaccounted_ms        total - load - prompt_eval - eval: waiting for a slot, scheduling
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Final, NamedTuple, TypeVar
+
+import msgspec
+
+from obt_agent.benchmark import statistics
+from obt_agent.benchmark.result import ChunkGaps, Timings
+
+T = TypeVar("T")
+
+_US_PER_MS: Final = 1e3
+_US_PER_S: Final = 1e6
+_NS_PER_MS: Final = 1e6
+_NS_PER_S: Final = 1e9
+_MS_PER_S: Final = 1e3
+_LEAST_FOR_P99: Final = 100
+
+_NO_TEXT: Final = "no line of the stream carried text"
+_NO_ANSWER: Final = "no answer came: thinking took all tokens, or there was no text"
+_TOO_FEW: Final = "a rate takes at least two tokens that arrive apart"
+_NOT_REPORTED: Final = "Ollama's last line does not say"
+_CACHED: Final = "the prompt was cached on purpose, so that nothing was prefilled"
+
+
+class Chunk(msgspec.Struct, frozen=True):
+    """What is read of a line of ``/api/generate``; the last one carries Ollama's counters (nanoseconds)."""
+
+    response: str = ""
+    thinking: str | None = None
+    done: bool = False
+    done_reason: str | None = None
+    total_duration: int | None = None
+    load_duration: int | None = None
+    prompt_eval_count: int | None = None
+    prompt_eval_duration: int | None = None
+    eval_count: int | None = None
+    eval_duration: int | None = None
+
+
+class Arrival(NamedTuple):
+    """One line that carries text: when it came, and its characters of thinking and of answer."""
+
+    t_us: int
+    thinking_chars: int
+    answer_chars: int
+
+
+class Trace(NamedTuple):
+    """One request as it was seen: its text lines in order, and its last line."""
+
+    arrivals: tuple[Arrival, ...]
+    final_t_us: int
+    final: Chunk
+
+
+def arrival(t_us: int, chunk: Chunk) -> Arrival | None:
+    """The line as an arrival; None when it carries no text."""
+    thinking, answer = len(chunk.thinking or ""), len(chunk.response)
+    return Arrival(t_us, thinking, answer) if thinking or answer else None
+
+
+def timings(trace: Trace, *, completion_tokens: int, cached: bool) -> Timings:
+    """All figures of one request.
+
+    Args:
+        trace: what arrived, and when.
+        completion_tokens: how many were asked for.
+        cached: whether the prompt was sent before on purpose, so that no prefill rate exists.
+    """
+    final, edges, missing = trace.final, _Edges.of(trace), Missing()
+    n, prompt_tokens = final.eval_count, final.prompt_eval_count
+    first_ms = missing.unless(_ms(edges.first), "first_token_ms", _NO_TEXT)
+    decode = missing.unless(_decode_tps(n, edges), "decode_tps_corrected", _TOO_FEW)
+    no_prefill = _CACHED if cached else _NOT_REPORTED
+    return Timings(
+        tokens_per_second=missing.unless(
+            _rate(n, final.eval_duration) if n != 1 else None,
+            "tokens_per_second",
+            _TOO_FEW if n == 1 else _NOT_REPORTED,
+        ),
+        decode_tps_corrected=decode,
+        decode_tps_uncertainty=_decode_uncertainty(decode, n, trace),
+        output_tps_wall=missing.unless(_per_second(n, trace.final_t_us), "output_tps_wall", _NOT_REPORTED),
+        prefill_tps=missing.unless(
+            None if cached else _rate(prompt_tokens, final.prompt_eval_duration), "prefill_tps", no_prefill
+        ),
+        prefill_tps_ttft=missing.unless(
+            None if cached else _per_second(prompt_tokens, edges.first), "prefill_tps_ttft", no_prefill
+        ),
+        first_token_ms=first_ms,
+        latency_ms=first_ms,
+        ttft_answer_ms=missing.unless(_ms(edges.first_answer), "ttft_answer_ms", _NO_ANSWER),
+        thinking_ms=_thinking_ms(trace, edges),
+        average_token_ms=missing.unless(
+            None if decode is None else _MS_PER_S / decode, "average_token_ms", _TOO_FEW
+        ),
+        inter_chunk_ms=chunk_gaps([one.t_us for one in trace.arrivals]),
+        chunks=len(trace.arrivals),
+        tokens_per_chunk=n / len(trace.arrivals) if n and trace.arrivals else None,
+        total_duration_ms=trace.final_t_us / _US_PER_MS,
+        server_total_ms=missing.unless(_ns_ms(final.total_duration), "server_total_ms", _NOT_REPORTED),
+        load_ms=_ns_ms(final.load_duration),
+        prompt_eval_ms=missing.unless(_ns_ms(final.prompt_eval_duration), "prompt_eval_ms", _NOT_REPORTED),
+        eval_ms=missing.unless(_ns_ms(final.eval_duration), "eval_ms", _NOT_REPORTED),
+        unaccounted_ms=missing.unless(_unaccounted(final), "unaccounted_ms", _NOT_REPORTED),
+        prompt_tokens=missing.unless(prompt_tokens, "prompt_tokens", _NOT_REPORTED),
+        completion_tokens=missing.unless(n, "completion_tokens", _NOT_REPORTED),
+        total_tokens=None if n is None or prompt_tokens is None else n + prompt_tokens,
+        thinking_chars=sum(one.thinking_chars for one in trace.arrivals),
+        done_reason=final.done_reason,
+        short_output=n is not None and n < completion_tokens,
+        unavailable=dict(missing),
+    )
+
+
+def chunk_gaps(t_us: Sequence[int]) -> ChunkGaps | None:
+    """Gaps between lines, in milliseconds; None for fewer than two lines."""
+    gaps = [(later - earlier) / _US_PER_MS for earlier, later in pairwise(t_us)]
+    if not gaps:
+        return None
+    return ChunkGaps(
+        p50=statistics.median(gaps),
+        p90=statistics.quantile(gaps, 0.90),
+        p99=statistics.quantile(gaps, 0.99) if len(gaps) >= _LEAST_FOR_P99 else None,
+        max=max(gaps),
+    )
+
+
+def rate_of_lines(t_us: Sequence[int], now_us: int, window_us: int = 1_000_000) -> float | None:
+    """Lines a second over the last window (or since the first line, if that is shorter); None under two."""
+    recent = [t for t in t_us if t > now_us - window_us]
+    if len(recent) < 2 or recent[-1] == recent[0]:  # noqa: PLR2004 - a rate takes two
+        return None
+    return (len(recent) - 1) * _US_PER_S / (recent[-1] - recent[0])
+
+
+class Missing(dict[str, str]):
+    """Reasons, by field, why figures are null."""
+
+    def unless(self, value: T | None, field: str, reason: str) -> T | None:
+        """The value; when it is None, note the reason for its field."""
+        if value is None:
+            self[field] = reason
+        return value
+
+
+class _Edges(NamedTuple):
+    """The times that the definitions name, in microseconds; None when no line carried text."""
+
+    first: int | None
+    first_answer: int | None
+    last: int | None
+
+    @classmethod
+    def of(cls, trace: Trace) -> _Edges:
+        if not trace.arrivals:
+            return cls(None, None, None)
+        answers = (one.t_us for one in trace.arrivals if one.answer_chars)
+        by_itself = trace.final.done_reason == "stop"
+        return cls(
+            trace.arrivals[0].t_us,
+            next(answers, None),
+            trace.final_t_us if by_itself else trace.arrivals[-1].t_us,
+        )
+
+
+def _decode_tps(n: int | None, edges: _Edges) -> float | None:
+    if n is None or n < 2 or edges.first is None or edges.last is None:  # noqa: PLR2004 - see TPOT
+        return None
+    elapsed = edges.last - edges.first
+    return (n - 1) * _US_PER_S / elapsed if elapsed > 0 else None
+
+
+def _decode_uncertainty(decode: float | None, n: int | None, trace: Trace) -> float | None:
+    """Half-width in tokens a second that the shape of the stream leaves open.
+
+    The first line may hold k = n / lines tokens, of which k - 1 came before t_first was seen; when the model
+    ended by itself, one token more may lie between the last text and the last line. Each is at most that
+    share of n - 1.
+    """
+    if decode is None or n is None:
+        return None
+    open_tokens = max(n / len(trace.arrivals) - 1.0, 0.0)
+    if trace.final.done_reason == "stop":
+        open_tokens += 1.0
+    return decode * open_tokens / (n - 1)
+
+
+def _thinking_ms(trace: Trace, edges: _Edges) -> float | None:
+    """From the first thinking to the first answer, or to the end when no answer came; None without any."""
+    if edges.first is None or not trace.arrivals[0].thinking_chars:
+        return None
+    end = trace.final_t_us if edges.first_answer is None else edges.first_answer
+    return (end - edges.first) / _US_PER_MS
+
+
+def _unaccounted(final: Chunk) -> float | None:
+    parts = (final.total_duration, final.prompt_eval_duration, final.eval_duration)
+    if any(part is None for part in parts):
+        return None
+    total, prompt, decode = (part or 0 for part in parts)
+    return (total - (final.load_duration or 0) - prompt - decode) / _NS_PER_MS
+
+
+def _rate(count: int | None, duration_ns: int | None) -> float | None:
+    return count * _NS_PER_S / duration_ns if count and duration_ns else None
+
+
+def _per_second(count: int | None, t_us: int | None) -> float | None:
+    return count * _US_PER_S / t_us if count and t_us else None
+
+
+def _ms(t_us: int | None) -> float | None:
+    return None if t_us is None else t_us / _US_PER_MS
+
+
+def _ns_ms(duration_ns: int | None) -> float | None:
+    return None if duration_ns is None else duration_ns / _NS_PER_MS

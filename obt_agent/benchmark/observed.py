@@ -1,0 +1,245 @@
+"""One iteration's object from its parts: timings, the machine's samples, what Ollama lists. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from obt_agent.benchmark import resources, statistics
+from obt_agent.benchmark.metrics import Missing
+from obt_agent.benchmark.resources import MIB, EdgeReading, Energy, Window
+from obt_agent.benchmark.result import Observed, Timings
+from obt_agent.hardware.schema import Sample
+from obt_agent.ollama.payloads import RunningModel
+
+NOT_SAMPLED: Final = "this iteration was not sampled, to measure what sampling costs"
+
+_MEANS: Final = (
+    "tokens_per_second",
+    "decode_tps_corrected",
+    "decode_tps_uncertainty",
+    "output_tps_wall",
+    "prefill_tps",
+    "prefill_tps_ttft",
+    "first_token_ms",
+    "latency_ms",
+    "ttft_answer_ms",
+    "thinking_ms",
+    "average_token_ms",
+    "tokens_per_chunk",
+    "server_total_ms",
+    "load_ms",
+    "prompt_eval_ms",
+    "eval_ms",
+    "unaccounted_ms",
+)
+_SUMS: Final = ("prompt_tokens", "completion_tokens", "total_tokens", "chunks", "thinking_chars")
+
+
+class Baseline(NamedTuple):
+    """The machine at rest, from the preflight: MiB and watts, each None when not known."""
+
+    rss_mb: float | None = None
+    vram_mb: float | None = None
+    idle_watts: float | None = None
+
+
+class Edges(NamedTuple):
+    """Energy counters at the edges of an iteration's phases; None where they could not be read."""
+
+    start: EdgeReading | None = None
+    first_token: EdgeReading | None = None
+    end: EdgeReading | None = None
+
+
+class Surroundings(NamedTuple):
+    """What was seen of the machine during one iteration.
+
+    ``first_token_ns`` parts prefill from decode; None when no text came or requests overlapped.
+    """
+
+    window: Window
+    samples: Sequence[Sample]
+    missed: int
+    edges: Edges
+    baseline: Baseline
+    loaded: RunningModel | None
+    first_token_ns: int | None
+    sampled: bool = True
+
+
+def together(requests: Sequence[Timings], wall_ms: float) -> Timings:
+    """Timings of an iteration of several requests at once: means of speeds and times, sums of counts.
+
+    A field that any request lacks is null, for its mean would be of others.
+    """
+    if len(requests) == 1:
+        return requests[0]
+    missing = {field: reason for one in requests for field, reason in one.unavailable.items()}
+    reasons = {one.done_reason for one in requests}
+    return Timings(
+        **{field: _combined(requests, field, statistics.mean) for field in _MEANS},
+        **{field: _combined(requests, field, sum) for field in _SUMS},
+        total_duration_ms=wall_ms,
+        done_reason=next(iter(reasons)) if len(reasons) == 1 else "mixed",
+        short_output=any(one.short_output for one in requests),
+        unavailable=missing,
+    )
+
+
+def _combined(requests: Sequence[Timings], field: str, combine: Callable[[list[Any]], Any]) -> Any:
+    values = [getattr(one, field) for one in requests]
+    return None if any(value is None for value in values) else combine(values)
+
+
+def observe(timings: Timings, seen: Surroundings) -> Observed:
+    """The timings with the machine's figures beside them, null with a reason where nothing was read."""
+    missing = Missing(timings.unavailable)
+    fields: dict[str, Any] = msgspec.structs.asdict(timings)
+    fields |= _of_ollamas_list(seen.loaded, missing)
+    if seen.sampled:
+        fields |= _of_samples(seen, missing) | _of_energy(timings, seen, missing)
+    else:
+        missing |= dict.fromkeys(_SAMPLED_FIELDS, NOT_SAMPLED)
+    fields["unavailable"] = dict(missing)
+    return Observed(**fields)
+
+
+_SAMPLED_FIELDS: Final = (
+    "memory_usage_mb",
+    "gpu_memory_usage_mb",
+    "cpu_usage_percent",
+    "gpu_usage_percent",
+    "cpu_temperature",
+    "gpu_temperature",
+    "power_usage_watts",
+    "energy_joules",
+    "throttle",
+)
+
+
+def _of_ollamas_list(loaded: RunningModel | None, missing: Missing) -> dict[str, Any]:
+    absent = "Ollama did not list the model after the iteration"
+    return {
+        "model_size_mb": missing.unless(loaded and loaded.size_bytes / MIB, "model_size_mb", absent),
+        "size_vram_mb": missing.unless(loaded and loaded.size_vram_bytes / MIB, "size_vram_mb", absent),
+        "gpu_offload_ratio": missing.unless(loaded and loaded.gpu_offload_ratio, "gpu_offload_ratio", absent),
+    }
+
+
+def _of_samples(seen: Surroundings, missing: Missing) -> dict[str, Any]:
+    def mean(reading: resources.Reading) -> resources.Mean | None:
+        return resources.over_time(seen.samples, seen.window, reading)
+
+    cpu, gpu = mean(resources.cpu_percent), mean(resources.gpu_percent)
+    rss, clock = mean(resources.ollama_rss), mean(resources.gpu_clock_mhz)
+    process = mean(resources.ollama_cpu_percent)
+    no_gpu = _why_no_gpu(seen.samples)
+    peak_rss = missing.unless(rss and rss.high, "memory_usage_mb", "Ollama's processes were not seen")
+    known_delta = peak_rss is not None and seen.baseline.rss_mb is not None
+    return {
+        "memory_usage_mb": peak_rss,
+        "memory_delta_mb": (peak_rss or 0.0) - (seen.baseline.rss_mb or 0.0) if known_delta else None,
+        **_gpu_memory(seen, missing, no_gpu),
+        "cpu_usage_percent": missing.unless(cpu and cpu.mean, "cpu_usage_percent", "no sample has it"),
+        "cpu_usage_percent_max": cpu and cpu.high,
+        "cpu_process_percent": process and process.mean,
+        "gpu_usage_percent": missing.unless(gpu and gpu.mean, "gpu_usage_percent", no_gpu),
+        "gpu_usage_percent_max": gpu and gpu.high,
+        **_temperatures(seen, missing, no_gpu),
+        "gpu_clock_mhz_mean": clock and clock.mean,
+        "gpu_clock_mhz_min": clock and clock.low,
+        "throttle": missing.unless(
+            resources.throttle(seen.samples, seen.window), "throttle", _why_no_throttle(seen.samples)
+        ),
+        "samples": len(resources.within(seen.samples, seen.window)),
+        "samples_missed": seen.missed,
+    }
+
+
+def _why_no_gpu(samples: Sequence[Sample]) -> str:
+    return "no GPU was seen" if not any(sample.gpus for sample in samples) else "no driver gave it"
+
+
+def _why_no_throttle(samples: Sequence[Sample]) -> str:
+    return _why_no_gpu(samples) if not any(sample.gpus for sample in samples) else "not read meanwhile"
+
+
+def _temperatures(seen: Surroundings, missing: Missing, no_gpu: str) -> dict[str, float | None]:
+    fields: dict[str, float | None] = {}
+    for name, reading, reason in (
+        ("cpu_temperature", resources.cpu_temperature, "no sensor gave it"),
+        ("gpu_temperature", resources.gpu_temperature, no_gpu),
+    ):
+        known = [
+            value
+            for sample in resources.within(seen.samples, seen.window)
+            if (value := reading(sample)) is not None
+        ]
+        fields[name] = missing.unless(max(known, default=None), name, reason)
+        fields[f"{name}_start"] = known[0] if known else None
+        fields[f"{name}_end"] = known[-1] if known else None
+    return fields
+
+
+def _gpu_memory(seen: Surroundings, missing: Missing, no_gpu: str) -> dict[str, Any]:
+    """Peak GPU memory: by Ollama's PIDs, else device less baseline, else Ollama's own estimate."""
+    by_processes = resources.over_time(seen.samples, seen.window, resources.ollama_gpu_memory)
+    of_device = resources.over_time(seen.samples, seen.window, resources.gpu_memory_used)
+    baseline = seen.baseline.vram_mb
+    method, peak = None, None
+    if by_processes is not None:
+        method, peak = "ollama_processes", by_processes.high
+    elif of_device is not None and baseline is not None:
+        method, peak = "device_minus_baseline", max(of_device.high - baseline, 0.0)
+    elif of_device is None and seen.loaded is not None and seen.loaded.size_vram_bytes:
+        method, peak = "ollama_ps", seen.loaded.size_vram_bytes / MIB
+    return {
+        "gpu_memory_usage_mb": missing.unless(peak, "gpu_memory_usage_mb", no_gpu),
+        "gpu_memory_method": method,
+        "vram_baseline_mb": baseline,
+    }
+
+
+def _of_energy(timings: Timings, seen: Surroundings, missing: Missing) -> dict[str, Any]:
+    found = resources.energy(seen.samples, seen.window, seen.edges.start, seen.edges.end)
+    short = seen.window.seconds < resources.LEAST_ENERGY_WINDOW_S
+    why = (
+        f"withheld: the window is shorter than {resources.LEAST_ENERGY_WINDOW_S:g} s"
+        if short
+        else "no counter and no power reading"
+    )
+    idle = seen.baseline.idle_watts
+    power = resources.over_time(seen.samples, seen.window, resources.gpu_power)
+    watts = found.joules / seen.window.seconds if found else power and power.mean
+    scope = found.scope if found else ("gpus" if power else None)
+    net = None if found is None or idle is None else found.joules - idle * seen.window.seconds
+    prefill, decode = _split(seen)
+    n = timings.completion_tokens
+    return {
+        "power_usage_watts": missing.unless(watts, "power_usage_watts", "no driver gave power or energy"),
+        "power_scope": scope,
+        "idle_watts": idle,
+        "energy_joules": missing.unless(found and found.joules, "energy_joules", why),
+        "energy_net_joules": net,
+        "energy_uncertainty_joules": found and found.uncertainty,
+        "energy_method": found and found.method,
+        "energy_prefill_joules": prefill and prefill.joules,
+        "energy_decode_joules": decode and decode.joules,
+        "joules_per_output_token": found.joules / n if found and n else None,
+    }
+
+
+def _split(seen: Surroundings) -> tuple[Energy | None, Energy | None]:
+    """Energy before and after the first token, each withheld when its own window is too short."""
+    if seen.first_token_ns is None:
+        return None, None
+    edges = seen.edges
+    before = Window(seen.window.start_ns, seen.first_token_ns)
+    after = Window(seen.first_token_ns, seen.window.end_ns)
+    return (
+        resources.energy(seen.samples, before, edges.start, edges.first_token),
+        resources.energy(seen.samples, after, edges.first_token, edges.end),
+    )

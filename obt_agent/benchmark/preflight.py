@@ -1,0 +1,193 @@
+"""Before anything is measured: what is here, is it idle, and what does it use at rest."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+import msgspec
+
+from obt_agent.benchmark import resources, statistics
+from obt_agent.benchmark.machine import attempt
+from obt_agent.benchmark.observed import Baseline
+from obt_agent.benchmark.records import Started
+from obt_agent.benchmark.result import Environment
+from obt_agent.benchmark.semantics import semantics
+from obt_agent.benchmark.stage import Stage
+from obt_agent.errors import ModelNotFound, OllamaError, Unsupported
+from obt_agent.hardware.schema import Inventory, Sample
+from obt_agent.ollama.names import canonical
+from obt_agent.ollama.payloads import InstalledModel, RunningModel
+
+SETTLED_MB: Final = 50.0
+"""GPU memory that differs by no more between two samples has settled."""
+BUSY_CPU_PERCENT: Final = 25.0
+BUSY_GPU_PERCENT: Final = 10.0
+
+
+async def preflight(stage: Stage) -> None:
+    """Look at Ollama and at the machine, and record where the run measures.
+
+    Raises:
+        ModelNotFound: Ollama has no such model.
+        Unsupported: the model runs on another machine.
+        OllamaError: Ollama, or the model, is another one than before the run was interrupted.
+        OllamaUnavailable: no Ollama answers.
+    """
+    stage.enter("preflight")
+    version = await stage.ollama.version()
+    model = _find(await stage.ollama.installed(), stage.plan.model_name)
+    running = await stage.ollama.running()
+    stage.inventory = await attempt(
+        stage.machine.inventory(), what="inventory", timeout_s=stage.limits.reading_s
+    )
+    stage.was_loaded = any(same(one.name, stage.plan.model_name) for one in running)
+    idle = await _settle(stage)
+    _look_at_idle(stage, idle)
+    others = tuple(one.name for one in running if not same(one.name, stage.plan.model_name))
+    if others:
+        stage.caution(
+            "other_models_loaded",
+            f"other models were loaded: {', '.join(others)}",
+            "unload them (ollama stop NAME), for they take memory and may take time",
+        )
+    now = _environment(stage, version, model, others)
+    _check_unchanged(stage, now)
+    await stage.record(Started(start_time=stage.start_time, environment=now))
+
+
+def same(one: str, other: str) -> bool:
+    """Whether two names mean one model."""
+    return canonical(one) == canonical(other)
+
+
+def loaded(running: tuple[RunningModel, ...], name: str) -> RunningModel | None:
+    """The model as Ollama lists it when it is loaded."""
+    return next((one for one in running if same(one.name, name)), None)
+
+
+def _find(installed: tuple[InstalledModel, ...], name: str) -> InstalledModel:
+    for model in installed:
+        if same(model.name, name):
+            if model.remote_host or model.remote_model:
+                raise Unsupported(
+                    f"{name} runs on {model.remote_host or 'another machine'}: its speed says nothing "
+                    "about this one; choose a local model",
+                    model=name,
+                )
+            return model
+    raise ModelNotFound(f"Ollama has no model {name!r}; pull it with: ollama pull {name}", model=name)
+
+
+async def _settle(stage: Stage) -> list[Sample]:
+    """Samples of the machine at rest, once its GPU memory holds still; fewer when they do not come."""
+    deadline = time.monotonic() + stage.limits.settle_s
+    seen: list[Sample] = []
+    while (left := deadline - time.monotonic()) > 0:
+        sample = await stage.sampler.wait_next(left)
+        if sample is None:
+            break
+        seen.append(sample)
+        if len(seen) >= stage.limits.settle_samples and settled(seen):
+            return seen
+        await asyncio.sleep(0)
+    if seen and not settled(seen):
+        stage.caution(
+            "vram_not_settled",
+            f"GPU memory still moved by more than {SETTLED_MB:g} MB when the run began",
+            "let other programs finish; the baseline of GPU memory is uncertain",
+        )
+    return seen
+
+
+def settled(seen: list[Sample]) -> bool:
+    """Whether the last two samples that know GPU memory agree; true where none does."""
+    known = [used for sample in seen if (used := resources.gpu_memory_used(sample)) is not None]
+    return len(known) < 2 or abs(known[-1] - known[-2]) <= SETTLED_MB  # noqa: PLR2004 - two to compare
+
+
+def _mean_of(seen: list[Sample], reading: resources.Reading) -> float | None:
+    known = [value for sample in seen if (value := reading(sample)) is not None]
+    return statistics.mean(known) if known else None
+
+
+def _look_at_idle(stage: Stage, seen: list[Sample]) -> None:
+    cpu, gpu = _mean_of(seen, resources.cpu_percent), _mean_of(seen, resources.gpu_percent)
+    if cpu is not None and cpu > BUSY_CPU_PERCENT:
+        stage.caution(
+            "cpu_busy",
+            f"the CPU was {cpu:.0f} % busy before the run",
+            "close other programs and run again",
+        )
+    if gpu is not None and gpu > BUSY_GPU_PERCENT:
+        stage.caution(
+            "gpu_busy",
+            f"the GPU was {gpu:.0f} % busy before the run",
+            "close other programs and run again",
+        )
+    last = seen[-1] if seen else None
+    stage.start_temperature = resources.hottest(last) if last else None
+    stage.baseline = Baseline(
+        rss_mb=resources.ollama_rss(last) if last else None,
+        vram_mb=None if stage.was_loaded or last is None else resources.gpu_memory_used(last),
+        idle_watts=_mean_of(seen, resources.gpu_power),
+    )
+    stage.environment = msgspec.structs.replace(
+        stage.environment, idle_watts=stage.baseline.idle_watts, idle_cpu_percent=cpu
+    )
+
+
+def _environment(stage: Stage, version: str, model: InstalledModel, others: tuple[str, ...]) -> Environment:
+    here = stage.inventory
+    missing = {"num_parallel": "Ollama's API does not tell it"}
+    if here is None:
+        missing["hardware"] = "the inventory could not be read"
+    if stage.environment.idle_watts is None:
+        missing["idle_watts"] = "no driver gave power"
+    return msgspec.structs.replace(
+        stage.environment,
+        ollama_version=version,
+        metric_semantics=semantics(version),
+        model=model.name,
+        model_digest=model.digest,
+        quantization=model.quantization_level,
+        parameter_size=model.parameter_size,
+        context_length=model.context_length,
+        other_models_loaded=others,
+        unavailable=missing,
+        **(_of_inventory(here) if here else {}),
+    )
+
+
+def _of_inventory(here: Inventory) -> dict[str, object]:
+    drivers = [f"{gpu.driver or gpu.vendor} {gpu.driver_version}" for gpu in here.gpus if gpu.driver_version]
+    limits = [gpu.power_limit_watts for gpu in here.gpus if gpu.power_limit_watts is not None]
+    system = " ".join(part for part in (here.host.distro or here.host.os, here.host.kernel) if part)
+    return {
+        "gpu": tuple(gpu.name or gpu.id for gpu in here.gpus),
+        "driver": ", ".join(dict.fromkeys(drivers)) or None,
+        "power_limit_watts": sum(limits) if limits else None,
+        "cpu": here.cpu.model,
+        "memory_bytes": here.memory.total_bytes,
+        "os": system or None,
+        "hardware_fingerprint": here.fingerprint,
+    }
+
+
+def _check_unchanged(stage: Stage, now: Environment) -> None:
+    """A resumed run measures the same thing, or it ends with what it has."""
+    if not stage.starts:
+        return
+    before = stage.environment
+    for what, then, today in (
+        ("Ollama's version", before.ollama_version, now.ollama_version),
+        ("the model's digest", before.model_digest, now.model_digest),
+        ("the plan", before.plan_hash, now.plan_hash),
+    ):
+        if then != today:
+            raise CannotResume(f"{what} changed from {then} to {today} while the run was interrupted")
+
+
+class CannotResume(OllamaError):
+    """What was measured before the interruption and what would follow do not belong together."""

@@ -1,0 +1,249 @@
+"""The result from what was recorded. Pure: the same records give the same result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from obt_agent.benchmark import statistics, stopping, verdicts
+from obt_agent.benchmark.expansion import Cell
+from obt_agent.benchmark.plan import Plan
+from obt_agent.benchmark.result import (
+    BenchmarkResult,
+    Caution,
+    CellResult,
+    ColdLoad,
+    Environment,
+    IterationMetrics,
+    Percentiles,
+    Ratio,
+    ResourceSample,
+    SamplerReport,
+    Status,
+    Stopping,
+    StoppingReason,
+    Summary,
+    Warmup,
+)
+from obt_agent.errors import AgentError
+from obt_agent.hardware.schema import Inventory
+
+SUMMARISED: Final = (
+    "tokens_per_second",
+    "decode_tps_corrected",
+    "output_tps_wall",
+    "output_tps_total",
+    "prefill_tps",
+    "prefill_tps_ttft",
+    "first_token_ms",
+    "ttft_answer_ms",
+    "thinking_ms",
+    "average_token_ms",
+    "total_duration_ms",
+    "load_ms",
+    "prompt_eval_ms",
+    "eval_ms",
+    "unaccounted_ms",
+    "queue_ms_max",
+    "prompt_tokens",
+    "completion_tokens",
+    "tokens_per_chunk",
+    "memory_usage_mb",
+    "gpu_memory_usage_mb",
+    "cpu_usage_percent",
+    "gpu_usage_percent",
+    "gpu_temperature",
+    "cpu_temperature",
+    "power_usage_watts",
+    "energy_joules",
+    "energy_net_joules",
+    "joules_per_output_token",
+)
+"""Metrics that the summary speaks of, where an iteration has them."""
+
+PERCENTILES_OF: Final = ("first_token_ms", "average_token_ms", "total_duration_ms", "tokens_per_second")
+
+_SWEEP: Final = "the plan has several cells: see cells[].summary"
+_NOTHING: Final = "no iteration was measured"
+
+
+class Ending(NamedTuple):
+    """How a run ended."""
+
+    status: Status
+    error: AgentError | None = None
+
+
+class Gathered(NamedTuple):
+    """All that a run has gathered, at its end."""
+
+    job_id: str
+    client_id: str
+    plan: Plan
+    cells: Sequence[Cell]
+    start_time: datetime
+    end_time: datetime
+    environment: Environment
+    metrics: Sequence[IterationMetrics]
+    warmups: Sequence[Warmup]
+    cold_load: ColdLoad | None
+    stops: dict[int, Stopping]
+    cautions: Sequence[Caution]
+    sampler: SamplerReport | None
+    samples: Sequence[ResourceSample]
+    samples_dropped: int
+    resumed: int
+    hardware: Inventory | None
+
+
+def assemble(gathered: Gathered, ending: Ending) -> BenchmarkResult:
+    """The whole result, whatever the ending."""
+    metrics = verdicts.compare_within_cells(gathered.metrics)
+    cells = tuple(
+        cell_result(gathered.plan, cell, metrics, gathered.stops.get(cell.index), ending.status)
+        for cell in gathered.cells
+    )
+    only = cells[0] if len(cells) == 1 else None
+    error = ending.error
+    return BenchmarkResult(
+        id=gathered.job_id,
+        benchmark_id=gathered.job_id,
+        client_id=gathered.client_id,
+        status=ending.status,
+        error=None if error is None else error.message,
+        error_kind=None if error is None else error.kind,
+        start_time=gathered.start_time,
+        end_time=gathered.end_time,
+        config=gathered.plan,
+        environment=gathered.environment,
+        metrics=metrics,
+        cold_load=gathered.cold_load,
+        warmups=tuple(gathered.warmups),
+        cells=cells,
+        summary=only.summary if only else {},
+        percentiles=only.percentiles if only else {},
+        warnings=_cautions(gathered, metrics, cells),
+        sampler=_with_effect(gathered, metrics),
+        samples=tuple(gathered.samples),
+        samples_dropped=gathered.samples_dropped,
+        resumed=gathered.resumed,
+        hardware=gathered.hardware,
+        unavailable=_unavailable(gathered, only, metrics),
+    )
+
+
+def cell_result(
+    plan: Plan,
+    cell: Cell,
+    metrics: Sequence[IterationMetrics],
+    stop: Stopping | None,
+    status: Status,
+) -> CellResult:
+    """One cell's figures; ``stop`` is None when the run ended before the cell did."""
+    cold = stopping.counted(metrics, cell.index, "bust")
+    warm = stopping.counted(metrics, cell.index, "warm")
+    main, paired = (warm, []) if plan.cache_mode == "warm" else (cold, warm)
+    trend = statistics.rank_correlation(
+        [speed for one in main if (speed := stopping.decode_speed(one)) is not None]
+    )
+    return CellResult(
+        index=cell.index,
+        label=cell.label,
+        num_ctx=cell.num_ctx,
+        concurrency=cell.concurrency,
+        prompt_tokens_target=cell.prompt.prompt_tokens,
+        completion_tokens=cell.prompt.completion_tokens,
+        stopping=stop or stopping.recorded(plan, main, _cut_short(status)),
+        summary=_summaries(main),
+        summary_warm=_summaries(paired),
+        percentiles=_percentiles(main),
+        trend=trend and trend.rho,
+        trend_p=trend and trend.p,
+    )
+
+
+def _cut_short(status: Status) -> StoppingReason:
+    return "failed" if status == "completed" else status
+
+
+def _values(metrics: Sequence[IterationMetrics], name: str) -> list[float]:
+    return [float(value) for one in metrics if (value := getattr(one, name)) is not None]
+
+
+def _summaries(metrics: Sequence[IterationMetrics]) -> dict[str, Summary]:
+    found = {name: _values(metrics, name) for name in SUMMARISED}
+    return {name: statistics.summarise(values) for name, values in found.items() if values}
+
+
+def _percentiles(metrics: Sequence[IterationMetrics]) -> dict[str, Percentiles]:
+    found = {name: _values(metrics, name) for name in PERCENTILES_OF}
+    return {name: statistics.percentiles(values) for name, values in found.items() if values}
+
+
+def _cautions(
+    gathered: Gathered, metrics: Sequence[IterationMetrics], cells: Sequence[CellResult]
+) -> tuple[Caution, ...]:
+    of_cells = [
+        caution
+        for cell in cells
+        for caution in (verdicts.width_caution(cell), verdicts.trend_caution(cell))
+        if caution is not None
+    ]
+    return (*gathered.cautions, *verdicts.cautions_for(metrics), *of_cells)
+
+
+def _unavailable(
+    gathered: Gathered, only: CellResult | None, metrics: Sequence[IterationMetrics]
+) -> dict[str, str]:
+    reasons: dict[str, str] = {}
+    if not metrics:
+        reasons["summary"] = _NOTHING
+    elif only is None:
+        reasons["summary"] = _SWEEP
+    if gathered.cold_load is None:
+        asked = gathered.plan.cold_load
+        reasons["cold_load"] = "the run ended before it" if asked else "the plan did not ask for it"
+    if gathered.hardware is None:
+        reasons["hardware"] = "the inventory could not be read"
+    return reasons
+
+
+def _with_effect(gathered: Gathered, metrics: Sequence[IterationMetrics]) -> SamplerReport | None:
+    report = gathered.sampler
+    if report is None or not gathered.plan.alternate_sampling:
+        return report
+    return SamplerReport(
+        interval_ms=report.interval_ms,
+        samples=report.samples,
+        missed=report.missed,
+        cpu_percent=report.cpu_percent,
+        effect=sampling_effect(metrics),
+    )
+
+
+def sampling_effect(metrics: Sequence[IterationMetrics]) -> Ratio | None:
+    """Decode speed sampled over unsampled, from neighbouring pairs; None when there is no pair."""
+    on: list[float] = []
+    off: list[float] = []
+    waiting: IterationMetrics | None = None
+    for one in (one for one in metrics if one.excluded is None):
+        speed = stopping.decode_speed(one)
+        if speed is None:
+            continue
+        partner = None if waiting is None else stopping.decode_speed(waiting)
+        if waiting is None or partner is None or not _are_pair(waiting, one):
+            waiting = one
+            continue
+        (on if one.sampled else off).append(speed)
+        (on if waiting.sampled else off).append(partner)
+        waiting = None
+    return statistics.ratio_paired(on, off) if on else None
+
+
+def _are_pair(first: IterationMetrics, second: IterationMetrics) -> bool:
+    return (
+        first.sampled != second.sampled
+        and first.cell == second.cell
+        and first.cache_state == second.cache_state
+    )

@@ -1,0 +1,210 @@
+"""One benchmark from start to result: whatever happens, there is a result with what was measured."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime
+from typing import Literal
+
+import structlog
+
+from obt_agent import __version__
+from obt_agent.benchmark import report
+from obt_agent.benchmark.cell import run_cell, shortfall
+from obt_agent.benchmark.expansion import Cell, expand
+from obt_agent.benchmark.live import LiveSeries
+from obt_agent.benchmark.loading import cold_load, leave_quiet
+from obt_agent.benchmark.machine import Machine
+from obt_agent.benchmark.plan import Plan, plan_hash
+from obt_agent.benchmark.preflight import CannotResume, preflight
+from obt_agent.benchmark.records import Journal, Progress, Record
+from obt_agent.benchmark.report import Ending, Gathered
+from obt_agent.benchmark.result import BenchmarkResult, Environment
+from obt_agent.benchmark.stage import Limits, Stage
+from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded
+from obt_agent.ollama.client import OllamaClient
+
+__all__ = ["BenchmarkRun", "Limits"]
+
+log = structlog.get_logger(__name__)
+
+StopCause = Literal["cancelled", "interrupted"]
+
+_STOPPED = {
+    "cancelled": "the benchmark was cancelled; what was measured before is kept",
+    "interrupted": "the agent was stopped during the benchmark; what was measured before is kept",
+}
+
+
+class BenchmarkRun:
+    """Runs one plan, once.
+
+    Args:
+        plan: what to run; one that the policy has passed.
+        job_id: name of the run, in the result.
+        client_id: name of the agent, in the result.
+        ollama: where to run it.
+        hardware: where samples and the inventory come from.
+        journal: keeps each record as it is made.
+        on_progress: called on the event loop, at most ``1 / limits.progress_s`` a second plus once a phase.
+        restored: the records of an earlier attempt that did not end, in their order.
+        limits: times that a plan does not set.
+
+    Raises:
+        InvalidParams, TooLarge: the plan cannot be expanded.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is another service or name, all but the plan by keyword
+        self,
+        plan: Plan,
+        *,
+        job_id: str,
+        client_id: str,
+        ollama: OllamaClient,
+        hardware: Machine,
+        journal: Journal,
+        on_progress: Callable[[Progress], None],
+        restored: Sequence[Record] = (),
+        limits: Limits | None = None,
+    ) -> None:
+        self.job_id = job_id
+        self.live = LiveSeries()
+        self._client_id = client_id
+        self._on_progress = on_progress
+        self._cause: StopCause | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._stage = Stage(
+            plan=plan,
+            cells=expand(plan),
+            ollama=ollama,
+            machine=hardware,
+            journal=journal,
+            limits=limits or Limits(),
+            series=self.live,
+            environment=Environment(plan_hash=plan_hash(plan), agent_version=__version__),
+        )
+        for record in restored:
+            self._stage.apply(record)
+
+    async def execute(self) -> BenchmarkResult:
+        """Run the plan; every foreseen ending is a result. At the end nothing runs in Ollama.
+
+        Raises:
+            asyncio.CancelledError: the caller's task was cancelled; Ollama's streams are closed by then.
+        """
+        work = asyncio.create_task(self._measure(), name=f"benchmark {self.job_id}")
+        self._work = work
+        if self._cause is not None:
+            work.cancel()
+        try:
+            await asyncio.wait({work})
+        except asyncio.CancelledError:
+            work.cancel()
+            await asyncio.wait({work})
+            raise
+        finally:
+            self.live.end()
+        ending = self._ending(work)
+        await self._tidy_up(ending)
+        return report.assemble(self._gathered(), ending)
+
+    def stop(self, cause: StopCause) -> None:
+        """End the run now: Ollama's streams are closed at once, and ``execute`` returns soon after."""
+        if self._cause is None:
+            self._cause = cause
+            if self._work is not None:
+                self._work.cancel()
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run is."""
+        return self._stage.progress()
+
+    def result_so_far(self) -> BenchmarkResult:
+        """The result as it would be if the run was interrupted now."""
+        return report.assemble(self._gathered(), Ending("interrupted"))
+
+    async def _measure(self) -> None:
+        stage = self._stage
+        async with stage.sampler, self._reporting():
+            await preflight(stage)
+            for cell in self._open_cells():
+                if stage.plan.cold_load and stage.cold_load is None:
+                    await cold_load(stage, cell)
+                await run_cell(stage, cell)
+            stage.enter("reporting")
+        missing = shortfall(stage)
+        if missing:
+            raise DeadlineExceeded(
+                f"the plan's max_duration_s of {stage.plan.max_duration_s:g} s was over before cell "
+                f"{missing[0].label} had its {stage.plan.num_iterations} iterations: raise it, "
+                "or ask for less",
+                waited_for="benchmark",
+            )
+
+    def _open_cells(self) -> list[Cell]:
+        return [cell for cell in self._stage.cells if cell.index not in self._stage.stops]
+
+    @contextlib.asynccontextmanager
+    async def _reporting(self) -> AsyncIterator[None]:
+        """Report progress while the context is open."""
+        ticker = asyncio.create_task(self._keep_reporting(), name=f"benchmark progress {self.job_id}")
+        try:
+            yield
+        finally:
+            ticker.cancel()
+            await asyncio.wait({ticker})
+
+    async def _keep_reporting(self) -> None:
+        while True:
+            self._on_progress(self._stage.progress())
+            await asyncio.sleep(self._stage.limits.progress_s)
+
+    def _ending(self, work: asyncio.Task[None]) -> Ending:
+        if work.cancelled():
+            cause = self._cause or "interrupted"
+            return Ending(cause, Cancelled(_STOPPED[cause]))
+        match work.exception():
+            case None:
+                return Ending("completed")
+            case CannotResume() as error:
+                return Ending("interrupted", error)
+            case AgentError() as error:
+                log.warning("benchmark.failed", job_id=self.job_id, kind=error.kind, error=error.message)
+                return Ending("failed", error)
+            case error:
+                log.error("benchmark.broken", job_id=self.job_id, exc_info=error)
+                return Ending("failed", AgentError("the agent failed inside; its log says more"))
+
+    async def _tidy_up(self, ending: Ending) -> None:
+        """Leave Ollama as it was found, unless the run is to go on after a restart of the agent."""
+        if ending.status == "interrupted":
+            return
+        try:
+            await leave_quiet(self._stage)
+        except (AgentError, TimeoutError) as error:
+            log.info("benchmark.not_unloaded", job_id=self.job_id, error=str(error))
+
+    def _gathered(self) -> Gathered:
+        stage = self._stage
+        return Gathered(
+            job_id=self.job_id,
+            client_id=self._client_id,
+            plan=stage.plan,
+            cells=stage.cells,
+            start_time=stage.start_time,
+            end_time=datetime.now(UTC),
+            environment=stage.environment,
+            metrics=tuple(stage.metrics),
+            warmups=tuple(stage.warmups),
+            cold_load=stage.cold_load,
+            stops=dict(stage.stops),
+            cautions=tuple(stage.cautions),
+            sampler=stage.sampler.report(),
+            samples=self.live.samples,
+            samples_dropped=self.live.dropped,
+            resumed=max(stage.starts - 1, 0),
+            hardware=stage.inventory,
+        )

@@ -1,0 +1,212 @@
+"""The state of a running benchmark, which its phases share: what was measured, and what goes on now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from obt_agent.benchmark import estimate, resources
+from obt_agent.benchmark.expansion import Cell
+from obt_agent.benchmark.live import LiveSeries
+from obt_agent.benchmark.machine import Machine
+from obt_agent.benchmark.metrics import rate_of_lines
+from obt_agent.benchmark.observed import Baseline
+from obt_agent.benchmark.plan import Plan
+from obt_agent.benchmark.records import (
+    CellEnded,
+    ColdLoaded,
+    Iterated,
+    Journal,
+    Progress,
+    Record,
+    Started,
+    WarmedUp,
+)
+from obt_agent.benchmark.result import (
+    Caution,
+    ColdLoad,
+    Environment,
+    IterationMetrics,
+    Phase,
+    Stopping,
+    Warmup,
+)
+from obt_agent.benchmark.sampling import Doing, Sampler
+from obt_agent.benchmark.synthetic import Observation
+from obt_agent.hardware.schema import Inventory
+from obt_agent.ollama.client import Line, OllamaClient
+
+_US_PER_S: Final = 1e6
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Times in seconds that a plan does not set.
+
+    Args:
+        settle_s: longest preflight wait for an idle machine.
+        settle_samples: samples that the preflight's idle figures rest on.
+        unload_s: longest wait until Ollama no longer lists an unloaded model.
+        poll_s: between looks at Ollama's list, and at an Ollama that went away.
+        return_s: longest wait for an Ollama that went away.
+        returns: how often a cell survives that.
+        reading_s: longest single reading of the machine outside the sampler.
+        progress_s: between progress reports.
+        goodbye_s: longest tidying up at the end.
+    """
+
+    settle_s: float = 15.0
+    settle_samples: int = 4
+    unload_s: float = 60.0
+    poll_s: float = 0.2
+    return_s: float = 30.0
+    returns: int = 2
+    reading_s: float = 5.0
+    progress_s: float = 0.5
+    goodbye_s: float = 5.0
+
+
+class Flow:
+    """The lines of the requests that run now, for the live speed."""
+
+    def __init__(self) -> None:
+        self._lines_us: list[int] = []
+        self.first_token_ms: float | None = None
+        self.active = False
+
+    def begin(self) -> None:
+        """Requests are about to be sent."""
+        self.__init__()  # type: ignore[misc] # starting anew is what the method is for
+        self.active = True
+
+    def add(self, t_sent_ns: int, lines: Sequence[Line]) -> None:
+        """Lines of one request arrived."""
+        if self.first_token_ms is None and lines:
+            self.first_token_ms = lines[0].t_us / 1e3
+        self._lines_us.extend(t_sent_ns // 1000 + line.t_us for line in lines)
+
+    def end(self) -> None:
+        """The requests are over."""
+        self.active = False
+
+    def rate(self) -> float | None:
+        """Lines a second over the last second; None when nothing runs."""
+        if not self.active:
+            return None
+        now_us = time.monotonic_ns() // 1000
+        return rate_of_lines(self._lines_us[-4096:], now_us)
+
+
+@dataclass
+class Stage:
+    """One run's state. Phases write it; ``record`` is the only way by which measurements get in."""
+
+    plan: Plan
+    cells: tuple[Cell, ...]
+    ollama: OllamaClient
+    machine: Machine
+    journal: Journal
+    limits: Limits
+    series: LiveSeries
+    environment: Environment
+    start_time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    metrics: list[IterationMetrics] = field(default_factory=list)
+    warmups: list[Warmup] = field(default_factory=list)
+    cold_load: ColdLoad | None = None
+    stops: dict[int, Stopping] = field(default_factory=dict)
+    cautions: list[Caution] = field(default_factory=list)
+    starts: int = 0
+    inventory: Inventory | None = None
+    baseline: Baseline = field(default_factory=Baseline)
+    start_temperature: float | None = None
+    was_loaded: bool = False
+    observations: list[Observation] = field(default_factory=list)
+    flow: Flow = field(default_factory=Flow)
+    doing: Doing = field(default_factory=lambda: Doing("preflight"))
+    began: float = field(default_factory=time.monotonic)
+    sampler: Sampler = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.sampler = Sampler(
+            self.machine,
+            interval_s=self.plan.sample_interval_ms / 1e3,
+            reason="benchmark",
+            series=self.series,
+            doing=lambda: (self.doing, self.flow.rate()),
+        )
+
+    def apply(self, record: Record) -> None:
+        """Take in a record, new or restored."""
+        match record:
+            case Started():
+                self.starts += 1
+                if self.starts == 1:
+                    self.start_time, self.environment = record.start_time, record.environment
+            case ColdLoaded():
+                self.cold_load = record.cold_load
+            case WarmedUp():
+                self.warmups.append(record.warmup)
+            case Iterated():
+                self.metrics.append(record.metrics)
+            case CellEnded():
+                self.stops[record.cell] = record.stopping
+
+    async def record(self, record: Record) -> None:
+        """Take in a record and make it durable.
+
+        Raises:
+            StorageFull: the journal has no room; what was recorded stays in the result.
+        """
+        self.apply(record)
+        await self.journal.store(record)
+
+    def enter(self, phase: Phase, cell: Cell | None = None, iteration: int | None = None) -> None:
+        """Say what the run does from now on; ``iteration`` counts from 1 within the cell."""
+        self.doing = Doing(phase, None if cell is None else cell.index, iteration)
+
+    def caution(self, code: str, message: str, action: str, cell: int | None = None) -> None:
+        """Note a caution once."""
+        if not any(one.code == code and one.cell == cell for one in self.cautions):
+            self.cautions.append(Caution(code=code, message=message, action=action, cell=cell))
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the plan's ``max_duration_s``; never negative."""
+        return max(self.began + self.plan.max_duration_s - time.monotonic(), 0.0)
+
+    def of_cell(self, cell: Cell) -> list[IterationMetrics]:
+        """The cell's iterations, excluded ones too."""
+        return [one for one in self.metrics if one.cell == cell.index]
+
+    def warmups_of(self, cell: Cell) -> list[Warmup]:
+        """The cell's warm-ups."""
+        return [one for one in self.warmups if one.cell == cell.index]
+
+    def progress(self) -> Progress:
+        """How far the run is."""
+        cell = None if self.doing.cell is None else self.cells[self.doing.cell]
+        sample = self.sampler.latest
+        cpu = resources.cpu_percent(sample) if sample else None
+        gpu = resources.gpu_percent(sample) if sample else None
+        last = self.metrics[-1] if self.metrics else None
+        return Progress(
+            phase=self.doing.phase,
+            iteration=self.doing.iteration,
+            iterations_planned=self.plan.num_iterations * (2 if self.plan.cache_mode == "pair" else 1),
+            cell=cell.label if cell and len(self.cells) > 1 else None,
+            tokens_per_second=self.flow.rate() or (last.tokens_per_second if last else None),
+            first_token_ms=self.flow.first_token_ms or (last.first_token_ms if last else None),
+            cpu_utilization_ratio=None if cpu is None else cpu / 100,
+            gpu_utilization_ratio=None if gpu is None else gpu / 100,
+            remaining_s=estimate.remaining_s(self.plan, self.cells, self.stops, self.metrics, self.warmups),
+        )
+
+    def learn_offload(self, ratio: float | None) -> None:
+        """Note how much of the model is on GPUs, once it is loaded."""
+        if ratio is not None:
+            self.environment = msgspec.structs.replace(self.environment, gpu_offload_ratio=ratio)

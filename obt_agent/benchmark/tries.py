@@ -1,0 +1,73 @@
+"""The attempts of one iteration: short outputs and endless repetition are asked for again."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from obt_agent.benchmark.attempt import Attempted
+from obt_agent.benchmark.body import Prompt
+from obt_agent.benchmark.expansion import MAX_SHORT_RETRIES
+from obt_agent.errors import StreamIncomplete
+
+Send = Callable[[list[Prompt]], Awaitable[Attempted]]
+Survive = Callable[[Callable[[], Awaitable[Attempted]]], Awaitable[Attempted]]
+
+
+class Tries:
+    """One iteration's attempts.
+
+    Args:
+        given: prompts that are repeated on purpose; None takes fresh ones for each attempt, and only then is
+            anything repeated, since a fixed prompt gives the same again.
+        fresh: prompts that were never sent before.
+        send: one attempt.
+        survive: makes an attempt again when Ollama went away and came back.
+        stops_early: the model is known to end early, so that short outputs are not repeated.
+    """
+
+    def __init__(
+        self,
+        given: list[Prompt] | None,
+        *,
+        fresh: Callable[[], list[Prompt]],
+        send: Send,
+        survive: Survive,
+        stops_early: bool,
+    ) -> None:
+        self._given = given
+        self._fresh = fresh
+        self._send = send
+        self._survive = survive
+        self.stops_early = stops_early
+        self.prompts: list[Prompt] = []
+        self.attempts = 0
+        self.flags: set[str] = set()
+
+    async def run(self) -> Attempted:
+        """The first attempt that is whole, or the last one.
+
+        Raises:
+            StreamIncomplete: every attempt ended in endless repetition.
+        """
+        while True:
+            self.attempts += 1
+            try:
+                done = await self._survive(self._once)
+            except StreamIncomplete:
+                if not self._may_repeat():
+                    raise
+                self.flags.add("repetition_retried")
+                continue
+            if not done.whole.short_output:
+                return done
+            if self.stops_early or not self._may_repeat():
+                self.stops_early = True
+                return done
+            self.flags.add("short_retried")
+
+    async def _once(self) -> Attempted:
+        self.prompts = self._fresh() if self._given is None else self._given
+        return await self._send(self.prompts)
+
+    def _may_repeat(self) -> bool:
+        return self._given is None and self.attempts <= MAX_SHORT_RETRIES

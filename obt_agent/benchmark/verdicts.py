@@ -1,0 +1,222 @@
+"""What must be known about an iteration or a run beside its figures: flags, and cautions for people. Pure.
+
+A flag is a stable word on one iteration. A caution is said once for a run, after the figures, with what to
+do. Nothing is dropped: only ``EXCLUDING`` flags take an iteration out of the summary, and the cause stands in
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import msgspec
+
+from obt_agent.benchmark import statistics, stopping
+from obt_agent.benchmark.result import Caution, CellResult, IterationMetrics
+
+CACHED_FACTOR: Final = 2.0
+"""A prefill this many times the median rate of its cell, and an outlier, suggests a cached prompt."""
+CLOCK_DROP: Final = 0.90
+"""A mean clock under this share of the cell's highest is a drop."""
+QUEUED_SHARE: Final = 0.10
+"""Unaccounted time over this share of an iteration is queueing."""
+LENGTH_TOLERANCE: Final = 0.02
+"""A synthetic prompt may miss its length by this share, or by ``LENGTH_TOLERANCE_TOKENS``."""
+LENGTH_TOLERANCE_TOKENS: Final = 8
+TREND_P: Final = 0.05
+"""A rank correlation of speed with index under this p-value is a trend."""
+
+EXCLUDING: Final = frozenset({"reloaded"})
+"""Flags that take an iteration out of the summary: its TTFT holds a load."""
+
+
+class Advice(NamedTuple):
+    """A caution's words: what happened, and what to do."""
+
+    message: str
+    action: str
+
+
+ADVICE: Final[Mapping[str, Advice]] = MappingProxyType(
+    {
+        "short_output": Advice(
+            "the model ended before the tokens asked for",
+            "compare rates, not totals; choose a prompt that asks for a longer answer, or fewer tokens",
+        ),
+        "short_retried": Advice(
+            "an output was short and was measured again",
+            "nothing, unless it is frequent; then choose a prompt that asks for a longer answer",
+        ),
+        "repetition_retried": Advice(
+            "the model repeated one token until Ollama broke it off, and was asked again",
+            "raise repeat_penalty or temperature, or use another prompt",
+        ),
+        "reloaded": Advice(
+            "Ollama reloaded the model, so that TTFT holds a load; the summary leaves the iteration out",
+            "keep other programs from using this Ollama with other options meanwhile, and raise keep_alive",
+        ),
+        "num_ctx_clamped": Advice(
+            "Ollama runs the model with a smaller context than was asked for",
+            "set num_ctx to what the model supports",
+        ),
+        "model_changed": Advice(
+            "another version of the model is loaded than at the start",
+            "do not pull or create the model during a run; run again",
+        ),
+        "prompt_length_off": Advice(
+            "the prompt is not as long as planned",
+            "read prompt_tokens for its true length; allow warm-ups, which calibrate it",
+        ),
+        "prompt_truncated": Advice(
+            "the prompt filled the context, and Ollama cut it",
+            "raise num_ctx",
+        ),
+        "queued": Advice(
+            "requests waited for a slot",
+            "lower concurrency, or raise OLLAMA_NUM_PARALLEL where Ollama starts",
+        ),
+        "throttled_thermal": Advice(
+            "a GPU was held back by heat",
+            "improve cooling, or raise cooldown_s; compare only with runs in the same state",
+        ),
+        "throttled_power": Advice(
+            "a GPU was held back by its power limit",
+            "this is usual under full load; note the power limit beside the figures",
+        ),
+        "clock_drop": Advice(
+            "a GPU ran at a lower clock than in other iterations",
+            "look at temperature and power; run again when the machine is cool",
+        ),
+        "cooldown_timeout": Advice(
+            "the machine did not cool down in time",
+            "raise cooldown_s, or read the figures as those of a warm machine",
+        ),
+        "cached_prompt_suspected": Advice(
+            "a prompt was read much faster than the others, as if part of it was cached",
+            "do not trust prefill and time to first token of that iteration",
+        ),
+        "outlier_decode": Advice(
+            "a decode speed lies far from the others",
+            "look for other work on the machine at that time; the median is little affected",
+        ),
+        "outlier_ttft": Advice(
+            "a time to first token lies far from the others",
+            "look for other work on the machine at that time; the median is little affected",
+        ),
+        "after_restart": Advice(
+            "Ollama went away during the run, and the iteration was measured again after it came back",
+            "look into Ollama's log for the cause",
+        ),
+        "no_text": Advice(
+            "the model answered without any text",
+            "check the model's template and the prompt",
+        ),
+        "samples_missed": Advice(
+            "hardware samples were missed",
+            "the machine is short of CPU, or a driver is slow; raise sample_interval_ms",
+        ),
+    }
+)
+
+
+class Expected(NamedTuple):
+    """What an iteration is held against."""
+
+    num_ctx: int
+    prompt_tokens: int | None
+    digest: str | None
+    warm_load_ms: float | None
+
+
+def cautions_for(metrics: Sequence[IterationMetrics]) -> list[Caution]:
+    """One caution for each flag and cell, naming its iterations."""
+    found: dict[tuple[str, int], list[int]] = {}
+    for one in metrics:
+        for flag in one.flags:
+            found.setdefault((flag, one.cell), []).append(one.index)
+    return [caution(flag, cell=cell, iterations=tuple(indices)) for (flag, cell), indices in found.items()]
+
+
+def caution(code: str, *, cell: int | None = None, iterations: tuple[int, ...] = ()) -> Caution:
+    """The caution of a flag."""
+    advice = ADVICE[code]
+    return Caution(code=code, message=advice.message, action=advice.action, cell=cell, iterations=iterations)
+
+
+def trend_caution(cell: CellResult) -> Caution | None:
+    """Speed that rises or falls with the iteration's number."""
+    if cell.trend is None or cell.trend_p is None or cell.trend_p >= TREND_P:
+        return None
+    direction = "fell" if cell.trend < 0 else "rose"
+    return Caution(
+        code="trend",
+        message=f"speed {direction} from iteration to iteration (rank correlation {cell.trend:.2f})",
+        action="the machine was not in a steady state: let it cool, close other programs, run again",
+        cell=cell.index,
+    )
+
+
+def width_caution(cell: CellResult) -> Caution | None:
+    """An adaptive cell that ended before its interval was narrow enough."""
+    end = cell.stopping
+    if end.reason != "max_iterations":
+        return None
+    widest = max((width for width in (end.width_decode, end.width_ttft) if width is not None), default=0.0)
+    return Caution(
+        code="target_not_met",
+        message=f"after {end.iterations} iterations the widest interval is still {widest:.0%} of the mean",
+        action="read the interval, not the mean; raise max_iterations, or quiet the machine",
+        cell=cell.index,
+    )
+
+
+def with_flags(one: IterationMetrics, flags: Iterable[str]) -> IterationMetrics:
+    """The iteration with flags added, in a fixed order, and excluded when one of them says so."""
+    union = {*one.flags, *flags}
+    ordered = tuple(flag for flag in ADVICE if flag in union)
+    cause = next((flag for flag in ordered if flag in EXCLUDING), None)
+    return msgspec.structs.replace(one, flags=ordered, excluded=one.excluded or cause)
+
+
+def compare_within_cells(metrics: Sequence[IterationMetrics]) -> tuple[IterationMetrics, ...]:
+    """The iterations, flagged for what only shows beside the others of their cell and cache state."""
+    flags: dict[int, set[str]] = {one.index: set() for one in metrics}
+    groups: dict[tuple[int, str], list[IterationMetrics]] = {}
+    for one in metrics:
+        if one.excluded is None:
+            groups.setdefault((one.cell, one.cache_state), []).append(one)
+    for group in groups.values():
+        for flag, indices in _group_flags(group):
+            for index in indices:
+                flags[index].add(flag)
+    return tuple(with_flags(one, flags[one.index]) for one in metrics)
+
+
+def _group_flags(group: Sequence[IterationMetrics]) -> Iterable[tuple[str, list[int]]]:
+    decode = [(one.index, stopping.decode_speed(one)) for one in group]
+    firsts = [(one.index, one.first_token_ms) for one in group]
+    yield "outlier_decode", _outlying(decode)
+    yield "outlier_ttft", _outlying(firsts)
+    yield "cached_prompt_suspected", _cached(group)
+    yield "clock_drop", _slow_clocks(group)
+
+
+def _outlying(values: Sequence[tuple[int, float | None]]) -> list[int]:
+    known = [(index, value) for index, value in values if value is not None]
+    return [known[position][0] for position in statistics.outliers([value for _, value in known])]
+
+
+def _cached(group: Sequence[IterationMetrics]) -> list[int]:
+    known = [(one.index, one.prefill_tps) for one in group if one.prefill_tps is not None]
+    if len(known) < 2:  # noqa: PLR2004 - suspicion takes another iteration to compare with
+        return []
+    usual = statistics.quantile([rate for _, rate in known], 0.5 if len(known) > 2 else 0.0)  # noqa: PLR2004
+    return [index for index, rate in known if rate > CACHED_FACTOR * usual]
+
+
+def _slow_clocks(group: Sequence[IterationMetrics]) -> list[int]:
+    known = [(one.index, one.gpu_clock_mhz_mean) for one in group if one.gpu_clock_mhz_mean is not None]
+    highest = max((clock for _, clock in known), default=0.0)
+    return [index for index, clock in known if clock < CLOCK_DROP * highest]
