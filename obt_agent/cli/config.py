@@ -1,0 +1,97 @@
+"""``obt-agent config``: what the configuration says, where each value came from, and whether it is right."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from obt_agent.cli import COMMANDS, exit_codes
+from obt_agent.cli.common import add_config_options, load_config, say
+
+if TYPE_CHECKING:
+    from obt_agent.cli import Subparsers
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command and its three parts."""
+    parser = subparsers.add_parser("config", help=COMMANDS["config"], description=__doc__)
+    parts = parser.add_subparsers(dest="part", required=True, metavar="show|path|check")
+    show = parts.add_parser("show", help="every key, its value (secrets masked) and where it came from")
+    show.add_argument("--json", action="store_true", help="as JSON")
+    show.add_argument("--changed", action="store_true", help="only what is not a default")
+    path = parts.add_parser("path", help="the file that is read")
+    check = parts.add_parser("check", help="all that is wrong, at once; exit 78 if anything is")
+    for part in (show, path, check):
+        add_config_options(part)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the part that was asked for."""
+    return {"show": _show, "path": _path, "check": _check}[args.part](args)
+
+
+def _show(args: argparse.Namespace) -> int:
+    from obt_agent.config.describe import for_owner  # noqa: PLC0415 - imported when the command runs
+
+    loaded = load_config(args)
+    shown = [one for one in for_owner(loaded) if not args.changed or one.origin.kind != "default"]
+    if args.json:
+        whole = {one.key: {"value": one.value, "origin": str(one.origin)} for one in shown}
+        print(json.dumps(whole, indent=2))
+        return exit_codes.OK
+    say(f"# {loaded.path or 'no configuration file'}")
+    width = max((len(f"{one.key}: {_text(one.value)}") for one in shown), default=0)
+    for one in shown:
+        print(f"{f'{one.key}: {_text(one.value)}':<{min(width, 72)}}  # {one.origin}")
+    return exit_codes.OK
+
+
+def _path(args: argparse.Namespace) -> int:
+    from obt_agent.config.file import find, user_file  # noqa: PLC0415 - imported when the command runs
+
+    path, _ = find(args.config, os.environ)
+    if path is None:
+        say(f"There is no configuration file; the first that would be read is {user_file(os.environ)}")
+        return exit_codes.FAILED
+    print(path)
+    return exit_codes.OK
+
+
+def _check(args: argparse.Namespace) -> int:
+    """Check as ``run`` does, and whether the files that the configuration names can be read."""
+    from obt_agent.config.problems import Problem, WrongConfig  # noqa: PLC0415 - imported when the command runs
+
+    loaded = load_config(args, need_server=True)
+    server = loaded.config.server
+    named = {
+        "server.token_file": server.token_file,
+        "server.ca_file": server.ca_file,
+        "server.client_cert_file": server.client_cert_file,
+        "server.client_key_file": server.client_key_file,
+    }
+    problems = [
+        Problem(where=str(loaded.origins[key]), key=key, text=text)
+        for key, path in named.items()
+        if path and (text := _unreadable(path))
+    ]
+    if problems:
+        raise WrongConfig(problems)
+    print(f"{loaded.path or 'The configuration'} is right.")
+    return exit_codes.OK
+
+
+def _unreadable(path: str) -> str | None:
+    try:
+        with Path(path).open("rb"):
+            return None
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, tuple):
+        return json.dumps(list(value))
+    return str(value) if isinstance(value, str) and value else json.dumps(value)

@@ -1,0 +1,116 @@
+"""``obt-agent models``: what Ollama has installed and loaded, asked of Ollama directly."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from obt_agent.cli import COMMANDS, exit_codes
+from obt_agent.cli.common import add_config_options, load_config, say
+
+if TYPE_CHECKING:
+    from obt_agent.cli import Subparsers
+    from obt_agent.config.schema import OllamaConfig
+    from obt_agent.ollama.payloads import InstalledModel, RunningModel
+
+_UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
+_STEP: Final = 1024
+_DIGEST_CHARS: Final = 12
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("models", help=COMMANDS["models"], description=__doc__)
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_config_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the models; 69 when Ollama does not answer."""
+    ollama = load_config(args).config.ollama
+    version, installed, running = asyncio.run(_ask(ollama))
+    if args.json:
+        _print_json(version, installed, running)
+    elif installed:
+        _print_table(version, installed, running)
+    else:
+        say(f"Ollama {version} at {ollama.url} has no models. Get a small one with: ollama pull llama3.2:1b")
+    return exit_codes.OK
+
+
+async def _ask(
+    config: OllamaConfig,
+) -> tuple[str, tuple[InstalledModel, ...], tuple[RunningModel, ...]]:
+    from obt_agent.ollama.client import OllamaClient  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.ollama.settings import OllamaSettings  # noqa: PLC0415 - the same
+
+    settings = OllamaSettings(
+        url=config.url,
+        connect_timeout_s=config.connect_timeout_s,
+        request_timeout_s=config.request_timeout_s,
+    )
+    async with OllamaClient(settings) as client:
+        return await client.version(), await client.installed(), await client.running()
+
+
+def _print_json(
+    version: str, installed: tuple[InstalledModel, ...], running: tuple[RunningModel, ...]
+) -> None:
+    import msgspec  # noqa: PLC0415 - imported when the command runs
+
+    whole = {"ollama_version": version, "models": installed, "running": running}
+    print(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
+
+
+def _print_table(
+    version: str, installed: tuple[InstalledModel, ...], running: tuple[RunningModel, ...]
+) -> None:
+    from rich import box  # noqa: PLC0415 - imported when the command runs
+    from rich.console import Console  # noqa: PLC0415 - the same
+    from rich.table import Table  # noqa: PLC0415 - the same
+    from rich.text import Text  # noqa: PLC0415 - the same
+
+    table = Table(box=box.SIMPLE, title=f"Ollama {version}", title_justify="left")
+    for heading in ("Model", "Parameters", "Quantization"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("Size", "Context"):
+        table.add_column(heading, justify="right")
+    for heading in ("Can", "Digest", "Loaded"):
+        table.add_column(heading, overflow="fold")
+    loaded = {model.name: model for model in running}
+    for model in installed:
+        table.add_row(*(Text(cell) for cell in _row(model, loaded.get(model.name))))
+    Console().print(table)
+
+
+def _row(model: InstalledModel, running: RunningModel | None) -> tuple[str, ...]:
+    return (
+        model.name,
+        model.parameter_size or "–",
+        model.quantization_level or "–",
+        f"runs at {model.remote_host}" if model.remote_host else size_text(model.size_bytes),
+        str(model.context_length or "–"),
+        ", ".join(model.capabilities) or "–",
+        model.digest.removeprefix("sha256:")[:_DIGEST_CHARS],
+        loaded_text(running),
+    )
+
+
+def loaded_text(running: RunningModel | None) -> str:
+    """Where a loaded model lies: ``5.1 GiB, 100 % GPU``."""
+    if running is None:
+        return ""
+    ratio = running.gpu_offload_ratio
+    share = "" if ratio is None else f", {ratio:.0%} GPU".replace("%", " %")
+    return size_text(running.size_bytes) + share
+
+
+def size_text(size: int) -> str:
+    """Bytes for people: ``1.3 GiB``."""
+    amount = float(size)
+    for unit in _UNITS:
+        if amount < _STEP or unit == _UNITS[-1]:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= _STEP
+    raise AssertionError  # the last unit takes everything
