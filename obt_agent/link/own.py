@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 class CandidateStore(Protocol):
     """Where a rotated credential is kept until it is tried."""
 
-    def store_candidate(self) -> str:
+    def store_candidate(self, rotation_id: str | None = None) -> str:
         """Make and keep a candidate; gives the sha256 of its secret in hexadecimal. Blocks (fsync)."""
 
 
@@ -110,7 +110,7 @@ class OwnMethods:
         if previous is not None:
             await asyncio.wait([previous])
         try:
-            sha256 = await asyncio.to_thread(self._candidates.store_candidate)
+            sha256 = await asyncio.to_thread(self._candidates.store_candidate, params.rotation_id)
         except Exception as error:
             log.exception("credentials.candidate_not_stored")
             session.respond_error(request_id, to_wire(error))

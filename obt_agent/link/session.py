@@ -1,19 +1,18 @@
 """One socket's life, from its upgrade to its end: what comes in is told apart, what goes out is put in order.
 
-          frames in                                        frames out
-    wire ───────────► session ── link's own ──► own        control ────────────────┐
-                         │  ├─── answers ─────► requests    streams, bulk ► Outflow ┴─► wire
-                         │  └─── the rest ────► handler                (credit, turns)
+    wire ─ frames in ─► session ─┬─ link's own ─► own ──────┐
+                                 ├─ answers ────► requests   ├─► output ─ frames out ─► wire
+                                 └─ the rest ───► handler ──┘
 
-No task of its own: it runs when a frame comes, when a handler speaks, when the wire can take more, and at
-every tick of the watchdog. Whatever waits here is bounded by credit, or ends the session.
+No task of its own: it runs when a frame comes, when a handler speaks, and at every tick of the watchdog.
+Whatever waits here is bounded by credit, or ends the session.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
 import msgspec
@@ -21,6 +20,7 @@ import structlog
 
 from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, TooLarge, Unsupported
 from obt_agent.link.flow import Outflow
+from obt_agent.link.output import Output, Pipe
 from obt_agent.link.outstream import NOTHING_SENT, OutStream, large_final, result_frame
 from obt_agent.link.own import OwnMethods
 from obt_agent.link.requests import Waiting
@@ -40,23 +40,6 @@ _UNCOUNTED: Final = frozenset({"cancel", "blob.put"})
 """Requests that are never refused as busy: one frees what others hold, the other is bounded by its bytes."""
 
 _BUSY_RETRY_MS: Final = 1000
-
-
-class Pipe(Protocol):
-    """The wire, as a session sees it."""
-
-    paused: bool
-    on_flow: Callable[[], None]
-
-    @property
-    def waiting_bytes(self) -> int:
-        """Bytes written and not yet taken by the kernel."""
-
-    def write(self, frames: Sequence[bytes]) -> None:
-        """Write text frames now."""
-
-    def fail(self, code: int, reason: str) -> None:
-        """Close."""
 
 
 class RequestHandler(Protocol):
@@ -93,7 +76,7 @@ class LinkSession:
         max_frame_bytes: int = limits.MAX_FRAME_BYTES,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._pipe = pipe
+        self._out = Output(pipe, self._sent_of)
         self._handler = handler
         self._own = own
         self._timings = timings
@@ -105,14 +88,8 @@ class LinkSession:
         self._sinks: dict[RequestId, Sink] = {}
         self._bad_frames: deque[float] = deque()
         self._ended: LinkLost | None = None
-        self._pumping: asyncio.Handle | None = None
-        self._quiet = asyncio.Event()
-        self.flow = Outflow(0, 0)
         self.hello_result: HelloResult | None = None
-        self.frames_sent = 0
         self.frames_received = 0
-        self.last_sent_s = self._loop.time()
-        pipe.on_flow = self._on_flow
 
     # The session itself.
 
@@ -125,6 +102,16 @@ class LinkSession:
     def alive(self) -> bool:
         """Whether frames can still be sent."""
         return self._ended is None
+
+    @property
+    def flow(self) -> Outflow:
+        """Streams and credit."""
+        return self._out.flow
+
+    @property
+    def frames_sent(self) -> int:
+        """Frames since the upgrade."""
+        return self._out.frames_sent
 
     @property
     def streams(self) -> int:
@@ -154,7 +141,7 @@ class LinkSession:
             raise Unsupported(
                 f"The server chose protocol version {result.protocol}, which is not spoken here."
             )
-        self.flow = Outflow(result.stream_credit_bytes, result.link_credit_bytes)
+        self._out.flow = Outflow(result.stream_credit_bytes, result.link_credit_bytes)
         self._peer_max_frame_bytes = max(result.limits.max_frame_bytes, limits.MIN_FRAME_BYTES)
         self.hello_result = result
 
@@ -166,17 +153,16 @@ class LinkSession:
         self._waiting.fail_all(self._ended)
         sinks, self._sinks = self._sinks, {}
         self._in_flight.clear()
-        self.flow.drop_all()
+        self._out.close()
         for sink in sinks.values():
             sink.fail(self._ended)
         self._own.session_ended()
-        self._quiet.set()
         if self.hello_result is not None:
             self._handler.session_ended(self)
 
     def tick(self, now_s: float) -> None:
         """Called about once a second: says that it is there, and ends streams that get no credit."""
-        if self.alive and now_s - self.last_sent_s >= self._timings.alive_s:
+        if self.alive and now_s - self._out.last_sent_s >= self._timings.alive_s:
             self.notify("link.alive", Empty())
         for request_id, stream in list(self.flow.streams.items()):
             if stream.stalled_for(now_s, link_positive=self.flow.link.positive) >= self._timings.stalled_s:
@@ -198,19 +184,9 @@ class LinkSession:
             sink.fail(error)
         self.respond_error(request_id, to_wire(error))
 
-    def _fail(self, code: int, reason: str) -> None:
-        log.warning("link.closing", code=code, reason=reason, session=self.session)
-        self._pipe.fail(code, reason)
-
     async def flushed(self) -> None:
         """Wait until everything that was said has gone to the kernel, or the session has ended."""
-        while self.alive and not self._idle:
-            self._quiet.clear()
-            await self._quiet.wait()
-
-    @property
-    def _idle(self) -> bool:
-        return not self.flow.waiting and not self._pipe.waiting_bytes
+        await self._out.flushed()
 
     # What comes in.
 
@@ -235,20 +211,20 @@ class LinkSession:
         while now - self._bad_frames[0] > self._timings.bad_frames_s:
             self._bad_frames.popleft()
         log.warning("link.bad_frame", reason=error.message, count=len(self._bad_frames))
-        self._control(codec.encode_error(error.id, error.wire))
+        self._out.control(codec.encode_error(error.id, error.wire))
         if len(self._bad_frames) >= limits.BAD_FRAMES_PER_MINUTE:
-            self._fail(Close.PROTOCOL_ERROR, f"{len(self._bad_frames)} bad frames in a minute")
+            self._out.fail(Close.PROTOCOL_ERROR, f"{len(self._bad_frames)} bad frames in a minute")
 
     def _on_request(self, request: Request) -> None:
         if self.hello_result is None:
-            self._fail(Close.PROTOCOL_ERROR, "request before the answer to agent.hello")
+            self._out.fail(Close.PROTOCOL_ERROR, "request before the answer to agent.hello")
         elif request.id in self._in_flight:
             message = "A request with this id is in flight; the first one goes on."
-            self._control(codec.encode_error(request.id, _refusal("invalid_request", message)))
+            self._out.control(codec.encode_error(request.id, _refusal("invalid_request", message)))
         elif len(self._in_flight) >= limits.MAX_IN_FLIGHT and request.method not in _UNCOUNTED:
             message = f"{limits.MAX_IN_FLIGHT} requests are in flight; wait for one to end."
             busy = _refusal("busy", message, retry_after_ms=_BUSY_RETRY_MS)
-            self._control(codec.encode_error(request.id, busy))
+            self._out.control(codec.encode_error(request.id, busy))
         else:
             self._in_flight.add(request.id)
             if not self._own.on_request(self, request):
@@ -266,12 +242,12 @@ class LinkSession:
         stream = self.flow.grant(request_id, granted_bytes)
         if stream is not None:
             stream.granted_at_s = self._loop.time()
-            self._pump_soon()
+            self._out.pump_soon()
 
     def granted_link(self, granted_bytes: int) -> None:
         """``link.credit``."""
         self.flow.link.grant(granted_bytes)
-        self._pump_soon()
+        self._out.pump_soon()
 
     # Answers.
 
@@ -313,7 +289,7 @@ class LinkSession:
         sink = self._sinks.pop(request_id, None)
         if sink is not None:
             sink.fail(LinkLost("The request was answered."))
-        self._control(frame)
+        self._out.control(frame)
 
     def open_stream(self, id: RequestId, *, series: bool = False) -> Sink:
         """Where the items of a request in flight go.
@@ -359,9 +335,9 @@ class LinkSession:
             self._check_size(method, frame)
             if bulk:
                 self.flow.add_bulk(frame)
-                self._pump_soon()
+                self._out.pump_soon()
             else:
-                self._control(frame)
+                self._out.control(frame)
             return await answer
         finally:
             self._waiting.forget(request_id)
@@ -371,9 +347,9 @@ class LinkSession:
     def notify(self, method: str, params: msgspec.Struct, *, droppable: bool = False) -> bool:
         """Send a control notification; a droppable one is left out when output already waits."""
         self._ensure_alive()
-        if droppable and self._pipe.paused:
+        if droppable and self._out.busy:
             return False
-        self._control(codec.encode_notification(method, params))
+        self._out.control(codec.encode_notification(method, params))
         return True
 
     def _ensure_alive(self) -> None:
@@ -384,54 +360,11 @@ class LinkSession:
         if len(frame) > self._peer_max_frame_bytes:
             raise TooLarge(f"{method} has {len(frame)} bytes; the server takes {self._peer_max_frame_bytes}.")
 
-    # What goes out.
-
-    def _control(self, frame: bytes) -> None:
-        if self._ended is not None:
-            return
-        self._write([frame])
-        if self._pipe.waiting_bytes > limits.MAX_CONTROL_BACKLOG_BYTES:
-            self._fail(Close.TOO_MUCH, "more than 1 MiB of output waits")
-
-    def _write(self, frames: list[bytes]) -> None:
-        self.last_sent_s = self._loop.time()
-        self.frames_sent += len(frames)
-        self._pipe.write(frames)
+    # What has gone out.
 
     def _queued(self, stream: OutStream) -> None:
         self.flow.queued(stream)
-        self._pump_soon()
-
-    def _pump_soon(self) -> None:
-        """At the end of this turn of the event loop: what several handlers said in it goes out together."""
-        if self._pumping is None and not self._pipe.paused and self.flow.ready:
-            self._pumping = self._loop.call_soon(self._pump)
-
-    def _pump(self) -> None:
-        """Write data frames until the link has enough, credit ends, or nothing waits."""
-        self._pumping = None
-        while not self._pipe.paused and self.flow.ready and self._ended is None:
-            self._burst(self.flow.pace.frame_bytes)
-
-    def _burst(self, most_bytes: int) -> None:
-        """One write of several frames, together at most what one frame may hold (or one frame)."""
-        frames: list[bytes] = []
-        touched: list[OutStream] = []
-        size = 0
-        while size < most_bytes:
-            turn = self.flow.next_frame()
-            if turn is None:
-                break
-            frame, stream = turn
-            frames.append(frame)
-            size += len(frame)
-            if stream is not None:
-                touched.append(stream)
-        self._write(frames)
-        for stream in touched:
-            self._sent_of(stream)
-        if self._idle:
-            self._quiet.set()
+        self._out.pump_soon()
 
     def _sent_of(self, stream: OutStream) -> None:
         if stream.empty and stream.final is not None:
@@ -440,16 +373,6 @@ class LinkSession:
         sink = self._sinks.get(stream.request_id)
         if sink is not None:
             sink.room()
-
-    def _on_flow(self) -> None:
-        """The wire began, or ceased, to make output wait."""
-        now = self._loop.time()
-        if self._pipe.paused:
-            self.flow.pace.waits(now, self._pipe.waiting_bytes)
-        else:
-            self.flow.pace.flows(now, self._pipe.waiting_bytes)
-            self._pump_soon()
-            self._quiet.set()
 
 
 def _refusal(kind: str, message: str, *, retry_after_ms: int | None = None) -> WireError:

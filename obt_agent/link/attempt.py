@@ -1,0 +1,138 @@
+"""One upgraded wire, from hello to its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, Unsupported
+from obt_agent.link.liveness import LoopLag, Watchdog
+from obt_agent.link.outcome import Ending, Next, of_close
+from obt_agent.link.own import OwnMethods
+from obt_agent.link.session import LinkSession, RequestHandler
+from obt_agent.link.settings import LinkSettings
+from obt_agent.link.wire import Wire, WireClosed
+from obt_agent.protocol.admission import GoodbyeParams, HelloParams, HelloResult
+from obt_agent.protocol.limits import Close
+
+log = structlog.get_logger(__name__)
+
+_BROKEN: Final = 1006
+
+
+@dataclass(slots=True)
+class DrainWish:
+    """Seconds after which the server wants to be dialled again (``server.drain``)."""
+
+    retry_after_s: float = 0.0
+
+    def note(self, retry_after_s: float) -> None:
+        """The server said so."""
+        self.retry_after_s = retry_after_s
+
+
+class Attempt:
+    """Serves one wire.
+
+    Args:
+        wire: upgraded.
+        settings: deadlines and limits.
+        handler: who answers commands.
+        own: the link's own methods.
+        lag: where the event loop's lag is noted.
+        drain: what the server wished, as ``own`` notes it.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        settings: LinkSettings,
+        *,
+        handler: RequestHandler,
+        own: OwnMethods,
+        lag: LoopLag,
+        drain: DrainWish,
+    ) -> None:
+        self.wire = wire
+        self.session = LinkSession(
+            wire, handler, own, timings=settings.timings, max_frame_bytes=settings.max_frame_bytes
+        )
+        self._settings = settings
+        self._drain = drain
+        self._watchdog = Watchdog(wire, settings.timings, lag, self.session.tick)
+
+    async def run(
+        self, hello: HelloParams, admitted: Callable[[LinkSession, HelloResult], Awaitable[None]]
+    ) -> Ending:
+        """Say hello, then serve until the wire is closed; why it was.
+
+        ``admitted`` is awaited once, beside the reading, when the server has admitted the agent.
+        """
+        watching = asyncio.create_task(self._watchdog.run(), name="link-watchdog")
+        admission = asyncio.create_task(self._admit(hello, admitted), name="link-hello")
+        ending = Ending("stopped", "The agent closed the link.")
+        try:
+            while True:
+                self.session.receive(await self.wire.read())
+        except WireClosed as closed:
+            ending = self._why(closed, admission)
+            return ending
+        finally:
+            watching.cancel()
+            admission.cancel()
+            self.session.end(ending.message)
+            self.wire.abort("no longer needed")
+
+    def probe(self) -> None:
+        """The network changed: find out soon whether the wire is still alive."""
+        self._watchdog.probe()
+
+    async def close(self, goodbye: GoodbyeParams) -> None:
+        """Say goodbye, let what was said go out (bounded), and close with 1001."""
+        if self.session.hello_result is not None:
+            try:
+                self.session.notify("agent.goodbye", goodbye)
+                async with asyncio.timeout(self._settings.timings.flush_s):
+                    await self.session.flushed()
+            except (LinkLost, TimeoutError):
+                log.info("link.goodbye_unheard")
+        self.wire.fail(Close.GOING_AWAY, goodbye.reason)
+
+    async def _admit(
+        self, hello: HelloParams, admitted: Callable[[LinkSession, HelloResult], Awaitable[None]]
+    ) -> Ending | None:
+        """Say hello; gives why the session was not admitted, None when it was."""
+        try:
+            result = await self.session.hello(hello)
+        except LinkLost:
+            return None
+        except Unsupported as error:
+            self.wire.fail(Close.NO_COMMON_VERSION, "no common version")
+            return Ending("no_common_version", error.message, Next.AT_CAP)
+        except DeadlineExceeded as error:
+            self.wire.fail(Close.PROTOCOL_ERROR, "no answer to agent.hello")
+            return Ending("hello_unanswered", error.message)
+        except AgentError as error:
+            self.wire.fail(Close.PROTOCOL_ERROR, "agent.hello was not answered with a result")
+            return Ending("hello_refused", f"The server did not admit the agent: {error.message}")
+        try:
+            await admitted(self.session, result)
+        except Exception:
+            self.wire.abort("the agent failed at its admission")
+            raise
+        return None
+
+    def _why(self, closed: WireClosed, admission: asyncio.Task[Ending | None]) -> Ending:
+        """The reason that came first: what the hello met with, else how the wire was closed."""
+        if admission.done() and not admission.cancelled():
+            refused = admission.result()
+            if refused is not None:
+                return refused
+        floor_s = self._drain.retry_after_s
+        if not closed.by_peer and closed.code == _BROKEN and closed.reason:
+            return Ending("dead", f"The link was broken off: {closed.reason}.", floor_s=floor_s)
+        return of_close(closed.code, closed.reason, floor_s=floor_s)

@@ -1,0 +1,109 @@
+"""From how an attempt ended to when the next one starts. The one owner of redialling's delays."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol
+
+import structlog
+
+from obt_agent.backoff import Backoff, BackoffSettings, RefusedCredential
+from obt_agent.errors import AdmissionRefused
+from obt_agent.identity.credentials import Credential
+from obt_agent.link.outcome import Ending, Next
+
+log = structlog.get_logger(__name__)
+
+
+class Credentials(Protocol):
+    """What the link needs of ``obt_agent.identity.credentials.Credentials``. Methods block shortly."""
+
+    def for_next_dial(self) -> Credential | None:
+        """What to show; None when there is nothing."""
+
+    def admitted(self, credential: Credential) -> None:
+        """The server took it."""
+
+    def refused(self, credential: Credential, *, revoked: bool) -> None:
+        """The server refused it."""
+
+    def ever_admitted(self, credential: Credential) -> bool:
+        """Whether a server ever took it."""
+
+    def store_candidate(self, rotation_id: str | None = None) -> str:
+        """Make and keep a candidate; gives its hash."""
+
+
+class Judge:
+    """Remembers what went wrong, and says how long to wait.
+
+    Args:
+        credentials: told of refusals.
+        clock: monotonic seconds.
+        chance: a number from 0 (included) to 1 (excluded).
+        settings: numbers of the delays.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        clock: Callable[[], float],
+        chance: Callable[[], float],
+        settings: BackoffSettings,
+    ) -> None:
+        self._credentials = credentials
+        self._clock = clock
+        self._chance = chance
+        self._settings = settings
+        self._backoff = Backoff(clock=clock, chance=chance, settings=settings)
+        self._refusals: dict[str, RefusedCredential] = {}
+        self._kind = ""
+        self._count = 0
+
+    def admitted(self) -> None:
+        """A hello was answered."""
+        self._backoff.admitted()
+        self._refusals.clear()
+        self._kind = ""
+
+    async def delay_s(self, credential: Credential, ending: Ending) -> float:
+        """Seconds until the next dial.
+
+        Raises:
+            AdmissionRefused: there is no use in another.
+        """
+        self._backoff.ended()
+        self._say(ending)
+        if ending.next is Next.REFUSED:
+            return await self._after_refusal(credential, ending)
+        cap_s = self._settings.maximum_s if ending.next is Next.AT_CAP else 0.0
+        return self._backoff.delay(max(cap_s, ending.floor_s))
+
+    async def _after_refusal(self, credential: Credential, ending: Ending) -> float:
+        await asyncio.to_thread(self._credentials.refused, credential, revoked=ending.revoked)
+        refusal = (await self._counter(credential)).refused(revoked=ending.revoked)
+        if credential.source == "candidate":
+            log.warning("link.candidate_refused", count=refusal.count)
+            return self._backoff.delay(ending.floor_s)
+        if refusal.give_up:
+            message = f"{ending.message} Enrol this agent anew (obt-agent enroll)."
+            raise AdmissionRefused(message, retryable=False, revoked=ending.revoked)
+        return max(refusal.delay_s, ending.floor_s)
+
+    async def _counter(self, credential: Credential) -> RefusedCredential:
+        counter = self._refusals.get(credential.sha256)
+        if counter is None:
+            known = await asyncio.to_thread(self._credentials.ever_admitted, credential)
+            counter = self._refusals[credential.sha256] = RefusedCredential(
+                admitted_before=known, clock=self._clock, chance=self._chance, settings=self._settings
+            )
+        return counter
+
+    def _say(self, ending: Ending) -> None:
+        """The first of a kind loudly, repeats quietly with their count."""
+        self._count = self._count + 1 if self._kind == ending.kind else 1
+        self._kind = ending.kind
+        say = log.warning if self._count == 1 else log.debug
+        say("link.down", kind=ending.kind, reason=ending.message, count=self._count)
