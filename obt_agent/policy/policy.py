@@ -130,10 +130,10 @@ class Policy:
         return tuple(model for model in models if self._models.allows(model.name, models))
 
     def visible_running(
-        self, running: Sequence[RunningModel], models: Sequence[InstalledModel]
+        self, models: Sequence[RunningModel], installed: Sequence[InstalledModel] = ()
     ) -> tuple[RunningModel, ...]:
         """The loaded models that a server may know of."""
-        return tuple(model for model in running if self._models.allows(model.name, models))
+        return tuple(model for model in models if self._models.allows(model.name, installed))
 
     # requests
 

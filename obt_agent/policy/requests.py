@@ -1,8 +1,8 @@
 """Ollama's own requests, held within the owner's limits; everything else in them stays as it came. Pure.
 
 Ollama is written in Go, which reads JSON keys without regard to case and takes the last of equal ones. A
-request is therefore taken apart and written anew (the last of equal keys wins here too), and another spelling of
-a key that the policy reads is refused: what was checked is what Ollama gets.
+request is therefore taken apart and written anew (the last of equal keys wins here too), and another spelling
+of a key that the policy reads is refused: what was checked is what Ollama gets.
 """
 
 from __future__ import annotations
@@ -22,19 +22,8 @@ Fields = dict[str, msgspec.Raw]
 
 REFUSED_FIELDS: Final = ("insecure", "remote_host")
 READ_FIELDS: Final = frozenset(
-    (
-        "model",
-        "name",
-        "options",
-        "keep_alive",
-        "format",
-        "think",
-        "images",
-        "messages",
-        "stream",
-        *REFUSED_FIELDS,
-    )
-)
+    ["model", "name", "options", "keep_alive", "format", "think", "images", "messages", "stream"]
+).union(REFUSED_FIELDS)
 """Fields that the policy reads, as Ollama spells them."""
 MAX_THINK_BYTES: Final = 32
 NUM_PREDICT: Final = "num_predict"

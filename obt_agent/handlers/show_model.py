@@ -1,0 +1,65 @@
+"""``show_model``: Ollama's metadata of one model, without paths of the host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from obt_agent.command import AnyCommand, Command, CommandContext
+from obt_agent.ollama.client import OllamaClient
+from obt_agent.policy.gate import ModelGate
+from obt_agent.protocol.commands import ShowModelParams
+
+REMOVED: Final = "[a path of the host, removed]"
+
+_PATH: Final = r"""["']?(?:/|~|\.{1,2}[/\\]|\\\\|[A-Za-z]:[/\\])[^\r\n]*"""
+_LINE: Final = re.compile(rf"^(\s*#?\s*(?:FROM|ADAPTER|DRAFT)\s+)({_PATH})$", re.IGNORECASE | re.MULTILINE)
+_WHOLE: Final = re.compile(_PATH)
+_DIGEST: Final = re.compile(r"sha256[-:][0-9a-f]{64}")
+_TEXT: Final = msgspec.json.Decoder(str)
+_FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def make(ollama: OllamaClient, gate: ModelGate) -> AnyCommand:
+    """The command."""
+
+    async def run(params: ShowModelParams, _context: CommandContext) -> msgspec.Raw:
+        await gate.admit(params.model)
+        return msgspec.Raw(without_paths(await ollama.show(params.model, verbose=params.verbose)))
+
+    return Command(method="show_model", params=ShowModelParams, run=run)
+
+
+def without_paths(metadata: bytes) -> bytes:
+    """Ollama's object with the host's paths taken out of ``modelfile`` and of ``details.parent_model``.
+
+    The digest in a blob's path stays: it names the model's weights.
+    """
+    fields = _FIELDS.decode(metadata)
+    if "modelfile" in fields:
+        fields["modelfile"] = _mapped(fields["modelfile"], modelfile_without_paths)
+    if bytes(fields.get("details", b"null")) != b"null":
+        details = _FIELDS.decode(fields["details"])
+        if "parent_model" in details:
+            details["parent_model"] = _mapped(details["parent_model"], _shown)
+            fields["details"] = msgspec.Raw(msgspec.json.encode(details))
+    return msgspec.json.encode(fields)
+
+
+def modelfile_without_paths(text: str) -> str:
+    """A Modelfile whose FROM, ADAPTER and DRAFT lines name no file of the host."""
+    return _LINE.sub(lambda line: line[1] + _shown(line[2]), text)
+
+
+def _mapped(raw: msgspec.Raw, change: Callable[[str], str]) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(change(_TEXT.decode(raw))))
+
+
+def _shown(value: str) -> str:
+    if not _WHOLE.fullmatch(value):
+        return value
+    digest = _DIGEST.search(value)
+    return digest[0] if digest else REMOVED

@@ -1,0 +1,9 @@
+"""Jobs: accepted, queued, run one at a time, told of, resumed after a crash; one final each.
+
+start ─► Outbox.accept (durable) ─► queue ─► Execution ─► Outbox.finish (durable) ─► Uploader ─► server
+"""
+
+from obt_agent.jobs.service import JobService, JobSettings
+from obt_agent.jobs.traffic import Traffic
+
+__all__ = ["JobService", "JobSettings", "Traffic"]

@@ -1,0 +1,266 @@
+"""Benchmarks as jobs: the plan out of the store, the run, its records into the store, its result as text."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from obt_agent.benchmark import records as journal_records
+from obt_agent.benchmark.live import LiveSample
+from obt_agent.benchmark.plan import Plan, plan_hash
+from obt_agent.benchmark.records import Journal, OnProgress, Record
+from obt_agent.benchmark.result import BenchmarkResult, Caution, Environment, Status
+from obt_agent.errors import AgentError
+from obt_agent.jobs import execution
+from obt_agent.jobs.execution import Cause, Ending, LivePoint
+from obt_agent.jobs.traffic import Traffic
+from obt_agent.outbox import Outbox, StoredJob
+from obt_agent.policy import Policy
+from obt_agent.protocol.commands import RunBenchmarkParams
+from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError, from_wire
+from obt_agent.protocol.jobs import JobProgress, JobState
+
+log = structlog.get_logger(__name__)
+
+_INTERRUPTED: Final = "The agent stopped while the benchmark ran; these are the figures measured until then."
+_CANCELLED: Final = "The benchmark was cancelled; these are the figures measured until then."
+
+
+class Series(Protocol):
+    """The live series of a run (``obt_agent.benchmark.live.LiveSeries``)."""
+
+    @property
+    def next_n(self) -> int:
+        """The number of the next sample."""
+
+    def subscribe(self, after: int | None = None) -> AsyncIterator[LiveSample]:
+        """Samples after number ``after``, until the run ends."""
+
+
+class Run(Protocol):
+    """One run (``obt_agent.benchmark.run.BenchmarkRun``)."""
+
+    @property
+    def live(self) -> Series:
+        """Its live series."""
+
+    async def execute(self) -> BenchmarkResult:
+        """Every foreseen ending is a result."""
+
+    def stop(self, cause: Cause) -> None:
+        """Stop now; ``execute`` returns soon."""
+
+
+class MakeRun(Protocol):
+    """Makes a run; ``restored`` are the records of earlier runs of the same job."""
+
+    def __call__(
+        self,
+        plan: Plan,
+        *,
+        job_id: str,
+        journal: Journal,
+        on_progress: OnProgress,
+        restored: Sequence[Record],
+    ) -> Run:
+        """The run, not begun."""
+
+
+Hold = Callable[[str], AbstractAsyncContextManager[object]]
+"""Gives what keeps other benchmarks of this Ollama out while one runs; the argument says who holds it."""
+
+
+def holds_nothing(_who: str) -> AbstractAsyncContextManager[object]:
+    """For a process that knows of no other."""
+    return nullcontext()
+
+
+class BenchmarkRunner:
+    """Runs benchmarks.
+
+    Args:
+        outbox: where records go.
+        policy: asked again when a job begins: it may have changed since the job was stored.
+        traffic: what else the server makes Ollama do meanwhile.
+        make_run: makes a run.
+        hold: keeps other processes' benchmarks out.
+        client_id: who measures, for the result.
+        agent_version: for results of jobs that never ran.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        policy: Policy,
+        traffic: Traffic,
+        make_run: MakeRun,
+        *,
+        client_id: str,
+        agent_version: str,
+        hold: Hold = holds_nothing,
+    ) -> None:
+        self._outbox = outbox
+        self._policy = policy
+        self._traffic = traffic
+        self._make_run = make_run
+        self._hold = hold
+        self._client_id = client_id
+        self._agent_version = agent_version
+
+    def begin(
+        self, job: StoredJob, records: Sequence[bytes], on_progress: execution.OnProgress
+    ) -> BenchmarkExecution:
+        """Prepare a run, which goes on from the records where the method allows it."""
+        self._policy.check_command("run_benchmark")
+        plan = self._policy.check_plan(_plan(job))
+        run = self._make_run(
+            plan,
+            job_id=job.job_id,
+            journal=_StoreJournal(self._outbox, job.job_id),
+            on_progress=lambda progress: on_progress(_on_wire(progress)),
+            restored=decoded(records),
+        )
+        return BenchmarkExecution(job.job_id, run, self._traffic, self._hold, on_progress)
+
+    def ending(
+        self, job: StoredJob, records: Sequence[bytes], state: JobState, error: AgentError | None
+    ) -> Ending:
+        """A result out of the records alone."""
+        result = self._from_records(job, decoded(records), state, error)
+        return Ending(state=state, text=msgspec.json.encode(result), error=error)
+
+    def _from_records(
+        self, job: StoredJob, records: Sequence[Record], state: JobState, error: AgentError | None
+    ) -> BenchmarkResult:
+        started = next((r for r in records if isinstance(r, journal_records.Started)), None)
+        cold = next((r.cold_load for r in records if isinstance(r, journal_records.ColdLoaded)), None)
+        plan = _plan(job)
+        now = dt.datetime.now(dt.UTC)
+        accepted = dt.datetime.fromtimestamp(job.accepted_at, dt.UTC)
+        unknown = Environment(plan_hash=plan_hash(plan), agent_version=self._agent_version)
+        return BenchmarkResult(
+            id=job.job_id,
+            benchmark_id=job.job_id,
+            client_id=self._client_id,
+            status=_status(state),
+            start_time=accepted if started is None else started.start_time,
+            end_time=now,
+            config=plan,
+            environment=unknown if started is None else started.environment,
+            error=_why(state, error),
+            error_kind=None if error is None else error.kind,
+            metrics=tuple(r.metrics for r in records if isinstance(r, journal_records.Iterated)),
+            cold_load=cold,
+            warmups=tuple(r.warmup for r in records if isinstance(r, journal_records.WarmedUp)),
+        )
+
+
+class BenchmarkExecution:
+    """One run of one benchmark."""
+
+    def __init__(
+        self, job_id: str, run: Run, traffic: Traffic, hold: Hold, on_progress: execution.OnProgress
+    ) -> None:
+        self._job_id = job_id
+        self._run = run
+        self._traffic = traffic
+        self._hold = hold
+        self._on_progress = on_progress
+
+    async def execute(self) -> Ending:
+        """Run to the end."""
+        async with self._hold(f"job {self._job_id}"):
+            with self._traffic.benchmark(self._job_id) as noted:
+                result = with_traffic(await self._run.execute(), noted)
+        error = None
+        if result.status == "failed":
+            error = _error_of(result)
+        return Ending(state=result.status, text=msgspec.json.encode(result), error=error)
+
+    def stop(self, cause: Cause) -> None:
+        """Stop and keep what was measured."""
+        self._run.stop(cause)
+
+    async def live(self, after: int | None) -> AsyncIterator[LivePoint]:
+        """The run's series."""
+        last = after
+        missed = 0
+        async for sample in self._run.live.subscribe(after):
+            if last is not None:
+                missed += sample.n - last - 1
+            last = sample.n
+            behind = sample.n + 1 < self._run.live.next_n
+            yield LivePoint(
+                n=sample.n, t_us=round(sample.t_ms * 1000), missed=missed, sample=sample, behind=behind
+            )
+
+
+class _StoreJournal:
+    """Records into the store, durable when ``store`` returns."""
+
+    def __init__(self, outbox: Outbox, job_id: str) -> None:
+        self._outbox = outbox
+        self._job_id = job_id
+
+    async def store(self, record: Record) -> None:
+        """Keep one record."""
+        await self._outbox.add_record(self._job_id, journal_records.encode(record))
+
+
+def decoded(records: Sequence[bytes]) -> tuple[Record, ...]:
+    """Records out of the store; one that this version cannot read ends the list: a run goes on before it."""
+    found: list[Record] = []
+    for data in records:
+        try:
+            found.append(journal_records.decode(data))
+        except msgspec.MsgspecError as error:
+            log.warning("job.record_unreadable", index=len(found), reason=str(error))
+            break
+    return tuple(found)
+
+
+def with_traffic(result: BenchmarkResult, noted: Counter[str]) -> BenchmarkResult:
+    """The result, with a warning when other requests of the server kept Ollama busy meanwhile."""
+    if not noted:
+        return result
+    what = ", ".join(f"{count} {method}" for method, count in sorted(noted.items()))
+    caution = Caution(
+        code="other_traffic",
+        message=f"The server sent other requests while this ran: {what}.",
+        action="Run it again without them, or set benchmark.during_benchmark: refuse.",
+    )
+    return msgspec.structs.replace(result, warnings=(*result.warnings, caution))
+
+
+def _plan(job: StoredJob) -> Plan:
+    return msgspec.json.decode(job.params, type=RunBenchmarkParams).plan
+
+
+def _on_wire(progress: journal_records.Progress) -> JobProgress:
+    return JobProgress(**msgspec.structs.asdict(progress))
+
+
+def _status(state: JobState) -> Status:
+    match state:
+        case "completed" | "failed" | "cancelled" | "interrupted":
+            return state
+        case _:
+            raise ValueError(f"{state} is no ending")
+
+
+def _error_of(result: BenchmarkResult) -> AgentError:
+    kind = result.error_kind if result.error_kind in CODE_OF_KIND else "internal"
+    message = result.error or "The benchmark failed."
+    return from_wire(WireError(code=CODE_OF_KIND[kind], message=message, data=ErrorData(kind=kind)))
+
+
+def _why(state: JobState, error: AgentError | None) -> str | None:
+    if error is not None:
+        return error.message
+    return {"cancelled": _CANCELLED, "interrupted": _INTERRUPTED}.get(state)

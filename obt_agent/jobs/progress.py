@@ -1,0 +1,57 @@
+"""Progress of running jobs, told to the server at most twice a second a job; what is late is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from obt_agent.peer import Peer
+from obt_agent.protocol.jobs import JobProgress, JobProgressParams, JobState
+
+INTERVAL_S: Final = 0.5
+
+
+class ProgressBoard:
+    """The last progress of each running job.
+
+    Args:
+        interval_s: least seconds between two notifications of a job.
+    """
+
+    def __init__(self, interval_s: float = INTERVAL_S) -> None:
+        self._interval_s = interval_s
+        self._last: dict[str, JobProgress] = {}
+        self._version = 0
+        self._changed = asyncio.Event()
+
+    def get(self, job_id: str) -> JobProgress | None:
+        """The last progress of a job."""
+        return self._last.get(job_id)
+
+    def note(self, job_id: str, progress: JobProgress) -> None:
+        """A running job came on."""
+        self._last[job_id] = progress
+        self._version += 1
+        self._changed.set()
+
+    def forget(self, job_id: str) -> None:
+        """The job is over."""
+        self._last.pop(job_id, None)
+
+    async def tell(self, peer: Peer, state: JobState = "running") -> None:
+        """Send what changes to one session, until cancelled.
+
+        Raises:
+            LinkLost: the session ended.
+        """
+        told: dict[str, JobProgress] = {}
+        while True:
+            for job_id, progress in self._last.items():
+                if told.get(job_id) is not progress:
+                    params = JobProgressParams(job_id=job_id, state=state, progress=progress)
+                    peer.notify("job.progress", params, droppable=True)
+            told = dict(self._last)
+            await asyncio.sleep(self._interval_s)
+            self._changed.clear()
+            if told == self._last:
+                await self._changed.wait()

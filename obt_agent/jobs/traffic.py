@@ -1,0 +1,58 @@
+"""Requests for generation that come while a benchmark measures: held off, or noted in its result."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterator
+from typing import Literal
+
+from obt_agent.errors import Busy
+
+HELD_OFF_MS = 30_000
+
+
+class Traffic:
+    """Stands between the server's generations and a running benchmark.
+
+    Args:
+        during_benchmark: ``note`` lets them through and counts them, ``refuse`` answers ``busy``.
+    """
+
+    def __init__(self, during_benchmark: Literal["note", "refuse"] = "note") -> None:
+        self._mode = during_benchmark
+        self._benchmark: str | None = None
+        self._noted: Counter[str] = Counter()
+        self._under_way: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def generation(self, method: str) -> Iterator[None]:
+        """Around each request that makes Ollama work.
+
+        Raises:
+            Busy: a benchmark runs, and the owner wants it undisturbed.
+        """
+        if self._benchmark is not None and self._mode == "refuse":
+            raise Busy(
+                f"Benchmark {self._benchmark!r} is running; {method} would spoil its figures "
+                "(benchmark.during_benchmark in the agent's configuration).",
+                retry_after_ms=HELD_OFF_MS,
+                policy_key="benchmark.during_benchmark",
+            )
+        if self._benchmark is not None:
+            self._noted[method] += 1
+        self._under_way[method] += 1
+        try:
+            yield
+        finally:
+            self._under_way[method] -= 1
+
+    @contextlib.contextmanager
+    def benchmark(self, job_id: str) -> Iterator[Counter[str]]:
+        """Around a benchmark; gives what is counted: requests under way at its start, and later ones."""
+        self._noted = +self._under_way
+        self._benchmark = job_id
+        try:
+            yield self._noted
+        finally:
+            self._benchmark = None

@@ -1,0 +1,206 @@
+"""Pulls and creates: Ollama's streams of status lines, as jobs with progress in bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+import msgspec
+
+from obt_agent.errors import AgentError, Cancelled
+from obt_agent.jobs.execution import Cause, Ending, LivePoint, OnProgress
+from obt_agent.ollama.client import OllamaClient
+from obt_agent.outbox import StoredJob
+from obt_agent.policy import Policy
+from obt_agent.protocol.commands import CreateModelParams, PullModelParams
+from obt_agent.protocol.errors import WireError, to_wire
+from obt_agent.protocol.jobs import JobKind, JobProgress, JobState
+
+PHASE_CHARS: Final = 100
+HANG_UP_S: Final = 5.0
+
+
+class TransferResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Result of a pull or a create. ``completed_bytes`` are those of this run; times are seconds."""
+
+    job_id: str
+    kind: JobKind
+    model: str
+    state: JobState
+    completed_bytes: int | None = None
+    total_bytes: int | None = None
+    duration_s: float | None = None
+    error: WireError | None = None
+
+
+class _Status(msgspec.Struct):
+    """One line of Ollama's."""
+
+    status: str = ""
+    digest: str = ""
+    total: int | None = None
+    completed: int | None = None
+
+
+class _CreateBody(msgspec.Struct, omit_defaults=True):
+    model: str
+    from_: str = msgspec.field(name="from")
+    system: str | None = None
+    template: str | None = None
+    parameters: msgspec.Raw | None = None
+    quantize: str | None = None
+    stream: bool | None = None
+
+
+_LINE: Final = msgspec.json.Decoder(_Status)
+
+
+class TransferRunner:
+    """Runs pulls and creates.
+
+    Args:
+        ollama: where to.
+        policy: asked again when a job begins: it may have changed since the job was stored.
+    """
+
+    def __init__(self, ollama: OllamaClient, policy: Policy) -> None:
+        self._ollama = ollama
+        self._policy = policy
+
+    def begin(self, job: StoredJob, _records: Sequence[bytes], on_progress: OnProgress, /) -> Transfer:
+        """Prepare a run; an earlier one that broke off is simply begun again: Ollama keeps what it has."""
+        if job.kind == "create":
+            body = self._create_body(msgspec.json.decode(job.params, type=CreateModelParams))
+            return Transfer(self._ollama, "/api/create", body, job, on_progress)
+        params = msgspec.json.decode(job.params, type=PullModelParams)
+        self._policy.check_command("pull_model")
+        self._policy.check_source(params.model)
+        body = msgspec.json.encode({"model": params.model, "stream": True})
+        return Transfer(self._ollama, "/api/pull", body, job, on_progress)
+
+    def _create_body(self, params: CreateModelParams) -> bytes:
+        self._policy.check_command("create_model")
+        self._policy.check_model(params.model)
+        self._policy.check_model(params.from_)
+        options = self._policy.load_options(params.parameters)
+        body = _CreateBody(
+            model=params.model,
+            from_=params.from_,
+            system=params.system,
+            template=params.template,
+            parameters=None if options is None else msgspec.Raw(options),
+            quantize=params.quantize,
+            stream=True,
+        )
+        return msgspec.json.encode(body)
+
+    def ending(
+        self, job: StoredJob, _records: Sequence[bytes], state: JobState, error: AgentError | None, /
+    ) -> Ending:
+        """An ending without a run."""
+        return _ending(job, state, error)
+
+
+class Transfer:
+    """One run of a pull or a create."""
+
+    def __init__(
+        self, ollama: OllamaClient, path: str, body: bytes, job: StoredJob, on_progress: OnProgress
+    ) -> None:
+        self._ollama = ollama
+        self._path = path
+        self._body = body
+        self._job = job
+        self._on_progress = on_progress
+        self._layers: dict[str, tuple[int, int]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._cause: Cause | None = None
+
+    async def execute(self) -> Ending:
+        """Run to the end."""
+        began = time.monotonic()
+        name = f"{self._job.kind} of job {self._job.job_id}"
+        self._task = asyncio.get_running_loop().create_task(self._transfer(), name=name)
+        if self._cause is not None:
+            self._task.cancel()
+        try:
+            await asyncio.wait([self._task])
+        except asyncio.CancelledError:
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=HANG_UP_S)
+            raise
+        return self._ended(self._task, time.monotonic() - began)
+
+    def stop(self, cause: Cause) -> None:
+        """Close Ollama's connection: it stops the download, and keeps what it has."""
+        self._cause = self._cause or cause
+        if self._task is not None:
+            self._task.cancel()
+
+    async def live(self, _after: int | None, /) -> AsyncIterator[LivePoint]:
+        """A transfer has no series."""
+        nothing: tuple[LivePoint, ...] = ()
+        for point in nothing:
+            yield point
+
+    async def _transfer(self) -> None:
+        async with self._ollama.stream(self._path, self._body) as answer:
+            async for batch in answer.batches():
+                for line in batch:
+                    self._note(line.raw)
+
+    def _note(self, line: bytes) -> None:
+        try:
+            status = _LINE.decode(line)
+        except msgspec.MsgspecError:
+            return  # a field of another shape: progress is for people, the final line decides
+        if status.digest and status.total is not None:
+            self._layers[status.digest] = (status.completed or 0, status.total)
+        done, total = self._bytes()
+        phase = status.status[:PHASE_CHARS]
+        self._on_progress(JobProgress(phase=phase, completed_bytes=done, total_bytes=total))
+
+    def _bytes(self) -> tuple[int | None, int | None]:
+        if not self._layers:
+            return None, None
+        done, total = zip(*self._layers.values(), strict=True)
+        return sum(done), sum(total)
+
+    def _ended(self, task: asyncio.Task[None], duration_s: float) -> Ending:
+        done, total = self._bytes()
+        if task.cancelled():
+            state: JobState = self._cause or "interrupted"
+            return _ending(self._job, state, _stopped(state), done, total, duration_s)
+        error = task.exception()
+        if error is None:
+            return _ending(self._job, "completed", None, total, total, duration_s)
+        if not isinstance(error, AgentError):
+            raise error
+        return _ending(self._job, "failed", error, done, total, duration_s)
+
+
+def _stopped(state: JobState) -> AgentError:
+    return Cancelled("The job was cancelled." if state == "cancelled" else "The agent was stopped.")
+
+
+def _ending(
+    job: StoredJob,
+    state: JobState,
+    error: AgentError | None,
+    done: int | None = None,
+    total: int | None = None,
+    duration_s: float | None = None,
+) -> Ending:
+    result = TransferResult(
+        job_id=job.job_id,
+        kind=job.kind or "pull",
+        model=job.model or "",
+        state=state,
+        completed_bytes=done,
+        total_bytes=total,
+        duration_s=duration_s,
+        error=None if error is None else to_wire(error),
+    )
+    return Ending(state=state, text=msgspec.json.encode(result), error=error)

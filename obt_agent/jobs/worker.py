@@ -1,0 +1,254 @@
+"""The queue of jobs and the one that runs: from ``queued`` to a stored final."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+import structlog
+
+from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded, StorageFull
+from obt_agent.jobs.execution import Cause, Ending, Execution, Runner
+from obt_agent.jobs.progress import ProgressBoard
+from obt_agent.outbox import Outbox, StoredJob
+from obt_agent.policy import Policy
+from obt_agent.protocol.errors import to_wire
+from obt_agent.protocol.jobs import JobKind
+
+log = structlog.get_logger(__name__)
+
+LOOK_AGAIN_S: Final = 60.0
+"""Quiet hours are looked at again at least this often: clocks and time zones change."""
+CHECKPOINT_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How patient the worker is.
+
+    A stopped job gets ``stop_within_s`` seconds to give what it has. A job that began ``max_starts`` times
+    and took the agent down each time is ended. A final that cannot be written is tried again after
+    ``retry_s`` seconds, doubling up to ``retry_max_s``.
+    """
+
+    stop_within_s: float = 15.0
+    max_starts: int = 3
+    retry_s: float = 1.0
+    retry_max_s: float = 60.0
+
+
+@dataclass
+class Current:
+    """The job that runs. ``execution`` is None while it is being prepared."""
+
+    job_id: str
+    execution: Execution | None = None
+    cause: Cause | None = None
+    task: asyncio.Task[Ending] | None = None
+    stopping: asyncio.TimerHandle | None = None
+    began: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def why_stopped(self) -> Cause:
+        """The cause; ``interrupted`` when nobody gave one."""
+        return self.cause or "interrupted"
+
+    def stop(self, cause: Cause, within_s: float) -> None:
+        """Stop it; when it does not give what it has in time, it is cut off."""
+        if self.cause is not None:
+            return
+        self.cause = cause
+        if self.execution is not None:
+            self.execution.stop(cause)
+        if self.task is not None:
+            self.stopping = asyncio.get_running_loop().call_later(within_s, self.task.cancel)
+
+
+class Worker:
+    """Runs the jobs of a queue, one at a time.
+
+    Args:
+        outbox: the store.
+        runners: by kind.
+        policy: for quiet hours.
+        board: where progress goes.
+        now: Unix seconds by the best clock there is.
+        local_time: for quiet hours.
+        settings: see ``WorkerSettings``.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        runners: Mapping[JobKind, Runner],
+        policy: Policy,
+        board: ProgressBoard,
+        *,
+        now: Callable[[], float],
+        local_time: Callable[[], dt.datetime],
+        settings: WorkerSettings,
+    ) -> None:
+        self._outbox = outbox
+        self._runners = runners
+        self._policy = policy
+        self._board = board
+        self._now = now
+        self._local_time = local_time
+        self._settings = settings
+        self._queue: deque[tuple[str, JobKind]] = deque()
+        self._woken = asyncio.Event()
+        self.current: Current | None = None
+
+    def put(self, job_id: str, kind: JobKind) -> int:
+        """Queue a job; gives how many are before it."""
+        position = len(self._queue) + (self.current is not None)
+        self._queue.append((job_id, kind))
+        self._woken.set()
+        return position
+
+    def position(self, job_id: str) -> int | None:
+        """How many jobs are before a queued one; None when it is not queued."""
+        ahead = int(self.current is not None)
+        return next((n + ahead for n, (queued, _) in enumerate(self._queue) if queued == job_id), None)
+
+    def remove(self, job_id: str) -> None:
+        """Take a job out of the queue."""
+        self._queue = deque(entry for entry in self._queue if entry[0] != job_id)
+
+    def stop(self, job_id: str, cause: Cause) -> bool:
+        """Stop the running job if it is this one."""
+        if self.current is None or self.current.job_id != job_id:
+            return False
+        self.current.stop(cause, self._settings.stop_within_s)
+        return True
+
+    async def run(self) -> None:
+        """Take up what an earlier process left, then run jobs for ever.
+
+        Cancelling it is the checkpoint: the running job's connection to Ollama closes, its records are in the
+        store, it has no final, and the next process goes on with it.
+        """
+        for job in await self._outbox.open_jobs():
+            if job.kind is not None:
+                self.put(job.job_id, job.kind)
+                log.info("job.taken_up", job_id=job.job_id, state=job.state, starts=job.starts)
+        while True:
+            job_id = await self._next()
+            self.current = Current(job_id)
+            try:
+                await self._run_one(self.current)
+            finally:
+                self.current = None
+
+    async def _next(self) -> str:
+        """The first job that may run now."""
+        while True:
+            self._woken.clear()
+            quiet_s = self._policy.quiet_wait_s(self._local_time())
+            for entry in self._queue:
+                if quiet_s == 0 or entry[1] != "benchmark":
+                    self._queue.remove(entry)
+                    return entry[0]
+            await self._woken_within(min(quiet_s, LOOK_AGAIN_S) if self._queue else None)
+
+    async def _woken_within(self, seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    async def _run_one(self, current: Current) -> None:
+        job = await self._outbox.get(current.job_id)
+        if job is None or job.terminal or job.kind is None:
+            return
+        runner = self._runners[job.kind]
+        records = await self._outbox.records(job.job_id)
+        ending = self._ended_before(current, job, runner, records)
+        if ending is None:
+            ending = await self._attempt(current, job, runner, records)
+        await self.finish(job, ending)
+
+    def _ended_before(
+        self, current: Current, job: StoredJob, runner: Runner, records: list[bytes]
+    ) -> Ending | None:
+        """The ending of a job that is not to run (again)."""
+        if current.cause is not None:
+            return runner.ending(job, records, current.cause, None)
+        if job.starts == 0 and job.not_after is not None and self._now() > job.not_after:
+            late = DeadlineExceeded("The job could not start before its not_after.", waited_for="its turn")
+            return runner.ending(job, records, "failed", late)
+        if job.starts >= self._settings.max_starts:
+            often = Cancelled(f"The agent ended {job.starts} times while this job ran; it is not run again.")
+            return runner.ending(job, records, "interrupted", often)
+        return None
+
+    async def _attempt(
+        self, current: Current, job: StoredJob, runner: Runner, records: list[bytes]
+    ) -> Ending:
+        """Run the job; whatever it raises becomes its ending, but for the cancellation of the worker."""
+        try:
+            await self._outbox.start(job.job_id)
+            log.info("job.started", job_id=job.job_id, kind=job.kind, starts=job.starts + 1)
+            return await self._executed(current, job, runner, records)
+        except AgentError as error:
+            return await self._out_of_records(job, runner, error)
+        except Exception:
+            log.exception("job.failed_unforeseen", job_id=job.job_id)
+            unforeseen = AgentError("The job failed in an unforeseen way; the agent's log has the details.")
+            return await self._out_of_records(job, runner, unforeseen)
+
+    async def _out_of_records(self, job: StoredJob, runner: Runner, error: AgentError) -> Ending:
+        return runner.ending(job, await self._outbox.records(job.job_id), "failed", error)
+
+    async def _executed(
+        self, current: Current, job: StoredJob, runner: Runner, records: list[bytes]
+    ) -> Ending:
+        current.execution = runner.begin(job, records, lambda p: self._board.note(job.job_id, p))
+        if current.cause is not None:
+            return runner.ending(job, records, current.cause, None)
+        current.task = asyncio.create_task(current.execution.execute(), name=f"job {job.job_id}")
+        current.began.set()
+        try:
+            await asyncio.wait([current.task])
+        except asyncio.CancelledError:
+            await _end(current.task)
+            raise
+        finally:
+            if current.stopping is not None:
+                current.stopping.cancel()
+        if current.task.cancelled():
+            log.error("job.cut_off", job_id=job.job_id)
+            left = await self._outbox.records(job.job_id)
+            return runner.ending(job, left, current.why_stopped(), None)
+        return current.task.result()
+
+    async def finish(self, job: StoredJob, ending: Ending) -> None:
+        """Store the final, however long the disk takes to have room for it."""
+        error = None if ending.error is None else to_wire(ending.error)
+        await self._until_stored(
+            job, lambda: self._outbox.finish(job.job_id, ending.state, ending.text, error)
+        )
+        self._board.forget(job.job_id)
+        log.info("job.finished", job_id=job.job_id, kind=job.kind, state=ending.state, bytes=len(ending.text))
+
+    async def _until_stored(self, job: StoredJob, store: Callable[[], Awaitable[bool]]) -> None:
+        wait_s = self._settings.retry_s
+        while True:
+            try:
+                await store()
+            except StorageFull as error:
+                log.error("job.final_not_stored", job_id=job.job_id, reason=error.message, again_in_s=wait_s)  # noqa: TRY400 - the message says it all
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, self._settings.retry_max_s)
+            else:
+                return
+
+
+async def _end(task: asyncio.Task[Ending]) -> None:
+    """Cancel a run and give it a moment to close its connections."""
+    task.cancel()
+    await asyncio.wait([task], timeout=CHECKPOINT_S)

@@ -1,0 +1,61 @@
+"""Disk kept free for results: a file of the reserved size, made smaller just before a result is written."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Final
+
+from obt_agent.errors import StorageFull
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+class Ballast:
+    """One file whose size is what is reserved. Synchronous; for the store's thread.
+
+    Args:
+        path: of the file; made when something is reserved, removed when nothing is.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    @property
+    def size(self) -> int:
+        """Bytes held now."""
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def resize(self, size: int) -> None:
+        """Hold exactly ``size`` bytes.
+
+        Raises:
+            StorageFull: the disk has no room for them; what was held before stays held.
+        """
+        before = self.size
+        if size == before:
+            return
+        if size == 0:
+            self._path.unlink(missing_ok=True)
+            return
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if size > before:
+                os.posix_fallocate(descriptor, 0, size)
+            else:
+                os.ftruncate(descriptor, size)
+        except OSError as error:
+            os.ftruncate(descriptor, before)
+            if error.errno not in _FULL:
+                raise
+            raise StorageFull(
+                f"The disk of the agent's state folder has no room for {size - before} bytes more; free "
+                "some, then start the job again.",
+                needed_bytes=size - before,
+            ) from error
+        finally:
+            os.close(descriptor)

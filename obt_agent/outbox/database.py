@@ -1,0 +1,335 @@
+"""Jobs in SQLite. Synchronous: one thread uses it (see ``obt_agent.outbox.thread``).
+
+Each public method that writes is one transaction, durable when it returns (WAL, ``synchronous=FULL``). A
+process that ends in the middle of one leaves the store as it was before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import structlog
+
+from obt_agent.errors import ConfigError, StorageFull
+from obt_agent.outbox.rows import FinalText, NewJob, StoredJob
+from obt_agent.outbox.schema import MIGRATIONS, VERSION
+from obt_agent.protocol.errors import WireError
+from obt_agent.protocol.jobs import JobState
+
+log = structlog.get_logger(__name__)
+
+MAX_CANCEL_MARKS: Final = 4096
+"""Marks of cancelled jobs that never started; the oldest goes first: a server cannot fill the disk."""
+
+_COLUMNS: Final = (
+    "job_id, kind, state, model, params, fingerprint, not_after, accepted_at, started_at, finished_at, "
+    "starts, error, encoding, bytes, sha256, coalesce(length(result), 0), acknowledged, conflict, attempts"
+)
+_OPEN: Final = "state IN ('accepted', 'queued', 'running')"
+_WAITING: Final = f"NOT {_OPEN} AND acknowledged = 0"
+_DAMAGED: Final = ("malformed", "not a database", "disk image")
+_NO_ROOM: Final = ("full", "disk I/O error", "unable to open", "readonly")
+
+
+class JobDatabase:
+    """The store itself.
+
+    Args:
+        path: of the database file. A damaged one is set aside and a new one begun.
+
+    Raises:
+        ConfigError: it was written by a later version of the agent.
+        StorageFull: it cannot be opened for want of room.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.set_aside: Path | None = None
+        try:
+            self._db = self._opened()
+        except sqlite3.DatabaseError as error:
+            if not _says(error, _DAMAGED):
+                raise _no_room(error) from error
+            self._set_aside(error)
+            self._db = self._opened()
+        self.store_id = self._read_store_id()
+
+    def _opened(self) -> sqlite3.Connection:
+        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
+        try:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute("PRAGMA foreign_keys=ON")
+            _check(db)
+            _migrate(db)
+        except BaseException:
+            db.close()
+            raise
+        return db
+
+    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+        aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}-{uuid.uuid4().hex[:6]}")
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                self.path.with_name(self.path.name + suffix).rename(aside.with_name(aside.name + suffix))
+        self.set_aside = aside
+        log.error(
+            "outbox.damaged",
+            reason=str(error),
+            set_aside=aside.name,
+            what_now="a new store is begun; the server is told by its new id that earlier jobs are lost",
+        )
+
+    def _read_store_id(self) -> str:
+        row = self._db.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()
+        if row is not None:
+            return str(row[0])
+        store_id = str(uuid.uuid4())
+        with self._transaction():
+            self._db.execute("INSERT INTO meta VALUES ('store_id', ?)", (store_id,))
+        return store_id
+
+    def close(self) -> None:
+        """Close the file; nothing is lost without it."""
+        self._db.close()
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        """One transaction: all of it or nothing."""
+        try:
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+        except sqlite3.DatabaseError as error:
+            raise _no_room(error) from error
+
+    # reading
+
+    def get(self, job_id: str) -> StoredJob | None:
+        """One job, if it is stored."""
+        found = self._select("job_id = ?", (job_id,))
+        return found[0] if found else None
+
+    def open_jobs(self) -> list[StoredJob]:
+        """Jobs without a final, in the order of acceptance."""
+        return self._select(_OPEN)
+
+    def waiting(self) -> list[StoredJob]:
+        """Jobs whose final the server has not acknowledged, in the order in which they ended."""
+        return self._select(_WAITING, order="finished_at, seq")
+
+    def unsettled(self) -> list[StoredJob]:
+        """Open and waiting jobs, oldest first."""
+        return self._select(f"{_OPEN} OR ({_WAITING})")
+
+    def result(self, job_id: str) -> FinalText | None:
+        """The stored result of a finished job; None once it is acknowledged."""
+        row = self._db.execute(
+            "SELECT bytes, sha256, encoding, result FROM jobs WHERE job_id = ? AND result IS NOT NULL",
+            (job_id,),
+        ).fetchone()
+        return None if row is None else FinalText(*row)
+
+    def records(self, job_id: str) -> list[bytes]:
+        """What was stored of a job while it ran, in order."""
+        rows = self._db.execute("SELECT body FROM records WHERE job_id = ? ORDER BY n", (job_id,))
+        return [bytes(row[0]) for row in rows]
+
+    def used_bytes(self) -> int:
+        """Bytes of the database that hold something."""
+        pages, free, size = (
+            self._db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("page_count", "freelist_count", "page_size")
+        )
+        return int((pages - free) * size)
+
+    def reserved_bytes(self, without: str = "") -> int:
+        """Bytes reserved for results of open jobs, one job left out if it is named."""
+        sql = f"SELECT coalesce(sum(reserve_bytes), 0) FROM jobs WHERE {_OPEN} AND job_id != ?"  # noqa: S608 - constants
+        return int(self._db.execute(sql, (without,)).fetchone()[0])
+
+    def _select(self, where: str, values: Sequence[Any] = (), order: str = "seq") -> list[StoredJob]:
+        sql = f"SELECT {_COLUMNS} FROM jobs WHERE {where} ORDER BY {order}"  # noqa: S608 - constants of this module
+        return [_job(row) for row in self._db.execute(sql, values)]
+
+    # writing
+
+    def accept(self, job: NewJob, now: float) -> None:
+        """Store a job in state ``accepted``.
+
+        Raises:
+            StorageFull: it cannot be written.
+        """
+        with self._transaction():
+            self._insert(job, "accepted", job.reserve_bytes, now)
+
+    def accept_cancelled(self, job: NewJob, final: FinalText, now: float) -> None:
+        """Store a job that was cancelled before it was started, with its final, in the place of the mark."""
+        with self._transaction():
+            self._db.execute("DELETE FROM jobs WHERE job_id = ? AND kind IS NULL", (job.job_id,))
+            self._insert(job, "accepted", 0, now)
+            self._write_final(job.job_id, "cancelled", final, None, now)
+
+    def _insert(self, job: NewJob, state: JobState, reserve_bytes: int, now: float) -> None:
+        self._db.execute(
+            "INSERT INTO jobs (job_id, kind, state, model, params, fingerprint, not_after, accepted_at,"
+            " reserve_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                job.job_id,
+                job.kind,
+                state,
+                job.model,
+                job.params,
+                job.fingerprint,
+                job.not_after,
+                now,
+                reserve_bytes,
+            ),
+        )
+
+    def mark_cancelled(self, job_id: str, now: float) -> None:
+        """Remember that a job nobody started was cancelled."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO jobs (job_id, state, params, accepted_at, finished_at, acknowledged)"
+                " VALUES (?, 'cancelled', x'', ?, ?, 1)",
+                (job_id, now, now),
+            )
+            self._db.execute(
+                "DELETE FROM jobs WHERE kind IS NULL AND seq NOT IN"
+                " (SELECT seq FROM jobs WHERE kind IS NULL ORDER BY seq DESC LIMIT ?)",
+                (MAX_CANCEL_MARKS,),
+            )
+
+    def queue(self, job_id: str) -> bool:
+        """From ``accepted`` to ``queued``."""
+        return self._update("state = 'queued'", "job_id = ? AND state = 'accepted'", (job_id,))
+
+    def start(self, job_id: str, now: float) -> bool:
+        """To ``running``, from any state that is not terminal; counts the starts."""
+        return self._update(
+            "state = 'running', starts = starts + 1, started_at = coalesce(started_at, ?)",
+            f"job_id = ? AND {_OPEN}",
+            (now, job_id),
+        )
+
+    def add_record(self, job_id: str, body: bytes) -> None:
+        """Keep something of a running job; durable when this returns."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT INTO records SELECT ?, coalesce(max(n) + 1, 0), ? FROM records WHERE job_id = ?",
+                (job_id, body, job_id),
+            )
+
+    def finish(
+        self, job_id: str, state: JobState, final: FinalText, error: WireError | None, now: float
+    ) -> bool:
+        """Store the final of a job, with its result; False when it has one already (the first one stands)."""
+        with self._transaction():
+            done = self._write_final(job_id, state, final, error, now)
+            self._db.execute("DELETE FROM records WHERE job_id = ?", (job_id,))
+        return done
+
+    def _write_final(
+        self, job_id: str, state: JobState, final: FinalText, error: WireError | None, now: float
+    ) -> bool:
+        wire = None if error is None else msgspec.json.encode(error).decode()
+        values = (state, now, wire, final.encoding, final.size, final.sha256, final.stored, job_id)
+        what = (
+            "state = ?, finished_at = ?, error = ?, encoding = ?, bytes = ?, sha256 = ?, result = ?, "
+            "reserve_bytes = 0"
+        )
+        sql = f"UPDATE jobs SET {what} WHERE job_id = ? AND {_OPEN}"  # noqa: S608 - constants of this module
+        return self._db.execute(sql, values).rowcount == 1
+
+    def acknowledge(self, job_id: str, sha256: str, server_time: float | None, *, conflict: bool) -> bool:
+        """Turn a finished job into its tombstone: the server has this result, or keeps another one.
+
+        In a conflict the result stays beside the tombstone until that expires. ``server_time`` is Unix
+        seconds by the server's clock, if it told it. False when the stored result is another one.
+        """
+        return self._update(
+            "acknowledged = 1, acknowledged_at = ?, conflict = ?, params = x'',"
+            " result = CASE WHEN ? THEN result ELSE NULL END",
+            f"job_id = ? AND sha256 = ? AND {_WAITING}",
+            (server_time, conflict, conflict, job_id, sha256),
+        )
+
+    def failed_upload(self, job_id: str) -> None:
+        """Count an attempt at sending the final that failed."""
+        self._update("attempts = attempts + 1", "job_id = ?", (job_id,))
+
+    def expire(self, server_time: float, keep_s: float) -> int:
+        """Drop tombstones acknowledged more than ``keep_s`` seconds ago by the server's time; how many.
+
+        Those whose time is not known yet (the server had not told it) begin to count now.
+        """
+        with self._transaction():
+            self._db.execute(
+                "UPDATE jobs SET acknowledged_at = ? WHERE acknowledged = 1 AND acknowledged_at IS NULL",
+                (server_time,),
+            )
+            return self._db.execute(
+                "DELETE FROM jobs WHERE acknowledged = 1 AND acknowledged_at <= ?", (server_time - keep_s,)
+            ).rowcount
+
+    def drop(self, job_id: str) -> bool:
+        """Forget a finished job's result without the server, as the owner decided; its tombstone stays."""
+        return self._update(
+            "acknowledged = 1, result = NULL, params = x''", f"job_id = ? AND {_WAITING}", (job_id,)
+        )
+
+    def _update(self, what: str, where: str, values: Sequence[Any]) -> bool:
+        with self._transaction():
+            sql = f"UPDATE jobs SET {what} WHERE {where}"  # noqa: S608 - constants of this module
+            return self._db.execute(sql, values).rowcount == 1
+
+
+def _check(db: sqlite3.Connection) -> None:
+    found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if found != "ok":
+        raise sqlite3.DatabaseError(f"database disk image is malformed: {found}")
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    found = int(db.execute("PRAGMA user_version").fetchone()[0])
+    if found > VERSION:
+        raise ConfigError(
+            f"The job store was written by a later version of obt-agent (schema {found}, this one knows "
+            f"{VERSION}): install that version again, or move the store away."
+        )
+    for number in range(found, VERSION):
+        db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
+        if number:
+            log.info("outbox.migrated", version=number + 1)
+
+
+def _job(row: tuple[Any, ...]) -> StoredJob:
+    fields = list(row)
+    fields[4] = bytes(fields[4])
+    fields[11] = None if fields[11] is None else msgspec.json.decode(fields[11], type=WireError)
+    fields[16], fields[17] = bool(fields[16]), bool(fields[17])
+    return StoredJob(*fields)
+
+
+def _says(error: Exception, words: Sequence[str]) -> bool:
+    return any(word in str(error) for word in words)
+
+
+def _no_room(error: sqlite3.DatabaseError) -> Exception:
+    if not _says(error, _NO_ROOM):
+        return error
+    return StorageFull(f"The agent's job store cannot be written ({error}); free some disk space.")

@@ -1,0 +1,155 @@
+"""What the store takes and gives. Pure values."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+import msgspec
+
+from obt_agent.protocol import limits
+from obt_agent.protocol.errors import WireError
+from obt_agent.protocol.jobs import TERMINAL_STATES, JobKind, JobState, JobSummary
+
+Encoding = Literal["identity", "gzip"]
+
+_GZIP_LEVEL: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to be stored.
+
+    ``params`` is the JSON text of what was asked, ``fingerprint`` a hash of what decides whether a repeat is
+    the same job. ``not_after`` is Unix seconds; ``reserve_bytes`` is disk kept free for the result;
+    ``withdrawn`` the result's text should the job turn out to be cancelled before this start.
+    """
+
+    job_id: str
+    kind: JobKind
+    model: str | None
+    params: bytes
+    fingerprint: str
+    not_after: float | None
+    reserve_bytes: int
+    withdrawn: bytes
+
+    def with_withdrawn(self, text: bytes) -> NewJob:
+        """The same job with that text."""
+        return replace(self, withdrawn=text)
+
+    def as_stored(self, now: float) -> StoredJob:
+        """The job as it will be stored."""
+        return StoredJob(
+            job_id=self.job_id,
+            kind=self.kind,
+            state="accepted",
+            model=self.model,
+            params=self.params,
+            fingerprint=self.fingerprint,
+            not_after=self.not_after,
+            accepted_at=now,
+            started_at=None,
+            finished_at=None,
+            starts=0,
+            error=None,
+            encoding="identity",
+            bytes=None,
+            sha256=None,
+            stored_bytes=0,
+            acknowledged=False,
+            conflict=False,
+            attempts=0,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class StoredJob:
+    """A job as stored. Times are Unix seconds by this machine's clock.
+
+    ``kind`` and ``fingerprint`` are None for the mark of a cancelled job that was never started. ``starts``
+    counts how often it began to run; ``bytes`` and ``sha256`` are those of the result's JSON text.
+    """
+
+    job_id: str
+    kind: JobKind | None
+    state: JobState
+    model: str | None
+    params: bytes
+    fingerprint: str | None
+    not_after: float | None
+    accepted_at: float
+    started_at: float | None
+    finished_at: float | None
+    starts: int
+    error: WireError | None
+    encoding: Encoding
+    bytes: int | None
+    sha256: str | None
+    stored_bytes: int
+    acknowledged: bool
+    conflict: bool
+    attempts: int
+
+    @property
+    def terminal(self) -> bool:
+        """Whether it has its final."""
+        return self.state in TERMINAL_STATES
+
+    def summary(self) -> JobSummary:
+        """The job as the wire shows it."""
+        return JobSummary(
+            job_id=self.job_id,
+            kind=self.kind or "benchmark",
+            state=self.state,
+            model=self.model,
+            accepted_at=self.accepted_at,
+            started_at=self.started_at,
+            finished_at=self.finished_at,
+            error=self.error,
+            bytes=self.bytes,
+            sha256=self.sha256,
+            acknowledged=self.acknowledged,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FinalText:
+    """A result as it is stored: the JSON text's size in bytes and hash, and the text or its gzip.
+
+    Texts that fit a final's inline limit stay as they are; larger ones are compressed.
+    """
+
+    size: int
+    sha256: str
+    encoding: Encoding
+    stored: bytes
+
+    @classmethod
+    def of(cls, text: bytes) -> FinalText:
+        """Prepare a JSON text for storing."""
+        large = len(text) > limits.INLINE_RESULT_BYTES
+        return cls(
+            size=len(text),
+            sha256=hashlib.sha256(text).hexdigest(),
+            encoding="gzip" if large else "identity",
+            stored=gzip.compress(text, _GZIP_LEVEL, mtime=0) if large else text,
+        )
+
+    @property
+    def text(self) -> bytes:
+        """The JSON text exactly as it was."""
+        return gzip.decompress(self.stored) if self.encoding == "gzip" else self.stored
+
+
+def fingerprint(kind: JobKind, params: msgspec.Struct) -> str:
+    """Sha256 in hexadecimal of what decides whether two starts of one job id ask for the same.
+
+    ``not_after`` does not: a caller that tries again may move it. Neither do the order of keys and spaces.
+    """
+    fields = msgspec.json.decode(msgspec.json.encode(params))
+    fields.pop("not_after", None)
+    text = msgspec.json.encode([kind, fields], order="sorted")
+    return hashlib.sha256(text).hexdigest()

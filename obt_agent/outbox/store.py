@@ -1,0 +1,307 @@
+"""The store as coroutines: jobs accepted, records, finals, acknowledgements. Blocks nothing.
+
+Everything that changes the list of unsettled jobs makes ``generation`` grow; a reader can wait for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, TypeVar
+
+import structlog
+
+from obt_agent.errors import JobConflict, StorageFull
+from obt_agent.outbox.ballast import Ballast
+from obt_agent.outbox.database import JobDatabase
+from obt_agent.outbox.rows import FinalText, NewJob, StoredJob
+from obt_agent.outbox.thread import StoreThread
+from obt_agent.protocol import limits
+from obt_agent.protocol.admission import JobCounts, OutboxCounts
+from obt_agent.protocol.errors import WireError
+from obt_agent.protocol.jobs import JobState
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+DATABASE: Final = "jobs.sqlite"
+BALLAST: Final = "jobs.reserve"
+DAY_S: Final = 86_400.0
+CLOSE_WITHIN_S: Final = 5.0
+
+
+@dataclass(frozen=True)
+class OutboxSettings:
+    """Bounds of the store.
+
+    ``quota_bytes`` bounds database and reservations together; a result that waits longer than
+    ``max_age_days`` for its server is named in the log once a day, and kept.
+    """
+
+    quota_bytes: int = 1 << 30
+    max_age_days: float = 30.0
+    tombstone_days: float = float(limits.TOMBSTONE_DAYS)
+
+
+class Outbox:
+    """Jobs and what is left to tell the server.
+
+    Args:
+        folder: the agent's state folder; the store's files are made in it, readable by the agent alone.
+        settings: bounds.
+        clock: Unix seconds by this machine's clock.
+        database: makes the database from its path.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: OutboxSettings | None = None,
+        *,
+        clock: Callable[[], float] = time.time,
+        database: Callable[[Path], JobDatabase] = JobDatabase,
+    ) -> None:
+        self._folder = folder
+        self._settings = settings or OutboxSettings()
+        self._clock = clock
+        self._open_database = database
+        self._ballast = Ballast(folder / BALLAST)
+        self._thread = StoreThread("obt-outbox")
+        self._db: JobDatabase
+        self._changed = asyncio.Event()
+        self._counts = JobCounts()
+        self._waiting = OutboxCounts()
+        self._said_old_at = 0.0
+        self.generation = 0
+        self.store_id = ""
+
+    async def open(self) -> None:
+        """Open or make the store; a damaged one is set aside and another begun.
+
+        Raises:
+            ConfigError: a later version of the agent wrote it.
+            StorageFull: it cannot be opened for want of room.
+        """
+        self._db = await self._thread.call(self._opened)
+        self.store_id = self._db.store_id
+        await self._count()
+
+    def _opened(self) -> JobDatabase:
+        path = self._folder / DATABASE
+        path.touch(mode=0o600)
+        db = self._open_database(path)
+        try:
+            self._ballast.resize(db.reserved_bytes())
+        except StorageFull as error:
+            log.warning("outbox.reservation_lost", reason=error.message)
+        return db
+
+    async def close(self) -> None:
+        """Close the store, after what was asked of it before; bounded."""
+        try:
+            async with asyncio.timeout(CLOSE_WITHIN_S):
+                await self._thread.call(self._close_database)
+        except TimeoutError:
+            log.error("outbox.does_not_close", within_s=CLOSE_WITHIN_S)  # noqa: TRY400 - the fact is all there is
+        finally:
+            self._thread.stop()
+
+    def _close_database(self) -> None:
+        if hasattr(self, "_db"):
+            self._db.close()
+
+    # what is known
+
+    async def get(self, job_id: str) -> StoredJob | None:
+        """One job."""
+        return await self._thread.call(self._db.get, job_id)
+
+    async def open_jobs(self) -> list[StoredJob]:
+        """Jobs without a final, oldest first."""
+        return await self._thread.call(self._db.open_jobs)
+
+    async def waiting(self) -> list[StoredJob]:
+        """Finished jobs that the server has not acknowledged, in the order in which they ended."""
+        return await self._thread.call(self._db.waiting)
+
+    async def unsettled(self) -> list[StoredJob]:
+        """Open and waiting jobs, oldest first."""
+        return await self._thread.call(self._db.unsettled)
+
+    async def result(self, job_id: str) -> FinalText | None:
+        """The stored result of a finished job; None when it has none (any more)."""
+        return await self._thread.call(self._db.result, job_id)
+
+    async def records(self, job_id: str) -> list[bytes]:
+        """What was stored of a job while it ran."""
+        return await self._thread.call(self._db.records, job_id)
+
+    @property
+    def counts(self) -> JobCounts:
+        """Open jobs, and finished ones not acknowledged."""
+        return self._counts
+
+    @property
+    def waiting_counts(self) -> OutboxCounts:
+        """Entries and bytes that wait for the server."""
+        return self._waiting
+
+    async def wait_changed(self, after_generation: int) -> int:
+        """Wait until ``generation`` is above ``after_generation``; gives it."""
+        while self.generation <= after_generation:
+            await self._changed.wait()
+        return self.generation
+
+    # what changes it
+
+    async def accept(self, job: NewJob) -> StoredJob | None:
+        """Store a new job and reserve disk for its result; durable when this returns None.
+
+        Returns:
+            The job as stored, when the same start was made before, or when it was cancelled before it was
+            started (then it ends so, and its final waits for the server). None when it is new.
+
+        Raises:
+            JobConflict: the id is taken by a job with other parameters.
+            StorageFull: quota or disk have no room for its result.
+        """
+        return await self._changing(self._accept, job)
+
+    def _accept(self, job: NewJob) -> StoredJob | None:
+        stored = self._db.get(job.job_id)
+        if stored is not None and stored.kind is None:
+            self._db.accept_cancelled(job, FinalText.of(job.withdrawn), self._clock())
+            return self._db.get(job.job_id)
+        if stored is not None:
+            if stored.fingerprint == job.fingerprint:
+                return stored
+            raise JobConflict(
+                f"Job {job.job_id!r} exists with other parameters; choose another job_id.", state=stored.state
+            )
+        self._check_quota(job.reserve_bytes)
+        self._ballast.resize(self._db.reserved_bytes() + job.reserve_bytes)
+        try:
+            self._db.accept(job, self._clock())
+        except BaseException:
+            self._ballast.resize(self._db.reserved_bytes())
+            raise
+        return None
+
+    def _check_quota(self, more: int) -> None:
+        used = self._db.used_bytes() + self._db.reserved_bytes()
+        quota = self._settings.quota_bytes
+        if used + more > quota:
+            raise StorageFull(
+                f"The agent's store holds {used} of {quota} bytes, and the job's result may need {more}: "
+                "acknowledge results that wait, or let the host's owner raise storage.quota_bytes.",
+                policy_key="storage.quota_bytes",
+                used_bytes=used,
+                needed_bytes=more,
+            )
+
+    async def cancel(self, job_id: str) -> StoredJob | None:
+        """The job, for its cancellation; when there is none, remember that: a late start will not run."""
+        return await self._thread.call(self._cancel, job_id)
+
+    def _cancel(self, job_id: str) -> StoredJob | None:
+        stored = self._db.get(job_id)
+        if stored is None:
+            self._db.mark_cancelled(job_id, self._clock())
+        return stored if stored is not None and stored.kind is not None else None
+
+    async def queue(self, job_id: str) -> None:
+        """From ``accepted`` to ``queued``."""
+        await self._changing(self._db.queue, job_id)
+
+    async def start(self, job_id: str) -> None:
+        """To ``running``; counts the starts."""
+        await self._changing(lambda: self._db.start(job_id, self._clock()))
+
+    async def add_record(self, job_id: str, body: bytes) -> None:
+        """Keep something of a running job; durable when this returns.
+
+        Raises:
+            StorageFull: not even the room reserved for the result was enough.
+        """
+        await self._thread.call(self._add_record, job_id, body)
+
+    def _add_record(self, job_id: str, body: bytes) -> None:
+        try:
+            self._db.add_record(job_id, body)
+        except StorageFull:
+            self._ballast.resize(self._ballast.size // 2)
+            self._db.add_record(job_id, body)
+
+    async def finish(self, job_id: str, state: JobState, text: bytes, error: WireError | None = None) -> bool:
+        """Store a job's final; False when it had one before, which stands.
+
+        Raises:
+            StorageFull: it cannot be written; the job is as it was.
+        """
+        return await self._changing(self._finish, job_id, state, text, error)
+
+    def _finish(self, job_id: str, state: JobState, text: bytes, error: WireError | None) -> bool:
+        final = FinalText.of(text)
+        self._ballast.resize(self._others_reserve(job_id))
+        try:
+            return self._db.finish(job_id, state, final, error, self._clock())
+        except StorageFull:
+            self._ballast.resize(0)
+            return self._db.finish(job_id, state, final, error, self._clock())
+
+    def _others_reserve(self, job_id: str) -> int:
+        return min(self._ballast.size, self._db.reserved_bytes(without=job_id))
+
+    async def acknowledge(
+        self, job_id: str, sha256: str, server_time: float | None, *, conflict: bool = False
+    ) -> bool:
+        """The server has the result of this hash, or (``conflict``) keeps another one."""
+        return await self._changing(
+            lambda: self._db.acknowledge(job_id, sha256, server_time, conflict=conflict)
+        )
+
+    async def failed_upload(self, job_id: str) -> None:
+        """Count an attempt that failed."""
+        await self._thread.call(self._db.failed_upload, job_id)
+
+    async def drop(self, job_id: str) -> bool:
+        """Forget a result that waits: the owner's decision, never the agent's."""
+        return await self._changing(self._db.drop, job_id)
+
+    async def expire(self, server_time: float) -> None:
+        """Drop tombstones that are old by the server's time, and name results that wait too long."""
+        keep_s = self._settings.tombstone_days * DAY_S
+        dropped = await self._changing(lambda: self._db.expire(server_time, keep_s))
+        if dropped:
+            log.info("outbox.expired", tombstones=dropped)
+        await self._say_old()
+
+    async def _say_old(self) -> None:
+        """Age is said, never acted upon: what no server acknowledged is kept."""
+        now = self._clock()
+        if now - self._said_old_at < DAY_S:
+            return
+        limit = now - self._settings.max_age_days * DAY_S
+        old = [job.job_id for job in await self.waiting() if (job.finished_at or now) < limit]
+        if old:
+            self._said_old_at = now
+            log.warning("outbox.old", results=len(old), oldest=old[0], days=self._settings.max_age_days)
+
+    async def _changing(self, function: Callable[..., T], *args: object) -> T:
+        try:
+            return await self._thread.call(function, *args)
+        finally:
+            await self._count()
+
+    async def _count(self) -> None:
+        jobs = await self._thread.call(self._db.unsettled)
+        waiting = [job for job in jobs if job.terminal]
+        self._counts = JobCounts(open=len(jobs) - len(waiting), finished_unacknowledged=len(waiting))
+        self._waiting = OutboxCounts(entries=len(waiting), bytes=sum(job.stored_bytes for job in waiting))
+        self.generation += 1
+        self._changed.set()
+        self._changed = asyncio.Event()

@@ -1,0 +1,220 @@
+"""Finals to the server: peeked, sent, and settled only when the server answered with the same hash.
+
+    waiting() ─► job.part … job.part ─► job.finished ─► sha256 equal │ conflict ─► acknowledge
+                     ▲                        │ resend_from
+                     └────────────────────────┘
+
+An entry that fails waits for its next turn, a little longer each time, and never holds up the others. A new
+session tries everything again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from obt_agent.errors import AgentError, LinkLost, ProtocolError
+from obt_agent.outbox.rows import FinalText, StoredJob
+from obt_agent.outbox.store import Outbox
+from obt_agent.peer import Peer
+from obt_agent.protocol import limits
+from obt_agent.protocol.jobs import JobFinishedParams, JobFinishedResult, JobPartParams, JobPartResult
+
+log = structlog.get_logger(__name__)
+
+MAX_REWINDS: Final = 16
+
+
+@dataclass(frozen=True)
+class UploadSettings:
+    """Sizes and deadlines.
+
+    ``piece_bytes`` of a result go in one ``job.part``, before base64; each request is answered within
+    ``answer_within_s`` seconds; a failed entry waits ``retry_s`` seconds, doubling up to ``retry_max_s``.
+    """
+
+    piece_bytes: int = 12 << 10
+    answer_within_s: float = 120.0
+    retry_s: float = 15.0
+    retry_max_s: float = 900.0
+
+
+@dataclass
+class _Retry:
+    """When an entry's next turn is (monotonic seconds), and how long it waited last."""
+
+    at: float
+    wait_s: float
+
+
+class Uploader:
+    """Sends the finals of one store over whatever session is admitted.
+
+    Args:
+        outbox: the store.
+        settings: sizes and deadlines.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        settings: UploadSettings | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._outbox = outbox
+        self._settings = settings or UploadSettings()
+        self._clock = clock
+        self.active = 0
+
+    async def run(self, peer: Peer, server_time: float | None) -> None:
+        """Serve one session until it ends; never raises ``LinkLost``.
+
+        Args:
+            peer: the session.
+            server_time: Unix seconds by the server's clock at this moment, if it told it.
+        """
+        offset = None if server_time is None else server_time - self._clock()
+        retries: dict[str, _Retry] = {}
+        try:
+            if server_time is not None:
+                await self._outbox.expire(server_time)
+            while True:
+                generation = self._outbox.generation
+                await self._turn(peer, offset, retries)
+                await self._wait(generation, retries)
+        except LinkLost:
+            log.debug("outbox.session_over", session=peer.session)
+
+    async def drain(self, within_s: float) -> bool:
+        """Wait until nothing waits for the server, at most ``within_s`` seconds; whether it came to that."""
+        try:
+            async with asyncio.timeout(within_s):
+                while self._outbox.waiting_counts.entries:
+                    await self._outbox.wait_changed(self._outbox.generation)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _turn(self, peer: Peer, offset: float | None, retries: dict[str, _Retry]) -> None:
+        """Send every entry whose turn it is."""
+        for job in await self._outbox.waiting():
+            retry = retries.get(job.job_id)
+            if retry is not None and retry.at > self._clock():
+                continue
+            try:
+                await self._send(peer, job, None if offset is None else offset + self._clock())
+                retries.pop(job.job_id, None)
+            except LinkLost:
+                raise
+            except AgentError as error:
+                await self._failed(job, error, retries)
+
+    async def _failed(self, job: StoredJob, error: AgentError, retries: dict[str, _Retry]) -> None:
+        before = retries.get(job.job_id)
+        settings = self._settings
+        wait_s = settings.retry_s if before is None else min(before.wait_s * 2, settings.retry_max_s)
+        retries[job.job_id] = _Retry(at=self._clock() + wait_s, wait_s=wait_s)
+        log.warning(
+            "outbox.not_acknowledged",
+            job_id=job.job_id,
+            kind=error.kind,
+            reason=error.message,
+            attempts=job.attempts + 1,
+            again_in_s=wait_s,
+        )
+        await self._outbox.failed_upload(job.job_id)
+
+    async def _wait(self, generation: int, retries: dict[str, _Retry]) -> None:
+        """Until the store changes or an entry's next turn comes."""
+        due = min((retry.at for retry in retries.values()), default=None)
+        timeout = None if due is None else max(0.0, due - self._clock())
+        try:
+            async with asyncio.timeout(timeout):
+                await self._outbox.wait_changed(generation)
+        except TimeoutError:
+            return
+
+    async def _send(self, peer: Peer, job: StoredJob, server_time: float | None) -> None:
+        """Send one final until the server settles it.
+
+        Raises:
+            LinkLost, or why the entry failed this time.
+        """
+        final = await self._outbox.result(job.job_id)
+        if final is None or job.kind is None:
+            return  # settled meanwhile
+        inline = final.encoding == "identity" and final.size <= limits.INLINE_RESULT_BYTES
+        if not inline:
+            await self._send_parts(peer, job.job_id, final, 0)
+        answer = await self._finished(peer, job, final, inline=inline)
+        for _ in range(MAX_REWINDS):
+            if answer.resend_from is None:
+                break
+            await self._send_parts(peer, job.job_id, final, answer.resend_from)
+            answer = await self._finished(peer, job, final, inline=False)
+        await self._settle(job, final, answer, server_time)
+
+    async def _settle(
+        self, job: StoredJob, final: FinalText, answer: JobFinishedResult, server_time: float | None
+    ) -> None:
+        if answer.job_id != job.job_id:
+            raise ProtocolError(f"The server answered for job {answer.job_id!r}.")
+        if answer.conflict:
+            log.warning("outbox.conflict", job_id=job.job_id, what_now="the server keeps another result")
+        elif answer.sha256 != final.sha256:
+            raise ProtocolError("The server answered with another sha256 than that of the result.")
+        await self._outbox.acknowledge(job.job_id, final.sha256, server_time, conflict=answer.conflict)
+        log.info("job.acknowledged", job_id=job.job_id, bytes=final.size, conflict=answer.conflict)
+
+    async def _finished(
+        self, peer: Peer, job: StoredJob, final: FinalText, *, inline: bool
+    ) -> JobFinishedResult:
+        params = JobFinishedParams(
+            job_id=job.job_id,
+            kind=job.kind or "benchmark",
+            state=job.state,
+            bytes=final.size,
+            sha256=final.sha256,
+            encoding=final.encoding,
+            result=final.stored.decode() if inline else None,
+            error=job.error,
+        )
+        within = self._settings.answer_within_s
+        return await peer.request("job.finished", params, JobFinishedResult, timeout_s=within, bulk=True)
+
+    async def _send_parts(self, peer: Peer, job_id: str, final: FinalText, start: int) -> None:
+        """Send pieces from ``start``; the server's next offset leads, within bounds."""
+        data, offset, rewinds = final.stored, start, 0
+        if not 0 <= start <= len(data):
+            raise ProtocolError(f"The server asks for offset {start} of {len(data)} bytes.")
+        while offset < len(data):
+            end = piece_end(data, offset, self._settings.piece_bytes, text=final.encoding == "identity")
+            expected = await self._part(peer, job_id, final, data[offset:end], offset)
+            if expected != end:
+                rewinds += 1
+                if rewinds > MAX_REWINDS or not 0 <= expected <= len(data):
+                    raise ProtocolError(f"The server expects offset {expected} after {end}.")
+            offset = expected
+
+    async def _part(self, peer: Peer, job_id: str, final: FinalText, piece: bytes, offset: int) -> int:
+        text = piece.decode() if final.encoding == "identity" else base64.b64encode(piece).decode()
+        params = JobPartParams(job_id=job_id, offset=offset, data=text, encoding=final.encoding)
+        within = self._settings.answer_within_s
+        answer = await peer.request("job.part", params, JobPartResult, timeout_s=within, bulk=True)
+        return answer.next_offset
+
+
+def piece_end(data: bytes, start: int, size: int, *, text: bool) -> int:
+    """Where a piece ends that begins at ``start``: never inside a character of a text."""
+    end = min(start + size, len(data))
+    while text and end < len(data) and data[end] & 0xC0 == 0x80:  # noqa: PLR2004 - UTF-8's continuation bytes
+        end -= 1
+    return end
