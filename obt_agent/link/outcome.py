@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Final
 
 from obt_agent.protocol.limits import Close
@@ -76,14 +75,11 @@ _STATUS: Final[dict[int, tuple[str, str, Next]]] = {
 _REDIRECTS: Final = range(300, 400)
 
 
-def of_status(
-    status: int, *, retry_after_s: float = 0.0, revoked: bool = False, location: str = ""
-) -> Ending:
-    """What an HTTP answer other than 101 means."""
+def of_status(status: int, *, retry_after_s: float = 0.0, location: str = "") -> Ending:
+    """What an HTTP answer other than 101 means. None says ``revoked``: any proxy can answer 401."""
     if status in _STATUS:
         kind, message, next_ = _STATUS[status]
-        said = revoked and status == HTTPStatus.UNAUTHORIZED
-        return Ending(kind, message, next_, floor_s=retry_after_s, revoked=said)
+        return Ending(kind, message, next_, floor_s=retry_after_s)
     if status in _REDIRECTS:
         where = f" to {location}" if location else ""
         message = (
@@ -123,7 +119,7 @@ def of_close(code: int, reason: str, *, floor_s: float = 0.0) -> Ending:
     kind, message, next_ = _CLOSES.get(
         code, ("closed_otherwise", f"The link was closed with code {code}.", Next.REDIAL)
     )
-    shown = _printable(reason)
+    shown = printable(reason)
     return Ending(
         kind,
         f"{message} ({shown})" if shown else message,
@@ -133,7 +129,7 @@ def of_close(code: int, reason: str, *, floor_s: float = 0.0) -> Ending:
     )
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """What a peer wrote, fit for a log."""
     return "".join(
         character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text

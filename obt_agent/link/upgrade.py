@@ -5,21 +5,18 @@ from __future__ import annotations
 import asyncio
 import ssl
 from datetime import UTC, datetime
-from typing import Final
 from urllib.parse import urlsplit
 
-import msgspec
 from websockets.exceptions import InvalidHandshake, InvalidMessage, InvalidStatus, NegotiationError
 from websockets.http11 import Response
 
 from obt_agent.identity.secret import Secret
 from obt_agent.link import tls
+from obt_agent.link.bearer import bearer
 from obt_agent.link.outcome import DialFailed, Ending, Next, dial_failed, of_status
 from obt_agent.link.retry_after import retry_after_s
 from obt_agent.link.wire import Wire
 from obt_agent.protocol.limits import SUBPROTOCOL
-
-_MAX_BODY_BYTES: Final = 4096
 
 
 async def upgrade(wire: Wire, secret: Secret, *, user_agent: str, deadline_s: float) -> None:
@@ -28,7 +25,7 @@ async def upgrade(wire: Wire, secret: Secret, *, user_agent: str, deadline_s: fl
     Raises:
         DialFailed: the server answered otherwise, or not at all.
     """
-    headers = {"Authorization": f"Bearer {secret.reveal()}"}
+    headers = {"Authorization": bearer(secret)}
     try:
         async with asyncio.timeout(deadline_s):
             await wire.handshake(headers, user_agent)
@@ -48,23 +45,8 @@ def _of_response(response: Response) -> Ending:
     return of_status(
         response.status_code,
         retry_after_s=retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC)),
-        revoked=_says_revoked(response.body),
         location=_origin(response.headers.get("Location", "")),
     )
-
-
-class _Refusal(msgspec.Struct):
-    reason: str = ""
-
-
-def _says_revoked(body: bytes | bytearray | None) -> bool:
-    """A server that refuses before the upgrade says so in a JSON body: ``{"reason": "revoked"}``."""
-    if not body or len(body) > _MAX_BODY_BYTES:
-        return False
-    try:
-        return msgspec.json.decode(body, type=_Refusal).reason == "revoked"
-    except msgspec.MsgspecError:
-        return False
 
 
 def _origin(location: str) -> str:
