@@ -1,0 +1,264 @@
+"""Two benchmarks side by side: ratios with intervals, and what differed besides. Pure.
+
+Equal plan hashes, or a refusal. Speeds that Ollama itself reports are compared only where both versions mean
+the same by them; by the agent's own clock they always can be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Literal
+
+import msgspec
+
+from obt_agent.benchmark import statistics, stopping
+from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics, Ratio
+from obt_agent.benchmark.semantics import version_class
+from obt_agent.errors import InvalidParams
+
+OWN_CLOCK: Final = (
+    "decode_tps_corrected",
+    "output_tps_wall",
+    "prefill_tps_ttft",
+    "first_token_ms",
+    "ttft_answer_ms",
+    "average_token_ms",
+    "total_duration_ms",
+    "output_tps_total",
+)
+"""Metrics by the agent's clock."""
+OLLAMAS: Final = ("tokens_per_second", "prefill_tps")
+"""Metrics that mean what Ollama's version means by them."""
+ENERGY: Final = ("joules_per_output_token",)
+HIGHER_IS_BETTER: Final = frozenset(
+    {
+        "decode_tps_corrected",
+        "output_tps_wall",
+        "output_tps_total",
+        "prefill_tps_ttft",
+        "tokens_per_second",
+        "prefill_tps",
+    }
+)
+OFFLOAD_TOLERANCE: Final = 0.02
+
+Weight = Literal["subject", "warning", "note"]
+
+
+class Difference(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing in which the runs differ. ``subject`` is what one compares on purpose, such as the model."""
+
+    field: str
+    a: str | None
+    b: str | None
+    weight: Weight
+    meaning: str
+
+
+class CellComparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Ratios a / b of one cell, by metric."""
+
+    index: int
+    label: str
+    ratios: dict[str, Ratio]
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """``a`` over ``b``. ``left_out`` says, by metric, why there is no ratio."""
+
+    plan_hash: str
+    model_a: str | None
+    model_b: str | None
+    paired: bool
+    cells: tuple[CellComparison, ...]
+    differences: tuple[Difference, ...]
+    left_out: dict[str, str] = {}
+
+
+class NotComparable(InvalidParams):
+    """The two runs did not measure the same thing; the message says in what they differ."""
+
+
+def compare(a: BenchmarkResult, b: BenchmarkResult) -> Comparison:
+    """Independent runs: the ratio of means, with Welch's interval on its logarithm.
+
+    Raises:
+        NotComparable: the plans differ, the context in use differs, or nothing was measured.
+    """
+    return _compared((a,), (b,), paired=False)
+
+
+def compare_pairs(a: Sequence[BenchmarkResult], b: Sequence[BenchmarkResult]) -> Comparison:
+    """Runs taken in turns, one of each at a time: the interval is that of the pairs' ratios.
+
+    Raises:
+        NotComparable: as ``compare``, or the sequences are not equally long.
+    """
+    if not a or len(a) != len(b):
+        raise NotComparable(f"pairs take as many runs of one side as of the other, not {len(a)} and {len(b)}")
+    return _compared(a, b, paired=True)
+
+
+def _compared(
+    side_a: Sequence[BenchmarkResult], side_b: Sequence[BenchmarkResult], *, paired: bool
+) -> Comparison:
+    a, b = side_a[0], side_b[0]
+    for other in (*side_a[1:], *side_b):
+        _check_plans(a, other)
+    _check_contexts(side_a, side_b)
+    names, left_out = _metrics_of(a, b)
+    cells = tuple(
+        CellComparison(
+            index=cell.index,
+            label=cell.label,
+            ratios=_ratios(_of_cell(side_a, cell.index), _of_cell(side_b, cell.index), names, paired=paired),
+        )
+        for cell in a.cells
+    )
+    if not any(cell.ratios for cell in cells):
+        raise NotComparable("one of the runs measured nothing that the other measured too")
+    return Comparison(
+        plan_hash=a.environment.plan_hash,
+        model_a=a.environment.model,
+        model_b=b.environment.model,
+        paired=paired,
+        cells=cells,
+        differences=differences(a, b),
+        left_out=left_out,
+    )
+
+
+def _check_plans(a: BenchmarkResult, b: BenchmarkResult) -> None:
+    one, other = a.environment.plan_hash, b.environment.plan_hash
+    if one != other:
+        changed = ", ".join(_changed_fields(a, b)) or "a prompt's text"
+        raise NotComparable(
+            f"the plans differ ({one[:12]} and {other[:12]}) in {changed}: run both with the same plan"
+        )
+
+
+def _changed_fields(a: BenchmarkResult, b: BenchmarkResult) -> list[str]:
+    names = [name for name in a.config.__struct_fields__ if name != "model_name"]
+    return [name for name in names if getattr(a.config, name) != getattr(b.config, name)]
+
+
+def _check_contexts(a: Sequence[BenchmarkResult], b: Sequence[BenchmarkResult]) -> None:
+    for index in {one.cell for result in a for one in result.metrics}:
+        in_a = {one.num_ctx for one in _of_cell(a, index)} - {None}
+        in_b = {one.num_ctx for one in _of_cell(b, index)} - {None}
+        if in_a and in_b and in_a != in_b:
+            raise NotComparable(
+                f"Ollama ran cell {index} with a context of {sorted(map(str, in_a))} in one run and "
+                f"{sorted(map(str, in_b))} in the other: set num_ctx to what both support"
+            )
+
+
+def _metrics_of(a: BenchmarkResult, b: BenchmarkResult) -> tuple[tuple[str, ...], dict[str, str]]:
+    class_a, class_b = (version_class(one.environment.ollama_version) for one in (a, b))
+    if class_a == class_b:
+        return (*OWN_CLOCK, *OLLAMAS, *ENERGY), {}
+    versions = f"{a.environment.ollama_version} and {b.environment.ollama_version}"
+    reason = f"Ollama {versions} mean different things by it"
+    return (*OWN_CLOCK, *ENERGY), dict.fromkeys(OLLAMAS, reason)
+
+
+def _of_cell(results: Sequence[BenchmarkResult], index: int) -> list[IterationMetrics]:
+    found: list[IterationMetrics] = []
+    for result in results:
+        state: Literal["bust", "warm"] = "warm" if result.config.cache_mode == "warm" else "bust"
+        found.extend(stopping.counted(result.metrics, index, state))
+    return found
+
+
+def _ratios(
+    a: Sequence[IterationMetrics], b: Sequence[IterationMetrics], names: Sequence[str], *, paired: bool
+) -> dict[str, Ratio]:
+    found: dict[str, Ratio] = {}
+    for name in names:
+        if paired:
+            pairs = [
+                (x, y)
+                for one, other in zip(a, b, strict=False)
+                if (x := _positive(one, name)) is not None and (y := _positive(other, name)) is not None
+            ]
+            if pairs:
+                found[name] = statistics.ratio_paired([x for x, _ in pairs], [y for _, y in pairs])
+            continue
+        values_a = [x for one in a if (x := _positive(one, name)) is not None]
+        values_b = [y for one in b if (y := _positive(one, name)) is not None]
+        if values_a and values_b:
+            found[name] = statistics.ratio_unpaired(values_a, values_b)
+    return found
+
+
+def _positive(one: IterationMetrics, name: str) -> float | None:
+    value = getattr(one, name)
+    return float(value) if value is not None and value > 0 else None
+
+
+_FIELDS: Final[tuple[tuple[str, Weight, str], ...]] = (
+    ("model", "subject", "another model"),
+    ("model_digest", "subject", "another version of the model"),
+    ("quantization", "warning", "other precision: speed and quality differ"),
+    ("parameter_size", "note", "another size"),
+    ("ollama_version", "warning", "Ollama itself may be faster or slower"),
+    ("gpu", "subject", "other GPUs"),
+    ("driver", "note", "another driver"),
+    ("power_limit_watts", "warning", "GPUs may draw different power"),
+    ("cpu", "subject", "another CPU"),
+    ("memory_bytes", "note", "another amount of memory"),
+    ("os", "note", "another system"),
+    ("agent_version", "note", "another version of the agent"),
+)
+
+
+def differences(a: BenchmarkResult, b: BenchmarkResult) -> tuple[Difference, ...]:
+    """Everything in the environments that differs, weightiest first."""
+    found = [
+        Difference(
+            field=field,
+            a=_said(getattr(a.environment, field)),
+            b=_said(getattr(b.environment, field)),
+            weight=_weight(a, b, field, weight),
+            meaning=meaning,
+        )
+        for field, weight, meaning in _FIELDS
+        if getattr(a.environment, field) != getattr(b.environment, field)
+    ]
+    found += _offload(a, b) + _states(a, b)
+    order = {"warning": 0, "subject": 1, "note": 2}
+    return tuple(sorted(found, key=lambda one: order[one.weight]))
+
+
+def _weight(a: BenchmarkResult, b: BenchmarkResult, field: str, usual: Weight) -> Weight:
+    """The same name with another digest is a surprise, not a subject."""
+    same_name = a.environment.model == b.environment.model
+    return "warning" if field == "model_digest" and same_name else usual
+
+
+def _offload(a: BenchmarkResult, b: BenchmarkResult) -> list[Difference]:
+    one, other = a.environment.gpu_offload_ratio, b.environment.gpu_offload_ratio
+    if one is None or other is None or abs(one - other) <= OFFLOAD_TOLERANCE:
+        return []
+    return [
+        Difference(
+            field="gpu_offload_ratio",
+            a=f"{one:.2f}",
+            b=f"{other:.2f}",
+            weight="warning",
+            meaning="another share of the model was on GPUs, which decides speed",
+        )
+    ]
+
+
+def _states(a: BenchmarkResult, b: BenchmarkResult) -> list[Difference]:
+    if a.status == b.status == "completed":
+        return []
+    meaning = "a run did not end as planned: it may have fewer iterations"
+    return [Difference(field="status", a=a.status, b=b.status, weight="warning", meaning=meaning)]
+
+
+def _said(value: object) -> str | None:
+    if value is None:
+        return None
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,179 @@
+"""The result as OBT's own ``BenchmarkResult``, for servers that know no other. Pure.
+
+What that form cannot say is left out: flags, intervals, reasons, excluded iterations. Its required numbers
+may not be null: a figure that was not measured is 0 there, and only there. A synthetic prompt is named
+``synthetic-N`` of the suite ``obt-agent``. With several cells ``config`` shows the first one's prompt.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from obt_agent.benchmark import prompts
+from obt_agent.benchmark.plan import HardwareConfig, PromptConfig
+from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics, Status
+from obt_agent.hardware.schema import GpuInfo, Inventory
+
+_MIB: Final = 1 << 20
+
+
+class ObtPrompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Either a named prompt or a text."""
+
+    suite_name: str | None = None
+    prompt_name: str | None = None
+    prompt: str | None = None
+    completion_tokens: int = 100
+
+
+class ObtConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """OBT's ``BenchmarkConfig``."""
+
+    model_name: str
+    prompt_config: ObtPrompt
+    num_iterations: int
+    temperature: float
+    top_p: float
+    top_k: int
+    repeat_penalty: float
+    hardware: HardwareConfig
+
+
+class ObtGpu(msgspec.Struct, frozen=True, kw_only=True):
+    """One GPU, memory in MB, utilization in percent."""
+
+    id: int
+    name: str
+    memory_total: int
+    memory_free: int
+    utilization: float
+
+
+class ObtHardware(msgspec.Struct, frozen=True, kw_only=True):
+    """OBT's ``hardware_info`` of a result; ``ram_total`` in MB."""
+
+    cpu_model: str
+    cpu_cores: int
+    cpu_threads: int
+    ram_total: int
+    gpus: tuple[ObtGpu, ...]
+
+
+class ObtMetrics(msgspec.Struct, frozen=True, kw_only=True):
+    """OBT's ``BenchmarkMetrics``."""
+
+    tokens_per_second: float
+    first_token_ms: float
+    average_token_ms: float
+    total_duration_ms: float
+    memory_usage_mb: float
+    cpu_usage_percent: float
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    gpu_memory_usage_mb: float | None = None
+    gpu_usage_percent: float | None = None
+    cpu_temperature: float | None = None
+    gpu_temperature: float | None = None
+    power_usage_watts: float | None = None
+
+
+class ObtResult(msgspec.Struct, frozen=True, kw_only=True):
+    """OBT's ``BenchmarkResult``."""
+
+    id: str
+    client_id: str
+    config: ObtConfig
+    hardware_info: ObtHardware
+    metrics: tuple[ObtMetrics, ...]
+    start_time: datetime
+    end_time: datetime
+    status: Status
+    error: str | None = None
+
+
+def to_obt(result: BenchmarkResult) -> ObtResult:
+    """The result in OBT's form."""
+    return ObtResult(
+        id=result.id,
+        client_id=result.client_id,
+        config=_config(result),
+        hardware_info=_hardware(result),
+        metrics=tuple(_metrics(one) for one in result.metrics if one.excluded is None),
+        start_time=result.start_time,
+        end_time=result.end_time,
+        status=result.status,
+        error=result.error,
+    )
+
+
+def _config(result: BenchmarkResult) -> ObtConfig:
+    plan = result.config
+    return ObtConfig(
+        model_name=plan.model_name,
+        prompt_config=_prompt(plan.all_prompts[0]),
+        num_iterations=plan.num_iterations,
+        temperature=plan.temperature,
+        top_p=plan.top_p,
+        top_k=plan.top_k,
+        repeat_penalty=plan.repeat_penalty,
+        hardware=plan.hardware,
+    )
+
+
+def _prompt(prompt: PromptConfig) -> ObtPrompt:
+    if prompt.prompt is not None:
+        return ObtPrompt(prompt=prompt.prompt, completion_tokens=prompt.completion_tokens)
+    return ObtPrompt(
+        suite_name=prompt.suite_name or prompts.SUITE,
+        prompt_name=prompt.prompt_name or f"synthetic-{prompt.prompt_tokens}",
+        completion_tokens=prompt.completion_tokens,
+    )
+
+
+def _metrics(one: IterationMetrics) -> ObtMetrics:
+    return ObtMetrics(
+        tokens_per_second=one.tokens_per_second or 0.0,
+        first_token_ms=one.first_token_ms or 0.0,
+        average_token_ms=one.average_token_ms or 0.0,
+        total_duration_ms=one.total_duration_ms or 0.0,
+        memory_usage_mb=one.memory_usage_mb or 0.0,
+        cpu_usage_percent=one.cpu_usage_percent or 0.0,
+        prompt_tokens=one.prompt_tokens or 0,
+        completion_tokens=one.completion_tokens or 0,
+        total_tokens=one.total_tokens or 0,
+        gpu_memory_usage_mb=one.gpu_memory_usage_mb,
+        gpu_usage_percent=one.gpu_usage_percent,
+        cpu_temperature=one.cpu_temperature,
+        gpu_temperature=one.gpu_temperature,
+        power_usage_watts=one.power_usage_watts,
+    )
+
+
+def _hardware(result: BenchmarkResult) -> ObtHardware:
+    here = result.hardware or Inventory(fingerprint="", collected_at=0.0)
+    used = next((one.gpu_memory_used_mb for one in result.samples if one.gpu_memory_used_mb), None)
+    return ObtHardware(
+        cpu_model=here.cpu.model or "unknown",
+        cpu_cores=here.cpu.physical_cores or 0,
+        cpu_threads=here.cpu.logical_cores or 0,
+        ram_total=(here.memory.total_bytes or 0) // _MIB,
+        gpus=tuple(
+            _gpu(position, gpu, used if len(here.gpus) == 1 else None)
+            for position, gpu in enumerate(here.gpus)
+        ),
+    )
+
+
+def _gpu(position: int, gpu: GpuInfo, used_mb: float | None) -> ObtGpu:
+    total = (gpu.memory.total_bytes or 0) // _MIB
+    return ObtGpu(
+        id=position if gpu.index is None else gpu.index,
+        name=gpu.name or "unknown",
+        memory_total=total,
+        memory_free=0 if used_mb is None else max(total - round(used_mb), 0),
+        utilization=0.0,
+    )
