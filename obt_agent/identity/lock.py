@@ -76,9 +76,9 @@ def acquire(folder: Folder, *, wait: bool = False) -> int:
         holder = _holder(descriptor)
         os.close(descriptor)
         raise IdentityInUse(folder, holder) from None
-    except BaseException:
+    except OSError as error:  # no room for the note, or a file system without locks
         os.close(descriptor)
-        raise
+        raise FolderError(f"{folder.path / LOCK_FILE} cannot be locked: {error.strerror}.") from error
     return descriptor
 
 
