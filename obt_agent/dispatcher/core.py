@@ -41,6 +41,7 @@ log = structlog.get_logger(__name__)
 
 BUSY_RETRY_MS: Final = 1000
 LAST_WORDS_S: Final = 5.0
+SWEEP_MARGIN_S: Final = 0.1
 SHOWN_CHARS: Final = 64
 
 
@@ -98,7 +99,11 @@ class Dispatcher:
     def session_ended(self, session: Session) -> None:
         """Stop every command of the session at once; nobody is left to answer."""
         requests = self._sessions.pop(session, None)
-        for entry in requests or ():
+        if requests is None:
+            return
+        if requests.sweep is not None:
+            requests.sweep.cancel()
+        for entry in requests:
             self._stop(entry, LinkLost("The session ended."))
 
     # what the agent calls
@@ -185,10 +190,21 @@ class Dispatcher:
 
     def _put_blob(self, session: Session, requests: Requests, request: Request) -> None:
         result = requests.blobs.put(codec.convert(request.params, BlobPut))
-        lifetime_s = requests.blobs.lifetime_s
-        asyncio.get_running_loop().call_later(lifetime_s + 0.1, requests.blobs.expire)
+        self._sweep_later(requests)
         requests.remember(request.id)
         session.respond(request.id, result)
+
+    def _sweep_later(self, requests: Requests) -> None:
+        """Blobs that nobody uses go when their time is over, also on a session that says nothing more."""
+        if requests.sweep is None:
+            after_s = requests.blobs.lifetime_s + SWEEP_MARGIN_S
+            requests.sweep = asyncio.get_running_loop().call_later(after_s, self._sweep, requests)
+
+    def _sweep(self, requests: Requests) -> None:
+        requests.sweep = None
+        requests.blobs.expire()
+        if requests.blobs.held_bytes:
+            self._sweep_later(requests)
 
     def _start(self, entry: InFlight, params: Any, requests: Requests) -> None:
         loop = asyncio.get_running_loop()

@@ -92,6 +92,7 @@ class Requests:
         self._live: dict[RequestId, InFlight] = {}
         self._answered: OrderedDict[RequestId, None] = OrderedDict()
         self.said: set[str] = set()
+        self.sweep: asyncio.TimerHandle | None = None
 
     def __contains__(self, request_id: RequestId) -> bool:
         return request_id in self._live

@@ -56,6 +56,9 @@ class Run(Protocol):
     def stop(self, cause: Cause) -> None:
         """Stop now; ``execute`` returns soon."""
 
+    def result_so_far(self) -> BenchmarkResult:
+        """What the result would be if the run was interrupted now."""
+
 
 class MakeRun(Protocol):
     """Makes a run; ``restored`` are the records of earlier runs of the same job."""
@@ -132,32 +135,39 @@ class BenchmarkRunner:
         self, job: StoredJob, records: Sequence[bytes], state: JobState, error: AgentError | None
     ) -> Ending:
         """A result out of the records alone."""
-        result = self._from_records(job, decoded(records), state, error)
-        return Ending(state=state, text=msgspec.json.encode(result), error=error)
+        result = self._without_a_run(job, decoded(records))
+        said = msgspec.structs.replace(
+            result,
+            status=_status(state),
+            error=_why(state, error),
+            error_kind=None if error is None else error.kind,
+        )
+        return Ending(state=state, text=msgspec.json.encode(said), error=error)
 
-    def _from_records(
-        self, job: StoredJob, records: Sequence[Record], state: JobState, error: AgentError | None
-    ) -> BenchmarkResult:
-        started = next((r for r in records if isinstance(r, journal_records.Started)), None)
-        cold = next((r.cold_load for r in records if isinstance(r, journal_records.ColdLoaded)), None)
+    def _without_a_run(self, job: StoredJob, records: Sequence[Record]) -> BenchmarkResult:
         plan = _plan(job)
-        now = dt.datetime.now(dt.UTC)
-        accepted = dt.datetime.fromtimestamp(job.accepted_at, dt.UTC)
-        unknown = Environment(plan_hash=plan_hash(plan), agent_version=self._agent_version)
+        if not records:
+            return self._empty(job, plan)
+        run = self._make_run(
+            plan,
+            job_id=job.job_id,
+            journal=_StoreJournal(self._outbox, job.job_id),
+            on_progress=lambda _: None,
+            restored=records,
+        )
+        return run.result_so_far()
+
+    def _empty(self, job: StoredJob, plan: Plan) -> BenchmarkResult:
+        """The result of a job that measured nothing."""
         return BenchmarkResult(
             id=job.job_id,
             benchmark_id=job.job_id,
             client_id=self._client_id,
-            status=_status(state),
-            start_time=accepted if started is None else started.start_time,
-            end_time=now,
+            status="interrupted",
+            start_time=dt.datetime.fromtimestamp(job.accepted_at, dt.UTC),
+            end_time=dt.datetime.now(dt.UTC),
             config=plan,
-            environment=unknown if started is None else started.environment,
-            error=_why(state, error),
-            error_kind=None if error is None else error.kind,
-            metrics=tuple(r.metrics for r in records if isinstance(r, journal_records.Iterated)),
-            cold_load=cold,
-            warmups=tuple(r.warmup for r in records if isinstance(r, journal_records.WarmedUp)),
+            environment=Environment(plan_hash=plan_hash(plan), agent_version=self._agent_version),
         )
 
 
