@@ -37,14 +37,22 @@ class LogSettings:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
 
+@dataclass(frozen=True)
+class Sink:
+    """Where rendered events go."""
+
+    write: Callable[[EventDict], None]
+    close: Callable[[], None] = lambda: None
+
+
 class Output:
     """The one way out: masks, folds, filters by level, renders, writes. Never raises."""
 
-    def __init__(self, settings: LogSettings, write: Callable[[EventDict], None], folding: Folding) -> None:
+    def __init__(self, settings: LogSettings, sink: Sink, folding: Folding) -> None:
         self.level = _NUMBERS[settings.level]
         self.fields: dict[str, str] = {}
         self._prompts = settings.prompts
-        self._write = write
+        self._sink = sink
         self._folding = folding
 
     def emit(self, event: Mapping[str, Any]) -> None:
@@ -58,9 +66,15 @@ class Output:
         for one in self._folding.rest():
             self._out(one)
 
+    def close(self) -> None:
+        """Say what is unsaid, and let go of the journal's socket. What is logged later goes to nobody."""
+        self.flush()
+        self._sink.close()
+        self._sink = Sink(lambda _event: None)
+
     def _out(self, event: EventDict) -> None:
         if _NUMBERS.get(event.get("level", "info"), 20) >= self.level:
-            self._write(event)
+            self._sink.write(event)
 
 
 class _LibraryHandler(logging.Handler):
@@ -95,9 +109,10 @@ def configure(settings: LogSettings, *, folding: Folding | None = None) -> Outpu
     """Send every log event of the process the way that the settings say; a later call replaces it."""
     global _output  # noqa: PLW0603 - a process has one log
     previous = _output
-    _output = output = Output(settings, _writer(settings), folding or Folding())
+    _output = output = Output(settings, _sink(settings), folding or Folding())
     if previous is not None:
         output.fields |= previous.fields
+        previous.close()
     _configure_structlog(output)
     _capture_libraries(output)
     return output
@@ -156,9 +171,7 @@ def _finished(event: EventDict) -> EventDict:
     """The exception as text, and file names without the machine's folders."""
     if event.get("exc_info"):
         event = structlog.processors.format_exc_info(None, "", event)  # type: ignore[assignment] # gives back what it got
-    path = event.pop("pathname", None) or event.get("filename")
-    if path:
-        event["filename"] = _short_path(str(path))
+    event["filename"] = _short_path(str(event.pop("pathname", None) or event.get("filename", "")))
     return event
 
 
@@ -167,7 +180,7 @@ def _short_path(path: str) -> str:
     return "/".join(parts[parts.index("obt_agent") :]) if "obt_agent" in parts else parts[-1]
 
 
-def _writer(settings: LogSettings) -> Callable[[EventDict], None]:
+def _sink(settings: LogSettings) -> Sink:
     form = settings.format
     if form == "auto":
         form = "journal" if journal.is_stderr(settings.environ) else "console"
@@ -179,24 +192,22 @@ def _writer(settings: LogSettings) -> Callable[[EventDict], None]:
     return _to_stream(render.console(colors=colors), settings.stream, "%H:%M:%S", utc=False)
 
 
-def _to_journal(target: journal.Journal, fallback: TextIO) -> Callable[[EventDict], None]:
+def _to_journal(target: journal.Journal, fallback: TextIO) -> Sink:
     def write(event: EventDict) -> None:
         if not target.send(render.journal_fields(event)):
             priority = render.PRIORITIES.get(event.get("level", "info"), 6)
             _print(f"<{priority}>" + render.message(event).replace("\n", " | "), fallback)
 
-    return write
+    return Sink(write, target.close)
 
 
-def _to_stream(
-    rendered: Callable[[EventDict], str], stream: TextIO, time_format: str, *, utc: bool
-) -> Callable[[EventDict], None]:
+def _to_stream(rendered: Callable[[EventDict], str], stream: TextIO, time_format: str, *, utc: bool) -> Sink:
     stamp = structlog.processors.TimeStamper(fmt=time_format, utc=utc)
 
     def write(event: EventDict) -> None:
         _print(rendered({"timestamp": "", **stamp(None, "", event)}), stream)
 
-    return write
+    return Sink(write)
 
 
 def _print(line: str, stream: TextIO) -> None:
