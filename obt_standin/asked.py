@@ -13,15 +13,8 @@ Json = dict[str, Any]
 _DURATION = re.compile(r"[+-]?(?:\d+(?:\.\d*)?(?:ns|us|µs|ms|s|m|h))+|0")
 _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NAMES = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
-_GENERATE = {
-    "model": str,
-    "prompt": str,
-    "suffix": str,
-    "system": str,
-    "template": str,
-    "raw": bool,
-    "stream": bool,
-}
+_TEXTS = ("model", "prompt", "suffix", "system", "template")
+_GENERATE: dict[str, type] = {**dict.fromkeys(_TEXTS, str), "raw": bool, "stream": bool}
 _TYPES: dict[str, dict[str, type]] = {
     "GenerateRequest": _GENERATE | {"images": list, "context": list, "options": dict},
     "ChatRequest": {"model": str, "messages": list, "tools": list, "stream": bool, "options": dict},
@@ -35,25 +28,15 @@ _TYPES: dict[str, dict[str, type]] = {
 }
 _GO_TYPES = {"messages": "[]api.Message", "options": "map[string]interface {}", "tools": "api.Tools"}
 _GO_NAMES = {str: "string", bool: "bool", int: "int", list: "[]string", dict: "map[string]string"}
-_OPTIONS: dict[str, type] = dict.fromkeys(
-    [
-        "num_ctx",
-        "num_batch",
-        "num_gpu",
-        "main_gpu",
-        "num_thread",
-        "num_keep",
-        "seed",
-        "num_predict",
-        "top_k",
-        "repeat_last_n",
-        "draft_num_predict",
-    ],
-    int,
-) | dict.fromkeys(
-    ["top_p", "min_p", "typical_p", "temperature", "repeat_penalty", "presence_penalty", "frequency_penalty"],
-    float,
+_WHOLE_OPTIONS = (
+    *("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "seed"),
+    *("num_predict", "top_k", "repeat_last_n", "draft_num_predict"),
 )
+_REAL_OPTIONS = (
+    *("top_p", "min_p", "typical_p", "temperature"),
+    *("repeat_penalty", "presence_penalty", "frequency_penalty"),
+)
+_OPTIONS: dict[str, type] = {**dict.fromkeys(_WHOLE_OPTIONS, int), **dict.fromkeys(_REAL_OPTIONS, float)}
 _THINK = ("high", "medium", "low", "max")
 
 

@@ -43,8 +43,8 @@ def plan(model: Model, behaviour: Behaviour, asked: Json, *, thinking: bool, tem
     options = asked.get("options") or {}
     limit = int(options.get("num_predict") or model.num_predict or 0)
     if behaviour.tool_call and asked.get("tools"):
-        return _tool_plan(asked["tools"][0])
-    formed = fitting(asked.get("format"))
+        return _tool_plan(asked["tools"][0], behaviour)
+    formed = fitting(asked.get("format"), behaviour)
     natural = formed if formed is not None else list(itertools.islice(endless(behaviour), behaviour.tokens))
     reason = "stop"
     if 0 < limit <= len(natural):
@@ -58,10 +58,10 @@ def plan(model: Model, behaviour: Behaviour, asked: Json, *, thinking: bool, tem
     return Plan(natural, thoughts, "stop" if stopped else reason)
 
 
-def _tool_plan(tool: Json) -> Plan:
+def _tool_plan(tool: Json, behaviour: Behaviour) -> Plan:
     function = tool.get("function", {})
     schema = function.get("parameters", {})
-    arguments = msgspec.json.decode("".join(fitting(schema) or ()).encode())
+    arguments = msgspec.json.decode("".join(fitting(schema, behaviour) or ()).encode())
     call = {
         "id": "call_standin",
         "function": {"index": 0, "name": function.get("name"), "arguments": arguments},

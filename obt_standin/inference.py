@@ -23,8 +23,8 @@ from obt_standin.wire import EXCHANGE, Wire
 _RUNNER_ENDED = "an error was encountered while running the model: unexpected EOF"
 _NO_CLOUD = "ollama cloud is disabled: remote model is unavailable"
 _TOO_LONG = (
-    "the prompt is longer than the context length currently available to the model; shorten the prompt, adjust "
-    "the context length in settings, or use a model with a longer context length"
+    "the prompt is longer than the context length currently available to the model; shorten the prompt, "
+    "adjust the context length in settings, or use a model with a longer context length"
 )
 
 
@@ -106,7 +106,7 @@ class Inference:
         if empty and keep_alive_s == 0:
             self._runners.unload(model)
             return _json(lines.empty("unload"))
-        _check_capabilities(fields, model, thinking, chat=chat)
+        _check_capabilities(fields, model, thinking=bool(thinking), chat=chat)
         asked.check_options(fields.get("options"))
         if empty:
             await self._only_load(model, fields)
@@ -322,7 +322,8 @@ def _fitted(job: Job, count: int, num_ctx: int) -> int:
     if job.fields.get("shift") is False:
         raise Refusal(400, _TOO_LONG)
     if job.fields.get("truncate") is False:
-        said = f"request ({count} tokens) exceeds the available context size ({num_ctx} tokens), try increasing it"
+        room = f"the available context size ({num_ctx} tokens)"
+        said = f"request ({count} tokens) exceeds {room}, try increasing it"
         figures = {"n_prompt_tokens": count, "n_ctx": num_ctx}
         message = _runner_error(400, said, "exceed_context_size_error", **figures)
         raise Refusal(400, message, charset=not job.streamed)
@@ -337,7 +338,7 @@ def _runner_error(code: int, message: str, kind: str, **figures: int) -> str:
     return encode({"error": {"code": code, "message": message, "type": kind} | figures}).decode()
 
 
-def _check_capabilities(fields: Json, model: Model, thinking: bool | None, *, chat: bool) -> None:
+def _check_capabilities(fields: Json, model: Model, *, thinking: bool, chat: bool) -> None:
     name = fields["model"]
     if not chat and fields.get("raw") and any(fields.get(key) for key in ("system", "template", "context")):
         raise Refusal(400, "raw mode does not support template, system, or context")

@@ -124,7 +124,7 @@ class Models:
 
     async def has_blob(self, request: web.Request) -> web.StreamResponse:
         """``HEAD /api/blobs/DIGEST``."""
-        if request.match_info["digest"] in self._blobs:
+        if self._has(request.match_info["digest"]):
             return web.Response()
         headers = {"Content-Type": "application/json; charset=utf-8", "X-Keep-Type": "yes"}
         return web.Response(status=404, headers=headers)
@@ -132,7 +132,7 @@ class Models:
     async def put_blob(self, request: web.Request) -> web.StreamResponse:
         """``POST /api/blobs/DIGEST``."""
         wanted = request.match_info["digest"]
-        if wanted in self._blobs:
+        if self._has(wanted):
             return web.Response()
         found = f"sha256:{hashlib.sha256(await request.read()).hexdigest()}"
         if found != wanted:
@@ -198,8 +198,9 @@ class Models:
 
     async def _pushed(self, name: str) -> AsyncIterator[Json]:
         yield {"status": "retrieving manifest"}
+        blob = f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
         raise PullError(
-            f'Head "https://registry.ollama.ai/v2/library/{name}/blobs/sha256:0": dial tcp: lookup '
+            f'Head "https://registry.ollama.ai/v2/library/{name}/blobs/{blob}": dial tcp: lookup '
             "registry.ollama.ai on 127.0.0.53:53: no such host"
         )
 
@@ -220,7 +221,7 @@ class Models:
         yield {"status": "success"}
 
     async def _base(self, fields: Json) -> Model | None:
-        """What a new model is made from: files, a stub's far model, or an installed one; None when it is not here."""
+        """What a new model is made from; None when that is not here."""
         if fields.get("files"):
             return Model(name=fields["model"])
         if fields.get("remote_host"):
@@ -228,9 +229,12 @@ class Models:
             return Model(name=fields["model"], size=196, **remote)
         return self._store.find(fields["from"])
 
+    def _has(self, digest: str) -> bool:
+        return digest in self._blobs or digest in self._script.blobs or "*" in self._script.blobs
+
     def _need_blobs(self, files: dict[str, str]) -> None:
         for digest in files.values():
-            if digest not in self._blobs:
+            if not self._has(digest):
                 path = f"/usr/share/ollama/.ollama/models/blobs/{digest.replace(':', '-')}"
                 raise PullError(f"open {path}: no such file or directory")
 

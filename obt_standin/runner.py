@@ -46,7 +46,7 @@ class Runner:
 
 @dataclass
 class Lease:
-    """A slot of a runner, held for one generation; ``load_ns`` is how long it took to have the model loaded."""
+    """A slot of a runner, held for one generation; ``load_ns`` is how long the model took to load."""
 
     runner: Runner
     load_ns: int

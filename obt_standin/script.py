@@ -7,8 +7,8 @@ from typing import Literal
 import msgspec
 
 Answer = Literal["ollama", "html", "busy", "load_fails", "hang", "reset", "garbage"]
-"""How a request is met: as Ollama would; with a web page; 503 queue full; 500 as when memory runs out at load;
-with silence; with a reset connection; with bytes that are no HTTP."""
+"""How a request is met: as Ollama would; with a web page; 503 queue full; 500 as when memory runs out at
+load; with silence; with a reset connection; with bytes that are no HTTP."""
 
 Ending = Literal[
     "done",
@@ -22,9 +22,9 @@ Ending = Literal[
     "hang",
     "broken_line",
 ]
-"""How a stream ends: properly; cleanly with no final line; the same after 30 equal tokens; with an error line;
-as when the runner is killed; with the connection closed before the last chunk; closed inside a chunk; reset;
-with silence; with a line that is no JSON."""
+"""How a stream ends: properly; cleanly with no final line; the same after 30 equal tokens; with an error
+line; as when the runner is killed; with the connection closed before the last chunk; closed inside a chunk;
+reset; with silence; with a line that is no JSON."""
 
 
 class Stall(msgspec.Struct, frozen=True):
@@ -43,7 +43,7 @@ class Behaviour(msgspec.Struct, kw_only=True):
         ttft_s: time from the free slot to the first token; replaces what ``prefill_tps`` gives.
         prefill_tps: rate at which the prompt is read, tokens in the cache left out.
         decode_tps: rate of the tokens after the first.
-        jitter: each token is late by a random share of its interval, 0 to ``jitter``; no lateness accumulates.
+        jitter: each token is late by a random share of its interval, 0 to ``jitter``; not accumulated.
         stalls: silences, each of which moves all later tokens.
         prompt_cache: whether a common beginning with the last prompt in a slot is not read again.
         prompt_tokens: the prompt's length; counted in its words when None.
@@ -187,6 +187,7 @@ class Script(Behaviour, kw_only=True):
         latency_s: delay before each answer that generates nothing.
         registry_host: host that pulls reach; every other one is without a network, as in the recordings.
         registry: what that host offers.
+        blobs: digests that are uploaded already; ``*`` stands for any.
         seed: of everything random.
     """
 
@@ -202,4 +203,5 @@ class Script(Behaviour, kw_only=True):
     latency_s: float = 0.0
     registry_host: str = "registry.ollama.ai"
     registry: list[Model] = msgspec.field(default_factory=list)
+    blobs: tuple[str, ...] = ()
     seed: int = 0

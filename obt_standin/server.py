@@ -85,6 +85,8 @@ class StandIn:
         models = Models(self.script, self.store, self.runners)
         for method, path, handler in self._routes(inference, models):
             application.router.add_route(method, path, handler)
+            if method == "GET":
+                application.router.add_route("HEAD", path, handler)
         self._runner = web.AppRunner(
             application, handler_cancellation=True, access_log=None, shutdown_timeout=0.01
         )
@@ -189,7 +191,7 @@ async def _root(_request: web.Request) -> web.StreamResponse:
 
 
 async def _dress(_request: web.Request, response: web.StreamResponse) -> None:
-    """Make the headers Ollama's: no Server, no content type on nothing, chunks where a stream frames its own."""
+    """Make the headers Ollama's: no Server, no content type on nothing, chunked where streamed."""
     response.headers.pop("Server", None)
     if response.get(OWN_FRAMING):
         response.headers.pop("Content-Length", None)

@@ -14,7 +14,8 @@ _TOKEN = re.compile(r"\s*\w{1,6}|\s*[^\w\s]|\s+")
 _SAYS = tuple(
     re.findall(
         r"\s?[^\s]+",
-        "These words come from a stand-in for Ollama . No model ran , nothing was computed : only the times are kept .",
+        "These words come from a stand-in for Ollama . No model ran , nothing was computed : "
+        "only the times are kept .",
     )
 )
 _REPEATED = 30
@@ -34,12 +35,13 @@ def endless(behaviour: Behaviour) -> Iterator[str]:
     return itertools.cycle(behaviour.text or _SAYS)
 
 
-def fitting(wanted: object) -> list[str] | None:
+def fitting(wanted: object, behaviour: Behaviour) -> list[str] | None:
     """Tokens of a JSON text that fits ``format``; None when the format is free."""
     if wanted in (None, ""):
         return None
-    value = _instance(wanted) if isinstance(wanted, dict) else {"stand_in": True}
-    return re.findall(r".{1,4}", json.dumps(value), re.DOTALL)
+    if isinstance(wanted, dict):
+        return re.findall(r".{1,4}", json.dumps(_instance(wanted)), re.DOTALL)
+    return ["{", '"stand_in":"', *itertools.islice(endless(behaviour), behaviour.tokens), '"', "}"]
 
 
 def before_repetition(tokens: Iterable[str]) -> tuple[list[str], bool]:
@@ -70,23 +72,18 @@ def before_stop(tokens: Iterable[str], stops: list[str]) -> tuple[list[str], boo
     return passed, False
 
 
+_PLAIN = {"integer": 1, "number": 1, "boolean": True, "null": None}
+
+
 def _instance(schema: dict[str, Any]) -> object:
     """The smallest value that fits a plain schema."""
     if "const" in schema:
         return schema["const"]
     if schema.get("enum"):
         return schema["enum"][0]
-    match schema.get("type"):
-        case "object":
-            properties = schema.get("properties", {})
-            return {name: _instance(part) for name, part in properties.items()}
-        case "array":
-            return [_instance(schema.get("items", {}))]
-        case "integer" | "number":
-            return 1
-        case "boolean":
-            return True
-        case "null":
-            return None
-        case _:
-            return "stand-in"
+    kind = schema.get("type")
+    if kind == "object":
+        return {name: _instance(part) for name, part in schema.get("properties", {}).items()}
+    if kind == "array":
+        return [_instance(schema.get("items", {}))]
+    return _PLAIN.get(str(kind), "stand-in")

@@ -1,4 +1,4 @@
-"""A streamed answer on its socket: chunks as Ollama frames them, in pieces and with endings as the script says."""
+"""A streamed answer on its socket: framed as Ollama does, in pieces and with endings as scripted."""
 
 from __future__ import annotations
 

@@ -112,6 +112,27 @@ def check(line: bytes) -> Head:
         raise _bad("is not one JSON object", line) from error
 
 
+def all_plain(lines: list[bytes]) -> bool:
+    """Whether every line passes ``check`` and is a plain one: the usual case, many lines at a time.
+
+    False means only that the lines need a look one by one.
+    """
+    if not all(map(bytes.isascii, lines)) or max(map(len, lines), default=0) >= _SHALLOW_BYTES:
+        return all(map(_is_plain, lines))
+    try:
+        heads = list(map(_DECODER.decode, lines))
+    except msgspec.MsgspecError:
+        return False
+    return not any(head.done is True or head.error is not None or head.status is not None for head in heads)
+
+
+def _is_plain(line: bytes) -> bool:
+    try:
+        return check(line).plain
+    except OllamaError:
+        return False
+
+
 def deeper_than(data: bytes, limit: int) -> bool:
     """Whether JSON text nests arrays and objects deeper than ``limit``; at most ``limit`` passes in C."""
     if data.count(b"{") + data.count(b"[") <= limit:

@@ -11,7 +11,7 @@ import aiohttp
 from obt_agent.errors import OllamaError
 from obt_agent.ollama import failures
 from obt_agent.ollama.arrival import StampedResponse
-from obt_agent.ollama.ndjson import LineSplitter, check
+from obt_agent.ollama.ndjson import LineSplitter, all_plain, check
 from obt_agent.ollama.settings import OllamaSettings
 
 
@@ -101,7 +101,11 @@ class OllamaStream:
         try:
             for at_ns, part in self._by_arrival(data):
                 t_us = (at_ns - self.t_sent_ns) // 1000
-                for raw in self._splitter.feed(part) if part else self._splitter.finish():
+                lines = self._splitter.feed(part) if part else self._splitter.finish()
+                if self._final is None and all_plain(lines):
+                    found += [Line(t_us, raw) for raw in lines]
+                    continue
+                for raw in lines:
                     self._sort(Line(t_us, raw), found)
         except Exception as error:  # noqa: BLE001 - given back, for the caller to raise after the good lines
             return found, error
