@@ -174,6 +174,11 @@ class HardwareService:
             self._look.set()
 
     @property
+    def providers(self) -> tuple[ProviderState, ...]:
+        """The sources of readings as of the last inventory; empty before the first."""
+        return self._inventory.providers if self._inventory is not None else ()
+
+    @property
     def sampler_cost(self) -> SamplerCost:
         """What sampling cost so far."""
         passed = max(1, time.monotonic_ns() - self._started_ns)

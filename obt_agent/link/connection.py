@@ -146,6 +146,12 @@ class Link:
             self._dialling.cancel()
         self._wake.set()
 
+    async def redial(self, reason: Reason) -> None:
+        """Say goodbye and dial again at once: what the hello tells has changed. Nothing without a session."""
+        if self._attempt is not None:
+            self._wake.set()
+            await self._attempt.close(GoodbyeParams(reason=reason))
+
     @property
     def session(self) -> LinkSession | None:
         """The admitted session."""

@@ -64,6 +64,14 @@ class Policy:
         self._quiet = QuietHours(config.quiet_hours)
         self._refusals = {name: key for name in _NAMES if (key := self._refused_by(name)) is not None}
 
+    def adopt(self, config: PolicyConfig) -> None:
+        """Go on under another configuration; what is in flight was judged by the one before.
+
+        Raises:
+            ConfigError: as for a new policy; the one before stays in force.
+        """
+        vars(self).update(vars(Policy(config)))
+
     @property
     def max_streams(self) -> int:
         """Most streams and live series at once."""

@@ -1,0 +1,73 @@
+"""The composition root: builds every room, wires them, keeps them running, and ends them in order.
+
+``settings``  the configuration as plain values of each room
+``rooms``     what is built, and from what
+``facts``     what ``agent_info`` tells of the agent itself
+``telling``   status file, systemd's status line, signs of life
+``life``      root tasks, signals, reload, shutdown
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import structlog
+
+from obt_agent.agent.life import Life
+from obt_agent.agent.rooms import build
+from obt_agent.config.load import Loaded
+from obt_agent.errors import AdmissionRefused, ConfigError
+from obt_agent.identity.provisioned import read_token, token_file
+from obt_agent.identity.secret import Secret
+from obt_agent.identity.state_dir import StateDir
+
+__all__ = ["run"]
+
+log = structlog.get_logger(__name__)
+
+
+def run(loaded: Loaded) -> int:
+    """Serve until told to stop; the process's exit status.
+
+    Raises:
+        IdentityInUse: another process holds the state folder.
+        ConfigError: the configuration, the state folder or the credential cannot be used.
+    """
+    with StateDir.open(_state_path(loaded)) as state:
+        if state.moved_from is not None:
+            log.warning("identity.folder_was_copied", copied_from=state.moved_from, agent_id=state.agent_id)
+        token = _provisioned(loaded)
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            try:
+                return runner.run(_serve(loaded, state, token))
+            except AdmissionRefused as error:
+                raise ConfigError(error.message) from error
+
+
+async def _serve(loaded: Loaded, state: StateDir, token: Secret | None) -> int:
+    async with AsyncExitStack() as stack:
+        rooms = await build(stack, loaded.config, state, token)
+        return await Life(rooms, loaded, state).run()
+
+
+def _state_path(loaded: Loaded) -> Path:
+    return Path(loaded.config.agent.state_dir)
+
+
+def _provisioned(loaded: Loaded) -> Secret | None:
+    path = token_file(loaded.config.server.token_file, os.environ)
+    return None if path is None else read_token(path)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The loop of uvloop, where it is installed (the extra ``uvloop``)."""
+    try:
+        import uvloop  # noqa: PLC0415 - an extra
+    except ImportError:
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory

@@ -1,0 +1,160 @@
+"""Everything, built from plain values and closed in the reverse order. Nothing runs yet."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+
+from obt_agent import __version__
+from obt_agent.agent import facts, settings
+from obt_agent.benchmark.run import BenchmarkRun
+from obt_agent.config.schema import Config
+from obt_agent.dispatcher import Dispatcher
+from obt_agent.handlers.table import Services, commands
+from obt_agent.hardware.service import HardwareService
+from obt_agent.identity.credentials import Credentials
+from obt_agent.identity.secret import Secret
+from obt_agent.identity.state_dir import StateDir
+from obt_agent.jobs import JobService, Traffic
+from obt_agent.jobs.benchmarks import BenchmarkRunner
+from obt_agent.jobs.transfers import TransferRunner
+from obt_agent.link.connection import Link, LinkEvents
+from obt_agent.link.session import LinkSession
+from obt_agent.ollama.catalog import Catalog
+from obt_agent.ollama.client import OllamaClient
+from obt_agent.outbox.store import Outbox
+from obt_agent.policy import Policy
+from obt_agent.protocol import limits
+from obt_agent.protocol.admission import (
+    AgentIdentity,
+    AgentLimits,
+    HelloParams,
+    HelloResult,
+    VersionRange,
+)
+from obt_agent.reporter import Gauges, Reporter
+
+OnAdmitted = Callable[[LinkSession, HelloResult], None]
+
+
+@dataclass
+class Rooms:
+    """What was built. ``on_admitted`` is set by whoever runs it."""
+
+    catalog: Catalog
+    hardware: HardwareService
+    policy: Policy
+    jobs: JobService
+    dispatcher: Dispatcher
+    reporter: Reporter
+    link: Link = field(init=False)
+    on_admitted: OnAdmitted | None = None
+
+    def admitted(self, session: LinkSession, hello: HelloResult) -> None:
+        """The link has a session."""
+        if self.on_admitted is not None:
+            self.on_admitted(session, hello)
+
+
+async def build(stack: AsyncExitStack, config: Config, state: StateDir, token: Secret | None) -> Rooms:
+    """Build everything; ``stack`` closes it.
+
+    Raises:
+        ConfigError: quiet hours, the server's address or the store cannot be used.
+        StorageFull: the store cannot be opened for want of room.
+    """
+    policy = Policy(config.policy)
+    ollama = await stack.enter_async_context(OllamaClient(settings.ollama(config)))
+    catalog = Catalog(ollama, poll_interval_s=config.ollama.poll_interval_s)
+    hardware = HardwareService(settings.hardware(config))
+    stack.push_async_callback(hardware.close)
+    outbox = Outbox(state.path, settings.outbox(config))
+    await outbox.open()
+    stack.push_async_callback(outbox.close)
+    jobs = _jobs(config, state, policy, outbox, ollama, hardware)
+    stack.push_async_callback(jobs.close)
+    services = Services(
+        ollama=ollama,
+        catalog=catalog,
+        hardware=hardware,
+        policy=policy,
+        jobs=jobs,
+        facts=facts.agent_facts(config, state, lambda: rooms.link.statistics),
+    )
+    rooms = _wired(services)
+    rooms.link = Link(
+        settings.link(config),
+        credentials=Credentials(state, token),
+        events=LinkEvents(
+            hello=functools.partial(_hello, config, state, rooms),
+            on_admitted=rooms.admitted,
+            on_state_request=rooms.reporter.request,
+        ),
+        handler=rooms.dispatcher,
+    )
+    return rooms
+
+
+def _jobs(
+    config: Config,
+    state: StateDir,
+    policy: Policy,
+    outbox: Outbox,
+    ollama: OllamaClient,
+    hardware: HardwareService,
+) -> JobService:
+    traffic = Traffic(config.benchmark.during_benchmark)
+    transfers = TransferRunner(ollama, policy)
+    benchmarks = BenchmarkRunner(
+        outbox,
+        policy,
+        traffic,
+        functools.partial(BenchmarkRun, client_id=state.agent_id, ollama=ollama, hardware=hardware),
+        client_id=state.agent_id,
+        agent_version=__version__,
+    )
+    return JobService(
+        outbox, {"benchmark": benchmarks, "pull": transfers, "create": transfers}, policy, traffic
+    )
+
+
+def _wired(services: Services) -> Rooms:
+    """Tie the knot: commands tell of the link, and the link hands commands to the dispatcher."""
+    dispatcher = Dispatcher(commands(services), services.policy)
+    gauges = Gauges(streams=lambda: dispatcher.streams, loop_lag_ms=lambda: rooms.link.lag.last_ms)
+    reporter = Reporter(
+        models=services.catalog,
+        machine=services.hardware,
+        jobs=services.jobs,
+        visibility=services.policy,
+        gauges=gauges,
+    )
+    rooms = Rooms(
+        catalog=services.catalog,
+        hardware=services.hardware,
+        policy=services.policy,
+        jobs=services.jobs,
+        dispatcher=dispatcher,
+        reporter=reporter,
+    )
+    return rooms
+
+
+def _hello(config: Config, state: StateDir, rooms: Rooms) -> HelloParams:
+    return HelloParams(
+        protocol=VersionRange(min=limits.PROTOCOL_VERSION, max=limits.PROTOCOL_VERSION),
+        agent=AgentIdentity(
+            id=state.agent_id,
+            name=config.agent.name,
+            version=__version__,
+            instance=state.instance,
+            boot_id=state.boot_id,
+        ),
+        store_id=rooms.jobs.store_id,
+        capabilities=rooms.policy.allowed_commands(),
+        limits=AgentLimits(max_streams=rooms.policy.max_streams, max_jobs=rooms.policy.max_jobs),
+        jobs=rooms.jobs.counts(),
+        outbox=rooms.jobs.outbox_counts(),
+    )

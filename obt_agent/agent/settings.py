@@ -1,0 +1,63 @@
+"""The configuration as each room wants it: plain values, nothing it does not need. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from obt_agent import __version__
+from obt_agent.config.schema import Config
+from obt_agent.hardware.settings import HardwareSettings
+from obt_agent.link.settings import LinkSettings, TlsSettings
+from obt_agent.ollama.settings import OllamaSettings
+from obt_agent.outbox.store import OutboxSettings
+
+
+def ollama(config: Config) -> OllamaSettings:
+    """How to reach Ollama."""
+    section = config.ollama
+    return OllamaSettings(
+        url=section.url,
+        connect_timeout_s=section.connect_timeout_s,
+        first_byte_timeout_s=section.first_byte_timeout_s,
+        between_bytes_timeout_s=section.between_bytes_timeout_s,
+        request_timeout_s=section.request_timeout_s,
+    )
+
+
+def hardware(config: Config) -> HardwareSettings:
+    """How often to sample."""
+    section = config.hardware
+    return HardwareSettings(
+        idle_interval_s=section.idle_interval_s,
+        active_interval_s=section.active_interval_s,
+        benchmark_interval_s=section.benchmark_interval_s,
+        min_interval_s=section.min_interval_s,
+        ollama_url=config.ollama.url,
+    )
+
+
+def outbox(config: Config) -> OutboxSettings:
+    """How much the store may hold."""
+    section = config.storage
+    return OutboxSettings(quota_bytes=section.quota_bytes, max_age_days=section.max_age_days)
+
+
+def link(config: Config) -> LinkSettings:
+    """Where to dial, and how."""
+    section = config.server
+    assert section.url is not None  # noqa: S101 - the loader refuses a run without it
+    return LinkSettings(
+        url=section.url,
+        user_agent=f"obt-agent/{__version__}",
+        allow_insecure=section.allow_insecure,
+        proxy=section.proxy,
+        tls=TlsSettings(
+            ca_file=_path(section.ca_file),
+            client_cert_file=_path(section.client_cert_file),
+            client_key_file=_path(section.client_key_file),
+        ),
+    )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)

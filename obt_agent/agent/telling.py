@@ -1,0 +1,125 @@
+"""What the running agent says of itself on this machine: status file, systemd's line, signs of life."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from typing import Final
+from urllib.parse import urlsplit
+
+import structlog
+
+from obt_agent.agent.rooms import Rooms
+from obt_agent.config.schema import Config
+from obt_agent.identity.folder import FolderError
+from obt_agent.identity.state_dir import StateDir
+from obt_agent.protocol.jobs import JobSummary
+from obt_agent.sdnotify import Notifier
+from obt_agent.status import LinkReport, ProviderReport, Status, StatusFile, status_line
+from obt_agent.version import full_version
+
+log = structlog.get_logger(__name__)
+
+AT_LEAST_EVERY_S: Final = 5.0
+AT_MOST_EVERY_S: Final = 0.5
+
+
+class Telling:
+    """Writes the status when something changed, and at least every ``AT_LEAST_EVERY_S``."""
+
+    def __init__(self, rooms: Rooms, config: Config, state: StateDir, notifier: Notifier) -> None:
+        self._rooms = rooms
+        self._config = config
+        self._state = state
+        self._notifier = notifier
+        self._file = StatusFile(state.folder)
+        self._changed = asyncio.Event()
+        self._started_at = time.time()
+        self._link_since: tuple[str, float] = ("", 0.0)
+        self._line = ""
+
+    def changed(self) -> None:
+        """Something that people want to see changed."""
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Tell, for ever."""
+        while True:
+            self._changed.clear()
+            await self._tell()
+            await asyncio.sleep(AT_MOST_EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AT_LEAST_EVERY_S - AT_MOST_EVERY_S):
+                    await self._changed.wait()
+
+    async def watchdog(self) -> None:
+        """Feed systemd's watchdog from the event loop: blocked, it starves it; an absent server does not."""
+        interval_s = self._notifier.watchdog_interval_s
+        while interval_s is not None:
+            self._notifier.watchdog()
+            await asyncio.sleep(interval_s / 2)
+        await asyncio.get_running_loop().create_future()  # no watchdog: a root task never ends by itself
+
+    def stopped(self) -> None:
+        """The last word."""
+        with contextlib.suppress(FolderError):
+            self._file.remove()
+
+    async def _tell(self) -> None:
+        status = self.status(await self._rooms.jobs.unsettled())
+        line = status_line(status)
+        if line != self._line:
+            self._line = line
+            self._notifier.status(line)
+        try:
+            await asyncio.to_thread(self._file.write, status)
+        except FolderError as error:
+            log.warning("status.not_written", reason=error.message)
+
+    def status(self, jobs: tuple[JobSummary, ...]) -> Status:
+        """The agent as it is now."""
+        rooms, snapshot = self._rooms, self._rooms.catalog.snapshot
+        return Status(
+            pid=os.getpid(),
+            version=full_version(),
+            started_at=self._started_at,
+            written_at=time.time(),
+            agent_id=self._state.agent_id,
+            name=self._config.agent.name,
+            link=self._link(),
+            ollama=snapshot.state,
+            models=len(rooms.policy.visible(snapshot.models)),
+            loaded=tuple(model.name for model in snapshot.running),
+            streams=rooms.dispatcher.streams,
+            jobs=tuple(sorted((job for job in jobs if job.finished_at is None), key=_running_first)),
+            job_counts=rooms.jobs.counts(),
+            outbox=rooms.jobs.outbox_counts(),
+            providers=self._providers(),
+            loop_lag_ms=rooms.link.lag.last_ms,
+        )
+
+    def _link(self) -> LinkReport:
+        link = self._rooms.link.status
+        if link.state != self._link_since[0]:
+            self._link_since = (link.state, time.time())
+        return LinkReport(
+            state=link.state,
+            server=urlsplit(self._config.server.url or "").netloc,
+            since=self._link_since[1],
+            session=link.session,
+            problem=link.problem,
+            next_dial_in_s=link.next_dial_in_s,
+            clock_skew_s=link.clock_skew_s,
+        )
+
+    def _providers(self) -> tuple[ProviderReport, ...]:
+        return tuple(
+            ProviderReport(name=provider.name, status=provider.status, reason=provider.reason)
+            for provider in self._rooms.hardware.providers
+        )
+
+
+def _running_first(job: JobSummary) -> bool:
+    return job.state != "running"
