@@ -47,10 +47,11 @@ SHOWN_CHARS: Final = 64
 
 @dataclass(frozen=True)
 class DispatchLimits:
-    """Bounds that are not the host's owner's to set: counts, and seconds that a stopped handler gets."""
+    """Bounds that are not the host's owner's to set: counts, and seconds (a stopped handler's last words, a blob's life)."""
 
     max_in_flight: int = limits.MAX_IN_FLIGHT
     last_words_s: float = LAST_WORDS_S
+    blob_lifetime_s: float = limits.BLOB_LIFETIME_S
 
 
 class Dispatcher:
@@ -119,15 +120,24 @@ class Dispatcher:
         entries = (entry for requests in self._sessions.values() for entry in requests)
         return sum(entry.command.shape != "request" for entry in entries)
 
+    @property
+    def blob_bytes(self) -> int:
+        """Bytes of blobs held, of all sessions."""
+        return sum(requests.blobs.held_bytes for requests in self._sessions.values())
+
     def stop_accepting(self, why: str = "The agent is stopping; try again when it is back.") -> None:
         """Answer every further command, except ``cancel``, with ``busy``."""
         self._stopping = Busy(why, retry_after_ms=5000)
 
     async def close(self, within_s: float = LAST_WORDS_S) -> None:
-        """Stop all commands, answer them, and wait for their tasks, at most ``within_s`` seconds."""
+        """Stop all commands, answer them, and wait for their tasks, at most ``within_s`` seconds.
+
+        A ``cancel`` is let to its end: it is short, and what it withdraws must not come back.
+        """
         self.stop_accepting()
-        for requests in list(self._sessions.values()):
-            for entry in requests:
+        entries = [entry for requests in self._sessions.values() for entry in requests]
+        for entry in entries:
+            if not entry.command.exempt:
                 self._stop(entry, Cancelled("The agent is stopping.", retryable=True))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
@@ -137,9 +147,8 @@ class Dispatcher:
     def _requests(self, session: Session) -> Requests:
         found = self._sessions.get(session)
         if found is None:
-            found = Requests(
-                Blobs(self._clock), lambda entry: self._stop(entry, Cancelled("The caller cancelled it."))
-            )
+            blobs = Blobs(self._clock, lifetime_s=self._bounds.blob_lifetime_s)
+            found = Requests(blobs, lambda entry: self._stop(entry, Cancelled("The caller cancelled it.")))
             self._sessions[session] = found
         return found
 
