@@ -145,7 +145,7 @@ def _decoded(data: bytes | None) -> Status | None:
 
 
 def status_line(status: Status) -> str:
-    """The status in a line: ``admitted by obt.example.org, 3 models, benchmark 2/5 of llama3 at 41 tok/s``."""
+    """One line: ``admitted by obt.example.org, 3 models, benchmark 2/5 of llama3 at 41 tok/s``."""
     parts = [_link_words(status), _ollama_words(status), *map(_job_words, _running(status))]
     waiting = status.job_counts.open - len(_running(status))
     if waiting > 0:

@@ -1,0 +1,168 @@
+"""``obt-agent service``: the systemd service, installed, removed, or shown."""
+
+from __future__ import annotations
+
+import argparse
+import getpass
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from obt_agent.cli import COMMANDS, exit_codes
+from obt_agent.cli.common import say
+
+if TYPE_CHECKING:
+    from obt_agent.cli import Subparsers
+    from obt_agent.identity.secret import Secret
+    from obt_agent.service.install import Step
+    from obt_agent.status import Status
+
+_INSTALL = """\
+Install the service, or bring it up to date: an environment of its own in /opt/obt-agent (a copy of what
+runs now, or from wheels), user, folders, configuration, the hardened unit, enrolment, start. Give it again to
+upgrade; the configuration and the state stay.
+"""
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command and its parts."""
+    parser = subparsers.add_parser("service", help=COMMANDS["service"], description=__doc__)
+    parts = parser.add_subparsers(dest="part", required=True, metavar="install|uninstall|status|unit")
+    _install_options(parts.add_parser("install", help="install or upgrade it", description=_INSTALL))
+    remove = parts.add_parser("uninstall", help="remove it, and everything that was made for it")
+    remove.add_argument("--keep-state", action="store_true", help="leave identity, jobs, configuration, user")
+    remove.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parts.add_parser("status", help="what systemd says of it, and the daemon's own line")
+    unit = parts.add_parser("unit", help="print the unit file")
+    unit.add_argument("--user", action="store_true", help="the one for people without root")
+
+
+def _install_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--server", metavar="URL", help="the OBT server, for a first installation")
+    parser.add_argument(
+        "--ollama-url", metavar="URL", help="where Ollama answers, if not at its usual address"
+    )
+    token = parser.add_mutually_exclusive_group()
+    token.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="the one-time join token (- reads standard input; without it, it is asked for at the terminal)",
+    )
+    token.add_argument(
+        "--static-token-file",
+        metavar="FILE",
+        help="a token that the server knows already, instead of enrolling",
+    )
+    parser.add_argument(
+        "--enroll-again", action="store_true", help="use the token although there is a credential"
+    )
+    parser.add_argument("--wheel", metavar="FILE", type=Path, help="install this wheel, not what runs now")
+    parser.add_argument(
+        "--find-links", metavar="DIR", type=Path, help="take wheels from this folder, no network"
+    )
+    parser.add_argument("--python", metavar="FILE", type=Path, help="the Python to run the service with")
+    parser.add_argument("--no-start", action="store_true", help="install only")
+    parser.add_argument(
+        "--wait", metavar="SECONDS", type=float, default=30.0, help="how long to wait for the server (30)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the part that was asked for."""
+    return {"install": _install, "uninstall": _uninstall, "status": _status, "unit": _unit}[args.part](args)
+
+
+def _install(args: argparse.Namespace) -> int:
+    from obt_agent.service import install, places, system  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.service.environment import Wheels  # noqa: PLC0415 - the same
+
+    where, runner = places.here(), system.System()
+    install.check_machine(where, user=os.geteuid())
+    wishes = install.Wishes(
+        server=args.server,
+        ollama=args.ollama_url,
+        token=lambda: _token(args.token_file),
+        static_token=_token(args.static_token_file) if args.static_token_file else None,
+        python=args.python,
+        wheels=Wheels(args.wheel, args.find_links) if args.wheel or args.find_links else None,
+        start=not args.no_start,
+        enroll_again=args.enroll_again,
+        admitted_within_s=args.wait,
+    )
+    planned = install.plan(wishes, where, runner, user=os.geteuid())
+    _do(planned.steps(), dry_run=args.dry_run)
+    if args.dry_run or not wishes.start or not wishes.admitted_within_s:
+        return exit_codes.OK
+    return _tell(install.wait_admitted(where, runner, wishes.admitted_within_s))
+
+
+def _tell(status: Status | None) -> int:
+    """How the start went, and what to do about what is not well."""
+    from obt_agent.status import status_line  # noqa: PLC0415 - imported when the command runs
+
+    if status is None:
+        say("The service runs, and has said nothing yet: journalctl -u obt-agent -f")
+        return exit_codes.UNAVAILABLE
+    say(status_line(status))
+    if not status.ollama.reachable:
+        say("Ollama does not answer; the agent waits for it. Start it, or set ollama.url in agent.yaml.")
+    if status.link.state != "admitted":
+        say("The service runs and goes on trying. What is in the way: sudo obt-agent check")
+        return exit_codes.UNAVAILABLE
+    return exit_codes.OK
+
+
+def _token(named: str | None) -> Secret | None:
+    from obt_agent.identity.provisioned import parse_token, read_token  # noqa: PLC0415 - when the command runs
+
+    if named == "-":
+        return parse_token(sys.stdin.buffer.read(4096), "standard input")
+    if named:
+        return read_token(Path(named))
+    if sys.stdin.isatty():
+        typed = getpass.getpass("Join token (from the server's operator; it is not shown): ")
+        return parse_token(typed.encode(), "what was typed")
+    return None
+
+
+def _uninstall(args: argparse.Namespace) -> int:
+    from obt_agent.service import install, places, system, uninstall  # noqa: PLC0415 - imported when it runs
+
+    where = places.here()
+    install.check_machine(where, user=os.geteuid())
+    _do(uninstall.steps(where, system.System(), keep_state=args.keep_state), dry_run=args.dry_run)
+    return exit_codes.OK
+
+
+def _do(steps: Iterable[Step], *, dry_run: bool) -> None:
+    for step in steps:
+        say(("would " if dry_run else "- ") + step.words)
+        said = None if dry_run else step.act()
+        if said:
+            say(f"  {said}")
+
+
+def _status(_args: argparse.Namespace) -> int:
+    from obt_agent.service import places, state, system  # noqa: PLC0415 - imported when the command runs
+
+    told = state.ask(places.here(), system.System())
+    if not told.installed:
+        say("The service is not installed: sudo obt-agent service install --server URL --token-file FILE")
+        return exit_codes.FAILED
+    print(f"{told.active}, {'enabled' if told.enabled else 'not enabled'}, {told.restarts} restarts")
+    print(f"unit  {told.unit_file}")
+    if told.line:
+        print(f"says  {told.line}")
+    if not told.runs:
+        print(f"ended {told.result}, exit status {told.exit_status}; journalctl -u obt-agent tells more")
+    return exit_codes.OK if told.runs else exit_codes.FAILED
+
+
+def _unit(args: argparse.Namespace) -> int:
+    from obt_agent.service import files, places  # noqa: PLC0415 - imported when the command runs
+
+    print(files.shipped(files.USER_UNIT_FILE) if args.user else files.unit_for(places.here()), end="")
+    return exit_codes.OK

@@ -1,0 +1,194 @@
+"""The service's own environment: a folder with nothing from anybody's home.
+
+Made by copying the very files that run now (no network, no second resolution: what was tried is what runs),
+or from wheels that the owner names. It is made beside the old one, which is replaced when it is whole.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from importlib.metadata import Distribution
+from pathlib import Path
+from typing import Final
+
+from obt_agent.service.interpreter import Interpreter
+from obt_agent.service.system import ServiceError, System
+
+MARK: Final = ".obt-agent-environment"
+_REQUIREMENT: Final = re.compile(r"\s*([A-Za-z0-9._-]+)\s*(?:\[([^\]]*)\])?")
+_EXTRA: Final = re.compile(r"extra\s*==\s*[\"']([^\"']+)[\"']")
+
+
+@dataclass(frozen=True)
+class Wheels:
+    """Where to install from: a wheel of obt-agent, a folder of wheels, or both. No index is asked."""
+
+    wheel: Path | None = None
+    folder: Path | None = None
+
+
+def make(prefix: Path, python: Interpreter, wheels: Wheels | None, system: System) -> None:
+    """Make the environment, or make it anew.
+
+    Raises:
+        ServiceError: it cannot be made; an environment that was there is untouched.
+    """
+    fresh = prefix.with_name(prefix.name + ".new")
+    _discard(fresh)
+    fresh.mkdir(parents=True, mode=0o755)
+    (fresh / MARK).write_text("made by obt-agent service install; replaced and removed as a whole\n")
+    try:
+        site = _skeleton(fresh, prefix, python)
+        if wheels:
+            _from_wheels(fresh, wheels, system)
+        else:
+            for distribution in closure("obt-agent"):
+                copy(distribution, site)
+        _launcher(fresh, prefix)
+        system.must([str(fresh / "bin" / "python"), "-I", "-m", "compileall", "-q", str(site)])
+        system.must([str(fresh / "bin" / "python"), "-I", "-c", "import obt_agent.cli"])
+        _swap(fresh, prefix)
+    except OSError as error:
+        raise ServiceError(f"{fresh} cannot be made: {error}") from error
+    finally:
+        _discard(fresh)
+
+
+def remove(prefix: Path) -> bool:
+    """Remove an environment that ``make`` made; anything else is left. Says whether there was one."""
+    return _discard(prefix)
+
+
+def _discard(folder: Path) -> bool:
+    if not (folder / MARK).is_file():
+        if folder.exists():
+            raise ServiceError(f"{folder} was not made by obt-agent; move it away.")
+        return False
+    shutil.rmtree(folder)
+    return True
+
+
+def _skeleton(fresh: Path, prefix: Path, python: Interpreter) -> Path:
+    """What makes a folder a virtual environment (PEP 405)."""
+    site = fresh / "lib" / f"python{python.short}" / "site-packages"
+    site.mkdir(parents=True)
+    (fresh / "bin").mkdir()
+    (fresh / "bin" / "python").symlink_to(python.path)
+    (fresh / "pyvenv.cfg").write_text(
+        f"home = {python.path.parent}\ninclude-system-site-packages = false\n"
+        f"version = {python.full_version}\n"
+        f"command = obt-agent service install (for {prefix})\n"
+    )
+    return site
+
+
+def _launcher(fresh: Path, prefix: Path) -> None:
+    """``-I``: nothing in the caller's environment or working directory can be imported."""
+    for script in (fresh / "bin").iterdir():
+        if script.name != "python":
+            script.unlink()
+    launcher = fresh / "bin" / "obt-agent"
+    launcher.write_text(
+        f"#!{prefix}/bin/python -I\nimport sys\n\nfrom obt_agent.cli import main\n\nsys.exit(main())\n"
+    )
+    launcher.chmod(0o755)
+
+
+def _swap(fresh: Path, prefix: Path) -> None:
+    old = prefix.with_name(prefix.name + ".old")
+    _discard(old)
+    if prefix.exists():
+        if not (prefix / MARK).is_file():
+            raise ServiceError(f"{prefix} was not made by obt-agent; move it away.")
+        prefix.rename(old)
+    fresh.rename(prefix)
+    _discard(old)
+
+
+def _from_wheels(fresh: Path, wheels: Wheels, system: System) -> None:
+    if importlib.util.find_spec("pip") is None:
+        raise ServiceError(
+            f"{sys.executable} has no pip, which installs wheels. Run obt-agent from an environment that has "
+            "it (python3 -m venv DIR), or leave out --wheel and --find-links: then what runs now is copied."
+        )
+    folder = wheels.folder or (wheels.wheel.parent if wheels.wheel else None)
+    command = [sys.executable, "-I", "-m", "pip", "--python", str(fresh / "bin" / "python")]
+    command += ["--disable-pip-version-check", "--quiet", "install", "--no-index", "--no-compile"]
+    command += ["--find-links", str(folder), str(wheels.wheel) if wheels.wheel else "obt-agent"]
+    system.must(command)
+
+
+def closure(name: str) -> tuple[Distribution, ...]:
+    """The installed distributions that one needs, itself first. Extras that are not installed are left out.
+
+    Raises:
+        ServiceError: it runs from a checkout, so that there are no files to copy.
+    """
+    found: dict[str, Distribution] = {}
+    waiting: list[tuple[str, frozenset[str]]] = [(name, frozenset({"uvloop"}))]
+    while waiting:
+        asked, extras = waiting.pop()
+        key = re.sub(r"[-_.]+", "-", asked).lower()
+        distribution = _installed(asked)
+        if key in found or distribution is None:
+            continue
+        if _editable(distribution):
+            raise ServiceError(
+                f"{asked} runs from a checkout, which the service cannot. Build a wheel and give it with "
+                "--wheel, or install the agent with pip or pipx first."
+            )
+        found[key] = distribution
+        waiting += _needs(distribution, extras)
+    return tuple(found.values())
+
+
+def _installed(name: str) -> Distribution | None:
+    try:
+        return metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _editable(distribution: Distribution) -> bool:
+    told = distribution.read_text("direct_url.json")
+    return bool(told and json.loads(told).get("dir_info", {}).get("editable"))
+
+
+def _needs(distribution: Distribution, extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Names and extras that are required. Other markers are not read: what they left out is not installed."""
+    for requirement in distribution.requires or ():
+        specifier, _, marker = requirement.partition(";")
+        asked_by = _EXTRA.search(marker)
+        if asked_by and asked_by.group(1) not in extras:
+            continue
+        if matched := _REQUIREMENT.match(specifier):
+            wanted = (extra.strip() for extra in (matched.group(2) or "").split(","))
+            yield matched.group(1), frozenset(filter(None, wanted))
+
+
+def copy(distribution: Distribution, site: Path) -> None:
+    """Copy a distribution's files into another ``site-packages``; scripts and compiled files stay behind.
+
+    Raises:
+        ServiceError: a file that it lists is not there.
+    """
+    if distribution.files is None:
+        raise ServiceError(f"{distribution.name} lists no files, so that it cannot be copied; give --wheel.")
+    for file in distribution.files:
+        if ".." in file.parts or "__pycache__" in file.parts or file.is_absolute():
+            continue
+        target = site / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(Path(str(file.locate())), target)
+        except FileNotFoundError as error:
+            raise ServiceError(
+                f"{error.filename} is missing: install obt-agent anew, then try again."
+            ) from error

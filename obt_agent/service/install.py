@@ -1,0 +1,268 @@
+"""Install the service, or bring it up to date: look at everything, then do and tell each step.
+
+Every step can be repeated; configuration and state stay as they are.
+"""
+
+from __future__ import annotations
+
+import grp
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from obt_agent.config.load import Loaded, Surroundings, load
+from obt_agent.errors import ConfigError
+from obt_agent.identity.credentials import STORED_FILE
+from obt_agent.identity.secret import Secret
+from obt_agent.service import environment, files, interpreter
+from obt_agent.service.environment import Wheels
+from obt_agent.service.interpreter import Interpreter
+from obt_agent.service.places import UNIT, USER, Places
+from obt_agent.service.system import NotRoot, ServiceError, System
+from obt_agent.status import Status, look
+
+_POLL_S: Final = 0.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wishes:
+    """What the owner asked for.
+
+    ``server`` and ``ollama`` are addresses for a first configuration. ``token`` gives the join token when it
+    is needed (it may ask at the terminal); ``static_token`` is one that the server knows as it is.
+    ``admitted_within_s`` bounds the wait for the server after the start; 0 does not wait.
+    """
+
+    server: str | None = None
+    ollama: str | None = None
+    token: Callable[[], Secret | None] = lambda: None
+    static_token: Secret | None = None
+    python: Path | None = None
+    wheels: Wheels | None = None
+    start: bool = True
+    enroll_again: bool = False
+    admitted_within_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to do: what, in words, and how. ``act`` may give words of its own for what it did."""
+
+    words: str
+    act: Callable[[], str | None]
+
+
+def check_machine(places: Places, *, user: int) -> None:
+    """Whether anything can be installed here at all.
+
+    Raises:
+        NotRoot: only root may.
+        ServiceError: systemd does not run here.
+    """
+    if not places.systemd_runs:
+        raise ServiceError(
+            "systemd does not run here (there is no /run/systemd/system), so there is nothing to install "
+            "into. `obt-agent run` serves in the foreground, under whatever starts services here."
+        )
+    if user != 0:
+        raise NotRoot(
+            "Only root may install or remove the service: put sudo before the command "
+            f"(sudo {_this_program()} service …). Without root: docs/service.md, the user unit."
+        )
+
+
+def _this_program() -> str:
+    """The command with its path: sudo's PATH does not hold what pip and pipx put into a home."""
+    return os.path.abspath(sys.argv[0]) if os.sep in sys.argv[0] else "obt-agent"  # noqa: PTH100 - links are kept
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done: every decision taken, nothing changed yet."""
+
+    places: Places
+    wishes: Wishes
+    system: System
+    python: Interpreter | None
+    config_text: str | None
+    token: Secret | None
+
+    def steps(self) -> Iterator[Step]:
+        """The steps, in order."""
+        if self.python:
+            yield Step(f"make {self.places.prefix} with Python {self.python.full_version}", self._environment)
+        if not self.places.packaged:
+            yield Step(f"write {self.places.unit}, user and folders", self._unit)
+        if self.config_text is not None:
+            yield Step(f"write {self.places.config}", self._config)
+        if self.wishes.static_token:
+            yield Step(f"write the token to {self.places.token}", self._static_token)
+        if self.token:
+            yield Step(
+                "stop the service if it runs, and enrol this machine with the join token", self._enroll
+            )
+        if self.wishes.start:
+            yield Step("enable and start the service", self._start)
+
+    def _environment(self) -> None:
+        if self.python:
+            environment.make(self.places.prefix, self.python, self.wishes.wheels, self.system)
+            launcher = self.places.launcher
+            if launcher.is_symlink() or not launcher.exists():
+                files.remove(launcher)
+                launcher.parent.mkdir(parents=True, exist_ok=True)
+                launcher.symlink_to(self.places.program)
+
+    def _unit(self) -> None:
+        places = self.places
+        files.write(places.sysusers, files.shipped(files.SYSUSERS_FILE))
+        files.write(places.tmpfiles, files.shipped(files.TMPFILES_FILE))
+        self.system.must(["systemd-sysusers", str(places.sysusers)])
+        self.system.must(["systemd-tmpfiles", "--create", str(places.tmpfiles)])
+        files.write(places.unit, files.unit_for(places))
+        self.system.must(["systemctl", "daemon-reload"])
+
+    def _config(self) -> None:
+        files.write(self.places.config, self.config_text or "", mode=0o640, group=_group())
+
+    def _static_token(self) -> None:
+        if self.wishes.static_token:
+            files.write(self.places.token, self.wishes.static_token.reveal() + "\n", mode=0o600)
+
+    def _enroll(self) -> str | None:
+        """As the service's own user: what a server answers is never read with root's rights."""
+        if self.token is None:
+            return None
+        self.system.must(["systemctl", "stop", UNIT])
+        places = self.places
+        self.system.must(["install", "-d", "-m", "0700", "-o", USER, "-g", USER, str(places.state)])
+        command = [str(places.program), "enroll", "--config", str(places.config)]
+        command += ["--state-dir", str(places.state), "--token-file", "-"]
+        done = self.system.call(command, text=self.token.reveal() + "\n", user=USER)
+        if done.code != 0:
+            raise ServiceError(
+                f"Enrolment failed:\n{(done.err or done.out).strip()}\nAll else is installed; "
+                "put right what it says, then give the same command again."
+            )
+        return done.out.strip() or None
+
+    def _start(self) -> None:
+        self.system.must(["systemctl", "enable", "--quiet", UNIT])
+        self.system.call(["systemctl", "reset-failed", UNIT])
+        outcome = self.system.call(["systemctl", "restart", UNIT])
+        if outcome.code != 0:
+            raise ServiceError(f"The service does not start. It said:\n{self.system.journal(15).strip()}")
+
+
+def plan(wishes: Wishes, places: Places, system: System, *, user: int) -> Plan:
+    """Look at everything that can be known before anything is changed.
+
+    Raises:
+        ServiceError: it cannot be installed here, or something is missing; the message says what.
+        ConfigError: the configuration, or an address that was given, is wrong.
+    """
+    check_machine(places, user=user)
+    text = _config_text(wishes, places)
+    token = None
+    if not wishes.static_token and not places.token.exists():
+        enrolled = (places.state / STORED_FILE).exists() and not wishes.enroll_again
+        token = None if enrolled else _needed_token(wishes)
+    return Plan(
+        places=places,
+        wishes=wishes,
+        system=system,
+        python=_python(wishes, places),
+        config_text=text,
+        token=token,
+    )
+
+
+def _python(wishes: Wishes, places: Places) -> Interpreter | None:
+    """The Python for a new environment; None where the program runs from its own already, or dpkg owns it."""
+    if places.packaged or (Path(sys.prefix) == places.prefix and wishes.wheels is None):
+        return None
+    return interpreter.choose(wishes.python, same_as_ours=wishes.wheels is None)
+
+
+def _needed_token(wishes: Wishes) -> Secret:
+    token = wishes.token()
+    if token is None:
+        raise ConfigError(
+            "A join token is needed to enrol this machine. Make one on the server (obt-server tokens join, "
+            "or its page), and give it with --token-file FILE, or with --token-file - on standard input."
+        )
+    return token
+
+
+def _config_text(wishes: Wishes, places: Places) -> str | None:
+    """The text to write; None where the configuration that is there will do.
+
+    Raises:
+        ConfigError: it is wrong, or an address is.
+        ServiceError: it names another server than the one that was asked for.
+    """
+    there = places.config.exists()
+    now = _load(places, {}) if there else None
+    known = now.config.server.url if now else None
+    if wishes.server is None and known is None:
+        raise ConfigError(
+            f"Which server? Give --server https://HOST, or write server.url into {places.config}."
+        )
+    if wishes.server is None:
+        return None
+    wanted = _asked(wishes, places).config.server.url
+    if known is None:
+        text = places.config.read_text(encoding="utf-8") if there else files.shipped(files.CONFIG_FILE)
+        return files.with_server(text, wishes.server, wishes.ollama)
+    if known != wanted:
+        raise ServiceError(
+            f"{places.config} names another server ({known}), and is yours to change: edit server.url there, "
+            "then give the same command with --enroll-again."
+        )
+    return None
+
+
+def _load(places: Places, flags: dict[str, tuple[str, str]]) -> Loaded:
+    """What the service would read: its file, and nothing of this shell's environment."""
+    nobody = {"XDG_CONFIG_HOME": str(places.root / "nonexistent")}
+    around = Surroundings(environ=nobody, working_dir=places.root, terminal=False, user=0)
+    path = str(places.config) if places.config.exists() else None
+    return load(path, flags=flags, surroundings=around)
+
+
+def _asked(wishes: Wishes, places: Places) -> Loaded:
+    flags = {}
+    if wishes.server is not None:
+        flags["server.url"] = ("--server", wishes.server)
+    if wishes.ollama is not None:
+        flags["ollama.url"] = ("--ollama-url", wishes.ollama)
+    return _load(places, flags)
+
+
+def _group() -> int | None:
+    try:
+        return grp.getgrnam(USER).gr_gid
+    except KeyError:
+        return None
+
+
+def wait_admitted(places: Places, system: System, within_s: float) -> Status | None:
+    """Wait until the running service is admitted; its status as it was last, or None if it wrote none.
+
+    Raises:
+        ServiceError: the service ended meanwhile; the message holds what it logged.
+    """
+    deadline = time.monotonic() + within_s
+    status = None
+    while time.monotonic() < deadline:
+        status = look(places.state).status
+        if status and status.link.state == "admitted":
+            return status
+        if system.properties("ActiveState").get("ActiveState") == "failed":
+            raise ServiceError(f"The service ended. It said:\n{system.journal(15).strip()}")
+        time.sleep(_POLL_S)
+    return status

@@ -1,0 +1,98 @@
+"""The system's own commands: called with words of ours, bounded in time, their errors told in their words."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from obt_agent.errors import AgentError
+from obt_agent.service.places import UNIT
+
+WITHIN_S: Final = 120.0
+
+
+class ServiceError(AgentError):
+    """Installing, removing or looking at the service failed; the message says what to do."""
+
+    kind = "service"
+
+
+class NotRoot(ServiceError):
+    """Only root may do that."""
+
+    kind = "not_root"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+class System:
+    """Runs commands. A test puts a folder of its own first in PATH, or another object in this one's place."""
+
+    def call(self, command: Sequence[str], *, text: str | None = None, user: str | None = None) -> Outcome:
+        """Run a command to its end.
+
+        Args:
+            command: program and arguments; no secret is ever among them.
+            text: what it reads from standard input, else nothing.
+            user: run as this user with that user's groups and nothing of our environment but PATH.
+
+        Raises:
+            ServiceError: there is no such program, or it took longer than ``WITHIN_S``.
+        """
+        environ = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
+        try:
+            done = subprocess.run(  # noqa: S603 - words of ours, never through a shell
+                list(command),
+                input=text,
+                stdin=subprocess.DEVNULL if text is None else None,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                timeout=WITHIN_S,
+                check=False,
+                env=environ if user else None,
+                cwd="/",
+                user=user,
+                group=user,
+                extra_groups=[] if user else None,
+            )
+        except FileNotFoundError as error:
+            raise ServiceError(
+                f"There is no {command[0]} here; install the package that brings it."
+            ) from error
+        except subprocess.TimeoutExpired as error:
+            raise ServiceError(
+                f"{' '.join(command)} did not end within {WITHIN_S:.0f} s; see journalctl -u {UNIT}."
+            ) from error
+        return Outcome(done.returncode, done.stdout, done.stderr)
+
+    def must(self, command: Sequence[str]) -> str:
+        """Run a command that has to succeed; gives its output.
+
+        Raises:
+            ServiceError: it failed; the message holds what it said.
+        """
+        outcome = self.call(command)
+        if outcome.code != 0:
+            said = (outcome.err or outcome.out).strip()[-2000:]
+            raise ServiceError(f"{' '.join(command)} failed with status {outcome.code}:\n{said}")
+        return outcome.out
+
+    def properties(self, *names: str) -> dict[str, str]:
+        """Properties of the unit, as ``systemctl show`` gives them."""
+        told = self.must(["systemctl", "show", UNIT, "--property", ",".join(names)])
+        return dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+
+    def journal(self, lines: int) -> str:
+        """The last lines that the service logged; empty where the journal gives none."""
+        command = ["journalctl", "--unit", UNIT, "--lines", str(lines), "--no-pager", "--output", "short-iso"]
+        return self.call(command).out
