@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from obt_agent.hardware.providers.amd import amd
 from obt_agent.hardware.providers.base import GpuProvider
+from obt_agent.hardware.providers.intel import intel
+from obt_agent.hardware.providers.nvidia import NvidiaProvider
+from obt_agent.hardware.providers.nvml import Nvml
+from obt_agent.hardware.providers.nvml_probe import Prober
 from obt_agent.hardware.root import Root
 
 
 def gpu_providers(root: Root) -> tuple[GpuProvider, ...]:
-    """All GPU providers, for the machine or snapshot under ``root``."""
-    del root
-    return ()
+    """All GPU providers; vendors' libraries are loaded for this machine, never for a snapshot."""
+    nvidia = NvidiaProvider(root, Nvml(), Prober()) if root.real else NvidiaProvider(root, None, None)
+    return nvidia, amd(root), intel(root)

@@ -123,9 +123,14 @@ class Guard:
         return None
 
     def _notice(self, readings: GpuReadings) -> None:
-        """A lost GPU sends the provider to be probed again; recovered ones are seen by that probe."""
-        if any(gpu.state == "lost" for gpu in readings.gpus) and self.state.status != "lost":
+        """A lost GPU, or one that woke, sends the provider to be probed again."""
+        states = {gpu.state for gpu in readings.gpus}
+        if "lost" in states and self.state.status != "lost":
             self._fell("lost", "a GPU is lost")
+        elif "suspended" in states and self.state.status == "ok":
+            self.state = msgspec.structs.replace(self.state, status="suspended", reason="suspended")
+        elif self.state.status == "suspended" and "suspended" not in states and self._retry_at is None:
+            self._retry_at = self._clock()
 
     def _fell(self, status: GpuState, reason: str) -> None:
         if self.state.status != status:

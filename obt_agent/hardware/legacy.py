@@ -1,0 +1,171 @@
+"""OBT's own ``HardwareInfo``, derived from the inventory for servers that still want it. Pure.
+
+Its numbers and required words must not be null, so what is not known is 0 or "unknown" there, and only there.
+Sizes are in MB of 2^20 bytes, clocks in GHz. Nothing that the inventory lacks is filled in from a table of
+guesses: ``tensor_cores`` is always absent, ``vram_type`` "unknown" unless a provider names it.
+"""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from obt_agent.hardware.schema import CpuInfo, GpuInfo, HostInfo, Inventory, MemoryInfo, MemoryModule
+
+_UNKNOWN = "unknown"
+_MB = 1 << 20
+_GIGA = 1_000_000_000
+_CHANNEL = re.compile(r"channel[ _-]?([a-z0-9]+)", re.IGNORECASE)
+
+
+class LegacyCpu(msgspec.Struct, frozen=True, kw_only=True):
+    """``cpu``; clocks in GHz, 0 where unknown."""
+
+    name: str
+    architecture: str
+    base_clock: float
+    boost_clock: float | None
+    cores: int
+    threads: int
+    core_types: dict[str, int] | None
+    features: tuple[str, ...]
+
+
+class LegacyGpu(msgspec.Struct, frozen=True, kw_only=True):
+    """One of ``gpus``; ``vram_size`` in MB: its own memory, or for a unified one what it shares, 0 where unknown."""
+
+    name: str
+    vram_size: int
+    vram_type: str
+    tensor_cores: int | None
+    cuda_cores: int | None
+    compute_capability: str | None
+    pcie_gen: int | None
+    pcie_width: int | None
+    index: int
+
+
+class LegacyModule(msgspec.Struct, frozen=True, kw_only=True):
+    """One of ``ram.modules``; size in MB, speed in MT/s."""
+
+    size: int
+    speed: int
+    location: str
+    type: str
+
+
+class LegacyRam(msgspec.Struct, frozen=True, kw_only=True):
+    """``ram``; ``channels`` counts those that the slots' names tell of, 0 where they tell of none."""
+
+    speed: int
+    type: str
+    channels: int
+    modules: tuple[LegacyModule, ...]
+
+
+class LegacyFirmware(msgspec.Struct, frozen=True, kw_only=True):
+    """``firmware``."""
+
+    bios_version: str
+    bios_vendor: str
+    bios_release_date: str
+    cpu_microcode: str
+    os_name: str
+    os_version: str
+    os_kernel: str
+    ollama_version: str
+
+
+class LegacyHardwareInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """OBT's ``HardwareInfo``; ``total_memory`` in MB."""
+
+    cpu: LegacyCpu
+    gpus: tuple[LegacyGpu, ...]
+    ram: LegacyRam
+    npu: None
+    total_memory: int
+    firmware: LegacyFirmware
+
+
+def legacy_hardware_info(inventory: Inventory, ollama_version: str | None = None) -> LegacyHardwareInfo:
+    """Derive it; ``ollama_version`` is used where the inventory has none."""
+    return LegacyHardwareInfo(
+        cpu=_cpu(inventory.cpu, inventory.host),
+        gpus=tuple(_gpu(gpu, place) for place, gpu in enumerate(inventory.gpus)),
+        ram=_ram(inventory.memory),
+        npu=None,
+        total_memory=_megabytes(inventory.memory.total_bytes),
+        firmware=_firmware(inventory, ollama_version),
+    )
+
+
+def _cpu(cpu: CpuInfo, host: HostInfo) -> LegacyCpu:
+    return LegacyCpu(
+        name=cpu.model or _UNKNOWN,
+        architecture=host.arch or _UNKNOWN,
+        base_clock=(cpu.base_hertz or 0) / _GIGA,
+        boost_clock=cpu.max_hertz / _GIGA if cpu.max_hertz else None,
+        cores=cpu.physical_cores or 0,
+        threads=cpu.logical_cores or 0,
+        core_types={kind.name: kind.logical_cores for kind in cpu.core_types} or None,
+        features=cpu.isa,
+    )
+
+
+def _gpu(gpu: GpuInfo, place: int) -> LegacyGpu:
+    memory = gpu.memory
+    return LegacyGpu(
+        name=gpu.name or _UNKNOWN,
+        vram_size=_megabytes(memory.shared_total_bytes if memory.kind == "unified" else memory.total_bytes),
+        vram_type=memory.type or _UNKNOWN,
+        tensor_cores=None,
+        cuda_cores=gpu.shader_cores if gpu.vendor == "nvidia" else None,
+        compute_capability=gpu.compute_capability,
+        pcie_gen=gpu.pcie.max_gen if gpu.pcie else None,
+        pcie_width=gpu.pcie.max_width if gpu.pcie else None,
+        index=place if gpu.index is None else gpu.index,
+    )
+
+
+def _ram(memory: MemoryInfo) -> LegacyRam:
+    return LegacyRam(
+        speed=memory.speed_mt_s or 0,
+        type=memory.type or _UNKNOWN,
+        channels=_channels(memory.modules),
+        modules=tuple(map(_module, memory.modules)),
+    )
+
+
+def _module(module: MemoryModule) -> LegacyModule:
+    return LegacyModule(
+        size=_megabytes(module.size_bytes),
+        speed=module.speed_mt_s or 0,
+        location=module.locator or _UNKNOWN,
+        type=module.type or _UNKNOWN,
+    )
+
+
+def _channels(modules: tuple[MemoryModule, ...]) -> int:
+    named = [_CHANNEL.search(f"{module.bank or ''} {module.locator or ''}") for module in modules]
+    if not all(named):
+        return 0
+    return len({(match.string[: match.start()], match[1].lower()) for match in named if match})
+
+
+def _firmware(inventory: Inventory, ollama_version: str | None) -> LegacyFirmware:
+    host, bios = inventory.host, inventory.host.bios
+    return LegacyFirmware(
+        bios_version=(bios and bios.version) or _UNKNOWN,
+        bios_vendor=(bios and bios.vendor) or _UNKNOWN,
+        bios_release_date=(bios and bios.date) or _UNKNOWN,
+        cpu_microcode=inventory.cpu.microcode or _UNKNOWN,
+        os_name=host.os or _UNKNOWN,
+        os_version=host.distro or _UNKNOWN,
+        os_kernel=host.kernel or _UNKNOWN,
+        ollama_version=host.ollama_version or ollama_version or _UNKNOWN,
+    )
+
+
+def _megabytes(size: int | None) -> int:
+    return (size or 0) // _MB

@@ -1,0 +1,93 @@
+"""Try NVIDIA's library in a process of its own first: it may crash, or never come back.
+
+``python -m obt_agent.hardware.providers.nvml_probe [library]`` loads the library, asks the driver's version
+and every GPU's name, and prints the version, or the reason why not.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from obt_agent.hardware.providers.nvml import PLACES, Nvml
+from obt_agent.hardware.readings import Unreadable
+
+_KILL_WAIT_S = 1.0
+_OK = "ok "
+
+
+class Prober:
+    """Starts probes.
+
+    One that cannot even be killed (a driver call that hangs in the kernel) is never doubled.
+    """
+
+    def __init__(self, places: tuple[str, ...] = PLACES, *, deadline_s: float = 10.0) -> None:
+        self._places = places
+        self._deadline_s = deadline_s
+        self._stuck: subprocess.Popen[str] | None = None
+
+    def probe(self) -> str:
+        """The driver's version.
+
+        Raises:
+            Unreadable: the library cannot be used; the reason says why.
+        """
+        if self._stuck is not None and self._stuck.poll() is None:
+            raise Unreadable("stalled: an earlier probe of the driver still hangs")
+        command = [sys.executable, "-m", "obt_agent.hardware.providers.nvml_probe", *self._places]
+        process = subprocess.Popen(  # noqa: S603 -- our own interpreter and module
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        try:
+            output, _ = process.communicate(timeout=self._deadline_s)
+        except subprocess.TimeoutExpired:
+            self._kill(process)
+            raise Unreadable(f"stalled: the driver did not answer within {self._deadline_s:g} s") from None
+        return _verdict(process.returncode, output)
+
+    def _kill(self, process: subprocess.Popen[str]) -> None:
+        process.kill()
+        try:
+            process.communicate(timeout=_KILL_WAIT_S)
+        except subprocess.TimeoutExpired:
+            self._stuck = process
+
+
+def _verdict(code: int, output: str) -> str:
+    if code < 0:
+        raise Unreadable(f"driver_error: NVIDIA's library crashed when tried (signal {-code})")
+    if code != 0 or not output.startswith(_OK):
+        raise Unreadable(output.strip() or f"driver_error: the probe ended with status {code}")
+    return output.removeprefix(_OK).strip()
+
+
+def main(places: tuple[str, ...]) -> int:
+    """Probe in this process, and print the outcome."""
+    nvml = Nvml(places)
+    try:
+        nvml.open()
+        version = nvml.driver_version()
+        for index in range(nvml.count()):
+            _touch(nvml, index)
+        print(_OK + version)  # noqa: T201 -- the parent reads it
+    except Unreadable as error:
+        print(error.reason)  # noqa: T201 -- the parent reads it
+        return 1
+    nvml.close()
+    return 0
+
+
+def _touch(nvml: Nvml, index: int) -> None:
+    """One GPU that does not answer does not make the library unusable."""
+    try:
+        nvml.device(index).name()
+    except Unreadable:
+        return
+
+
+if __name__ == "__main__":
+    status = main(tuple(sys.argv[1:]) or PLACES)
+    sys.stdout.flush()
+    os._exit(status)  # a library's exit handlers may hang
