@@ -40,8 +40,10 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_config(args: argparse.Namespace, *, need_server: bool = False) -> Loaded:
+def load_config(args: argparse.Namespace, *, need_server: bool = False, log: bool = True) -> Loaded:
     """The configuration that the options name. What its reader should know goes to standard error.
+
+    With ``log``, what the program's rooms log goes there as well: warnings, unless a level is set.
 
     Raises:
         WrongConfig: it cannot be used.
@@ -57,7 +59,19 @@ def load_config(args: argparse.Namespace, *, need_server: bool = False) -> Loade
         say(f"Note: {notice}.")
     if loaded.dotenv:
         say(f"Note: some values come from {loaded.dotenv}; obt-agent config show says which.")
+    if log:
+        _log_to_terminal(loaded)
     return loaded
+
+
+def _log_to_terminal(loaded: Loaded) -> None:
+    from obt_agent.log_setup.setup import LogSettings, configure  # noqa: PLC0415 - run when a command works
+
+    log = loaded.config.log
+    level = "warning" if loaded.origins["log.level"].kind == "default" else log.level
+    configure(
+        LogSettings(level=level, format="json" if log.format == "json" else "console", prompts=log.prompts)
+    )
 
 
 def say(text: str) -> None:

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 def _show(args: argparse.Namespace) -> int:
     from obt_agent.config.describe import for_owner  # noqa: PLC0415 - imported when the command runs
 
-    loaded = load_config(args)
+    loaded = load_config(args, log=False)
     shown = [one for one in for_owner(loaded) if not args.changed or one.origin.kind != "default"]
     if args.json:
         whole = {one.key: {"value": one.value, "origin": str(one.origin)} for one in shown}
@@ -64,7 +64,7 @@ def _check(args: argparse.Namespace) -> int:
     """Check as ``run`` does, and whether the files that the configuration names can be read."""
     from obt_agent.config.problems import Problem, WrongConfig  # noqa: PLC0415 - imported when the command runs
 
-    loaded = load_config(args, need_server=True)
+    loaded = load_config(args, need_server=True, log=False)
     server = loaded.config.server
     named = {
         "server.token_file": server.token_file,

@@ -39,7 +39,6 @@ MEANINGS: Final = {
 _OF_ERRORS: Final[tuple[tuple[type[errors.AgentError], int], ...]] = (
     (errors.ConfigError, CONFIG),
     (errors.NotPermitted, NO_PERMISSION),
-    (errors.AdmissionRefused, NO_PERMISSION),
     (errors.OllamaUnavailable, UNAVAILABLE),
     (errors.LinkLost, UNAVAILABLE),
     (errors.Busy, TEMPORARY),
@@ -52,4 +51,6 @@ def of(error: errors.AgentError) -> int:
     """The code for an error that ends a command."""
     if error.kind == "identity_in_use":
         return TEMPORARY
+    if isinstance(error, errors.AdmissionRefused):
+        return UNAVAILABLE if error.retryable else NO_PERMISSION
     return next((code for kind, code in _OF_ERRORS if isinstance(error, kind)), FAILED)

@@ -20,7 +20,7 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the configuration, set the log up, and serve until told to stop."""
-    loaded = load_config(args, need_server=True)
+    loaded = load_config(args, need_server=True, log=False)
     from obt_agent import agent  # noqa: PLC0415 - a wrong configuration is told without waiting for libraries
     from obt_agent.log_setup.setup import LogSettings, configure  # noqa: PLC0415 - the same
 

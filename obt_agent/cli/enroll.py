@@ -1,0 +1,145 @@
+"""``obt-agent enroll``: register this machine with a server.
+
+The one-time join token comes from a file, standard input or a prompt, never from the command line, which
+every user of the machine can read. The machine makes a credential of its own, kept in the state folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import getpass
+import os
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from obt_agent.cli import COMMANDS, exit_codes
+from obt_agent.cli.common import add_config_options, load_config, say
+
+if TYPE_CHECKING:
+    from obt_agent.cli import Subparsers
+    from obt_agent.config.load import Loaded
+    from obt_agent.identity.secret import Secret
+    from obt_agent.link.enroll import Enrolled
+
+_MAX_TOKEN_BYTES: Final = 4096
+_UNITS: Final = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
+_NOT_IN_ARGV: Final = (
+    "what stands on the command line can be read by every user of this machine, and stays in the shell's "
+    "history: a token does not belong there. If this was one, revoke it at the server, and give a new one "
+    "with --token-file FILE, on standard input, or at the prompt"
+)
+_LIKE_A_TOKEN: Final = re.compile(r"obt[a-z]*_.*|[A-Za-z0-9_+/=-]{24,}", re.ASCII)
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("enroll", help=COMMANDS["enroll"], description=__doc__)
+    parser.add_argument(
+        "url", nargs="?", type=_url, metavar="URL", help="the server, for example https://obt.example.org"
+    )
+    parser.add_argument(
+        "--token-file",
+        metavar="FILE",
+        help="file that holds the join token, - for standard input; else standard input, or a prompt",
+    )
+    parser.add_argument(
+        "--write-config", action="store_true", help="write server.url into the configuration file"
+    )
+    parser.add_argument("misplaced", nargs="*", action=_Misplaced, help=argparse.SUPPRESS)
+    parser.add_argument("--token", action=_Misplaced, help=argparse.SUPPRESS)
+    add_config_options(parser)
+
+
+def _url(text: str) -> str:
+    if _LIKE_A_TOKEN.fullmatch(text):
+        raise argparse.ArgumentTypeError(_NOT_IN_ARGV)
+    return text
+
+
+class _Misplaced(argparse.Action):
+    """A token in the arguments: refused, and not repeated."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        del namespace, option_string
+        if values:
+            parser.error(_NOT_IN_ARGV)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Enrol, store the credential, say what comes next."""
+    if args.url:
+        setattr(args, "key:server.url", args.url)
+    loaded = load_config(args, need_server=True)
+    token = _token(args.token_file)
+    enrolled, state_dir = asyncio.run(_enroll(loaded, token))
+    name = enrolled.server.name or "the server"
+    print(f"Enrolled at {name} as {loaded.config.agent.name} ({enrolled.agent_id}).")
+    print(f"The credential is kept in {state_dir}.")
+    written = args.write_config and _write_config(args, loaded)
+    print(f"Next: {_next_step(args, loaded, written=bool(written))}")
+    return exit_codes.OK
+
+
+async def _enroll(loaded: Loaded, token: Secret) -> tuple[Enrolled, Path]:
+    from obt_agent import __version__  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.agent import settings  # noqa: PLC0415 - the same
+    from obt_agent.identity.credentials import Credentials  # noqa: PLC0415 - the same
+    from obt_agent.identity.provisioned import read_token, token_file  # noqa: PLC0415 - the same
+    from obt_agent.identity.state_dir import StateDir  # noqa: PLC0415 - the same
+    from obt_agent.link.enroll import EnrolAgent, enroll  # noqa: PLC0415 - the same
+
+    config = loaded.config
+    with StateDir.open(Path(config.agent.state_dir)) as state:
+        given = token_file(config.server.token_file, os.environ)
+        credentials = Credentials(state, read_token(given) if given else None)
+        agent = EnrolAgent(id=state.agent_id, name=config.agent.name, version=__version__)
+        enrolled = await enroll(settings.link(config), token, agent=agent, credentials=credentials)
+        return enrolled, state.path
+
+
+def _token(named: str | None) -> Secret:
+    from obt_agent.identity.provisioned import parse_token, read_token  # noqa: PLC0415 - imported when it runs
+
+    if named and named != "-":
+        return read_token(Path(named).expanduser())
+    if named == "-" or not sys.stdin.isatty():
+        return parse_token(sys.stdin.buffer.readline(_MAX_TOKEN_BYTES), "standard input")
+    try:
+        typed = getpass.getpass("Join token (not shown): ")
+    except EOFError:
+        typed = ""
+    return parse_token(typed.encode(), "what was typed")
+
+
+def _write_config(args: argparse.Namespace, loaded: Loaded) -> bool:
+    from obt_agent.config.edit import CannotEdit, set_server_url  # noqa: PLC0415 - imported when it runs
+    from obt_agent.config.file import SYSTEM_FILE, user_file  # noqa: PLC0415 - the same
+    from obt_agent.config.urls import server_base  # noqa: PLC0415 - the same
+
+    path = loaded.path or (SYSTEM_FILE if os.geteuid() == 0 else user_file(os.environ))
+    try:
+        set_server_url(path, args.url or server_base(str(loaded.config.server.url)))
+    except CannotEdit as error:  # the enrolment itself is done: this must not look like its failure
+        say(f"obt-agent: {error.message}")
+        return False
+    print(f"server.url is written to {path}.")
+    return True
+
+
+def _next_step(args: argparse.Namespace, loaded: Loaded, *, written: bool) -> str:
+    if any((folder / "obt-agent.service").exists() for folder in _UNITS) and os.geteuid() == 0:
+        return "systemctl restart obt-agent"
+    if written or not args.url:
+        return "obt-agent run"
+    if loaded.path:
+        return f"write server.url: {args.url} into {loaded.path}, then obt-agent run"
+    return f"obt-agent run --server-url {args.url}"
