@@ -21,9 +21,9 @@ class Cooled(NamedTuple):
 
 
 async def cool_down(stage: Stage, cell: Cell) -> Cooled:
-    """Wait for the starting temperature + 5 °C, at most the plan's ``cooldown_s``."""
-    start = stage.start_temperature
-    if start is None or not stage.plan.cooldown_s:
+    """Wait for the starting temperature + 5 °C, at most the plan's ``cooldown_s`` or the host's."""
+    start, most = stage.start_temperature, min(stage.plan.cooldown_s, stage.limits.cooldown_s)
+    if start is None or not most:
         return Cooled(0.0, reached=True)
     began = time.monotonic()
     while True:
@@ -32,7 +32,7 @@ async def cool_down(stage: Stage, cell: Cell) -> Cooled:
         now = resources.hottest(sample) if sample else None
         if now is None or now <= start + COOL_ABOVE_START_C:
             return Cooled(waited, reached=True)
-        left = min(stage.plan.cooldown_s - waited, stage.seconds_left)
+        left = min(most - waited, stage.seconds_left)
         if left <= 0:
             return Cooled(waited, reached=False)
         stage.enter("cooldown", cell)

@@ -1,9 +1,9 @@
 """One benchmark at a time for each Ollama, across processes and users: two would measure each other.
 
 A file for each Ollama's address, locked with ``flock``: the kernel drops the lock when its holder dies,
-however that happens. The file says who holds it. It lies in ``DEFAULT_DIR``, which every user may write to and
-which a reboot empties. A daemon under systemd with ``ProtectSystem=strict`` needs ``ReadWritePaths=`` of that folder;
-``PrivateTmp=`` does not matter, since the folder is not under /tmp.
+however that happens. The file says who holds it. It lies in a folder that every user may write to
+and which a reboot empties. A daemon under systemd with ``ProtectSystem=strict`` needs ``ReadWritePaths=`` of
+that folder; ``PrivateTmp=`` does not matter, since the folder is not under /tmp.
 """
 
 from __future__ import annotations
@@ -29,8 +29,7 @@ import msgspec
 from obt_agent.errors import Busy, ConfigError
 
 DEFAULT_DIR: Final = Path("/run/lock/obt-agent")
-"""World-writable with the sticky bit; ``OBT_AGENT_LOCK_DIR`` names another one."""
-DIR_VARIABLE: Final = "OBT_AGENT_LOCK_DIR"
+"""World-writable with the sticky bit."""
 
 _FILE_MODE: Final = 0o666
 _DIR_MODE: Final = 0o1777
@@ -52,25 +51,22 @@ class Holder(msgspec.Struct, frozen=True):
         return f"process {self.pid} of {self.user} ({self.command}), for {minutes:.0f} min"
 
 
-def lock_dir() -> Path:
-    """Where locks lie: ``OBT_AGENT_LOCK_DIR`` if set, else ``DEFAULT_DIR``."""
-    return Path(os.environ.get(DIR_VARIABLE) or DEFAULT_DIR)
-
-
 class BenchmarkLock:
     """The lock of one Ollama; a context manager, or ``acquired`` to wait for it.
 
     Args:
         ollama_url: the Ollama; all names of this machine's loopback are one.
-        directory: where locks lie; ``lock_dir()`` when omitted.
+        directory: where locks lie, the same for all users.
+        who: what holds it, for others to read; the command line when omitted.
 
     Raises (on entering):
         Busy: another process holds it; the message says who.
         ConfigError: the folder or the file cannot be used.
     """
 
-    def __init__(self, ollama_url: str, directory: Path | None = None) -> None:
-        self._path = (directory or lock_dir()) / f"ollama-{_key(ollama_url)}.lock"
+    def __init__(self, ollama_url: str, directory: Path = DEFAULT_DIR, *, who: str | None = None) -> None:
+        self._who = who
+        self._path = directory / f"ollama-{_key(ollama_url)}.lock"
         self._fd: int | None = None
 
     @property
@@ -99,7 +95,7 @@ class BenchmarkLock:
         except BaseException:
             os.close(fd)
             raise
-        _write_holder(fd)
+        _write_holder(fd, self._who)
         self._fd = fd
 
     def release(self) -> None:
@@ -125,7 +121,7 @@ class BenchmarkLock:
         except OSError as error:
             raise ConfigError(
                 f"the benchmark lock {self._path} cannot be opened ({error.strerror}); "
-                f"set {DIR_VARIABLE} to a folder that every user of this Ollama may write to"
+                "set benchmark.lock_dir to a folder that every user of this Ollama may write to"
             ) from error
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
@@ -206,8 +202,9 @@ def _printable(text: str) -> str:
     return shown[:_MOST_COMMAND_CHARS]
 
 
-def _write_holder(fd: int) -> None:
-    holder = Holder(pid=os.getpid(), user=_user(), command=_command(), since=time.time())
+def _write_holder(fd: int, who: str | None) -> None:
+    command = _command() if who is None else _printable(who)
+    holder = Holder(pid=os.getpid(), user=_user(), command=command, since=time.time())
     with suppress(OSError):
         os.ftruncate(fd, 0)
         os.pwrite(fd, msgspec.json.encode(holder), 0)

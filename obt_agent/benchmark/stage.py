@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -58,6 +59,7 @@ class Limits:
         reading_s: longest single reading of the machine outside the sampler.
         progress_s: between progress reports.
         goodbye_s: longest tidying up at the end.
+        cooldown_s: longest wait for the machine to cool, when the host's owner sets it below the plan's.
     """
 
     settle_s: float = 15.0
@@ -69,6 +71,7 @@ class Limits:
     reading_s: float = 5.0
     progress_s: float = 0.5
     goodbye_s: float = 5.0
+    cooldown_s: float = math.inf
 
 
 class Flow:

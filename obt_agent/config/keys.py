@@ -30,6 +30,7 @@ PATHS: Final = frozenset(
         "server.client_cert_file",
         "server.client_key_file",
         "agent.state_dir",
+        "benchmark.lock_dir",
     }
 )
 """Keys that hold a path: ``~`` is expanded; a relative one starts at the file that says it."""

@@ -151,10 +151,12 @@ class BenchmarkConfig(_Section, frozen=True, kw_only=True):
     """How benchmarks run here.
 
     ``during_benchmark`` says whether generation for the server is noted in the result, or refused as busy.
+    ``lock_dir`` is where all users' benchmarks of one Ollama keep each other out.
     """
 
     during_benchmark: Literal["note", "refuse"] = "note"
     cooldown_s: Annotated[float, Meta(ge=0, le=3600, description="seconds, 0 to 3600")] = 60.0
+    lock_dir: Text = "/run/lock/obt-agent"
 
 
 class StorageConfig(_Section, frozen=True, kw_only=True):

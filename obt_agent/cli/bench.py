@@ -1,0 +1,267 @@
+"""``obt-agent bench``: benchmark models of the Ollama here; needs no server and no configuration."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import msgspec
+
+from obt_agent.benchmark.compare import Comparison, NotComparable, compare
+from obt_agent.benchmark.expansion import budget, expand
+from obt_agent.benchmark.lock import BenchmarkLock
+from obt_agent.benchmark.plan import Plan, PromptConfig, Sweep
+from obt_agent.benchmark.presets import PRESETS, preset, shape
+from obt_agent.benchmark.result import BenchmarkResult
+from obt_agent.cli import COMMANDS, bench_report, bench_run, exit_codes
+from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.errors import InvalidParams
+from obt_agent.log_setup.setup import LogSettings, configure
+
+if TYPE_CHECKING:
+    from obt_agent.cli import Subparsers
+
+T = TypeVar("T")
+
+_EPILOG: Final = """\
+presets:
+  quick      3 iterations of 512:128 (tokens of prompt : tokens of answer)
+  standard   5 to 20 iterations of 512:128, until the 95 % interval is within 10 % of the mean; cold load
+  thorough   10 to 50 iterations each of 16:1536, 512:128 and 4096:256, within 5 %; cold load
+
+Ctrl-C ends the benchmark and shows what was measured until then.
+"""
+
+
+def _list_of(item: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
+    def parse(text: str) -> tuple[T, ...]:
+        return tuple(item(part.strip()) for part in text.split(","))
+
+    parse.__name__ = f"list of {getattr(item, '__name__', 'value')}"
+    return parse
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "bench",
+        help=COMMANDS["bench"],
+        description=__doc__,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="one or more installed models")
+    parser.add_argument("--preset", choices=sorted(PRESETS), default="quick", help="quick unless given")
+    _add_what(parser.add_argument_group("what to run"))
+    _add_how(parser.add_argument_group("how to measure"))
+    output = parser.add_argument_group("output")
+    form = output.add_mutually_exclusive_group()
+    form.add_argument("--json", dest="form", action="store_const", const="json", help="the whole result")
+    form.add_argument("--csv", dest="form", action="store_const", const="csv", help="a line per iteration")
+    form.add_argument("--markdown", dest="form", action="store_const", const="markdown", help="a table")
+    output.add_argument("--output", type=Path, metavar="FILE", help="write there instead of standard output")
+    output.add_argument("--compare", type=Path, metavar="FILE", help="with results written by --json before")
+    add_config_options(parser)
+
+
+def _add_what(group: argparse._ArgumentGroup) -> None:
+    numbers = _list_of(int)
+    group.add_argument(
+        "--shape", type=_list_of(shape), metavar="P:C,…", help="synthetic prompts, tokens of prompt:answer"
+    )
+    group.add_argument("--prompt", metavar="TEXT", help="this text instead of synthetic prompts")
+    group.add_argument("--prompt-name", metavar="NAME", help="one of the agent's own prompts")
+    group.add_argument("--completion-tokens", type=int, metavar="N", help="tokens to generate")
+    group.add_argument("--prompt-tokens", type=numbers, metavar="N,…", help="sweep over lengths")
+    group.add_argument(
+        "--num-ctx", type=numbers, metavar="N,…", help="pin the context, or sweep over several"
+    )
+    group.add_argument("--concurrency", type=numbers, metavar="N,…", help="requests at once")
+    group.add_argument("--temperature", type=float, metavar="X")
+    group.add_argument("--seed", type=int, metavar="N")
+    group.add_argument("--think", choices=("on", "off", "low", "medium", "high"))
+    group.add_argument("--raw", action=argparse.BooleanOptionalAction, help="leave the model's template out")
+    group.add_argument("--cpu", action="store_true", help="keep the model off the GPUs")
+
+
+def _add_how(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--iterations", type=int, metavar="N", help="exactly N, or with --max-iterations N at least"
+    )
+    group.add_argument("--max-iterations", type=int, metavar="N", help="go on until the interval is narrow")
+    group.add_argument(
+        "--target-ci", type=float, metavar="X", help="widest interval over the mean, 0.1 is 10 %%"
+    )
+    group.add_argument("--warmup", type=int, metavar="N", help="exactly N warm-ups")
+    group.add_argument(
+        "--cold-load", action=argparse.BooleanOptionalAction, help="time the load from nothing"
+    )
+    group.add_argument(
+        "--cache", choices=("bust", "warm", "pair"), help="what Ollama's prompt cache may hold"
+    )
+    group.add_argument("--cooldown", type=float, metavar="S", help="longest wait to cool before an iteration")
+    group.add_argument("--timeout", type=float, metavar="S", help="longest single request")
+    group.add_argument("--max-duration", type=float, metavar="S", help="longest whole run of a model")
+    group.add_argument(
+        "--sampler-effect", action="store_true", help="sample every other iteration, and show what it costs"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Benchmark each model in turn and print the results.
+
+    Returns:
+        0 when all ended as planned, 130 after Ctrl-C, else 1 or the code of what went wrong.
+    """
+    loaded = load_config(args)
+    plans = [plan_of(args, model) for model in args.models]
+    baseline = read_results(args.compare) if args.compare else ()
+    log = loaded.config.log
+    configure(LogSettings(level="error" if log.level == "info" else log.level, format=log.format))
+    with BenchmarkLock(loaded.config.ollama.url, Path(loaded.config.benchmark.lock_dir)):
+        results = asyncio.run(bench_run.run_all(plans, loaded.config))
+    write(args, results)
+    comparable = show_comparisons(results, baseline)
+    codes = [exit_code(result) for result in results] or [exit_codes.FAILED]
+    return max(codes) or (exit_codes.OK if comparable else exit_codes.FAILED)
+
+
+def plan_of(args: argparse.Namespace, model: str) -> Plan:
+    """The plan that the options ask for.
+
+    Raises:
+        InvalidParams: they contradict each other, or are out of range.
+    """
+    changes = {name: value for name, value in _changes(args).items() if value is not None}
+    prompts = _prompts(args)
+    if prompts is not None:
+        changes["prompts"] = prompts
+    try:
+        plan = preset(args.preset, model, **changes)
+        checked = msgspec.convert(msgspec.to_builtins(plan), Plan)
+    except (msgspec.ValidationError, ValueError) as error:
+        raise InvalidParams(f"these options make no benchmark: {error}") from error
+    budget(checked)
+    expand(checked)
+    return checked
+
+
+def _changes(args: argparse.Namespace) -> dict[str, Any]:
+    contexts: tuple[int, ...] = args.num_ctx or ()
+    iterations: int | None = args.iterations
+    fixed = iterations is not None and args.max_iterations is None
+    return {
+        "num_iterations": iterations,
+        "max_iterations": iterations if fixed else args.max_iterations,
+        "target_ci": args.target_ci,
+        "temperature": args.temperature,
+        "seed": args.seed,
+        "think": {"on": True, "off": False}.get(args.think, args.think),
+        "raw": args.raw,
+        "num_gpu": 0 if args.cpu else None,
+        "num_ctx": contexts[0] if len(contexts) == 1 else None,
+        "sweep": Sweep(
+            prompt_tokens=args.prompt_tokens or (),
+            num_ctx=contexts if len(contexts) > 1 else (),
+            concurrency=args.concurrency or (),
+        ),
+        "warmup_iterations": args.warmup,
+        "cold_load": args.cold_load,
+        "cache_mode": args.cache,
+        "cooldown_s": args.cooldown,
+        "timeout_s": args.timeout,
+        "max_duration_s": args.max_duration,
+        "alternate_sampling": args.sampler_effect or None,
+    }
+
+
+def _prompts(args: argparse.Namespace) -> tuple[PromptConfig, ...] | None:
+    """The prompts that the options name; None leaves the preset's."""
+    tokens: int | None = args.completion_tokens
+    if args.prompt is not None or args.prompt_name is not None:
+        text = PromptConfig(prompt=args.prompt, prompt_name=args.prompt_name)
+        return (text if tokens is None else msgspec.structs.replace(text, completion_tokens=tokens),)
+    shapes: tuple[PromptConfig, ...] | None = args.shape
+    if shapes is None and (tokens is not None or args.prompt_tokens):
+        shapes = PRESETS[args.preset]["prompts"]
+    if shapes is None:
+        return None
+    if args.prompt_tokens:  # the sweep sets the lengths: one shape for each length of answer
+        shapes = tuple({one.completion_tokens: one for one in shapes}.values())
+    if tokens is not None:
+        shapes = tuple(
+            dict.fromkeys(msgspec.structs.replace(one, completion_tokens=tokens) for one in shapes)
+        )
+    return shapes
+
+
+def read_results(path: Path) -> tuple[BenchmarkResult, ...]:
+    """Results that ``--json`` wrote: one, or a list.
+
+    Raises:
+        InvalidParams: the file cannot be read or holds something else.
+    """
+    try:
+        data = path.read_bytes()
+        found = msgspec.json.decode(data, type=BenchmarkResult | tuple[BenchmarkResult, ...])
+    except OSError as error:
+        raise InvalidParams(f"{path} cannot be read: {error.strerror}") from error
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidParams(f"{path} holds no result of obt-agent bench --json: {error}") from error
+    return found if isinstance(found, tuple) else (found,)
+
+
+def write(args: argparse.Namespace, results: Sequence[BenchmarkResult]) -> None:
+    """Print the results in the form that was asked for, or write them to the file."""
+    if args.output is None:
+        bench_report.show(results, args.form, sys.stdout)
+        return
+    form = args.form or {".csv": "csv", ".md": "markdown"}.get(args.output.suffix, "json")
+    try:
+        with args.output.open("w", encoding="utf-8") as file:
+            bench_report.show(results, form, file)
+    except OSError as error:
+        bench_report.show(results, form, sys.stdout)
+        raise InvalidParams(
+            f"{args.output} cannot be written ({error.strerror}); the results are on standard output"
+        ) from error
+    bench_report.show(results, None, sys.stderr)
+    say(f"Written to {args.output}.")
+
+
+def show_comparisons(results: Sequence[BenchmarkResult], baseline: Sequence[BenchmarkResult]) -> bool:
+    """Print each result against its partner in the baseline; False when one cannot be compared."""
+    fine = True
+    for result in results:
+        partner = _partner(result, baseline)
+        if partner is None:
+            continue
+        try:
+            compared: Comparison = compare(result, partner)
+        except NotComparable as error:
+            say(f"Not comparable: {error.message}.")
+            fine = False
+        else:
+            bench_report.show_comparison(compared, sys.stderr)
+    return fine
+
+
+def _partner(result: BenchmarkResult, baseline: Sequence[BenchmarkResult]) -> BenchmarkResult | None:
+    """The same model's result, else the only one."""
+    same = [one for one in baseline if one.environment.model == result.environment.model]
+    if same:
+        return same[0]
+    return baseline[0] if len(baseline) == 1 else None
+
+
+def exit_code(result: BenchmarkResult) -> int:
+    """The process's status for one ending."""
+    if result.status == "cancelled":
+        return exit_codes.INTERRUPTED
+    if result.status == "completed":
+        return exit_codes.OK
+    return exit_codes.UNAVAILABLE if result.error_kind == "ollama_unavailable" else exit_codes.FAILED

@@ -1,0 +1,268 @@
+"""Results of benchmarks for people and for programs: a table, Markdown, CSV, JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Final, NamedTuple, TextIO
+
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from obt_agent.benchmark.compare import HIGHER_IS_BETTER, Comparison
+from obt_agent.benchmark.result import BenchmarkResult, CellResult, IterationMetrics, Ratio, Summary
+
+_UNKNOWN: Final = "–"
+
+
+class _Row(NamedTuple):
+    """A metric of the table: its name in a result, for people, and its unit."""
+
+    name: str
+    title: str
+    unit: str
+
+
+ROWS: Final = (
+    _Row("decode_tps_corrected", "Decode", "tok/s"),
+    _Row("tokens_per_second", "Decode, as Ollama counts", "tok/s"),
+    _Row("output_tps_total", "All requests together", "tok/s"),
+    _Row("prefill_tps", "Prefill", "tok/s"),
+    _Row("first_token_ms", "Time to first token", "ms"),
+    _Row("ttft_answer_ms", "Time to first answer token", "ms"),
+    _Row("average_token_ms", "Time per output token", "ms"),
+    _Row("total_duration_ms", "Whole request", "ms"),
+    _Row("queue_ms_max", "Longest wait for a slot", "ms"),
+    _Row("prompt_tokens", "Prompt", "tokens"),
+    _Row("completion_tokens", "Answer", "tokens"),
+    _Row("memory_usage_mb", "Ollama's memory", "MiB"),
+    _Row("gpu_memory_usage_mb", "Ollama's GPU memory", "MiB"),
+    _Row("cpu_usage_percent", "CPU", "%"),
+    _Row("gpu_usage_percent", "GPU", "%"),
+    _Row("gpu_temperature", "GPU temperature", "°C"),
+    _Row("power_usage_watts", "Power", "W"),
+    _Row("joules_per_output_token", "Energy per answer token", "J"),
+)
+
+_THINKING_ONLY: Final = frozenset({"ttft_answer_ms"})
+_CONCURRENT_ONLY: Final = frozenset({"output_tps_total", "queue_ms_max"})
+_SWEEP: Final = ("decode_tps_corrected", "prefill_tps", "first_token_ms", "total_duration_ms")
+_HEADINGS: Final = ("", "Median", "95 % interval of the mean", "Spread", "Least to most", "n")
+
+
+def show(results: Sequence[BenchmarkResult], form: str | None, file: TextIO) -> None:
+    """Write the results: ``json``, ``csv``, ``markdown``, or None for tables."""
+    match form:
+        case "json":
+            whole = results[0] if len(results) == 1 else results
+            file.write(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode() + "\n")
+        case "csv":
+            file.write(as_csv(results))
+        case "markdown":
+            file.write("\n".join(as_markdown(result) for result in results))
+        case _:
+            console = Console(file=file)
+            for result in results:
+                _print_tables(console, result)
+
+
+def as_csv(results: Sequence[BenchmarkResult]) -> str:
+    """A line for each measured iteration, with every plain field; flags joined by spaces."""
+    skipped = {"unavailable", "inter_chunk_ms", "throttle", "requests"}
+    names = [name for name in IterationMetrics.__struct_fields__ if name not in skipped]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["model", "status", "plan_hash", *names])
+    for result in results:
+        head = [result.config.model_name, result.status, result.environment.plan_hash]
+        for one in result.metrics:
+            writer.writerow([*head, *(_plain(getattr(one, name)) for name in names)])
+    return text.getvalue()
+
+
+def _plain(value: object) -> str:
+    if value is None:
+        return ""
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def as_markdown(result: BenchmarkResult) -> str:
+    """The table, the cautions and the environment as Markdown."""
+    lines = [f"## {heading(result)}", ""]
+    for cell in result.cells:
+        if len(result.cells) > 1:
+            lines += [f"### {cell.label}", ""]
+        titles = ("Metric", *_HEADINGS[1:])
+        lines += [f"| {' | '.join(titles)} |", "|" + "---|" * len(titles)]
+        lines += [f"| {' | '.join(row)} |" for row in rows(result, cell)]
+        lines.append("")
+    lines += [f"- {line}" for line in footing(result)]
+    lines += [f"- **{message}**: {action}" for message, action in cautions(result)]
+    return "\n".join(lines) + "\n"
+
+
+def heading(result: BenchmarkResult) -> str:
+    """Model, quantization, ending."""
+    about = result.environment
+    parts = [part for part in (about.parameter_size, about.quantization) if part]
+    ending = "" if result.status == "completed" else f": {result.status}"
+    return (
+        f"{about.model or result.config.model_name}{' (' + ', '.join(parts) + ')' if parts else ''}{ending}"
+    )
+
+
+def rows(result: BenchmarkResult, cell: CellResult) -> list[tuple[str, ...]]:
+    """The table's rows: title with unit, median, interval, spread, range, n."""
+    thinks = any(one.thinking_chars for one in result.metrics)
+    left_out = (frozenset() if thinks else _THINKING_ONLY) | (
+        frozenset() if cell.concurrency > 1 else _CONCURRENT_ONLY
+    )
+    return [
+        (f"{row.title} ({row.unit})", *_figures(cell.summary[row.name]))
+        for row in ROWS
+        if row.name in cell.summary and row.name not in left_out
+    ]
+
+
+def _figures(one: Summary) -> tuple[str, ...]:
+    interval = (
+        _UNKNOWN
+        if one.ci_low is None or one.ci_high is None
+        else f"{number(one.ci_low)} – {number(one.ci_high)}"
+    )
+    spread = _UNKNOWN if one.cv is None else f"{one.cv * 100:.1f} %"
+    return (
+        number(one.median),
+        interval,
+        spread,
+        f"{number(one.min)} – {number(one.max)}",
+        str(one.n),
+    )
+
+
+def number(value: float) -> str:
+    """Four significant digits or so, never an exponent."""
+    size = abs(value)
+    digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 4  # noqa: PLR2004 - readable sizes
+    return f"{value:,.{digits}f}".replace(",", " ")
+
+
+def footing(result: BenchmarkResult) -> list[str]:
+    """What was measured, and where."""
+    about = result.environment
+    lines: list[str] = []
+    if result.cold_load is not None:
+        cache = {"warm": "file cached by the system", "unknown": "file perhaps cached by the system"}
+        lines.append(
+            f"cold load {number(result.cold_load.wall_ms)} ms "
+            f"({cache.get(result.cold_load.page_cache, result.cold_load.page_cache)})"
+        )
+    for cell in result.cells:
+        width = max((w for w in (cell.stopping.width_decode, cell.stopping.width_ttft) if w), default=None)
+        words = f"{cell.label}: {cell.stopping.iterations} iterations ({cell.stopping.reason})"
+        lines.append(words if width is None else f"{words}, widest interval {width:.1%} of the mean")
+    hardware = ", ".join(about.gpu) or about.cpu or "unknown hardware"
+    lines.append(f"Ollama {about.ollama_version or 'unknown'}, {hardware}, plan {about.plan_hash[:12]}")
+    return lines
+
+
+def cautions(result: BenchmarkResult) -> list[tuple[str, str]]:
+    """Each caution with where it applies, and what to do."""
+    found = [(result.error, "see above for what was measured before")] if result.error else []
+    for one in result.warnings:
+        where = f" (iterations {', '.join(map(str, one.iterations))})" if one.iterations else ""
+        found.append((one.message + where, one.action))
+    return found
+
+
+def _print_tables(console: Console, result: BenchmarkResult) -> None:
+    console.print()
+    console.print(Text(heading(result), style="bold"))
+    if len(result.cells) > 1:
+        console.print(_sweep_table(result))
+    else:
+        for cell in result.cells:
+            console.print(_table(rows(result, cell)))
+    for line in footing(result):
+        console.print(Text(line, style="dim"))
+    for message, action in cautions(result):
+        console.print(Text.assemble(("! ", "yellow"), message, (" → ", "yellow"), action))
+
+
+def _table(lines: Sequence[Sequence[str]]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for position, title in enumerate(_HEADINGS):
+        table.add_column(title, justify="left" if position == 0 else "right")
+    for line in lines:
+        table.add_row(*(Text(cell) for cell in line))
+    return table
+
+
+def _sweep_table(result: BenchmarkResult) -> Table:
+    """A line for each cell: medians, with half the interval's width beside them."""
+    shown = [row for row in ROWS if row.name in _SWEEP or row.name in _CONCURRENT_ONLY]
+    shown = [row for row in shown if any(row.name in cell.summary for cell in result.cells)]
+    if all(cell.concurrency == 1 for cell in result.cells):
+        shown = [row for row in shown if row.name not in _CONCURRENT_ONLY]
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("Prompt:answer")
+    for row in shown:
+        table.add_column(f"{row.title} ({row.unit})", justify="right")
+    table.add_column("n", justify="right")
+    for cell in result.cells:
+        figures = [_short(cell.summary.get(row.name)) for row in shown]
+        table.add_row(*(Text(one) for one in (cell.label, *figures, str(cell.stopping.iterations))))
+    return table
+
+
+def _short(one: Summary | None) -> str:
+    if one is None:
+        return _UNKNOWN
+    if one.ci_low is None or one.ci_high is None:
+        return number(one.median)
+    return f"{number(one.median)} ± {number((one.ci_high - one.ci_low) / 2)}"
+
+
+def show_comparison(compared: Comparison, file: TextIO) -> None:
+    """Print ratios with their intervals, then what else differed."""
+    console = Console(file=file)
+    pairing = "measured in turns" if compared.paired else "measured apart"
+    console.print()
+    console.print(Text(f"{compared.model_a} over {compared.model_b}, {pairing}", style="bold"))
+    titles = {row.name: row.title for row in ROWS}
+    for cell in compared.cells:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for position, title in enumerate((cell.label, "Ratio", "95 % interval", "Reading")):
+            table.add_column(title, justify="left" if position in (0, 3) else "right")
+        for name, ratio in cell.ratios.items():
+            table.add_row(
+                titles.get(name, name), f"{ratio.ratio:.3f}", _interval(ratio), reading(name, ratio)
+            )
+        console.print(table)
+    for one in compared.differences:
+        mark = "! " if one.weight == "warning" else "  "
+        console.print(
+            Text(f"{mark}{one.field}: {one.a or 'unknown'} against {one.b or 'unknown'}: {one.meaning}")
+        )
+    for name, reason in compared.left_out.items():
+        console.print(Text(f"  {name} left out: {reason}"))
+
+
+def _interval(ratio: Ratio) -> str:
+    if ratio.ci_low is None or ratio.ci_high is None:
+        return _UNKNOWN
+    return f"{ratio.ci_low:.3f} – {ratio.ci_high:.3f}"
+
+
+def reading(name: str, ratio: Ratio) -> str:
+    """What an interval says: better, worse, or nothing for sure."""
+    if ratio.ci_low is None or ratio.ci_high is None:
+        return "too few iterations for an interval"
+    if ratio.ci_low <= 1 <= ratio.ci_high:
+        return "no difference shown"
+    higher = ratio.ratio > 1
+    return "better" if higher == (name in HIGHER_IS_BETTER) else "worse"
