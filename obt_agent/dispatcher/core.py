@@ -47,7 +47,10 @@ SHOWN_CHARS: Final = 64
 
 @dataclass(frozen=True)
 class DispatchLimits:
-    """Bounds that are not the host's owner's to set: counts, and seconds (a stopped handler's last words, a blob's life)."""
+    """Bounds that are not the host's owner's to set.
+
+    Requests in flight of a session; seconds of a stopped handler's last words, and of a blob's life.
+    """
 
     max_in_flight: int = limits.MAX_IN_FLIGHT
     last_words_s: float = LAST_WORDS_S

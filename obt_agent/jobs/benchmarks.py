@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime as dt
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Final, Protocol
 
 import msgspec
@@ -16,7 +17,7 @@ from obt_agent.benchmark.live import LiveSample
 from obt_agent.benchmark.plan import Plan, plan_hash
 from obt_agent.benchmark.records import Journal, OnProgress, Record
 from obt_agent.benchmark.result import BenchmarkResult, Caution, Environment, Status
-from obt_agent.errors import AgentError
+from obt_agent.errors import AgentError, Busy, ConfigError, Unsupported
 from obt_agent.jobs import execution
 from obt_agent.jobs.execution import Cause, Ending, LivePoint
 from obt_agent.jobs.traffic import Traffic
@@ -27,6 +28,9 @@ from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError, from_w
 from obt_agent.protocol.jobs import JobProgress, JobState
 
 log = structlog.get_logger(__name__)
+
+LOOK_AGAIN_S: Final = 1.0
+PHASE_CHARS: Final = 200
 
 _INTERRUPTED: Final = "The agent stopped while the benchmark ran; these are the figures measured until then."
 _CANCELLED: Final = "The benchmark was cancelled; these are the figures measured until then."
@@ -75,13 +79,18 @@ class MakeRun(Protocol):
         """The run, not begun."""
 
 
-Hold = Callable[[str], AbstractAsyncContextManager[object]]
-"""Gives what keeps other benchmarks of this Ollama out while one runs; the argument says who holds it."""
+class Lock(Protocol):
+    """Keeps other benchmarks of one Ollama out (``obt_agent.benchmark.lock.BenchmarkLock``)."""
+
+    def acquire(self) -> None:
+        """Take it now. Raises ``Busy`` (the message says who has it) or ``ConfigError``."""
+
+    def release(self) -> None:
+        """Give it back, if it is held."""
 
 
-def holds_nothing(_who: str) -> AbstractAsyncContextManager[object]:
-    """For a process that knows of no other."""
-    return nullcontext()
+MakeLock = Callable[[str], Lock]
+"""Makes a lock; the argument says, for others to read, what holds it."""
 
 
 class BenchmarkRunner:
@@ -92,7 +101,7 @@ class BenchmarkRunner:
         policy: asked again when a job begins: it may have changed since the job was stored.
         traffic: what else the server makes Ollama do meanwhile.
         make_run: makes a run.
-        hold: keeps other processes' benchmarks out.
+        make_lock: keeps other processes' benchmarks out.
         client_id: who measures, for the result.
         agent_version: for results of jobs that never ran.
     """
@@ -106,13 +115,13 @@ class BenchmarkRunner:
         *,
         client_id: str,
         agent_version: str,
-        hold: Hold = holds_nothing,
+        make_lock: MakeLock,
     ) -> None:
         self._outbox = outbox
         self._policy = policy
         self._traffic = traffic
         self._make_run = make_run
-        self._hold = hold
+        self._make_lock = make_lock
         self._client_id = client_id
         self._agent_version = agent_version
 
@@ -129,7 +138,8 @@ class BenchmarkRunner:
             on_progress=lambda progress: on_progress(_on_wire(progress)),
             restored=decoded(records),
         )
-        return BenchmarkExecution(job.job_id, run, self._traffic, self._hold, on_progress)
+        lock = self._make_lock(f"obt-agent job {job.job_id}")
+        return BenchmarkExecution(job.job_id, run, self._traffic, lock, on_progress)
 
     def ending(
         self, job: StoredJob, records: Sequence[bytes], state: JobState, error: AgentError | None
@@ -175,27 +185,52 @@ class BenchmarkExecution:
     """One run of one benchmark."""
 
     def __init__(
-        self, job_id: str, run: Run, traffic: Traffic, hold: Hold, on_progress: execution.OnProgress
+        self, job_id: str, run: Run, traffic: Traffic, lock: Lock, on_progress: execution.OnProgress
     ) -> None:
         self._job_id = job_id
         self._run = run
         self._traffic = traffic
-        self._hold = hold
+        self._lock = lock
         self._on_progress = on_progress
+        self._stopped = asyncio.Event()
 
     async def execute(self) -> Ending:
-        """Run to the end."""
-        async with self._hold(f"job {self._job_id}"):
+        """Wait until no other process benchmarks this Ollama, then run to the end.
+
+        Raises:
+            Unsupported: the lock cannot be used here.
+        """
+        await self._take_turn()
+        try:
             with self._traffic.benchmark(self._job_id) as noted:
                 result = with_traffic(await self._run.execute(), noted)
-        error = None
-        if result.status == "failed":
-            error = _error_of(result)
+        finally:
+            self._lock.release()
+        error = _error_of(result) if result.status == "failed" else None
         return Ending(state=result.status, text=msgspec.json.encode(result), error=error)
+
+    async def _take_turn(self) -> None:
+        """Take the lock; a job that is stopped while it waits needs none: its run ends before it begins."""
+        while not self._stopped.is_set():
+            try:
+                self._lock.acquire()
+            except ConfigError as error:
+                raise Unsupported(f"No benchmark can run here: {error.message}") from error
+            except Busy as busy:
+                self._on_progress(JobProgress(phase=f"waiting: {busy.message}"[:PHASE_CHARS]))
+                await self._stopped_within(LOOK_AGAIN_S)
+            else:
+                return
+
+    async def _stopped_within(self, seconds: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
 
     def stop(self, cause: Cause) -> None:
         """Stop and keep what was measured."""
         self._run.stop(cause)
+        self._stopped.set()
 
     async def live(self, after: int | None) -> AsyncIterator[LivePoint]:
         """The run's series."""

@@ -64,6 +64,7 @@ class JobDatabase:
     def _opened(self) -> sqlite3.Connection:
         db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
         try:
+            _check_version(db)
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("PRAGMA synchronous=FULL")
             db.execute("PRAGMA foreign_keys=ON")
@@ -304,13 +305,22 @@ def _check(db: sqlite3.Connection) -> None:
         raise sqlite3.DatabaseError(f"database disk image is malformed: {found}")
 
 
-def _migrate(db: sqlite3.Connection) -> None:
-    found = int(db.execute("PRAGMA user_version").fetchone()[0])
+def _version(db: sqlite3.Connection) -> int:
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _check_version(db: sqlite3.Connection) -> None:
+    """Before anything is written: a store of a later version is left as it is."""
+    found = _version(db)
     if found > VERSION:
         raise ConfigError(
             f"The job store was written by a later version of obt-agent (schema {found}, this one knows "
             f"{VERSION}): install that version again, or move the store away."
         )
+
+
+def _migrate(db: sqlite3.Connection) -> None:
+    found = _version(db)
     for number in range(found, VERSION):
         db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
         if number:
