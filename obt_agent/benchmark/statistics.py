@@ -5,6 +5,7 @@ All functions take finite floats and give floats; none of them drops a value.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
@@ -15,6 +16,9 @@ CONFIDENCE: Final = 0.95
 """Confidence of every interval in a result."""
 OUTLIER_THRESHOLD: Final = 3.5
 """Modified z-score beyond which a value is flagged (Iglewicz and Hoaglin, 1993)."""
+
+EXACT_RANKS: Final = 7
+"""Up to so many values a rank correlation's p-value is counted out (5,040 orders)."""
 
 _MAD_TO_SIGMA: Final = 0.6744897501960817
 """The 75th percentile of the standard normal distribution: MAD over sigma of normal data."""
@@ -195,17 +199,34 @@ class Correlation(NamedTuple):
 def rank_correlation(values: Sequence[float]) -> Correlation | None:
     """Spearman's correlation of values with their order, ties sharing their mean rank.
 
-    The p-value takes rho √((n-2)/(1-rho²)) as Student's t with n-2 degrees of freedom (Kendall and Stuart).
-    None for fewer than four values, and for values that are all equal.
+    Up to ``EXACT_RANKS`` values p is exact, over all their orders; beyond, rho √((n-2)/(1-rho²)) is taken as
+    Student's t with n-2 degrees of freedom (Kendall and Stuart). None for fewer than four values, and for
+    values that are all equal.
     """
     n = len(values)
     if n < 4 or min(values) == max(values):  # noqa: PLR2004 - with three values p says nothing
         return None
-    rho = _pearson([float(index) for index in range(n)], _ranks(values))
+    order, ranks = [float(index) for index in range(n)], _ranks(values)
+    rho = _pearson(order, ranks)
+    if n <= EXACT_RANKS:
+        return Correlation(rho, _exact_p(order, ranks))
     if abs(rho) >= 1.0 - _EPSILON:
         return Correlation(math.copysign(1.0, rho), 0.0)
     t = abs(rho) * math.sqrt((n - 2) / (1 - rho * rho))
     return Correlation(rho, 2 * t_cdf(-t, n - 2))
+
+
+def _exact_p(order: Sequence[float], ranks: Sequence[float]) -> float:
+    """Share of all orders of the ranks that correlate at least as strongly, either way."""
+    centre = mean(order)
+    weights = [position - centre for position in order]
+
+    def strength(arranged: Sequence[float]) -> float:
+        return abs(math.fsum(w * r for w, r in zip(weights, arranged, strict=True)))
+
+    least = strength(ranks) - 1e-9
+    strong = sum(strength(arranged) >= least for arranged in itertools.permutations(ranks))
+    return strong / math.factorial(len(ranks))
 
 
 def _ranks(values: Sequence[float]) -> list[float]:

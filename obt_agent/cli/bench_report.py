@@ -164,7 +164,7 @@ def footing(result: BenchmarkResult) -> list[str]:
     for cell in result.cells:
         width = max((w for w in (cell.stopping.width_decode, cell.stopping.width_ttft) if w), default=None)
         words = f"{cell.label}: {cell.stopping.iterations} iterations ({cell.stopping.reason})"
-        lines.append(words if width is None else f"{words}, widest interval {width:.1%} of the mean")
+        lines.append(words if width is None else f"{words}, widest interval {100 * width:.1f} % of the mean")
     hardware = ", ".join(about.gpu) or about.cpu or "unknown hardware"
     lines.append(f"Ollama {about.ollama_version or 'unknown'}, {hardware}, plan {about.plan_hash[:12]}")
     return lines
@@ -172,7 +172,8 @@ def footing(result: BenchmarkResult) -> list[str]:
 
 def cautions(result: BenchmarkResult) -> list[tuple[str, str]]:
     """Each caution with where it applies, and what to do."""
-    found = [(result.error, "see above for what was measured before")] if result.error else []
+    kept = f"{len(result.metrics)} iterations measured before are kept"
+    found = [(result.error, kept if result.metrics else "nothing was measured")] if result.error else []
     for one in result.warnings:
         where = f" (iterations {', '.join(map(str, one.iterations))})" if one.iterations else ""
         found.append((one.message + where, one.action))
@@ -184,9 +185,8 @@ def _print_tables(console: Console, result: BenchmarkResult) -> None:
     console.print(Text(heading(result), style="bold"))
     if len(result.cells) > 1:
         console.print(_sweep_table(result))
-    else:
-        for cell in result.cells:
-            console.print(_table(rows(result, cell)))
+    elif result.metrics:
+        console.print(_table(rows(result, result.cells[0])))
     for line in footing(result):
         console.print(Text(line, style="dim"))
     for message, action in cautions(result):
