@@ -8,6 +8,7 @@ address comes from the settings alone. Redirects are not followed; encodings oth
 from __future__ import annotations
 
 import asyncio
+import io
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -37,6 +38,7 @@ _HEADERS: Final = {
 }
 _GOOD: Final = (200, 201)
 _ERROR_BYTES: Final = 64 << 10
+_LARGE_BYTES: Final = 256 << 10
 
 
 class _Sent(SimpleNamespace):
@@ -92,6 +94,8 @@ class OllamaClient:
             trust_env=False,
             trace_configs=[trace],
         )
+        # aiohttp would send a DELETE twice when the first one's connection breaks. Retries are tenacity's.
+        self._session._retry_connection = False  # noqa: SLF001 - there is no public way
         return self
 
     async def __aexit__(
@@ -233,7 +237,7 @@ class OllamaClient:
             response = await self._session.request(
                 method,
                 self._base / path.lstrip("/"),
-                data=body,
+                data=_sendable(body),
                 headers=_JSON if body is not None else None,
                 allow_redirects=False,
                 trace_request_ctx=sent,
@@ -295,6 +299,11 @@ class OllamaClient:
                 f"Ollama at {self.url} broke off its answer; is it restarting?"
             ) from error
         return b"".join(parts)
+
+
+def _sendable(body: bytes | None) -> bytes | io.BytesIO | None:
+    """A body as aiohttp wants it: a large one (an image) as a file, which it sends piece by piece."""
+    return io.BytesIO(body) if body is not None and len(body) > _LARGE_BYTES else body
 
 
 async def _note_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:

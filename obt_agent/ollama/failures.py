@@ -21,6 +21,7 @@ _RUNNER_ENDED: Final = (
     "wsarecv",
     "connection reset",
 )
+_REQUEST_AT_FAULT: Final = range(400, 500)
 _MEMORY: Final = (
     "signal: killed",
     "out of memory",
@@ -73,7 +74,7 @@ def explained(message: str, status: int) -> OllamaError:
             status,
             said,
         )
-    if any(word in message for word in _RUNNER_ENDED):
+    if status not in _REQUEST_AT_FAULT and any(word in message for word in _RUNNER_ENDED):
         return _error(
             f"The process that runs the model ended ({said}); the next request loads the model again. "
             "Ollama's log says why.",

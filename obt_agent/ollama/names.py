@@ -17,7 +17,7 @@ DEFAULT_NAMESPACE: Final = "library"
 DEFAULT_TAG: Final = "latest"
 MAX_NAME_CHARS: Final = 512
 
-_SCHEME: Final = re.compile(r"^[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"^[a-z][a-z0-9+.-]*://")
 _HOST: Final = re.compile(r"[a-z0-9_][a-z0-9_.:-]{0,349}")
 _NAMESPACE: Final = re.compile(r"[a-z0-9_][a-z0-9_-]{0,79}")
 _MODEL: Final = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,79}")
@@ -51,28 +51,18 @@ def canonical(name: str) -> CanonicalName:
     Raises:
         InvalidParams: Ollama has no such names.
     """
-    if len(name) > MAX_NAME_CHARS:
+    if len(name) > MAX_NAME_CHARS or not name.isascii():
         raise _invalid(name)
-    rest = _SCHEME.sub("", name).lower()
+    rest = name.lower()
     slash, colon = rest.rfind("/"), rest.rfind(":")
     rest, tag = (rest[:colon], rest[colon + 1 :]) if colon > slash else (rest, DEFAULT_TAG)
-    host, namespace, model = _places(rest.split("/"), name)
+    *place, model = rest.rsplit("/", 2)
+    namespace = place.pop() if place else DEFAULT_NAMESPACE
+    host = _SCHEME.sub("", place.pop()) if place else DEFAULT_HOST
     found = CanonicalName(host, namespace, model, tag)
     if not _valid(found):
         raise _invalid(name)
     return found
-
-
-def _places(parts: list[str], name: str) -> tuple[str, str, str]:
-    match parts:
-        case [model]:
-            return DEFAULT_HOST, DEFAULT_NAMESPACE, model
-        case [namespace, model]:
-            return DEFAULT_HOST, namespace, model
-        case [host, namespace, model]:
-            return host, namespace, model
-        case _:
-            raise _invalid(name)
 
 
 def _valid(name: CanonicalName) -> bool:

@@ -47,27 +47,29 @@ _DECODER: Final = msgspec.json.Decoder(Head)
 class LineSplitter:
     """Joins what reads cut: feed it bytes in any pieces, get whole lines in order.
 
+    ``failure`` is set when a line is too long, its end seen or not; the lines before it are still given, and
+    none after it.
+
     Args:
         max_line_bytes: length that no line may exceed, its newline not counted.
     """
 
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
+        self.failure: TooLarge | None = None
         self._max = max_line_bytes
         self._kept: list[bytes] = []
         self._kept_bytes = 0
 
     def feed(self, data: bytes) -> list[bytes]:
-        """Take the bytes of one read; return the lines that are now whole, blank ones left out.
-
-        Raises:
-            TooLarge: a line is longer than allowed.
-        """
+        """Take the bytes of one read; return the lines that are now whole, blank ones left out."""
+        if self.failure is not None:
+            return []
         *whole, rest = data.split(b"\n")
         if whole:
             whole[0] = self._join(whole[0])
+            if max(map(len, whole)) > self._max:
+                whole = self._before_too_long(whole)
         self._keep(rest)
-        if max(map(len, whole), default=0) > self._max:
-            raise self._too_long()
         return [line for line in whole if line and not line.isspace()]
 
     def finish(self) -> list[bytes]:
@@ -88,10 +90,16 @@ class LineSplitter:
             self._kept.append(rest)
             self._kept_bytes += len(rest)
             if self._kept_bytes > self._max:
-                raise self._too_long()
+                self._fail()
 
-    def _too_long(self) -> TooLarge:
-        return TooLarge(
+    def _before_too_long(self, lines: list[bytes]) -> list[bytes]:
+        self._fail()
+        first = next(place for place, line in enumerate(lines) if len(line) > self._max)
+        return lines[:first]
+
+    def _fail(self) -> None:
+        self._kept.clear()
+        self.failure = TooLarge(
             f"Ollama sent a line longer than {self._max} bytes; the stream was ended.", limit_bytes=self._max
         )
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import aiohttp
 
-from obt_agent.errors import OllamaError
+from obt_agent.errors import AgentError, OllamaError
 from obt_agent.ollama import failures
 from obt_agent.ollama.arrival import StampedResponse
 from obt_agent.ollama.ndjson import LineSplitter, all_plain, check
@@ -95,33 +95,34 @@ class OllamaStream:
         finally:
             self._deadline = None
 
-    def _take(self, data: bytes) -> tuple[list[Line], Exception | None]:
+    def _take(self, data: bytes) -> tuple[list[Line], AgentError | None]:
         """The good lines in ``data``, and the failure that follows them, if one does."""
         found: list[Line] = []
+        failure: AgentError | None = None
         try:
             for at_ns, part in self._by_arrival(data):
-                t_us = (at_ns - self.t_sent_ns) // 1000
-                lines = self._splitter.feed(part) if part else self._splitter.finish()
-                if self._final is None and all_plain(lines):
-                    found += [Line(t_us, raw) for raw in lines]
-                    continue
-                for raw in lines:
-                    self._sort(Line(t_us, raw), found)
-        except Exception as error:  # noqa: BLE001 - given back, for the caller to raise after the good lines
-            return found, error
-        finally:
-            self._count += len(found)
-        return found, None
+                self._take_part((at_ns - self.t_sent_ns) // 1000, part, found)
+        except AgentError as error:
+            failure = error
+        self._count += len(found)
+        return found, failure or self._splitter.failure
+
+    def _take_part(self, t_us: int, part: bytes, found: list[Line]) -> None:
+        """Add the lines that one read of the socket completed; empty means the end."""
+        lines = self._splitter.feed(part) if part else self._splitter.finish()
+        if self._final is None and all_plain(lines):
+            found += [Line(t_us, raw) for raw in lines]
+            return
+        for raw in lines:
+            self._sort(Line(t_us, raw), found)
 
     def _sort(self, line: Line, found: list[Line]) -> None:
         head = check(line.raw)
-        if head.plain:
-            found.append(line)
-        elif head.error is not None:
-            raise failures.explained(str(head.error), 200)
-        elif self._final is not None:
+        if self._final is not None:
             raise OllamaError("Ollama sent a line after its final one; the stream was ended.", status=200)
-        elif head.final:
+        if head.error is not None:
+            raise failures.explained(str(head.error), 200)
+        if head.final:
             self._final = line
         else:
             found.append(line)
