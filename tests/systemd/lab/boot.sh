@@ -1,0 +1,45 @@
+#!/bin/bash
+# boot.sh: boot a Debian 12 with systemd as PID 1 in namespaces of its own; idempotent. Needs root.
+# Builds and caches the tree (first run about a minute). Everything under $LAB_PAYLOAD is laid over the root.
+set -euo pipefail
+. "$(dirname "$(readlink -f "$0")")/lib/common.sh"
+mkdir -p "$LAB_DIR/dl" "$LAB_PAYLOAD" "$RUN"; cd "$LAB_DIR"
+exec 9>"$LAB_DIR/.lock"; flock 9
+if alive "$RUN/pid"; then echo "already up: pid $(cut -d' ' -f1 "$RUN/pid")"; exit 0; fi
+
+get() { # get DEST PKG...: download packages with the ordinary apt client, unpack under DEST, install nothing
+  local d=$1; shift; mkdir -p "$d"
+  ( cd "$LAB_DIR/dl"; apt-get -q download "$@" >"$RUN/apt.log" 2>&1 ||
+    { apt-get -q update >>"$RUN/apt.log" 2>&1; apt-get -q download "$@" >>"$RUN/apt.log" 2>&1; } ||
+    { cat "$RUN/apt.log" >&2; exit 1; } )
+  local p f; for p in "$@"; do f=$(ls -t "$LAB_DIR/dl/${p}"_*.deb | head -1); dpkg-deb -x "$f" "$d"; done; }
+
+build_tree() {
+  local debootstrap
+  [ -n "$MIRROR" ] || { apt-get -q update >"$RUN/apt.log" 2>&1; MIRROR=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -1); }
+  if command -v debootstrap >/dev/null; then debootstrap=debootstrap
+  else [ -x tools/usr/sbin/debootstrap ] || get "$LAB_DIR/tools" debootstrap
+    debootstrap=$LAB_DIR/tools/usr/sbin/debootstrap; export DEBOOTSTRAP_DIR=$LAB_DIR/tools/usr/share/debootstrap; fi
+  rm -rf --one-file-system "$TREE" "$TREE.tmp"
+  "$debootstrap" --variant=minbase --include="$PKGS" "$SUITE" "$TREE.tmp" "$MIRROR" >"$RUN/debootstrap.log" 2>&1 9>&- ||
+    { tail -5 "$RUN/debootstrap.log" >&2; exit 1; }
+  rm -rf "$TREE.tmp"/var/cache/apt/archives/*.deb "$TREE.tmp"/var/lib/apt/lists/* "$TREE.tmp"/var/lib/dbus/machine-id
+  : > "$TREE.tmp/etc/machine-id"; echo "$LAB_NAME" > "$TREE.tmp/etc/hostname"; rm -f "$TREE.tmp/etc/resolv.conf"
+  for u in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer systemd-journald-audit.socket; do
+    ln -sf /dev/null "$TREE.tmp/etc/systemd/system/$u"; done
+  echo "$SUITE $PKGS" > "$TREE.tmp/.lab"; mv "$TREE.tmp" "$TREE"
+}
+
+[ "$(cat "$TREE/.lab" 2>/dev/null)" = "$SUITE $PKGS" ] || build_tree
+rm -f "$RUN/pid"
+trap 'rc=$?; [ $rc = 0 ] || { echo "boot failed; its log:" >&2; tail -20 "$RUN/boot.log" >&2; flock -u 9; "$HERE/down.sh" -f >&2 || :; }' EXIT
+setsid unshare --mount -- "$HERE/lib/stage1.sh" >"$RUN/boot.log" 2>&1 </dev/null 9>&- &
+state=
+for _ in $(seq 1 1200); do
+  sleep 0.05
+  [ -f "$RUN/pid" ] || continue
+  alive "$RUN/pid" || exit 1
+  state=$(inside systemctl is-system-running 2>/dev/null || :)
+  case $state in running|degraded) break;; esac
+done
+case $state in running|degraded) echo "up: $state";; *) echo "state after 60 s: $state" >&2; exit 1;; esac

@@ -1,0 +1,56 @@
+"""What the lab's machine is given: wheels as a user would have them, and a server and an Ollama to test against."""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "obt-agent" / "systemd-lab"
+
+_PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
+
+
+def _run(*command: str | Path) -> None:
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=900, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]} … failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+
+
+def dependency_wheels() -> Path:
+    """A folder with the wheels of everything that agent and server need, pinned by constraints.txt; cached."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["server"]]
+    pins = (ROOT / "constraints.txt").read_text()
+    key = hashlib.sha256("\n".join([*needed, pins, sys.version]).encode()).hexdigest()[:16]
+    folder = CACHE / f"wheels-{key}"
+    if not folder.exists():
+        fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
+        _run(*_PIP, "wheel", "--constraint", ROOT / "constraints.txt", "--wheel-dir", fresh, *needed)
+        fresh.rename(folder)
+    return folder
+
+
+def project_wheel(into: Path) -> Path:
+    """The wheel of the project as it is now."""
+    _run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", into, ROOT)
+    (wheel,) = into.glob("obt_agent-*.whl")
+    return wheel
+
+
+def lay_out(payload: Path) -> None:
+    """Fill the folder that is laid over the machine's root.
+
+    ``/srv/wheels`` is what a user has downloaded; ``/srv/site`` runs server and stand-in with the machine's Python.
+    """
+    shutil.rmtree(payload, ignore_errors=True)
+    wheels = payload / "srv" / "wheels"
+    wheels.parent.mkdir(parents=True)
+    shutil.copytree(dependency_wheels(), wheels)
+    wheel = project_wheel(wheels)
+    offline = ("--no-index", "--find-links", wheels, "--no-compile")
+    _run(*_PIP, "install", *offline, "--target", payload / "srv" / "site", f"{wheel}[server]")
+    shutil.copytree(Path(__file__).parent / "inside", payload / "srv" / "inside")
