@@ -69,14 +69,6 @@ class Outflow:
             self._ring.remove(_BULK)
         return True
 
-    def grant(self, request_id: RequestId, granted_bytes: int) -> OutStream | None:
-        """Credit for one stream; None when there is no such stream."""
-        stream = self.streams.get(request_id)
-        if stream is not None:
-            stream.balance.grant(granted_bytes)
-            self.queued(stream)
-        return stream
-
     @property
     def waiting(self) -> bool:
         """Whether anything waits, for its turn or for credit."""

@@ -13,7 +13,7 @@ from obt_agent.protocol import codec
 from obt_agent.protocol.credit import Balance
 from obt_agent.protocol.envelope import RequestId
 from obt_agent.protocol.errors import StreamEnd
-from obt_agent.protocol.limits import INLINE_RESULT_BYTES
+from obt_agent.protocol.limits import INLINE_RESULT_BYTES, MIN_DATA_FRAME_BYTES
 from obt_agent.protocol.streams import LargeFinal
 
 MakeFinal = Callable[[StreamEnd], bytes]
@@ -48,7 +48,8 @@ class OutStream:
 
     Args:
         request_id: the server's id.
-        credit_bytes: the stream's first balance; also what may wait here before sending blocks.
+        credit_bytes: the stream's first balance; also what may wait here before sending blocks (1 KiB at
+            least, for a server that starts with less).
     """
 
     __slots__ = (
@@ -70,7 +71,7 @@ class OutStream:
     def __init__(self, request_id: RequestId, credit_bytes: int) -> None:
         self.request_id = request_id
         self.balance = Balance(credit_bytes)
-        self.window_bytes = max(credit_bytes, 1)
+        self.window_bytes = max(credit_bytes, MIN_DATA_FRAME_BYTES)
         self.waiting_bytes = 0
         self.next_seq = 0
         self.dropped = 0

@@ -238,11 +238,15 @@ class LinkSession:
             log.warning("link.bad_notification", method=notification.method[:64], reason=error.message)
 
     def granted_stream(self, request_id: RequestId, granted_bytes: int) -> None:
-        """``stream.credit``; ignored for a stream that is not open."""
-        stream = self.flow.grant(request_id, granted_bytes)
-        if stream is not None:
+        """``stream.credit``; ignored for a request that is not in flight.
+
+        It may come before the handler has opened the stream: a server may grant right behind its request.
+        """
+        if request_id in self._in_flight:
+            stream = self.flow.open(request_id)
+            stream.balance.grant(granted_bytes)
             stream.granted_at_s = self._loop.time()
-            self._out.pump_soon()
+            self._queued(stream)
 
     def granted_link(self, granted_bytes: int) -> None:
         """``link.credit``."""

@@ -1,0 +1,228 @@
+"""What the link is given in tests: credentials in memory, a handler that records, short deadlines."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from obt_agent.backoff import BackoffSettings
+from obt_agent.identity.credentials import Credential
+from obt_agent.identity.secret import Secret
+from obt_agent.link.connection import Link, LinkEvents
+from obt_agent.link.session import LinkSession
+from obt_agent.link.settings import LinkSettings, Timings
+from obt_agent.protocol.admission import AgentIdentity, Empty, HelloParams, HelloResult, VersionRange
+from obt_agent.protocol.envelope import Notification, Request, RequestId
+from obt_agent.protocol.streams import Item
+from tests.link.server_double import Peer, ServerDouble
+
+PATIENCE_S = 20.0
+"""No test waits longer for anything; nothing that passes comes near."""
+
+TIMINGS = Timings(
+    resolve_s=5,
+    connect_s=5,
+    proxy_s=5,
+    tls_s=5,
+    upgrade_s=5,
+    hello_s=5,
+    alive_s=2,
+    silence_s=10,
+    stalled_s=10,
+    tick_s=0.02,
+    close_s=0.5,
+    flush_s=2,
+    probe_s=1,
+    route_poll_s=60,
+)
+QUICK = BackoffSettings(minimum_s=0.001, maximum_s=0.004)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what no event tells of; the caller's deadline bounds it."""
+    while not condition():  # noqa: ASYNC110 - the one place that polls, for state that has no event
+        await asyncio.sleep(0.002)
+
+
+class CredentialsDouble:
+    """Keeps everything in memory, and what it was told."""
+
+    def __init__(self, secret: str = "canary-secret", *, ever: bool = True) -> None:
+        self.current: Credential | None = Credential(Secret(secret), "stored")
+        self.candidate: Credential | None = None
+        self.ever = ever
+        self.told: list[tuple[str, str]] = []
+        self.fail: Exception | None = None
+
+    def for_next_dial(self) -> Credential | None:
+        return self.candidate or self.current
+
+    def admitted(self, credential: Credential) -> None:
+        self.told.append(("admitted", credential.source))
+        if self.fail is not None:
+            raise self.fail
+
+    def refused(self, credential: Credential, *, revoked: bool) -> None:
+        self.told.append(("revoked" if revoked else "refused", credential.source))
+        if credential.source == "candidate":
+            self.candidate = None
+
+    def ever_admitted(self, credential: Credential) -> bool:
+        return self.ever
+
+    def store_candidate(self, rotation_id: str | None = None) -> str:
+        if self.fail is not None:
+            raise self.fail
+        self.candidate = Credential(Secret(f"candidate-{rotation_id}"), "candidate")
+        return self.candidate.sha256
+
+
+class HandlerDouble:
+    """Hands requests to the test, or to the coroutine that the test registered for the method."""
+
+    def __init__(self) -> None:
+        self.requests: asyncio.Queue[tuple[LinkSession, Request]] = asyncio.Queue()
+        self.notifications: list[Notification] = []
+        self.ended: list[LinkSession] = []
+        self.methods: dict[str, Callable[[LinkSession, Request], Any]] = {}
+        self.tasks: set[asyncio.Task[Any]] = set()
+
+    def on_request(self, session: LinkSession, request: Request) -> None:
+        method = self.methods.get(request.method)
+        if method is None:
+            self.requests.put_nowait((session, request))
+            return
+        task = asyncio.create_task(method(session, request), name=f"handler {request.method}")
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    def on_notification(self, session: LinkSession, notification: Notification) -> None:
+        self.notifications.append(notification)
+
+    def session_ended(self, session: LinkSession) -> None:
+        self.ended.append(session)
+
+
+class LinkRig:
+    """A link, and what it is connected to."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timings: Timings = TIMINGS,
+        backoff: BackoffSettings = QUICK,
+        credentials: CredentialsDouble | None = None,
+        version: VersionRange = VersionRange(min=1, max=1),  # noqa: B008 - immutable
+        **settings: Any,
+    ) -> None:
+        self.credentials = credentials or CredentialsDouble()
+        self.handler = HandlerDouble()
+        self.admitted: asyncio.Queue[tuple[LinkSession, HelloResult]] = asyncio.Queue()
+        self.asked: list[Sequence[str]] = []
+        self.version = version
+        self.link = Link(
+            LinkSettings(url=url, user_agent="obt-agent/test", timings=timings, **settings),
+            credentials=self.credentials,
+            events=LinkEvents(
+                self.hello,
+                lambda session, result: self.admitted.put_nowait((session, result)),
+                lambda kinds: self.asked.append(tuple(kinds)),
+            ),
+            handler=self.handler,
+            backoff=backoff,
+        )
+        self.running: asyncio.Task[None] | None = None
+
+    def hello(self) -> HelloParams:
+        return HelloParams(
+            protocol=self.version,
+            agent=AgentIdentity(id="0190", name="box", version="0", instance="i-1"),
+            store_id="store",
+            capabilities=("list_models",),
+        )
+
+    async def session(self) -> LinkSession:
+        """The next admitted session."""
+        return (await self.admitted.get())[0]
+
+    async def until_down(self) -> str:
+        """Wait until the link waits; why it does."""
+        await until(lambda: self.link.status.state == "waiting")
+        return self.link.status.problem or ""
+
+
+@asynccontextmanager
+async def linked(url: str, **more: Any) -> AsyncIterator[LinkRig]:
+    """A running link to a server."""
+    rig = LinkRig(url, **more)
+    rig.running = asyncio.create_task(rig.link.run(), name="link")
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            yield rig
+    finally:
+        rig.running.cancel()
+        for task in rig.handler.tasks:
+            task.cancel()
+        await asyncio.gather(rig.running, *rig.handler.tasks, return_exceptions=True)
+
+
+class Meeting:
+    """A link and a server that the test speaks for, with one admitted session."""
+
+    def __init__(self, rig: LinkRig, peer: Peer, session: LinkSession, server: ServerDouble) -> None:
+        self.rig = rig
+        self.peer = peer
+        self.session = session
+        self.server = server
+        self.handler = rig.handler
+
+
+@asynccontextmanager
+async def meeting(*, hello: dict[str, Any] | None = None, **more: Any) -> AsyncIterator[Meeting]:
+    """An admitted session, with the server's side in the test's hands."""
+    peers: asyncio.Queue[Peer] = asyncio.Queue()
+    over = asyncio.Event()
+
+    async def hand_over(peer: Peer) -> None:
+        await peer.admit(**(hello or {}))
+        peers.put_nowait(peer)
+        await over.wait()
+
+    async with ServerDouble(hand_over) as server, linked(server.url, **more) as rig:
+        session = await rig.session()
+        try:
+            yield Meeting(rig, await peers.get(), session, server)
+        finally:
+            over.set()
+
+
+def shorter(**changes: float) -> Timings:
+    """The tests' deadlines, some of them changed."""
+    return replace(TIMINGS, **changes)
+
+
+def item(number: int, text: str = "x") -> Item:
+    """A chunk as Ollama sends it."""
+    chunk = msgspec.json.encode({"response": text})
+    return Item(t_us=number, chunk=msgspec.Raw(chunk))
+
+
+async def never(session: LinkSession, request: Request) -> None:
+    """A handler that does not answer."""
+    await asyncio.Event().wait()
+
+
+async def at_once(session: LinkSession, request: Request) -> None:
+    """A handler that answers at once."""
+    session.respond(request.id, Empty())
+
+
+def answer_of(frames: list[dict[str, Any]], request_id: RequestId) -> dict[str, Any]:
+    """The answer among frames."""
+    return next(frame for frame in frames if frame.get("id") == request_id and "method" not in frame)

@@ -1,0 +1,206 @@
+"""A TCP proxy that does what networks do: delay, throttle, stall, lose, reset, half close, cut.
+
+Faults are set per direction (``up``: from the client to the server) and take effect at once, on all
+connections. Socket buffers are small, so that a stall is felt instead of vanishing in the kernel's memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+
+BUFFER_BYTES: Final = 8 << 10
+CHUNK_BYTES: Final = 4 << 10
+
+
+@dataclass
+class Lane:
+    """One direction.
+
+    Attributes:
+        delay_s: before each chunk is passed on.
+        bytes_per_second: most that passes; None: as much as comes.
+        cut_after: connections are reset when this many bytes have passed; None: never.
+        passed: bytes passed so far.
+    """
+
+    delay_s: float = 0.0
+    bytes_per_second: float | None = None
+    cut_after: int | None = None
+    passed: int = 0
+    lost: bool = False
+    _running: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def __post_init__(self) -> None:
+        self._running.set()
+
+    def stall(self) -> None:
+        """Take nothing more: the sender's buffers fill."""
+        self._running.clear()
+
+    def resume(self) -> None:
+        """Go on."""
+        self.lost = False
+        self._running.set()
+
+    def lose(self) -> None:
+        """Take everything, and pass nothing on."""
+        self.lost = True
+
+    async def running(self) -> None:
+        """Wait while stalled."""
+        await self._running.wait()
+
+
+class FaultProxy:
+    """Listens on a port of its own and passes everything on to ``host:port``.
+
+    ``refusing`` resets new connections at once.
+    """
+
+    def __init__(self, port: int, host: str = "127.0.0.1") -> None:
+        self.up = Lane()
+        self.down = Lane()
+        self.refusing = False
+        self.accepted = 0
+        self._target = (host, port)
+        self._listener: socket.socket | None = None
+        self._pairs: list[tuple[socket.socket, socket.socket]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def __aenter__(self) -> Self:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        listener.setblocking(False)
+        self._listener = listener
+        self._start(self._accept(listener), "fault-proxy accept")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.reset()
+        assert self._listener is not None
+        self._listener.close()
+
+    @property
+    def port(self) -> int:
+        assert self._listener is not None
+        port: int = self._listener.getsockname()[1]
+        return port
+
+    def stall(self) -> None:
+        """Both ways."""
+        self.up.stall()
+        self.down.stall()
+
+    def black_hole(self) -> None:
+        """Nothing passes any more, and nobody is told."""
+        self.up.lose()
+        self.down.lose()
+
+    def resume(self) -> None:
+        """Both ways."""
+        self.up.resume()
+        self.down.resume()
+
+    def reset(self) -> None:
+        """Reset every connection (RST on both sides)."""
+        pairs, self._pairs = self._pairs, []
+        for pair in pairs:
+            for sock in pair:
+                _reset(sock)
+
+    def half_close(self) -> None:
+        """The server's side ends its sending direction; the other one stays."""
+        for client, _ in self._pairs:
+            client.shutdown(socket.SHUT_WR)
+
+    def _start(self, work: object, name: str) -> None:
+        task = asyncio.create_task(work, name=name)  # type: ignore[arg-type, var-annotated]  # any coroutine
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _accept(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            client, _ = await loop.sock_accept(listener)
+            self.accepted += 1
+            if self.refusing:
+                _reset(client)
+                continue
+            server = socket.socket()
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+            for sock in (client, server):
+                sock.setblocking(False)
+            try:
+                await loop.sock_connect(server, self._target)
+            except OSError:
+                _reset(client)
+                server.close()
+                continue
+            self._pairs.append((client, server))
+            self._start(self._pass(client, server, self.up), "fault-proxy up")
+            self._start(self._pass(server, client, self.down), "fault-proxy down")
+
+    async def _pass(self, source: socket.socket, sink: socket.socket, lane: Lane) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while True:
+                await lane.running()
+                data = await loop.sock_recv(source, _share(lane))
+                await lane.running()
+                if lane.lost:
+                    if not data:
+                        return
+                    continue
+                if not data:
+                    sink.shutdown(socket.SHUT_WR)
+                    return
+                await _wait(lane, len(data))
+                await self._forward(sink, data, lane)
+        except OSError:
+            self._drop(source, sink)
+
+    async def _forward(self, sink: socket.socket, data: bytes, lane: Lane) -> None:
+        if lane.cut_after is not None and lane.passed + len(data) >= lane.cut_after:
+            data = data[: max(lane.cut_after - lane.passed, 0)]
+            lane.cut_after = None
+            if data:
+                await asyncio.get_running_loop().sock_sendall(sink, data)
+            self.reset()
+            return
+        lane.passed += len(data)
+        await asyncio.get_running_loop().sock_sendall(sink, data)
+
+    def _drop(self, *sockets: socket.socket) -> None:
+        self._pairs = [pair for pair in self._pairs if not set(pair) & set(sockets)]
+        for sock in sockets:
+            _reset(sock)
+
+
+def _share(lane: Lane) -> int:
+    if lane.bytes_per_second is None:
+        return CHUNK_BYTES
+    return max(1, min(CHUNK_BYTES, int(lane.bytes_per_second * 0.02)))
+
+
+async def _wait(lane: Lane, size: int) -> None:
+    wait_s = lane.delay_s + (size / lane.bytes_per_second if lane.bytes_per_second else 0.0)
+    if wait_s:
+        await asyncio.sleep(wait_s)
+
+
+def _reset(sock: socket.socket) -> None:
+    if sock.fileno() >= 0:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()

@@ -1,0 +1,163 @@
+"""When to dial again."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from obt_agent.backoff import Backoff, BackoffSettings, Refusal, RefusedCredential
+from obt_agent.protocol import limits
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def backoff(clock: Clock, chance: float = 0.999999) -> Backoff:
+    return Backoff(clock=clock, chance=lambda: chance)
+
+
+def test_the_numbers_are_those_of_the_protocol() -> None:
+    assert BackoffSettings() == BackoffSettings(
+        minimum_s=limits.RECONNECT_MIN_S,
+        maximum_s=limits.RECONNECT_MAX_S,
+        reset_after_s=limits.RECONNECT_RESET_AFTER_S,
+        floor_maximum_s=limits.MAX_RETRY_AFTER_S,
+        refused_maximum_s=limits.REFUSED_RETRY_MAX_S,
+        refusals_before_exit=limits.REFUSALS_BEFORE_EXIT,
+        refused_for_s_before_exit=limits.REFUSED_FOR_S_BEFORE_EXIT,
+    )
+
+
+def test_delays_double_from_one_second_to_sixty() -> None:
+    delays = backoff(Clock())
+    assert [round(delays.delay()) for _ in range(9)] == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
+def test_jitter_is_full() -> None:
+    assert backoff(Clock(), chance=0.0).delay() == 0.0
+
+
+def test_a_link_admitted_for_thirty_seconds_starts_the_delays_anew() -> None:
+    clock = Clock()
+    delays = backoff(clock)
+    for _ in range(7):
+        delays.delay()
+    delays.admitted()
+    clock.now += 30.0
+    delays.ended()
+    assert delays.ceiling_s == 1.0
+
+
+def test_a_link_admitted_for_less_does_not() -> None:
+    clock = Clock()
+    delays = backoff(clock)
+    for _ in range(7):
+        delays.delay()
+    delays.admitted()
+    clock.now += 29.9
+    delays.ended()
+    assert delays.ceiling_s == 60.0
+
+
+def test_time_before_a_failed_dial_counts_for_nothing() -> None:
+    clock = Clock()
+    delays = backoff(clock)
+    delays.delay()
+    clock.now += 3600
+    delays.ended()
+    assert delays.ceiling_s == 2.0
+
+
+def test_a_floor_is_kept_and_gets_up_to_half_of_it_on_top() -> None:
+    assert backoff(Clock(), chance=0.0).delay(100.0) == 100.0
+    assert 149 < backoff(Clock(), chance=0.999999).delay(100.0) <= 150
+
+
+def test_a_floor_counts_for_an_hour_at_most() -> None:
+    assert backoff(Clock(), chance=0.0).delay(86400.0) == 3600.0
+
+
+def test_a_floor_below_the_ordinary_delay_does_not_shorten_it() -> None:
+    delays = backoff(Clock())
+    for _ in range(8):
+        delays.delay()
+    assert round(delays.delay(2.0)) == 60
+
+
+@given(st.lists(st.sampled_from(["fail", "flap", "long"]), max_size=60), st.floats(0, 0.999999))
+def test_a_delay_is_never_above_its_ceiling_nor_the_ceiling_above_a_minute(
+    history: list[str], chance: float
+) -> None:
+    clock = Clock()
+    delays = Backoff(clock=clock, chance=lambda: chance)
+    for event in history:
+        if event != "fail":
+            delays.admitted()
+            clock.now += 31.0 if event == "long" else 1.0
+        delays.ended()
+        ceiling = delays.ceiling_s
+        assert ceiling == 1.0 or event != "long"
+        assert 0.0 <= delays.delay() <= ceiling <= 60.0
+
+
+def refused(clock: Clock, *, admitted_before: bool) -> RefusedCredential:
+    return RefusedCredential(admitted_before=admitted_before, clock=clock, chance=lambda: 0.5)
+
+
+def test_a_credential_that_was_admitted_before_is_never_given_up() -> None:
+    clock = Clock()
+    counter = refused(clock, admitted_before=True)
+    refusal = counter.refused()
+    for _ in range(999):
+        refusal = counter.refused()
+        assert not refusal.give_up
+        assert refusal.delay_s <= 900.0
+        clock.now += refusal.delay_s
+    assert refusal.count == 1000
+    assert refusal.delay_s > 600.0
+
+
+def test_a_credential_never_admitted_is_given_up_after_ten_refusals_and_ten_minutes() -> None:
+    clock = Clock()
+    counter = refused(clock, admitted_before=False)
+    verdicts: list[Refusal] = []
+    while not verdicts or not verdicts[-1].give_up:
+        verdicts.append(counter.refused())
+        clock.now += verdicts[-1].delay_s
+    assert verdicts[-1].count >= 10
+    assert clock.now - verdicts[-1].delay_s - 1000.0 >= 600.0
+    assert verdicts[-1].count <= 15
+
+
+def test_ten_quick_refusals_are_not_enough() -> None:
+    counter = refused(Clock(), admitted_before=False)
+    assert not any(counter.refused().give_up for _ in range(50))
+
+
+def test_ten_minutes_of_few_refusals_are_not_enough() -> None:
+    clock = Clock()
+    counter = refused(clock, admitted_before=False)
+    for _ in range(9):
+        assert not counter.refused().give_up
+        clock.now += 600.0
+    assert counter.refused().give_up
+
+
+def test_a_credential_said_to_be_revoked_is_given_up_at_once() -> None:
+    assert refused(Clock(), admitted_before=True).refused(revoked=True).give_up
+
+
+@given(st.booleans(), st.integers(1, 100), st.floats(0, 0.999999))
+def test_refusals_are_never_retried_more_often_than_every_forty_seconds_nor_less_than_every_fifteen_minutes(
+    admitted_before: bool, refusals: int, chance: float
+) -> None:
+    counter = RefusedCredential(admitted_before=admitted_before, clock=Clock(), chance=lambda: chance)
+    for _ in range(refusals):
+        assert 40.0 <= counter.refused().delay_s <= 900.0
