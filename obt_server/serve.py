@@ -20,8 +20,9 @@ from obt_server.rest.socket import ABORT_EXTENSION
 
 
 class AbortableProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSockets, with a way to drop a connection whose peer does not read: ASGI has none, and a
-    close frame would wait behind what the peer does not take.
+    """uvicorn's WebSockets, with a way to drop a connection whose peer does not read.
+
+    ASGI has none, and a close frame would wait behind what the peer does not take.
     """
 
     def handle_connect(self, event: Any) -> None:
@@ -40,11 +41,25 @@ class DrainingServer(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, server: Server) -> None:
         super().__init__(config)
         self._obt = server
+        self.listening = asyncio.Event()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on, once ``listening`` is set."""
+        name: tuple[str, int] = self.servers[0].sockets[0].getsockname()
+        return name[1]
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start as uvicorn does, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self.listening.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
-        """SIGINT and SIGTERM stop the server in order, a second one at once. uvicorn's own way raises them
-        again afterwards, so that a stop as asked for would look like a death.
+        """SIGINT and SIGTERM stop the server in order, a second one at once.
+
+        uvicorn's own way raises them again afterwards, so that a stop as asked for would look like a death.
         """
         loop = asyncio.get_running_loop()
         signals = (signal.SIGINT, signal.SIGTERM) if _in_main_thread() else ()
@@ -55,6 +70,10 @@ class DrainingServer(uvicorn.Server):
         finally:
             for one in signals:
                 loop.remove_signal_handler(one)
+
+    async def serve_without_signals(self) -> None:
+        """Serve until ``should_exit`` is set; signals are the caller's."""
+        await self._serve()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then close as uvicorn does."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from obt_agent import __version__
 from obt_agent.agent import facts, settings
+from obt_agent.benchmark.lock import BenchmarkLock
 from obt_agent.benchmark.run import BenchmarkRun
 from obt_agent.config.schema import Config
 from obt_agent.dispatcher import Dispatcher
@@ -114,6 +115,7 @@ def _jobs(
         functools.partial(BenchmarkRun, client_id=state.agent_id, ollama=ollama, hardware=hardware),
         client_id=state.agent_id,
         agent_version=__version__,
+        make_lock=lambda who: BenchmarkLock(config.ollama.url, who=who),
     )
     return JobService(
         outbox, {"benchmark": benchmarks, "pull": transfers, "create": transfers}, policy, traffic

@@ -79,8 +79,8 @@ def check(options: argparse.Namespace) -> None:
     exposed = not is_loopback(options.host)
     if exposed and not tls and options.behind_proxy is None:
         raise UsageError(
-            f"{options.host} is reached from other machines: give --tls-cert and --tls-key, or --behind-proxy "
-            "when a proxy in front does TLS"
+            f"{options.host} is reached from other machines: give --tls-cert and --tls-key, or "
+            "--behind-proxy when a proxy in front does TLS"
         )
     if (
         (exposed or options.behind_proxy is not None)
@@ -128,10 +128,19 @@ async def _serve(options: argparse.Namespace) -> int:
             key=options.tls_key,
             behind_proxy=options.behind_proxy,
         )
-        scheme = "https" if options.tls_cert is not None else "http"
-        shown = f"[{options.host}]" if ":" in options.host else options.host
-        print(f"obt-server {application.version()} at {scheme}://{shown}:{options.port}/", flush=True)
-        await server.serve()
+        serving = asyncio.create_task(server.serve(), name="obt-server")
+        listening = asyncio.create_task(server.listening.wait(), name="obt-server listening")
+        await asyncio.wait([serving, listening], return_when=asyncio.FIRST_COMPLETED)
+        if listening.done():
+            print(f"obt-server {application.version()} at {_url(options, server.port)}", flush=True)
+        listening.cancel()
+        await serving
         return 0 if server.started else 1
     finally:
         parts.database.close()
+
+
+def _url(options: argparse.Namespace, port: int) -> str:
+    scheme = "https" if options.tls_cert is not None else "http"
+    host = f"[{options.host}]" if ":" in options.host else options.host
+    return f"{scheme}://{host}:{port}/"

@@ -1,0 +1,106 @@
+"""``obt-server demo``: a server and an agent on this machine, at the Ollama that answers or at a stand-in."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from rich.console import Console
+
+from obt_server.cli.run import DEFAULT_PORT
+from obt_server.demo.processes import ChildFailed
+from obt_server.demo.report import Report
+from obt_server.demo.scene import OPERATOR, Scene, free_port, scene
+from obt_server.demo.tour import run_tour
+
+WIDE: Final = 110
+"""Columns of a report that goes to a file or a pipe."""
+INTERRUPTED: Final = 130
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
+
+
+def register(subparsers: Any) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "demo", help="server and agent on this machine, to try", description=__doc__
+    )
+    parser.add_argument("--once", action="store_true", help="run every command once, print a report, and end")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="port (default: %(default)s, else any free one)"
+    )
+    parser.set_defaults(command=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0; 1 when a part did not come up, or with ``--once`` when a command failed."""
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
+    try:
+        with tempfile.TemporaryDirectory(prefix="obt-demo-") as folder:
+            return asyncio.run(_demo(console, Path(folder), options))
+    except ChildFailed as error:
+        print(f"obt-server: {error}", file=sys.stderr)
+        return 1
+    except asyncio.CancelledError:
+        return INTERRUPTED
+
+
+async def _demo(console: Console, folder: Path, options: argparse.Namespace) -> int:
+    port = free_port(options.port)
+    if port != options.port:
+        console.print(f"Port {options.port} is taken; using {port}.")
+    with _signals_cancel():
+        async with scene(folder, port) as ready:
+            report = Report(console, ready.subject)
+            report.head(ready.subject, ready.url)
+            if options.once:
+                return await _once(ready, report)
+            _invite(console, ready)
+            await _until_asked()
+            console.print("Stopping the agent and the server.")
+    return 0
+
+
+async def _once(ready: Scene, report: Report) -> int:
+    tour = await run_tour(ready.client, ready.agent_id, report.seen)
+    report.tables(tour)
+    return report.verdict()
+
+
+def _invite(console: Console, ready: Scene) -> None:
+    console.print(f"Open [bold]{ready.url}/[/] and sign in as {OPERATOR} with the password ", end="")
+    console.print(ready.password, style="bold", highlight=False)
+    console.print("Ctrl-C ends it. Nothing of it stays on this machine.")
+
+
+async def _until_asked() -> None:
+    """Wait for Ctrl-C or SIGTERM: the proper end of a demonstration."""
+    task = asyncio.current_task()
+    try:
+        await asyncio.get_running_loop().create_future()
+    except asyncio.CancelledError:
+        if task is not None:
+            task.uncancel()
+
+
+@contextlib.contextmanager
+def _signals_cancel() -> Iterator[None]:
+    """SIGINT and SIGTERM unwind what runs, so that every part is ended in order."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    if task is not None:
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, task.cancel)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,106 @@
+"""The server's public API, as any program with an API token uses it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any, Final, Self
+
+import aiohttp
+
+JsonObject = dict[str, Any]
+
+CONNECT_S: Final = 5.0
+SILENCE_S: Final = 120.0
+"""Longest silence on an event stream; the server sends a comment every 15 s."""
+
+
+class Refused(Exception):
+    """The API answered with an error: its ``kind``, HTTP ``status`` and message."""
+
+    def __init__(self, status: int, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.kind = kind
+        self.message = message
+
+
+class Client:
+    """One server.
+
+    Args:
+        url: where it answers.
+        token: an API token.
+    """
+
+    def __init__(self, url: str, token: str) -> None:
+        self._base = url.rstrip("/") + "/api/v1"
+        self._http = aiohttp.ClientSession(
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S),
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.close()
+
+    async def get(self, path: str) -> Any:
+        """A JSON document."""
+        return await self._ask("GET", path, None)
+
+    async def post(self, path: str, body: JsonObject) -> Any:
+        """The JSON answer to a JSON body."""
+        return await self._ask("POST", path, body)
+
+    async def _ask(self, method: str, path: str, body: JsonObject | None) -> Any:
+        async with self._http.request(method, self._base + path, json=body) as response:
+            await _check(response)
+            return await response.json()
+
+    async def command(self, agent: str, method: str, params: JsonObject) -> Any:
+        """The result of a command that does not stream."""
+        return await self.post(f"/agents/{agent}/commands/{method}", params)
+
+    def stream(self, agent: str, method: str, params: JsonObject) -> AsyncIterator[tuple[str, JsonObject]]:
+        """Events of a command that streams; closing the iterator cancels it on the machine."""
+        return self.events("POST", f"/agents/{agent}/commands/{method}", params)
+
+    async def events(
+        self, method: str, path: str, body: JsonObject | None = None
+    ) -> AsyncIterator[tuple[str, JsonObject]]:
+        """Name and data of each server-sent event.
+
+        Raises:
+            Refused: the answer is an error, or the stream ended with one.
+        """
+        async with self._http.request(method, self._base + path, json=body) as response:
+            await _check(response)
+            name = ""
+            async for line in response.content:
+                field, _, value = line.decode().rstrip("\n").partition(": ")
+                if field == "event":
+                    name = value
+                elif field == "data":
+                    data = json.loads(value)
+                    if name == "error":
+                        raise _refused(response.status, data)
+                    yield name, data
+
+
+async def _check(response: aiohttp.ClientResponse) -> None:
+    if response.status < 400:  # noqa: PLR2004 - HTTP's own border of errors
+        return
+    try:
+        body = await response.json()
+    except (ValueError, aiohttp.ContentTypeError):
+        body = {}
+    raise _refused(response.status, body)
+
+
+def _refused(status: int, body: JsonObject) -> Refused:
+    error = body.get("error") or {}
+    message = error.get("message") or json.dumps(body.get("detail") or f"HTTP {status}")
+    return Refused(status, error.get("kind", "http"), message)

@@ -1,0 +1,140 @@
+"""What the tour saw, for a person."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from obt_server.demo.client import JsonObject
+from obt_server.demo.subject import Subject
+from obt_server.demo.tour import Seen, Tour
+
+STANDIN: Final = "stand-in, not a real model"
+FROM_OLLAMA: Final = frozenset(
+    "list_models show_model load_model running_models generate chat embed run_benchmark benchmark_metrics "
+    "benchmark_status cancel unload_model".split()
+)
+"""Commands whose lines hold what Ollama, or the stand-in for it, said."""
+_METRICS: Final = (
+    ("tokens_per_second", "tokens/s (Ollama)", "{:.1f}"),
+    ("decode_tps_corrected", "decode tok/s", "{:.1f}"),
+    ("first_token_ms", "TTFT ms", "{:.1f}"),
+    ("average_token_ms", "TPOT ms", "{:.2f}"),
+)
+
+
+class Report:
+    """Prints as the tour goes, and the tables at its end.
+
+    Args:
+        console: where to.
+        subject: what is driven; a stand-in is named beside every figure that comes from it.
+    """
+
+    def __init__(self, console: Console, subject: Subject) -> None:
+        self._console = console
+        self._mark = f" ({STANDIN})" if subject.standin else ""
+        self.failed: list[Seen] = []
+
+    def head(self, subject: Subject, url: str) -> None:
+        """What is driven, and by what."""
+        self._console.print(f"Server [bold]{url}[/], agent admitted over its own outbound WebSocket.")
+        if subject.standin:
+            self._console.print(
+                f"[yellow]No Ollama answers; a stand-in ({subject.version}) takes its place. "
+                "Its figures are scripted and say nothing of this machine.[/]"
+            )
+        else:
+            self._console.print(f"Ollama {subject.version} at {subject.url}.")
+        self._console.print()
+
+    def seen(self, seen: Seen) -> None:
+        """One command."""
+        mark = "[green]ok[/]  " if seen.ok else "[red]FAIL[/]"
+        if not seen.ok:
+            self.failed.append(seen)
+        self._console.print(f"{mark} {seen.method:<18} ", end="")
+        mark = self._mark if seen.ok and seen.method in FROM_OLLAMA else ""
+        self._console.print(seen.line + mark, markup=False, highlight=False, soft_wrap=True)
+
+    def tables(self, tour: Tour) -> None:
+        """Models, hardware, benchmark and generation in full."""
+        self._models(tour.models)
+        self._hardware(tour.hardware)
+        self._benchmark(tour.result)
+        if tour.answer:
+            self._console.print(f"\n[bold]Streamed generation[/]{self._mark}")
+            self._console.print(tour.answer.strip(), markup=False, highlight=False, style="italic")
+
+    def verdict(self) -> int:
+        """The last line; the exit status."""
+        self._console.print()
+        if self.failed:
+            names = ", ".join(seen.method for seen in self.failed)
+            self._console.print(f"[red]{len(self.failed)} commands failed: {names}[/]")
+            return 1
+        self._console.print("[green]Every command of the protocol was run once.[/]")
+        return 0
+
+    def _table(self, title: str, *columns: str) -> Table:
+        table = Table(title=title + self._mark, title_justify="left", title_style="bold")
+        for column in columns:
+            table.add_column(column, overflow="fold")
+        return table
+
+    def _models(self, models: list[JsonObject]) -> None:
+        table = self._table(
+            "Models", "name", "digest", "size", "parameters", "quantization", "context", "can"
+        )
+        for model in models:
+            table.add_row(
+                model["name"],
+                model["digest"][:12],
+                f"{model['size_bytes'] / 1e6:.0f} MB",
+                model.get("parameter_size") or "",
+                model.get("quantization_level") or "",
+                str(model.get("context_length") or ""),
+                ", ".join(model.get("capabilities") or []),
+            )
+        self._console.print()
+        self._console.print(table)
+
+    def _hardware(self, hardware: JsonObject) -> None:
+        if not hardware:
+            return
+        inventory = hardware["inventory"]
+        cpu, memory = inventory.get("cpu") or {}, inventory.get("memory") or {}
+        host = inventory.get("host") or {}
+        table = Table(
+            title="Hardware (this machine)", title_justify="left", title_style="bold", show_header=False
+        )
+        table.add_row("host", f"{host.get('distro')}, kernel {host.get('kernel')}, {host.get('arch')}")
+        table.add_row(
+            "CPU",
+            f"{cpu.get('model')}, {cpu.get('physical_cores')} cores, {cpu.get('logical_cores')} threads",
+        )
+        table.add_row("memory", f"{(memory.get('total_bytes') or 0) / 2**30:.1f} GiB")
+        for gpu in inventory.get("gpus") or []:
+            table.add_row(
+                "GPU", f"{gpu.get('name')} ({gpu.get('vendor')}, driver {gpu.get('driver_version')})"
+            )
+        if not inventory.get("gpus"):
+            table.add_row("GPU", "none found")
+        self._console.print(table)
+
+    def _benchmark(self, result: JsonObject) -> None:
+        measured = result.get("metrics") or []
+        if not measured:
+            return
+        table = self._table(
+            f"Benchmark, {len(measured)} iterations", "iteration", *(name for _, name, _ in _METRICS)
+        )
+        for number, metrics in enumerate(measured, start=1):
+            table.add_row(str(number), *(_figure(metrics.get(key), form) for key, _, form in _METRICS))
+        self._console.print(table)
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "not measured" if value is None else form.format(value)

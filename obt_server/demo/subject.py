@@ -1,0 +1,76 @@
+"""Which Ollama the demonstration drives: the one that answers, else a stand-in that says that it is one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+
+from obt_server.demo.processes import Child, running
+
+DEFAULT_URL: Final = "http://127.0.0.1:11434"
+ANSWERS_WITHIN_S: Final = 3.0
+STARTS_WITHIN_S: Final = 20.0
+SCRIPT: Final = Path(__file__).with_name("standin.json")
+"""A believable machine: a small model at 45 tokens/s, with load time, prefill and jitter."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is driven. ``standin``: no figure of it says anything of a real model."""
+
+    url: str
+    version: str
+    standin: bool
+
+
+@contextlib.asynccontextmanager
+async def subject(folder: Path) -> AsyncIterator[Subject]:
+    """The Ollama at ``OLLAMA_URL`` if it answers, else a stand-in for as long as the context lasts."""
+    url = os.environ.get("OLLAMA_URL") or DEFAULT_URL
+    url = url if "://" in url else f"http://{url}"
+    version = await answering(url)
+    if version is not None:
+        yield Subject(url, version, standin=version.endswith("standin"))
+        return
+    log = folder / "standin.log"
+    command = [sys.executable, "-m", "obt_standin", "--port", "0", "--script", str(SCRIPT)]
+    async with running("The stand-in for Ollama", command, log) as child:
+        standin_url = await _address(child)
+        found = await answering(standin_url)
+        if found is None:
+            raise child.failed("does not answer")
+        yield Subject(standin_url, found, standin=True)
+
+
+async def answering(url: str) -> str | None:
+    """The version of the Ollama at an address; None when nothing that speaks its language answers."""
+    timeout = aiohttp.ClientTimeout(total=ANSWERS_WITHIN_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as http,
+            http.get(url.rstrip("/") + "/api/version", allow_redirects=False) as response,
+        ):
+            version = (await response.json())["version"]
+    except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError, TypeError):
+        return None
+    return version if isinstance(version, str) else None
+
+
+async def _address(child: Child) -> str:
+    """The URL that the stand-in prints, as a line of JSON."""
+    async with asyncio.timeout(STARTS_WITHIN_S):
+        while True:
+            child.check()
+            first, newline, _ = child.log.read_text().partition("\n")
+            if newline:
+                return str(json.loads(first)["url"])
+            await asyncio.sleep(0.05)
