@@ -3,9 +3,10 @@
     hub = AgentHub(storage)
     app.include_router(obt_router(hub, storage, authenticate=my_function))
 
-``my_function`` takes a Starlette ``HTTPConnection`` (an HTTP request or a WebSocket) and gives a ``Principal``,
-or None for somebody who may not drive machines. ``storage`` implements ``obt_server.storage.ServerStorage``;
-``obt_server.store.SqlStorage`` does on any engine of SQLAlchemy's. Agents bring credentials of their own.
+``my_function`` takes a Starlette ``HTTPConnection`` (an HTTP request or a WebSocket) and gives a
+``Principal``, or None for somebody who may not drive machines.
+``storage`` implements ``obt_server.storage.ServerStorage``; ``obt_server.store.SqlStorage`` does on any
+engine of SQLAlchemy's. Agents bring credentials of their own.
 """
 
 from __future__ import annotations

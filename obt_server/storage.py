@@ -19,7 +19,7 @@ class NotStored(AgentError):
 
 
 class JoinRefused(AgentError):
-    """The join token cannot be used (so): unknown, expired, revoked or used. ``reason`` in detail says which."""
+    """The join token is unknown, expired, revoked or used; ``reason`` in detail says which."""
 
     kind = "join_refused"
 
@@ -55,8 +55,9 @@ class Hardware:
 
 @dataclass(frozen=True, kw_only=True)
 class JoinToken:
-    """A join token, without its secret. ``agent_id``: only this agent may use it, and it may take its identity
-    again.
+    """A join token, without its secret.
+
+    ``agent_id``: only this agent may use it, and may replace its credential with it.
     """
 
     id: int

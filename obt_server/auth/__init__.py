@@ -1,4 +1,4 @@
-"""Who may use the interface: operators with a password, programs with a token; and which browsers may ask at all."""
+"""Who may use the interface: operators, programs with a token; and which browsers may ask at all."""
 
 from obt_server.auth.origin import OriginPolicy, Refusal
 from obt_server.auth.principal import Authenticate, Principal

@@ -1,4 +1,4 @@
-"""The hub: admitted agents, what they are asked, and what they report. Knows no HTTP framework and no database.
+"""The hub: admitted agents, what they are asked, what they report. Knows no HTTP and no database.
 
 ``AgentHub`` is the entrance; ``HubSocket`` and ``HubStorage`` are what it needs of the world around it.
 """

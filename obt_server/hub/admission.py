@@ -1,4 +1,4 @@
-"""Who may come in: the hello, the identity that goes with the credential, and two processes with one identity."""
+"""Who may come in: the hello, and the identity that goes with the credential."""
 
 from __future__ import annotations
 
@@ -39,14 +39,16 @@ async def read_hello(socket: HubSocket, credential: Credential, settings: HubSet
     """Read and check the first frame.
 
     Raises:
-        Refused: late, too large, no hello, no common version, or another agent's credential.
+        Refused: a revoked or another agent's credential; late, too large, no hello, no common version.
         SocketClosed: the peer left.
     """
+    if credential.state == "revoked":
+        raise Refused(Close.CREDENTIAL_REFUSED, "revoked")
     try:
         async with asyncio.timeout(settings.hello_within_s):
             frame = await socket.receive()
     except TimeoutError as error:
-        raise Refused(Close.PROTOCOL_ERROR, f"no hello within {settings.hello_within_s:g} s") from error
+        raise Refused(Close.SILENT, f"no hello within {settings.hello_within_s:g} s") from error
     except BinaryFrame as error:
         raise Refused(Close.UNSUPPORTED_DATA, "obt.v1 has text frames only") from error
     hello = _parse(frame)

@@ -115,9 +115,7 @@ class Incoming:
 
     async def _hardware_sync(self, session: AgentSession, params: msgspec.Raw) -> SyncResult:
         sync = codec.convert(params, HardwareSync)
-        raw = codec.convert(
-            params, _HardwareRaw
-        ).inventory  # as it came: a newer agent says more than we know
+        raw = codec.convert(params, _HardwareRaw).inventory  # whole: a newer agent may say more
         session.presence.inventory = msgspec.Raw(bytes(raw))
         inventory: Inventory = sync.inventory
         await self._storage.save_inventory(

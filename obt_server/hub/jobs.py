@@ -1,4 +1,4 @@
-"""Jobs of agents: started under an id of ours, followed, and their results committed before they are answered."""
+"""Jobs of agents: started under an id of ours, followed; results are committed before they are answered."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import msgspec
 import structlog
 
-from obt_agent.errors import AgentError, DeadlineExceeded, JobNotFound, LinkLost
+from obt_agent.errors import AgentError, DeadlineExceeded, InvalidParams, JobNotFound, LinkLost
 from obt_agent.protocol import codec
 from obt_agent.protocol.commands import BenchmarkStatusParams, BenchmarkStatusResult
 from obt_agent.protocol.errors import to_wire
@@ -102,7 +102,7 @@ class JobDesk:
 
     async def _send_start(self, session: AgentSession, job: JobRecord) -> JobStarted:
         try:
-            answer = await session.call(
+            answer = await session.calls.call(
                 METHOD_OF_KIND[job.kind], msgspec.Raw(job.params), timeout_s=self._settings.call_timeout_s
             )
             started = codec.convert(answer, JobStarted, where="result")
@@ -127,9 +127,15 @@ class JobDesk:
         """``job.progress``: kept in memory and passed on; what must last comes with the final."""
         progress = codec.convert(params, JobProgressParams)
         known = session.presence.progress
-        if progress.job_id not in known and len(known) >= self._settings.max_in_flight:
+        before = known.get(progress.job_id)
+        if before is None and len(known) >= self._settings.max_in_flight:
             known.pop(next(iter(known)))
         known[progress.job_id] = progress
+        if before is None or before.state != progress.state:
+            change = JobChange(state=progress.state)
+            session.spawn(
+                self._storage.change_job(session.agent_id, progress.job_id, change), "store job's state"
+            )
         self._events.job_changed(
             JobChanged(session.agent_id, progress.job_id, progress.state, progress.progress)
         )
@@ -171,7 +177,9 @@ class JobDesk:
     async def _ask(self, session: AgentSession, job: JobRecord) -> None:
         params = BenchmarkStatusParams(job_id=job.job_id, include_result=False)
         try:
-            answer = await session.call("benchmark_status", params, timeout_s=self._settings.call_timeout_s)
+            answer = await session.calls.call(
+                "benchmark_status", params, timeout_s=self._settings.call_timeout_s
+            )
             summary = codec.convert(answer, BenchmarkStatusResult, where="result").job
         except JobNotFound:
             log.warning("job.lost", agent=session.agent_id, job=job.job_id)
@@ -198,8 +206,10 @@ class JobDesk:
         return JobPartResult(job_id=part.job_id, next_offset=next_offset)
 
     async def on_finished(self, session: AgentSession, params: msgspec.Raw) -> JobFinishedResult:
-        """``job.finished``: commit, then answer. A restart between the two makes the agent repeat, no more."""
+        """``job.finished``: commit, then answer. A death between the two makes the agent repeat, no more."""
         final = codec.convert(params, JobFinishedParams)
+        if final.state not in TERMINAL_STATES:
+            raise InvalidParams("params.state: a final has a terminal state.", field="params.state")
         async with self._lock(session.agent_id, final.job_id):
             return await self._finish(session, final)
 

@@ -16,15 +16,13 @@ from obt_agent.protocol.jobs import JobFinishedParams, JobPartParams
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
-class _Model(msgspec.Struct):
-    name: str | None = None
-    digest: str | None = None
-
-
-class _Summary(msgspec.Struct):
-    model: _Model | str | None = None
-    model_name: str | None = None
+class _Environment(msgspec.Struct, frozen=True):
+    model: str | None = None
     model_digest: str | None = None
+
+
+class _Summary(msgspec.Struct, frozen=True):
+    environment: _Environment = _Environment()
 
 
 def part_bytes(part: JobPartParams) -> bytes:
@@ -42,7 +40,7 @@ def part_bytes(part: JobPartParams) -> bytes:
 
 
 def whole_text(final: JobFinishedParams, parts: bytes, most_bytes: int) -> bytes | None:
-    """The result's JSON text; None when the pieces are incomplete or differ from its hash: ask for them again.
+    """The result's JSON text; None when the pieces are incomplete or differ from its hash: ask again.
 
     Raises:
         TooLarge: it is over ``most_bytes``.
@@ -82,9 +80,7 @@ def _must_be_json(text: bytes) -> None:
 def model_of(text: bytes) -> tuple[str | None, str | None]:
     """Name and digest of the model that a result says it measured; None where it does not say."""
     try:
-        summary = msgspec.json.decode(text, type=_Summary)
+        environment = msgspec.json.decode(text, type=_Summary).environment
     except msgspec.MsgspecError:
         return None, None
-    if isinstance(summary.model, _Model):
-        return summary.model.name or summary.model_name, summary.model.digest or summary.model_digest
-    return summary.model or summary.model_name, summary.model_digest
+    return environment.model, environment.model_digest

@@ -14,7 +14,7 @@ import msgspec
 from obt_agent.errors import AgentError, LinkLost
 from obt_agent.protocol import codec
 from obt_agent.protocol.streams import SeriesItem
-from obt_server.hub.session import AgentStream
+from obt_server.hub.calls import AgentStream
 
 _VIEWER_ITEMS: Final = 256
 _HISTORY_BYTES: Final = 2 << 20

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
 import msgspec
@@ -14,20 +13,16 @@ import structlog
 from obt_agent.errors import (
     AgentError,
     Busy,
-    DeadlineExceeded,
-    LinkLost,
     ProtocolError,
-    TooLarge,
     UnknownCommand,
 )
-from obt_agent.protocol import codec, limits
+from obt_agent.protocol import codec
 from obt_agent.protocol.admission import Empty
-from obt_agent.protocol.commands import CancelParams
 from obt_agent.protocol.envelope import ErrorResponse, Message, Notification, Request, RequestId, Response
-from obt_agent.protocol.errors import from_wire, to_wire
+from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.limits import Close
-from obt_agent.protocol.streams import LinkCredit, StreamCredit, StreamData, StreamsAlive
-from obt_server.hub.exchange import Exchange
+from obt_agent.protocol.streams import LinkCredit, StreamData, StreamsAlive
+from obt_server.hub.calls import Calls
 from obt_server.hub.flood import BadFrames, TokenBucket
 from obt_server.hub.presence import Presence
 from obt_server.hub.settings import HubSettings
@@ -97,7 +92,6 @@ class AgentSession:
         self.agent_id = agent_id
         self.credential_id = credential_id
         self.presence = presence
-        self.peer_max_frame_bytes = peer_max_frame_bytes
         self.ended = asyncio.Event()
         self.last_heard = loop.time()
         self._loop = loop
@@ -105,8 +99,7 @@ class AgentSession:
         self._settings = settings
         self._handlers = handlers
         self._writer = FrameWriter(socket)
-        self._ids = itertools.count(1)
-        self._exchanges: dict[RequestId, Exchange] = {}
+        self.calls = Calls(self._writer, self.post, settings, peer_max_frame_bytes)
         self._answering: dict[RequestId, asyncio.Task[None]] = {}
         self._spawned: set[asyncio.Task[None]] = set()
         self._link = ReceiveWindow(settings.link_credit_bytes, settings.max_frame_bytes)
@@ -140,12 +133,12 @@ class AgentSession:
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             self._collect(tasks)
             ending = self._end.result()
-            self._fail_all()
+            self.calls.end()
             await self._close(ending)
             return ending
         finally:
             self.end(Close.GOING_AWAY, "the server stopped serving this socket")
-            self._fail_all()
+            self.calls.end()
             self._writer.close()
             await _cancel([*tasks, *self._answering.values(), *self._spawned])
             self.ended.set()
@@ -172,12 +165,6 @@ class AgentSession:
                 self.end(1011, "the server failed in an unforeseen way")
         self.end(1006, "the socket ended")
 
-    def _fail_all(self) -> None:
-        lost = LinkLost("The agent's session ended before the answer; nothing is replayed.")
-        for exchange in list(self._exchanges.values()):
-            exchange.fail(lost)
-        self._exchanges.clear()
-
     async def _close(self, ending: SessionEnds) -> None:
         if ending.code == Close.SILENT:
             self._socket.abort()
@@ -197,10 +184,10 @@ class AgentSession:
                 raise SessionEnds(Close.SILENT, f"nothing heard for {settings.silence_s:g} s")
             if now >= self._writer.last_sent + settings.alive_interval_s:
                 self.notify("link.alive", Empty())
-                self._writer.last_sent = now
+                self._writer.last_sent = now  # queued: not again before the next is due
             if now >= self._streams_alive_at:
                 self._streams_alive_at = now + settings.streams_alive_interval_s
-                self.notify("streams.alive", StreamsAlive(ids=tuple(self._live_ids())))
+                self.notify("streams.alive", StreamsAlive(ids=self.calls.read_ids()))
             due = min(
                 self.last_heard + settings.silence_s,
                 self._writer.last_sent + settings.alive_interval_s,
@@ -208,25 +195,16 @@ class AgentSession:
             )
             await asyncio.sleep(max(due - now, 0.001))
 
-    def _live_ids(self) -> list[RequestId]:
-        return [id_ for id_, exchange in self._exchanges.items() if not exchange.abandoned]
-
     async def probe(self, within_s: float) -> bool:
         """Ask for a sign of life; False when nothing at all was heard in time."""
         before = self.last_heard
         try:
-            request = self._open("state.request")
+            await self.calls.call("state.request", msgspec.Raw(b'{"kinds":[]}'), timeout_s=within_s)
         except Busy:
             await asyncio.sleep(within_s)
-            return self.last_heard > before and self.alive
-        try:
-            self.post(codec.encode_request(request.request_id, "state.request", msgspec.Raw(b'{"kinds":[]}')))
-            await request.result(within_s)
         except AgentError:
-            return self.last_heard > before and self.alive
-        finally:
-            self._exchanges.pop(request.request_id, None)
-        return self.alive
+            pass
+        return self.alive and self.last_heard > before
 
     # -- reading ------------------------------------------------------------------------------------
 
@@ -258,14 +236,13 @@ class AgentSession:
             raise SessionEnds(Close.TOO_BIG, error.message)
         self._spend_control()
         self.post(codec.encode_error(error.id, error.wire))
-        if self._bad_frames.another(self._loop.time()):
-            raise SessionEnds(Close.PROTOCOL_ERROR, "ten bad frames in a minute")
+        self._count_bad("ten bad frames in a minute")
 
     def _dispatch(self, message: Message, size: int) -> None:
         method = getattr(message, "method", None)
         if method in _ON_LINK_CREDIT:
             self._charge_link(size)
-        elif getattr(message, "id", None) not in self._exchanges:  # an answer that we asked for is free
+        elif getattr(message, "id", None) not in self.calls:  # an answer that we asked for is free
             self._spend_control()
         match message:
             case Notification():
@@ -273,7 +250,7 @@ class AgentSession:
             case Request():
                 self._on_request(message, size)
             case Response() | ErrorResponse():
-                self._on_answer(message)
+                self.calls.on_answer(message)
 
     def _charge_link(self, size: int) -> None:
         try:
@@ -301,44 +278,17 @@ class AgentSession:
             handler(self, message.params)
         except ProtocolError as error:
             log.warning("session.notification_refused", agent=self.agent_id, error=error.message)
-            if self._bad_frames.another(self._loop.time()):
-                raise SessionEnds(Close.PROTOCOL_ERROR, "ten bad messages in a minute") from error
-
-    # -- answers and streams ------------------------------------------------------------------------
+            self._count_bad("ten bad messages in a minute")
 
     def _on_stream_data(self, message: Notification, size: int) -> None:
         data = codec.convert(message.params, StreamData)
-        exchange = self._exchanges.get(data.id)
-        if exchange is not None:
-            self._feed(exchange, data, size)
+        if not self.calls.on_data(data, size):
+            self._count_bad("ten broken streams in a minute")
         self._give_back_link(size)
 
-    def _feed(self, exchange: Exchange, data: StreamData, size: int) -> None:
-        try:
-            exchange.feed(data, size)
-            if sum(one.held_bytes for one in self._exchanges.values()) > self._settings.max_held_bytes:
-                raise TooLarge("The unfinished answers of this agent hold more memory than they may.")
-        except (ProtocolError, TooLarge) as error:
-            log.warning("session.stream_refused", agent=self.agent_id, error=error.message)
-            exchange.fail(error)
-            self.cancel(exchange)
-            if self._bad_frames.another(self._loop.time()):
-                raise SessionEnds(Close.TOO_MUCH, "ten broken streams in a minute") from error
-
-    def _on_answer(self, message: Response | ErrorResponse) -> None:
-        if message.id is None:
-            log.warning("session.peer_refused_frame", agent=self.agent_id)
-            return
-        exchange = self._exchanges.pop(message.id, None)
-        if exchange is None:
-            return
-        if isinstance(message, ErrorResponse):
-            exchange.fail(from_wire(message.error))
-            return
-        try:
-            exchange.finish(message.result)
-        except ProtocolError as error:
-            exchange.fail(error)
+    def _count_bad(self, reason: str) -> None:
+        if self._bad_frames.another(self._loop.time()):
+            raise SessionEnds(Close.PROTOCOL_ERROR, reason)
 
     # -- what the agent asks ------------------------------------------------------------------------
 
@@ -370,13 +320,13 @@ class AgentSession:
         except AgentError as error:
             frame = codec.encode_error(message.id, to_wire(error))
         except Exception as error:
-            log.error("session.answer_failed", agent=self.agent_id, method=message.method, exc_info=error)
+            log.exception("session.answer_failed", agent=self.agent_id, method=message.method)
             frame = codec.encode_error(message.id, to_wire(error))
         self.post(frame)
         if size:
             self._give_back_link(size)
 
-    # -- what we ask --------------------------------------------------------------------------------
+    # -- what we say --------------------------------------------------------------------------------
 
     def post(self, frame: bytes) -> None:
         """Queue a control frame; a peer that does not read ends the session."""
@@ -392,114 +342,6 @@ class AgentSession:
     def notify(self, method: str, params: msgspec.Struct) -> None:
         """Send a notification."""
         self.post(codec.encode_notification(method, params))
-
-    async def call(self, method: str, params: Answer, *, timeout_s: float) -> msgspec.Raw:
-        """One request with one answer.
-
-        Raises:
-            Busy, LinkLost, DeadlineExceeded, TooLarge, or what the agent answered.
-        """
-        exchange = self._open(method)
-        try:
-            async with _deadline(method, timeout_s):
-                await self._writer.put(self._request_frame(exchange, params))
-            return await exchange.result(timeout_s)
-        finally:
-            self.cancel(exchange)
-
-    @contextlib.asynccontextmanager
-    async def stream(
-        self, method: str, params: Answer, *, silence_s: float | None = None
-    ) -> AsyncIterator[AgentStream]:
-        """One request whose items are read as they come; leaving the context cancels it at the agent.
-
-        Args:
-            silence_s: how long nothing may come.
-
-        Raises:
-            Busy, LinkLost.
-        """
-        silence = self._settings.stream_silence_s if silence_s is None else silence_s
-        exchange = self._open(method, item_bytes=limits.MAX_ITEM_BYTES + (64 << 10))
-        try:
-            async with _deadline(method, silence):
-                await self._writer.put(self._request_frame(exchange, params))
-            yield AgentStream(exchange, silence)
-        finally:
-            self.cancel(exchange)
-
-    def _open(self, method: str, item_bytes: int | None = None) -> Exchange:
-        if not self.alive:
-            raise LinkLost("The agent's session has ended.")
-        if len(self._exchanges) >= self._settings.max_in_flight:
-            raise Busy(
-                f"{self._settings.max_in_flight} requests are in flight to this agent.", retry_after_ms=1000
-            )
-        request_id = next(self._ids)
-        window = ReceiveWindow(self._settings.stream_credit_bytes, self._settings.max_frame_bytes)
-        exchange = Exchange(
-            request_id,
-            method,
-            window,
-            lambda grant: self.notify("stream.credit", StreamCredit(id=request_id, bytes=grant)),
-            item_bytes or self._settings.max_result_bytes,
-        )
-        self._exchanges[request_id] = exchange
-        return exchange
-
-    def _request_frame(self, exchange: Exchange, params: Answer) -> bytes:
-        frame = codec.encode_request(exchange.request_id, exchange.method, params)
-        if len(frame) > self.peer_max_frame_bytes:
-            raise TooLarge(
-                f"The request has {len(frame)} bytes; the agent takes {self.peer_max_frame_bytes} in a frame."
-            )
-        return frame
-
-    def cancel(self, exchange: Exchange) -> None:
-        """Withdraw a request that is still in flight; its id stays taken until its final, for a while."""
-        if self._exchanges.get(exchange.request_id) is not exchange or exchange.abandoned:
-            return
-        exchange.abandon()
-        self.post(
-            codec.encode_request(
-                f"cancel-{exchange.request_id}", "cancel", CancelParams(id=exchange.request_id)
-            )
-        )
-        self._loop.call_later(self._settings.abandon_s, self._exchanges.pop, exchange.request_id, None)
-
-
-class AgentStream:
-    """The reader's end of a streamed command."""
-
-    def __init__(self, exchange: Exchange, silence_s: float) -> None:
-        self._exchange = exchange
-        self._silence_s = silence_s
-
-    async def batches(self) -> AsyncIterator[list[msgspec.Raw]]:
-        """Items as they came together, each a JSON object; ends when ``result`` is there.
-
-        Raises:
-            DeadlineExceeded: nothing came for the stream's silence.
-            AgentError: what the agent answered, or ``LinkLost``.
-        """
-        while batch := await self._exchange.batch(self._silence_s):
-            yield batch
-
-    @property
-    def result(self) -> msgspec.Raw:
-        """The final result, once ``batches`` has ended."""
-        return self._exchange.outcome()
-
-
-@contextlib.asynccontextmanager
-async def _deadline(method: str, timeout_s: float) -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(timeout_s):
-            yield
-    except TimeoutError as error:
-        raise DeadlineExceeded(
-            f"{method} could not be sent within {timeout_s:g} s.", waited_for=method
-        ) from error
 
 
 async def _cancel(tasks: list[asyncio.Task[None]]) -> None:

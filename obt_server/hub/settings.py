@@ -14,14 +14,14 @@ class HubSettings:
     Args:
         name: how the server calls itself in ``agent.hello``'s answer.
         version: its version there.
-        probe_s: how long a live session may stay silent, when probed, before another process takes its identity.
+        probe_s: how long a live session may stay silent, when probed, before another takes its identity.
         call_timeout_s: how long a plain command may take when the caller names no deadline.
         stream_silence_s: how long a stream may bring nothing; a cold load of a large model takes minutes.
         abandon_s: how long a cancelled request is remembered while its final is awaited.
         max_sessions: most agents admitted at once.
         max_result_bytes: largest result of a command or job that is taken.
         max_held_bytes: most unfinished text of all commands of one session.
-        control_frames_per_s: frames outside credit that an agent may send, sustained; bursts of ten times that.
+        control_frames_per_s: frames outside credit that an agent may send; bursts of ten times that.
         drain_retry_s: what ``server.drain`` tells agents to wait.
         seen_interval_s: how often ``last_seen`` of a live agent is stored.
     """

@@ -19,7 +19,7 @@ class BinaryFrame(Exception):
 
 
 class HubSocket(Protocol):
-    """One accepted WebSocket of subprotocol ``obt.v1``: whole text frames, no compression, no pong timeout."""
+    """One accepted WebSocket of subprotocol ``obt.v1``: text frames, no compression, no pong timeout."""
 
     async def receive(self) -> str | bytes:
         """The next text frame.

@@ -58,7 +58,7 @@ class AgentRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class JobRecord:
-    """A job as the server knows it. ``params`` is the JSON of the command's parameters, ``job_id`` included."""
+    """A job as the server knows it. ``params`` is the JSON of the command's parameters, id included."""
 
     job_id: str
     agent_id: str
@@ -104,7 +104,7 @@ class JobResult:
 
 
 class HubStorage(Protocol):
-    """The hub's storage. ``obt_server.store.SqlStorage`` implements it; another application may bring its own."""
+    """The hub's storage. ``obt_server.store.SqlStorage`` is one; another application may bring its own."""
 
     async def agent(self, agent_id: str) -> AgentRecord | None:
         """One agent."""

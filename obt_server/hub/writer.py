@@ -75,7 +75,7 @@ class FrameWriter:
         await self._empty.wait()
 
     async def run(self) -> None:
-        """Send what is queued until the socket ends. A frame counts as queued until the socket has taken it."""
+        """Send what is queued until the socket ends. A frame counts until the socket has taken it."""
         loop = asyncio.get_running_loop()
         while True:
             while not self._queue:

@@ -54,6 +54,7 @@ def routes(context: Context) -> APIRouter:
     router = APIRouter(route_class=route_class(context), tags=["benchmarks"])
     router.include_router(_starting(context))
     router.include_router(_reading(context))
+    router.include_router(_following(context))
     router.include_router(_ending(context))
     return router
 
@@ -124,6 +125,13 @@ def _reading(context: Context) -> APIRouter:
         if text is None:
             raise NotStored(f"Job {job.job_id} has no result yet; its state is {job.state}.")
         return Response(text, media_type="application/json", headers={"ETag": f'"{job.sha256}"'})
+
+    return router
+
+
+def _following(context: Context) -> APIRouter:
+    router = APIRouter(route_class=route_class(context))
+    hub = context.hub
 
     @router.get(
         "/benchmarks/{job_id}/metrics",

@@ -75,7 +75,7 @@ def routes(context: Context) -> APIRouter:
 
 
 def check_params(method: str, params: msgspec.Raw) -> None:
-    """Refuse here what the agent would refuse, with the same words; jobs are checked once they have their id."""
+    """Refuse here what the agent would refuse, in the same words; jobs are checked when they have an id."""
     described = methods.METHODS.get(method)
     if described is not None and "job_id" not in getattr(described.params, "__struct_fields__", ()):
         codec.convert(params, described.params)

@@ -1,4 +1,4 @@
-"""Server-sent events: named events with JSON, comments that keep the line open, and an end when the reader goes."""
+"""Server-sent events: named events with JSON, comments in pauses, and an end when the reader goes."""
 
 from __future__ import annotations
 
@@ -100,9 +100,10 @@ async def with_comments(events: AsyncIterator[bytes], keep_alive_s: float) -> As
 
 
 async def after_first(events: AsyncIterator[bytes], within_s: float) -> AsyncIterator[bytes]:
-    """The same events, begun: what fails within ``within_s`` before the first event is raised here, so that it
-    can be answered with a status. A first event that takes longer (a model loads for minutes) does not hold
-    up the answer's headers.
+    """The same events, begun: what fails before the first one is raised here, and becomes a status.
+
+    It waits ``within_s`` for that: a first event that takes longer (a model loads for minutes) does not
+    hold up the answer's headers.
     """
     first = asyncio.ensure_future(anext(events))
     try:

@@ -32,7 +32,7 @@ class MadeJoinToken:
 
 @dataclass(frozen=True, kw_only=True)
 class RotationView:
-    """``started``: the agent is there and has made its next credential; else it will be asked when it comes."""
+    """``started``: the agent has made its next credential; else it is asked when it comes."""
 
     started: bool
 

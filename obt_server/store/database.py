@@ -74,8 +74,10 @@ class Database:
 
 
 def sqlite_engine(url: str) -> Engine:
-    """An engine whose transactions take the write lock at their start: two processes (server and command line)
-    then wait for each other, at most 10 s, and never see a half-done change.
+    """An engine whose transactions take the write lock at their start.
+
+    Two processes (server and command line) then wait for each other, at most 10 s, and never see a half-done
+    change.
     """
     engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 10})
 

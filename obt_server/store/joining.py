@@ -68,7 +68,7 @@ def enroll(db: Session, token_sha256: str, enrolment: Enrolment, at: float) -> A
 
 
 def _repeat(db: Session, row: JoinTokenRow, enrolment: Enrolment) -> AgentRecord:
-    """The answer was lost, and the agent asks again with the same secret: the same answer, nothing changed."""
+    """The answer was lost, and the agent asks again with the same secret: the same answer again."""
     same = (row.used_by, row.used_secret_sha256) == (enrolment.agent_id, enrolment.secret_sha256)
     agent = agents.get(db, enrolment.agent_id)
     if not same or agent is None:

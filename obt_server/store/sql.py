@@ -1,5 +1,7 @@
 """``SqlStorage``: the storage protocols on a ``Database``. Each method is one transaction."""
 
+# ruff: noqa: D102 -- the protocols say what each method promises, and this implements them
+
 from __future__ import annotations
 
 import time

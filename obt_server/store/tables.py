@@ -42,7 +42,7 @@ class CredentialRow(Table):
     """A hash that an agent may come with."""
 
     __tablename__ = "obt_credentials"
-    __table_args__ = {"sqlite_autoincrement": True}  # a live session knows its credential by this number
+    __table_args__ = ({"sqlite_autoincrement": True},)  # a live session knows its credential by this number
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     agent_id: Mapped[str] = mapped_column(ForeignKey(Agent.id, ondelete="CASCADE"), index=True)
     sha256: Mapped[str] = mapped_column(String(64), unique=True)

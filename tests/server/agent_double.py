@@ -221,3 +221,8 @@ async def dial(url: str, token: str | None, agent_id: str, **options: Any) -> As
             yield agent
         finally:
             await agent.close()
+
+
+async def never(*_: object) -> Answer:
+    """Leave the request unanswered."""
+    return None

@@ -17,6 +17,7 @@ from obt_server.serve import DrainingServer, configure
 from tests.server.agent_double import AgentDouble, dial, uuid7
 
 PASSWORD = "a password of the tests"
+HASHED = secrets.hash_password(PASSWORD)
 
 
 @dataclass
@@ -62,14 +63,13 @@ async def running(folder: Path, **hub: Any) -> AsyncIterator[Running]:
     parts = application.build(
         application.AppSettings(database=folder / "obt.sqlite3", hub=HubSettings(version="test", **hub))
     )
-    await parts.operators.set_password("admin", PASSWORD)
+    await parts.operators.store.set_password("admin", HASHED, 0.0)
     token, _ = await parts.operators.new_token("admin", "tests", None)
     server = configure(parts, host="127.0.0.1", port=0)
     task = asyncio.create_task(server.serve(), name="server under test")
     async with asyncio.timeout(20):
-        while not server.started:  # uvicorn tells nobody
-            await asyncio.sleep(0)
-    url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        await server.listening.wait()
+    url = f"http://127.0.0.1:{server.port}"
     headers = {"Authorization": f"Bearer {token}"}
     try:
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20, trust_env=False) as client:

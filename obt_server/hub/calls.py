@@ -1,0 +1,209 @@
+"""Requests of ours to one agent: numbered, bounded, answered once, withdrawn when nobody waits any more."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+import structlog
+
+from obt_agent.errors import Busy, DeadlineExceeded, LinkLost, ProtocolError, TooLarge
+from obt_agent.protocol import codec, limits
+from obt_agent.protocol.commands import CancelParams
+from obt_agent.protocol.envelope import ErrorResponse, RequestId, Response
+from obt_agent.protocol.errors import from_wire
+from obt_agent.protocol.streams import StreamCredit, StreamData
+from obt_server.hub.exchange import Exchange
+from obt_server.hub.settings import HubSettings
+from obt_server.hub.window import ReceiveWindow
+from obt_server.hub.writer import FrameWriter
+
+log = structlog.get_logger(__name__)
+
+Params = msgspec.Struct | msgspec.Raw
+_ITEM_BYTES = limits.MAX_ITEM_BYTES + (64 << 10)
+"""An item holds one of Ollama's objects and the agent's words around it."""
+
+
+class Calls:
+    """The requests of ours that are in flight to one agent.
+
+    Args:
+        writer: where requests go; waits while the link is slow.
+        post: sends control frames at once.
+        settings: the hub's numbers.
+        peer_max_frame_bytes: the largest frame that the agent takes.
+    """
+
+    def __init__(
+        self,
+        writer: FrameWriter,
+        post: Callable[[bytes], None],
+        settings: HubSettings,
+        peer_max_frame_bytes: int,
+    ) -> None:
+        self.peer_max_frame_bytes = peer_max_frame_bytes
+        self._writer = writer
+        self._post = post
+        self._settings = settings
+        self._ids = itertools.count(1)
+        self._exchanges: dict[RequestId, Exchange] = {}
+        self._ended = False
+
+    # -- asking -------------------------------------------------------------------------------------
+
+    async def call(self, method: str, params: Params, *, timeout_s: float) -> msgspec.Raw:
+        """One request with one answer.
+
+        Raises:
+            Busy, LinkLost, DeadlineExceeded, TooLarge, or what the agent answered.
+        """
+        exchange = self._open(method, self._settings.max_result_bytes)
+        try:
+            await self._send(exchange, params, timeout_s)
+            return await exchange.result(timeout_s)
+        finally:
+            self._withdraw(exchange)
+
+    @contextlib.asynccontextmanager
+    async def stream(self, method: str, params: Params, *, silence_s: float) -> AsyncIterator[AgentStream]:
+        """One request whose items are read as they come; leaving the context cancels it at the agent.
+
+        Args:
+            method: the command.
+            params: its parameters.
+            silence_s: how long nothing may come.
+
+        Raises:
+            Busy, LinkLost, DeadlineExceeded, TooLarge.
+        """
+        exchange = self._open(method, _ITEM_BYTES)
+        try:
+            await self._send(exchange, params, silence_s)
+            yield AgentStream(exchange, silence_s)
+        finally:
+            self._withdraw(exchange)
+
+    def _open(self, method: str, most_bytes: int) -> Exchange:
+        if self._ended:
+            raise LinkLost("The agent's session has ended.")
+        if len(self._exchanges) >= self._settings.max_in_flight:
+            raise Busy(
+                f"{self._settings.max_in_flight} requests are in flight to this agent.", retry_after_ms=1000
+            )
+        request_id = next(self._ids)
+
+        def grant(size: int) -> None:
+            self._post(codec.encode_notification("stream.credit", StreamCredit(id=request_id, bytes=size)))
+
+        window = ReceiveWindow(self._settings.stream_credit_bytes, self._settings.max_frame_bytes)
+        exchange = Exchange(request_id, method, window, grant, most_bytes)
+        self._exchanges[request_id] = exchange
+        return exchange
+
+    async def _send(self, exchange: Exchange, params: Params, timeout_s: float) -> None:
+        frame = codec.encode_request(exchange.request_id, exchange.method, params)
+        if len(frame) > self.peer_max_frame_bytes:
+            self._forget(exchange)
+            raise TooLarge(
+                f"The request has {len(frame)} bytes; the agent takes {self.peer_max_frame_bytes} in a frame."
+            )
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._writer.put(frame)
+        except TimeoutError as error:
+            self._forget(exchange)
+            raise DeadlineExceeded(
+                f"{exchange.method} could not be sent within {timeout_s:g} s: the agent reads too slowly.",
+                waited_for="sending",
+            ) from error
+
+    def _withdraw(self, exchange: Exchange) -> None:
+        """Cancel a request that is still in flight; its id stays taken until its final, for a while."""
+        if self._exchanges.get(exchange.request_id) is not exchange or exchange.abandoned:
+            return
+        exchange.abandon()
+        params = CancelParams(id=exchange.request_id)
+        self._post(codec.encode_request(f"cancel-{exchange.request_id}", "cancel", params))
+        asyncio.get_running_loop().call_later(self._settings.abandon_s, self._forget, exchange)
+
+    def _forget(self, exchange: Exchange) -> None:
+        if self._exchanges.get(exchange.request_id) is exchange:
+            del self._exchanges[exchange.request_id]
+
+    # -- what comes ---------------------------------------------------------------------------------
+
+    def __contains__(self, request_id: object) -> bool:
+        """Whether a request of that id is in flight."""
+        return request_id in self._exchanges
+
+    def read_ids(self) -> tuple[RequestId, ...]:
+        """Requests that somebody waits for."""
+        return tuple(id_ for id_, exchange in self._exchanges.items() if not exchange.abandoned)
+
+    def on_data(self, data: StreamData, size: int) -> bool:
+        """``stream.data`` of ``size`` bytes came; False when it broke the stream's rules, and ended it."""
+        exchange = self._exchanges.get(data.id)
+        if exchange is None:
+            return True
+        try:
+            exchange.feed(data, size)
+            if data.part is not None:
+                self._check_memory()
+        except (ProtocolError, TooLarge) as error:
+            log.warning("session.stream_refused", method=exchange.method, error=error.message)
+            exchange.fail(error)
+            self._withdraw(exchange)
+            return False
+        return True
+
+    def _check_memory(self) -> None:
+        if sum(exchange.held_bytes for exchange in self._exchanges.values()) > self._settings.max_held_bytes:
+            raise TooLarge("The unfinished answers of this agent hold more memory than they may.")
+
+    def on_answer(self, message: Response | ErrorResponse) -> None:
+        """An answer came; one to no request of ours is ignored."""
+        exchange = None if message.id is None else self._exchanges.pop(message.id, None)
+        if exchange is None:
+            return
+        if isinstance(message, ErrorResponse):
+            exchange.fail(from_wire(message.error))
+            return
+        try:
+            exchange.finish(message.result)
+        except ProtocolError as error:
+            exchange.fail(error)
+
+    def end(self) -> None:
+        """The session ended: everything in flight fails, and nothing new begins."""
+        self._ended = True
+        lost = LinkLost("The agent's session ended before the answer; nothing is replayed.")
+        for exchange in list(self._exchanges.values()):
+            exchange.fail(lost)
+        self._exchanges.clear()
+
+
+class AgentStream:
+    """The reader's end of a streamed command."""
+
+    def __init__(self, exchange: Exchange, silence_s: float) -> None:
+        self._exchange = exchange
+        self._silence_s = silence_s
+
+    async def batches(self) -> AsyncIterator[list[msgspec.Raw]]:
+        """Items as they came together, each a JSON object; ends when ``result`` is there.
+
+        Raises:
+            DeadlineExceeded: nothing came for the stream's silence.
+            AgentError: what the agent answered, or ``LinkLost``.
+        """
+        while batch := await self._exchange.batch(self._silence_s):
+            yield batch
+
+    @property
+    def result(self) -> msgspec.Raw:
+        """The final result, once ``batches`` has ended."""
+        return self._exchange.outcome()

@@ -1,0 +1,206 @@
+"""The sessions of a process: from an accepted socket to an admitted agent, and to the end of both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import structlog
+
+from obt_agent.protocol.admission import DrainParams
+from obt_agent.protocol.limits import Close
+from obt_server.hub import admission
+from obt_server.hub.errors import AgentOffline, Draining
+from obt_server.hub.events import EventBus
+from obt_server.hub.incoming import Incoming
+from obt_server.hub.presence import Presence
+from obt_server.hub.session import AgentSession
+from obt_server.hub.settings import HubSettings
+from obt_server.hub.sockets import HubSocket, SocketClosed
+from obt_server.hub.storage import Admission, Credential, HubStorage
+
+log = structlog.get_logger(__name__)
+
+
+class Sessions:
+    """Admits agents, and knows which session each has.
+
+    Args:
+        storage: where admissions go.
+        incoming: what agents may ask and tell.
+        events: told who comes and goes.
+        settings: the hub's numbers.
+    """
+
+    def __init__(
+        self, storage: HubStorage, incoming: Incoming, events: EventBus, settings: HubSettings
+    ) -> None:
+        self.settings = settings
+        self._events = events
+        self._storage = storage
+        self._incoming = incoming
+        self._sessions: dict[str, AgentSession] = {}
+        self._admitting: dict[str, asyncio.Lock] = {}
+        self._open_sockets = 0
+        self._draining = False
+
+    # -- who is there -------------------------------------------------------------------------------
+
+    def get(self, agent_id: str) -> AgentSession | None:
+        """The agent's live session."""
+        session = self._sessions.get(agent_id)
+        return session if session is not None and session.alive else None
+
+    def require(self, agent_id: str) -> AgentSession:
+        """The agent's live session.
+
+        Raises:
+            AgentOffline: it has none.
+        """
+        session = self.get(agent_id)
+        if session is None:
+            raise AgentOffline(
+                "The agent is not connected. Look at its log on its machine (journalctl -u obt-agent)."
+            )
+        return session
+
+    def live(self) -> list[AgentSession]:
+        """All live sessions."""
+        return [session for session in self._sessions.values() if session.alive]
+
+    # -- sockets ------------------------------------------------------------------------------------
+
+    def check_capacity(self) -> None:
+        """Called before a socket is accepted.
+
+        Raises:
+            Draining: the server stops, or is full.
+        """
+        if self._draining:
+            raise Draining("The server is stopping.", retry_after_ms=int(self.settings.drain_retry_s * 1000))
+        if self._open_sockets >= self.settings.max_sessions:
+            raise Draining("The server has as many agents as it takes.", retry_after_ms=60_000)
+
+    async def serve(self, socket: HubSocket, credential: Credential) -> None:
+        """One accepted socket's life: hello, admission, session; returns when it has ended."""
+        self._open_sockets += 1
+        try:
+            hello = await admission.read_hello(socket, credential, self.settings)
+            session = await self._admit(socket, credential, hello)
+            await self._run(session)
+        except admission.Refused as refused:
+            log.info("agent.refused", agent=credential.agent_id, code=refused.code, reason=refused.reason)
+            await self._refuse(socket, refused)
+        except SocketClosed as closed:
+            log.info("agent.left_before_hello", agent=credential.agent_id, code=closed.code)
+        finally:
+            self._open_sockets -= 1
+
+    async def _refuse(self, socket: HubSocket, refused: admission.Refused) -> None:
+        with contextlib.suppress(SocketClosed, TimeoutError):
+            async with asyncio.timeout(self.settings.close_timeout_s):
+                if refused.answer is not None:
+                    await socket.send(refused.answer)
+                await socket.close(refused.code, refused.reason)
+                return
+        socket.abort()
+
+    async def _admit(self, socket: HubSocket, credential: Credential, hello: admission.Hello) -> AgentSession:
+        lock = self._admitting.setdefault(credential.agent_id, asyncio.Lock())
+        async with lock:
+            await self._clear_way(credential.agent_id, hello)
+            if self._draining:
+                raise admission.Refused(Close.DRAINING, "the server is stopping")
+            number = await self._storage.admit(_admission(hello))
+            session = self._session(socket, credential, hello, number)
+            await self._answer_hello(socket, hello, number)
+            self._sessions[session.agent_id] = session
+        if credential.state == "candidate":
+            await self._storage.promote(credential.id)
+        log.info("agent.admitted", agent=session.agent_id, session=number, name=hello.params.agent.name)
+        return session
+
+    async def _answer_hello(self, socket: HubSocket, hello: admission.Hello, number: int) -> None:
+        try:
+            async with asyncio.timeout(self.settings.hello_within_s):
+                await socket.send(admission.hello_answer(hello.request, number, self.settings))
+        except TimeoutError as error:
+            raise admission.Refused(Close.SILENT, "the agent does not read") from error
+
+    async def _clear_way(self, agent_id: str, hello: admission.Hello) -> None:
+        """A redial of the same process replaces the old socket; another process must find it dead."""
+        old = self._sessions.get(agent_id)
+        if old is None or not old.alive:
+            return
+        if old.presence.instance != hello.params.agent.instance and await old.probe(self.settings.probe_s):
+            raise admission.Refused(Close.IDENTITY_IN_USE, "another process of this agent is connected")
+        old.end(Close.GOING_AWAY, "replaced by a newer connection of this agent")
+
+    def _session(
+        self, socket: HubSocket, credential: Credential, hello: admission.Hello, number: int
+    ) -> AgentSession:
+        presence = Presence(
+            session=number,
+            instance=hello.params.agent.instance,
+            version=hello.params.agent.version,
+            capabilities=hello.params.capabilities,
+            connected_at=time.time(),
+        )
+        return AgentSession(
+            socket,
+            agent_id=credential.agent_id,
+            credential_id=credential.id,
+            presence=presence,
+            handlers=self._incoming,
+            settings=self.settings,
+            peer_max_frame_bytes=hello.params.limits.max_frame_bytes,
+        )
+
+    async def _run(self, session: AgentSession) -> None:
+        self._events.agent_changed(session.agent_id)
+        session.spawn(self._keep_seen(session), "store last seen")
+        try:
+            ending = await session.run()
+            log.info("agent.left", agent=session.agent_id, code=ending.code, reason=ending.reason)
+        finally:
+            self._incoming.forget(session)
+            if self._sessions.get(session.agent_id) is session:
+                del self._sessions[session.agent_id]
+            self._events.agent_changed(session.agent_id)
+            await self._storage.seen(session.agent_id, time.time())
+
+    async def _keep_seen(self, session: AgentSession) -> None:
+        while True:
+            await asyncio.sleep(self.settings.seen_interval_s)
+            await self._storage.seen(session.agent_id, time.time())
+
+    # -- the end ------------------------------------------------------------------------------------
+
+    async def drain(self, *, within_s: float = 5.0) -> None:
+        """Tell every agent to come back later, close with 4503, and wait for the sessions' ends."""
+        self._draining = True
+        sessions = list(self._sessions.values())
+        for session in sessions:
+            session.notify("server.drain", DrainParams(retry_after_s=self.settings.drain_retry_s))
+        await asyncio.gather(*(self._flush_and_end(session, within_s) for session in sessions))
+
+    async def _flush_and_end(self, session: AgentSession, within_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                await session.flush()
+                session.end(Close.DRAINING, "the server is stopping")
+                await session.ended.wait()
+        session.end(Close.DRAINING, "the server is stopping")
+
+
+def _admission(hello: admission.Hello) -> Admission:
+    agent = hello.params.agent
+    return Admission(
+        agent_id=agent.id,
+        name=agent.name,
+        version=agent.version,
+        store_id=hello.params.store_id,
+        capabilities=hello.params.capabilities,
+        at=time.time(),
+    )
