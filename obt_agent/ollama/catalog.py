@@ -81,7 +81,7 @@ class Catalog:
         """Poll for ever. What goes wrong with Ollama becomes state, never an exception."""
         while True:
             await self.refresh()
-            await self._fill()
+            await self.fill()
             await asyncio.sleep(self._interval)
 
     async def refresh(self) -> Snapshot:
@@ -153,8 +153,13 @@ class Catalog:
             async with self._changed:
                 self._changed.notify_all()
 
-    async def _fill(self) -> None:
-        """Ask ``/api/show`` for what the list left out, once for each digest."""
+    @property
+    def seen_within_s(self) -> float:
+        """How many seconds a change of Ollama's stays unseen at most."""
+        return self._interval + self._probe_timeout
+
+    async def fill(self) -> None:
+        """Ask ``/api/show`` for what the list left out, once for each digest; never raises for Ollama."""
         wanted = {
             model.digest: model.name
             for model in self._snapshot.models

@@ -59,7 +59,7 @@ def normal_url(text: str) -> str:
     if parts.scheme not in {"http", "https"}:
         raise _wrong(text, "the scheme must be http or https")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise _wrong(text, "it may hold no user, password, query or fragment")
+        raise _wrong(f"{parts.scheme}://…", "it may hold no user, password, query or fragment")
     host = parts.hostname or "127.0.0.1"
     if any(character.isspace() for character in host):
         raise _wrong(text, "a host holds no space")

@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from obt_agent.errors import OllamaError
+from obt_agent.ollama import lists
+from obt_agent.ollama.catalog import Catalog, Snapshot, list_digest
+from obt_agent.ollama.client import OllamaClient, OllamaSettings
+from obt_agent.ollama.payloads import InstalledModel
+from obt_standin import Model, Script, StandIn
+from obt_standin.script import Answer
+
+
+@asynccontextmanager
+async def polled(standin: StandIn, *, run: bool = False) -> AsyncIterator[Catalog]:
+    """A catalogue on a stand-in; with ``run`` it polls by itself, quickly."""
+    async with OllamaClient(OllamaSettings(url=standin.url, retries=1)) as client:
+        catalog = Catalog(client, poll_interval_s=0.01, probe_timeout_s=5)
+        task = asyncio.create_task(catalog.run()) if run else None
+        try:
+            async with asyncio.timeout(30):
+                yield catalog
+        finally:
+            if task is not None:
+                task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+
+
+async def until(catalog: Catalog, holds: Callable[[Snapshot], bool]) -> Snapshot:
+    """Wait for a snapshot of which something holds."""
+    snapshot = catalog.snapshot
+    while not holds(snapshot):
+        snapshot = await catalog.wait_changed(snapshot.generation)
+    return snapshot
+
+
+async def test_before_the_first_poll_nothing_is_known(standin: StandIn) -> None:
+    async with polled(standin) as catalog:
+        assert catalog.snapshot.generation == 0
+        assert not catalog.snapshot.state.reachable
+        assert catalog.snapshot.stale
+
+
+async def test_a_poll_shows_models_and_which_of_them_are_loaded(standin: StandIn) -> None:
+    async with polled(standin) as catalog, OllamaClient(OllamaSettings(url=standin.url)) as client:
+        await client.load("standin-small")
+        snapshot = await catalog.refresh()
+    assert snapshot.generation == 1
+    assert snapshot.state.reachable
+    assert snapshot.state.version == "0.33.0-standin"
+    assert {model.name: model.loaded for model in snapshot.models} == {
+        "standin-small:latest": True,
+        "standin-think:8b": False,
+        "standin-embed:latest": False,
+        "standin-far:cloud": False,
+    }
+    assert [model.name for model in snapshot.running] == ["standin-small:latest"]
+
+
+async def test_polls_that_see_nothing_new_make_no_generation(standin: StandIn) -> None:
+    async with polled(standin) as catalog, OllamaClient(OllamaSettings(url=standin.url)) as client:
+        await client.load("standin-small")
+        first = await catalog.refresh()
+        await client.load("standin-small", keep_alive="1h")
+        again = await catalog.refresh()
+    assert again.generation == first.generation
+    assert again.running[0].expires_at != first.running[0].expires_at
+
+
+async def test_a_new_model_a_loaded_one_and_an_unloaded_one_each_make_a_generation(standin: StandIn) -> None:
+    async with polled(standin) as catalog, OllamaClient(OllamaSettings(url=standin.url)) as client:
+        first = await catalog.refresh()
+        await client.copy("standin-small", "again")
+        second = await catalog.refresh()
+        await client.load("again")
+        third = await catalog.refresh()
+        await client.unload("again")
+        fourth = await catalog.refresh()
+    assert [first.generation, second.generation, third.generation, fourth.generation] == [1, 2, 3, 4]
+    assert first.list_digest != second.list_digest == third.list_digest == fourth.list_digest
+
+
+async def test_ollama_going_away_keeps_the_last_list_as_stale_and_coming_back_freshens_it(
+    standin: StandIn,
+) -> None:
+    async with polled(standin, run=True) as catalog, OllamaClient(OllamaSettings(url=standin.url)) as client:
+        await client.load("standin-small")
+        there = await until(catalog, lambda seen: bool(seen.running))
+        await standin.stop()
+        gone = await until(catalog, lambda seen: not seen.state.reachable)
+        assert gone.stale
+        assert [model.name for model in gone.models] == [model.name for model in there.models]
+        assert not any(model.loaded for model in gone.models)
+        assert gone.running == ()
+        assert "ollama serve" in (gone.state.error or "")
+        assert gone.list_digest == there.list_digest
+        assert (gone.state.since or 0) >= (there.state.since or 0)
+        await standin.start()
+        back = await until(catalog, lambda seen: seen.state.reachable)
+        assert not back.stale
+
+
+async def test_a_new_version_is_a_new_generation(standin: StandIn) -> None:
+    async with polled(standin, run=True) as catalog:
+        await until(catalog, lambda seen: seen.state.reachable)
+        standin.script.version = "0.34.0"
+        assert (await until(catalog, lambda seen: seen.state.version == "0.34.0")).state.reachable
+
+
+@pytest.mark.parametrize("answer", ["html", "reset", "garbage"])
+async def test_whatever_answers_in_ollamas_place_becomes_state_and_polling_goes_on(
+    answer: Answer, standin: StandIn
+) -> None:
+    async with polled(standin, run=True) as catalog:
+        await until(catalog, lambda seen: seen.state.reachable)
+        standin.script.answer = answer
+        lost = await until(catalog, lambda seen: not seen.state.reachable)
+        assert lost.state.error
+        standin.script.answer = "ollama"
+        await until(catalog, lambda seen: seen.state.reachable)
+
+
+async def test_an_ollama_that_takes_the_connection_and_says_nothing_counts_as_gone(standin: StandIn) -> None:
+    standin.script.answer = "hang"
+    async with OllamaClient(OllamaSettings(url=standin.url)) as client:
+        snapshot = await Catalog(client, probe_timeout_s=0.05).refresh()
+    assert not snapshot.state.reachable
+    assert "within 0.05 s" in (snapshot.state.error or "")
+
+
+async def test_with_the_usual_numbers_a_change_is_seen_within_five_seconds() -> None:
+    catalog = Catalog(OllamaClient(OllamaSettings()))
+    assert catalog.seen_within_s <= 5
+
+
+async def test_many_callers_at_once_share_a_poll(standin: StandIn) -> None:
+    async with polled(standin) as catalog:
+        await asyncio.gather(*(catalog.refresh() for _ in range(20)))
+    assert sum(exchange.path == "/api/tags" for exchange in standin.requests) <= 2
+
+
+async def test_what_an_older_ollama_leaves_out_of_its_list_is_asked_once_for_each_digest() -> None:
+    models = [Model(name=f"m{number}:latest", capabilities=("completion", "tools")) for number in range(12)]
+    models.append(Model(name="far:latest", remote_model="far", remote_host="https://ollama.com:443"))
+    async with StandIn(Script(models=models, tags_details=False, latency_s=0.01)) as standin:
+        async with polled(standin, run=True) as catalog:
+            first = await catalog.wait_changed(0)
+            assert not any(model.capabilities for model in first.models)
+            filled = await until(catalog, lambda seen: any(model.capabilities for model in seen.models))
+            local = [model for model in filled.models if model.remote_model is None]
+            assert {model.capabilities for model in local} == {("completion", "tools")}
+            assert {model.context_length for model in local} == {4096}
+            asked = len(standin.requests)
+            await standin.wait_for(lambda ollama: len(ollama.requests) > asked + 9)
+        shows = [exchange for exchange in standin.requests if exchange.path == "/api/show"]
+    assert len(shows) == 12
+    ends = [(exchange.began_ns, 1) for exchange in shows] + [(exchange.ended_ns, -1) for exchange in shows]
+    at_once = 0
+    for _, step in sorted(ends):
+        at_once += step
+        assert at_once <= 3  # two, and one more that ended but whose end is not noted yet
+
+
+async def test_a_model_whose_metadata_cannot_be_had_stays_in_the_list() -> None:
+    script = Script(models=[Model(name="odd:latest")], tags_details=False)
+    async with StandIn(script) as standin, polled(standin) as catalog:
+        await catalog.refresh()
+        standin.store.remove("odd:latest")
+        await catalog.fill()
+        assert [model.name for model in catalog.snapshot.models] == ["odd:latest"]
+        asked = len(standin.requests)
+        await catalog.fill()
+        assert len(standin.requests) == asked
+
+
+installed = st.builds(
+    InstalledModel, name=st.text(max_size=4), digest=st.text(max_size=4), size_bytes=st.just(1)
+)
+
+
+@given(st.lists(installed, max_size=5))
+def test_the_lists_digest_ignores_order_and_nothing_else_of_names_and_digests(
+    models: list[InstalledModel],
+) -> None:
+    turned = models[::-1]
+    assert list_digest(models) == list_digest(turned)
+    if models:
+        other = msgspec.structs.replace(models[0], digest=models[0].digest + "x")
+        assert list_digest([other, *models[1:]]) != list_digest(models)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"{}", b'{"models":[{}]}', b'{"models":5}', b"\xff", b"[" * 10_000]
+)
+def test_a_list_of_another_form_is_an_ollama_error(body: bytes) -> None:
+    for read in (lists.read_installed, lists.read_running):
+        with pytest.raises(OllamaError, match="not Ollama"):
+            read(body)
+
+
+def test_a_version_of_another_form_is_an_ollama_error() -> None:
+    with pytest.raises(OllamaError):
+        lists.read_version(b'{"version":5}')
+
+
+def test_models_that_are_null_are_none() -> None:
+    assert lists.read_installed(b'{"models":null}') == ()
+    assert lists.read_running(b'{"models":null}') == ()
+
+
+def test_an_unknown_architecture_has_no_context_length() -> None:
+    assert lists.read_shown(b'{"capabilities":["completion"]}') == (("completion",), None)
+    assert lists.read_shown(b'{"model_info":{"general.architecture":"x","x.context_length":"y"}}') == (
+        (),
+        None,
+    )
