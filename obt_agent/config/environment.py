@@ -59,7 +59,7 @@ def from_dotenv(path: Path, user: int) -> Reading:
         return Reading()
     except OSError as error:
         return Reading(notices=(f"{path} is left aside: {error.strerror or error}",))
-    if status.st_uid != user or status.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
+    if not _own(status, user):
         return Reading(notices=(f"{path} is left aside: others than you can change it",))
     if len(data) > _DOTENV_BYTES:
         return Reading(notices=(f"{path} is left aside: it is over {_DOTENV_BYTES} bytes long",))
@@ -67,6 +67,11 @@ def from_dotenv(path: Path, user: int) -> Reading:
     policy = [variable for variable in variables if variable.name.startswith(f"{PREFIX}POLICY_")]
     reading = _settings(variable for variable in variables if variable not in policy)
     return Reading(reading.settings, reading.problems + tuple(map(_policy_problem, policy)), reading.notices)
+
+
+def _own(status: os.stat_result, user: int) -> bool:
+    """Can nobody but this user change the file?"""
+    return status.st_uid == user and not status.st_mode & (stat.S_IWOTH | stat.S_IWGRP)
 
 
 def _policy_problem(variable: Variable) -> Problem:
