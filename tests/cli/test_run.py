@@ -1,0 +1,115 @@
+"""The daemon as a process: what it says, and that its secret is in none of it."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from obt_agent.cli import exit_codes
+from obt_agent.identity.state_dir import StateDir
+from obt_standin import StandIn
+from tests.cli.program import obt_agent
+
+CANARY = "obta_canary-0123456789abcdef"
+
+
+@pytest.fixture
+async def refusing() -> AsyncIterator[tuple[str, asyncio.Queue[str]]]:
+    """A server that knows no credential: its address, and what came as ``Authorization``."""
+    seen: asyncio.Queue[str] = asyncio.Queue()
+
+    async def connect(request: web.Request) -> web.Response:
+        seen.put_nowait(request.headers["Authorization"])
+        return web.json_response({"error": {"message": "unknown"}}, status=401)
+
+    app = web.Application()
+    app.router.add_get("/api/v1/agents/connect", connect)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}", seen
+    await runner.cleanup()
+
+
+@asynccontextmanager
+async def running(home: Path, server: str, ollama: str) -> AsyncIterator[asyncio.subprocess.Process]:
+    token = home / "token"
+    token.write_text(CANARY)
+    token.chmod(0o600)
+    config = home / "agent.yaml"
+    config.write_text(f"server: {{url: '{server}', token_file: token}}\nagent: {{state_dir: state}}\n")
+    ours = {
+        name: text for name, text in os.environ.items() if not name.startswith(("OBT_", "OLLAMA_", "XDG_"))
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "obt_agent", "run", "--config", str(config)),
+        *("--log-level", "debug", "--log-format", "json"),
+        stdin=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+        env={**ours, "HOME": str(home), "OLLAMA_URL": ollama},
+        cwd=home,
+    )
+    try:
+        async with asyncio.timeout(90):
+            yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+async def until(process: asyncio.subprocess.Process, event: str) -> list[str]:
+    assert process.stderr is not None
+    lines: list[str] = []
+    while not lines or json.loads(lines[-1])["event"] != event:
+        line = await process.stderr.readline()
+        assert line, f"ended before {event}: {lines}"
+        lines.append(line.decode())
+    return lines
+
+
+async def test_the_token_is_shown_to_the_server_and_to_nobody_else(
+    tmp_path: Path, refusing: tuple[str, asyncio.Queue[str]], standin: StandIn
+) -> None:
+    server, seen = refusing
+    async with running(tmp_path, server, standin.url) as process:
+        lines = await until(process, "agent.started")
+        shown = await seen.get()
+        proc = Path(f"/proc/{process.pid}")
+        visible = (proc / "cmdline").read_bytes() + (proc / "environ").read_bytes()
+        process.send_signal(signal.SIGTERM)
+        _, rest = await process.communicate()
+    assert process.returncode == exit_codes.OK
+    assert shown == f"Bearer {CANARY}"
+    everything = "".join(lines) + rest.decode()
+    assert "agent.stopped" in everything
+    assert "canary" not in everything
+    assert b"canary" not in visible
+
+
+async def test_a_second_one_names_the_first_and_leaves_it_alone(
+    tmp_path: Path, refusing: tuple[str, asyncio.Queue[str]], standin: StandIn
+) -> None:
+    async with running(tmp_path, refusing[0], standin.url) as process:
+        await until(process, "agent.started")
+        second = await obt_agent(tmp_path, "run", "--config", str(tmp_path / "agent.yaml"))
+        assert second.code == exit_codes.TEMPORARY
+        assert f"is in use by process {process.pid} (" in second.err
+        assert process.returncode is None
+
+
+async def test_without_any_credential_it_says_what_to_do_and_ends_78(tmp_path: Path) -> None:
+    ended = await obt_agent(
+        tmp_path, "run", "--server-url", "http://127.0.0.1:9", "--state-dir", str(tmp_path / "state")
+    )
+    assert ended.code == exit_codes.CONFIG
+    assert "run obt-agent enroll, or set server.token_file" in ended.err
+    with StateDir.open(tmp_path / "state") as state:
+        assert state.agent_id
