@@ -61,7 +61,9 @@ def explain(error: Exception, host: str, now: datetime | None = None) -> tuple[s
         return _explain_handshake(error, host)
     if isinstance(error, (ConnectionAbortedError, TimeoutError)):
         return "tls_timeout", f"{host} did not finish the TLS handshake in time."
-    return "tls_cut", f"{host} ended the connection during the TLS handshake; is TLS spoken on this port?"
+    return "tls_cut", (
+        f"{host} ended the connection during the TLS handshake; does it speak TLS 1.2 or later on this port?"
+    )
 
 
 def _explain_certificate(error: ssl.SSLCertVerificationError, host: str, now: datetime) -> tuple[str, str]:
@@ -92,12 +94,16 @@ _HANDSHAKE: Final[tuple[tuple[str, str, str], ...]] = (
         "tls_refused",
         "{} refused the TLS handshake ({}): it may want a client certificate (server.client_cert_file).",
     ),
-    ("EOF", "tls_cut", "{} ended the connection during the TLS handshake; is TLS spoken on this port?"),
+    (
+        "EOF",
+        "tls_cut",
+        "{} ended the connection during the TLS handshake; does it speak TLS 1.2 or later on this port?",
+    ),
 )
 
 
 def _explain_handshake(error: ssl.SSLError, host: str) -> tuple[str, str]:
-    reason = error.reason or ""
+    reason: str = getattr(error, "reason", None) or ""
     for mark, kind, message in _HANDSHAKE:
         if mark in reason:
             return kind, message.format(host, reason.lower())

@@ -67,7 +67,12 @@ def _of_failure(wire: Wire, error: Exception) -> Ending:
     if isinstance(error, NegotiationError):
         return Ending("no_subprotocol", f"The server's answer to the upgrade is wrong: {error}.", Next.AT_CAP)
     if isinstance(error, (InvalidMessage, OSError, EOFError)) and not wire.received_bytes:
-        return Ending("upgrade_cut", "The server ended the connection without an answer.")
+        hint = (
+            " If it wants a client certificate, set server.client_cert_file."
+            if wire.below_tls is not None
+            else ""
+        )
+        return Ending("upgrade_cut", f"The server ended the connection without an answer.{hint}")
     return Ending(
         "upgrade_garbage",
         "What answered is no WebSocket server: check host, port and path of server.url, and whether it is "
