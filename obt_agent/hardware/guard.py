@@ -43,6 +43,7 @@ class Guard:
         self._worker = Worker(provider.name)
         self._delay_s = settings.retry_first_s
         self._retry_at: float | None = None
+        self._probing = False
         self.state = ProviderState(name=provider.name, status="absent", reason="not probed yet")
         self.gpus: tuple[GpuInfo, ...] = ()
 
@@ -64,7 +65,11 @@ class Guard:
     async def refresh(self) -> None:
         """Probe, and describe the GPUs anew."""
         before = self.state.status
-        await self._refresh()
+        self._probing = True
+        try:
+            await self._refresh()
+        finally:
+            self._probing = False
         if self.state.status != before:
             log.info(
                 "hardware.provider", provider=self.name, status=self.state.status, reason=self.state.reason
@@ -74,6 +79,8 @@ class Guard:
         """The GPUs now; those of a provider that is not well are there too, with its state and no numbers."""
         if self.state.status == "absent":
             return GpuReadings()
+        if self._probing:
+            return self._unread("degraded", "not_reported: its driver is being probed")
         if self.state.status == "stalled" or self._worker.busy:
             return self._unread("stalled", "stalled")
         readings = await self._ask(lambda: self._sample(group, pids), self._settings.gpu_deadline_s)
@@ -84,7 +91,7 @@ class Guard:
 
     async def energy(self) -> dict[str, float]:
         """Energy counters in joules by GPU id, of GPUs that can be read."""
-        if self.state.status in ("absent", "stalled", "suspended"):
+        if self._probing or self.state.status in ("absent", "stalled", "suspended"):
             return {}
         return await self._ask(self._provider.energy, self._settings.gpu_deadline_s) or {}
 

@@ -33,7 +33,7 @@ class LegacyCpu(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LegacyGpu(msgspec.Struct, frozen=True, kw_only=True):
-    """One of ``gpus``; ``vram_size`` in MB: its own memory, or for a unified one what it shares, 0 where unknown."""
+    """One of ``gpus``; ``vram_size`` in MB (of unified memory, what it shares), else 0."""
 
     name: str
     vram_size: int

@@ -203,9 +203,8 @@ class HardwareService:
                 due = self._look.is_set() or now - collected_at >= _HOURLY_S
                 if due or await self._something_changed():
                     self._look.clear()
+                    await self.inventory(refresh=self._inventory is not None)
                     collected_at = now
-                    async with self._collecting:
-                        await self._collect()
             except Stalled as error:
                 log.warning("hardware.inventory_stalled", reason=error.message)
             with contextlib.suppress(TimeoutError):

@@ -6,9 +6,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import pynvml
 import pytest
 
-from obt_agent.hardware.providers.nvml import Nvml
 from tests.hardware.nvml.fake import FakeDriver, build
 
 
@@ -24,14 +24,16 @@ def built_old_driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def driver(built_driver: Path, tmp_path: Path) -> Iterator[FakeDriver]:
-    yield FakeDriver(copied(built_driver, tmp_path))
-    Nvml().unload()
+    driver = FakeDriver(copied(built_driver, tmp_path))
+    yield driver
+    forget(driver)
 
 
 @pytest.fixture
 def old_driver(built_old_driver: Path, tmp_path: Path) -> Iterator[FakeDriver]:
-    yield FakeDriver(copied(built_old_driver, tmp_path))
-    Nvml().unload()
+    driver = FakeDriver(copied(built_old_driver, tmp_path))
+    yield driver
+    forget(driver)
 
 
 def copied(library: Path, folder: Path) -> Path:
@@ -39,3 +41,10 @@ def copied(library: Path, folder: Path) -> Path:
     place = folder / "driver"
     place.mkdir()
     return Path(shutil.copy2(library, place))
+
+
+def forget(driver: FakeDriver) -> None:
+    """Let hung calls go, and have the binding load afresh; this library stays, for a thread may be in it."""
+    driver.let_go()
+    pynvml.nvmlLib = None
+    pynvml._nvmlGetFunctionPointer_cache.clear()  # noqa: SLF001 -- its pointers lead into the old library

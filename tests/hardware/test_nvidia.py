@@ -271,6 +271,7 @@ def test_a_replaced_driver_is_loaded_afresh(machine: Path, driver: FakeDriver, b
     nvidia = provider(machine, driver.machine("rtx4090"))
     nvidia.probe()
     assert nvidia.inventory()[0].driver_version == "595.71.05"
+    put(machine, "/sys/module/nvidia/version", "600.10\n")
     driver.library.unlink()
     driver.library.write_bytes(built_driver.read_bytes())
     driver.say("* nvmlSystemGetDriverVersion 600.10")

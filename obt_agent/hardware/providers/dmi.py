@@ -13,8 +13,8 @@ from obt_agent.hardware.readings import Gaps, Unreadable, bounded, optional
 from obt_agent.hardware.root import Root
 from obt_agent.hardware.schema import MemoryModule
 
-_TABLE = "/sys/firmware/dmi/tables/DMI"
-_UDEV = "/run/udev/data/+dmi:id"
+TABLE = "/sys/firmware/dmi/tables/DMI"
+UDEV = "/run/udev/data/+dmi:id"
 
 _TYPES = {
     0x12: "DDR",
@@ -49,9 +49,9 @@ def modules(root: Root) -> tuple[MemoryModule, ...]:
         Unreadable: firmware reports no module ("not_reported"), or nonsense ("malformed").
     """
     gaps = Gaps()
-    found = gaps.read("table", lambda: tuple(parse_table(root.data(_TABLE))))
+    found = gaps.read("table", lambda: tuple(parse_table(root.data(TABLE))))
     if not found:
-        kept = optional(lambda: tuple(parse_udev(root.text(_UDEV))))
+        kept = optional(lambda: tuple(parse_udev(root.text(UDEV))))
         found = kept or found
     if not found:
         raise Unreadable(gaps.reasons.get("table", "not_reported"))

@@ -50,7 +50,7 @@ class HostProvider:
         """Describe the host; the version of Ollama is the caller's knowledge."""
         gaps = Gaps()
         if ollama_version is None:
-            gaps.note("ollama_version", "not_running")
+            gaps.note("ollama_version", "not_reported: Ollama did not answer")
         return HostInfo(
             os=gaps.read("os", lambda: self._word("/proc/sys/kernel/ostype").lower()),
             distro=gaps.first("distro", partial(self._distro, "/etc/os-release"), self._distro_of_usr),

@@ -20,6 +20,7 @@ PCI_VENDOR = "0x10de"
 _SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
 """What a machine has, beside a PCI device, where NVIDIA's library may find a GPU (the last is WSL's)."""
 
+_MODULE_VERSION = "/sys/module/nvidia/version"
 _IDLE_NS = 10_000_000_000
 _NOT_LOADED = "not_present: NVIDIA's library is not loaded for a snapshot"
 _NOT_CONNECTED = "not_reported: awake again, not yet connected"
@@ -53,12 +54,20 @@ class NvidiaProvider:
         self._lost: tuple[GpuInfo, ...] = ()
         self._pci: tuple[pci.PciGpu, ...] = ()
         self._version: str | None = None
+        self._module: str | None = None
+        self._trusted = False
         self._state = ProviderState(name=self.name, status="absent")
         self._resting = False
         self._sampled_ns = 0
 
     def probe(self) -> ProviderState:
-        """Look for GPUs, and connect to the driver unless one sleeps."""
+        """Look for GPUs, and connect to the driver unless one sleeps.
+
+        The library is tried in a process of its own first, unless it just worked and the driver is the same.
+        """
+        module = optional(partial(self._root.text, _MODULE_VERSION))
+        self._trusted = self._connected is not None and not self._lost and module == self._module
+        self._module = module
         self._release()
         self._pci = pci.gpus(self._root, PCI_VENDOR)
         self._state = self._connect()
@@ -131,10 +140,11 @@ class NvidiaProvider:
         """Try the library elsewhere, then here. A driver that was replaced needs its new library loaded."""
         if self._nvml is None or self._prober is None:
             raise Unreadable(_NOT_LOADED)
-        version = self._prober.probe()
-        if self._version not in (None, version):
-            self._nvml.unload()
-        self._version = version
+        if not self._trusted:
+            version = self._prober.probe()
+            if self._version not in (None, version):
+                self._nvml.unload()
+            self._version = version
         self._open(self._nvml)
 
     def _open(self, nvml: Nvml) -> None:

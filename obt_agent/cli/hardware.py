@@ -1,0 +1,162 @@
+"""``obt-agent hardware``: what this machine is made of and does, what could not be read, and why."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from obt_agent.cli import COMMANDS, exit_codes
+from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.errors import AgentError, ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from obt_agent.cli import Subparsers
+    from obt_agent.hardware.schema import Inventory, Sample
+    from obt_agent.hardware.service import HardwareService, HardwareSettings
+
+_WATCH_INTERVAL_S = 1.0
+_FIRST_WINDOW_S = 0.3
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser("hardware", help=COMMANDS["hardware"], description=__doc__)
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--json", action="store_true", help="inventory and a sample as JSON")
+    what.add_argument("--watch", action="store_true", help="live readings, until interrupted")
+    what.add_argument(
+        "--capture",
+        metavar="DIR",
+        help="write a masked snapshot (no serials, UUIDs, names of hosts and users) to attach to a report",
+    )
+    parser.add_argument(
+        "--interval",
+        type=_interval,
+        default=_WATCH_INTERVAL_S,
+        metavar="SECONDS",
+        help="between readings with --watch (1)",
+    )
+    parser.add_argument("--snapshot", metavar="DIR", help="show a captured machine instead of this one")
+    add_config_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what was asked for."""
+    if args.capture:
+        return _capture(Path(args.capture))
+    settings = _settings(args)
+    try:
+        asyncio.run(_show(args, settings))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{args.snapshot} is no snapshot: it has no {error.filename}") from error
+    return exit_codes.OK
+
+
+def _interval(text: str) -> float:
+    seconds = float(text)
+    if not 0.1 <= seconds <= 3600:  # noqa: PLR2004 - a range for people
+        raise argparse.ArgumentTypeError("expected 0.1 to 3600 seconds")
+    return seconds
+
+
+def _settings(args: argparse.Namespace) -> HardwareSettings:
+    from obt_agent.hardware.service import HardwareSettings  # noqa: PLC0415 - imported when the command runs
+
+    config = load_config(args).config
+    return HardwareSettings(
+        min_interval_s=min(args.interval, _FIRST_WINDOW_S),
+        root=Path(args.snapshot or "/"),
+        ollama_url=config.ollama.url,
+    )
+
+
+async def _show(args: argparse.Namespace, settings: HardwareSettings) -> None:
+    from obt_agent.hardware.service import HardwareService  # noqa: PLC0415 - imported when the command runs
+
+    service = HardwareService(settings)
+    service.note_ollama_version(None if args.snapshot else await _ollama_version(settings.ollama_url))
+    try:
+        inventory = await service.inventory()
+        if args.watch:
+            await _watch(service, inventory, args.interval)
+            return
+        sample = await _second_sample(service)
+        if args.json:
+            _print_json(inventory, sample)
+        else:
+            _print_report(inventory, sample)
+    finally:
+        await service.close()
+
+
+async def _ollama_version(url: str) -> str | None:
+    from obt_agent.ollama.client import OllamaClient  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.ollama.settings import OllamaSettings  # noqa: PLC0415 - the same
+
+    settings = OllamaSettings(url=url, connect_timeout_s=1.0, request_timeout_s=2.0, retries=1)
+    try:
+        async with OllamaClient(settings) as client:
+            return await client.version()
+    except AgentError:
+        return None
+
+
+async def _second_sample(service: HardwareService) -> Sample:
+    """Rates need two."""
+    await service.sample()
+    await asyncio.sleep(_FIRST_WINDOW_S)
+    return await service.sample()
+
+
+def _print_json(inventory: Inventory, sample: Sample) -> None:
+    import msgspec  # noqa: PLC0415 - imported when the command runs
+
+    document = msgspec.json.encode({"inventory": inventory, "sample": sample})
+    print(msgspec.json.format(document, indent=2).decode())
+
+
+def _print_report(inventory: Inventory, sample: Sample) -> None:
+    from rich.console import Console  # noqa: PLC0415 - imported when the command runs
+
+    from obt_agent.cli.hardware_report import report  # noqa: PLC0415 - the same
+
+    Console().print(report(inventory, sample))
+
+
+async def _watch(service: HardwareService, inventory: Inventory, interval_s: float) -> None:
+    from rich.live import Live  # noqa: PLC0415 - imported when the command runs
+
+    from obt_agent.cli.hardware_report import live  # noqa: PLC0415 - the same
+
+    await service.start()
+    with Live(auto_refresh=False, screen=sys.stdout.isatty()) as screen:
+        async for sample in _samples(service, interval_s):
+            screen.update(live(inventory, sample, service.sampler_cost), refresh=True)
+            inventory = await service.inventory()
+
+
+async def _samples(service: HardwareService, interval_s: float) -> AsyncIterator[Sample]:
+    async with service.watch(interval_s, reason="obt-agent hardware --watch") as watch:
+        async for sample in watch:
+            yield sample
+
+
+def _capture(folder: Path) -> int:
+    from obt_agent.hardware.assembly import gpu_providers  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.hardware.capture import RecordingRoot, capture  # noqa: PLC0415 - the same
+    from obt_agent.hardware.root import Root  # noqa: PLC0415 - the same
+
+    recorder = RecordingRoot(Root())
+    try:
+        capture(folder, Root(), gpu_providers(recorder), recorder, source="obt-agent hardware --capture")
+    except FileExistsError as error:
+        raise ConfigError(f"{folder} is there already; name a folder that is not") from error
+    except OSError as error:
+        raise ConfigError(f"cannot write {folder}: {error.strerror}") from error
+    say(f"Wrote {folder}. Look through it before you send it: it should hold no serial number, UUID or name.")
+    return exit_codes.OK

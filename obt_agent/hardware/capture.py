@@ -1,0 +1,160 @@
+"""Write a masked snapshot of this machine, which replays in tests and can be sent in.
+
+Everything is read once through a root that takes note of what is read; then just those files are written,
+masked. Of processes, Ollama's alone are kept.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import msgspec
+
+from obt_agent.hardware.masking import Masker, udev_record
+from obt_agent.hardware.once import EVERYWHERE, Once, Reading
+from obt_agent.hardware.providers import dmi
+from obt_agent.hardware.providers.base import GpuProvider
+from obt_agent.hardware.readings import optional
+from obt_agent.hardware.root import FileSystemSize, Manifest, Root
+
+_PROCESS = re.compile(r"/proc/(\d+)(/|$)")
+_INIT = 1
+_DEVICES = "/dev/dri/"
+
+
+class RecordingRoot(Root):
+    """A root that takes note of every path that is asked for."""
+
+    def __init__(self, inner: Root) -> None:
+        self._inner = inner
+        self.real = inner.real
+        self.paths: set[str] = set()
+        self.sizes: dict[str, FileSystemSize] = {}
+
+    def open(self, path: str) -> int:
+        """As the inner root."""
+        self.paths.add(path)
+        return self._inner.open(path)
+
+    def names(self, path: str) -> list[str]:
+        """As the inner root."""
+        self.paths.add(path)
+        return self._inner.names(path)
+
+    def link(self, path: str) -> str:
+        """As the inner root."""
+        self.paths.add(path)
+        return self._inner.link(path)
+
+    def resolve(self, path: str) -> str:
+        """As the inner root."""
+        self.paths.add(path)
+        return self._inner.resolve(path)
+
+    def exists(self, path: str) -> bool:
+        """As the inner root."""
+        self.paths.add(path)
+        return self._inner.exists(path)
+
+    def size(self, path: str) -> FileSystemSize:
+        """As the inner root."""
+        self.sizes[path] = self._inner.size(path)
+        return self.sizes[path]
+
+
+def capture(
+    folder: Path, root: Root, providers: Sequence[GpuProvider], recorder: RecordingRoot, *, source: str
+) -> Reading:
+    """Write the snapshot; ``providers`` read through ``recorder``, which records ``root``.
+
+    Returns:
+        What was read while capturing, unmasked.
+
+    Raises:
+        OSError: the folder is there already, or cannot be written.
+    """
+    folder.mkdir(parents=True)
+    reading = Once(recorder, providers, EVERYWHERE).read()
+    kept = {process.pid for process in reading.sample.ollama} | {_INIT}
+    paths = sorted(path for path in recorder.paths if _may_keep(path, kept))
+    writer = _Writer(folder, root, Masker(devices=_device_ids(root, paths)))
+    for path in paths:
+        writer.add(path)
+    writer.put(dmi.UDEV, udev_record(reading.inventory.memory.modules))
+    writer.put("/proc/sys/kernel/arch", (reading.inventory.host.arch or os.uname().machine).encode())
+    writer.finish(recorder.sizes, source)
+    return reading
+
+
+def _may_keep(path: str, pids: set[int]) -> bool:
+    process = _PROCESS.match(path)
+    return path not in ("/proc", dmi.TABLE, dmi.UDEV) and (process is None or int(process[1]) in pids)
+
+
+def _device_ids(root: Root, paths: list[str]) -> frozenset[str]:
+    texts = (optional(partial(root.text, path)) for path in paths if path.endswith("/device"))
+    return frozenset(text.removeprefix("0x").lower() for text in texts if text)
+
+
+class _Writer:
+    """Puts files, links and errors into a snapshot's folder."""
+
+    def __init__(self, folder: Path, root: Root, masker: Masker) -> None:
+        self._folder = folder
+        self._root = root
+        self._masker = masker
+        self._links: dict[str, str] = {}
+        self._errors: dict[str, str] = {}
+
+    def add(self, path: str) -> None:
+        """Take up what is at a path: its links, and its content or its error."""
+        self._add_links(path)
+        resolved = self._root.resolve(path)
+        try:
+            content = self._root.data(resolved)
+        except IsADirectoryError:
+            self._place(resolved).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._add_error(resolved, error)
+        else:
+            self.put(resolved, self._masker.file(resolved, content))
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write a file, if there is anything to write."""
+        place = self._place(path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+
+    def finish(self, sizes: dict[str, FileSystemSize], source: str) -> None:
+        """Write the manifest."""
+        masked = {self._masker.text(path): size for path, size in sizes.items()}
+        manifest = Manifest(
+            origin="captured", source=source, errors=self._errors, links=self._links, sizes=masked
+        )
+        document = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
+        (self._folder / "manifest.json").write_bytes(document + b"\n")
+
+    def _place(self, path: str) -> Path:
+        return self._folder / "tree" / self._masker.text(path).lstrip("/")
+
+    def _add_links(self, path: str) -> None:
+        parts = PurePosixPath(path).parts
+        for end in range(2, len(parts) + 1):
+            head = str(PurePosixPath(*parts[:end]))
+            target = optional(partial(self._root.link, head))
+            if target is not None and ("/fd/" not in head or target.startswith(_DEVICES)):
+                self._links[self._masker.text(head)] = self._masker.text(target)
+                self._add_links(
+                    os.path.normpath(str(PurePosixPath(head).parent.joinpath(target, *parts[end:])))
+                )
+                return
+
+    def _add_error(self, path: str, error: OSError) -> None:
+        """What is not there needs no note."""
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, None) and "/fd/" not in path:
+            self._errors[self._masker.text(path)] = errno.errorcode[error.errno]

@@ -1,0 +1,132 @@
+"""What must not leave a machine with a snapshot.
+
+Serial numbers, UUIDs, long identifiers (of containers), MAC addresses, names of hosts and people, and all of
+a process but that it is Ollama's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import socket
+
+from obt_agent.hardware.schema import MemoryModule
+
+_UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE)
+_MAC = re.compile(r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", re.IGNORECASE)
+_MAC_NAME = re.compile(r"\b(enx|wlx)[0-9a-f]{12}\b")
+_LONG_ID = re.compile(r"\b[0-9a-f]{32,64}\b")
+_HOME = re.compile(r"/(home|var/home|Users)/[^/\s:\0]+")
+_MEDIA = re.compile(r"/(media|run/media)/[^/\s:\0]+")
+_SERIAL_LINE = re.compile(r"^(serial(?:_number)?|unique_id)(\s*[:=]?\s*)\S.*$", re.IGNORECASE | re.MULTILINE)
+
+_TABLES = ("/pci.ids", "/amdgpu.ids")
+_KEPT_WORDS = {"serve", "start", "runner"}
+_KEPT_VARIABLES = ("OLLAMA_MODELS", "HOME")
+_CGROUPS = ("cgroup", "cgroup2")
+_VENDORS = ("10de", "1002", "8086")
+
+
+class Masker:
+    """Masks the text of files, each as its path asks for.
+
+    The same secret becomes the same mask throughout, so that what was equal stays equal.
+    """
+
+    def __init__(self, hostname: str | None = None, *, devices: frozenset[str] = frozenset()) -> None:
+        name = socket.gethostname() if hostname is None else hostname
+        self._hostnames = sorted({name, name.partition(".")[0]} - {"", "localhost"}, key=len, reverse=True)
+        self._devices = devices
+
+    def file(self, path: str, content: bytes) -> bytes:
+        """A file's content as it may leave the machine."""
+        if path.endswith("/gpu_metrics"):
+            return content
+        text = content.decode(errors="replace")
+        if path.endswith(_TABLES):
+            return _rows(text, self._devices).encode()
+        reduce = next((rule for end, rule in _REDUCTIONS.items() if path.endswith(end)), None)
+        return self.text(reduce(text) if reduce else text).encode()
+
+    def text(self, text: str) -> str:
+        """Any text with every known kind of secret masked."""
+        text = _UUID.sub(lambda match: _uuid(match[0]), text)
+        text = _LONG_ID.sub(lambda match: _digest(match[0])[:12], text)
+        text = _MAC.sub("00:00:00:00:00:00", text)
+        text = _MAC_NAME.sub(r"\g<1>000000000000", text)
+        text = _HOME.sub(r"/\1/user", text)
+        text = _MEDIA.sub(r"/\1/user", text)
+        text = _SERIAL_LINE.sub(r"\1\g<2>0", text)
+        for name in self._hostnames:
+            text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", "host", text)
+        return text
+
+
+def udev_record(modules: tuple[MemoryModule, ...]) -> bytes:
+    """Memory modules as udev records them, in place of firmware's table, which holds serial numbers."""
+    lines = []
+    for slot, module in enumerate(modules):
+        values = {
+            "SIZE": module.size_bytes,
+            "TYPE": module.type,
+            "CONFIGURED_SPEED_MTS": module.speed_mt_s,
+            "LOCATOR": module.locator,
+            "BANK_LOCATOR": module.bank,
+        }
+        lines += [
+            f"E:MEMORY_DEVICE_{slot}_{name}={value}" for name, value in values.items() if value is not None
+        ]
+    return "\n".join(lines).encode()
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.strip().lower().encode()).hexdigest()
+
+
+def _uuid(text: str) -> str:
+    """Of its digest 16 bits stay, so that two GPUs stay two; too few to find the UUID by."""
+    return f"00000000-0000-0000-0000-00000000{_digest(text)[:4]}"
+
+
+def _command(text: str) -> str:
+    """The program's name, and the words that tell a server from a runner."""
+    words = text.split("\0")
+    return "\0".join([words[0].rpartition("/")[2], *(word for word in words[1:] if word in _KEPT_WORDS)])
+
+
+def _environment(text: str) -> str:
+    return "\0".join(entry for entry in text.split("\0") if entry.partition("=")[0] in _KEPT_VARIABLES)
+
+
+def _mounts(text: str) -> str:
+    """Control groups, and mounts of local devices; sources that are no device name a server or a share."""
+    kept = []
+    for line in text.splitlines():
+        words = line.split(" ")
+        dash = words.index("-") if "-" in words else len(words)
+        kind = words[dash + 1] if len(words) > dash + 2 else ""
+        if kind and kind not in _CGROUPS and not words[dash + 2].startswith("/dev/"):
+            words[dash + 2] = kind
+        kept.append(" ".join(words))
+    return "\n".join(kept) + "\n"
+
+
+def _rows(text: str, devices: frozenset[str]) -> str:
+    """Of a table of all devices, the rows of this machine's and the vendors' names."""
+    rows = []
+    for line in text.splitlines():
+        word = line.strip().replace(",", " ").partition(" ")[0].lower()
+        is_vendor = word in _VENDORS and not line.startswith("\t")
+        is_device = word in devices and not line.startswith("\t\t")
+        if is_vendor or is_device:
+            rows.append(line)
+    return "\n".join(rows) + "\n"
+
+
+_REDUCTIONS = {
+    "/unique_id": lambda text: f"{int(_digest(text)[:12], 16):016x}\n",
+    "/cmdline": _command,
+    "/environ": _environment,
+    "/mountinfo": _mounts,
+}
+"""By a path's end, what is left of a file before its text is masked."""

@@ -1,0 +1,274 @@
+"""The service as the rest of the agent uses it, over the real binding and a driver that misbehaves."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from obt_agent.hardware.providers.base import CostGroup, GpuReadings
+from obt_agent.hardware.providers.nvidia import NvidiaProvider
+from obt_agent.hardware.root import SnapshotRoot
+from obt_agent.hardware.schema import Inventory, Sample
+from obt_agent.hardware.service import HardwareService, HardwareSettings
+from tests.hardware.nvml.fake import FakeDriver
+from tests.hardware.trees import BASICS, pci, put, tree
+
+SOON = HardwareSettings(
+    idle_interval_s=0.05,
+    active_interval_s=0.05,
+    min_interval_s=0.001,
+    slow_interval_s=0.001,
+    look_interval_s=0.05,
+    gpu_deadline_s=0.3,
+    retry_first_s=0.05,
+    retry_most_s=0.2,
+    close_deadline_s=0.3,
+)
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Path:
+    folder = tmp_path / "machine"
+    tree(folder, BASICS | pci("0000:01:00.0", "0x10de"))
+    return folder
+
+
+@asynccontextmanager
+async def serving(
+    machine: Path, driver: FakeDriver, settings: HardwareSettings = SOON
+) -> AsyncIterator[HardwareService]:
+    nvidia = NvidiaProvider(SnapshotRoot(machine), driver.nvml(), driver.prober())
+    service = HardwareService(replace(settings, root=machine), [nvidia])
+    await service.start()
+    try:
+        async with asyncio.timeout(60):
+            yield service
+    finally:
+        async with asyncio.timeout(20):
+            await service.close()
+
+
+async def first(service: HardwareService, wanted: Callable[[Sample], bool]) -> Sample:
+    async with service.watch(0.01, reason="test") as watch:
+        async for sample in watch:
+            if wanted(sample):
+                return sample
+    raise AssertionError("the watch ended")
+
+
+def state_is(state: str) -> Callable[[Sample], bool]:
+    return lambda sample: [gpu.state for gpu in sample.gpus] == [state]
+
+
+async def until(service: HardwareService, wanted: Callable[[Inventory], bool]) -> Inventory:
+    inventory = await service.inventory()
+    while not wanted(inventory):
+        inventory = await service.wait_inventory_changed(inventory.fingerprint)
+    return inventory
+
+
+def status_is(status: str) -> Callable[[Inventory], bool]:
+    return lambda inventory: {p.name: p.status for p in inventory.providers}["nvidia"] == status
+
+
+async def test_a_call_that_hangs_for_ever_stalls_its_gpu_and_nothing_else(
+    machine: Path, driver: FakeDriver
+) -> None:
+    async with serving(machine, driver.machine("rtx4090")) as service:
+        await service.inventory()
+        await first(service, state_is("ok"))
+        driver.say("* hang:nvmlDeviceGetUtilizationRates 1")
+        stalled = await first(service, state_is("stalled"))
+        assert stalled.gpus[0].unavailable["power_watts"] == "stalled"
+        assert stalled.memory.used_bytes == 400 * 1024
+        later = await first(service, state_is("stalled"))
+        assert later.cpu.load == (0.5, 0.25, 0.1)
+        assert await service.energy_edges() == {}
+        assert status_is("stalled")(await service.inventory(refresh=True))
+
+
+async def test_a_driver_that_comes_back_is_used_again(machine: Path, driver: FakeDriver) -> None:
+    async with serving(machine, driver.machine("rtx4090")) as service:
+        await service.inventory()
+        driver.say("* hang:nvmlDeviceGetMemoryInfo 1")
+        await first(service, state_is("stalled"))
+        driver.unsay("* hang:nvmlDeviceGetMemoryInfo 1")
+        recovered = await first(service, state_is("ok"))
+        assert recovered.gpus[0].memory_used_bytes == 6442450944
+
+
+async def test_a_lost_gpu_stays_in_the_inventory_and_is_found_again(
+    machine: Path, driver: FakeDriver
+) -> None:
+    async with serving(machine, driver.machine("rtx4090")) as service:
+        before = await service.inventory()
+        driver.say("0 ret:* 15")
+        await first(service, state_is("lost"))
+        lost = await until(service, status_is("lost"))
+        assert [gpu.id for gpu in lost.gpus] == [gpu.id for gpu in before.gpus]
+        driver.unsay("0 ret:* 15")
+        await first(service, state_is("ok"))
+        assert (await until(service, status_is("ok"))).gpus == before.gpus
+
+
+async def test_a_driver_that_will_not_start_is_tried_again(machine: Path, driver: FakeDriver) -> None:
+    async with serving(machine, driver.machine("rtx4090").say("* ret:nvmlInit 9")) as service:
+        assert status_is("degraded")(await service.inventory())
+        driver.unsay("* ret:nvmlInit 9")
+        assert (await until(service, status_is("ok"))).gpus[0].name == "NVIDIA GeForce RTX 4090"
+
+
+async def test_a_gpu_that_wakes_is_read_again(machine: Path, driver: FakeDriver) -> None:
+    power = "/sys/bus/pci/devices/0000:01:00.0/power"
+    put(machine, f"{power}/control", "auto\n")
+    put(machine, f"{power}/runtime_status", "suspended\n")
+    async with serving(machine, driver.machine("rtx4090")) as service:
+        await first(service, state_is("suspended"))
+        assert status_is("suspended")(await service.inventory())
+        put(machine, f"{power}/runtime_status", "active\n")
+        await first(service, state_is("ok"))
+        put(machine, f"{power}/runtime_status", "suspended\n")
+        await first(service, state_is("suspended"))
+
+
+async def test_a_gpu_that_is_plugged_in_changes_the_inventory(machine: Path, driver: FakeDriver) -> None:
+    async with serving(machine, driver.machine("rtx4090")) as service:
+        before = await service.inventory()
+        for path, content in pci("0000:41:00.0", "0x10de").items():
+            put(machine, path, content)
+        driver.machine("dual")
+        after = await until(service, lambda inventory: len(inventory.gpus) == 2)
+        assert after.fingerprint != before.fingerprint
+
+
+async def test_energy_at_an_edge_is_read_then_and_not_taken_from_a_sample(
+    machine: Path, driver: FakeDriver
+) -> None:
+    async with serving(machine, driver.machine("dual"), replace(SOON, idle_interval_s=60)) as service:
+        await service.inventory()
+        one, two = "GPU-33333333-0000-0000-0000-000000000000", "GPU-16601660-0000-0000-0000-000000000000"
+        assert await service.energy_edges() == {one: 1.0, two: 2.0}
+        driver.say("0 nvmlDeviceGetTotalEnergyConsumption 4500")
+        assert await service.energy_edges() == {one: 4.5, two: 2.0}
+
+
+async def test_a_fault_in_a_provider_does_not_end_sampling(machine: Path, driver: FakeDriver) -> None:
+    class Faulty(NvidiaProvider):
+        def sample(self, group: CostGroup) -> GpuReadings:
+            raise RuntimeError("a fault of the program")
+
+    nvidia = Faulty(SnapshotRoot(machine), driver.machine("rtx4090").nvml(), driver.prober())
+    service = HardwareService(replace(SOON, root=machine, retry_first_s=60), [nvidia])
+    await service.start()
+    async with asyncio.timeout(60):
+        await service.inventory()
+        sample = await first(service, state_is("degraded"))
+        assert sample.gpus[0].unavailable["power_watts"] == "driver_error"
+        await service.close()
+
+
+async def test_the_cadence_is_that_of_the_fastest_who_wants_samples(machine: Path) -> None:
+    settings = HardwareSettings(root=machine)
+    service = HardwareService(settings, [])
+    assert service.interval_s == 30.0
+    service.note_loaded(True)
+    assert service.interval_s == 1.0
+    async with service.watch(0.5, reason="benchmark"), service.watch(2.0, reason="person") as slow:
+        assert service.interval_s == 0.5
+        assert slow.interval_s == 2.0
+        async with service.watch(0.0001, reason="greedy") as greedy:
+            assert service.interval_s == greedy.interval_s == 0.2
+    service.note_loaded(False)
+    assert service.interval_s == 30.0
+    await service.close()
+
+
+async def test_who_begins_to_watch_does_not_wait_for_the_idle_tick(machine: Path) -> None:
+    service = HardwareService(replace(SOON, root=machine, idle_interval_s=3600.0), [])
+    await service.start()
+    async with asyncio.timeout(30), service.watch(0.01, reason="test") as watch:
+        samples = [await anext(watch) for _ in range(3)]
+    assert [sample.t_mono_ns for sample in samples] == sorted({sample.t_mono_ns for sample in samples})
+    assert service.latest is not None
+    assert service.sampler_cost.samples >= 3
+    assert service.sampler_cost.cpu_ratio > 0
+    await service.close()
+
+
+async def test_a_sample_that_is_asked_for_again_at_once_is_the_same(machine: Path) -> None:
+    service = HardwareService(HardwareSettings(root=machine, min_interval_s=3600), [])
+    async with asyncio.timeout(30):
+        sample = await service.sample()
+        assert await service.sample() is sample
+        assert service.latest is sample
+    await service.close()
+
+
+async def test_closing_ends_every_watch(machine: Path) -> None:
+    service = HardwareService(replace(SOON, root=machine), [])
+    await service.start()
+    async with asyncio.timeout(30), service.watch(3600, reason="test") as watch:
+        await anext(watch)
+        closing = asyncio.create_task(service.close())
+        assert [sample async for sample in watch] == []
+        await closing
+
+
+async def test_the_version_of_ollama_is_in_the_inventory_as_soon_as_it_is_known(machine: Path) -> None:
+    service = HardwareService(replace(SOON, root=machine, look_interval_s=3600), [])
+    await service.start()
+    async with asyncio.timeout(30):
+        before = await service.inventory()
+        assert before.host.ollama_version is None
+        assert before.host.unavailable["ollama_version"] == "not_reported: Ollama did not answer"
+        service.note_ollama_version("0.33.0")
+        after = await service.wait_inventory_changed(before.fingerprint)
+        assert after.host.ollama_version == "0.33.0"
+    await service.close()
+
+
+async def test_a_refresh_collects_anew_and_the_plain_question_does_not(machine: Path) -> None:
+    service = HardwareService(replace(SOON, root=machine), [])
+    async with asyncio.timeout(30):
+        first_one = await service.inventory()
+        assert await service.inventory() is first_one
+        second = await service.inventory(refresh=True)
+    assert second is not first_one
+    assert second.fingerprint == first_one.fingerprint
+    await service.close()
+
+
+def test_a_process_with_a_hung_driver_ends_in_time(machine: Path, driver: FakeDriver) -> None:
+    program = textwrap.dedent(f"""
+        import asyncio
+        from pathlib import Path
+        from obt_agent.hardware.providers.nvidia import NvidiaProvider
+        from obt_agent.hardware.root import SnapshotRoot
+        from obt_agent.hardware.service import HardwareService, HardwareSettings
+        from tests.hardware.nvml.fake import FakeDriver
+
+        async def main():
+            driver = FakeDriver(Path({str(driver.library)!r})).machine("rtx4090")
+            nvidia = NvidiaProvider(SnapshotRoot(Path({str(machine)!r})), driver.nvml(), driver.prober())
+            settings = HardwareSettings(root=Path({str(machine)!r}), gpu_deadline_s=0.2, close_deadline_s=0.2)
+            service = HardwareService(settings, [nvidia])
+            await service.inventory()
+            driver.say("* hang:nvmlDeviceGetUtilizationRates 1")
+            sample = await service.sample()
+            print(sample.gpus[0].state)
+            await service.close()
+
+        asyncio.run(main())
+    """)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stdout.split()[-1]) == (0, "stalled"), done.stderr
