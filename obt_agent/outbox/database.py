@@ -323,7 +323,7 @@ def _migrate(db: sqlite3.Connection) -> None:
     found = _version(db)
     for number in range(found, VERSION):
         db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
-        if number:
+        if found:
             log.info("outbox.migrated", version=number + 1)
 
 

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from hypothesis import given
@@ -42,7 +42,7 @@ class Serving:
         self.peer = peer
         self.uploader = Uploader(outbox, settings)
 
-    async def __aenter__(self) -> "Serving":
+    async def __aenter__(self) -> Self:
         self.task = asyncio.create_task(self.uploader.run(self.peer, 1000.0))
         return self
 
@@ -53,7 +53,7 @@ class Serving:
     async def until(self, holds: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
             while not holds():
-                await asyncio.sleep(0.001)
+                await self.outbox.wait_changed(self.outbox.generation)
 
 
 async def test_a_small_result_goes_inline_and_leaves_a_tombstone(outbox: Outbox) -> None:

@@ -1,0 +1,405 @@
+"""The job service: queue, repeats, cancellation at any instant, restarts, progress, questions."""
+
+import asyncio
+import datetime as dt
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from obt_agent.errors import (
+    AgentError,
+    Busy,
+    DeadlineExceeded,
+    InvalidParams,
+    JobConflict,
+    JobNotFound,
+    NotPermitted,
+    StorageFull,
+)
+from obt_agent.jobs import JobSettings
+from obt_agent.jobs.execution import LivePoint
+from obt_agent.jobs.worker import WorkerSettings
+from obt_agent.protocol.commands import CreateModelParams, PullModelParams
+from tests.jobs.doubles import FAST, Daemon, Sample, SteeredRunner, benchmark, progress
+from tests.outbox.doubles import ServerPeer
+
+
+async def final(daemon: Daemon, job_id: str) -> dict[str, Any]:
+    await daemon.until(job_id, "completed", "failed", "cancelled", "interrupted")
+    text = await daemon.outbox.result(job_id)
+    assert text is not None
+    result: dict[str, Any] = msgspec.json.decode(text.text)
+    return result
+
+
+async def test_a_job_is_queued_run_and_its_final_stored(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        started = await daemon.jobs.start_benchmark(benchmark())
+        assert (started.job_id, started.state, started.position) == ("j", "queued", 0)
+        run = await daemon.runner.run_number(1)
+        assert await daemon.state("j") == "running"
+        assert daemon.jobs.running == "j"
+        run.end()
+        assert await final(daemon, "j") == {"id": "j", "status": "completed"}
+        assert daemon.jobs.counts().finished_unacknowledged == 1
+
+
+async def test_jobs_run_one_at_a_time_in_their_order(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        for number in range(3):
+            await daemon.jobs.start_benchmark(benchmark(f"j{number}"))
+        await daemon.jobs.start_pull(PullModelParams(job_id="p", model="x"))
+        first = await daemon.runner.run_number(1)
+        positions = {job.job_id: job.position for job in await daemon.jobs.unsettled()}
+        assert positions == {"j0": None, "j1": 1, "j2": 2, "p": 3}
+        first.end()
+        (await daemon.runner.run_number(2)).end()
+        (await daemon.runner.run_number(3)).end()
+        (await daemon.runner.run_number(4)).end()
+        await daemon.until("p", "completed")
+        assert [run.job.job_id for run in daemon.runner.runs] == ["j0", "j1", "j2", "p"]
+
+
+async def test_a_repeat_starts_nothing_and_other_parameters_conflict(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        await daemon.jobs.start_benchmark(benchmark())
+        run = await daemon.runner.run_number(1)
+        assert (await daemon.jobs.start_benchmark(benchmark())).state == "running"
+        with pytest.raises(JobConflict):
+            await daemon.jobs.start_benchmark(benchmark(num_iterations=4))
+        with pytest.raises(JobConflict):
+            await daemon.jobs.start_pull(PullModelParams(job_id="j", model="tiny"))
+        run.end()
+        await daemon.until("j", "completed")
+        assert (await daemon.jobs.start_benchmark(benchmark(not_after=1.0))).state == "completed"
+        assert len(daemon.runner.runs) == 1
+
+
+async def test_a_start_whose_command_is_cancelled_is_still_taken_in(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        task = asyncio.create_task(daemon.jobs.start_benchmark(benchmark()))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        (await daemon.runner.run_number(1)).end()
+        assert await daemon.until("j", "completed")
+
+
+async def test_more_open_jobs_than_allowed_are_busy_but_repeats_are_answered(tmp_path: Path) -> None:
+    async with Daemon(tmp_path, max_jobs=2) as daemon:
+        starts = [daemon.jobs.start_benchmark(benchmark(f"j{n}")) for n in range(5)]
+        outcomes = await asyncio.gather(*starts, return_exceptions=True)
+        refused = [error for error in outcomes if isinstance(error, Busy)]
+        assert len(refused) == 3
+        assert refused[0].detail["policy_key"] == "policy.max_jobs"
+        assert (await daemon.jobs.start_benchmark(benchmark("j0"))).job_id == "j0"
+
+
+@pytest.mark.parametrize(("ahead", "error"), [(-1.0, DeadlineExceeded), (7 * 86_400 + 10, InvalidParams)])
+async def test_a_start_too_late_or_too_far_ahead_is_refused(
+    tmp_path: Path, ahead: float, error: type[AgentError]
+) -> None:
+    async with Daemon(tmp_path) as daemon:
+        with pytest.raises(error):
+            await daemon.jobs.start_benchmark(benchmark(not_after=daemon.now + ahead))
+        assert await daemon.outbox.get("j") is None
+
+
+async def test_the_servers_clock_decides_what_is_late(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        serving = asyncio.create_task(daemon.jobs.serve(ServerPeer(), server_time=5_000_000.0))
+        await asyncio.sleep(0)
+        with pytest.raises(DeadlineExceeded):
+            await daemon.jobs.start_benchmark(benchmark(not_after=daemon.now + 100))
+        assert (await daemon.jobs.start_benchmark(benchmark(not_after=5_000_100.0))).state == "queued"
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_a_job_whose_turn_comes_too_late_ends_failed(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        await daemon.jobs.start_benchmark(benchmark("first"))
+        await daemon.jobs.start_benchmark(benchmark("late", not_after=daemon.now + 100))
+        run = await daemon.runner.run_number(1)
+        daemon.now += 200
+        run.end()
+        assert (await final(daemon, "late"))["status"] == "failed"
+        job = await daemon.outbox.get("late")
+        assert job is not None
+        assert job.error is not None
+        assert job.error.code == -32006
+        assert len(daemon.runner.runs) == 1
+
+
+async def test_a_queued_job_is_cancelled_at_once_and_never_runs(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        await daemon.jobs.start_benchmark(benchmark("first"))
+        await daemon.jobs.start_benchmark(benchmark("second"))
+        run = await daemon.runner.run_number(1)
+        assert await daemon.jobs.cancel("second") == "cancelled"
+        assert (await final(daemon, "second"))["status"] == "cancelled"
+        assert await daemon.jobs.cancel("second") == "cancelled"
+        run.end()
+        await daemon.until("first", "completed")
+        assert len(daemon.runner.runs) == 1
+
+
+async def test_a_running_job_is_cancelled_and_keeps_what_it_had(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        await daemon.jobs.start_benchmark(benchmark())
+        await daemon.runner.run_number(1)
+        assert await daemon.jobs.cancel("j") == "cancelling"
+        assert await daemon.jobs.cancel("j") in ("cancelling", "cancelled")
+        assert await final(daemon, "j") == {"id": "j", "status": "cancelled"}
+
+
+async def test_a_run_that_ignores_its_cancellation_is_cut_off(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path)
+    daemon.settings = JobSettings(worker=WorkerSettings(stop_within_s=0.01), upload=FAST.upload)
+    async with daemon:
+        daemon.runner.deaf = True
+        await daemon.jobs.start_benchmark(benchmark())
+        await daemon.runner.run_number(1)
+        await daemon.outbox.add_record("j", b"measured")
+        await daemon.jobs.cancel("j")
+        assert await final(daemon, "j") == {"id": "j", "status": "cancelled", "records": 1}
+
+
+@pytest.mark.parametrize("turns", range(0, 40, 2))
+async def test_a_cancellation_at_any_instant_after_the_start_gives_one_final(
+    tmp_path: Path, turns: int
+) -> None:
+    async with Daemon(tmp_path) as daemon:
+        starting = asyncio.create_task(daemon.jobs.start_benchmark(benchmark()))
+        for _ in range(turns):
+            await asyncio.sleep(0.0005 if turns > 20 else 0)
+        said = await daemon.jobs.cancel("j")
+        await starting
+        assert said in ("unknown", "cancelling", "cancelled")
+        assert (await final(daemon, "j"))["status"] == "cancelled"
+        assert daemon.jobs.counts().open == 0
+
+
+async def test_an_unknown_job_that_was_cancelled_does_not_run_when_it_comes_late(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        assert await daemon.jobs.cancel("j") == "unknown"
+    async with Daemon(tmp_path) as daemon:
+        started = await daemon.jobs.start_benchmark(benchmark())
+        assert started.state == "cancelled"
+        assert (await final(daemon, "j"))["status"] == "cancelled"
+        assert daemon.runner.runs == []
+
+
+@pytest.mark.parametrize("kind", [AgentError("known"), RuntimeError("the canary in /etc/shadow")])
+async def test_a_run_that_raises_ends_failed_and_the_next_one_runs(tmp_path: Path, kind: Exception) -> None:
+    async with Daemon(tmp_path) as daemon:
+        await daemon.jobs.start_benchmark(benchmark("bad"))
+        await daemon.jobs.start_benchmark(benchmark("good"))
+        run = await daemon.runner.run_number(1)
+        await daemon.outbox.add_record("bad", b"measured")
+        run.end(kind)
+        assert await final(daemon, "bad") == {"id": "bad", "status": "failed", "records": 1}
+        job = await daemon.outbox.get("bad")
+        assert job is not None
+        assert job.error is not None
+        assert "canary" not in job.error.message
+        (await daemon.runner.run_number(2)).end()
+        await daemon.until("good", "completed")
+
+
+async def test_a_job_that_the_owner_no_longer_allows_ends_failed_with_the_key(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        daemon.runner.refuses = NotPermitted("no longer", policy_key="policy.models.deny")
+        await daemon.jobs.start_benchmark(benchmark())
+        await daemon.until("j", "failed")
+        job = await daemon.outbox.get("j")
+        assert job is not None
+        assert job.error is not None
+        assert job.error.data is not None
+        assert job.error.data.detail == {"policy_key": "policy.models.deny"}
+
+
+async def test_stopping_the_agent_is_a_checkpoint_and_the_next_one_goes_on(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        await daemon.jobs.start_benchmark(benchmark("j"))
+        await daemon.jobs.start_benchmark(benchmark("k"))
+        run = await daemon.runner.run_number(1)
+        await daemon.outbox.add_record("j", b"one")
+    assert run.closed
+    async with Daemon(tmp_path) as daemon:
+        run = await daemon.runner.run_number(1)
+        assert run.job.job_id == "j"
+        stored = await daemon.outbox.get("j")
+        assert stored is not None
+        assert stored.starts == 2
+        assert daemon.runner.records == [[b"one"]]
+        run.end()
+        (await daemon.runner.run_number(2)).end()
+        assert (await final(daemon, "j"))["status"] == (await final(daemon, "k"))["status"] == "completed"
+
+
+async def test_a_job_that_takes_the_agent_down_again_and_again_ends_interrupted(tmp_path: Path) -> None:
+    for _ in range(3):
+        async with Daemon(tmp_path) as daemon:
+            if await daemon.outbox.get("j") is None:
+                await daemon.jobs.start_benchmark(benchmark("j"))
+            await daemon.runner.run_number(1)
+            await daemon.outbox.add_record("j", b"x")
+    async with Daemon(tmp_path) as daemon:
+        assert await final(daemon, "j") == {"id": "j", "status": "interrupted", "records": 3}
+        assert daemon.runner.runs == []
+
+
+async def test_a_final_that_finds_no_room_is_tried_until_it_is_stored(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        await daemon.jobs.start_benchmark(benchmark())
+        run = await daemon.runner.run_number(1)
+        finish, refusals = daemon.outbox.finish, 3
+
+        async def full(*args: Any, **named: Any) -> bool:
+            nonlocal refusals
+            if refusals:
+                refusals -= 1
+                raise StorageFull("the disk is full")
+            return await finish(*args, **named)
+
+        daemon.outbox.finish = full  # type: ignore[method-assign]  # a disk that is full for a while
+        run.end()
+        assert (await final(daemon, "j"))["status"] == "completed"
+        assert refusals == 0
+
+
+async def test_in_quiet_hours_benchmarks_wait_and_pulls_do_not(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, quiet_hours=["22:00-07:00"])
+    clock = {"now": dt.datetime(2026, 3, 4, 23, 0, tzinfo=dt.UTC)}
+    daemon.local_time = lambda: clock["now"]
+    async with daemon:
+        await daemon.jobs.start_benchmark(benchmark("b"))
+        await daemon.jobs.start_pull(PullModelParams(job_id="p", model="x"))
+        run = await daemon.runner.run_number(1)
+        assert run.job.job_id == "p"
+        run.end()
+        await daemon.until("p", "completed")
+        assert await daemon.state("b") == "queued"
+        clock["now"] = dt.datetime(2026, 3, 5, 7, 0, tzinfo=dt.UTC)
+        await daemon.jobs.start_pull(PullModelParams(job_id="q", model="x"))  # something that wakes the queue
+        assert (await daemon.runner.run_number(2)).job.job_id == "b"
+
+
+async def test_a_short_rest_of_quiet_hours_is_waited_out(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, quiet_hours=["22:00-07:00"])
+    times = [
+        dt.datetime(2026, 3, 5, 6, 59, 59, 990_000, tzinfo=dt.UTC),
+        dt.datetime(2026, 3, 5, 7, 0, tzinfo=dt.UTC),
+    ]
+    asked = []
+
+    def local_time() -> dt.datetime:
+        asked.append(1)
+        return times[0] if len(asked) < 3 else times[1]
+
+    daemon.local_time = local_time
+    async with daemon:
+        await daemon.jobs.start_benchmark(benchmark("b"))
+        assert (await daemon.runner.run_number(1)).job.job_id == "b"
+
+
+async def test_status_tells_progress_and_results_so_far_and_after_the_end(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        with pytest.raises(JobNotFound):
+            await daemon.jobs.status("j")
+        await daemon.jobs.cancel("marked")
+        with pytest.raises(JobNotFound):
+            await daemon.jobs.status("marked")
+        await daemon.jobs.start_benchmark(benchmark())
+        run = await daemon.runner.run_number(1)
+        assert (await daemon.jobs.status("j")).result is None
+        run.on_progress(progress("iteration", 2))
+        await daemon.outbox.add_record("j", b"x")
+        status = await daemon.jobs.status("j")
+        assert status.job.progress == progress("iteration", 2)
+        assert msgspec.json.decode(status.result or b"") == {"id": "j", "status": "interrupted", "records": 1}
+        assert (await daemon.jobs.status("j", include_result=False)).result is None
+        run.end()
+        await daemon.until("j", "completed")
+        status = await daemon.jobs.status("j")
+        assert (status.job.state, status.job.progress) == ("completed", None)
+        assert msgspec.json.decode(status.result or b"") == {"id": "j", "status": "completed"}
+    async with Daemon(tmp_path) as daemon:
+        assert (await daemon.jobs.status("j")).job.state == "completed", "also after a restart"
+        peer = ServerPeer()
+        serving = asyncio.create_task(daemon.jobs.serve(peer, None))
+        assert await daemon.jobs.drain(20)
+        assert (await daemon.jobs.status("j")).result is None, "the server has it"
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def test_progress_goes_to_the_session_and_what_is_too_quick_is_left_out(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        peer = ServerPeer()
+        serving = asyncio.create_task(daemon.jobs.serve(peer, None))
+        await daemon.jobs.start_benchmark(benchmark())
+        run = await daemon.runner.run_number(1)
+        for number in range(1, 200):
+            run.on_progress(progress("iteration", number))
+            await asyncio.sleep(0)
+        async with asyncio.timeout(20):
+            while not peer.progress or peer.progress[-1].progress.iteration != 199:
+                peer.progressed.clear()
+                await peer.progressed.wait()
+        assert len(peer.progress) <= 3
+        assert {(p.job_id, p.state) for p in peer.progress} == {("j", "running")}
+        run.end()
+        async with asyncio.timeout(20):
+            while "j" not in peer.results:
+                await daemon.jobs.wait_changed(daemon.jobs.generation)
+        peer.alive = False
+        await daemon.jobs.start_benchmark(benchmark("k"))
+        (await daemon.runner.run_number(2)).on_progress(progress("iteration", 1))
+        async with asyncio.timeout(20):
+            await serving
+
+
+async def test_the_live_series_starts_with_the_run_and_ends_with_it(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        points = [LivePoint(n=n, t_us=n, missed=0, sample=Sample(n), behind=False) for n in range(4)]
+        await daemon.jobs.start_benchmark(benchmark("first"))
+        await daemon.jobs.start_benchmark(benchmark("second"))
+        first = await daemon.runner.run_number(1)
+
+        async def watch(job_id: str, after: int | None) -> list[int]:
+            return [point.n async for point in daemon.jobs.live(job_id, after=after)]
+
+        watching = asyncio.create_task(watch("second", 1))
+        await asyncio.sleep(0)
+        first.end()
+        second = await daemon.runner.run_number(2)
+        second.points = points
+        assert await asyncio.wait_for(watching, 20) == [2, 3]
+        second.end()
+        await daemon.until("second", "completed")
+        assert await watch("second", None) == []
+        with pytest.raises(JobNotFound):
+            await watch("nobody", None)
+
+
+async def test_creates_are_jobs_too(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        params = msgspec.convert({"job_id": "c", "model": "mine", "from": "tiny"}, CreateModelParams)
+        assert (await daemon.jobs.start_create(params)).state == "queued"
+        (await daemon.runner.run_number(1)).end("failed")
+        assert (await final(daemon, "c"))["status"] == "failed"
+        assert daemon.jobs.outbox_counts().entries == 1
+        assert daemon.jobs.store_id == daemon.outbox.store_id
+
+
+async def test_the_runner_is_given_back_the_exact_plan(tmp_path: Path) -> None:
+    runner = SteeredRunner()
+    async with Daemon(tmp_path, runner) as daemon:
+        params = benchmark(num_iterations=7, seed=3)
+        await daemon.jobs.start_benchmark(params)
+        run = await runner.run_number(1)
+        assert msgspec.json.decode(run.job.params, type=type(params)) == params
