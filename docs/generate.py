@@ -1,4 +1,4 @@
-"""Writes what docs/ holds of the message types: ``python docs/generate.py`` (``make docs``).
+"""Writes the generated parts of docs/: ``python docs/generate.py`` (``make docs``).
 
 ``--check`` writes nothing and exits 1 when a file is not current.
 """
@@ -13,6 +13,7 @@ from typing import Final
 
 import yaml
 
+from obt_agent.config import reference
 from obt_agent.protocol import schema
 
 HERE: Final = Path(__file__).parent
@@ -26,7 +27,15 @@ def documents() -> dict[Path, str]:
         HERE / "asyncapi.yaml": yaml.safe_dump(
             schema.asyncapi(), sort_keys=False, allow_unicode=True, width=110
         ),
+        HERE / "configuration.md": _with_keys((HERE / "configuration.md").read_text()),
     }
+
+
+def _with_keys(text: str) -> str:
+    """The document with its table of keys as the schema and the example have them now."""
+    before, start, rest = text.partition("<!-- keys: written by make docs -->\n")
+    _, end, after = rest.partition("<!-- end of keys -->")
+    return before + start + reference.markdown() + end + after
 
 
 def stale() -> list[Path]:

@@ -16,21 +16,22 @@ if TYPE_CHECKING:
 
 
 def register(subparsers: Subparsers) -> None:
-    """Add the command and its three parts."""
+    """Add the command and its parts."""
     parser = subparsers.add_parser("config", help=COMMANDS["config"], description=__doc__)
-    parts = parser.add_subparsers(dest="part", required=True, metavar="show|path|check")
+    parts = parser.add_subparsers(dest="part", required=True, metavar="show|path|check|example")
     show = parts.add_parser("show", help="every key, its value (secrets masked) and where it came from")
     show.add_argument("--json", action="store_true", help="as JSON")
     show.add_argument("--changed", action="store_true", help="only what is not a default")
     path = parts.add_parser("path", help="the file that is read")
     check = parts.add_parser("check", help="all that is wrong, at once; exit 78 if anything is")
+    parts.add_parser("example", help="a configuration with every key, its meaning and its default")
     for part in (show, path, check):
         add_config_options(part)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the part that was asked for."""
-    return {"show": _show, "path": _path, "check": _check}[args.part](args)
+    return {"show": _show, "path": _path, "check": _check, "example": _example}[args.part](args)
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -80,6 +81,14 @@ def _check(args: argparse.Namespace) -> int:
     if problems:
         raise WrongConfig(problems)
     print(f"{loaded.path or 'The configuration'} is right.")
+    return exit_codes.OK
+
+
+def _example(args: argparse.Namespace) -> int:
+    from obt_agent.config.reference import example  # noqa: PLC0415 - imported when the command runs
+
+    del args
+    print(example(), end="")
     return exit_codes.OK
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 from obt_agent.config.keys import all_keys
 from obt_agent.config.load import Loaded, Surroundings, load
 
-APPLIED_LIVE: Final = ("policy.", "log.level", "server.heartbeat_interval_s")
+APPLIED_LIVE: Final = ("policy.", "log.level")
 """Keys, and beginnings of keys, that a running agent takes on; the others take a restart."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterator
 from typing import Final, get_args
@@ -10,7 +11,7 @@ from obt_agent.config import urls
 from obt_agent.config.problems import nearest, shown
 from obt_agent.config.schema import READ_AND_RUN, ChangeCommand, Config, PolicyConfig, ServerConfig
 
-_HOURS: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d", re.ASCII)
+_HOURS: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)", re.ASCII)
 _HOST: Final = re.compile(r"[A-Za-z0-9*?.\-]+(:[0-9*]+)?|\[[0-9A-Fa-f:]+\](:[0-9*]+)?", re.ASCII)
 _CHANGES: Final[tuple[str, ...]] = get_args(ChangeCommand)
 
@@ -64,8 +65,9 @@ def _policy(policy: PolicyConfig) -> Iterator[Broken]:
 
 
 def _command(name: str, *, allow: bool) -> str | None:
-    if name in READ_AND_RUN:
+    """What is wrong with a command's name or shell pattern."""
+    if fnmatch.filter(READ_AND_RUN, name):
         return None
-    if name in _CHANGES:
+    if fnmatch.filter(_CHANGES, name):
         return f"{name} changes what is installed; allow it in policy.allow_changes" if allow else None
     return f"found {shown(name)}, which is no command{nearest(name, READ_AND_RUN + _CHANGES)}"
