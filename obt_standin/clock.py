@@ -1,8 +1,7 @@
-"""Points in time: the monotonic clock for schedules, Go's way of writing the wall clock for answers."""
+"""The wall clock as Go writes it."""
 
 from __future__ import annotations
 
-import asyncio
 import time
 from datetime import UTC, datetime
 
@@ -21,10 +20,3 @@ def rfc3339(at_ns: int | None = None) -> str:
 def expiry(keep_alive_s: float | None) -> str:
     """When a model unloads that is kept for so long from now; None means never."""
     return rfc3339(_FOREVER_NS if keep_alive_s is None else time.time_ns() + int(keep_alive_s * 1e9))
-
-
-async def until(deadline_ns: int) -> None:
-    """Sleep until a moment of ``time.monotonic_ns``; at once when it is past."""
-    left_ns = deadline_ns - time.monotonic_ns()
-    if left_ns > 0:
-        await asyncio.sleep(left_ns / 1e9)

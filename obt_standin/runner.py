@@ -90,6 +90,14 @@ class Runners:
         loaded = sorted(self._loaded.values(), key=lambda runner: runner.expires_at, reverse=True)
         return {"models": [self._listed(runner) for runner in loaded]}
 
+    def loaded(self) -> list[Runner]:
+        """The runners that ``ps`` lists."""
+        return list(self._loaded.values())
+
+    def busy(self) -> bool:
+        """Whether some generation holds or awaits a slot."""
+        return any(runner.in_use for runner in self._loaded.values())
+
     def unload(self, model: Model) -> None:
         """Unload a model; one in use goes when its last request ends."""
         runner = self._loaded.get(model.name)

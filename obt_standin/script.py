@@ -34,7 +34,7 @@ class Stall(msgspec.Struct, frozen=True):
     seconds: float
 
 
-class Behaviour(msgspec.Struct, kw_only=True):
+class Behaviour(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """How one generation goes. Times are seconds, rates are tokens a second; None means without delay.
 
     Args:
@@ -90,7 +90,7 @@ class Behaviour(msgspec.Struct, kw_only=True):
     pull_s: float = 0.0
 
 
-class Model(msgspec.Struct, kw_only=True):
+class Model(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One installed model.
 
     Args:
@@ -171,7 +171,7 @@ def usual_models() -> list[Model]:
     ]
 
 
-class Script(Behaviour, kw_only=True):
+class Script(Behaviour, kw_only=True, forbid_unknown_fields=True):
     """The whole stand-in: how generations go (see ``Behaviour``), and what the server is.
 
     Args:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from obt_standin import control
 from obt_standin.asked import Refusal
 from obt_standin.generation import encode
 from obt_standin.inference import Inference
@@ -41,15 +42,19 @@ class StandIn:
         script: what it does.
         host: address to listen on.
         port: port to listen on; 0 takes a free one, which it keeps over ``stop`` and ``start``.
+        control: whether it can be scripted over HTTP (see ``obt_standin.control``).
     """
 
-    def __init__(self, script: Script | None = None, *, host: str = "127.0.0.1", port: int = 0) -> None:
+    def __init__(
+        self, script: Script | None = None, *, host: str = "127.0.0.1", port: int = 0, control: bool = False
+    ) -> None:
         self.script = script or Script()
         self.host = host
         self.port = port
         self.requests: deque[Exchange] = deque(maxlen=_KEPT_EXCHANGES)
         self.store = Store(self.script)
         self.runners = Runners(self.script)
+        self._control = control
         self._changed = asyncio.Condition()
         self._runner: web.AppRunner | None = None
 
@@ -87,6 +92,8 @@ class StandIn:
             application.router.add_route(method, path, handler)
             if method == "GET":
                 application.router.add_route("HEAD", path, handler)
+        if self._control:
+            application.add_routes(control.routes(self.script, self.store, self.runners, self.requests))
         self._runner = web.AppRunner(
             application, handler_cancellation=True, access_log=None, shutdown_timeout=0.01
         )
@@ -137,6 +144,8 @@ class StandIn:
     @web.middleware
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Note the exchange, and meet the request as the script says."""
+        if self._control and request.path.startswith(control.PREFIX):
+            return await handler(request)
         exchange = Exchange(
             request.method, request.path, b"", {k.lower(): v for k, v in request.headers.items()}
         )

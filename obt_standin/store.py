@@ -20,7 +20,12 @@ class Store:
     def __init__(self, script: Script) -> None:
         self._script = script
         self._models: dict[str, Model] = {}
-        for model in script.models:
+        self.install(script.models)
+
+    def install(self, models: list[Model]) -> None:
+        """Have these models and no others."""
+        self._models = {}
+        for model in models:
             self.add(model)
 
     def find(self, name: str) -> Model | None:

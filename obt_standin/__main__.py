@@ -1,0 +1,59 @@
+"""``python -m obt_standin``: a stand-in for Ollama as a process of its own.
+
+Prints one line of JSON, ``{"url": …}``, when it listens; ends on SIGTERM or SIGINT.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from obt_standin.script import Script
+from obt_standin.server import StandIn
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run until told to stop; returns the exit status: 2 for a script or a port that cannot be used."""
+    parser = argparse.ArgumentParser(
+        prog="obt_standin", description="A stand-in for Ollama; it runs no model."
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    parser.add_argument(
+        "--port", type=int, default=0, help="port to listen on; 0 takes a free one (%(default)s)"
+    )
+    parser.add_argument("--script", type=Path, help="JSON file with the fields of obt_standin.Script")
+    given = parser.parse_args(arguments)
+    try:
+        script = Script() if given.script is None else read_script(given.script)
+        asyncio.run(_serve(script, given.host, given.port))
+    except (OSError, msgspec.MsgspecError) as error:
+        sys.stderr.write(f"obt_standin: {error}\n")
+        return 2
+    return 0
+
+
+def read_script(path: Path) -> Script:
+    """A script from a JSON file; raises ``msgspec.MsgspecError`` naming the field that is wrong."""
+    return msgspec.json.decode(path.read_bytes(), type=Script)
+
+
+async def _serve(script: Script, host: str, port: int) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with StandIn(script, host=host, port=port, control=True) as standin:
+        sys.stdout.write(json.dumps({"url": standin.url}) + "\n")
+        sys.stdout.flush()
+        await stop.wait()
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
