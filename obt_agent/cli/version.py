@@ -35,19 +35,24 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what is installed."""
-    facts = {
+    told = facts()
+    if args.json:
+        print(json.dumps(told))
+    else:
+        for name, value in told.items():
+            print(f"{name:<14}{value or 'not known' if name == 'commit' else value or 'not installed'}")
+    return exit_codes.OK
+
+
+def facts() -> dict[str, str | None]:
+    """Versions by name; None for what is not installed, or not known."""
+    return {
         "obt-agent": __version__,
         "commit": commit(),
         "python": platform.python_version(),
         "system": platform.platform(),
         **{name: _installed(name) for name in _LIBRARIES},
     }
-    if args.json:
-        print(json.dumps(facts))
-    else:
-        for name, value in facts.items():
-            print(f"{name:<14}{value or 'not known' if name == 'commit' else value or 'not installed'}")
-    return exit_codes.OK
 
 
 def _installed(name: str) -> str | None:

@@ -9,13 +9,12 @@ until that one is admitted: the server may have taken the candidate in a hello w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 
 import msgspec
 
 from obt_agent.identity.folder import Folder, FolderError
 from obt_agent.identity.secret import Secret
-from obt_agent.identity.state_dir import StateDir
 
 STORED_FILE: Final = "credential.json"
 CANDIDATE_FILE: Final = "credential-candidate.json"
@@ -25,6 +24,14 @@ _REMEMBERED: Final = 16
 
 Source = Literal["candidate", "stored", "provisioned"]
 _T = TypeVar("_T")
+
+
+class HoldsFolder(Protocol):
+    """What holds the files: a ``StateDir``, locked; or, for one who only reads, the folder itself."""
+
+    @property
+    def folder(self) -> Folder:
+        """The files."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +68,7 @@ class Credentials:
     is damaged or cannot be written.
     """
 
-    def __init__(self, state_dir: StateDir, provisioned: Secret | str | None) -> None:
+    def __init__(self, state_dir: HoldsFolder, provisioned: Secret | str | None) -> None:
         self._folder: Folder = state_dir.folder
         self._provisioned = Secret(provisioned) if isinstance(provisioned, str) else provisioned
         self._candidate_refused = False

@@ -1,0 +1,73 @@
+"""``obt-agent check``: look for what is wrong, and say what to do. A running agent is not disturbed."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from obt_agent.cli import COMMANDS, exit_codes
+from obt_agent.cli.common import add_config_options, load_config
+
+if TYPE_CHECKING:
+    from obt_agent.cli import Subparsers
+    from obt_agent.doctor.findings import Finding, Report
+
+_MARKS: Final = {"ok": "ok", "warning": "WARNING", "failure": "FAILURE", "skipped": "skipped"}
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "check",
+        help=COMMANDS["check"],
+        description=__doc__,
+        epilog="exit status: 0 nothing failed, 1 something did, 78 the configuration is wrong",
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON, with every value of the configuration")
+    parser.add_argument("--quiet", action="store_true", help="only what is not well")
+    add_config_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Look, and tell."""
+    from obt_agent.config.problems import WrongConfig  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.doctor import configuration, examine  # noqa: PLC0415 - the same
+    from obt_agent.doctor.findings import Report  # noqa: PLC0415 - the same
+    from obt_agent.log_setup.setup import LogSettings, configure  # noqa: PLC0415 - the same
+    from obt_agent.version import full_version  # noqa: PLC0415 - the same
+
+    configure(LogSettings(level="error", format="console"))
+    try:
+        loaded = load_config(args)
+    except WrongConfig as error:
+        _tell(Report(version=full_version(), findings=tuple(configuration.of_problems(error))), args)
+        return exit_codes.CONFIG
+    report = asyncio.run(examine.examine(loaded, os.environ))
+    _tell(report, args)
+    return exit_codes.FAILED if report.failed else exit_codes.OK
+
+
+def _tell(report: Report, args: argparse.Namespace) -> None:
+    if args.json:
+        import msgspec  # noqa: PLC0415 - imported when it is needed
+
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+        return
+    for finding in report.findings:
+        if not (args.quiet and finding.level in {"ok", "skipped"}):
+            print(shown(finding))
+    changed = [one for one in report.configuration if not one.origin.startswith("default")]
+    if changed and not args.quiet:
+        print("\nset here (obt-agent config show prints every key):")
+        for one in changed:
+            print(f"  {one.key}: {one.value}  # {one.origin}")
+    print(f"\n{report.counts()}")
+
+
+def shown(finding: Finding) -> str:
+    """A finding for a person."""
+    line = f"{_MARKS[finding.level]:<8} {finding.check:<20} {finding.says}"
+    return f"{line}\n{'':<29} -> {finding.remedy}" if finding.remedy else line

@@ -1,0 +1,175 @@
+"""``obt-agent outbox``: results that wait for the server, and what may be done about them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from obt_agent.cli import COMMANDS, exit_codes
+from obt_agent.cli.common import add_config_options, load_config, say
+
+if TYPE_CHECKING:
+    from obt_agent.cli import Subparsers
+    from obt_agent.outbox.rows import StoredJob
+
+_POLL_S: Final = 0.2
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command and its parts."""
+    parser = subparsers.add_parser("outbox", help=COMMANDS["outbox"], description=__doc__)
+    parts = parser.add_subparsers(dest="part", required=True, metavar="list|show|drop|flush")
+    listing = parts.add_parser("list", help="jobs that are open, and results that wait, oldest first")
+    listing.add_argument("--json", action="store_true", help="as JSON")
+    show = parts.add_parser("show", help="one job, with its result, as JSON")
+    show.add_argument("job_id", metavar="JOB")
+    drop = parts.add_parser("drop", help="forget a result that waits, for good; the agent must be stopped")
+    drop.add_argument("job_id", metavar="JOB")
+    drop.add_argument("--yes", action="store_true", help="do not ask")
+    flush = parts.add_parser("flush", help="make the running agent dial now, and wait until all is delivered")
+    flush.add_argument("--wait", metavar="SECONDS", type=float, default=30.0, help="how long to wait (30)")
+    for part in (listing, show, drop, flush):
+        add_config_options(part)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the part that was asked for."""
+    return {"list": _list, "show": _show, "drop": _drop, "flush": _flush}[args.part](args)
+
+
+def _state_dir(args: argparse.Namespace) -> Path:
+    return Path(load_config(args).config.agent.state_dir)
+
+
+def _list(args: argparse.Namespace) -> int:
+    from obt_agent.identity.owner import as_owner  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.outbox.reading import StoreReading  # noqa: PLC0415 - the same
+    from obt_agent.outbox.store import DATABASE  # noqa: PLC0415 - the same
+
+    folder = _state_dir(args)
+    with as_owner(folder):
+        store = StoreReading(folder / DATABASE)
+        jobs = store.unsettled()
+        store.close()
+    if args.json:
+        print(json.dumps([_facts(job) for job in jobs], indent=2))
+    elif not jobs:
+        print("Nothing is open, and nothing waits for the server.")
+    else:
+        for job in jobs:
+            print(_line(job))
+    return exit_codes.OK
+
+
+def _line(job: StoredJob) -> str:
+    when = time.strftime("%Y-%m-%d %H:%M", time.localtime(job.finished_at or job.accepted_at))
+    waits = f"waits, {job.stored_bytes} bytes, {job.attempts} attempts" if job.terminal else "open"
+    conflict = ", in conflict with what the server has" if job.conflict else ""
+    return f"{when}  {job.job_id}  {job.kind or 'mark'} {job.model or '-'}  {job.state}  {waits}{conflict}"
+
+
+def _facts(job: StoredJob) -> dict[str, Any]:
+    return {
+        "job_id": job.job_id,
+        "kind": job.kind,
+        "model": job.model,
+        "state": job.state,
+        "accepted_at": job.accepted_at,
+        "started_at": job.started_at,
+        "finished_at": job.finished_at,
+        "bytes": job.bytes,
+        "sha256": job.sha256,
+        "acknowledged": job.acknowledged,
+        "conflict": job.conflict,
+        "attempts": job.attempts,
+    }
+
+
+def _show(args: argparse.Namespace) -> int:
+    from obt_agent.identity.owner import as_owner  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.outbox.reading import StoreReading  # noqa: PLC0415 - the same
+    from obt_agent.outbox.store import DATABASE  # noqa: PLC0415 - the same
+
+    folder = _state_dir(args)
+    with as_owner(folder):
+        store = StoreReading(folder / DATABASE)
+        job, result = store.get(args.job_id), store.result(args.job_id)
+        store.close()
+    if job is None:
+        say(f"No job {args.job_id} is stored; obt-agent outbox list shows those that are.")
+        return exit_codes.FAILED
+    print(json.dumps({**_facts(job), "result": json.loads(result.text) if result else None}, indent=2))
+    return exit_codes.OK
+
+
+def _drop(args: argparse.Namespace) -> int:
+    """Only while no agent runs: it may be delivering that very result."""
+    from obt_agent.identity.owner import as_owner  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.identity.state_dir import StateDir  # noqa: PLC0415 - the same
+    from obt_agent.outbox.database import JobDatabase  # noqa: PLC0415 - the same
+    from obt_agent.outbox.store import DATABASE  # noqa: PLC0415 - the same
+
+    folder = _state_dir(args)
+    if not args.yes and not _confirmed(args.job_id):
+        return exit_codes.FAILED
+    with as_owner(folder), StateDir.open(folder):
+        if not (folder / DATABASE).is_file():
+            say("There is no job store yet.")
+            return exit_codes.FAILED
+        store = JobDatabase(folder / DATABASE)
+        dropped = store.drop(args.job_id)
+        store.close()
+    if not dropped:
+        say(f"No result of a job {args.job_id} waits; obt-agent outbox list shows those that do.")
+        return exit_codes.FAILED
+    say(f"The result of {args.job_id} is forgotten. A repeat of its start will not run again.")
+    return exit_codes.OK
+
+
+def _confirmed(job_id: str) -> bool:
+    if not sys.stdin.isatty():
+        say("Dropping a result cannot be undone: confirm with --yes.")
+        return False
+    return (
+        input(f"Forget the result of {job_id} for good? It was never delivered. [y/N] ").strip().lower()
+        == "y"
+    )
+
+
+def _flush(args: argparse.Namespace) -> int:
+    """SIGHUP makes the agent read its configuration again and dial at once; delivery is its own doing."""
+    from obt_agent.status import look  # noqa: PLC0415 - imported when the command runs
+
+    folder = _state_dir(args)
+    found = look(folder)
+    if found.holder is None:
+        say("No agent runs: start it (systemctl start obt-agent), and it delivers what waits.")
+        return exit_codes.UNAVAILABLE
+    if found.status is None or found.status.link.state != "admitted":
+        try:
+            os.kill(found.holder.pid, signal.SIGHUP)
+        except PermissionError:
+            say("Only root or the agent's own user may make it dial now: put sudo before the command.")
+            return exit_codes.NO_PERMISSION
+    return _until_empty(folder, args.wait)
+
+
+def _until_empty(folder: Path, within_s: float) -> int:
+    from obt_agent.status import look, status_line  # noqa: PLC0415 - imported when the command runs
+
+    deadline = time.monotonic() + within_s
+    while True:
+        status = look(folder).status
+        if status and status.link.state == "admitted" and status.outbox.entries == 0:
+            print("All results are delivered.")
+            return exit_codes.OK
+        if time.monotonic() >= deadline:
+            say(f"Not yet: {status_line(status) if status else 'the agent says nothing'}.")
+            return exit_codes.UNAVAILABLE
+        time.sleep(_POLL_S)

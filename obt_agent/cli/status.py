@@ -1,0 +1,103 @@
+"""``obt-agent status``: what the running agent is doing. It opens no port; it leaves its status in a file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from obt_agent.cli import COMMANDS, exit_codes
+from obt_agent.cli.common import add_config_options, load_config, say
+
+if TYPE_CHECKING:
+    from obt_agent.cli import Subparsers
+    from obt_agent.status import Status
+
+
+def register(subparsers: Subparsers) -> None:
+    """Add the command."""
+    parser = subparsers.add_parser(
+        "status",
+        help=COMMANDS["status"],
+        description=__doc__,
+        epilog="exit status: 0 admitted, 69 running and not admitted, 1 not running",
+    )
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_config_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print it."""
+    import msgspec  # noqa: PLC0415 - imported when the command runs
+
+    from obt_agent.status import look  # noqa: PLC0415 - the same
+
+    folder = Path(load_config(args).config.agent.state_dir)
+    found = look(folder)
+    if found.holder is None:
+        say(f"No agent runs with the state folder {folder}. Start it: systemctl start obt-agent")
+        return exit_codes.FAILED
+    if found.status is None:
+        say(f"{found.holder} holds the state folder, and has written no status yet.")
+        return exit_codes.UNAVAILABLE
+    if args.json:
+        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found.status)) + b"\n")
+    else:
+        print("\n".join(lines(found.status, time.time())))
+    return exit_codes.OK if found.status.link.state == "admitted" else exit_codes.UNAVAILABLE
+
+
+def lines(status: Status, now: float) -> Iterator[str]:
+    """The status for a person; ``now`` is Unix seconds."""
+    from obt_agent.status import status_line  # noqa: PLC0415 - imported when the command runs
+
+    yield status_line(status)
+    yield ""
+    yield f"agent    {status.name} ({status.agent_id})"
+    yield f"version  {status.version}, process {status.pid}, up {_span(now - status.started_at)}"
+    yield f"server   {_server(status, now)}"
+    yield f"ollama   {_ollama(status)}"
+    yield f"outbox   {status.outbox.entries} results to deliver, {status.outbox.bytes} bytes"
+    for job in status.jobs:
+        phase = f", {job.progress.phase}" if job.progress else ""
+        yield f"job      {job.job_id}: {job.kind} of {job.model or '-'}, {job.state}{phase}"
+    for provider in status.providers:
+        reason = f" ({provider.reason})" if provider.reason else ""
+        yield f"reads    {provider.name}: {provider.status}{reason}"
+    if status.loop_lag_ms is not None:
+        yield f"loop     {status.loop_lag_ms:.0f} ms late at most"
+    if now - status.written_at > _STALE_S:
+        yield f"This was written {_span(now - status.written_at)} ago: the agent may hang."
+
+
+_STALE_S = 30.0
+
+
+def _server(status: Status, now: float) -> str:
+    link = status.link
+    since = f" for {_span(now - link.since)}" if link.since else ""
+    problem = f": {link.problem}" if link.problem and link.state != "admitted" else ""
+    return f"{link.server}, {link.state}{since}{problem}"
+
+
+def _ollama(status: Status) -> str:
+    if not status.ollama.reachable:
+        return f"does not answer: {status.ollama.error or 'no reason known'}"
+    loaded = f", loaded: {', '.join(status.loaded)}" if status.loaded else ""
+    return f"{status.ollama.version or 'version unknown'}, {status.models} models{loaded}"
+
+
+def _span(seconds: float) -> str:
+    """A length of time in its two largest units."""
+    whole = max(0, int(seconds))
+    for unit, size, smaller, small in (
+        ("d", 86_400, "h", 3_600),
+        ("h", 3_600, "min", 60),
+        ("min", 60, "s", 1),
+    ):
+        if whole >= size:
+            return f"{whole // size} {unit} {whole % size // small} {smaller}"
+    return f"{whole} s"

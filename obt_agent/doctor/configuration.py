@@ -1,0 +1,44 @@
+"""The configuration: valid or not, which file, and what its owner should know."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from obt_agent.config.describe import for_owner
+from obt_agent.config.load import Loaded
+from obt_agent.config.problems import WrongConfig
+from obt_agent.doctor.findings import Finding, Value, failure, ok, warning
+
+
+def of_problems(error: WrongConfig) -> Iterator[Finding]:
+    """Every fault, with its place."""
+    for problem in error.problems:
+        yield failure(
+            "config.valid", str(problem), "Correct it there; obt-agent config check tells when all is right."
+        )
+
+
+def of_loaded(loaded: Loaded) -> Iterator[Finding]:
+    """A valid configuration."""
+    changed = sum(origin.kind != "default" for origin in loaded.origins.values())
+    where = str(loaded.path) if loaded.path else "no file; defaults, environment and flags"
+    yield ok("config.valid", f"{where}: {changed} values set, {len(loaded.origins) - changed} defaults")
+    for notice in loaded.notices:
+        yield warning("config.notice", notice, "obt-agent config show tells which value counts.")
+    if loaded.config.server.url is None:
+        yield failure(
+            "config.server",
+            "no server is named",
+            "Write server.url into the configuration file, or: sudo obt-agent service install --server URL",
+        )
+    if loaded.config.server.allow_insecure:
+        yield warning(
+            "config.allow_insecure",
+            "server.allow_insecure is on: token, prompts and answers may travel in clear text",
+            "Give the server a certificate, use https:// and take the key out.",
+        )
+
+
+def values(loaded: Loaded) -> tuple[Value, ...]:
+    """Every key, its value with secrets masked, and its origin."""
+    return tuple(Value(key=one.key, value=one.value, origin=str(one.origin)) for one in for_owner(loaded))

@@ -1,0 +1,61 @@
+"""All looks, in order. Each is bounded in time, and one that breaks does not keep the others away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Final
+
+from obt_agent.agent import settings
+from obt_agent.config.load import Loaded
+from obt_agent.doctor import configuration, machine, ollama, sandbox, server, state
+from obt_agent.doctor.findings import Finding, Report, failure, skipped
+from obt_agent.errors import AgentError
+from obt_agent.version import full_version
+
+LOOK_WITHIN_S: Final = 60.0
+
+
+async def examine(loaded: Loaded, environ: Mapping[str, str]) -> Report:
+    """Look at everything.
+
+    Args:
+        loaded: the configuration; valid, for a wrong one is a report of its own.
+        environ: the environment, which may name systemd's credentials.
+    """
+    config = loaded.config
+    findings = list(configuration.of_loaded(loaded))
+    seen_findings, seen = await asyncio.to_thread(state.look, config, environ)
+    findings += seen_findings
+    if config.server.url is None:
+        findings.append(skipped("server.address", "no server is named"))
+    else:
+        secret = seen.credential.secret if seen.credential else None
+        findings += await _taken("server", server.look(settings.link(config), secret))
+    findings += await _taken("ollama", ollama.look(settings.ollama(config)))
+    findings += await _taken("hardware", machine.look(settings.hardware(config)))
+    unit = await asyncio.to_thread(sandbox.properties)
+    findings += sandbox.look(unit, seen.status)
+    return Report(
+        version=full_version(), findings=tuple(findings), configuration=configuration.values(loaded)
+    )
+
+
+async def _taken(name: str, looks: AsyncIterator[Finding]) -> list[Finding]:
+    """What a look finds within ``LOOK_WITHIN_S``; what it found before it broke counts."""
+    found: list[Finding] = []
+    try:
+        async with asyncio.timeout(LOOK_WITHIN_S):
+            async for finding in looks:
+                found.append(finding)  # noqa: PERF401 - what came before a failure counts
+    except TimeoutError:
+        found.append(
+            failure(
+                f"{name}.time",
+                f"no answer within {LOOK_WITHIN_S:.0f} s",
+                "Try again; then look at its network.",
+            )
+        )
+    except (AgentError, OSError) as error:
+        found.append(failure(f"{name}.look", str(error), "Put right what it says, then check again."))
+    return found

@@ -1,0 +1,44 @@
+"""The hardware as this process sees it: GPUs, and what hides them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from obt_agent.doctor.findings import Finding, ok, warning
+from obt_agent.errors import AgentError
+from obt_agent.hardware.schema import Inventory, ProviderState
+from obt_agent.hardware.service import HardwareService
+from obt_agent.hardware.settings import HardwareSettings
+
+
+async def look(settings: HardwareSettings) -> AsyncIterator[Finding]:
+    """Collect an inventory, and judge its sources."""
+    service = HardwareService(settings)
+    try:
+        inventory = await service.inventory()
+    except AgentError as error:
+        yield warning("hardware.inventory", error.message, "Try again; if it stays so, look into dmesg.")
+        return
+    finally:
+        await service.close()
+    for finding in judged(inventory):
+        yield finding
+
+
+def judged(inventory: Inventory) -> tuple[Finding, ...]:
+    """What an inventory says. No GPU is no fault; a GPU that cannot be read is."""
+    gpus = ", ".join(gpu.name or gpu.id for gpu in inventory.gpus)
+    found = [ok("hardware.gpus", gpus or "none found: models run on the processor")]
+    return (*found, *(_provider(state) for state in inventory.providers if state.status != "absent"))
+
+
+def _provider(state: ProviderState) -> Finding:
+    check = f"hardware.{state.name}"
+    if state.status == "ok":
+        version = f", version {state.version}" if state.version else ""
+        return ok(check, f"readable{version}")
+    return warning(
+        check,
+        f"{state.status}: {state.reason or 'no reason given'}",
+        "Measurements go on without it; docs/hardware.md says what each source needs.",
+    )

@@ -1,0 +1,97 @@
+"""The unit's sandbox: whether an override made it hide what is measured, or a device came after the start."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from obt_agent.doctor.findings import Finding, failure, ok, skipped, warning
+from obt_agent.status import Status
+
+UNIT: Final = "obt-agent.service"
+_WITHIN_S: Final = 10.0
+_PROPERTIES: Final = (
+    "LoadState",
+    "ProtectProc",
+    "ProcSubset",
+    "PrivateDevices",
+    "PrivateNetwork",
+    "DeviceAllow",
+    "DropInPaths",
+    "NeedDaemonReload",
+)
+_GPU_NODES: Final = ("nvidiactl", "nvidia[0-9]*", "dri/renderD*", "kfd")
+
+
+def properties() -> dict[str, str] | None:
+    """Properties of the unit; None where systemd cannot be asked."""
+    systemctl = shutil.which("systemctl")
+    if systemctl is None:
+        return None
+    try:
+        told = subprocess.run(  # noqa: S603 - words of ours
+            [systemctl, "show", UNIT, "--property", ",".join(_PROPERTIES)],
+            capture_output=True,
+            text=True,
+            timeout=_WITHIN_S,
+            check=True,
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+
+
+def look(unit: Mapping[str, str] | None, status: Status | None, root: Path = Path("/")) -> Iterator[Finding]:
+    """Judge the unit as systemd has it, and what the running agent sees of the devices."""
+    if unit is None or unit.get("LoadState") != "loaded":
+        yield skipped("service.unit", "obt-agent.service is not installed, or systemd does not run here")
+        return
+    tight = list(_too_tight(unit))
+    yield from tight
+    if not tight:
+        yield ok("service.unit", "the sandbox lets the agent read what it measures")
+    yield from _late_devices(status, root)
+
+
+def _too_tight(unit: Mapping[str, str]) -> Iterator[Finding]:
+    where = unit.get("DropInPaths") or "the unit"
+    undo = f"Take it out of {where} (systemctl edit obt-agent), then restart the service."
+    if unit.get("ProtectProc") not in {"", "default", None}:
+        yield warning("service.sandbox", f"ProtectProc={unit['ProtectProc']} hides Ollama's processes", undo)
+    if unit.get("ProcSubset") == "pid":
+        yield warning("service.sandbox", "ProcSubset=pid hides memory, load and network figures", undo)
+    if unit.get("PrivateNetwork") == "yes":
+        yield failure(
+            "service.sandbox", "PrivateNetwork=yes keeps the agent from its server and from Ollama", undo
+        )
+    if unit.get("PrivateDevices") == "yes" and "nvidia" not in unit.get("DeviceAllow", ""):
+        yield warning(
+            "service.sandbox", "PrivateDevices=yes hides the GPUs, and no DeviceAllow= shows them", undo
+        )
+    if unit.get("NeedDaemonReload") == "yes":
+        yield warning(
+            "service.reload",
+            "the unit's files changed since systemd read them",
+            "sudo systemctl daemon-reload",
+        )
+
+
+def _late_devices(status: Status | None, root: Path) -> Iterator[Finding]:
+    """Nodes that are newer than the agent's process are not in its own /dev."""
+    if status is None:
+        return
+    late = sorted(
+        f"/dev/{node.relative_to(root / 'dev')}"
+        for pattern in _GPU_NODES
+        for node in (root / "dev").glob(pattern)
+        if node.stat().st_ctime > status.started_at
+    )
+    if late:
+        yield warning(
+            "service.devices",
+            f"{', '.join(late)} came after the service started, which cannot see it",
+            "sudo systemctl restart obt-agent",
+        )

@@ -1,0 +1,184 @@
+"""The way to the server, stage by stage: name, proxy, TCP, TLS, upgrade with the credential."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Final
+
+from obt_agent.doctor.findings import Finding, failure, ok, skipped, warning
+from obt_agent.errors import AgentError
+from obt_agent.identity.secret import Secret
+from obt_agent.link import proxy, tcp
+from obt_agent.link.address import Address, parse_address
+from obt_agent.link.dial import Channel, open_channel
+from obt_agent.link.outcome import DialFailed, Ending
+from obt_agent.link.settings import LinkSettings
+from obt_agent.link.upgrade import upgrade
+from obt_agent.link.wire import Wire
+
+SKEW_WORTH_SAYING_S: Final = 60.0
+EXPIRES_SOON_S: Final = 14 * 86_400.0
+_DAY_S: Final = 86_400.0
+
+_REMEDIES: Final = {
+    "resolve_failed": "Check the host in server.url, and this machine's name servers (/etc/resolv.conf).",
+    "resolve_timeout": "Check this machine's name servers (/etc/resolv.conf) and its network.",
+    "connect_failed": "Check host and port in server.url, that the server runs, and firewalls in between.",
+    "connect_timeout": "A firewall may drop the packets; check host and port, or set server.proxy.",
+    "proxy_unreachable": "Check server.proxy, or the variables https_proxy and no_proxy.",
+    "refused_401": "The server does not know this credential: enrol again, with a new join token.",
+    "refused_403": "If the server says so: enrol again. A proxy before it must let WebSockets pass.",
+    "not_found": "server.url must be the address of the OBT server; a path before /api belongs into it.",
+    "no_subprotocol": "Update the server, or point server.url at an OBT server.",
+    "redirect": "Write the final address into server.url.",
+    "upgrade_timeout": "A proxy before the server may not pass WebSockets; look into its configuration.",
+}
+_OTHERWISE: Final = "Check server.url, and whether the server is well."
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Where the time comes from; a test gives another."""
+
+    now: float
+
+    @classmethod
+    def here(cls) -> Clock:
+        """This machine's."""
+        return cls(time.time())
+
+
+async def look(
+    settings: LinkSettings, secret: Secret | None, clock: Clock | None = None
+) -> AsyncIterator[Finding]:
+    """Look at every stage until one fails. The connection ends before the hello: no session comes of it."""
+    clock = clock or Clock.here()
+    try:
+        address = parse_address(settings.url, allow_insecure=settings.allow_insecure)
+        through = proxy.choose(settings.proxy, address)
+    except AgentError as error:
+        yield failure("server.address", error.message, _OTHERWISE)
+        return
+    except DialFailed as failed:
+        yield _failed("server.proxy", failed.ending)
+        return
+    try:
+        if through is None:
+            yield await _name(address, settings)
+            yield ok("server.proxy", "none: dialled directly")
+        else:
+            yield ok("server.proxy", f"through {through!r}")
+        channel = await open_channel(address, settings)
+    except DialFailed as failed:
+        yield _failed(_stage(failed.ending), failed.ending)
+        return
+    yield ok("server.tcp", f"{address.authority} takes connections")
+    for finding in _tls(channel, address, clock):
+        yield finding
+    async for finding in _upgrade(channel, address, settings, secret, clock):
+        yield finding
+
+
+async def _name(address: Address, settings: LinkSettings) -> Finding:
+    found = await tcp.resolve(address.host, address.port, settings.timings.resolve_s)
+    shown = ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found))
+    return ok("server.dns", f"{address.host} is {shown}")
+
+
+def _stage(ending: Ending) -> str:
+    for prefix, check in (("resolve", "dns"), ("proxy", "proxy"), ("tls", "tls")):
+        if ending.kind.startswith(prefix):
+            return f"server.{check}"
+    return "server.tcp"
+
+
+def _failed(check: str, ending: Ending) -> Finding:
+    return failure(check, ending.message, _REMEDIES.get(ending.kind, _OTHERWISE))
+
+
+def _tls(channel: Channel, address: Address, clock: Clock) -> tuple[Finding, ...]:
+    secured = channel.transport.get_extra_info("ssl_object")
+    if not isinstance(secured, ssl.SSLObject):
+        return (skipped("server.tls", f"{address.authority} is spoken to without TLS"),)
+    certificate = secured.getpeercert() or {}
+    expires = certificate.get("notAfter")
+    left_s = ssl.cert_time_to_seconds(str(expires)) - clock.now if expires else None
+    issuer = dict(entry[0] for entry in certificate.get("issuer", ()) if entry)  # type: ignore[misc] # the stub's type of the names is wider than what OpenSSL gives
+    by = issuer.get("organizationName") or issuer.get("commonName") or "unknown"
+    says = f"{secured.version()}, certificate by {by}"
+    if left_s is not None and left_s < EXPIRES_SOON_S:
+        return (
+            warning(
+                "server.tls", f"{says}, which ends in {left_s / _DAY_S:.0f} days", "Renew it on the server."
+            ),
+        )
+    return (ok("server.tls", f"{says}, good until {expires}"),)
+
+
+async def _upgrade(
+    channel: Channel, address: Address, settings: LinkSettings, secret: Secret | None, clock: Clock
+) -> AsyncIterator[Finding]:
+    """The opening handshake with the credential; a made-up one still shows whether a server answers."""
+    wire = Wire(
+        address.socket_url, max_frame_bytes=settings.max_frame_bytes, close_s=settings.timings.close_s
+    )
+    wire.below_tls = channel.below_tls
+    channel.transport.set_protocol(wire)
+    wire.connection_made(channel.transport)
+    shown = secret or Secret("obt-agent-check-without-a-credential")
+    ending = None
+    try:
+        await upgrade(
+            wire, shown, user_agent=f"{settings.user_agent} (check)", deadline_s=settings.timings.upgrade_s
+        )
+    except DialFailed as failed:
+        ending = failed.ending
+    finally:
+        channel.abort()
+    for finding in _judged(ending, known=secret is not None):
+        yield finding
+    for finding in _headers(wire, clock):
+        yield finding
+
+
+def _judged(ending: Ending | None, *, known: bool) -> tuple[Finding, ...]:
+    refused = ending is not None and ending.kind in {"refused_401", "refused_403"}
+    if ending is None and known:
+        return (
+            ok("server.upgrade", "it speaks obt.v1"),
+            ok("server.token", "the credential is accepted"),
+        )
+    if ending is None or (refused and not known):
+        return (ok("server.upgrade", "an OBT server answers"),)
+    return (_failed("server.token" if refused else "server.upgrade", ending),)
+
+
+def _headers(wire: Wire, clock: Clock) -> tuple[Finding, ...]:
+    """What the answer's headers tell: the server's clock, and its name."""
+    response = wire.response
+    if response is None:
+        return ()
+    found: list[Finding] = []
+    if name := response.headers.get("Server"):
+        found.append(ok("server.version", f"it calls itself {name[:80]}"))
+    try:
+        skew_s = parsedate_to_datetime(response.headers.get("Date", "")).timestamp() - clock.now
+    except ValueError:
+        found.append(skipped("server.clock", "the server does not say what time it is"))
+        return tuple(found)
+    if abs(skew_s) > SKEW_WORTH_SAYING_S:
+        side = "ahead of" if skew_s > 0 else "behind"
+        found.append(
+            warning(
+                "server.clock",
+                f"the server's clock is {abs(skew_s):.0f} s {side} this one",
+                "Set both by NTP (timedatectl set-ntp true): certificates and times of results depend on it.",
+            )
+        )
+    else:
+        found.append(ok("server.clock", f"the clocks agree within {SKEW_WORTH_SAYING_S:.0f} s"))
+    return tuple(found)

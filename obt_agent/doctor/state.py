@@ -1,0 +1,168 @@
+"""The state folder: who holds it, who this agent is, what it may show, what waits, and room on the disk."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from obt_agent import status as status_file
+from obt_agent.config.schema import Config
+from obt_agent.doctor.findings import Finding, failure, ok, skipped, warning
+from obt_agent.errors import AgentError
+from obt_agent.identity.credentials import Credential, Credentials
+from obt_agent.identity.folder import Folder, open_folder
+from obt_agent.identity.owner import as_owner
+from obt_agent.identity.provisioned import read_token, token_file
+from obt_agent.identity.state_dir import peek
+from obt_agent.outbox.reading import StoreReading
+from obt_agent.outbox.store import DATABASE
+
+_DAY_S = 86_400.0
+_STALE_S = 30.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What later looks need: the credential to show, and the running agent's status."""
+
+    credential: Credential | None = None
+    status: status_file.Status | None = None
+
+
+@dataclass(frozen=True)
+class _Unlocked:
+    """A folder to read from without its lock: the running agent keeps it."""
+
+    folder: Folder
+
+
+def look(config: Config, environ: Mapping[str, str]) -> tuple[list[Finding], Seen]:
+    """Look without locking, making or changing anything."""
+    path = Path(config.agent.state_dir)
+    if not path.exists():
+        return [
+            failure(
+                "state.folder",
+                f"{path} does not exist: no agent has run here",
+                "sudo obt-agent service install, or obt-agent enroll",
+            )
+        ], Seen()
+    if not os.access(path, os.R_OK | os.X_OK):
+        return [
+            skipped(
+                "state.folder", f"{path} may not be read by this user; sudo obt-agent check looks at it too"
+            )
+        ], Seen()
+    found: list[Finding] = []
+    try:
+        found += _identity(path)
+        status = status_file.look(path).status
+        found += _running(status, path)
+        credential, said = _credential(config, path, environ)
+        found += said
+        found += _store(config, path)
+        found += _room(config, path)
+    except AgentError as error:
+        found.append(failure("state.folder", error.message, "Put right what it says; nothing was changed."))
+        return found, Seen()
+    return found, Seen(credential, status)
+
+
+def _identity(path: Path) -> Iterator[Finding]:
+    identity, holder = peek(path)
+    if identity is None:
+        yield warning("state.identity", f"{path} holds no identity yet", "It is made at the first start.")
+    else:
+        yield ok("state.identity", f"{identity.agent_id} in {path}")
+    if holder is None:
+        yield warning(
+            "agent.running", "no agent runs with this state folder", "sudo systemctl start obt-agent"
+        )
+    else:
+        yield ok("agent.running", str(holder))
+
+
+def _running(status: status_file.Status | None, path: Path) -> Iterator[Finding]:
+    if status is None:
+        return
+    age_s = time.time() - status.written_at
+    if age_s > _STALE_S:
+        yield failure(
+            "agent.alive",
+            f"its status in {path} is {age_s:.0f} s old: it may hang",
+            "systemd's watchdog restarts it; else: sudo systemctl restart obt-agent",
+        )
+    elif status.link.state == "admitted":
+        yield ok("agent.link", status_file.status_line(status))
+    else:
+        yield warning(
+            "agent.link",
+            status_file.status_line(status),
+            "The looks at the server, below, say what is in the way.",
+        )
+
+
+def _credential(
+    config: Config, path: Path, environ: Mapping[str, str]
+) -> tuple[Credential | None, list[Finding]]:
+    provisioned = None
+    if file := token_file(config.server.token_file, environ):
+        provisioned = read_token(file)
+    folder = open_folder(path)
+    try:
+        credential = Credentials(_Unlocked(folder), provisioned).for_next_dial()
+    finally:
+        os.close(folder.descriptor)
+    if credential is None:
+        remedy = "sudo obt-agent service install --token-file FILE, or obt-agent enroll"
+        return None, [
+            failure("state.credential", "there is none: the server cannot admit this agent", remedy)
+        ]
+    words = {
+        "stored": "enrolled",
+        "candidate": "the candidate of a rotation",
+        "provisioned": "from a token file",
+    }
+    return credential, [ok("state.credential", words[credential.source])]
+
+
+def _store(config: Config, path: Path) -> Iterator[Finding]:
+    if not (path / DATABASE).is_file():
+        yield ok("outbox.store", "no jobs yet")
+        return
+    with as_owner(path):
+        store = StoreReading(path / DATABASE)
+        try:
+            waiting, used = store.waiting(), store.used_bytes() + store.reserved_bytes()
+        finally:
+            store.close()
+    quota = config.storage.quota_bytes
+    says = f"{len(waiting)} results wait, {used} of {quota} bytes used"
+    limit = time.time() - config.storage.max_age_days * _DAY_S
+    old = [job.job_id for job in waiting if (job.finished_at or job.accepted_at) < limit]
+    if used > quota * 9 // 10:
+        yield warning("outbox.quota", says, "Let the server fetch what waits, or raise storage.quota_bytes.")
+    elif old:
+        yield warning(
+            "outbox.old",
+            f"{says}; {len(old)} for more than {config.storage.max_age_days:g} days",
+            "If no server will ever want them: obt-agent outbox drop JOB",
+        )
+    else:
+        yield ok("outbox.store", says)
+
+
+def _room(config: Config, path: Path) -> Iterator[Finding]:
+    free = shutil.disk_usage(path).free
+    if free < min(config.storage.quota_bytes, 1 << 28):
+        yield warning(
+            "state.disk",
+            f"{free >> 20} MiB are free where {path} lies",
+            "Free some room: a job reserves it first.",
+        )
+    else:
+        yield ok("state.disk", f"{free >> 20} MiB free")
