@@ -52,6 +52,7 @@ class AgentDouble:
         self.credit: dict[RequestId, int] = {}
         self.link_credit = 0
         self.changed = asyncio.Event()
+        self.look: Callable[[Any], None] = lambda _: None
         self._ids = itertools.count(1)
         self._waiting: dict[RequestId, asyncio.Future[msgspec.Raw]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -137,7 +138,9 @@ class AgentDouble:
     async def _listen(self) -> None:
         try:
             while True:
-                self._take(codec.decode(await self.socket.recv(decode=False)))
+                message = codec.decode(await self.socket.recv(decode=False))
+                self.look(message)
+                self._take(message)
         except websockets.ConnectionClosed:
             frame = self.socket.close_code, self.socket.close_reason
             self.closed = frame[0] or 1006, frame[1] or ""

@@ -34,14 +34,13 @@ async def collect(server: Running, agent: AgentDouble, params: msgspec.Raw = MOD
 
 
 async def test_ten_thousand_tokens_arrive_complete_and_in_order_under_credit(server: Running) -> None:
-    sent = 0
+    sent = [0]
 
     async def generate(agent: AgentDouble, request: Request) -> Answer:
-        nonlocal sent
         for start in range(0, 10_000, 50):
             texts = [chunk(str(n)) for n in range(start, start + 50)]
-            await agent.until(lambda: 32768 + agent.credit.get(request.id, 0) > sent)
-            sent += sum(map(len, texts)) + 50 * 20 + 100
+            await agent.until(lambda: 32768 + agent.credit.get(request.id, 0) > sent[0])
+            sent[0] += sum(map(len, texts)) + 50 * 20 + 100
             await agent.stream(request, *texts)
         return agent.final(request)
 
@@ -51,7 +50,7 @@ async def test_ten_thousand_tokens_arrive_complete_and_in_order_under_credit(ser
         assert agent.link_credit > 131072, "the link's credit came back too"
     assert [item["chunk"]["response"] for item in items] == [str(n) for n in range(10_000)]
     assert result["stream"]["next_seq"] == 200
-    assert sent > 10 * 32768
+    assert sent[0] > 10 * 32768
 
 
 async def test_a_reader_that_stops_gets_no_more_credit_and_stalls_no_other_stream(server: Running) -> None:

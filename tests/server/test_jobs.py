@@ -1,0 +1,515 @@
+"""Jobs: started once, followed, and their results committed before they are answered."""
+
+import asyncio
+import base64
+import contextlib
+import gzip
+import hashlib
+import json
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from obt_agent.errors import InvalidParams, JobNotFound, NotPermitted, TooLarge
+from obt_agent.ollama.payloads import InstalledModel
+from obt_agent.protocol.envelope import Request
+from obt_agent.protocol.jobs import (
+    JobFinishedParams,
+    JobFinishedResult,
+    JobPartParams,
+    JobPartResult,
+    JobProgress,
+    JobProgressParams,
+    JobStarted,
+    JobSummary,
+)
+from obt_agent.protocol.state import JobsSync, Page
+from tests.server.agent_double import AgentDouble, Answer, dial, never
+from tests.server.conftest import Running, running
+from tests.server.test_streams import sample
+
+PLAN = {"model_name": "tiny:latest", "num_iterations": 3}
+RESULT = json.dumps(
+    {"id": "j", "environment": {"model": "tiny:latest", "model_digest": "d2"}, "metrics": [], "note": "é"},
+    ensure_ascii=False,
+)
+
+
+def digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+async def accept(_: AgentDouble, request: Request) -> Answer:
+    return JobStarted(job_id=msgspec.json.decode(request.params)["job_id"], state="queued", position=1)
+
+
+async def start(server: Running, agent: AgentDouble, **more: Any) -> str:
+    agent.handlers["run_benchmark"] = accept
+    answer = await server.http.post(
+        "/api/v1/benchmarks", json={"agent": agent.agent_id, "plan": PLAN, **more}
+    )
+    assert answer.status_code == 202, answer.text
+    job_id: str = answer.json()["job_id"]
+    return job_id
+
+
+async def finish(agent: AgentDouble, job_id: str, text: str = RESULT, **more: Any) -> JobFinishedResult:
+    fields: dict[str, Any] = {
+        "kind": "benchmark",
+        "state": "completed",
+        "bytes": len(text.encode()),
+        "sha256": digest(text),
+        "result": text,
+    }
+    final = JobFinishedParams(job_id=job_id, **{**fields, **more})
+    return await agent.request("job.finished", final, JobFinishedResult)
+
+
+async def part(agent: AgentDouble, job_id: str, offset: int, data: str, **more: Any) -> int:
+    params = JobPartParams(job_id=job_id, offset=offset, data=data, **more)
+    return (await agent.request("job.part", params, JobPartResult)).next_offset
+
+
+async def view(server: Running, job_id: str) -> dict[str, Any]:
+    answer = await server.http.get(f"/api/v1/benchmarks/{job_id}")
+    assert answer.status_code == 200, answer.text
+    shown: dict[str, Any] = answer.json()
+    return shown
+
+
+async def sync_jobs(
+    agent: AgentDouble, *jobs: JobSummary, revision: int = 1, page: Page | None = None
+) -> None:
+    sync = JobsSync(revision=revision, page=page or Page(), store_id=agent.store_id, jobs=jobs)
+    await agent.ask("jobs.sync", sync)
+
+
+def summary(job_id: str, state: Any) -> JobSummary:
+    return JobSummary(job_id=job_id, kind="benchmark", state=state)
+
+
+# -- starting ---------------------------------------------------------------------------------------------
+
+
+async def test_a_benchmark_is_started_followed_finished_and_its_result_kept_byte_by_byte(
+    server: Running,
+) -> None:
+    async with server.agent() as agent:
+        await agent.sync_models(InstalledModel(name="tiny:latest", digest="d1", size_bytes=1))
+        job_id = await start(server, agent)
+        sent = msgspec.json.decode(agent.requests[-1].params)
+        assert sent["plan"] == PLAN
+        assert sent["not_after"] > time.time() + 3000
+        shown = await view(server, job_id)
+        assert (shown["state"], shown["model"], shown["model_digest"]) == ("queued", "tiny:latest", "d1")
+        progress = JobProgress(phase="iteration", iteration=1, iterations_planned=3, tokens_per_second=9.5)
+        await agent.notify(
+            "job.progress", JobProgressParams(job_id=job_id, state="running", progress=progress)
+        )
+        await sync_jobs(agent, summary(job_id, "running"))
+        shown = await view(server, job_id)
+        assert (shown["state"], shown["progress"]["tokens_per_second"]) == ("running", 9.5)
+        answer = await finish(agent, job_id)
+        assert (answer.sha256, answer.conflict) == (digest(RESULT), False)
+    shown = await view(server, job_id)
+    assert (shown["state"], shown["model_digest"], shown["progress"]) == ("completed", "d2", None)
+    result = await server.http.get(f"/api/v1/benchmarks/{job_id}/result")
+    assert result.content == RESULT.encode()
+    assert result.headers["etag"] == f'"{digest(RESULT)}"'
+    listed = (await server.http.get(f"/api/v1/benchmarks?agent={agent.agent_id}&model=tiny:latest")).json()
+    assert [job["job_id"] for job in listed] == [job_id]
+    assert (await server.http.get("/api/v1/benchmarks?state=failed")).json() == []
+
+
+async def test_a_benchmark_for_an_offline_agent_is_refused_and_nothing_is_stored(server: Running) -> None:
+    agent_id, _ = await server.enrol()
+    answer = await server.http.post("/api/v1/benchmarks", json={"agent": agent_id, "plan": PLAN})
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (409, "agent_offline")
+    assert (await server.http.get("/api/v1/benchmarks")).json() == []
+
+
+async def test_a_plan_that_is_none_is_refused_with_the_fields_path(server: Running) -> None:
+    async with server.agent() as agent:
+        answer = await server.http.post("/api/v1/benchmarks", json={"agent": agent.agent_id, "plan": {}})
+        assert answer.status_code == 422
+        assert "plan" in answer.json()["error"]["message"]
+        assert not agent.requests
+
+
+async def test_what_the_agent_refuses_is_said_and_the_job_has_failed(server: Running) -> None:
+    async def forbidden(*_: object) -> Answer:
+        return NotPermitted("no benchmarks here", policy_key="policy.commands")
+
+    async with server.agent() as agent:
+        agent.handlers["run_benchmark"] = forbidden
+        body = {"agent": agent.agent_id, "plan": PLAN, "job_id": "mine"}
+        assert (await server.http.post("/api/v1/benchmarks", json=body)).status_code == 403
+    shown = await view(server, "mine")
+    assert (shown["state"], shown["error"]["message"]) == ("failed", "no benchmarks here")
+
+
+async def test_jobs_of_other_kinds_start_through_commands_under_an_id_of_ours(server: Running) -> None:
+    async with server.agent() as agent:
+        agent.handlers["pull_model"] = accept
+        path = f"/api/v1/agents/{agent.agent_id}/commands/pull_model"
+        answer = await server.http.post(path, json={"model": "tiny"})
+        assert answer.json()["state"] == "queued"
+        jobs = (await server.http.get(f"/api/v1/jobs?agent={agent.agent_id}")).json()
+    assert [(job["kind"], job["job_id"]) for job in jobs] == [("pull", answer.json()["job_id"])]
+    assert (await server.http.get("/api/v1/benchmarks")).json() == []
+
+
+async def test_a_start_whose_answer_was_lost_is_sent_again_with_the_same_id(server: Running) -> None:
+    credentials = await server.enrol()
+    async with server.agent(credentials=credentials) as agent:
+        agent.handlers["run_benchmark"] = never
+        body = {"agent": agent.agent_id, "plan": PLAN, "job_id": "once"}
+        asked = asyncio.create_task(server.http.post("/api/v1/benchmarks", json=body))
+        await agent.until(lambda: bool(agent.requests))
+        await sync_jobs(agent)
+        await agent.socket.close()
+        assert (await asked).json()["error"]["kind"] == "link_lost"
+        first = agent.requests[0].params
+    assert (await view(server, "once"))["state"] == "starting"
+    async with server.agent(credentials=credentials) as agent:
+        agent.handlers["run_benchmark"] = accept
+        await sync_jobs(agent)
+        await agent.until(lambda: bool(agent.requests))
+        assert bytes(agent.requests[0].params) == bytes(first)
+        await finish(agent, "once")
+    assert (await view(server, "once"))["state"] == "completed"
+
+
+async def test_a_start_that_the_agent_had_stored_is_not_sent_again(server: Running) -> None:
+    credentials = await server.enrol()
+    async with server.agent(credentials=credentials) as agent:
+        agent.handlers["run_benchmark"] = never
+        body = {"agent": agent.agent_id, "plan": PLAN, "job_id": "once"}
+        asked = asyncio.create_task(server.http.post("/api/v1/benchmarks", json=body))
+        await agent.until(lambda: bool(agent.requests))
+        await agent.socket.close()
+        await asked
+    async with server.agent(credentials=credentials) as agent:
+        await sync_jobs(agent, summary("once", "running"))
+        assert (await view(server, "once"))["state"] == "running"
+        assert not agent.requests
+
+
+async def test_a_start_that_is_refused_the_second_time_has_failed(server: Running) -> None:
+    credentials = await server.enrol()
+    async with server.agent(credentials=credentials) as agent:
+        agent.handlers["run_benchmark"] = never
+        body = {"agent": agent.agent_id, "plan": PLAN, "job_id": "late"}
+        asked = asyncio.create_task(server.http.post("/api/v1/benchmarks", json=body))
+        await agent.until(lambda: bool(agent.requests))
+        await agent.socket.close()
+        await asked
+    async with server.agent(credentials=credentials) as agent:
+
+        async def too_late(*_: object) -> Answer:
+            return InvalidParams("not_after has passed")
+
+        agent.handlers["run_benchmark"] = too_late
+        await sync_jobs(agent)
+        await until_state(server, "late", "failed")
+
+
+async def until_state(server: Running, job_id: str, state: str) -> None:
+    """Wait by the public stream of a job's progress."""
+    async with (
+        asyncio.timeout(20),
+        server.http.stream("GET", f"/api/v1/benchmarks/{job_id}/progress") as answer,
+    ):
+        async for line in answer.aiter_lines():
+            if line.startswith("data:") and json.loads(line[5:])["state"] == state:
+                return
+    pytest.fail(f"{job_id} never was {state}")
+
+
+# -- finals -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+async def test_a_result_in_parts_is_joined_and_its_parts_are_dropped(
+    server: Running, tmp_path: Path, encoding: Any
+) -> None:
+    text = json.dumps({"metrics": ["é" * 50] * 400}, ensure_ascii=False)
+    packed = text.encode() if encoding == "identity" else gzip.compress(text.encode())
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        offset = 0
+        while offset < len(packed):
+            piece = packed[offset : offset + 5001]
+            if encoding == "identity":
+                data = piece.decode(errors="ignore")
+                piece = data.encode()
+            else:
+                data = base64.b64encode(piece).decode()
+            assert await part(agent, job_id, offset, data, encoding=encoding) == offset + len(piece)
+            offset += len(piece)
+        answer = await finish(agent, job_id, text, result=None, encoding=encoding)
+        assert answer.sha256 == digest(text)
+    stored = await server.http.get(f"/api/v1/benchmarks/{job_id}/result")
+    assert stored.content == text.encode()
+    assert rows(tmp_path, "select count(*) from obt_result_parts") == [(0,)]
+
+
+def rows(folder: Path, query: str) -> list[Any]:
+    with contextlib.closing(sqlite3.connect(folder / "obt.sqlite3")) as db:
+        return db.execute(query).fetchall()
+
+
+async def test_parts_with_a_hole_are_asked_for_from_where_they_are_missing(server: Running) -> None:
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        assert await part(agent, job_id, 0, "abc") == 3
+        assert await part(agent, job_id, 9, "later") == 3
+        assert await part(agent, job_id, 0, "ab") == 2, "offset 0 starts anew"
+
+
+async def test_a_final_whose_parts_are_missing_or_wrong_asks_for_them_again(server: Running) -> None:
+    text = json.dumps({"metrics": list(range(100))})
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        assert (await finish(agent, job_id, text, result=None)).resend_from == 0
+        await part(agent, job_id, 0, "x" * len(text))
+        assert (await finish(agent, job_id, text, result=None)).resend_from == 0
+        await part(agent, job_id, 0, base64.b64encode(b"no gzip").decode(), encoding="gzip")
+        assert (await finish(agent, job_id, text, result=None, encoding="gzip")).resend_from == 0
+        assert (await view(server, job_id))["result_available"] is False
+        await part(agent, job_id, 0, text)
+        assert (await finish(agent, job_id, text, result=None)).sha256 == digest(text)
+
+
+async def test_a_gzip_bomb_is_unpacked_no_further_than_it_says(server: Running) -> None:
+    bomb = base64.b64encode(gzip.compress(b" " * 50_000_000)).decode()
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        await part(agent, job_id, 0, bomb, encoding="gzip")
+        answer = await finish(agent, job_id, "{}", result=None, encoding="gzip")
+        assert answer.resend_from == 0
+
+
+async def test_a_repeated_final_is_answered_alike_also_without_its_parts(server: Running) -> None:
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        await finish(agent, job_id)
+        assert (await finish(agent, job_id)).sha256 == digest(RESULT)
+        again = await finish(agent, job_id, result=None)
+        assert (again.sha256, again.resend_from, again.conflict) == (digest(RESULT), None, False)
+
+
+async def test_the_first_result_wins_and_another_is_set_aside(server: Running, tmp_path: Path) -> None:
+    other = '{"other":1}'
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        await finish(agent, job_id)
+        answer = await finish(agent, job_id, other)
+        assert (answer.sha256, answer.conflict) == (digest(other), True)
+        assert (await finish(agent, job_id, other, result=None)).conflict is True
+    stored = await server.http.get(f"/api/v1/benchmarks/{job_id}/result")
+    assert stored.content == RESULT.encode()
+    assert rows(tmp_path, "select accepted, count(*) from obt_results group by accepted") == [(0, 1), (1, 1)]
+
+
+async def test_a_result_of_a_job_that_this_storage_does_not_know_is_kept(server: Running) -> None:
+    async with server.agent() as agent:
+        await finish(agent, "from before")
+    shown = await view(server, "from before")
+    assert (shown["state"], shown["agent_id"], shown["params"]) == ("completed", agent.agent_id, {})
+
+
+async def test_one_agents_final_never_ends_another_agents_job(server: Running) -> None:
+    async with server.agent("one") as one, server.agent("two") as two:
+        job_id = await start(server, one, job_id="shared")
+        await finish(two, job_id)
+        mine = await server.http.get(f"/api/v1/benchmarks/{job_id}?agent=one")
+        assert mine.json()["state"] == "queued"
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        ({"state": "running"}, "terminal state"),
+        ({"sha256": "0" * 64}, "another size or sha256"),
+        ({"result": "[1", "bytes": 2, "sha256": digest("[1")}, "not JSON"),
+    ],
+)
+async def test_a_final_that_cannot_be_true_is_refused(
+    server: Running, change: dict[str, Any], error: str
+) -> None:
+    async with server.agent() as agent:
+        with pytest.raises(InvalidParams, match=error):
+            await finish(agent, "j", **change)
+        with pytest.raises(InvalidParams, match="base64"):
+            await part(agent, "j", 0, "***", encoding="gzip")
+
+
+async def test_results_over_the_limit_are_refused_and_others_still_pass(tmp_path: Path) -> None:
+    async with running(tmp_path, max_result_bytes=1000) as server, server.agent() as agent:
+        job_id = await start(server, agent)
+        with pytest.raises(TooLarge, match="over the 1000"):
+            await finish(agent, job_id, result=None, bytes=5000)
+        with pytest.raises(TooLarge, match="unfinished results"):
+            await part(agent, "other", 0, "x" * 3000)
+        assert (await finish(agent, job_id)).sha256 == digest(RESULT)
+
+
+async def test_a_result_is_committed_before_it_is_acknowledged(server: Running, tmp_path: Path) -> None:
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        seen: list[Any] = []
+
+        def look(message: Any) -> None:
+            if getattr(message, "result", None) is not None:
+                seen.extend(rows(tmp_path, "select job_id, sha256 from obt_jobs"))
+
+        agent.look = look
+        await finish(agent, job_id)
+    assert seen == [(job_id, digest(RESULT))]
+
+
+# -- jobs that the agent has or has not -------------------------------------------------------------------
+
+
+async def test_another_job_store_makes_unfinished_jobs_lost_and_keeps_finished_ones(server: Running) -> None:
+    credentials = await server.enrol()
+    async with server.agent(credentials=credentials) as agent:
+        done, open_ = await start(server, agent), await start(server, agent)
+        await finish(agent, done)
+    async with server.agent(credentials=credentials) as agent:
+        assert (await view(server, open_))["state"] == "queued"
+    async with dial(server.url, credentials[1], credentials[0]) as agent:
+        agent.store_id = "another store"
+        await agent.hello()
+        assert (await view(server, open_))["state"] == "lost"
+        assert (await view(server, done))["state"] == "completed"
+        await finish(agent, open_)
+    assert (await view(server, open_))["state"] == "completed", "a result that comes after all is kept"
+
+
+async def test_a_job_that_the_agent_no_longer_lists_is_asked_after(server: Running) -> None:
+    credentials = await server.enrol()
+    async with server.agent(credentials=credentials) as agent:
+        gone, kept, unclear = [await start(server, agent) for _ in range(3)]
+        await sync_jobs(agent)
+        assert (await view(server, gone))["state"] == "queued", "started in this session: the list is older"
+
+    async def status(_: AgentDouble, request: Request) -> Answer:
+        job_id = msgspec.json.decode(request.params)["job_id"]
+        if job_id == gone:
+            return JobNotFound("no such job")
+        if job_id == unclear:
+            return NotPermitted("not today", policy_key="policy.commands")
+        return {"job": msgspec.to_builtins(summary(job_id, "running"))}
+
+    async with server.agent(credentials=credentials) as agent:
+        agent.handlers["benchmark_status"] = status
+        await sync_jobs(agent)
+        await until_state(server, gone, "lost")
+        await until_state(server, kept, "running")
+        assert (await view(server, unclear))["state"] == "queued"
+
+
+async def test_a_finished_job_in_the_list_waits_for_its_final(server: Running) -> None:
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        await sync_jobs(agent, summary(job_id, "completed"))
+        assert (await view(server, job_id))["state"] == "queued"
+
+
+async def test_lists_of_jobs_come_in_pages_and_pages_out_of_order_are_refused(server: Running) -> None:
+    async with server.agent() as agent:
+        one, two = await start(server, agent), await start(server, agent)
+        await sync_jobs(agent, summary(one, "running"), page=Page(index=0, last=False))
+        assert (await view(server, one))["state"] == "queued", "the list is not whole"
+        await sync_jobs(agent, summary(two, "running"), page=Page(index=1, last=True))
+        assert (await view(server, one))["state"] == "running"
+        assert (await view(server, two))["state"] == "running"
+        with pytest.raises(Exception, match="out of order"):
+            await sync_jobs(agent, page=Page(index=1, last=True))
+
+
+# -- following, cancelling, deleting ----------------------------------------------------------------------
+
+
+async def test_progress_is_live_by_events_until_the_job_ends(server: Running) -> None:
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        seen: list[tuple[str, str]] = []
+        async with server.http.stream("GET", f"/api/v1/benchmarks/{job_id}/progress") as answer:
+            lines = answer.aiter_lines()
+            seen.append(await next_event(lines))
+            progress = JobProgressParams(job_id=job_id, state="running", progress=JobProgress(phase="warmup"))
+            await agent.notify("job.progress", progress)
+            while seen[-1][1] != "running":
+                seen.append(await next_event(lines))
+            await finish(agent, job_id, state="interrupted")
+            while seen[-1][0] != "end":
+                seen.append(await next_event(lines))
+    assert seen[0] == ("job", "queued")
+    assert seen[-1] == ("end", "interrupted")
+
+
+async def next_event(lines: Any) -> tuple[str, str]:
+    name = ""
+    async with asyncio.timeout(20):
+        async for line in lines:
+            if line.startswith("event:"):
+                name = line[7:]
+            if line.startswith("data:"):
+                return name, json.loads(line[5:])["state"]
+    pytest.fail("the stream ended")
+
+
+async def test_metrics_of_a_running_benchmark_are_one_series_with_its_past(server: Running) -> None:
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        agent.handlers["benchmark_metrics"] = never
+        hub = server.parts.hub
+        async with hub.watch_benchmark(agent.agent_id, job_id, 0) as early:
+            await agent.until(lambda: agent.requests[-1].method == "benchmark_metrics")
+            await agent.stream_items(agent.requests[-1], sample(1), sample(2), sample(3))
+            iterator = aiter(early)
+            assert [(await anext(iterator)).n for _ in range(3)] == [1, 2, 3]
+            async with hub.watch_benchmark(agent.agent_id, job_id, 1) as late:
+                again = aiter(late)
+                assert [(await anext(again)).n for _ in range(2)] == [2, 3]
+            headers = {"Last-Event-ID": "2"}
+            path = f"/api/v1/benchmarks/{job_id}/metrics"
+            async with server.http.stream("GET", path, headers=headers) as answer:
+                async for line in answer.aiter_lines():
+                    if line.startswith("id:"):
+                        assert line == "id: 3"
+                        break
+
+
+async def test_a_job_is_cancelled_at_its_agent_and_deleted_when_it_has_ended(server: Running) -> None:
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        path = f"/api/v1/benchmarks/{job_id}"
+        assert (await server.http.delete(path)).json()["error"]["kind"] == "job_open"
+        assert (await server.http.post(f"{path}/cancel")).json() == {"state": "cancelling"}
+        assert msgspec.json.decode(agent.requests[-1].params) == {"job_id": job_id}
+        assert (await server.http.get(f"{path}/result")).status_code == 404
+        await finish(agent, job_id, state="cancelled")
+        assert (await server.http.delete(path)).status_code == 204
+        assert (await server.http.get(path)).status_code == 404
+        assert (await server.http.delete(path)).status_code == 404
+
+
+async def test_progress_of_more_jobs_than_may_run_forgets_the_oldest(tmp_path: Path) -> None:
+    async with running(tmp_path, max_in_flight=2) as server, server.agent() as agent:
+        for number in range(3):
+            params = JobProgressParams(
+                job_id=str(number), state="running", progress=JobProgress(phase="warmup")
+            )
+            await agent.notify("job.progress", params)
+        await agent.sync_models()
+        presence = server.parts.hub.presence(agent.agent_id)
+        assert presence is not None
+        assert list(presence.progress) == ["1", "2"]

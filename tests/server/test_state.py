@@ -1,0 +1,221 @@
+"""What agents report, as the interface shows it: models and their versions, hardware, presence, news."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from obt_agent.ollama.payloads import InstalledModel, OllamaState
+from obt_agent.protocol.state import ModelsSync, Page
+from tests.server.agent_double import AgentDouble, never
+from tests.server.conftest import Running, running
+
+HEARTBEAT = msgspec.Raw(
+    b'{"ollama":{"reachable":true,"version":"0.9"},"loaded":["a:1"],"jobs":{"open":1},'
+    b'"streams":2,"t_mono_us":5,"hardware":{"cpu_utilization_ratio":0.25}}'
+)
+INVENTORY = {"fingerprint": "f1", "collected_at": 1.0, "of_the_future": {"x": 1}}
+
+
+def model(name: str, digest: str) -> InstalledModel:
+    return InstalledModel(
+        name=name, digest=digest, size_bytes=7, modified_at="2026-01-02T03:04:05Z", family="llama"
+    )
+
+
+async def models_of(server: Running, agent: AgentDouble, query: str = "") -> list[tuple[str, str, bool]]:
+    answer = await server.http.get(f"/api/v1/agents/{agent.agent_id}/models{query}")
+    return [(one["name"], one["digest"], one["current"]) for one in answer.json()]
+
+
+async def test_every_digest_seen_under_a_name_is_kept_with_its_times(server: Running) -> None:
+    async with server.agent() as agent:
+        await agent.sync_models(model("a:1", "d1"), model("b:1", "d2"))
+        await agent.sync_models(model("a:1", "d9"), revision=2)
+        assert await models_of(server, agent) == [("a:1", "d9", True)]
+        history = await models_of(server, agent, "?history=true")
+        assert history == [("a:1", "d1", False), ("a:1", "d9", True), ("b:1", "d2", False)]
+        await agent.sync_models(model("a:1", "d1"), revision=3)
+        assert await models_of(server, agent) == [("a:1", "d1", True)]
+        shown = (await server.http.get(f"/api/v1/agents/{agent.agent_id}/models")).json()[0]
+        assert shown["first_seen"] < shown["last_seen"]
+        assert shown["details"]["family"] == "llama"
+
+
+async def test_machines_that_have_different_digests_under_a_name_have_drifted(server: Running) -> None:
+    async with server.agent("one") as one, server.agent("two") as two:
+        await one.sync_models(model("a:1", "d1"), model("same:1", "d5"))
+        await two.sync_models(model("a:1", "d2"), model("same:1", "d5"))
+        shown = (await server.http.get("/api/v1/models?drifted=true")).json()
+        assert [(view["name"], view["digests"]) for view in shown] == [("a:1", ["d1", "d2"])]
+        assert {seen["agent_name"] for seen in shown[0]["versions"]} == {"one", "two"}
+        await two.sync_models(model("a:1", "d1"), revision=2)
+        shown = (await server.http.get("/api/v1/models?name=a:1")).json()
+        assert (shown[0]["drifted"], shown[0]["digests"]) == (False, ["d1", "d2"])
+
+
+async def test_models_in_pages_count_when_the_last_page_is_there(server: Running) -> None:
+    async with server.agent() as agent:
+        for index, name in enumerate(["a:1", "b:1"]):
+            sync = ModelsSync(
+                revision=1,
+                page=Page(index=index, last=index == 1),
+                ollama=OllamaState(reachable=True),
+                list_digest="",
+                models=(model(name, "d"),),
+            )
+            await agent.ask("models.sync", sync)
+            assert len(await models_of(server, agent)) == (0, 2)[index]
+
+
+async def test_more_models_than_are_taken_are_refused_and_a_new_list_passes(tmp_path: Path) -> None:
+    async with running(tmp_path, max_models=2) as server, server.agent() as agent:
+        with pytest.raises(Exception, match="At most 2"):
+            await agent.sync_models(*(model(f"{n}:1", "d") for n in range(3)))
+        await agent.sync_models(model("a:1", "d"), revision=2)
+        assert len(await models_of(server, agent)) == 1
+
+
+async def test_a_stale_list_changes_no_versions(server: Running) -> None:
+    async with server.agent() as agent:
+        await agent.sync_models(model("a:1", "d1"))
+        stale = ModelsSync(
+            revision=2, ollama=OllamaState(reachable=False), list_digest="", models=(), stale=True
+        )
+        await agent.ask("models.sync", stale)
+        assert await models_of(server, agent) == [("a:1", "d1", True)]
+        shown = (await server.http.get(f"/api/v1/agents/{agent.agent_id}")).json()
+        assert shown["ollama"]["reachable"] is False
+
+
+async def test_hardware_is_kept_whole_and_shown_also_when_the_agent_is_gone(server: Running) -> None:
+    async with server.agent() as agent:
+        await agent.ask(
+            "hardware.sync", msgspec.Raw(msgspec.json.encode({"revision": 1, "inventory": INVENTORY}))
+        )
+        await agent.notify("heartbeat", HEARTBEAT)
+        await agent.sync_models()
+        shown = (await server.http.get(f"/api/v1/agents/{agent.agent_id}/hardware")).json()
+        assert shown["sample"] == {"cpu_utilization_ratio": 0.25}
+    await until_offline(server, agent)
+    shown = (await server.http.get(f"/api/v1/agents/{agent.agent_id}/hardware")).json()
+    assert (shown["inventory"], shown["fingerprint"], shown["sample"]) == (INVENTORY, "f1", None)
+
+
+async def until_offline(server: Running, agent: AgentDouble) -> None:
+    async for name, data in news(server):
+        if name == "agent" and data["id"] == agent.agent_id and data["presence"] == "offline":
+            return
+
+
+async def news(server: Running) -> Any:
+    async with asyncio.timeout(20), server.http.stream("GET", "/api/v1/events") as answer:
+        name = ""
+        async for line in answer.aiter_lines():
+            if line.startswith("event:"):
+                name = line[7:]
+            if line.startswith("data:"):
+                yield name, json.loads(line[5:])
+
+
+async def test_an_agent_without_a_report_shows_nothing_made_up(server: Running) -> None:
+    agent_id, _ = await server.enrol("quiet")
+    shown = (await server.http.get("/api/v1/agents/quiet")).json()
+    assert shown["presence"] == "offline"
+    assert [shown[key] for key in ("ollama", "hardware", "jobs", "model_count", "last_seen")] == [None] * 5
+    hardware = (await server.http.get(f"/api/v1/agents/{agent_id}/hardware")).json()
+    assert hardware == {"fingerprint": None, "updated_at": None, "inventory": None, "sample": None}
+
+
+async def test_a_heartbeat_is_presence(server: Running) -> None:
+    async with server.agent() as agent:
+        await agent.notify("heartbeat", HEARTBEAT)
+        await agent.sync_models(model("a:1", "d1"))
+        shown = (await server.http.get(f"/api/v1/agents/{agent.agent_id}")).json()
+        assert shown["loaded"] == ["a:1"]
+        assert shown["jobs"] == {"open": 1, "finished_unacknowledged": 0}
+        assert (shown["streams"], shown["model_count"]) == (2, 1)
+        assert shown["heartbeat_at"] is not None
+        assert shown["heard_ago_s"] >= 0
+        assert (await server.http.get("/api/v1/agents")).json()[0]["id"] == agent.agent_id
+
+
+async def test_last_seen_is_stored_while_the_agent_is_there(tmp_path: Path) -> None:
+    async with running(tmp_path, seen_interval_s=0.01) as server, server.agent() as agent:
+        await agent.sync_models(model("a:1", "d1"))
+        first = await server.parts.storage.agent(agent.agent_id)
+        assert first is not None
+        async with asyncio.timeout(20):
+            while (now := await server.parts.storage.agent(agent.agent_id)) == first:
+                pass
+        assert now is not None
+
+
+async def test_news_come_as_events_agents_first(server: Running) -> None:
+    seen: list[tuple[str, Any]] = []
+    async with server.agent("first") as agent:
+        listening = news(server)
+        seen.append(await anext(listening))
+        assert (seen[0][0], seen[0][1]["name"]) == ("agent", "first")
+        await agent.notify(
+            "job.progress", msgspec.Raw(b'{"job_id":"j","state":"running","progress":{"phase":"w"}}')
+        )
+        while seen[-1][0] != "job":
+            seen.append(await anext(listening))
+        assert (seen[-1][1]["job_id"], seen[-1][1]["progress"]["phase"]) == ("j", "w")
+        assert (await server.http.delete(f"/api/v1/agents/{agent.agent_id}")).status_code == 204
+        while seen[-1][0] != "agent_gone":
+            seen.append(await anext(listening))
+        assert seen[-1][1] == {"id": agent.agent_id}
+        assert (await agent.until_closed())[0] == 4401
+        await listening.aclose()
+
+
+async def test_a_deleted_agent_is_gone_with_all_that_it_reported(server: Running) -> None:
+    async with server.agent() as agent:
+        await agent.sync_models(model("a:1", "d1"))
+        await server.http.delete(f"/api/v1/agents/{agent.agent_id}")
+    assert (await server.http.get("/api/v1/agents")).json() == []
+    assert (await server.http.get("/api/v1/models")).json() == []
+    assert (await server.http.delete(f"/api/v1/agents/{agent.agent_id}")).status_code == 404
+
+
+async def test_obts_own_lists_are_derived(server: Running) -> None:
+    async with server.agent("pc") as agent:
+        await agent.sync_models(model("a:1", "0123456789abcdef"), model("bare", "d2"))
+        clients = (await server.http.get("/api/v1/models/clients")).json()
+        assert (clients[0]["id"], clients[0]["available"], clients[0]["model_count"]) == (
+            agent.agent_id,
+            True,
+            2,
+        )
+        models = (await server.http.get("/api/v1/models/?client_id=pc")).json()
+        assert models[0] == {
+            "name": "a:1",
+            "tags": ["1"],
+            "size": 7,
+            "modified": 1767323045,
+            "version": "0123456789ab",
+            "digest": "0123456789abcdef",
+        }
+        assert models[1]["tags"] == []
+        assert len((await server.http.get("/api/v1/models/")).json()) == 2
+        assert (await server.http.get("/api/v1/models/?client_id=nobody")).status_code == 404
+
+
+async def test_a_comment_keeps_an_idle_stream_of_events_open(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("obt_server.rest.sse.EventStream.__init__.__kwdefaults__", {"keep_alive_s": 0.01})
+    async with server.agent() as agent:
+        agent.handlers["generate"] = never
+        monkeypatch.setattr("obt_server.rest.commands.FIRST_EVENT_WITHIN_S", 0.01)
+        path = f"/api/v1/agents/{agent.agent_id}/commands/generate"
+        async with asyncio.timeout(20), server.http.stream("POST", path, json={"model": "m"}) as answer:
+            assert answer.status_code == 200, "the headers do not wait for a model that loads"
+            async for line in answer.aiter_lines():
+                if line == ": keep-alive":
+                    break
