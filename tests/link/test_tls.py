@@ -17,7 +17,7 @@ from obt_agent.link import tls
 from obt_agent.link.settings import TlsSettings
 from tests.link.authority import AlertingServer, Authority
 from tests.link.doubles import linked, shorter
-from tests.link.server_double import Peer, ServerDouble
+from tests.link.server_double import Peer, ServerDouble, listening
 
 NOW = datetime.now(UTC).replace(tzinfo=None)
 
@@ -100,11 +100,8 @@ async def test_tls_towards_a_plain_port_says_so() -> None:
         await reader.read()
         writer.close()
 
-    listener = await asyncio.start_server(complain, "127.0.0.1", 0)
-    async with listener:
-        port = listener.sockets[0].getsockname()[1]
-        async with linked(f"https://localhost:{port}") as rig:
-            assert "without TLS on this port" in await rig.until_down()
+    async with listening(complain) as url, linked(url.replace("http", "https")) as rig:
+        assert "without TLS on this port" in await rig.until_down()
 
 
 async def test_plain_http_towards_a_tls_port_says_so(authority: Authority) -> None:
@@ -121,21 +118,18 @@ async def test_a_server_that_hangs_up_or_says_nothing_during_the_handshake_says_
         await reader.read(1)
         writer.close()
 
-    listener = await asyncio.start_server(hang_up, "127.0.0.1", 0)
-    async with listener:
-        port = listener.sockets[0].getsockname()[1]
-        async with linked(f"https://localhost:{port}") as rig:
-            assert "ended the connection during the TLS handshake" in await rig.until_down()
+    async with listening(hang_up) as url, linked(url.replace("http", "https")) as rig:
+        assert "ended the connection during the TLS handshake" in await rig.until_down()
 
     async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 
-    listener = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
-    async with listener:
-        port = listener.sockets[0].getsockname()[1]
-        async with linked(f"https://localhost:{port}", timings=shorter(tls_s=0.1)) as rig:
-            assert "did not finish the TLS handshake in time" in await rig.until_down()
+    async with (
+        listening(say_nothing) as url,
+        linked(url.replace("http", "https"), timings=shorter(tls_s=0.1)) as rig,
+    ):
+        assert "did not finish the TLS handshake in time" in await rig.until_down()
 
 
 def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Path) -> None:
@@ -150,7 +144,7 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Pat
     ):
         with pytest.raises(ConfigError, match=name):
             tls.client_context(settings)
-    assert tls.client_context(TlsSettings(client_cert_file=chain, client_key_file=key))
+    tls.client_context(TlsSettings(client_cert_file=chain, client_key_file=key))
 
 
 def test_an_encrypted_key_is_refused_without_asking_on_the_terminal(
