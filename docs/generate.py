@@ -17,6 +17,8 @@ from obt_agent.config import reference
 from obt_agent.protocol import schema
 
 HERE: Final = Path(__file__).parent
+_KEYS: Final = "<!-- keys: written by make docs -->\n"
+_END_OF_KEYS: Final = "<!-- end of keys -->"
 
 
 def documents() -> dict[Path, str]:
@@ -27,14 +29,15 @@ def documents() -> dict[Path, str]:
         HERE / "asyncapi.yaml": yaml.safe_dump(
             schema.asyncapi(), sort_keys=False, allow_unicode=True, width=110
         ),
-        HERE / "configuration.md": _with_keys((HERE / "configuration.md").read_text()),
+        HERE / "configuration.md": _with_keys(HERE / "configuration.md"),
     }
 
 
-def _with_keys(text: str) -> str:
+def _with_keys(path: Path) -> str:
     """The document with its table of keys as the schema and the example have them now."""
-    before, start, rest = text.partition("<!-- keys: written by make docs -->\n")
-    _, end, after = rest.partition("<!-- end of keys -->")
+    text = path.read_text() if path.is_file() else _KEYS + _END_OF_KEYS
+    before, start, rest = text.partition(_KEYS)
+    _, end, after = rest.partition(_END_OF_KEYS)
     return before + start + reference.markdown() + end + after
 
 
