@@ -12,6 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
+from obt_server import page
 from obt_server.auth.operators import Operators
 from obt_server.auth.origin import LOOPBACK_NAMES, OriginPolicy
 from obt_server.hub import AgentHub, HubSettings
@@ -88,6 +89,7 @@ def build(settings: AppSettings) -> Server:
     app.include_router(router_for(context))
     app.include_router(session.routes(context, operators, secure_cookie=settings.https), prefix=PREFIX)
     app.include_router(_description(context, app), prefix=PREFIX)
+    page.mount(app)
     app.add_middleware(Guard, policy=policy)
     return Server(app, hub, storage, operators, database, context)
 

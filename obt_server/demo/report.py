@@ -9,14 +9,11 @@ from rich.table import Table
 
 from obt_server.demo.client import JsonObject
 from obt_server.demo.subject import Subject
-from obt_server.demo.tour import Seen, Tour
+from obt_server.demo.tour import REFUSED, Seen, Tour
 
 STANDIN: Final = "stand-in, not a real model"
-FROM_OLLAMA: Final = frozenset(
-    "list_models show_model load_model running_models generate chat embed run_benchmark benchmark_metrics "
-    "benchmark_status cancel unload_model".split()
-)
-"""Commands whose lines hold what Ollama, or the stand-in for it, said."""
+OWN: Final = frozenset({"hardware", "hardware_watch", "agent_info"})
+"""Commands that tell of machine and agent; the other lines hold what Ollama, or a stand-in, said."""
 _METRICS: Final = (
     ("tokens_per_second", "tokens/s (Ollama)", "{:.1f}"),
     ("decode_tps_corrected", "decode tok/s", "{:.1f}"),
@@ -56,7 +53,7 @@ class Report:
         if not seen.ok:
             self.failed.append(seen)
         self._console.print(f"{mark} {seen.method:<18} ", end="")
-        mark = self._mark if seen.ok and seen.method in FROM_OLLAMA else ""
+        mark = self._mark if seen.ok and seen.method not in OWN | REFUSED else ""
         self._console.print(seen.line + mark, markup=False, highlight=False, soft_wrap=True)
 
     def tables(self, tour: Tour) -> None:

@@ -267,6 +267,9 @@ STOPS: Final[dict[str, Stop]] = {
 }
 """Every command, in an order in which each finds what it needs."""
 
+REFUSED: Final = frozenset(method.name for method in COMMANDS if method.changes)
+"""Commands that a demonstration's agent refuses, since they change what is installed."""
+
 FORGOTTEN: Final = {method.name for method in COMMANDS} ^ set(STOPS)
 """Commands without a stop, or stops without a command; a test wants it empty."""
 
