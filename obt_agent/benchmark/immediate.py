@@ -8,6 +8,7 @@ from obt_agent.benchmark.result import IterationMetrics
 from obt_agent.benchmark.verdicts import (
     LENGTH_TOLERANCE,
     LENGTH_TOLERANCE_TOKENS,
+    QUEUED_LEAST_MS,
     QUEUED_SHARE,
     Expected,
 )
@@ -74,4 +75,4 @@ def _truncated(one: IterationMetrics, expected: Expected) -> bool:
 def _queued(one: IterationMetrics) -> bool:
     if one.queue_ms_max is None or not one.total_duration_ms:
         return False
-    return one.queue_ms_max > QUEUED_SHARE * one.total_duration_ms
+    return one.queue_ms_max > max(QUEUED_LEAST_MS, QUEUED_SHARE * one.total_duration_ms)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Final
 
@@ -83,16 +82,12 @@ def _find(installed: tuple[InstalledModel, ...], name: str) -> InstalledModel:
 async def _settle(stage: Stage) -> list[Sample]:
     """Samples of the machine at rest, once its GPU memory holds still; fewer when they do not come."""
     deadline = time.monotonic() + stage.limits.settle_s
-    seen: list[Sample] = []
-    while (left := deadline - time.monotonic()) > 0:
-        sample = await stage.sampler.wait_next(left)
-        if sample is None:
+    seen = stage.sampler.recent
+    while len(seen) < stage.limits.settle_samples or not settled(seen):
+        left = deadline - time.monotonic()
+        if left <= 0 or await stage.sampler.wait_next(left) is None:
             break
-        seen.append(sample)
-        if len(seen) >= stage.limits.settle_samples and settled(seen):
-            return seen
-        await asyncio.sleep(0)
-    if seen and not settled(seen):
+    if not settled(seen):
         stage.caution(
             "vram_not_settled",
             f"GPU memory still moved by more than {SETTLED_MB:g} MB when the run began",

@@ -5,6 +5,7 @@ All functions take finite floats and give floats; none of them drops a value.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -95,11 +96,18 @@ def _away_from_zero(value: float) -> float:
 
 
 def t_cdf(t: float, df: float) -> float:
-    """Cumulative distribution of Student's t with ``df`` > 0 degrees of freedom (NIST DLMF 8.17)."""
+    """Cumulative distribution of Student's t with ``df`` > 0 degrees of freedom.
+
+    By the incomplete beta function (Abramowitz and Stegun, 26.7.1): from the middle for small t and from the
+    tail for large, so that neither loses digits.
+    """
+    if t * t < df:
+        return 0.5 + math.copysign(0.5 * beta_fraction(0.5, df / 2, t * t / (df + t * t)), t)
     tail = 0.5 * beta_fraction(df / 2, 0.5, df / (df + t * t))
     return tail if t < 0 else 1.0 - tail
 
 
+@functools.lru_cache(maxsize=256)
 def t_quantile(p: float, df: float) -> float:
     """The t below which a share ``p`` of Student's distribution lies, 0 < p < 1; bisects ``t_cdf``."""
     if p < 0.5:  # noqa: PLR2004 - the distribution is symmetric about its median

@@ -21,7 +21,8 @@ CACHED_FACTOR: Final = 2.0
 CLOCK_DROP: Final = 0.90
 """A mean clock under this share of the cell's highest is a drop."""
 QUEUED_SHARE: Final = 0.10
-"""Unaccounted time over this share of an iteration is queueing."""
+"""Unaccounted time over this share of an iteration, and over ``QUEUED_LEAST_MS``, is queueing."""
+QUEUED_LEAST_MS: Final = 20.0
 LENGTH_TOLERANCE: Final = 0.02
 """A synthetic prompt may miss its length by this share, or by ``LENGTH_TOLERANCE_TOKENS``."""
 LENGTH_TOLERANCE_TOKENS: Final = 8
