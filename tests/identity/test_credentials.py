@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from obt_agent.identity.credentials import Credential, Credentials
 from obt_agent.identity.folder import FolderError
@@ -180,10 +180,12 @@ class Rotation(RuleBasedStateMachine):
         self.agent = Credentials(self.state, None)
         self.agent.store_enrolled(Secret.new())
         self.known = [shown(self.agent).sha256]
+        self.connected = False
 
+    @precondition(lambda self: self.connected)
     @rule(deaf=st.booleans())
     def rotate(self, deaf: bool) -> None:
-        """The server asks for a candidate; a deaf one never hears the answer, and knows nothing of it."""
+        """The server asks, in a session, for a candidate; a deaf one never hears the answer."""
         digest = self.agent.store_candidate()
         if not deaf:
             self.known = [self.known[0], digest]
@@ -192,16 +194,19 @@ class Rotation(RuleBasedStateMachine):
     def dial(self, lost: bool, bad_day: bool) -> None:
         """A hello; its answer may be lost, and a proxy may refuse anything."""
         credential = shown(self.agent)
+        self.connected = False
         if bad_day or credential.sha256 not in self.known:
             self.agent.refused(credential, revoked=False)
             return
         self.known = [credential.sha256]
         if not lost:
             self.agent.admitted(credential)
+            self.connected = True
 
     @rule()
     def restart(self) -> None:
         self.agent = Credentials(self.state, None)
+        self.connected = False
 
     @invariant()
     def some_dial_of_the_next_two_is_admitted(self) -> None:
