@@ -1,0 +1,328 @@
+"""Who may ask: every route, by what it refuses; sign-in; the guards against other pages and other names."""
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import websockets
+from fastapi.routing import APIRoute
+from starlette.datastructures import Headers
+from starlette.routing import BaseRoute, WebSocketRoute
+
+from obt_server import app as application
+from obt_server.auth import OriginPolicy, secrets
+from obt_server.auth.limiter import FailureLimiter
+from tests.server.conftest import PASSWORD, Running, running
+
+SIGN_IN = ("POST", "/api/v1/session")
+ENROL = ("POST", "/api/v1/agents/enroll")
+CONNECT = "/api/v1/agents/connect"
+CSRF = {"Origin": "https://evil.example"}
+REBOUND = {"Host": "evil.example"}
+
+
+def routes(found: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[str, BaseRoute]]:
+    """All routes with their paths, those of included routers among them (FastAPI keeps these as a tree)."""
+    for route in found:
+        inner = getattr(route, "original_router", None)
+        if inner is not None:
+            yield from routes(inner.routes, prefix + route.include_context.prefix)
+        else:
+            yield re.sub(r"\{[^}]*\}", "1", prefix + getattr(route, "path", "")), route
+
+
+def http_routes(server: Running) -> list[tuple[str, str]]:
+    return [
+        (method, path)
+        for path, route in routes(server.parts.app.routes)
+        if isinstance(route, APIRoute)
+        for method in sorted(route.methods or ())
+    ]
+
+
+def socket_routes(server: Running) -> list[str]:
+    return [path for path, route in routes(server.parts.app.routes) if isinstance(route, WebSocketRoute)]
+
+
+@pytest.fixture
+async def nobody(server: Running) -> Any:
+    async with httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
+        yield client
+
+
+async def test_every_http_route_refuses_who_is_not_signed_in(
+    server: Running, nobody: httpx.AsyncClient
+) -> None:
+    found = http_routes(server)
+    described = (await server.http.get("/api/v1/openapi.json")).json()["paths"]
+    assert {re.sub(r"\{[^}]*\}", "1", path) for path in described} <= {path for _, path in found}
+    assert len(found) > 30
+    assert {SIGN_IN, ENROL, ("GET", "/api/v1/openapi.json"), ("GET", "/api/v1/events")} <= set(found)
+    for method, path in found:
+        answer = await nobody.request(method, path)
+        if (method, path) in (SIGN_IN, ENROL):
+            assert answer.status_code == 422, "they ask for a secret of their own"
+        else:
+            assert (answer.status_code, path) == (401, path)
+            assert answer.json()["error"]["kind"] == "not_signed_in"
+        bearer = {"Authorization": "Bearer obtk_wrong", "Cookie": "obt_sign_in=wrong"}
+        answer = await nobody.request(method, path, headers=bearer)
+        assert answer.status_code in (401, 422), path
+
+
+async def test_every_http_route_refuses_pages_of_other_sites_and_other_names(server: Running) -> None:
+    for method, path in http_routes(server):
+        foreign = await server.http.request(method, path, headers=CSRF)
+        assert (foreign.status_code, path) == (403, path)
+        assert foreign.json()["error"]["kind"] == "origin_refused"
+        rebound = await server.http.request(method, path, headers=REBOUND)
+        assert (rebound.status_code, path) == (421, path)
+
+
+@pytest.mark.parametrize("headers", [{}, CSRF, {"Origin": "null"}])
+async def test_every_socket_refuses_before_the_upgrade(server: Running, headers: dict[str, str]) -> None:
+    found = socket_routes(server)
+    assert set(found) == {CONNECT, "/api/v1/models/generate/1"}
+    for path in found:
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            async with websockets.connect(
+                server.url.replace("http", "ws") + path,
+                additional_headers=headers,
+                subprotocols=[websockets.Subprotocol("obt.v1")],
+                proxy=None,
+            ):
+                pass
+        assert caught.value.response.status_code == (403 if headers else 401)
+
+
+async def test_a_socket_under_another_name_is_refused(server: Running) -> None:
+    for path in socket_routes(server):
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            async with websockets.connect(
+                "ws://evil.example" + path,
+                host="127.0.0.1",
+                port=int(server.url.rsplit(":", 1)[1]),
+                proxy=None,
+            ):
+                pass
+        assert caught.value.response.status_code == 421
+
+
+async def test_an_unknown_path_and_the_guard_around_everything(
+    server: Running, nobody: httpx.AsyncClient
+) -> None:
+    assert (await nobody.get("/api/v1/nothing")).status_code == 404
+    assert (await nobody.get("/api/v1/nothing", headers=CSRF)).status_code == 403
+    assert (await nobody.get("/", headers=REBOUND)).status_code == 421
+
+
+async def test_answers_carry_headers_that_bind_a_browser(server: Running) -> None:
+    headers = (await server.http.get("/api/v1/agents")).headers
+    assert "default-src 'none'" in headers["content-security-policy"]
+    assert "frame-ancestors 'none'" in headers["content-security-policy"]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert "server" not in headers
+
+
+async def test_a_browser_signs_in_asks_and_signs_out(server: Running, nobody: httpx.AsyncClient) -> None:
+    answer = await nobody.post("/api/v1/session", json={"name": "admin", "password": PASSWORD})
+    assert (answer.status_code, answer.json()) == (200, {"name": "admin"})
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=strict" in cookie
+    assert "Secure" not in cookie, "this server speaks http on the loopback"
+    own = {"Origin": server.url}
+    assert (await nobody.get("/api/v1/session", headers=own)).json() == {"name": "admin"}
+    assert (await nobody.get("/api/v1/agents", headers=own)).status_code == 200
+    kept = dict(nobody.cookies)
+    assert (await nobody.delete("/api/v1/session", headers=own)).status_code == 204
+    assert (await nobody.get("/api/v1/session")).status_code == 401
+    stolen = {"Cookie": f"obt_sign_in={kept['obt_sign_in']}"}
+    assert (await nobody.get("/api/v1/session", headers=stolen)).status_code == 401, (
+        "ended here, not only there"
+    )
+
+
+async def test_signing_out_with_a_token_ends_no_browser(server: Running) -> None:
+    assert (await server.http.delete("/api/v1/session")).status_code == 204
+    assert (await server.http.get("/api/v1/session")).json() == {"name": "admin"}
+
+
+async def test_an_expired_sign_in_is_none(server: Running, nobody: httpx.AsyncClient) -> None:
+    store = server.parts.operators.store
+    await store.add_sign_in(secrets.sha256("old"), "admin", 1.0, time.time() - 1)
+    answer = await nobody.get("/api/v1/session", headers={"Cookie": "obt_sign_in=old"})
+    assert answer.status_code == 401
+
+
+async def test_guessing_passwords_is_slowed_down_also_for_the_right_one(
+    server: Running, nobody: httpx.AsyncClient
+) -> None:
+    for name in ("admin", "nobody", "admin", "x", "admin"):
+        answer = await nobody.post("/api/v1/session", json={"name": name, "password": "wrong"})
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (401, "sign_in_refused")
+        assert answer.json()["error"]["message"] == "Wrong name or password."
+    answer = await nobody.post("/api/v1/session", json={"name": "admin", "password": PASSWORD})
+    assert answer.status_code == 429
+    assert 0 < int(answer.headers["Retry-After"]) <= 60
+
+
+async def test_a_right_password_forgets_the_wrong_ones(server: Running, nobody: httpx.AsyncClient) -> None:
+    for _ in range(2):
+        for _ in range(4):
+            await nobody.post("/api/v1/session", json={"password": "wrong"})
+        answer = await nobody.post("/api/v1/session", json={"password": PASSWORD})
+        assert answer.status_code == 200
+
+
+async def test_a_changed_password_ends_sign_ins(server: Running, nobody: httpx.AsyncClient) -> None:
+    await nobody.post("/api/v1/session", json={"password": PASSWORD})
+    await server.parts.operators.set_password("admin", "a new one, longer")
+    assert (await nobody.get("/api/v1/session")).status_code == 401
+    assert (await nobody.post("/api/v1/session", json={"password": PASSWORD})).status_code == 401
+    assert (await nobody.post("/api/v1/session", json={"password": "a new one, longer"})).status_code == 200
+
+
+async def test_api_tokens_are_made_shown_without_secret_and_revoked(
+    server: Running, nobody: httpx.AsyncClient
+) -> None:
+    made = (await server.http.post("/api/v1/api-tokens", json={"name": "cron", "valid_for_s": 3600})).json()
+    use = {"Authorization": f"bearer {made['secret']}"}
+    assert (await nobody.get("/api/v1/session", headers=use)).json() == {"name": "admin"}
+    listed = (await server.http.get("/api/v1/api-tokens")).json()
+    assert [one["name"] for one in listed] == ["tests", "cron"]
+    assert listed[1]["last_used_at"] is not None
+    assert made["secret"] not in str(listed)
+    path = f"/api/v1/api-tokens/{made['token']['id']}"
+    assert (await server.http.delete(path)).status_code == 204
+    assert (await nobody.get("/api/v1/session", headers=use)).status_code == 401
+    assert (await server.http.delete(path)).status_code == 404
+
+
+async def test_an_expired_api_token_is_none(server: Running, nobody: httpx.AsyncClient) -> None:
+    secret, _ = await server.parts.operators.new_token("admin", "old", time.time() - 1)
+    use = {"Authorization": f"Bearer {secret}"}
+    assert (await nobody.get("/api/v1/session", headers=use)).status_code == 401
+
+
+async def test_bodies_over_the_limit_are_refused_before_they_are_read(server: Running) -> None:
+    agent_id, _ = await server.enrol()
+    path = f"/api/v1/agents/{agent_id}/commands/embed"
+    large = await server.http.post(path, content=b"x" * ((32 << 20) + 1))
+    assert large.status_code == 413
+
+    async def unsized() -> Any:
+        yield b"{}"
+
+    assert (await server.http.post(path, content=unsized())).status_code == 411
+    join = await server.http.post("/api/v1/agents/enroll", content=b" " * 70_000)
+    assert join.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "body", [b"[]", b"{", b'"x"', b"[" * 100 + b"]" * 100, b'{"a":' * 70 + b"1" + b"}" * 70]
+)
+async def test_a_command_whose_body_is_no_object_is_refused(server: Running, body: bytes) -> None:
+    async with server.agent() as agent:
+        answer = await server.http.post(f"/api/v1/agents/{agent.agent_id}/commands/embed", content=body)
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (422, "invalid_params")
+
+
+async def test_a_command_without_its_parameters_or_of_no_such_name_is_refused(server: Running) -> None:
+    async with server.agent() as agent:
+        path = f"/api/v1/agents/{agent.agent_id}/commands/"
+        answer = await server.http.post(path + "generate", json={"prompt": "p"})
+        assert (answer.status_code, "model" in answer.json()["error"]["message"]) == (422, True)
+        for name in ("nothing", "link.credit", "credentials.rotate"):
+            assert (await server.http.post(path + name)).status_code in (404, 422)
+        assert not agent.requests
+        with pytest.raises(Exception, match="no streamed command"):
+            async with server.parts.hub.stream(agent.agent_id, "embed", object()):  # type: ignore[arg-type]  # unused
+                pass
+
+
+async def test_openapi_describes_the_interface(server: Running) -> None:
+    described = (await server.http.get("/api/v1/openapi.json")).json()
+    assert described["openapi"].startswith("3.")
+    paths = set(described["paths"])
+    assert {
+        "/api/v1/agents",
+        "/api/v1/agents/{agent}/commands/{method}",
+        "/api/v1/benchmarks/compare",
+    } <= paths
+
+
+async def test_the_cookie_is_for_https_alone_where_browsers_come_by_https(tmp_path: Path) -> None:
+    settings = application.AppSettings(database=tmp_path / "db", hosts=("obt.example",), https=True)
+    parts = application.build(settings)
+    try:
+        await parts.operators.set_password("admin", PASSWORD)
+        transport = httpx.ASGITransport(parts.app)
+        async with httpx.AsyncClient(transport=transport, base_url="https://obt.example") as client:
+            body = {"password": PASSWORD}
+            answer = await client.post(
+                "/api/v1/session", json=body, headers={"Origin": "https://obt.example"}
+            )
+            assert "Secure" in answer.headers["set-cookie"]
+            downgraded = {"Origin": "http://obt.example"}
+            assert (await client.post("/api/v1/session", json=body, headers=downgraded)).status_code == 403
+    finally:
+        parts.database.close()
+        parts.database.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "origin", "status"),
+    [
+        ("localhost:8881", None, None),
+        ("LOCALHOST", "http://localhost", None),
+        ("[::1]:8881", "http://[::1]:8881", None),
+        ("obt.example", "https://obt.example", None),
+        ("obt.example", "http://obt.example:8881", 403),
+        ("obt.example", "file://obt.example", 403),
+        ("obt.example", "null", 403),
+        ("obt.example.evil.example", None, 421),
+        ("evil.example:8881", None, 421),
+        ("[::1", None, 421),
+        ("", None, 421),
+    ],
+)
+def test_host_and_origin(host: str, origin: str | None, status: int | None) -> None:
+    policy = OriginPolicy.of(["localhost", "[::1]", "OBT.example"], https_only=False)
+    given = {"host": host} | ({} if origin is None else {"origin": origin})
+    refusal = policy.check(Headers(given))
+    assert (None if refusal is None else refusal.status) == status
+
+
+def test_the_limiter_counts_by_key_and_together_within_its_window() -> None:
+    limiter = FailureLimiter(most=2, most_together=3, window_s=10, most_keys=2)
+    limiter.failed("a", 0)
+    limiter.failed("a", 1)
+    assert limiter.wait_s("a", 2) == 8
+    assert limiter.wait_s("b", 2) == 0
+    limiter.failed("b", 3)
+    assert limiter.wait_s("c", 4) == 6, "everybody waits"
+    assert limiter.wait_s("c", 10) == 0
+    assert limiter.wait_s("a", 10) == 0
+    limiter.failed("a", 10)
+    limiter.failed("c", 11)
+    limiter.succeeded("a")
+    assert limiter.wait_s("a", 30) == 0
+
+
+def test_passwords_are_salted_and_checked() -> None:
+    one, two = secrets.hash_password("secret"), secrets.hash_password("secret")
+    assert one != two
+    assert secrets.check_password("secret", one)
+    assert not secrets.check_password("Secret", one)
+    assert len({secrets.new_password() for _ in range(20)}) == 20
+
+
+async def test_many_restarts_later_the_first_operator_is_not_made_again(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        assert await server.parts.operators.create_first("admin") is None
+        assert not await server.parts.operators.store.create_first("late", "hash", 1.0)
