@@ -10,6 +10,7 @@ import hashlib
 import re
 import socket
 
+from obt_agent.hardware.providers.storage import NETWORK
 from obt_agent.hardware.schema import MemoryModule
 
 _UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE)
@@ -99,16 +100,21 @@ def _environment(text: str) -> str:
 
 
 def _mounts(text: str) -> str:
-    """Control groups, and mounts of local devices; sources that are no device name a server or a share."""
-    kept = []
-    for line in text.splitlines():
-        words = line.split(" ")
-        dash = words.index("-") if "-" in words else len(words)
-        kind = words[dash + 1] if len(words) > dash + 2 else ""
-        if kind and kind not in _CGROUPS and not words[dash + 2].startswith("/dev/"):
-            words[dash + 2] = kind
-        kept.append(" ".join(words))
-    return "\n".join(kept) + "\n"
+    """Control groups and file systems on disks and networks, the latter without the server's name."""
+    return "".join(f"{line}\n" for line in map(_mount, text.splitlines()) if line is not None)
+
+
+def _mount(line: str) -> str | None:
+    words = line.split(" ")
+    dash = words.index("-") if "-" in words else len(words)
+    if len(words) <= dash + 2:
+        return None
+    kind, source = words[dash + 1 : dash + 3]
+    if kind in NETWORK:
+        words[dash + 2] = kind
+    elif kind not in _CGROUPS and not source.startswith("/dev/"):
+        return None
+    return " ".join(words)
 
 
 def _rows(text: str, devices: frozenset[str]) -> str:

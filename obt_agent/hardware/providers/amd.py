@@ -75,12 +75,13 @@ class AmdCard:
 
     def slow(self, gaps: Gaps) -> GpuSample:
         """What is read rarely."""
-        metrics = gaps.read("throttle_reasons", self._metrics)
         return GpuSample(
             id="",
             state="ok",
             energy_joules_total=gaps.read("energy_joules_total", self.energy_joules),
-            throttle_reasons=metrics.throttle_reasons if metrics else None,
+            throttle_reasons=gaps.read(
+                "throttle_reasons", lambda: amd_metrics.throttle_reasons(self._table())
+            ),
             fan_ratio=gaps.read("fan_ratio", self._hwmon.fan_ratio),
             pcie_gen=gaps.read("pcie_gen", lambda: pci.generation(self._link_text("current_link_speed"))),
             pcie_width=gaps.read("pcie_width", lambda: pci.width(self._link_text("current_link_width"))),
@@ -89,10 +90,7 @@ class AmdCard:
 
     def energy_joules(self) -> float:
         """The energy counter of the driver's table."""
-        joules = self._metrics().energy_joules
-        if joules is None:
-            raise Unreadable("not_reported")
-        return joules
+        return amd_metrics.energy_joules(self._table())
 
     def process_memory(self, pid: int) -> int | None:
         """The card's own memory; of an APU also what lies in shared memory, where its models are."""
@@ -137,8 +135,8 @@ class AmdCard:
         gaps.reasons.pop("clocks", None)
         return GpuClocks(graphics_hertz=graphics, memory_hertz=memory)
 
-    def _metrics(self) -> amd_metrics.Metrics:
-        return amd_metrics.parse(self._root.data(f"{self._gpu.path}/gpu_metrics", 4096))
+    def _table(self) -> bytes:
+        return self._root.data(f"{self._gpu.path}/gpu_metrics", 4096)
 
     def _uncorrected(self) -> int:
         """Lines "ue: 0" and "ce: 0" of the memory controllers' errors."""
@@ -174,7 +172,7 @@ class AmdCard:
         return gaps.read("driver_version", lambda: bounded(self._root.text("/sys/module/amdgpu/version")))
 
     def _uuid(self) -> str:
-        number = int(self._text("unique_id"), 16)
+        number = int(self._hot.word(f"{self._gpu.path}/unique_id"), 16)
         if number == 0:
             raise Unreadable("not_reported")
         return f"GPU-{number:016x}"

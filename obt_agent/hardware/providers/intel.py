@@ -94,8 +94,9 @@ class IntelCard:
         )
 
     def energy_joules(self) -> float:
-        """The card's energy counter."""
-        return self._hwmon.joules("energy1_input")
+        """The card's energy counter; where the card's stays at 0 (xe on some), that of the GPU's package."""
+        card = self._hwmon.joules("energy1_input")
+        return card or optional(partial(self._hwmon.joules, "energy2_input")) or card
 
     def process_memory(self, pid: int) -> int | None:
         """The card's own memory; of graphics within the processor, what the process has of the system's."""

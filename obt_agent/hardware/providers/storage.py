@@ -11,7 +11,7 @@ from obt_agent.hardware.root import Root
 from obt_agent.hardware.schema import ProviderState, StorageInfo
 
 _DEFAULT_STORES = ("/usr/share/ollama/.ollama/models", "/var/lib/ollama/models", "/root/.ollama/models")
-_NETWORK = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "ceph", "glusterfs", "afs"}
+NETWORK = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "ceph", "glusterfs", "afs"}
 _MEMORY = {"tmpfs", "ramfs"}
 _VIRTUAL_DISKS = ("vd", "xvd")
 
@@ -96,7 +96,7 @@ class StorageProvider:
     def _kind(self, mount: Mount | None) -> str:
         if mount is None:
             raise Unreadable("not_present")
-        if mount.kind in _NETWORK:
+        if mount.kind in NETWORK:
             return "network"
         if mount.kind in _MEMORY:
             return "memory"

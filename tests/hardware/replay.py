@@ -1,0 +1,43 @@
+"""Replay snapshots; ``python -m tests.hardware.replay`` writes anew what is expected of each."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from obt_agent.hardware.assembly import gpu_providers
+from obt_agent.hardware.once import Once, Reading
+from obt_agent.hardware.providers.base import GpuProvider
+from obt_agent.hardware.providers.nvidia import NvidiaProvider
+from obt_agent.hardware.root import SnapshotRoot
+from tests.hardware.nvml.fake import FakeDriver, build
+
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+NAMES = sorted(folder.name for folder in SNAPSHOTS.iterdir())
+
+
+def replay(folder: Path, driver: FakeDriver) -> tuple[Reading, SnapshotRoot]:
+    """Read a snapshot once; NVIDIA's library says what the snapshot's ``nvml.txt`` has, or is not there."""
+    root = SnapshotRoot(folder)
+    providers: tuple[GpuProvider, ...] = gpu_providers(root)
+    if (folder / "nvml.txt").exists():
+        shutil.copy(folder / "nvml.txt", driver.library.with_name("nvml.txt"))
+        nvidia = NvidiaProvider(root, driver.nvml(), driver.prober())
+        providers = nvidia, *(provider for provider in providers if provider.name != nvidia.name)
+    return Once(root, providers).read(), root
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as place:
+        driver = FakeDriver(build(Path(place)))
+        for name in NAMES:
+            reading, _ = replay(SNAPSHOTS / name, driver)
+            document = msgspec.json.format(msgspec.json.encode(reading), indent=2)
+            (SNAPSHOTS / name / "expected.json").write_bytes(document + b"\n")
+
+
+if __name__ == "__main__":
+    main()

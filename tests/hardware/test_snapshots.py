@@ -1,0 +1,91 @@
+"""Machines that we have no access to, replayed from their files."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from obt_agent.hardware.once import Reading
+from tests.hardware.nvml.fake import FakeDriver
+from tests.hardware.replay import NAMES, SNAPSHOTS, replay
+
+WANTED = {
+    *("nvidia-desktop", "amd-dgpu", "amd-apu", "suspended-laptop", "intel-arc"),
+    *("cpu-vm", "container-limits"),
+}
+
+
+def test_every_kind_of_machine_that_is_promised_has_a_snapshot() -> None:
+    assert set(NAMES) >= WANTED
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_snapshot_replays_to_what_is_expected_of_it(name: str, driver: FakeDriver) -> None:
+    reading, _ = replay(SNAPSHOTS / name, driver)
+    expected = msgspec.json.decode((SNAPSHOTS / name / "expected.json").read_bytes(), type=Reading)
+    assert msgspec.to_builtins(reading) == msgspec.to_builtins(expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_snapshot_says_where_it_came_from(name: str, driver: FakeDriver) -> None:
+    _, root = replay(SNAPSHOTS / name, driver)
+    assert root.manifest.origin in ("captured", "rebuilt", "synthetic")
+    assert root.manifest.source
+    if root.manifest.origin == "rebuilt":
+        assert "github.com/" in root.manifest.source
+
+
+def test_of_a_sleeping_gpu_nothing_is_read_but_identity_and_power_state(driver: FakeDriver) -> None:
+    _, root = replay(SNAPSHOTS / "suspended-laptop", driver)
+    asleep = "/0000:01:00.0/"
+    read = {path.partition(asleep)[2] for path in root.opened if asleep in path}
+    assert read == {"vendor", "class", "power/control", "power/runtime_status"}
+
+
+def reading_of(name: str, driver: FakeDriver) -> Reading:
+    return replay(SNAPSHOTS / name, driver)[0]
+
+
+def test_page_cache_does_not_count_against_the_container(driver: FakeDriver) -> None:
+    reading = reading_of("container-limits", driver)
+    assert reading.inventory.limits.memory_bytes == 8589934592
+    assert reading.inventory.limits.cpus == 4.0
+    assert reading.inventory.limits.cpuset == "0-7"
+    # limit - (use - inactive file pages - active file pages)
+    assert reading.sample.memory.cgroup_available_bytes == 8589934592 - (8500000000 - 7400000000)
+
+
+def test_an_apu_keeps_its_two_pools_apart_and_its_models_count_where_they_lie(driver: FakeDriver) -> None:
+    reading = reading_of("amd-apu", driver)
+    (gpu,) = reading.inventory.gpus
+    assert (gpu.memory.kind, gpu.integrated) == ("carveout", True)
+    assert (gpu.memory.total_bytes, gpu.memory.shared_total_bytes) == (4294967296, 31433977856)
+    runner = next(process for process in reading.sample.ollama if process.role == "runner")
+    # one client behind two descriptors counts once
+    assert runner.gpu_memory_bytes == {gpu.id: (102400 + 4096000) * 1024}
+
+
+def test_the_link_of_a_card_with_a_switch_is_that_to_the_slot(driver: FakeDriver) -> None:
+    (gpu,) = reading_of("intel-arc", driver).inventory.gpus
+    assert gpu.pcie is not None
+    assert (gpu.pcie.max_gen, gpu.pcie.max_width) == (4, 8)
+
+
+def test_hybrid_cores_are_told_apart(driver: FakeDriver) -> None:
+    kinds = reading_of("suspended-laptop", driver).inventory.cpu.core_types
+    assert [(kind.name, kind.logical_cores, kind.max_hertz) for kind in kinds] == [
+        ("performance", 6, 5_000_000_000),
+        ("efficiency", 8, 3_700_000_000),
+    ]
+
+
+def test_memory_modules_come_from_udev_where_the_table_is_closed(driver: FakeDriver) -> None:
+    memory = reading_of("nvidia-desktop", driver).inventory.memory
+    assert (memory.type, memory.speed_mt_s, len(memory.modules)) == ("DDR5", 6000, 2)
+
+
+def test_rapl_that_only_root_may_read_is_null_with_that_reason(driver: FakeDriver) -> None:
+    cpu = reading_of("nvidia-desktop", driver).sample.cpu
+    assert cpu.package_energy_joules is None
+    assert cpu.unavailable["package_energy_joules"] == "no_permission"
+    assert cpu.temperature_celsius == 58.125
