@@ -12,12 +12,11 @@ from aiohttp import web
 from obt_standin import asked, store
 from obt_standin.asked import Json, Refusal
 from obt_standin.generation import encode, line
-from obt_standin.inference import _is_cloud, _json
-from obt_standin.names import display
+from obt_standin.names import display, is_cloud
 from obt_standin.runner import Runners
 from obt_standin.script import Model, Script
 from obt_standin.store import Store
-from obt_standin.wire import Wire
+from obt_standin.wire import Wire, json_answer
 
 _NO_CLOUD = "ollama cloud is disabled: remote model details are unavailable"
 _LAYERS = ("config", "template", "parameters")
@@ -68,7 +67,7 @@ class Models:
         if not name:
             raise Refusal(400, "model is required")
         model = self._store.find(name)
-        if _is_cloud(name) or (model is not None and model.remote_model):
+        if is_cloud(name) or (model is not None and model.remote_model):
             raise Refusal(403, _NO_CLOUD)
         if model is None:
             raise Refusal(404, f"model '{display(name) or name}' not found")
@@ -142,7 +141,7 @@ class Models:
 
     async def _late(self, answer: Json) -> web.Response:
         await asyncio.sleep(self._script.latency_s)
-        return _json(encode(answer))
+        return json_answer(encode(answer))
 
     async def _steps(
         self, request: web.Request, fields: Json, steps: AsyncIterator[Json]

@@ -29,3 +29,8 @@ def display(name: str) -> str | None:
 def qualified(name: str) -> str:
     """The name in full, as some errors show it."""
     return f"registry.ollama.ai/library/{name}" if "/" not in name else name
+
+
+def is_cloud(name: str) -> bool:
+    """Whether a name asks for a model that runs elsewhere."""
+    return name.endswith((":cloud", "-cloud"))

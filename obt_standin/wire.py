@@ -95,3 +95,8 @@ def reset(request: web.Request) -> None:
     if raw is not None:
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
+
+
+def json_answer(body: bytes) -> web.Response:
+    """An answer in one piece, with the content type of Ollama's."""
+    return web.Response(body=body, headers={"Content-Type": "application/json; charset=utf-8"})

@@ -26,7 +26,7 @@ from obt_agent.ollama.arrival import StampedResponse, StampingConnector
 from obt_agent.ollama.ndjson import check
 from obt_agent.ollama.payloads import InstalledModel, RunningModel
 from obt_agent.ollama.settings import OllamaSettings, normal_url
-from obt_agent.ollama.stream import Line, OllamaStream
+from obt_agent.ollama.stream import Line, OllamaStream, Silence
 
 __all__ = ["Line", "OllamaClient", "OllamaSettings", "OllamaStream"]
 
@@ -36,6 +36,7 @@ _HEADERS: Final = {
     "Accept-Encoding": "identity",
     "User-Agent": "obt-agent",
 }
+_TRANSFERS: Final = frozenset({"/api/pull", "/api/push", "/api/create"})
 _GOOD: Final = (200, 201)
 _ERROR_BYTES: Final = 64 << 10
 _LARGE_BYTES: Final = 256 << 10
@@ -156,7 +157,13 @@ class OllamaClient:
         Leaving the context, by whatever way, closes the connection at once, which makes Ollama stop.
         """
         async with self._generation(path, body) as (response, t_sent_ns):
-            yield OllamaStream(response, t_sent_ns, self.settings)
+            yield OllamaStream(response, t_sent_ns, self._silence(path), self.settings.max_line_bytes)
+
+    def _silence(self, path: str) -> Silence:
+        """Verifying or converting a large model says nothing for minutes, like the wait for a first token."""
+        if path in _TRANSFERS:
+            return Silence(self.settings.first_byte_timeout_s, "first_byte_timeout_s")
+        return Silence(self.settings.between_bytes_timeout_s, "between_bytes_timeout_s")
 
     async def load(
         self, model: str, *, keep_alive: str | float | None = None, options: bytes | None = None

@@ -22,7 +22,8 @@ class OllamaSettings:
         connect_timeout_s: until the connection stands.
         first_byte_timeout_s: from the request to the response's headers, which come only with the first
             token: queueing, loading and prefill are in it.
-        between_bytes_timeout_s: between two reads of one stream.
+        between_bytes_timeout_s: between two reads of one stream; a pull or create may be silent for
+            ``first_byte_timeout_s``.
         request_timeout_s: the whole of a request that generates nothing (lists, show, copy, delete).
         max_line_bytes: length that no line of a stream may exceed.
         max_body_bytes: length that no other body may exceed.

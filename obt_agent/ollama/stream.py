@@ -12,7 +12,6 @@ from obt_agent.errors import AgentError, OllamaError
 from obt_agent.ollama import failures
 from obt_agent.ollama.arrival import StampedResponse
 from obt_agent.ollama.ndjson import LineSplitter, all_plain, check
-from obt_agent.ollama.settings import OllamaSettings
 
 
 class Line(NamedTuple):
@@ -26,6 +25,13 @@ class Line(NamedTuple):
     raw: bytes
 
 
+class Silence(NamedTuple):
+    """How many seconds a stream may be silent, and the configuration's key for it."""
+
+    limit_s: float
+    key: str
+
+
 class OllamaStream:
     """The lines of one response, read once, by one reader.
 
@@ -33,11 +39,13 @@ class OllamaStream:
     ``batches`` has ended.
     """
 
-    def __init__(self, response: StampedResponse, t_sent_ns: int, settings: OllamaSettings) -> None:
+    def __init__(
+        self, response: StampedResponse, t_sent_ns: int, silence: Silence, max_line_bytes: int
+    ) -> None:
         self.t_sent_ns = t_sent_ns
         self._response = response
-        self._settings = settings
-        self._splitter = LineSplitter(settings.max_line_bytes)
+        self._silence = silence
+        self._splitter = LineSplitter(max_line_bytes)
         self._taken = 0
         self._last_ns = t_sent_ns
         self._count = 0
@@ -69,7 +77,7 @@ class OllamaStream:
         Raises:
             OllamaError: a line is an error, or breaks the form.
             StreamIncomplete: the stream ended, or broke, before its final line.
-            DeadlineExceeded: nothing came for ``between_bytes_timeout_s``.
+            DeadlineExceeded: nothing came for as long as the settings allow.
             TooLarge: a line is too long.
         """
         while self._final is None:
@@ -84,12 +92,11 @@ class OllamaStream:
 
     async def _read(self) -> bytes:
         """The bytes that have arrived; empty at the end."""
-        limit = self._settings.between_bytes_timeout_s
         try:
-            async with asyncio.timeout(limit) as self._deadline:
+            async with asyncio.timeout(self._silence.limit_s) as self._deadline:
                 return await self._response.content.readany()
         except TimeoutError as error:
-            raise failures.too_late("further line", limit, "between_bytes_timeout_s") from error
+            raise failures.too_late("further line", self._silence.limit_s, self._silence.key) from error
         except (aiohttp.ClientError, OSError) as error:
             raise failures.ended_early(broken=True, lines=self._count) from error
         finally:

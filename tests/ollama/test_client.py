@@ -210,6 +210,18 @@ async def test_silence_in_mid_stream_is_a_timeout_and_closes_the_connection(stan
         await standin.wait_for(lambda ollama: ollama.requests[0].ended == "client_closed")
 
 
+async def test_a_pull_may_be_silent_for_longer_than_a_generation(standin: StandIn) -> None:
+    standin.script.registry, standin.script.pull_s = [Model(name="new:latest")], 2.0
+    limits = {"between_bytes_timeout_s": 0.01, "first_byte_timeout_s": 30.0}
+    async with (
+        OllamaClient(settings(standin.url, **limits)) as client,
+        client.stream("/api/pull", b'{"model":"new"}') as stream,
+    ):
+        async for _ in stream.batches():
+            pass
+        assert stream.final.t_us >= 2_000_000
+
+
 async def test_time_that_was_ours_does_not_count_towards_the_deadline(standin: StandIn) -> None:
     standin.script.tokens, standin.script.stalls = 3, (Stall(1, 1.5),)
     async with (

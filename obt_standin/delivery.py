@@ -1,0 +1,165 @@
+"""One planned answer on its way: each token when it is due, and the ending that the script asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from aiohttp import web
+
+from obt_standin.asked import Json, Refusal
+from obt_standin.generation import Figures, Lines, Plan, Schedule, blocks, line
+from obt_standin.runner import Lease, RunnerKilledError
+from obt_standin.script import Behaviour, Model
+from obt_standin.wire import EXCHANGE, Wire, json_answer
+
+RUNNER_ENDED = "an error was encountered while running the model: unexpected EOF"
+_YIELD_EVERY = 16
+
+
+@dataclass
+class Job:
+    """One generation, from its checks to its end."""
+
+    request: web.Request
+    fields: Json
+    model: Model
+    behaviour: Behaviour
+    chat: bool
+    thinking: bool
+    keep_alive_s: float | None
+    said_name: str
+
+    @property
+    def streamed(self) -> bool:
+        """Whether the answer comes line by line."""
+        return self.fields.get("stream") is not False
+
+
+class Delivery:
+    """The delivery of one planned answer."""
+
+    def __init__(
+        self, job: Job, lease: Lease, said: Plan, figures: Figures, lines: Lines, first_ns: int, seed: int
+    ) -> None:
+        self._job = job
+        self._behaviour = job.behaviour
+        self._lease = lease
+        self._said = said
+        self._figures = figures
+        self._lines = lines
+        self._schedule = Schedule(job.behaviour, first_ns, seed)
+        self._wire = Wire(job.request, job.behaviour)
+        self._exchange = job.request[EXCHANGE]
+
+    async def whole(self) -> web.StreamResponse:
+        """Generate to the end, then answer with one object."""
+        try:
+            for index in range(len(self._said.tokens)):
+                await self._token_due(index)
+        except RunnerKilledError:
+            raise Refusal(500, RUNNER_ENDED) from None
+        if self._behaviour.ending == "runner_killed":
+            raise Refusal(500, RUNNER_ENDED)
+        figures = self._measured()
+        no_end = self._behaviour.ending == "no_final_line"
+        return json_answer(self._lines.whole(self._said, None if no_end else figures))
+
+    async def stream(self) -> web.StreamResponse:
+        """Generate line by line."""
+        try:
+            if self._behaviour.fast:
+                await self._stream_fast()
+            else:
+                await self._stream_tokens()
+        except RunnerKilledError:
+            await self._wire.write([line({"error": RUNNER_ENDED})])
+            await self._wire.finish()
+        return self._wire.response
+
+    async def _stream_fast(self) -> None:
+        self._figures.token_ns = [time.monotonic_ns()]
+        for block in blocks(self._lines, self._said, self._behaviour.fast_block_lines):
+            await self._wire.write_block(block)
+        self._figures.token_ns.append(time.monotonic_ns())
+        await self._end()
+
+    async def _stream_tokens(self) -> None:
+        total = len(self._said.tokens)
+        abnormal = self._behaviour.ending not in {"done", "no_final_line", "repeat"}
+        stop = min(self._cut_at(), total) if abnormal else total
+        waiting: list[bytes] = []
+        text = ""
+        for index, token in enumerate(self._said.tokens[:stop]):
+            await self._token_due(index)
+            text += token
+            if (index + 1) % self._behaviour.tokens_per_line and index + 1 not in {stop, self._said.thoughts}:
+                continue
+            waiting.append(self._lines.token(text, thought=index < self._said.thoughts))
+            text = ""
+            if len(waiting) >= self._behaviour.lines_per_write or index + 1 == stop:
+                await self._wire.write(waiting)
+                waiting = []
+        await (self._end_badly() if abnormal else self._end())
+
+    def _cut_at(self) -> int:
+        after = self._behaviour.ending_after
+        return max(1, len(self._said.tokens) // 2) if after is None else after
+
+    async def _token_due(self, index: int) -> None:
+        due = self._schedule.due(index)
+        await alive(self._lease, due)
+        if index % _YIELD_EVERY == 0:
+            await asyncio.sleep(0)  # without a rate nothing waits, and a client on this loop must run too
+        self._figures.token_ns.append(due)
+        self._exchange.token_ns.append(due)
+
+    async def _end(self) -> None:
+        if self._said.tool_call is not None:
+            await self._wire.write([self._lines.tool_call(self._said.tool_call)])
+        if self._behaviour.ending != "no_final_line" and self._said.reason is not None:
+            await self._wire.write([self._lines.final(self._said.reason, self._measured())])
+        await self._wire.finish()
+
+    def _measured(self) -> Json:
+        self._exchange.eval_tokens = self._said.counted
+        return self._figures.of(self._said.counted)
+
+    async def _end_badly(self) -> None:
+        match self._behaviour.ending:
+            case "error":
+                await self._wire.write([line({"error": self._behaviour.error})])
+                await self._wire.finish()
+            case "runner_killed":
+                self._lease.runner.killed.set()
+                raise RunnerKilledError
+            case "broken_line":
+                await self._wire.write([b'{"model": this is no JSON\n'])
+                await self._wire.finish()
+            case "close":
+                self._wire.close()
+            case "cut":
+                await self._wire.cut()
+            case "reset":
+                self._wire.reset()
+            case _:
+                await asyncio.Event().wait()  # silence, until the client or the stand-in goes
+
+
+async def alive(lease: Lease, until_ns: int) -> None:
+    """Wait until a moment, or for the runner's death.
+
+    Raises:
+        RunnerKilledError: it died.
+    """
+    killed = lease.runner.killed
+    if not killed.is_set() and until_ns > time.monotonic_ns():
+        waiting = asyncio.ensure_future(killed.wait())
+        try:
+            await asyncio.wait([waiting], timeout=(until_ns - time.monotonic_ns()) / 1e9)
+        finally:
+            waiting.cancel()
+
+    if killed.is_set():
+        raise RunnerKilledError
