@@ -209,3 +209,24 @@ def test_a_copy_that_cannot_be_set_aside_stays_as_it_is(path: Path, here: Path, 
     ):
         StateDir.open(path, root=there)
     assert agent_id_at(path, here) == old
+
+
+def test_a_file_is_on_the_disk_before_it_takes_its_name_and_the_name_before_it_counts(
+    path: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    fsync, rename = os.fsync, os.rename
+
+    def noted_fsync(descriptor: int) -> None:
+        order.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    def noted_rename(old: str, new: str, **where: int) -> None:
+        order.append("name")
+        rename(old, new, **where)
+
+    with StateDir.open(path, root=here) as state:
+        monkeypatch.setattr(os, "fsync", noted_fsync)
+        monkeypatch.setattr(os, "rename", noted_rename)
+        state.folder.write("credential.json", b"{}")
+    assert order == ["file", "name", "folder"]
