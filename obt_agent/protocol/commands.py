@@ -17,6 +17,14 @@ from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 from obt_agent.protocol.envelope import RequestId
 from obt_agent.protocol.jobs import JobId, JobState, JobSummary
 
+NOTHING = msgspec.Raw(b"null")
+"""JSON null, for JSON that may be left out: a field of type ``Raw | None`` would take nothing but null."""
+
+
+def _nothing() -> msgspec.Raw:
+    return NOTHING
+
+
 ModelName = Annotated[str, Meta(min_length=1, max_length=512)]
 
 
@@ -58,7 +66,7 @@ class HardwareResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     inventory: Inventory
     sample: Sample
-    legacy: msgspec.Raw | None = None
+    legacy: msgspec.Raw = msgspec.field(default_factory=_nothing)
 
 
 class HardwareWatchParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +86,7 @@ class LoadModelParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     model: ModelName
     keep_alive: str | float | None = None
-    options: msgspec.Raw | None = None
+    options: msgspec.Raw = msgspec.field(default_factory=_nothing)
 
 
 class UnloadModelParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,7 +123,7 @@ class BenchmarkStatusResult(msgspec.Struct, frozen=True, kw_only=True, omit_defa
     """The job, and the result so far (a ``BenchmarkResult`` as JSON)."""
 
     job: JobSummary
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw = msgspec.field(default_factory=_nothing)
 
 
 class BenchmarkMetricsParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,7 +149,7 @@ class CreateModelParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     from_: Annotated[str, Meta(min_length=1)] = msgspec.field(name="from")
     system: str | None = None
     template: str | None = None
-    parameters: msgspec.Raw | None = None
+    parameters: msgspec.Raw = msgspec.field(default_factory=_nothing)
     quantize: str | None = None
     not_after: float | None = None
 

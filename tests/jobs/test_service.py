@@ -21,7 +21,7 @@ from obt_agent.errors import (
 from obt_agent.jobs import JobSettings
 from obt_agent.jobs.execution import LivePoint
 from obt_agent.jobs.worker import WorkerSettings
-from obt_agent.protocol.commands import CreateModelParams, PullModelParams
+from obt_agent.protocol.commands import NOTHING, CreateModelParams, PullModelParams
 from tests.jobs.doubles import FAST, Daemon, Sample, SteeredRunner, benchmark, progress
 from tests.outbox.doubles import ServerPeer
 
@@ -315,24 +315,24 @@ async def test_status_tells_progress_and_results_so_far_and_after_the_end(tmp_pa
             await daemon.jobs.status("marked")
         await daemon.jobs.start_benchmark(benchmark())
         run = await daemon.runner.run_number(1)
-        assert (await daemon.jobs.status("j")).result is None
+        assert (await daemon.jobs.status("j")).result == NOTHING
         run.on_progress(progress("iteration", 2))
         await daemon.outbox.add_record("j", b"x")
         status = await daemon.jobs.status("j")
         assert status.job.progress == progress("iteration", 2)
-        assert msgspec.json.decode(status.result or b"") == {"id": "j", "status": "interrupted", "records": 1}
-        assert (await daemon.jobs.status("j", include_result=False)).result is None
+        assert msgspec.json.decode(status.result) == {"id": "j", "status": "interrupted", "records": 1}
+        assert (await daemon.jobs.status("j", include_result=False)).result == NOTHING
         run.end()
         await daemon.until("j", "completed")
         status = await daemon.jobs.status("j")
         assert (status.job.state, status.job.progress) == ("completed", None)
-        assert msgspec.json.decode(status.result or b"") == {"id": "j", "status": "completed"}
+        assert msgspec.json.decode(status.result) == {"id": "j", "status": "completed"}
     async with Daemon(tmp_path) as daemon:
         assert (await daemon.jobs.status("j")).job.state == "completed", "also after a restart"
         peer = ServerPeer()
         serving = asyncio.create_task(daemon.jobs.serve(peer, None))
         assert await daemon.jobs.drain(20)
-        assert (await daemon.jobs.status("j")).result is None, "the server has it"
+        assert (await daemon.jobs.status("j")).result == NOTHING, "the server has it"
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
 
