@@ -1,8 +1,6 @@
-"""``python -m obt_server``."""
-
-import sys
+"""``python -m obt_server`` is ``obt-server``."""
 
 from obt_server.cli import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -30,7 +30,8 @@ def routes(found: Iterable[BaseRoute], prefix: str = "") -> Iterator[tuple[str, 
     for route in found:
         inner = getattr(route, "original_router", None)
         if inner is not None:
-            yield from routes(inner.routes, prefix + route.include_context.prefix)
+            context = vars(route)["include_context"]
+            yield from routes(inner.routes, prefix + context.prefix)
         else:
             yield re.sub(r"\{[^}]*\}", "1", prefix + getattr(route, "path", "")), route
 

@@ -1,0 +1,206 @@
+"""A foreign application's own storage: dictionaries, written against the protocols alone."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import msgspec
+
+from obt_agent.ollama.payloads import InstalledModel, OllamaState
+from obt_server.hub.storage import (
+    ENDED_STATES,
+    Admission,
+    AgentRecord,
+    Credential,
+    JobChange,
+    JobRecord,
+    JobResult,
+)
+from obt_server.storage import (
+    CredentialInfo,
+    Enrolment,
+    Hardware,
+    JobFilter,
+    JoinRefused,
+    JoinToken,
+    ModelVersion,
+    NotStored,
+)
+
+JobKey = tuple[str, str]
+
+
+class MemoryStorage:
+    """Implements ``ServerStorage``."""
+
+    def __init__(self) -> None:
+        self.records: dict[str, AgentRecord] = {}
+        self.secrets: dict[str, Credential] = {}
+        self.models: dict[tuple[str, str, str], ModelVersion] = {}
+        self.machines: dict[str, Hardware] = {}
+        self.all_jobs: dict[JobKey, JobRecord] = {}
+        self.pieces: dict[JobKey, bytes] = {}
+        self.results: dict[JobKey, bytes] = {}
+        self.tokens: dict[str, JoinToken] = {}
+
+    async def agent(self, agent_id: str) -> AgentRecord | None:
+        return self.records.get(agent_id)
+
+    async def agents_named(self, name: str) -> Sequence[AgentRecord]:
+        return [record for record in self.records.values() if record.name == name]
+
+    async def agents(self) -> Sequence[AgentRecord]:
+        return list(self.records.values())
+
+    async def delete_agent(self, agent_id: str) -> None:
+        del self.records[agent_id]
+
+    async def credential(self, sha256: str) -> Credential | None:
+        return self.secrets.get(sha256)
+
+    async def revoked(self, credential_ids: Sequence[int]) -> Sequence[int]:
+        good = {one.id for one in self.secrets.values() if one.state != "revoked"}
+        return [one for one in credential_ids if one not in good]
+
+    async def admit(self, admission: Admission) -> int:
+        record = self.records[admission.agent_id]
+        changed: dict[str, Any] = {"session": record.session + 1, "name": admission.name}
+        self.records[record.id] = dataclasses.replace(record, **changed)
+        return record.session + 1
+
+    async def promote(self, credential_id: int) -> None:
+        return None
+
+    async def add_candidate(self, agent_id: str, sha256: str) -> None:
+        self.secrets[sha256] = Credential(id=len(self.secrets), agent_id=agent_id, state="candidate")
+
+    async def rotations_due(self) -> Sequence[str]:
+        return ()
+
+    async def seen(self, agent_id: str, at: float) -> None:
+        if agent_id in self.records:
+            self.records[agent_id] = dataclasses.replace(self.records[agent_id], last_seen=at)
+
+    async def save_models(
+        self, agent_id: str, models: Sequence[InstalledModel], ollama: OllamaState, at: float
+    ) -> None:
+        for model in models:
+            self.models[agent_id, model.name, model.digest] = ModelVersion(
+                agent_id=agent_id,
+                name=model.name,
+                digest=model.digest,
+                current=True,
+                first_seen=at,
+                last_seen=at,
+                details=msgspec.json.encode(model),
+            )
+
+    async def save_inventory(
+        self, agent_id: str, fingerprint: str, inventory: msgspec.Raw, at: float
+    ) -> None:
+        self.machines[agent_id] = Hardware(fingerprint=fingerprint, inventory=inventory, updated_at=at)
+
+    async def create_job(self, job: JobRecord) -> None:
+        self.all_jobs.setdefault((job.agent_id, job.job_id), job)
+
+    async def job(self, agent_id: str, job_id: str) -> JobRecord | None:
+        return self.all_jobs.get((agent_id, job_id))
+
+    async def open_jobs(self, agent_id: str) -> Sequence[JobRecord]:
+        mine = (job for job in self.all_jobs.values() if job.agent_id == agent_id)
+        return [job for job in mine if job.state not in ENDED_STATES]
+
+    async def change_job(self, agent_id: str, job_id: str, change: JobChange) -> None:
+        job = self.all_jobs[agent_id, job_id]
+        given = {key: value for key, value in vars(change).items() if value is not None}
+        self.all_jobs[agent_id, job_id] = dataclasses.replace(job, **given)
+
+    async def store_part(self, agent_id: str, job_id: str, offset: int, data: bytes, limit: int) -> int:
+        held = self.pieces.get((agent_id, job_id), b"")[:offset]
+        self.pieces[agent_id, job_id] = held + data
+        return len(held + data)
+
+    async def parts(self, agent_id: str, job_id: str) -> bytes:
+        return self.pieces.pop((agent_id, job_id), b"")
+
+    async def finish_job(self, result: JobResult) -> Literal["stored", "repeated", "conflict"]:
+        key = (result.agent_id, result.job_id)
+        self.all_jobs[key] = dataclasses.replace(self.all_jobs[key], state=result.state, sha256=result.sha256)
+        self.results[key] = result.text
+        return "stored"
+
+    async def versions(
+        self, *, agent_id: str | None = None, name: str | None = None
+    ) -> Sequence[ModelVersion]:
+        return [one for one in self.models.values() if agent_id in (None, one.agent_id)]
+
+    async def hardware(self, agent_id: str) -> Hardware | None:
+        return self.machines.get(agent_id)
+
+    async def jobs(self, which: JobFilter) -> Sequence[JobRecord]:
+        return list(self.all_jobs.values())
+
+    async def job_by_id(self, job_id: str, agent_id: str | None = None) -> JobRecord:
+        for job in self.all_jobs.values():
+            if job.job_id == job_id:
+                return job
+        raise NotStored(f"no job {job_id}")
+
+    async def result(self, agent_id: str, job_id: str) -> bytes | None:
+        return self.results.get((agent_id, job_id))
+
+    async def delete_job(self, agent_id: str, job_id: str) -> None:
+        del self.all_jobs[agent_id, job_id]
+
+    async def create_join_token(
+        self, sha256: str, *, note: str, agent_id: str | None, at: float, expires_at: float
+    ) -> JoinToken:
+        token = JoinToken(
+            id=len(self.tokens),
+            note=note,
+            agent_id=agent_id,
+            created_at=at,
+            expires_at=expires_at,
+            revoked_at=None,
+            used_at=None,
+            used_by=None,
+        )
+        self.tokens[sha256] = token
+        return token
+
+    async def join_tokens(self) -> Sequence[JoinToken]:
+        return list(self.tokens.values())
+
+    async def revoke_join_token(self, token_id: int, at: float) -> None:
+        self.tokens = {key: token for key, token in self.tokens.items() if token.id != token_id}
+
+    async def enroll(self, token_sha256: str, enrolment: Enrolment, at: float) -> AgentRecord:
+        if self.tokens.pop(token_sha256, None) is None:
+            raise JoinRefused("no such token", reason="unknown")
+        return await self.issue_credential(enrolment, at)
+
+    async def credentials(self) -> Sequence[CredentialInfo]:
+        return ()
+
+    async def issue_credential(self, enrolment: Enrolment, at: float) -> AgentRecord:
+        self.secrets[enrolment.secret_sha256] = Credential(
+            id=len(self.secrets), agent_id=enrolment.agent_id, state="current"
+        )
+        record = AgentRecord(
+            id=enrolment.agent_id,
+            name=enrolment.name,
+            version=enrolment.version,
+            session=0,
+            store_id=None,
+            capabilities=(),
+            enrolled_at=at,
+            last_seen=None,
+        )
+        self.records[record.id] = record
+        return record
+
+    async def revoke_credentials(self, agent_id: str, at: float) -> int:
+        return 0
+
+    async def request_rotation(self, agent_id: str, at: float) -> None:
+        return None

@@ -1,0 +1,68 @@
+"""The server as a process of its own."""
+
+import asyncio
+import contextlib
+import re
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+STARTED = re.compile(r"obt-server \S+ at (\S+)/")
+
+
+@dataclass
+class ServerProcess:
+    """A running ``obt-server run``."""
+
+    process: asyncio.subprocess.Process
+    url: str
+    said: str
+    """What it printed until it listened."""
+
+    @property
+    def port(self) -> int:
+        return int(self.url.rsplit(":", 1)[1])
+
+    async def kill(self) -> None:
+        self.process.kill()
+        await self.ended()
+
+    async def ended(self) -> int:
+        async with asyncio.timeout(30):
+            return await self.process.wait()
+
+
+@contextlib.asynccontextmanager
+async def server_process(database: Path, *arguments: str) -> AsyncIterator[ServerProcess]:
+    """Start one and wait until it listens; killed at the end if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "obt_server",
+        "run",
+        "--database",
+        str(database),
+        "--port",
+        "0",
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    said = ""
+    drain: asyncio.Task[bytes] | None = None
+    try:
+        async with asyncio.timeout(60):
+            while not (found := STARTED.search(said)):
+                line = await process.stdout.readline()
+                assert line, said
+                said += line.decode()
+        drain = asyncio.create_task(process.stdout.read(), name="server's output")
+        yield ServerProcess(process, found.group(1), said)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+        if drain is not None:
+            await drain

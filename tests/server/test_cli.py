@@ -1,0 +1,223 @@
+"""The command line: what it refuses, what it prints, what it stores."""
+
+import asyncio
+import io
+import re
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+import trustme
+
+from obt_server.cli import main, options, parser, run
+from obt_server.cli.operators import read_password
+from obt_server.cli.tokens import duration
+from obt_server.storage import Enrolment
+from obt_server.store import Database, SqlStorage
+from tests.server.agent_double import uuid7
+from tests.server.process import server_process
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command on a database of the test's own; gives status, output and errors."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        status = main([*arguments, "--database", str(tmp_path / "obt.sqlite3")])
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return call
+
+
+def enrol(tmp_path: Path, name: str = "pc") -> str:
+    async def work() -> str:
+        database = Database.sqlite(tmp_path / "obt.sqlite3")
+        enrolment = Enrolment(agent_id=uuid7(), name=name, version="1", secret_sha256=uuid7())
+        agent = await SqlStorage(database).issue_credential(enrolment, 1.0)
+        database.close()
+        return agent.id
+
+    return asyncio.run(work())
+
+
+def test_a_join_token_is_printed_alone_and_listed_without_its_secret(command: Command) -> None:
+    status, secret, _ = command("tokens", "join", "--note", "lab", "--valid-for", "30m")
+    assert status == 0
+    assert re.fullmatch(r"obtj_\S{43}\n", secret)
+    _, listed, _ = command("tokens", "list")
+    assert "valid until" in listed
+    assert "lab" in listed
+    assert secret.strip() not in listed
+    assert command("tokens", "cancel", "1")[0] == 0
+    assert "revoked" in command("tokens", "list")[1]
+    status, _, error = command("tokens", "cancel", "9")
+    assert (status, "no join token 9" in error) == (1, True)
+
+
+def test_every_state_of_a_join_token_is_said(command: Command, tmp_path: Path) -> None:
+    async def work() -> None:
+        database = Database.sqlite(tmp_path / "obt.sqlite3")
+        storage = SqlStorage(database)
+        await storage.create_join_token("a", note="", agent_id=None, at=1.0, expires_at=2.0)
+        await storage.create_join_token("b", note="", agent_id=None, at=1.0, expires_at=9e9)
+        await storage.enroll("b", Enrolment(agent_id=uuid7(), name="n", version="1", secret_sha256="s"), 3.0)
+        database.close()
+
+    asyncio.run(work())
+    listed = command("tokens", "list")[1]
+    assert "expired" in listed
+    assert "used by" in listed
+
+
+def test_credentials_are_listed_rotated_and_revoked_by_name_or_id(command: Command, tmp_path: Path) -> None:
+    agent_id = enrol(tmp_path)
+    assert command("tokens", "rotate", "pc")[0] == 0
+    assert "rotation asked for" in command("tokens", "list")[1]
+    status, said, _ = command("tokens", "revoke", agent_id)
+    assert (status, f"tokens join --agent {agent_id}" in said) == (0, True)
+    assert "revoked" in command("tokens", "list")[1]
+    status, _, error = command("tokens", "revoke", "pc")
+    assert (status, "no valid credential" in error) == (2, True)
+    assert command("tokens", "join", "--agent", "pc")[0] == 0
+
+
+def test_an_agent_that_is_not_one_is_refused(command: Command, tmp_path: Path) -> None:
+    assert "no agent has the id or name" in command("tokens", "rotate", "nobody")[2]
+    enrol(tmp_path)
+    enrol(tmp_path)
+    assert "2 agents are called 'pc'" in command("tokens", "rotate", "pc")[2]
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h", 3600), ("7d", 604800)])
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "5", "5s", "31d", "1w", "xh", "nanh"])
+def test_durations_that_are_none(text: str) -> None:
+    with pytest.raises(Exception, match="30m, 1h or 7d"):
+        duration(text)
+
+
+def test_operators_and_api_tokens(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("long enough 1\nlong enough 2\nshort\n"))
+    assert command("operators", "password", "ann")[0] == 0
+    assert command("operators", "password", "bob")[0] == 0
+    status, _, error = command("operators", "password", "eve")
+    assert (status, "10 to 1024" in error) == (2, True)
+    status, secret, _ = command("operators", "token", "ann", "--name", "cron")
+    assert secret.startswith("obtk_")
+    assert command("operators", "token", "eve", "--name", "cron")[0] == 1
+    _, listed, _ = command("operators", "list")
+    assert listed == "OPERATORS\n  ann\n  bob\nAPI TOKENS\n     1  ann  cron\n"
+    assert command("operators", "revoke-token", "1")[0] == 0
+    assert command("operators", "remove", "bob")[0] == 0
+    status, _, error = command("operators", "remove", "ann")
+    assert (status, "the only operator" in error) == (2, True)
+
+
+def test_a_password_is_asked_for_twice_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter(["a long password", "a long password", "a long password", "another"])
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("getpass.getpass", lambda _: next(typed))
+    assert read_password() == "a long password"
+    with pytest.raises(options.UsageError, match="differ"):
+        read_password()
+
+
+def test_the_database_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("OBT_SERVER_DATABASE", "/somewhere/db")
+    assert options.default_database() == Path("/somewhere/db")
+    monkeypatch.delenv("OBT_SERVER_DATABASE")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert options.default_database() == tmp_path / "obt-server" / "obt.sqlite3"
+    monkeypatch.delenv("XDG_DATA_HOME")
+    assert options.default_database().parts[-3:] == ("share", "obt-server", "obt.sqlite3")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["--host", "0.0.0.0"], "give --tls-cert and --tls-key"),  # noqa: S104 -- refused, which is the point
+        (["--host", "box.lan"], "give --tls-cert and --tls-key"),
+        (["--tls-cert", "cert.pem"], "go together"),
+        (["--tls-cert", "no.pem", "--tls-key", "no.pem"], "there is no file no.pem"),
+        (["--behind-proxy"], "give --allowed-host"),
+        (["--host", "0.0.0.0", "--behind-proxy"], "give --allowed-host"),  # noqa: S104 -- refused likewise
+        (["--host", "::", "--behind-proxy"], "give --allowed-host"),
+    ],
+)
+def test_an_exposed_server_without_tls_or_name_is_refused(
+    command: Command, arguments: list[str], error: str
+) -> None:
+    status, _, said = command("run", *arguments)
+    assert status == 2
+    assert error in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--host", "::1"],
+        ["--host", "localhost"],
+        ["--host", "10.0.0.5", "--behind-proxy"],
+        ["--host", "box.lan", "--behind-proxy"],
+        ["--behind-proxy", "10.0.0.1", "--allowed-host", "obt.example"],
+    ],
+)
+def test_a_server_that_is_safe_to_start_is_not_refused(arguments: list[str]) -> None:
+    run.check(parser().parse_args(["run", *arguments]))
+
+
+def test_usage(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.startswith("obt-server ")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "tokens" in capsys.readouterr().out
+    (tmp_path / "file").touch()
+    status = main(["tokens", "list", "--database", str(tmp_path / "file" / "db")])
+    assert status == 1
+
+
+async def test_the_first_start_prints_a_password_once_and_it_opens(tmp_path: Path) -> None:
+    database = tmp_path / "obt.sqlite3"
+    async with server_process(database) as server:
+        found = re.search(r"sign in as admin with the password (\S+)", server.said)
+        assert found
+        async with httpx.AsyncClient(base_url=server.url, timeout=30, trust_env=False) as http:
+            answer = await http.post("/api/v1/session", json={"password": found.group(1)})
+            assert answer.status_code == 200
+    async with server_process(database) as server:
+        assert "password" not in server.said
+
+
+async def test_a_server_with_tls_listens_on_an_address_that_others_reach(tmp_path: Path) -> None:
+    ca = trustme.CA()
+    issued = ca.issue_cert("obt.example", "127.0.0.1")
+    cert, key, root = (tmp_path / name for name in ("cert.pem", "key.pem", "ca.pem"))
+    issued.cert_chain_pems[0].write_to_path(cert)
+    issued.private_key_pem.write_to_path(key)
+    ca.cert_pem.write_to_path(root)
+    arguments = ["--host", "0.0.0.0", "--allowed-host", "127.0.0.1"]  # noqa: S104 -- with TLS, as it must be
+    tls = ["--tls-cert", str(cert), "--tls-key", str(key)]
+    async with server_process(tmp_path / "db", *arguments, *tls) as server:
+        url = f"https://127.0.0.1:{server.port}"
+        trusted = ssl.create_default_context(cafile=root)
+        async with httpx.AsyncClient(base_url=url, verify=trusted, timeout=30, trust_env=False) as http:
+            assert (await http.get("/api/v1/session")).status_code == 401
+
+
+async def test_a_port_that_is_taken_is_said_and_fails(tmp_path: Path) -> None:
+    async with server_process(tmp_path / "one") as server:
+        with pytest.raises(AssertionError, match="address already in use"):
+            async with server_process(tmp_path / "two", "--port", str(server.port)):
+                pass

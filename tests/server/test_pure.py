@@ -1,0 +1,134 @@
+"""Arithmetic without sockets: credit, floods, results, images, pages."""
+
+import gzip
+import hashlib
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from obt_agent.errors import InvalidParams, ProtocolError, TooLarge
+from obt_agent.protocol.jobs import JobFinishedParams
+from obt_agent.protocol.state import Page
+from obt_server.hub import images, results
+from obt_server.hub.flood import BadFrames, TokenBucket
+from obt_server.hub.incoming import Pages
+from obt_server.hub.window import ReceiveWindow
+
+SIZES = st.lists(st.integers(min_value=1, max_value=40_000), max_size=200)
+
+
+@given(sizes=SIZES, window=st.integers(min_value=1, max_value=100_000))
+def test_a_sender_that_keeps_to_its_credit_never_breaks_the_window_nor_starves(
+    sizes: list[int], window: int
+) -> None:
+    ours = ReceiveWindow(window, 40_000)
+    theirs = window
+    unread = 0
+    for size in sizes:
+        if theirs <= 0:
+            theirs += ours.consume(unread)
+            unread = 0
+        assert theirs > 0, "everything was read, and still it may not send"
+        theirs -= size
+        ours.charge(size)
+        unread += size
+
+
+@given(sizes=SIZES)
+def test_a_sender_without_credit_is_stopped_within_two_frames_of_its_window(sizes: list[int]) -> None:
+    ours = ReceiveWindow(32_768, 40_000)
+    taken = 0
+    try:
+        for size in sizes:
+            ours.charge(size)
+            taken += size
+    except ProtocolError:
+        pass
+    assert taken <= 32_768 + 2 * 40_000
+    assert ours.outstanding_grant == 0
+
+
+def test_ten_bad_frames_count_only_within_a_minute() -> None:
+    bad = BadFrames()
+    assert not any(bad.another(second) for second in range(0, 90, 10))
+    assert not any(bad.another(200.0) for _ in range(9))
+    assert bad.another(201.0)
+
+
+@given(times=st.lists(st.floats(min_value=0, max_value=1000), max_size=300).map(sorted))
+def test_a_bucket_lets_through_no_more_than_rate_and_burst(times: list[float]) -> None:
+    bucket = TokenBucket(rate=2.0, burst=10.0, now=0.0)
+    passed = [at for at in times if bucket.take(at)]
+    if passed:
+        assert len(passed) <= 10 + 2 * passed[-1] + 1e-6
+
+
+def final(text: bytes, **more: object) -> JobFinishedParams:
+    fields = {
+        "job_id": "j",
+        "kind": "benchmark",
+        "state": "completed",
+        "bytes": len(text),
+        "sha256": hashlib.sha256(text).hexdigest(),
+    }
+    return msgspec.convert({**fields, **more}, JobFinishedParams)
+
+
+@given(value=st.recursive(st.none() | st.integers() | st.text(), st.lists, max_leaves=20))
+def test_a_result_passes_only_whole_and_unchanged(value: object) -> None:
+    text = msgspec.json.encode(value)
+    packed = gzip.compress(text)
+    assert results.whole_text(final(text), text, 1 << 20) == text
+    assert results.whole_text(final(text, encoding="gzip"), packed, 1 << 20) == text
+    assert results.whole_text(final(text), text + b" ", 1 << 20) is None
+    assert results.whole_text(final(text, encoding="gzip"), packed[:-1], 1 << 20) is None
+
+
+def test_a_result_that_is_no_utf8_or_too_large_is_refused() -> None:
+    with pytest.raises(InvalidParams):
+        results.whole_text(final(b'"\xff"'), b'"\xff"', 100)
+    with pytest.raises(TooLarge):
+        results.whole_text(final(b"[]"), b"[]", 1)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b'{"environment":{"model":"m","model_digest":"d"}}', ("m", "d")),
+        (b'{"environment":{}}', (None, None)),
+        (b"[]", (None, None)),
+        (b'{"environment":[]}', (None, None)),
+    ],
+)
+def test_the_model_of_a_result(text: bytes, found: tuple[str | None, str | None]) -> None:
+    assert results.model_of(text) == found
+
+
+@given(size=st.integers(min_value=0, max_value=200_000))
+def test_an_images_pieces_join_to_the_image(size: int) -> None:
+    text = "QUJD" * size
+    prepared = images.Prepared(msgspec.Raw(b"{}"), (("b", text),) if text else ())
+    joined = ""
+    for piece in prepared.pieces():
+        assert piece.offset == len(joined) // 4 * 3
+        joined += piece.data
+        assert piece.last == (len(joined) == len(text))
+    assert joined == text
+
+
+def test_parameters_that_fit_travel_as_they_came() -> None:
+    raw = msgspec.Raw(b'{ "model": "m",  "images": ["QUJD"] }')
+    assert images.prepare("generate", raw, 1 << 16).params is raw
+
+
+def test_pages_replace_each_other_and_never_mix() -> None:
+    pages = Pages()
+    assert pages.take(1, Page(index=0, last=False), ("a",), 10) is None
+    assert pages.take(2, Page(index=0, last=False), ("b",), 10) is None
+    with pytest.raises(ProtocolError):
+        pages.take(1, Page(index=1, last=True), ("c",), 10)
+    assert pages.take(2, Page(index=1, last=True), ("d",), 10) == ["b", "d"]
+    with pytest.raises(TooLarge):
+        pages.take(3, Page(), ("x",) * 11, 10)

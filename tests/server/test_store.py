@@ -1,0 +1,155 @@
+"""The store: durable, private, one schema, two processes."""
+
+import asyncio
+import contextlib
+import sqlite3
+import stat
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy.orm import Session
+
+from obt_agent.protocol.errors import WireError
+from obt_server.hub.storage import Admission, JobChange, JobRecord
+from obt_server.storage import Enrolment, IdentityTaken, JobFilter, NotStored
+from obt_server.store import Database, OperatorStore, SchemaTooNew, SqlStorage, database
+from tests.server.agent_double import uuid7
+
+
+@pytest.fixture
+async def opened(tmp_path: Path) -> AsyncIterator[Database]:
+    one = Database.sqlite(tmp_path / "folder" / "obt.sqlite3")
+    yield one
+    one.close()
+
+
+async def enrolled(storage: SqlStorage, name: str = "box") -> str:
+    enrolment = Enrolment(agent_id=uuid7(), name=name, version="1", secret_sha256=uuid7())
+    return (await storage.issue_credential(enrolment, 1.0)).id
+
+
+async def test_the_file_is_its_owners_alone_and_in_wal_mode(opened: Database, tmp_path: Path) -> None:
+    path = tmp_path / "folder" / "obt.sqlite3"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        assert db.execute("pragma journal_mode").fetchone() == ("wal",)
+
+
+async def test_a_newer_schema_is_refused_with_a_word(tmp_path: Path) -> None:
+    path = tmp_path / "obt.sqlite3"
+    Database.sqlite(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("update obt_schema set version = 99")
+    with pytest.raises(SchemaTooNew, match="schema 99"):
+        Database.sqlite(path)
+
+
+async def test_an_older_schema_is_brought_up_to_date_step_by_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "obt.sqlite3"
+    Database.sqlite(path).close()
+    steps: list[int] = []
+    monkeypatch.setattr(database, "SCHEMA_VERSION", 3)
+    monkeypatch.setattr(database, "MIGRATIONS", {1: lambda _: steps.append(1), 2: lambda _: steps.append(2)})
+    Database.sqlite(path).close()
+    Database.sqlite(path).close()
+    assert steps == [1, 2]
+
+
+async def test_work_runs_off_the_event_loop_and_undone_when_it_fails(opened: Database) -> None:
+    def work(_: Session) -> str:
+        return threading.current_thread().name
+
+    assert (await opened.run(work)).startswith("obt-store")
+    storage = SqlStorage(opened)
+    with pytest.raises(NotStored):
+        await storage.admit(
+            Admission(agent_id="nobody", name="", version="", store_id="", capabilities=(), at=1.0)
+        )
+    assert await storage.agents() == []
+
+
+async def test_two_processes_write_without_losing_anything(opened: Database, tmp_path: Path) -> None:
+    other = Database.sqlite(tmp_path / "folder" / "obt.sqlite3")
+    try:
+        one, two = SqlStorage(opened), SqlStorage(other)
+        await asyncio.gather(*(enrolled(storage) for storage in (one, two) for _ in range(10)))
+        assert len(await one.agents()) == len(await two.agents()) == 20
+    finally:
+        other.close()
+
+
+async def test_names_agents_and_credentials(opened: Database) -> None:
+    storage = SqlStorage(opened)
+    agent_id = await enrolled(storage)
+    again = Enrolment(agent_id=agent_id, name="x", version="1", secret_sha256="other")
+    with pytest.raises(IdentityTaken):
+        await storage.issue_credential(again, 2.0)
+    await storage.revoke_credentials(agent_id, 2.0)
+    assert (await storage.issue_credential(again, 3.0)).name == "x"
+    assert await storage.revoked(()) == ()
+    assert await storage.revoked((1, 4711)) == [1, 4711]
+    with pytest.raises(NotStored):
+        await storage.request_rotation("nobody", 1.0)
+    with pytest.raises(NotStored):
+        await storage.delete_agent("nobody")
+    assert await storage.hardware(agent_id) is None
+    assert await storage.credential("nothing") is None
+
+
+async def test_jobs_change_until_they_have_a_result_and_are_found_by_filter(opened: Database) -> None:
+    storage = SqlStorage(opened)
+    agent_id = await enrolled(storage)
+    for number in range(3):
+        job = JobRecord(
+            job_id=str(number),
+            agent_id=agent_id,
+            kind="benchmark",
+            state="starting",
+            params=b"{}",
+            model="a:1",
+            created_at=float(number),
+        )
+        await storage.create_job(job)
+        await storage.create_job(job)
+    error = WireError(code=1, message="broke")
+    await storage.change_job(agent_id, "0", JobChange(state="failed", finished_at=9.0, error=error))
+    await storage.change_job(agent_id, "1", JobChange(started_session=4))
+    await storage.change_job(agent_id, "unknown", JobChange(state="failed"))
+    failed = await storage.job_by_id("0", agent_id)
+    assert (failed.state, failed.finished_at, failed.error) == ("failed", 9.0, error)
+    assert [job.job_id for job in await storage.open_jobs(agent_id)] == ["1", "2"]
+    newest = await storage.jobs(JobFilter(agent_id=agent_id, limit=2))
+    assert [job.job_id for job in newest] == ["2", "1"]
+    assert [job.job_id for job in await storage.jobs(JobFilter(before=1.0))] == ["0"]
+    assert await storage.jobs(JobFilter(kind="pull")) == []
+    with pytest.raises(NotStored):
+        await storage.job_by_id("0", "another agent")
+
+
+async def test_an_empty_part_adds_nothing(opened: Database) -> None:
+    storage = SqlStorage(opened)
+    agent_id = await enrolled(storage)
+    assert await storage.store_part(agent_id, "j", 0, b"", 10) == 0
+    assert await storage.parts(agent_id, "j") == b""
+
+
+async def test_operators_and_their_tokens(opened: Database) -> None:
+    store = OperatorStore(opened)
+    with pytest.raises(NotStored):
+        await store.add_token("h", name="n", operator="nobody", at=1.0, expires_at=None)
+    with pytest.raises(NotStored):
+        await store.remove("nobody")
+    await store.set_password("ann", "hash", 1.0)
+    await store.add_token("h", name="n", operator="ann", at=1.0, expires_at=None)
+    await store.add_sign_in("s", "ann", 1.0, 5.0)
+    assert await store.token_operator("h", 100.0) == "ann"
+    assert await store.token_operator("h", 101.0) == "ann"
+    assert (await store.tokens())[0].last_used_at == 100.0, "not a write for each request"
+    await store.remove("ann")
+    assert await store.token_operator("h", 2.0) is None
+    assert await store.sign_in("s", 2.0) is None
