@@ -40,10 +40,13 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_config(args: argparse.Namespace, *, need_server: bool = False, log: bool = True) -> Loaded:
+def load_config(
+    args: argparse.Namespace, *, need_server: bool = False, log: bool = True, may_be_missing: bool = False
+) -> Loaded:
     """The configuration that the options name. What its reader should know goes to standard error.
 
-    With ``log``, what the program's rooms log goes there as well: warnings, unless a level is set.
+    With ``log``, what the program's rooms log goes there as well: warnings, unless a level is set. With
+    ``may_be_missing`` a file that is named need not exist yet.
 
     Raises:
         WrongConfig: it cannot be used.
@@ -54,7 +57,7 @@ def load_config(args: argparse.Namespace, *, need_server: bool = False, log: boo
     for flag, (key, _, _) in _FLAGS.items():
         if (text := getattr(args, f"key:{key}")) is not None:
             flags[key] = (flag, text)
-    loaded = load(args.config, flags=flags, need_server=need_server)
+    loaded = load(args.config, flags=flags, need_server=need_server, may_be_missing=may_be_missing)
     for notice in loaded.notices:
         say(f"Note: {notice}.")
     if loaded.dotenv:

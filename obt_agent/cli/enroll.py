@@ -11,6 +11,7 @@ import asyncio
 import getpass
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -46,7 +47,9 @@ def register(subparsers: Subparsers) -> None:
         help="file that holds the join token, - for standard input; else standard input, or a prompt",
     )
     parser.add_argument(
-        "--write-config", action="store_true", help="write server.url into the configuration file"
+        "--write-config",
+        action="store_true",
+        help="write server.url (and the --name) into the configuration file",
     )
     parser.add_argument("misplaced", nargs="*", action=_Misplaced, help=argparse.SUPPRESS)
     parser.add_argument("--token", action=_Misplaced, help=argparse.SUPPRESS)
@@ -78,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     """Enrol, store the credential, say what comes next."""
     if args.url:
         setattr(args, "key:server.url", args.url)
-    loaded = load_config(args, need_server=True)
+    loaded = load_config(args, need_server=True, may_be_missing=args.write_config)
     token = _token(args.token_file)
     enrolled, state_dir = asyncio.run(_enroll(loaded, token))
     name = enrolled.server.name or "the server"
@@ -121,17 +124,20 @@ def _token(named: str | None) -> Secret:
 
 
 def _write_config(args: argparse.Namespace, loaded: Loaded) -> bool:
-    from obt_agent.config.edit import CannotEdit, set_server_url  # noqa: PLC0415 - imported when it runs
+    from obt_agent.config.edit import CannotEdit, set_keys  # noqa: PLC0415 - imported when it runs
     from obt_agent.config.file import SYSTEM_FILE, user_file  # noqa: PLC0415 - the same
     from obt_agent.config.urls import server_base  # noqa: PLC0415 - the same
 
     path = loaded.path or (SYSTEM_FILE if os.geteuid() == 0 else user_file(os.environ))
+    values = {"server.url": args.url or server_base(str(loaded.config.server.url))}
+    if name := getattr(args, "key:agent.name"):
+        values["agent.name"] = name
     try:
-        set_server_url(path, args.url or server_base(str(loaded.config.server.url)))
+        set_keys(path, values)
     except CannotEdit as error:  # the enrolment itself is done: this must not look like its failure
         say(f"obt-agent: {error.message}")
         return False
-    print(f"server.url is written to {path}.")
+    print(f"{' and '.join(values)} {'is' if len(values) == 1 else 'are'} written to {path}.")
     return True
 
 
@@ -142,4 +148,5 @@ def _next_step(args: argparse.Namespace, loaded: Loaded, *, written: bool) -> st
         return "obt-agent run"
     if loaded.path:
         return f"write server.url: {args.url} into {loaded.path}, then obt-agent run"
-    return f"obt-agent run --server-url {args.url}"
+    name = getattr(args, "key:agent.name")
+    return f"obt-agent run --server-url {args.url}" + (f" --name {shlex.quote(name)}" if name else "")

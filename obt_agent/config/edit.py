@@ -1,79 +1,93 @@
-"""Write ``server.url`` into a configuration file and leave everything else in it as it is, comments too."""
+"""Write single keys into a configuration file and leave everything else in it as it is, comments too."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 import secrets
 from pathlib import Path
+from typing import Final
 
 from obt_agent.config import document, file
 from obt_agent.config.document import Entry, Mapping, Scalar
 from obt_agent.errors import ConfigError
+
+_ADDRESS: Final = re.compile(r"[a-z]+://[\w./:\[\]-]*", re.ASCII)
 
 
 class CannotEdit(ConfigError):
     """The file cannot be changed safely; the message says what to write by hand."""
 
 
-def set_server_url(path: Path, url: str) -> None:
-    """Set the key in the file, which is made (readable by all, for it holds no secret) where there is none.
+def set_keys(path: Path, values: dict[str, str]) -> None:
+    """Set keys such as ``server.url`` to texts.
+
+    A file that is not there is made, readable by all, for it holds no secret.
 
     Raises:
         CannotEdit: the file is wrong, unusual in its layout, or cannot be written. It is as it was.
     """
     try:
-        before = file.read_bytes(path, document.MAX_BYTES)[0] if path.exists() else b""
-        after = with_server_url(before, url)
+        data = file.read_bytes(path, document.MAX_BYTES)[0] if path.exists() else b""
+        for key, value in values.items():
+            data = with_key(data, key, value)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path.resolve(), after)
+        _replace(path.resolve(), data)
     except OSError as error:
-        raise _by_hand(path, url, f"cannot be written: {error.strerror or error}") from error
+        raise _by_hand(path, values, f"cannot be written: {error.strerror or error}") from error
     except document.WrongDocument as error:
-        raise _by_hand(path, url, f"was not changed: {error}") from error
+        raise _by_hand(path, values, f"was not changed: {error}") from error
 
 
-def with_server_url(data: bytes, url: str) -> bytes:
-    """The document with ``server.url`` set.
+def with_key(data: bytes, key: str, value: str) -> bytes:
+    """The document with one key of a section set.
 
     Raises:
         WrongDocument: it cannot be read, or the result would say something else than is wanted.
     """
     before = document.read(data)
     lines = data.decode("utf-8-sig").splitlines()
-    section = _entry(before, "server")
+    name, _, last = key.partition(".")
+    line = _line(last, value)
+    section = _entry(before, name)
     if section is None:
-        lines += ["server:", f"  url: {url}"]
+        lines += [f"{name}:", f"  {line}"]
     elif isinstance(section.value, Mapping) and section.value.entries:
-        _change_section(lines, section.value, url)
+        _change_section(lines, section.value, last, line)
     else:
-        lines.insert(section.line, f"  url: {url}")
+        lines.insert(section.line, f"  {line}")
     after = ("\n".join(lines) + "\n").encode()
-    _verify(before, document.read(after), url)
+    _verify(before, document.read(after), key, value)
     return after
 
 
-def _change_section(lines: list[str], section: Mapping, url: str) -> None:
+def _line(key: str, value: str) -> str:
+    return f"{key}: {value if _ADDRESS.fullmatch(value) else json.dumps(value, ensure_ascii=False)}"
+
+
+def _change_section(lines: list[str], section: Mapping, key: str, line: str) -> None:
     first = section.entries[0].line - 1
     indent = " " * (len(lines[first]) - len(lines[first].lstrip()))
-    if entry := _entry(section, "url"):
-        lines[entry.line - 1] = f"{indent}url: {url}"
+    if entry := _entry(section, key):
+        lines[entry.line - 1] = indent + line
     else:
-        lines.insert(first, f"{indent}url: {url}")
+        lines.insert(first, indent + line)
 
 
 def _entry(mapping: Mapping, key: str) -> Entry | None:
     return next((entry for entry in mapping.entries if entry.key == key), None)
 
 
-def _verify(before: Mapping, after: Mapping, url: str) -> None:
+def _verify(before: Mapping, after: Mapping, key: str, value: str) -> None:
     old, new = dict(_flat(before, "")), dict(_flat(after, ""))
-    if new.pop("server.url", None) != url or _meaning(old) != _meaning(new):
+    written = new.pop(key, None)
+    for known in (old, new):  # an empty section holds nothing that could be lost
+        known.pop(key, None)
+        known.pop(key.partition(".")[0], None)
+    if written != value or old != new:
         raise document.WrongDocument(0, "its layout is unusual")
-
-
-def _meaning(values: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in values.items() if key not in {"server", "server.url"}}
 
 
 def _flat(node: document.Node, name: str) -> list[tuple[str, object]]:
@@ -88,8 +102,11 @@ def _flat(node: document.Node, name: str) -> list[tuple[str, object]]:
     return [(name, [_flat(item, "") for item in node.items])]
 
 
-def _by_hand(path: Path, url: str, why: str) -> CannotEdit:
-    return CannotEdit(f"{path} {why}. Write this into it:\nserver:\n  url: {url}")
+def _by_hand(path: Path, values: dict[str, str], why: str) -> CannotEdit:
+    lines = [
+        f"{key.partition('.')[0]}:\n  {_line(key.partition('.')[2], text)}" for key, text in values.items()
+    ]
+    return CannotEdit(f"{path} {why}. Write this into it:\n" + "\n".join(lines))
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -61,6 +61,7 @@ def load(
     *,
     flags: Mapping[str, tuple[str, str]] | None = None,
     need_server: bool = False,
+    may_be_missing: bool = False,
     surroundings: Surroundings | None = None,
 ) -> Loaded:
     """Load and check everything; nothing is used when anything is wrong.
@@ -69,6 +70,7 @@ def load(
         path: the file that ``--config`` named.
         flags: dotted key to the flag's name and its text.
         need_server: a configuration without ``server.url`` will not do.
+        may_be_missing: a file that was named and does not exist counts as empty.
         surroundings: environment, working directory, user and terminal; the process's own when omitted.
 
     Raises:
@@ -77,7 +79,7 @@ def load(
     around = surroundings or Surroundings()
     found, named = file.find(path, around.environ)
     readings = [
-        _file(found, named=named, need_server=need_server),
+        _file(None if may_be_missing and _missing(found) else found, named=named, need_server=need_server),
         _dotenv(around),
         environment.from_environment(around.environ),
         _flags(flags or {}),
@@ -102,6 +104,10 @@ def load(
         notices=tuple(notice for reading in readings for notice in reading.notices),
         request=Request(path=path, flags=flags or {}, need_server=need_server),
     )
+
+
+def _missing(path: Path | None) -> bool:
+    return path is not None and not path.exists()
 
 
 def _file(path: Path | None, *, named: bool, need_server: bool) -> Reading:

@@ -74,7 +74,7 @@ async def test_a_token_on_standard_input_gives_a_credential_that_only_its_hash_l
     with StateDir.open(tmp_path / "state") as state:
         assert body["agent"]["id"] == state.agent_id
         assert f"Enrolled at obt.example.org as box ({state.agent_id})." in ended.out
-    assert f"Next: obt-agent run --server-url {server.url}" in ended.out
+    assert f"Next: obt-agent run --server-url {server.url} --name box\n" in ended.out
     assert TOKEN not in ended.out + ended.err
     assert secret not in ended.out + ended.err
 
@@ -99,6 +99,15 @@ async def test_the_server_is_written_into_the_configuration_when_asked(
         tmp_path / "agent.yaml"
     ).read_text() == f"# mine\nagent: {{name: box}}\nserver:\n  url: {server.url}\n"
     assert "Next: obt-agent run\n" in ended.out
+
+
+async def test_a_named_file_that_is_not_there_is_made_with_the_name(tmp_path: Path, server: Server) -> None:
+    words = ["--write-config", "--config", str(tmp_path / "new.yaml"), "--name", "Grandma's PC"]
+    ended = await enroll(tmp_path, server.url, *words, given=TOKEN)
+    assert ended.code == 0, ended.err
+    assert f"server.url and agent.name are written to {tmp_path}/new.yaml." in ended.out
+    shown = await obt_agent(tmp_path, "config", "show", "--config", "new.yaml", "--changed")
+    assert "agent.name: Grandma's PC" in shown.out
 
 
 async def test_a_configuration_that_cannot_be_changed_does_not_undo_the_enrolment(
