@@ -1,4 +1,4 @@
-"""``obt-agent diag``: pack a bundle for a bug report, without secrets, prompts, answers and serial numbers."""
+"""``obt-agent diag``: pack a bundle for a bug report, without secrets, prompts, answers or serial numbers."""
 
 from __future__ import annotations
 

@@ -16,7 +16,9 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Say why nothing can be shown here, and fail: a lab that does not boot is no success."""
     missing = [program for program in NEEDED if shutil.which(program) is None]
     if os.geteuid() != 0:
-        pytest.exit("make test-systemd boots a systemd in namespaces, which needs root: sudo make test-systemd", 1)
+        pytest.exit(
+            "make test-systemd boots a systemd in namespaces, which needs root: sudo make test-systemd", 1
+        )
     if platform.system() != "Linux" or missing:
         pytest.exit(f"make test-systemd needs Debian or Ubuntu; missing here: {', '.join(missing)}", 1)
 

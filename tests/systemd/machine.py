@@ -36,7 +36,7 @@ class Machine:
         lay_out(self.folder / "payload")
 
     def boot(self) -> None:
-        """Boot; the first time on a host the tree is built, which takes about a minute and the Debian mirror."""
+        """Boot; the first time on a host the tree is built, a minute's work that needs the Debian mirror."""
         self.down()
         done = self._script("boot.sh", timeout_s=900)
         if done.code != 0:
@@ -61,9 +61,15 @@ class Machine:
         """Write a file in the machine."""
         self.run(f"mkdir -p $(dirname {path}) && cat > {path} && chmod {mode} {path}", text=text)
 
+    def put(self, file: Path, path: str) -> None:
+        """Copy a file into the machine."""
+        words = [str(LAB / "run-in.sh"), "-i", f"cat > {path}"]
+        with file.open("rb") as data:
+            subprocess.run(words, stdin=data, env=self.environ, timeout=120, check=True)
+
     def until(self, command: str, *, timeout_s: float = 60) -> str:
         """Run a command again and again until it succeeds; gives its last output."""
-        loop = f"until out=$({command}); do sleep 0.1; done; echo \"$out\""
+        loop = f'until out=$({command}); do sleep 0.1; done; echo "$out"'
         done = self.call(loop, timeout_s=timeout_s)
         if done.code != 0:
             more = self.call("systemctl status --no-pager -n 40 obt-agent; systemctl --failed").out

@@ -1,4 +1,4 @@
-"""What the lab's machine is given: wheels as a user would have them, and a server and an Ollama to test against."""
+"""What the lab's machine is given: wheels as a user has them, a server and an Ollama to test against."""
 
 import hashlib
 import os
@@ -15,13 +15,15 @@ _PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet")
 
 
 def _run(*command: str | Path) -> None:
-    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=900, check=False)
+    done = subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, timeout=900, check=False
+    )
     if done.returncode != 0:
         raise RuntimeError(f"{command[0]} … failed:\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
 
 
 def dependency_wheels() -> Path:
-    """A folder with the wheels of everything that agent and server need, pinned by constraints.txt; cached."""
+    """A folder with the wheels of all that agent and server need, pinned by constraints.txt; cached."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [*project["dependencies"], *project["optional-dependencies"]["server"]]
     pins = (ROOT / "constraints.txt").read_text()
@@ -44,7 +46,7 @@ def project_wheel(into: Path) -> Path:
 def lay_out(payload: Path) -> None:
     """Fill the folder that is laid over the machine's root.
 
-    ``/srv/wheels`` is what a user has downloaded; ``/srv/site`` runs server and stand-in with the machine's Python.
+    ``/srv/wheels`` is what a user has downloaded; ``/srv/site`` runs server and stand-in.
     """
     shutil.rmtree(payload, ignore_errors=True)
     wheels = payload / "srv" / "wheels"

@@ -1,29 +1,294 @@
-"""The service from nothing to admitted, under a real systemd, with the real hardened unit; then what befalls it."""
+"""The service from nothing to admitted, with the real hardened unit; what befalls it; and its end.
+
+The tests of this module share one machine, in this order; each leaves the service running and admitted.
+"""
+
+import time
+from collections.abc import Callable
 
 import pytest
 
 from tests.systemd.machine import Machine
+from tests.systemd.site import FILES, SERVER, USERS, Site
 
 pytestmark = pytest.mark.timeout(600)
 
-SERVER = "http://127.0.0.1:8881"
+MAKE_ENVIRONMENT = "python3 -m venv /root/try"
+GET_AGENT = "/root/try/bin/pip install --quiet --no-index --find-links /srv/wheels obt-agent"
+INSTALL = f"/root/try/bin/obt-agent service install --server {SERVER}"
+PLAN = {
+    "model_name": "standin-small:latest",
+    "num_iterations": 3,
+    "warmup_iterations": 0,
+    "cooldown_s": 0,
+    "prompts": [{"prompt": "hello", "completion_tokens": 100}],
+}
 
 
-def listening(machine: Machine, port: int) -> None:
-    machine.until(f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}), 2)' 2>&1")
+@pytest.fixture(scope="module")
+def site(machine: Machine) -> Site:
+    site = Site(machine)
+    site.start_server()
+    site.start_ollama()
+    site.join_token()
+    site.api_token()
+    site.note_files()
+    return site
 
 
-def start_server(machine: Machine) -> None:
-    machine.run(
-        "systemd-run --quiet --unit obt-server --setenv PYTHONPATH=/srv/site --working-directory /srv "
-        "python3 /srv/inside/server.py run --database /srv/obt.sqlite3"
+def admitted(site: Site, timeout_s: float = 60) -> str:
+    return site.until_line("admitted by 127.0.0.1:8881, 3 models", timeout_s)
+
+
+# The way there.
+
+
+def test_three_commands_lead_from_nothing_to_admitted(
+    site: Site, record_property: Callable[[str, object], None]
+) -> None:
+    started = time.monotonic()
+    for command in (MAKE_ENVIRONMENT, GET_AGENT, f"{INSTALL} --token-file /root/join"):
+        site.machine.run(command, timeout_s=120)
+    record_property("seconds_from_nothing_to_admitted", time.monotonic() - started)
+    assert "admitted by 127.0.0.1:8881, 3 models" in admitted(site)
+    state = site.agent("ActiveState", "UnitFileState", "User", "NRestarts", "Type")
+    assert state == {
+        "ActiveState": "active",
+        "UnitFileState": "enabled",
+        "User": "obt-agent",
+        "NRestarts": "0",
+        "Type": "notify",
+    }
+
+
+def test_nothing_that_the_service_runs_lies_in_a_home(site: Site) -> None:
+    site.machine.run("mv /root/try /root/tried")
+    site.machine.run("systemctl restart obt-agent")
+    admitted(site)
+    site.machine.run("mv /root/tried /root/try")
+    assert "/root" not in site.machine.run("cat /opt/obt-agent/pyvenv.cfg /opt/obt-agent/bin/obt-agent")
+
+
+def test_installing_again_keeps_configuration_state_and_identity(site: Site) -> None:
+    machine = site.machine
+    machine.run("echo '# mine' >> /etc/obt-agent/agent.yaml")
+    before = machine.run("cat /etc/obt-agent/agent.yaml /var/lib/obt-agent/identity.json")
+    machine.run(f"{INSTALL}", timeout_s=120)
+    assert machine.run("cat /etc/obt-agent/agent.yaml /var/lib/obt-agent/identity.json") == before
+    admitted(site)
+
+
+def test_the_files_belong_to_whom_they_should(site: Site) -> None:
+    told = site.machine.run(
+        "stat -c '%U:%G %a %n' /etc/obt-agent /etc/obt-agent/agent.yaml /var/lib/obt-agent "
+        "/var/lib/obt-agent/credential.json /opt/obt-agent /opt/obt-agent/bin/obt-agent"
     )
-    listening(machine, 8881)
+    assert told.splitlines() == [
+        "root:obt-agent 750 /etc/obt-agent",
+        "root:obt-agent 640 /etc/obt-agent/agent.yaml",
+        "obt-agent:obt-agent 700 /var/lib/obt-agent",
+        "obt-agent:obt-agent 600 /var/lib/obt-agent/credential.json",
+        "root:root 755 /opt/obt-agent",
+        "root:root 755 /opt/obt-agent/bin/obt-agent",
+    ]
 
 
-def start_ollama(machine: Machine) -> None:
-    machine.run(
-        "cp -n /usr/bin/python3.11 /usr/local/bin/ollama; systemd-run --quiet --unit ollama "
-        "--setenv PYTHONPATH=/srv/site /usr/local/bin/ollama /srv/inside/ollama.py serve"
+def test_no_port_is_open(site: Site) -> None:
+    """No socket of the agent's process is in the state LISTEN (0A), and seccomp refuses ``listen``."""
+    script = (
+        "pid=$(systemctl show obt-agent --property MainPID --value); "
+        "ls -l /proc/$pid/fd | grep -o 'socket:\\[[0-9]*\\]' | tr -dc '0-9\\n' > /tmp/inodes; "
+        "awk '$4 == \"0A\" {print $10}' /proc/$pid/net/tcp /proc/$pid/net/tcp6 | grep -Fxf /tmp/inodes"
     )
-    listening(machine, 11434)
+    assert site.machine.call(script).out == ""
+
+
+# What can be seen.
+
+
+def test_the_commands_that_look_inside_say_that_all_is_well(site: Site) -> None:
+    assert "active (running), enabled" in site.machine.run("obt-agent service status")
+    assert "admitted by 127.0.0.1:8881" in site.machine.run("obt-agent status")
+    checked = site.machine.run("obt-agent check")
+    assert "FAILURE" not in checked
+    assert "the credential is accepted" in checked
+    assert "Nothing is open" in site.machine.run("obt-agent outbox list")
+    assert site.agent("NRestarts") == {"NRestarts": "0"}
+    admitted(site)
+
+
+def test_check_does_not_disturb_the_session(site: Site) -> None:
+    before = site.machine.journal("OBT_EVENT=link.admitted")
+    for _ in range(3):
+        site.machine.run("obt-agent check")
+    assert len(site.machine.journal("OBT_EVENT=link.admitted")) == len(before)
+
+
+def test_the_bundle_for_a_bug_report_holds_no_secret(site: Site) -> None:
+    site.machine.run(
+        "cd /root && obt-agent diag --output /root/diag.tar.gz && mkdir -p x && tar -xzf diag.tar.gz -C x"
+    )
+    secret = site.machine.run(
+        "python3 -c \"import json; print(json.load(open('/var/lib/obt-agent/credential.json'))['secret'])\""
+    ).strip()
+    assert len(secret) > 20
+    assert site.machine.call(f"grep -rF -e '{secret}' /root/x").code == 1
+    assert "agent.started" in site.machine.run("cat /root/x/*/journal.txt")
+
+
+def test_the_journal_has_fields_to_search_by(site: Site) -> None:
+    agent_id = site.machine.run(
+        "python3 -c \"import json; print(json.load(open('/var/lib/obt-agent/identity.json'))['agent_id'])\""
+    ).strip()
+    (started, *_) = site.machine.journal(f"OBT_AGENT_ID={agent_id}", "OBT_EVENT=agent.started")
+    assert started["PRIORITY"] == "6"
+    assert started["_SYSTEMD_UNIT"] == "obt-agent.service"
+    assert started["SYSLOG_IDENTIFIER"] == "obt-agent"
+
+
+# What is changed while it runs.
+
+
+def test_a_good_configuration_is_taken_on_reload(site: Site) -> None:
+    machine = site.machine
+    machine.run("cp -p /etc/obt-agent/agent.yaml /root/agent.yaml")
+    machine.run("printf 'policy:\\n  models:\\n    deny: [standin-think]\\n' >> /etc/obt-agent/agent.yaml")
+    machine.run("systemctl reload obt-agent")
+    site.until_line("admitted by 127.0.0.1:8881, 2 models")
+    assert machine.journal("OBT_EVENT=config.reloaded")
+    machine.run("cp -p /root/agent.yaml /etc/obt-agent/agent.yaml && systemctl reload obt-agent")
+    admitted(site)
+
+
+def test_a_bad_configuration_is_refused_on_reload_and_the_old_one_stays(site: Site) -> None:
+    machine = site.machine
+    pid = site.agent("MainPID")
+    machine.run("echo 'polcy: {}' >> /etc/obt-agent/agent.yaml && systemctl reload obt-agent")
+    machine.until("journalctl -o cat OBT_EVENT=config.refused | grep polcy")
+    machine.run("cp -p /root/agent.yaml /etc/obt-agent/agent.yaml")
+    admitted(site)
+    assert site.agent("MainPID") == pid
+    assert site.agent("ActiveState", "SubState") == {"ActiveState": "active", "SubState": "running"}
+
+
+# What befalls it.
+
+
+def start_benchmark(site: Site, job_id: str) -> None:
+    (agent,) = site.api("GET", "/agents")
+    site.api("POST", "/benchmarks", {"agent": agent["id"], "job_id": job_id, "plan": PLAN})
+    site.until_line("benchmark .* of standin-small")
+
+
+def ollama_connections(site: Site) -> str:
+    """Established connections to Ollama's port, 11434 (hexadecimal 2CAA)."""
+    return site.machine.call("grep -E ':2CAA .* 01 |:2CAA 01 ' /proc/net/tcp").out
+
+
+def test_a_stop_in_the_middle_of_a_benchmark_is_orderly_and_loses_nothing(site: Site) -> None:
+    machine = site.machine
+    start_benchmark(site, "stopped")
+    assert machine.journal("OBT_JOB_ID=stopped")
+    site.until_line("tok/s")
+    started = time.monotonic()
+    machine.run("systemctl stop obt-agent")
+    assert time.monotonic() - started < 30
+    assert site.agent("Result", "ExecMainStatus") == {"Result": "success", "ExecMainStatus": "0"}
+    assert "01 " not in ollama_connections(site)
+    machine.run("systemctl start obt-agent")
+    site.until_api("/benchmarks/stopped", 'a["state"] in ("completed", "interrupted")', timeout_s=120)
+    admitted(site)
+
+
+def test_a_killed_agent_comes_back_by_itself_and_delivers(site: Site) -> None:
+    start_benchmark(site, "killed")
+    site.until_line("tok/s")
+    site.machine.run("systemctl kill --signal SIGKILL obt-agent")
+    site.machine.until("test $(systemctl show obt-agent --property NRestarts --value) = 1")
+    site.until_api("/benchmarks/killed", 'a["state"] in ("completed", "interrupted")', timeout_s=120)
+    admitted(site)
+
+
+def test_a_loop_that_is_blocked_on_purpose_is_killed_by_the_watchdog(site: Site) -> None:
+    """A ``.pth`` file makes SIGUSR1 put the main thread to sleep: the loop stands, other threads live."""
+    machine = site.machine
+    machine.write(
+        "/opt/obt-agent/lib/python3.11/site-packages/block.pth",
+        "import signal, time; signal.signal(signal.SIGUSR1, lambda *_: time.sleep(3600))\n",
+    )
+    machine.run("systemctl restart obt-agent")
+    admitted(site)
+    machine.run("systemctl kill --signal SIGUSR1 obt-agent")
+    told = "journalctl -o cat -u obt-agent | grep -F \"Failed with result 'watchdog'\""
+    machine.until(told, timeout_s=120)
+    machine.run("rm /opt/obt-agent/lib/python3.11/site-packages/block.pth")
+    admitted(site)
+
+
+def test_a_server_that_is_away_at_the_start_holds_up_nothing(site: Site) -> None:
+    site.stop_server()
+    site.machine.run("systemctl restart obt-agent", timeout_s=30)
+    assert site.agent("ActiveState") == {"ActiveState": "active"}
+    site.until_line("no link to 127.0.0.1:8881")
+    assert site.machine.call("obt-agent status").code == 69
+    site.start_server()
+    admitted(site, timeout_s=120)
+
+
+def test_an_ollama_that_starts_later_is_noticed(site: Site) -> None:
+    site.stop_ollama()
+    site.machine.run("systemctl restart obt-agent")
+    site.until_line("Ollama does not answer")
+    site.start_ollama()
+    admitted(site)
+
+
+def test_a_token_that_cannot_be_used_ends_with_78_and_no_storm_of_restarts(site: Site) -> None:
+    machine = site.machine
+    machine.write("/etc/credstore/obt-token", "not a token, but several words\n", mode="600")
+    assert machine.call("systemctl restart obt-agent").code == 1
+    assert ended_for_good(site) == "78"
+    machine.run("rm /etc/credstore/obt-token && systemctl restart obt-agent")
+    admitted(site)
+
+
+def ended_for_good(site: Site) -> str:
+    """The exit status of a service that is not started again: longer than RestartSec=10s nothing happens."""
+    before = site.agent("NRestarts", "ExecMainStartTimestampMonotonic")
+    site.machine.run("sleep 12; systemctl is-failed obt-agent")
+    assert site.agent("NRestarts", "ExecMainStartTimestampMonotonic") == before
+    return site.agent("ExecMainStatus")["ExecMainStatus"]
+
+
+def test_a_revoked_credential_ends_with_78_and_a_new_token_repairs_it(site: Site) -> None:
+    (agent,) = site.api("GET", "/agents")
+    site.server(f"tokens revoke {agent['id']}")
+    site.machine.until("systemctl is-failed obt-agent", timeout_s=90)
+    assert ended_for_good(site) == "78"
+    site.server(f"tokens join --agent {agent['id']}")
+    site.machine.write("/root/join", site.server(f"tokens join --agent {agent['id']}"), mode="600")
+    site.machine.run(f"{INSTALL} --token-file /root/join --enroll-again", timeout_s=120)
+    admitted(site)
+
+
+# Its end.
+
+
+def test_uninstalling_leaves_nothing(site: Site) -> None:
+    machine = site.machine
+    machine.run("obt-agent service uninstall")
+    assert machine.run(f"({FILES}) | diff /root/files-before - || true") == ""
+    assert machine.run(f"({USERS}) | diff /root/users-before - || true") == ""
+    assert machine.run("systemctl list-unit-files 'obt-agent*' --no-legend") == ""
+
+
+def test_the_state_can_be_kept(site: Site) -> None:
+    machine = site.machine
+    site.join_token()
+    machine.run(f"{INSTALL} --token-file /root/join", timeout_s=120)
+    before = machine.run("cat /var/lib/obt-agent/identity.json")
+    machine.run("obt-agent service uninstall --keep-state")
+    assert machine.run("cat /var/lib/obt-agent/identity.json") == before
+    machine.run(f"{INSTALL}", timeout_s=120)
+    admitted(site)
+    machine.run("obt-agent service uninstall")

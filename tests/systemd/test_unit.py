@@ -1,0 +1,182 @@
+"""The unit itself: valid, hardened, and yet able to read what the agent measures."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.systemd.machine import Machine
+from tests.systemd.payload import ROOT
+from tests.systemd.site import Site
+
+pytestmark = pytest.mark.timeout(600)
+
+UNITS = ROOT / "systemd"
+THRESHOLD = "15"
+"""Ten times the exposure that ``systemd-analyze security`` may give at most."""
+
+
+def analyze(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    words = ["systemd-analyze", *(str(argument) for argument in arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.parametrize("name", ["obt-agent.service", "obt-agent-user.service"])
+def test_systemd_finds_nothing_to_say_about_the_unit(name: str, tmp_path: Path) -> None:
+    program = tmp_path / "obt-agent"
+    program.write_text("#!/bin/sh\n")
+    program.chmod(0o755)
+    text = (UNITS / name).read_text()
+    for path in ("/opt/obt-agent/bin/obt-agent", "%h/.local/bin/obt-agent"):
+        text = text.replace(path, str(program))
+    (tmp_path / name).write_text(text)
+    done = analyze("verify", "--recursive-errors=no", "--man=no", tmp_path / name)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_exposure_is_at_most_1_5() -> None:
+    done = analyze("security", "--offline=true", f"--threshold={THRESHOLD}", UNITS / "obt-agent.service")
+    assert done.returncode == 0, done.stdout
+
+
+PROBE = '''#!/usr/bin/python3
+"""Runs in the agent's place, under its unit, tries things, and leaves what came of them."""
+import json, os, resource, socket, subprocess
+
+def attempt(action):
+    try:
+        return str(action())
+    except OSError as error:
+        return os.strerror(error.errno)
+
+def listen():
+    sock = socket.socket()
+    sock.bind(("127.0.0.1", 0))
+    sock.listen()
+
+ollama = [pid for pid in os.listdir("/proc") if pid.isdigit()
+          and open(f"/proc/{pid}/comm").read().strip() == "ollama"]
+found = {
+    "nvidia": attempt(lambda: os.close(os.open("/dev/nvidia0", os.O_RDWR))),
+    "render": attempt(lambda: os.close(os.open("/dev/dri/renderD128", os.O_RDONLY))),
+    "render_for_writing": attempt(lambda: os.close(os.open("/dev/dri/renderD128", os.O_RDWR))),
+    "named_like_a_gpu": attempt(lambda: os.close(os.open("/dev/nvidia1", os.O_RDWR))),
+    "other_devices": sorted({"kmsg", "mem", "other", "vda", "loop0"} & set(os.listdir("/dev"))),
+    "ollama": [sorted(os.listdir(f"/proc/{pid}/task")) and open(f"/proc/{pid}/stat").read().split()[1]
+               for pid in ollama],
+    "ollama_memory": attempt(lambda: os.close(os.open(f"/proc/{ollama[0]}/mem", os.O_RDONLY))),
+    "ollama_signal": attempt(lambda: os.kill(int(ollama[0]), 15)),
+    "meminfo": attempt(lambda: open("/proc/meminfo").read(8)),
+    "listen": attempt(listen),
+    "netlink": attempt(lambda: socket.socket(socket.AF_NETLINK)),
+    "state": attempt(lambda: open("/var/lib/obt-agent/probe", "w").close()),
+    "lock": attempt(lambda: open("/run/lock/obt-agent/probe", "w").close()),
+    "etc": attempt(lambda: open("/etc/obt-agent/probe", "w").close()),
+    "usr": attempt(lambda: open("/usr/probe", "w").close()),
+    "program": attempt(lambda: open("/opt/obt-agent/bin/obt-agent", "a").close()),
+    "home": attempt(lambda: os.listdir("/root")),
+    "tmp": os.listdir("/tmp"),
+    "credential": attempt(lambda: open(os.environ["CREDENTIALS_DIRECTORY"] + "/obt-token").read()),
+    "user_namespace": attempt(lambda: os.unshare(0x10000000) if hasattr(os, "unshare")
+        else subprocess.run(["unshare", "--user", "true"], capture_output=True).returncode),
+    "capabilities": [line.split()[1] for line in open("/proc/self/status") if line.startswith("CapEff")][0],
+    "uid": os.getuid(),
+}
+with open("/var/lib/obt-agent/found.json", "w") as file:
+    json.dump(found, file)
+notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+notify.sendto(b"READY=1", os.environ["NOTIFY_SOCKET"])
+import time; time.sleep(3600)
+'''
+
+# Kinds of character devices that anybody may open, under the names that GPU drivers register: major 203 is
+# cpuid, 10 is misc (200: tun); 246 (macvtap) stands for a kind that the unit does not allow.
+DEVICES = """
+sed 's| cpu/cpuid$| nvidia|; s| misc$| drm|' /proc/devices > /run/devices
+mount --bind /run/devices /proc/devices
+mknod -m 666 /dev/nvidia0 c 203 0 && mknod -m 666 /dev/nvidia1 c 246 1 && mknod -m 666 /dev/other c 203 0
+mkdir /dev/dri && mknod -m 660 /dev/dri/renderD128 c 10 200 && chgrp render /dev/dri/renderD128
+"""
+
+
+@pytest.fixture(scope="module")
+def found(machine: Machine) -> dict[str, object]:
+    """What the probe found, running as the real unit's process."""
+    site = Site(machine)
+    site.start_ollama()
+    for name, place in (
+        ("obt-agent.service", "/etc/systemd/system/obt-agent.service"),
+        ("obt-agent.sysusers.conf", "/etc/sysusers.d/obt-agent.conf"),
+        ("obt-agent.tmpfiles.conf", "/etc/tmpfiles.d/obt-agent.conf"),
+    ):
+        machine.write(place, (UNITS / name).read_text())
+    machine.run("systemd-sysusers && systemd-tmpfiles --create && touch /tmp/of-others")
+    machine.run(DEVICES)
+    machine.write("/opt/obt-agent/bin/obt-agent", PROBE, mode="755")
+    machine.write("/etc/credstore/obt-token", "a-token-for-the-probe", mode="600")
+    machine.run("systemctl daemon-reload && systemctl start obt-agent")
+    told: dict[str, object] = json.loads(machine.run("cat /var/lib/obt-agent/found.json"))
+    return told
+
+
+def test_gpu_devices_can_be_opened(found: dict[str, object]) -> None:
+    assert (found["nvidia"], found["render"]) == ("None", "None")
+
+
+def test_a_gpu_is_not_written_to_where_reading_will_do(found: dict[str, object]) -> None:
+    assert found["render_for_writing"] == "Operation not permitted"
+
+
+def test_no_other_device_can_be_opened_or_seen(found: dict[str, object]) -> None:
+    assert found["named_like_a_gpu"] == "Operation not permitted"
+    assert found["other_devices"] == []
+
+
+def test_ollamas_processes_can_be_measured_and_not_touched(found: dict[str, object]) -> None:
+    assert found["ollama"] == ["(ollama)"]
+    assert found["ollama_memory"] == "Permission denied"
+    assert found["ollama_signal"] == "Operation not permitted"
+    assert found["meminfo"] == "MemTotal"
+
+
+def test_it_cannot_listen_and_sees_no_netlink(found: dict[str, object]) -> None:
+    assert found["listen"] == "Operation not permitted"
+    assert found["netlink"] == "Address family not supported by protocol"
+
+
+def test_it_writes_its_state_and_the_benchmark_lock_and_nothing_else(found: dict[str, object]) -> None:
+    assert (found["state"], found["lock"]) == ("None", "None")
+    assert (found["etc"], found["usr"]) == ("Read-only file system",) * 2
+    assert found["program"] == "Permission denied"
+    assert found["home"] == "Permission denied"
+    assert found["tmp"] == []
+
+
+def test_it_gets_its_token_and_no_privilege(found: dict[str, object]) -> None:
+    assert found["credential"] == "a-token-for-the-probe"
+    assert found["user_namespace"] != "0"
+    assert found["capabilities"] == "0000000000000000"
+    assert found["uid"] != 0
+
+
+def test_a_token_that_is_not_there_does_not_stop_it(machine: Machine, found: dict[str, object]) -> None:
+    machine.run("rm /etc/credstore/obt-token && systemctl restart obt-agent")
+    told = json.loads(machine.run("cat /var/lib/obt-agent/found.json"))
+    assert told["credential"] == "No such file or directory"
+
+
+def test_the_limits_that_protect_the_machine_are_in_force(machine: Machine, found: dict[str, object]) -> None:
+    wanted = {
+        "MemoryMax": str(512 << 20),
+        "MemoryHigh": str(384 << 20),
+        "TasksMax": "128",
+        "CPUWeight": "50",
+        "IOWeight": "20",
+        "OOMScoreAdjust": "300",
+    }
+    assert machine.unit("obt-agent", *wanted) == wanted
+
+
+def test_the_running_service_is_as_exposed_as_the_file(machine: Machine, found: dict[str, object]) -> None:
+    machine.run(f"systemd-analyze security --threshold={THRESHOLD} obt-agent.service")
