@@ -79,6 +79,9 @@ class Attempt:
             while True:
                 self.session.receive(await self.wire.read())
         except WireClosed as closed:
+            if self.session.hello_result is not None:
+                # A candidate that the server has taken is to be kept, however short the session was.
+                await asyncio.wait([admission], timeout=self._settings.timings.close_s)
             ending = self._why(closed, admission)
             return ending
         finally:

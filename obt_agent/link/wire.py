@@ -163,7 +163,10 @@ class Wire(ClientConnection):
         """Break the connection now, without a closing handshake."""
         if self._ended_here is None:
             self._ended_here = (_BROKEN, reason)
-        self.transport.abort()
+        if (
+            not self.connection_lost_waiter.done()
+        ):  # asyncio's transport fails when it is aborted after its end
+            self.transport.abort()
 
     def _break_later(self) -> None:
         if self._breaking is None:

@@ -149,7 +149,14 @@ class LinkRig:
 
     async def session(self) -> LinkSession:
         """The next admitted session."""
-        return (await self.admitted.get())[0]
+        assert self.running is not None
+        next_ = asyncio.ensure_future(self.admitted.get())
+        await asyncio.wait([next_, self.running], return_when=asyncio.FIRST_COMPLETED)
+        if not next_.done():
+            next_.cancel()
+            self.running.result()
+            raise AssertionError("the link's loop has ended")
+        return next_.result()[0]
 
     async def until_down(self) -> str:
         """Wait until the link waits; why it does."""

@@ -69,25 +69,26 @@ class FaultProxy:
         self.accepted = 0
         self._target = (host, port)
         self._listener: socket.socket | None = None
-        self._pairs: list[tuple[socket.socket, socket.socket]] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._clients: set[socket.socket] = set()
+        self._accepting: asyncio.Task[None] | None = None
+        self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
         listener.setblocking(False)
         self._listener = listener
-        self._start(self._accept(listener), "fault-proxy accept")
+        self._accepting = asyncio.create_task(self._accept(listener), name="fault-proxy accept")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self.reset()
+        assert self._accepting is not None
         assert self._listener is not None
+        self._accepting.cancel()
+        self.reset()
+        await asyncio.gather(self._accepting, *self._serving, return_exceptions=True)
         self._listener.close()
 
     @property
@@ -113,20 +114,13 @@ class FaultProxy:
 
     def reset(self) -> None:
         """Reset every connection (RST on both sides)."""
-        pairs, self._pairs = self._pairs, []
-        for pair in pairs:
-            for sock in pair:
-                _reset(sock)
+        for task in self._serving:
+            task.cancel()
 
     def half_close(self) -> None:
         """The server's side ends its sending direction; the other one stays."""
-        for client, _ in self._pairs:
+        for client in self._clients:
             client.shutdown(socket.SHUT_WR)
-
-    def _start(self, work: object, name: str) -> None:
-        task = asyncio.create_task(work, name=name)  # type: ignore[arg-type, var-annotated]  # any coroutine
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
@@ -136,56 +130,52 @@ class FaultProxy:
             if self.refusing:
                 _reset(client)
                 continue
-            server = socket.socket()
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
-            server.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-            client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
-            for sock in (client, server):
-                sock.setblocking(False)
-            try:
-                await loop.sock_connect(server, self._target)
-            except OSError:
-                _reset(client)
-                server.close()
-                continue
-            self._pairs.append((client, server))
-            self._start(self._pass(client, server, self.up), "fault-proxy up")
-            self._start(self._pass(server, client, self.down), "fault-proxy down")
+            task = asyncio.create_task(self._serve(client), name="fault-proxy connection")
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+
+    async def _serve(self, client: socket.socket) -> None:
+        server = socket.socket()
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+        for sock in (client, server):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+            sock.setblocking(False)
+        self._clients.add(client)
+        try:
+            await asyncio.get_running_loop().sock_connect(server, self._target)
+            async with asyncio.TaskGroup() as lanes:
+                lanes.create_task(self._pass(client, server, self.up), name="fault-proxy up")
+                lanes.create_task(self._pass(server, client, self.down), name="fault-proxy down")
+        except* OSError:
+            pass  # one side is gone: so is the other, below
+        finally:
+            self._clients.discard(client)
+            _reset(client)
+            _reset(server)
 
     async def _pass(self, source: socket.socket, sink: socket.socket, lane: Lane) -> None:
         loop = asyncio.get_running_loop()
-        try:
-            while True:
-                await lane.running()
-                data = await loop.sock_recv(source, _share(lane))
-                await lane.running()
-                if lane.lost:
-                    if not data:
-                        return
-                    continue
-                if not data:
+        while True:
+            await lane.running()
+            data = await loop.sock_recv(source, _share(lane))
+            await lane.running()
+            if not data:
+                if not lane.lost:
                     sink.shutdown(socket.SHUT_WR)
-                    return
+                return
+            if not lane.lost:
                 await _wait(lane, len(data))
                 await self._forward(sink, data, lane)
-        except OSError:
-            self._drop(source, sink)
 
     async def _forward(self, sink: socket.socket, data: bytes, lane: Lane) -> None:
-        if lane.cut_after is not None and lane.passed + len(data) >= lane.cut_after:
+        cut = lane.cut_after is not None and lane.passed + len(data) >= lane.cut_after
+        if cut and lane.cut_after is not None:
             data = data[: max(lane.cut_after - lane.passed, 0)]
             lane.cut_after = None
-            if data:
-                await asyncio.get_running_loop().sock_sendall(sink, data)
-            self.reset()
-            return
-        lane.passed += len(data)
         await asyncio.get_running_loop().sock_sendall(sink, data)
-
-    def _drop(self, *sockets: socket.socket) -> None:
-        self._pairs = [pair for pair in self._pairs if not set(pair) & set(sockets)]
-        for sock in sockets:
-            _reset(sock)
+        lane.passed += len(data)
+        if cut:
+            raise ConnectionResetError
 
 
 def _share(lane: Lane) -> int:
