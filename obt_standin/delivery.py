@@ -58,6 +58,7 @@ class Delivery:
         try:
             for index in range(len(self._said.tokens)):
                 await self._token_due(index)
+            await self._end_of_sequence()
         except RunnerKilledError:
             raise Refusal(500, RUNNER_ENDED) from None
         if self._behaviour.ending == "runner_killed":
@@ -101,7 +102,11 @@ class Delivery:
             if len(waiting) >= self._behaviour.lines_per_write or index + 1 == stop:
                 await self._wire.write(waiting)
                 waiting = []
-        await (self._end_badly() if abnormal else self._end())
+        if abnormal:
+            await self._end_badly()
+        else:
+            await self._end_of_sequence()
+            await self._end()
 
     def _cut_at(self) -> int:
         after = self._behaviour.ending_after
@@ -114,6 +119,11 @@ class Delivery:
             await asyncio.sleep(0)  # without a rate nothing waits, and a client on this loop must run too
         self._figures.token_ns.append(due)
         self._exchange.token_ns.append(due)
+
+    async def _end_of_sequence(self) -> None:
+        """The token that ends an answer by itself: it takes its time and counts, and is not shown."""
+        if self._said.counted > len(self._said.tokens):
+            await self._token_due(len(self._said.tokens))
 
     async def _end(self) -> None:
         if self._said.tool_call is not None:

@@ -105,7 +105,7 @@ class Figures:
 
     def of(self, count: int) -> Json:
         """The fields, as Ollama orders them; one token alone is said to have taken 1 µs."""
-        spent = self.token_ns[-1] - self.token_ns[0] if count > 1 and self.token_ns else 1000
+        spent = self.token_ns[-1] - self.token_ns[0] if self.token_ns else 0
         return {
             "total_duration": time.monotonic_ns() - self.began_ns,
             "load_duration": max(self.load_ns, 1000),

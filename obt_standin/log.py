@@ -14,8 +14,8 @@ class Exchange:
     """One request and its answer; times are ``time.monotonic_ns``.
 
     ``writes`` holds each write of the answer's body: the moment just before it went to the socket, and the
-    bytes without HTTP's own framing. ``token_ns`` holds, for a generation, when each token was due.
-    ``headers`` are the request's, with lower-case names.
+    bytes without HTTP's own framing. ``token_ns`` holds, for a generation, when each token was due,
+    the unseen last one of a proper stop included. ``headers`` are the request's, with lower-case names.
     """
 
     method: str

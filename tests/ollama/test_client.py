@@ -275,6 +275,13 @@ async def test_ollama_stopped_in_mid_stream_is_incomplete_and_the_client_goes_on
         assert await client.version() == "0.33.0-standin"
 
 
+async def test_a_stream_that_just_ends_is_incomplete_after_all_its_lines(standin: StandIn) -> None:
+    standin.script.ending, standin.script.tokens = "no_final_line", 7
+    error = await failure(standin.url)
+    assert isinstance(error, StreamIncomplete)
+    assert error.detail == {"cause": "no_final_line", "lines": 7}
+
+
 async def test_endless_repetition_is_incomplete_and_says_what_to_change(standin: StandIn) -> None:
     standin.script.ending, standin.script.tokens = "repeat", 500
     error = await failure(standin.url)
