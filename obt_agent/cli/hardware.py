@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -129,14 +129,22 @@ def _print_report(inventory: Inventory, sample: Sample) -> None:
 
 
 async def _watch(service: HardwareService, inventory: Inventory, interval_s: float) -> None:
-    from rich.live import Live  # noqa: PLC0415 - imported when the command runs
+    """In place at a terminal; into a pipe or file, one after the other."""
+    from rich.console import Console  # noqa: PLC0415 - imported when the command runs
+    from rich.live import Live  # noqa: PLC0415 - the same
 
     from obt_agent.cli.hardware_report import live  # noqa: PLC0415 - the same
 
     await service.start()
-    with Live(auto_refresh=False, screen=sys.stdout.isatty()) as screen:
+    console = Console()
+    place = Live(console=console, auto_refresh=False, screen=True) if console.is_terminal else nullcontext()
+    with place as screen:
         async for sample in _samples(service, interval_s):
-            screen.update(live(inventory, sample, service.sampler_cost), refresh=True)
+            picture = live(inventory, sample, service.sampler_cost)
+            if screen is None:
+                console.print(picture)
+            else:
+                screen.update(picture, refresh=True)
             inventory = await service.inventory()
 
 

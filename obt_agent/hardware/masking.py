@@ -130,7 +130,7 @@ def _rows(text: str, devices: frozenset[str]) -> str:
 
 
 _REDUCTIONS = {
-    "/unique_id": lambda text: f"{int(_digest(text)[:12], 16):016x}\n",
+    "/unique_id": lambda text: f"{int(_digest(text)[:12], 16):016x}\n" if text.strip() else text,
     "/cmdline": _command,
     "/environ": _environment,
     "/mountinfo": _mounts,

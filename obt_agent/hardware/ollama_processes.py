@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -64,6 +65,7 @@ class OllamaProcesses:
     """Follows the servers of Ollama on this machine, and their descendants, which run the models."""
 
     root: Root
+    clock: Callable[[], int] = time.monotonic_ns
     _servers: dict[int, _Followed] = field(default_factory=dict)
     _runners: dict[int, _Followed] = field(default_factory=dict)
     _look: _Look = field(default_factory=_Look)
@@ -85,7 +87,7 @@ class OllamaProcesses:
 
     def update(self) -> None:
         """Find servers if it is time to, and their descendants. Never raises."""
-        now = time.monotonic_ns()
+        now = self.clock()
         if not self._servers and (self._look.at_ns is None or now - self._look.at_ns >= _LOOK_NS):
             self._find_servers(now)
         if self._children_at_ns is None or now - self._children_at_ns >= _CHILDREN_NS:
@@ -167,9 +169,8 @@ class OllamaProcesses:
         if process.role == "server":
             self.look_again()
 
-    @staticmethod
-    def _count(process: _Followed, ticks: int) -> None:
-        now = time.monotonic_ns()
+    def _count(self, process: _Followed, ticks: int) -> None:
+        now = self.clock()
         if process.before is not None:
             window = now - process.before[1]
             if window < LEAST_WINDOW_NS:

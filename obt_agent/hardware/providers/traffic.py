@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 from obt_agent.hardware.providers.rates import Rates
@@ -21,8 +22,9 @@ _NET_RECEIVED, _NET_SENT = 0, 8
 class TrafficReader:
     """Rates since the reading before."""
 
-    def __init__(self, root: Root) -> None:
+    def __init__(self, root: Root, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._root = root
+        self._clock = clock
         self._hot = HotSet(root)
         self._disk = Rates()
         self._network = Rates()
@@ -71,7 +73,7 @@ class TrafficReader:
             if len(words) > _DISKSTATS_WRITTEN and words[2] in self._disks:
                 counters[f"{words[2]} read"] = int(words[_DISKSTATS_READ]) * _SECTOR
                 counters[f"{words[2]} written"] = int(words[_DISKSTATS_WRITTEN]) * _SECTOR
-        self._disk.update(counters, time.monotonic_ns())
+        self._disk.update(counters, self._clock())
 
     def _update_network(self) -> None:
         counters = {}
@@ -81,4 +83,4 @@ class TrafficReader:
             if colon and name.strip() in self._interfaces and len(words) > _NET_SENT:
                 counters[f"{name.strip()} received"] = int(words[_NET_RECEIVED])
                 counters[f"{name.strip()} sent"] = int(words[_NET_SENT])
-        self._network.update(counters, time.monotonic_ns())
+        self._network.update(counters, self._clock())

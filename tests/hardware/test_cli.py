@@ -1,0 +1,115 @@
+"""``obt-agent hardware`` as a person uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from obt_agent.cli import main
+from obt_agent.hardware.advice import advice, explained
+from tests.hardware.replay import SNAPSHOTS
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A wide terminal, and a configuration whose Ollama does not answer."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config/agent.yaml").write_text("ollama:\n  url: http://127.0.0.1:9\n")
+    monkeypatch.chdir(tmp_path / "config")
+    monkeypatch.setenv("OBT_AGENT_CONFIG", str(tmp_path / "config/agent.yaml"))
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def hardware(*arguments: str) -> int:
+    return main(["hardware", *arguments])
+
+
+def test_the_report_says_what_was_found_and_what_was_not_and_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert hardware("--snapshot", str(SNAPSHOTS / "amd-apu")) == 0
+    shown = capsys.readouterr().out
+    for words in (
+        "AMD Ryzen 7 PRO 7840U",
+        "1.2 GiB of 4.0 GiB, carveout",
+        "shared 201.6 MiB of 29.3 GiB",
+        "not verified on real hardware",
+        "install the package hwdata or pci.ids",
+        "4.0 GiB",
+    ):
+        assert words in shown
+
+
+def test_a_sleeping_gpu_is_shown_asleep(capsys: pytest.CaptureFixture[str]) -> None:
+    assert hardware("--snapshot", str(SNAPSHOTS / "suspended-laptop")) == 0
+    assert "suspended" in capsys.readouterr().out
+
+
+def test_limits_of_a_container_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert hardware("--snapshot", str(SNAPSHOTS / "container-limits")) == 0
+    assert "memory limited to 8.0 GiB, 4 CPUs, on CPUs 0-7" in capsys.readouterr().out
+
+
+def test_json_holds_inventory_and_sample(capsys: pytest.CaptureFixture[str]) -> None:
+    assert hardware("--json") == 0
+    whole = json.loads(capsys.readouterr().out)
+    assert whole["inventory"]["memory"]["total_bytes"] > whole["sample"]["memory"]["used_bytes"] > 0
+    assert {provider["name"] for provider in whole["inventory"]["providers"]} >= {
+        "cpu",
+        "nvidia",
+        "amd",
+        "intel",
+    }
+
+
+def test_a_capture_is_written_and_can_be_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "mine"
+    assert hardware("--capture", str(folder)) == 0
+    assert (folder / "manifest.json").exists()
+    assert hardware("--snapshot", str(folder)) == 0
+    assert "This machine" in capsys.readouterr().out
+
+
+def test_what_cannot_be_done_is_said_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert hardware("--capture", str(tmp_path)) != 0
+    assert hardware("--capture", "/proc/nowhere/x") != 0
+    assert hardware("--snapshot", str(tmp_path)) != 0
+    shown = capsys.readouterr().err
+    for words in ("is there already", "cannot write /proc/nowhere/x", "is no snapshot"):
+        assert words in shown
+
+
+@pytest.mark.parametrize("interval", ["0", "x", "1e9"])
+def test_an_interval_for_people_is_demanded(interval: str) -> None:
+    with pytest.raises(SystemExit):
+        hardware("--watch", "--interval", interval)
+
+
+def test_a_watch_shows_bars_until_it_is_interrupted() -> None:
+    command = [sys.executable, "-m", "obt_agent", "hardware", "--watch", "--interval", "0.1"]
+    command += ["--snapshot", str(SNAPSHOTS / "amd-dgpu")]
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        seen = ""
+        while "sampler:" not in seen:
+            line = process.stdout.readline()
+            assert line, "it ended by itself"
+            seen += line
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+    assert "AMD Radeon RX 7800 XT" in seen
+    assert process.returncode == 130
+
+
+def test_advice_is_given_where_there_is_any() -> None:
+    assert "RAPL" not in (advice("temperature_celsius", "no_permission") or "")
+    assert "udev" in (advice("package_energy_joules", "no_permission") or "")
+    assert "modprobe" in (advice("x", "driver_error: NVIDIA's kernel driver is not loaded") or "")
+    assert advice("x", "no_source") is None
+    assert explained("lost") == "the device is gone, or its driver says so"
+    assert explained("no_source: because") == "because"
