@@ -165,6 +165,8 @@ def refusal(status: int, headers: dict[str, str] | None = None, body: bytes = b"
 @asynccontextmanager
 async def listening(
     answer: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[object]],
+    *,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[str]:
     """A server that is no WebSocket server; its URL."""
     serving: set[asyncio.Task[None]] = set()
@@ -179,7 +181,7 @@ async def listening(
         with contextlib.suppress(ConnectionError):
             await writer.wait_closed()
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=tls)
     async with server:
         yield f"http://localhost:{server.sockets[0].getsockname()[1]}"
     await asyncio.gather(*serving)

@@ -356,6 +356,21 @@ async def test_draining_says_goodbye_lets_everything_out_and_closes_with_1001() 
         assert rig.link.status.state == "stopped"
 
 
+async def test_redialling_says_goodbye_and_comes_back_at_once_with_a_new_hello() -> None:
+    async def script(peer: Peer) -> None:
+        await peer.admit()
+        goodbyes.append((await peer.expect("agent.goodbye"))["params"]["reason"])
+        await peer.until_closed()
+
+    goodbyes: list[str] = []
+    async with ServerDouble(script, serve) as server, linked(server.url, backoff=SLOW) as rig:
+        await rig.session()
+        await rig.link.redial("reload")
+        session = await rig.session()
+        assert session.session == 2
+        assert goodbyes == ["reload"]
+
+
 async def test_draining_is_bounded_when_the_server_takes_nothing() -> None:
     async with meeting(timings=shorter(flush_s=0.05, close_s=0.05), hello={"link_credit_bytes": 0}) as met:
 
