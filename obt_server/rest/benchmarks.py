@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any
@@ -10,6 +11,8 @@ import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from obt_agent.benchmark.compare import compare
+from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.errors import InvalidParams
 from obt_server.hub.events import JobChanged
 from obt_server.hub.storage import ENDED_STATES, JobRecord
@@ -229,7 +232,16 @@ async def compared(context: Context, a: str, b: str) -> bytes:
         if text is None:
             raise NotStored(f"Job {job.job_id} has no result yet; its state is {job.state}.")
         texts.append(text)
-    raise InvalidParams("Comparison is not available in this release.", a=a, b=b)
+    return await asyncio.to_thread(_compare_texts, *texts)
+
+
+def _compare_texts(a: bytes, b: bytes) -> bytes:
+    """Decoding two long results takes a while: not on the event loop."""
+    try:
+        first, second = (msgspec.json.decode(text, type=BenchmarkResult) for text in (a, b))
+    except msgspec.MsgspecError as error:
+        raise InvalidParams(f"One of the two is no benchmark's result: {error}.") from error
+    return msgspec.json.encode(compare(first, second))
 
 
 __all__ = ["Json", "compared", "routes"]

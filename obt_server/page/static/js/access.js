@@ -4,14 +4,18 @@ import { get, part, post, remove } from "./api.js";
 import { action, copyable, field, h, notice, show, table, when } from "./dom.js";
 
 export function accessView(place, agent) {
-  const here = h("div");
-  if (agent) show(place, here);
-  else place.append(here);
-  draw().catch((error) => notice(error.message));
+  const first = h("div");
+  const tokens = h("div");
+  if (agent) show(place, first, tokens, removal(agent));
+  else {
+    show(first, joinCard(drawTokens));
+    place.append(first, tokens);
+  }
+  const draw = agent ? async () => show(first, credentialCard(agent, await get("/credentials"), draw)) : null;
+  for (const work of [draw, drawTokens]) work?.().catch((error) => notice(error.message));
 
-  async function draw() {
-    const [tokens, credentials] = await Promise.all([get("/join-tokens"), agent ? get("/credentials") : []]);
-    show(here, agent ? credentialCard(agent, credentials, draw) : joinCard(draw), tokensCard(tokens, draw), agent && removal(agent));
+  async function drawTokens() {
+    show(tokens, tokensCard(await get("/join-tokens"), drawTokens));
   }
 }
 
@@ -23,7 +27,7 @@ function joinCard(draw) {
     show(issued, h("p", {}, "Shown this once; good for one machine, for an hour. Put it into a file on that machine, then run:"),
       copyable(secret), copyable(`sudo obt-agent service install --server ${location.origin} --token-file join.txt`),
       h("p", { class: "quiet small" }, "Without systemd:"), copyable(`obt-agent enroll ${location.origin} --token-file join.txt && obt-agent run --server-url ${location.origin}`));
-    await draw.quiet?.();
+    await draw();
   }) }, h("h3", {}, "Issue a join token"), h("p", { class: "quiet" }, "The machine exchanges it for a credential of its own. It dials this server; nothing has to reach it."),
     field("Note", note), h("button", {}, "Issue"), issued);
 }

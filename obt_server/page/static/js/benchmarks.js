@@ -146,7 +146,16 @@ function summaryTable(summary, standIn) {
   ], rows, "Nothing was measured.");
 }
 
+// Ratios of the first to the second, and where the two runs differ.
 function compared(answer) {
-  if (answer.refused) return h("p", { class: "caution" }, answer.refused.message ?? answer.refused);
-  return h("pre", { class: "answer" }, JSON.stringify(answer, null, 1));
+  return h("div", { id: "comparison" },
+    answer.cells.map((cell) => [answer.cells.length > 1 && h("h3", {}, cell.label), table([
+      { title: `${answer.model_a ?? "first"} / ${answer.model_b ?? "second"}`, of: (row) => row.name },
+      { title: "Ratio", number: true, of: (row) => h("strong", {}, figure(row.ratio, 3)) },
+      { title: "Interval", number: true, of: (row) => (row.ci_low === null ? "–" : `${figure(row.ci_low, 3)} … ${figure(row.ci_high, 3)}`) },
+    ], metrics.filter(([key]) => cell.ratios[key]).map(([key, name]) => ({ name, ...cell.ratios[key] })), "Nothing that both measured.")]),
+    answer.differences.length > 0 && table([
+      { title: "They differ in", of: (one_) => one_.field }, { title: "First", of: (one_) => one_.a ?? "–" },
+      { title: "Second", of: (one_) => one_.b ?? "–" }, { title: "What it means", of: (one_) => one_.meaning },
+    ], answer.differences, ""));
 }
