@@ -37,31 +37,28 @@ class Returning:
             OllamaError: it did not come back in time, went away too often, came back as another version, or
                 refuses for good.
         """
+        away: OllamaError | None = None
         while True:
             try:
+                if away is not None:
+                    await self._come_back(away)
                 return await action()
             except OllamaError as error:
                 if not error.retryable or self.times >= self._stage.limits.returns:
                     raise
                 self.times += 1
+                away = error
                 log.warning("benchmark.ollama_went_away", error=error.message, times=self.times)
-                await self._wait(error)
 
-    async def _wait(self, cause: OllamaError) -> None:
-        version = await self._answering_version(cause)
-        before = self._stage.environment.ollama_version
+    async def _come_back(self, cause: OllamaError) -> None:
+        """Wait until Ollama answers as the version that it was, then load the model."""
+        version, before = await self._answering_version(cause), self._stage.environment.ollama_version
         if version != before:
             raise OllamaError(
                 f"Ollama came back as version {version}, after {before}: "
                 "figures of two versions do not belong together; run again"
             ) from cause
-        try:
-            await self._reload()
-        except OllamaError as error:
-            if not error.retryable or self.times >= self._stage.limits.returns:
-                raise
-            self.times += 1
-            await self._wait(error)
+        await self._reload()
 
     async def _answering_version(self, cause: OllamaError) -> str:
         deadline = time.monotonic() + self._stage.limits.return_s
@@ -70,5 +67,6 @@ class Returning:
                 return await self._stage.ollama.version()
             except OllamaUnavailable:
                 if time.monotonic() >= deadline:
+                    self.times = self._stage.limits.returns
                     raise cause from None
                 await asyncio.sleep(self._stage.limits.poll_s)

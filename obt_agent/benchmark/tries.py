@@ -47,14 +47,15 @@ class Tries:
         """The first attempt that is whole, or the last one.
 
         Raises:
-            StreamIncomplete: every attempt ended in endless repetition.
+            StreamIncomplete: every attempt ended in endless repetition, or connections broke too often.
         """
         while True:
             self.attempts += 1
             try:
                 done = await self._survive(self._once)
-            except StreamIncomplete:
-                if not self._may_repeat():
+            except StreamIncomplete as error:
+                # A broken connection is retryable, and was survived as often as it may be; repetition is not.
+                if error.retryable or not self._may_repeat():
                     raise
                 self.flags.add("repetition_retried")
                 continue

@@ -133,7 +133,7 @@ async def bench(
 ) -> AsyncIterator[Bench]:
     seen: list[Progress] = []
     async with (
-        asyncio.timeout(60),
+        asyncio.timeout(30),
         OllamaClient(OllamaSettings(url=standin.url, **(settings or {}))) as ollama,
     ):
         journal, machine = journal or Stored(), machine or FakeMachine()
