@@ -1,8 +1,14 @@
 import json
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from obt_agent.cli import exit_codes
-from tests.cli.program import obt_agent
+from obt_agent.config import file
+from tests.cli.program import Ended
+
+Command = Callable[..., Ended]
 
 TEXT = """\
 server:
@@ -19,11 +25,9 @@ def configured(folder: Path, text: str = TEXT) -> str:
     return str(path)
 
 
-async def test_show_prints_values_with_their_origins_and_no_password(tmp_path: Path) -> None:
+def test_show_prints_values_with_their_origins_and_no_password(tmp_path: Path, command: Command) -> None:
     path = configured(tmp_path)
-    ended = await obt_agent(
-        tmp_path, "config", "show", "--config", path, "--log-level", "debug", CLIENT_ID="box"
-    )
+    ended = command("config", "show", "--config", path, "--log-level", "debug", CLIENT_ID="box")
     assert ended.code == 0
     lines = {line.split(":")[0]: " ".join(line.split()) for line in ended.out.splitlines()}
     assert lines["server.url"] == (f"server.url: wss://obt.example.org/api/v1/agents/connect # {path}:2")
@@ -35,42 +39,42 @@ async def test_show_prints_values_with_their_origins_and_no_password(tmp_path: P
     assert "canary" not in ended.out + ended.err
 
 
-async def test_show_can_leave_out_defaults_and_speak_json(tmp_path: Path) -> None:
+def test_show_can_leave_out_defaults_and_speak_json(tmp_path: Path, command: Command) -> None:
     path = configured(tmp_path, "policy: {max_streams: 4}\n")
-    ended = await obt_agent(tmp_path, "config", "show", "--config", path, "--changed", "--json")
+    ended = command("config", "show", "--config", path, "--changed", "--json")
     assert json.loads(ended.out) == {"policy.max_streams": {"value": 4, "origin": f"{path}:1"}}
-    nothing = await obt_agent(tmp_path, "config", "show", "--config", configured(tmp_path, ""), "--changed")
+    nothing = command("config", "show", "--config", configured(tmp_path, ""), "--changed")
     assert (nothing.code, nothing.out) == (0, "")
 
 
-async def test_path_prints_the_file_that_is_read(tmp_path: Path) -> None:
+def test_path_prints_the_file_that_is_read(tmp_path: Path, command: Command) -> None:
     path = configured(tmp_path)
-    ended = await obt_agent(tmp_path, "config", "path", OBT_AGENT_CONFIG=path)
+    ended = command("config", "path", OBT_AGENT_CONFIG=path)
     assert (ended.code, ended.out) == (0, f"{path}\n")
 
 
-async def test_path_says_where_a_file_would_be_found(tmp_path: Path) -> None:
-    if Path("/etc/obt-agent/agent.yaml").exists():  # this machine runs an agent: there is always a file
-        return
-    ended = await obt_agent(tmp_path, "config", "path")
+def test_path_says_where_a_file_would_be_found(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file, "SYSTEM_FILE", tmp_path / "no system file")
+    ended = command("config", "path")
     assert (ended.code, ended.out) == (exit_codes.FAILED, "")
     assert f"{tmp_path}/.config/obt-agent/agent.yaml" in ended.err
 
 
-async def test_check_also_looks_at_the_files_that_are_named(tmp_path: Path) -> None:
+def test_check_also_looks_at_the_files_that_are_named(tmp_path: Path, command: Command) -> None:
     path = configured(tmp_path, TEXT + "  rate_limit: 5\n")
-    good = await obt_agent(tmp_path, "config", "check", "--config", path)
+    good = command("config", "check", "--config", path)
     assert (good.code, good.out) == (0, f"{path} is right.\n")
     path = configured(tmp_path, "server: {url: 'https://x', ca_file: no.pem, token_file: nor-this}\n")
-    bad = await obt_agent(tmp_path, "config", "check", "--config", path)
+    bad = command("config", "check", "--config", path)
     assert bad.code == exit_codes.CONFIG
     assert f"server.ca_file: {tmp_path}/no.pem cannot be read: No such file or directory" in bad.err
     assert "server.token_file" in bad.err
 
 
-async def test_set_takes_any_key(tmp_path: Path) -> None:
-    ended = await obt_agent(
-        tmp_path,
+def test_set_takes_any_key(tmp_path: Path, command: Command) -> None:
+    ended = command(
         "config",
         "show",
         "--changed",
@@ -80,6 +84,6 @@ async def test_set_takes_any_key(tmp_path: Path) -> None:
         "storage.quota_bytes=2GiB",
     )
     assert ended.out == "storage.quota_bytes: 2147483648  # flag --set\n"
-    wrong = await obt_agent(tmp_path, "config", "show", "--set", "storage")
+    wrong = command("config", "show", "--set", "storage")
     assert wrong.code == exit_codes.USAGE
     assert "expected KEY=VALUE" in wrong.err

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,9 @@ from obt_agent import __version__, errors
 from obt_agent.cli import COMMANDS, exit_codes, main, version
 from obt_agent.identity.folder import open_folder
 from obt_agent.identity.lock import IdentityInUse
-from tests.cli.program import obt_agent
+from tests.cli.program import Ended
+
+Command = Callable[..., Ended]
 
 
 def test_help_names_every_command_and_every_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,32 +56,34 @@ def test_a_command_imports_nothing_that_it_does_not_use() -> None:
     assert imported == ""
 
 
-async def test_version_names_the_libraries(tmp_path: Path) -> None:
-    ended = await obt_agent(tmp_path, "version", "--json")
+def test_version_names_the_libraries(command: Command) -> None:
+    ended = command("version", "--json")
     assert ended.code == 0
     assert f'"obt-agent": "{__version__}"' in ended.out
     assert '"websockets": "' in ended.out
-    plain = await obt_agent(tmp_path, "version")
+    plain = command("version")
     assert plain.out.startswith("obt-agent")
 
 
-async def test_a_wrong_command_line_is_2(tmp_path: Path) -> None:
-    ended = await obt_agent(tmp_path, "runn")
+def test_a_wrong_command_line_is_2(command: Command) -> None:
+    ended = command("runn")
     assert (ended.code, ended.out) == (exit_codes.USAGE, "")
     assert "invalid choice: 'runn'" in ended.err
 
 
-async def test_a_wrong_configuration_is_78_in_every_command_that_reads_one(tmp_path: Path) -> None:
+def test_a_wrong_configuration_is_78_in_every_command_that_reads_one(
+    tmp_path: Path, command: Command
+) -> None:
     (tmp_path / "a.yaml").write_text("server: {heartbeat_interval_s: soon}\n")
     for words in (["run"], ["models"], ["config", "show"]):
-        ended = await obt_agent(tmp_path, *words, "--config", "a.yaml")
+        ended = command(*words, "--config", "a.yaml")
         assert (ended.code, ended.out) == (exit_codes.CONFIG, "")
         assert f'{tmp_path}/a.yaml:1: server.heartbeat_interval_s: found "soon"' in ended.err
 
 
-async def test_run_without_a_server_says_what_to_write(tmp_path: Path) -> None:
+def test_run_without_a_server_says_what_to_write(tmp_path: Path, command: Command) -> None:
     (tmp_path / "a.yaml").write_text("")
-    ended = await obt_agent(tmp_path, "run", "--config", "a.yaml")
+    ended = command("run", "--config", "a.yaml")
     assert ended.code == exit_codes.CONFIG
     assert "server.url: is not set; name the server, for example server.url: https://" in ended.err
 

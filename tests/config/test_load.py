@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from obt_agent.config import file
 from obt_agent.config.file import KEEP_APART
 from obt_agent.config.keys import all_keys
 from obt_agent.config.load import load
@@ -12,9 +13,12 @@ from obt_agent.protocol.methods import COMMANDS
 from tests.config.surroundings import around, loaded, written
 
 
-def test_without_any_file_the_defaults_hold_and_say_so(tmp_path: Path) -> None:
-    found = load(surroundings=around(tmp_path, {"XDG_CONFIG_HOME": str(tmp_path / "nothing")}))
-    assert found.path is None or str(found.path) == "/etc/obt-agent/agent.yaml"
+def test_without_any_file_the_defaults_hold_and_say_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file, "SYSTEM_FILE", tmp_path / "no system file")
+    found = load(surroundings=around(tmp_path))
+    assert found.path is None
     assert str(found.origins["log.level"]) == "default"
     assert found.config.agent.name == "gpu-box"
     assert str(found.origins["agent.name"]) == "default (host name)"
