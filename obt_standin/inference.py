@@ -9,7 +9,7 @@ from typing import Any
 
 from aiohttp import web
 
-from obt_standin import asked
+from obt_standin import asked, faults
 from obt_standin.asked import Json, Refusal
 from obt_standin.checks import check_capabilities, fitted, no_vision
 from obt_standin.delivery import RUNNER_ENDED, Delivery, Job, alive
@@ -100,6 +100,9 @@ class Inference:
         return await self._run(job, lines)
 
     async def _run(self, job: Job, lines: Lines) -> web.StreamResponse:
+        strange = await faults.instead(job.request, job.behaviour.answer)
+        if strange is not None:
+            return strange
         if job.behaviour.answer == "busy":
             raise Refusal(503, "server busy, please try again.  maximum pending requests exceeded")
         options = job.fields.get("options") or {}

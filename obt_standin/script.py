@@ -38,7 +38,8 @@ class Behaviour(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """How one generation goes. Times are seconds, rates are tokens a second; None means without delay.
 
     Args:
-        answer: how the request is met at all.
+        answer: how the request is met at all. In a script itself it holds for every request; in a model's
+            behaviour, or one for once, for generations.
         load_s: wall time of loading the model.
         ttft_s: time from the free slot to the first token; replaces what ``prefill_tps`` gives.
         prefill_tps: rate at which the prompt is read, tokens in the cache left out.

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from obt_standin import control
+from obt_standin import control, faults
 from obt_standin.asked import Refusal
 from obt_standin.generation import encode
 from obt_standin.inference import Inference
@@ -22,14 +22,13 @@ from obt_standin.models import Models
 from obt_standin.runner import Runners
 from obt_standin.script import Script
 from obt_standin.store import Store
-from obt_standin.wire import EXCHANGE, OWN_FRAMING, reset
+from obt_standin.wire import EXCHANGE, OWN_FRAMING
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _JSON: Final = "application/json; charset=utf-8"
 _MAX_BODY: Final = 256 << 20
 _KEPT_EXCHANGES: Final = 4096
-_HTML: Final = "<!DOCTYPE html><html><head><title>Welcome</title></head><body>It works!</body></html>"
 _CORS_HEADERS: Final = "Authorization,Content-Type,User-Agent,Accept,X-Requested-With"
 
 
@@ -173,17 +172,9 @@ class StandIn:
             self._changed.notify_all()
 
     async def _met(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        match self.script.answer:
-            case "html":
-                return web.Response(text=_HTML, content_type="text/html")
-            case "hang":
-                await asyncio.Event().wait()
-            case "reset":
-                reset(request)
-            case "garbage":
-                if request.transport is not None:
-                    request.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n")
-                    request.transport.close()
+        refused = await faults.instead(request, self.script.answer)
+        if refused is not None:
+            return refused
         refused = _foreign(request) or _preflight(request)
         if refused is not None:
             return refused

@@ -13,6 +13,7 @@ import pytest
 from obt_agent.errors import OllamaError, OllamaUnavailable
 from obt_agent.ollama.client import OllamaClient, OllamaSettings
 from obt_standin import Behaviour, Model, Script, Stall, StandIn
+from obt_standin.script import Answer
 
 PROMPT = "Explain what a context window is and how a server keeps it in memory."
 MS = 1_000_000
@@ -279,6 +280,19 @@ async def test_behaviours_for_once_are_used_up_in_order(standin: StandIn) -> Non
     standin.script.once = [Behaviour(tokens=1), Behaviour(tokens=2)]
     standin.script.tokens = 5
     assert [len((await generate(standin))[0]) for _ in range(3)] == [1, 2, 5]
+
+
+@pytest.mark.parametrize("answer", ["html", "reset", "garbage", "busy"])
+async def test_one_generation_can_be_met_strangely_while_all_else_answers(
+    answer: Answer, standin: StandIn
+) -> None:
+    standin.script.once = [Behaviour(answer=answer)]
+    async with OllamaClient(OllamaSettings(url=standin.url, retries=1)) as client:
+        assert await client.version()
+        with pytest.raises(OllamaError):
+            await generate(standin)
+        assert await client.version()
+    assert len((await generate(standin))[0]) == 64
 
 
 async def test_a_model_can_have_a_behaviour_of_its_own() -> None:

@@ -1,0 +1,31 @@
+"""Ways of meeting a request that no Ollama has."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from aiohttp import web
+
+from obt_standin.script import Answer
+from obt_standin.wire import reset
+
+_HTML: Final = "<!DOCTYPE html><html><head><title>Welcome</title></head><body>It works!</body></html>"
+
+
+async def instead(request: web.Request, answer: Answer) -> web.Response | None:
+    """The answer that is given in place of Ollama's; None where it is Ollama's turn."""
+    match answer:
+        case "html":
+            return web.Response(text=_HTML, content_type="text/html")
+        case "hang":
+            await asyncio.Event().wait()  # silence, until the client or the stand-in goes
+        case "reset":
+            reset(request)
+            return web.Response()
+        case "garbage":
+            if request.transport is not None:
+                request.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n")
+                request.transport.close()
+            return web.Response()
+    return None
