@@ -181,6 +181,8 @@ class Dispatcher:
             return
         if self._stopping is not None:
             raise self._stopping
+        if self._rate.per_minute != self._policy.config.rate_limit:  # the owner changed it meanwhile
+            self._rate = self._policy.rate_limiter(self._clock)
         wait_s = self._rate.take()
         if wait_s > 0:
             raise Busy(

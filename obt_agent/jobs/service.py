@@ -42,6 +42,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 BUSY_RETRY_MS: Final = 10_000
+LOOK_AT_SESSION_S: Final = 1.0
 CLOSE_WITHIN_S: Final = 10.0
 
 
@@ -118,6 +119,7 @@ class JobService:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._uploader.run(peer, server_time), name="outbox upload")
                 group.create_task(self._board.tell(peer), name="job progress")
+                group.create_task(_until_over(peer), name="job session's end")
         except* LinkLost:
             log.debug("jobs.session_over", session=peer.session)
 
@@ -324,3 +326,10 @@ class JobService:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
+
+
+async def _until_over(peer: Peer) -> None:
+    """Those who only wait for news would not notice that nobody is left to tell."""
+    while peer.alive:  # noqa: ASYNC110 - a session's end is no event up here, and a second is soon enough
+        await asyncio.sleep(LOOK_AT_SESSION_S)
+    raise LinkLost("The session ended.")

@@ -42,6 +42,7 @@ class Ballast:
         if size == 0:
             self._path.unlink(missing_ok=True)
             return
+        self._check_room(size - before)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             if size > before:
@@ -52,10 +53,20 @@ class Ballast:
             os.ftruncate(descriptor, before)
             if error.errno not in _FULL:
                 raise
-            raise StorageFull(
-                f"The disk of the agent's state folder has no room for {size - before} bytes more; free "
-                "some, then start the job again.",
-                needed_bytes=size - before,
-            ) from error
+            raise _no_room(size - before) from error
         finally:
             os.close(descriptor)
+
+    def _check_room(self, more: int) -> None:
+        """Before the disk is asked: a reservation that is refused must not fill it even for a moment."""
+        disk = os.statvfs(self._path.parent)
+        if more > disk.f_bavail * disk.f_frsize:
+            raise _no_room(more)
+
+
+def _no_room(more: int) -> StorageFull:
+    return StorageFull(
+        f"The disk of the agent's state folder has no room for {more} bytes more; free some, then start the "
+        "job again.",
+        needed_bytes=more,
+    )

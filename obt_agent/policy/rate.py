@@ -18,6 +18,7 @@ class RateLimiter:
     """
 
     def __init__(self, per_minute: int | None, clock: Callable[[], float]) -> None:
+        self.per_minute = per_minute
         self._per_second = None if per_minute is None else per_minute / 60
         self._most = 0.0 if self._per_second is None else max(1.0, self._per_second * BURST_S)
         self._clock = clock

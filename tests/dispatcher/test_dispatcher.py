@@ -20,6 +20,7 @@ from obt_agent.protocol.commands import CancelResult, DoneResult, InferenceParam
 from obt_agent.protocol.envelope import Notification
 from obt_agent.protocol.streams import Item, SeriesFinal
 from tests.dispatcher.doubles import FakeSession, permissive, request, until
+from tests.policy.configs import config
 
 Run = Callable[[Any, CommandContext], Awaitable[Any]]
 
@@ -261,6 +262,18 @@ async def test_the_rate_limit_refuses_with_a_time_and_the_key() -> None:
     assert error.data.detail["policy_key"] == "policy.rate_limit"
     assert error.data.retry_after_ms is not None
     assert 0 < error.data.retry_after_ms <= 10_001
+
+
+async def test_a_policy_that_changes_meanwhile_rules_the_next_command() -> None:
+    session, policy = FakeSession(), permissive()
+    desk = dispatcher(command("embed", done), policy=policy)
+    policy.adopt(config(rate_limit=6))
+    desk.on_request(session, request(1, "embed", model="tiny"))
+    desk.on_request(session, request(2, "embed", model="tiny"))
+    assert (await session.result(1), await session.kind(2)) == ({"done": True}, "busy")
+    policy.adopt(config(rate_limit=None, commands={"deny": ["embed"]}))
+    desk.on_request(session, request(3, "embed", model="tiny"))
+    assert await session.kind(3) == "not_permitted"
 
 
 async def test_a_command_that_the_owner_denies_never_runs() -> None:

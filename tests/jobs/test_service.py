@@ -403,3 +403,13 @@ async def test_the_runner_is_given_back_the_exact_plan(tmp_path: Path) -> None:
         await daemon.jobs.start_benchmark(params)
         run = await runner.run_number(1)
         assert msgspec.json.decode(run.job.params, type=type(params)) == params
+
+
+async def test_serving_ends_with_a_session_that_has_nothing_more_to_be_told(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        peer = ServerPeer()
+        serving = asyncio.create_task(daemon.jobs.serve(peer, None))
+        await asyncio.sleep(0)
+        peer.alive = False
+        async with asyncio.timeout(20):
+            await serving

@@ -286,3 +286,14 @@ def test_equal_parameters_have_equal_fingerprints_whatever_their_not_after() -> 
 
     assert of("a", 1.0) == of("a", None) != of("b", None)
     assert of("a", None) != fingerprint("create", PullModelParams(job_id="j", model="a"))
+
+
+def test_damage_found_while_running_is_raised_as_it_is(path: Path) -> None:
+    db = JobDatabase(path)
+    for number in range(40):
+        db.accept(new_job(f"j{number}", params=b"x" * 3000), 1.0)
+    db._db.execute("DROP TABLE records")  # noqa: SLF001 - a store that is no longer one
+    with pytest.raises(sqlite3.DatabaseError):
+        db.add_record("j1", b"x")
+    assert db.get("j1") is not None
+    db.close()

@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import errno
 import os
+import resource
 import stat
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -301,7 +304,39 @@ async def test_a_store_that_was_never_opened_closes(tmp_path: Path) -> None:
     await Outbox(tmp_path).close()
 
 
-def test_a_ballast_raises_other_faults_as_they_are(tmp_path: Path) -> None:
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(NotADirectoryError):
-        Ballast(tmp_path / "file" / "ballast").resize(10)
+def test_a_ballast_that_the_disk_refuses_holds_what_it_held(tmp_path: Path) -> None:
+    ballast = Ballast(tmp_path / "ballast")
+    ballast.resize(10_000)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
+    try:
+        with pytest.raises(StorageFull, match="no room"):
+            ballast.resize(100_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert ballast.size == 10_000
+
+
+def test_a_ballast_raises_other_faults_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise OSError(errno.EIO, "the disk is broken")
+
+    monkeypatch.setattr(os, "posix_fallocate", broken)
+    with pytest.raises(OSError, match="broken"):
+        Ballast(tmp_path / "ballast").resize(10)
+
+
+async def test_a_store_that_hangs_does_not_hold_the_exit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("obt_agent.outbox.store.CLOSE_WITHIN_S", 0.01)
+    box = Outbox(tmp_path)
+    await box.open()
+    release = threading.Event()
+    hung = asyncio.create_task(box._thread.call(release.wait))  # noqa: SLF001 - stands for a disk that hangs
+    await asyncio.sleep(0)
+    with structlog.testing.capture_logs() as logs:
+        await box.close()
+    assert [entry["event"] for entry in logs] == ["outbox.does_not_close"]
+    release.set()
+    await hung

@@ -13,7 +13,7 @@ from obt_agent.benchmark.plan import Plan
 from obt_agent.errors import ConfigError, InvalidParams, NotPermitted, TooLarge
 from obt_agent.policy.rate import RateLimiter
 from obt_agent.protocol.methods import COMMANDS
-from tests.policy.configs import policy
+from tests.policy.configs import config, policy
 
 CHANGES = {"pull_model", "create_model", "copy_model", "delete_model"}
 
@@ -140,6 +140,19 @@ def test_a_plan_that_multiplies_into_millions_is_refused_without_being_listed() 
     )
     with pytest.raises(NotPermitted, match=r"policy\.benchmark\.max_iterations"):
         policy().check_plan(plan)
+
+
+def test_an_owner_may_leave_keep_alive_to_ollama_in_plans_too() -> None:
+    plan = Plan(model_name="tiny", keep_alive=-1)
+    assert policy(options={"keep_alive_s": None}).check_plan(plan) is plan
+
+
+def test_a_policy_that_cannot_be_read_leaves_the_one_before_in_force() -> None:
+    owner = policy(max_tokens=7)
+    wrong = config(quiet_hours=["night"])
+    with pytest.raises(ConfigError):
+        owner.adopt(wrong)
+    assert owner.describe().max_tokens == 7
 
 
 def test_an_ordinary_plan_passes_unaltered() -> None:
