@@ -139,13 +139,13 @@ def closure(name: str) -> tuple[Distribution, ...]:
         distribution = _installed(asked)
         if key in found or distribution is None:
             continue
-        if _editable(distribution):
+        if editable(distribution):
             raise ServiceError(
                 f"{asked} runs from a checkout, which the service cannot. Build a wheel and give it with "
                 "--wheel, or install the agent with pip or pipx first."
             )
         found[key] = distribution
-        waiting += _needs(distribution, extras)
+        waiting += needs(distribution, extras)
     return tuple(found.values())
 
 
@@ -156,13 +156,17 @@ def _installed(name: str) -> Distribution | None:
         return None
 
 
-def _editable(distribution: Distribution) -> bool:
+def editable(distribution: Distribution) -> bool:
+    """Whether it runs from a checkout (PEP 610)."""
     told = distribution.read_text("direct_url.json")
     return bool(told and json.loads(told).get("dir_info", {}).get("editable"))
 
 
-def _needs(distribution: Distribution, extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
-    """Names and extras that are required. Other markers are not read: what they left out is not installed."""
+def needs(distribution: Distribution, extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:
+    """Names and extras that a distribution requires with these extras of its own.
+
+    Other markers are not read: what they left out is not installed.
+    """
     for requirement in distribution.requires or ():
         specifier, _, marker = requirement.partition(";")
         asked_by = _EXTRA.search(marker)

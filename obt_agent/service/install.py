@@ -148,7 +148,7 @@ class Plan:
                 f"Enrolment failed:\n{(done.err or done.out).strip()}\nAll else is installed; "
                 "put right what it says, then give the same command again."
             )
-        return done.out.strip() or None
+        return done.out.strip().partition("\n")[0] or None
 
     def _start(self) -> None:
         self.system.must(["systemctl", "enable", "--quiet", UNIT])

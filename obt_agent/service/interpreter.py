@@ -17,7 +17,7 @@ from obt_agent.service.system import ServiceError
 OLDEST: Final = (3, 11)
 NEWEST_KNOWN: Final = 14
 _WITHIN_S: Final = 20.0
-_HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - places that the unit hides
+HIDDEN: Final = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")  # noqa: S108 - places that the unit hides
 _ASK: Final = (
     "import json, platform, sys;"
     " print(json.dumps([list(sys.version_info[:2]), getattr(sys, '_base_executable', sys.executable),"
@@ -39,12 +39,15 @@ class Interpreter:
         return "{}.{}".format(*self.version)
 
 
-def choose(requested: Path | None, *, same_as_ours: bool) -> Interpreter:
+def choose(
+    requested: Path | None, *, same_as_ours: bool, hidden_places: Sequence[str] = HIDDEN
+) -> Interpreter:
     """The Python to use.
 
     Args:
         requested: the one that the owner named, used or refused.
         same_as_ours: it must have our own major and minor version, since compiled modules are copied.
+        hidden_places: folders that the unit hides.
 
     Raises:
         ServiceError: none will do; the message says why for each, and what to install.
@@ -52,11 +55,11 @@ def choose(requested: Path | None, *, same_as_ours: bool) -> Interpreter:
     ours = sys.version_info[:2]
     needed = ours if same_as_ours else None
     if requested:
-        return _fit(requested, needed)
+        return fit(requested, needed, hidden_places)
     reasons = []
-    for candidate in _candidates(ours, same_as_ours=same_as_ours):
+    for candidate in candidates(ours, same_as_ours=same_as_ours):
         try:
-            return _fit(candidate, needed)
+            return fit(candidate, needed, hidden_places)
         except ServiceError as error:
             reasons.append(f"  {error.message}")
     raise ServiceError(
@@ -67,7 +70,8 @@ def choose(requested: Path | None, *, same_as_ours: bool) -> Interpreter:
     )
 
 
-def _candidates(ours: tuple[int, int], *, same_as_ours: bool) -> Iterable[Path]:
+def candidates(ours: tuple[int, int], *, same_as_ours: bool) -> Iterable[Path]:
+    """Where a Python may be: the one below ours first, then the system's, the newest first."""
     base = Path(getattr(sys, "_base_executable", sys.executable))
     others = [] if same_as_ours else [(3, minor) for minor in range(NEWEST_KNOWN, OLDEST[1] - 1, -1)]
     named = [
@@ -78,7 +82,12 @@ def _candidates(ours: tuple[int, int], *, same_as_ours: bool) -> Iterable[Path]:
     return dict.fromkeys([base, *(path for path in named if path.exists())])
 
 
-def _fit(path: Path, needed: tuple[int, int] | None) -> Interpreter:
+def fit(path: Path, needed: tuple[int, int] | None, hidden_places: Sequence[str]) -> Interpreter:
+    """One Python, if it will do.
+
+    Raises:
+        ServiceError: it will not; the message says why.
+    """
     version, base, name, full = ask([str(path)])
     if name != "cpython" or version < OLDEST:
         raise ServiceError(
@@ -90,7 +99,7 @@ def _fit(path: Path, needed: tuple[int, int] | None) -> Interpreter:
             "give --wheel or --find-links to install for another."
         )
     real = Path(base).resolve()
-    if why := hidden(real):
+    if why := hidden(real, hidden_places):
         raise ServiceError(f"{real} {why}.")
     return Interpreter(real, version, full)
 
@@ -111,13 +120,13 @@ def ask(command: Sequence[str]) -> tuple[tuple[int, int], str, str, str]:
         raise ServiceError(f"{command[0]} is no Python that runs here.") from error
 
 
-def hidden(path: Path) -> str | None:
+def hidden(path: Path, places: Sequence[str] = HIDDEN) -> str | None:
     """Why the service could not run the file; None where it can.
 
     ``ProtectHome=`` and ``PrivateTmp=`` hide whole trees, and the service's user passes only folders that all
     users pass.
     """
-    if any(path.is_relative_to(place) for place in _HIDDEN):
+    if any(path.is_relative_to(place) for place in places):
         return "lies in a folder that the service's sandbox hides"
     for folder in path.parents:
         if not folder.stat().st_mode & stat.S_IXOTH:

@@ -1,0 +1,334 @@
+"""Installing and removing, on a machine that is a folder, with a system that records what it is asked."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from obt_agent.errors import ConfigError
+from obt_agent.identity.secret import Secret
+from obt_agent.identity.state_dir import StateDir
+from obt_agent.service import environment, install, interpreter, state, uninstall
+from obt_agent.service.environment import MARK
+from obt_agent.service.install import Wishes
+from obt_agent.service.interpreter import Interpreter
+from obt_agent.service.places import Places, here
+from obt_agent.service.system import NotRoot, Outcome, ServiceError, System
+from obt_agent.status import LinkReport, StatusFile
+from tests.service.places import FakeSystem, machine
+from tests.service.test_status import a_status
+
+URL = "https://obt.example.org"
+TOKEN = Secret("obtj_one-time-token-of-the-test")
+
+
+def wishes(**changes: object) -> Wishes:
+    given = {"server": URL, "token": lambda: TOKEN, **changes}
+    return Wishes(**given)  # type: ignore[arg-type] # the fields have many types
+
+
+def run(plan: install.Plan) -> list[str]:
+    said = []
+    for step in plan.steps():
+        said.append(step.words)
+        step.act()
+    return said
+
+
+def plan(places: Places, system: System, **changes: object) -> install.Plan:
+    return install.plan(wishes(**changes), places, system, user=0)
+
+
+def test_without_systemd_nothing_can_be_installed(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="systemd does not run here"):
+        install.check_machine(machine(tmp_path, systemd=False), user=0)
+
+
+def test_only_root_may_install(tmp_path: Path) -> None:
+    with pytest.raises(NotRoot, match="put sudo before the command"):
+        install.check_machine(machine(tmp_path), user=1000)
+
+
+def test_a_packages_program_is_configured_enrolled_and_started(tmp_path: Path) -> None:
+    places, system = machine(tmp_path, packaged=True), FakeSystem()
+    run(plan(places, system))
+    assert "url: 'https://obt.example.org'" in places.config.read_text()
+    assert places.config.stat().st_mode & 0o777 == 0o640
+    (enroll,) = [command for command in system.asked if "enroll" in command]
+    assert enroll[0] == str(places.program)
+    assert system.users == ["obt-agent"]
+    assert system.told == [TOKEN.reveal() + "\n"]
+    assert ["systemctl", "restart", "obt-agent.service"] in system.asked
+    assert not places.unit.exists()
+
+
+def test_the_token_is_never_among_the_arguments(tmp_path: Path) -> None:
+    system = FakeSystem()
+    run(plan(machine(tmp_path, packaged=True), system))
+    assert TOKEN.reveal() not in str(system.asked)
+
+
+def test_everything_is_decided_before_anything_is_changed(tmp_path: Path) -> None:
+    places, system = machine(tmp_path, packaged=True), FakeSystem()
+    before = sorted(tmp_path.rglob("*"))
+    steps = plan(places, system).steps()
+    assert [step.words.split()[0] for step in steps] == ["write", "stop", "enable"]
+    assert sorted(tmp_path.rglob("*")) == before
+    assert system.asked == []
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"server": "obt.example.org"}, "has no scheme"),
+        ({"server": "ftp://obt.example.org"}, "scheme"),
+        ({"server": "http://obt.example.org"}, "not encrypted"),
+        ({"server": None}, "Which server"),
+        ({"token": lambda: None}, "A join token is needed"),
+        ({"ollama": "ftp://here"}, "ollama.url"),
+    ],
+)
+def test_what_is_missing_or_wrong_is_told_and_changes_nothing(
+    tmp_path: Path, given: dict[str, object], words: str
+) -> None:
+    places, system = machine(tmp_path, packaged=True), FakeSystem()
+    with pytest.raises(ConfigError) as told:
+        plan(places, system, **given)
+    assert words in told.value.message
+    assert system.asked == []
+    assert not places.config.exists()
+
+
+def test_a_second_installation_keeps_the_configuration_and_does_not_enrol_again(tmp_path: Path) -> None:
+    places, system = machine(tmp_path, packaged=True), FakeSystem()
+    run(plan(places, system))
+    places.config.write_text(places.config.read_text() + "# mine\n")
+    before = places.config.read_text()
+    places.state.mkdir(parents=True)
+    (places.state / "credential.json").write_text("{}")
+    again = FakeSystem()
+    said = run(plan(places, again, token=lambda: pytest.fail("no token is needed")))
+    assert said == ["enable and start the service"]
+    assert places.config.read_text() == before
+    said = run(plan(places, again, server=None, enroll_again=True, start=False))
+    assert len(said) == 1
+
+
+def test_another_server_is_not_written_over_the_owners(tmp_path: Path) -> None:
+    places = machine(tmp_path, packaged=True)
+    run(plan(places, FakeSystem()))
+    with pytest.raises(ServiceError, match="names another server"):
+        plan(places, FakeSystem(), server="https://other.example.org")
+
+
+def test_a_packages_empty_configuration_gets_the_server(tmp_path: Path) -> None:
+    places = machine(tmp_path, packaged=True)
+    places.config.parent.mkdir(parents=True)
+    places.config.write_text("# from the package\npolicy:\n  max_streams: 3\n")
+    run(plan(places, FakeSystem()))
+    assert places.config.read_text().startswith("# from the package\npolicy:\n  max_streams: 3\n\nserver:")
+
+
+def test_a_wrong_configuration_that_is_there_is_told(tmp_path: Path) -> None:
+    places = machine(tmp_path, packaged=True)
+    places.config.parent.mkdir(parents=True)
+    places.config.write_text("serve: 1\n")
+    with pytest.raises(ConfigError, match="unknown key"):
+        plan(places, FakeSystem())
+
+
+def test_a_static_token_goes_where_systemd_looks_for_it(tmp_path: Path) -> None:
+    places, system = machine(tmp_path, packaged=True), FakeSystem()
+    run(plan(places, system, static_token=Secret("static-token")))
+    assert places.token.read_text() == "static-token\n"
+    assert places.token.stat().st_mode & 0o777 == 0o600
+    assert not [command for command in system.asked if "enroll" in command]
+
+
+def test_a_failed_enrolment_says_why_and_starts_nothing(tmp_path: Path) -> None:
+    system = FakeSystem(**{"enroll --config": Outcome(77, "", "The server refused the join token.")})
+    with pytest.raises(ServiceError, match="refused the join token"):
+        run(plan(machine(tmp_path, packaged=True), system))
+    assert ["systemctl", "restart", "obt-agent.service"] not in system.asked
+
+
+def test_a_service_that_does_not_start_shows_what_it_said(tmp_path: Path) -> None:
+    system = FakeSystem(systemctl_restart=Outcome(1, "", ""), journalctl=Outcome(0, "it said this", ""))
+    with pytest.raises(ServiceError, match="it said this"):
+        run(plan(machine(tmp_path, packaged=True), system))
+
+
+def test_without_a_package_unit_user_folders_and_environment_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places, system = machine(tmp_path), FakeSystem()
+    made = []
+    monkeypatch.setattr(environment, "make", lambda *given: made.append(given))
+    monkeypatch.setattr(interpreter, "choose", lambda *_, **__: Interpreter(Path("/p"), (3, 11), "3.11.2"))
+    said = run(plan(places, system))
+    assert said[0] == f"make {places.prefix} with Python 3.11.2"
+    assert made[0][0] == places.prefix
+    assert places.launcher.readlink() == places.program
+    assert places.unit.exists()
+    assert ["systemd-sysusers", str(places.sysusers)] in system.asked
+    assert ["systemctl", "daemon-reload"] in system.asked
+    places.launcher.unlink()
+    places.launcher.write_text("somebody else's program")
+    run(plan(places, system))
+    assert places.launcher.read_text() == "somebody else's program"
+
+
+def test_the_program_does_not_replace_the_environment_that_it_runs_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = machine(tmp_path)
+    monkeypatch.setattr(sys, "prefix", str(places.prefix))
+    assert plan(places, FakeSystem()).python is None
+
+
+# What comes after the start.
+
+
+def state_of(places: Places) -> StateDir:
+    places.state.parent.mkdir(parents=True)
+    return StateDir.open(places.state)
+
+
+def test_the_wait_ends_with_the_admission(tmp_path: Path) -> None:
+    places = machine(tmp_path)
+    with state_of(places) as held:
+        StatusFile(held.folder).write(a_status())
+        assert install.wait_admitted(places, FakeSystem(), 5.0) == a_status()
+
+
+def test_the_wait_is_bounded_and_gives_what_is_known(tmp_path: Path) -> None:
+    places = machine(tmp_path)
+    waiting = a_status(link=LinkReport(state="waiting", server="s"))
+    assert install.wait_admitted(places, FakeSystem(), 0.05) is None
+    with state_of(places) as held:
+        StatusFile(held.folder).write(waiting)
+        assert install.wait_admitted(places, FakeSystem(), 0.05) == waiting
+
+
+def test_a_service_that_ends_meanwhile_shows_what_it_said(tmp_path: Path) -> None:
+    system = FakeSystem(
+        systemctl_show=Outcome(0, "ActiveState=failed\n", ""), journalctl=Outcome(0, "revoked", "")
+    )
+    with pytest.raises(ServiceError, match="revoked"):
+        install.wait_admitted(machine(tmp_path), system, 5.0)
+
+
+# Removing.
+
+
+def furnished(tmp_path: Path) -> Places:
+    places = machine(tmp_path)
+    for path in (places.unit, places.sysusers, places.tmpfiles, places.config, places.token):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    for folder in (places.prefix, places.state, places.locks, places.overrides):
+        folder.mkdir(parents=True)
+    (places.prefix / MARK).write_text("")
+    places.launcher.parent.mkdir(parents=True)
+    places.launcher.symlink_to(places.program)
+    return places
+
+
+def act(step: install.Step) -> None:
+    step.act()
+
+
+def left(places: Places) -> list[str]:
+    files = (path for path in places.root.rglob("*") if path.is_symlink() or path.is_file())
+    return sorted(str(path.relative_to(places.root)) for path in files)
+
+
+def test_uninstalling_removes_everything_and_can_be_repeated(tmp_path: Path) -> None:
+    places, system = furnished(tmp_path), FakeSystem()
+    for _ in range(2):
+        for step in uninstall.steps(places, system, keep_state=False):
+            step.act()
+    assert left(places) == []
+    assert not places.state.exists()
+    assert ["userdel", "obt-agent"] in system.asked
+
+
+def test_the_state_can_be_kept(tmp_path: Path) -> None:
+    places, system = furnished(tmp_path), FakeSystem()
+    for step in uninstall.steps(places, system, keep_state=True):
+        step.act()
+    assert left(places) == ["etc/credstore/obt-token", "etc/obt-agent/agent.yaml"]
+    assert places.state.exists()
+    assert ["userdel", "obt-agent"] not in system.asked
+
+
+def test_a_user_that_is_not_there_is_not_removed(tmp_path: Path) -> None:
+    system = FakeSystem(getent=Outcome(2, "", ""))
+    for step in uninstall.steps(furnished(tmp_path), system, keep_state=False):
+        step.act()
+    assert not [command for command in system.asked if command[0] in {"userdel", "groupdel"}]
+
+
+def test_a_package_is_left_to_its_manager(tmp_path: Path) -> None:
+    with pytest.raises(ServiceError, match="apt purge obt-agent"):
+        list(uninstall.steps(machine(tmp_path, packaged=True), FakeSystem(), keep_state=False))
+
+
+def test_somebody_elses_launcher_and_what_cannot_be_removed_are_told(tmp_path: Path) -> None:
+    places = furnished(tmp_path)
+    places.launcher.unlink()
+    places.launcher.write_text("somebody else's")
+    (places.overrides).rmdir()
+    places.overrides.write_text("a file where a folder should be")
+    steps = list(uninstall.steps(places, FakeSystem(), keep_state=False))
+    with pytest.raises(ServiceError, match="cannot be removed"):
+        list(map(act, steps))
+    places.overrides.unlink()
+    for step in uninstall.steps(places, FakeSystem(), keep_state=False):
+        step.act()
+    assert places.launcher.read_text() == "somebody else's"
+
+
+# Asking systemd.
+
+
+def test_systemd_is_asked_for_the_service(tmp_path: Path) -> None:
+    told = "LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=enabled\n"
+    told += "NRestarts=2\nMainPID=7\n"
+    found = state.ask(machine(tmp_path), FakeSystem(systemctl_show=Outcome(0, told, "")))
+    assert (found.installed, found.runs, found.enabled, found.restarts, found.pid) == (True, True, True, 2, 7)
+    with pytest.raises(ServiceError, match="no service"):
+        state.ask(machine(tmp_path / "other", systemd=False), FakeSystem())
+
+
+def test_a_command_of_the_system_that_fails_is_told_in_its_words() -> None:
+    system = System()
+    with pytest.raises(ServiceError, match="no such thing"):
+        system.must(["sh", "-c", "echo no such thing >&2; exit 3"])
+    with pytest.raises(ServiceError, match="There is no no-such-program"):
+        system.call(["no-such-program"])
+    assert system.call(["cat"], text="given").out == "given"
+    assert system.call(["cat"]).out == ""
+
+
+def test_a_command_of_the_system_may_not_take_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("obt_agent.service.system.WITHIN_S", 0.1)
+    with pytest.raises(ServiceError, match="did not end within"):
+        System().call(["sleep", "60"])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_command_can_run_as_another_user_with_none_of_our_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("A_SECRET", "x")
+    told = System().call(["sh", "-c", "id -un; id -G; env"], user="daemon")
+    assert told.out.splitlines()[0] == "daemon"
+    assert "A_SECRET" not in told.out
+
+
+def test_where_the_program_lies_decides_who_owns_it() -> None:
+    places = here()
+    assert not places.packaged
+    assert str(places.prefix) == "/opt/obt-agent"
