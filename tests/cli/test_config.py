@@ -87,3 +87,16 @@ def test_set_takes_any_key(tmp_path: Path, command: Command) -> None:
     wrong = command("config", "show", "--set", "storage")
     assert wrong.code == exit_codes.USAGE
     assert "expected KEY=VALUE" in wrong.err
+
+
+def test_example_prints_a_configuration_that_is_right(tmp_path: Path, command: Command) -> None:
+    ended = command("config", "example")
+    assert ended.code == 0
+    path = configured(tmp_path, ended.out)
+    assert command("config", "show", "--config", path, "--changed").out == ""
+
+
+def test_check_is_content_with_files_that_can_be_read(tmp_path: Path, command: Command) -> None:
+    (tmp_path / "ca.pem").write_text("")
+    path = configured(tmp_path, "server: {url: 'https://x', ca_file: ca.pem}\n")
+    assert command("config", "check", "--config", path).code == 0

@@ -7,6 +7,7 @@ import pytest
 
 from obt_agent.config import environment
 from obt_agent.config.load import Surroundings, load
+from obt_agent.config.origins import Reading
 from obt_agent.config.problems import WrongConfig
 from tests.config.surroundings import around, written
 
@@ -132,3 +133,7 @@ def test_a_process_without_terminals_is_not_at_one() -> None:
         [sys.executable, "-c", code], stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
+
+
+def test_without_a_dotenv_nothing_is_read_and_nothing_is_said(tmp_path: Path) -> None:
+    assert environment.from_dotenv(tmp_path / ".env", 4242) == Reading()
