@@ -14,8 +14,8 @@ _TOKEN = re.compile(r"\s*\w{1,6}|\s*[^\w\s]|\s+")
 _SAYS = tuple(
     re.findall(
         r"\s?[^\s]+",
-        "These words come from a stand-in for Ollama . No model ran , nothing was computed : "
-        "only the times are kept .",
+        "These words come from a stand-in for Ollama. No model ran, nothing was computed: "
+        "only the times are kept.",
     )
 )
 _REPEATED = 30
@@ -32,7 +32,9 @@ def endless(behaviour: Behaviour) -> Iterator[str]:
         return (f" {number}" for number in itertools.count())
     if behaviour.ending == "repeat":
         return itertools.repeat(" the")
-    return itertools.cycle(behaviour.text or _SAYS)
+    if behaviour.text:
+        return itertools.cycle(behaviour.text)
+    return itertools.chain(_SAYS, itertools.cycle((f" {_SAYS[0]}", *_SAYS[1:])))
 
 
 def fitting(wanted: object, behaviour: Behaviour) -> list[str] | None:

@@ -18,7 +18,7 @@ from obt_server.demo.processes import ChildFailed, running
 from obt_server.demo.scene import free_port
 from obt_server.demo.subject import answering, subject
 from obt_standin import StandIn
-from obt_standin.script import Script
+from obt_standin.script import Behaviour, Script
 
 WITHIN_S = 110
 
@@ -87,7 +87,7 @@ async def test_once_runs_every_command_against_a_stand_in_that_says_so_and_leave
 
 
 async def test_a_command_that_fails_is_named_and_the_status_is_1(tmp_path: Path) -> None:
-    talks_html = Script(answer="html")
+    talks_html = Script(once=[Behaviour(answer="html")])
     async with StandIn(talks_html) as ollama:
         status, out = await demo("--once", "--port", str(free()), ollama=ollama.url, folder=tmp_path)
     assert status == 1, out
