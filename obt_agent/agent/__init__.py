@@ -24,6 +24,7 @@ from obt_agent.errors import AdmissionRefused, ConfigError
 from obt_agent.identity.provisioned import read_token, token_file
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
+from obt_agent.log_setup.setup import set_agent_id
 
 __all__ = ["run"]
 
@@ -38,6 +39,7 @@ def run(loaded: Loaded) -> int:
         ConfigError: the configuration, the state folder or the credential cannot be used.
     """
     with StateDir.open(_state_path(loaded)) as state:
+        set_agent_id(state.agent_id)
         if state.moved_from is not None:
             log.warning("identity.folder_was_copied", copied_from=state.moved_from, agent_id=state.agent_id)
         token = _provisioned(loaded)

@@ -25,5 +25,8 @@ def run(args: argparse.Namespace) -> int:
     from obt_agent.log_setup.setup import LogSettings, configure  # noqa: PLC0415 - the same
 
     log = loaded.config.log
-    configure(LogSettings(level=log.level, format=log.format, prompts=log.prompts))
-    return agent.run(loaded)
+    output = configure(LogSettings(level=log.level, format=log.format, prompts=log.prompts))
+    try:
+        return agent.run(loaded)
+    finally:
+        output.close()

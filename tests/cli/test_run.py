@@ -89,7 +89,9 @@ async def test_the_token_is_shown_to_the_server_and_to_nobody_else(
     assert process.returncode == exit_codes.OK
     assert shown == f"Bearer {CANARY}"
     everything = "".join(lines) + rest.decode()
-    assert "agent.stopped" in everything
+    last = json.loads(everything.splitlines()[-1])
+    identity = json.loads((tmp_path / "state/identity.json").read_text())
+    assert (last["event"], last["agent_id"]) == ("agent.stopped", identity["agent_id"])
     assert "canary" not in everything
     assert b"canary" not in visible
 
