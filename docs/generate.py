@@ -13,6 +13,7 @@ from typing import Final
 
 import yaml
 
+from obt_agent.benchmark import schema as benchmark
 from obt_agent.config import reference
 from obt_agent.protocol import schema
 
@@ -29,6 +30,10 @@ def documents() -> dict[Path, str]:
         HERE / "asyncapi.yaml": yaml.safe_dump(
             schema.asyncapi(), sort_keys=False, allow_unicode=True, width=110
         ),
+        **{
+            HERE / "schemas" / name: benchmark.as_text(benchmark.schema_of(type_))
+            for name, type_ in benchmark.TYPES.items()
+        },
         HERE / "configuration.md": _with_keys(HERE / "configuration.md"),
     }
 

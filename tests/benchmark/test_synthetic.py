@@ -34,7 +34,7 @@ def test_two_observations_find_the_length_of_any_linear_tokenizer(
         words = synthetic.words_for(target, seen)
         seen.append(Observation(words, count(words)))
     reached = count(synthetic.words_for(target, seen))
-    assert abs(reached - target) <= max(slope, nonce - target + slope)
+    assert abs(reached - target) <= max(slope, nonce - target + slope) + 2  # counts are rounded
 
 
 def test_a_target_below_the_nonce_asks_for_no_words() -> None:

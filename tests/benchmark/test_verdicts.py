@@ -1,0 +1,127 @@
+"""Flags and cautions: what is said about an iteration, and what never happens silently."""
+
+from typing import Any
+
+import pytest
+
+from obt_agent.benchmark import immediate, stopping, verdicts
+from obt_agent.benchmark.result import Throttle
+from obt_agent.benchmark.verdicts import Expected, compare_within_cells
+from obt_agent.ollama.payloads import RunningModel
+from tests.benchmark.results import iteration, result, speeds
+from tests.benchmark.runs import plan
+
+EXPECTED = Expected(num_ctx=4096, prompt_tokens=40, digest="d", warm_load_ms=2.0)
+LISTED = RunningModel(name="m", digest="d", size_bytes=1, size_vram_bytes=0, context_length=4096)
+
+
+@pytest.mark.parametrize(
+    ("fields", "flag"),
+    [
+        ({"short_output": True}, "short_output"),
+        ({"chunks": 0}, "no_text"),
+        ({"prompt_tokens": 60}, "prompt_length_off"),
+        ({"prompt_tokens": 4095}, "prompt_truncated"),
+        ({"queue_ms_max": 400.0}, "queued"),
+        ({"throttle": Throttle(thermal_ms=1.0)}, "throttled_thermal"),
+        ({"throttle": Throttle(power_ms=1.0)}, "throttled_power"),
+        ({"samples_missed": 1}, "samples_missed"),
+        ({"load_ms": 900.0}, "reloaded"),
+    ],
+)
+def test_each_fault_has_its_flag(fields: dict[str, Any], flag: str) -> None:
+    assert flag in immediate.flags(iteration(**fields), EXPECTED, LISTED)
+    assert flag in verdicts.ADVICE
+
+
+def test_a_good_iteration_has_no_flags() -> None:
+    assert immediate.flags(iteration(), EXPECTED, LISTED) == set()
+    assert immediate.flags(iteration(), EXPECTED, None) == set()
+
+
+def test_ollamas_list_shows_a_clamp_and_another_model() -> None:
+    other = RunningModel(name="m", digest="e", size_bytes=1, size_vram_bytes=0, context_length=2048)
+    assert immediate.flags(iteration(), EXPECTED, other) == {"num_ctx_clamped", "model_changed"}
+
+
+def test_only_a_load_far_above_the_usual_is_a_reload() -> None:
+    assert not immediate.reloaded(None, None)
+    assert not immediate.reloaded(90.0, 2.0)
+    assert immediate.reloaded(110.0, None)
+    assert not immediate.reloaded(400.0, 90.0)
+
+
+def test_outliers_slow_clocks_and_cached_prompts_show_beside_the_others() -> None:
+    usual = [iteration(n, 100.0 + n / 10, gpu_clock_mhz_mean=2000.0) for n in range(6)]
+    odd = [
+        iteration(6, 60.0, gpu_clock_mhz_mean=1500.0),
+        iteration(7, 100.2, first_token_ms=5.0, prefill_tps=30_000.0),
+    ]
+    found = {one.index: one.flags for one in compare_within_cells([*usual, *odd])}
+    assert found[6] == ("clock_drop", "outlier_decode")
+    assert found[7] == ("cached_prompt_suspected", "outlier_ttft")
+    assert all(found[n] == () for n in range(6))
+
+
+def test_two_iterations_are_enough_to_suspect_a_cached_prompt() -> None:
+    found = compare_within_cells([iteration(0), iteration(1, prefill_tps=9000.0)])
+    assert [one.flags for one in found] == [(), ("cached_prompt_suspected",)]
+
+
+def test_iterations_are_compared_within_their_cell_and_cache_state_only() -> None:
+    cells = [iteration(n, 100.0, cell=0) for n in range(4)] + [
+        iteration(n + 4, 10.0, cell=1) for n in range(4)
+    ]
+    assert all(one.flags == () for one in compare_within_cells(cells))
+
+
+def test_a_caution_is_said_once_for_all_its_iterations_and_says_what_to_do() -> None:
+    flagged = [verdicts.with_flags(iteration(n), {"queued", "short_output"}) for n in range(3)]
+    found = verdicts.cautions_for(flagged)
+    assert [(one.code, one.iterations) for one in found] == [
+        ("short_output", (0, 1, 2)),
+        ("queued", (0, 1, 2)),
+    ]
+    assert all(one.action and one.message for one in found)
+
+
+def test_nothing_but_a_reload_is_left_out_and_its_cause_is_recorded() -> None:
+    every = verdicts.with_flags(iteration(), set(verdicts.ADVICE) - {"reloaded"})
+    assert every.excluded is None
+    assert verdicts.with_flags(every, {"reloaded"}).excluded == "reloaded"
+    assert set(every.flags) == set(verdicts.ADVICE) - {"reloaded"}
+
+
+def test_speed_that_falls_from_iteration_to_iteration_is_a_trend() -> None:
+    falling = speeds(*(100 - n for n in range(8)))
+    assert falling.cells[0].trend == pytest.approx(-1)
+    assert "fell" in next(one.message for one in falling.warnings if one.code == "trend")
+    rising = speeds(*(100 + n for n in range(8)))
+    assert "rose" in next(one.message for one in rising.warnings if one.code == "trend")
+    steady = speeds(100, 99, 101, 100, 99, 101, 100, 99)
+    assert "trend" not in [one.code for one in steady.warnings]
+
+
+def test_the_stopping_rule_needs_width_and_time() -> None:
+    adaptive = plan(num_iterations=3, max_iterations=10, target_ci=0.1, min_duration_s=5.0)
+    narrow = [iteration(n, 100.0 + n / 100) for n in range(3)]
+    assert stopping.decide(adaptive, narrow[:2]) is None
+    assert stopping.decide(adaptive, narrow) == "target_met"
+    quick = [iteration(n, 100.0 + n / 100, total_duration_ms=10.0) for n in range(3)]
+    assert stopping.decide(adaptive, quick) is None
+    wide = [iteration(n, 100.0 + 50 * n) for n in range(10)]
+    assert stopping.decide(adaptive, wide[:9]) is None
+    assert stopping.decide(adaptive, wide) == "max_iterations"
+    assert stopping.decide(plan(), narrow) == "fixed"
+
+
+def test_a_cell_without_speeds_cannot_meet_its_target() -> None:
+    adaptive = plan(num_iterations=2, max_iterations=3, min_duration_s=0.0)
+    blank = [iteration(n, None, first_token_ms=None) for n in range(3)]
+    assert stopping.decide(adaptive, blank[:2]) is None
+    assert stopping.decide(adaptive, blank) == "max_iterations"
+
+
+def test_the_result_says_why_a_summary_is_missing() -> None:
+    assert result().unavailable["summary"] == "no iteration was measured"
+    assert result(iteration(), gathered={"hardware": None}).unavailable["hardware"]
