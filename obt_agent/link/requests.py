@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable
 
 import msgspec
@@ -68,5 +69,5 @@ class Waiting:
         futures, self._futures = self._futures, {}
         for future in futures.values():
             if not future.done():
-                future.set_exception(error)
+                future.set_exception(copy.copy(error))
                 future.exception()  # the waiter may be gone; an error that nobody fetched is not a fault here

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 from collections.abc import Callable, Sequence
 from typing import Final
 
@@ -83,7 +84,7 @@ class Sink:
 
     def _check(self) -> None:
         if self._error is not None:
-            raise self._error
+            raise copy.copy(self._error)  # each raising adds to its traceback
 
     # What the session calls.
 

@@ -17,8 +17,7 @@ from typing import Final, Protocol
 from websockets.asyncio.client import ClientConnection
 from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import Frame, Opcode
-from websockets.protocol import Event, State
+from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
@@ -179,12 +178,8 @@ class Wire(ClientConnection):
         self.received_bytes += len(data)
         self.last_received_s = self.loop.time()
         super().data_received(data)
-
-    def process_event(self, event: Event) -> None:
-        """A peer that sent its close frame has ``close_s`` to end the connection too."""
-        super().process_event(event)
-        if isinstance(event, Frame) and event.opcode is Opcode.CLOSE:
-            self._break_later()
+        if self.protocol.state is State.CLOSING:
+            self._break_later()  # the other side has so long to end the connection, too
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
