@@ -15,9 +15,9 @@ from obt_agent.hardware.assembly import gpu_providers
 from obt_agent.hardware.cadence import Ticks, Watch
 from obt_agent.hardware.combine import combine
 from obt_agent.hardware.guard import Guard, refresh_all
-from obt_agent.hardware.host_reader import HostReader
+from obt_agent.hardware.host_reader import HostReader, HostReading
 from obt_agent.hardware.inventory import assemble
-from obt_agent.hardware.providers.base import CostGroup, GpuProvider, state_of
+from obt_agent.hardware.providers.base import CostGroup, GpuProvider, GpuReadings, state_of
 from obt_agent.hardware.providers.storage import StorageProvider
 from obt_agent.hardware.root import open_root
 from obt_agent.hardware.schema import Inventory, ProviderState, Sample, SamplerSample, StorageInfo
@@ -269,10 +269,7 @@ class HardwareService:
     async def _take(self) -> Sample:
         started_ns, cpu_before = time.monotonic_ns(), self._cpu_ns()
         group = self._group(started_ns)
-        host, readings = await asyncio.gather(
-            self._host_worker.call(self._host.sample, deadline_s=self._settings.host_deadline_s),
-            asyncio.gather(*(guard.sample(group, self._pids) for guard in self._guards)),
-        )
+        host, readings = await self._read(group)
         thread_ns = time.thread_time_ns()
         if host.server_pid != self._server_pid:
             self._server_pid = host.server_pid
@@ -283,6 +280,21 @@ class HardwareService:
             watch.offer(sample)
         self._loop_ns += time.thread_time_ns() - thread_ns
         return sample
+
+    async def _read(self, group: CostGroup) -> tuple[HostReading, list[GpuReadings]]:
+        """Kernel's files and GPUs side by side; with no GPU, no task is made for one."""
+        asked = [
+            asyncio.create_task(guard.sample(group, self._pids), name=f"hardware.sample.{guard.name}")
+            for guard in self._guards
+            if guard.state.status != "absent"
+        ]
+        try:
+            host = await self._host_worker.call(self._host.sample, deadline_s=self._settings.host_deadline_s)
+        except BaseException:
+            for task in asked:
+                task.cancel()
+            raise
+        return host, await asyncio.gather(*asked) if asked else []
 
     def _group(self, now_ns: int) -> CostGroup:
         if now_ns >= self._slow_due_ns:

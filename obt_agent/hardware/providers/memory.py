@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from typing import TypeVar
 
@@ -15,6 +16,7 @@ T = TypeVar("T")
 
 _MEMINFO = "/proc/meminfo"
 _KIB = 1 << 10
+_LINE = re.compile(r"^(Mem(?:Total|Available)|Swap(?:Total|Free)):\s+([0-9]{1,18}) kB$", re.MULTILINE)
 
 
 class MemoryProvider:
@@ -67,14 +69,8 @@ class MemoryProvider:
 
 
 def parse_meminfo(text: str) -> dict[str, int]:
-    """KiB by name; lines of another shape are left out."""
-    found = {}
-    for line in text.splitlines():
-        name, _, rest = line.partition(":")
-        number = rest.strip().removesuffix(" kB")
-        if number.isascii() and number.isdigit():
-            found[name] = int(number)
-    return found
+    """KiB by name, of the four lines that are used; those of another shape are left out."""
+    return {name: int(number) for name, number in _LINE.findall(text)}
 
 
 def _bytes(info: dict[str, int], name: str) -> int:
