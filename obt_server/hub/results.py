@@ -48,7 +48,7 @@ def whole_text(final: JobFinishedParams, parts: bytes, most_bytes: int) -> bytes
     """
     if final.bytes > most_bytes:
         raise TooLarge(f"A result of {final.bytes} bytes is over the {most_bytes} that are taken.")
-    text = final.result.encode() if final.result is not None else _unpack(parts, final.encoding, final.bytes)
+    text = final.result.encode() if final.result is not None else unpack(parts, final.encoding, final.bytes)
     if text is None or len(text) != final.bytes or hashlib.sha256(text).hexdigest() != final.sha256:
         if final.result is not None:
             raise InvalidParams("params.sha256: the inline result has another size or sha256.")
@@ -57,7 +57,7 @@ def whole_text(final: JobFinishedParams, parts: bytes, most_bytes: int) -> bytes
     return text
 
 
-def _unpack(parts: bytes, encoding: Literal["identity", "gzip"], expected: int) -> bytes | None:
+def unpack(parts: bytes, encoding: Literal["identity", "gzip"], expected: int) -> bytes | None:
     """At most one byte more than expected is unpacked: enough to see that it differs."""
     if encoding == "identity":
         return parts

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+import msgspec
 from fastapi import APIRouter
 
+from obt_agent.hardware.legacy import legacy_hardware_info
+from obt_agent.hardware.schema import Inventory
 from obt_server.rest.context import Context, route_class
-from obt_server.rest.views import Json, model_view
-from obt_server.storage import ModelVersion
+from obt_server.rest.views import Json, model_view, plain
+from obt_server.storage import Hardware, ModelVersion
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +90,7 @@ def routes(context: Context) -> APIRouter:
                     version=agent.version,
                     available=presence is not None,
                     model_count=sum(version.current for version in versions),
-                    hardware=None,
+                    hardware=_legacy_hardware(await storage.hardware(agent.id)),
                     last_heartbeat=heard if presence is not None else None,
                     missed_heartbeats=0,
                 )
@@ -145,6 +148,17 @@ def _legacy(version: ModelVersion) -> LegacyModel:
         version=version.digest[:12],
         digest=version.digest,
     )
+
+
+def _legacy_hardware(hardware: Hardware | None) -> Json | None:
+    """OBT's ``HardwareInfo``; None where no inventory came, or one that this release cannot read."""
+    if hardware is None:
+        return None
+    try:
+        inventory = msgspec.json.decode(hardware.inventory, type=Inventory)
+    except msgspec.MsgspecError:
+        return None
+    return plain(legacy_hardware_info(inventory))
 
 
 def _epoch(text: str | None) -> int:

@@ -513,3 +513,32 @@ async def test_progress_of_more_jobs_than_may_run_forgets_the_oldest(tmp_path: P
         presence = server.parts.hub.presence(agent.agent_id)
         assert presence is not None
         assert list(presence.progress) == ["1", "2"]
+
+
+async def test_two_results_are_compared_and_what_is_no_result_is_refused(server: Running) -> None:
+    def result(job_id: str, plan: dict[str, Any]) -> str:
+        return json.dumps(
+            {
+                "id": job_id,
+                "benchmark_id": job_id,
+                "client_id": "pc",
+                "status": "completed",
+                "start_time": "2026-01-01T00:00:00Z",
+                "end_time": "2026-01-01T00:01:00Z",
+                "config": plan,
+                "environment": {"plan_hash": "h", "agent_version": "1"},
+            }
+        )
+
+    async with server.agent() as agent:
+        a, b, odd, open_ = [await start(server, agent) for _ in range(4)]
+        await finish(agent, a, result(a, PLAN))
+        await finish(agent, b, result(b, PLAN))
+        await finish(agent, odd, "{}")
+    path = "/api/v1/benchmarks/compare"
+    same = await server.http.get(f"{path}?a={a}&b={b}")
+    assert same.status_code in (200, 422), same.text
+    refused = await server.http.get(f"{path}?a={a}&b={odd}")
+    assert (refused.status_code, refused.json()["error"]["kind"]) == (422, "invalid_params")
+    assert (await server.http.get(f"{path}?a={a}&b={open_}")).status_code == 404
+    assert (await server.http.get(f"{path}?a={a}&b=nothing")).status_code == 404

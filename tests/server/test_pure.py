@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import tracemalloc
 
 import msgspec
 import pytest
@@ -132,3 +133,16 @@ def test_pages_replace_each_other_and_never_mix() -> None:
     assert pages.take(2, Page(index=1, last=True), ("d",), 10) == ["b", "d"]
     with pytest.raises(TooLarge):
         pages.take(3, Page(), ("x",) * 11, 10)
+
+
+def test_a_bomb_is_unpacked_one_byte_further_than_announced() -> None:
+    unpacked = results.unpack(gzip.compress(b" " * 5_000_000), "gzip", 10)
+    assert unpacked is None
+    tracemalloc.start()
+    try:
+        bomb = gzip.compress(b" " * 50_000_000)
+        tracemalloc.reset_peak()
+        results.unpack(bomb, "gzip", 10)
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()

@@ -29,7 +29,7 @@ async def test_an_idle_server_says_that_it_lives(tmp_path: Path) -> None:
 
 
 async def test_a_silent_agent_loses_its_session_and_its_requests_fail_at_once(tmp_path: Path) -> None:
-    async with running(tmp_path, silence_s=0.3) as server, server.agent() as agent:
+    async with running(tmp_path, silence_s=2.0) as server, server.agent() as agent:
         agent.handlers["running_models"] = never
         answer = await server.http.post(f"/api/v1/agents/{agent.agent_id}/commands/running_models")
         assert answer.status_code == 502
@@ -40,14 +40,13 @@ async def test_a_silent_agent_loses_its_session_and_its_requests_fail_at_once(tm
 
 
 async def test_an_agent_that_says_something_now_and_then_keeps_its_session(tmp_path: Path) -> None:
-    async with running(tmp_path, silence_s=1.0, alive_interval_s=0.1) as server, server.agent() as agent:
-
-        async def echo(note_count: int) -> None:
-            await agent.until(lambda: notes(agent, "link.alive") > note_count)
+    async with running(tmp_path, silence_s=3.0, alive_interval_s=0.1) as server, server.agent() as agent:
+        loop = asyncio.get_running_loop()
+        began, heard = loop.time(), 0
+        while loop.time() < began + 3.5:
+            await agent.until(lambda count=heard: notes(agent, "link.alive") > count)  # type: ignore[misc]
+            heard = notes(agent, "link.alive")
             await agent.notify("link.alive", Empty())
-
-        for count in range(15):
-            await echo(count)
         assert agent.closed is None
 
 
@@ -257,8 +256,8 @@ async def test_a_cancelled_request_is_forgotten_after_a_while_without_its_final(
         assert (await server.http.post(path)).status_code == 504
         agent.handlers["running_models"] = nothing_runs
         async with asyncio.timeout(20):
-            while (answer := await server.http.post(path)).status_code == 429:
-                pass
+            while (answer := await server.http.post(path)).status_code != 200:
+                assert answer.status_code in (429, 504)
         assert answer.json() == {"models": []}
 
 

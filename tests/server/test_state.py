@@ -18,6 +18,7 @@ HEARTBEAT = msgspec.Raw(
     b'"streams":2,"t_mono_us":5,"hardware":{"cpu_utilization_ratio":0.25}}'
 )
 INVENTORY = {"fingerprint": "f1", "collected_at": 1.0, "of_the_future": {"x": 1}}
+HARDWARE_SYNC = msgspec.Raw(msgspec.json.encode({"revision": 1, "inventory": INVENTORY}))
 
 
 def model(name: str, digest: str) -> InstalledModel:
@@ -93,9 +94,7 @@ async def test_a_stale_list_changes_no_versions(server: Running) -> None:
 
 async def test_hardware_is_kept_whole_and_shown_also_when_the_agent_is_gone(server: Running) -> None:
     async with server.agent() as agent:
-        await agent.ask(
-            "hardware.sync", msgspec.Raw(msgspec.json.encode({"revision": 1, "inventory": INVENTORY}))
-        )
+        await agent.ask("hardware.sync", HARDWARE_SYNC)
         await agent.notify("heartbeat", HEARTBEAT)
         await agent.sync_models()
         shown = (await server.http.get(f"/api/v1/agents/{agent.agent_id}/hardware")).json()
@@ -204,6 +203,15 @@ async def test_obts_own_lists_are_derived(server: Running) -> None:
         assert models[1]["tags"] == []
         assert len((await server.http.get("/api/v1/models/")).json()) == 2
         assert (await server.http.get("/api/v1/models/?client_id=nobody")).status_code == 404
+        assert clients[0]["hardware"] is None, "no inventory came yet"
+        await agent.ask("hardware.sync", HARDWARE_SYNC)
+        clients = (await server.http.get("/api/v1/models/clients")).json()
+        assert clients[0]["hardware"]["firmware"]["bios_vendor"] == "unknown"
+        unreadable = msgspec.Raw(b'{"of":"another age"}')
+        await server.parts.storage.save_inventory(agent.agent_id, "f", unreadable, 1.0)
+        assert (await server.http.get("/api/v1/models/clients")).json()[0]["hardware"] is None
+        await agent.sync_models(InstalledModel(name="b:1", digest="d", size_bytes=1), revision=2)
+        assert (await server.http.get("/api/v1/models/?client_id=pc")).json()[0]["modified"] == 0
 
 
 async def test_a_comment_keeps_an_idle_stream_of_events_open(

@@ -1,0 +1,261 @@
+"""The hub over a socket of the test's own: peers that do not read, sockets that break, storage that fails."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+
+from obt_agent.errors import AgentError, Busy, DeadlineExceeded, LinkLost
+from obt_agent.protocol import codec
+from obt_agent.protocol.admission import AgentIdentity, HelloParams, VersionRange
+from obt_agent.protocol.limits import Close
+from obt_server.hub import AgentHub, Credential, HubSettings, SocketClosed
+from obt_server.hub.exchange import Exchange
+from obt_server.hub.sockets import BinaryFrame
+from obt_server.hub.window import ReceiveWindow
+from obt_server.hub.writer import Backlog, FrameWriter
+from obt_server.storage import Enrolment
+from tests.server.memory_storage import MemoryStorage
+
+EMPTY = msgspec.Raw(b"{}")
+MODEL = msgspec.Raw(b'{"model":"m"}')
+
+
+class QueueSocket:
+    """A socket whose reading stops when the test says so."""
+
+    def __init__(self) -> None:
+        self.inbox: asyncio.Queue[bytes | Exception] = asyncio.Queue()
+        self.sent: list[bytes] = []
+        self.reading = asyncio.Event()
+        self.reading.set()
+        self.sending = asyncio.Event()
+        self.closed: tuple[int, str] | None = None
+        self.aborted = False
+
+    async def receive(self) -> bytes:
+        got = await self.inbox.get()
+        if isinstance(got, Exception):
+            raise got
+        return got
+
+    async def send(self, frame: bytes) -> None:
+        self.sending.set()
+        await self.reading.wait()
+        self.sent.append(frame)
+
+    async def close(self, code: int, reason: str) -> None:
+        await self.reading.wait()
+        self.closed = (code, reason)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+@contextlib.asynccontextmanager
+async def served(**settings: Any) -> AsyncIterator[tuple[AgentHub, QueueSocket, asyncio.Task[None]]]:
+    """A hub with one agent that said hello over such a socket."""
+    storage = MemoryStorage()
+    enrolment = Enrolment(agent_id="a", name="a", version="1", secret_sha256="s")
+    await storage.issue_credential(enrolment, 1.0)
+    hub = AgentHub(storage, HubSettings(**{"close_timeout_s": 0.05, **settings}))
+    socket = QueueSocket()
+    hello = HelloParams(
+        protocol=VersionRange(min=1, max=1),
+        agent=AgentIdentity(id="a", name="a", version="1", instance="i"),
+        store_id="s",
+        capabilities=(),
+    )
+    socket.inbox.put_nowait(codec.encode_request(1, "agent.hello", hello))
+    serving = asyncio.create_task(hub.serve(socket, Credential(id=0, agent_id="a", state="current")))
+    try:
+        async with asyncio.timeout(20):
+            await socket.sending.wait()
+            yield hub, socket, serving
+            socket.inbox.put_nowait(SocketClosed(1000))
+            (ended,) = await asyncio.gather(serving, return_exceptions=True)
+            assert ended is None or isinstance(ended, asyncio.CancelledError)
+    finally:
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
+async def online(hub: AgentHub) -> None:
+    while "a" not in hub.online():  # noqa: ASYNC110 -- the storage of the test answers within the same turn
+        await asyncio.sleep(0)
+
+
+async def test_an_agent_that_reads_nothing_bounds_what_waits_for_it_and_is_dropped() -> None:
+    async with served(call_timeout_s=0.05) as (hub, socket, serving):
+        await online(hub)
+        socket.reading.clear()
+        large = msgspec.Raw(b'{"model":"' + b"m" * 200_000 + b'"}')
+        for _ in range(2):
+            with pytest.raises(DeadlineExceeded):
+                await hub.call("a", "load_model", large, timeout_s=0.05)
+        with pytest.raises(DeadlineExceeded, match="could not be sent"):
+            await hub.call("a", "load_model", large, timeout_s=0.05)
+        for _ in range(3000):
+            socket.inbox.put_nowait(b"{" + b"x" * 10)
+        await serving
+        assert socket.aborted, "its close frame could not be sent either"
+        assert hub.online() == frozenset()
+
+
+async def test_control_frames_that_pile_up_end_the_session_with_4429() -> None:
+    async with served() as (hub, socket, serving):
+        await online(hub)
+        session = hub._sessions.require("a")  # noqa: SLF001 -- what piles up is posted from many places
+        socket.reading.clear()
+        for _ in range(3):
+            session.post(b"x" * 500_000)
+        assert hub.online() == frozenset()
+        socket.reading.set()
+        await serving
+        assert socket.closed == (Close.TOO_MUCH, "the agent does not read")
+
+
+async def test_a_hello_answer_that_cannot_be_sent_in_time_ends_the_socket() -> None:
+    storage = MemoryStorage()
+    await storage.issue_credential(Enrolment(agent_id="a", name="a", version="1", secret_sha256="s"), 1.0)
+    hub = AgentHub(storage, HubSettings(hello_within_s=0.05, close_timeout_s=0.05))
+    socket = QueueSocket()
+    socket.reading.clear()
+    hello = b'{"protocol":{"min":1,"max":1},"agent":{"id":"a","name":"a","version":"1","instance":"i"}'
+    hello += b',"store_id":"s","capabilities":[]}'
+    socket.inbox.put_nowait(codec.encode_request(1, "agent.hello", msgspec.Raw(hello)))
+    async with asyncio.timeout(20):
+        await hub.serve(socket, Credential(id=0, agent_id="a", state="current"))
+    assert socket.aborted
+    assert hub.online() == frozenset()
+
+
+async def test_a_hub_that_drains_meanwhile_admits_nobody_more() -> None:
+    storage = MemoryStorage()
+    hub = AgentHub(storage)
+    await hub.drain()
+    socket = QueueSocket()
+    hello = b'{"protocol":{"min":1,"max":1},"agent":{"id":"a","name":"a","version":"1","instance":"i"}'
+    hello += b',"store_id":"s","capabilities":[]}'
+    socket.inbox.put_nowait(codec.encode_request(1, "agent.hello", msgspec.Raw(hello)))
+    await hub.serve(socket, Credential(id=0, agent_id="a", state="current"))
+    assert socket.closed == (Close.DRAINING, "the server is stopping")
+
+
+async def test_a_drain_does_not_wait_for_ever_for_a_peer_that_does_not_read() -> None:
+    async with served() as (hub, socket, serving):
+        await online(hub)
+        socket.reading.clear()
+        await hub.drain(within_s=0.05)
+        await serving
+        assert socket.aborted
+
+
+async def test_a_fault_of_ours_while_reading_closes_with_1011_and_is_logged() -> None:
+    async with served() as (hub, socket, serving):
+        await online(hub)
+        socket.inbox.put_nowait(ValueError("a bug"))
+        await serving
+        assert socket.closed is not None
+        assert socket.closed[0] == 1011
+
+
+async def test_a_binary_frame_in_a_session_closes_with_1003() -> None:
+    async with served() as (hub, socket, serving):
+        await online(hub)
+        socket.inbox.put_nowait(BinaryFrame())
+        await serving
+        assert socket.closed is not None
+        assert socket.closed[0] == Close.UNSUPPORTED_DATA
+
+
+async def test_a_socket_that_cannot_send_ends_the_session() -> None:
+    async with served() as (hub, socket, serving):
+        await online(hub)
+
+        async def broken(_: bytes) -> None:
+            raise SocketClosed(1006)
+
+        socket.send = broken  # type: ignore[assignment, method-assign]  # a socket that breaks
+        with pytest.raises(LinkLost):
+            await hub.call("a", "running_models", EMPTY)
+        await serving
+
+
+async def test_a_cancelled_socket_ends_its_session_and_what_is_in_flight() -> None:
+    async with served() as (hub, socket, serving):
+        await online(hub)
+        asked = asyncio.create_task(hub.call("a", "running_models", EMPTY))
+        while len(socket.sent) < 2:  # noqa: ASYNC110 -- the test's socket tells nobody
+            await asyncio.sleep(0)
+        serving.cancel()
+        with pytest.raises(LinkLost):
+            await asked
+
+
+async def test_a_probe_with_all_requests_in_flight_listens_for_anything(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with served(max_in_flight=1, probe_s=0.05) as (hub, socket, _):
+        await online(hub)
+        session = hub._sessions.require("a")  # noqa: SLF001 -- the probe has no public entrance
+        async with hub.stream("a", "generate", MODEL):
+            with pytest.raises(Busy):
+                await hub.call("a", "running_models", EMPTY)
+            assert not await session.probe(0.05)
+            probing = asyncio.create_task(session.probe(0.2))
+            await asyncio.sleep(0)
+            socket.inbox.put_nowait(codec.encode_notification("link.alive", EMPTY))
+            assert await probing
+
+
+async def test_a_closed_writer_takes_nothing_and_lets_nobody_wait() -> None:
+    socket = QueueSocket()
+    writer = FrameWriter(socket, request_backlog_bytes=10)
+    socket.reading.clear()
+    running = asyncio.create_task(writer.run())
+    await writer.put(b"x" * 100)
+    waiting = asyncio.create_task(writer.put(b"y"))
+    await asyncio.sleep(0)
+    assert writer.queued_bytes == 100
+    with pytest.raises(Backlog):
+        writer.post(b"z" * (1 << 20))
+    writer.close()
+    with pytest.raises(LinkLost):
+        await waiting
+    writer.post(b"dropped")
+    await writer.flush()
+    assert writer.queued_bytes == 100
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_those_who_wait_for_room_go_on_when_the_peer_reads_again() -> None:
+    socket = QueueSocket()
+    writer = FrameWriter(socket, request_backlog_bytes=10)
+    socket.reading.clear()
+    running = asyncio.create_task(writer.run())
+    await writer.put(b"x" * 100)
+    waiting = asyncio.create_task(writer.put(b"y"))
+    await asyncio.sleep(0)
+    socket.reading.set()
+    async with asyncio.timeout(20):
+        await waiting
+        await writer.flush()
+    assert socket.sent == [b"x" * 100, b"y"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+def test_an_exchange_ends_once() -> None:
+    exchange = Exchange(1, "m", ReceiveWindow(100, 100), lambda _: None, 100)
+    with pytest.raises(RuntimeError):
+        exchange.outcome()
+    exchange.fail(AgentError("first"))
+    exchange.fail(AgentError("second"))
+    exchange.finish(EMPTY)
+    with pytest.raises(AgentError, match="first"):
+        exchange.outcome()
