@@ -31,9 +31,9 @@ async def examine(loaded: Loaded, environ: Mapping[str, str]) -> Report:
         findings.append(skipped("server.address", "no server is named"))
     else:
         secret = seen.credential.secret if seen.credential else None
-        findings += await _taken("server", server.look(settings.link(config), secret))
-    findings += await _taken("ollama", ollama.look(settings.ollama(config)))
-    findings += await _taken("hardware", machine.look(settings.hardware(config)))
+        findings += await taken("server", server.look(settings.link(config), secret))
+    findings += await taken("ollama", ollama.look(settings.ollama(config)))
+    findings += await taken("hardware", machine.look(settings.hardware(config)))
     unit = await asyncio.to_thread(sandbox.properties)
     findings += sandbox.look(unit, seen.status)
     return Report(
@@ -41,18 +41,20 @@ async def examine(loaded: Loaded, environ: Mapping[str, str]) -> Report:
     )
 
 
-async def _taken(name: str, looks: AsyncIterator[Finding]) -> list[Finding]:
-    """What a look finds within ``LOOK_WITHIN_S``; what it found before it broke counts."""
+async def taken(
+    name: str, looks: AsyncIterator[Finding], *, within_s: float = LOOK_WITHIN_S
+) -> list[Finding]:
+    """What a look finds within ``within_s``; what it found before it broke counts."""
     found: list[Finding] = []
     try:
-        async with asyncio.timeout(LOOK_WITHIN_S):
+        async with asyncio.timeout(within_s):
             async for finding in looks:
                 found.append(finding)  # noqa: PERF401 - what came before a failure counts
     except TimeoutError:
         found.append(
             failure(
                 f"{name}.time",
-                f"no answer within {LOOK_WITHIN_S:.0f} s",
+                f"no answer within {within_s:g} s",
                 "Try again; then look at its network.",
             )
         )
