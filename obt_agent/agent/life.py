@@ -20,7 +20,7 @@ from obt_agent.agent.telling import Telling
 from obt_agent.config.load import Loaded
 from obt_agent.config.problems import WrongConfig
 from obt_agent.config.reload import Reloaded, reload
-from obt_agent.errors import ConfigError
+from obt_agent.errors import AgentError, ConfigError
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.link.session import LinkSession
 from obt_agent.log_setup.setup import set_level
@@ -98,22 +98,25 @@ class Life:
         task = asyncio.create_task(work, name=name)
         self._tasks[name] = task
 
-        def ended(done: asyncio.Task[None]) -> None:
-            if self._tasks.get(name) is done:
-                del self._tasks[name]
-            error = None if done.cancelled() else done.exception()
-            if (error is not None or (forever and not done.cancelled())) and not self._stop.is_set():
-                self._failure = error or RuntimeError(f"the task {name} ended")
-                log.error("agent.task_failed", task=name, reason=str(self._failure), exc_info=error)
-                self._stop.set()
+        task.add_done_callback(lambda done: self._ended(done, name, forever=forever))
 
-        task.add_done_callback(ended)
+    def _ended(self, task: asyncio.Task[None], name: str, *, forever: bool) -> None:
+        if self._tasks.get(name) is task:
+            del self._tasks[name]
+        error = None if task.cancelled() else task.exception()
+        if self._stop.is_set() or (error is None and (task.cancelled() or not forever)):
+            return
+        self._failure = error or RuntimeError(f"the task {name} ended")
+        trace = None if isinstance(error, AgentError) else error  # what was foreseen needs no traceback
+        log.error("agent.task_failed", task=name, reason=str(self._failure), exc_info=trace)
+        self._stop.set()
 
     # Sessions.
 
     def _on_admitted(self, session: LinkSession, hello: HelloResult) -> None:
         rooms, number = self._rooms, session.session
-        self._own(rooms.reporter.run(session, hello.heartbeat_interval_s), name=f"report-{number}")
+        beat_s = hello.heartbeat_interval_s or self._loaded.config.server.heartbeat_interval_s
+        self._own(rooms.reporter.run(session, beat_s), name=f"report-{number}")
         self._own(rooms.jobs.serve(session, hello.time), name=f"jobs-{number}")
         self._telling.changed()
 

@@ -88,11 +88,12 @@ class HelloResult(msgspec.Struct, frozen=True, kw_only=True):
     """The answer to ``agent.hello``: it admits the agent.
 
     ``session`` grows with every admission of the agent. ``time`` is Unix seconds by the server's clock.
+    Without ``heartbeat_interval_s`` the agent's own setting holds (15 s unless its owner says otherwise).
     """
 
     protocol: int
     session: int
-    heartbeat_interval_s: Annotated[float, Meta(gt=0)] = limits.HEARTBEAT_INTERVAL_S
+    heartbeat_interval_s: Annotated[float, Meta(gt=0)] | None = None
     stream_credit_bytes: Annotated[int, Meta(ge=0)] = limits.STREAM_CREDIT_BYTES
     link_credit_bytes: Annotated[int, Meta(ge=0)] = limits.LINK_CREDIT_BYTES
     limits: ServerLimits = ServerLimits()
