@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any, Final, Self
@@ -56,7 +57,7 @@ class Client:
         return await self._ask("POST", path, body)
 
     async def _ask(self, method: str, path: str, body: JsonObject | None) -> Any:
-        async with self._http.request(method, self._base + path, json=body) as response:
+        async with self._http.request(method, self._base + path, **_body(body)) as response:
             await _check(response)
             return await response.json()
 
@@ -76,7 +77,7 @@ class Client:
         Raises:
             Refused: the answer is an error, or the stream ended with one.
         """
-        async with self._http.request(method, self._base + path, json=body) as response:
+        async with self._http.request(method, self._base + path, **_body(body)) as response:
             await _check(response)
             name = ""
             async for line in response.content:
@@ -88,6 +89,13 @@ class Client:
                     if name == "error":
                         raise _refused(response.status, data)
                     yield name, data
+
+
+def _body(body: JsonObject | None) -> dict[str, Any]:
+    """A body that aiohttp sends in pieces: a large image would hold up the event loop."""
+    if body is None:
+        return {}
+    return {"data": io.BytesIO(json.dumps(body).encode()), "headers": {"Content-Type": "application/json"}}
 
 
 async def _check(response: aiohttp.ClientResponse) -> None:
