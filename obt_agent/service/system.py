@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from obt_agent.errors import AgentError
+from obt_agent.errors import AgentError, NotPermitted
 from obt_agent.service.places import UNIT
 
 WITHIN_S: Final = 120.0
@@ -19,10 +19,8 @@ class ServiceError(AgentError):
     kind = "service"
 
 
-class NotRoot(ServiceError):
+class NotRoot(NotPermitted):
     """Only root may do that."""
-
-    kind = "not_root"
 
 
 @dataclass(frozen=True)
