@@ -344,6 +344,7 @@ async def test_a_handler_that_does_not_stop_is_answered_for() -> None:
     release.set()
     await desk.close()
     assert desk.in_flight == 0
+    assert session.doubled == []
 
 
 async def test_a_result_that_came_despite_a_cancel_is_the_final() -> None:
@@ -483,5 +484,6 @@ def test_whatever_comes_each_request_has_exactly_one_final(steps: list[tuple[str
         assert set(session.answers) == set(range(sent)) | {f"c{n}" for n in range(cancels)}
         assert all(isinstance(session.answers[f"c{n}"], CancelResult) for n in range(cancels))
         assert desk.in_flight == 0
+        assert session.doubled == []
 
     asyncio.run(asyncio.wait_for(play(), 20))

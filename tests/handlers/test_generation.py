@@ -107,7 +107,7 @@ async def test_a_reader_that_stops_stops_ollama_and_the_pause_is_told(
 ) -> None:
     async with Bench(standin, tmp_path) as bench:
         bench.session.window = 4
-        standin.script.tokens = 12
+        standin.script.tokens, standin.script.decode_tps = 12, 200.0
         number = bench.send("generate", model=TINY, prompt="x")
         await until(lambda: number in bench.session.streams)
         sink = bench.session.streams[number]
@@ -120,8 +120,8 @@ async def test_a_reader_that_stops_stops_ollama_and_the_pause_is_told(
         sink.grant(1000)
         await bench.session.result(number)
         assert len(sink.items) == 12
-        if held < 12:
-            assert sink.items[held].paused_us == 250_000
+        assert held < 12
+        assert sink.items[held].paused_us == 250_000
         assert all(item.paused_us is None for n, item in enumerate(sink.items) if n != held)
 
 

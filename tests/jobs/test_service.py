@@ -182,6 +182,20 @@ async def test_a_cancellation_at_any_instant_after_the_start_gives_one_final(
         assert daemon.jobs.counts().open == 0
 
 
+async def test_a_job_cancelled_while_it_is_being_started_never_executes(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        start = daemon.outbox.start
+
+        async def start_and_cancel(job_id: str) -> None:
+            await start(job_id)
+            assert await daemon.jobs.cancel(job_id) == "cancelling"
+
+        daemon.outbox.start = start_and_cancel  # type: ignore[method-assign]  # the instant that is hard to hit
+        await daemon.jobs.start_benchmark(benchmark())
+        assert (await final(daemon, "j"))["status"] == "cancelled"
+        assert not any(run.closed for run in daemon.runner.runs)
+
+
 async def test_an_unknown_job_that_was_cancelled_does_not_run_when_it_comes_late(tmp_path: Path) -> None:
     async with Daemon(tmp_path) as daemon:
         assert await daemon.jobs.cancel("j") == "unknown"
