@@ -41,6 +41,8 @@ TIMINGS = Timings(
     route_poll_s=60,
 )
 QUICK = BackoffSettings(minimum_s=0.001, maximum_s=0.004)
+SLOW = BackoffSettings(minimum_s=3600, maximum_s=3600)
+"""Nobody dials again in the time of a test."""
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
 import time
 
 import pytest
@@ -17,6 +19,7 @@ from obt_agent.protocol.admission import VersionRange
 from tests.link.doubles import (
     PATIENCE_S,
     QUICK,
+    SLOW,
     CredentialsDouble,
     LinkRig,
     at_once,
@@ -27,9 +30,6 @@ from tests.link.doubles import (
     until,
 )
 from tests.link.server_double import Peer, Script, ServerDouble, refusal
-
-SLOW = BackoffSettings(minimum_s=3600, maximum_s=3600)
-"""Nobody dials again in the time of a test."""
 
 
 async def serve(peer: Peer) -> None:
@@ -406,7 +406,35 @@ async def test_draining_without_a_session_ends_at_once(state: str) -> None:
         await rig.running
 
 
-async def test_no_secret_is_logged(capfd: pytest.CaptureFixture[str]) -> None:
+async def test_a_candidate_is_kept_though_the_server_closes_right_behind_its_answer() -> None:
+    async def script(peer: Peer) -> None:
+        hello = await peer.expect("agent.hello")
+        answer = {"jsonrpc": "2.0", "id": hello["id"], "result": {"protocol": 1, "session": 1}}
+        peer.socket.protocol.send_text(json.dumps(answer).encode())
+        peer.socket.protocol.send_close(1001)
+        peer.socket.send_data()
+        await peer.until_closed()
+
+    class SlowDisk(CredentialsDouble):
+        def admitted(self, credential: Credential) -> None:
+            time.sleep(0.2)  # in a thread: longer than the server takes to close
+            super().admitted(credential)
+
+    credentials = SlowDisk()
+    credentials.candidate = Credential(Secret("new"), "candidate")
+    async with (
+        ServerDouble(script) as server,
+        linked(server.url, credentials=credentials, backoff=SLOW, timings=shorter(close_s=15)) as rig,
+    ):
+        await rig.session()
+        await rig.until_down()
+        assert credentials.told == [("admitted", "candidate")]
+
+
+async def test_no_secret_is_logged(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)  # at which the library writes headers down
     refusals = [refusal(401), refusal(503)]
     async with ServerDouble(serve, refusals=refusals) as server:
         async with linked(
@@ -417,4 +445,5 @@ async def test_no_secret_is_logged(capfd: pytest.CaptureFixture[str]) -> None:
             await rig.session()
     out, err = capfd.readouterr()
     assert "link.admitted" in out + err
-    assert "canary" not in out + err
+    ours = [record.getMessage() for record in caplog.records if record.name != "websockets.server"]
+    assert "canary" not in "\n".join([out, err, *ours])

@@ -14,7 +14,7 @@ from obt_agent.errors import InvalidParams as WrongParams
 from obt_agent.protocol.admission import Empty
 from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.state import SyncResult
-from tests.link.doubles import at_once, linked, meeting, never, shorter, until
+from tests.link.doubles import SLOW, at_once, linked, meeting, never, shorter, until
 from tests.link.server_double import Peer, ServerDouble
 
 
@@ -250,7 +250,7 @@ async def test_a_binary_frame_closes_with_1003() -> None:
 
 
 async def test_a_frame_over_the_limit_closes_with_1009() -> None:
-    async with meeting(max_frame_bytes=65536) as met:
+    async with meeting(max_frame_bytes=65536, backoff=SLOW) as met:
         await met.peer.send("x" * 70000)
         assert await met.peer.until_closed() == 1009
         assert "too large" in await met.rig.until_down()
@@ -275,7 +275,7 @@ async def test_wrong_parameters_of_a_link_notification_are_ignored() -> None:
 
 async def test_control_output_that_nobody_reads_closes_the_link_at_a_mebibyte() -> None:
     """A server that asks and asks, and never reads the answers."""
-    async with meeting(timings=shorter(silence_s=60.0)) as met:
+    async with meeting(timings=shorter(silence_s=60.0), backoff=SLOW) as met:
         met.peer.socket.transport.pause_reading()
 
         class Answer(msgspec.Struct):
