@@ -197,15 +197,15 @@ def _decode_uncertainty(decode: float | None, n: int | None, trace: Trace) -> fl
     """Half-width in tokens a second that the shape of the stream leaves open.
 
     The first line may hold k = n / lines tokens, of which k - 1 came before t_first was seen; when the model
-    ended by itself, one token more may lie between the last text and the last line. Each is at most that
-    share of n - 1.
+    ended by itself, one token more may lie between the last text and the last line. So many of the n - 1
+    tokens are open; the rest were surely decoded between the two stamps.
     """
     if decode is None or n is None:
         return None
     open_tokens = max(n / len(trace.arrivals) - 1.0, 0.0)
     if trace.final.done_reason == "stop":
         open_tokens += 1.0
-    return decode * open_tokens / (n - 1)
+    return decode * open_tokens / max(n - 1 - open_tokens, 1.0)
 
 
 def _thinking_ms(trace: Trace, edges: _Edges) -> float | None:
