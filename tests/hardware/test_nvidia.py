@@ -8,6 +8,7 @@ import pytest
 
 from obt_agent.hardware.providers.base import CostGroup, GpuReadings
 from obt_agent.hardware.providers.nvidia import NvidiaProvider
+from obt_agent.hardware.providers.nvml_probe import main as trial
 from obt_agent.hardware.root import SnapshotRoot
 from obt_agent.hardware.schema import GpuSample
 from tests.hardware.nvml.fake import FakeDriver
@@ -328,3 +329,55 @@ def test_a_gpu_that_falls_asleep_is_let_go_and_keeps_its_description(
     )
     assert nvidia.probe().status == "ok"
     assert only(nvidia.sample(BOTH)).state == "ok"
+
+
+def test_a_trial_prints_the_drivers_version_or_the_reason(
+    driver: FakeDriver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    driver.machine("dual").say("1 ret:* 15")
+    assert trial(driver.places) == 0
+    driver.say("* ret:nvmlInit 18")
+    assert trial(driver.places) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "ok 580.95.05",
+        "driver_error: library and kernel driver differ in version",
+    ]
+
+
+def test_between_rare_samples_the_library_is_shut_so_that_the_gpu_can_sleep(
+    tmp_path: Path, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia = provider(laptop(tmp_path, "active"), driver.machine("rtx4090"))
+    nvidia.probe()
+    now = [10**12]
+    monkeypatch.setattr("time.monotonic_ns", lambda: now[0])
+    assert only(nvidia.sample(BOTH)).state == "ok"
+    assert nvidia.energy() == {}
+    now[0] += 30 * 10**9
+    assert only(nvidia.sample(BOTH)).state == "ok"
+    assert nvidia.energy() == {}
+    now[0] += 10**9
+    assert only(nvidia.sample(BOTH)).state == "ok"
+    assert nvidia.energy() == {RTX: 123456.789}
+    now[0] += 30 * 10**9
+    nvidia.sample(BOTH)
+    driver.say("* ret:nvmlInit 9")
+    assert only(nvidia.sample(BOTH)).state == "lost"
+
+
+def test_a_single_missing_reading_is_null_and_the_rest_stands(machine: Path, driver: FakeDriver) -> None:
+    driver.machine("rtx4090").say(
+        "0 ret:nvmlDeviceGetClockInfo 999",
+        "0 ret:nvmlDeviceGetPciInfo 3",
+        "0 ret:nvmlDeviceGetMaxPcieLinkGeneration 3",
+        "0 ret:nvmlDeviceGetMaxPcieLinkWidth 3",
+        "0 nvmlDeviceGetUtilizationRates 150 0",
+    )
+    nvidia = provider(machine, driver)
+    nvidia.probe()
+    (gpu,) = [gpu for gpu in nvidia.inventory() if gpu.uuid == RTX]
+    assert (gpu.pci_address, gpu.pcie, gpu.unavailable["pcie"]) == (None, None, "not_supported")
+    sample = next(sample for sample in nvidia.sample(BOTH).gpus if sample.id == RTX)
+    assert (sample.state, sample.clocks, sample.temperature_celsius) == ("degraded", None, 63.0)
+    assert sample.unavailable["clocks"] == "driver_error: NVML error 999"
+    assert sample.unavailable["utilization_ratio"] == "malformed"

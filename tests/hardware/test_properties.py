@@ -54,7 +54,7 @@ UNITLESS = {
 
 
 @pytest.mark.parametrize("name", ["amd-dgpu", "amd-apu", "intel-arc", "container-limits", "suspended-laptop"])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_corrupted_machine_is_read_with_no_exception_and_no_nonsense(
     name: str, tmp_path: Path, data: st.DataObject

@@ -6,6 +6,7 @@ import asyncio
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,11 +14,14 @@ from pathlib import Path
 
 import pytest
 
+from obt_agent.hardware.host_reader import HostReader, HostReading
 from obt_agent.hardware.providers.base import CostGroup, GpuReadings
 from obt_agent.hardware.providers.nvidia import NvidiaProvider
+from obt_agent.hardware.providers.storage import StorageProvider
 from obt_agent.hardware.root import SnapshotRoot
-from obt_agent.hardware.schema import Inventory, Sample
+from obt_agent.hardware.schema import Inventory, Sample, StorageInfo
 from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.hardware.worker import Stalled
 from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.trees import BASICS, pci, put, tree
 
@@ -272,3 +276,51 @@ def test_a_process_with_a_hung_driver_ends_in_time(machine: Path, driver: FakeDr
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.returncode, done.stdout.split()[-1]) == (0, "stalled"), done.stderr
+
+
+async def test_a_store_that_hangs_costs_only_its_own_place_in_the_inventory(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+
+    def hangs(_self: StorageProvider) -> tuple[StorageInfo, ...]:
+        gate.wait()
+        return ()
+
+    monkeypatch.setattr(StorageProvider, "inventory", hangs)
+    service = HardwareService(replace(SOON, root=machine, host_deadline_s=0.5), [])
+    async with asyncio.timeout(30):
+        inventory = await service.inventory()
+    gate.set()
+    assert {p.name: p.status for p in inventory.providers}["storage"] == "stalled"
+    assert inventory.memory.total_bytes == 1000 * 1024
+    await service.close()
+
+
+async def sample_until_it_fails(service: HardwareService) -> None:
+    while True:
+        await service.sample()
+
+
+async def test_kernel_files_that_hang_stall_a_sample_and_not_the_sampler(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    real = HostReader.sample
+
+    def hangs(reader: HostReader) -> HostReading:
+        gate.wait()
+        return real(reader)
+
+    service = HardwareService(replace(SOON, root=machine, host_deadline_s=0.2), [])
+    await service.start()
+    async with asyncio.timeout(30):
+        await first(service, lambda _: True)
+        monkeypatch.setattr(HostReader, "sample", hangs)
+        with pytest.raises(Stalled):
+            await sample_until_it_fails(service)
+        monkeypatch.setattr(HostReader, "sample", real)
+        gate.set()
+        before = service.latest
+        await first(service, lambda sample: sample is not before)
+    await service.close()

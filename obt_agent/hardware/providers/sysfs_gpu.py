@@ -141,7 +141,7 @@ class SysfsGpuProvider:
         if known is None:
             reason = "not_reported: awake again, not yet described"
             return unread(gpu.address, "degraded", reason if gpu.driver in self._drivers else "not_present")
-        if not self._root.exists(gpu.path):
+        if not self._root.exists(f"{gpu.path}/vendor"):
             return unread(known.info.id, "lost", "lost")
         return self._read(known, group)
 

@@ -1,0 +1,182 @@
+"""AMD's and Intel's GPUs through their files: sleep, loss, missing drivers, and odd values."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from obt_agent.hardware.providers.amd import amd
+from obt_agent.hardware.providers.base import CostGroup
+from obt_agent.hardware.providers.intel import intel
+from obt_agent.hardware.providers.kfd import Node, node_of
+from obt_agent.hardware.providers.sysfs_gpu import SysfsGpuProvider
+from obt_agent.hardware.readings import Unreadable
+from obt_agent.hardware.root import SnapshotRoot
+from obt_agent.hardware.schema import GpuInfo, GpuSample
+from tests.hardware.replay import SNAPSHOTS
+from tests.hardware.trees import BASICS, pci, put, tree
+
+BOTH = CostGroup.FAST | CostGroup.SLOW
+CARD = "/sys/devices/pci0000:00/0000:00:03.1/0000:01:00.0/0000:02:00.0/0000:03:00.0"
+ARC = "/sys/devices/pci0000:00/0000:00:03.1/0000:09:00.0/0000:0a:01.0/0000:0b:00.0"
+
+
+@pytest.fixture
+def desktop(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SNAPSHOTS / "amd-dgpu", tmp_path / "machine"))
+
+
+@pytest.fixture
+def arc(tmp_path: Path) -> Path:
+    return Path(shutil.copytree(SNAPSHOTS / "intel-arc", tmp_path / "machine"))
+
+
+def started(provider: SysfsGpuProvider) -> tuple[GpuInfo, GpuSample]:
+    provider.probe()
+    (info,) = provider.inventory()
+    (sample,) = provider.sample(BOTH).gpus
+    return info, sample
+
+
+def test_a_card_that_falls_asleep_keeps_its_description_and_is_not_touched(desktop: Path) -> None:
+    root = SnapshotRoot(desktop)
+    provider = amd(root)
+    info, _ = started(provider)
+    put(desktop, f"{CARD}/power/runtime_status", "suspended\n")
+    root.opened.clear()
+    (sample,) = provider.sample(BOTH).gpus
+    assert (sample.id, sample.state, sample.power_watts) == (info.id, "suspended", None)
+    assert {path.removeprefix(f"{CARD}/") for path in root.opened if path.startswith(CARD)} == {
+        "power/runtime_status"
+    }
+    assert provider.energy() == {}
+    assert provider.probe().status == "suspended"
+    assert provider.inventory() == (info,)
+
+
+def test_a_card_that_was_never_awake_is_described_when_it_wakes(desktop: Path) -> None:
+    put(desktop, f"{CARD}/power/runtime_status", "suspended\n")
+    provider = amd(SnapshotRoot(desktop))
+    assert provider.probe().status == "suspended"
+    (info,) = provider.inventory()
+    assert (info.id, info.unavailable["name"]) == ("0000:03:00.0", "suspended")
+    put(desktop, f"{CARD}/power/runtime_status", "active\n")
+    (sample,) = provider.sample(BOTH).gpus
+    assert (sample.state, sample.unavailable["power_watts"]) == (
+        "degraded",
+        "not_reported: awake again, not yet described",
+    )
+    info, sample = started(provider)
+    assert (info.name, sample.state) == ("AMD Radeon RX 7800 XT", "ok")
+
+
+def test_a_card_that_is_pulled_out_is_lost(desktop: Path) -> None:
+    provider = amd(SnapshotRoot(desktop))
+    info, _ = started(provider)
+    shutil.rmtree(desktop / "tree" / CARD.lstrip("/"))
+    (sample,) = provider.sample(BOTH).gpus
+    assert (sample.id, sample.state) == (info.id, "lost")
+
+
+def test_a_card_without_its_driver_is_in_the_inventory_with_the_reason(tmp_path: Path) -> None:
+    provider = amd(tree(tmp_path, BASICS | pci("0000:03:00.0", "0x1002")))
+    state = provider.probe()
+    assert (state.status, state.reason) == ("degraded", "no driver of amdgpu is bound to 0000:03:00.0")
+    (info,) = provider.inventory()
+    assert info.unavailable["name"].startswith("not_present")
+    (sample,) = provider.sample(BOTH).gpus
+    assert sample.state == "degraded"
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "field", "reason"),
+    [
+        ("gpu_busy_percent", "101", "utilization_ratio", "malformed"),
+        ("mem_info_vram_used", "99999999999999", "memory_used_bytes", "inconsistent"),
+        ("mem_info_vram_used", "-5", "memory_used_bytes", "malformed"),
+        ("hwmon/hwmon4/temp1_input", "511000", "temperature_celsius", "malformed"),
+        ("hwmon/hwmon4/pwm1", "300", "fan_ratio", "malformed"),
+    ],
+)
+def test_a_value_that_cannot_be_is_null_and_the_card_degraded(
+    desktop: Path, file: str, content: str, field: str, reason: str
+) -> None:
+    put(desktop, f"{CARD}/{file}", content)
+    _, sample = started(amd(SnapshotRoot(desktop)))
+    assert (sample.state, getattr(sample, field), sample.unavailable[field]) == ("degraded", None, reason)
+
+
+def test_uncorrected_errors_are_counted_where_the_card_does(desktop: Path) -> None:
+    put(desktop, f"{CARD}/ras/umc_err_count", "ue: 3\nce: 9\n")
+    assert started(amd(SnapshotRoot(desktop)))[1].ecc_uncorrected == 3
+    put(desktop, f"{CARD}/ras/umc_err_count", "none\n")
+    assert started(amd(SnapshotRoot(desktop)))[1].unavailable["ecc_uncorrected"] == "not_reported"
+
+
+def test_what_the_compute_driver_does_not_run_has_no_target_and_vulkan(desktop: Path) -> None:
+    shutil.rmtree(desktop / "tree/sys/class/kfd")
+    info, _ = started(amd(SnapshotRoot(desktop)))
+    assert (info.backend, info.gfx_target, info.shader_cores, info.memory.bus_width_bits) == (
+        *("vulkan", None),
+        *(None, None),
+    )
+    assert "KFD" in info.unavailable["gfx_target"]
+
+
+def test_an_accelerators_energy_is_read_at_an_edge(desktop: Path) -> None:
+    table = bytearray(b"\x20\x01\x01\x04" + b"\0" * 284)
+    table[24:32] = (65536 * 1000).to_bytes(8, "little")
+    put(desktop, f"{CARD}/gpu_metrics", bytes(table))
+    provider = amd(SnapshotRoot(desktop))
+    info, sample = started(provider)
+    assert sample.energy_joules_total == 1000.0
+    assert provider.energy() == {info.id: 1000.0}
+
+
+@pytest.mark.parametrize(
+    ("properties", "method"),
+    [
+        ("gfx_target_version 0", "gfx_target"),
+        ("simd_count 1", "gfx_target"),
+        ("simd_count 3\nsimd_per_cu 2", "shader_cores"),
+        ("simd_count 0\nsimd_per_cu 2", "shader_cores"),
+    ],
+)
+def test_a_node_with_odd_properties_gives_reasons(tmp_path: Path, properties: str, method: str) -> None:
+    node = Node(tree(tmp_path, {"/n/properties": properties, "/n/mem_banks/0/properties": "width 0"}), "/n")
+    with pytest.raises(Unreadable):
+        getattr(node, method)()
+    with pytest.raises(Unreadable):
+        node.bus_width_bits()
+
+
+def test_the_node_of_another_gpu_is_not_taken(desktop: Path) -> None:
+    root = SnapshotRoot(desktop)
+    assert node_of(root, "0000:03:00.0") is not None
+    assert node_of(root, "0000:04:00.0") is None
+    assert node_of(root, "0001:03:00.0") is None
+
+
+def test_a_cards_own_energy_counter_comes_before_its_packages(arc: Path) -> None:
+    put(arc, f"{ARC}/hwmon/hwmon4/energy1_input", "5000000\n")
+    assert started(intel(SnapshotRoot(arc)))[1].energy_joules_total == 5.0
+
+
+def test_what_holds_a_card_back_is_named(arc: Path) -> None:
+    put(arc, f"{ARC}/tile0/gt0/freq0/throttle/reason_pl1", "1\n")
+    put(arc, f"{ARC}/tile0/gt0/freq0/throttle/reason_thermal", "1\n")
+    put(arc, f"{ARC}/hwmon/hwmon4/power1_max", "190000000\n")
+    info, sample = started(intel(SnapshotRoot(arc)))
+    assert sample.throttle_reasons == ("pl1", "thermal")
+    assert info.power_limit_watts == 190.0
+
+
+def test_without_a_clock_file_there_is_no_clock_and_no_throttling(arc: Path) -> None:
+    shutil.rmtree(arc / "tree" / f"{ARC}/tile0".lstrip("/"))
+    put(arc, f"{ARC}/hwmon/hwmon4/power1_max", "0\n")
+    info, sample = started(intel(SnapshotRoot(arc)))
+    assert (sample.clocks, sample.throttle_reasons) == (None, None)
+    assert sample.unavailable["clocks"] == sample.unavailable["throttle_reasons"] == "not_present"
+    assert info.unavailable["power_limit_watts"] == "not_reported"
