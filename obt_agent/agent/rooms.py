@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from obt_agent import __version__
 from obt_agent.agent import facts, settings
+from obt_agent.backoff import BackoffSettings
 from obt_agent.benchmark.lock import BenchmarkLock
 from obt_agent.benchmark.run import BenchmarkRun
 from obt_agent.config.schema import Config
@@ -23,6 +24,7 @@ from obt_agent.jobs.benchmarks import BenchmarkRunner
 from obt_agent.jobs.transfers import TransferRunner
 from obt_agent.link.connection import Link, LinkEvents
 from obt_agent.link.session import LinkSession
+from obt_agent.link.settings import Timings
 from obt_agent.ollama.catalog import Catalog
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.outbox.store import Outbox
@@ -59,8 +61,16 @@ class Rooms:
             self.on_admitted(session, hello)
 
 
-async def build(stack: AsyncExitStack, config: Config, state: StateDir, token: Secret | None) -> Rooms:
-    """Build everything; ``stack`` closes it.
+async def build(
+    stack: AsyncExitStack,
+    config: Config,
+    state: StateDir,
+    token: Secret | None,
+    *,
+    timings: Timings | None = None,
+    backoff: BackoffSettings | None = None,
+) -> Rooms:
+    """Build everything; ``stack`` closes it. ``timings`` and ``backoff`` are the protocol's unless given.
 
     Raises:
         ConfigError: quiet hours, the server's address or the store cannot be used.
@@ -86,7 +96,7 @@ async def build(stack: AsyncExitStack, config: Config, state: StateDir, token: S
     )
     rooms = _wired(services)
     rooms.link = Link(
-        settings.link(config),
+        replace(settings.link(config), timings=timings or Timings()),
         credentials=Credentials(state, token),
         events=LinkEvents(
             hello=functools.partial(_hello, config, state, rooms),
@@ -94,6 +104,7 @@ async def build(stack: AsyncExitStack, config: Config, state: StateDir, token: S
             on_state_request=rooms.reporter.request,
         ),
         handler=rooms.dispatcher,
+        backoff=backoff,
     )
     return rooms
 
