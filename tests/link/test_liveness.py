@@ -191,7 +191,7 @@ async def test_a_slow_but_healthy_link_is_kept_through_large_messages_both_ways(
         await _speak(peer)
 
     async def big(session: LinkSession, request: Request) -> None:
-        session.respond(request.id, msgspec.Raw(msgspec.json.encode("y" * (100 << 10))))
+        session.respond(request.id, msgspec.Raw(msgspec.json.encode("y" * (50 << 10))))
 
     timings = shorter(alive_s=0.5, silence_s=1.8, tick_s=0.02)
     async with ServerDouble(script) as server, FaultProxy(server.port) as proxy:
@@ -201,7 +201,7 @@ async def test_a_slow_but_healthy_link_is_kept_through_large_messages_both_ways(
             session = await rig.session()
             await until(lambda: "big" in seen or not session.alive)
             assert session.alive
-            assert seen["big"]["result"]["bytes"] == (100 << 10) + 2
+            assert seen["big"]["result"]["bytes"] == (50 << 10) + 2
             counts = [seen[f"s{number} frames"] for number in range(8)]
             assert min(counts) * 4 >= max(counts)
 
