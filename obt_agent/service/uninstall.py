@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,6 +44,7 @@ def _stop(system: System) -> None:
 def _unit(places: Places, system: System) -> None:
     for path in (places.unit, places.sysusers, places.tmpfiles):
         files.remove(path)
+    _empty(places.sysusers.parent)
     _tree(places.overrides)
     _tree(places.locks)
     system.must(["systemctl", "daemon-reload"])
@@ -52,6 +54,7 @@ def _state(places: Places) -> None:
     _tree(places.config.parent)
     _tree(places.state)
     files.remove(places.token)
+    _empty(places.token.parent)
 
 
 def _user(system: System) -> None:
@@ -65,6 +68,12 @@ def _program(places: Places) -> None:
     if places.launcher.is_symlink() and places.launcher.readlink() == places.program:
         files.remove(places.launcher)
     environment.remove(places.prefix)
+
+
+def _empty(folder: Path) -> None:
+    """Remove a folder that the installation may have made, if nothing else is in it."""
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _tree(folder: Path) -> None:

@@ -10,6 +10,7 @@ SERVER = "http://127.0.0.1:8881"
 FILES = (
     "find /etc /opt /usr /var /run /home /srv -xdev -not -path '/run/systemd/*' -not -path '/run/log/*' "
     "-not -path '/run/udev/*' -not -path '/var/log/journal/*' -not -path '/run/user/*' "
+    "-not -path '/var/tmp/systemd-private-*' "
     "-not -path '/srv/obt.sqlite3*' "
     "-not -path '/etc/passwd-' -not -path '/etc/group-' -not -path '/etc/*shadow-' "
     "-not -path '*/__pycache__*' | sort"
@@ -35,23 +36,16 @@ class Site:
     machine: Machine
 
     def start_server(self) -> None:
-        self.machine.run(
-            "systemd-run --quiet --collect --unit obt-server --setenv PYTHONPATH=/srv/site "
-            "python3 /srv/inside/server.py run --database /srv/obt.sqlite3"
-        )
-        self._listening(8881)
+        run = "/usr/bin/python3 /srv/inside/server.py run --database /srv/obt.sqlite3"
+        self._start("obt-server", run, 8881)
 
     def stop_server(self) -> None:
         self.machine.run("systemctl stop obt-server")
 
     def start_ollama(self) -> None:
-        """Its process is called ollama, so that the agent finds it by its name."""
-        self.machine.run(
-            "cp -n /usr/bin/python3.11 /usr/local/bin/ollama; systemd-run --quiet --collect --unit ollama "
-            "--property DynamicUser=yes --setenv PYTHONPATH=/srv/site "
-            "/usr/local/bin/ollama /srv/inside/ollama.py serve"
-        )
-        self._listening(11434)
+        """Its process is called ollama and runs as another user, so that the agent finds it by its name."""
+        self.machine.run("cp -n /usr/bin/python3.11 /usr/local/bin/ollama")
+        self._start("ollama", "/usr/local/bin/ollama /srv/inside/ollama.py serve", 11434, "DynamicUser=yes")
 
     def stop_ollama(self) -> None:
         self.machine.run("systemctl stop ollama")
@@ -97,7 +91,10 @@ class Site:
         """Properties of the agent's unit."""
         return self.machine.unit("obt-agent", *names)
 
-    def _listening(self, port: int) -> None:
-        self.machine.until(
-            f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}), 2)' 2>&1"
-        )
+    def _start(self, name: str, command: str, port: int, more: str = "") -> None:
+        """Start a unit of the lab's own, and wait until its port takes connections."""
+        text = f"[Service]\nEnvironment=PYTHONPATH=/srv/site\nExecStart={command}\n{more}\n"
+        self.machine.write(f"/run/systemd/system/{name}.service", text)
+        self.machine.run(f"systemctl daemon-reload && systemctl start {name}")
+        connect = f'import socket; socket.create_connection(("127.0.0.1", {port}), 2)'
+        self.machine.until(f"python3 -c '{connect}' 2>&1")

@@ -292,3 +292,47 @@ def test_the_state_can_be_kept(site: Site) -> None:
     machine.run(f"{INSTALL}", timeout_s=120)
     admitted(site)
     machine.run("obt-agent service uninstall")
+
+
+# What can be wrong on the way there; nothing is installed at the start of each.
+
+OLD_PYTHON = '#!/bin/sh\necho \'[[3, 9], "/srv/old-python", "cpython", "3.9.2"]\'\n'
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "words"),
+    [
+        (f"{INSTALL} </dev/null", 78, "A join token is needed to enrol this machine"),
+        (f"{INSTALL} --token-file /root/none", 78, "/root/none cannot be read"),
+        ("/root/try/bin/obt-agent service install </dev/null", 78, "Which server? Give --server"),
+        (f"{INSTALL.replace('http://', '')} --token-file /root/join", 78, "has no scheme"),
+        (f"{INSTALL.replace('127.0.0.1', 'obt.example.org')} --token-file /root/join", 78, "not encrypted"),
+        (f"{INSTALL} --token-file /root/join --python /srv/old-python", 1, "needs CPython 3.11 or later"),
+        (f"{INSTALL.replace('8881', '9')} --token-file /root/join", 1, "cannot be reached"),
+        (f"{INSTALL} --token-file /root/used", 1, "refused the join token"),
+        (
+            f"setpriv --reuid=1 --regid=1 --clear-groups {INSTALL} --token-file /root/join",
+            77,
+            "Only root may install or remove the service: put sudo before the command",
+        ),
+    ],
+)
+def test_an_error_on_the_way_says_what_to_do(site: Site, command: str, code: int, words: str) -> None:
+    machine = site.machine
+    machine.run("chmod 755 /root; test -e /root/used || cp -p /root/join /root/used")
+    machine.write("/srv/old-python", OLD_PYTHON, mode="755")
+    site.join_token()
+    done = machine.call(command, timeout_s=120)
+    machine.run("obt-agent service uninstall || true")
+    assert done.code == code, done
+    assert words in done.err
+    assert "Traceback" not in done.err
+
+
+def test_without_an_ollama_the_agent_is_installed_and_says_so(site: Site) -> None:
+    site.stop_ollama()
+    site.join_token()
+    done = site.machine.call(f"{INSTALL} --token-file /root/join", timeout_s=120)
+    assert done.code == 0, done
+    assert "Ollama does not answer; the agent waits for it" in done.err
+    site.machine.run("obt-agent service uninstall")
