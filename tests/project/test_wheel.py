@@ -46,12 +46,6 @@ def install(programs: Path, what: str) -> None:
     assert result.returncode == 0, result.stderr
 
 
-def skip_until_it_exists(module: str) -> None:
-    """Leave out what the tree cannot do yet; the skip goes when the module or package has come."""
-    if not list(ROOT.glob(f"{module}*")):
-        pytest.skip(f"{module} is not written yet, so that there is no such program")
-
-
 def test_the_sdist_holds_licence_and_changelog(distributions: Path) -> None:
     (sdist,) = distributions.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
@@ -77,7 +71,6 @@ def test_everything_in_the_checkout_that_the_packages_need_is_in_the_wheel(wheel
 
 
 def test_the_agent_alone_says_its_version(installed: Path, tmp_path: Path) -> None:
-    skip_until_it_exists("obt_agent/cli")
     told = run(installed / "obt-agent", "--version", cwd=tmp_path)
     assert told.returncode == 0, told.stderr
     assert version("obt-agent") in told.stdout
@@ -93,7 +86,6 @@ def test_the_agent_alone_brings_no_server_framework(installed: Path, tmp_path: P
 def test_the_demonstration_runs_from_the_wheel_in_any_folder(
     installed: Path, wheel: Path, tmp_path: Path
 ) -> None:
-    skip_until_it_exists("obt_server/cli")
     install(installed, f"{wheel}[server]")
     shown = run(installed / "obt-server", "demo", "--once", cwd=tmp_path)
     assert shown.returncode == 0, shown.stdout + shown.stderr
