@@ -154,7 +154,7 @@ def cell_result(
         concurrency=cell.concurrency,
         prompt_tokens_target=cell.prompt.prompt_tokens,
         completion_tokens=cell.prompt.completion_tokens,
-        stopping=stop or stopping.recorded(plan, main, _cut_short(status)),
+        stopping=stop or stopping.recorded(plan, main, _ended(plan, main, status)),
         summary=_summaries(main),
         summary_warm=_summaries(paired),
         percentiles=_percentiles(main),
@@ -163,8 +163,11 @@ def cell_result(
     )
 
 
-def _cut_short(status: Status) -> StoppingReason:
-    return "failed" if status == "completed" else status
+def _ended(plan: Plan, metrics: Sequence[IterationMetrics], status: Status) -> StoppingReason:
+    """Why a cell ended of which no end was recorded."""
+    if status != "completed":
+        return status
+    return "fixed" if len(metrics) >= plan.num_iterations else "failed"
 
 
 def _values(metrics: Sequence[IterationMetrics], name: str) -> list[float]:

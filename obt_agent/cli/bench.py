@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from obt_agent.benchmark.compare import Comparison, NotComparable, compare
+from obt_agent.benchmark.compare import Comparison, NotComparable, compare, compare_pairs
 from obt_agent.benchmark.expansion import budget, expand
 from obt_agent.benchmark.lock import BenchmarkLock
+from obt_agent.benchmark.pairs import merged
 from obt_agent.benchmark.plan import Plan, PromptConfig, Sweep
 from obt_agent.benchmark.presets import PRESETS, preset, shape
 from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.cli import COMMANDS, bench_report, bench_run, exit_codes
 from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.config.schema import Config
 from obt_agent.errors import InvalidParams
 from obt_agent.log_setup.setup import LogSettings, configure
 
@@ -107,6 +109,9 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
     group.add_argument("--timeout", type=float, metavar="S", help="longest single request")
     group.add_argument("--max-duration", type=float, metavar="S", help="longest whole run of a model")
     group.add_argument(
+        "--pairs", type=int, metavar="N", help="two models in turns, N times each, and their ratio"
+    )
+    group.add_argument(
         "--sampler-effect", action="store_true", help="sample every other iteration, and show what it costs"
     )
 
@@ -119,15 +124,33 @@ def run(args: argparse.Namespace) -> int:
     """
     loaded = load_config(args)
     plans = [plan_of(args, model) for model in args.models]
+    if args.pairs is not None and (len(plans) != 2 or args.pairs < 1):  # noqa: PLR2004 - a pair
+        raise InvalidParams("--pairs takes two models, and at least one pair")
     baseline = read_results(args.compare) if args.compare else ()
     log = loaded.config.log
     configure(LogSettings(level="error" if log.level == "info" else log.level, format=log.format))
     with BenchmarkLock(loaded.config.ollama.url, Path(loaded.config.benchmark.lock_dir)):
+        if args.pairs is not None:
+            return _in_pairs(args, plans, loaded.config)
         results = asyncio.run(bench_run.run_all(plans, loaded.config))
     write(args, results)
     comparable = show_comparisons(results, baseline)
     codes = [exit_code(result) for result in results] or [exit_codes.FAILED]
     return max(codes) or (exit_codes.OK if comparable else exit_codes.FAILED)
+
+
+def _in_pairs(args: argparse.Namespace, plans: Sequence[Plan], config: Config) -> int:
+    """Two models in turns: a result for each, then the ratio of the pairs."""
+    sides = asyncio.run(bench_run.run_pairs((plans[0], plans[1]), args.pairs, config))
+    results = [merged(side) for side in sides if side]
+    write(args, results)
+    if len(results) == len(sides):
+        try:
+            bench_report.show_comparison(compare_pairs(*sides), sys.stderr)
+        except NotComparable as error:
+            say(f"Not comparable: {error.message}.")
+            return max(*map(exit_code, results), exit_codes.FAILED)
+    return max(map(exit_code, results), default=exit_codes.FAILED)
 
 
 def plan_of(args: argparse.Namespace, model: str) -> Plan:
@@ -137,10 +160,10 @@ def plan_of(args: argparse.Namespace, model: str) -> Plan:
         InvalidParams: they contradict each other, or are out of range.
     """
     changes = {name: value for name, value in _changes(args).items() if value is not None}
-    prompts = _prompts(args)
-    if prompts is not None:
-        changes["prompts"] = prompts
     try:
+        prompts = _prompts(args)
+        if prompts is not None:
+            changes["prompts"] = prompts
         plan = preset(args.preset, model, **changes)
         checked = msgspec.convert(msgspec.to_builtins(plan), Plan)
     except (msgspec.ValidationError, ValueError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import signal
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
 from rich.text import Text
 
 from obt_agent.benchmark.expansion import expand
+from obt_agent.benchmark.pairs import single, turns
 from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.records import Forgetful
 from obt_agent.benchmark.records import Progress as RunProgress
@@ -32,6 +34,19 @@ _WORDS = {
     "cooldown": "cooling down",
     "reporting": "done",
 }
+
+
+async def run_pairs(
+    plans: tuple[Plan, Plan], pairs: int, config: Config
+) -> tuple[list[BenchmarkResult], list[BenchmarkResult]]:
+    """Both plans in turns; after Ctrl-C only whole pairs, if there is one."""
+    order = turns(pairs, random.SystemRandom())
+    done = await run_all([single(plans[side]) for side in order], config)
+    sides: tuple[list[BenchmarkResult], list[BenchmarkResult]] = ([], [])
+    for side, result in zip(order, done, strict=False):
+        sides[side].append(result)
+    whole = sum(result.status == "completed" for result in done) // 2
+    return sides[0][: max(whole, 1)], sides[1][: max(whole, 1)]
 
 
 async def run_all(plans: Sequence[Plan], config: Config) -> list[BenchmarkResult]:
