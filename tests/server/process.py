@@ -35,7 +35,7 @@ class ServerProcess:
 
 @contextlib.asynccontextmanager
 async def server_process(database: Path, *arguments: str) -> AsyncIterator[ServerProcess]:
-    """Start one and wait until it listens; killed at the end if it still runs."""
+    """Start one and wait until it listens; told to stop at the end, if it still runs."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -61,8 +61,18 @@ async def server_process(database: Path, *arguments: str) -> AsyncIterator[Serve
         drain = asyncio.create_task(process.stdout.read(), name="server's output")
         yield ServerProcess(process, found.group(1), said)
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        await stop(process)
         if drain is not None:
             await drain
+
+
+async def stop(process: asyncio.subprocess.Process) -> None:
+    """Ask it to stop in order; kill it when it does not."""
+    if process.returncode is None:
+        process.terminate()
+    try:
+        async with asyncio.timeout(30):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
