@@ -23,7 +23,13 @@ def test_no_two_are_alike() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "x", "687136ed-bb27-4cb5-9d5a-7775152481dd", "01A203CD-B5AE-7F59-9F80-7475D1CCB603", "01a203cdb5ae7f599f807475d1ccb603"],
+    [
+        "",
+        "x",
+        "687136ed-bb27-4cb5-9d5a-7775152481dd",
+        "01A203CD-B5AE-7F59-9F80-7475D1CCB603",
+        "01a203cdb5ae7f599f807475d1ccb603",
+    ],
 )
 def test_other_texts_are_none(text: str) -> None:
     assert not is_uuid7(text)
