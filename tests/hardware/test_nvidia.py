@@ -268,17 +268,32 @@ def test_an_old_driver_gives_what_it_can(machine: Path, old_driver: FakeDriver) 
     assert sample.state == "ok"
 
 
-def test_a_replaced_driver_is_loaded_afresh(machine: Path, driver: FakeDriver, built_driver: Path) -> None:
+def test_a_replaced_driver_is_loaded_afresh(
+    machine: Path, driver: FakeDriver, built_old_driver: Path
+) -> None:
     nvidia = provider(machine, driver.machine("rtx4090"))
     nvidia.probe()
-    assert nvidia.inventory()[0].driver_version == "595.71.05"
-    put(machine, "/sys/module/nvidia/version", "600.10\n")
+    (before,) = nvidia.inventory()
+    assert (before.driver_version, before.memory.reserved_bytes) == ("595.71.05", 474218496)
+    put(machine, "/sys/module/nvidia/version", "450.10\n")
     driver.library.unlink()
-    driver.library.write_bytes(built_driver.read_bytes())
-    driver.say("* nvmlSystemGetDriverVersion 600.10")
+    driver.library.write_bytes(built_old_driver.read_bytes())
+    driver.say("* nvmlSystemGetDriverVersion 450.10")
     state = nvidia.probe()
-    assert (state.status, state.version) == ("ok", "600.10")
-    assert nvidia.inventory()[0].driver_version == "600.10"
+    assert (state.status, state.version) == ("ok", "450.10")
+    (after,) = nvidia.inventory()
+    # the library that is loaded now has no such symbol
+    assert (after.driver_version, after.memory.reserved_bytes) == ("450.10", None)
+
+
+def test_an_answer_that_the_binding_itself_chokes_on_is_a_gap_and_no_crash(
+    machine: Path, driver: FakeDriver
+) -> None:
+    nvidia = provider(machine, driver.machine("rtx4090").say("0 nvmlDeviceGetName \udcff\udcfe"))
+    assert nvidia.probe().status == "ok"
+    (gpu,) = nvidia.inventory()
+    assert (gpu.name, gpu.unavailable["name"]) == (None, "driver_error: UnicodeDecodeError")
+    assert only(nvidia.sample(BOTH)).state == "ok"
 
 
 def test_a_call_that_contradicts_itself_is_not_believed(machine: Path, driver: FakeDriver) -> None:

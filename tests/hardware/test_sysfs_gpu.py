@@ -54,6 +54,8 @@ def test_a_card_that_falls_asleep_keeps_its_description_and_is_not_touched(deskt
     assert provider.energy() == {}
     assert provider.probe().status == "suspended"
     assert provider.inventory() == (info,)
+    read = {path.removeprefix(f"{CARD}/") for path in root.opened if path.startswith(CARD)}
+    assert read == {"vendor", "class", "power/control", "power/runtime_status"}
 
 
 def test_a_card_that_was_never_awake_is_described_when_it_wakes(desktop: Path) -> None:

@@ -54,7 +54,7 @@ class FakeDriver:
     def _write(self) -> FakeDriver:
         # put in its place at once, for the library reads it while it is written
         fresh = self.library.with_name("nvml.new")
-        fresh.write_text("\n".join(self._lines) + "\n")
+        fresh.write_text("\n".join(self._lines) + "\n", errors="surrogateescape")
         fresh.rename(self.library.with_name("nvml.txt"))
         return self
 
