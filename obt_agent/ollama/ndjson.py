@@ -6,11 +6,11 @@ A line is passed on as the bytes that came, and only when it is UTF-8, one JSON 
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final
 
 import msgspec
 
+from obt_agent.depth import deeper_than
 from obt_agent.errors import OllamaError, TooLarge
 
 MAX_DEPTH: Final = 64
@@ -18,9 +18,6 @@ MAX_LINE_BYTES: Final = 1 << 20
 
 _SHALLOW_BYTES: Final = 2 * (MAX_DEPTH + 1)
 """An object deeper than the limit needs at least this many brackets."""
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
-_OTHERS: Final = bytes(set(range(256)) - set(b"[]{}"))
-_AS_ROUND: Final = bytes.maketrans(b"[]{}", b"()()")
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):
@@ -139,19 +136,6 @@ def _is_plain(line: bytes) -> bool:
         return check(line).plain
     except OllamaError:
         return False
-
-
-def deeper_than(data: bytes, limit: int) -> bool:
-    """Whether JSON text nests arrays and objects deeper than ``limit``; at most ``limit`` passes in C."""
-    if data.count(b"{") + data.count(b"[") <= limit:
-        return False
-    brackets = _STRINGS.sub(b"", data).translate(_AS_ROUND, _OTHERS)
-    for _ in range(limit):
-        shorter = brackets.replace(b"()", b"")
-        if len(shorter) == len(brackets):
-            return False  # none left, or unbalanced: no JSON, for the parser to refuse
-        brackets = shorter
-    return bool(brackets)
 
 
 def _check_utf8(line: bytes) -> None:

@@ -5,11 +5,11 @@ A frame is checked in this order, so that the cost of refusing it is bounded: si
 
 from __future__ import annotations
 
-import re
 from typing import Any, Final, TypeVar
 
 import msgspec
 
+from obt_agent.depth import deeper_than
 from obt_agent.errors import InvalidParams, ProtocolError
 from obt_agent.protocol import limits
 from obt_agent.protocol.envelope import ErrorResponse, Message, Notification, Request, RequestId, Response
@@ -18,9 +18,6 @@ from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError
 T = TypeVar("T")
 
 _NO_PARAMS: Final = msgspec.Raw(b"{}")
-_STRINGS: Final = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
-_BRACKETS: Final = bytes.maketrans(b"[{]}", b"(())")
-_OTHERS: Final = bytes(sorted(set(range(256)) - set(b"[]{}")))
 
 
 class FrameError(ProtocolError):
@@ -89,23 +86,10 @@ def _checked_bytes(frame: str | bytes, max_bytes: int) -> bytes:
 def check_depth(data: bytes, limit: int = limits.MAX_DEPTH) -> None:
     """Refuse JSON text that nests deeper than ``limit`` arrays and objects.
 
-    Runs in C-speed passes over the brackets outside strings, one pass a level, so that hostile text costs at
-    most ``limit`` passes. Text that is not JSON is left for the parser to refuse.
-
     Raises:
         ProtocolError: it is deeper.
     """
-    if data.count(b"{") + data.count(b"[") <= limit:
-        return
-    brackets = _STRINGS.sub(b"", data).translate(_BRACKETS, _OTHERS)
-    for _ in range(limit):
-        if not brackets:
-            return
-        shorter = brackets.replace(b"()", b"")
-        if len(shorter) == len(brackets):
-            return  # unbalanced: no JSON
-        brackets = shorter
-    if brackets:
+    if deeper_than(data, limit):
         raise ProtocolError(f"JSON may nest at most {limit} levels deep here.")
 
 
