@@ -51,7 +51,11 @@ class Site:
         self.machine.run("systemctl stop ollama")
 
     def note_files(self) -> None:
-        """Remember which files and users there are, to compare with later."""
+        """Remember which files and users there are, to compare with later.
+
+        The group ``render`` comes with udev, which every machine has and this one lacks.
+        """
+        self.machine.run("groupadd --system render")
         self.machine.write("/root/files-before", self.machine.run(FILES))
         self.machine.write("/root/users-before", self.machine.run(USERS))
 

@@ -103,4 +103,4 @@ def test_purging_leaves_nothing(site: Site) -> None:
     machine.run("dpkg -P obt-agent", timeout_s=120)
     assert machine.run(f"({FILES}) | diff /root/files-before - || true") == ""
     assert machine.run(f"({USERS}) | diff /root/users-before - || true") == ""
-    assert machine.run("systemctl list-unit-files 'obt-agent*' --no-legend") == ""
+    assert machine.call("systemctl list-unit-files 'obt-agent*' --no-legend").out == ""

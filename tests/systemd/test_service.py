@@ -279,7 +279,7 @@ def test_uninstalling_leaves_nothing(site: Site) -> None:
     machine.run("obt-agent service uninstall")
     assert machine.run(f"({FILES}) | diff /root/files-before - || true") == ""
     assert machine.run(f"({USERS}) | diff /root/users-before - || true") == ""
-    assert machine.run("systemctl list-unit-files 'obt-agent*' --no-legend") == ""
+    assert machine.call("systemctl list-unit-files 'obt-agent*' --no-legend").out == ""
 
 
 def test_the_state_can_be_kept(site: Site) -> None:
