@@ -23,7 +23,7 @@ from obt_agent.benchmark.records import Journal, Progress, Record
 from obt_agent.benchmark.report import Ending, Gathered
 from obt_agent.benchmark.result import BenchmarkResult, Environment
 from obt_agent.benchmark.stage import Limits, Stage
-from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded
+from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded, Unsupported
 from obt_agent.ollama.client import OllamaClient
 
 __all__ = ["BenchmarkRun", "Limits"]
@@ -137,12 +137,7 @@ class BenchmarkRun:
             stage.enter("reporting")
         missing = shortfall(stage)
         if missing:
-            raise DeadlineExceeded(
-                f"the plan's max_duration_s of {stage.plan.max_duration_s:g} s was over before cell "
-                f"{missing[0].label} had its {stage.plan.num_iterations} iterations: raise it, "
-                "or ask for less",
-                waited_for="benchmark",
-            )
+            raise _why_short(stage, missing[0])
 
     def _open_cells(self) -> list[Cell]:
         return [cell for cell in self._stage.cells if cell.index not in self._stage.stops]
@@ -208,3 +203,17 @@ class BenchmarkRun:
             resumed=max(stage.starts - 1, 0),
             hardware=stage.inventory,
         )
+
+
+def _why_short(stage: Stage, cell: Cell) -> AgentError:
+    """Why a cell has fewer iterations than the plan's least."""
+    if stage.stops[cell.index].reason == "max_duration":
+        return DeadlineExceeded(
+            f"the plan's max_duration_s of {stage.plan.max_duration_s:g} s was over before cell "
+            f"{cell.label} had its {stage.plan.num_iterations} iterations: raise it, or ask for less",
+            waited_for="benchmark",
+        )
+    return Unsupported(
+        f"iterations of cell {cell.label} were spoilt again and again by reloads of the model: keep other "
+        "programs from using this Ollama meanwhile, and raise keep_alive"
+    )

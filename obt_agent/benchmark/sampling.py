@@ -61,6 +61,7 @@ class Sampler:
         self._taken = 0
         self._cpu_us = 0
         self._missed = 0
+        self._failed = False
         self.recent: list[Sample] = []
         """Samples since the last ``forget``, and the one before it."""
 
@@ -86,11 +87,12 @@ class Sampler:
     @property
     def running(self) -> bool:
         """Whether samples are being taken."""
-        return self._task is not None and not self._task.done()
+        return self._task is not None and not self._failed
 
     def resume(self) -> None:
         """Take samples (again)."""
         if self._task is None:
+            self._failed = False
             self._task = asyncio.create_task(self._keep_taking(), name="benchmark.sampler")
 
     async def pause(self) -> None:
@@ -109,10 +111,10 @@ class Sampler:
         before = self._taken
         try:
             async with asyncio.timeout(timeout_s), self._came:
-                await self._came.wait_for(lambda: self._taken > before)
+                await self._came.wait_for(lambda: self._taken > before or not self.running)
         except TimeoutError:
             return None
-        return self.latest
+        return self.latest if self._taken > before else None
 
     def report(self) -> SamplerReport:
         """What was taken, missed and spent so far."""
@@ -134,6 +136,9 @@ class Sampler:
                     await self._take(sample)
         except Exception as error:  # noqa: BLE001 - a benchmark goes on without samples, and its result says so
             log.warning("benchmark.sampler_failed", error=str(error), kind=type(error).__name__)
+        self._failed = True
+        async with self._came:
+            self._came.notify_all()
 
     async def _take(self, sample: Sample) -> None:
         self.recent.append(sample)

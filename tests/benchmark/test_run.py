@@ -438,7 +438,35 @@ async def test_a_machine_whose_readings_fail_ends_no_benchmark(standin: StandIn)
         def watch(self, interval_s: float, *, reason: str) -> object:  # type: ignore[override] # it fails
             raise RuntimeError("the driver is gone")
 
-    result = await result_of(standin, machine=Broken(), limits=dataclasses.replace(QUICK, settle_s=0.05))
+    result = await result_of(standin, machine=Broken(), limits=dataclasses.replace(QUICK, settle_s=3600))
     assert result.status == "completed"
     assert result.unavailable["hardware"] == "the inventory could not be read"
     assert result.metrics[0].unavailable["cpu_usage_percent"] == "no sample has it"
+
+
+async def test_warm_ups_that_never_agree_are_said(standin: StandIn) -> None:
+    standin.script.once = [Behaviour(decode_tps=rate) for rate in (100, 200, 400, 800)]
+    result = await result_of(standin, plan(num_iterations=1, warmup_iterations=None))
+    assert len(result.warmups) == 4
+    assert "warmup_unstable" in [one.code for one in result.warnings]
+
+
+async def test_a_cell_whose_every_iteration_is_spoilt_ends_all_the_same(standin: StandIn) -> None:
+    standin.script.load_s = 0.15
+
+    async def meddle(record: Record) -> None:
+        if isinstance(record, Iterated) or (isinstance(record, WarmedUp) and record.warmup.index == 1):
+            standin.kill_runner()
+
+    result = await result_of(standin, plan(num_iterations=2), journal=Hooked(hook=meddle))
+    assert {one.excluded for one in result.metrics} == {"reloaded"}
+    assert len(result.metrics) == 4
+    assert result.cells[0].stopping.reason == "max_iterations"
+    assert (result.status, result.error_kind) == ("failed", "unsupported")
+
+
+async def test_gpu_memory_that_still_moves_is_said(standin: StandIn) -> None:
+    moving = [now(gpu(memory_used_bytes=n << 30)) for n in (1, 2)]
+    limits = dataclasses.replace(QUICK, settle_s=0.1, settle_samples=2)
+    result = await result_of(standin, machine=FakeMachine(*moving), limits=limits)
+    assert "vram_not_settled" in [one.code for one in result.warnings]
