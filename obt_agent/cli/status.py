@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -39,6 +40,8 @@ def run(args: argparse.Namespace) -> int:
     found = look(folder)
     if found.holder is None:
         say(f"No agent runs with the state folder {folder}. Start it: systemctl start obt-agent")
+        if os.geteuid() != 0:
+            say("To see the system's own service: sudo obt-agent status")
         return exit_codes.FAILED
     if found.status is None:
         say(f"{found.holder} holds the state folder, and has written no status yet.")

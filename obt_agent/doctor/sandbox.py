@@ -54,6 +54,7 @@ def look(unit: Mapping[str, str] | None, status: Status | None, root: Path = Pat
     if not tight:
         yield ok("service.unit", "the sandbox lets the agent read what it measures")
     yield from _late_devices(status, root)
+    yield from _unread(status)
 
 
 def _too_tight(unit: Mapping[str, str]) -> Iterator[Finding]:
@@ -77,6 +78,18 @@ def _too_tight(unit: Mapping[str, str]) -> Iterator[Finding]:
             "the unit's files changed since systemd read them",
             "sudo systemctl daemon-reload",
         )
+
+
+def _unread(status: Status | None) -> Iterator[Finding]:
+    """What the running agent itself cannot read: it may see less than this command does."""
+    for provider in status.providers if status else ():
+        if provider.status not in {"ok", "absent"}:
+            yield warning(
+                "service.reads",
+                f"the running agent reads {provider.name}: {provider.status} ({provider.reason or 'no reason'})",
+                "If it is well in this list, the service's sandbox or an earlier start is the cause: "
+                "sudo systemctl restart obt-agent",
+            )
 
 
 def _late_devices(status: Status | None, root: Path) -> Iterator[Finding]:

@@ -26,7 +26,7 @@ from obt_agent.ollama.settings import OllamaSettings
 from obt_agent.outbox.database import JobDatabase
 from obt_agent.outbox.rows import FinalText, NewJob
 from obt_agent.outbox.store import DATABASE
-from obt_agent.status import LinkReport, StatusFile
+from obt_agent.status import LinkReport, ProviderReport, StatusFile
 from obt_standin import StandIn
 from obt_standin.script import Script
 from tests.doctor.places import Server, running
@@ -275,6 +275,14 @@ def test_a_sandbox_that_is_too_tight_is_told(properties: dict[str, str], level: 
 def test_without_a_unit_there_is_no_sandbox_to_look_at(unit: dict[str, str] | None) -> None:
     (finding,) = sandbox.look(unit, None)
     assert finding.level == "skipped"
+
+
+def test_what_the_running_agent_cannot_read_is_told() -> None:
+    lost = ProviderReport(name="nvidia", status="lost", reason="fell off the bus")
+    well = ProviderReport(name="cpu", status="ok")
+    findings = list(sandbox.look({"LoadState": "loaded"}, a_status(providers=(lost, well))))
+    assert levels(findings) == {"service.unit": "ok", "service.reads": "warning"}
+    assert "fell off the bus" in findings[-1].says
 
 
 def test_a_device_that_came_after_the_start_is_told(tmp_path: Path) -> None:

@@ -50,9 +50,15 @@ def options(tmp_path: Path) -> list[str]:
 # status
 
 
-def test_status_of_an_agent_that_does_not_run(tmp_path: Path, capsys: Captured) -> None:
+@pytest.mark.parametrize("user", [0, 1000])
+def test_status_of_an_agent_that_does_not_run(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, user: int
+) -> None:
+    monkeypatch.setattr("obt_agent.cli.status.os.geteuid", lambda: user)
     assert main(["status", *options(tmp_path)]) == 1
-    assert "systemctl start obt-agent" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert "systemctl start obt-agent" in told
+    assert ("sudo obt-agent status" in told) == (user != 0)
 
 
 def test_status_of_an_agent_that_has_said_nothing_yet(
