@@ -84,9 +84,10 @@ def _unread(status: Status | None) -> Iterator[Finding]:
     """What the running agent itself cannot read: it may see less than this command does."""
     for provider in status.providers if status else ():
         if provider.status not in {"ok", "absent"}:
+            why = provider.reason or "no reason given"
             yield warning(
                 "service.reads",
-                f"the running agent reads {provider.name}: {provider.status} ({provider.reason or 'no reason'})",
+                f"the running agent reads {provider.name}: {provider.status} ({why})",
                 "If it is well in this list, the service's sandbox or an earlier start is the cause: "
                 "sudo systemctl restart obt-agent",
             )
