@@ -75,7 +75,7 @@ def _machine(inventory: Inventory, sample: Sample) -> Table:
 def _machine_rows(inventory: Inventory, sample: Sample) -> Iterator[tuple[str, str]]:
     host, cpu, memory = inventory.host, inventory.cpu, inventory.memory
     yield "System", _joined(host.distro, host.kernel and f"Linux {host.kernel}", host.arch)
-    yield "Runs on", _joined(host.board and host.board.name, _surroundings(inventory))
+    yield "Runs on", _joined(host.board.name if host.board else None, _surroundings(inventory))
     yield "CPU", _joined(cpu.model, _cores(inventory), _frequency(cpu.max_hertz))
     yield (
         "CPU load",

@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from obt_agent.hardware.masking import Masker, udev_record
+from obt_agent.hardware.nvml_script import script
 from obt_agent.hardware.once import EVERYWHERE, Once, Reading
 from obt_agent.hardware.providers import dmi
 from obt_agent.hardware.providers.base import GpuProvider
@@ -87,6 +88,7 @@ def capture(
         writer.add(path)
     writer.put(dmi.UDEV, udev_record(reading.inventory.memory.modules))
     writer.put("/proc/sys/kernel/arch", (reading.inventory.host.arch or os.uname().machine).encode())
+    writer.driver(script(reading))
     writer.finish(recorder.sizes, source)
     return reading
 
@@ -129,6 +131,11 @@ class _Writer:
         place = self._place(path)
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
+
+    def driver(self, said: str | None) -> None:
+        """Write what NVIDIA's driver said, where there is one."""
+        if said is not None:
+            (self._folder / "nvml.txt").write_text(self._masker.text(said))
 
     def finish(self, sizes: dict[str, FileSystemSize], source: str) -> None:
         """Write the manifest."""

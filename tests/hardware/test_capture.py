@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -11,8 +12,10 @@ from obt_agent.hardware.assembly import gpu_providers
 from obt_agent.hardware.capture import RecordingRoot, capture
 from obt_agent.hardware.masking import Masker
 from obt_agent.hardware.once import Once, Reading
+from obt_agent.hardware.providers.nvidia import NvidiaProvider
 from obt_agent.hardware.root import Root, SnapshotRoot
-from tests.hardware.replay import SNAPSHOTS
+from tests.hardware.nvml.fake import FakeDriver
+from tests.hardware.replay import SNAPSHOTS, replay
 from tests.hardware.trees import BASICS, tree
 
 SECRETS = ("alice", "castle", "12345678-1234-1234-1234-123456789abc", "00:1b:44:11:3a:b7", "SN0042", "token")
@@ -108,3 +111,20 @@ def test_of_a_table_of_all_devices_only_this_machines_rows_stay() -> None:
         "10de  NVIDIA",
         "\t2684  AD102",
     ]
+
+
+def test_what_nvidias_driver_said_replays_with_another_uuid(tmp_path: Path, driver: FakeDriver) -> None:
+    desktop = SNAPSHOTS / "nvidia-desktop"
+    shutil.copy(desktop / "nvml.txt", driver.library.with_name("nvml.txt"))
+    source = SnapshotRoot(desktop)
+    recorder = RecordingRoot(source)
+    nvidia = NvidiaProvider(recorder, driver.nvml(), driver.prober())
+    reading = capture(tmp_path / "sent", source, [nvidia], recorder, source="a test")
+    (before,) = reading.inventory.gpus
+    assert before.id not in (tmp_path / "sent/nvml.txt").read_text()
+    again, _ = replay(tmp_path / "sent", driver)
+    (after,) = again.inventory.gpus
+    assert (after.name, after.memory, after.pcie) == (before.name, before.memory, before.pcie)
+    (was,), (now,) = reading.sample.gpus, again.sample.gpus
+    assert msgspec.structs.replace(now, id=was.id) == was
+    assert [list(p.gpu_memory_bytes.values()) for p in again.sample.ollama] == [[], [6000000000]]

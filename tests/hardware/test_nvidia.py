@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -396,3 +398,20 @@ def test_a_single_missing_reading_is_null_and_the_rest_stands(machine: Path, dri
     assert (sample.state, sample.clocks, sample.temperature_celsius) == ("degraded", None, 63.0)
     assert sample.unavailable["clocks"] == "driver_error: NVML error 999"
     assert sample.unavailable["utilization_ratio"] == "malformed"
+
+
+def test_a_trial_is_not_given_the_agents_own_settings(
+    driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, str]] = []
+    real = subprocess.Popen
+
+    def popen(command: list[str], *, env: dict[str, str], **more: Any) -> subprocess.Popen[str]:
+        given.append(env)
+        return real(command, env=env, **more)
+
+    monkeypatch.setenv("OBT_AGENT_SERVER_TOKEN", "secret")
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    assert driver.machine("dual").prober().probe() == "580.95.05"
+    assert [name for name in given[0] if name.startswith("OBT_")] == []
+    assert "PATH" in given[0]

@@ -31,7 +31,7 @@ SOON = HardwareSettings(
     min_interval_s=0.001,
     slow_interval_s=0.001,
     look_interval_s=0.05,
-    gpu_deadline_s=0.3,
+    gpu_deadline_s=1.0,
     retry_first_s=0.05,
     retry_most_s=0.2,
     close_deadline_s=0.3,
@@ -156,7 +156,9 @@ async def test_a_gpu_that_is_plugged_in_changes_the_inventory(machine: Path, dri
 async def test_energy_at_an_edge_is_read_then_and_not_taken_from_a_sample(
     machine: Path, driver: FakeDriver
 ) -> None:
-    async with serving(machine, driver.machine("dual"), replace(SOON, idle_interval_s=60)) as service:
+    async with serving(
+        machine, driver.machine("dual"), replace(SOON, idle_interval_s=60, gpu_deadline_s=30)
+    ) as service:
         await service.inventory()
         one, two = "GPU-33333333-0000-0000-0000-000000000000", "GPU-16601660-0000-0000-0000-000000000000"
         assert await service.energy_edges() == {one: 1.0, two: 2.0}

@@ -43,7 +43,7 @@ _REASONS = {
     pynvml.NVML_ERROR_IRQ_ISSUE: "driver_error: the GPU's interrupts do not arrive",
 }
 
-_THROTTLE = {
+THROTTLE_BITS = {
     0x2: "applications_clocks",
     0x4: "sw_power_cap",
     0x8: "hw_slowdown",
@@ -268,7 +268,7 @@ class Device:
             if error.reason != _OLD_DRIVER:
                 raise
             mask = int(_call(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle))
-        return tuple(name for bit, name in _THROTTLE.items() if mask & bit)
+        return tuple(name for bit, name in THROTTLE_BITS.items() if mask & bit)
 
     def fan_ratio(self) -> float:
         """The fan's intended speed; drivers may say more than 100 %, which is held to 1."""

@@ -15,6 +15,7 @@ from obt_agent.hardware.readings import Unreadable
 
 _KILL_WAIT_S = 1.0
 _OK = "ok "
+_OWN = "OBT_"
 
 
 class Prober:
@@ -36,9 +37,15 @@ class Prober:
         """
         if self._stuck is not None and self._stuck.poll() is None:
             raise Unreadable("stalled: an earlier probe of the driver still hangs")
-        command = [sys.executable, "-m", "obt_agent.hardware.providers.nvml_probe", *self._places]
+        # -P: nothing of the folder that the agent happens to be in is imported
+        command = [sys.executable, "-P", "-m", "obt_agent.hardware.providers.nvml_probe", *self._places]
         process = subprocess.Popen(  # noqa: S603 -- our own interpreter and module
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=_environment(),
         )
         try:
             output, _ = process.communicate(timeout=self._deadline_s)
@@ -53,6 +60,11 @@ class Prober:
             process.communicate(timeout=_KILL_WAIT_S)
         except subprocess.TimeoutExpired:
             self._stuck = process
+
+
+def _environment() -> dict[str, str]:
+    """The agent's, without its own settings: a library that crashes may leave them in a core dump."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(_OWN)}
 
 
 def _verdict(code: int, output: str) -> str:
