@@ -6,12 +6,13 @@ import functools
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from obt_agent import __version__
 from obt_agent.agent import facts, settings
 from obt_agent.backoff import BackoffSettings
 from obt_agent.benchmark.lock import BenchmarkLock
-from obt_agent.benchmark.run import BenchmarkRun
+from obt_agent.benchmark.run import BenchmarkRun, Limits
 from obt_agent.config.schema import Config
 from obt_agent.dispatcher import Dispatcher
 from obt_agent.handlers.table import Services, commands
@@ -123,10 +124,16 @@ def _jobs(
         outbox,
         policy,
         traffic,
-        functools.partial(BenchmarkRun, client_id=state.agent_id, ollama=ollama, hardware=hardware),
+        functools.partial(
+            BenchmarkRun,
+            client_id=state.agent_id,
+            ollama=ollama,
+            hardware=hardware,
+            limits=Limits(cooldown_s=config.benchmark.cooldown_s),
+        ),
         client_id=state.agent_id,
         agent_version=__version__,
-        make_lock=lambda who: BenchmarkLock(config.ollama.url, who=who),
+        make_lock=lambda who: BenchmarkLock(config.ollama.url, Path(config.benchmark.lock_dir), who=who),
     )
     return JobService(
         outbox, {"benchmark": benchmarks, "pull": transfers, "create": transfers}, policy, traffic

@@ -53,6 +53,9 @@ async def test_a_run_killed_after_any_record_ends_with_every_iteration_once(
     measured = len([record for record in journal.records if isinstance(record, Iterated)])
     assert measured == 4 - len(restored)
     assert len(generations(standin)) - sent >= measured
+    ended = {record.cell for record in before if isinstance(record, CellEnded)}
+    warmed = {record.warmup.cell for record in journal.records if isinstance(record, WarmedUp)}
+    assert warmed == {0, 1} - ended  # an open cell warms up anew, an ended one is not opened again
     assert result.resumed == (1 if kept else 0)
     assert result.cold_load is not None
     loads = [record.cold_load for record in before if isinstance(record, ColdLoaded)]
