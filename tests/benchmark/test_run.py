@@ -51,13 +51,15 @@ async def test_stamps_follow_the_stand_ins_log_of_written_bytes(standin: StandIn
         assert one.first_token_ms is not None
         assert one.total_duration_ms is not None
         assert one.average_token_ms is not None
-        first, last, final = exchange.writes[0][0], exchange.writes[-2][0], exchange.writes[-1][0]
-        # Bytes cannot arrive before they were written, and two stamps are as far apart as two writes, but for
-        # how much later the second was read.
-        assert one.first_token_ms * 1e6 >= first - exchange.began_ns - 1e6
-        assert one.total_duration_ms * 1e6 >= final - exchange.began_ns - 1e6
-        late = one.total_duration_ms * 1e6 - (final - exchange.began_ns)
-        assert one.average_token_ms * 1e6 * 11 == pytest.approx(last - first, abs=late + 50e6)
+        began, writes = exchange.began_ns, exchange.writes
+        first, last, final = ((writes[at][0] - began) / 1e6 for at in (0, -2, -1))
+        # The request was sent before the stand-in had it, and bytes arrive after they were written. From that
+        # follow bounds that hold on any machine; how near the figures are is printed by make bench.
+        assert one.first_token_ms >= first
+        assert one.total_duration_ms >= final
+        decoding = 11 * one.average_token_ms
+        assert last - one.first_token_ms <= decoding + 0.01
+        assert decoding <= one.total_duration_ms - one.first_token_ms + 0.01
 
 
 async def test_every_prompt_is_new_from_its_first_word_and_raw(standin: StandIn) -> None:
