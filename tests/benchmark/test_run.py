@@ -469,6 +469,6 @@ async def test_a_cell_whose_every_iteration_is_spoilt_ends_all_the_same(standin:
 
 async def test_gpu_memory_that_still_moves_is_said(standin: StandIn) -> None:
     moving = [now(gpu(memory_used_bytes=n << 30)) for n in (1, 2)]
-    limits = dataclasses.replace(QUICK, settle_s=0.1, settle_samples=2)
+    limits = dataclasses.replace(QUICK, settle_s=1, settle_samples=2)
     result = await result_of(standin, machine=FakeMachine(*moving), limits=limits)
     assert "vram_not_settled" in [one.code for one in result.warnings]
