@@ -8,7 +8,7 @@ PACKAGES := obt_agent obt_server obt_standin obt_conformance
 CHECKED := $(PACKAGES) tests $(wildcard benchmarks docs/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench faults test-systemd test-browser deb docs clean update-constraints venv
+.PHONY: help demo test lint format bench fuzz faults test-systemd test-browser deb docs clean update-constraints venv
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -40,6 +40,9 @@ format: $(STAMP) ## let ruff lay out the code
 
 bench: $(STAMP) ## measure the agent itself
 	$(PY) -m benchmarks
+
+fuzz: $(STAMP) ## the properties with OBT_FUZZ (50) times as many examples
+	OBT_FUZZ=$(or $(OBT_FUZZ),50) $(PY) -m pytest --timeout 7200 -q $(shell grep -rlE "hypothesis" tests --include='test_*.py')
 
 faults: $(STAMP) ## the long run of faults
 	$(PY) -m tests.faults

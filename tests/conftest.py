@@ -3,8 +3,16 @@
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from obt_standin import StandIn
+from tests.effort import examples
+
+# A busy machine is slow at drawing examples; that says nothing of the code.
+settings.register_profile(
+    "obt", max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("obt")
 
 
 @pytest.fixture

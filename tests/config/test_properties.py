@@ -16,6 +16,7 @@ from obt_agent.config.reload import value_of
 from obt_agent.config.urls import WrongUrl, ollama_base, server_socket, without_userinfo
 from obt_agent.config.values import WrongValue, from_text
 from tests.config.surroundings import around, written
+from tests.effort import examples
 
 KEYS = sorted(all_keys())
 WORDS = sorted({part for name in (*KEYS, *all_sections()) for part in name.split(".")})
@@ -102,7 +103,7 @@ def _good(found: Loaded | WrongConfig) -> Loaded:
 
 
 @given(st.text(max_size=60) | st.from_regex(r"(https?|wss?)://[a-z@:\[\]0-9./?#%]{0,30}", fullmatch=True))
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_any_address_is_normal_after_one_pass_or_refused(text: str) -> None:
     for normal in (server_socket, ollama_base):
         with contextlib.suppress(WrongUrl):

@@ -20,6 +20,7 @@ from obt_agent.protocol.commands import CancelResult, DoneResult, InferenceParam
 from obt_agent.protocol.envelope import Notification
 from obt_agent.protocol.streams import Item, SeriesFinal
 from tests.dispatcher.doubles import FakeSession, permissive, request, until
+from tests.effort import examples
 from tests.policy.configs import config
 
 Run = Callable[[Any, CommandContext], Awaitable[Any]]
@@ -453,7 +454,7 @@ async def test_a_blob_put_in_pieces_reaches_a_handler_of_its_session_only() -> N
     desk.session_ended(session)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(steps=st.lists(st.tuples(st.sampled_from("rcsof"), st.integers(0, 7)), max_size=40))
 def test_whatever_comes_each_request_has_exactly_one_final(steps: list[tuple[str, int]]) -> None:
     """R request, c cancel, s step of the loop, o a handler ends, f a handler fails."""

@@ -21,6 +21,7 @@ from obt_agent.hardware.legacy import legacy_hardware_info
 from obt_agent.hardware.once import Once, Reading
 from obt_agent.hardware.root import SnapshotRoot
 from obt_agent.hardware.schema import REASONS
+from tests.effort import examples
 from tests.hardware.replay import SNAPSHOTS
 
 ERRORS = ["EACCES", "EIO", "ENODEV", "EINVAL", "ENODATA", "EPERM", "EOPNOTSUPP", "EBUSY"]
@@ -53,8 +54,13 @@ UNITLESS = {
 }
 
 
+@pytest.mark.timeout(600)  # each example lays out a whole machine in files
 @pytest.mark.parametrize("name", ["amd-dgpu", "amd-apu", "intel-arc", "container-limits", "suspended-laptop"])
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(15),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(data=st.data())
 def test_a_corrupted_machine_is_read_with_no_exception_and_no_nonsense(
     name: str, tmp_path: Path, data: st.DataObject

@@ -12,6 +12,7 @@ from obt_agent.identity.credentials import Credential, Credentials
 from obt_agent.identity.folder import FolderError
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
+from tests.effort import examples
 
 
 @pytest.fixture
@@ -226,5 +227,8 @@ class Rotation(RuleBasedStateMachine):
 
 TestRotation = Rotation.TestCase
 TestRotation.settings = settings(
-    max_examples=40, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=examples(40),
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )

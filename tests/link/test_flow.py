@@ -18,6 +18,7 @@ from obt_agent.protocol.assembly import StreamAssembler
 from obt_agent.protocol.envelope import Notification
 from obt_agent.protocol.limits import MAX_DATA_FRAME_BYTES, MIN_DATA_FRAME_BYTES
 from obt_agent.protocol.streams import StreamData, StreamFinal
+from tests.effort import examples
 
 STREAM_CREDIT = 4096
 TEXTS = st.text(st.sampled_from('aü"\\€𝄞\n '), max_size=300)
@@ -139,7 +140,7 @@ class Output(RuleBasedStateMachine):
 
 
 TestOutput = Output.TestCase
-TestOutput.settings = settings(max_examples=80, stateful_step_count=60, deadline=None)
+TestOutput.settings = settings(max_examples=examples(80), stateful_step_count=60, deadline=None)
 
 
 def test_a_withdrawn_bulk_request_is_gone_and_the_others_stay() -> None:

@@ -13,6 +13,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
 from obt_agent.outbox.database import JobDatabase
 from obt_agent.outbox.rows import FinalText
+from tests.effort import examples
 from tests.outbox.doubles import new_job
 
 
@@ -139,5 +140,5 @@ class StoreMachine(RuleBasedStateMachine):
         assert {job.job_id for job in self.db.unsettled()} == set(self.states) - self.acknowledged
 
 
-StoreMachine.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+StoreMachine.TestCase.settings = settings(max_examples=examples(40), stateful_step_count=30, deadline=None)
 test_the_store_survives_a_crash_at_any_step = StoreMachine.TestCase

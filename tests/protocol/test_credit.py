@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from obt_agent.errors import ProtocolError
 from obt_agent.protocol.credit import Balance, Window
 from obt_agent.protocol.limits import MAX_BALANCE_BYTES
+from tests.effort import examples
 
 
 def test_a_frame_may_overdraw_the_balance_once() -> None:
@@ -121,4 +122,4 @@ class SenderAndReceiver(RuleBasedStateMachine):
 
 
 TestSenderAndReceiver = SenderAndReceiver.TestCase
-TestSenderAndReceiver.settings = settings(max_examples=60, stateful_step_count=60, deadline=None)
+TestSenderAndReceiver.settings = settings(max_examples=examples(60), stateful_step_count=60, deadline=None)
