@@ -27,12 +27,19 @@ export function field(label, input) {
   return h("label", {}, label, input);
 }
 
+// Browsers give the clipboard to pages over https or on the same machine only; elsewhere the text is selected.
 export function copyable(text) {
+  const code = h("code", { tabindex: "0" }, text);
   const button = h("button", { class: "plain", type: "button", onclick: async () => {
-    await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
+    getSelection().selectAllChildren(code);
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Selected";
+    }
   } }, "Copy");
-  return h("div", { class: "copy" }, h("code", {}, text), button);
+  return h("div", { class: "copy" }, code, button);
 }
 
 export function notice(message) {
