@@ -1,0 +1,100 @@
+"""``python -m tests.faults``: every fault in every state, kills at every step, random histories.
+
+Noticed and admitted are seconds, from the fault's begin and from its end; ``held`` is a slow link that was
+rightly kept. Exits 1 when anything failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import sys
+import time
+
+import structlog
+
+from obt_agent.link.session import LinkSession
+from obt_server.hub.session import AgentSession
+from tests.faults import matrix
+from tests.faults.catalogue import FAULTS
+from tests.faults.cells import CELLS
+from tests.faults.pace import REAL, SHORT
+from tests.faults.states import STATES
+
+PARTS = ("matrix",)
+CRITICAL = 50
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def _arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; all unless named")
+    parser.add_argument(
+        "--real-deadlines", action="store_true", help="the protocol's own: hours, not minutes"
+    )
+    parser.add_argument("--state", action="append", choices=STATES, help="only cells of this state")
+    parser.add_argument("--fault", action="append", help="only cells of faults with this in their name")
+    arguments = parser.parse_args(argv)
+    if unknown := set(arguments.parts) - set(PARTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}")
+    return arguments
+
+
+async def _matrix(arguments: argparse.Namespace) -> bool:
+    pace = REAL if arguments.real_deadlines else SHORT
+    cells = [
+        (state, fault)
+        for state, fault in CELLS
+        if (not arguments.state or state in arguments.state)
+        and (not arguments.fault or any(part in fault.name for part in arguments.fault))
+    ]
+    _say(f"{len(cells)} cells of {len(FAULTS)} faults and {len(STATES)} states; silence allowed: "
+         f"{pace.timings.silence_s:g} s, noticed within {pace.notice_s:g} s")  # fmt: skip
+    _say(matrix.row(matrix.HEADINGS))
+    outcomes = []
+    async for outcome in matrix.run_matrix(cells, pace):
+        outcomes.append(outcome)
+        _say(matrix.shown(outcome))
+    failed = [outcome for outcome in outcomes if outcome.problems]
+    total = [outcome.ledger for outcome in outcomes]
+    _say(
+        f"{len(outcomes)} cells, {len(failed)} failed; jobs accepted {sum(one.accepted for one in total)}, "
+        f"finals acknowledged {sum(one.finals for one in total)}, "
+        f"twice {sum(one.duplicates for one in total)}"
+    )
+    return not failed and _nothing_left()
+
+
+def _nothing_left() -> bool:
+    """Sessions of both sides are gone from memory: a fault leaves nothing behind."""
+    gc.collect()
+    left = sum(isinstance(one, LinkSession | AgentSession) for one in gc.get_objects())
+    _say(f"sessions left in memory: {left}")
+    return left == 0
+
+
+async def _run(arguments: argparse.Namespace) -> bool:
+    parts = {"matrix": _matrix}
+    good = True
+    for name in arguments.parts or PARTS:
+        good &= await parts[name](arguments)
+    return good
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run what was asked for; the process's exit status."""
+    arguments = _arguments(argv)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(CRITICAL))
+    started = time.monotonic()
+    good = asyncio.run(_run(arguments))
+    _say(f"{'all as promised' if good else 'FAILED'}, {time.monotonic() - started:.0f} s")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

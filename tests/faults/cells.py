@@ -1,0 +1,154 @@
+"""One cell of the matrix: a fault in a state, how soon it is noticed, how soon all is well again."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from obt_agent.errors import AgentError
+from tests.faults.agent import Agent
+from tests.faults.catalogue import FAULTS, Fault
+from tests.faults.pace import Pace
+from tests.faults.place import Ledger, Place, place, until
+from tests.faults.states import STATES, Busy
+
+HOLD = 1.5
+"""A slow link is held for so many times the silence that would end it."""
+
+NOT_IN = {"idle": frozenset({"half close", "second dial, other process", "second dial, same process"})}
+"""Faults of a connection, where there is none."""
+
+CELLS = tuple(
+    (state, fault) for fault in FAULTS for state in STATES if fault.name not in NOT_IN.get(state, ())
+)
+
+
+@dataclass
+class Outcome:
+    """What one cell came to. Times are seconds; None where there is nothing to notice."""
+
+    state: str
+    fault: Fault
+    noticed_s: float | None = None
+    admitted_s: float | None = None
+    ledger: Ledger = field(default_factory=lambda: Ledger(0, 0, 0))
+    problems: list[str] = field(default_factory=list)
+
+    def expect(self, *, that: bool, else_: str) -> None:
+        """Note what is not as it must be."""
+        if not that:
+            self.problems.append(else_)
+
+
+async def run_cell(state: str, fault: Fault, pace: Pace, folder: Path) -> Outcome:
+    """Run one cell in a folder of its own; never raises for what the agent does."""
+    outcome = Outcome(state, fault)
+    try:
+        async with (
+            asyncio.timeout(pace.patience_s),
+            place(folder, pace, tls=fault.tls) as here,
+            STATES[state](here) as busy,
+        ):
+            await _strike(here, busy, outcome, pace)
+            await _after(here, busy, outcome)
+    except TimeoutError:
+        outcome.problems.append(f"it hung: nothing for {pace.patience_s:g} s")
+    except AgentError as error:
+        outcome.problems.append(f"{type(error).__name__}: {error.message}")
+    return outcome
+
+
+async def _strike(here: Place, busy: Busy, outcome: Outcome, pace: Pace) -> None:
+    async with outcome.fault.strike(here):
+        started = time.monotonic()
+        if outcome.state == "draining":
+            await here.agent.end()
+            outcome.noticed_s = time.monotonic() - started
+            most_s = pace.timings.flush_s + pace.timings.close_s + pace.margin_s + 2 * pace.timings.silence_s
+            _within(outcome, "ended", outcome.noticed_s, most_s)
+        elif outcome.fault.effect == "passes":
+            await _passes(here, busy, outcome, pace)
+            return
+        else:
+            await _noticed(here, busy, outcome)
+            outcome.noticed_s = time.monotonic() - started
+            dialled = outcome.state == "idle" or outcome.fault.effect == "refuses"
+            _within(outcome, "noticed", outcome.noticed_s, pace.dial_s if dialled else pace.notice_s)
+    healed = time.monotonic()
+    if outcome.state == "draining":
+        here.agent = Agent(here.site, pace)
+        await here.agent.start()
+    await _admitted_again(here, busy)
+    outcome.admitted_s = time.monotonic() - healed
+    _within(outcome, "admitted again", outcome.admitted_s, pace.return_s)
+
+
+def _within(outcome: Outcome, what: str, took_s: float, most_s: float) -> None:
+    outcome.expect(
+        that=took_s <= most_s, else_=f"{what} after {took_s:.1f} s, and {most_s:.1f} s are allowed"
+    )
+
+
+async def _admitted_again(here: Place, busy: Busy) -> None:
+    """Wait for a session that both sides hold."""
+    link, hub = here.agent.rooms.link, here.server.hub
+    old = busy.session
+
+    def both() -> bool:
+        session, presence = link.session, hub.presence(here.agent_id)
+        if session is None or session is old or presence is None:
+            return False
+        return presence.session == session.session
+
+    await until(both)
+
+
+async def _passes(here: Place, busy: Busy, outcome: Outcome, pace: Pace) -> None:
+    """A fault that must not be noticed: the session lives on, and what it carries moves."""
+    if outcome.state == "idle":
+        here.gate.refusing = False
+        started = time.monotonic()
+        await _admitted_again(here, busy)
+        outcome.admitted_s = time.monotonic() - started
+        return
+    items = busy.reader.items if busy.reader is not None else 0
+    held = asyncio.create_task(until(lambda: not busy.session.alive), name="hold")
+    await asyncio.wait([held], timeout=HOLD * pace.timings.silence_s)
+    outcome.expect(that=not held.done(), else_=f"a healthy link was dropped: {here.agent.problem}")
+    held.cancel()
+    if busy.reader is not None:
+        outcome.expect(that=busy.reader.items > items, else_="the stream stood still")
+
+
+async def _noticed(here: Place, busy: Busy, outcome: Outcome) -> None:
+    """Wait until both sides know that the session is gone, or that the dial has failed and why."""
+    link, hub, fault = here.agent.rooms.link, here.server.hub, outcome.fault
+    if outcome.state == "idle":
+        dials = link.statistics.dials
+        here.gate.refusing = fault.name.startswith("reset")
+        await until(lambda: link.statistics.dials > dials and link.status.state == "waiting")
+    else:
+        number = busy.session.session
+        await until(lambda: not busy.session.alive)
+        await until(lambda: (told := hub.presence(here.agent_id)) is None or told.session != number)
+    if fault.effect == "refuses":
+        await until(lambda: fault.says in here.agent.problem)
+
+
+async def _after(here: Place, busy: Busy, outcome: Outcome) -> None:
+    """All is well: streams have ended on both sides, every job has its one final, and commands work."""
+    if busy.reader is not None:
+        if outcome.fault.effect == "passes" and outcome.state != "draining":
+            await busy.stop()
+        await asyncio.wait([busy.reader.task])
+    await until(lambda: here.standin.open_streams == 0)
+    await here.settled()
+    outcome.ledger = here.ledger()
+    outcome.expect(that=outcome.ledger.lost == 0, else_=f"{outcome.ledger.lost} results were lost")
+    outcome.expect(that=outcome.ledger.duplicates == 0, else_=f"{outcome.ledger.duplicates} results twice")
+    answer = await here.server.hub.call(here.agent_id, "list_models", msgspec.Raw(b"{}"))
+    outcome.expect(that=b"standin-small" in bytes(answer), else_="list_models does not answer")
