@@ -1,0 +1,82 @@
+"""[LIFE]: signs of life, silence, and the server's farewell."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import msgspec
+
+from obt_agent.protocol import limits
+from obt_agent.protocol.admission import HeartbeatParams
+from obt_agent.protocol.limits import Close
+from obt_conformance.agent_rules.book import BOOK
+from obt_conformance.agent_stage import AgentStage
+from obt_conformance.verdict import Failed
+
+DRAIN_S = 3.0
+
+
+@BOOK.check("LIFE-1", "something comes at least every 5 s", takes_s=3 * limits.ALIVE_INTERVAL_S)
+async def agent_lives(stage: AgentStage) -> str:
+    """Between heartbeats that are a minute apart."""
+    session = await stage.session(fresh=True, heartbeat_interval_s=60)
+    await stage.synced(session)
+    started = time.monotonic()
+    watched = 3 * stage.deadlines.alive_s
+    await session.wire.quiet_for(watched)
+    if session.wire.closed is not None:
+        raise Failed(f"it left a server that says link.alive: {session.wire.how_closed()}")
+    times = [started, *(f.at for f in session.wire.frames if f.at > started), started + watched]
+    longest = max(after - before for before, after in itertools.pairwise(times))
+    if longest > stage.deadlines.alive_s + stage.deadlines.slack_s:
+        raise Failed(f"nothing came for {longest:.1f} s")
+    return f"the longest pause was {longest:.1f} s"
+
+
+@BOOK.check("LIFE-2", "a server that is silent for 18 s is dropped", takes_s=limits.SILENCE_S)
+async def silent_server(stage: AgentStage) -> str:
+    """Without a closing handshake; then it dials again."""
+    session = await stage.session()
+    session.wire.handlers.clear()
+    session.grant_link = False
+    session.wire.stop_saying_alive()
+    started = time.monotonic()
+    closed = await session.wire.until_closed(stage.deadlines.silence_s + stage.deadlines.slack_s)
+    waited = closed.at - started
+    if waited < stage.deadlines.silence_s - stage.deadlines.alive_s:
+        raise Failed(f"dropped after {waited:.1f} s already")
+    if closed.code not in (1006, Close.SILENT):
+        raise Failed(f"closed with {closed.code}")
+    await stage.session()
+    return f"dropped after {waited:.1f} s, and dialled again"
+
+
+@BOOK.check("LIFE-3", "heartbeats come as often as the server asked, and are of the documented shape")
+async def heartbeats(stage: AgentStage) -> str:
+    """Every half second."""
+    session = await stage.session(fresh=True, heartbeat_interval_s=0.5)
+    last = await session.wire.expect("heartbeat", count=3)
+    try:
+        beat = msgspec.convert(last.params, HeartbeatParams)
+    except msgspec.ValidationError as error:
+        raise Failed(f"heartbeat: {error}") from error
+    return f"Ollama {'reachable' if beat.ollama.reachable else 'not reachable'}"
+
+
+@BOOK.check("LIFE-4", "after server.drain it comes back, and no earlier than it was told", takes_s=DRAIN_S)
+async def drain(stage: AgentStage) -> str:
+    """A floor, whatever else would make it hurry."""
+    session = await stage.session()
+    await session.wire.notify("server.drain", {"retry_after_s": DRAIN_S})
+    started = time.monotonic()
+    await session.wire.close(Close.DRAINING)
+    redial, stage.redial = stage.redial, None
+    try:
+        await stage.session()
+    finally:
+        stage.redial = redial
+    waited = time.monotonic() - started
+    if waited < DRAIN_S:
+        raise Failed(f"it came back after {waited:.1f} s of {DRAIN_S:g}")
+    return f"back after {waited:.1f} s"

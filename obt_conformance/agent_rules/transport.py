@@ -1,0 +1,188 @@
+"""[TRANSPORT]: how an agent dials, and what it makes of frames."""
+
+from __future__ import annotations
+
+import json
+
+from obt_agent.protocol import limits
+from obt_agent.protocol.limits import CONNECT_PATH, SUBPROTOCOL, Close
+from obt_conformance.agent_rules.book import BOOK
+from obt_conformance.agent_stage import AgentStage, Session
+from obt_conformance.closing import must_be
+from obt_conformance.verdict import Failed
+from obt_conformance.wire import Frame
+
+INVALID_REQUEST = -32600
+UNKNOWN_METHOD = -32601
+INVALID_PARAMS = -32602
+
+
+async def still_works(session: Session) -> None:
+    """A command is still answered.
+
+    Raises:
+        Failed: it is not.
+    """
+    answer = await session.wire.ask("running_models")
+    if answer.error_code is not None:
+        raise Failed(f"running_models was then answered with error {answer.error_code}")
+
+
+async def error_after(session: Session, text: str, what: str) -> Frame:
+    """The error that a frame is answered with.
+
+    Raises:
+        Failed: it is answered with none.
+    """
+    before = len(session.wire.frames)
+
+    def errors() -> list[Frame]:
+        return [frame for frame in session.wire.frames[before:] if frame.error_code is not None]
+
+    await session.wire.send(text)
+    await session.wire.until(lambda: bool(errors()), f"{what} was not answered with an error")
+    return errors()[0]
+
+
+@BOOK.check("TRANSPORT-1", "it dials the path with obt.v1, a bearer credential and no extension")
+async def upgrade(stage: AgentStage) -> str:
+    """What it asked for."""
+    await stage.session()
+    dial = stage.door.dials[-1]
+    if dial.path != CONNECT_PATH:
+        raise Failed(f"it dialled {dial.path}")
+    offered = [name.strip() for name in dial.headers.get("sec-websocket-protocol", "").split(",")]
+    if SUBPROTOCOL not in offered:
+        raise Failed(f"the subprotocols are {offered}")
+    if "sec-websocket-extensions" in dial.headers:
+        raise Failed(f"it offers {dial.headers['sec-websocket-extensions']}")
+    scheme, _, credential = dial.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not credential:
+        raise Failed("there is no Authorization: Bearer")
+    return f"{dial.path}, {SUBPROTOCOL}"
+
+
+@BOOK.check("TRANSPORT-1", "it follows no redirect")
+async def redirect(stage: AgentStage) -> str:
+    """It dials the same address again."""
+    await stage.end()
+    stage.refuse_next(302, ("Location", f"http://127.0.0.1:{stage.door.port}/elsewhere"))
+    await stage.session()
+    if any(dial.path != CONNECT_PATH for dial in stage.door.dials):
+        raise Failed("it went where the redirect pointed")
+    return "it dialled the same path again"
+
+
+@BOOK.check("TRANSPORT-2", "a frame of nearly 1 MiB and 64 levels is taken")
+async def large_frame(stage: AgentStage) -> str:
+    """As large as its hello says."""
+    session = await stage.session()
+    named = session.hello.params.get("limits", {}).get("max_frame_bytes", limits.MAX_FRAME_BYTES)
+    if named < limits.MIN_FRAME_BYTES:
+        raise Failed(f"limits.max_frame_bytes is {named}, below {limits.MIN_FRAME_BYTES}")
+    frame = json.dumps({"jsonrpc": "2.0", "method": "x.conformance", "params": {"x": ""}})
+    await session.wire.send(frame.replace('""', '"' + "x" * (named - len(frame)) + '"'))
+    deep = "[" * (limits.MAX_DEPTH - 2) + "]" * (limits.MAX_DEPTH - 2)
+    await session.wire.send(f'{{"jsonrpc":"2.0","method":"x.conformance","params":{{"x":{deep}}}}}')
+    before = len(session.wire.frames)
+    await still_works(session)
+    if any(frame.error_code is not None for frame in session.wire.frames[before:]):
+        raise Failed("it was answered with an error")
+    return f"{named} bytes"
+
+
+@BOOK.check("TRANSPORT-2", "a batch and a frame 65 levels deep are refused")
+async def batch_and_depth(stage: AgentStage) -> str:
+    """Neither is a message."""
+    session = await stage.session()
+    await error_after(session, '[{"jsonrpc":"2.0","id":1,"method":"list_models"}]', "a batch")
+    deep = "[" * limits.MAX_DEPTH + "]" * limits.MAX_DEPTH
+    frame = f'{{"jsonrpc":"2.0","id":900,"method":"list_models","params":{{"x":{deep}}}}}'
+    await error_after(session, frame, "a frame that is too deep")
+    await still_works(session)
+    return "each was answered with an error"
+
+
+@BOOK.check("TRANSPORT-3", 'ids come back as they went, and 1 is not "1"')
+async def ids(stage: AgentStage) -> str:
+    """Integers and strings, at their limits."""
+    session = await stage.session(fresh=True)
+    tried = [1, "1", 0, limits.MAX_ID, "a" * limits.MAX_ID_CHARS]
+    for one in tried:
+        await session.wire.post("running_models", {}, one)
+    for one in tried:
+        answer = await session.wire.answer(one, f"the request with id {one!r:.20} was not answered")
+        if answer.error_code is not None:
+            raise Failed(f"id {one!r:.20} was answered with error {answer.error_code}")
+    return f"{len(tried)} ids"
+
+
+@BOOK.check("TRANSPORT-3", "a request with an id in flight is answered -32600, and the first goes on")
+async def duplicate(stage: AgentStage) -> str:
+    """The first has its own final later."""
+    session = await stage.session()
+    async with stage.running(session) as request_id:
+        await session.wire.post("running_models", {}, request_id)
+        answer = await session.wire.answer(request_id, "the second request was not answered")
+        if answer.error_code != INVALID_REQUEST:
+            raise Failed(f"the second request was answered with {answer.message}"[:200])
+        await session.wire.ask("cancel", {"id": request_id})
+        await session.wire.until(
+            lambda: len(session.wire.answers(request_id)) > 1, "the first request had no final"
+        )
+    return "-32600, then the first one's final"
+
+
+@BOOK.check("TRANSPORT-4", "unknown methods are answered -32601, unknown fields and notifications ignored")
+async def unknown(stage: AgentStage) -> str:
+    """A newer server may say more."""
+    session = await stage.session()
+    answer = await session.wire.ask("x.conformance", {"new": True})
+    if answer.error_code != UNKNOWN_METHOD:
+        raise Failed(f"an unknown method was answered with {answer.message}"[:200])
+    await session.wire.notify("x.conformance")
+    await session.wire.send('{"jsonrpc":"2.0","id":"nobody-asked","result":{}}')
+    listed = await session.wire.ask("list_models", {"x_conformance": True})
+    if listed.error_code is not None:
+        raise Failed("an unknown field of list_models was refused")
+    return "-32601; the rest ignored"
+
+
+@BOOK.check("TRANSPORT-5", "what is no JSON is answered with an error whose id is null")
+async def bad_json(stage: AgentStage) -> str:
+    """And the session goes on."""
+    session = await stage.session()
+    answer = await error_after(session, '{"jsonrpc": "2.0", "id": 5, ', "broken JSON")
+    if answer.id is not None:
+        raise Failed(f"the error's id is {answer.id!r}")
+    await still_works(session)
+    return f"{answer.error_code}"
+
+
+@BOOK.check("TRANSPORT-5", "ten bad frames within a minute close 4400")
+async def ten_bad_frames(stage: AgentStage) -> str:
+    """Nine do not."""
+    session = await stage.session(fresh=True)
+    for number in range(limits.BAD_FRAMES_PER_MINUTE - 1):
+        await error_after(session, "no json", f"bad frame {number + 1}")
+    await still_works(session)
+    await session.wire.send("no json")
+    return must_be(await session.wire.until_closed(), Close.PROTOCOL_ERROR)
+
+
+@BOOK.check("TRANSPORT-5", "a binary frame closes 1003")
+async def binary(stage: AgentStage) -> str:
+    """Even when it holds a message."""
+    session = await stage.session()
+    await session.wire.send(b'{"jsonrpc":"2.0","method":"link.alive","params":{}}')
+    return must_be(await session.wire.until_closed(), Close.UNSUPPORTED_DATA)
+
+
+@BOOK.check("TRANSPORT-5", "a frame over the limit closes 1009")
+async def too_large(stage: AgentStage) -> str:
+    """Its own limit counts."""
+    session = await stage.session()
+    most = session.hello.params.get("limits", {}).get("max_frame_bytes", limits.MAX_FRAME_BYTES)
+    text = json.dumps({"jsonrpc": "2.0", "method": "x.conformance", "params": {"x": "x" * most}})
+    await session.wire.send(text)
+    return must_be(await session.wire.until_closed(), Close.TOO_BIG)

@@ -1,0 +1,158 @@
+"""``obt-conformance server URL`` and ``obt-conformance agent``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from obt_agent import __version__
+from obt_conformance import report
+from obt_conformance.agent_rules import BOOK as AGENT_BOOK
+from obt_conformance.agent_run import check_agent, command
+from obt_conformance.agent_stage import AgentStage, AgentTarget
+from obt_conformance.deadlines import Deadlines
+from obt_conformance.identity import Identity, NoIdentity, Pool, enrol, parse_credentials
+from obt_conformance.listening import Door
+from obt_conformance.run import check_server, chosen
+from obt_conformance.server_rules import BOOK as SERVER_BOOK
+from obt_conformance.trigger import CommandDriver, Driver, RestDriver
+from obt_conformance.verdict import Finding
+
+USAGE = 2
+"""Exit code of a command that was given wrongly, as argparse has it."""
+IDENTITIES = 8
+"""Checks beside each other, where identities can be made."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run; 0: all tried rules are kept, 1: one is broken, 2: wrong arguments, 3: nothing could be tried."""
+    options = _parser().parse_args(argv)
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # findings say what happened
+    try:
+        findings = asyncio.run(options.run(options))
+    except (NoIdentity, ValueError, OSError) as error:
+        sys.stderr.write(f"obt-conformance: {error}\n")
+        return USAGE
+    except KeyboardInterrupt:
+        return 130
+    print(report.as_json(findings) if options.json else report.as_text(findings))
+    return report.exit_code(findings)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="obt-conformance", description="Checks that a server or an agent speaks obt.v1 as documented."
+    )
+    parser.add_argument("--version", action="version", version=f"obt-conformance {__version__}")
+    sides = parser.add_subparsers(required=True, metavar="server | agent")
+    _server_options(sides.add_parser("server", help="play agents against a server"))
+    _agent_options(sides.add_parser("agent", help="play a server against an agent that dials it"))
+    return parser
+
+
+def _shared_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--only", type=_names, default=(), metavar="RULE,...", help="these rules only")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--quick", action="store_true", help="leave out what takes more than a second by rule"
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, (name.strip() for name in text.split(","))))
+
+
+def _server_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_server)
+    parser.add_argument("url", help="http(s)://HOST[:PORT]")
+    parser.add_argument("--token-file", type=Path, help="credentials, a line each: AGENT_ID SECRET")
+    parser.add_argument("--agent-id", help="the id of a token file that holds one SECRET alone")
+    parser.add_argument("--join-token-file", type=Path, help="unused join tokens, one a line")
+    parser.add_argument(
+        "--trigger",
+        metavar="COMMAND",
+        help="makes the server send {method} with {params} to agent {agent_id}; exits 0 when the server's "
+        "caller got a whole answer; SIGTERM makes that caller go away",
+    )
+    parser.add_argument(
+        "--obt-server-api-token-file",
+        type=Path,
+        help="an API token of obt-server: trigger and join tokens in one",
+    )
+    _shared_options(parser)
+
+
+def _agent_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_agent)
+    parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT", help="where the agent dials")
+    parser.add_argument("--model", default="standin-small:latest", help="a model that the agent's Ollama has")
+    parser.add_argument("--embed-model", help="a model that embeds; --model when omitted")
+    parser.add_argument("--redial", metavar="COMMAND", help="makes the agent dial at once: 'kill -HUP PID'")
+    parser.add_argument(
+        "--within", type=float, default=120.0, metavar="S", help="how long to wait for the agent"
+    )
+    _shared_options(parser)
+
+
+async def _server(options: argparse.Namespace) -> list[Finding]:
+    checks = chosen(SERVER_BOOK, options.only)
+    deadlines = Deadlines()
+    driver: Driver | None = CommandDriver(options.trigger) if options.trigger else None
+    join_tokens = _lines(options.join_token_file)
+    if options.obt_server_api_token_file is not None:
+        rest = RestDriver(options.url, _one(options.obt_server_api_token_file), within_s=deadlines.answer_s)
+        join_tokens += [await rest.join_token() for _ in range(IDENTITIES + 2)]
+        driver = driver or rest
+    identities = await _identities(options, join_tokens, deadlines)
+    return await check_server(
+        checks,
+        Pool(identities),
+        options.url,
+        deadlines=deadlines,
+        driver=driver,
+        join_tokens=join_tokens,
+        quick=options.quick,
+    )
+
+
+async def _identities(
+    options: argparse.Namespace, join_tokens: list[str], deadlines: Deadlines
+) -> list[Identity]:
+    """Those of the file, and enrolled ones; two join tokens stay for the rules of enrolment."""
+    found = []
+    if options.token_file is not None:
+        found = parse_credentials(options.token_file.read_text(), options.agent_id)
+    keep = 2 if found or len(join_tokens) > 2 else 0  # noqa: PLR2004 - as the docstring says
+    while len(join_tokens) > keep and len(found) < IDENTITIES:
+        found.append(await enrol(options.url, join_tokens.pop(), within_s=deadlines.answer_s))
+    if not found:
+        raise NoIdentity("Give --token-file, --join-token-file or --obt-server-api-token-file.")
+    return found
+
+
+def _lines(path: Path | None) -> list[str]:
+    return [] if path is None else [line.strip() for line in path.read_text().splitlines() if line.strip()]
+
+
+def _one(path: Path) -> str:
+    lines = _lines(path)
+    if len(lines) != 1:
+        raise ValueError(f"{path} must hold one line.")
+    return lines[0]
+
+
+async def _agent(options: argparse.Namespace) -> list[Finding]:
+    checks = chosen(AGENT_BOOK, options.only)
+    host, _, port = options.listen.rpartition(":")
+    deadlines = Deadlines()
+    door = Door(answer_within_s=deadlines.answer_s)
+    target = AgentTarget(model=options.model, embed_model=options.embed_model or options.model)
+    redial = command(options.redial) if options.redial else None
+    async with door.open(host or "127.0.0.1", int(port)):
+        sys.stderr.write(f"obt-conformance listens on port {door.port} of {host or '127.0.0.1'}\n")
+        await door.first_dial(options.within)
+        return await check_agent(checks, AgentStage(target, door, deadlines, redial), quick=options.quick)

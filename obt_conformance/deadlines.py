@@ -1,0 +1,36 @@
+"""How long the kit waits, in seconds. The protocol's times are the defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from obt_agent.protocol import limits
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """Times of the protocol, and how patient the kit is.
+
+    Args:
+        hello_s: how long a server waits for a hello.
+        alive_s: the longest pause between two frames of a side.
+        silence_s: how long a side hears nothing before it drops the socket.
+        probe_s: how long a live session may stay silent, when probed, before it is replaced.
+        streams_alive_s: how often a server lists its streams.
+        reconnect_s: the longest delay before an ordinary redial.
+        slack_s: what is added to each time of the protocol before it counts as missed.
+        answer_s: how long an answer may take.
+        quiet_s: how long the kit watches for something that must not come.
+        check_s: the longest that one check may take altogether.
+    """
+
+    hello_s: float = limits.HELLO_WITHIN_S
+    alive_s: float = limits.ALIVE_INTERVAL_S
+    silence_s: float = limits.SILENCE_S
+    probe_s: float = 5.0
+    streams_alive_s: float = limits.STREAMS_ALIVE_INTERVAL_S
+    reconnect_s: float = limits.RECONNECT_MAX_S
+    slack_s: float = 3.0
+    answer_s: float = 15.0
+    quiet_s: float = 1.0
+    check_s: float = 180.0

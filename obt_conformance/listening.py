@@ -1,0 +1,117 @@
+"""The kit's door for agents: a WebSocket server that can also refuse an upgrade."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.datastructures import Headers
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+
+from obt_agent.protocol.limits import SUBPROTOCOL
+from obt_conformance.verdict import Failed
+from obt_conformance.wire import Wire
+
+
+@dataclass(frozen=True)
+class Dial:
+    """One upgrade that was asked for. Header names are lower case."""
+
+    path: str
+    headers: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Refuse:
+    """How the next upgrade is answered in place of 101."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Door:
+    """Where agents dial.
+
+    Args:
+        answer_within_s: how long answers on its sockets may take.
+    """
+
+    def __init__(self, *, answer_within_s: float) -> None:
+        self.dials: list[Dial] = []
+        self.refusals: deque[Refuse] = deque()
+        self.port = 0
+        self._answer_within_s = answer_within_s
+        self._sockets: asyncio.Queue[Wire] = asyncio.Queue()
+        self._dialled = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def open(self, host: str, port: int) -> AsyncIterator[None]:
+        """Listen.
+
+        Raises:
+            OSError: the port cannot be had.
+        """
+        async with serve(
+            self._serve,
+            host,
+            port,
+            subprotocols=[Subprotocol(SUBPROTOCOL)],
+            compression=None,
+            ping_interval=None,
+            process_request=self._process,
+            max_size=1 << 22,
+            max_queue=None,
+            close_timeout=1,
+        ) as server:
+            self.port = server.sockets[0].getsockname()[1]
+            yield
+            while not self._sockets.empty():
+                await self._sockets.get_nowait().close()
+
+    async def first_dial(self, within_s: float) -> None:
+        """Wait until an agent has dialled at all.
+
+        Raises:
+            ConnectionError: none did.
+        """
+        try:
+            async with asyncio.timeout(within_s):
+                await self._dialled.wait()
+        except TimeoutError:
+            raise ConnectionError(f"no agent dialled within {within_s:g} s") from None
+
+    async def next(self, within_s: float) -> Wire:
+        """The next socket that an agent opens, the newest if it opened several.
+
+        Raises:
+            Failed: none came.
+        """
+        try:
+            async with asyncio.timeout(within_s):
+                wire = await self._sockets.get()
+                while wire.closed is not None:
+                    wire = await self._sockets.get()
+                return wire
+        except TimeoutError:
+            raise Failed(f"the agent did not dial within {within_s:g} s") from None
+
+    def _process(self, _: ServerConnection, request: Request) -> Response | None:
+        headers = {name.lower(): value for name, value in request.headers.raw_items()}
+        self.dials.append(Dial(request.path, headers))
+        self._dialled.set()
+        if not self.refusals:
+            return None
+        refusal = self.refusals.popleft()
+        return Response(
+            refusal.status, "refused", Headers(refusal.headers), b"refused by the conformance kit"
+        )
+
+    async def _serve(self, socket: ServerConnection) -> None:
+        wire = Wire(socket, answer_within_s=self._answer_within_s)
+        self._sockets.put_nowait(wire)
+        await wire.until_closed(None if wire.closed else 1e9)

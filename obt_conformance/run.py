@@ -1,0 +1,85 @@
+"""Running checks: beside each other where identities suffice, each with a limit and a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import TypeVar
+
+from obt_conformance.deadlines import Deadlines
+from obt_conformance.identity import Pool
+from obt_conformance.rules import RULES
+from obt_conformance.stage import Stage
+from obt_conformance.trigger import Driver
+from obt_conformance.verdict import Book, Check, Failed, Finding, Untested, Verdict
+
+S = TypeVar("S")
+
+QUICK_S = 1.0
+"""``--quick`` leaves out what the rule itself makes wait longer than this."""
+
+
+async def conclude(check: Check[S], stage: S, *, limit_s: float) -> Finding:
+    """Run one check; whatever happens is a finding."""
+    started = time.monotonic()
+    verdict: Verdict
+    try:
+        async with asyncio.timeout(limit_s + check.takes_s):
+            seen = await check.run(stage)
+        verdict = "pass"
+    except Untested as error:
+        verdict, seen = "not tested", str(error)
+    except Failed as error:
+        verdict, seen = "fail", str(error)
+    except TimeoutError:
+        verdict, seen = "fail", f"the check did not end within {limit_s + check.takes_s:g} s"
+    except Exception as error:  # noqa: BLE001 - what the other side sent is of no shape that was foreseen
+        verdict, seen = "fail", f"what came could not be understood: {type(error).__name__}: {error}"
+    return Finding(check.rule, check.title, verdict, seen, time.monotonic() - started)
+
+
+def chosen(book: Book[S], only: Sequence[str]) -> list[Check[S]]:
+    """The checks of those rules; all when none is named.
+
+    Raises:
+        ValueError: there is no such rule.
+    """
+    known = [rule for rule in RULES if any(check.rule == rule for check in book.checks)]
+    unknown = sorted(set(only) - set(known))
+    if unknown:
+        raise ValueError(f"No rule {', '.join(unknown)}; rules are {', '.join(known)}.")
+    checks = [check for check in book.checks if not only or check.rule in only]
+    return sorted(checks, key=lambda check: RULES.index(check.rule))
+
+
+def left_out(check: Check[S]) -> Finding:
+    """What ``--quick`` says of a slow check."""
+    return Finding(
+        check.rule, check.title, "not tested", f"left out by --quick: takes {check.takes_s:g} s", 0.0
+    )
+
+
+async def check_server(
+    checks: Sequence[Check[Stage]],
+    pool: Pool,
+    url: str,
+    *,
+    deadlines: Deadlines,
+    driver: Driver | None,
+    join_tokens: list[str],
+    quick: bool = False,
+) -> list[Finding]:
+    """Run checks against a server; gives findings in the order of the checks."""
+
+    async def one(check: Check[Stage]) -> Finding:
+        if quick and check.takes_s > QUICK_S:
+            return left_out(check)
+        async with pool.lent() as identity:
+            stage = Stage(url, identity, deadlines, driver, join_tokens)
+            return await conclude(check, stage, limit_s=deadlines.check_s)
+
+    slow_first = sorted(checks, key=lambda check: -check.takes_s)
+    async with asyncio.TaskGroup() as group:
+        tasks = {check: group.create_task(one(check), name=f"check {check.rule}") for check in slow_first}
+    return [tasks[check].result() for check in checks]

@@ -1,0 +1,90 @@
+"""[LIFE]: signs of life both ways, heartbeats, and orderly ends."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+from obt_agent.protocol import limits
+from obt_conformance.server_rules.book import BOOK
+from obt_conformance.stage import Stage
+from obt_conformance.verdict import Failed
+
+PONG_TIMEOUT_S = 45.0
+"""Longer than usual libraries wait for a pong (20 s after a ping every 20 s)."""
+
+
+@BOOK.check("LIFE-1", "something comes at least every 5 s", takes_s=3 * limits.ALIVE_INTERVAL_S)
+async def server_lives(stage: Stage) -> str:
+    """With nothing else to say."""
+    async with stage.agent() as agent:
+        started = time.monotonic()
+        watched = 3 * stage.deadlines.alive_s
+        await agent.wire.quiet_for(watched)
+        if agent.wire.closed is not None:
+            raise Failed(f"an agent that says link.alive was dropped: {agent.wire.how_closed()}")
+        times = [started, *(f.at for f in agent.wire.frames if f.at > started), started + watched]
+        longest = max(after - before for before, after in itertools.pairwise(times))
+        if longest > stage.deadlines.alive_s + min(stage.deadlines.slack_s, stage.deadlines.alive_s):
+            raise Failed(f"nothing came for {longest:.1f} s")
+        return f"the longest pause was {longest:.1f} s"
+
+
+@BOOK.check("LIFE-2", "an agent that is silent for 18 s is dropped", takes_s=limits.SILENCE_S)
+async def silent_agent(stage: Stage) -> str:
+    """It reads nothing either, so that no pong goes out."""
+    async with stage.agent() as agent:
+        agent.wire.stop_saying_alive()
+        started = time.monotonic()
+        closed = await agent.wire.until_closed(stage.deadlines.silence_s + stage.deadlines.slack_s)
+        waited = closed.at - started
+        if waited < stage.deadlines.silence_s - stage.deadlines.alive_s:
+            raise Failed(f"dropped after {waited:.1f} s already")
+        return f"dropped after {waited:.1f} s with {closed.code}"
+
+
+@BOOK.check("LIFE-2", "an agent that speaks but sends no pong is kept", takes_s=PONG_TIMEOUT_S)
+async def no_pongs(stage: Stage) -> str:
+    """Only bytes prove life; pong timeouts kill slow, healthy links."""
+    async with stage.agent(pongs=False) as agent:
+        watched = min(PONG_TIMEOUT_S, 2.5 * stage.deadlines.silence_s)
+        await agent.wire.quiet_for(watched)
+        if agent.wire.closed is not None:
+            raise Failed(agent.wire.how_closed())
+        return f"kept for {watched:g} s"
+
+
+@BOOK.check("LIFE-3", "heartbeats are taken")
+async def heartbeats(stage: Stage) -> str:
+    """A full one, and one that says the least."""
+    async with stage.agent() as agent:
+        least = {"ollama": {"reachable": False}, "t_mono_us": 1}
+        full = {
+            "ollama": {"reachable": True, "version": "0.5.0", "since": 1.0},
+            "loaded": ["conformance:1b"],
+            "jobs": {"open": 1, "finished_unacknowledged": 0},
+            "outbox": {"entries": 1, "bytes": 10},
+            "streams": 1,
+            "t_mono_us": 2,
+            "loop_lag_ms": 0.5,
+            "hardware": {"cpu_utilization_ratio": 0.5, "gpus": [{"id": "GPU-1", "state": "ok"}]},
+        }
+        for beat in (least, full):
+            await agent.wire.notify("heartbeat", beat)
+        await agent.still_works()
+        if agent.wire.closed is not None or any(f.error_code is not None for f in agent.wire.frames):
+            raise Failed("a heartbeat was refused")
+    return "taken"
+
+
+@BOOK.check("LIFE-4", "agent.goodbye is taken, and the next dial is admitted at once")
+async def goodbye(stage: Stage) -> str:
+    """Another process may follow: this one has left."""
+    async with stage.agent() as agent:
+        await agent.wire.notify("agent.goodbye", {"reason": "restart"})
+        await agent.still_works()
+        await agent.wire.close(1001)
+    started = time.monotonic()
+    async with stage.agent(agent={"instance": stage.fresh_instance()}) as agent:
+        await agent.still_works()
+        return f"admitted again after {time.monotonic() - started:.1f} s"

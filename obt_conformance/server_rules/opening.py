@@ -1,0 +1,185 @@
+"""[HELLO]: who is admitted, and with what answer."""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+
+from obt_agent.protocol import limits
+from obt_agent.protocol.admission import HelloResult
+from obt_agent.protocol.limits import Close
+from obt_conformance.closing import must_be
+from obt_conformance.identity import uuid7
+from obt_conformance.server_rules.book import BOOK
+from obt_conformance.stage import Agent, Stage
+from obt_conformance.verdict import Failed, Untested
+from obt_conformance.wire import Error
+
+
+@BOOK.check("HELLO-1", "the server asks nothing before it has answered the hello")
+async def silent_before(stage: Stage) -> str:
+    """It may wait for the hello only."""
+    async with stage.socket() as wire:
+        await wire.quiet_for(stage.deadlines.quiet_s)
+        answer = await wire.ask("agent.hello", stage.hello())
+        early = [frame for frame in wire.frames[: wire.frames.index(answer)] if frame.is_request]
+        if early:
+            raise Failed(f"{early[0].method} came before the answer")
+    return "nothing came before the answer"
+
+
+@BOOK.check("HELLO-1", "a first frame that is no hello ends the socket")
+async def hello_comes_first(stage: Stage) -> str:
+    """Nothing is done for somebody unknown."""
+    async with stage.socket() as wire:
+        await wire.post("models.sync", {"revision": 1})
+        closed = await wire.until_closed()
+        if any(frame.result is not None for frame in wire.frames):
+            raise Failed("the request was answered before a hello")
+        return f"closed with {closed.code}"
+
+
+@BOOK.check("HELLO-1", "a hello over 32 KiB is refused")
+async def hello_too_large(stage: Stage) -> str:
+    """Nobody is admitted with it."""
+    async with stage.socket() as wire:
+        await wire.post("agent.hello", stage.hello(x_conformance="x" * limits.MAX_HELLO_BYTES), 1)
+        closed = await wire.until_closed()
+        if any(frame.result is not None for frame in wire.answers(1)):
+            raise Failed("it was admitted")
+        return f"closed with {closed.code}"
+
+
+@BOOK.check("HELLO-1", "a socket without a hello is closed after 10 s", takes_s=limits.HELLO_WITHIN_S)
+async def hello_in_time(stage: Stage) -> str:
+    """Not before, not much later."""
+    async with stage.socket() as wire:
+        started = time.monotonic()
+        closed = await wire.until_closed(stage.deadlines.hello_s + stage.deadlines.slack_s)
+        waited = closed.at - started
+        if waited < stage.deadlines.hello_s - 0.5:
+            raise Failed(f"closed after {waited:.1f} s already")
+        return f"closed with {closed.code} after {waited:.1f} s"
+
+
+@BOOK.check("HELLO-2", "the answer is of the documented shape, and session grows")
+async def answer(stage: Stage) -> str:
+    """Required: protocol and session."""
+    sessions = []
+    for _ in range(2):
+        async with stage.agent() as agent:
+            sessions.append(_admission(agent).session)
+    if sessions[1] <= sessions[0]:
+        raise Failed(f"session was {sessions[0]}, then {sessions[1]}")
+    return f"session {sessions[0]}, then {sessions[1]}"
+
+
+def _admission(agent: Agent) -> HelloResult:
+    try:
+        result = msgspec.convert(agent.hello.result, HelloResult)
+    except msgspec.ValidationError as error:
+        raise Failed(f"the result of agent.hello: {error}") from error
+    if result.protocol != limits.PROTOCOL_VERSION:
+        raise Failed(f"protocol is {result.protocol}")
+    return result
+
+
+@BOOK.check("HELLO-2", "the highest version within the agent's range is chosen")
+async def highest(stage: Stage) -> str:
+    """An agent of the future speaks this version too."""
+    async with stage.agent(protocol={"min": 1, "max": 7}) as agent:
+        chosen = agent.admission.get("protocol")
+        if not isinstance(chosen, int) or not 1 <= chosen <= 7:  # noqa: PLR2004 - the range above
+            raise Failed(f"protocol is {chosen!r} for 1 to 7")
+        return f"{chosen} of 1 to 7"
+
+
+@BOOK.check("HELLO-3", "no common version closes 4426")
+async def no_common_version(stage: Stage) -> str:
+    """A version that nobody speaks."""
+    async with stage.socket() as wire:
+        await wire.post("agent.hello", stage.hello(protocol={"min": 90_000, "max": 90_001}))
+        return must_be(await wire.until_closed(), Close.NO_COMMON_VERSION)
+
+
+@BOOK.check("HELLO-4", "another agent's id closes 4401")
+async def other_id(stage: Stage) -> str:
+    """The id is bound to the credential."""
+    async with stage.socket() as wire:
+        await wire.post("agent.hello", stage.hello(agent={"id": uuid7()}))
+        return must_be(await wire.until_closed(), Close.CREDENTIAL_REFUSED)
+
+
+@BOOK.check("HELLO-5", "a redial of the same instance replaces the older socket")
+async def redial(stage: Stage) -> str:
+    """Without a word to the new one."""
+    async with stage.agent() as first, stage.agent() as second:
+        await second.still_works()
+        closed = await first.wire.until_closed()
+        if second.wire.closed is not None:
+            raise Failed("the newer socket was closed")
+        return f"the older socket was closed with {closed.code}"
+
+
+@BOOK.check("HELLO-5", "another instance is closed with 4409 while the first one lives")
+async def second_process(stage: Stage) -> str:
+    """The first goes on as if nothing had been."""
+    async with stage.agent() as first, stage.socket() as other:
+        await other.post("agent.hello", stage.hello(agent={"instance": stage.fresh_instance()}), 1)
+        closed = await other.until_closed(stage.deadlines.probe_s + stage.deadlines.slack_s)
+        must_be(closed, Close.IDENTITY_IN_USE)
+        await first.still_works()
+        return f"closed with {closed.code} after {closed.at - other.opened_at:.1f} s"
+
+
+@BOOK.check("HELLO-5", "another instance replaces one that is silent for 5 s", takes_s=5.0)
+async def silent_process(stage: Stage) -> str:
+    """The first reads nothing and sends nothing, pongs neither."""
+    async with stage.agent() as first:
+        first.wire.stop_saying_alive()
+        first.wire.pause_reading()
+        async with stage.socket() as other:
+            started = time.monotonic()
+            hello = await other.post("agent.hello", stage.hello(agent={"instance": stage.fresh_instance()}))
+            limit = stage.deadlines.probe_s + stage.deadlines.slack_s
+            await other.until(lambda: bool(other.answers(hello)), "it was not admitted", within_s=limit)
+            if other.answers(hello)[0].error_code is not None:
+                raise Failed(f"it was refused: {other.answers(hello)[0].error_message}")
+        first.wire.abort()
+        return f"admitted after {time.monotonic() - started:.1f} s"
+
+
+@BOOK.check("HELLO-6", "a changed store_id marks jobs without a result as lost")
+async def lost_store(stage: Stage) -> str:
+    """What the server says of a job shows it."""
+    async with stage.agent() as agent, stage.provoked(agent, "run_benchmark") as (_, request):
+        job_id = str(request.params.get("job_id"))
+        await agent.wire.send(
+            {"jsonrpc": "2.0", "id": request.id, "result": {"job_id": job_id, "state": "queued"}}
+        )
+        await agent.still_works()
+    assert stage.driver is not None  # noqa: S101 - provoked
+    if await stage.driver.job_state(job_id) is None:
+        raise Untested("what the server says of a job cannot be asked through --trigger")
+    async with stage.agent(store_id="another-store") as agent:
+        sync = {"revision": 1, "page": {"index": 0, "last": True}, "store_id": "another-store", "jobs": []}
+        agent.wire.handlers["benchmark_status"] = _not_found
+        await agent.wire.ask("jobs.sync", sync)
+        return await _becomes_lost(stage, agent, job_id)
+
+
+async def _becomes_lost(stage: Stage, agent: Agent, job_id: str) -> str:
+    assert stage.driver is not None  # noqa: S101 - the caller provoked
+    until = time.monotonic() + stage.deadlines.answer_s
+    state = None
+    while time.monotonic() < until:
+        state = await stage.driver.job_state(job_id)
+        if state == "lost":
+            return "the job is lost"
+        await agent.wire.quiet_for(0.1)
+    raise Failed(f"the job is {state}")
+
+
+async def _not_found(_: object) -> object:
+    return Error(-32009, "job_not_found")

@@ -1,0 +1,77 @@
+"""What a check is, how it ends, and what the checks of one rule say together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Literal, TypeVar
+
+Verdict = Literal["pass", "fail", "not tested"]
+S = TypeVar("S")
+
+
+class Failed(Exception):
+    """The other side broke the rule; the text says what was seen."""
+
+
+class Untested(Exception):
+    """The rule could not be tried; the text says why."""
+
+
+@dataclass(frozen=True)
+class Check(Generic[S]):
+    """One way to try one rule.
+
+    ``run`` gives what was seen when the rule was kept, and raises ``Failed`` or ``Untested`` otherwise.
+    ``takes_s`` is the time that the rule itself makes the check wait (0: none to speak of).
+    """
+
+    rule: str
+    title: str
+    run: Callable[[S], Awaitable[str]]
+    takes_s: float = 0.0
+
+
+class Book(Generic[S]):
+    """The checks of one side, in the order of the document."""
+
+    def __init__(self) -> None:
+        self.checks: list[Check[S]] = []
+
+    def check(
+        self, rule: str, title: str, *, takes_s: float = 0.0
+    ) -> Callable[[Callable[[S], Awaitable[str]]], Callable[[S], Awaitable[str]]]:
+        """Enter a coroutine function as a check."""
+
+        def enter(run: Callable[[S], Awaitable[str]]) -> Callable[[S], Awaitable[str]]:
+            self.checks.append(Check(rule, title, run, takes_s))
+            return run
+
+        return enter
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How one check ended. ``seen`` is what was seen, or why the check could not be made."""
+
+    rule: str
+    title: str
+    verdict: Verdict
+    seen: str
+    seconds: float
+
+
+def rule_verdict(findings: Sequence[Finding]) -> Verdict:
+    """One failure fails a rule; it passes when something was tried and nothing failed."""
+    verdicts = {finding.verdict for finding in findings}
+    if "fail" in verdicts:
+        return "fail"
+    return "pass" if "pass" in verdicts else "not tested"
+
+
+def by_rule(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
+    """Findings under their rule, in the order in which rules first appear."""
+    found: dict[str, list[Finding]] = {}
+    for finding in findings:
+        found.setdefault(finding.rule, []).append(finding)
+    return found
