@@ -180,3 +180,24 @@ def test_the_limits_that_protect_the_machine_are_in_force(machine: Machine, foun
 
 def test_the_running_service_is_as_exposed_as_the_file(machine: Machine, found: dict[str, object]) -> None:
     machine.run(f"systemd-analyze security --threshold={THRESHOLD} obt-agent.service")
+
+
+def test_the_user_unit_runs_under_a_users_own_manager(machine: Machine) -> None:
+    """With its sandbox of seccomp alone: no root, no port, admitted by nobody yet, and up."""
+    machine.run("useradd --create-home --shell /bin/bash somebody && loginctl enable-linger somebody")
+    home = "/home/somebody"
+    unit = f"{home}/.config/systemd/user/obt-agent.service"
+    machine.write(unit, (UNITS / "obt-agent-user.service").read_text())
+    machine.write(f"{home}/token", "a-token-of-somebody", mode="600")
+    config = f"server:\n  url: http://127.0.0.1:9\n  token_file: {home}/token\n"
+    machine.write(f"{home}/.config/obt-agent/agent.yaml", config)
+    launcher = '#!/bin/sh\nPYTHONPATH=/srv/site exec /usr/bin/python3 -m obt_agent "$@"\n'
+    machine.write(f"{home}/.local/bin/obt-agent", launcher, mode="755")
+    machine.run(f"chown -R somebody:somebody {home}")
+    user = machine.run("id -u somebody").strip()
+    as_user = f"runuser -u somebody -- env XDG_RUNTIME_DIR=/run/user/{user} systemctl --user"
+    machine.until(f"test -S /run/user/{user}/systemd/private")
+    machine.run(f"{as_user} daemon-reload && {as_user} start obt-agent", timeout_s=90)
+    told = machine.until(f"{as_user} show obt-agent --property StatusText | grep 'no link to 127.0.0.1:9'")
+    assert "Ollama" in told or "models" in told
+    assert machine.run(f"test -d {home}/.local/state/obt-agent && echo yes") == "yes\n"
