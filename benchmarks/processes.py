@@ -1,0 +1,104 @@
+"""Programs that a scenario measures: started, watched from outside, ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+ENDS_WITHIN_S = 30.0
+NO_UVLOOP = (
+    "import sys; sys.modules['uvloop'] = None; from obt_agent.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+"""Runs the agent as if uvloop were not installed."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """One running process."""
+
+    process: asyncio.subprocess.Process
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self.process.pid
+
+    def cpu_s(self) -> float:
+        """User and system CPU seconds so far."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS_PER_S
+
+    def rss_bytes(self) -> int:
+        """Resident bytes now."""
+        return int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * PAGE_BYTES
+
+
+@contextlib.asynccontextmanager
+async def running(command: Sequence[str], *, quiet: bool = True) -> AsyncIterator[Program]:
+    """Run a program while the context lasts; its standard output is a pipe unless ``quiet``."""
+    out = asyncio.subprocess.DEVNULL if quiet else asyncio.subprocess.PIPE
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("OBT_", "OLLAMA"))}
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=None, env=environ
+    )
+    try:
+        yield Program(process)
+    finally:
+        if process.returncode is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(ENDS_WITHIN_S):
+                    await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+
+
+@contextlib.asynccontextmanager
+async def standin(folder: Path, **script: object) -> AsyncIterator[str]:
+    """The stand-in for Ollama as a process of its own; gives its URL."""
+    path = folder / "script.json"
+    path.write_text(json.dumps(script))
+    command = [sys.executable, "-m", "obt_standin", "--port", "0", "--script", str(path)]
+    async with running(command, quiet=False) as program:
+        assert program.process.stdout is not None
+        yield json.loads(await program.process.stdout.readline())["url"]
+
+
+@contextlib.asynccontextmanager
+async def agent(folder: Path, *, server: str, ollama: str, uvloop: bool = True) -> AsyncIterator[Program]:
+    """The agent as a process of its own, with everything switched on."""
+    folder.mkdir(parents=True, exist_ok=True)
+    token = folder / "token"
+    token.touch(mode=0o600)
+    token.write_text("a-token-for-the-benchmark-alone")
+    config = folder / "agent.yaml"
+    config.write_text(
+        yaml.safe_dump(
+            {
+                "server": {"url": server, "token_file": str(token)},
+                "ollama": {"url": ollama},
+                "agent": {"name": "bench", "state_dir": str(folder / "state")},
+                "policy": {
+                    "max_tokens": 10_000_000,
+                    "options": {"num_predict": 10_000_000},
+                    "max_streams": 64,
+                },
+                "log": {"level": "error"},
+            }
+        )
+    )
+    start = [sys.executable, "-m", "obt_agent"] if uvloop else [sys.executable, "-c", NO_UVLOOP]
+    async with running([*start, "run", "--config", str(config)]) as program:
+        yield program
