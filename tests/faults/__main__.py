@@ -10,7 +10,9 @@ import argparse
 import asyncio
 import gc
 import sys
+import tempfile
 import time
+from pathlib import Path
 
 import structlog
 
@@ -19,10 +21,12 @@ from obt_server.hub.session import AgentSession
 from tests.faults import matrix
 from tests.faults.catalogue import FAULTS
 from tests.faults.cells import CELLS
+from tests.faults.histories import History, run_histories
+from tests.faults.kills import KILLS, run_kill
 from tests.faults.pace import REAL, SHORT
 from tests.faults.states import STATES
 
-PARTS = ("matrix",)
+PARTS = ("matrix", "histories", "kills")
 CRITICAL = 50
 
 
@@ -39,6 +43,10 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--state", action="append", choices=STATES, help="only cells of this state")
     parser.add_argument("--fault", action="append", help="only cells of faults with this in their name")
+    parser.add_argument("--histories", type=int, default=500, metavar="N", help="how many; 500 unless given")
+    parser.add_argument(
+        "--seed", type=int, default=1, metavar="S", help="of the first history; 1 unless given"
+    )
     arguments = parser.parse_args(argv)
     if unknown := set(arguments.parts) - set(PARTS):
         parser.error(f"no such part: {', '.join(sorted(unknown))}")
@@ -78,8 +86,46 @@ def _nothing_left() -> bool:
     return left == 0
 
 
+async def _histories(arguments: argparse.Namespace) -> bool:
+    done: list[History] = []
+    async for history in run_histories(arguments.histories, arguments.seed):
+        done.append(history)
+        for problem in history.problems:
+            _say(f"    FAILED: seed {history.seed}: {problem}")
+        if len(done) % 50 == 0:
+            _say(_counted(done))
+    _say(_counted(done))
+    return not any(history.problems for history in done)
+
+
+def _counted(done: list[History]) -> str:
+    ledgers = [history.ledger for history in done]
+    return (
+        f"{len(done)} histories: {sum(one.deaths for one in done)} deaths, "
+        f"{sum(one.cuts for one in done)} cuts; "
+        f"jobs accepted {sum(one.accepted for one in ledgers)}, "
+        f"finals acknowledged {sum(one.finals for one in ledgers)}, lost {sum(one.lost for one in ledgers)}, "
+        f"twice {sum(one.duplicates for one in ledgers)}"
+    )
+
+
+async def _kills(_: argparse.Namespace) -> bool:
+    good = True
+    with tempfile.TemporaryDirectory(prefix="obt-kills-") as folder:
+        for number, kill in enumerate(KILLS):
+            place = Path(folder) / str(number)
+            place.mkdir()
+            ledger, problems = await run_kill(kill, place)
+            good &= not problems
+            _say(f"SIGKILL {kill.title:44} jobs {ledger.accepted}, acknowledged {ledger.finals}, "
+                 f"twice {ledger.duplicates}")  # fmt: skip
+            for problem in problems:
+                _say(f"    FAILED: {problem}")
+    return good
+
+
 async def _run(arguments: argparse.Namespace) -> bool:
-    parts = {"matrix": _matrix}
+    parts = {"matrix": _matrix, "histories": _histories, "kills": _kills}
     good = True
     for name in arguments.parts or PARTS:
         good &= await parts[name](arguments)

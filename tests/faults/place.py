@@ -30,7 +30,6 @@ from tests.faults.pace import Pace
 from tests.outbox.doubles import new_job
 
 MODEL = "standin-small:latest"
-ENDED = ("completed", "failed", "cancelled", "interrupted")
 
 
 @dataclass(frozen=True)
@@ -100,30 +99,41 @@ class Place:
 
     async def store_result(self, size: int) -> str:
         """Put a finished job with a result of about that size into the store of an agent that is down."""
-        job_id = f"large-{secrets.token_hex(4)}"
-        outbox = Outbox(self.site.folder)
-        await outbox.open()
-        try:
-            await outbox.accept(new_job(job_id, reserve=1000))
-            text = msgspec.json.encode({"id": job_id, "pad": secrets.token_hex(size // 2)})
-            await outbox.finish(job_id, "completed", text)
-        finally:
-            await outbox.close()
+        job_id = await store_result(self.site.folder, size)
         self.jobs.add(job_id)
         return job_id
 
     def ledger(self) -> Ledger:
         """What the server's database holds of the accepted jobs."""
-        with contextlib.closing(sqlite3.connect(self.folder / "server.sqlite3")) as db:
-            rows = db.execute("select job_id, accepted from obt_results").fetchall()
-        finals = {job_id for job_id, accepted in rows if accepted and job_id in self.jobs}
-        return Ledger(accepted=len(self.jobs), finals=len(finals), duplicates=len(rows) - len(finals))
+        return ledger(self.folder / "server.sqlite3", self.jobs)
 
     async def settled(self) -> None:
         """Wait until the agent has nothing left to tell."""
         outbox = self.agent.rooms.jobs
         while (counts := outbox.counts()).open or counts.finished_unacknowledged:
             await outbox.wait_changed(outbox.generation)
+
+
+async def store_result(folder: Path, size: int) -> str:
+    """A finished job with a result of about that size, in the store of an agent that is down; its id."""
+    job_id = f"large-{secrets.token_hex(4)}"
+    outbox = Outbox(folder)
+    await outbox.open()
+    try:
+        await outbox.accept(new_job(job_id, reserve=1000))
+        text = msgspec.json.encode({"id": job_id, "pad": secrets.token_hex(size // 2)})
+        await outbox.finish(job_id, "completed", text)
+    finally:
+        await outbox.close()
+    return job_id
+
+
+def ledger(database: Path, jobs: set[str]) -> Ledger:
+    """What a server's database holds of these jobs."""
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        rows = db.execute("select job_id, accepted from obt_results").fetchall()
+    finals = {job_id for job_id, accepted in rows if accepted and job_id in jobs}
+    return Ledger(accepted=len(jobs), finals=len(finals), duplicates=len(rows) - len(finals))
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -1,0 +1,203 @@
+"""Seeded random histories: jobs started, agents struck dead, connections cut, until every final is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import sqlite3
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import msgspec
+
+from obt_agent.errors import AgentError
+from obt_agent.identity.secret import Secret
+from obt_agent.identity.state_dir import StateDir
+from obt_server.app import Server
+from obt_server.storage import Enrolment
+from tests.faults.agent import Site
+from tests.faults.gate import Gate
+from tests.faults.life import RECORDS, Fuse, Killed, Life
+from tests.faults.pace import SHORT
+from tests.faults.place import Ledger, serving, until
+
+LIVES = 4
+COMMITS = 24
+CUT_WITHIN = {"up": 40_000, "down": 2_500}
+"""Bytes to the next cut: results go up, answers come down."""
+LIFE_S = 0.25
+"""A life in which nothing strikes is ended after so long."""
+PATIENCE_S = 60.0
+
+PACE = replace(SHORT, hub=replace(SHORT.hub, probe_s=0.2))
+
+
+@dataclass
+class History:
+    """One of them, and what it came to."""
+
+    seed: int
+    deaths: int = 0
+    cuts: int = 0
+    ledger: Ledger = field(default_factory=lambda: Ledger(0, 0, 0))
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Ground:
+    """The server and the gate that histories share; each has an agent of its own."""
+
+    folder: Path
+    server: Server
+    gate: Gate
+
+    async def site(self, name: str) -> tuple[str, Site]:
+        """A new, enrolled agent: its id and its place."""
+        secret = Secret.new()
+        with StateDir.open(self.folder / name) as state:
+            agent_id = state.agent_id
+        enrolment = Enrolment(agent_id=agent_id, name=name, version="1", secret_sha256=secret.sha256())
+        await self.server.storage.issue_credential(enrolment, time.time())
+        url = f"http://127.0.0.1:{self.gate.port}"
+        return agent_id, Site(self.folder / name, url, "http://127.0.0.1:1", secret.reveal())
+
+
+@contextlib.asynccontextmanager
+async def ground() -> AsyncIterator[Ground]:
+    """Start it."""
+    asyncio.get_running_loop().set_exception_handler(_of_the_living)
+    with tempfile.TemporaryDirectory(prefix="obt-histories-") as name:
+        folder = Path(name)
+        async with serving(folder, PACE, None) as (server, port), Gate(port) as gate:
+            yield Ground(folder, server, gate)
+
+
+def _of_the_living(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+    """What a dead life's tasks ended with is nobody's business."""
+    error = context.get("exception")
+    while isinstance(error, BaseException):
+        if isinstance(error, Killed):
+            return
+        error = error.__context__
+    loop.default_exception_handler(context)
+
+
+async def run_history(here: Ground, seed: int) -> History:
+    """One history; what is wrong is noted, never raised."""
+    history = History(seed)
+    chance = random.Random(seed)
+    agent_id, site = await here.site(f"agent-{seed}")
+    jobs = [f"job-{seed}-{number}" for number in range(chance.randint(1, 3))]
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            starts = asyncio.create_task(_start(here.server, agent_id, jobs), name="starts")
+            for _ in range(chance.randint(1, LIVES)):
+                fuse = Fuse(chance.randint(1, COMMITS), before=chance.random() < 0.5)
+                await _live(here, site, fuse, chance, history)
+            await _last_life(here, site, starts, jobs)
+    except TimeoutError:
+        history.problems.append(f"not settled after {PATIENCE_S:g} s")
+    except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this seed
+        history.problems.append(repr(error))
+    here.gate.heal()
+    _judge(here, agent_id, jobs, history)
+    return history
+
+
+async def _start(server: Server, agent_id: str, jobs: list[str]) -> None:
+    """As a caller does who wants a job: with the same id until it is accepted."""
+    plan = {"model_name": "a"}
+    for job_id in jobs:
+        params = msgspec.Raw(msgspec.json.encode({"job_id": job_id, "plan": plan}))
+        while True:
+            await until(lambda: agent_id in server.hub.online())
+            with contextlib.suppress(AgentError):
+                await server.hub.start_job(agent_id, "run_benchmark", params)
+                break
+
+
+async def _live(here: Ground, site: Site, fuse: Fuse, chance: random.Random, history: History) -> None:
+    """One life, ended by its fuse, else when it has been long enough; connections are cut meanwhile."""
+    life = asyncio.create_task(Life(site, fuse).run(), name="life")
+    cutting = asyncio.create_task(_cut(here.gate, chance, history), name="cuts")
+    struck = asyncio.create_task(fuse.struck.wait(), name="struck")
+    try:
+        await asyncio.wait([struck, life], timeout=LIFE_S, return_when=asyncio.FIRST_COMPLETED)
+        history.deaths += 1
+    finally:
+        for task in (struck, cutting):
+            task.cancel()
+        await _end(here.gate, life, fuse)
+
+
+async def _cut(gate: Gate, chance: random.Random, history: History) -> None:
+    for _ in range(chance.randint(0, 3)):
+        name = chance.choice(("up", "down"))
+        lane = gate.up if name == "up" else gate.down
+        lane.cut_after = lane.passed + chance.randint(1, CUT_WITHIN[name])
+        await until(lambda lane=lane: lane.cut_after is None)  # type: ignore[misc]  # bound at once
+        history.cuts += 1
+
+
+async def _end(gate: Gate, life: asyncio.Task[None], fuse: Fuse) -> None:
+    """The process is gone: first its connections, then everything that runs in it."""
+    await gate.cut()
+    life.cancel()
+    fuse.bury()
+    (ended,) = await asyncio.gather(life, return_exceptions=True)
+    gate.heal()
+    if isinstance(ended, BaseExceptionGroup):
+        ended = ended.subgroup(lambda error: not isinstance(error, Killed | asyncio.CancelledError))
+    if ended is not None and not isinstance(ended, Killed | asyncio.CancelledError):
+        raise ended
+
+
+async def _last_life(here: Ground, site: Site, starts: asyncio.Task[None], jobs: list[str]) -> None:
+    """Nothing strikes any more: every job that was started must come to its end."""
+    fuse = Fuse(None, before=True)
+    life = Life(site, fuse)
+    running = asyncio.create_task(life.run(), name="last life")
+    try:
+        await asyncio.wait([starts, running], return_when=asyncio.FIRST_COMPLETED)
+        await until(lambda: running.done() or _finals(here, jobs) >= len(jobs))
+        await life.settled()
+    finally:
+        starts.cancel()
+        await asyncio.gather(starts, return_exceptions=True)
+        await _end(here.gate, running, fuse)
+
+
+def _finals(here: Ground, jobs: list[str]) -> int:
+    marks = ",".join("?" * len(jobs))
+    with contextlib.closing(sqlite3.connect(here.folder / "server.sqlite3")) as db:
+        query = f"select count(*) from obt_jobs where sha256 is not null and job_id in ({marks})"  # noqa: S608 - marks
+        return int(db.execute(query, jobs).fetchone()[0])
+
+
+def _judge(here: Ground, agent_id: str, jobs: list[str], history: History) -> None:
+    """Every job has one final of three records, and there is none besides."""
+    with contextlib.closing(sqlite3.connect(here.folder / "server.sqlite3")) as db:
+        query = "select job_id, accepted, text from obt_results where agent_id = ?"
+        rows = db.execute(query, (agent_id,)).fetchall()
+    accepted = {job_id: text for job_id, good, text in rows if good}
+    history.ledger = Ledger(len(jobs), len(accepted), len(rows) - len(accepted))
+    history.problems += [f"{job_id} is lost" for job_id in jobs if job_id not in accepted]
+    history.problems += [f"{job_id} was never asked for" for job_id in accepted if job_id not in jobs]
+    if history.ledger.duplicates:
+        history.problems.append(f"{history.ledger.duplicates} results twice")
+    wanted = [str(number) for number in range(RECORDS)]
+    for job_id, text in accepted.items():
+        if json.loads(text).get("records") != wanted:
+            history.problems.append(f"{job_id}: records {json.loads(text).get('records')}")
+
+
+async def run_histories(count: int, seed: int) -> AsyncIterator[History]:
+    """So many, from this seed on."""
+    async with ground() as here:
+        for number in range(count):
+            yield await run_history(here, seed + number)

@@ -1,0 +1,220 @@
+"""One life of an agent's core, which can be struck dead before or after any commit to its store.
+
+A death within this process cannot be SIGKILL. It is this: the connection is reset, the thread that commits
+stands still, every task is cancelled, and nothing is written to the store any more. What SIGKILL itself does
+is shown by ``tests.faults.kills``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from obt_agent.dispatcher import Dispatcher
+from obt_agent.errors import AgentError
+from obt_agent.handlers.table import Services, commands
+from obt_agent.identity.credentials import Credentials
+from obt_agent.identity.secret import Secret
+from obt_agent.identity.state_dir import StateDir
+from obt_agent.jobs import JobService, Traffic
+from obt_agent.jobs.execution import Cause, Ending, LivePoint, OnProgress
+from obt_agent.link.connection import Link, LinkEvents
+from obt_agent.link.session import LinkSession
+from obt_agent.link.settings import LinkSettings
+from obt_agent.outbox import Outbox, StoredJob
+from obt_agent.outbox.database import JobDatabase
+from obt_agent.protocol.admission import AgentIdentity, HelloParams, HelloResult, VersionRange
+from obt_agent.protocol.jobs import TERMINAL_STATES, JobState
+from obt_agent.reporter import Gauges, Reporter
+from tests.dispatcher.doubles import permissive
+from tests.faults.agent import Site
+from tests.faults.pace import SHORT
+from tests.handlers.bench import facts
+from tests.jobs.doubles import FAST
+from tests.link.doubles import QUICK
+from tests.reporter.test_reporter import FakeMachine, FakeModels
+
+RECORDS = 3
+STILL_S = 60.0
+
+
+class Killed(BaseException):
+    """This life is over."""
+
+
+class Fuse:
+    """Strikes at a commit, counted from 1; never when ``at`` is None."""
+
+    def __init__(self, at: int | None, *, before: bool) -> None:
+        self.struck = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._at = at
+        self._before = before
+        self._commits = 0
+        self._dead = False
+        self._over = threading.Event()
+
+    def check(self) -> None:
+        """The dead write nothing."""
+        if self._dead:
+            raise Killed
+
+    def commit(self, *, before: bool) -> None:
+        """Called on both sides of each commit, in the store's thread."""
+        if before:
+            self._commits += 1
+        if self._commits == self._at and before == self._before:
+            self._loop.call_soon_threadsafe(self.struck.set)
+            self._over.wait(STILL_S)
+            self._dead = True
+        self.check()
+
+    def bury(self) -> None:
+        """Nothing of this life runs any more: the thread may go on, and writes nothing."""
+        self._dead = True
+        self._over.set()
+
+
+class MortalDatabase(JobDatabase):
+    """Commits until its fuse has burnt."""
+
+    def __init__(self, path: Path, fuse: Fuse) -> None:
+        self._fuse = fuse
+        super().__init__(path)
+
+    @contextlib.contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._fuse.check()
+        with super()._transaction():
+            yield
+            self._fuse.commit(before=True)
+        self._fuse.commit(before=False)
+
+
+class Measuring:
+    """A run of three records; it goes on after those of an earlier life, and its result is of any size."""
+
+    def __init__(self, outbox: Outbox, job: StoredJob, restored: int) -> None:
+        self._outbox = outbox
+        self._job_id = job.job_id
+        self._restored = restored
+
+    async def execute(self) -> Ending:
+        for number in range(self._restored, RECORDS):
+            await self._outbox.add_record(self._job_id, str(number).encode())
+        records = [record.decode() for record in await self._outbox.records(self._job_id)]
+        chance = random.Random(self._job_id)
+        pad = chance.randbytes(chance.choice((0, 500, 20_000, 60_000))).hex()
+        return Ending(state="completed", text=msgspec.json.encode({"records": records, "pad": pad}))
+
+    def stop(self, cause: Cause) -> None:
+        """Three records are quickly done."""
+
+    async def live(self, _after: int | None) -> AsyncIterator[LivePoint]:
+        nothing: tuple[LivePoint, ...] = ()
+        for point in nothing:
+            yield point
+
+
+class MeasuringRunner:
+    """Makes such runs, never of a job that has its final."""
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    def begin(self, job: StoredJob, records: Sequence[bytes], _on_progress: OnProgress) -> Measuring:
+        assert job.state not in TERMINAL_STATES, f"{job.job_id} ran again after its final"
+        return Measuring(self._outbox, job, len(records))
+
+    def ending(
+        self, _job: StoredJob, _records: Sequence[bytes], state: JobState, error: AgentError | None
+    ) -> Ending:
+        return Ending(state=state, text=b"{}", error=error)
+
+
+class Life:
+    """Store, jobs, dispatcher, reporter and link of one process; ``run`` lasts until it is cancelled."""
+
+    def __init__(self, site: Site, fuse: Fuse) -> None:
+        self._site = site
+        self._fuse = fuse
+        self.outbox = Outbox(site.folder, database=lambda path: MortalDatabase(path, fuse))
+        self.opened = asyncio.Event()
+        self._tasks: asyncio.TaskGroup
+
+    async def run(self) -> None:
+        """Live."""
+        with StateDir.open(self._site.folder) as state:
+            try:
+                await self.outbox.open()
+                await self._serve(state)
+            finally:
+                self._fuse.bury()
+                await self.outbox.close()
+
+    async def _serve(self, state: StateDir) -> None:
+        policy = permissive()
+        runners: Any = {"benchmark": MeasuringRunner(self.outbox)}
+        jobs = JobService(self.outbox, runners, policy, Traffic(), settings=FAST)
+        nothing: Any = None  # no command of these histories asks for Ollama or the hardware
+        models: Any = FakeModels(("a:latest",))
+        services = Services(
+            ollama=nothing, catalog=models, hardware=nothing, policy=policy, jobs=jobs, facts=facts()
+        )
+        dispatcher = Dispatcher(commands(services), policy)
+        reporter = Reporter(
+            models=models,
+            machine=FakeMachine(),
+            jobs=jobs,
+            visibility=policy,
+            gauges=Gauges(streams=lambda: 0, loop_lag_ms=lambda: None),
+        )
+        async with asyncio.TaskGroup() as tasks:
+
+            def on_admitted(session: LinkSession, hello: HelloResult) -> None:
+                tasks.create_task(reporter.run(session, 15.0), name="life report")
+                tasks.create_task(jobs.serve(session, hello.time), name="life serve")
+
+            link = self._link(state, dispatcher, reporter, on_admitted)
+            self.opened.set()
+            try:
+                tasks.create_task(jobs.run(), name="life jobs")
+                await link.run()
+            finally:
+                await dispatcher.close()
+
+    def _link(
+        self,
+        state: StateDir,
+        dispatcher: Dispatcher,
+        reporter: Reporter,
+        on_admitted: Callable[[LinkSession, HelloResult], None],
+    ) -> Link:
+        def hello() -> HelloParams:
+            return HelloParams(
+                protocol=VersionRange(min=1, max=1),
+                agent=AgentIdentity(id=state.agent_id, name="box", version="1", instance=state.instance),
+                store_id=self.outbox.store_id,
+                capabilities=("run_benchmark", "benchmark_status"),
+            )
+
+        return Link(
+            LinkSettings(url=self._site.url, user_agent="obt-agent/test", timings=SHORT.timings),
+            credentials=Credentials(state, Secret(self._site.secret)),
+            events=LinkEvents(hello, on_admitted, reporter.request),
+            handler=dispatcher,
+            backoff=QUICK,
+        )
+
+    async def settled(self) -> None:
+        """Wait until this life has jobs, and none of them is left to run or to tell."""
+        await self.opened.wait()
+        while (counts := self.outbox.counts).open or counts.finished_unacknowledged:
+            await self.outbox.wait_changed(self.outbox.generation)
