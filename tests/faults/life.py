@@ -189,6 +189,7 @@ class Life:
                 await link.run()
             finally:
                 await dispatcher.close()
+                await jobs.close()
 
     def _link(
         self,
