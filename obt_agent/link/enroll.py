@@ -109,6 +109,8 @@ _HINTS: Final = {
     503: "The server is not available now (HTTP 503).",
 }
 _FINAL: Final = frozenset({400, 401, 404, 409, 422})
+_NOT_OURS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What decoding a body raises that is no JSON, no UTF-8, or nested without end."""
 
 
 def _read(answer: http.Answer, address: Address, agent: EnrolAgent) -> Enrolled:
@@ -116,7 +118,7 @@ def _read(answer: http.Answer, address: Address, agent: EnrolAgent) -> Enrolled:
         raise _refused(answer)
     try:
         body = msgspec.json.decode(answer.body, type=_Answer)
-    except msgspec.MsgspecError as error:
+    except _NOT_OURS as error:
         message = f"{address.authority} answered with something else than an OBT server does; check the URL."
         raise AdmissionRefused(message) from error
     if body.agent_id != agent.id:
@@ -139,5 +141,5 @@ def _problem(body: bytes) -> str:
     """The server's own words, if it sent any that can be shown."""
     try:
         return printable(msgspec.json.decode(body, type=_ProblemBody).error.message)
-    except msgspec.MsgspecError:
+    except _NOT_OURS:
         return ""

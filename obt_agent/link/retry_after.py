@@ -15,7 +15,7 @@ def retry_after_s(value: str | None, now: datetime) -> float:
         return float(text[:9])
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # numbers that no date holds
         return 0.0
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

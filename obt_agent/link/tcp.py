@@ -70,6 +70,8 @@ async def resolve(host: str, port: int, deadline_s: float) -> list[AddrInfoType]
             _report(loop, answer, found, None)
         except OSError as error:
             _report(loop, answer, None, error)
+        except UnicodeError:  # an empty or overlong label, which no name server is asked for
+            _report(loop, answer, None, OSError("it is no host name"))
 
     threading.Thread(target=look_up, name=f"resolve {host}", daemon=True).start()
     try:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from obt_agent.errors import AdmissionRefused
 from obt_agent.identity.secret import Secret
@@ -193,3 +195,31 @@ def test_retry_after_is_seconds_or_a_date() -> None:
     assert retry_after_s("Thu, 01 Jan 2026 00:01:00 -0000", now) == 60
     assert retry_after_s("Wed, 31 Dec 2025 00:00:00 GMT", now) == 0
     assert retry_after_s("9" * 50, now) <= 10**9
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Mon, 01 Jan 2026 00:00:00 +99999999999999999999",
+        "Mon, 01 Jan 99999999999999999999999 00:00:00 GMT",
+        "Mon, 99 Jan 2026 99:99:99 GMT",
+    ],
+)
+def test_a_date_that_no_calendar_holds_asks_for_nothing(value: str) -> None:
+    assert retry_after_s(value, datetime(2026, 1, 1, tzinfo=UTC)) == 0
+
+
+@given(st.text())
+def test_whatever_retry_after_holds_it_is_a_number_of_seconds(value: str) -> None:
+    assert retry_after_s(value, datetime(2026, 1, 1, tzinfo=UTC)) >= 0
+
+
+@pytest.mark.parametrize("body", [b'{"agent_id":"\xff"}', b"[" * 20_000], ids=["no UTF-8", "no end"])
+@pytest.mark.parametrize("status", [200, 401])
+async def test_an_answer_that_cannot_be_decoded_is_refused_in_words(status: int, body: bytes) -> None:
+    joins = Joins()
+    reply = b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%b" % (status, len(body), body)
+    async with listening(Desk(reply).serve) as url:
+        with pytest.raises(AdmissionRefused):
+            await join(url, joins)
+    assert joins.stored is None
