@@ -193,14 +193,14 @@ class Uploader:
     async def _send_parts(self, peer: Peer, job_id: str, final: FinalText, start: int) -> None:
         """Send pieces from ``start``; the server's next offset leads, within bounds."""
         data, offset, rewinds = final.stored, start, 0
-        if not 0 <= start <= len(data):
+        if not _may_start(final, start):
             raise ProtocolError(f"The server asks for offset {start} of {len(data)} bytes.")
         while offset < len(data):
             end = piece_end(data, offset, self._settings.piece_bytes, text=final.encoding == "identity")
             expected = await self._part(peer, job_id, final, data[offset:end], offset)
             if expected != end:
                 rewinds += 1
-                if rewinds > MAX_REWINDS or not 0 <= expected <= len(data):
+                if rewinds > MAX_REWINDS or not _may_start(final, expected):
                     raise ProtocolError(f"The server expects offset {expected} after {end}.")
             offset = expected
 
@@ -210,6 +210,14 @@ class Uploader:
         within = self._settings.answer_within_s
         answer = await peer.request("job.part", params, JobPartResult, timeout_s=within, bulk=True)
         return answer.next_offset
+
+
+def _may_start(final: FinalText, offset: int) -> bool:
+    """Whether a piece may begin there: within the result, and not inside a character of a text."""
+    data = final.stored
+    if not 0 <= offset < len(data):
+        return offset == len(data)
+    return final.encoding != "identity" or data[offset] & 0xC0 != 0x80  # noqa: PLR2004 - UTF-8's continuation bytes
 
 
 def piece_end(data: bytes, start: int, size: int, *, text: bool) -> int:

@@ -232,3 +232,21 @@ def test_pieces_of_a_text_never_cut_a_character_and_join_to_the_whole(text: str,
         pieces.append(data[start:end].decode())
         start = end
     assert "".join(pieces) == text
+
+
+@pytest.mark.parametrize("ask", ["resend_from", "next_offset"])
+async def test_an_offset_inside_a_character_is_refused_and_the_session_goes_on(
+    outbox: Outbox, ask: str
+) -> None:
+    inside = SMALL.index(b"\xa9")
+    await finished(outbox, "bad")
+    await finished(outbox, "good", b"{}")
+    peer = ServerPeer()
+    if ask == "resend_from":
+        peer.on_final["bad"] = [lambda p: JobFinishedResult(job_id="bad", resend_from=inside)]
+    else:
+        peer.on_final["bad"] = [lambda p: JobFinishedResult(job_id="bad", resend_from=0)]
+        peer.on_part = [lambda p: JobPartResult(job_id="bad", next_offset=inside)]
+    async with Serving(outbox, peer) as serving:
+        assert await serving.uploader.drain(20)
+    assert peer.results == {"bad": SMALL, "good": b"{}"}
