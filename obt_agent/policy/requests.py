@@ -37,8 +37,10 @@ _LIST: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _NUMBER: Final = msgspec.json.Decoder(int | float)
 _ENCODE: Final = msgspec.json.encode
 _UNITS: Final = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_DURATION: Final = re.compile(r"[+-]?(?:0|(?:(?:\d+\.?\d*|\.\d+)(?:ns|us|µs|μs|ms|s|m|h))+)")
-_PART: Final = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_AMOUNT: Final = r"\d++(?:\.\d*+)?|\.\d++"
+"""Possessive: a text of digits alone must not be tried from each of them."""
+_DURATION: Final = re.compile(rf"[+-]?(?:0|(?:(?:{_AMOUNT})(?:ns|us|µs|μs|ms|s|m|h))+)")
+_PART: Final = re.compile(rf"({_AMOUNT})(ns|us|µs|μs|ms|s|m|h)")
 
 
 class _BlobImage(msgspec.Struct, frozen=True):
@@ -195,7 +197,7 @@ class RequestShaper:
             InvalidParams, TooLarge, NotPermitted
         """
         fields = fields_of(raw)
-        put_images(fields, blob)
+        put_images(fields, self._measured(blob))
         self._check_small(fields)
         self._clamp(fields, generates=generates)
         fields["stream"] = msgspec.Raw(b"true" if streams else b"false")
@@ -204,6 +206,19 @@ class RequestShaper:
         body = _ENCODE(fields)
         self.check_prompt_bytes(len(body))
         return body
+
+    def _measured(self, blob: Blob) -> Blob:
+        """The same blobs, within the limit of one request: it may name one blob a thousand times."""
+        total = 0
+
+        def get(name: str) -> bytes:
+            nonlocal total
+            data = blob(name)
+            total += len(data)
+            self.check_prompt_bytes(total)
+            return data
+
+        return get
 
     def _clamp(self, fields: Fields, *, generates: bool) -> None:
         limits = self._config.options

@@ -270,3 +270,26 @@ def test_load_options_and_keep_alive_are_clamped_as_in_requests() -> None:
     assert owner.keep_alive(-1) == 3600
     assert owner.keep_alive("5m") == "5m"
     assert owner.keep_alive(None) is None
+
+
+@pytest.mark.parametrize("text", ["1" * 300_000, "1" * 300_000 + "x", "1." * 150_000, "." * 300_000])
+def test_a_duration_without_a_unit_is_refused_in_linear_time(text: str) -> None:
+    """Tried from each digit, it would hold the event loop for minutes: the test's time limit counts."""
+    with pytest.raises(ValueError, match="no duration"):
+        go_seconds(text)
+
+
+def test_a_blob_named_many_times_is_refused_before_it_is_written_out() -> None:
+    fetched = 0
+
+    def blob(_name: str) -> bytes:
+        nonlocal fetched
+        fetched += 1
+        return bytes(1 << 20)
+
+    images = [{"blob": "a"}] * 2000
+    for fields in ({"images": images}, {"messages": [{"images": images}, {"images": images}]}):
+        raw = msgspec.Raw(json.dumps({"model": "tiny", **fields}).encode())
+        with pytest.raises(TooLarge):
+            policy(max_prompt_bytes=4 << 20).shape_request("generate", raw, blob)
+    assert fetched <= 12, "two thousand copies would be two gigabytes"
