@@ -16,7 +16,12 @@ from obt_agent.protocol.commands import ShowModelParams
 REMOVED: Final = "[a path of the host, removed]"
 
 _PATH: Final = r"""["']?(?:/|~|\.{1,2}[/\\]|\\\\|[A-Za-z]:[/\\])[^\r\n]*"""
-_LINE: Final = re.compile(rf"^(\s*#?\s*(?:FROM|ADAPTER|DRAFT)\s+)({_PATH})$", re.IGNORECASE | re.MULTILINE)
+_SPACE: Final = r"[^\S\r\n]"
+"""White space within a line, taken possessively: whoever made a model wrote its Modelfile, and a thousand
+blank lines must not cost the square of their number."""
+_LINE: Final = re.compile(
+    rf"^({_SPACE}*+(?:#{_SPACE}*+)?(?:FROM|ADAPTER|DRAFT){_SPACE}++)({_PATH})$", re.IGNORECASE | re.MULTILINE
+)
 _WHOLE: Final = re.compile(_PATH)
 _DIGEST: Final = re.compile(r"sha256[-:][0-9a-f]{64}")
 _TEXT: Final = msgspec.json.Decoder(str)

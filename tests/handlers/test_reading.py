@@ -123,3 +123,9 @@ async def test_agent_info_tells_what_the_agent_is_and_what_it_allows(bench: Benc
     assert "pull_model" not in result["policy"]["commands"]
     assert result["process"] == {"cpu_s": 1.0, "rss_bytes": 2, "threads": 3}
     assert result["uptime_s"] >= 0
+
+
+@pytest.mark.parametrize("text", [" " * 200_000, "\n" * 200_000, "# " * 100_000, "FROM" + " " * 200_000])
+def test_a_modelfile_of_white_space_costs_linear_time(text: str) -> None:
+    """Whoever made a model wrote it; the test's time limit counts: this once took the cube of its length."""
+    assert modelfile_without_paths(text) == text
