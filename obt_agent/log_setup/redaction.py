@@ -10,6 +10,10 @@ MASK: Final = "***"
 _MAX_DEPTH: Final = 6
 _MAX_ITEMS: Final = 50
 _MAX_CHARS: Final = 16 << 10
+_UNPRINTABLE: Final = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""What steers a terminal or turns the order of a line (a peer may have written it), and what UTF-8 lacks."""
 _SECRET_KEY: Final = re.compile(
     r"(?i)(?:^|_)(?:token|secret|password|passwd|authorization|cookie|credential|api_?key)$"
 )
@@ -38,7 +42,7 @@ _SECRETS: Final = (
     (re.compile(r"\bobt[a-z]*_[A-Za-z0-9_-]{20,}"), MASK),
     (re.compile(r"://[^/\s@\"']+@"), f"://{MASK}@"),
     (
-        re.compile(r"(?i)\b([\w-]*(?:token|secret|password|api[_-]?key))(\"?\s*[=:]\s*\"?)[^\s&\"',;}\])]+"),
+        re.compile(r"(?i)(token|secret|password|api[_-]?key)(\"?\s*[=:]\s*\"?)[^\s&\"',;}\])]+"),
         rf"\1\2{MASK}",
     ),
 )
@@ -89,4 +93,5 @@ def _shown(value: object) -> str:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}… ({len(text)} characters)"
+    short = text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}… ({len(text)} characters)"
+    return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], short)

@@ -119,3 +119,19 @@ def test_large_and_deep_values_are_bounded() -> None:
 )
 def test_any_event_can_be_masked(event: dict[str, object]) -> None:
     assert set(masked(event)) == set(event)
+
+
+@pytest.mark.parametrize("text", ["a-" * 8000, "token" * 3000, "token" + " " * 16_000, "bearer " * 2000])
+def test_masking_costs_linear_time(text: str) -> None:
+    """A peer's words are logged: the test's time limit counts, for a hundred of them."""
+    for _ in range(100):
+        masked_text(text)
+
+
+def test_what_steers_a_terminal_or_is_no_utf_8_is_written_out() -> None:
+    said = masked({"reason": "a\x1b[2Jb\x07 \u202ec \udcff", "deep": ["\x9b1m"], "kept": "tab\tline\nüñ"})
+    assert said == {
+        "reason": r"a\x1b[2Jb\x07 \u202ec \udcff",
+        "deep": [r"\x9b1m"],
+        "kept": "tab\tline\nüñ",
+    }
