@@ -40,6 +40,7 @@ _TRANSFERS: Final = frozenset({"/api/pull", "/api/push", "/api/create"})
 _GOOD: Final = (200, 201)
 _ERROR_BYTES: Final = 64 << 10
 _LARGE_BYTES: Final = 256 << 10
+_HEADER_CHARS: Final = 200
 
 
 class _Sent(SimpleNamespace):
@@ -271,7 +272,7 @@ class OllamaClient:
 
     async def _accept(self, response: StampedResponse) -> None:
         """Let a response pass that carries JSON with status 200; raise for any other."""
-        kind = response.headers.get("Content-Type", "")
+        kind = _readable(response.headers.get("Content-Type", ""))
         if response.status not in _GOOD:
             raise failures.refused(response.status, kind, await self._error_body(response))
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -311,6 +312,11 @@ class OllamaClient:
 def _sendable(body: bytes | None) -> bytes | io.BytesIO | None:
     """A body as aiohttp wants it: a large one (an image) as a file, which it sends piece by piece."""
     return io.BytesIO(body) if body is not None and len(body) > _LARGE_BYTES else body
+
+
+def _readable(header: str) -> str:
+    """A header as text: aiohttp keeps bytes that are not UTF-8 as surrogates, which no frame can hold."""
+    return header[:_HEADER_CHARS].encode("ascii", "replace").decode()
 
 
 async def _note_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:

@@ -10,6 +10,7 @@ import msgspec
 from obt_agent.errors import DeadlineExceeded, ModelNotFound, OllamaError, OllamaUnavailable, StreamIncomplete
 
 MAX_MESSAGE_CHARS: Final = 1000
+_NAME_CHARS: Final = 512
 
 _NOT_FOUND: Final = re.compile(r"""^model ['"](?P<name>.*?)['"] not found""")
 _HOST_PATH: Final = re.compile(r"(?<![\w./:@-])/(?:[^\s:\"'/]+/)+[^\s:\"',]*")
@@ -127,7 +128,8 @@ def shown(message: str) -> str:
     return _HOST_PATH.sub("(a file of the host)", message)[:MAX_MESSAGE_CHARS]
 
 
-def _model_not_found(name: str, said: str, status: int) -> ModelNotFound:
+def _model_not_found(missing: str, said: str, status: int) -> ModelNotFound:
+    name = shown(missing)[:_NAME_CHARS]
     what = (
         f"Ollama has no model {name!r}; pull it with: ollama pull {name}"
         if name

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
+import msgspec
 import pytest
 
 from obt_agent.errors import (
@@ -22,6 +23,7 @@ from obt_agent.errors import (
     TooLarge,
 )
 from obt_agent.ollama.client import OllamaClient, OllamaSettings, OllamaStream
+from obt_agent.protocol.errors import to_wire
 from obt_standin import Model, Script, Stall, StandIn
 from tests.ollama.raw_server import chunked, head, read_request, replying, serving
 
@@ -553,3 +555,12 @@ async def test_the_clock_starts_when_the_request_is_sent(standin: StandIn) -> No
 
 def test_scripts_say_that_they_are_no_ollama() -> None:
     assert "standin" in Script().version
+
+
+@pytest.mark.parametrize("status", [200, 500])
+async def test_a_content_type_that_is_no_utf_8_gives_an_error_that_can_be_sent(status: int) -> None:
+    reply = head(status, "text/html", "Content-Length: 2").replace(b"html", b"\xff") + b"xx"
+    async with serving(replying(reply)) as url, OllamaClient(settings(url, retries=1)) as client:
+        with pytest.raises(OllamaError) as caught:
+            await client.installed()
+    assert msgspec.json.encode(to_wire(caught.value))

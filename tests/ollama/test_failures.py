@@ -71,3 +71,8 @@ def test_every_refusal_is_an_ollama_error_whatever_its_body() -> None:
     for status in range(300, 600):
         for body in (b"", b"\xff", b"[" * 100_000, b'{"error":1}', b'{"error":"x"}'):
             assert isinstance(failures.refused(status, "", body), OllamaError)
+
+
+def test_a_missing_models_name_is_bounded_too() -> None:
+    error = failures.explained(f"model '{'x' * 900_000}' not found", 404)
+    assert len(error.message) + sum(len(str(value)) for value in error.detail.values()) < 5000
