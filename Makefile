@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 PACKAGES := obt_agent obt_server obt_standin obt_conformance
-CHECKED := $(PACKAGES) tests $(wildcard benchmarks docs/*.py)
+CHECKED := $(PACKAGES) tests $(wildcard benchmarks docs/*.py docs/examples/*.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format bench fuzz faults test-systemd test-browser deb docs clean update-constraints venv

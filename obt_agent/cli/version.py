@@ -19,7 +19,6 @@ _LIBRARIES: Final = (
     "aiohttp",
     "msgspec",
     "nvidia-ml-py",
-    "psutil",
     "pyyaml",
     "structlog",
     "websockets",
