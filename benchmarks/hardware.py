@@ -145,7 +145,7 @@ async def lag_with_hung_driver(seconds: float) -> tuple[float, float, str]:
         script = folder / "nvml.txt"
         shutil.copy(NVML / "rtx4090.txt", script)
         root = SnapshotRoot(ROOT / "tests/hardware/snapshots/nvidia-desktop")
-        nvidia = NvidiaProvider(root, Nvml((str(library),)), Prober((str(library),)))
+        nvidia = NvidiaProvider(root, lambda: Nvml((str(library),)), Prober((str(library),)))
         settings = HardwareSettings(min_interval_s=0.05, gpu_deadline_s=0.5, close_deadline_s=0.5)
         service = HardwareService(settings, [nvidia])
         await service.inventory()

@@ -194,7 +194,7 @@ def main(argv: list[str], provider: GpuProvider | None = None) -> int:
     if program is None:
         say("nvidia-smi is not in PATH: nothing to compare with")
         return _UNAVAILABLE
-    nvidia = provider or NvidiaProvider(Root(), Nvml(), Prober())
+    nvidia = provider or NvidiaProvider(Root(), Nvml, Prober())
     state = nvidia.probe()
     infos = nvidia.inventory()
     if state.status != "ok" or not infos:

@@ -25,7 +25,7 @@ def replay(folder: Path, driver: FakeDriver) -> tuple[Reading, SnapshotRoot]:
     providers: tuple[GpuProvider, ...] = gpu_providers(root)
     if (folder / "nvml.txt").exists():
         shutil.copy(folder / "nvml.txt", driver.library.with_name("nvml.txt"))
-        nvidia = NvidiaProvider(root, driver.nvml(), driver.prober())
+        nvidia = NvidiaProvider(root, driver.nvml, driver.prober())
         providers = nvidia, *(provider for provider in providers if provider.name != nvidia.name)
     return Once(root, providers).read(), root
 

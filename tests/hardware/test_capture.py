@@ -118,7 +118,7 @@ def test_what_nvidias_driver_said_replays_with_another_uuid(tmp_path: Path, driv
     shutil.copy(desktop / "nvml.txt", driver.library.with_name("nvml.txt"))
     source = SnapshotRoot(desktop)
     recorder = RecordingRoot(source)
-    nvidia = NvidiaProvider(recorder, driver.nvml(), driver.prober())
+    nvidia = NvidiaProvider(recorder, driver.nvml, driver.prober())
     reading = capture(tmp_path / "sent", source, [nvidia], recorder, source="a test")
     (before,) = reading.inventory.gpus
     assert before.id not in (tmp_path / "sent/nvml.txt").read_text()

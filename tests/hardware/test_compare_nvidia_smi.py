@@ -48,7 +48,7 @@ def smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: dict[str, str], s
 
 def compared(tmp_path: Path, driver: FakeDriver) -> int:
     root: SnapshotRoot = tree(tmp_path / "machine", BASICS | pci("0000:01:00.0", "0x10de"))
-    return main(["--seconds", "0.3"], NvidiaProvider(root, driver.nvml(), driver.prober()))
+    return main(["--seconds", "0.3"], NvidiaProvider(root, driver.nvml, driver.prober()))
 
 
 def without_energy(driver: FakeDriver) -> FakeDriver:

@@ -29,7 +29,7 @@ def machine(tmp_path: Path) -> Path:
 
 
 def provider(machine: Path, driver: FakeDriver, *, deadline_s: float = 20.0) -> NvidiaProvider:
-    return NvidiaProvider(SnapshotRoot(machine), driver.nvml(), driver.prober(deadline_s))
+    return NvidiaProvider(SnapshotRoot(machine), driver.nvml, driver.prober(deadline_s))
 
 
 def only(readings: GpuReadings) -> GpuSample:

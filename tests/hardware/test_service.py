@@ -49,7 +49,7 @@ def machine(tmp_path: Path) -> Path:
 async def serving(
     machine: Path, driver: FakeDriver, settings: HardwareSettings = SOON
 ) -> AsyncIterator[HardwareService]:
-    nvidia = NvidiaProvider(SnapshotRoot(machine), driver.nvml(), driver.prober())
+    nvidia = NvidiaProvider(SnapshotRoot(machine), driver.nvml, driver.prober())
     service = HardwareService(replace(settings, root=machine), [nvidia])
     await service.start()
     try:
@@ -171,7 +171,7 @@ async def test_a_fault_in_a_provider_does_not_end_sampling(machine: Path, driver
         def sample(self, group: CostGroup) -> GpuReadings:
             raise RuntimeError("a fault of the program")
 
-    nvidia = Faulty(SnapshotRoot(machine), driver.machine("rtx4090").nvml(), driver.prober())
+    nvidia = Faulty(SnapshotRoot(machine), driver.machine("rtx4090").nvml, driver.prober())
     service = HardwareService(replace(SOON, root=machine, retry_first_s=60), [nvidia])
     await service.start()
     async with asyncio.timeout(60):
@@ -263,7 +263,7 @@ def test_a_process_with_a_hung_driver_ends_in_time(machine: Path, driver: FakeDr
 
         async def main():
             driver = FakeDriver(Path({str(driver.library)!r})).machine("rtx4090")
-            nvidia = NvidiaProvider(SnapshotRoot(Path({str(machine)!r})), driver.nvml(), driver.prober())
+            nvidia = NvidiaProvider(SnapshotRoot(Path({str(machine)!r})), driver.nvml, driver.prober())
             settings = HardwareSettings(root=Path({str(machine)!r}), gpu_deadline_s=0.2, close_deadline_s=0.2)
             service = HardwareService(settings, [nvidia])
             await service.inventory()

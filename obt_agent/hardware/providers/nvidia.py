@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from obt_agent.hardware.providers import nvidia_info, pci
 from obt_agent.hardware.providers.base import CostGroup, GpuReadings, unread
-from obt_agent.hardware.providers.nvml import Device, Nvml
 from obt_agent.hardware.providers.nvml_probe import Prober
 from obt_agent.hardware.readings import Gaps, Unreadable, optional
 from obt_agent.hardware.root import Root
 from obt_agent.hardware.schema import GpuClocks, GpuInfo, GpuSample, MigSample, ProviderState, ProviderStatus
+
+if TYPE_CHECKING:  # the library's bindings take 2 MB: they are loaded where there is a GPU
+    from obt_agent.hardware.providers.nvml import Device, Nvml
 
 PCI_VENDOR = "0x10de"
 _SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
@@ -40,14 +44,16 @@ class _Connected:
 class NvidiaProvider:
     """Reads GPUs through NVML. While one that may sleep does, NVML stays shut, for opening it would wake it.
 
-    Without ``nvml`` and ``prober``, as over a snapshot, GPUs are described as far as the PCI bus shows them.
+    ``make_nvml`` is called once, when the library was tried and works. Without it and ``prober``, as over a
+    snapshot, GPUs are described as far as the PCI bus shows them.
     """
 
     name = nvidia_info.VENDOR
 
-    def __init__(self, root: Root, nvml: Nvml | None, prober: Prober | None) -> None:
+    def __init__(self, root: Root, make_nvml: Callable[[], Nvml] | None, prober: Prober | None) -> None:
         self._root = root
-        self._nvml = nvml
+        self._make_nvml = make_nvml
+        self._nvml: Nvml | None = None
         self._prober = prober
         self._connected: list[_Connected] | None = None
         self._infos: tuple[GpuInfo, ...] = ()
@@ -138,13 +144,14 @@ class NvidiaProvider:
 
     def _start(self) -> None:
         """Try the library elsewhere, then here. A driver that was replaced needs its new library loaded."""
-        if self._nvml is None or self._prober is None:
+        if self._make_nvml is None or self._prober is None:
             raise Unreadable(_NOT_LOADED)
         if not self._trusted:
             version = self._prober.probe()
-            if self._version not in (None, version):
+            if self._nvml is not None and self._version not in (None, version):
                 self._nvml.unload()
             self._version = version
+        self._nvml = self._nvml or self._make_nvml()
         self._open(self._nvml)
 
     def _open(self, nvml: Nvml) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from obt_agent.hardware.providers import pci
-from obt_agent.hardware.providers.nvml import Device, Memory, Nvml
 from obt_agent.hardware.readings import Gaps, optional
 from obt_agent.hardware.root import Root
 from obt_agent.hardware.schema import GpuInfo, GpuMemory, GpuPcie, MemoryKind, Mig, MigInstance
+
+if TYPE_CHECKING:  # see nvidia.py
+    from obt_agent.hardware.providers.nvml import Device, Memory, Nvml
 
 VENDOR = "nvidia"
 _MOST_MIG_INSTANCES = 16

@@ -9,9 +9,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from typing import TYPE_CHECKING
 
-from obt_agent.hardware.providers.nvml import PLACES, Nvml
 from obt_agent.hardware.readings import Unreadable
+
+if TYPE_CHECKING:  # bound to the library's bindings, which only the tried process loads
+    from obt_agent.hardware.providers.nvml import Nvml
 
 _KILL_WAIT_S = 1.0
 _OK = "ok "
@@ -19,12 +22,12 @@ _OWN = "OBT_"
 
 
 class Prober:
-    """Starts probes.
+    """Starts probes; ``places`` are where the library is looked for, the usual ones when empty.
 
     One that cannot even be killed (a driver call that hangs in the kernel) is never doubled.
     """
 
-    def __init__(self, places: tuple[str, ...] = PLACES, *, deadline_s: float = 10.0) -> None:
+    def __init__(self, places: tuple[str, ...] = (), *, deadline_s: float = 10.0) -> None:
         self._places = places
         self._deadline_s = deadline_s
         self._stuck: subprocess.Popen[str] | None = None
@@ -76,8 +79,10 @@ def _verdict(code: int, output: str) -> str:
 
 
 def main(places: tuple[str, ...]) -> int:
-    """Probe in this process, and print the outcome."""
-    nvml = Nvml(places)
+    """Probe in this process, and print the outcome; the usual places when none are given."""
+    from obt_agent.hardware.providers.nvml import PLACES, Nvml  # noqa: PLC0415 -- see above
+
+    nvml = Nvml(places or PLACES)
     try:
         nvml.open()
         version = nvml.driver_version()
@@ -100,6 +105,6 @@ def _touch(nvml: Nvml, index: int) -> None:
 
 
 if __name__ == "__main__":
-    status = main(tuple(sys.argv[1:]) or PLACES)
+    status = main(tuple(sys.argv[1:]))
     sys.stdout.flush()
     os._exit(status)  # a library's exit handlers may hang
