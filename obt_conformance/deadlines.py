@@ -16,6 +16,7 @@ class Deadlines:
         alive_s: the longest pause between two frames of a side.
         silence_s: how long a side hears nothing before it drops the socket.
         probe_s: how long a live session may stay silent, when probed, before it is replaced.
+        stalled_s: how long a stream may wait for credit.
         streams_alive_s: how often a server lists its streams.
         reconnect_s: the longest delay before an ordinary redial.
         slack_s: what is added to each time of the protocol before it counts as missed.
@@ -28,6 +29,7 @@ class Deadlines:
     alive_s: float = limits.ALIVE_INTERVAL_S
     silence_s: float = limits.SILENCE_S
     probe_s: float = 5.0
+    stalled_s: float = limits.STALLED_STREAM_S
     streams_alive_s: float = limits.STREAMS_ALIVE_INTERVAL_S
     reconnect_s: float = limits.RECONNECT_MAX_S
     slack_s: float = 3.0

@@ -177,7 +177,7 @@ async def stalled(stage: AgentStage) -> str:
     await session.wire.until(
         lambda: bool(session.wire.answers(request_id)),
         "the stream was not ended",
-        within_s=limits.STALLED_STREAM_S + 2 * stage.deadlines.slack_s,
+        within_s=stage.deadlines.stalled_s + 2 * stage.deadlines.slack_s,
     )
     answer = session.wire.answers(request_id)[0]
     if answer.error_code != TIMEOUT or "stalled" not in json.dumps(answer.message):

@@ -16,7 +16,7 @@ from obt_conformance.wire import Frame, JsonObject
 
 FINAL = {"model": "conformance:1b", "done": True, "eval_count": 2}
 ITEM_BYTES = 8 << 10
-LONG_STREAM = 40
+LONG_STREAM = 20
 """Items of 8 KiB: several windows of every server with the usual credit."""
 
 
@@ -120,10 +120,10 @@ async def error_final(stage: Stage) -> str:
 
 @BOOK.check("STREAM-3", "a large item comes in pieces")
 async def large_item(stage: Stage) -> str:
-    """60 KiB of one of Ollama's objects."""
+    """26 KiB of one of Ollama's objects."""
     async with stage.agent() as agent, stage.provoked(agent, "generate") as (call, request):
         reply = Reply(agent, request)
-        text = json.dumps({"t_us": 5, "chunk": reply.chunk("x" * 60_000)})
+        text = json.dumps({"t_us": 5, "chunk": reply.chunk("x" * 26_000)})
         for at in range(0, len(text), ITEM_BYTES):
             await reply.credit()
             piece, more = text[at : at + ITEM_BYTES], at + ITEM_BYTES < len(text)
@@ -172,7 +172,7 @@ async def grants(stage: Stage) -> str:
 async def link_grants(stage: Stage) -> str:
     """More than one window of syncs."""
     async with stage.agent() as agent:
-        spent, wanted = 0, agent.link_credit * 2
+        spent, wanted = 0, agent.link_credit * 3 // 2
         while spent < wanted:
             await agent.wire.until(lambda: agent.link_credit > spent, "no link.credit came")  # noqa: B023 - awaited
             sync = agent.models_sync(padding=ITEM_BYTES)

@@ -1,0 +1,145 @@
+"""The kit against servers: ours, a tiny one of another make, and that one with each of its faults."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import secrets
+from pathlib import Path
+
+import pytest
+
+from obt_conformance.identity import Identity, Pool, enrol, sha256, uuid7
+from obt_conformance.report import as_text, exit_code
+from obt_conformance.rules import NOT_OF_SERVERS, RULES
+from obt_conformance.run import check_server, chosen
+from obt_conformance.server_rules import BOOK
+from obt_conformance.trigger import RestDriver
+from obt_conformance.verdict import Finding, by_rule, rule_verdict
+from tests.conformance.times import SHORT
+from tests.conformance.tiny_server import TinyDriver, TinyServer
+from tests.server.conftest import running
+
+
+def verdicts(findings: list[Finding], verdict: str) -> set[str]:
+    return {rule for rule, found in by_rule(findings).items() if rule_verdict(found) == verdict}
+
+
+async def test_our_server_keeps_every_rule(tmp_path: Path) -> None:
+    times = {
+        "hello_within_s": SHORT.hello_s,
+        "alive_interval_s": SHORT.alive_s,
+        "silence_s": SHORT.silence_s,
+        "probe_s": SHORT.probe_s,
+        "streams_alive_interval_s": SHORT.streams_alive_s,
+    }
+    async with running(tmp_path, **times) as server:
+        token = server.http.headers["Authorization"].removeprefix("Bearer ")
+        driver = RestDriver(server.url, token, within_s=SHORT.answer_s)
+        tokens = [await driver.join_token() for _ in range(6)]
+        identities = [await enrol(server.url, tokens.pop(), within_s=SHORT.answer_s) for _ in range(4)]
+        findings = await check_server(
+            chosen(BOOK, ()),
+            Pool(identities),
+            server.url,
+            deadlines=SHORT,
+            driver=driver,
+            join_tokens=tokens,
+        )
+    assert verdicts(findings, "pass") == set(RULES) - set(NOT_OF_SERVERS), as_text(findings)
+    assert exit_code(findings) == 0
+
+
+async def checked(server: TinyServer, *, slow_rules: set[str], answer_s: float) -> list[Finding]:
+    """All quick checks, and the slow ones of those rules."""
+    deadlines = dataclasses.replace(SHORT, answer_s=answer_s)
+    async with server.running(), asyncio.timeout(100):
+        identities = [Identity(uuid7(), secrets.token_urlsafe()) for _ in range(8)]
+        server.secrets = {sha256(one.secret): one.agent_id for one in identities}
+        server.joins = {"join-1": None, "join-2": None}
+        checks = [check for check in chosen(BOOK, ()) if not check.takes_s or check.rule in slow_rules]
+        return await check_server(
+            checks,
+            Pool(identities),
+            server.url,
+            deadlines=deadlines,
+            driver=TinyDriver(server),
+            join_tokens=["join-1", "join-2"],
+        )
+
+
+async def test_a_server_of_another_make_keeps_every_rule() -> None:
+    findings = await checked(TinyServer(), slow_rules=set(RULES), answer_s=10.0)
+    assert verdicts(findings, "pass") == set(RULES) - set(NOT_OF_SERVERS), as_text(findings)
+
+
+FAULTS = {
+    "no subprotocol": "TRANSPORT-1",
+    "nobody needs a credential": "TRANSPORT-1",
+    "small frames only": "TRANSPORT-2",
+    "batches are ignored": "TRANSPORT-2",
+    "an id works once": "TRANSPORT-3",
+    "ids become numbers": "TRANSPORT-3",
+    "unknown methods are our fault": "TRANSPORT-4",
+    "unknown fields are refused": "TRANSPORT-4",
+    "lists pass for parameters": "TRANSPORT-4",
+    "errors guess an id": "TRANSPORT-5",
+    "bad frames are borne": "TRANSPORT-5",
+    "binary frames are taken": "TRANSPORT-5",
+    "it asks at once": "HELLO-1",
+    "anything may come first": "HELLO-1",
+    "hellos may be long": "HELLO-1",
+    "hellos may take for ever": "HELLO-1",
+    "sessions have no number": "HELLO-2",
+    "any version will do": "HELLO-3",
+    "any id will do": "HELLO-4",
+    "a second process replaces": "HELLO-5",
+    "the first one stays for ever": "HELLO-5",
+    "redials pile up": "HELLO-5",
+    "stores are not compared": "HELLO-6",
+    "answers come twice": "CMD-1",
+    "no model is named": "CMD-2",
+    "messages are vague": "CMD-3",
+    "busy gives no time": "CMD-4",
+    "cancel names both": "CMD-5",
+    "calls hold up reading": "CMD-6",
+    "holes pass": "STREAM-1",
+    "errors pass": "STREAM-2",
+    "pieces are not known": "STREAM-3",
+    "hashes are not compared": "STREAM-3",
+    "streams are granted nothing": "CREDIT-1",
+    "nobody may overdraw": "CREDIT-2",
+    "lost calls pass": "ALIVE-1",
+    "lost calls are replayed": "ALIVE-1",
+    "no stream is alive": "ALIVE-2",
+    "all jobs have one id": "JOB-1",
+    "a start comes again otherwise": "JOB-2",
+    "only completed jobs count": "JOB-3",
+    "gzip is not unpacked": "JOB-4",
+    "hashes are believed": "JOB-5",
+    "repeats are not known": "JOB-5",
+    "the last result wins": "JOB-6",
+    "nothing is said when idle": "LIFE-1",
+    "silence is borne": "LIFE-2",
+    "pongs are asked for": "LIFE-2",
+    "heartbeats are refused": "LIFE-3",
+    "a goodbye is an error": "LIFE-4",
+    "a join token works twice": "ENROL-1",
+    "no secret is kept": "ENROL-2",
+    "the old credential goes at once": "ROTATE-1",
+}
+
+
+@pytest.mark.parametrize(("fault", "rule"), FAULTS.items(), ids=FAULTS)
+async def test_a_fault_turns_its_rule_red_and_no_other(fault: str, rule: str) -> None:
+    findings = await checked(TinyServer(fault), slow_rules={rule}, answer_s=2.0)
+    assert verdicts(findings, "fail") == {rule}, as_text(findings)
+
+
+async def test_a_link_that_is_granted_nothing_breaks_both_rules_that_ask_for_grants() -> None:
+    findings = await checked(TinyServer("the link is granted nothing"), slow_rules=set(), answer_s=2.0)
+    assert verdicts(findings, "fail") == {"CREDIT-1", "CREDIT-4"}, as_text(findings)
+
+
+def test_every_rule_of_a_server_but_one_has_a_fault_that_turns_it_red() -> None:
+    assert set(RULES) - set(NOT_OF_SERVERS) - set(FAULTS.values()) == {"CREDIT-4"}
