@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
 from obt_agent.cli import COMMANDS
@@ -21,6 +22,7 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the configuration, set the log up, and serve until told to stop."""
     loaded = load_config(args, need_server=True, log=False)
+    _keep_rich_out()
     from obt_agent import agent  # noqa: PLC0415 - a wrong configuration is told without waiting for libraries
     from obt_agent.log_setup.setup import LogSettings, configure  # noqa: PLC0415 - the same
 
@@ -30,3 +32,15 @@ def run(args: argparse.Namespace) -> int:
         return agent.run(loaded)
     finally:
         output.close()
+
+
+def _keep_rich_out() -> None:
+    """Import structlog without rich, which it would load for tracebacks in colour that a daemon never prints.
+
+    They are sixty modules and 4 MB for as long as the machine runs. A command that uses rich is not this one.
+    """
+    if "structlog" not in sys.modules and "rich" not in sys.modules:
+        sys.modules["rich"] = None  # type: ignore[assignment]  # what importlib takes for "not there"
+        import structlog  # noqa: F401, PLC0415 - for what it remembers of that
+
+        del sys.modules["rich"]
