@@ -35,6 +35,11 @@ class Sink:
         self._since_grant = 0
         self._granted: dict[int, int] = {}
 
+    @property
+    def last_id(self) -> int:
+        """The id of the last request; the next one has the number after it."""
+        return self._next_id
+
     async def serve(self, socket: ServerConnection) -> None:
         """One connection's life."""
         self._socket = socket

@@ -1,0 +1,196 @@
+"""(b) What the way adds to each token at 50 tokens/s × 8 streams, against reading Ollama directly.
+
+The stand-in numbers its tokens and logs when it wrote each, on the machine's monotonic clock; the reader notes
+on the same clock when it has each. The difference is the way's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import shutil
+import statistics
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from benchmarks import processes
+from benchmarks.sink import Sink, sink
+from benchmarks.table import Column, print_table
+
+STREAMS = 8
+TOKENS_PER_S = 50
+MODEL = "standin-small:latest"
+SSHD = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin") or ""
+SSH = shutil.which("ssh") or ""
+
+Seen = list[int]
+"""Monotonic nanoseconds at which each token of one stream was there."""
+
+
+async def direct(url: str, tokens: int) -> list[Seen]:
+    """Read Ollama as a program on the same machine does."""
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=None)) as http:
+        return await asyncio.gather(*(_read(http, url, tokens) for _ in range(STREAMS)))
+
+
+async def _read(http: aiohttp.ClientSession, url: str, tokens: int) -> Seen:
+    seen: Seen = []
+    async with http.post(f"{url}/api/generate", json=_body(tokens)) as response:
+        async for line in response.content:
+            if b'"done":false' in line:
+                seen.append(time.monotonic_ns())
+    return seen
+
+
+async def by_agent(server: Sink, tokens: int) -> list[Seen]:
+    """Through the agent's link."""
+    streams: dict[int, Seen] = {}
+
+    def note(frame: bytes, at: int) -> None:
+        if frame.startswith(b'{"jsonrpc":"2.0","method":"stream.data"'):
+            params = json.loads(frame)["params"]
+            streams.setdefault(params["id"], []).extend([at] * len(params["items"]))
+
+    server.on_frame = note
+    await asyncio.gather(*(server.request("generate", _body(tokens)) for _ in range(STREAMS)))
+    return list(streams.values())
+
+
+def _body(tokens: int) -> dict[str, object]:
+    return {"model": MODEL, "prompt": "x", "options": {"num_predict": tokens}}
+
+
+async def _written(url: str) -> list[Seen]:
+    """When the stand-in wrote each token, stream by stream, from its log."""
+    async with aiohttp.ClientSession() as http, http.get(f"{url}/_standin/log") as response:
+        log = await response.json()
+    return [times for entry in log if len(times := _token_times(entry)) > 1]
+
+
+def _token_times(entry: dict[str, Any]) -> Seen:
+    return [int(write[0]) for write in entry["writes"]]
+
+
+async def measure(read: Callable[[], Any], url: str, tokens: int) -> list[float]:
+    """Milliseconds from written to seen, of every token of every stream."""
+    async with aiohttp.ClientSession() as http:
+        await http.delete(f"{url}/_standin/log")
+    seen = await read()
+    written = await _written(url)
+    pairs = zip(sorted(seen, key=lambda s: s[0]), sorted(written, key=lambda s: s[0]), strict=True)
+    return [
+        (there - wrote) / 1e6
+        for stream, times in pairs
+        for there, wrote in zip(stream[:tokens], times[:tokens], strict=False)
+    ]
+
+
+@asynccontextmanager
+async def ssh_reverse(folder: Path, target: int) -> AsyncIterator[int]:
+    """``ssh -R`` to an sshd of our own on the loopback; gives the port that leads back to ``target``."""
+    keys = {name: folder / name for name in ("host", "user")}
+    for key in keys.values():
+        await _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
+    authorized = folder / "authorized"
+    authorized.write_text(keys["user"].with_suffix(".pub").read_text())
+    sshd_port, back = _free_port(), _free_port()
+    options = {
+        "Port": sshd_port,
+        "ListenAddress": "127.0.0.1",
+        "HostKey": keys["host"],
+        "AuthorizedKeysFile": authorized,
+        "StrictModes": "no",
+        "UsePAM": "no",
+        "PidFile": "none",
+        "AllowTcpForwarding": "yes",
+        "PermitRootLogin": "prohibit-password",
+    }
+    config = folder / "sshd_config"
+    config.write_text("".join(f"{name} {value}\n" for name, value in options.items()))
+    client = [SSH, "-N", "-T", "-i", str(keys["user"]), "-p", str(sshd_port), "127.0.0.1"]
+    client += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
+    client += ["-R", f"127.0.0.1:{back}:127.0.0.1:{target}"]
+    async with processes.running([SSHD, "-D", "-f", str(config)]):
+        await asyncio.sleep(1)
+        async with processes.running(client):
+            await _reachable(back)
+            yield back
+
+
+async def _run(*command: str) -> None:
+    process = await asyncio.create_subprocess_exec(*command)
+    assert await process.wait() == 0, command
+
+
+async def _reachable(port: int) -> None:
+    async with asyncio.timeout(15):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.1)
+                continue
+            writer.close()
+            return
+
+
+def _free_port() -> int:
+    import socket  # noqa: PLC0415 - for this one use
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def compare(tokens: int) -> list[tuple[str, list[float]]]:
+    """Every way, one after the other, at the same stand-in."""
+    found: list[tuple[str, list[float]]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        script = {"decode_tps": TOKENS_PER_S, "tokens": tokens, "num_parallel": STREAMS}
+        async with processes.standin(folder, **script) as url:
+            await direct(url, 2)  # loads the model
+            found.append(("read directly", await measure(lambda: direct(url, tokens), url, tokens)))
+            for uvloop in (False, True):
+                home = folder / f"agent-{uvloop}"
+                async with (
+                    sink() as server,
+                    processes.agent(home, server=server.url, ollama=url, uvloop=uvloop),
+                ):
+                    await server.admitted.wait()
+                    await server.request("generate", _body(2))
+                    label = f"the agent, {'uvloop' if uvloop else 'asyncio'}"
+                    found.append((label, await measure(lambda s=server: by_agent(s, tokens), url, tokens)))
+            if SSHD and SSH:
+                port = int(url.rpartition(":")[2])
+                async with ssh_reverse(folder, port) as back:
+                    through = f"http://127.0.0.1:{back}"
+                    found.append(("ssh -R", await measure(lambda: direct(through, tokens), url, tokens)))
+    return found
+
+
+def main(argv: list[str]) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="benchmarks latency", description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    tokens = 150 if parser.parse_args(argv).quick else 500
+    found = asyncio.run(compare(tokens))
+    base = statistics.median(found[0][1])
+    print_table(
+        f"(b) from written to seen, ms a token, {TOKENS_PER_S} tokens/s × {STREAMS} streams, {tokens} tokens each",
+        [Column("way"), Column("p50", 2), Column("p99", 2), Column("p50 added to a direct read", 2)],
+        [
+            (name, statistics.median(ms), statistics.quantiles(ms, n=100)[98], statistics.median(ms) - base)
+            for name, ms in found
+        ],
+    )
+    if not (SSHD and SSH):
+        print("ssh -R was left out: no sshd or no ssh is installed here.")
+    return 0
