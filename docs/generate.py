@@ -16,10 +16,13 @@ import yaml
 from obt_agent.benchmark import schema as benchmark
 from obt_agent.config import reference
 from obt_agent.protocol import schema
+from obt_conformance import golden, table
 
 HERE: Final = Path(__file__).parent
 _KEYS: Final = "<!-- keys: written by make docs -->\n"
 _END_OF_KEYS: Final = "<!-- end of keys -->"
+_TABLE: Final = "<!-- table: written by make docs -->\n"
+_END_OF_TABLE: Final = "<!-- end of table -->"
 
 
 def documents() -> dict[Path, str]:
@@ -34,16 +37,23 @@ def documents() -> dict[Path, str]:
             HERE / "schemas" / name: benchmark.as_text(benchmark.schema_of(type_))
             for name, type_ in benchmark.TYPES.items()
         },
-        HERE / "configuration.md": _with_keys(HERE / "configuration.md"),
+        HERE / "configuration.md": _with(
+            HERE / "configuration.md", _KEYS, reference.markdown(), _END_OF_KEYS
+        ),
+        HERE / "conformance.md": _with(HERE / "conformance.md", _TABLE, table.markdown(), _END_OF_TABLE),
+        **{
+            HERE / "golden" / f"{name}.jsonl": golden.as_lines(frames)
+            for name, frames in golden.conversations().items()
+        },
     }
 
 
-def _with_keys(path: Path) -> str:
-    """The document with its table of keys as the schema and the example have them now."""
-    text = path.read_text() if path.is_file() else _KEYS + _END_OF_KEYS
-    before, start, rest = text.partition(_KEYS)
-    _, end, after = rest.partition(_END_OF_KEYS)
-    return before + start + reference.markdown() + end + after
+def _with(path: Path, start: str, part: str, end: str) -> str:
+    """The document with what stands between its two marks as the code has it now."""
+    text = path.read_text() if path.is_file() else start + end
+    before, _, rest = text.partition(start)
+    _, _, after = rest.partition(end)
+    return before + start + part + end + after
 
 
 def stale() -> list[Path]:

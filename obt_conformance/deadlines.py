@@ -19,6 +19,7 @@ class Deadlines:
         stalled_s: how long a stream may wait for credit.
         streams_alive_s: how often a server lists its streams.
         reconnect_s: the longest delay before an ordinary redial.
+        job_s: how long a benchmark of eight tokens may take, on a slow machine.
         slack_s: what is added to each time of the protocol before it counts as missed.
         answer_s: how long an answer may take.
         quiet_s: how long the kit watches for something that must not come.
@@ -32,6 +33,7 @@ class Deadlines:
     stalled_s: float = limits.STALLED_STREAM_S
     streams_alive_s: float = limits.STREAMS_ALIVE_INTERVAL_S
     reconnect_s: float = limits.RECONNECT_MAX_S
+    job_s: float = 60.0
     slack_s: float = 3.0
     answer_s: float = 15.0
     quiet_s: float = 1.0

@@ -17,8 +17,6 @@ from obt_conformance.verdict import Failed
 from obt_conformance.wire import NO_ANSWER, Frame, JsonObject
 
 JOB_CONFLICT = -32012
-FINAL_WITHIN_S = 60.0
-"""A benchmark of eight tokens, on a slow machine."""
 
 
 def _new_id() -> str:
@@ -42,9 +40,11 @@ def _finals(session: Session, job_id: str) -> list[Frame]:
     return [frame for frame in session.wire.of("job.finished") if frame.params.get("job_id") == job_id]
 
 
-async def _final(session: Session, job_id: str, *, count: int = 1) -> Frame:
+async def _final(stage: AgentStage, session: Session, job_id: str, *, count: int = 1) -> Frame:
     await session.wire.until(
-        lambda: len(_finals(session, job_id)) >= count, "job.finished did not come", within_s=FINAL_WITHIN_S
+        lambda: len(_finals(session, job_id)) >= count,
+        "job.finished did not come",
+        within_s=stage.deadlines.job_s,
     )
     return _finals(session, job_id)[count - 1]
 
@@ -76,7 +76,7 @@ async def started(stage: AgentStage) -> str:
     status = await session.wire.ask("benchmark_status", {"job_id": job_id})
     if status.error_code is not None:
         raise Failed(f"benchmark_status was answered with error {status.error_code}")
-    await _final(session, job_id)
+    await _final(stage, session, job_id)
     return "stored"
 
 
@@ -91,7 +91,7 @@ async def repeated(stage: AgentStage) -> str:
         raise Failed(f"the repeat was answered with {again.message}"[:300])
     if other.error_code != JOB_CONFLICT:
         raise Failed(f"other parameters were answered with {other.message}"[:300])
-    await _final(session, job_id)
+    await _final(stage, session, job_id)
     await session.wire.quiet_for(stage.deadlines.quiet_s)
     if len(_finals(session, job_id)) != 1:
         raise Failed(f"{len(_finals(session, job_id))} finals came")
@@ -116,7 +116,7 @@ async def progress(stage: AgentStage) -> str:
     """Ten iterations."""
     session = await stage.session()
     job_id = await _started(session, stage, num_iterations=10)
-    final = await _final(session, job_id)
+    final = await _final(stage, session, job_id)
     if final.params.get("state") not in TERMINAL_STATES:
         raise Failed(f"the final's state is {final.params.get('state')!r}")
     told = [frame.at for frame in session.wire.of("job.progress") if frame.params.get("job_id") == job_id]
@@ -131,7 +131,7 @@ async def hashed(stage: AgentStage) -> str:
     """Inline or in pieces."""
     session = await stage.session()
     job_id = await _started(session, stage)
-    final = await _final(session, job_id)
+    final = await _final(stage, session, job_id)
     text = _text(session, final)
     if len(text) != final.params.get("bytes"):
         raise Failed(f"{len(text)} bytes came, the final tells {final.params.get('bytes')}")
@@ -155,7 +155,7 @@ async def resent(stage: AgentStage) -> str:
     session.wire.handlers["job.finished"] = once_more
     try:
         job_id = await _started(session, stage)
-        first, again = await _final(session, job_id), await _final(session, job_id, count=2)
+        first, again = await _final(stage, session, job_id), await _final(stage, session, job_id, count=2)
     finally:
         session.wire.handlers["job.finished"] = usual
     if first.params.get("sha256") != again.params.get("sha256"):
@@ -171,9 +171,9 @@ async def lost_acknowledgement(stage: AgentStage) -> str:
     session = await stage.session()
     session.wire.handlers["job.finished"] = _silent
     job_id = await _started(session, stage)
-    first = await _final(session, job_id)
+    first = await _final(stage, session, job_id)
     session = await stage.session(fresh=True)
-    again = await _final(session, job_id)
+    again = await _final(stage, session, job_id)
     if first.params.get("sha256") != again.params.get("sha256"):
         raise Failed("it came with another sha256")
     return "the same again"
@@ -191,10 +191,10 @@ async def conflict(stage: AgentStage) -> str:
     session.wire.handlers["job.finished"] = _conflict
     try:
         job_id = await _started(session, stage)
-        await _final(session, job_id)
+        await _final(stage, session, job_id)
     finally:
         session.wire.handlers["job.finished"] = usual
-    await _final(session, await _started(session, stage))
+    await _final(stage, session, await _started(session, stage))
     session = await stage.session(fresh=True)
     await session.wire.expect("jobs.sync")
     await session.wire.quiet_for(stage.deadlines.quiet_s)
@@ -212,7 +212,7 @@ async def tombstone(stage: AgentStage) -> str:
     """Its end is remembered."""
     session = await stage.session()
     job_id = await _started(session, stage)
-    await _final(session, job_id)
+    await _final(stage, session, job_id)
     until = time.monotonic() + stage.deadlines.answer_s
     while True:
         answer = await _start(session, stage, job_id)
