@@ -8,6 +8,7 @@ until that one is admitted: the server may have taken the candidate in a hello w
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeVar
 
@@ -65,20 +66,24 @@ class Credentials:
     """The credentials in a state folder.
 
     All methods do short file operations, with fsync where they write, and raise ``FolderError`` when a file
-    is damaged or cannot be written.
+    is damaged or cannot be written. They may be called from several threads: one works, the others wait.
     """
 
     def __init__(self, state_dir: HoldsFolder, provisioned: Secret | str | None) -> None:
         self._folder: Folder = state_dir.folder
         self._provisioned = Secret(provisioned) if isinstance(provisioned, str) else provisioned
         self._candidate_refused = False
+        self._shown: str | None = None
+        self._lock = threading.RLock()
 
     def for_next_dial(self) -> Credential | None:
         """What to show at the next dial: the candidate, else ``current``; None when there is nothing."""
-        candidate, current = self._read(CANDIDATE_FILE), self.current()
-        if candidate and not (self._candidate_refused and current):
-            return Credential(Secret(candidate.secret), "candidate")
-        return current
+        with self._lock:
+            candidate, chosen = self._read(CANDIDATE_FILE), self.current()
+            if candidate and not (self._candidate_refused and chosen):
+                chosen = Credential(Secret(candidate.secret), "candidate")
+            self._shown = chosen.sha256 if chosen else None
+            return chosen
 
     def current(self) -> Credential | None:
         """The stored credential, or the provisioned one if that changed since (or nothing is stored)."""
@@ -92,14 +97,20 @@ class Credentials:
 
         Another one that is admitted after the candidate was refused puts an end to the candidate.
         """
-        if credential.source == "candidate" and self._read(CANDIDATE_FILE):
-            self._folder.rename(CANDIDATE_FILE, STORED_FILE)
-        elif self._candidate_refused:
-            self._folder.remove(CANDIDATE_FILE)
-        self._candidate_refused = False
-        if not self.ever_admitted(credential):
-            hashes = (*self._admitted().sha256, credential.sha256)[-_REMEMBERED:]
-            self._folder.write(ADMITTED_FILE, msgspec.json.encode(_Admitted(sha256=hashes)))
+        with self._lock:
+            candidate = self._read(CANDIDATE_FILE)
+            if (
+                credential.source == "candidate"
+                and candidate
+                and candidate.secret == credential.secret.reveal()
+            ):
+                self._folder.rename(CANDIDATE_FILE, STORED_FILE)
+            elif self._candidate_refused:
+                self._folder.remove(CANDIDATE_FILE)
+            self._candidate_refused = False
+            if not self.ever_admitted(credential):
+                hashes = (*self._admitted().sha256, credential.sha256)[-_REMEMBERED:]
+                self._folder.write(ADMITTED_FILE, msgspec.json.encode(_Admitted(sha256=hashes)))
 
     def refused(self, credential: Credential, *, revoked: bool) -> None:
         """The server refused it: the next dial shows the other one, if there are two.
@@ -108,17 +119,25 @@ class Credentials:
         its credential.
         """
         candidate = credential.source == "candidate"
-        if candidate and revoked:
-            self._folder.remove(CANDIDATE_FILE)
-        self._candidate_refused = candidate and not revoked
+        with self._lock:
+            if candidate and revoked:
+                self._folder.remove(CANDIDATE_FILE)
+            self._candidate_refused = candidate and not revoked
 
     def store_candidate(self, rotation_id: str | None = None) -> str:
-        """Make a candidate, or repeat the one made for the same rotation; returns its hash. Durable."""
-        kept = self._read(CANDIDATE_FILE)
-        if kept is None or rotation_id is None or kept.purpose != rotation_id:
-            kept = self._keep(CANDIDATE_FILE, Secret.new(), purpose=rotation_id)
-            self._candidate_refused = False
-        return Secret(kept.secret).sha256()
+        """Make a candidate, or repeat the one made for the same rotation; returns its hash. Durable.
+
+        It is asked for over a session, so what was shown last was admitted, even if nobody has noted that
+        yet: a candidate in use becomes the stored one before another takes its place.
+        """
+        with self._lock:
+            kept = self._read(CANDIDATE_FILE)
+            if kept is None or rotation_id is None or kept.purpose != rotation_id:
+                if kept is not None and Secret(kept.secret).sha256() == self._shown:
+                    self.admitted(Credential(Secret(kept.secret), "candidate"))
+                kept = self._keep(CANDIDATE_FILE, Secret.new(), purpose=rotation_id)
+                self._candidate_refused = False
+            return Secret(kept.secret).sha256()
 
     def pending_join(self, server: str) -> Secret:
         """The secret to enrol with at this server: the same one until ``store_enrolled``, also after a crash.

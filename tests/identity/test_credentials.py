@@ -232,3 +232,16 @@ TestRotation.settings = settings(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+
+
+def test_a_rotation_right_behind_an_admission_never_loses_the_credential_in_use(state: StateDir) -> None:
+    """The admission is noted in another thread; the server may ask for a rotation before that is done."""
+    credentials = Credentials(state, "provisioned")
+    credentials.store_candidate("rotation-1")
+    in_use = shown(credentials)
+    newest = credentials.store_candidate("rotation-2")
+    credentials.admitted(in_use)
+    again = Credentials(state, "provisioned")
+    assert shown(again).sha256 == newest
+    again.refused(shown(again), revoked=False)
+    assert shown(again).secret == in_use.secret, "the server never heard of the second candidate"
