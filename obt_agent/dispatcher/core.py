@@ -277,6 +277,10 @@ class Dispatcher:
                 entry.origin.respond(entry.request_id, outcome)
         except LinkLost:
             log.debug("command.unheard", method=entry.command.method, request_id=entry.request_id)
+        except Exception as error:
+            # A text in it that no frame can hold, for instance: the request still gets its one final.
+            log.exception("command.answer_not_sent", method=entry.command.method)
+            entry.origin.respond_error(entry.request_id, to_wire(error))
 
     def _refuse(self, session: Session, requests: Requests, request: Request, error: Exception) -> None:
         if request.id not in requests:

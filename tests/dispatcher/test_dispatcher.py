@@ -16,8 +16,8 @@ from obt_agent.dispatcher.core import DispatchLimits
 from obt_agent.errors import InvalidParams, LinkLost, ModelNotFound
 from obt_agent.handlers import cancel
 from obt_agent.policy import Policy
-from obt_agent.protocol.commands import CancelResult, DoneResult, InferenceParams
-from obt_agent.protocol.envelope import Notification
+from obt_agent.protocol.commands import CancelResult, DoneResult, InferenceParams, LoadResult
+from obt_agent.protocol.envelope import Notification, RequestId
 from obt_agent.protocol.streams import Item, SeriesFinal
 from tests.dispatcher.doubles import FakeSession, permissive, request, until
 from tests.effort import examples
@@ -488,3 +488,18 @@ def test_whatever_comes_each_request_has_exactly_one_final(steps: list[tuple[str
         assert session.doubled == []
 
     asyncio.run(asyncio.wait_for(play(), 20))
+
+
+async def test_a_result_that_no_frame_can_hold_is_answered_with_an_error_all_the_same() -> None:
+    async def unspeakable(params: Any, context: CommandContext) -> LoadResult:
+        return LoadResult(model="\udcff", loaded=True, wall_ms=1.0)
+
+    class Encoding(FakeSession):
+        def respond(self, id: RequestId, result: Any) -> None:
+            msgspec.json.encode(result)
+            super().respond(id, result)
+
+    session = Encoding()
+    dispatcher(command("load_model", unspeakable)).on_request(session, request(1, "load_model", model="m"))
+    assert await session.kind(1) == "internal"
+    assert not session.doubled
