@@ -20,8 +20,10 @@ from obt_agent.hardware.schema import Inventory, Sample
 from obt_agent.ollama.catalog import Snapshot
 from obt_agent.ollama.payloads import InstalledModel, RunningModel
 from obt_agent.peer import Peer
+from obt_agent.protocol import limits
 from obt_agent.protocol.admission import (
     HeartbeatParams,
+    HelloResult,
     JobCounts,
     LightGpu,
     LightSample,
@@ -224,6 +226,12 @@ class Reporter:
             loop_lag_ms=self._gauges.loop_lag_ms(),
             hardware=light(self._machine.latest),
         )
+
+
+def heartbeat_every_s(hello: HelloResult, own_s: float) -> float:
+    """Seconds between heartbeats: the server's wish, else our own, within bounds that no server may leave."""
+    asked_s = hello.heartbeat_interval_s or own_s
+    return min(max(asked_s, limits.HEARTBEAT_AT_LEAST_S), limits.HEARTBEAT_AT_MOST_S)
 
 
 def light(sample: Sample | None) -> LightSample | None:

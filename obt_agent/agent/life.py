@@ -25,6 +25,7 @@ from obt_agent.identity.state_dir import StateDir
 from obt_agent.link.session import LinkSession
 from obt_agent.log_setup.setup import set_level
 from obt_agent.protocol.admission import HelloResult
+from obt_agent.reporter import heartbeat_every_s
 from obt_agent.sdnotify import Notifier
 
 log = structlog.get_logger(__name__)
@@ -115,7 +116,7 @@ class Life:
 
     def _on_admitted(self, session: LinkSession, hello: HelloResult) -> None:
         rooms, number = self._rooms, session.session
-        beat_s = hello.heartbeat_interval_s or self._loaded.config.server.heartbeat_interval_s
+        beat_s = heartbeat_every_s(hello, self._loaded.config.server.heartbeat_interval_s)
         self._own(rooms.reporter.run(session, beat_s), name=f"report-{number}")
         self._own(rooms.jobs.serve(session, hello.time), name=f"jobs-{number}")
         self._telling.changed()

@@ -11,7 +11,7 @@ import structlog
 
 from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, Unsupported
 from obt_agent.link.liveness import LoopLag, Watchdog
-from obt_agent.link.outcome import Ending, Next, of_close
+from obt_agent.link.outcome import Ending, Next, of_close, printable
 from obt_agent.link.own import OwnMethods
 from obt_agent.link.session import LinkSession, RequestHandler
 from obt_agent.link.settings import LinkSettings
@@ -121,7 +121,7 @@ class Attempt:
             return Ending("hello_unanswered", error.message)
         except AgentError as error:
             self.wire.fail(Close.PROTOCOL_ERROR, "agent.hello was not answered with a result")
-            return Ending("hello_refused", f"The server did not admit the agent: {error.message}")
+            return Ending("hello_refused", f"The server did not admit the agent: {printable(error.message)}")
         try:
             await admitted(self.session, result)
         except Exception:

@@ -48,8 +48,8 @@ class OutStream:
 
     Args:
         request_id: the server's id.
-        credit_bytes: the stream's first balance; also what may wait here before sending blocks (1 KiB at
-            least, for a server that starts with less).
+        credit_bytes: the stream's first balance, 4 MiB at most; also what may wait here before sending blocks
+            (1 KiB at least, for a server that starts with less).
     """
 
     __slots__ = (
@@ -71,7 +71,7 @@ class OutStream:
     def __init__(self, request_id: RequestId, credit_bytes: int) -> None:
         self.request_id = request_id
         self.balance = Balance(credit_bytes)
-        self.window_bytes = max(credit_bytes, MIN_DATA_FRAME_BYTES)
+        self.window_bytes = max(self.balance.bytes, MIN_DATA_FRAME_BYTES)
         self.waiting_bytes = 0
         self.next_seq = 0
         self.dropped = 0

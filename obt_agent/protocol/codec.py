@@ -17,6 +17,8 @@ from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError
 
 T = TypeVar("T")
 
+_SHOWN_CHARS: Final = 200
+"""Of the library's words, which may quote a value of the peer's at any length."""
 _NO_PARAMS: Final = msgspec.Raw(b"{}")
 
 
@@ -173,7 +175,7 @@ def convert(raw: msgspec.Raw, type_: type[T], *, where: str = "params") -> T:
         text = str(error)
         problem, _, path = text.partition(" - at `$")
         field = where + path.rstrip("`")
-        raise InvalidParams(f"{field}: {problem}.", field=field) from error
+        raise InvalidParams(f"{field}: {problem[:_SHOWN_CHARS]}.", field=field) from error
     return value
 
 

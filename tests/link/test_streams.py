@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded, LinkLost
+from obt_agent.link.flow import Outflow
 from obt_agent.link.session import LinkSession
 from obt_agent.protocol.assembly import StreamAssembler
 from obt_agent.protocol.envelope import Request
@@ -500,3 +501,9 @@ async def test_a_bulk_request_that_is_given_up_before_its_turn_is_not_sent() -> 
         assert part["params"]["data"] == "two"
         await met.peer.answer(part, {})
         await asking
+
+
+def test_a_server_that_names_endless_credit_makes_the_agent_hold_no_more_than_4_mib() -> None:
+    stream = Outflow(1 << 60, 0).open(1)
+    stream.append([b"x" * 1024] * 4096)
+    assert not stream.has_room

@@ -17,6 +17,7 @@ from obt_agent.protocol.codec import FrameError
 from obt_agent.protocol.commands import CancelParams, RunBenchmarkParams
 from obt_agent.protocol.envelope import ErrorResponse, Notification, Request, RequestId, Response
 from obt_agent.protocol.errors import WireError
+from obt_agent.protocol.state import StateRequest
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(max_size=5),
@@ -158,3 +159,10 @@ def test_wrong_parameters_name_the_path_of_the_field(params: bytes, path: str) -
 def test_unknown_fields_are_ignored() -> None:
     params = codec.convert(msgspec.Raw(b'{"id":"a","later":{"x":1}}'), CancelParams)
     assert params.id == "a"
+
+
+def test_what_is_quoted_of_a_wrong_value_is_short() -> None:
+    with pytest.raises(InvalidParams) as caught:
+        codec.convert(msgspec.Raw(b'{"kinds":["' + b"x" * 500_000 + b'"]}'), StateRequest)
+    assert caught.value.message.startswith("params.kinds[0]: Invalid enum value 'xxx")
+    assert len(caught.value.message) < 300

@@ -14,10 +14,10 @@ from obt_agent.errors import AgentError, Busy, LinkLost
 from obt_agent.hardware.schema import Inventory
 from obt_agent.ollama.catalog import Snapshot
 from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
-from obt_agent.protocol.admission import HeartbeatParams, JobCounts, OutboxCounts
+from obt_agent.protocol.admission import HeartbeatParams, HelloResult, JobCounts, OutboxCounts
 from obt_agent.protocol.jobs import JobSummary
 from obt_agent.protocol.state import HardwareSync, JobsSync, ModelsSync
-from obt_agent.reporter import Gauges, Reporter
+from obt_agent.reporter import Gauges, Reporter, heartbeat_every_s
 
 
 class Changing:
@@ -270,3 +270,12 @@ async def test_of_several_waits_the_first_to_fail_is_heard() -> None:
 
     with pytest.raises(Busy):
         await reporter.first_of(asyncio.Event().wait(), fails())
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "every_s"), [(None, 15.0), (5.0, 5.0), (1e-300, 1.0), (0.5, 1.0), (1e300, 3600.0)]
+)
+def test_no_server_makes_the_agent_beat_without_pause_or_never(asked_s: float | None, every_s: float) -> None:
+    assert (
+        heartbeat_every_s(HelloResult(protocol=1, session=1, heartbeat_interval_s=asked_s), 15.0) == every_s
+    )
