@@ -50,7 +50,10 @@ class OriginPolicy:
         return None
 
     def _same(self, origin: str, host: str) -> bool:
-        parts = urlsplit(origin)
+        try:
+            parts = urlsplit(origin)
+        except ValueError:
+            return False
         if self.https_only and parts.scheme != "https":
             return False
         return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()

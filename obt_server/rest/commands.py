@@ -43,8 +43,9 @@ async def read_params(request: Request, most: int) -> msgspec.Raw:
         return msgspec.Raw(b"{}")
     try:
         codec.check_depth(body)
+        body.decode()  # what is not UTF-8 would end the agent's session, and with it everybody's streams
         raw = msgspec.json.decode(body, type=msgspec.Raw)
-    except (ProtocolError, msgspec.MsgspecError, RecursionError) as error:
+    except (ProtocolError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidParams(f"The body is not JSON that an agent takes: {error}.") from error
     if bytes(raw)[:1] != b"{":
         raise InvalidParams("The body must be a JSON object.")

@@ -109,7 +109,7 @@ class _Conversation:
 def _is_stop(asked: str) -> bool:
     try:
         body = msgspec.json.decode(asked)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return False
     return isinstance(body, dict) and body.get("stop") is True
 

@@ -19,12 +19,17 @@ log = structlog.get_logger(__name__)
 
 KEEP_ALIVE_S: Final = 15.0
 _KEEP_ALIVE: Final = b": keep-alive\n\n"
+_ON_ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
 def event(name: str, data: Any, *, event_id: int | None = None) -> bytes:
-    """One event; ``data`` is anything that msgspec encodes, a ``Raw`` included."""
+    """One event; ``data`` is anything that msgspec encodes, a ``Raw`` included.
+
+    The line ends in a ``Raw`` are white space (in JSON's strings they are escaped), and would end the event.
+    """
     identity = b"" if event_id is None else b"id: %d\n" % event_id
-    return b"%sevent: %s\ndata: %s\n\n" % (identity, name.encode(), msgspec.json.encode(data))
+    line = msgspec.json.encode(data).translate(_ON_ONE_LINE)
+    return b"%sevent: %s\ndata: %s\n\n" % (identity, name.encode(), line)
 
 
 class EventStream(Response):

@@ -286,6 +286,7 @@ async def test_the_cookie_is_for_https_alone_where_browsers_come_by_https(tmp_pa
         ("obt.example", "http://obt.example:8881", 403),
         ("obt.example", "file://obt.example", 403),
         ("obt.example", "null", 403),
+        ("obt.example", "http://[", 403),
         ("obt.example.evil.example", None, 421),
         ("evil.example:8881", None, 421),
         ("[::1", None, 421),
