@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
 
 import structlog
 
@@ -21,6 +24,9 @@ from obt_server.hub.sockets import HubSocket, SocketClosed
 from obt_server.hub.storage import Admission, Credential, HubStorage
 
 log = structlog.get_logger(__name__)
+
+MAX_AT_THE_DOOR: Final = 8
+"""Sockets of one agent before admission; an honest one has two at most, while it redials."""
 
 
 class Sessions:
@@ -42,6 +48,7 @@ class Sessions:
         self._incoming = incoming
         self._sessions: dict[str, AgentSession] = {}
         self._admitting: dict[str, asyncio.Lock] = {}
+        self._waiting: Counter[str] = Counter()
         self._open_sockets = 0
         self._draining = False
 
@@ -86,8 +93,9 @@ class Sessions:
         """One accepted socket's life: hello, admission, session; returns when it has ended."""
         self._open_sockets += 1
         try:
-            hello = await admission.read_hello(socket, credential, self.settings)
-            session = await self._admit(socket, credential, hello)
+            with self._at_the_door(credential.agent_id):
+                hello = await admission.read_hello(socket, credential, self.settings)
+                session = await self._admit(socket, credential, hello)
             await self._run(session)
         except admission.Refused as refused:
             log.info("agent.refused", agent=credential.agent_id, code=refused.code, reason=refused.reason)
@@ -96,6 +104,19 @@ class Sessions:
             log.info("agent.left_before_hello", agent=credential.agent_id, code=closed.code)
         finally:
             self._open_sockets -= 1
+
+    @contextlib.contextmanager
+    def _at_the_door(self, agent_id: str) -> Iterator[None]:
+        """One agent's sockets that are not admitted yet: a few, or it would keep every other agent out."""
+        if self._waiting[agent_id] >= MAX_AT_THE_DOOR:
+            raise admission.Refused(Close.TOO_MUCH, "too many sockets of this agent wait for admission")
+        self._waiting[agent_id] += 1
+        try:
+            yield
+        finally:
+            self._waiting[agent_id] -= 1
+            if not self._waiting[agent_id]:
+                del self._waiting[agent_id]
 
     async def _refuse(self, socket: HubSocket, refused: admission.Refused) -> None:
         with contextlib.suppress(SocketClosed, TimeoutError):

@@ -53,19 +53,20 @@ async def _credential(context: Context, websocket: WebSocket) -> Credential | Re
 
 
 async def _check_token(context: Context, websocket: WebSocket) -> Credential | Response:
+    """A credential that is known passes whatever others tried: strangers must not lock the fleet out."""
+    token = bearer(websocket)
+    found = None if token is None else await context.storage.credential(secrets.sha256(token))
+    if found is not None:
+        return found
     address, at = client_address(websocket), time.monotonic()
     wait = context.joins.wait_s(address, at)
     if wait > 0:
         retry = {"Retry-After": str(int(wait) + 1)}
         return failure(429, "too_many_attempts", "Too many refused credentials.", headers=retry)
-    token = bearer(websocket)
-    found = None if token is None else await context.storage.credential(secrets.sha256(token))
-    if found is None:
-        context.joins.failed(address, at)
-        return failure(
-            401,
-            "credential_refused",
-            "This credential is not known here: enrol the agent (obt-agent enroll URL).",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
-    return found
+    context.joins.failed(address, at)
+    return failure(
+        401,
+        "credential_refused",
+        "This credential is not known here: enrol the agent (obt-agent enroll URL).",
+        headers={"WWW-Authenticate": "Bearer"},
+    )

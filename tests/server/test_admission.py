@@ -1,6 +1,7 @@
 """Who comes in, who does not, and how they are told."""
 
 import asyncio
+import contextlib
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
@@ -235,3 +236,24 @@ async def test_draining_tells_agents_to_come_back_and_closes_with_4503(server: R
         assert [note.method for note in agent.notes] == ["server.drain"]
         _, secret = await server.enrol("late")
         assert (await refused(server, secret)).response.status_code == 503
+
+
+async def test_strangers_who_guess_do_not_lock_out_an_agent_that_is_known(server: Running) -> None:
+    credentials = await server.enrol()
+    for _ in range(20):
+        await refused(server, "guess")
+    assert (await refused(server, "guess")).response.status_code == 429
+    async with server.agent(credentials=credentials) as agent:
+        assert agent.hello_result is not None
+
+
+async def test_one_agents_sockets_without_a_hello_keep_no_other_agent_out(tmp_path: Path) -> None:
+    async with running(tmp_path, max_sessions=12) as server, contextlib.AsyncExitStack() as stack:
+        agent_id, secret = await server.enrol("greedy")
+        silent = [await stack.enter_async_context(dial(server.url, secret, agent_id)) for _ in range(8)]
+        async with dial(server.url, secret, agent_id) as ninth, asyncio.timeout(20):
+            await ninth.socket.wait_closed()
+        assert ninth.socket.close_code == Close.TOO_MUCH
+        async with server.agent("honest") as honest:
+            assert honest.hello_result is not None
+        await silent[0].hello()
