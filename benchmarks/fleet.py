@@ -1,0 +1,231 @@
+"""(e) What 1,000 idle agents cost one server process, and how they come back after its restart.
+
+The agents are the least that the protocol asks for, all in this process: hello, signs of life every 5 s, a
+heartbeat every 15 s, the agent's own delays between dials. The server is the reference one, in a process of
+its own, with a database in which they are enrolled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import random
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
+from websockets.typing import Subprotocol
+
+from benchmarks import processes
+from benchmarks.processes import Program
+from benchmarks.table import Column, print_table
+from obt_agent.backoff import Backoff
+from obt_agent.identity.secret import Secret
+from obt_agent.identity.uuid7 import uuid7
+from obt_agent.protocol import limits
+from obt_server import app as application
+from obt_server.demo.scene import free_port
+from obt_server.storage import Enrolment
+
+NO_UVLOOP = (
+    "import sys; sys.modules['uvloop'] = None; from obt_server.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+"""Runs the server as if uvloop were not installed."""
+AWAY_S = 2.0
+"""How long the server is gone in its restart."""
+WITHIN_S = 180.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one server process: bytes with and without agents, CPU while they idle, and their return."""
+
+    loop: str
+    alone_bytes: int
+    full_bytes: int
+    cpu_ratio: float
+    median_s: float
+    last_s: float
+    storm_cpu_s: float
+
+
+class Agent:
+    """One minimal agent, which redials for ever."""
+
+    def __init__(self, url: str) -> None:
+        self.id = uuid7()
+        self.secret = Secret.new()
+        self.admitted_at = 0.0
+        self._url = url.replace("http", "ws", 1) + limits.CONNECT_PATH
+        self._backoff = Backoff(clock=time.monotonic, chance=random.random)
+        self._instance = self.secret.sha256()[:16]
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            with contextlib.suppress(OSError, WebSocketException, TimeoutError, EOFError):
+                await self._dial()
+            self.admitted_at = 0.0
+            self._backoff.ended()
+            await asyncio.sleep(self._backoff.delay())
+
+    async def _dial(self) -> None:
+        async with connect(
+            self._url,
+            additional_headers={"Authorization": f"Bearer {self.secret.reveal()}"},
+            subprotocols=[Subprotocol(limits.SUBPROTOCOL)],
+            compression=None,
+            ping_interval=None,
+            proxy=None,
+            close_timeout=1,
+            open_timeout=15,
+        ) as socket:
+            speaking = asyncio.create_task(self._speak(socket), name=f"speak {self.id}")
+            try:
+                await self._serve(socket)
+            finally:
+                speaking.cancel()
+
+    async def _serve(self, socket: ClientConnection) -> None:
+        agent = {"id": self.id, "name": "fleet", "version": "0", "instance": self._instance}
+        hello = {"protocol": {"min": 1, "max": 1}, "agent": agent, "store_id": "s", "capabilities": []}
+        await socket.send(_frame(id=1, method="agent.hello", params=hello))
+        async for frame in socket:
+            message = json.loads(frame)
+            if "method" in message and "id" in message:
+                await socket.send(_frame(id=message["id"], result={}))
+            elif message.get("id") == 1 and "result" in message:
+                self.admitted_at = time.monotonic()
+                self._backoff.admitted()
+
+    async def _speak(self, socket: ClientConnection) -> None:
+        await asyncio.sleep(random.random() * limits.ALIVE_INTERVAL_S)
+        beat = {"ollama": {"reachable": True, "version": "0"}, "t_mono_us": 0}
+        with contextlib.suppress(WebSocketException):
+            while True:
+                for _ in range(3):
+                    await socket.send(_frame(method="link.alive", params={}))
+                    await asyncio.sleep(limits.ALIVE_INTERVAL_S)
+                await socket.send(_frame(method="heartbeat", params=beat))
+
+
+def _frame(**message: object) -> str:
+    return json.dumps({"jsonrpc": "2.0", **message})
+
+
+async def _enrol(database: Path, agents: list[Agent]) -> None:
+    parts = application.build(application.AppSettings(database=database))
+    for agent in agents:
+        enrolment = Enrolment(
+            agent_id=agent.id, name="fleet", version="0", secret_sha256=agent.secret.sha256()
+        )
+        await parts.storage.issue_credential(enrolment, time.time())
+    parts.database.close()
+
+
+@contextlib.asynccontextmanager
+async def _server(database: Path, port: int, *, uvloop: bool) -> AsyncIterator[Program]:
+    start = [sys.executable, "-m", "obt_server"] if uvloop else [sys.executable, "-c", NO_UVLOOP]
+    arguments = ["run", "--database", str(database), "--port", str(port)]
+    async with processes.running([*start, *arguments]) as program, asyncio.timeout(WITHIN_S):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+                continue
+            writer.close()
+            break
+        yield program
+
+
+async def _all_admitted(agents: list[Agent]) -> None:
+    async with asyncio.timeout(WITHIN_S):
+        while not all(agent.admitted_at for agent in agents):  # noqa: ASYNC110 - a thousand events are no better
+            await asyncio.sleep(0.05)
+
+
+async def one(folder: Path, count: int, seconds: float, *, uvloop: bool) -> Cost:
+    """One server, its agents, its restart."""
+    port = free_port(0)
+    agents = [Agent(f"http://127.0.0.1:{port}") for _ in range(count)]
+    database = folder / "server.sqlite3"
+    await _enrol(database, agents)
+    tasks = []
+    try:
+        async with _server(database, port, uvloop=uvloop) as server:
+            alone = server.rss_bytes()
+            tasks = [asyncio.create_task(agent.run(), name=f"agent {agent.id}") for agent in agents]
+            await _all_admitted(agents)
+            await asyncio.sleep(limits.ALIVE_INTERVAL_S)
+            cpu, began = server.cpu_s(), time.monotonic()
+            await asyncio.sleep(seconds)
+            ratio = (server.cpu_s() - cpu) / (time.monotonic() - began)
+            full = server.rss_bytes()
+            server.process.kill()
+            await server.process.wait()
+        await asyncio.sleep(AWAY_S)
+        async with _server(database, port, uvloop=uvloop) as server:
+            began, cpu = time.monotonic(), server.cpu_s()
+            await _all_admitted(agents)
+            back = sorted(agent.admitted_at - began for agent in agents)
+            storm = server.cpu_s() - cpu
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    loop = "uvloop" if uvloop else "asyncio"
+    return Cost(loop, alone, full, ratio, statistics.median(back), back[-1], storm)
+
+
+async def measure(count: int, seconds: float) -> list[Cost]:
+    """Without uvloop, and with it."""
+    costs = []
+    for uvloop in (False, True):
+        with tempfile.TemporaryDirectory() as name:
+            costs.append(await one(Path(name), count, seconds, uvloop=uvloop))
+    return costs
+
+
+def main(argv: list[str]) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(prog="benchmarks fleet", description=__doc__)
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args(argv).quick
+    count, seconds = (200, 5.0) if quick else (1000, 30.0)
+    costs = asyncio.run(measure(count, seconds))
+    print_table(
+        f"(e) one server process with {count} idle agents, and their return after {AWAY_S:g} s without it",
+        [
+            Column("loop"),
+            Column("RSS MB alone", 1),
+            Column("RSS MB, all here", 1),
+            Column("kB an agent", 1),
+            Column("CPU % of a core", 1),
+            Column("half back s", 2),
+            Column("all back s", 2),
+            Column("CPU s of the return", 2),
+        ],
+        [
+            (
+                cost.loop,
+                cost.alone_bytes / 1e6,
+                cost.full_bytes / 1e6,
+                (cost.full_bytes - cost.alone_bytes) / count / 1e3,
+                cost.cpu_ratio * 100,
+                cost.median_s,
+                cost.last_s,
+                cost.storm_cpu_s,
+            )
+            for cost in costs
+        ],
+    )
+    return 0
