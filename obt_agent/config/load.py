@@ -148,7 +148,7 @@ def _defaults(settings: Mapping[str, Setting], around: Surroundings) -> dict[str
     keys = all_keys()
     made: dict[str, Setting] = {}
     if "agent.name" not in settings or not settings["agent.name"].value:
-        name = around.host_name[:200] or "obt-agent"
+        name = around.host_name[:200].encode("utf-8", "replace").decode() or "obt-agent"
         made["agent.name"] = Setting(keys["agent.name"], name, Origin("default", "(host name)"))
     if "agent.state_dir" not in settings or not settings["agent.state_dir"].value:
         made["agent.state_dir"] = Setting(keys["agent.state_dir"], *_state_dir(around))

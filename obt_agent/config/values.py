@@ -33,10 +33,21 @@ def from_text(key: Key, text: str) -> Any:
     Raises:
         WrongValue: it means none.
     """
+    if not _is_utf_8(text):
+        raise WrongValue(f"found {shown(text)}, which is not UTF-8; expected {key.expected}")
     if key.kind == "list":
         assert key.item is not None  # noqa: S101 - a list's key always has its item; this tells the type checker
         return tuple(from_text(key.item, part.strip()) for part in text.split(",") if part.strip())
     return _checked(key, _parsed(key, text.strip()), text)
+
+
+def _is_utf_8(text: str) -> bool:
+    """Whether the text can be sent and stored: other bytes of a variable or flag come here as surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def from_items(key: Key, items: list[str]) -> Any:

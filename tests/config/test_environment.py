@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from obt_agent.config import environment
 from obt_agent.config.load import Surroundings, load
 from obt_agent.config.origins import Reading
 from obt_agent.config.problems import WrongConfig
-from tests.config.surroundings import around, written
+from tests.config.surroundings import around, problems, written
 
 
 def person(folder: Path, environ: dict[str, str] | None = None) -> Surroundings:
@@ -137,3 +138,13 @@ def test_a_process_without_terminals_is_not_at_one() -> None:
 
 def test_without_a_dotenv_nothing_is_read_and_nothing_is_said(tmp_path: Path) -> None:
     assert environment.from_dotenv(tmp_path / ".env", 4242) == Reading()
+
+
+def test_a_name_that_is_no_utf_8_is_refused_in_words_and_a_host_name_made_fit(tmp_path: Path) -> None:
+    """Such bytes become surrogates, which no frame can hold: the agent would end at every hello."""
+    found = problems(tmp_path, "", {"CLIENT_ID": "box\udcff"})
+    assert len(found) == 1
+    assert "not UTF-8" in found[0]
+    assert "not UTF-8" in problems(tmp_path, 'agent: {name: "a\\uD800b"}')[0]
+    here = dataclasses.replace(around(tmp_path), host_name="box\udcff")
+    assert load(written(tmp_path, ""), surroundings=here).config.agent.name == "box?"
