@@ -1,22 +1,23 @@
 """(b) What the way adds to each token at 50 tokens/s × 8 streams, against reading Ollama directly.
 
-The stand-in numbers its tokens and logs when it wrote each, on the machine's monotonic clock; the reader notes
-on the same clock when it has each. The difference is the way's.
+The stand-in logs when it wrote each token, on the machine's monotonic clock; the reader notes on the same
+clock when it has each. The difference is the way's.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import functools
 import json
 import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 
@@ -68,27 +69,21 @@ def _body(tokens: int) -> dict[str, object]:
 
 
 async def _written(url: str) -> list[Seen]:
-    """When the stand-in wrote each token, stream by stream, from its log."""
+    """When the stand-in wrote each token of the last streams, from its log."""
     async with aiohttp.ClientSession() as http, http.get(f"{url}/_standin/log") as response:
         log = await response.json()
-    return [times for entry in log if len(times := _token_times(entry)) > 1]
+    generations = [entry for entry in log if entry["path"] == "/api/generate"]
+    return [[int(at) for at, _ in entry["writes"]] for entry in generations[-STREAMS:]]
 
 
-def _token_times(entry: dict[str, Any]) -> Seen:
-    return [int(write[0]) for write in entry["writes"]]
-
-
-async def measure(read: Callable[[], Any], url: str, tokens: int) -> list[float]:
+async def measure(read: Callable[[], Awaitable[list[Seen]]], url: str, tokens: int) -> list[float]:
     """Milliseconds from written to seen, of every token of every stream."""
-    async with aiohttp.ClientSession() as http:
-        await http.delete(f"{url}/_standin/log")
-    seen = await read()
-    written = await _written(url)
-    pairs = zip(sorted(seen, key=lambda s: s[0]), sorted(written, key=lambda s: s[0]), strict=True)
+    seen = sorted(await read(), key=lambda stream: stream[0])
+    written = sorted(await _written(url), key=lambda stream: stream[0])
     return [
         (there - wrote) / 1e6
-        for stream, times in pairs
-        for there, wrote in zip(stream[:tokens], times[:tokens], strict=False)
+        for stream, times in zip(seen, written, strict=True)
+        for there, wrote in zip(stream[:tokens], times[:tokens], strict=True)
     ]
 
 
@@ -117,6 +112,8 @@ async def ssh_reverse(folder: Path, target: int) -> AsyncIterator[int]:
     client = [SSH, "-N", "-T", "-i", str(keys["user"]), "-p", str(sshd_port), "127.0.0.1"]
     client += ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "LogLevel=ERROR"]
     client += ["-R", f"127.0.0.1:{back}:127.0.0.1:{target}"]
+    with contextlib.suppress(PermissionError):
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # sshd wants it, also where no service made it
     async with processes.running([SSHD, "-D", "-f", str(config)]):
         await asyncio.sleep(1)
         async with processes.running(client):
@@ -157,7 +154,9 @@ async def compare(tokens: int) -> list[tuple[str, list[float]]]:
         script = {"decode_tps": TOKENS_PER_S, "tokens": tokens, "num_parallel": STREAMS}
         async with processes.standin(folder, **script) as url:
             await direct(url, 2)  # loads the model
-            found.append(("read directly", await measure(lambda: direct(url, tokens), url, tokens)))
+            found.append(
+                ("read directly", await measure(functools.partial(direct, url, tokens), url, tokens))
+            )
             for uvloop in (False, True):
                 home = folder / f"agent-{uvloop}"
                 async with (
@@ -167,12 +166,16 @@ async def compare(tokens: int) -> list[tuple[str, list[float]]]:
                     await server.admitted.wait()
                     await server.request("generate", _body(2))
                     label = f"the agent, {'uvloop' if uvloop else 'asyncio'}"
-                    found.append((label, await measure(lambda s=server: by_agent(s, tokens), url, tokens)))
+                    found.append(
+                        (label, await measure(functools.partial(by_agent, server, tokens), url, tokens))
+                    )
             if SSHD and SSH:
                 port = int(url.rpartition(":")[2])
                 async with ssh_reverse(folder, port) as back:
                     through = f"http://127.0.0.1:{back}"
-                    found.append(("ssh -R", await measure(lambda: direct(through, tokens), url, tokens)))
+                    found.append(
+                        ("ssh -R", await measure(functools.partial(direct, through, tokens), url, tokens))
+                    )
     return found
 
 
@@ -184,7 +187,7 @@ def main(argv: list[str]) -> int:
     found = asyncio.run(compare(tokens))
     base = statistics.median(found[0][1])
     print_table(
-        f"(b) from written to seen, ms a token, {TOKENS_PER_S} tokens/s × {STREAMS} streams, {tokens} tokens each",
+        f"(b) ms from written to seen, {STREAMS} streams of {tokens} tokens at {TOKENS_PER_S} tokens/s",
         [Column("way"), Column("p50", 2), Column("p99", 2), Column("p50 added to a direct read", 2)],
         [
             (name, statistics.median(ms), statistics.quantiles(ms, n=100)[98], statistics.median(ms) - base)
