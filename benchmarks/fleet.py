@@ -61,7 +61,7 @@ class Agent:
     """One minimal agent, which redials for ever."""
 
     def __init__(self, url: str) -> None:
-        self.id = uuid7()
+        self.id = str(uuid7())
         self.secret = Secret.new()
         self.admitted_at = 0.0
         self._url = url.replace("http", "ws", 1) + limits.CONNECT_PATH

@@ -152,7 +152,7 @@ async def _end(gate: Gate, life: asyncio.Task[None], fuse: Fuse) -> None:
     (ended,) = await asyncio.gather(life, return_exceptions=True)
     gate.heal()
     if isinstance(ended, BaseExceptionGroup):
-        ended = ended.subgroup(lambda error: not isinstance(error, Killed | asyncio.CancelledError))
+        ended = ended.split((Killed, asyncio.CancelledError))[1]
     if ended is not None and not isinstance(ended, Killed | asyncio.CancelledError):
         raise ended
 
