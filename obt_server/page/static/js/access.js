@@ -24,7 +24,7 @@ function joinCard(draw) {
   const issued = h("div", { "aria-live": "polite" });
   return h("form", { class: "card", onsubmit: action(async () => {
     const { secret } = await post("/join-tokens", note.value ? { note: note.value } : {});
-    show(issued, h("p", {}, "Shown this once; good for one machine, for an hour. Put it into a file on that machine, then run:"),
+    show(issued, h("p", {}, "Shown this once; good for one machine, for an hour. Put it into a file on that machine that only you can read (chmod 600 join.txt), then run:"),
       copyable(secret), copyable(`sudo obt-agent service install --server ${location.origin} --token-file join.txt`),
       h("p", { class: "quiet small" }, "Without systemd:"), copyable(`obt-agent enroll ${location.origin} --token-file join.txt && obt-agent run --server-url ${location.origin}`));
     await draw();
