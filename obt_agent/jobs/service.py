@@ -44,6 +44,7 @@ T = TypeVar("T")
 BUSY_RETRY_MS: Final = 10_000
 LOOK_AT_SESSION_S: Final = 1.0
 CLOSE_WITHIN_S: Final = 10.0
+_UPTIME_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ class JobService:
         self._runners = runners
         self._policy = policy
         self._clock = clock
-        self._clock_offset = 0.0
+        self._server_started_at: float | None = None
         self._board = ProgressBoard()
         self._uploader = Uploader(outbox, chosen.upload)
         self._worker = Worker(
@@ -114,7 +115,7 @@ class JobService:
                 for the age of tombstones.
         """
         if server_time is not None:
-            self._clock_offset = server_time - self._clock()
+            self._server_started_at = server_time - _uptime_s()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._uploader.run(peer, server_time), name="outbox upload")
@@ -133,8 +134,10 @@ class JobService:
             await asyncio.wait(self._tasks, timeout=CLOSE_WITHIN_S)
 
     def _now(self) -> float:
-        """Unix seconds by the server's clock, as far as it is known."""
-        return self._clock() + self._clock_offset
+        """Unix seconds by the server's clock, once it is known: then a correction of ours changes nothing."""
+        if self._server_started_at is None:
+            return self._clock()
+        return self._server_started_at + _uptime_s()
 
     # the book of jobs
 
@@ -326,6 +329,11 @@ class JobService:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
+
+
+def _uptime_s() -> float:
+    """Seconds of a clock that nobody sets, the time in suspend included where the system counts it."""
+    return time.clock_gettime(_UPTIME_CLOCK)
 
 
 async def _until_over(peer: Peer) -> None:

@@ -118,6 +118,20 @@ async def test_the_servers_clock_decides_what_is_late(tmp_path: Path) -> None:
         await asyncio.gather(serving, return_exceptions=True)
 
 
+@pytest.mark.parametrize("step_s", [50 * 365 * 86_400.0, -50 * 365 * 86_400.0])
+async def test_a_clock_that_is_set_right_after_the_admission_makes_no_start_late(
+    tmp_path: Path, step_s: float
+) -> None:
+    """A machine without a battery for its clock is admitted in 1970, and then hears the time."""
+    async with Daemon(tmp_path) as daemon:
+        serving = asyncio.create_task(daemon.jobs.serve(ServerPeer(), server_time=5_000_000.0))
+        await asyncio.sleep(0)
+        daemon.now += step_s
+        assert (await daemon.jobs.start_benchmark(benchmark(not_after=5_000_100.0))).state == "queued"
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+
+
 async def test_a_job_whose_turn_comes_too_late_ends_failed(tmp_path: Path) -> None:
     async with Daemon(tmp_path) as daemon:
         await daemon.jobs.start_benchmark(benchmark("first"))
