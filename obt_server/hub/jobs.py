@@ -97,10 +97,12 @@ class JobDesk:
             created_at=time.time(),
             started_session=session.presence.session,
         )
+        known = await self._storage.job(job.agent_id, job.job_id)
         await self._storage.create_job(job)
-        return await self._send_start(session, job)
+        return await self._send_start(session, job, repeat=known is not None and known.state != "starting")
 
-    async def _send_start(self, session: AgentSession, job: JobRecord) -> JobStarted:
+    async def _send_start(self, session: AgentSession, job: JobRecord, *, repeat: bool = False) -> JobStarted:
+        """``repeat``: a job of that id was started before, and goes on whatever the agent says to this."""
         try:
             answer = await session.calls.call(
                 METHOD_OF_KIND[job.kind], msgspec.Raw(job.params), timeout_s=self._settings.call_timeout_s
@@ -109,8 +111,9 @@ class JobDesk:
         except (LinkLost, DeadlineExceeded):
             raise
         except AgentError as error:
-            change = JobChange(state="failed", finished_at=time.time(), error=to_wire(error))
-            await self._change(session.agent_id, job.job_id, change)
+            if not repeat:
+                change = JobChange(state="failed", finished_at=time.time(), error=to_wire(error))
+                await self._change(session.agent_id, job.job_id, change)
             raise
         change = JobChange(state=started.state, started_session=session.presence.session)
         await self._change(session.agent_id, job.job_id, change)

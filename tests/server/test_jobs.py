@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from obt_agent.errors import InvalidParams, JobNotFound, NotPermitted, TooLarge
+from obt_agent.errors import InvalidParams, JobConflict, JobNotFound, NotPermitted, TooLarge
 from obt_agent.ollama.payloads import InstalledModel
 from obt_agent.protocol.envelope import Request
 from obt_agent.protocol.jobs import (
@@ -150,6 +150,21 @@ async def test_what_the_agent_refuses_is_said_and_the_job_has_failed(server: Run
         assert (await server.http.post("/api/v1/benchmarks", json=body)).status_code == 403
     shown = await view(server, "mine")
     assert (shown["state"], shown["error"]["message"]) == ("failed", "no benchmarks here")
+
+
+async def test_a_refused_repeat_of_an_id_leaves_the_job_that_has_it_as_it_was(server: Running) -> None:
+    async def conflict(*_: object) -> Answer:
+        return JobConflict("the id is taken by a job with other parameters")
+
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        agent.handlers["run_benchmark"] = agent.handlers["pull_model"] = conflict
+        other = {"agent": agent.agent_id, "plan": {**PLAN, "num_iterations": 9}, "job_id": job_id}
+        assert (await server.http.post("/api/v1/benchmarks", json=other)).status_code == 409
+        pull = f"/api/v1/agents/{agent.agent_id}/commands/pull_model"
+        assert (await server.http.post(pull, json={"model": "m", "job_id": job_id})).status_code == 409
+        shown = await view(server, job_id)
+        assert (shown["state"], shown["kind"], shown["error"]) == ("queued", "benchmark", None)
 
 
 async def test_jobs_of_other_kinds_start_through_commands_under_an_id_of_ours(server: Running) -> None:
