@@ -60,7 +60,7 @@ def choose(setting: str, address: Address) -> ProxyAddress | None:
 
 def _bypassed(address: Address, proxies: dict[str, str]) -> bool:
     """Whether ``no_proxy`` names the server: the standard library knows, its annotations do not."""
-    bypass: Callable[[str, dict[str, str]], bool] = getattr(urllib_request, "proxy_bypass_environment")  # noqa: B009
+    bypass: Callable[[str, dict[str, str]], bool] = getattr(urllib_request, "proxy_bypass_environment")  # noqa: B009 - mypy knows no such attribute
     return bool(bypass(f"{address.host}:{address.port}", proxies))
 
 

@@ -44,7 +44,7 @@ async def test_an_agent_that_says_something_now_and_then_keeps_its_session(tmp_p
         loop = asyncio.get_running_loop()
         began, heard = loop.time(), 0
         while loop.time() < began + 3.5:
-            await agent.until(lambda count=heard: notes(agent, "link.alive") > count)  # type: ignore[misc]
+            await agent.until(lambda count=heard: notes(agent, "link.alive") > count)  # type: ignore[misc]  # a default is no parameter
             heard = notes(agent, "link.alive")
             await agent.notify("link.alive", Empty())
         assert agent.closed is None
