@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -134,9 +134,9 @@ class MeasuringRunner:
         return Measuring(self._outbox, job, len(records))
 
     def ending(
-        self, _job: StoredJob, _records: Sequence[bytes], state: JobState, error: AgentError | None
+        self, job: StoredJob, _records: Sequence[bytes], state: JobState, error: AgentError | None
     ) -> Ending:
-        return Ending(state=state, text=b"{}", error=error)
+        return Ending(state=state, text=msgspec.json.encode({"starts": job.starts}), error=error)
 
 
 class Life:
@@ -147,7 +147,7 @@ class Life:
         self._fuse = fuse
         self.outbox = Outbox(site.folder, database=lambda path: MortalDatabase(path, fuse))
         self.opened = asyncio.Event()
-        self._tasks: asyncio.TaskGroup
+        self._closers: list[Callable[[], Awaitable[None]]] = []
 
     async def run(self) -> None:
         """Live."""
@@ -157,6 +157,8 @@ class Life:
                 await self._serve(state)
             finally:
                 self._fuse.bury()
+                for close in self._closers:
+                    await close()
                 await self.outbox.close()
 
     async def _serve(self, state: StateDir) -> None:
@@ -169,6 +171,7 @@ class Life:
             ollama=nothing, catalog=models, hardware=nothing, policy=policy, jobs=jobs, facts=facts()
         )
         dispatcher = Dispatcher(commands(services), policy)
+        self._closers = [dispatcher.close, jobs.close]
         reporter = Reporter(
             models=models,
             machine=FakeMachine(),
@@ -184,12 +187,8 @@ class Life:
 
             link = self._link(state, dispatcher, reporter, on_admitted)
             self.opened.set()
-            try:
-                tasks.create_task(jobs.run(), name="life jobs")
-                await link.run()
-            finally:
-                await dispatcher.close()
-                await jobs.close()
+            tasks.create_task(jobs.run(), name="life jobs")
+            await link.run()
 
     def _link(
         self,
