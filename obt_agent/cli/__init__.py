@@ -77,7 +77,7 @@ def _guarded(module: ModuleType, args: argparse.Namespace) -> int:
 
 
 def _parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, ModuleType]]:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="obt-agent",
         description="Serves the Ollama models here to an OBT server, over a socket that it opens itself.",
         epilog=_EPILOG,
@@ -100,6 +100,13 @@ def _parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, Mo
 _EPILOG: Final = "exit status:\n" + "\n".join(
     f"  {code:>3}  {meaning}" for code, meaning in exit_codes.MEANINGS.items()
 )
+
+
+class _Parser(argparse.ArgumentParser):
+    """Descriptions are docstrings; their marks of code mean nothing on a terminal."""
+
+    def format_help(self) -> str:
+        return super().format_help().replace("``", "")
 
 
 class _Version(argparse.Action):

@@ -83,9 +83,13 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
         "--num-ctx", type=numbers, metavar="N,…", help="pin the context, or sweep over several"
     )
     group.add_argument("--concurrency", type=numbers, metavar="N,…", help="requests at once")
-    group.add_argument("--temperature", type=float, metavar="X")
-    group.add_argument("--seed", type=int, metavar="N")
-    group.add_argument("--think", choices=("on", "off", "low", "medium", "high"))
+    group.add_argument("--temperature", type=float, metavar="X", help="of sampling (0)")
+    group.add_argument("--seed", type=int, metavar="N", help="of sampling (1)")
+    group.add_argument(
+        "--think",
+        choices=("on", "off", "low", "medium", "high"),
+        help="for models that can; else Ollama decides",
+    )
     group.add_argument("--raw", action=argparse.BooleanOptionalAction, help="leave the model's template out")
     group.add_argument("--cpu", action="store_true", help="keep the model off the GPUs")
 

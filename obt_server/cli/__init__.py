@@ -18,9 +18,16 @@ from obt_server.store import SchemaTooNew
 _COMMANDS = ("run", "demo", "tokens", "operators")
 
 
+class _Parser(argparse.ArgumentParser):
+    """Descriptions are docstrings; their marks of code mean nothing on a terminal."""
+
+    def format_help(self) -> str:
+        return super().format_help().replace("``", "")
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    root = argparse.ArgumentParser(prog="obt-server", description=__doc__.splitlines()[0])
+    root = _Parser(prog="obt-server", description=__doc__.splitlines()[0])
     root.add_argument("--version", action="version", version=f"obt-server {version()}")
     subparsers = root.add_subparsers(title="commands", metavar="COMMAND")
     for name in _COMMANDS:

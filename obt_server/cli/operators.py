@@ -23,14 +23,14 @@ def register(subparsers: Any) -> None:
     password = _add(
         commands, "password", "make an operator, or change a password (asked for, or on stdin)", _password
     )
-    password.add_argument("name")
+    password.add_argument("name", metavar="NAME", help="the operator")
     remove = _add(commands, "remove", "forget an operator, with sign-ins and API tokens", _remove)
-    remove.add_argument("name")
+    remove.add_argument("name", metavar="NAME", help="the operator")
     token = _add(commands, "token", "make an API token; printed once", _token)
-    token.add_argument("operator")
-    token.add_argument("--name", required=True, help="what it is for")
+    token.add_argument("operator", metavar="OPERATOR", help="for whom it acts")
+    token.add_argument("--name", metavar="TEXT", required=True, help="what it is for")
     revoke = _add(commands, "revoke-token", "revoke an API token", _revoke)
-    revoke.add_argument("id", type=int, help="its number in the list")
+    revoke.add_argument("id", metavar="ID", type=int, help="its number in the list")
 
 
 def _add(commands: Any, name: str, text: str, work: Any) -> argparse.ArgumentParser:

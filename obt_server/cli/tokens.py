@@ -21,19 +21,23 @@ def register(subparsers: Any) -> None:
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     join = _add(commands, "join", "make a one-time join token", _join)
-    join.add_argument("--note", default="", help="what it is for")
+    join.add_argument("--note", metavar="TEXT", default="", help="what it is for")
     join.add_argument(
-        "--agent", help="only for this enrolled agent, which may replace its credential with it"
+        "--agent",
+        metavar="AGENT",
+        help="only for this enrolled agent, which may replace its credential with it",
     )
-    join.add_argument("--valid-for", type=duration, default=3600.0, help="like 30m, 1h, 7d (default: 1h)")
+    join.add_argument(
+        "--valid-for", metavar="TIME", type=duration, default=3600.0, help="like 30m, 1h, 7d (default: 1h)"
+    )
     _add(commands, "list", "show join tokens and credentials", _list)
     cancel = _add(commands, "cancel", "make a join token useless", _cancel)
-    cancel.add_argument("id", type=int, help="its number in the list")
+    cancel.add_argument("id", metavar="ID", type=int, help="its number in the list")
     for name, text, work in (
         ("revoke", "revoke an agent's credential; its session ends within seconds", _revoke),
         ("rotate", "let an agent make its next credential, when it is there", _rotate),
     ):
-        _add(commands, name, text, work).add_argument("agent", help="id or unique name")
+        _add(commands, name, text, work).add_argument("agent", metavar="AGENT", help="id or unique name")
 
 
 def _add(commands: Any, name: str, text: str, work: Any) -> argparse.ArgumentParser:
