@@ -82,6 +82,8 @@ def read(data: bytes) -> Mapping:
         raise _not_yaml(error) from error
     except yaml.reader.ReaderError as error:
         raise _wrong_character(text, error.position) from error
+    except (ValueError, OverflowError) as error:  # the library takes an escape of any number for a character
+        raise WrongDocument(0, f"is not YAML: an escape names no character ({error})") from error
     if node is None or (isinstance(node, Scalar) and node.empty):
         return Mapping((), 1)
     if not isinstance(node, Mapping):

@@ -113,7 +113,7 @@ def check(line: bytes) -> Head:
         raise _bad(f"nests deeper than {MAX_DEPTH} levels", line)
     try:
         return _DECODER.decode(line)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, RecursionError) as error:  # brackets without end are left to the parser
         raise _bad("is not one JSON object", line) from error
 
 

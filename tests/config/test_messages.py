@@ -190,3 +190,10 @@ def test_what_is_no_readable_file_is_one_problem(tmp_path: Path, kind: str) -> N
 
 def test_exit_status_is_that_of_sysexits() -> None:
     assert EXIT_CONFIG == 78
+
+
+@pytest.mark.parametrize("escape", ["U00110000", "UFFFFFFFF"])
+def test_an_escape_that_names_no_character_is_refused_in_words(tmp_path: Path, escape: str) -> None:
+    found = problems(tmp_path, f'agent: {{name: "\\{escape}"}}')
+    assert len(found) == 1
+    assert "an escape names no character" in found[0]

@@ -131,3 +131,10 @@ def test_final_lines_are_those_of_generations_and_of_pulls() -> None:
     assert check(b'{"status":"success"}').final
     assert not check(b'{"status":"pulling manifest"}').final
     assert not check(b'{"done":false,"error":"x"}').plain
+
+
+def test_brackets_without_end_are_a_bad_line_like_any_other() -> None:
+    for line in (b'{"a":' * 5000, b'{"a":' + b"[" * 300_000):
+        with pytest.raises(OllamaError, match="not one JSON object"):
+            check(line)
+        assert not all_plain([line])
