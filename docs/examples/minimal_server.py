@@ -177,10 +177,11 @@ class Session:
         models = await self.models
         print("models:", ", ".join(model["name"] for model in models), flush=True)
         name = next(model["name"] for model in models if "completion" in model["capabilities"])
-        prompt = {"model": name, "prompt": "Why is the sky blue?"}
-        answer = await self.ask("generate", prompt, self.show)
+        question = {"model": name, "prompt": "Why is the sky blue?"}
+        answer = await self.ask("generate", question, self.show)
         print(f"\nanswer: {json.dumps(answer)}", flush=True)
-        plan = {"model_name": name, "num_iterations": 10, "completion_tokens": 32}
+        prompt = {"prompt_tokens": 128, "completion_tokens": 32}
+        plan = {"model_name": name, "num_iterations": 10, "prompt_config": prompt}
         answer = await self.ask("run_benchmark", {"job_id": str(uuid.uuid4()), "plan": plan})
         print(f"benchmark: {json.dumps(answer)}", flush=True)
 

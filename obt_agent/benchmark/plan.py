@@ -90,7 +90,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         num_ctx: always sent, so that a run never depends on Ollama's default; when null the agent picks the
             least multiple of 1,024, at least 4,096, that holds every cell.
         num_gpu, num_thread, keep_alive: as Ollama has them.
-        warmup_iterations: exactly so many; null means 1 to 4, until two agree within 5 %.
+        warmup_iterations: exactly so many; null means 2 to 4, until two agree within 5 %.
         max_iterations: when above ``num_iterations``, a cell goes on until ``target_ci`` and
             ``min_duration_s`` are met or this many were measured. Null means ``num_iterations``.
         min_duration_s: least seconds of measured generation in a cell that may go on.

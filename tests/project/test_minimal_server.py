@@ -105,3 +105,4 @@ async def test_a_server_written_from_the_document_alone_serves_a_real_agent(tmp_
     assert hashlib.sha256(result).hexdigest() == stored.removesuffix(".json")
     assert len(result) > INLINE_RESULT_BYTES, "large enough to go in pieces"
     assert len(json.loads(result)["metrics"]) == 10
+    assert json.loads(result)["config"]["prompt_config"]["completion_tokens"] == 32, "no field was ignored"
