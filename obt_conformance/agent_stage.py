@@ -19,6 +19,8 @@ from obt_conformance.wire import Frame, JsonObject, Wire
 ON_LINK_CREDIT = frozenset(
     {"stream.data", "models.sync", "hardware.sync", "jobs.sync", "job.part", "job.finished"}
 )
+LONGEST_DELAYS = 1.5
+"""An agent that waits at the longest delay adds up to half of it."""
 SYNCS = ("models.sync", "hardware.sync", "jobs.sync")
 
 
@@ -217,7 +219,7 @@ class AgentStage:
         Raises:
             Failed: it does not dial.
         """
-        limit = self.deadlines.reconnect_s + self.deadlines.slack_s
+        limit = LONGEST_DELAYS * self.deadlines.reconnect_s + self.deadlines.slack_s
         nudging = asyncio.create_task(self._nudge(), name="conformance redial")
         try:
             return await self.door.next(limit)

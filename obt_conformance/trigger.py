@@ -40,6 +40,7 @@ class Driver(Protocol):
     """A way into one server."""
 
     can_stop: bool
+    tells_jobs: bool
 
     def provoke(self, method: str, agent_id: str) -> contextlib.AbstractAsyncContextManager[Provoked]:
         """Make the server send the method to that agent; leaving the context stops it."""
@@ -57,6 +58,7 @@ class CommandDriver:
     """
 
     can_stop = True
+    tells_jobs = False
 
     def __init__(self, template: str) -> None:
         self._words = shlex.split(template)
@@ -117,6 +119,7 @@ class RestDriver:
     """
 
     can_stop = True
+    tells_jobs = True
 
     def __init__(self, url: str, token: str, *, within_s: float) -> None:
         self._api = url.rstrip("/") + "/api/v1"

@@ -7,7 +7,7 @@ import json
 from obt_agent.protocol import limits
 from obt_agent.protocol.limits import CONNECT_PATH, SUBPROTOCOL, Close
 from obt_conformance.agent_rules.book import BOOK
-from obt_conformance.agent_stage import AgentStage, Session
+from obt_conformance.agent_stage import LONGEST_DELAYS, AgentStage, Session
 from obt_conformance.closing import must_be
 from obt_conformance.verdict import Failed
 from obt_conformance.wire import Frame
@@ -62,7 +62,7 @@ async def upgrade(stage: AgentStage) -> str:
     return f"{dial.path}, {SUBPROTOCOL}"
 
 
-@BOOK.check("TRANSPORT-1", "it follows no redirect")
+@BOOK.check("TRANSPORT-1", "it follows no redirect", takes_s=LONGEST_DELAYS * limits.RECONNECT_MAX_S)
 async def redirect(stage: AgentStage) -> str:
     """It dials the same address again."""
     await stage.end()

@@ -153,15 +153,14 @@ async def silent_process(stage: Stage) -> str:
 @BOOK.check("HELLO-6", "a changed store_id marks jobs without a result as lost")
 async def lost_store(stage: Stage) -> str:
     """What the server says of a job shows it."""
+    if stage.driver is not None and not stage.driver.tells_jobs:
+        raise Untested("what the server says of a job cannot be asked through --trigger")
     async with stage.agent() as agent, stage.provoked(agent, "run_benchmark") as (_, request):
         job_id = str(request.params.get("job_id"))
         await agent.wire.send(
             {"jsonrpc": "2.0", "id": request.id, "result": {"job_id": job_id, "state": "queued"}}
         )
         await agent.still_works()
-    assert stage.driver is not None  # noqa: S101 - provoked
-    if await stage.driver.job_state(job_id) is None:
-        raise Untested("what the server says of a job cannot be asked through --trigger")
     async with stage.agent(store_id="another-store") as agent:
         sync = {"revision": 1, "page": {"index": 0, "last": True}, "store_id": "another-store", "jobs": []}
         agent.wire.handlers["benchmark_status"] = _not_found

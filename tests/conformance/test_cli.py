@@ -1,0 +1,203 @@
+"""The commands, as their users run them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from obt_conformance import cli, report
+from obt_conformance.deadlines import Deadlines
+from obt_conformance.identity import Identity, NoIdentity, Pool, parse_credentials
+from obt_conformance.run import check_server, chosen, conclude, left_out
+from obt_conformance.server_rules import BOOK
+from obt_conformance.trigger import CommandDriver
+from obt_conformance.verdict import Check, Failed, Finding, Untested, rule_verdict
+from obt_server.demo.scene import free_port
+from obt_standin import StandIn
+from tests.conformance.agent_process import running_agent
+from tests.server.conftest import Running, running
+
+
+async def program(*arguments: str) -> tuple[int, str]:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", "import sys; from obt_conformance.cli import main; sys.exit(main())"),
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    async with asyncio.timeout(90):
+        output, _ = await process.communicate()
+    return process.returncode or 0, output.decode()
+
+
+def api_token(server: Running, folder: Path) -> Path:
+    path = folder / "api-token"
+    path.write_text(server.http.headers["Authorization"].removeprefix("Bearer ") + "\n")
+    return path
+
+
+async def test_a_server_is_checked_by_its_api_token_alone(tmp_path: Path) -> None:
+    async with running(tmp_path) as server:
+        token = str(api_token(server, tmp_path))
+        status, output = await program(
+            *("server", server.url, "--obt-server-api-token-file", token, "--quick", "--json"),
+            *("--only", "HELLO-1,HELLO-2,STREAM-1,ENROL-1"),
+        )
+    assert status == 0, output
+    rules = json.loads(output)["rules"]
+    assert {name: rule["verdict"] for name, rule in rules.items()} == {
+        "HELLO-1": "pass",
+        "HELLO-2": "pass",
+        "STREAM-1": "pass",
+        "ENROL-1": "pass",
+    }
+    assert "left out by --quick" in output
+
+
+async def test_a_server_is_checked_by_a_credential_and_what_needs_a_trigger_is_not_tested(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path) as server:
+        agent_id, secret = await server.enrol()
+        tokens = tmp_path / "tokens"
+        tokens.write_text(f"{secret}\n")
+        status, output = await program(
+            *("server", server.url, "--token-file", str(tokens), "--agent-id", agent_id),
+            *("--only", "JOB-4,STREAM-1,ENROL-1,CMD-1"),
+        )
+    assert status == 0, output
+    assert "pass        JOB-4" in output
+    assert "not tested  STREAM-1" in output
+    assert "give --trigger" in output
+    assert "not tested  ENROL-1" in output
+    assert "2 rules kept, 0 broken, 2 not tested" in output
+
+
+async def test_a_trigger_is_a_command_that_succeeds_when_its_user_got_the_whole_answer(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "send.py"
+    script.write_text(
+        "import json, sys, urllib.request\n"
+        "url, token, agent, method, params = sys.argv[1:]\n"
+        "path = f'{url}/api/v1/agents/{agent}/commands/{method}'\n"
+        "request = urllib.request.Request(path, params.encode(),\n"
+        "    {'Authorization': f'Bearer {token}', 'Content-Type': 'application/json'})\n"
+        "text = urllib.request.urlopen(request).read().decode()\n"
+        "sys.exit(0 if 'event: final' in text else 1)\n"
+    )
+    async with running(tmp_path) as server:
+        agent_id, secret = await server.enrol()
+        tokens = tmp_path / "tokens"
+        tokens.write_text(f"{agent_id} {secret}\n")
+        token = api_token(server, tmp_path).read_text().strip()
+        trigger = f"{sys.executable} {script} {server.url} {token} {{agent_id}} {{method}} {{params}}"
+        status, output = await program(
+            *("server", server.url, "--token-file", str(tokens), "--trigger", trigger),
+            *("--only", "STREAM-1,CMD-2,CMD-5,HELLO-6"),
+        )
+    assert status == 0, output
+    assert "pass        STREAM-1" in output
+    assert "pass        CMD-5" in output
+    assert "not tested  HELLO-6" in output
+
+
+async def test_an_agent_is_checked_that_dials_the_given_port(tmp_path: Path, standin: StandIn) -> None:
+    port = free_port(0)
+    checking = asyncio.create_task(
+        program("agent", "--listen", f"127.0.0.1:{port}", "--only", "TRANSPORT-1,CMD-1", "--quick")
+    )
+    async with running_agent(tmp_path, f"http://127.0.0.1:{port}", standin.url, module="obt_agent"):
+        status, output = await checking
+    assert status == 0, output
+    assert "2 rules kept, 0 broken, 0 not tested" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["server", "http://127.0.0.1:1"], "Give --token-file"),
+        (["server", "http://127.0.0.1:1", "--only", "NO-1"], "No rule NO-1"),
+        (["agent", "--within", "0.01"], "no agent dialled"),
+        (["agent", "--only", "NO-1"], "No rule NO-1"),
+        (["server", "http://127.0.0.1:1", "--token-file", "/nowhere"], "nowhere"),
+    ],
+)
+def test_what_cannot_run_says_why(
+    arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(arguments) == cli.USAGE
+    assert says in capsys.readouterr().err
+
+
+def test_join_tokens_at_a_server_that_is_not_there_say_so(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    joins = tmp_path / "joins"
+    joins.write_text("one\ntwo\nthree\n")
+    assert cli.main(["server", "http://127.0.0.1:1", "--join-token-file", str(joins)]) == cli.USAGE
+    assert "Enrolment failed" in capsys.readouterr().err
+
+
+def test_a_file_of_credentials_is_read_or_refused() -> None:
+    assert parse_credentials("id-1 s1\n\nid-2 s2\n", None)[1].secret == "s2"
+    assert parse_credentials("s1", "id-1")[0].agent_id == "id-1"
+    for wrong in ("s1", "a b c"):
+        with pytest.raises(NoIdentity):
+            parse_credentials(wrong, None)
+    assert "s1" not in repr(Identity("id-1", "s1"))
+
+
+async def test_every_way_a_check_ends_is_a_finding() -> None:
+    async def ending(error: Exception | None) -> str:
+        if error is not None:
+            raise error
+        return "seen"
+
+    async def never(_: None) -> str:
+        await asyncio.Event().wait()
+        return ""
+
+    found = [
+        (await conclude(Check("R", "t", ending), error, limit_s=5)).verdict
+        for error in (None, Failed("f"), Untested("u"), KeyError("k"))
+    ]
+    assert found == ["pass", "fail", "not tested", "fail"]
+    assert (await conclude(Check("R", "t", never), None, limit_s=0.01)).verdict == "fail"
+    assert left_out(Check("R", "t", never, 60.0)).verdict == "not tested"
+
+
+def test_one_failure_fails_a_rule_and_nothing_tried_is_no_success() -> None:
+    kept = Finding("R", "t", "pass", "", 0.0)
+    broken, untried = Finding("R", "t", "fail", "", 0.0), Finding("R", "t", "not tested", "", 0.0)
+    assert rule_verdict([kept, broken, untried]) == "fail"
+    assert rule_verdict([kept, untried]) == "pass"
+    assert report.exit_code([kept, broken]) == 1
+    assert report.exit_code([untried]) == 3
+
+
+async def test_a_trigger_that_does_not_end_when_told_is_killed() -> None:
+    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
+    driver = CommandDriver(f"{sys.executable} -c '{code}' {{agent_id}}")
+    async with asyncio.timeout(30), driver.provoke("generate", "a") as call:
+        pass
+    assert await call.succeeded() is False
+    assert await driver.job_state("j") is None
+
+
+async def test_a_server_that_is_not_there_breaks_rules_and_hangs_nothing() -> None:
+    deadlines = Deadlines(answer_s=1.0, check_s=5.0)
+    findings = await check_server(
+        chosen(BOOK, ["CMD-1"]),
+        Pool([Identity("a", "s")]),
+        "http://127.0.0.1:1",
+        deadlines=deadlines,
+        driver=None,
+        join_tokens=[],
+    )
+    assert [finding.verdict for finding in findings] == ["fail"]
+    assert "refused" in findings[0].seen
