@@ -172,6 +172,8 @@ class Catalog:
             for digest, name in wanted.items():
                 group.create_task(self._show(digest, name, slots), name=f"ollama-show {name}")
         before = self._snapshot
+        listed = {model.digest for model in before.models}  # what is not listed any more is forgotten
+        self._known = {digest: known for digest, known in self._known.items() if digest in listed}
         models = tuple(self._complete(model, _names(before.running)) for model in before.models)
         await self._publish(replace(before, models=models))
 

@@ -82,7 +82,7 @@ def read_shown(body: bytes) -> tuple[tuple[str, ...], int | None]:
     shown = _decode(body, _Shown)
     info = shown.model_info or {}
     length = info.get(f"{info.get('general.architecture')}.context_length")
-    return shown.capabilities, length if isinstance(length, int) else None
+    return shown.capabilities, length if type(length) is int else None  # True is an int, and no length
 
 
 def _decode(body: bytes, shape: type[_T]) -> _T:

@@ -222,3 +222,34 @@ def test_an_unknown_architecture_has_no_context_length() -> None:
         (),
         None,
     )
+
+
+class Restless:
+    """An Ollama whose model has another digest at each look, in turns, and a truth for a context length."""
+
+    def __init__(self) -> None:
+        self.looks = self.shows = 0
+
+    async def version(self) -> str:
+        return "1"
+
+    async def installed(self) -> tuple[InstalledModel, ...]:
+        self.looks += 1
+        return (InstalledModel(name="m", digest=f"d{self.looks % 2}", size_bytes=1),)
+
+    async def running(self) -> tuple[()]:
+        return ()
+
+    async def show(self, model: str) -> bytes:
+        self.shows += 1
+        return b'{"model_info": {"general.architecture": "l", "l.context_length": true}}'
+
+
+async def test_metadata_of_models_that_are_gone_is_forgotten() -> None:
+    ollama = Restless()
+    catalog = Catalog(ollama)  # type: ignore[arg-type]  # what the catalogue asks of a client, and no more
+    for _ in range(4):
+        await catalog.refresh()
+        await catalog.fill()
+    assert ollama.shows == 4, "kept for ever, the digests of a restless Ollama would fill the memory"
+    assert catalog.snapshot.models[0].context_length is None
