@@ -18,6 +18,7 @@ import msgspec
 from obt_agent.errors import AgentError
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
+from obt_agent.protocol.jobs import TERMINAL_STATES
 from obt_server.app import Server
 from obt_server.storage import Enrolment
 from tests.faults.agent import Site
@@ -100,7 +101,7 @@ async def run_history(here: Ground, seed: int) -> History:
             for _ in range(chance.randint(1, LIVES)):
                 fuse = Fuse(chance.randint(1, COMMITS), before=chance.random() < 0.5)
                 await _live(here, site, fuse, chance, history)
-            await _last_life(here, site, starts, jobs)
+            await _last_life(here, site, agent_id, starts, jobs)
     except TimeoutError:
         history.problems.append(f"not settled after {PATIENCE_S:g} s")
     except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this seed
@@ -112,14 +113,16 @@ async def run_history(here: Ground, seed: int) -> History:
 
 async def _start(server: Server, agent_id: str, jobs: list[str]) -> None:
     """As a caller does who wants a job: with the same id until it is accepted."""
-    plan = {"model_name": "a"}
     for job_id in jobs:
-        params = msgspec.Raw(msgspec.json.encode({"job_id": job_id, "plan": plan}))
         while True:
             await until(lambda: agent_id in server.hub.online())
             with contextlib.suppress(AgentError):
-                await server.hub.start_job(agent_id, "run_benchmark", params)
+                await server.hub.start_job(agent_id, "run_benchmark", _params(job_id))
                 break
+
+
+def _params(job_id: str) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode({"job_id": job_id, "plan": {"model_name": "a"}}))
 
 
 async def _live(here: Ground, site: Site, fuse: Fuse, chance: random.Random, history: History) -> None:
@@ -158,7 +161,16 @@ async def _end(gate: Gate, life: asyncio.Task[None], fuse: Fuse) -> None:
         raise ended
 
 
-async def _last_life(here: Ground, site: Site, starts: asyncio.Task[None], jobs: list[str]) -> None:
+async def _repeat_late(server: Server, agent_id: str, jobs: list[str]) -> None:
+    """A caller that never heard of the start asks again when all is over: it starts nothing."""
+    for job_id in jobs:
+        started = await server.hub.start_job(agent_id, "run_benchmark", _params(job_id))
+        assert started.state in TERMINAL_STATES, f"a late repeat of {job_id} made it {started.state}"
+
+
+async def _last_life(
+    here: Ground, site: Site, agent_id: str, starts: asyncio.Task[None], jobs: list[str]
+) -> None:
     """Nothing strikes any more: every job that was started must come to its end."""
     fuse = Fuse(None, before=True)
     life = Life(site, fuse)
@@ -166,6 +178,8 @@ async def _last_life(here: Ground, site: Site, starts: asyncio.Task[None], jobs:
     try:
         await asyncio.wait([starts, running], return_when=asyncio.FIRST_COMPLETED)
         await until(lambda: running.done() or _finals(here, jobs) >= len(jobs))
+        await life.settled()
+        await _repeat_late(here.server, agent_id, jobs)
         await life.settled()
     finally:
         starts.cancel()
