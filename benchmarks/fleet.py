@@ -178,6 +178,8 @@ async def one(folder: Path, count: int, seconds: float, *, uvloop: bool) -> Cost
             await _all_admitted(agents)
             back = sorted(agent.admitted_at - began for agent in agents)
             storm = server.cpu_s() - cpu
+            server.process.kill()
+            await server.process.wait()
     finally:
         for task in tasks:
             task.cancel()
