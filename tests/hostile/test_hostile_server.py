@@ -182,5 +182,6 @@ async def test_a_server_that_asks_and_does_not_read_is_left(tmp_path: Path, stan
                     if "link.down" in on.agent.log:
                         break
         wire.abort()
+        await wire.until_closed()
         await on.settled()
         assert on.rss - on.before < 64 * MIB
