@@ -14,6 +14,7 @@ import trustme
 
 from tests.faults.gate import Gate
 from tests.faults.place import Place
+from tests.link.authority import AlertingServer
 from tests.link.server_double import listening
 from tests.server.agent_double import dial
 
@@ -128,13 +129,16 @@ def _certificate(*names: str, expired: bool = False, unknown: bool = False) -> S
         not_after = now - dt.timedelta(days=1) if expired else None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert(*(names or ("localhost",)), not_after=not_after).configure_cert(context)
-        return listening(_read_on, tls=context)
+        return _alerting(context)
 
     return _led_to(listener)
 
 
-async def _read_on(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
-    await reader.read()
+@contextlib.asynccontextmanager
+async def _alerting(context: ssl.SSLContext) -> AsyncIterator[str]:
+    """A TLS server that ends each connection after its handshake; a failed one gets its alert."""
+    with AlertingServer(context) as server:
+        yield server.url
 
 
 def _second_dial(*, same_process: bool) -> Strike:

@@ -18,7 +18,7 @@ import msgspec
 from obt_agent.errors import AgentError
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
-from obt_agent.protocol.jobs import TERMINAL_STATES
+from obt_agent.protocol.jobs import TERMINAL_STATES, JobStarted
 from obt_server.app import Server
 from obt_server.storage import Enrolment
 from tests.faults.agent import Site
@@ -114,11 +114,15 @@ async def run_history(here: Ground, seed: int) -> History:
 async def _start(server: Server, agent_id: str, jobs: list[str]) -> None:
     """As a caller does who wants a job: with the same id until it is accepted."""
     for job_id in jobs:
-        while True:
-            await until(lambda: agent_id in server.hub.online())
-            with contextlib.suppress(AgentError):
-                await server.hub.start_job(agent_id, "run_benchmark", _params(job_id))
-                break
+        await _started(server, agent_id, job_id)
+
+
+async def _started(server: Server, agent_id: str, job_id: str) -> JobStarted:
+    while True:
+        await until(lambda: agent_id in server.hub.online())
+        with contextlib.suppress(AgentError):
+            return await server.hub.start_job(agent_id, "run_benchmark", _params(job_id))
+        await asyncio.sleep(0)
 
 
 def _params(job_id: str) -> msgspec.Raw:
@@ -164,7 +168,7 @@ async def _end(gate: Gate, life: asyncio.Task[None], fuse: Fuse) -> None:
 async def _repeat_late(server: Server, agent_id: str, jobs: list[str]) -> None:
     """A caller that never heard of the start asks again when all is over: it starts nothing."""
     for job_id in jobs:
-        started = await server.hub.start_job(agent_id, "run_benchmark", _params(job_id))
+        started = await _started(server, agent_id, job_id)
         assert started.state in TERMINAL_STATES, f"a late repeat of {job_id} made it {started.state}"
 
 
