@@ -173,6 +173,10 @@ def _key(url: str) -> str:
 
 
 def _make_dir(path: Path) -> None:
+    if path.is_symlink():
+        raise ConfigError(
+            f"{path} is a link; the folder of locks must be a folder of its own: remove the link."
+        )
     if path.is_dir():
         return
     path.mkdir(parents=True, exist_ok=True)

@@ -213,7 +213,7 @@ def _cached(group: Sequence[IterationMetrics]) -> list[int]:
     known = [(one.index, one.prefill_tps) for one in group if one.prefill_tps is not None]
     if len(known) < 2:  # noqa: PLR2004 - suspicion takes another iteration to compare with
         return []
-    usual = statistics.quantile([rate for _, rate in known], 0.5 if len(known) > 2 else 0.0)  # noqa: PLR2004
+    usual = statistics.quantile([rate for _, rate in known], 0.5 if len(known) > 2 else 0.0)  # noqa: PLR2004 - of two, the slower one is the usual
     return [index for index, rate in known if rate > CACHED_FACTOR * usual]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from obt_agent.cli import COMMANDS, exit_codes
-from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.cli.common import add_config_options, load_config, printable, say
 
 if TYPE_CHECKING:
     from obt_agent.cli import Subparsers
@@ -63,7 +63,7 @@ def _list(args: argparse.Namespace) -> int:
         print("Nothing is open, and nothing waits for the server.")
     else:
         for job in jobs:
-            print(_line(job))
+            print(printable(_line(job)))
     return exit_codes.OK
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from obt_agent.cli import COMMANDS, exit_codes
-from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.cli.common import add_config_options, load_config, printable, say
 
 if TYPE_CHECKING:
     from obt_agent.cli import Subparsers
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found.status)) + b"\n")
     else:
-        print("\n".join(lines(found.status, time.time())))
+        print("\n".join(map(printable, lines(found.status, time.time()))))
     return exit_codes.OK if found.status.link.state == "admitted" else exit_codes.UNAVAILABLE
 
 

@@ -90,6 +90,15 @@ def test_the_folder_and_the_file_are_for_every_user(tmp_path: Path) -> None:
         assert stat.S_IMODE(lock.path.stat().st_mode) == 0o666
 
 
+def test_a_link_in_the_folders_place_is_not_followed(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / "locks").symlink_to(elsewhere)
+    with pytest.raises(ConfigError, match="is a link"):
+        BenchmarkLock("http://127.0.0.1:11434", tmp_path / "locks").acquire()
+    assert list(elsewhere.iterdir()) == []
+
+
 def test_a_link_in_the_locks_place_is_not_followed(tmp_path: Path) -> None:
     target = tmp_path / "target"
     target.write_text("precious")

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from obt_agent.cli import main
+from obt_agent.cli.common import printable
 from obt_agent.cli.status import lines
 from obt_agent.errors import ConfigError
 from obt_agent.identity.folder import FolderError
@@ -351,3 +352,7 @@ def test_the_unit_files_are_printed(capsys: Captured) -> None:
     assert "User=obt-agent" in capsys.readouterr().out
     assert main(["service", "unit", "--user"]) == 0
     assert "WantedBy=default.target" in capsys.readouterr().out
+
+
+def test_what_a_server_chose_cannot_move_the_cursor_of_a_terminal() -> None:
+    assert printable("job \x1b[2J\u202e: é") == "job \\x1b[2J\\u202e: é"

@@ -43,6 +43,10 @@ class Node:
             raise Unreadable("not_reported")
         return width
 
+    def computes(self) -> bool:
+        """Whether it is a GPU: it has vector units."""
+        return self._properties.get("simd_count", 0) > 0
+
     def has_cpu_cores(self) -> bool:
         """Whether it is part of a CPU's node."""
         return self._value("cpu_cores_count") > 0
@@ -71,11 +75,11 @@ def node_of(root: Root, address: str) -> Node | None:
     """The node of the GPU at a PCI address; None where the compute driver does not run it. Never raises."""
     for name in optional(partial(root.names, _NODES)) or []:
         node = optional(partial(Node, root, f"{_NODES}/{name}"))
-        if node is not None and node._properties.get("simd_count", 0) > 0 and node.at(address):  # noqa: SLF001
+        if node is not None and node.computes() and node.at(address):
             return node
     return None
 
 
 def _properties(text: str) -> dict[str, int]:
     pairs = (line.split() for line in text.splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}  # noqa: PLR2004
+    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdigit()}  # noqa: PLR2004 - a pair
