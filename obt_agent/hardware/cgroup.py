@@ -98,8 +98,8 @@ class Groups:
     def _limited(self) -> Iterator[tuple[str, int]]:
         for folder in self._folders["memory"]:
             limit = _present(partial(self._hot.text, f"{folder}/{self._memory_files.limit}"))
-            if limit is not None and limit != "max" and int(limit) < _NO_LIMIT_V1:
-                yield folder, int(limit)
+            if limit is not None and limit != "max" and _amount(limit) < _NO_LIMIT_V1:
+                yield folder, _amount(limit)
 
     def _memory_limit(self) -> int | None:
         return min((limit for _, limit in self._limited()), default=None)
@@ -120,7 +120,7 @@ class Groups:
     def _quota_v2(self, folder: str) -> float | None:
         text = _present(partial(self._hot.text, f"{folder}/cpu.max"))
         quota, _, period = (text or "max").partition(" ")
-        return None if quota == "max" else int(quota) / _period(period)
+        return None if quota == "max" else _amount(quota) / _period(period)
 
     def _quota_v1(self, folder: str) -> float | None:
         quota = _present(partial(self._hot.integer, f"{folder}/cpu.cfs_quota_us"))
@@ -138,6 +138,13 @@ class Groups:
                 same = online is not None and set(expand_list(cpus)) == set(expand_list(online))
                 return None if same else cpus
         return None
+
+
+def _amount(text: str) -> int:
+    amount = int(text)
+    if amount < 0:
+        raise ValueError(text)
+    return amount
 
 
 def _period(text: str) -> int:

@@ -14,8 +14,10 @@ from obt_agent.hardware.host_reader import HostReader, is_this_machine
 from obt_agent.hardware.ollama_processes import OllamaProcesses
 from obt_agent.hardware.providers.host import HostProvider
 from obt_agent.hardware.providers.limits import LimitsProvider
+from obt_agent.hardware.providers.nvidia_info import system_bytes
 from obt_agent.hardware.providers.storage import StorageProvider
 from obt_agent.hardware.providers.traffic import TrafficReader
+from obt_agent.hardware.readings import Unreadable
 from obt_agent.hardware.root import Root, SnapshotRoot
 from obt_agent.hardware.schema import Limits, StorageInfo
 from tests.hardware.trees import BASICS, put, tree
@@ -73,6 +75,22 @@ def test_the_tightest_ancestor_limits_and_file_pages_are_given_back(tmp_path: Pa
     assert found == Limits(memory_bytes=4 * GIB, cpus=1.5, cpuset="0-3", cgroup_version=2)
     assert provider.available_bytes() == 2 * GIB
     assert provider.probe().status == "ok"
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "field"), [("memory.max", "-1", "memory_bytes"), ("cpu.max", "-1 100000", "cpus")]
+)
+def test_a_negative_limit_is_malformed_and_no_limit(tmp_path: Path, file: str, text: str, field: str) -> None:
+    provider = limits(tmp_path, {f"/sys/fs/cgroup/ollama/{file}": text}, "0::/ollama\n", V2)
+    found = provider.inventory()
+    assert getattr(found, field) is None
+    assert found.unavailable[field] == "malformed"
+
+
+@pytest.mark.parametrize("text", ["", "MemTotal:\n", "MemTotal: much kB\n"])
+def test_a_meminfo_without_its_total_is_an_unreadable_one(tmp_path: Path, text: str) -> None:
+    with pytest.raises((Unreadable, ValueError)):
+        system_bytes(tree(tmp_path, {"/proc/meminfo": text}))
 
 
 def test_version_1_is_read_by_its_own_names(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from obt_agent.hardware.providers import pci
-from obt_agent.hardware.readings import Gaps, optional
+from obt_agent.hardware.readings import Gaps, Unreadable, optional
 from obt_agent.hardware.root import Root
 from obt_agent.hardware.schema import GpuInfo, GpuMemory, GpuPcie, MemoryKind, Mig, MigInstance
 
@@ -108,9 +108,12 @@ def asleep(gpu: pci.PciGpu) -> GpuInfo:
 
 
 def system_bytes(root: Root) -> int:
-    """The system's memory, in bytes. Raises OSError and ValueError."""
-    line = next(line for line in root.text("/proc/meminfo").splitlines() if line.startswith("MemTotal:"))
-    return int(line.split()[1]) * _KIB
+    """The system's memory, in bytes. Raises OSError, ValueError and Unreadable."""
+    lines = root.text("/proc/meminfo").splitlines()
+    line = next((line for line in lines if line.startswith("MemTotal:")), None)
+    if line is None:
+        raise Unreadable("malformed")
+    return int(line.partition(":")[2].strip().removesuffix(" kB")) * _KIB
 
 
 def _dedicated(memory: Memory | None) -> MemoryKind | None:
