@@ -60,11 +60,15 @@ def error_object(error: AgentError) -> dict[str, Any]:
     return body
 
 
+MOST_RETRY_AFTER_MS: Final = 3_600_000
+
+
 def error_response(error: AgentError) -> JSONResponse:
     """An error as an HTTP answer."""
     headers = {}
     if error.retry_after_ms is not None:
-        headers["Retry-After"] = str(math.ceil(error.retry_after_ms / 1000))
+        wait_ms = min(max(error.retry_after_ms, 0), MOST_RETRY_AFTER_MS)  # an agent may have said anything
+        headers["Retry-After"] = str(math.ceil(wait_ms / 1000))
     status = STATUS_OF_KIND.get(error.kind, 502)
     return JSONResponse({"error": error_object(error)}, status_code=status, headers=headers)
 

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obt_agent.errors import InvalidParams, ProtocolError, TooLarge
+from obt_agent.errors import Busy, InvalidParams, ProtocolError, TooLarge
 from obt_agent.protocol.jobs import JobFinishedParams
 from obt_agent.protocol.state import Page
 from obt_server.hub import images, results
 from obt_server.hub.flood import BadFrames, TokenBucket
 from obt_server.hub.incoming import Pages
 from obt_server.hub.window import ReceiveWindow
+from obt_server.rest.problems import error_response
 
 SIZES = st.lists(st.integers(min_value=1, max_value=40_000), max_size=200)
 
@@ -146,3 +147,12 @@ def test_a_bomb_is_unpacked_one_byte_further_than_announced() -> None:
         assert tracemalloc.get_traced_memory()[1] < 1_000_000
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("asked_ms", "header"), [(1, "1"), (-5, "0"), (10**400, "3600")], ids=["soon", "past", "absurd"]
+)
+def test_whatever_wait_an_agent_names_the_header_is_one_that_a_client_can_read(
+    asked_ms: int, header: str
+) -> None:
+    assert error_response(Busy("later", retry_after_ms=asked_ms)).headers["Retry-After"] == header
