@@ -43,6 +43,7 @@ class Bench:
     def __init__(self, standin: StandIn, folder: Path, *, during: Any = "note", **section: Any) -> None:
         self.standin = standin
         self.folder = folder
+        self.locks = folder / "locks"
         self.policy: Policy = permissive(**section)
         self.traffic = Traffic(during)
         self.session = FakeSession()
@@ -90,7 +91,7 @@ class Bench:
             ),
             client_id="c",
             agent_version="1.2.3",
-            make_lock=lambda who: BenchmarkLock(self.standin.url, self.folder / "locks", who=who),
+            make_lock=lambda who: BenchmarkLock(self.standin.url, self.locks, who=who),
         )
         runners: Any = {"benchmark": benchmarks, "pull": transfers, "create": transfers}
         return JobService(self.outbox, runners, self.policy, self.traffic, settings=FAST)

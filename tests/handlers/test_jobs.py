@@ -131,8 +131,9 @@ async def test_a_second_agents_benchmark_waits_for_the_first_and_can_be_cancelle
         await recorded(bench, 1)
     other_folder = tmp_path / "other"
     other_folder.mkdir()
-    (other_folder / "locks").symlink_to(tmp_path / "locks")
-    async with Bench(bench.standin, other_folder) as other:
+    other = Bench(bench.standin, other_folder)
+    other.locks = bench.locks
+    async with other:
         await other.result("run_benchmark", job_id="b2", plan=PLAN)
         async with asyncio.timeout(30):
             while True:
