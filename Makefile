@@ -8,7 +8,7 @@ PACKAGES := obt_agent obt_server obt_standin obt_conformance
 CHECKED := $(PACKAGES) tests $(wildcard benchmarks docs/*.py docs/examples/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench fuzz faults test-systemd test-browser deb docs clean update-constraints venv
+.PHONY: help demo test test-again lint format bench fuzz faults test-systemd test-browser deb docs clean update-constraints venv
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ demo: $(STAMP) ## server and agent on this machine, at the Ollama that answers o
 
 test: $(STAMP) ## all tests that need no systemd and no browser, with branch coverage
 	$(PY) -m pytest -n 2 --dist loadfile --cov --cov-report=term
+
+test-again: $(STAMP) ## the tests that failed last time, one after the other
+	$(PY) -m pytest --last-failed --last-failed-no-failures none
 
 lint: $(STAMP) ## ruff, mypy --strict, the import contracts
 	$(VENV)/bin/ruff check .
