@@ -33,12 +33,6 @@ class Sink:
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._next_id = 0
         self._since_grant = 0
-        self._granted: dict[int, int] = {}
-
-    @property
-    def last_id(self) -> int:
-        """The id of the last request; the next one has the number after it."""
-        return self._next_id
 
     async def serve(self, socket: ServerConnection) -> None:
         """One connection's life."""

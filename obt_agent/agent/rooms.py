@@ -28,6 +28,7 @@ from obt_agent.link.session import LinkSession
 from obt_agent.link.settings import Timings
 from obt_agent.ollama.catalog import Catalog
 from obt_agent.ollama.client import OllamaClient
+from obt_agent.ollama.settings import configured
 from obt_agent.outbox.store import Outbox
 from obt_agent.policy import Policy
 from obt_agent.protocol import limits
@@ -78,7 +79,7 @@ async def build(
         StorageFull: the store cannot be opened for want of room.
     """
     policy = Policy(config.policy)
-    ollama = await stack.enter_async_context(OllamaClient(settings.ollama(config)))
+    ollama = await stack.enter_async_context(OllamaClient(configured(config.ollama)))
     catalog = Catalog(ollama, poll_interval_s=config.ollama.poll_interval_s)
     hardware = HardwareService(settings.hardware(config))
     stack.push_async_callback(hardware.close)

@@ -8,20 +8,7 @@ from obt_agent import __version__
 from obt_agent.config.schema import Config
 from obt_agent.hardware.settings import HardwareSettings
 from obt_agent.link.settings import LinkSettings, TlsSettings
-from obt_agent.ollama.settings import OllamaSettings
 from obt_agent.outbox.store import OutboxSettings
-
-
-def ollama(config: Config) -> OllamaSettings:
-    """How to reach Ollama."""
-    section = config.ollama
-    return OllamaSettings(
-        url=section.url,
-        connect_timeout_s=section.connect_timeout_s,
-        first_byte_timeout_s=section.first_byte_timeout_s,
-        between_bytes_timeout_s=section.between_bytes_timeout_s,
-        request_timeout_s=section.request_timeout_s,
-    )
 
 
 def hardware(config: Config) -> HardwareSettings:

@@ -24,7 +24,8 @@ from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.benchmark.run import BenchmarkRun, Limits
 from obt_agent.config.schema import Config
 from obt_agent.hardware.service import HardwareService, HardwareSettings
-from obt_agent.ollama.client import OllamaClient, OllamaSettings
+from obt_agent.ollama.client import OllamaClient
+from obt_agent.ollama.settings import configured
 
 _WORDS = {
     "preflight": "looking around",
@@ -60,21 +61,10 @@ async def run_all(plans: Sequence[Plan], config: Config) -> list[BenchmarkResult
     )
     await hardware.start()
     try:
-        async with OllamaClient(_ollama_settings(config)) as ollama:
+        async with OllamaClient(configured(config.ollama)) as ollama:
             return await _in_turn(plans, config, ollama, hardware)
     finally:
         await hardware.close()
-
-
-def _ollama_settings(config: Config) -> OllamaSettings:
-    ollama = config.ollama
-    return OllamaSettings(
-        url=ollama.url,
-        connect_timeout_s=ollama.connect_timeout_s,
-        first_byte_timeout_s=ollama.first_byte_timeout_s,
-        between_bytes_timeout_s=ollama.between_bytes_timeout_s,
-        request_timeout_s=ollama.request_timeout_s,
-    )
 
 
 async def _in_turn(

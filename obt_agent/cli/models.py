@@ -43,14 +43,9 @@ async def _ask(
     config: OllamaConfig,
 ) -> tuple[str, tuple[InstalledModel, ...], tuple[RunningModel, ...]]:
     from obt_agent.ollama.client import OllamaClient  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.ollama.settings import OllamaSettings  # noqa: PLC0415 - the same
+    from obt_agent.ollama.settings import configured  # noqa: PLC0415 - the same
 
-    settings = OllamaSettings(
-        url=config.url,
-        connect_timeout_s=config.connect_timeout_s,
-        request_timeout_s=config.request_timeout_s,
-    )
-    async with OllamaClient(settings) as client:
+    async with OllamaClient(configured(config)) as client:
         return await client.version(), await client.installed(), await client.running()
 
 

@@ -11,6 +11,7 @@ from obt_agent.config.load import Loaded
 from obt_agent.doctor import configuration, machine, ollama, sandbox, server, state
 from obt_agent.doctor.findings import Finding, Report, failure, skipped
 from obt_agent.errors import AgentError
+from obt_agent.ollama.settings import configured
 from obt_agent.version import full_version
 
 LOOK_WITHIN_S: Final = 60.0
@@ -32,7 +33,7 @@ async def examine(loaded: Loaded, environ: Mapping[str, str]) -> Report:
     else:
         secret = seen.credential.secret if seen.credential else None
         findings += await taken("server", server.look(settings.link(config), secret))
-    findings += await taken("ollama", ollama.look(settings.ollama(config)))
+    findings += await taken("ollama", ollama.look(configured(config.ollama)))
     findings += await taken("hardware", machine.look(settings.hardware(config)))
     unit = await asyncio.to_thread(sandbox.properties)
     findings += sandbox.look(unit, seen.status)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from obt_agent.config.schema import OllamaConfig
 from obt_agent.errors import ConfigError
 
 DEFAULT_URL: Final = "http://127.0.0.1:11434"
@@ -38,6 +39,17 @@ class OllamaSettings:
     max_line_bytes: int = 1 << 20
     max_body_bytes: int = 64 << 20
     retries: int = 3
+
+
+def configured(section: OllamaConfig) -> OllamaSettings:
+    """What the ``ollama`` section of the configuration says."""
+    return OllamaSettings(
+        url=section.url,
+        connect_timeout_s=section.connect_timeout_s,
+        first_byte_timeout_s=section.first_byte_timeout_s,
+        between_bytes_timeout_s=section.between_bytes_timeout_s,
+        request_timeout_s=section.request_timeout_s,
+    )
 
 
 def normal_url(text: str) -> str:
