@@ -70,7 +70,6 @@ class FaultProxy:
         self._target = (host, port)
         self._listener: socket.socket | None = None
         self._clients: set[socket.socket] = set()
-        self._accepting: asyncio.Task[None] | None = None
         self._serving: set[asyncio.Task[None]] = set()
 
     async def __aenter__(self) -> Self:
@@ -78,18 +77,17 @@ class FaultProxy:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
         listener.setblocking(False)
         self._listener = listener
-        self._accepting = asyncio.create_task(self._accept(listener), name="fault-proxy accept")
+        asyncio.get_running_loop().add_reader(listener, self._accept, listener)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._accepting is not None
         assert self._listener is not None
-        self._accepting.cancel()
-        self.reset()
-        await asyncio.gather(self._accepting, *self._serving, return_exceptions=True)
+        asyncio.get_running_loop().remove_reader(self._listener)
         self._listener.close()
+        self.reset()
+        await asyncio.gather(*self._serving, return_exceptions=True)
 
     @property
     def port(self) -> int:
@@ -122,17 +120,24 @@ class FaultProxy:
         for client in self._clients:
             client.shutdown(socket.SHUT_WR)
 
-    async def _accept(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            client, _ = await loop.sock_accept(listener)
-            self.accepted += 1
-            if self.refusing:
-                _reset(client)
-                continue
-            task = asyncio.create_task(self._serve(client), name="fault-proxy connection")
-            self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
+    def _accept(self, listener: socket.socket) -> None:
+        """A connection waits. No task: one that is cancelled drops its socket unclosed."""
+        try:
+            client, _ = listener.accept()
+        except OSError:
+            return  # it was reset before it was taken
+        self.accepted += 1
+        if self.refusing:
+            _reset(client)
+            return
+        task = asyncio.get_running_loop().create_task(self._serve(client), name="fault-proxy connection")
+        self._serving.add(task)
+        task.add_done_callback(lambda ended: self._ended(ended, client))
+
+    def _ended(self, task: asyncio.Task[None], client: socket.socket) -> None:
+        """Also when it was cancelled before its first step."""
+        self._serving.discard(task)
+        _reset(client)
 
     async def _serve(self, client: socket.socket) -> None:
         server = socket.socket()
