@@ -210,6 +210,7 @@ def _missing(inventory: Inventory, sample: Sample) -> Iterator[tuple[str, str, s
         *(("storage", store.unavailable) for store in inventory.storage),
         *((gpu.name or gpu.id, gpu.unavailable) for gpu in inventory.gpus),
         *((gpu.id, gpu.unavailable) for gpu in sample.gpus if gpu.state != "suspended"),
+        *((f"Ollama's {process.role}", process.unavailable) for process in sample.ollama),
     ]
     fields: dict[tuple[str, str, str], list[str]] = {}
     for place, unavailable in places:

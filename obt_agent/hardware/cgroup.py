@@ -21,6 +21,8 @@ from obt_agent.hardware.schema import Limits
 
 T = TypeVar("T")
 
+_CONTROLLERS = ("memory", "cpu", "cpuset")
+_ELSEWHERE = "not_present: the process's control group is not mounted where the agent sees it"
 _NO_LIMIT_V1 = 1 << 60
 """Version 1 writes "no limit" as the largest multiple of the page size below 2^63."""
 
@@ -52,16 +54,20 @@ class Groups:
         places = _parse_groups(root.text(f"/proc/{pid}/cgroup"))
         mounted = [mount for mount in mounts(root) if mount.kind in ("cgroup", "cgroup2")]
         unified = [mount for mount in mounted if mount.kind == "cgroup2"]
+        self._pid = pid
         self._folders: dict[str, list[str]] = {}
         self._version: dict[str, int] = {}
-        for controller in ("memory", "cpu", "cpuset"):
+        self._hidden: set[str] = set()
+        for controller in _CONTROLLERS:
             own = [m for m in mounted if m.kind == "cgroup" and controller in m.options]
             version, candidates = (1, own) if controller in places and own else (2, unified)
             place = places.get(controller if version == 1 else "")
             self._version[controller] = version
             self._folders[controller] = list(_ancestors(candidates, place)) if place is not None else []
-        if not any(self._folders.values()):
-            raise Unreadable("not_present")
+            if self._folders[controller] and not root.exists(self._folders[controller][0]):
+                self._hidden.add(controller)
+        if all(controller in self._hidden or not self._folders[controller] for controller in _CONTROLLERS):
+            raise Unreadable(_ELSEWHERE if self._hidden else "not_present")
 
     @property
     def version(self) -> int:
@@ -73,6 +79,7 @@ class Groups:
         gaps = Gaps()
         return Limits(
             memory_bytes=gaps.read("memory_bytes", self._memory_limit),
+            memory_high_bytes=gaps.read("memory_high_bytes", self._memory_high),
             cpus=gaps.read("cpus", self._cpus),
             cpuset=gaps.read("cpuset", self._cpuset),
             cgroup_version=self.version,
@@ -95,14 +102,31 @@ class Groups:
     def _memory_files(self) -> _Files:
         return _V1 if self.version == 1 else _V2
 
+    def _seen(self, controller: str) -> list[str]:
+        """The group's folder and its ancestors'. None at all means that nothing limits it.
+
+        Raises Unreadable when they are out of sight, which does not mean that.
+        """
+        if controller in self._hidden:
+            raise Unreadable(_ELSEWHERE)
+        return self._folders[controller]
+
     def _limited(self) -> Iterator[tuple[str, int]]:
-        for folder in self._folders["memory"]:
+        for folder in self._seen("memory"):
             limit = _present(partial(self._hot.text, f"{folder}/{self._memory_files.limit}"))
             if limit is not None and limit != "max" and _amount(limit) < _NO_LIMIT_V1:
                 yield folder, _amount(limit)
 
     def _memory_limit(self) -> int | None:
         return min((limit for _, limit in self._limited()), default=None)
+
+    def _memory_high(self) -> int | None:
+        """Version 2 alone has it."""
+        if self.version == 1:
+            return None
+        files = [partial(self._hot.text, f"{folder}/memory.high") for folder in self._seen("memory")]
+        found = [text for file in files if (text := _present(file)) is not None and text != "max"]
+        return min(map(_amount, found), default=None)
 
     def _left(self, folder: str, limit: int) -> int:
         names = self._memory_files
@@ -113,9 +137,7 @@ class Groups:
 
     def _cpus(self) -> float | None:
         read = self._quota_v1 if self._version["cpu"] == 1 else self._quota_v2
-        return min(
-            (cpus for folder in self._folders["cpu"] if (cpus := read(folder)) is not None), default=None
-        )
+        return min((cpus for folder in self._seen("cpu") if (cpus := read(folder)) is not None), default=None)
 
     def _quota_v2(self, folder: str) -> float | None:
         text = _present(partial(self._hot.text, f"{folder}/cpu.max"))
@@ -129,15 +151,25 @@ class Groups:
         return quota / _period(self._hot.text(f"{folder}/cpu.cfs_period_us"))
 
     def _cpuset(self) -> str | None:
-        """The group's CPUs where they are fewer than the machine's."""
+        """The CPUs that the process may use where they are fewer than the machine's.
+
+        Its affinity, which its group's CPUs bound, and taskset and systemd's CPUAffinity= narrow; where that
+        is hidden, its group's.
+        """
+        cpus = optional(self._affinity) or self._cpus_of_group()
+        if cpus is None:
+            return None
+        online = optional(lambda: self._root.text("/sys/devices/system/cpu/online"))
+        return None if online is not None and set(expand_list(online)) <= set(expand_list(cpus)) else cpus
+
+    def _affinity(self) -> str:
+        lines = self._root.text(f"/proc/{self._pid}/status").splitlines()
+        return next((line.split()[1] for line in lines if line.startswith("Cpus_allowed_list:")), "")
+
+    def _cpus_of_group(self) -> str | None:
         name = "cpuset.effective_cpus" if self._version["cpuset"] == 1 else "cpuset.cpus.effective"
-        for folder in self._folders["cpuset"]:
-            cpus = _present(partial(self._hot.text, f"{folder}/{name}"))
-            if cpus:
-                online = optional(lambda: self._root.text("/sys/devices/system/cpu/online"))
-                same = online is not None and set(expand_list(cpus)) == set(expand_list(online))
-                return None if same else cpus
-        return None
+        files = (partial(self._hot.text, f"{folder}/{name}") for folder in self._seen("cpuset"))
+        return next((cpus for file in files if (cpus := _present(file))), None)
 
 
 def _amount(text: str) -> int:
@@ -176,11 +208,12 @@ def _parse_groups(text: str) -> dict[str, str]:
 def _ancestors(mounted: list[Mount], place: str) -> Iterator[str]:
     """The folders from the group up to the mount's own root.
 
-    A container sees its part of the hierarchy mounted: ``root`` is then taken off the front of the place.
+    A container sees its part of the hierarchy mounted: ``root`` is then taken off the front of the place. A
+    place that begins with ".." lies beside that part, and leads to no folder.
     """
     for mount in mounted:
         inside = place if mount.root == "/" else place.removeprefix(mount.root) or "/"
-        group = PurePosixPath("/", *(part for part in inside.split("/") if part not in ("", "..")))
+        group = PurePosixPath("/", *filter(None, inside.split("/")))
         for folder in (group, *group.parents):
             yield mount.point + str(folder).rstrip("/")
         return

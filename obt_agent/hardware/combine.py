@@ -15,8 +15,10 @@ def combine(host: HostReading, readings: Iterable[GpuReadings]) -> Sample:
     """The sample, not yet stamped with its time."""
     gpus: list[GpuSample] = []
     memory: dict[int, dict[str, int]] = {}
+    gaps: dict[int, str] = {}
     for reading in readings:
         gpus.extend(reading.gpus)
+        gaps.update(reading.process_gaps)
         for pid, by_gpu in reading.process_memory.items():
             memory.setdefault(pid, {}).update(by_gpu)
     return Sample(
@@ -27,11 +29,16 @@ def combine(host: HostReading, readings: Iterable[GpuReadings]) -> Sample:
         disk=host.disk,
         network=host.network,
         gpus=tuple(gpus),
-        ollama=tuple(_with_gpu_memory(process, memory) for process in host.ollama),
+        ollama=tuple(_with_gpu_memory(process, memory, gaps) for process in host.ollama),
     )
 
 
-def _with_gpu_memory(process: OllamaProcess, memory: Mapping[int, Mapping[str, int]]) -> OllamaProcess:
+def _with_gpu_memory(
+    process: OllamaProcess, memory: Mapping[int, Mapping[str, int]], gaps: Mapping[int, str]
+) -> OllamaProcess:
+    if process.pid in gaps:
+        unavailable = process.unavailable | {"gpu_memory_bytes": gaps[process.pid]}
+        process = msgspec.structs.replace(process, unavailable=unavailable)
     if process.pid not in memory:
         return process
     return msgspec.structs.replace(process, gpu_memory_bytes=dict(memory[process.pid]))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
 import socket
+import time
 from dataclasses import dataclass
 from functools import partial
 from urllib.parse import urlsplit
@@ -32,6 +32,8 @@ from obt_agent.hardware.schema import (
     OllamaProcess,
     ProviderState,
 )
+
+_RESOLVE_AGAIN_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,7 @@ class HostReader:
         self._root = root
         self._url = ollama_url
         self._local: bool | None = None
+        self._resolve_at = 0.0
         self._cpu = CpuProvider(root)
         self._memory = MemoryProvider(root)
         self._host = HostProvider(root)
@@ -78,7 +81,8 @@ class HostReader:
         states = (self._cpu.probe(), self._memory.probe(), self._host.probe())
         self._traffic.probe()
         self._follow()
-        self._limits.follow(self._followed)
+        elsewhere = "not_running: Ollama's URL leads to another machine" if self._local is False else None
+        self._limits.follow(self._followed, elsewhere)
         return HostInventory(
             host=self._host.inventory(ollama_version),
             cpu=self._cpu.inventory(),
@@ -101,7 +105,7 @@ class HostReader:
         )
 
     def look_again(self) -> None:
-        """Look for Ollama's processes at once."""
+        """Look at every process with the next reading, for a PID that was seen may be another program now."""
         self._processes.look_again()
 
     def topology(self) -> tuple[str, ...]:
@@ -118,13 +122,19 @@ class HostReader:
             provider.close()
 
     def _follow(self) -> None:
-        if self._local is None:
-            self._local = is_this_machine(self._url) if self._root.real else True
-        if self._local:
+        if self._is_local():
             self._processes.update()
         if self._processes.server_pid != self._followed:
             self._followed = self._processes.server_pid
             self._limits.follow(self._followed)
+
+    def _is_local(self) -> bool:
+        """Whether Ollama's URL leads here. A name that cannot be resolved yet is asked for again later."""
+        now = time.monotonic()
+        if self._local is None and now >= self._resolve_at:
+            self._local = is_this_machine(self._url) if self._root.real else True
+            self._resolve_at = now + _RESOLVE_AGAIN_S
+        return self._local is True
 
     def _with_groups(self, memory: MemorySample) -> MemorySample:
         gaps = Gaps()
@@ -134,12 +144,16 @@ class HostReader:
         )
 
 
-def is_this_machine(url: str) -> bool:
-    """Whether the URL's host is an address of this machine. Resolves names, so it may block for seconds."""
+def is_this_machine(url: str) -> bool | None:
+    """Whether the URL's host is an address of this machine; None where its name cannot be resolved.
+
+    It may block for seconds.
+    """
     host = urlsplit(url).hostname or "localhost"
-    addresses = set()
-    with contextlib.suppress(OSError):
+    try:
         addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
+    except OSError:
+        return None
     return any(_is_own(ipaddress.ip_address(address.partition("%")[0])) for address in addresses)
 
 

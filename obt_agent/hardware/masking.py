@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import socket
+from collections.abc import Callable
 
 from obt_agent.hardware.providers.storage import NETWORK
 from obt_agent.hardware.schema import MemoryModule
@@ -129,7 +130,18 @@ def _rows(text: str, devices: frozenset[str]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def _lines(*starts: str) -> Callable[[str], str]:
+    """Only the lines that begin so."""
+
+    def reduced(text: str) -> str:
+        return "".join(line for line in text.splitlines(keepends=True) if line.startswith(starts))
+
+    return reduced
+
+
 _REDUCTIONS = {
+    "/status": _lines("Cpus_allowed_list:", "Uid:"),
+    "/passwd": _lines("ollama:", "root:"),
     "/unique_id": lambda text: f"{int(_digest(text)[:12], 16):016x}\n" if text.strip() else text,
     "/cmdline": _command,
     "/environ": _environment,

@@ -24,7 +24,9 @@ _LOOK_NS = 5_000_000_000
 _CHILDREN_NS = 2_000_000_000
 _MOST_DESCENDANTS = 256
 
-_SERVER_NAMES = {"ollama", "ollama.exe"}
+_SERVER_NAMES = {"ollama", "ollama.exe", ".ollama-wrapped"}
+"""The program's own names; the last is that of NixOS, which wraps it."""
+
 _SERVER_WORDS = {"serve", "start"}
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -82,13 +84,16 @@ class OllamaProcesses:
         return (*self._servers, *self._runners)
 
     def look_again(self) -> None:
-        """Look at every process at the next update, for something changed (Ollama came or went)."""
+        """Look at every process at the next update, for Ollama came, went or was replaced.
+
+        Those that are followed stay.
+        """
         self._look = _Look()
 
     def update(self) -> None:
         """Find servers if it is time to, and their descendants. Never raises."""
         now = self.clock()
-        if not self._servers and (self._look.at_ns is None or now - self._look.at_ns >= _LOOK_NS):
+        if self._look.at_ns is None or (not self._servers and now - self._look.at_ns >= _LOOK_NS):
             self._find_servers(now)
         if self._children_at_ns is None or now - self._children_at_ns >= _CHILDREN_NS:
             self._children_at_ns = now
@@ -113,7 +118,7 @@ class OllamaProcesses:
         pids = frozenset(filter(str.isdigit, optional(partial(self.root.names, "/proc")) or []))
         fresh = pids if full else pids - look.seen
         for pid in sorted(fresh, key=int):
-            if optional(partial(self._is_server, pid)):
+            if int(pid) not in self._servers and optional(partial(self._is_server, pid)):
                 self._servers[int(pid)] = self._follow(int(pid), "server")
         self._look = _Look(seen=pids, at_ns=now, full_at_ns=now if full else look.full_at_ns)
         if self._servers:

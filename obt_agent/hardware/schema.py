@@ -33,6 +33,8 @@ set aside; models live beside it in shared memory (``shared_total_bytes``), and 
 
 ProcessRole = Literal["server", "runner"]
 
+FoundBy = Literal["setting", "home", "usual_place"]
+
 REASONS: dict[str, str] = {
     "no_permission": "the operating system refuses the agent's user",
     "not_supported": "the device or its driver does not offer it",
@@ -140,11 +142,14 @@ class MemoryInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the control groups of Ollama's process allow it: the tightest of its group and all ancestors.
 
-    ``cpus`` is a bandwidth in whole CPUs (1.5 is one and a half); ``cpuset`` the kernel's list ("0-3,8"). A
-    null with no reason in ``unavailable`` means that there is no limit.
+    Beyond ``memory_bytes`` a process is killed; beyond ``memory_high_bytes`` (version 2) the kernel slows it
+    down and takes memory back. ``cpus`` is a bandwidth in whole CPUs (1.5 is one and a half); ``cpuset`` the
+    kernel's list ("0-3,8") of the CPUs that it may use, where they are fewer than the machine's. A null with
+    no reason in ``unavailable`` means that there is no limit.
     """
 
     memory_bytes: int | None = None
+    memory_high_bytes: int | None = None
     cpus: float | None = None
     cpuset: str | None = None
     cgroup_version: int | None = None
@@ -237,11 +242,14 @@ class NpuInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class StorageInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A file system that matters: ``purpose`` is "models" for Ollama's model store. No path is given.
 
+    ``found_by`` says what the store's place rests on: Ollama's own ``setting``, the ``home`` of its user, or
+    a ``usual_place`` of its packages. The last two are wrong where OLLAMA_MODELS is set and cannot be seen.
     ``kind`` is nvme, ssd, hdd, virtual, network or memory. ``free_bytes`` is what an unprivileged user may
     fill, as of ``collected_at``; it takes no part in the fingerprint.
     """
 
     purpose: str
+    found_by: FoundBy | None = None
     filesystem: str | None = None
     kind: str | None = None
     model: str | None = None
@@ -391,7 +399,7 @@ class OllamaProcess(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """One of Ollama's processes.
 
     ``cpu_ratio`` is in whole cores since the sample before; ``gpu_memory_bytes`` is what the driver
-    attributes to this process, by GPU id.
+    attributes to this process, by GPU id. A reason for it in ``unavailable`` says why some may be missing.
     """
 
     pid: int

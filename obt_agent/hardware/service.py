@@ -15,7 +15,7 @@ from obt_agent.hardware.assembly import gpu_providers
 from obt_agent.hardware.cadence import Ticks, Watch
 from obt_agent.hardware.combine import combine
 from obt_agent.hardware.guard import Guard, refresh_all
-from obt_agent.hardware.host_reader import HostReader, HostReading
+from obt_agent.hardware.host_reader import HostInventory, HostReader, HostReading
 from obt_agent.hardware.inventory import assemble
 from obt_agent.hardware.providers.base import CostGroup, GpuProvider, GpuReadings, state_of
 from obt_agent.hardware.providers.storage import StorageProvider
@@ -67,6 +67,7 @@ class HardwareService:
         self._collecting = asyncio.Lock()
         self._sampling = asyncio.Lock()
         self._ollama_version: str | None = None
+        self._ollama_changed = False
         self._topology: tuple[str, ...] = ()
         self._ticks = Ticks()
         self._samples = 0
@@ -171,6 +172,7 @@ class HardwareService:
         """Ollama answers with this version, or no longer; its processes are looked for again."""
         if version != self._ollama_version:
             self._ollama_version = version
+            self._ollama_changed = True
             self._look.set()
 
     @property
@@ -207,6 +209,8 @@ class HardwareService:
                     collected_at = now
             except Stalled as error:
                 log.warning("hardware.inventory_stalled", reason=error.message)
+            except Exception:  # one reading that nobody foresaw must not end all that follow
+                log.exception("hardware.inventory_failed")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._settings.look_interval_s):
                     await self._look.wait()
@@ -221,9 +225,7 @@ class HardwareService:
 
     async def _collect(self) -> None:
         deadline = self._settings.host_deadline_s
-        host = await self._host_worker.call(
-            lambda: (self._host.inventory(self._ollama_version), self._host.topology()), deadline_s=deadline
-        )
+        host = await self._host_worker.call(self._read_host, deadline_s=deadline)
         self._topology, self._server_pid = host[1], host[0].server_pid
         storage, _ = await asyncio.gather(self._collect_storage(), refresh_all(self._guards))
         gpus = tuple(gpu for guard in self._guards for gpu in guard.gpus)
@@ -232,6 +234,13 @@ class HardwareService:
         async with self._changed:
             self._inventory = inventory
             self._changed.notify_all()
+
+    def _read_host(self) -> tuple[HostInventory, tuple[str, ...]]:
+        """In the host's thread. Another version of Ollama is another program, perhaps under a known PID."""
+        if self._ollama_changed:
+            self._ollama_changed = False
+            self._host.look_again()
+        return self._host.inventory(self._ollama_version), self._host.topology()
 
     async def _collect_storage(self) -> tuple[tuple[StorageInfo, ...], tuple[ProviderState, ...]]:
         """The model store; a network file system that hangs costs only this."""
@@ -257,6 +266,8 @@ class HardwareService:
                     await self._take()
             except Stalled as error:
                 log.warning("hardware.sampler_stalled", reason=error.message)
+            except Exception:  # as above
+                log.exception("hardware.sample_failed")
 
     async def _wait_until(self, due: float) -> None:
         """Until the tick, or until the cadence changes: then count from now."""

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,6 +140,42 @@ def test_nonsense_in_a_group_is_malformed(tmp_path: Path) -> None:
     assert found.unavailable == {"memory_bytes": "malformed", "cpus": "malformed"}
 
 
+@pytest.mark.parametrize("place", ["0::/../other.scope\n", "0::/docker/other\n"])
+def test_groups_out_of_sight_are_no_freedom_from_limits(tmp_path: Path, place: str) -> None:
+    mounted = "30 25 0:26 /docker/x /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
+    provider = limits(tmp_path, {"/sys/fs/cgroup/memory.max": str(GIB)}, place, mounted)
+    found = provider.inventory()
+    assert (found.memory_bytes, found.cpus) == (None, None)
+    assert "not mounted where the agent sees it" in found.unavailable["memory_bytes"]
+    assert provider.probe().status == "degraded"
+
+
+def test_one_hierarchy_out_of_sight_does_not_hide_the_others(tmp_path: Path) -> None:
+    files = {"/sys/fs/cgroup/memory/a/memory.limit_in_bytes": str(GIB)}
+    provider = limits(tmp_path, files, "4:memory:/a\n3:cpu,cpuacct:/../b\n2:cpuset:/../b\n", V1)
+    found = provider.inventory()
+    assert (found.memory_bytes, found.cpus) == (GIB, None)
+    assert set(found.unavailable) == {"cpus", "cpuset"}
+
+
+def test_the_mark_above_which_the_kernel_slows_a_group_is_told_beside_the_limit(tmp_path: Path) -> None:
+    folder = "/sys/fs/cgroup/a"
+    files = {f"{folder}/memory.high": str(GIB), f"{folder}/memory.max": str(2 * GIB)}
+    found = limits(tmp_path, files | {f"{folder}/b/memory.high": "max"}, "0::/a/b\n", V2).inventory()
+    assert (found.memory_bytes, found.memory_high_bytes) == (2 * GIB, GIB)
+
+
+@pytest.mark.parametrize(("allowed", "told"), [("2-3", "2-3"), ("0-7", None), ("0-127", None)])
+def test_a_process_held_to_some_cpus_without_a_group_is_limited_too(
+    tmp_path: Path, allowed: str, told: str | None
+) -> None:
+    files = {
+        "/sys/fs/cgroup/a/cpuset.cpus.effective": "0-7",
+        "/proc/5/status": f"Cpus_allowed_list:\t{allowed}\n",
+    }
+    assert limits(tmp_path, files, "0::/a\n", V2).inventory().cpuset == told
+
+
 def test_no_process_to_follow_is_the_reason_that_nothing_is_known(tmp_path: Path) -> None:
     provider = LimitsProvider(tree(tmp_path))
     assert set(provider.inventory().unavailable.values()) == {"not_running"}
@@ -221,6 +258,60 @@ def test_the_store_is_asked_of_ollamas_process(tmp_path: Path) -> None:
     assert totals == [9, 8]
     provider.follow(7)
     assert provider.inventory() == ()
+    assert (provider.probe().status, (provider.probe().reason or "")[:11]) == ("degraded", "not_present")
+    provider.follow(None)
+    assert provider.probe().status == "absent"
+
+
+def server(tmp_path: Path, files: dict[str, str], **more: Any) -> StorageProvider:
+    mounts = {"/proc/self/mountinfo": "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n", "/proc/self/cgroup": "0::/\n"}
+    provider = StorageProvider(tree(tmp_path, mounts | files, **more))
+    provider.follow(5)
+    return provider
+
+
+def test_the_store_of_a_container_is_described_by_the_containers_own_mounts(tmp_path: Path) -> None:
+    (found,) = server(
+        tmp_path,
+        {
+            "/proc/5/cgroup": "0::/system.slice/docker-0123.scope\n",
+            "/proc/5/environ": "HOME=/root\0",
+            "/proc/5/mountinfo": "1 0 0:40 / / rw - overlay overlay rw\n"
+            "2 1 8:17 /x /root/.ollama rw - xfs /dev/sdb1 rw\n",
+            "/root/.ollama/models/old": "of an Ollama that ran here before",
+            "/sys/dev/block/8:17/queue/rotational": "1",
+        },
+        sizes={
+            "/root/.ollama/models": {"total_bytes": 1, "free_bytes": 1},
+            "/proc/5/root/root/.ollama/models": {"total_bytes": 900, "free_bytes": 300},
+        },
+    ).inventory()
+    assert (found.filesystem, found.kind, found.total_bytes) == ("xfs", "hdd", 900)
+    assert found.found_by == "setting"
+
+
+def test_a_path_of_the_host_is_not_taken_for_that_of_a_closed_container(tmp_path: Path) -> None:
+    provider = server(
+        tmp_path,
+        {"/proc/5/cgroup": "0::/kubepods.slice/x\n", "/usr/share/ollama/.ollama/models/old": ""},
+        errors={"/proc/5/environ": "EACCES"},
+    )
+    assert provider.inventory() == ()
+    assert "container" in (provider.probe().reason or "")
+
+
+def test_a_store_in_a_home_that_is_closed_to_the_agent_is_still_known_by_its_user(tmp_path: Path) -> None:
+    (found,) = server(
+        tmp_path,
+        {
+            "/proc/5/cgroup": "0::/system.slice/ollama.service\n",
+            "/proc/5/status": "Name:\tollama\nUid:\t998\t998\t998\t998\n",
+            "/etc/passwd": "root:x:0:0:root:/root:/bin/sh\nollama:x:998:998::/srv/ollama:/bin/false\n",
+        },
+        errors={"/proc/5/environ": "EACCES", "/srv/ollama/.ollama/models": "EACCES"},
+        sizes={"/": {"total_bytes": 50, "free_bytes": 5}},
+    ).inventory()
+    assert (found.found_by, found.total_bytes) == ("home", 50)
 
 
 def test_traffic_counts_whole_disks_and_real_interfaces_once(tmp_path: Path) -> None:
@@ -311,16 +402,52 @@ def test_a_board_without_dmi_is_named_by_its_device_tree(tmp_path: Path) -> None
         ("http://[::1]:11434", True),
         ("http://0.0.0.0:11434", True),
         ("http://192.0.2.7:11434", False),
+        ("http://no-such-name.invalid:11434", None),
     ],
 )
-def test_ollama_on_another_machine_is_known_by_its_address(url: str, local: bool) -> None:
+def test_ollama_on_another_machine_is_known_by_its_address(url: str, local: bool | None) -> None:
     assert is_this_machine(url) is local
 
 
 def test_processes_are_not_looked_for_when_ollama_is_elsewhere() -> None:
     reader = HostReader(Root(), "http://192.0.2.7:11434")
     assert reader.sample().ollama == ()
+    assert "another machine" in reader.inventory(None).limits.unavailable["memory_bytes"]
     reader.close()
+
+
+def test_a_name_that_cannot_be_resolved_at_first_is_resolved_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers: list[bool | None] = [None, True]
+    asked = []
+
+    def resolve(url: str) -> bool | None:
+        asked.append(url)
+        return answers.pop(0)
+
+    monkeypatch.setattr("obt_agent.hardware.host_reader.is_this_machine", resolve)
+    monkeypatch.setattr("obt_agent.hardware.host_reader._RESOLVE_AGAIN_S", 0.0)
+    root = Opened()
+    reader = HostReader(root, "http://gpu-box:11434")
+    reader.sample()
+    assert root.looked == []
+    reader.sample()
+    reader.sample()
+    assert root.looked
+    assert len(asked) == 2
+    reader.close()
+
+
+class Opened(Root):
+    """This machine, with no process to be seen, and a note of whether any was looked for."""
+
+    def __init__(self) -> None:
+        self.looked: list[str] = []
+
+    def names(self, path: str) -> list[str]:
+        if path != "/proc":
+            return super().names(path)
+        self.looked.append(path)
+        return []
 
 
 @pytest.fixture
@@ -410,6 +537,31 @@ def test_between_full_looks_only_new_processes_are_looked_at(tmp_path: Path) -> 
     processes.update()
     assert processes.server_pid == 11
     assert not [path for path in root.opened if path.startswith("/proc/10/")]
+
+
+def test_a_process_that_became_ollama_since_it_was_seen_is_found_when_asked_to_look_again(
+    tmp_path: Path,
+) -> None:
+    root = tree(
+        tmp_path,
+        {"/proc/10/comm": "bash\n", "/proc/10/cmdline": "bash", "/proc/10/stat": "10 (o) S 1" + " 0" * 40},
+    )
+    clock = Clock()
+    processes = OllamaProcesses(root, clock)
+    processes.update()
+    put(tmp_path, "/proc/10/comm", "ollama\n")
+    put(tmp_path, "/proc/10/cmdline", "ollama\0serve")
+    clock.seconds += 6
+    processes.update()
+    assert processes.server_pid != 10
+    processes.look_again()
+    processes.update()
+    assert 10 in processes.pids
+    for path, text in {"/proc/4/comm": ".ollama-wrapped\n", "/proc/4/cmdline": "ollama\0serve"}.items():
+        put(tmp_path, path, text)
+    processes.look_again()
+    processes.update()
+    assert sorted(processes.pids) == [4, 10]
 
 
 def test_a_client_called_ollama_is_no_server(tmp_path: Path) -> None:

@@ -160,6 +160,7 @@ def test_marks_for_unknown_become_null_and_impossible_processes_are_left_out(
     assert sample.unavailable["energy_joules_total"] == "not_reported"
     assert sample.unavailable["temperature_celsius"] == "malformed"
     assert readings.process_memory == {}
+    assert set(readings.process_gaps.values()) == {"not_reported"}
     assert nvidia.energy() == {}
 
 

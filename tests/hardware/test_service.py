@@ -241,6 +241,48 @@ async def test_the_version_of_ollama_is_in_the_inventory_as_soon_as_it_is_known(
     await service.close()
 
 
+async def test_a_process_that_turns_into_ollama_is_found_as_soon_as_ollama_answers(machine: Path) -> None:
+    put(machine, "/proc/10/comm", "sh\n")
+    put(machine, "/proc/10/stat", "10 (ollama) S 1" + " 0" * 40)
+    service = HardwareService(replace(SOON, root=machine, look_interval_s=60.0), [])
+    await service.start()
+    async with asyncio.timeout(30):
+        await first(service, lambda _: True)
+        put(machine, "/proc/10/cmdline", "ollama\0serve")
+        put(machine, "/proc/10/comm", "ollama\n")
+        service.note_ollama_version("0.33.0")
+        sample = await first(service, lambda sample: bool(sample.ollama))
+    assert [process.pid for process in sample.ollama] == [10]
+    await service.close()
+
+
+async def test_a_fault_that_nobody_foresaw_costs_one_reading_and_no_more(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = {"sample": 2, "inventory": 1}
+
+    def faulty(name: str) -> None:
+        real = getattr(HostReader, name)
+
+        def method(reader: HostReader, *arguments: object) -> object:
+            if faults[name]:
+                faults[name] -= 1
+                raise TypeError(name)
+            return real(reader, *arguments)
+
+        monkeypatch.setattr(HostReader, name, method)
+
+    faulty("sample")
+    faulty("inventory")
+    service = HardwareService(replace(SOON, root=machine), [])
+    await service.start()
+    async with asyncio.timeout(30):
+        await first(service, lambda _: True)
+        await service.wait_inventory_changed("")
+    assert faults == {"sample": 0, "inventory": 0}
+    await service.close()
+
+
 async def test_a_refresh_collects_anew_and_the_plain_question_does_not(machine: Path) -> None:
     service = HardwareService(replace(SOON, root=machine), [])
     async with asyncio.timeout(30):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
 from obt_agent.hardware.providers.amd import amd
-from obt_agent.hardware.providers.base import CostGroup
+from obt_agent.hardware.providers.base import CostGroup, GpuReadings
 from obt_agent.hardware.providers.intel import intel
 from obt_agent.hardware.providers.kfd import Node, node_of
 from obt_agent.hardware.providers.sysfs_gpu import SysfsGpuProvider
@@ -182,3 +183,35 @@ def test_without_a_clock_file_there_is_no_clock_and_no_throttling(arc: Path) -> 
     assert (sample.clocks, sample.throttle_reasons) == (None, None)
     assert sample.unavailable["clocks"] == sample.unavailable["throttle_reasons"] == "not_present"
     assert info.unavailable["power_limit_watts"] == "not_reported"
+
+
+def readings_of(provider: SysfsGpuProvider, *pids: int) -> GpuReadings:
+    provider.probe()
+    provider.inventory()
+    provider.follow(pids)
+    return provider.sample(BOTH)
+
+
+def test_memory_of_another_users_process_is_not_known_and_the_reason_says_so(arc: Path) -> None:
+    deny(arc, "/proc/1300/fd")
+    readings = readings_of(intel(SnapshotRoot(arc)), 1200, 1300)
+    assert readings.process_memory == {}
+    assert readings.process_gaps == {1300: "no_permission"}
+
+
+def test_of_another_users_process_the_compute_driver_knows_a_cards_memory_but_not_an_apus(
+    desktop: Path, tmp_path: Path
+) -> None:
+    deny(desktop, "/proc/1300/fd")
+    card = readings_of(amd(SnapshotRoot(desktop)), 1300)
+    assert (list(card.process_memory), card.process_gaps) == ([1300], {})
+    apu = Path(shutil.copytree(SNAPSHOTS / "amd-apu", tmp_path / "apu"))
+    deny(apu, "/proc/1300/fd")
+    shared = readings_of(amd(SnapshotRoot(apu)), 1300)
+    assert (shared.process_memory, shared.process_gaps) == ({}, {1300: "no_permission"})
+
+
+def deny(machine: Path, path: str) -> None:
+    manifest = machine / "manifest.json"
+    document = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(document | {"errors": document.get("errors", {}) | {path: "EACCES"}}))

@@ -93,13 +93,19 @@ class AmdCard:
         return amd_metrics.energy_joules(self._table())
 
     def process_memory(self, pid: int) -> int | None:
-        """The card's own memory; of an APU also what lies in shared memory, where its models are."""
-        regions = fdinfo.regions(self._root, pid, self._gpu.address)
+        """The card's own memory; of an APU also what lies in shared memory, where its models are.
+
+        Of another user's processes, the compute driver tells the card's own memory alone: enough for a card.
+        """
+        by_driver = optional(partial(self._node.process_bytes, pid)) if self._node else None
+        try:
+            regions = fdinfo.regions(self._root, pid, self._gpu.address)
+        except OSError:
+            if self._node is None or self._integrated:
+                raise
+            return by_driver
         names = ("vram", "gtt") if self._integrated else ("vram",)
-        used = sum(regions.get(name, 0) for name in names)
-        if used or self._node is None:
-            return used or None
-        return optional(partial(self._node.process_bytes, pid))
+        return sum(regions.get(name, 0) for name in names) or by_driver
 
     def close(self) -> None:
         """Let go of the files."""

@@ -53,11 +53,12 @@ class Provider(Protocol[Inventory_co, Sample_co]):
 class GpuReadings:
     """What a GPU provider's ``sample`` gives.
 
-    The GPUs, and the GPU memory of processes in bytes, by PID and GPU id.
+    The GPUs; the GPU memory of processes in bytes, by PID and GPU id; and why it is not known, by PID.
     """
 
     gpus: tuple[GpuSample, ...] = ()
     process_memory: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
+    process_gaps: Mapping[int, str] = field(default_factory=dict)
 
 
 class GpuProvider(Provider[tuple[GpuInfo, ...], GpuReadings], Protocol):
@@ -81,6 +82,7 @@ _MEASURED = (
         "utilization_ratio",
         "memory_controller_ratio",
         "memory_used_bytes",
+        "shared_used_bytes",
         "power_watts",
         "energy_joules_total",
     ),

@@ -17,7 +17,10 @@ _PREFIXES = ("drm-resident-", "drm-memory-")
 
 
 def regions(root: Root, pid: int, address: str) -> dict[str, int]:
-    """Bytes that a process has on the GPU at this address, by region (vram, gtt, vram0, local0 ...)."""
+    """Bytes that a process has on the GPU at this address, by region (vram, gtt, vram0, local0 ...).
+
+    Raises OSError where the process cannot be looked into (EACCES: it is another user's), or is gone.
+    """
     clients = dict(_clients(root, pid, address))
     totals: dict[str, int] = {}
     for used in clients.values():
@@ -30,7 +33,7 @@ def _clients(root: Root, pid: int, address: str) -> list[tuple[str, dict[str, in
     """Of each open device: its client's number (the same through duplicated descriptors), and its regions."""
     folder = f"/proc/{pid}"
     found = []
-    for number in optional(partial(root.names, f"{folder}/fd")) or []:
+    for number in root.names(f"{folder}/fd"):
         target = optional(partial(root.link, f"{folder}/fd/{number}")) or ""
         if target.startswith(_DEVICES):
             values = parse(optional(partial(root.text, f"{folder}/fdinfo/{number}")) or "")

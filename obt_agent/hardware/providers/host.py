@@ -131,5 +131,9 @@ class HostProvider:
         manager = optional(lambda: self._word("/run/host/container-manager"))
         if manager:
             return manager
-        groups = self._root.text("/proc/1/cgroup")
-        return next((name for hint, name in _CONTAINER_HINTS if hint in groups), "none")
+        return container_hint(self._root.text("/proc/1/cgroup")) or "none"
+
+
+def container_hint(groups: str) -> str | None:
+    """The kind of container that a process's control groups tell of; None where they tell of none."""
+    return next((name for hint, name in _CONTAINER_HINTS if hint in groups), None)

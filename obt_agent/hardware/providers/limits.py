@@ -8,6 +8,8 @@ from obt_agent.hardware.readings import Gaps, Unreadable
 from obt_agent.hardware.root import Root
 from obt_agent.hardware.schema import Limits, ProviderState
 
+_FIELDS = ("memory_bytes", "memory_high_bytes", "cpus", "cpuset", "cgroup_version")
+
 
 class LimitsProvider:
     """Limits of the process that it was told to follow."""
@@ -18,15 +20,16 @@ class LimitsProvider:
         self._root = root
         self._pid: int | None = None
         self._groups: Groups | None = None
-        self._reason = "not_running"
+        self._reason = self._nothing = "not_running"
 
-    def follow(self, pid: int | None) -> None:
-        """Read this process's groups from now on (None: there is no process)."""
+    def follow(self, pid: int | None, reason: str | None = None) -> None:
+        """Read this process's groups from now on (None: there is no process; ``reason`` may say why)."""
         self._pid = pid
+        self._nothing = reason or self._nothing
         self.close()
         gaps = Gaps()
         self._groups = None if pid is None else gaps.read("groups", lambda: Groups(self._root, pid))
-        self._reason = gaps.reasons.get("groups", "not_running")
+        self._reason = gaps.reasons.get("groups", self._nothing)
 
     def probe(self) -> ProviderState:
         """Whether the groups of Ollama's process can be read; that nothing runs is no fault."""
@@ -36,9 +39,7 @@ class LimitsProvider:
     def inventory(self) -> Limits:
         """The limits now."""
         if self._groups is None:
-            return Limits(
-                unavailable=dict.fromkeys(("memory_bytes", "cpus", "cpuset", "cgroup_version"), self._reason)
-            )
+            return Limits(unavailable=dict.fromkeys(_FIELDS, self._reason))
         return self._groups.limits()
 
     def available_bytes(self) -> int | None:

@@ -216,13 +216,16 @@ class NvidiaProvider:
 
     def _read(self, connected: list[_Connected], group: CostGroup) -> GpuReadings:
         memory: dict[int, dict[str, int]] = {}
+        gaps: dict[int, str] = {}
         samples = [unread(gpu.id, "lost", "lost") for gpu in self._lost]
         for gpu in connected:
             samples.append(_sample(gpu, group))
             for pid, used in gpu.processes.items():
-                if used is not None:
+                if used is None:
+                    gaps[pid] = "not_reported"
+                else:
                     memory.setdefault(pid, {})[gpu.info.id] = used
-        return GpuReadings(tuple(samples), memory)
+        return GpuReadings(tuple(samples), memory, gaps)
 
 
 def _is_lost(info: GpuInfo) -> bool:

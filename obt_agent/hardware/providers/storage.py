@@ -2,18 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from functools import partial
 
 from obt_agent.hardware.mounts import Mount, mount_of, mounts
 from obt_agent.hardware.providers.base import state_of
+from obt_agent.hardware.providers.host import container_hint
 from obt_agent.hardware.readings import Gaps, Unreadable, bounded, optional
 from obt_agent.hardware.root import Root
-from obt_agent.hardware.schema import ProviderState, StorageInfo
+from obt_agent.hardware.schema import FoundBy, ProviderState, StorageInfo
 
 _DEFAULT_STORES = ("/usr/share/ollama/.ollama/models", "/var/lib/ollama/models", "/root/.ollama/models")
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "ceph", "glusterfs", "afs"}
 _MEMORY = {"tmpfs", "ramfs"}
 _VIRTUAL_DISKS = ("vd", "xvd")
+_IN_CONTAINER = "no_permission: Ollama runs in a container, whose files are closed to the agent's user"
+_NOT_FOUND = "not_present: Ollama's process does not tell its store, and the usual places are empty"
+
+
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """Where the models are. With ``inside``, as that process in a container of its own sees it."""
+
+    path: str
+    found_by: FoundBy
+    inside: int | None = None
 
 
 class StorageProvider:
@@ -31,27 +45,62 @@ class StorageProvider:
         self._pid = pid
 
     def probe(self) -> ProviderState:
-        """Whether mounts can be read."""
+        """Whether mounts can be read, and the store of an Ollama that runs here is known."""
         gaps = Gaps()
-        gaps.read("mounts", partial(mounts, self._root))
-        return state_of(self.name, gaps.reasons.get("mounts"), verified=True)
+        if gaps.read("store", partial(mounts, self._root)) is not None:
+            gaps.read("store", self._store)
+        reason = gaps.reasons.get("store")
+        if reason == _NOT_FOUND and self._pid is None:
+            return ProviderState(name=self.name, status="absent", reason="no model store on this machine")
+        return state_of(self.name, reason, verified=True)
 
     def inventory(self) -> tuple[StorageInfo, ...]:
         """The model store's file system, or nothing when the store is not to be found."""
-        path = self._store()
-        return () if path is None else (self._describe(path),)
+        store = optional(self._store)
+        return () if store is None else (self._describe(store),)
 
     def close(self) -> None:
         """Nothing is kept open."""
 
-    def _store(self) -> str | None:
+    def _store(self) -> _Store:
+        """By what the process was told; else its user's home; else the packages' places.
+
+        Raises Unreadable: it is not to be found; a path of the host says nothing about a container's.
+        """
+        inside = self._pid if optional(self._is_contained) else None
         told = self._models or optional(self._from_environment)
         if told is not None:
-            return told
-        return next((path for path in _DEFAULT_STORES if optional(partial(self._is_there, path))), None)
+            return _Store(told, "setting", inside)
+        if inside is not None:
+            raise Unreadable(_IN_CONTAINER)
+        home = optional(self._in_home)
+        if home is not None:
+            return _Store(home, "home")
+        for path in _DEFAULT_STORES:
+            if self._root.exists(path):
+                return _Store(path, "usual_place")
+        raise Unreadable(_NOT_FOUND)
 
-    def _is_there(self, path: str) -> bool:
-        return self._root.exists(path)
+    def _is_contained(self) -> bool:
+        """Whether Ollama runs in a container that the agent is not in."""
+        theirs = container_hint(self._root.text(f"/proc/{self._pid}/cgroup"))
+        return theirs is not None and theirs != container_hint(self._root.text("/proc/self/cgroup"))
+
+    def _in_home(self) -> str:
+        """The usual folder in the home of the process's user, who is no secret, unlike its environment.
+
+        Homes are often closed to others: that it is there need not be seen.
+        """
+        status = self._root.text(f"/proc/{self._pid}/status").splitlines()
+        user = next((line.split()[1] for line in status if line.startswith("Uid:")), "")
+        entries = (line.split(":") for line in self._root.text("/etc/passwd").splitlines())
+        home = next((e[5] for e in entries if len(e) > 5 and e[2] == user and e[5].startswith("/")), "")  # noqa: PLR2004 -- passwd(5)
+        if not home:
+            raise Unreadable("not_present")
+        path = f"{home}/.ollama/models"
+        with contextlib.suppress(PermissionError):
+            self._root.names(path)
+        return path
 
     def _from_environment(self) -> str:
         """Ollama's own setting, or its user's home; its environment is readable by its user and root."""
@@ -64,21 +113,19 @@ class StorageProvider:
             return f"{variables['HOME']}/.ollama/models"
         raise Unreadable("not_reported")
 
-    def _describe(self, path: str) -> StorageInfo:
+    def _describe(self, store: _Store) -> StorageInfo:
         gaps = Gaps()
-        resolved = optional(partial(self._root.resolve, path)) or path
-        mount = gaps.read("filesystem", partial(self._mount, resolved))
-        size = (
-            None
-            if mount is None
-            else gaps.first(
-                "total_bytes", partial(self._root.size, resolved), partial(self._root.size, mount.point)
-            )
-        )
+        view = "" if store.inside is None else f"/proc/{store.inside}/root"
+        # a link into another process's view must be followed by the kernel, not by us
+        path = store.path if view else optional(partial(self._root.resolve, store.path)) or store.path
+        mount = gaps.read("filesystem", partial(self._mount, path, store.inside))
+        places = (view + path, view + mount.point) if mount else ()
+        size = gaps.first("total_bytes", *(partial(self._root.size, place) for place in places))
         if size is None:
             gaps.note("free_bytes", gaps.reasons.setdefault("total_bytes", "not_present"))
         return StorageInfo(
             purpose="models",
+            found_by=store.found_by,
             filesystem=mount.kind if mount else None,
             kind=gaps.read("kind", partial(self._kind, mount)),
             model=None if mount is None else gaps.read("model", partial(self._model, mount)),
@@ -87,8 +134,8 @@ class StorageProvider:
             unavailable=gaps.reasons,
         )
 
-    def _mount(self, path: str) -> Mount:
-        found = mount_of(mounts(self._root), path)
+    def _mount(self, path: str, process: int | None) -> Mount:
+        found = mount_of(mounts(self._root, process), path)
         if found is None:
             raise Unreadable("not_present")
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -33,7 +34,10 @@ class Card(Protocol):
         """The energy counter. Raises OSError, ValueError, Unreadable."""
 
     def process_memory(self, pid: int) -> int | None:
-        """Bytes that a process has on this GPU; None where it has nothing, or may not be looked into."""
+        """Bytes that a process has on this GPU; None where it has nothing.
+
+        Raises OSError where it may not be looked into, or is gone.
+        """
 
     def close(self) -> None:
         """Let go of the files."""
@@ -48,6 +52,7 @@ class _Known:
         self.info = card.info()
         self.slow = GpuSample(id=self.info.id, state="ok")
         self.processes: dict[int, int] = {}
+        self.process_gaps: dict[int, str] = {}
 
 
 class SysfsGpuProvider:
@@ -95,7 +100,8 @@ class SysfsGpuProvider:
         for known in self._known.values():
             for pid, used in known.processes.items():
                 memory.setdefault(pid, {})[known.info.id] = used
-        return GpuReadings(samples, memory)
+        gaps = {pid: reason for known in self._known.values() for pid, reason in known.process_gaps.items()}
+        return GpuReadings(samples, memory, gaps)
 
     def energy(self) -> dict[str, float]:
         """Energy counters of those that have one and are awake."""
@@ -152,9 +158,15 @@ class SysfsGpuProvider:
             known.slow = msgspec.structs.replace(
                 slow, slow_t_mono_ns=time.monotonic_ns(), unavailable=gaps.reasons
             )
-            used = ((pid, known.card.process_memory(pid)) for pid in self._pids)
-            known.processes = {pid: size for pid, size in used if size is not None}
+            self._read_processes(known)
         return _merged(known)
+
+    def _read_processes(self, known: _Known) -> None:
+        gaps = Gaps()
+        used = {pid: gaps.read(str(pid), partial(known.card.process_memory, pid)) for pid in self._pids}
+        known.processes = {pid: size for pid, size in used.items() if size is not None}
+        gone = "not_present"
+        known.process_gaps = {int(pid): reason for pid, reason in gaps.reasons.items() if reason != gone}
 
 
 def _merged(known: _Known) -> GpuSample:
