@@ -274,6 +274,8 @@ class TinyServer:
             return True
         if old.instance != session.instance and "a second process replaces" not in self:
             before = old.heard
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                await old.socket.ping()  # it may be due to speak only just after the probe
             await asyncio.sleep(SHORT.probe_s)
             if old.heard > before or "the first one stays for ever" in self:
                 return False
