@@ -66,10 +66,9 @@ def near(tokens: float, planned: int) -> bool:
 
 
 def _truncated(one: IterationMetrics, expected: Expected) -> bool:
-    if one.prompt_tokens is None or expected.prompt_tokens is None:
-        return False
-    requests = max(len(one.requests), 1)
-    return one.prompt_tokens / requests >= expected.num_ctx - 1
+    """Whether the prompt filled the context: Ollama cuts what is longer and says so only in its log."""
+    counts = [request.prompt_tokens for request in one.requests] or [one.prompt_tokens]
+    return any(count is not None and count >= expected.num_ctx - 1 for count in counts)
 
 
 def _queued(one: IterationMetrics) -> bool:

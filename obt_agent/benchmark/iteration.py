@@ -47,6 +47,7 @@ class CellRunner:
             stage.observations.append(synthetic.Observation(warmup.words, warmup.prompt_tokens))
             self._words = self._planned_words()
         stage.learn_offload(done.whole.gpu_offload_ratio)
+        stage.learn_line(done.whole.tokens_per_chunk)
         return warmup
 
     async def measure_once(self) -> None:
@@ -65,7 +66,9 @@ class CellRunner:
         stage, cell = self._stage, self._cell
         before, gone = len(stage.of_cell(cell)), self._returning.times
         stage.enter("iteration", cell, before + 1)
-        sampled = not (stage.plan.alternate_sampling and before % 2)
+        sampled = not stage.plan.alternate_sampling or _sampled_turn(
+            before, in_pairs=stage.plan.cache_mode == "pair"
+        )
         tries = Tries(
             given,
             fresh=self._fresh,
@@ -84,6 +87,7 @@ class CellRunner:
         flags |= set() if cooled.reached else {"cooldown_timeout"}
         one = self._as_metrics(tries, done, state, cooled.seconds, sampled=sampled)
         flags |= immediate.flags(one, self._expected(), done.loaded)
+        stage.learn_line(one.tokens_per_chunk)
         await stage.record(Iterated(metrics=verdicts.with_flags(one, flags)))
         return tries.prompts
 
@@ -96,6 +100,7 @@ class CellRunner:
         stage, several = self._stage, len(done.requests) > 1
         queued = [one.unaccounted_ms for one in done.requests if one.unaccounted_ms is not None]
         fields: dict[str, Any] = msgspec.structs.asdict(done.whole)
+        fields["unavailable"] = done.whole.unavailable | _unavailable(done, several=several)
         tokens = done.whole.completion_tokens
         return IterationMetrics(
             **fields,
@@ -137,6 +142,27 @@ class CellRunner:
 
     def _prompts(self, nonce: Callable[[], str | None]) -> list[Prompt]:
         return [opened(self._cell, nonce(), self._words) for _ in range(self._cell.concurrency)]
+
+
+def _sampled_turn(before: int, *, in_pairs: bool) -> bool:
+    """Whether an iteration is sampled when sampling alternates, by how many the cell has before it.
+
+    On, off, off, on, and so forth: a drift of the machine in one direction then favours neither. Both halves
+    of a cache pair have the same turn, for only equal cache states compare.
+    """
+    return (before // 2 if in_pairs else before) % 4 in (0, 3)
+
+
+def _unavailable(done: Attempted, *, several: bool) -> dict[str, str]:
+    """Why figures are null that an iteration has beside those of its requests."""
+    reasons: dict[str, str] = {}
+    if not several:
+        reasons["output_tps_total"] = "one request at a time: see output_tps_wall"
+    if "unaccounted_ms" in done.whole.unavailable:
+        reasons["queue_ms_max"] = done.whole.unavailable["unaccounted_ms"]
+    if done.loaded is None:
+        reasons["num_ctx"] = "Ollama did not list the model afterwards"
+    return reasons
 
 
 def _as_warmup(cell: Cell, index: int, words: int, done: Attempted) -> Warmup:

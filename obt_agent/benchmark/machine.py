@@ -57,6 +57,7 @@ async def attempt(reading: Awaitable[T], *, what: str, timeout_s: float) -> T | 
 
 
 async def edge(machine: Machine, timeout_s: float) -> EdgeReading | None:
-    """The GPUs' energy counters now; None when there are none."""
+    """The GPUs' energy counters, as of the middle of the reading; None when there are none."""
+    began_ns = time.monotonic_ns()
     joules = await attempt(machine.energy_edges(), what="energy counters", timeout_s=timeout_s)
-    return EdgeReading(time.monotonic_ns(), joules) if joules else None
+    return EdgeReading((began_ns + time.monotonic_ns()) // 2, joules) if joules else None

@@ -41,6 +41,8 @@ _NO_TEXT: Final = "no line of the stream carried text"
 _NO_ANSWER: Final = "no answer came: thinking took all tokens, or there was no text"
 _TOO_FEW: Final = "a rate takes at least two tokens that arrive apart"
 _NOT_REPORTED: Final = "Ollama's last line does not say"
+_NO_THOUGHT: Final = "the first text was an answer: nothing was thought"
+_NO_GAPS: Final = "fewer than two lines carried text"
 _CACHED: Final = "the prompt was cached on purpose, so that nothing was prefilled"
 
 
@@ -101,7 +103,9 @@ def timings(trace: Trace, *, completion_tokens: int, cached: bool) -> Timings:
             _TOO_FEW if n == 1 else _NOT_REPORTED,
         ),
         decode_tps_corrected=decode,
-        decode_tps_uncertainty=_decode_uncertainty(decode, n, trace),
+        decode_tps_uncertainty=missing.unless(
+            _decode_uncertainty(decode, n, trace), "decode_tps_uncertainty", _TOO_FEW
+        ),
         output_tps_wall=missing.unless(_per_second(n, trace.final_t_us), "output_tps_wall", _NOT_REPORTED),
         prefill_tps=missing.unless(
             None if cached else _rate(prompt_tokens, final.prompt_eval_duration), "prefill_tps", no_prefill
@@ -112,22 +116,30 @@ def timings(trace: Trace, *, completion_tokens: int, cached: bool) -> Timings:
         first_token_ms=first_ms,
         latency_ms=first_ms,
         ttft_answer_ms=missing.unless(_ms(edges.first_answer), "ttft_answer_ms", _NO_ANSWER),
-        thinking_ms=_thinking_ms(trace, edges),
+        thinking_ms=missing.unless(_thinking_ms(trace, edges), "thinking_ms", _NO_THOUGHT),
         average_token_ms=missing.unless(
             None if decode is None else _MS_PER_S / decode, "average_token_ms", _TOO_FEW
         ),
-        inter_chunk_ms=chunk_gaps([one.t_us for one in trace.arrivals]),
+        inter_chunk_ms=missing.unless(
+            chunk_gaps([one.t_us for one in trace.arrivals]), "inter_chunk_ms", _NO_GAPS
+        ),
         chunks=len(trace.arrivals),
-        tokens_per_chunk=n / len(trace.arrivals) if n and trace.arrivals else None,
+        tokens_per_chunk=missing.unless(
+            n / len(trace.arrivals) if n and trace.arrivals else None,
+            "tokens_per_chunk",
+            _NO_TEXT if n else _NOT_REPORTED,
+        ),
         total_duration_ms=trace.final_t_us / _US_PER_MS,
         server_total_ms=missing.unless(_ns_ms(final.total_duration), "server_total_ms", _NOT_REPORTED),
-        load_ms=_ns_ms(final.load_duration),
+        load_ms=missing.unless(_ns_ms(final.load_duration), "load_ms", _NOT_REPORTED),
         prompt_eval_ms=missing.unless(_ns_ms(final.prompt_eval_duration), "prompt_eval_ms", _NOT_REPORTED),
         eval_ms=missing.unless(_ns_ms(final.eval_duration), "eval_ms", _NOT_REPORTED),
         unaccounted_ms=missing.unless(_unaccounted(final), "unaccounted_ms", _NOT_REPORTED),
         prompt_tokens=missing.unless(prompt_tokens, "prompt_tokens", _NOT_REPORTED),
         completion_tokens=missing.unless(n, "completion_tokens", _NOT_REPORTED),
-        total_tokens=None if n is None or prompt_tokens is None else n + prompt_tokens,
+        total_tokens=missing.unless(
+            None if n is None or prompt_tokens is None else n + prompt_tokens, "total_tokens", _NOT_REPORTED
+        ),
         thinking_chars=sum(one.thinking_chars for one in trace.arrivals),
         done_reason=final.done_reason,
         short_output=n is not None and n < completion_tokens,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -78,6 +78,7 @@ def together(requests: Sequence[Timings], wall_ms: float) -> Timings:
     if len(requests) == 1:
         return requests[0]
     missing = {field: reason for one in requests for field, reason in one.unavailable.items()}
+    missing["inter_chunk_ms"] = "requests ran at once: each has its own"
     reasons = {one.done_reason for one in requests}
     return Timings(
         **{field: _combined(requests, field, statistics.mean) for field in _MEANS},
@@ -103,6 +104,7 @@ def observe(timings: Timings, seen: Surroundings) -> Observed:
         fields |= _of_samples(seen, missing) | _of_energy(timings, seen, missing)
     else:
         missing |= dict.fromkeys(_SAMPLED_FIELDS, NOT_SAMPLED)
+    _explain_the_rest(fields, missing)
     fields["unavailable"] = dict(missing)
     return Observed(**fields)
 
@@ -118,6 +120,34 @@ _SAMPLED_FIELDS: Final = (
     "energy_joules",
     "throttle",
 )
+
+
+_FOLLOWS: Final = {
+    "memory_delta_mb": ("memory_usage_mb", "the model was loaded before the run: nothing to subtract"),
+    "cpu_usage_percent_max": ("cpu_usage_percent", ""),
+    "cpu_process_percent": ("memory_usage_mb", "Ollama's processes were not seen"),
+    "gpu_usage_percent_max": ("gpu_usage_percent", ""),
+    "cpu_temperature_start": ("cpu_temperature", ""),
+    "cpu_temperature_end": ("cpu_temperature", ""),
+    "gpu_temperature_start": ("gpu_temperature", ""),
+    "gpu_temperature_end": ("gpu_temperature", ""),
+    "gpu_clock_mhz_mean": ("gpu_usage_percent", "no driver gave it"),
+    "gpu_clock_mhz_min": ("gpu_usage_percent", "no driver gave it"),
+    "vram_baseline_mb": ("gpu_usage_percent", "the model was loaded before the run, or no driver gave it"),
+    "idle_watts": ("power_usage_watts", "no driver gave power before the run"),
+    "energy_net_joules": ("energy_joules", "the idle power of what was metered is not known"),
+    "energy_uncertainty_joules": ("energy_joules", ""),
+    "energy_prefill_joules": ("energy_joules", "its own window is too short, or requests overlapped"),
+    "energy_decode_joules": ("energy_joules", "its own window is too short, or requests overlapped"),
+    "joules_per_output_token": ("energy_joules", "no tokens were counted"),
+}
+"""Figures that are null for another figure's reason, and their own reason where that one is there."""
+
+
+def _explain_the_rest(fields: Mapping[str, Any], missing: Missing) -> None:
+    for field, (leader, own) in _FOLLOWS.items():
+        if fields.get(field) is None:
+            missing.setdefault(field, missing.get(leader, own))
 
 
 def _of_ollamas_list(loaded: RunningModel | None, missing: Missing) -> dict[str, Any]:
@@ -194,7 +224,7 @@ def _gpu_memory(seen: Surroundings, missing: Missing, no_gpu: str) -> dict[str, 
         method, peak = "ollama_processes", by_processes.high
     elif of_device is not None and baseline is not None:
         method, peak = "device_minus_baseline", max(of_device.high - baseline, 0.0)
-    elif of_device is None and seen.loaded is not None and seen.loaded.size_vram_bytes:
+    elif seen.loaded is not None and seen.loaded.size_vram_bytes:
         method, peak = "ollama_ps", seen.loaded.size_vram_bytes / MIB
     return {
         "gpu_memory_usage_mb": missing.unless(peak, "gpu_memory_usage_mb", no_gpu),
@@ -215,7 +245,7 @@ def _of_energy(timings: Timings, seen: Surroundings, missing: Missing) -> dict[s
     power = resources.over_time(seen.samples, seen.window, resources.gpu_power)
     watts = found.joules / seen.window.seconds if found else power and power.mean
     scope = found.scope if found else ("gpus" if power else None)
-    net = None if found is None or idle is None else found.joules - idle * seen.window.seconds
+    net = _net(found, idle, seen.window)
     prefill, decode = _split(seen)
     n = timings.completion_tokens
     return {
@@ -230,6 +260,13 @@ def _of_energy(timings: Timings, seen: Surroundings, missing: Missing) -> dict[s
         "energy_decode_joules": decode and decode.joules,
         "joules_per_output_token": found.joules / n if found and n else None,
     }
+
+
+def _net(found: Energy | None, idle_watts: float | None, window: Window) -> float | None:
+    """Less the idle power, which is known of GPUs only."""
+    if found is None or idle_watts is None or found.scope != "gpus":
+        return None
+    return found.joules - idle_watts * window.seconds
 
 
 def _split(seen: Surroundings) -> tuple[Energy | None, Energy | None]:

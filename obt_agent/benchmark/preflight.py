@@ -124,7 +124,7 @@ def _look_at_idle(stage: Stage, seen: list[Sample]) -> None:
     last = seen[-1] if seen else None
     stage.start_temperature = resources.hottest(last) if last else None
     stage.baseline = Baseline(
-        rss_mb=resources.ollama_rss(last) if last else None,
+        rss_mb=None if stage.was_loaded or last is None else resources.ollama_rss(last),
         vram_mb=None if stage.was_loaded or last is None else resources.gpu_memory_used(last),
         idle_watts=_mean_of(seen, resources.gpu_power),
     )

@@ -92,7 +92,7 @@ class Forgetful:
 class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far a run is: the fields of the job's progress on the wire, under their names there.
 
-    ``iteration`` counts from 1 within its cell, ``iterations_planned`` is the least number and may grow.
+    ``iteration`` counts from 1 within its cell; ``iterations_planned`` of an adaptive plan is an estimate.
     ``remaining_s`` is an estimate, None while there is nothing to base it on.
     """
 

@@ -32,6 +32,7 @@ from obt_agent.hardware.schema import Inventory
 SUMMARISED: Final = (
     "tokens_per_second",
     "decode_tps_corrected",
+    "decode_tps_uncertainty",
     "output_tps_wall",
     "output_tps_total",
     "prefill_tps",
@@ -187,10 +188,15 @@ def _percentiles(metrics: Sequence[IterationMetrics]) -> dict[str, Percentiles]:
 def _cautions(
     gathered: Gathered, metrics: Sequence[IterationMetrics], cells: Sequence[CellResult]
 ) -> tuple[Caution, ...]:
+    tested = sum(cell.trend_p is not None for cell in cells)
     of_cells = [
         caution
         for cell in cells
-        for caution in (verdicts.width_caution(cell), verdicts.trend_caution(cell))
+        for caution in (
+            verdicts.width_caution(cell),
+            verdicts.trend_caution(cell, tested),
+            verdicts.stream_caution(cell),
+        )
         if caution is not None
     ]
     return (*gathered.cautions, *verdicts.cautions_for(metrics), *of_cells)
@@ -205,11 +211,19 @@ def _unavailable(
     elif only is None:
         reasons["summary"] = _SWEEP
     if gathered.cold_load is None:
-        asked = gathered.plan.cold_load
-        reasons["cold_load"] = "the run ended before it" if asked else "the plan did not ask for it"
+        reasons["cold_load"] = _why_no_cold_load(gathered)
+    if gathered.resumed:
+        reasons["samples"] = "those from before the agent was stopped are not kept"
     if gathered.hardware is None:
         reasons["hardware"] = "the inventory could not be read"
     return reasons
+
+
+def _why_no_cold_load(gathered: Gathered) -> str:
+    if not gathered.plan.cold_load:
+        return "the plan did not ask for it"
+    stayed = any(one.code == "not_unloaded" for one in gathered.cautions)
+    return "Ollama kept the model loaded" if stayed else "the run ended before it"
 
 
 def _with_effect(gathered: Gathered, metrics: Sequence[IterationMetrics]) -> SamplerReport | None:
@@ -227,26 +241,23 @@ def _with_effect(gathered: Gathered, metrics: Sequence[IterationMetrics]) -> Sam
 
 def sampling_effect(metrics: Sequence[IterationMetrics]) -> Ratio | None:
     """Decode speed sampled over unsampled, from neighbouring pairs; None when there is no pair."""
-    on: list[float] = []
-    off: list[float] = []
-    waiting: IterationMetrics | None = None
-    for one in (one for one in metrics if one.excluded is None):
+    groups: dict[tuple[int, str], list[tuple[bool, float]]] = {}
+    for one in metrics:
         speed = stopping.decode_speed(one)
-        if speed is None:
-            continue
-        partner = None if waiting is None else stopping.decode_speed(waiting)
-        if waiting is None or partner is None or not _are_pair(waiting, one):
+        if one.excluded is None and speed is not None:
+            groups.setdefault((one.cell, one.cache_state), []).append((one.sampled, speed))
+    pairs = [pair for group in groups.values() for pair in _neighbours(group)]
+    return statistics.ratio_paired([on for on, _ in pairs], [off for _, off in pairs]) if pairs else None
+
+
+def _neighbours(group: Sequence[tuple[bool, float]]) -> list[tuple[float, float]]:
+    """Speeds sampled and unsampled of neighbours that differ in it, each iteration in one pair at most."""
+    found: list[tuple[float, float]] = []
+    waiting: tuple[bool, float] | None = None
+    for one in group:
+        if waiting is None or waiting[0] == one[0]:
             waiting = one
             continue
-        (on if one.sampled else off).append(speed)
-        (on if waiting.sampled else off).append(partner)
+        found.append((one[1], waiting[1]) if one[0] else (waiting[1], one[1]))
         waiting = None
-    return statistics.ratio_paired(on, off) if on else None
-
-
-def _are_pair(first: IterationMetrics, second: IterationMetrics) -> bool:
-    return (
-        first.sampled != second.sampled
-        and first.cell == second.cell
-        and first.cache_state == second.cache_state
-    )
+    return found

@@ -102,16 +102,22 @@ def over_time(samples: Sequence[Sample], window: Window, reading: Reading) -> Me
     return Mean(centre, min(values), max(values))
 
 
-def energy_by_counters(start: EdgeReading, end: EdgeReading) -> Energy | None:
-    """Joules between two readings of the GPUs' counters; None when they share no counter or one went back."""
+def energy_by_counters(start: EdgeReading, end: EdgeReading, window: Window) -> Energy | None:
+    """Joules of the window, by two readings of the GPUs' counters near its edges.
+
+    A reading takes its time, so that the span between the two is a little other than the window: the mean
+    power is taken for the window, and what differs goes into the uncertainty at that power. None when they
+    share no counter, when one went back, and for short windows.
+    """
     shared = start.joules.keys() & end.joules.keys()
     seconds = (end.t_ns - start.t_ns) / _NS_PER_S
-    if not shared or shared != start.joules.keys() or seconds < LEAST_ENERGY_WINDOW_S:
+    if not shared or shared != start.joules.keys() or min(seconds, window.seconds) < LEAST_ENERGY_WINDOW_S:
         return None
-    joules = math.fsum(end.joules[gpu] - start.joules[gpu] for gpu in shared)
     if any(end.joules[gpu] < start.joules[gpu] for gpu in shared):
         return None
-    return Energy(joules, joules / seconds * COUNTER_STEP_S, "counter", "gpus")
+    watts = math.fsum(end.joules[gpu] - start.joules[gpu] for gpu in shared) / seconds
+    beyond = (abs(start.t_ns - window.start_ns) + abs(end.t_ns - window.end_ns)) / _NS_PER_S
+    return Energy(watts * window.seconds, watts * (beyond + COUNTER_STEP_S), "counter", "gpus")
 
 
 def energy_by_power(samples: Sequence[Sample], window: Window) -> Energy | None:
@@ -151,7 +157,7 @@ def energy(
     samples: Sequence[Sample], window: Window, start: EdgeReading | None, end: EdgeReading | None
 ) -> Energy | None:
     """The best that can be had: GPUs' counters, else GPUs' power, else the CPU packages'."""
-    by_counters = energy_by_counters(start, end) if start and end else None
+    by_counters = energy_by_counters(start, end, window) if start and end else None
     if by_counters is not None:
         return by_counters
     return energy_by_power(samples, window) or energy_of_package(samples, window)

@@ -132,6 +132,8 @@ class Stage:
     flow: Flow = field(default_factory=Flow)
     doing: Doing = field(default_factory=lambda: Doing("preflight"))
     began: float = field(default_factory=time.monotonic)
+    step_began: float = field(default_factory=time.monotonic)
+    tokens_per_line: float = 1.0
     sampler: Sampler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -140,7 +142,7 @@ class Stage:
             interval_s=self.plan.sample_interval_ms / 1e3,
             reason="benchmark",
             series=self.series,
-            doing=lambda: (self.doing, self.flow.rate()),
+            doing=lambda: (self.doing, self.live_speed),
         )
 
     def apply(self, record: Record) -> None:
@@ -170,7 +172,9 @@ class Stage:
 
     def enter(self, phase: Phase, cell: Cell | None = None, iteration: int | None = None) -> None:
         """Say what the run does from now on; ``iteration`` counts from 1 within the cell."""
-        self.doing = Doing(phase, None if cell is None else cell.index, iteration)
+        doing = Doing(phase, None if cell is None else cell.index, iteration)
+        if doing != self.doing:
+            self.doing, self.step_began = doing, time.monotonic()
 
     def caution(self, code: str, message: str, action: str, cell: int | None = None) -> None:
         """Note a caution once."""
@@ -193,6 +197,7 @@ class Stage:
     def progress(self) -> Progress:
         """How far the run is."""
         cell = None if self.doing.cell is None else self.cells[self.doing.cell]
+        so_far = estimate.Measured(self.plan, self.metrics, self.warmups)
         sample = self.sampler.latest
         cpu = resources.cpu_percent(sample) if sample else None
         gpu = resources.gpu_percent(sample) if sample else None
@@ -200,14 +205,31 @@ class Stage:
         return Progress(
             phase=self.doing.phase,
             iteration=self.doing.iteration,
-            iterations_planned=self.plan.num_iterations * (2 if self.plan.cache_mode == "pair" else 1),
+            iterations_planned=estimate.planned(so_far, cell or self.cells[0]),
             cell=cell.label if cell and len(self.cells) > 1 else None,
-            tokens_per_second=self.flow.rate() or (last.tokens_per_second if last else None),
+            tokens_per_second=self.live_speed or (last.tokens_per_second if last else None),
             first_token_ms=self.flow.first_token_ms or (last.first_token_ms if last else None),
             cpu_utilization_ratio=None if cpu is None else cpu / 100,
             gpu_utilization_ratio=None if gpu is None else gpu / 100,
-            remaining_s=estimate.remaining_s(self.plan, self.cells, self.stops, self.metrics, self.warmups),
+            remaining_s=self._remaining_s(so_far),
         )
+
+    def _remaining_s(self, so_far: estimate.Measured) -> float | None:
+        working = self.doing.phase in ("warmup", "iteration")
+        elapsed = time.monotonic() - self.step_began if working else 0.0
+        left = estimate.remaining_s(so_far, self.cells, self.stops, elapsed)
+        return None if left is None else min(left, self.seconds_left)
+
+    @property
+    def live_speed(self) -> float | None:
+        """Tokens a second of the last second: its lines, by the tokens that a line of this model holds."""
+        lines = self.flow.rate()
+        return None if lines is None else lines * self.tokens_per_line
+
+    def learn_line(self, tokens_per_chunk: float | None) -> None:
+        """Note how many tokens a line of the stream held; 1 until the first answer has told."""
+        if tokens_per_chunk is not None:
+            self.tokens_per_line = tokens_per_chunk
 
     def learn_offload(self, ratio: float | None) -> None:
         """Note how much of the model is on GPUs, once it is loaded."""

@@ -9,20 +9,27 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from statistics import NormalDist
 from typing import Final, NamedTuple
 
 from obt_agent.benchmark.result import Percentiles, Ratio, Summary
 
 CONFIDENCE: Final = 0.95
 """Confidence of every interval in a result."""
-OUTLIER_THRESHOLD: Final = 3.5
-"""Modified z-score beyond which a value is flagged (Iglewicz and Hoaglin, 1993)."""
+FALSE_ALARMS: Final = 0.01
+"""Share of samples of normal data in which any value is flagged as an outlier."""
 
 EXACT_RANKS: Final = 7
 """Up to so many values a rank correlation's p-value is counted out (5,040 orders)."""
 
 _MAD_TO_SIGMA: Final = 0.6744897501960817
 """The 75th percentile of the standard normal distribution: MAD over sigma of normal data."""
+_OUTLIER_THRESHOLDS: Final = (
+    (4, 16.4), (5, 18.9), (6, 10.3), (7, 10.8), (8, 8.0), (9, 8.3), (10, 6.9), (11, 7.1), (12, 6.4),
+    (15, 6.0), (20, 5.3), (25, 5.1), (30, 4.8), (40, 4.6), (50, 4.5), (75, 4.4), (100, 4.35), (200, 4.3),
+)  # fmt: skip
+"""Sample size, and the modified z-score that the largest of so many normal values passes in one sample of a
+hundred: quantiles of 400,000 simulated samples each, rounded up."""
 _TINY: Final = 1e-300
 _EPSILON: Final = 1e-15
 _MAX_TERMS: Final = 10_000
@@ -181,14 +188,29 @@ def percentiles(values: Sequence[float]) -> Percentiles:
     )
 
 
-def outliers(values: Sequence[float], threshold: float = OUTLIER_THRESHOLD) -> tuple[int, ...]:
-    """Positions whose modified z-score, 0.6745 |x - median| / MAD, is beyond the threshold.
+def outlier_threshold(n: int) -> float:
+    """The modified z-score that flags one of ``n`` values.
+
+    Iglewicz and Hoaglin give 3.5 for large samples. The MAD of a small one is so uncertain that 3.5 would
+    flag a value in every fifth sample of four or five normal values, so the threshold follows from
+    ``FALSE_ALARMS``: by a table up to 200 values, linear between its entries; beyond, where MAD is certain,
+    by the normal distribution (Bonferroni's bound for the largest of n).
+    """
+    for (n1, at_n1), (n2, at_n2) in itertools.pairwise(_OUTLIER_THRESHOLDS):
+        if n <= n2:
+            return at_n1 + (at_n2 - at_n1) * max(n - n1, 0) / (n2 - n1)
+    return max(_OUTLIER_THRESHOLDS[-1][1], NormalDist().inv_cdf(1 - FALSE_ALARMS / 2 / n))
+
+
+def outliers(values: Sequence[float]) -> tuple[int, ...]:
+    """Positions whose modified z-score, 0.6745 |x - median| / MAD, is beyond ``outlier_threshold``.
 
     Iglewicz and Hoaglin, "How to Detect and Handle Outliers" (1993). Fewer than four values flag nothing.
     With a MAD of 0 (more than half of the values equal) every other value is one.
     """
     if len(values) < 4:  # noqa: PLR2004 - three values always have one that is far from two close ones
         return ()
+    threshold = outlier_threshold(len(values))
     centre = median(values)
     distances = [abs(value - centre) for value in values]
     mad = median(distances)

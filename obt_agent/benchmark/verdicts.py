@@ -27,7 +27,11 @@ LENGTH_TOLERANCE: Final = 0.02
 """A synthetic prompt may miss its length by this share, or by ``LENGTH_TOLERANCE_TOKENS``."""
 LENGTH_TOLERANCE_TOKENS: Final = 8
 TREND_P: Final = 0.05
-"""A rank correlation of speed with index under this p-value is a trend."""
+"""A rank correlation of speed with index under this p-value is a trend; with several cells under this p-value
+over their number (Bonferroni), or a sweep of twenty would show one by chance."""
+
+COARSE_SHARE: Final = 0.01
+"""Share of decode speed that the stream's shape may leave open without a word."""
 
 EXCLUDING: Final = frozenset({"reloaded"})
 """Flags that take an iteration out of the summary: its TTFT holds a load."""
@@ -146,9 +150,9 @@ def caution(code: str, *, cell: int | None = None, iterations: tuple[int, ...] =
     return Caution(code=code, message=advice.message, action=advice.action, cell=cell, iterations=iterations)
 
 
-def trend_caution(cell: CellResult) -> Caution | None:
-    """Speed that rises or falls with the iteration's number."""
-    if cell.trend is None or cell.trend_p is None or cell.trend_p >= TREND_P:
+def trend_caution(cell: CellResult, tested: int = 1) -> Caution | None:
+    """Speed that rises or falls with the iteration's number; ``tested`` cells were looked at for it."""
+    if cell.trend is None or cell.trend_p is None or cell.trend_p >= TREND_P / max(tested, 1):
         return None
     direction = "fell" if cell.trend < 0 else "rose"
     return Caution(
@@ -169,6 +173,21 @@ def width_caution(cell: CellResult) -> Caution | None:
         code="target_not_met",
         message=f"after {end.iterations} iterations the widest interval is still {widest:.0%} of the mean",
         action="read the interval, not the mean; raise max_iterations, or quiet the machine",
+        cell=cell.index,
+    )
+
+
+def stream_caution(cell: CellResult) -> Caution | None:
+    """A stream whose lines hold several tokens, or whose end came alone: more is open than intervals say."""
+    speed, half = cell.summary.get("decode_tps_corrected"), cell.summary.get("decode_tps_uncertainty")
+    if speed is None or half is None or half.median <= COARSE_SHARE * speed.median:
+        return None
+    share = half.median / speed.median
+    return Caution(
+        code="coarse_stream",
+        message=f"a line of the stream is not a token: decode speed is open by ±{share:.1%} "
+        "more than its interval says",
+        action="ask for more tokens, or compare the speed as Ollama counts",
         cell=cell.index,
     )
 

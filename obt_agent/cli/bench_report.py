@@ -165,9 +165,24 @@ def footing(result: BenchmarkResult) -> list[str]:
         width = max((w for w in (cell.stopping.width_decode, cell.stopping.width_ttft) if w), default=None)
         words = f"{cell.label}: {cell.stopping.iterations} iterations ({cell.stopping.reason})"
         lines.append(words if width is None else f"{words}, widest interval {100 * width:.1f} % of the mean")
+    if result.config.alternate_sampling:
+        lines.append(_sampling_effect(result))
     hardware = ", ".join(about.gpu) or about.cpu or "unknown hardware"
     lines.append(f"Ollama {about.ollama_version or 'unknown'}, {hardware}, plan {about.plan_hash[:12]}")
     return lines
+
+
+def _sampling_effect(result: BenchmarkResult) -> str:
+    """What sampling costs, as its option promises."""
+    effect = None if result.sampler is None else result.sampler.effect
+    if effect is None:
+        return "what sampling costs: no sampled iteration beside an unsampled one, ask for more iterations"
+    shown = f"decode speed with sampling {effect.ratio - 1:+.2%}"
+    if effect.ci_low is None or effect.ci_high is None:
+        return f"{shown} ({effect.n_a} pair, too few for an interval)"
+    return (
+        f"{shown} (95 % interval {effect.ci_low - 1:+.2%} to {effect.ci_high - 1:+.2%}, {effect.n_a} pairs)"
+    )
 
 
 def cautions(result: BenchmarkResult) -> list[tuple[str, str]]:

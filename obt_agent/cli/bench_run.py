@@ -129,25 +129,22 @@ class _Line:
     def __init__(self, progress: Progress, plan: Plan) -> None:
         self._progress = progress
         self._cells = {cell.label: cell.index for cell in expand(plan)}
-        self._each = plan.num_iterations * (2 if plan.cache_mode == "pair" else 1)
-        self._task = progress.add_task(
-            plan.model_name, total=len(self._cells) * self._each, phase="", facts=""
-        )
+        self._task = progress.add_task(plan.model_name, total=len(self._cells), phase="", facts="")
 
     def update(self, now: RunProgress) -> None:
         """Show how far the run is."""
-        before = self._cells.get(now.cell or "", 0) * self._each
         done = max((now.iteration or 1) - 1, 0) if now.phase == "iteration" else 0
+        share = min(done / now.iterations_planned, 1.0) if now.iterations_planned else 0.0
         self._progress.update(
             self._task,
-            completed=before + min(done, self._each),
+            completed=self._cells.get(now.cell or "", 0) + share,
             phase=_phase(now),
             facts=Text("  ".join(_facts(now))),
         )
 
     def end(self, result: BenchmarkResult) -> None:
         """Show how it ended."""
-        completed = len(self._cells) * self._each if result.status == "completed" else None
+        completed = len(self._cells) if result.status == "completed" else None
         self._progress.update(self._task, completed=completed, phase=result.status, facts="")
 
 

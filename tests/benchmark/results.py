@@ -107,5 +107,5 @@ def speeds(*values: float, **more: Any) -> BenchmarkResult:
     return result(*(iteration(n, value) for n, value in enumerate(values)), **more)
 
 
-def as_json(one: BenchmarkResult) -> Any:
+def as_json(one: msgspec.Struct) -> Any:
     return msgspec.json.decode(msgspec.json.encode(one))

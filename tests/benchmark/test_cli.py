@@ -17,7 +17,7 @@ from obt_agent.benchmark.lock import BenchmarkLock
 from obt_agent.benchmark.pairs import merged, single, turns
 from obt_agent.benchmark.plan import Plan, PromptConfig
 from obt_agent.benchmark.presets import preset, shape
-from obt_agent.benchmark.result import BenchmarkResult, ColdLoad
+from obt_agent.benchmark.result import BenchmarkResult, ColdLoad, SamplerReport
 from obt_agent.cli import bench, bench_report
 from obt_agent.errors import InvalidParams, OllamaUnavailable
 from obt_standin import StandIn
@@ -233,6 +233,21 @@ def test_markdown_has_figures_then_warnings_with_what_to_do() -> None:
     assert text.index("| Decode (tok/s) |") < text.index(
         "**requests waited for a slot (iterations 0)**: lower"
     )
+
+
+def test_what_sampling_costs_is_shown_when_it_was_asked_for() -> None:
+    of = plan(alternate_sampling=True)
+    sampler = SamplerReport(interval_ms=500, samples=9, missed=0)
+
+    def footer(*speeds_of: tuple[float, bool]) -> str:
+        turns = [iteration(n, speed, sampled=sampled) for n, (speed, sampled) in enumerate(speeds_of)]
+        return "\n".join(bench_report.footing(result(*turns, of=of, gathered={"sampler": sampler})))
+
+    four = footer((99.0, True), (100.0, False), (100.0, False), (98.0, True))
+    assert "decode speed with sampling -1.50 % (95 % interval" in four.replace("%", " %").replace("  ", " ")
+    assert "2 pairs" in four
+    assert "1 pair, too few for an interval" in footer((99.0, True), (100.0, False))
+    assert "ask for more iterations" in footer((99.0, True))
 
 
 def test_a_failed_run_says_how_many_iterations_are_kept() -> None:

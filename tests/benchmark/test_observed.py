@@ -1,11 +1,12 @@
 """One iteration's object: memory, energy and its split, means over several requests."""
 
+import msgspec
 import pytest
 
 from obt_agent.benchmark.observed import Baseline, Edges, Surroundings, observe, together
 from obt_agent.benchmark.resources import EdgeReading, Window
 from obt_agent.benchmark.result import Timings
-from obt_agent.hardware.schema import OllamaProcess, Sample
+from obt_agent.hardware.schema import CpuSample, OllamaProcess, Sample
 from obt_agent.ollama.payloads import RunningModel
 from tests.benchmark.samples import GIB, SECOND, gpu, sample
 
@@ -40,6 +41,25 @@ def test_energy_is_split_at_the_first_token_with_idle_subtracted() -> None:
     assert found.power_usage_watts == 150.0
     assert found.power_scope == "gpus"
     assert found.energy_uncertainty_joules == pytest.approx(15.0)
+
+
+def test_power_is_taken_between_the_readings_although_they_were_late() -> None:
+    edges = Edges(EdgeReading(-SECOND, {"GPU-1": 0.0}), None, EdgeReading(21 * SECOND, {"GPU-1": 2200.0}))
+    found = observe(Timings(), around(sample(1, gpu()), edges=edges))
+    assert found.power_usage_watts == pytest.approx(100.0)
+    assert found.energy_joules == pytest.approx(2000.0)
+    assert found.energy_uncertainty_joules == pytest.approx(100 * (2 + 0.1))
+
+
+def test_idle_power_of_gpus_is_not_subtracted_from_the_packages_energy() -> None:
+    package = [
+        msgspec.structs.replace(sample(at), cpu=CpuSample(package_energy_joules=100.0 * at)) for at in (0, 20)
+    ]
+    found = observe(Timings(), around(*package))
+    assert found.power_scope == "cpu_package"
+    assert found.energy_joules == pytest.approx(2000.0)
+    assert found.energy_net_joules is None
+    assert "idle" in found.unavailable["energy_net_joules"]
 
 
 def test_a_short_prefill_has_no_energy_of_its_own() -> None:
@@ -140,4 +160,5 @@ def test_a_figure_that_one_request_lacks_has_no_mean() -> None:
     lacking = Timings(unavailable={"first_token_ms": "no text"})
     found = together([Timings(first_token_ms=10.0), lacking], 1.0)
     assert found.first_token_ms is None
-    assert found.unavailable == {"first_token_ms": "no text"}
+    assert found.unavailable["first_token_ms"] == "no text"
+    assert set(found.unavailable) == {"first_token_ms", "inter_chunk_ms"}

@@ -66,7 +66,7 @@ def test_energy_is_the_difference_of_the_counters_at_the_edges() -> None:
     ids=["another GPU", "a counter that went back", "a short window"],
 )
 def test_counters_that_do_not_fit_give_no_energy(end: EdgeReading) -> None:
-    assert resources.energy_by_counters(EdgeReading(0, {"a": 100.0}), end) is None
+    assert resources.energy_by_counters(EdgeReading(0, {"a": 100.0}), end, TEN) is None
 
 
 def test_without_counters_energy_is_the_trapezoid_over_power() -> None:

@@ -3,14 +3,16 @@
 import asyncio
 import dataclasses
 import statistics as stdlib
+import time
 from itertools import pairwise
 
 import msgspec
 import pytest
 
-from obt_agent.benchmark.plan import HardwareConfig, PromptConfig, Sweep
+from obt_agent.benchmark.plan import HardwareConfig, Plan, PromptConfig, Sweep
 from obt_agent.benchmark.records import Iterated, Record, WarmedUp
 from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.ollama.stream import Line
 from obt_standin import Behaviour, Script, Stall, StandIn
 from tests.benchmark.runs import (
     QUICK,
@@ -72,6 +74,44 @@ async def test_every_prompt_is_new_from_its_first_word_and_raw(standin: StandIn)
     assert all(one.cached_tokens == 0 for one in generations(standin))
     assert {body["options"]["num_ctx"] for body in bodies} == {4096}
     assert {body["options"]["num_predict"] for body in bodies} == {12}
+
+
+NO_FIGURES = {
+    "done_reason",
+    "excluded",
+    "gpu_memory_method",
+    "power_scope",
+    "energy_method",
+}
+
+
+@pytest.mark.parametrize(
+    "of",
+    [
+        plan(num_iterations=2, alternate_sampling=True),
+        plan(num_iterations=1, prompt_config=PromptConfig(prompt_tokens=40, completion_tokens=1)),
+        plan(num_iterations=1, sweep=Sweep(concurrency=(2,))),
+        plan(num_iterations=1, cache_mode="warm"),
+    ],
+    ids=["sampled and not", "one token", "two at once", "cached"],
+)
+async def test_whatever_is_null_has_its_reason(standin: StandIn, of: Plan) -> None:
+    result = await result_of(standin, of)
+    assert result.status == "completed"
+    for one in [*result.metrics, *(request for each in result.metrics for request in each.requests)]:
+        null = {name for name in one.__struct_fields__ if getattr(one, name) is None} - NO_FIGURES
+        assert null - one.unavailable.keys() == set()
+        assert all(one.unavailable.values())
+        assert {name for name in one.unavailable if getattr(one, name) is not None} == set()
+
+
+async def test_memory_has_no_baseline_when_the_model_was_there_before(standin: StandIn) -> None:
+    async with bench(standin, plan(num_iterations=1)) as one:
+        await one.run._stage.ollama.load("standin-small")  # noqa: SLF001 - another program's load
+        metrics = (await one.run.execute()).metrics[0]
+    assert metrics.memory_usage_mb is not None
+    assert metrics.memory_delta_mb is None
+    assert "loaded before" in metrics.unavailable["memory_delta_mb"]
 
 
 async def test_options_of_the_plan_reach_ollama(standin: StandIn) -> None:
@@ -284,6 +324,21 @@ async def test_lines_of_two_tokens_are_counted_as_ollama_counts(standin: StandIn
     for one in result.metrics:
         assert (one.completion_tokens, one.chunks, one.tokens_per_chunk) == (12, 6, 2.0)
         assert one.decode_tps_uncertainty is not None
+    assert "coarse_stream" in [caution.code for caution in result.warnings]
+
+
+async def test_the_live_speed_is_in_tokens_although_a_line_holds_several(standin: StandIn) -> None:
+    standin.script.tokens_per_line = 4
+    standin.script.decode_tps = 400
+    shape = PromptConfig(prompt_tokens=20, completion_tokens=120)
+    async with bench(standin, plan(num_iterations=1, prompt_config=shape)) as one:
+        stage = one.run._stage  # noqa: SLF001 - the live speed of an instant is nowhere else to be caught
+        assert stage.live_speed is None
+        await one.run.execute()
+        assert stage.tokens_per_line == pytest.approx(4.0, rel=0.1)
+        stage.flow.begin()
+        stage.flow.add(time.monotonic_ns(), [Line(at * 1000, b"") for at in (0, 10, 20)])
+        assert stage.live_speed == pytest.approx(400.0, rel=0.1)
 
 
 async def test_a_clamped_context_is_seen_in_ollamas_list(standin: StandIn) -> None:
@@ -376,7 +431,7 @@ async def test_a_machine_that_stays_hot_is_measured_and_flagged(standin: StandIn
 async def test_alternate_sampling_publishes_what_it_costs(standin: StandIn) -> None:
     machine = FakeMachine()
     result = await result_of(standin, plan(num_iterations=4, alternate_sampling=True), machine=machine)
-    assert [one.sampled for one in result.metrics] == [True, False, True, False]
+    assert [one.sampled for one in result.metrics] == [True, False, False, True]
     assert result.metrics[1].cpu_usage_percent is None
     assert "not sampled" in result.metrics[1].unavailable["cpu_usage_percent"]
     assert result.sampler is not None
@@ -384,6 +439,21 @@ async def test_alternate_sampling_publishes_what_it_costs(standin: StandIn) -> N
     assert result.sampler.effect.paired
     assert (result.sampler.effect.n_a, result.sampler.effect.n_b) == (2, 2)
     assert machine.watching == 0
+
+
+async def test_both_halves_of_a_cache_pair_are_sampled_alike_so_that_equals_compare(standin: StandIn) -> None:
+    result = await result_of(
+        standin, plan(num_iterations=2, alternate_sampling=True, cache_mode="pair"), machine=FakeMachine()
+    )
+    assert [(one.cache_state, one.sampled) for one in result.metrics] == [
+        ("bust", True),
+        ("warm", True),
+        ("bust", False),
+        ("warm", False),
+    ]
+    assert result.sampler is not None
+    assert result.sampler.effect is not None
+    assert result.sampler.effect.n_a == 2
 
 
 async def test_a_busy_machine_and_other_models_are_said_before_the_run(standin: StandIn) -> None:

@@ -6,8 +6,10 @@ import jsonschema
 import msgspec
 import pytest
 
+from obt_agent.benchmark import report
 from obt_agent.benchmark.convert import ObtResult, to_obt
-from obt_agent.benchmark.plan import Plan, PromptConfig
+from obt_agent.benchmark.expansion import expand
+from obt_agent.benchmark.plan import Plan, PromptConfig, plan_hash
 from obt_agent.benchmark.presets import preset
 from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.benchmark.schema import TYPES, as_text, schema_of
@@ -65,6 +67,21 @@ def test_the_example_obeys_the_schema_and_its_conversion_stands_beside_it() -> N
     assert example.status == "completed"
     converted = msgspec.json.decode(OBTS_EXAMPLE.read_bytes(), type=ObtResult)
     assert to_obt(example) == converted
+
+
+def test_the_example_is_what_the_code_gives_today() -> None:
+    example = msgspec.json.decode(EXAMPLE.read_bytes(), type=BenchmarkResult)
+    again = "run python docs/example.py"
+    assert example.environment.plan_hash == plan_hash(example.config), again
+    for cell, planned in zip(example.cells, expand(example.config), strict=True):
+        figured = report.cell_result(example.config, planned, example.metrics, cell.stopping, example.status)
+        assert figured.summary.keys() == cell.summary.keys(), again
+        for name, summary in figured.summary.items():
+            assert as_json(summary) == pytest.approx(as_json(cell.summary[name])), again
+    for one in example.metrics:
+        written = set(as_json(one)) | one.unavailable.keys()
+        names = {name for name in one.__struct_fields__ if getattr(one, name) is None}
+        assert names - {"excluded", "gpu_memory_method", "power_scope", "energy_method"} <= written, again
 
 
 def test_obts_required_numbers_are_never_null_and_its_optional_ones_may_be() -> None:

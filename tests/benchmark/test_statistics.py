@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from obt_agent.benchmark import statistics
+from obt_agent.benchmark.presets import preset
 
 values = st.lists(st.floats(min_value=0.01, max_value=1e6, allow_nan=False), min_size=2, max_size=40)
 TRIALS = 2000
@@ -118,9 +119,24 @@ def test_outliers_match_scipys_median_absolute_deviation(sample: list[float]) ->
     if len(sample) < 4 or mad == 0:
         return
     scores = 0.6744897501960817 * np.abs(np.array(sample) - np.median(sample)) / mad
-    certain = {int(i) for i in np.flatnonzero(scores > 3.5 * (1 + 1e-9))}
-    possible = {int(i) for i in np.flatnonzero(scores > 3.5 * (1 - 1e-9))}
+    threshold = statistics.outlier_threshold(len(sample))
+    certain = {int(i) for i in np.flatnonzero(scores > threshold * (1 + 1e-9))}
+    possible = {int(i) for i in np.flatnonzero(scores > threshold * (1 - 1e-9))}
     assert certain <= set(statistics.outliers(sample)) <= possible
+
+
+@pytest.mark.parametrize("n", [4, 5, 6, 7, 8, 10, 13, 20, 35, 100, 300])
+def test_a_quiet_machine_has_an_outlier_in_one_run_of_a_hundred(n: int) -> None:
+    source = np.random.default_rng(n)
+    trials = 3000
+    found = sum(bool(statistics.outliers(source.standard_normal(n).tolist())) for _ in range(trials))
+    error = 4 * math.sqrt(statistics.FALSE_ALARMS / trials)
+    assert found / trials < statistics.FALSE_ALARMS + error
+
+
+@given(st.integers(4, 5000))
+def test_the_threshold_of_outliers_is_never_under_the_textbooks(n: int) -> None:
+    assert 3.5 < statistics.outlier_threshold(n) < 20
 
 
 def coverage_error(rate: float) -> float:
@@ -137,6 +153,26 @@ def test_the_t_interval_covers_the_true_mean_at_its_nominal_rate(n: int) -> None
         assert interval is not None
         hits += interval.low <= 100 <= interval.high
     assert abs(hits / TRIALS - 0.95) < coverage_error(0.95)
+
+
+@pytest.mark.parametrize("name", ["standard", "thorough"])
+@pytest.mark.parametrize("cv", [0.03, 0.05, 0.08, 0.12])
+def test_an_interval_whose_width_decided_the_number_covers_what_the_documentation_says(
+    name: str, cv: float
+) -> None:
+    """The worst case: only one of the two metrics scatters, so that it alone decides when to stop."""
+    adaptive, source, hits = preset(name, "m"), random.Random(11), 0
+    for _ in range(TRIALS // 2):
+        speeds: list[float] = []
+        while adaptive.num_iterations > len(speeds) or (
+            (statistics.relative_width(speeds) or 0.0) > adaptive.target_ci
+            and len(speeds) < adaptive.most_iterations
+        ):
+            speeds.append(source.gauss(100, 100 * cv))
+        interval = statistics.t_interval(speeds)
+        assert interval is not None
+        hits += interval.low <= 100 <= interval.high
+    assert hits / (TRIALS // 2) > 0.92 - 4 * math.sqrt(0.92 * 0.08 / (TRIALS // 2))
 
 
 @pytest.mark.parametrize(

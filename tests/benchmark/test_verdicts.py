@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from obt_agent.benchmark import immediate, stopping, verdicts
-from obt_agent.benchmark.result import Throttle
+from obt_agent.benchmark.plan import Sweep
+from obt_agent.benchmark.result import Throttle, Timings
 from obt_agent.benchmark.verdicts import Expected, compare_within_cells
 from obt_agent.ollama.payloads import RunningModel
 from tests.benchmark.results import iteration, result, speeds
@@ -32,6 +33,16 @@ LISTED = RunningModel(name="m", digest="d", size_bytes=1, size_vram_bytes=0, con
 def test_each_fault_has_its_flag(fields: dict[str, Any], flag: str) -> None:
     assert flag in immediate.flags(iteration(**fields), EXPECTED, LISTED)
     assert flag in verdicts.ADVICE
+
+
+def test_a_given_text_that_fills_the_context_was_cut_as_well_as_a_synthetic_one() -> None:
+    text = EXPECTED._replace(prompt_tokens=None)
+    assert immediate.flags(iteration(prompt_tokens=4096), text, LISTED) == {"prompt_truncated"}
+    assert immediate.flags(iteration(prompt_tokens=3000), text, LISTED) == set()
+    one_of_two = iteration(
+        prompt_tokens=4196, requests=(Timings(prompt_tokens=100), Timings(prompt_tokens=4096))
+    )
+    assert immediate.flags(one_of_two, text, LISTED) == {"prompt_truncated"}
 
 
 def test_a_good_iteration_has_no_flags() -> None:
@@ -100,6 +111,31 @@ def test_speed_that_falls_from_iteration_to_iteration_is_a_trend() -> None:
     assert "rose" in next(one.message for one in rising.warnings if one.code == "trend")
     steady = speeds(100, 99, 101, 100, 99, 101, 100, 99)
     assert "trend" not in [one.code for one in steady.warnings]
+
+
+def test_a_sweep_of_many_cells_shows_no_trend_by_chance() -> None:
+    falling = [100.0, 99.0, 98.0, 97.0, 96.0]
+    level = [100.0, 98.0, 101.0, 97.0, 100.5]
+    cells = [falling, *[level] * 19]
+    of = plan(num_iterations=5, sweep=Sweep(concurrency=tuple(range(1, 21))))
+    swept = result(
+        *(
+            iteration(5 * cell + n, speed, cell=cell)
+            for cell, speeds_of in enumerate(cells)
+            for n, speed in enumerate(speeds_of)
+        ),
+        of=of,
+    )
+    assert swept.cells[0].trend_p == pytest.approx(2 / 120)
+    assert "trend" not in [one.code for one in swept.warnings]
+
+
+def test_a_stream_whose_lines_hold_several_tokens_is_said_where_an_interval_would_not_show_it() -> None:
+    coarse = result(*(iteration(n, 100.0, decode_tps_uncertainty=1.6) for n in range(3)))
+    said = next(one for one in coarse.warnings if one.code == "coarse_stream")
+    assert "±1.6%" in said.message
+    fine = result(*(iteration(n, 100.0, decode_tps_uncertainty=0.8) for n in range(3)))
+    assert fine.warnings == ()
 
 
 def test_the_stopping_rule_needs_width_and_time() -> None:
