@@ -3,9 +3,9 @@
 ``num_iterations`` is the least number. A plan whose ``max_iterations`` is above it goes on until the 95 %
 t-intervals of decode speed and of TTFT are each no wider than ``target_ci`` of their mean and at least
 ``min_duration_s`` were measured. The interval's coverage is a little under nominal when the sample decides
-how long it grows. In simulation of normal data, when one of the two metrics alone decides, it is at least 92 %
-with no fewer than 5 iterations, 94 % with 10, and 88 % with 2; 94 to 95 % when both scatter. The rule is
-recorded with the result, so that a reader can weigh that.
+how long it grows. In simulation of normal data, when one of the two metrics alone decides, it is at least
+92 % with no fewer than 5 iterations, 94 % with 10, and 88 % with 2; 94 to 95 % when both scatter. The rule
+is recorded with the result, so that a reader can weigh that.
 """
 
 from __future__ import annotations
