@@ -5,6 +5,7 @@ from __future__ import annotations
 from obt_agent.hardware.schema import REASONS
 
 _BY_FIELD = {
+    "ollama_version": {"not_reported": "start Ollama, or set ollama.url to where it listens"},
     "package_energy_joules": {
         "no_permission": "see docs/hardware.md for a udev rule, if you want the CPU's energy",
     },
@@ -16,11 +17,15 @@ _BY_FIELD = {
 
 _BY_WORDS = (
     ("kernel driver is not loaded", "load it (modprobe nvidia), or install NVIDIA's driver"),
-    ("library is not installed", "install NVIDIA's driver with its library libnvidia-ml.so.1"),
+    (
+        "library is not installed",
+        "install NVIDIA's driver with its library libnvidia-ml.so.1; into a container it comes with --gpus all",
+    ),
     ("crashed when tried", "reinstall NVIDIA's driver; the agent goes on without it, and tries again"),
     ("differ in version", "reboot, or reload NVIDIA's kernel modules: the driver was upgraded underneath"),
     ("no driver of", "load the GPU's kernel driver"),
     ("PCI ID database", "install the package hwdata or pci.ids"),
+    ("refused for now", "nothing, if it passes; else see dmesg for the driver's own words"),
     ("needs a reset", "reset the GPU or reboot; see dmesg for Xid errors"),
 )
 

@@ -16,7 +16,7 @@ _UNKNOWN_U64 = 2**63 - 1
 
 _BY_ERRNO = {
     errno.EACCES: "no_permission",
-    errno.EPERM: "no_permission",
+    errno.EPERM: "driver_error: refused for now, as while the device is being reset or falls asleep",
     errno.ENOENT: "not_present",
     errno.ENODEV: "not_present",
     errno.ENXIO: "not_present",

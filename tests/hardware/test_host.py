@@ -352,6 +352,10 @@ def test_traffic_counts_whole_disks_and_real_interfaces_once(tmp_path: Path) -> 
     traffic.close()
 
 
+OVERLAY = "1 0 0:40 / / rw - overlay overlay rw,lowerdir"
+POD = "2 1 0:41 / /run/secrets/kubernetes.io/serviceaccount ro - tmpfs tmpfs rw\n"
+
+
 @pytest.mark.parametrize(
     ("files", "virtualization", "container"),
     [
@@ -372,6 +376,25 @@ def test_traffic_counts_whole_disks_and_real_interfaces_once(tmp_path: Path) -> 
         ({"/run/host/container-manager": "lxc-libvirt"}, "none", "lxc-libvirt"),
         ({"/proc/1/cgroup": "0::/kubepods/pod1\n"}, "none", "kubernetes"),
         ({"/proc/cpuinfo": "flags : avx hypervisor\n"}, "unnamed", "none"),
+        (
+            {"/sys/class/dmi/id/sys_vendor": "Amazon EC2", "/sys/class/dmi/id/product_name": "g5.xlarge"},
+            "kvm",
+            "none",
+        ),
+        (
+            {"/sys/class/dmi/id/sys_vendor": "Amazon EC2", "/sys/class/dmi/id/product_name": "g5.metal"},
+            "none",
+            "none",
+        ),
+        ({"/sys/firmware/devicetree/base/hypervisor/compatible": "linux,kvm\0"}, "kvm", "none"),
+        ({"/sys/firmware/devicetree/base/hypervisor/compatible": "new,thing\0"}, "unnamed", "none"),
+        ({"/sys/firmware/devicetree/base/fw-cfg@9020000/reg": ""}, "qemu", "none"),
+        ({"/sys/firmware/devicetree/base/model": "Raspberry Pi 5 Model B\0"}, "none", "none"),
+        ({"/run/systemd/container": "lxc\n"}, "none", "lxc"),
+        ({"/proc/self/mountinfo": f"{OVERLAY}=/var/lib/containerd/io.x/1/fs\n"}, "none", "containerd"),
+        ({"/proc/self/mountinfo": f"{OVERLAY}=/var/lib/containers/storage/overlay/1\n"}, "none", "podman"),
+        ({"/proc/self/mountinfo": f"{OVERLAY}=/live/layer\n"}, "none", "none"),
+        ({"/proc/self/mountinfo": f"{OVERLAY}=/x\n{POD}"}, "none", "kubernetes"),
     ],
 )
 def test_what_the_host_runs_on_is_recognised(

@@ -188,6 +188,13 @@ def test_a_missing_library_is_said_so(machine: Path, driver: FakeDriver) -> None
     assert len(nvidia.inventory()) == 1
 
 
+def test_wsl_with_another_vendors_gpu_has_no_nvidia_fault_to_tell(tmp_path: Path, driver: FakeDriver) -> None:
+    driver.library.unlink()
+    folder = tmp_path / "wsl"
+    tree(folder, BASICS | {"/dev/dxg": ""})
+    assert provider(folder, driver).probe().status == "absent"
+
+
 def test_a_machine_with_no_nvidia_device_never_loads_the_library(tmp_path: Path, driver: FakeDriver) -> None:
     folder = tmp_path / "none"
     tree(folder, BASICS | pci("0000:03:00.0", "0x1002"))

@@ -28,6 +28,7 @@ SECOND = 1_000_000_000
     ("number", "reason"),
     [
         (errno.EACCES, "no_permission"),
+        (errno.EPERM, "driver_error: refused for now, as while the device is being reset or falls asleep"),
         (errno.ENOENT, "not_present"),
         (errno.EOPNOTSUPP, "not_supported"),
         (errno.EIO, "driver_error: EIO"),
@@ -173,6 +174,23 @@ def test_an_arm_cpu_is_named_by_its_part(tmp_path: Path) -> None:
     assert info.logical_cores == 2
 
 
+def test_arms_kinds_of_cores_are_told_apart_and_a_boards_name_is_no_cpus(tmp_path: Path) -> None:
+    block = "processor\t: {}\nCPU implementer\t: 0x41\nCPU part\t: {}\n"
+    parts = ["0xd05", "0xd05", "0xd0b", "0xfff"]
+    text = "\n".join(block.format(number, part) for number, part in enumerate(parts))
+    speeds = {
+        f"/sys/devices/system/cpu/cpu{n}/cpufreq/cpuinfo_max_freq": s
+        for n, s in ((0, "1800000"), (1, "1800000"), (2, "2400000"))
+    }
+    info = cpu_info.read(tree(tmp_path, speeds | {"/proc/cpuinfo": f"{text}\nModel\t: Some Board 5\n"}))
+    assert info.model is None
+    assert [(kind.name, kind.logical_cores, kind.max_hertz) for kind in info.core_types] == [
+        ("Cortex-A76", 1, 2_400_000_000),
+        ("Cortex-A55", 2, 1_800_000_000),
+        ("part 0xfff", 1, None),
+    ]
+
+
 @pytest.mark.parametrize(("implementer", "part"), [("0x41", "0x001"), ("0x61", "0xd85"), ("x", "y")])
 def test_an_arm_cpu_that_is_not_known_has_no_invented_name(
     tmp_path: Path, implementer: str, part: str
@@ -228,9 +246,41 @@ def test_the_cpus_own_sensor_is_found(tmp_path: Path, files: dict[str, str], fou
     root = tree(tmp_path, {f"/sys/class/{path}": text for path, text in files.items()})
     if found is None:
         with pytest.raises((OSError, Unreadable)):
-            cpu.find_sensor(root)
+            cpu.find_sensors(root)
     else:
-        assert cpu.find_sensor(root) == f"/sys/class/{found}"
+        assert cpu.find_sensors(root) == (f"/sys/class/{found}",)
+
+
+def test_of_several_packages_the_hottest_is_told(tmp_path: Path) -> None:
+    files: dict[str, str] = {}
+    for package, degrees in (("0", "51000"), ("1", "74500"), ("2", "999000")):
+        folder = f"/sys/class/hwmon/hwmon{package}"
+        files |= {f"{folder}/name": "coretemp", f"{folder}/temp1_input": degrees}
+        files |= {f"{folder}/temp1_label": f"Package id {package}"}
+    provider = cpu.CpuProvider(tree(tmp_path, files))
+    provider.probe()
+    assert provider.sample(CostGroup.FAST).temperature_celsius == 74.5
+    for package in ("0", "1"):
+        put(tmp_path, f"/sys/class/hwmon/hwmon{package}/temp1_input", "x")
+    sample = provider.sample(CostGroup.FAST)
+    assert (sample.temperature_celsius, sample.unavailable["temperature_celsius"]) == (None, "malformed")
+
+
+@pytest.mark.parametrize(
+    ("files", "hertz"),
+    [
+        ({"cpufreq/policy0/base_frequency": "3800000", "cpu0/acpi_cppc/nominal_freq": "1"}, 3_800_000_000),
+        ({"cpu0/acpi_cppc/nominal_freq": "0", "cpu1/acpi_cppc/nominal_freq": "4501"}, 4_501_000_000),
+        ({}, 2_500_000_000),
+    ],
+)
+def test_the_base_clock_is_asked_of_the_kernel_of_firmware_and_of_intels_brand(
+    tmp_path: Path, files: dict[str, str], hertz: int
+) -> None:
+    brand = {"/proc/cpuinfo": "processor : 0\nmodel name : Intel(R) Xeon(R) Platinum 8259CL CPU @ 2.50GHz\n"}
+    folder = "/sys/devices/system/cpu"
+    root = tree(tmp_path, brand | {f"{folder}/{name}": text for name, text in files.items()})
+    assert cpu_info.read(root).base_hertz == hertz
 
 
 def structure(kind: int, body: bytes, *strings: bytes) -> bytes:
@@ -351,11 +401,14 @@ def test_a_name_comes_from_the_systems_list_of_devices_or_not_at_all(tmp_path: P
     files = {
         "/d/vendor": "0x10de\n",
         "/d/device": "0x2684\n",
-        "/usr/share/hwdata/pci.ids": "# a\n1002  AMD\n\t2684  No\n10de  NVIDIA\n\t2684  AD102 [RTX 4090]\n",
+        "/usr/share/hwdata/pci.ids": "1002  AMD\n\t2684  No\n10de  NVIDIA\n\t1111  A\n\t\t2684 1  No\n"
+        "\t2684  AD102 [RTX 4090]\n# a\n9999  Else\n\t1234  No\n",
     }
     assert pci.name(tree(tmp_path / "a", files), "/d") == "AD102 [RTX 4090]"
     with pytest.raises(Unreadable, match="PCI ID database"):
-        pci.name(tree(tmp_path / "b", files | {"/d/device": "0xffff\n"}), "/d")
+        pci.name(tree(tmp_path / "b", files | {"/d/device": "0x1234\n"}), "/d")
+    with pytest.raises(Unreadable, match="PCI ID database"):
+        pci.name(tree(tmp_path / "c", files | {"/d/vendor": "0x8086\n"}), "/d")
 
 
 def test_mounts_are_read_with_their_escapes_and_the_longest_point_wins(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from obt_agent.hardware.advice import advice
 from obt_agent.hardware.providers.amd import amd
 from obt_agent.hardware.providers.base import CostGroup, GpuReadings
 from obt_agent.hardware.providers.intel import intel
@@ -211,7 +212,52 @@ def test_of_another_users_process_the_compute_driver_knows_a_cards_memory_but_no
     assert (shared.process_memory, shared.process_gaps) == ({}, {1300: "no_permission"})
 
 
-def deny(machine: Path, path: str) -> None:
+def deny(machine: Path, path: str, error: str = "EACCES") -> None:
     manifest = machine / "manifest.json"
     document = json.loads(manifest.read_text())
-    manifest.write_text(json.dumps(document | {"errors": document.get("errors", {}) | {path: "EACCES"}}))
+    manifest.write_text(json.dumps(document | {"errors": document.get("errors", {}) | {path: error}}))
+
+
+def test_a_card_that_refuses_for_now_is_degraded_and_nobody_is_sent_to_change_permissions(
+    desktop: Path,
+) -> None:
+    deny(desktop, f"{CARD}/gpu_busy_percent", "EPERM")
+    _, sample = started(amd(SnapshotRoot(desktop)))
+    assert (sample.state, sample.utilization_ratio) == ("degraded", None)
+    assert advice("utilization_ratio", sample.unavailable["utilization_ratio"]) == (
+        "nothing, if it passes; else see dmesg for the driver's own words"
+    )
+
+
+def test_a_card_that_falls_asleep_while_it_is_read_is_asleep(desktop: Path) -> None:
+    deny(desktop, f"{CARD}/gpu_busy_percent", "EPERM")
+    provider = amd(FallsAsleep(desktop))
+    provider.probe()
+    provider.inventory()
+    (sample,) = provider.sample(BOTH).gpus
+    assert (sample.state, sample.temperature_celsius) == ("suspended", None)
+
+
+class FallsAsleep(SnapshotRoot):
+    """A machine whose card goes to sleep when it is asked how busy it is."""
+
+    def open(self, path: str) -> int:
+        if path.endswith("/gpu_busy_percent"):
+            put(self.folder, f"{CARD}/power/runtime_status", "suspended\n")
+        return super().open(path)
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.folder = folder
+
+
+@pytest.mark.parametrize(("driver", "found"), [("amdgpu", 1), ("amdxdna", 0)])
+def test_an_accelerator_counts_as_a_gpu_when_the_gpus_driver_runs_it(
+    tmp_path: Path, driver: str, found: int
+) -> None:
+    address = "0000:05:00.0"
+    files = pci(address, "0x1002", device="0x74a1") | {f"/sys/bus/pci/devices/{address}/class": "0x120000"}
+    links = {f"/sys/bus/pci/devices/{address}/driver": f"../../drivers/{driver}"}
+    provider = amd(tree(tmp_path, BASICS | files, links=links))
+    assert provider.probe().status == ("ok" if found else "absent")
+    assert len(provider.inventory()) == found

@@ -39,14 +39,14 @@ class CpuProvider:
         self._before: dict[str, tuple[int, int]] = {}
         self._before_ns = 0
         self._ratios: dict[str, float] = {}
-        self._sensor: str | None = None
+        self._sensors: tuple[str, ...] = ()
         self._sensor_reason = "not_present"
 
     def probe(self) -> ProviderState:
         """Look for the sensors again."""
         self._rapl.probe()
         sensor = Gaps()
-        self._sensor = sensor.read("sensor", lambda: find_sensor(self._root))
+        self._sensors = sensor.read("sensor", lambda: find_sensors(self._root)) or ()
         self._sensor_reason = sensor.reasons.get("sensor", "not_present")
         gaps = Gaps()
         gaps.read("load", lambda: self._root.text("/proc/stat"))
@@ -103,9 +103,18 @@ class CpuProvider:
         return load
 
     def _temperature(self) -> float:
-        if self._sensor is None:
+        """Of several packages, the hottest."""
+        if not self._sensors:
             raise Unreadable(self._sensor_reason)
-        return celsius(self._hot.integer(self._sensor))
+        gaps = Gaps()
+        read = [gaps.read("", partial(self._celsius, sensor)) for sensor in self._sensors]
+        known = [degrees for degrees in read if degrees is not None]
+        if not known:
+            raise Unreadable(gaps.reasons[""])
+        return max(known)
+
+    def _celsius(self, sensor: str) -> float:
+        return celsius(self._hot.integer(sensor))
 
 
 def celsius(millidegrees: int) -> float:
@@ -151,13 +160,21 @@ def busy_ratio(before: tuple[int, int] | None, now: tuple[int, int]) -> float | 
     return min(1.0, max(0.0, 1.0 - idle))
 
 
-def find_sensor(root: Root) -> str:
-    """The file of the CPU's own sensor. Raises OSError or Unreadable ("not_present") when there is none."""
+def find_sensors(root: Root) -> tuple[str, ...]:
+    """The files of the CPUs' own sensors, one of each package.
+
+    Raises OSError or Unreadable ("not_present") when there is none.
+    """
     folder = "/sys/class/hwmon"
+    found = []
     for name in optional(partial(root.names, folder)) or []:
         driver = optional(partial(root.text, f"{folder}/{name}/name"))
         if driver in _SENSORS:
-            return _labelled(root, f"{folder}/{name}", _SENSORS[driver])
+            found.append(_labelled(root, f"{folder}/{name}", _SENSORS[driver]))
+    return tuple(found) or (_zone(root),)
+
+
+def _zone(root: Root) -> str:
     zones = "/sys/class/thermal"
     for name in root.names(zones):
         if optional(partial(root.text, f"{zones}/{name}/type")) in _ZONES:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
+from obt_agent.hardware.providers import arm
 from obt_agent.hardware.readings import Gaps, Unreadable, bounded, optional
 from obt_agent.hardware.root import Root
 from obt_agent.hardware.schema import CoreType, CpuInfo
 
 _CPUS = "/sys/devices/system/cpu"
+_BRANDED = re.compile(r"@ ([0-9]+\.[0-9]+)GHz$")
 
 _ISA = (
     *("sse4_2", "avx", "avx2", "f16c", "fma", "bmi2"),
@@ -26,30 +29,6 @@ _ISA = (
     *("asimd", "asimdhp", "asimddp", "fphp", "i8mm", "bf16", "sve", "sve2", "svei8mm", "svebf16", "sme"),
 )
 """Extensions that inference code chooses by, in the kernel's spelling."""
-
-# Arm's part numbers as its manuals give them (MIDR_EL1), for CPUs whose names Linux does not print.
-_ARM_IMPLEMENTERS = {
-    0x41: "ARM",
-    0x43: "Cavium",
-    0x48: "HiSilicon",
-    0x4E: "NVIDIA",
-    0x51: "Qualcomm",
-    0x61: "Apple",
-}
-_ARM_PARTS = {
-    0xD03: "Cortex-A53",
-    0xD05: "Cortex-A55",
-    0xD08: "Cortex-A72",
-    0xD0B: "Cortex-A76",
-    0xD0C: "Neoverse N1",
-    0xD40: "Neoverse V1",
-    0xD42: "Cortex-A78AE",
-    0xD49: "Neoverse N2",
-    0xD4F: "Neoverse V2",
-    0xD85: "Cortex-X925",
-    0xD87: "Cortex-A725",
-}
-_ARM = 0x41
 
 
 class CpuText:
@@ -107,8 +86,12 @@ def read(root: Root) -> CpuInfo:
     gaps = Gaps()
     text = CpuText(gaps.read("model", lambda: root.text("/proc/cpuinfo")) or "")
     return CpuInfo(
-        model=gaps.first("model", lambda: text.value("model name", "Model"), lambda: _arm_name(text)),
-        vendor=gaps.first("vendor", lambda: text.value("vendor_id"), lambda: _arm_vendor(text)),
+        model=gaps.first(
+            "model", lambda: text.value("model name", "Model Name"), lambda: arm.name(text.processors())
+        ),
+        vendor=gaps.first(
+            "vendor", lambda: text.value("vendor_id"), lambda: arm.vendor(text.value("CPU implementer"))
+        ),
         microcode=gaps.read("microcode", lambda: text.value("microcode")),
         sockets=gaps.first("sockets", lambda: text.distinct("physical id"), lambda: _sockets(root)),
         physical_cores=gaps.first(
@@ -119,9 +102,14 @@ def read(root: Root) -> CpuInfo:
             lambda: _positive(count_list(root.text(f"{_CPUS}/online"))),
             lambda: _logical(text),
         ),
-        core_types=_core_types(root),
+        core_types=_core_types(root, text),
         isa=_isa(text),
-        base_hertz=gaps.read("base_hertz", lambda: _kilohertz(root, "base_frequency")),
+        base_hertz=gaps.first(
+            "base_hertz",
+            lambda: _kilohertz(root, "base_frequency"),
+            lambda: _nominal(root),
+            lambda: _branded(text),
+        ),
         max_hertz=gaps.read("max_hertz", lambda: _kilohertz(root, "cpuinfo_max_freq")),
         numa_nodes=gaps.read(
             "numa_nodes", lambda: _positive(count_list(root.text("/sys/devices/system/node/online")))
@@ -144,21 +132,6 @@ def _isa(text: CpuText) -> tuple[str, ...]:
     blocks = (block.get("flags") or block.get("Features") for block in text.blocks)
     flags = set(next(filter(None, blocks), "").split())
     return tuple(word for word in _ISA if word in flags)
-
-
-def _arm_vendor(text: CpuText) -> str:
-    implementer = int(text.value("CPU implementer"), 0)
-    return _ARM_IMPLEMENTERS.get(implementer, f"implementer {implementer:#x}")
-
-
-def _arm_name(text: CpuText) -> str:
-    if int(text.value("CPU implementer"), 0) != _ARM:
-        raise Unreadable("not_reported")
-    parts = dict.fromkeys(int(b["CPU part"], 0) for b in text.processors() if "CPU part" in b)
-    names = [_ARM_PARTS[part] for part in parts if part in _ARM_PARTS]
-    if len(names) != len(parts) or not names:
-        raise Unreadable("not_reported")
-    return " + ".join(names)
 
 
 def _cpu_folders(root: Root) -> list[str]:
@@ -190,15 +163,50 @@ def _kilohertz(root: Root, file: str) -> int:
     return _positive(max(speeds)) * 1000
 
 
-def _core_types(root: Root) -> tuple[CoreType, ...]:
-    """Hybrid x86 has a PMU for each kind of core; elsewhere one kind is assumed, and goes unsaid."""
+def _nominal(root: Root) -> int:
+    """ACPI's nominal frequency, in MHz, which AMD's and Arm's firmware tells; some firmware says 0."""
+    megahertz = [
+        optional(partial(root.integer, f"{cpu}/acpi_cppc/nominal_freq")) for cpu in _cpu_folders(root)
+    ]
+    known = [value for value in megahertz if value]
+    if not known:
+        raise Unreadable("not_present")
+    return _positive(max(known)) * 1_000_000
+
+
+def _branded(text: CpuText) -> int:
+    """The frequency at the end of Intel's brand string ("@ 2.50GHz"), which is the base frequency."""
+    found = _BRANDED.search(text.value("model name"))
+    if found is None:
+        raise Unreadable("not_present")
+    return _positive(round(float(found[1]) * 1e9))
+
+
+def _core_types(root: Root, text: CpuText) -> tuple[CoreType, ...]:
+    """Hybrid x86 has a PMU for each kind of core, Arm a part number; one kind goes unsaid."""
     kinds = []
     for name, pmu in (("performance", "cpu_core"), ("efficiency", "cpu_atom"), ("low_power", "cpu_lowpower")):
         cpus = optional(partial(_cpus_of, root, pmu))
         if cpus:
             fastest = optional(partial(_fastest, root, cpus))
             kinds.append(CoreType(name=name, logical_cores=len(cpus), max_hertz=fastest))
-    return tuple(kinds)
+    return tuple(kinds) or _arm_types(root, text)
+
+
+def _arm_types(root: Root, text: CpuText) -> tuple[CoreType, ...]:
+    """The fastest kind first."""
+    parts: dict[str, list[int]] = {}
+    for block in text.processors():
+        name = arm.part(block)
+        if name is not None and block["processor"].isdigit():
+            parts.setdefault(name, []).append(int(block["processor"]))
+    if len(parts) < 2:  # noqa: PLR2004 -- one kind of core is no kind
+        return ()
+    kinds = [
+        CoreType(name=name, logical_cores=len(cpus), max_hertz=optional(partial(_fastest, root, cpus)))
+        for name, cpus in parts.items()
+    ]
+    return tuple(sorted(kinds, key=lambda kind: kind.max_hertz or 0, reverse=True))
 
 
 def _cpus_of(root: Root, pmu: str) -> list[int]:

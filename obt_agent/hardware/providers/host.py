@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import partial
 
+from obt_agent.hardware.mounts import mounts
 from obt_agent.hardware.providers.base import state_of
 from obt_agent.hardware.readings import Gaps, Unreadable, bounded, optional
 from obt_agent.hardware.root import Root
@@ -25,9 +27,18 @@ _HYPERVISORS = {
     "firecracker": "kvm",
     "parallels": "parallels",
     "bhyve": "bhyve",
+    "kubevirt": "kvm",
+    "bochs": "bochs",
     "apple virtualization": "apple",
 }
 """Words of DMI vendor and product names, as systemd-detect-virt reads them."""
+
+_METAL = re.compile(r"\.metal(-|$)")
+_TREE = "/sys/firmware/devicetree/base"
+_TREE_HYPERVISORS = {"kvm": "kvm", "xen": "xen", "vmware": "vmware"}
+
+_LAYERS = {"/containerd/": "containerd", "/docker/": "docker", "/containers/storage/": "podman"}
+"""Where container engines keep the layers that a container's root is made of."""
 
 _CONTAINER_HINTS = (("/docker", "docker"), ("kubepods", "kubernetes"), ("/lxc", "lxc"), ("libpod", "podman"))
 
@@ -95,7 +106,7 @@ class HostProvider:
         return Bios(vendor=names[0], version=names[1], date=names[2])
 
     def _board(self, gaps: Gaps) -> Board | None:
-        tree = optional(lambda: self._word("/sys/firmware/devicetree/base/model"))
+        tree = optional(lambda: self._word(f"{_TREE}/model"))
         names = [self._dmi(name) for name in ("board_vendor", "board_name", "product_name")]
         if not any(names) and tree is None:
             gaps.read("board", lambda: self._word(f"{_DMI}/board_name"))
@@ -108,15 +119,33 @@ class HostProvider:
         known = optional(lambda: self._word("/sys/hypervisor/type"))
         if known:
             return known
-        words = " ".join(filter(None, map(self._dmi, ("sys_vendor", "product_name", "board_vendor")))).lower()
+        named = self._hypervisor_by_dmi() or self._hypervisor_by_device_tree()
+        return named or ("unnamed" if self._behind_hypervisor() else "none")
+
+    def _hypervisor_by_dmi(self) -> str | None:
+        """As systemd-detect-virt does. Clouds name machines of metal too, which the product's name tells."""
+        product = self._dmi("product_name") or ""
+        others = filter(None, map(self._dmi, ("sys_vendor", "board_vendor", "bios_vendor")))
+        words = " ".join((product, *others)).lower()
         if "microsoft" in words and "virtual machine" in words:
             return "hyperv"
-        for word, name in _HYPERVISORS.items():
-            if word in words:
-                return name
-        return "unnamed" if self._behind_hypervisor() else "none"
+        if _METAL.search(product):
+            return None
+        return next((name for word, name in _HYPERVISORS.items() if word in words), None)
+
+    def _hypervisor_by_device_tree(self) -> str | None:
+        """What Arm's and RISC-V's machines without DMI say, as systemd-detect-virt reads it."""
+        told = optional(lambda: self._word(f"{_TREE}/hypervisor/compatible"))
+        if told:
+            return next((name for word, name in _TREE_HYPERVISORS.items() if word in told), "unnamed")
+        names = optional(partial(self._root.names, _TREE)) or []
+        machine = optional(lambda: self._word(f"{_TREE}/compatible")) or ""
+        if any("fw-cfg" in name for name in names) or "linux,dummy-virt" in machine:
+            return "qemu"
+        return None
 
     def _behind_hypervisor(self) -> bool:
+        """What x86 says of itself. Arm has no such flag: with no other sign it is taken for metal."""
         cpuinfo = self._root.text("/proc/cpuinfo")
         flags = next((line for line in cpuinfo.splitlines() if line.startswith(("flags", "Features"))), "")
         if not flags:
@@ -128,10 +157,23 @@ class HostProvider:
             return "podman"
         if self._root.exists("/.dockerenv"):
             return "docker"
-        manager = optional(lambda: self._word("/run/host/container-manager"))
-        if manager:
-            return manager
-        return container_hint(self._root.text("/proc/1/cgroup")) or "none"
+        for place in ("/run/systemd/container", "/run/host/container-manager"):
+            manager = optional(partial(self._word, place))
+            if manager:
+                return manager
+        by_mounts = optional(self._container_by_mounts)
+        return by_mounts or container_hint(self._root.text("/proc/1/cgroup")) or "none"
+
+    def _container_by_mounts(self) -> str | None:
+        """By what only containers mount: with version 2 of control groups a pod's place is just "/"."""
+        found = mounts(self._root)
+        if any(mount.point.endswith("/secrets/kubernetes.io/serviceaccount") for mount in found):
+            return "kubernetes"
+        top = next((mount for mount in reversed(found) if mount.point == "/"), None)
+        if top is None or top.kind != "overlay":
+            return None
+        layers = " ".join(top.options)
+        return next((name for folder, name in _LAYERS.items() if folder in layers), None)
 
 
 def container_hint(groups: str) -> str | None:

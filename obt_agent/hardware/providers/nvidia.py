@@ -135,6 +135,9 @@ class NvidiaProvider:
         try:
             self._start()
         except Unreadable as error:
+            if not self._pci and error.reason.startswith("not_present"):
+                self._infos = ()
+                return self._state_of("absent", "no NVIDIA GPU on this machine, and no library of its driver")
             return self._state_of(
                 "stalled" if error.reason.startswith("stalled") else "degraded", error.reason
             )

@@ -149,7 +149,10 @@ class SysfsGpuProvider:
             return unread(gpu.address, "degraded", reason if gpu.driver in self._drivers else "not_present")
         if not self._root.exists(f"{gpu.path}/vendor"):
             return unread(known.info.id, "lost", "lost")
-        return self._read(known, group)
+        sample = self._read(known, group)
+        if sample.state == "degraded" and pci.asleep(self._root, gpu):  # it fell asleep meanwhile
+            return unread(known.info.id, "suspended", "suspended")
+        return sample
 
     def _read(self, known: _Known, group: CostGroup) -> GpuSample:
         if CostGroup.SLOW in group:
