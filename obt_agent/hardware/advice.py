@@ -19,7 +19,7 @@ _BY_WORDS = (
     ("kernel driver is not loaded", "load it (modprobe nvidia), or install NVIDIA's driver"),
     (
         "library is not installed",
-        "install NVIDIA's driver with its library libnvidia-ml.so.1; into a container it comes with --gpus all",
+        "install NVIDIA's driver with libnvidia-ml.so.1; into a container it comes with --gpus all",
     ),
     ("crashed when tried", "reinstall NVIDIA's driver; the agent goes on without it, and tries again"),
     ("differ in version", "reboot, or reload NVIDIA's kernel modules: the driver was upgraded underneath"),
