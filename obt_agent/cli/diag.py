@@ -135,11 +135,12 @@ def _said(command: tuple[str, ...]) -> str:
 def _secrets(loaded: Loaded) -> list[str]:
     """Every secret that this user can read, so that none of them is in the bundle by any road."""
     from obt_agent.errors import AgentError  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.identity.provisioned import read_token, token_file  # noqa: PLC0415 - the same
+    from obt_agent.identity.provisioned import read_token, token_file_seen  # noqa: PLC0415 - the same
 
     found = []
     try:
-        if file := token_file(loaded.config.server.token_file, os.environ):
+        config, folder = loaded.config, Path(loaded.config.agent.state_dir)
+        if file := token_file_seen(config.server.token_file, os.environ, folder):
             found.append(read_token(file).reveal())
     except AgentError:
         pass  # what cannot be read cannot get in

@@ -96,13 +96,13 @@ async def _enroll(loaded: Loaded, token: Secret) -> tuple[Enrolled, Path]:
     from obt_agent import __version__  # noqa: PLC0415 - imported when the command runs
     from obt_agent.agent import settings  # noqa: PLC0415 - the same
     from obt_agent.identity.credentials import Credentials  # noqa: PLC0415 - the same
-    from obt_agent.identity.provisioned import read_token, token_file  # noqa: PLC0415 - the same
+    from obt_agent.identity.provisioned import read_token, token_file_seen  # noqa: PLC0415 - the same
     from obt_agent.identity.state_dir import StateDir  # noqa: PLC0415 - the same
     from obt_agent.link.enroll import EnrolAgent, enroll  # noqa: PLC0415 - the same
 
     config = loaded.config
     with StateDir.open(Path(config.agent.state_dir)) as state:
-        given = token_file(config.server.token_file, os.environ)
+        given = token_file_seen(config.server.token_file, os.environ, state.path)
         credentials = Credentials(state, read_token(given) if given else None)
         agent = EnrolAgent(id=state.agent_id, name=config.agent.name, version=__version__)
         enrolled = await enroll(settings.link(config), token, agent=agent, credentials=credentials)

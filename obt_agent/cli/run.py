@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from obt_agent.cli import COMMANDS
 from obt_agent.cli.common import add_config_options, load_config
+from obt_agent.errors import AgentError
+from obt_agent.sdnotify import Notifier
 
 if TYPE_CHECKING:
     from obt_agent.cli import Subparsers
@@ -30,6 +32,9 @@ def run(args: argparse.Namespace) -> int:
     output = configure(LogSettings(level=log.level, format=log.format, prompts=log.prompts))
     try:
         return agent.run(loaded)
+    except AgentError as error:
+        Notifier().status(error.message)  # systemd keeps the line, for whoever looks why there is no agent
+        raise
     finally:
         output.close()
 

@@ -85,6 +85,7 @@ def _install(args: argparse.Namespace) -> int:
         server=args.server,
         ollama=args.ollama_url,
         token=lambda: _token(args.token_file),
+        join=args.token_file is not None,
         static_token=_token(args.static_token_file) if args.static_token_file else None,
         python=args.python,
         wheels=Wheels(args.wheel, args.find_links) if args.wheel or args.find_links else None,
@@ -93,6 +94,11 @@ def _install(args: argparse.Namespace) -> int:
         admitted_within_s=args.wait,
     )
     planned = install.plan(wishes, where, runner, user=os.geteuid())
+    if wishes.join and planned.token is None:
+        say(
+            "This machine is enrolled already, so that the join token is not used; "
+            "--enroll-again enrols it anew."
+        )
     _do(planned.steps(), dry_run=args.dry_run)
     if args.dry_run or not wishes.start or not wishes.admitted_within_s:
         return exit_codes.OK

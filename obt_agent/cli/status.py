@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Iterator
@@ -39,9 +38,9 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(load_config(args).config.agent.state_dir)
     found = look(folder)
     if found.holder is None:
-        say(f"No agent runs with the state folder {folder}. Start it: systemctl start obt-agent")
-        if os.geteuid() != 0:
-            say("To see the system's own service: sudo obt-agent status")
+        say(f"No agent runs with the state folder {folder}.")
+        for line in _why_not(folder):
+            say(printable(line))
         return exit_codes.FAILED
     if found.status is None:
         say(f"{found.holder} holds the state folder, and has written no status yet.")
@@ -51,6 +50,40 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(map(printable, lines(found.status, time.time()))))
     return exit_codes.OK if found.status.link.state == "admitted" else exit_codes.UNAVAILABLE
+
+
+def _why_not(folder: Path) -> Iterator[str]:
+    """What systemd knows of the service whose folder this is, and what to do."""
+    from obt_agent.service import places, state, system  # noqa: PLC0415 - imported when there is no agent
+
+    where = places.here()
+    if folder != where.state:
+        yield "Start it: obt-agent run. To see the system's own service: sudo obt-agent status"
+        return
+    try:
+        service = state.ask(where, system.System())
+    except system.ServiceError as error:
+        yield error.message
+        return
+    if not service.installed:
+        yield "There is no service: sudo obt-agent service install --server URL --token-file FILE"
+    elif service.result == "success":
+        yield "Start it: sudo systemctl start obt-agent"
+    else:
+        yield f"It ended with {service.result}, exit status {service.exit_status}: {service.line}"
+        yield _after(service.exit_status, starting=service.active.startswith("activating"))
+
+
+def _after(exit_status: int, *, starting: bool) -> str:
+    if exit_status == exit_codes.CONFIG:
+        return (
+            "systemd does not start it again, since that would change nothing. Put right what it says, then: "
+            "sudo systemctl restart obt-agent"
+        )
+    again = (
+        "systemd starts it again in a few seconds" if starting else "Start it: sudo systemctl start obt-agent"
+    )
+    return f"{again}; its log: journalctl -u obt-agent"
 
 
 def lines(status: Status, now: float) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The unit's sandbox: whether an override made it hide what is measured, or a device came after the start."""
+"""The unit: whether it runs, and whether its sandbox hides what is measured (an override, a late device)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,15 @@ _PROPERTIES: Final = (
     "DeviceAllow",
     "DropInPaths",
     "NeedDaemonReload",
+    "ActiveState",
+    "UnitFileState",
+    "Result",
+    "ExecMainStatus",
+    "StatusText",
+    "NRestarts",
 )
+_MANY_RESTARTS: Final = 5
+_CONFIG_STATUS: Final = "78"
 _GPU_NODES: Final = ("nvidiactl", "nvidia[0-9]*", "dri/renderD*", "kfd")
 
 
@@ -49,12 +57,39 @@ def look(unit: Mapping[str, str] | None, status: Status | None, root: Path = Pat
     if unit is None or unit.get("LoadState") != "loaded":
         yield skipped("service.unit", "obt-agent.service is not installed, or systemd does not run here")
         return
+    yield from _state(unit)
     tight = list(_too_tight(unit))
     yield from tight
     if not tight:
         yield ok("service.unit", "the sandbox lets the agent read what it measures")
     yield from _late_devices(status, root)
     yield from _unread(status)
+
+
+def _state(unit: Mapping[str, str]) -> Iterator[Finding]:
+    """Whether systemd keeps it running, and after the next boot too."""
+    active = unit.get("ActiveState", "")
+    if active == "failed" or (active == "activating" and unit.get("Result") != "success"):
+        said = unit.get("StatusText") or "journalctl -u obt-agent says why"
+        yield failure(
+            "service.state",
+            f"it ended with {unit.get('Result')}, exit status {unit.get('ExecMainStatus')}: {said}",
+            "Put that right, then: sudo systemctl restart obt-agent"
+            if unit.get("ExecMainStatus") == _CONFIG_STATUS
+            else "journalctl -u obt-agent tells more; systemd starts it again, unless it was stopped",
+        )
+    elif active == "active" and int(unit.get("NRestarts") or 0) >= _MANY_RESTARTS:
+        yield warning(
+            "service.state",
+            f"it runs, and systemd had to start it again {unit['NRestarts']} times",
+            "journalctl -u obt-agent -p err says why it ended",
+        )
+    elif active == "active":
+        yield ok("service.state", "it runs")
+    if unit.get("UnitFileState") == "disabled":
+        yield warning(
+            "service.enabled", "it does not start when the machine does", "sudo systemctl enable obt-agent"
+        )
 
 
 def _too_tight(unit: Mapping[str, str]) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from obt_agent.errors import AgentError
 from obt_agent.identity.credentials import Credential, Credentials
 from obt_agent.identity.folder import Folder, open_folder
 from obt_agent.identity.owner import as_owner
-from obt_agent.identity.provisioned import read_token, token_file
+from obt_agent.identity.provisioned import TokenError, read_token, token_file_seen
 from obt_agent.identity.state_dir import peek
 from obt_agent.outbox.reading import StoreReading
 from obt_agent.outbox.store import DATABASE
@@ -110,8 +110,14 @@ def _credential(
     config: Config, path: Path, environ: Mapping[str, str]
 ) -> tuple[Credential | None, list[Finding]]:
     provisioned = None
-    if file := token_file(config.server.token_file, environ):
-        provisioned = read_token(file)
+    if file := token_file_seen(config.server.token_file, environ, path):
+        try:
+            provisioned = read_token(file)
+        except TokenError as error:
+            remedy = (
+                "The agent ends with status 78 until it is put right; then: sudo systemctl restart obt-agent"
+            )
+            return None, [failure("state.credential", error.message, remedy)]
     folder = open_folder(path)
     try:
         credential = Credentials(_Unlocked(folder), provisioned).for_next_dial()

@@ -15,6 +15,10 @@ from obt_agent.identity.secret import Secret
 SYSTEMD_NAME: Final = "obt-token"
 """Name of the credential in ``LoadCredential=obt-token:…``."""
 
+_SERVICE_STATE: Final = "var/lib/obt-agent"
+_CREDSTORES: Final = ("etc/credstore", "run/credstore", "usr/lib/credstore")
+"""Where ``LoadCredential=obt-token`` without a path looks, in its order (systemd.exec(5))."""
+
 _MAX_BYTES: Final = 4096
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{8,1024}", re.ASCII)
 
@@ -31,6 +35,21 @@ def token_file(configured: str | None, environ: Mapping[str, str]) -> Path | Non
     """
     folder = environ.get("CREDENTIALS_DIRECTORY")
     candidates = [Path(configured)] if configured else [Path(folder) / SYSTEMD_NAME] if folder else []
+    return next((path for path in candidates if os.path.lexists(path)), None)
+
+
+def token_file_seen(
+    configured: str | None, environ: Mapping[str, str], state_dir: Path, root: Path = Path("/")
+) -> Path | None:
+    """``token_file`` for a command that looks at an agent from outside.
+
+    For the system's service, known by its state folder, it is the file that systemd gives it at its start, as
+    far as this user may see it.
+    """
+    file = token_file(configured, environ)
+    if file or configured or state_dir != root / _SERVICE_STATE:
+        return file
+    candidates = [root / folder / SYSTEMD_NAME for folder in _CREDSTORES]
     return next((path for path in candidates if os.path.lexists(path)), None)
 
 

@@ -166,7 +166,10 @@ class Link:
     async def _credential(self) -> Credential:
         credential = await asyncio.to_thread(self._credentials.for_next_dial)
         if credential is None:
-            raise ConfigError("This agent has no credential: run obt-agent enroll, or set server.token_file.")
+            raise ConfigError(
+                "This agent has no credential. Enrol it: sudo obt-agent service install --token-file FILE; "
+                "without the system's service: obt-agent enroll."
+            )
         return credential
 
     async def _dial_and_serve(self, credential: Credential) -> Ending:

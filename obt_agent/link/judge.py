@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import structlog
 
@@ -14,6 +14,11 @@ from obt_agent.identity.credentials import Credential
 from obt_agent.link.outcome import Ending, Next
 
 log = structlog.get_logger(__name__)
+
+ENROL_ANEW: Final = (
+    "Enrol this agent anew: sudo obt-agent service install --enroll-again --token-file FILE; "
+    "without the system's service: obt-agent enroll."
+)
 
 
 class Credentials(Protocol):
@@ -88,7 +93,7 @@ class Judge:
             log.warning("link.candidate_refused", count=refusal.count)
             return self._backoff.delay(ending.floor_s)
         if refusal.give_up:
-            message = f"{ending.message} Enrol this agent anew (obt-agent enroll)."
+            message = f"{ending.message} {ENROL_ANEW}"
             raise AdmissionRefused(message, retryable=False, revoked=ending.revoked)
         return max(refusal.delay_s, ending.floor_s)
 

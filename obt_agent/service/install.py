@@ -33,13 +33,15 @@ class Wishes:
     """What the owner asked for.
 
     ``server`` and ``ollama`` are addresses for a first configuration. ``token`` gives the join token when it
-    is needed (it may ask at the terminal); ``static_token`` is one that the server knows as it is.
+    is needed (it may ask at the terminal), and ``join`` says that the owner named one; ``static_token`` is
+    one that the server knows as it is.
     ``admitted_within_s`` bounds the wait for the server after the start; 0 does not wait.
     """
 
     server: str | None = None
     ollama: str | None = None
     token: Callable[[], Secret | None] = lambda: None
+    join: bool = False
     static_token: Secret | None = None
     python: Path | None = None
     wheels: Wheels | None = None
@@ -102,8 +104,10 @@ class Plan:
         if self.wishes.static_token:
             yield Step(f"write the token to {self.places.token}", self._static_token)
         if self.token:
+            replaced = f", in place of {self.places.token}" if self.places.token.exists() else ""
             yield Step(
-                "stop the service if it runs, and enrol this machine with the join token", self._enroll
+                f"stop the service if it runs, and enrol this machine with the join token{replaced}",
+                self._enroll,
             )
         if self.wishes.start:
             yield Step("enable and start the service", self._start)
@@ -148,6 +152,7 @@ class Plan:
                 f"Enrolment failed:\n{(done.err or done.out).strip()}\nAll else is installed; "
                 "put right what it says, then give the same command again."
             )
+        files.remove(places.token)  # a token that lies there would win over the credential, as the newer one
         return done.out.strip().partition("\n")[0] or None
 
     def _start(self) -> None:
@@ -167,10 +172,7 @@ def plan(wishes: Wishes, places: Places, system: System, *, user: int) -> Plan:
     """
     check_machine(places, user=user)
     text = _config_text(wishes, places)
-    token = None
-    if not wishes.static_token and not places.token.exists():
-        enrolled = (places.state / STORED_FILE).exists() and not wishes.enroll_again
-        token = None if enrolled else _needed_token(wishes)
+    token = _needed_token(wishes) if _must_enrol(wishes, places) else None
     return Plan(
         places=places,
         wishes=wishes,
@@ -186,6 +188,17 @@ def _python(wishes: Wishes, places: Places) -> Interpreter | None:
     if places.packaged or (Path(sys.prefix) == places.prefix and wishes.wheels is None):
         return None
     return interpreter.choose(wishes.python, same_as_ours=wishes.wheels is None)
+
+
+def _must_enrol(wishes: Wishes, places: Places) -> bool:
+    """Whether it takes a join token: never twice, and not beside a static one, unless the owner says so."""
+    if wishes.static_token:
+        return False
+    if wishes.enroll_again:
+        return True
+    if (places.state / STORED_FILE).exists():
+        return False
+    return wishes.join or not places.token.exists()
 
 
 def _needed_token(wishes: Wishes) -> Secret:

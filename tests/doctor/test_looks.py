@@ -149,7 +149,10 @@ def test_a_token_file_counts_and_a_bad_one_is_told(tmp_path: Path) -> None:
     assert found["state.credential"].says == "from a token file"
     assert seen.credential is not None
     token.chmod(0o644)
-    assert state_looked(tmp_path, text)[0]["state.folder"].level == "failure"
+    found, seen = state_looked(tmp_path, text)
+    assert (found["state.credential"].level, seen.credential) == ("failure", None)
+    assert "chmod o=" in found["state.credential"].says
+    assert "state.disk" in found, "one look that fails does not keep the others away"
 
 
 def test_a_folder_of_somebody_elses_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,6 +272,38 @@ def test_what_the_hardware_says_is_judged() -> None:
 def test_a_sandbox_that_is_too_tight_is_told(properties: dict[str, str], level: str) -> None:
     (finding,) = sandbox.look({"LoadState": "loaded", **properties}, None)
     assert finding.level == level
+
+
+LOADED = {"LoadState": "loaded", "UnitFileState": "enabled", "Result": "success"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "level", "words"),
+    [
+        ({"ActiveState": "active", "NRestarts": "1"}, "ok", "it runs"),
+        ({"ActiveState": "active", "NRestarts": "12"}, "warning", "start it again 12 times"),
+        (
+            {"ActiveState": "failed", "Result": "exit-code", "ExecMainStatus": "78", "StatusText": "refused"},
+            "failure",
+            "exit status 78: refused",
+        ),
+        (
+            {"ActiveState": "activating", "Result": "watchdog", "ExecMainStatus": "6"},
+            "failure",
+            "ended with watchdog",
+        ),
+    ],
+)
+def test_how_the_service_is_is_told(changed: dict[str, str], level: str, words: str) -> None:
+    found = {one.check: one for one in sandbox.look(LOADED | changed, None)}
+    assert found["service.state"].level == level
+    assert words in found["service.state"].says
+    assert "service.enabled" not in found
+
+
+def test_a_service_that_does_not_start_with_the_machine_is_told() -> None:
+    found = {one.check: one for one in sandbox.look({**LOADED, "UnitFileState": "disabled"}, None)}
+    assert found["service.enabled"].level == "warning"
 
 
 @pytest.mark.parametrize("unit", [None, {"LoadState": "not-found"}])

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from obt_agent.identity.provisioned import TokenError, parse_token, read_token, token_file
+from obt_agent.identity.provisioned import TokenError, parse_token, read_token, token_file, token_file_seen
 
 
 def token(path: Path, text: str, mode: int = 0o600) -> Path:
@@ -24,6 +24,18 @@ def test_a_file_that_is_not_there_is_no_token(tmp_path: Path) -> None:
     assert token_file(None, {}) is None
     assert token_file(str(tmp_path / "no"), {}) is None
     assert token_file(None, {"CREDENTIALS_DIRECTORY": str(tmp_path)}) is None
+
+
+def test_looked_at_from_outside_the_services_token_is_where_systemd_takes_it_from(tmp_path: Path) -> None:
+    run, etc = (token(tmp_path / place / "credstore/obt-token", "x") for place in ("run", "etc"))
+    service = tmp_path / "var/lib/obt-agent"
+    assert token_file_seen(None, {}, service, tmp_path) == etc
+    etc.unlink()
+    assert token_file_seen(None, {}, service, tmp_path) == run
+    assert token_file_seen(str(tmp_path / "no"), {}, service, tmp_path) is None
+    assert token_file_seen(None, {}, tmp_path / "another", tmp_path) is None
+    run.unlink()
+    assert token_file_seen(None, {}, service, tmp_path) is None
 
 
 def test_a_token_is_read_without_its_line_end(tmp_path: Path) -> None:

@@ -178,6 +178,28 @@ def test_every_target_of_make_in_the_documents_exists(path: Path) -> None:
     assert set(asked) - targets - elsewhere == set()
 
 
+@pytest.fixture(scope="module")
+def defined() -> set[str]:
+    """The names of all tests."""
+    pattern = re.compile(r"^\s*(?:async )?def (test_\w+)\(", flags=re.MULTILINE)
+    return {
+        name for file in (ROOT / "tests").rglob("test_*.py") for name in pattern.findall(file.read_text())
+    }
+
+
+@every_document
+def test_every_test_that_is_named_in_the_documents_exists(path: Path, defined: set[str]) -> None:
+    assert set(re.findall(r"`(test_\w+)`", prose(path.read_text()))) - defined == set()
+
+
+def test_every_row_of_what_an_attacker_cannot_do_names_a_test() -> None:
+    _, _, threats = (ROOT / "docs" / "security.md").read_text().partition("## Who might harm it")
+    tables = re.findall(r"^\| It cannot .*\n\|[-|]+\n((?:\|.*\n)+)", threats, flags=re.MULTILINE)
+    rows = [row for table in tables for row in table.splitlines()]
+    assert len(tables) == 4, "server, network, local user, Ollama; a stolen token is told in a list"
+    assert [row for row in rows if "`test_" not in row.split("|")[-2]] == []
+
+
 def test_a_command_that_does_not_exist_is_found() -> None:
     """The check itself: one wrong word of each kind."""
     block = "sudo x/bin/obt-agent bench m --colour red && obt-server tokens bake"

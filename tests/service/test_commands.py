@@ -51,15 +51,58 @@ def options(tmp_path: Path) -> list[str]:
 # status
 
 
-@pytest.mark.parametrize("user", [0, 1000])
-def test_status_of_an_agent_that_does_not_run(
-    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, user: int
-) -> None:
-    monkeypatch.setattr("obt_agent.cli.status.os.geteuid", lambda: user)
+def test_status_of_an_agent_that_does_not_run(tmp_path: Path, capsys: Captured) -> None:
     assert main(["status", *options(tmp_path)]) == 1
     told = capsys.readouterr().err
-    assert "systemctl start obt-agent" in told
-    assert ("sudo obt-agent status" in told) == (user != 0)
+    assert "Start it: obt-agent run" in told
+    assert "sudo obt-agent status" in told
+
+
+REFUSED = "The server refused the credential. Enrol this agent anew."
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ("LoadState=not-found", ["sudo obt-agent service install --server URL"]),
+        (
+            "LoadState=loaded\nActiveState=inactive\nResult=success",
+            ["Start it: sudo systemctl start obt-agent"],
+        ),
+        (
+            f"LoadState=loaded\nActiveState=failed\nResult=exit-code\nExecMainStatus=78\nStatusText={REFUSED}",
+            [REFUSED, "exit status 78", "does not start it again", "sudo systemctl restart obt-agent"],
+        ),
+        (
+            "LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nResult=watchdog\nExecMainStatus=6",
+            ["watchdog", "starts it again in a few seconds", "journalctl -u obt-agent"],
+        ),
+        (
+            "LoadState=loaded\nActiveState=failed\nResult=timeout",
+            ["Start it: sudo systemctl start", "journalctl"],
+        ),
+    ],
+)
+def test_status_of_a_service_that_ended_says_why_and_what_to_do(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, told: str, words: list[str]
+) -> None:
+    where = machine(tmp_path)
+    arranged(monkeypatch, where, FakeSystem(systemctl_show=Outcome(0, told, "")))
+    (tmp_path / "agent.yaml").touch()
+    given = ["--config", str(tmp_path / "agent.yaml"), "--state-dir", str(where.state)]
+    assert main(["status", *given]) == 1
+    shown = capsys.readouterr().err
+    assert [word for word in words if word not in shown] == []
+
+
+def test_status_where_no_systemd_runs_says_so(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = machine(tmp_path, systemd=False)
+    arranged(monkeypatch, where, FakeSystem())
+    (tmp_path / "agent.yaml").touch()
+    assert main(["status", "--config", str(tmp_path / "agent.yaml"), "--state-dir", str(where.state)]) == 1
+    assert "systemd does not run here" in capsys.readouterr().err
 
 
 def test_status_of_an_agent_that_has_said_nothing_yet(
@@ -315,6 +358,18 @@ def test_a_token_comes_from_a_prompt_or_standard_input(
     static = ["--static-token-file", token_file(tmp_path), "--wheel", "none.whl"]
     assert main([*INSTALL, "--no-start", *static]) == 0
     assert where.token.read_text() == "obtj_one-time-token\n"
+
+
+def test_a_join_token_that_is_not_needed_is_left_and_said_to_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    where, system = machine(tmp_path / "root", packaged=True), FakeSystem()
+    arranged(monkeypatch, where, system)
+    where.state.mkdir(parents=True)
+    (where.state / "credential.json").touch()
+    assert main([*INSTALL, "--no-start", "--token-file", token_file(tmp_path)]) == 0
+    assert "--enroll-again enrols it anew" in capsys.readouterr().err
+    assert system.told == []
 
 
 def test_uninstalling_a_package_is_refused_and_another_is_done(

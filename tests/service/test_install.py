@@ -138,6 +138,27 @@ def test_a_wrong_configuration_that_is_there_is_told(tmp_path: Path) -> None:
         plan(places, FakeSystem())
 
 
+@pytest.mark.parametrize("given", [{"join": True}, {"enroll_again": True}])
+def test_a_join_token_takes_the_place_of_a_static_one(tmp_path: Path, given: dict[str, bool]) -> None:
+    """Left in the credstore, it would win: to the agent it is newer than the credential."""
+    places, system = machine(tmp_path, packaged=True), FakeSystem()
+    run(plan(places, system, static_token=Secret("static-token")))
+    said = run(plan(places, system, **given))
+    assert any(f"in place of {places.token}" in words for words in said)
+    assert system.told == [TOKEN.reveal() + "\n"]
+    assert not places.token.exists()
+
+
+def test_a_static_token_stays_when_enrolling_fails_and_when_no_join_token_is_given(tmp_path: Path) -> None:
+    places = machine(tmp_path, packaged=True)
+    run(plan(places, FakeSystem(), static_token=Secret("static-token")))
+    run(plan(places, FakeSystem(), token=lambda: pytest.fail("no token is needed")))
+    system = FakeSystem(**{"enroll --config": Outcome(77, "", "The server refused the join token.")})
+    with pytest.raises(ServiceError, match="refused the join token"):
+        run(plan(places, system, join=True))
+    assert places.token.read_text() == "static-token\n"
+
+
 def test_a_static_token_goes_where_systemd_looks_for_it(tmp_path: Path) -> None:
     places, system = machine(tmp_path, packaged=True), FakeSystem()
     run(plan(places, system, static_token=Secret("static-token")))

@@ -23,13 +23,17 @@ class Result:
 
 @dataclass
 class Machine:
-    """One machine; ``boot`` gives a fresh one, whatever was done to the last."""
+    """One machine; ``boot`` gives a fresh one, whatever was done to the last.
+
+    ``controllers`` of cgroups that the next boot asks the host for: limits hold only with them.
+    """
 
     folder: Path = CACHE
+    controllers: str = ""
     environ: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.environ = {**os.environ, "LAB_DIR": str(self.folder)}
+        self.environ = {**os.environ, "LAB_DIR": str(self.folder), "LAB_CONTROLLERS": self.controllers}
 
     def prepare(self) -> None:
         """Make what is laid over the machine's root."""

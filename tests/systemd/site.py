@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.systemd.machine import Machine
+from tests.systemd.payload import ROOT
 
 SERVER = "http://127.0.0.1:8881"
 FILES = (
@@ -27,6 +28,17 @@ request.add_header("Authorization", "Bearer " + open("/root/api").read().strip()
 request.add_header("Content-Type", "application/json")
 print(urllib.request.urlopen(request, timeout=20).read().decode())
 """
+
+
+def lay_unit(machine: Machine) -> None:
+    """The real unit, its user and its folders, as the installation would make them; no program yet."""
+    for name, place in (
+        ("obt-agent.service", "/etc/systemd/system/obt-agent.service"),
+        ("obt-agent.sysusers.conf", "/etc/sysusers.d/obt-agent.conf"),
+        ("obt-agent.tmpfiles.conf", "/etc/tmpfiles.d/obt-agent.conf"),
+    ):
+        machine.write(place, (ROOT / "systemd" / name).read_text())
+    machine.run("systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload")
 
 
 @dataclass

@@ -210,6 +210,14 @@ def test_a_killed_agent_comes_back_by_itself_and_delivers(site: Site) -> None:
     admitted(site)
 
 
+def test_it_stays_far_below_its_limits_with_benchmarks_behind_it(site: Site) -> None:
+    """They are 512 MiB and 128 tasks: what comes near them in minutes would meet them in weeks."""
+    told = site.machine.run("grep -E '^(VmHWM|Threads)' /proc/$(systemctl show obt-agent -P MainPID)/status")
+    peak_kib, threads = (int(line.split()[1]) for line in told.splitlines())
+    assert peak_kib < 192 << 10
+    assert threads < 64
+
+
 def test_a_loop_that_is_blocked_on_purpose_is_killed_by_the_watchdog(site: Site) -> None:
     """A ``.pth`` file makes SIGUSR1 put the main thread to sleep: the loop stands, other threads live."""
     machine = site.machine
@@ -250,6 +258,38 @@ def test_a_token_that_cannot_be_used_ends_with_78_and_no_storm_of_restarts(site:
     assert machine.call("systemctl restart obt-agent").code == 1
     assert ended_for_good(site) == "78"
     machine.run("rm /etc/credstore/obt-token && systemctl restart obt-agent")
+    admitted(site)
+
+
+SCALED = """import obt_agent.backoff as b; n = b.BackoffSettings.__init__; d = list(n.__defaults__); \
+d[1], d[6] = 0.3, 3.0; n.__defaults__ = tuple(d)
+"""
+"""For a ``.pth`` file: ten refusals and ten minutes, its minutes 200 times as short."""
+
+
+def test_a_token_that_the_server_goes_on_refusing_ends_with_78_and_says_what_to_do(site: Site) -> None:
+    """A well-formed token that the server does not know, tried ten times over the (scaled) period."""
+    machine = site.machine
+    (agent,) = site.api("GET", "/agents")
+    machine.write("/root/join", site.server(f"tokens join --agent {agent['id']}"), mode="600")
+    scaled = "/opt/obt-agent/lib/python3.11/site-packages/scaled.pth"
+    machine.write(scaled, SCALED)
+    machine.write("/etc/credstore/obt-token", "obt_" + "x" * 43 + "\n", mode="600")
+    machine.run("systemctl restart obt-agent")
+    machine.until("systemctl is-failed obt-agent")
+    assert ended_for_good(site) == "78"
+    refused = machine.journal("-u", "obt-agent", "OBT_EVENT=link.down", "OBT_KIND=refused_401")
+    assert [entry["PRIORITY"] for entry in refused[-1:]] == ["4"], "one line, whatever often it was refused"
+    remedy = "sudo obt-agent service install --enroll-again --token-file FILE"
+    told = machine.call("obt-agent status")
+    assert (told.code, remedy in told.err) == (1, True)
+    assert remedy in machine.call("systemctl status obt-agent").out
+    assert remedy in machine.run("journalctl --output cat -u obt-agent -p err")
+    checked = machine.call("obt-agent check")
+    assert (checked.code, "-> The server does not know this credential" in checked.out) == (1, True)
+    machine.run(f"rm {scaled}")
+    done = machine.run(f"{INSTALL} --token-file /root/join --enroll-again 2>&1")
+    assert "in place of /etc/credstore/obt-token" in done
     admitted(site)
 
 

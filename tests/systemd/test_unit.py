@@ -8,7 +8,7 @@ import pytest
 
 from tests.systemd.machine import Machine
 from tests.systemd.payload import ROOT
-from tests.systemd.site import Site
+from tests.systemd.site import Site, lay_unit
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -105,13 +105,8 @@ def found(machine: Machine) -> dict[str, object]:
     """What the probe found, running as the real unit's process."""
     site = Site(machine)
     site.start_ollama()
-    for name, place in (
-        ("obt-agent.service", "/etc/systemd/system/obt-agent.service"),
-        ("obt-agent.sysusers.conf", "/etc/sysusers.d/obt-agent.conf"),
-        ("obt-agent.tmpfiles.conf", "/etc/tmpfiles.d/obt-agent.conf"),
-    ):
-        machine.write(place, (UNITS / name).read_text())
-    machine.run("systemd-sysusers && systemd-tmpfiles --create && touch /tmp/of-others")
+    lay_unit(machine)
+    machine.run("touch /tmp/of-others")
     machine.run(DEVICES)
     machine.write("/opt/obt-agent/bin/obt-agent", PROBE, mode="755")
     machine.write("/etc/credstore/obt-token", "a-token-for-the-probe", mode="600")

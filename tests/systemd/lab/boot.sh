@@ -31,7 +31,7 @@ build_tree() {
 }
 
 [ "$(cat "$TREE/.lab" 2>/dev/null)" = "$SUITE $PKGS" ] || build_tree
-rm -f "$RUN/pid"
+rm -f "$RUN/pid" "$RUN/v1"
 trap 'rc=$?; [ $rc = 0 ] || { echo "boot failed; its log:" >&2; tail -20 "$RUN/boot.log" >&2; flock -u 9; "$HERE/down.sh" -f >&2 || :; }' EXIT
 setsid unshare --mount -- "$HERE/lib/stage1.sh" >"$RUN/boot.log" 2>&1 </dev/null 9>&- &
 state=

@@ -15,6 +15,8 @@ if alive "$RUN/pid"; then
   fi
 fi
 rm -f "$RUN/pid"
-unshare --mount -- bash -c 'mount --make-rprivate /; umount -R /sys/fs/cgroup 2>/dev/null; mount -t cgroup2 cgroup2 /sys/fs/cgroup &&
-  [ -d "/sys/fs/cgroup/$1" ] && find "/sys/fs/cgroup/$1" -depth -type d -exec rmdir {} +' _ "$LAB_NAME" 2>/dev/null
+unshare --mount -- bash -c 'mount --make-rprivate /; umount -R /sys/fs/cgroup 2>/dev/null
+gone() { if mount -t "$1" -o "$2" "$1" /sys/fs/cgroup; then
+  [ ! -d "/sys/fs/cgroup$3" ] || find "/sys/fs/cgroup$3" -depth -type d -exec rmdir {} +; umount /sys/fs/cgroup; fi; }
+gone cgroup2 rw "/$1"; while IFS=: read -r _ c p; do gone cgroup "$c" "${p%/}/$1"; done' _ "$LAB_NAME" 2>/dev/null < <(cat "$RUN/v1" 2>/dev/null)
 exit 0

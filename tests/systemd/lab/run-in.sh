@@ -9,4 +9,4 @@ alive "$RUN/pid" || { echo "lab: not up" >&2; exit 125; }
 L=$(leader); [ -n "$L" ] || { echo "lab: no leader" >&2; exit 125; }
 # Joins init.scope, so that the command is not outside the system's own cgroup root.
 nsenter -t "$L" -m -p -u -i -n -C --wdns=/ -- /usr/bin/env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb \
-  /bin/bash -c 'echo $BASHPID > /sys/fs/cgroup/init.scope/cgroup.procs 2>/dev/null; exec timeout "$1" /bin/bash -c "$2"' _ "${LAB_TIMEOUT:-300}" "$1"
+  /bin/bash -c 'for g in /sys/fs/cgroup/{,unified/,memory/,pids/}init.scope; do [ ! -d $g ] || echo $BASHPID > $g/cgroup.procs; done 2>/dev/null; exec timeout "$1" /bin/bash -c "$2"' _ "${LAB_TIMEOUT:-300}" "$1"

@@ -2,6 +2,7 @@
 HERE=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)   # the scripts
 export LAB_DIR=${LAB_DIR:?names the folder that keeps the tree and the state of the run}
 export LAB_PAYLOAD=${LAB_PAYLOAD:-$LAB_DIR/payload}                     # files laid over the root at boot
+export LAB_CONTROLLERS=${LAB_CONTROLLERS:-}                            # of cgroups, for limits that hold: "memory pids"
 export LAB_NAME=${LAB_NAME:-obtlab}                                     # cgroup name and host name
 # The Debian mirror that this machine's own apt uses.
 MIRROR=${LAB_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | head -1)}
@@ -15,4 +16,6 @@ alive() { # alive FILE: FILE holds "pid starttime"; true when that very process 
   local p t; [ -f "$1" ] && read -r p t < "$1" && [ -n "$t" ] && [ "$(starttime "$p")" = "$t" ]; }
 leader() { # the booted system's PID 1, as a pid out here
   local p t; read -r p t < "$RUN/pid"; awk '{print $1}' "/proc/$p/task/$p/children" 2>/dev/null; }
+in_v1() { # hierarchies of version 1 with controllers, as "id:controllers:path"
+  awk -F: '$1 != 0' /proc/self/cgroup; }
 inside() { local l; l=$(leader); [ -n "$l" ] && nsenter -t "$l" -m -p -u -i -n -C --wdns=/ -- "$@"; }

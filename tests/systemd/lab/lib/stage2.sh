@@ -11,7 +11,10 @@ mount --bind "$R/run/host/boot_id" "$R/proc/sys/kernel/random/boot_id"
 mount --rbind "$R/proc/sys" "$R/proc/sys"; mount -o remount,bind,ro,nosuid,nodev,noexec "$R/proc/sys"
 for p in sysrq-trigger irq bus fs acpi; do [ ! -e "$R/proc/$p" ] || ro "$R/proc/$p"; done
 mount -t sysfs -o ro,nosuid,nodev,noexec sysfs "$R/sys"
-mount -t cgroup2 -o rw,nosuid,nodev,noexec cgroup2 "$R/sys/fs/cgroup"
+if [ -s "$RUN/v1" ]; then   # what systemd takes for the hybrid hierarchy; it mounts the rest itself
+  mount -t tmpfs -o mode=755,nosuid,nodev,noexec tmpfs "$R/sys/fs/cgroup"; mkdir "$R/sys/fs/cgroup/unified"
+  mount -t cgroup2 -o rw,nosuid,nodev,noexec cgroup2 "$R/sys/fs/cgroup/unified"
+else mount -t cgroup2 -o rw,nosuid,nodev,noexec cgroup2 "$R/sys/fs/cgroup"; fi
 mount -t tmpfs -o mode=755,nosuid tmpfs "$R/dev"
 for d in "null 1 3" "zero 1 5" "full 1 7" "random 1 8" "urandom 1 9" "tty 5 0"; do set -- $d; mknod -m 666 "$R/dev/$1" c "$2" "$3"; done
 mkdir "$R/dev/pts" "$R/dev/shm"; ln -s pts/ptmx "$R/dev/ptmx"
