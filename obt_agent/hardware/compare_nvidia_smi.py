@@ -3,183 +3,122 @@
 ``python -m obt_agent.hardware.compare_nvidia_smi [--seconds 10]`` prints a table and the energy counter
 against power integrated over the time. Run it idle, and again while a model answers; send in what it prints.
 Exit status 0: all agree; 1: something does not; 69: no nvidia-smi, or no GPU.
+
+The two programs cannot read at one moment. So the agent's readings are taken again and again while nvidia-smi
+runs, and its number must lie within their range, widened by each field's tolerance.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-from obt_agent.hardware.providers.base import CostGroup, GpuProvider
+from obt_agent.hardware.nvidia_smi import FIELDS, Field, Smi, agrees, value
+from obt_agent.hardware.providers.base import CostGroup, GpuProvider, GpuReadings
 from obt_agent.hardware.providers.nvidia import NvidiaProvider
 from obt_agent.hardware.providers.nvml import Nvml
 from obt_agent.hardware.providers.nvml_probe import Prober
-from obt_agent.hardware.providers.pci import normalised
 from obt_agent.hardware.root import Root
 from obt_agent.hardware.schema import GpuInfo, GpuSample
 
 _UNAVAILABLE = 69
-_MIB = 1 << 20
 _ENERGY_TOLERANCE = 0.05
 _PERIOD_S = 0.1
-_TIMEOUT_S = 30
+_BOTH = CostGroup.FAST | CostGroup.SLOW
+_WSL = "/usr/lib/wsl/lib/nvidia-smi"
 
 
-@dataclass(frozen=True)
-class Field:
-    """One of nvidia-smi's columns, and ours in its unit.
-
-    ``tolerance`` is how far they may be apart, for the two do not read at the same moment.
-    """
-
-    column: str
-    ours: Callable[[GpuInfo, GpuSample], float | str | None]
-    tolerance: float = 0.0
-
-
-def _ratio(value: float | None) -> float | None:
-    return None if value is None else value * 100
-
-
-def _mebibytes(value: int | None) -> float | None:
-    return None if value is None else value / _MIB
-
-
-def _megahertz(value: int | None) -> float | None:
-    return None if value is None else value / 1e6
-
-
-FIELDS = (
-    Field("name", lambda info, _: info.name),
-    Field("pci.bus_id", lambda info, _: info.pci_address),
-    Field("driver_version", lambda info, _: info.driver_version),
-    Field("vbios_version", lambda info, _: info.vbios_version),
-    Field("compute_cap", lambda info, _: info.compute_capability),
-    Field("memory.total", lambda info, _: _mebibytes(info.memory.total_bytes), 1),
-    Field("memory.reserved", lambda info, _: _mebibytes(info.memory.reserved_bytes), 1),
-    Field("memory.used", lambda _, now: _mebibytes(now.memory_used_bytes), 256),
-    Field("utilization.gpu", lambda _, now: _ratio(now.utilization_ratio), 25),
-    Field("utilization.memory", lambda _, now: _ratio(now.memory_controller_ratio), 25),
-    Field("temperature.gpu", lambda _, now: now.temperature_celsius, 3),
-    Field("power.draw.instant", lambda _, now: now.power_watts, 60),
-    Field("enforced.power.limit", lambda info, _: info.power_limit_watts, 0.01),
-    Field("clocks.sm", lambda _, now: _megahertz(now.clocks.sm_hertz if now.clocks else None), 300),
-    Field("clocks.mem", lambda _, now: _megahertz(now.clocks.memory_hertz if now.clocks else None), 100),
-    Field("fan.speed", lambda _, now: _ratio(now.fan_ratio), 10),
-    Field("pcie.link.gen.max", lambda info, _: info.pcie.max_gen if info.pcie else None),
-    Field("pcie.link.width.max", lambda info, _: info.pcie.max_width if info.pcie else None),
-    Field("pcie.link.width.current", lambda _, now: now.pcie_width),
-)
-
-
-@dataclass(frozen=True)
 class Row:
-    """One comparison."""
+    """One comparison, as it is printed."""
 
-    gpu: str
-    field: str
-    ours: str
-    theirs: str
-    agrees: bool
+    def __init__(self, name: str, ours: Iterable[float | str | None], theirs: float | str | None) -> None:
+        self.name = name
+        self.ours = _range(list(ours))
+        self.theirs = _shown(theirs)
+        self.agrees = True
 
-
-def ask_smi(program: str) -> dict[str, dict[str, str]]:
-    """What nvidia-smi says, by UUID and column.
-
-    Raises:
-        OSError, subprocess.SubprocessError: it cannot be run, or fails.
-    """
-    columns = ["uuid", *(field.column for field in FIELDS)]
-    command = [program, f"--query-gpu={','.join(columns)}", "--format=csv,noheader,nounits"]
-    done = subprocess.run(  # noqa: S603 -- the user's own nvidia-smi, found in PATH
-        command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=True
-    )
-    rows = csv.reader(done.stdout.splitlines(), skipinitialspace=True)
-    return {row[0]: dict(zip(columns, row, strict=True)) for row in rows if row}
+    def __str__(self) -> str:
+        return f"{self.name:38} {self.ours:>26} {self.theirs:>26}{'' if self.agrees else '   DIFFERS'}"
 
 
-def compare(info: GpuInfo, now: GpuSample, theirs: dict[str, str]) -> Iterator[Row]:
-    """Each field of one GPU. Both saying that there is no value counts as agreement."""
+def compare(info: GpuInfo, seen: list[GpuSample], theirs: dict[str, str]) -> Iterator[Row]:
+    """Each field of one GPU that this nvidia-smi knows. Both saying that there is no value is agreement."""
     for field in FIELDS:
-        our, their = field.ours(info, now), _value(theirs[field.column])
-        yield Row(info.id, field.column, _shown(our), _shown(their), _agree(our, their, field.tolerance))
+        column = _column(field, theirs)
+        if column is not None:
+            ours = [field.ours(info, now) for now in seen]
+            their = field.theirs(value(theirs[column]))
+            row = Row(column, ours, their)
+            row.agrees = agrees(ours, their, field.tolerance)
+            yield row
 
 
-def _value(text: str) -> float | str | None:
-    if text.startswith("["):  # [N/A], [Not Supported], [Unknown Error]
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        return text
+def _column(field: Field, theirs: dict[str, str]) -> str | None:
+    """The first of the field's columns that has a value; else the first that is known at all."""
+    known = [column for column in field.columns if column in theirs]
+    return next((column for column in known if value(theirs[column]) is not None), next(iter(known), None))
+
+
+def compare_processes(gpu: str, seen: list[GpuReadings], theirs: dict[int, float | None]) -> Iterator[Row]:
+    """MiB of each process that nvidia-smi names on a GPU, and of those that the agent alone names."""
+    by_pid: dict[int, list[float | str | None]] = {pid: [] for pid in theirs}
+    for reading in seen:
+        for pid, used in reading.process_memory.items():
+            if gpu in used:
+                by_pid.setdefault(pid, []).append(used[gpu] / (1 << 20))
+    for pid, ours in sorted(by_pid.items()):
+        row = Row(f"memory of process {pid}", ours or [None], theirs.get(pid))
+        lasted = pid in theirs and bool(ours)  # a process may end, or begin, while both look
+        row.agrees = agrees(ours, theirs[pid], 256) if lasted else len(ours) < len(seen)
+        yield row
 
 
 def _shown(value: float | str | None) -> str:
     return "none" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _agree(ours: float | str | None, theirs: float | str | None, tolerance: float) -> bool:
-    if ours is None or theirs is None:
-        return ours is theirs
-    try:
-        return abs(float(ours) - float(theirs)) <= tolerance
-    except ValueError:
-        return _plain(str(ours)) == _plain(str(theirs))
-
-
-def _plain(word: str) -> str:
-    """A PCI address as the kernel writes it; the tool pads the domain, in capitals."""
-    try:
-        return normalised(word)
-    except ValueError:
-        return word
+def _range(values: list[float | str | None]) -> str:
+    """What was seen: one value, or the least and the most."""
+    numbers = [float(value) for value in values if isinstance(value, int | float)]
+    if len(numbers) == len(values) and len(set(numbers)) > 1:
+        return f"{min(numbers):.6g} .. {max(numbers):.6g}"
+    return " / ".join(dict.fromkeys(map(_shown, values)))
 
 
 def energy_ratios(provider: GpuProvider, seconds: float) -> dict[str, float]:
-    """By GPU id: the energy counter's increase over power integrated by trapezoids; 1 is agreement."""
-    before = provider.energy()
+    """By GPU id: mean power by the energy counter over mean power by its readings; 1 is agreement.
+
+    Both means are of nearly the same time, so that what lies between their edges does not count.
+    """
+    began, before = time.monotonic(), provider.energy()
     series: dict[str, list[tuple[float, float]]] = {}
-    until = time.monotonic() + seconds
-    while time.monotonic() < until:
+    while True:
         for gpu in provider.sample(CostGroup.FAST).gpus:
             if gpu.power_watts is not None and gpu.t_mono_ns is not None:
                 series.setdefault(gpu.id, []).append((gpu.t_mono_ns / 1e9, gpu.power_watts))
+        if time.monotonic() >= began + seconds:
+            break
         time.sleep(_PERIOD_S)
-    after = provider.energy()
-    integrated = {gpu: _integral(points) for gpu, points in series.items()}
+    took, after = time.monotonic() - began, provider.energy()
+    means = {gpu: _mean(points) for gpu, points in series.items()}
     return {
-        gpu: (after[gpu] - before[gpu]) / integrated[gpu]
-        for gpu in before
-        if gpu in after and integrated.get(gpu, 0) > 0
+        gpu: (after[gpu] - before[gpu]) / took / mean
+        for gpu, mean in means.items()
+        if gpu in before and gpu in after and mean > 0
     }
 
 
-def _integral(points: list[tuple[float, float]]) -> float:
-    pairs = pairwise(points)
-    return sum((t1 - t0) * (p0 + p1) / 2 for (t0, p0), (t1, p1) in pairs)
-
-
-def report(rows: Iterable[Row], ratios: dict[str, float]) -> Iterator[str]:
-    """The lines to print."""
-    yield f"{'field':26} {'obt-agent':>26} {'nvidia-smi':>26}"
-    gpu = ""
-    for row in rows:
-        if row.gpu != gpu:
-            gpu = row.gpu
-            yield gpu
-        yield f"{row.field:26} {row.ours:>26} {row.theirs:>26}{'' if row.agrees else '   DIFFERS'}"
-    for name, ratio in ratios.items():
-        verdict = "" if abs(ratio - 1) <= _ENERGY_TOLERANCE else "   DIFFERS by more than 5 %"
-        yield f"{name}: energy counter / integrated power = {ratio:.3f}{verdict}"
+def _mean(points: list[tuple[float, float]]) -> float:
+    """By trapezoids; 0 where there are too few points."""
+    area = sum((t1 - t0) * (p0 + p1) / 2 for (t0, p0), (t1, p1) in pairwise(points))
+    return area / (points[-1][0] - points[0][0]) if len(points) > 1 else 0.0
 
 
 def main(argv: list[str], provider: GpuProvider | None = None) -> int:
@@ -190,18 +129,17 @@ def main(argv: list[str], provider: GpuProvider | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=10.0, help="over which energy is compared (10)")
     arguments = parser.parse_args(argv)
     say = partial(print, flush=True)
-    program = shutil.which("nvidia-smi")
+    program = shutil.which("nvidia-smi") or shutil.which(_WSL)
     if program is None:
         say("nvidia-smi is not in PATH: nothing to compare with")
         return _UNAVAILABLE
     nvidia = provider or NvidiaProvider(Root(), Nvml, Prober())
     state = nvidia.probe()
-    infos = nvidia.inventory()
-    if state.status != "ok" or not infos:
+    if state.status not in ("ok", "lost") or not nvidia.inventory():
         say(f"no NVIDIA GPU can be read: {state.reason}")
         return _UNAVAILABLE
     try:
-        return _compare_all(nvidia, infos, program, arguments.seconds, say)
+        return int(not _compare_all(nvidia, Smi(program), arguments.seconds, say))
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         say(f"{Path(program).name} cannot be used: {error}")
         return _UNAVAILABLE
@@ -209,22 +147,49 @@ def main(argv: list[str], provider: GpuProvider | None = None) -> int:
         nvidia.close()
 
 
-def _compare_all(
-    nvidia: GpuProvider, infos: tuple[GpuInfo, ...], program: str, seconds: float, say: Callable[[str], None]
-) -> int:
-    theirs = ask_smi(program)
-    samples = {gpu.id: gpu for gpu in nvidia.sample(CostGroup.FAST | CostGroup.SLOW).gpus}
-    missing = set(theirs) ^ {info.id for info in infos}
-    rows = [
-        row for info in infos if info.id in theirs for row in compare(info, samples[info.id], theirs[info.id])
-    ]
-    ratios = energy_ratios(nvidia, seconds)
-    for line in report(rows, ratios):
-        say(line)
-    if missing:
-        say(f"seen by one of the two alone: {', '.join(sorted(missing))}")
-    off = any(abs(ratio - 1) > _ENERGY_TOLERANCE for ratio in ratios.values())
-    return int(off or bool(missing) or not all(row.agrees for row in rows))
+def _compare_all(nvidia: GpuProvider, smi: Smi, seconds: float, say: Callable[[str], None]) -> bool:
+    seen: list[GpuReadings] = []
+    theirs = smi.gpus(lambda: seen.append(nvidia.sample(_BOTH)))
+    apps = smi.processes(lambda: seen.append(nvidia.sample(_BOTH)))
+    for column in smi.unknown:
+        say(f"this nvidia-smi does not know {column}: not compared")
+    say(f"{'field':38} {'obt-agent':>26} {'nvidia-smi':>26}")
+    verdicts = []
+    for info in nvidia.inventory():
+        say(info.id)
+        verdicts.append(_compare_one(info, seen, theirs.pop(info.id, None), apps.get(info.id, {}), say))
+    for gpu in theirs:
+        say(f"{gpu}\n  seen by nvidia-smi alone")
+        verdicts.append(False)
+    verdicts += [_say_energy(gpu, ratio, say) for gpu, ratio in energy_ratios(nvidia, seconds).items()]
+    say("All agree." if all(verdicts) else "Not all agree: see DIFFERS above.")
+    return all(verdicts)
+
+
+def _compare_one(
+    info: GpuInfo,
+    seen: list[GpuReadings],
+    theirs: dict[str, str] | None,
+    apps: dict[int, float | None],
+    say: Callable[[str], None],
+) -> bool:
+    samples = [gpu for reading in seen for gpu in reading.gpus if gpu.id == info.id]
+    if theirs is None:
+        say(f"  seen by obt-agent alone, as {samples[-1].state if samples else 'lost'}")
+        return False
+    rows = list(compare(info, samples, theirs))
+    if not (info.mig and info.mig.enabled):  # there nvidia-smi names processes by the instance
+        rows += compare_processes(info.id, seen, apps)
+    for row in rows:
+        say(str(row))
+    return all(row.agrees for row in rows)
+
+
+def _say_energy(gpu: str, ratio: float, say: Callable[[str], None]) -> bool:
+    fits = abs(ratio - 1) <= _ENERGY_TOLERANCE
+    verdict = "" if fits else "   DIFFERS by more than 5 %"
+    say(f"{gpu}: energy counter / integrated power = {ratio:.3f}{verdict}")
+    return fits
 
 
 if __name__ == "__main__":
