@@ -168,7 +168,7 @@ class Link:
         if credential is None:
             raise ConfigError(
                 "This agent has no credential. Enrol it: sudo obt-agent service install --token-file FILE; "
-                "without the system's service: obt-agent enroll."
+                "without the system's service: obt-agent enroll, or set server.token_file."
             )
         return credential
 

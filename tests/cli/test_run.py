@@ -3,7 +3,9 @@
 import asyncio
 import json
 import os
+import select
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -107,11 +109,21 @@ async def test_a_second_one_names_the_first_and_leaves_it_alone(
         assert process.returncode is None
 
 
+def readable(sock: socket.socket) -> bool:
+    return bool(select.select([sock], [], [], 0)[0])
+
+
 async def test_without_any_credential_it_says_what_to_do_and_ends_78(tmp_path: Path) -> None:
-    ended = await obt_agent(
-        tmp_path, "run", "--server-url", "http://127.0.0.1:9", "--state-dir", str(tmp_path / "state")
-    )
+    """The service manager hears it too, and keeps the last line that it heard."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        words = ["--server-url", "http://127.0.0.1:9", "--state-dir", str(tmp_path / "state")]
+        ended = await obt_agent(tmp_path, "run", *words, NOTIFY_SOCKET=str(tmp_path / "notify"))
+        heard = [systemd.recv(4096).decode() for _ in iter(lambda: readable(systemd), False)]
     assert ended.code == exit_codes.CONFIG
-    assert "run obt-agent enroll, or set server.token_file" in ended.err
+    assert "obt-agent enroll, or set server.token_file" in ended.err
+    assert heard[-1].startswith(
+        "STATUS=This agent has no credential. Enrol it: sudo obt-agent service install"
+    )
     with StateDir.open(tmp_path / "state") as state:
         assert state.agent_id
