@@ -17,7 +17,9 @@ AgentError (kind, retryable)
  ├── Busy                   a limit on concurrent work is reached
  ├── TooLarge               a message, line or prompt is over its limit
  ├── Unsupported            this machine, or this Ollama, cannot do it
- ├── JobNotFound, JobConflict, StorageFull
+ ├── JobNotFound, JobConflict
+ ├── StorageFailed          the job store cannot be read or written now
+ │    └── StorageFull       the disk or the quota has no room
  └── HardwareError          a reading failed (never leaves ``obt_agent.hardware``)
 
 ``kind`` is the stable word that crosses the wire in ``error.data.kind``; ``obt_agent.protocol.errors``
@@ -174,11 +176,17 @@ class JobConflict(AgentError):
     kind = "job_conflict"
 
 
-class StorageFull(AgentError):
+class StorageFailed(AgentError):
+    """The job store cannot be read or written now; the message says why."""
+
+    kind = "storage_failed"
+    retryable_by_default = True
+
+
+class StorageFull(StorageFailed):
     """The disk or the quota has no room for the job's result."""
 
     kind = "storage_full"
-    retryable_by_default = True
 
 
 class HardwareError(AgentError):

@@ -90,6 +90,10 @@ class JobBook(Protocol):
     def outbox_counts(self) -> OutboxCounts:
         """What waits to be sent."""
 
+    @property
+    def store_problem(self) -> str | None:
+        """What is wrong with the store of jobs, or that it was replaced."""
+
 
 class Visibility(Protocol):
     """Which models the host's owner lets the server see."""
@@ -225,6 +229,7 @@ class Reporter:
             t_mono_us=time.monotonic_ns() // 1000,
             loop_lag_ms=self._gauges.loop_lag_ms(),
             hardware=light(self._machine.latest),
+            store_problem=self._jobs.store_problem,
         )
 
 

@@ -52,7 +52,8 @@ class ProviderReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The daemon as it was at ``written_at`` (Unix seconds, as ``started_at``).
 
-    ``models`` is how many the policy shows, ``jobs`` those that are open, running ones first.
+    ``models`` is how many the policy shows, ``jobs`` those that are open, running ones first,
+    ``store_problem`` what is wrong with their store.
     """
 
     pid: int
@@ -69,6 +70,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     jobs: tuple[JobSummary, ...] = ()
     job_counts: JobCounts = JobCounts()
     outbox: OutboxCounts = OutboxCounts()
+    store_problem: str | None = None
     providers: tuple[ProviderReport, ...] = ()
     loop_lag_ms: float | None = None
     config_file: str | None = None

@@ -86,6 +86,7 @@ class Life:
         roots: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
             "catalog": rooms.catalog.run,
             "follow-ollama": self._follow_ollama,
+            "follow-store": self._follow_store,
             "jobs": rooms.jobs.run,
             "link": rooms.link.run,
             "telling": self._telling.run,
@@ -130,6 +131,17 @@ class Life:
             rooms.hardware.note_loaded(bool(snapshot.running))
             rooms.hardware.note_ollama_version(snapshot.state.version if snapshot.state.reachable else None)
             self._telling.changed()
+
+    async def _follow_store(self) -> None:
+        """A store that was found damaged and replaced has another id, which only a hello tells the server."""
+        jobs = self._rooms.jobs
+        known = jobs.store_id
+        while True:
+            await jobs.wait_changed(jobs.generation)
+            if jobs.store_id != known:
+                known = jobs.store_id
+                self._telling.changed()
+                await self._rooms.link.redial("reload")
 
     # Signals.
 

@@ -13,6 +13,7 @@ import structlog
 
 from obt_agent.agent.rooms import Rooms
 from obt_agent.config.schema import Config
+from obt_agent.errors import StorageFailed
 from obt_agent.identity.folder import FolderError
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.protocol.jobs import JobSummary
@@ -39,6 +40,7 @@ class Telling:
         self._started_at = time.time()
         self._link_since: tuple[str, float] = ("", 0.0)
         self._line = ""
+        self._jobs: tuple[JobSummary, ...] = ()
 
     def changed(self) -> None:
         """Something that people want to see changed."""
@@ -68,7 +70,9 @@ class Telling:
             self._file.remove()
 
     async def _tell(self) -> None:
-        status = self.status(await self._rooms.jobs.unsettled())
+        with contextlib.suppress(StorageFailed):  # the status says so; jobs are those last known
+            self._jobs = await self._rooms.jobs.unsettled()
+        status = self.status(self._jobs)
         line = status_line(status)
         if line != self._line:
             self._line = line
@@ -96,6 +100,7 @@ class Telling:
             jobs=tuple(sorted((job for job in jobs if job.finished_at is None), key=_running_first)),
             job_counts=rooms.jobs.counts(),
             outbox=rooms.jobs.outbox_counts(),
+            store_problem=rooms.jobs.store_problem,
             providers=self._providers(),
             loop_lag_ms=rooms.link.lag.last_ms,
         )

@@ -42,7 +42,7 @@ _OF_ERRORS: Final[tuple[tuple[type[errors.AgentError], int], ...]] = (
     (errors.OllamaUnavailable, UNAVAILABLE),
     (errors.LinkLost, UNAVAILABLE),
     (errors.Busy, TEMPORARY),
-    (errors.StorageFull, TEMPORARY),
+    (errors.StorageFailed, TEMPORARY),
     (errors.DeadlineExceeded, TEMPORARY),
 )
 

@@ -97,6 +97,8 @@ def lines(status: Status, now: float) -> Iterator[str]:
     yield f"server   {_server(status, now)}"
     yield f"ollama   {_ollama(status)}"
     yield f"outbox   {status.outbox.entries} results to deliver, {status.outbox.bytes} bytes"
+    if status.store_problem:
+        yield f"store    {status.store_problem}"
     for job in status.jobs:
         phase = f", {job.progress.phase}" if job.progress else ""
         yield f"job      {job.job_id}: {job.kind} of {job.model or '-'}, {job.state}{phase}"

@@ -18,6 +18,7 @@ from obt_agent.identity.folder import Folder, open_folder
 from obt_agent.identity.owner import as_owner
 from obt_agent.identity.provisioned import TokenError, read_token, token_file_seen
 from obt_agent.identity.state_dir import peek
+from obt_agent.outbox.damage import set_aside_stores
 from obt_agent.outbox.reading import StoreReading
 from obt_agent.outbox.store import DATABASE
 
@@ -137,6 +138,13 @@ def _credential(
 
 
 def _store(config: Config, path: Path) -> Iterator[Finding]:
+    if damaged := set_aside_stores(path / DATABASE):
+        yield warning(
+            "outbox.damaged",
+            f"{len(damaged)} damaged job stores were set aside, the last one as {damaged[-1].name}",
+            "Look at the disk (dmesg, smartctl). What could be read was saved; delete the file once nobody "
+            "wants it.",
+        )
     if not (path / DATABASE).is_file():
         yield ok("outbox.store", "no jobs yet")
         return

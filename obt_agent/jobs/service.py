@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 import structlog
 
-from obt_agent.errors import Busy, DeadlineExceeded, InvalidParams, JobNotFound, LinkLost
+from obt_agent.errors import Busy, DeadlineExceeded, InvalidParams, JobNotFound, LinkLost, StorageFailed
 from obt_agent.jobs.execution import LivePoint, Runner
 from obt_agent.jobs.progress import ProgressBoard
 from obt_agent.jobs.reserve import TRANSFER_BYTES, benchmark_bytes
@@ -168,6 +168,11 @@ class JobService:
         return self._outbox.waiting_counts
 
     @property
+    def store_problem(self) -> str | None:
+        """What is wrong with the store of jobs, or that it was replaced."""
+        return self._outbox.problem
+
+    @property
     def running(self) -> str | None:
         """The id of the job that runs."""
         return None if self._worker.current is None else self._worker.current.job_id
@@ -185,7 +190,7 @@ class JobService:
         """Store a benchmark and queue it; the plan is allowed (see ``Policy.check_plan``).
 
         Raises:
-            JobConflict, StorageFull, Busy (too many jobs), InvalidParams or DeadlineExceeded (``not_after``)
+            JobConflict, StorageFailed, Busy (too many jobs), InvalidParams, DeadlineExceeded (``not_after``)
         """
         return await self._start("benchmark", params, params.plan.model_name, benchmark_bytes(params.plan))
 
@@ -234,7 +239,11 @@ class JobService:
             )
         position = self._worker.put(job.job_id, job.kind)
         log.info("job.accepted", job_id=job.job_id, kind=job.kind, model=job.model, position=position)
-        await self._outbox.queue(job.job_id)
+        try:
+            await self._outbox.queue(job.job_id)
+        except StorageFailed as error:  # it is stored and in the queue: that is what was asked
+            log.warning("job.still_accepted", job_id=job.job_id, reason=error.message)
+            return JobStarted(job_id=job.job_id, state="accepted", position=position)
         return JobStarted(job_id=job.job_id, state="queued", position=position)
 
     def _check_room(self) -> None:

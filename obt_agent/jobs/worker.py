@@ -7,11 +7,12 @@ import datetime as dt
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
+import msgspec
 import structlog
 
-from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded, StorageFull
+from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded, StorageFailed
 from obt_agent.jobs.execution import Cause, Ending, Execution, Runner
 from obt_agent.jobs.progress import ProgressBoard
 from obt_agent.outbox import Outbox, StoredJob
@@ -21,9 +22,12 @@ from obt_agent.protocol.jobs import JobKind
 
 log = structlog.get_logger(__name__)
 
+T = TypeVar("T")
+
 LOOK_AGAIN_S: Final = 60.0
 """Quiet hours are looked at again at least this often: clocks and time zones change."""
 CHECKPOINT_S: Final = 5.0
+_UNFORESEEN: Final = "The job failed in an unforeseen way; the agent's log has the details."
 
 
 @dataclass(frozen=True)
@@ -131,7 +135,7 @@ class Worker:
         Cancelling it is the checkpoint: the running job's connection to Ollama closes, its records are in the
         store, it has no final, and the next process goes on with it.
         """
-        for job in await self._outbox.open_jobs():
+        for job in await self._patiently("open jobs", self._outbox.open_jobs):
             if job.kind is not None:
                 self.put(job.job_id, job.kind)
                 log.info("job.taken_up", job_id=job.job_id, state=job.state, starts=job.starts)
@@ -162,15 +166,22 @@ class Worker:
             return
 
     async def _run_one(self, current: Current) -> None:
-        job = await self._outbox.get(current.job_id)
+        job = await self._patiently(current.job_id, lambda: self._outbox.get(current.job_id))
         if job is None or job.terminal or job.kind is None:
             return
         runner = self._runners[job.kind]
-        records = await self._outbox.records(job.job_id)
-        ending = self._ended_before(current, job, runner, records)
-        if ending is None:
-            ending = await self._attempt(current, job, runner, records)
+        records = await self._records(job)
+        try:
+            ending = self._ended_before(current, job, runner, records)
+            if ending is None:
+                ending = await self._attempt(current, job, runner, records)
+        except Exception:
+            log.exception("job.has_no_ending", job_id=job.job_id)
+            ending = _bare_ending(job)
         await self.finish(job, ending)
+
+    async def _records(self, job: StoredJob) -> list[bytes]:
+        return await self._patiently(job.job_id, lambda: self._outbox.records(job.job_id))
 
     def _ended_before(
         self, current: Current, job: StoredJob, runner: Runner, records: list[bytes]
@@ -198,11 +209,10 @@ class Worker:
             return await self._out_of_records(job, runner, error)
         except Exception:
             log.exception("job.failed_unforeseen", job_id=job.job_id)
-            unforeseen = AgentError("The job failed in an unforeseen way; the agent's log has the details.")
-            return await self._out_of_records(job, runner, unforeseen)
+            return await self._out_of_records(job, runner, AgentError(_UNFORESEEN))
 
     async def _out_of_records(self, job: StoredJob, runner: Runner, error: AgentError) -> Ending:
-        return runner.ending(job, await self._outbox.records(job.job_id), "failed", error)
+        return runner.ending(job, await self._records(job), "failed", error)
 
     async def _executed(
         self, current: Current, job: StoredJob, runner: Runner, records: list[bytes]
@@ -222,30 +232,40 @@ class Worker:
                 current.stopping.cancel()
         if current.task.cancelled():
             log.error("job.cut_off", job_id=job.job_id)
-            left = await self._outbox.records(job.job_id)
+            left = await self._records(job)
             return runner.ending(job, left, current.why_stopped(), None)
         return current.task.result()
 
     async def finish(self, job: StoredJob, ending: Ending) -> None:
         """Store the final, however long the disk takes to have room for it."""
         error = None if ending.error is None else to_wire(ending.error)
-        await self._until_stored(
-            job, lambda: self._outbox.finish(job.job_id, ending.state, ending.text, error)
-        )
+
+        async def store() -> None:
+            stored = await self._outbox.finish(job.job_id, ending.state, ending.text, error)
+            if not stored and await self._outbox.get(job.job_id) is None:  # a damaged store took it along
+                await self._outbox.restore(job)
+                await self._outbox.finish(job.job_id, ending.state, ending.text, error)
+
+        await self._patiently(job.job_id, store)
         self._board.forget(job.job_id)
         log.info("job.finished", job_id=job.job_id, kind=job.kind, state=ending.state, bytes=len(ending.text))
 
-    async def _until_stored(self, job: StoredJob, store: Callable[[], Awaitable[bool]]) -> None:
+    async def _patiently(self, what: str, use: Callable[[], Awaitable[T]]) -> T:
+        """Use the store, again and again while it cannot be used: the queue waits, and nothing is lost."""
         wait_s = self._settings.retry_s
         while True:
             try:
-                await store()
-            except StorageFull as error:
-                log.error("job.final_not_stored", job_id=job.job_id, reason=error.message, again_in_s=wait_s)  # noqa: TRY400 - the message says it all
+                return await use()
+            except StorageFailed as error:
+                log.error("job.store_fails", job_id=what, reason=error.message, again_in_s=wait_s)  # noqa: TRY400 - the message says it all
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, self._settings.retry_max_s)
-            else:
-                return
+
+
+def _bare_ending(job: StoredJob) -> Ending:
+    """For a job of which not even a result can be made: it must not end the agent, nor come back for ever."""
+    text = msgspec.json.encode({"id": job.job_id, "status": "failed", "error": _UNFORESEEN})
+    return Ending(state="failed", text=text, error=AgentError(_UNFORESEEN))
 
 
 async def _end(task: asyncio.Task[Ending]) -> None:

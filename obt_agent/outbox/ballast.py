@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 from pathlib import Path
 from typing import Final
 
 from obt_agent.errors import StorageFull
+from obt_agent.outbox import faults
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -35,7 +37,14 @@ class Ballast:
 
         Raises:
             StorageFull: the disk has no room for them; what was held before stays held.
+            StorageFailed: the file cannot be made or changed.
         """
+        try:
+            self._resize(size)
+        except OSError as error:
+            raise faults.from_os(error, "The disk held for results") from error
+
+    def _resize(self, size: int) -> None:
         before = self.size
         if size == before:
             return
@@ -50,7 +59,8 @@ class Ballast:
             else:
                 os.ftruncate(descriptor, size)
         except OSError as error:
-            os.ftruncate(descriptor, before)
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, before)
             if error.errno not in _FULL:
                 raise
             raise _no_room(size - before) from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-import time
 import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +16,8 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from obt_agent.errors import ConfigError, StorageFull
+from obt_agent.errors import ConfigError
+from obt_agent.outbox import damage, faults
 from obt_agent.outbox.rows import FinalText, NewJob, StoredJob
 from obt_agent.outbox.schema import MIGRATIONS, VERSION
 from obt_agent.protocol.errors import WireError
@@ -34,8 +34,6 @@ _COLUMNS: Final = (
 )
 _OPEN: Final = "state IN ('accepted', 'queued', 'running')"
 _WAITING: Final = f"NOT {_OPEN} AND acknowledged = 0"
-_DAMAGED: Final = ("malformed", "not a database", "disk image")
-_NO_ROOM: Final = ("full", "disk I/O error", "unable to open", "readonly")
 
 
 class JobDatabase:
@@ -46,48 +44,54 @@ class JobDatabase:
 
     Raises:
         ConfigError: it was written by a later version of the agent.
-        StorageFull: it cannot be opened for want of room.
+        StorageFailed: it cannot be opened: no room, no right, a failing disk, another program holds it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.set_aside: Path | None = None
-        try:
-            self._db = self._opened()
-        except sqlite3.DatabaseError as error:
-            if not _says(error, _DAMAGED):
-                raise _no_room(error) from error
-            self._set_aside(error)
-            self._db = self._opened()
-        self.store_id = self._read_store_id()
+        self.salvaged = damage.Salvaged()
+        with faults.translated():
+            try:
+                self._db = self._opened()
+            except sqlite3.DatabaseError as error:
+                if not isinstance(faults.of(error), faults.StoreDamaged):
+                    raise
+                self._db = self._begun_anew(str(error))
+            self.store_id = self._read_store_id()
 
     def _opened(self) -> sqlite3.Connection:
-        db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=10)
-        try:
-            _check_version(db)
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=FULL")
-            db.execute("PRAGMA foreign_keys=ON")
-            _check(db)
-            _migrate(db)
-        except BaseException:
-            db.close()
-            raise
-        return db
+        return _connected(self.path)
 
-    def _set_aside(self, error: sqlite3.DatabaseError) -> None:
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        aside = self.path.with_name(f"{self.path.name}.damaged-{stamp}-{uuid.uuid4().hex[:6]}")
-        for suffix in ("", "-wal", "-shm"):
-            with contextlib.suppress(FileNotFoundError):
-                self.path.with_name(self.path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    def _begun_anew(self, reason: str) -> sqlite3.Connection:
+        """Set the file aside, and go on with another that holds what was sound in it.
+
+        The new one takes the old one's name when it is complete: a death before that begins again.
+        """
+        new = self.path.with_name(f"{self.path.name}.new")
+        damage.remove(new)
+        aside = damage.set_aside(self.path)
+        try:
+            new.touch(mode=0o600)
+            with contextlib.closing(_connected(new)) as db:
+                self.salvaged = damage.salvage(aside, db)
+            damage.replace(self.path, new)
+        except BaseException:
+            damage.remove(aside)
+            damage.remove(new)
+            raise
         self.set_aside = aside
+        damage.remove_oldest(self.path)
         log.error(
             "outbox.damaged",
-            reason=str(error),
+            reason=reason,
             set_aside=aside.name,
-            what_now="a new store is begun; the server is told by its new id that earlier jobs are lost",
+            jobs_saved=self.salvaged.jobs,
+            results_saved=self.salvaged.results,
+            unreadable=self.salvaged.unreadable,
+            what_now="a new store goes on with what was saved; its id tells the server that the rest is lost",
         )
+        return self._opened()
 
     def _read_store_id(self) -> str:
         row = self._db.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()
@@ -98,6 +102,7 @@ class JobDatabase:
             self._db.execute("INSERT INTO meta VALUES ('store_id', ?)", (store_id,))
         return store_id
 
+    @faults.translated()
     def close(self) -> None:
         """Close the file; nothing is lost without it."""
         self._db.close()
@@ -105,7 +110,7 @@ class JobDatabase:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """One transaction: all of it or nothing."""
-        try:
+        with faults.translated():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -114,8 +119,6 @@ class JobDatabase:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-        except sqlite3.DatabaseError as error:
-            raise _no_room(error) from error
 
     # reading
 
@@ -136,6 +139,7 @@ class JobDatabase:
         """Open and waiting jobs, oldest first."""
         return self._select(f"{_OPEN} OR ({_WAITING})")
 
+    @faults.translated()
     def result(self, job_id: str) -> FinalText | None:
         """The stored result of a finished job; None once it is acknowledged."""
         row = self._db.execute(
@@ -144,11 +148,13 @@ class JobDatabase:
         ).fetchone()
         return None if row is None else FinalText(*row)
 
+    @faults.translated()
     def records(self, job_id: str) -> list[bytes]:
         """What was stored of a job while it ran, in order."""
         rows = self._db.execute("SELECT body FROM records WHERE job_id = ? ORDER BY n", (job_id,))
         return [bytes(row[0]) for row in rows]
 
+    @faults.translated()
     def used_bytes(self) -> int:
         """Bytes of the database that hold something."""
         pages, free, size = (
@@ -157,11 +163,13 @@ class JobDatabase:
         )
         return int((pages - free) * size)
 
+    @faults.translated()
     def reserved_bytes(self, without: str = "") -> int:
         """Bytes reserved for results of open jobs, one job left out if it is named."""
         sql = f"SELECT coalesce(sum(reserve_bytes), 0) FROM jobs WHERE {_OPEN} AND job_id != ?"  # noqa: S608 - constants
         return int(self._db.execute(sql, (without,)).fetchone()[0])
 
+    @faults.translated()
     def _select(self, where: str, values: Sequence[Any] = (), order: str = "seq") -> list[StoredJob]:
         sql = f"SELECT {_COLUMNS} FROM jobs WHERE {where} ORDER BY {order}"  # noqa: S608 - constants of this module
         return [_job(row) for row in self._db.execute(sql, values)]
@@ -172,7 +180,7 @@ class JobDatabase:
         """Store a job in state ``accepted``.
 
         Raises:
-            StorageFull: it cannot be written.
+            StorageFailed: it cannot be written.
         """
         with self._transaction():
             self._insert(job, "accepted", job.reserve_bytes, now)
@@ -200,6 +208,26 @@ class JobDatabase:
                 reserve_bytes,
             ),
         )
+
+    def restore(self, job: StoredJob) -> None:
+        """Store an open job again that a damaged store took with it. One that is there stays as it is."""
+        with self._transaction():
+            self._db.execute(
+                "INSERT OR IGNORE INTO jobs (job_id, kind, state, model, params, fingerprint, not_after,"
+                " accepted_at, started_at, starts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    job.job_id,
+                    job.kind,
+                    "running",
+                    job.model,
+                    job.params,
+                    job.fingerprint,
+                    job.not_after,
+                    job.accepted_at,
+                    job.started_at,
+                    job.starts,
+                ),
+            )
 
     def mark_cancelled(self, job_id: str, now: float) -> None:
         """Remember that a job nobody started was cancelled."""
@@ -299,10 +327,28 @@ class JobDatabase:
             return self._db.execute(sql, values).rowcount == 1
 
 
+def _connected(path: Path) -> sqlite3.Connection:
+    """Open a database, make sure that it is sound, and bring it to this version."""
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=10)
+    try:
+        _check_version(db)
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=FULL")
+        db.execute("PRAGMA foreign_keys=ON")
+        _check(db)
+        _migrate(db)
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
 def _check(db: sqlite3.Connection) -> None:
     found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
-        raise sqlite3.DatabaseError(f"database disk image is malformed: {found}")
+        error = sqlite3.DatabaseError(f"database disk image is malformed: {found}")
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise error
 
 
 def _version(db: sqlite3.Connection) -> int:
@@ -333,13 +379,3 @@ def _job(row: tuple[Any, ...]) -> StoredJob:
     fields[11] = None if fields[11] is None else msgspec.json.decode(fields[11], type=WireError)
     fields[16], fields[17] = bool(fields[16]), bool(fields[17])
     return StoredJob(*fields)
-
-
-def _says(error: Exception, words: Sequence[str]) -> bool:
-    return any(word in str(error) for word in words)
-
-
-def _no_room(error: sqlite3.DatabaseError) -> Exception:
-    if not _says(error, _NO_ROOM):
-        return error
-    return StorageFull(f"The agent's job store cannot be written ({error}); free some disk space.")

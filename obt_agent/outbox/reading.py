@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from obt_agent.errors import ConfigError
+from obt_agent.outbox.damage import Salvaged
 from obt_agent.outbox.database import JobDatabase, _check_version
 from obt_agent.outbox.schema import VERSION
 
@@ -27,6 +28,7 @@ class StoreReading(JobDatabase):
             )
         self.path = path
         self.set_aside = None
+        self.salvaged = Salvaged()
         try:
             self._db = self._opened()
             row = self._db.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()

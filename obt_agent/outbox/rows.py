@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import zlib
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
@@ -142,6 +143,15 @@ class FinalText:
     def text(self) -> bytes:
         """The JSON text exactly as it was."""
         return gzip.decompress(self.stored) if self.encoding == "gzip" else self.stored
+
+    @property
+    def whole(self) -> bool:
+        """Whether what is stored is what was stored: size and sha256 agree."""
+        try:
+            text = self.text
+        except (OSError, EOFError, zlib.error):
+            return False
+        return len(text) == self.size and hashlib.sha256(text).hexdigest() == self.sha256
 
 
 def fingerprint(kind: JobKind, params: msgspec.Struct) -> str:

@@ -6,6 +6,7 @@ Everything that changes the list of unsettled jobs makes ``generation`` grow; a 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from typing import Final, TypeVar
 
 import structlog
 
-from obt_agent.errors import JobConflict, StorageFull
+from obt_agent.errors import JobConflict, StorageFailed, StorageFull
+from obt_agent.outbox import faults
 from obt_agent.outbox.ballast import Ballast
 from obt_agent.outbox.database import JobDatabase
 from obt_agent.outbox.rows import FinalText, NewJob, StoredJob
@@ -71,34 +73,76 @@ class Outbox:
         self._open_database = database
         self._ballast = Ballast(folder / BALLAST)
         self._thread = StoreThread("obt-outbox")
-        self._db: JobDatabase
+        self._db: JobDatabase | None = None
         self._changed = asyncio.Event()
         self._counts = JobCounts()
         self._waiting = OutboxCounts()
         self._said_old_at = 0.0
+        self._failing = ""
+        self._replaced = ""
         self.generation = 0
         self.store_id = ""
 
     async def open(self) -> None:
-        """Open or make the store; a damaged one is set aside and another begun.
+        """Open or make the store; a damaged one is set aside, and another goes on with what was sound in it.
 
         Raises:
             ConfigError: a later version of the agent wrote it.
-            StorageFull: it cannot be opened for want of room.
+            StorageFailed: it cannot be opened.
         """
-        self._db = await self._thread.call(self._opened)
-        self.store_id = self._db.store_id
+        await self._thread.call(self._open)
         await self._count()
 
-    def _opened(self) -> JobDatabase:
+    def _open(self) -> JobDatabase:
         path = self._folder / DATABASE
-        path.touch(mode=0o600)
-        db = self._open_database(path)
+        try:
+            path.touch(mode=0o600)
+        except OSError as error:
+            raise faults.from_os(error, "The agent's job store") from error
+        self._db = db = self._open_database(path)
+        self.store_id = db.store_id
+        if db.set_aside is not None:
+            self._replaced = (
+                f"The job store was damaged and set aside as {db.set_aside.name}; "
+                f"{db.salvaged.jobs} jobs were saved, {db.salvaged.unreadable} could not be read."
+            )
         try:
             self._ballast.resize(db.reserved_bytes())
-        except StorageFull as error:
+        except StorageFailed as error:
             log.warning("outbox.reservation_lost", reason=error.message)
         return db
+
+    def _guarded(self, function: Callable[[JobDatabase], T]) -> T:
+        """On the store's thread: errors are the project's, and a store that is found damaged is replaced.
+
+        What met the damage is done once more, in the store that took its place.
+        """
+        try:
+            return _used(function, self._db or self._open())
+        except faults.StoreDamaged:
+            self._close_database()
+            return _used(function, self._open())
+
+    async def _reading(self, function: Callable[[JobDatabase], T]) -> T:
+        told = self.store_id
+        try:
+            return await self._thread.call(self._guarded, function)
+        except StorageFailed as error:
+            self._failing = error.message
+            raise
+        finally:
+            if self.store_id != told:
+                self._tell()
+
+    async def _writing(self, function: Callable[[JobDatabase], T]) -> T:
+        result = await self._reading(function)
+        self._failing = ""
+        return result
+
+    @property
+    def problem(self) -> str | None:
+        """What the owner should know of the store: why it cannot be used now, or that it was replaced."""
+        return self._failing or self._replaced or None
 
     async def close(self) -> None:
         """Close the store, after what was asked of it before; bounded."""
@@ -111,34 +155,36 @@ class Outbox:
             self._thread.stop()
 
     def _close_database(self) -> None:
-        if hasattr(self, "_db"):
-            self._db.close()
+        db, self._db = self._db, None
+        if db is not None:
+            with contextlib.suppress(StorageFailed):
+                db.close()
 
     # what is known
 
     async def get(self, job_id: str) -> StoredJob | None:
         """One job."""
-        return await self._thread.call(self._db.get, job_id)
+        return await self._reading(lambda db: db.get(job_id))
 
     async def open_jobs(self) -> list[StoredJob]:
         """Jobs without a final, oldest first."""
-        return await self._thread.call(self._db.open_jobs)
+        return await self._reading(lambda db: db.open_jobs())
 
     async def waiting(self) -> list[StoredJob]:
         """Finished jobs that the server has not acknowledged, in the order in which they ended."""
-        return await self._thread.call(self._db.waiting)
+        return await self._reading(lambda db: db.waiting())
 
     async def unsettled(self) -> list[StoredJob]:
         """Open and waiting jobs, oldest first."""
-        return await self._thread.call(self._db.unsettled)
+        return await self._reading(lambda db: db.unsettled())
 
     async def result(self, job_id: str) -> FinalText | None:
         """The stored result of a finished job; None when it has none (any more)."""
-        return await self._thread.call(self._db.result, job_id)
+        return await self._reading(lambda db: db.result(job_id))
 
     async def records(self, job_id: str) -> list[bytes]:
         """What was stored of a job while it ran."""
-        return await self._thread.call(self._db.records, job_id)
+        return await self._reading(lambda db: db.records(job_id))
 
     @property
     def counts(self) -> JobCounts:
@@ -168,31 +214,32 @@ class Outbox:
         Raises:
             JobConflict: the id is taken by a job with other parameters.
             StorageFull: quota or disk have no room for its result.
+            StorageFailed: the store cannot be used.
         """
-        return await self._changing(self._accept, job)
+        return await self._changing(lambda db: self._accept(db, job))
 
-    def _accept(self, job: NewJob) -> StoredJob | None:
-        stored = self._db.get(job.job_id)
+    def _accept(self, db: JobDatabase, job: NewJob) -> StoredJob | None:
+        stored = db.get(job.job_id)
         if stored is not None and stored.kind is None:
-            self._db.accept_cancelled(job, FinalText.of(job.withdrawn), self._clock())
-            return self._db.get(job.job_id)
+            db.accept_cancelled(job, FinalText.of(job.withdrawn), self._clock())
+            return db.get(job.job_id)
         if stored is not None:
             if stored.fingerprint == job.fingerprint:
                 return stored
             raise JobConflict(
                 f"Job {job.job_id!r} exists with other parameters; choose another job_id.", state=stored.state
             )
-        self._check_quota(job.reserve_bytes)
-        self._ballast.resize(self._db.reserved_bytes() + job.reserve_bytes)
+        self._check_quota(db, job.reserve_bytes)
+        self._ballast.resize(db.reserved_bytes() + job.reserve_bytes)
         try:
-            self._db.accept(job, self._clock())
+            db.accept(job, self._clock())
         except BaseException:
-            self._ballast.resize(self._db.reserved_bytes())
+            self._ballast.resize(db.reserved_bytes())
             raise
         return None
 
-    def _check_quota(self, more: int) -> None:
-        used = self._db.used_bytes() + self._db.reserved_bytes()
+    def _check_quota(self, db: JobDatabase, more: int) -> None:
+        used = db.used_bytes() + db.reserved_bytes()
         quota = self._settings.quota_bytes
         if used + more > quota:
             raise StorageFull(
@@ -205,77 +252,82 @@ class Outbox:
 
     async def cancel(self, job_id: str) -> StoredJob | None:
         """The job, for its cancellation; when there is none, remember that: a late start will not run."""
-        return await self._thread.call(self._cancel, job_id)
+        return await self._writing(lambda db: self._cancel(db, job_id))
 
-    def _cancel(self, job_id: str) -> StoredJob | None:
-        stored = self._db.get(job_id)
+    def _cancel(self, db: JobDatabase, job_id: str) -> StoredJob | None:
+        stored = db.get(job_id)
         if stored is None:
-            self._db.mark_cancelled(job_id, self._clock())
+            db.mark_cancelled(job_id, self._clock())
         return stored if stored is not None and stored.kind is not None else None
 
     async def queue(self, job_id: str) -> None:
         """From ``accepted`` to ``queued``."""
-        await self._changing(self._db.queue, job_id)
+        await self._changing(lambda db: db.queue(job_id))
 
     async def start(self, job_id: str) -> None:
         """To ``running``; counts the starts."""
-        await self._changing(lambda: self._db.start(job_id, self._clock()))
+        await self._changing(lambda db: db.start(job_id, self._clock()))
 
     async def add_record(self, job_id: str, body: bytes) -> None:
         """Keep something of a running job; durable when this returns.
 
         Raises:
             StorageFull: not even the room reserved for the result was enough.
+            StorageFailed: it cannot be written.
         """
-        await self._thread.call(self._add_record, job_id, body)
+        await self._writing(lambda db: self._add_record(db, job_id, body))
 
-    def _add_record(self, job_id: str, body: bytes) -> None:
+    def _add_record(self, db: JobDatabase, job_id: str, body: bytes) -> None:
         try:
-            self._db.add_record(job_id, body)
-        except StorageFull:
+            db.add_record(job_id, body)
+        except StorageFailed:  # an error of the disk may be its being full
             self._ballast.resize(self._ballast.size // 2)
-            self._db.add_record(job_id, body)
+            db.add_record(job_id, body)
 
     async def finish(self, job_id: str, state: JobState, text: bytes, error: WireError | None = None) -> bool:
         """Store a job's final; False when it had one before, which stands.
 
         Raises:
-            StorageFull: it cannot be written; the job is as it was.
+            StorageFailed: it cannot be written; the job is as it was.
         """
-        return await self._changing(self._finish, job_id, state, text, error)
+        return await self._changing(lambda db: self._finish(db, job_id, state, text, error))
 
-    def _finish(self, job_id: str, state: JobState, text: bytes, error: WireError | None) -> bool:
+    def _finish(
+        self, db: JobDatabase, job_id: str, state: JobState, text: bytes, error: WireError | None
+    ) -> bool:
         final = FinalText.of(text)
-        self._ballast.resize(self._others_reserve(job_id))
+        self._ballast.resize(self._others_reserve(db, job_id))
         try:
-            return self._db.finish(job_id, state, final, error, self._clock())
-        except StorageFull:
+            return db.finish(job_id, state, final, error, self._clock())
+        except StorageFailed:
             self._ballast.resize(0)
-            return self._db.finish(job_id, state, final, error, self._clock())
+            return db.finish(job_id, state, final, error, self._clock())
 
-    def _others_reserve(self, job_id: str) -> int:
-        return min(self._ballast.size, self._db.reserved_bytes(without=job_id))
+    async def restore(self, job: StoredJob) -> None:
+        """Store an open job again that a damaged store took with it; its final can be stored then."""
+        await self._changing(lambda db: db.restore(job))
+
+    def _others_reserve(self, db: JobDatabase, job_id: str) -> int:
+        return min(self._ballast.size, db.reserved_bytes(without=job_id))
 
     async def acknowledge(
         self, job_id: str, sha256: str, server_time: float | None, *, conflict: bool = False
     ) -> bool:
         """The server has the result of this hash, or (``conflict``) keeps another one."""
-        return await self._changing(
-            lambda: self._db.acknowledge(job_id, sha256, server_time, conflict=conflict)
-        )
+        return await self._changing(lambda db: db.acknowledge(job_id, sha256, server_time, conflict=conflict))
 
     async def failed_upload(self, job_id: str) -> None:
         """Count an attempt that failed."""
-        await self._thread.call(self._db.failed_upload, job_id)
+        await self._writing(lambda db: db.failed_upload(job_id))
 
     async def drop(self, job_id: str) -> bool:
         """Forget a result that waits: the owner's decision, never the agent's."""
-        return await self._changing(self._db.drop, job_id)
+        return await self._changing(lambda db: db.drop(job_id))
 
     async def expire(self, server_time: float) -> None:
         """Drop tombstones that are old by the server's time, and name results that wait too long."""
         keep_s = self._settings.tombstone_days * DAY_S
-        dropped = await self._changing(lambda: self._db.expire(server_time, keep_s))
+        dropped = await self._changing(lambda db: db.expire(server_time, keep_s))
         if dropped:
             log.info("outbox.expired", tombstones=dropped)
         await self._say_old()
@@ -291,17 +343,33 @@ class Outbox:
             self._said_old_at = now
             log.warning("outbox.old", results=len(old), oldest=old[0], days=self._settings.max_age_days)
 
-    async def _changing(self, function: Callable[..., T], *args: object) -> T:
+    async def _changing(self, function: Callable[[JobDatabase], T]) -> T:
         try:
-            return await self._thread.call(function, *args)
+            return await self._writing(function)
         finally:
             await self._count()
 
     async def _count(self) -> None:
-        jobs = await self._thread.call(self._db.unsettled)
-        waiting = [job for job in jobs if job.terminal]
-        self._counts = JobCounts(open=len(jobs) - len(waiting), finished_unacknowledged=len(waiting))
-        self._waiting = OutboxCounts(entries=len(waiting), bytes=sum(job.stored_bytes for job in waiting))
+        """The news goes out even when the store cannot be read: what was written is written."""
+        with contextlib.suppress(StorageFailed):
+            await self._tally()
+        self._tell()
+
+    def _tell(self) -> None:
+        """Wake everybody who waits for a change."""
         self.generation += 1
         self._changed.set()
         self._changed = asyncio.Event()
+
+    async def _tally(self) -> None:
+        jobs = await self.unsettled()
+        waiting = [job for job in jobs if job.terminal]
+        self._counts = JobCounts(open=len(jobs) - len(waiting), finished_unacknowledged=len(waiting))
+        self._waiting = OutboxCounts(entries=len(waiting), bytes=sum(job.stored_bytes for job in waiting))
+
+
+def _used(function: Callable[[JobDatabase], T], db: JobDatabase) -> T:
+    try:
+        return function(db)
+    except OSError as error:
+        raise faults.from_os(error, "The agent's job store") from error

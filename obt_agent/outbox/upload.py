@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from obt_agent.errors import AgentError, LinkLost, ProtocolError
+from obt_agent.errors import AgentError, LinkLost, ProtocolError, StorageFailed
 from obt_agent.outbox.rows import FinalText, StoredJob
 from obt_agent.outbox.store import Outbox
 from obt_agent.peer import Peer
@@ -85,11 +86,16 @@ class Uploader:
         retries: dict[str, _Retry] = {}
         try:
             if server_time is not None:
-                await self._outbox.expire(server_time)
+                await self._expire(server_time)
             while True:
                 generation = self._outbox.generation
-                await self._turn(peer, offset, retries)
-                await self._wait(generation, retries)
+                try:
+                    await self._turn(peer, offset, retries)
+                except StorageFailed as error:
+                    log.warning("outbox.not_read", reason=error.message, again_in_s=self._settings.retry_s)
+                    await self._wait_at_most(generation, self._settings.retry_s)
+                else:
+                    await self._wait(generation, retries)
         except LinkLost:
             log.debug("outbox.session_over", session=peer.session)
 
@@ -102,6 +108,13 @@ class Uploader:
         except TimeoutError:
             return False
         return True
+
+    async def _expire(self, server_time: float) -> None:
+        """Old tombstones can wait for the next session."""
+        try:
+            await self._outbox.expire(server_time)
+        except StorageFailed as error:
+            log.warning("outbox.not_expired", reason=error.message)
 
     async def _turn(self, peer: Peer, offset: float | None, retries: dict[str, _Retry]) -> None:
         """Send every entry whose turn it is."""
@@ -130,12 +143,15 @@ class Uploader:
             attempts=job.attempts + 1,
             again_in_s=wait_s,
         )
-        await self._outbox.failed_upload(job.job_id)
+        with contextlib.suppress(StorageFailed):  # a count for people, not worth a retry
+            await self._outbox.failed_upload(job.job_id)
 
     async def _wait(self, generation: int, retries: dict[str, _Retry]) -> None:
         """Until the store changes or an entry's next turn comes."""
         due = min((retry.at for retry in retries.values()), default=None)
-        timeout = None if due is None else max(0.0, due - self._clock())
+        await self._wait_at_most(generation, None if due is None else max(0.0, due - self._clock()))
+
+    async def _wait_at_most(self, generation: int, timeout: float | None) -> None:
         try:
             async with asyncio.timeout(timeout):
                 await self._outbox.wait_changed(generation)
@@ -151,6 +167,10 @@ class Uploader:
         final = await self._outbox.result(job.job_id)
         if final is None or job.kind is None:
             return  # settled meanwhile
+        if not await asyncio.to_thread(lambda: final.whole):
+            raise StorageFailed(
+                "The stored result is no longer the one that was stored; see the agent's log."
+            )
         inline = final.encoding == "identity" and final.size <= limits.INLINE_RESULT_BYTES
         if not inline:
             await self._send_parts(peer, job.job_id, final, 0)

@@ -149,7 +149,11 @@ class LightSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class HeartbeatParams(msgspec.Struct, frozen=True, kw_only=True):
-    """``heartbeat``: status every ``heartbeat_interval_s``. ``t_mono_us`` is the agent's monotonic clock."""
+    """``heartbeat``: status every ``heartbeat_interval_s``. ``t_mono_us`` is the agent's monotonic clock.
+
+    ``store_problem`` says, for a person, why the agent's store of jobs cannot be used now, or that it was
+    found damaged and replaced.
+    """
 
     ollama: OllamaState
     loaded: tuple[str, ...] = ()
@@ -159,3 +163,4 @@ class HeartbeatParams(msgspec.Struct, frozen=True, kw_only=True):
     t_mono_us: int
     loop_lag_ms: float | None = None
     hardware: LightSample | None = None
+    store_problem: str | None = None

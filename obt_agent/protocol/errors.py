@@ -28,6 +28,7 @@ CODE_OF_KIND: Final[dict[str, int]] = {
     "job_conflict": -32012,
     "storage_full": -32013,
     "link_lost": -32014,
+    "storage_failed": -32015,
 }
 KIND_OF_CODE: Final[dict[int, str]] = {code: kind for kind, code in CODE_OF_KIND.items()}
 
@@ -48,6 +49,7 @@ _CLASS_OF_KIND: Final[dict[str, type[errors.AgentError]]] = {
     "stream_incomplete": errors.StreamIncomplete,
     "job_conflict": errors.JobConflict,
     "storage_full": errors.StorageFull,
+    "storage_failed": errors.StorageFailed,
     "link_lost": errors.LinkLost,
 }
 

@@ -37,6 +37,7 @@ STATUS_OF_KIND: Final[Mapping[str, int]] = {
     "stream_incomplete": 502,
     "job_conflict": 409,
     "storage_full": 507,
+    "storage_failed": 507,
     "link_lost": 502,
 }
 

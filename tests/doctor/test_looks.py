@@ -187,6 +187,17 @@ def test_results_that_wait_are_counted_and_old_ones_named(tmp_path: Path) -> Non
     assert "1 for more than 30 days" in state_looked(tmp_path)[0]["outbox.old"].says
 
 
+def test_damaged_stores_that_were_set_aside_are_told_and_one_that_is_damaged_now(tmp_path: Path) -> None:
+    StateDir.open(tmp_path / "state").close()
+    store = tmp_path / "state" / "jobs.sqlite"
+    store.write_bytes(b"no database" * 1000)
+    assert "not a database" in state_looked(tmp_path)[0]["state.folder"].says
+    JobDatabase(store).close()
+    looked = state_looked(tmp_path)[0]
+    assert "1 damaged job stores were set aside" in looked["outbox.damaged"].says
+    assert looked["outbox.store"].level == "ok"
+
+
 def test_a_quota_that_is_nearly_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     StateDir.open(tmp_path / "state").close()
     finished_job(tmp_path / "state", "new", time.time())

@@ -1,12 +1,13 @@
 """The store in SQLite: durable states, one final, tombstones, migrations, damage."""
 
+import contextlib
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from obt_agent.errors import ConfigError, NotPermitted, StorageFull
+from obt_agent.errors import ConfigError, NotPermitted, StorageFailed, StorageFull
 from obt_agent.outbox.database import MAX_CANCEL_MARKS, JobDatabase
 from obt_agent.outbox.rows import FinalText, fingerprint
 from obt_agent.outbox.schema import MIGRATIONS, VERSION
@@ -275,8 +276,8 @@ def test_a_full_disk_is_storage_full_and_changes_nothing(db: JobDatabase) -> Non
     assert finish(db, "j")
 
 
-def test_a_folder_that_cannot_be_written_is_storage_full(tmp_path: Path) -> None:
-    with pytest.raises(StorageFull):
+def test_a_folder_that_cannot_be_written_is_said_as_such(tmp_path: Path) -> None:
+    with pytest.raises(StorageFailed, match="state folder"):
         JobDatabase(tmp_path / "nowhere" / "jobs.sqlite")
 
 
@@ -288,12 +289,33 @@ def test_equal_parameters_have_equal_fingerprints_whatever_their_not_after() -> 
     assert of("a", None) != fingerprint("create", PullModelParams(job_id="j", model="a"))
 
 
-def test_damage_found_while_running_is_raised_as_it_is(path: Path) -> None:
-    db = JobDatabase(path)
-    for number in range(40):
-        db.accept(new_job(f"j{number}", params=b"x" * 3000), 1.0)
+def test_a_store_that_lost_a_table_says_that_it_cannot_be_used(db: JobDatabase) -> None:
+    db.accept(new_job("j"), 1.0)
     db._db.execute("DROP TABLE records")  # noqa: SLF001 - a store that is no longer one
-    with pytest.raises(sqlite3.DatabaseError):
-        db.add_record("j1", b"x")
-    assert db.get("j1") is not None
-    db.close()
+    with pytest.raises(StorageFailed, match="no such table"):
+        db.add_record("j", b"x")
+    assert db.get("j") is not None
+
+
+def test_a_store_on_a_filesystem_that_cannot_be_written_says_so_and_can_be_read(db: JobDatabase) -> None:
+    db.accept(new_job("j"), 1.0)
+    db._db.execute("PRAGMA query_only = ON")  # noqa: SLF001 - SQLite's own way to a read-only file
+    with pytest.raises(StorageFailed, match="read-only"):
+        finish(db, "j")
+    assert [job.state for job in db.unsettled()] == ["accepted"]
+
+
+def test_a_store_that_another_program_holds_says_so(db: JobDatabase, path: Path) -> None:
+    db._db.execute("PRAGMA busy_timeout = 1")  # noqa: SLF001 - 10 s in earnest
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageFailed, match="end the other program"):
+            db.accept(new_job("j"), 1.0)
+        other.execute("ROLLBACK")
+    db.accept(new_job("j"), 1.0)
+
+
+def test_a_fault_of_ours_is_not_taken_for_one_of_the_disk(db: JobDatabase) -> None:
+    db.accept(new_job("j"), 1.0)
+    with pytest.raises(sqlite3.IntegrityError):
+        db.accept(new_job("j"), 1.0)

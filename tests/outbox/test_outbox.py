@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import structlog
 
-from obt_agent.errors import JobConflict, StorageFull
+from obt_agent.errors import JobConflict, StorageFailed, StorageFull
 from obt_agent.outbox import Outbox, OutboxSettings
 from obt_agent.outbox.ballast import Ballast
 from obt_agent.outbox.database import JobDatabase
@@ -317,12 +317,12 @@ def test_a_ballast_that_the_disk_refuses_holds_what_it_held(tmp_path: Path) -> N
     assert ballast.size == 10_000
 
 
-def test_a_ballast_raises_other_faults_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ballast_on_a_broken_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> None:
         raise OSError(errno.EIO, "the disk is broken")
 
     monkeypatch.setattr(os, "posix_fallocate", broken)
-    with pytest.raises(OSError, match="broken"):
+    with pytest.raises(StorageFailed, match="broken"):
         Ballast(tmp_path / "ballast").resize(10)
 
 

@@ -115,6 +115,10 @@ class FakeJobs(Changing):
     def outbox_counts(self) -> OutboxCounts:
         return OutboxCounts()
 
+    @property
+    def store_problem(self) -> str | None:
+        return None
+
 
 class HideSecret:
     def visible(self, models: Sequence[InstalledModel]) -> tuple[InstalledModel, ...]:
