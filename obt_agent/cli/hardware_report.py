@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -221,11 +222,15 @@ def _missing(inventory: Inventory, sample: Sample) -> Iterator[tuple[str, str, s
         yield place, ", ".join(dict.fromkeys(names)), explained(reason), todo
 
 
-def _gaps(missing: Iterable[tuple[str, ...]]) -> Table:
-    table = _table("Could not be read", "Where", "What", "Why", "What to do")
-    for cells in missing:
-        _row(table, *cells)
-    return table
+def _gaps(missing: Iterable[tuple[str, str, str, str]]) -> Group:
+    """A list, not a table: names of fields are long, and terminals narrow."""
+    parts: list[RenderableType] = [Text("Could not be read", style="italic"), Text()]
+    for place, names, why, todo in missing:
+        parts.append(Padding(Text.assemble((place, "bold"), ": ", names), (0, 0, 0, 2)))
+        parts.append(Padding(Text(why, style="dim"), (0, 0, 0, 6)))
+        if todo:
+            parts.append(Padding(Text(f"→ {todo}"), (0, 0, 0, 6)))
+    return Group(*parts)
 
 
 def _bars(inventory: Inventory, sample: Sample) -> Iterator[tuple[str, float | None, str]]:

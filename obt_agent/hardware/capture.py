@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from obt_agent.hardware.masking import Masker, udev_record
+from obt_agent.hardware.masking import Masker, people, udev_record
 from obt_agent.hardware.nvml_script import script
 from obt_agent.hardware.once import EVERYWHERE, Once, Reading
 from obt_agent.hardware.providers import dmi
@@ -24,6 +24,7 @@ from obt_agent.hardware.readings import optional
 from obt_agent.hardware.root import FileSystemSize, Manifest, Root
 
 _PROCESS = re.compile(r"/proc/(\d+)(/|$)")
+_INTERFACE = re.compile(r"/sys/class/net/([^/]+)")
 _INIT = 1
 _DEVICES = "/dev/dri/"
 
@@ -83,7 +84,8 @@ def capture(
     reading = Once(recorder, providers, EVERYWHERE).read()
     kept = {process.pid for process in reading.sample.ollama} | {_INIT}
     paths = sorted(path for path in recorder.paths if _may_keep(path, kept))
-    writer = _Writer(folder, root, Masker(devices=_device_ids(root, paths)))
+    masker = Masker(people=people(), devices=_device_ids(root, paths), interfaces=_interfaces(paths))
+    writer = _Writer(folder, root, masker)
     for path in paths:
         writer.add(path)
     writer.put(dmi.UDEV, udev_record(reading.inventory.memory.modules))
@@ -101,6 +103,10 @@ def _may_keep(path: str, pids: set[int]) -> bool:
 def _device_ids(root: Root, paths: list[str]) -> frozenset[str]:
     texts = (optional(partial(root.text, path)) for path in paths if path.endswith("/device"))
     return frozenset(text.removeprefix("0x").lower() for text in texts if text)
+
+
+def _interfaces(paths: list[str]) -> frozenset[str]:
+    return frozenset(found[1] for path in paths if (found := _INTERFACE.match(path)))
 
 
 class _Writer:

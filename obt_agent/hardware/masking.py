@@ -1,20 +1,28 @@
 """What must not leave a machine with a snapshot.
 
-Serial numbers, UUIDs, long identifiers (of containers), MAC addresses, names of hosts and people, and all of
-a process but that it is Ollama's.
+Serial numbers, UUIDs, long identifiers (of containers), MAC addresses, names of hosts, people and networks,
+where file systems come from, and all of a process but that it is Ollama's.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import pwd
 import re
 import socket
 from collections.abc import Callable
 
+from obt_agent.hardware.providers.host import LAYERS, SERVICE_ACCOUNT
 from obt_agent.hardware.providers.storage import NETWORK
 from obt_agent.hardware.schema import MemoryModule
 
-_UUID = re.compile(r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b", re.IGNORECASE)
+_UUID = re.compile(
+    r"[0-9a-f]{8}([-_])[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}(?![0-9a-f])",
+    re.IGNORECASE,
+)
+"""With underscores, as Kubernetes writes those of pods into the names of control groups."""
+
 _MAC = re.compile(r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", re.IGNORECASE)
 _MAC_NAME = re.compile(r"\b(enx|wlx)[0-9a-f]{12}\b")
 _LONG_ID = re.compile(r"\b[0-9a-f]{32,64}\b")
@@ -26,6 +34,58 @@ _TABLES = ("/pci.ids", "/amdgpu.ids")
 _KEPT_WORDS = {"serve", "start", "runner"}
 _KEPT_VARIABLES = ("OLLAMA_MODELS", "HOME")
 _CGROUPS = ("cgroup", "cgroup2")
+_USUAL_INTERFACE = re.compile(
+    r"lo|eth\d+|en[a-z0-9]+|wl[a-z0-9]+|ib\d+|bond\d+|docker\d+|veth[0-9a-f]+|br-[0-9a-f]+|virbr\d+"
+    r"|tun\d+|tap\d+|wg\d+|ifb\d+|tailscale\d+"
+)
+_ORDINARY = frozenset(
+    (
+        *(
+            "admin",
+            "amd",
+            "arch",
+            "box",
+            "cpu",
+            "debian",
+            "default",
+            "desktop",
+            "docker",
+            "fedora",
+            "gpu",
+            "home",
+        ),
+        *(
+            "host",
+            "intel",
+            "kvm",
+            "laptop",
+            "linux",
+            "localhost",
+            "machine",
+            "models",
+            "node",
+            "nvidia",
+            "ollama",
+        ),
+        *(
+            "pc",
+            "pci",
+            "pi",
+            "proc",
+            "raspberrypi",
+            "root",
+            "server",
+            "sys",
+            "system",
+            "ubuntu",
+            "user",
+            "vm",
+        ),
+    )
+)
+"""Names of hosts and people that tell nothing of them, and that paths and programs have too."""
+
+_FIRST_PERSON, _NOBODY = 1000, 65534
 _VENDORS = ("10de", "1002", "8086")
 
 
@@ -35,9 +95,20 @@ class Masker:
     The same secret becomes the same mask throughout, so that what was equal stays equal.
     """
 
-    def __init__(self, hostname: str | None = None, *, devices: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self,
+        hostname: str | None = None,
+        *,
+        people: frozenset[str] = frozenset(),
+        devices: frozenset[str] = frozenset(),
+        interfaces: frozenset[str] = frozenset(),
+    ) -> None:
         name = socket.gethostname() if hostname is None else hostname
-        self._hostnames = sorted({name, name.partition(".")[0]} - {"", "localhost"}, key=len, reverse=True)
+        words = dict.fromkeys({name, name.partition(".")[0]}, "host")
+        words |= dict.fromkeys(people, "user")
+        words |= {i: f"net{_digest(i)[:4]}" for i in interfaces if not _USUAL_INTERFACE.fullmatch(i)}
+        secret = sorted(words.keys() - _ORDINARY - {""}, key=len, reverse=True)
+        self._names = [(_whole(word), words[word]) for word in secret]
         self._devices = devices
 
     def file(self, path: str, content: bytes) -> bytes:
@@ -59,9 +130,22 @@ class Masker:
         text = _HOME.sub(r"/\1/user", text)
         text = _MEDIA.sub(r"/\1/user", text)
         text = _SERIAL_LINE.sub(r"\1\g<2>0", text)
-        for name in self._hostnames:
-            text = re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", "host", text)
+        for name, mask in self._names:
+            text = name.sub(mask, text)
         return text
+
+
+def people() -> frozenset[str]:
+    """Names of those who have an account on this machine, of this process's user and of who became root."""
+    known = {entry.pw_name for entry in pwd.getpwall() if _FIRST_PERSON <= entry.pw_uid < _NOBODY}
+    return frozenset(
+        known | {os.environ[name] for name in ("USER", "LOGNAME", "SUDO_USER") if name in os.environ}
+    )
+
+
+def _whole(word: str) -> re.Pattern[str]:
+    """The word by itself, also within a name that is made with it ("castle--vg-root" of a host's volumes)."""
+    return re.compile(rf"(?<![A-Za-z0-9]){re.escape(word)}(?![A-Za-z0-9])")
 
 
 def udev_record(modules: tuple[MemoryModule, ...]) -> bytes:
@@ -101,21 +185,28 @@ def _environment(text: str) -> str:
 
 
 def _mounts(text: str) -> str:
-    """Control groups and file systems on disks and networks, the latter without the server's name."""
+    """Control groups, file systems on disks and networks, and what tells a container; no more than that.
+
+    Options and sources hold names of servers and people.
+    """
     return "".join(f"{line}\n" for line in map(_mount, text.splitlines()) if line is not None)
 
 
 def _mount(line: str) -> str | None:
     words = line.split(" ")
     dash = words.index("-") if "-" in words else len(words)
-    if len(words) <= dash + 2:
+    if len(words) <= dash + 3:
         return None
     kind, source = words[dash + 1 : dash + 3]
-    if kind in NETWORK:
-        words[dash + 2] = kind
-    elif kind not in _CGROUPS and not source.startswith("/dev/"):
+    if kind in _CGROUPS:
+        return line
+    if kind == "overlay" and words[4] == "/":
+        layers = (f"lowerdir={layer}" for layer in LAYERS if layer in line)
+        return " ".join([*words[: dash + 3], *layers])
+    if not source.startswith("/dev/") and kind not in NETWORK and not words[4].endswith(SERVICE_ACCOUNT):
         return None
-    return " ".join(words)
+    words[3] = "/"
+    return " ".join([*words[: dash + 2], source if source.startswith("/dev/") else kind, "rw"])
 
 
 def _rows(text: str, devices: frozenset[str]) -> str:

@@ -1,8 +1,12 @@
-"""Replay snapshots; ``python -m tests.hardware.replay`` writes anew what is expected of each."""
+"""Replay snapshots.
+
+``python -m tests.hardware.replay [NAME ...]`` writes anew what is expected of those, or of all.
+"""
 
 from __future__ import annotations
 
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -30,14 +34,14 @@ def replay(folder: Path, driver: FakeDriver) -> tuple[Reading, SnapshotRoot]:
     return Once(root, providers).read(), root
 
 
-def main() -> None:
+def main(names: list[str]) -> None:
     with tempfile.TemporaryDirectory() as place:
         driver = FakeDriver(build(Path(place)))
-        for name in NAMES:
+        for name in names or NAMES:
             reading, _ = replay(SNAPSHOTS / name, driver)
             document = msgspec.json.format(msgspec.json.encode(reading), indent=2)
             (SNAPSHOTS / name / "expected.json").write_bytes(document + b"\n")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -18,7 +18,10 @@ from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.replay import SNAPSHOTS, replay
 from tests.hardware.trees import BASICS, tree
 
-SECRETS = ("alice", "castle", "12345678-1234-1234-1234-123456789abc", "00:1b:44:11:3a:b7", "SN0042", "token")
+SECRETS = (
+    *("alice", "carol", "castle", "SN0042", "token", "192.0.2.9", "acme"),
+    *("12345678-1234-1234-1234-123456789abc", "12345678_1234_1234_1234_123456789abc", "00:1b:44:11:3a:b7"),
+)
 
 
 def captured(folder: Path, source: Root) -> tuple[Reading, SnapshotRoot]:
@@ -49,6 +52,7 @@ def test_no_secret_and_no_other_process_leaves_with_a_capture(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "castle.example.org")
+    monkeypatch.setenv("SUDO_USER", "carol")
     source = tree(
         tmp_path / "machine",
         BASICS
@@ -60,12 +64,20 @@ def test_no_secret_and_no_other_process_leaves_with_a_capture(
             "/proc/70/environ": "OLLAMA_MODELS=/home/alice/models\0API_KEY=token\0",
             "/proc/70/stat": "70 (ollama) S 1 " + "0 " * 40,
             "/proc/70/cgroup": "0::/user.slice/12345678-1234-1234-1234-123456789abc\n",
+            "/proc/70/status": "Name:\tollama\nUid:\t1000\nGroups:\tof alice\nCpus_allowed_list:\t0-1\n",
+            "/etc/passwd": "alice:x:1000:1000:Alice:/home/alice:/bin/sh\nollama:x:998:998::/srv/carol:/\n",
             "/proc/71/comm": "mail of alice\n",
             "/proc/self/mountinfo": "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"
-            "2 1 0:50 / /home/alice/models rw - nfs4 castle:/export/alice rw\n"
+            "2 1 0:50 / /home/alice/models rw - nfs4 castle:/export/alice rw,addr=192.0.2.9,username=alice\n"
+            "4 1 0:52 /alice/x /data/carol rw - ext4 /dev/mapper/castle--vg-root rw,journal=/alice\n"
+            "5 1 0:53 / /pod12345678_1234_1234_1234_123456789abc rw - ext4 /dev/sdc rw\n"
+            "6 1 0:54 / / rw - overlay overlay rw,lowerdir=/var/lib/docker/of/alice\n"
+            "7 1 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n"
             "3 1 0:51 / /run/user/1000 rw - tmpfs alice rw\n",
-            "/proc/net/dev": " enx001b44113ab7: 1 0 0 0 0 0 0 0 1\n",
+            "/sys/fs/cgroup/user.slice/12345678-1234-1234-1234-123456789abc/memory.max": "max",
+            "/proc/net/dev": " enx001b44113ab7: 1 0 0 0 0 0 0 0 1\n vpn-acme: 1 0 0 0 0 0 0 0 1\n",
             "/sys/class/net/enx001b44113ab7/device/x": "",
+            "/sys/class/net/vpn-acme/x": "",
             "/sys/class/dmi/id/board_name": "Board of castle, 00:1b:44:11:3a:b7",
             "/sys/firmware/dmi/tables/DMI": b"SN0042 in the table",
             "/run/udev/data/+dmi:id": "E:MEMORY_DEVICE_0_SIZE=1024\nE:MEMORY_DEVICE_0_SERIAL_NUMBER=SN0042\n",
@@ -85,6 +97,21 @@ def test_no_secret_and_no_other_process_leaves_with_a_capture(
     assert [module.size_bytes for module in again.inventory.memory.modules] == [1024]
     assert [store.kind for store in again.inventory.storage] == ["network"]
     assert [process.pid for process in again.sample.ollama] == [70]
+    assert again.inventory.host.container == "docker"
+    assert again.inventory.limits.cpuset == "0-1"
+    assert {"lo", "eth0", "wg0"}.isdisjoint(root.names("/sys/class/net"))
+    assert "enx000000000000" in root.names("/sys/class/net")
+
+
+def test_a_host_or_person_with_an_ordinary_name_does_not_break_the_snapshot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("socket.gethostname", lambda: "ollama")
+    monkeypatch.setenv("USER", "pci")
+    _, root = captured(tmp_path / "copy", SnapshotRoot(SNAPSHOTS / "amd-apu"))
+    again = Once(root, gpu_providers(root)).read()
+    assert [gpu.vendor for gpu in again.inventory.gpus] == ["amd"]
+    assert len(again.sample.ollama) == 2
 
 
 def test_a_capture_does_not_overwrite(tmp_path: Path) -> None:

@@ -44,6 +44,18 @@ def test_the_report_says_what_was_found_and_what_was_not_and_why(capsys: pytest.
         assert words in shown
 
 
+def test_a_narrow_terminal_shows_every_word_of_it_whole(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "48")
+    assert hardware("--snapshot", str(SNAPSHOTS / "nvidia-desktop")) == 0
+    shown = capsys.readouterr().out
+    assert max(map(len, shown.splitlines())) <= 48
+    _, _, gaps = shown.partition("Could not be read")
+    for words in ("package_energy_joules", "memory_controller_ratio", "docs/hardware.md", "→ install"):
+        assert words in gaps
+
+
 def test_a_sleeping_gpu_is_shown_asleep(capsys: pytest.CaptureFixture[str]) -> None:
     assert hardware("--snapshot", str(SNAPSHOTS / "suspended-laptop")) == 0
     assert "suspended" in capsys.readouterr().out

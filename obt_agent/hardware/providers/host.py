@@ -37,7 +37,10 @@ _METAL = re.compile(r"\.metal(-|$)")
 _TREE = "/sys/firmware/devicetree/base"
 _TREE_HYPERVISORS = {"kvm": "kvm", "xen": "xen", "vmware": "vmware"}
 
-_LAYERS = {"/containerd/": "containerd", "/docker/": "docker", "/containers/storage/": "podman"}
+SERVICE_ACCOUNT = "/secrets/kubernetes.io/serviceaccount"
+"""Where Kubernetes mounts what a pod is known by."""
+
+LAYERS = {"/containerd/": "containerd", "/docker/": "docker", "/containers/storage/": "podman"}
 """Where container engines keep the layers that a container's root is made of."""
 
 _CONTAINER_HINTS = (("/docker", "docker"), ("kubepods", "kubernetes"), ("/lxc", "lxc"), ("libpod", "podman"))
@@ -167,13 +170,13 @@ class HostProvider:
     def _container_by_mounts(self) -> str | None:
         """By what only containers mount: with version 2 of control groups a pod's place is just "/"."""
         found = mounts(self._root)
-        if any(mount.point.endswith("/secrets/kubernetes.io/serviceaccount") for mount in found):
+        if any(mount.point.endswith(SERVICE_ACCOUNT) for mount in found):
             return "kubernetes"
         top = next((mount for mount in reversed(found) if mount.point == "/"), None)
         if top is None or top.kind != "overlay":
             return None
         layers = " ".join(top.options)
-        return next((name for folder, name in _LAYERS.items() if folder in layers), None)
+        return next((name for folder, name in LAYERS.items() if folder in layers), None)
 
 
 def container_hint(groups: str) -> str | None:
