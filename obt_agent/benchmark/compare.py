@@ -12,6 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from obt_agent.benchmark import statistics, stopping
+from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics, Ratio
 from obt_agent.benchmark.semantics import version_class
 from obt_agent.errors import InvalidParams
@@ -131,15 +132,16 @@ def _compared(
 def _check_plans(a: BenchmarkResult, b: BenchmarkResult) -> None:
     one, other = a.environment.plan_hash, b.environment.plan_hash
     if one != other:
-        changed = ", ".join(_changed_fields(a, b)) or "a prompt's text"
+        changed = ", ".join(changed_fields(a.config, b.config)) or "a prompt's text"
         raise NotComparable(
             f"the plans differ ({one[:12]} and {other[:12]}) in {changed}: run both with the same plan"
         )
 
 
-def _changed_fields(a: BenchmarkResult, b: BenchmarkResult) -> list[str]:
-    names = [name for name in a.config.__struct_fields__ if name != "model_name"]
-    return [name for name in names if getattr(a.config, name) != getattr(b.config, name)]
+def changed_fields(a: Plan, b: Plan) -> list[str]:
+    """The names of what two plans differ in, the model left out."""
+    names = [name for name in a.__struct_fields__ if name != "model_name"]
+    return [name for name in names if getattr(a, name) != getattr(b, name)]
 
 
 def _check_contexts(a: Sequence[BenchmarkResult], b: Sequence[BenchmarkResult]) -> None:

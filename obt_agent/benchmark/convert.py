@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from obt_agent.benchmark import prompts
-from obt_agent.benchmark.plan import HardwareConfig, PromptConfig
+from obt_agent.benchmark.plan import PromptConfig
 from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics, Status
 from obt_agent.hardware.schema import GpuInfo, Inventory
 
@@ -29,6 +29,13 @@ class ObtPrompt(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     completion_tokens: int = 100
 
 
+class ObtHardwareConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """OBT's ``hardware`` of a configuration."""
+
+    use_gpu: bool
+    gpu_id: int | None = None
+
+
 class ObtConfig(msgspec.Struct, frozen=True, kw_only=True):
     """OBT's ``BenchmarkConfig``."""
 
@@ -39,7 +46,7 @@ class ObtConfig(msgspec.Struct, frozen=True, kw_only=True):
     top_p: float
     top_k: int
     repeat_penalty: float
-    hardware: HardwareConfig
+    hardware: ObtHardwareConfig
 
 
 class ObtGpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +127,9 @@ def _config(result: BenchmarkResult) -> ObtConfig:
         top_p=plan.top_p,
         top_k=plan.top_k,
         repeat_penalty=plan.repeat_penalty,
-        hardware=plan.hardware,
+        hardware=ObtHardwareConfig(
+            use_gpu=plan.hardware.use_gpu and plan.num_gpu != 0, gpu_id=plan.hardware.gpu_id
+        ),
     )
 
 

@@ -18,7 +18,7 @@ from obt_agent.hardware.schema import Inventory
 RESULT_VERSION: Final = 1
 
 Status = Literal["completed", "failed", "cancelled", "interrupted"]
-Phase = Literal["preflight", "cold_load", "warmup", "iteration", "cooldown", "reporting"]
+Phase = Literal["preflight", "cold_load", "warmup", "iteration", "cooldown", "reporting", "waiting"]
 CacheState = Literal["bust", "warm"]
 StoppingReason = Literal[
     "fixed", "target_met", "max_iterations", "max_duration", "cancelled", "interrupted", "failed"
@@ -353,10 +353,10 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     end_time: datetime
     config: Plan
     environment: Environment
+    metrics: tuple[IterationMetrics, ...]
     result_version: int = RESULT_VERSION
     error: str | None = None
     error_kind: str | None = None
-    metrics: tuple[IterationMetrics, ...] = ()
     cold_load: ColdLoad | None = None
     warmups: tuple[Warmup, ...] = ()
     cells: tuple[CellResult, ...] = ()

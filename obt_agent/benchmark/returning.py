@@ -52,7 +52,9 @@ class Returning:
 
     async def _come_back(self, cause: OllamaError) -> None:
         """Wait until Ollama answers as the version that it was, then load the model."""
-        version, before = await self._answering_version(cause), self._stage.environment.ollama_version
+        with self._stage.waiting():
+            version = await self._answering_version(cause)
+        before = self._stage.environment.ollama_version
         if version != before:
             raise OllamaError(
                 f"Ollama came back as version {version}, after {before}: "

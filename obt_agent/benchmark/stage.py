@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -175,6 +176,16 @@ class Stage:
         doing = Doing(phase, None if cell is None else cell.index, iteration)
         if doing != self.doing:
             self.doing, self.step_began = doing, time.monotonic()
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Say that the run waits for Ollama; afterwards it does again what it did."""
+        before = self.doing
+        self.doing = Doing("waiting", before.cell, before.iteration)
+        try:
+            yield
+        finally:
+            self.doing, self.step_began = before, time.monotonic()
 
     def caution(self, code: str, message: str, action: str, cell: int | None = None) -> None:
         """Note a caution once."""

@@ -164,17 +164,23 @@ def trend_caution(cell: CellResult, tested: int = 1) -> Caution | None:
 
 
 def width_caution(cell: CellResult) -> Caution | None:
-    """An adaptive cell that ended before its interval was narrow enough."""
+    """An adaptive cell that ended before its interval was narrow enough, or long enough measured."""
     end = cell.stopping
     if end.reason != "max_iterations":
         return None
-    widest = max((width for width in (end.width_decode, end.width_ttft) if width is not None), default=0.0)
-    return Caution(
-        code="target_not_met",
-        message=f"after {end.iterations} iterations the widest interval is still {widest:.0%} of the mean",
-        action="read the interval, not the mean; raise max_iterations, or quiet the machine",
-        cell=cell.index,
-    )
+    widest = max((width for width in (end.width_decode, end.width_ttft) if width is not None), default=None)
+    if widest is not None and end.target_ci is not None and widest <= end.target_ci:
+        message = (
+            f"{end.iterations} iterations took {end.measured_s:.1f} s, less than the plan's min_duration_s"
+        )
+        action = (
+            "raise max_iterations or the tokens to generate, or lower min_duration_s; the interval is narrow"
+        )
+    else:
+        shown = "not known" if widest is None else f"still {widest:.0%} of the mean"
+        message = f"after {end.iterations} iterations the widest interval is {shown}"
+        action = "read the interval, not the mean; raise max_iterations, or quiet the machine"
+    return Caution(code="target_not_met", message=message, action=action, cell=cell.index)
 
 
 def stream_caution(cell: CellResult) -> Caution | None:

@@ -46,7 +46,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         The process's exit status, as ``obt_agent.cli.exit_codes`` lists it.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser, modules = _parser(words)
+    try:
+        parser, modules = _parser(words)
+    except KeyboardInterrupt:  # importing takes long enough for an impatient hand
+        return exit_codes.INTERRUPTED
     args = parser.parse_args(words)
     if args.command is None:
         parser.print_help()

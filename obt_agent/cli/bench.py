@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 
-from obt_agent.benchmark.compare import Comparison, NotComparable, compare, compare_pairs
+from obt_agent.benchmark.compare import Comparison, NotComparable, changed_fields, compare, compare_pairs
 from obt_agent.benchmark.expansion import budget, expand
 from obt_agent.benchmark.lock import BenchmarkLock
 from obt_agent.benchmark.pairs import merged
-from obt_agent.benchmark.plan import Plan, PromptConfig, Sweep
+from obt_agent.benchmark.plan import Plan, PromptConfig, Sweep, plan_hash
 from obt_agent.benchmark.presets import PRESETS, preset, shape
 from obt_agent.benchmark.result import BenchmarkResult
-from obt_agent.cli import COMMANDS, bench_report, bench_run, exit_codes
+from obt_agent.cli import COMMANDS, bench_comparison, bench_report, bench_run, exit_codes
 from obt_agent.cli.common import add_config_options, load_config, say
 from obt_agent.config.schema import Config
 from obt_agent.errors import InvalidParams
 from obt_agent.log_setup.setup import LogSettings, configure
+from obt_agent.ollama.names import canonical
 
 if TYPE_CHECKING:
     from obt_agent.cli import Subparsers
@@ -131,6 +132,8 @@ def run(args: argparse.Namespace) -> int:
     if args.pairs is not None and (len(plans) != 2 or args.pairs < 1):  # noqa: PLR2004 - a pair
         raise InvalidParams("--pairs takes two models, and at least one pair")
     baseline = read_results(args.compare) if args.compare else ()
+    if baseline:
+        check_comparable(plans, baseline, args)
     log = loaded.config.log
     configure(LogSettings(level="error" if log.level == "info" else log.level, format=log.format))
     with BenchmarkLock(loaded.config.ollama.url, Path(loaded.config.benchmark.lock_dir)):
@@ -139,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
         results = asyncio.run(bench_run.run_all(plans, loaded.config))
     write(args, results)
     comparable = show_comparisons(results, baseline)
-    codes = [exit_code(result) for result in results] or [exit_codes.FAILED]
+    codes = [exit_code(result) for result in results] or [exit_codes.INTERRUPTED]
     return max(codes) or (exit_codes.OK if comparable else exit_codes.FAILED)
 
 
@@ -150,11 +153,34 @@ def _in_pairs(args: argparse.Namespace, plans: Sequence[Plan], config: Config) -
     write(args, results)
     if len(results) == len(sides):
         try:
-            bench_report.show_comparison(compare_pairs(*sides), sys.stderr)
+            bench_comparison.show(compare_pairs(*sides), sys.stderr)
         except NotComparable as error:
             say(f"Not comparable: {error.message}.")
             return max(*map(exit_code, results), exit_codes.FAILED)
-    return max(map(exit_code, results), default=exit_codes.FAILED)
+    return max(map(exit_code, results), default=exit_codes.INTERRUPTED)
+
+
+def check_comparable(
+    plans: Sequence[Plan], baseline: Sequence[BenchmarkResult], args: argparse.Namespace
+) -> None:
+    """See before anything is measured that the results will compare with the file's.
+
+    Raises:
+        InvalidParams: they will not; the message says why and what to do.
+    """
+    if args.pairs is not None:
+        raise InvalidParams("--pairs compares the two models with each other: leave --compare out")
+    for plan in plans:
+        before = _partner(plan.model_name, baseline)
+        if before is None:
+            there = ", ".join(one.environment.model or one.config.model_name for one in baseline)
+            raise InvalidParams(f"{args.compare} holds several results, none of {plan.model_name}: {there}")
+        if plan_hash(plan) != before.environment.plan_hash:
+            differing = ", ".join(changed_fields(plan, before.config)) or "a prompt's text"
+            raise InvalidParams(
+                f"{args.compare} was measured by another plan (it differs in {differing}): "
+                "give the options that it was measured with, or leave --compare out"
+            )
 
 
 def plan_of(args: argparse.Namespace, model: str) -> Plan:
@@ -264,7 +290,7 @@ def show_comparisons(results: Sequence[BenchmarkResult], baseline: Sequence[Benc
     """Print each result against its partner in the baseline; False when one cannot be compared."""
     fine = True
     for result in results:
-        partner = _partner(result, baseline)
+        partner = _partner(result.config.model_name, baseline)
         if partner is None:
             continue
         try:
@@ -273,13 +299,13 @@ def show_comparisons(results: Sequence[BenchmarkResult], baseline: Sequence[Benc
             say(f"Not comparable: {error.message}.")
             fine = False
         else:
-            bench_report.show_comparison(compared, sys.stderr)
+            bench_comparison.show(compared, sys.stderr)
     return fine
 
 
-def _partner(result: BenchmarkResult, baseline: Sequence[BenchmarkResult]) -> BenchmarkResult | None:
+def _partner(model: str, baseline: Sequence[BenchmarkResult]) -> BenchmarkResult | None:
     """The same model's result, else the only one."""
-    same = [one for one in baseline if one.environment.model == result.environment.model]
+    same = [one for one in baseline if canonical(one.config.model_name) == canonical(model)]
     if same:
         return same[0]
     return baseline[0] if len(baseline) == 1 else None

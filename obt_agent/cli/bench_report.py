@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Sequence
 from typing import Final, NamedTuple, TextIO
 
@@ -13,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from obt_agent.benchmark.compare import HIGHER_IS_BETTER, Comparison
-from obt_agent.benchmark.result import BenchmarkResult, CellResult, IterationMetrics, Ratio, Summary
+from obt_agent.benchmark.result import BenchmarkResult, CellResult, IterationMetrics, Summary
 
-_UNKNOWN: Final = "–"
+UNKNOWN: Final = "–"
+_PLURAL: Final = ("iteration", "iterations")
 
 
 class _Row(NamedTuple):
@@ -48,6 +49,17 @@ ROWS: Final = (
     _Row("joules_per_output_token", "Energy per answer token", "J"),
 )
 
+_COUNTS: Final = frozenset({"prompt_tokens", "completion_tokens"})
+_SHORT_TITLES: Final = {
+    "decode_tps_corrected": "Decode tok/s",
+    "output_tps_total": "Together tok/s",
+    "prefill_tps": "Prefill tok/s",
+    "first_token_ms": "TTFT ms",
+    "total_duration_ms": "Whole ms",
+    "queue_ms_max": "Slot wait ms",
+}
+_PIPE_COLUMNS: Final = 120
+_COLUMN_GAP: Final = 3
 _THINKING_ONLY: Final = frozenset({"ttft_answer_ms"})
 _CONCURRENT_ONLY: Final = frozenset({"output_tps_total", "queue_ms_max"})
 _SWEEP: Final = ("decode_tps_corrected", "prefill_tps", "first_token_ms", "total_duration_ms")
@@ -65,9 +77,15 @@ def show(results: Sequence[BenchmarkResult], form: str | None, file: TextIO) -> 
         case "markdown":
             file.write("\n".join(as_markdown(result) for result in results))
         case _:
-            console = Console(file=file)
+            console = console_for(file)
             for result in results:
                 _print_tables(console, result)
+
+
+def console_for(file: TextIO) -> Console:
+    """As wide as the terminal; into a file or a pipe, where nobody can widen it, as wide as the tables."""
+    fixed = None if file.isatty() or "COLUMNS" in os.environ else _PIPE_COLUMNS
+    return Console(file=file, width=fixed)
 
 
 def as_csv(results: Sequence[BenchmarkResult]) -> str:
@@ -122,24 +140,27 @@ def rows(result: BenchmarkResult, cell: CellResult) -> list[tuple[str, ...]]:
         frozenset() if cell.concurrency > 1 else _CONCURRENT_ONLY
     )
     return [
-        (f"{row.title} ({row.unit})", *_figures(cell.summary[row.name]))
+        (f"{row.title} ({row.unit})", *_figures(row, cell.summary[row.name]))
         for row in ROWS
         if row.name in cell.summary and row.name not in left_out
     ]
 
 
-def _figures(one: Summary) -> tuple[str, ...]:
+def _figures(row: _Row, one: Summary) -> tuple[str, ...]:
+    """Equal counts have no decimals. No figure of ROWS can be negative, so no interval is shown that is."""
+    exact = row.name in _COUNTS and one.min == one.max
+    shown = (lambda value: f"{value:.0f}") if exact else number
     interval = (
-        _UNKNOWN
+        UNKNOWN
         if one.ci_low is None or one.ci_high is None
-        else f"{number(one.ci_low)} – {number(one.ci_high)}"
+        else f"{shown(max(one.ci_low, 0.0))} – {shown(one.ci_high)}"
     )
-    spread = _UNKNOWN if one.cv is None else f"{one.cv * 100:.1f} %"
+    spread = UNKNOWN if one.cv is None else f"{one.cv * 100:.1f} %"
     return (
-        number(one.median),
+        shown(one.median),
         interval,
         spread,
-        f"{number(one.min)} – {number(one.max)}",
+        f"{shown(one.min)} – {shown(one.max)}",
         str(one.n),
     )
 
@@ -147,6 +168,8 @@ def _figures(one: Summary) -> tuple[str, ...]:
 def number(value: float) -> str:
     """Four significant digits or so, never an exponent."""
     size = abs(value)
+    if size == 0.0:
+        return "0"
     digits = 0 if size >= 1000 else 1 if size >= 100 else 2 if size >= 1 else 4  # noqa: PLR2004 - readable sizes
     return f"{value:,.{digits}f}".replace(",", " ")
 
@@ -189,9 +212,17 @@ def cautions(result: BenchmarkResult) -> list[tuple[str, str]]:
     """Each caution with where it applies, and what to do."""
     kept = f"{len(result.metrics)} iterations measured before are kept"
     found = [(result.error, kept if result.metrics else "nothing was measured")] if result.error else []
+    labels = {cell.index: cell.label for cell in result.cells} if len(result.cells) > 1 else {}
+    places: dict[tuple[str, str], list[str]] = {}
     for one in result.warnings:
-        where = f" (iterations {', '.join(map(str, one.iterations))})" if one.iterations else ""
-        found.append((one.message + where, one.action))
+        where = [str(index) for index in one.iterations]
+        where = [f"{_PLURAL[len(where) > 1]} {', '.join(where)}"] if where else []
+        if one.cell in labels:
+            where.insert(0, labels[one.cell])
+        places.setdefault((one.message, one.action), []).append(", ".join(where))
+    for (message, action), wheres in places.items():
+        known = "; ".join(where for where in wheres if where)
+        found.append((f"{message} ({known})" if known else message, action))
     return found
 
 
@@ -199,7 +230,7 @@ def _print_tables(console: Console, result: BenchmarkResult) -> None:
     console.print()
     console.print(Text(heading(result), style="bold"))
     if len(result.cells) > 1:
-        console.print(_sweep_table(result))
+        console.print(_sweep_table(result, console.width))
     elif result.metrics:
         console.print(_table(rows(result, result.cells[0])))
     for line in footing(result):
@@ -217,67 +248,33 @@ def _table(lines: Sequence[Sequence[str]]) -> Table:
     return table
 
 
-def _sweep_table(result: BenchmarkResult) -> Table:
-    """A line for each cell: medians, with half the interval's width beside them."""
+def _sweep_table(result: BenchmarkResult, width: int) -> Table:
+    """A line for each cell: medians, with half the interval's width beside them where the columns allow."""
     shown = [row for row in ROWS if row.name in _SWEEP or row.name in _CONCURRENT_ONLY]
     shown = [row for row in shown if any(row.name in cell.summary for cell in result.cells)]
     if all(cell.concurrency == 1 for cell in result.cells):
         shown = [row for row in shown if row.name not in _CONCURRENT_ONLY]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("Prompt:answer")
+    lines = [_cell_line(cell, shown, with_width=True) for cell in result.cells]
+    if sum(max(map(len, column)) + _COLUMN_GAP for column in zip(*lines, strict=True)) > width:
+        lines = [_cell_line(cell, shown, with_width=False) for cell in result.cells]
+    table.add_column("Prompt:answer", no_wrap=True)
     for row in shown:
-        table.add_column(f"{row.title} ({row.unit})", justify="right")
+        table.add_column(_SHORT_TITLES[row.name], justify="right")
     table.add_column("n", justify="right")
-    for cell in result.cells:
-        figures = [_short(cell.summary.get(row.name)) for row in shown]
-        table.add_row(*(Text(one) for one in (cell.label, *figures, str(cell.stopping.iterations))))
+    for line in lines:
+        table.add_row(*(Text(one) for one in line))
     return table
 
 
-def _short(one: Summary | None) -> str:
+def _cell_line(cell: CellResult, shown: Sequence[_Row], *, with_width: bool) -> tuple[str, ...]:
+    figures = [_short(cell.summary.get(row.name), with_width=with_width) for row in shown]
+    return (cell.label, *figures, str(cell.stopping.iterations))
+
+
+def _short(one: Summary | None, *, with_width: bool) -> str:
     if one is None:
-        return _UNKNOWN
-    if one.ci_low is None or one.ci_high is None:
+        return UNKNOWN
+    if one.ci_low is None or one.ci_high is None or not with_width:
         return number(one.median)
-    return f"{number(one.median)} ± {number((one.ci_high - one.ci_low) / 2)}"
-
-
-def show_comparison(compared: Comparison, file: TextIO) -> None:
-    """Print ratios with their intervals, then what else differed."""
-    console = Console(file=file)
-    pairing = "measured in turns" if compared.paired else "measured apart"
-    console.print()
-    console.print(Text(f"{compared.model_a} over {compared.model_b}, {pairing}", style="bold"))
-    titles = {row.name: row.title for row in ROWS}
-    for cell in compared.cells:
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for position, title in enumerate((cell.label, "Ratio", "95 % interval", "Reading")):
-            table.add_column(title, justify="left" if position in (0, 3) else "right")
-        for name, ratio in cell.ratios.items():
-            table.add_row(
-                titles.get(name, name), f"{ratio.ratio:.3f}", _interval(ratio), reading(name, ratio)
-            )
-        console.print(table)
-    for one in compared.differences:
-        mark = "! " if one.weight == "warning" else "  "
-        console.print(
-            Text(f"{mark}{one.field}: {one.a or 'unknown'} against {one.b or 'unknown'}: {one.meaning}")
-        )
-    for name, reason in compared.left_out.items():
-        console.print(Text(f"  {name} left out: {reason}"))
-
-
-def _interval(ratio: Ratio) -> str:
-    if ratio.ci_low is None or ratio.ci_high is None:
-        return _UNKNOWN
-    return f"{ratio.ci_low:.3f} – {ratio.ci_high:.3f}"
-
-
-def reading(name: str, ratio: Ratio) -> str:
-    """What an interval says: better, worse, or nothing for sure."""
-    if ratio.ci_low is None or ratio.ci_high is None:
-        return "too few iterations for an interval"
-    if ratio.ci_low <= 1 <= ratio.ci_high:
-        return "no difference shown"
-    higher = ratio.ratio > 1
-    return "better" if higher == (name in HIGHER_IS_BETTER) else "worse"
+    return f"{number(one.median)}\u00a0±\u00a0{number((one.ci_high - one.ci_low) / 2)}"

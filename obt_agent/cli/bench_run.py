@@ -9,10 +9,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from types import TracebackType
+from typing import Final, Self
 from uuid import uuid4
 
+import msgspec
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
 from rich.text import Text
 
 from obt_agent.benchmark.expansion import expand
@@ -34,7 +37,11 @@ _WORDS = {
     "iteration": "measuring",
     "cooldown": "cooling down",
     "reporting": "done",
+    "waiting": "waiting for Ollama",
 }
+_CUT_SHORT: Final = "the benchmark was cancelled and not waited for; the model may still be loaded"
+_WIDE: Final = 100
+_NARROW: Final = 80
 
 
 async def run_pairs(
@@ -59,20 +66,27 @@ async def run_all(plans: Sequence[Plan], config: Config) -> list[BenchmarkResult
             ollama_url=config.ollama.url,
         )
     )
-    await hardware.start()
-    try:
-        async with OllamaClient(configured(config.ollama)) as ollama:
-            return await _in_turn(plans, config, ollama, hardware)
-    finally:
-        await hardware.close()
+    with _Signals() as signals:
+        await hardware.start()
+        try:
+            async with OllamaClient(configured(config.ollama)) as ollama:
+                return await _in_turn(plans, config, ollama, hardware, signals)
+        finally:
+            await hardware.close()
 
 
 async def _in_turn(
-    plans: Sequence[Plan], config: Config, ollama: OllamaClient, hardware: HardwareService
+    plans: Sequence[Plan],
+    config: Config,
+    ollama: OllamaClient,
+    hardware: HardwareService,
+    signals: _Signals,
 ) -> list[BenchmarkResult]:
     results: list[BenchmarkResult] = []
     with _live_lines() as lines:
         for plan in plans:
+            if signals.came:
+                break
             line = lines.line_for(plan)
             run = BenchmarkRun(
                 plan,
@@ -84,32 +98,54 @@ async def _in_turn(
                 on_progress=line.update,
                 limits=Limits(cooldown_s=config.benchmark.cooldown_s),
             )
-            with _stopped_by_signals(run):
-                result = await run.execute()
+            result = await signals.execute(run)
             line.end(result)
             results.append(result)
-            if result.status in ("cancelled", "interrupted"):
-                break
     return results
 
 
-@contextmanager
-def _stopped_by_signals(run: BenchmarkRun) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end the run with what it has; a second one ends the process as usual."""
-    loop = asyncio.get_running_loop()
+class _Signals:
+    """Ctrl-C and SIGTERM, from the first run's preparation to the last one's end.
 
-    def stop() -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-        run.stop("cancelled")
+    The first ends the run with what it has, and those to come are left out. The second does not wait until
+    Ollama is left as it was found. Neither loses what was measured.
+    """
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    try:
-        yield
-    finally:
+    def __init__(self) -> None:
+        self.came = 0
+        self._run: BenchmarkRun | None = None
+        self._task: asyncio.Task[BenchmarkResult] | None = None
+
+    def __enter__(self) -> Self:
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _on_signal(self) -> None:
+        self.came += 1
+        if self._run is None or self._task is None:
+            return
+        if self.came == 1:
+            self._run.stop("cancelled")
+        else:
+            self._task.cancel()
+
+    async def execute(self, run: BenchmarkRun) -> BenchmarkResult:
+        """The run's result, also when signals cut it short."""
+        self._run, self._task = run, asyncio.create_task(run.execute(), name=f"run {run.job_id}")
+        try:
+            await asyncio.wait({self._task})
+        finally:
+            self._task.cancel()
+        if self._task.cancelled():
+            return msgspec.structs.replace(run.result_so_far(), status="cancelled", error=_CUT_SHORT)
+        return self._task.result()
 
 
 class _Lines:
@@ -139,7 +175,7 @@ class _Line:
             self._task,
             completed=self._cells.get(now.cell or "", 0) + share,
             phase=_phase(now),
-            facts=Text("  ".join(_facts(now))),
+            facts=Text("  ".join(_facts(now)[: _room(self._progress.console.width)])),
         )
 
     def end(self, result: BenchmarkResult) -> None:
@@ -155,8 +191,16 @@ def _phase(now: RunProgress) -> str:
     return f"{words} ({now.cell})" if now.cell else words
 
 
+def _room(width: int) -> int:
+    """How many facts a terminal of so many columns has room for."""
+    return 4 if width >= _WIDE else 2 if width >= _NARROW else 1
+
+
 def _facts(now: RunProgress) -> list[str]:
+    """Weightiest first."""
     facts: list[str] = []
+    if now.remaining_s is not None:
+        facts.append(f"about {timedelta(seconds=round(now.remaining_s))} left")
     if now.tokens_per_second is not None:
         facts.append(f"{now.tokens_per_second:.1f} tok/s")
     if now.first_token_ms is not None:
@@ -165,8 +209,6 @@ def _facts(now: RunProgress) -> list[str]:
         facts.append(f"GPU {now.gpu_utilization_ratio * 100:.0f} %")
     elif now.cpu_utilization_ratio is not None:
         facts.append(f"CPU {now.cpu_utilization_ratio * 100:.0f} %")
-    if now.remaining_s is not None:
-        facts.append(f"about {timedelta(seconds=round(now.remaining_s))} left")
     return facts
 
 
@@ -174,10 +216,10 @@ def _facts(now: RunProgress) -> list[str]:
 def _live_lines() -> Iterator[_Lines]:
     """Lines on standard error, so that standard output is the results'; none where it is no terminal."""
     console = Console(file=sys.stderr)
-    columns = (
+    columns: tuple[ProgressColumn, ...] = (
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
+        *([BarColumn(bar_width=24 if console.width >= _WIDE else 10)] if console.width >= _NARROW else []),
         TextColumn("{task.fields[phase]}", markup=False),
         TextColumn("{task.fields[facts]}", markup=False),
     )

@@ -177,6 +177,7 @@ class BenchmarkRunner:
             start_time=dt.datetime.fromtimestamp(job.accepted_at, dt.UTC),
             end_time=dt.datetime.now(dt.UTC),
             config=plan,
+            metrics=(),
             environment=Environment(plan_hash=plan_hash(plan), agent_version=self._agent_version),
         )
 

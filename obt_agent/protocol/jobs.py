@@ -20,10 +20,11 @@ JobId = Annotated[str, Meta(min_length=1, max_length=limits.MAX_JOB_ID_CHARS)]
 class JobProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far a running job is. Benchmarks fill the measuring fields, pulls the bytes.
 
-    ``phase`` is one of preflight, cold_load, warmup, iteration, cooldown, reporting (benchmarks) or Ollama's
-    status line (pulls). ``iteration`` counts from 1; ``iterations_planned`` of a plan that goes on
-    until an interval is narrow is an estimate, never under the iterations measured, and may change.
-    ``remaining_s`` is an estimate, null while there is nothing to base it on.
+    ``phase`` is one of preflight, cold_load, warmup, iteration, cooldown, waiting (for an Ollama that went
+    away), reporting (benchmarks) or Ollama's status line (pulls). ``iteration`` counts from 1;
+    ``iterations_planned`` of a plan that goes on until an interval is narrow is an estimate, never under the
+    iterations measured, and may change. ``remaining_s`` is an estimate, null while there is nothing to base
+    it on.
     """
 
     phase: str

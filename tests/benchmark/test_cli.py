@@ -4,22 +4,27 @@ import argparse
 import asyncio
 import csv
 import io
+import os
 import random
 import signal
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
 from obt_agent.benchmark.lock import BenchmarkLock
 from obt_agent.benchmark.pairs import merged, single, turns
-from obt_agent.benchmark.plan import Plan, PromptConfig
+from obt_agent.benchmark.plan import Plan, PromptConfig, Sweep
 from obt_agent.benchmark.presets import preset, shape
+from obt_agent.benchmark.records import Progress
 from obt_agent.benchmark.result import BenchmarkResult, ColdLoad, SamplerReport
-from obt_agent.cli import bench, bench_report
+from obt_agent.benchmark.run import BenchmarkRun
+from obt_agent.cli import bench, bench_report, bench_run, main
+from obt_agent.config.schema import Config, OllamaConfig
 from obt_agent.errors import InvalidParams, OllamaUnavailable
+from obt_agent.hardware.service import HardwareService
 from obt_standin import StandIn
 from tests.benchmark.results import iteration, result, speeds
 from tests.benchmark.runs import generations, plan
@@ -142,10 +147,14 @@ async def test_a_table_for_people_and_a_comparison_with_before(standin: StandIn,
     assert code == 0
     assert "Decode (tok/s)" in out
     assert "measured apart" in err
+    assert "time to first token" in err.lower()
+    assert "prefill_tps_ttft" not in err
+    before = len(standin.requests)
     other = ("standin-small", "--shape", "24:9", "--warmup", "1", "--compare", "a.json")
     code, _, err = await command(standin, tmp_path, *other)
     assert code == 1
-    assert "Not comparable: the plans differ" in err
+    assert "another plan (it differs in prompts)" in err
+    assert len(standin.requests) == before, "it is refused before anything is measured"
 
 
 async def test_ctrl_c_shows_what_was_measured(standin: StandIn, tmp_path: Path) -> None:
@@ -157,6 +166,88 @@ async def test_ctrl_c_shows_what_was_measured(standin: StandIn, tmp_path: Path) 
     found = msgspec.json.decode(out, type=BenchmarkResult)
     assert (found.status, len(found.metrics)) == ("cancelled", 1)
     await standin.wait_for(lambda ollama: ollama.open_streams == 0)
+
+
+def test_a_file_that_cannot_be_compared_with_is_refused_before_anything_is_measured() -> None:
+    several = [speeds(100.0, model="a"), speeds(100.0, model="b")]
+    several = [
+        msgspec.structs.replace(one, config=plan(model_name=name))
+        for one, name in zip(several, ("a", "b"), strict=True)
+    ]
+    mine = plan(model_name="b:latest")
+    bench.check_comparable([mine], several, parsed("--compare", "f.json"))
+    with pytest.raises(InvalidParams, match="none of m: a, b"):
+        bench.check_comparable([plan(model_name="m")], several, parsed("--compare", "f.json"))
+    bench.check_comparable([plan(model_name="m")], several[:1], parsed("--compare", "f.json"))
+    with pytest.raises(InvalidParams, match="differs in seed"):
+        bench.check_comparable([plan(model_name="b", seed=7)], several, parsed("--compare", "f.json"))
+    with pytest.raises(InvalidParams, match="leave --compare out"):
+        bench.check_comparable([mine], several, parsed("--pairs", "2", "--compare", "f.json"))
+
+
+class Deaf:
+    """A run that does not end when it is told to."""
+
+    job_id = "deaf"
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    async def execute(self) -> BenchmarkResult:
+        os.kill(os.getpid(), signal.SIGINT)
+        await asyncio.Event().wait()
+        raise AssertionError("never")
+
+    def stop(self, cause: str) -> None:
+        self.told.append(cause)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def result_so_far(self) -> BenchmarkResult:
+        return speeds(100.0, 101.0)
+
+
+async def test_a_second_ctrl_c_does_not_wait_and_still_keeps_what_was_measured() -> None:
+    run = Deaf()
+    async with asyncio.timeout(20):
+        with bench_run._Signals() as signals:  # noqa: SLF001 - there is no other way to a run that is deaf
+            found = await signals.execute(cast("BenchmarkRun", run))
+    assert run.told == ["cancelled"]
+    assert (found.status, len(found.metrics)) == ("cancelled", 2)
+    assert "may still be loaded" in (found.error or "")
+
+
+async def test_ctrl_c_between_two_models_loses_nothing_and_begins_nothing(
+    standin: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def interrupted(self: HardwareService) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(5):  # a signal's handler is called a few turns of the loop later
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(HardwareService, "start", interrupted)
+    config = msgspec.structs.replace(Config(), ollama=OllamaConfig(url=standin.url))
+    async with asyncio.timeout(20):
+        assert await bench_run.run_all([plan(), plan()], config) == []
+    assert generations(standin) == []
+
+
+def test_ctrl_c_while_the_command_is_still_imported_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    def impatient(_: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", impatient)
+    assert main(["bench", "m"]) == 130
+
+
+def test_a_narrow_terminal_keeps_the_time_left() -> None:
+    now = Progress(
+        phase="waiting", iteration=2, tokens_per_second=50.0, first_token_ms=9.0, remaining_s=61.0,
+        cpu_utilization_ratio=0.5,
+    )  # fmt: skip
+    facts = bench_run._facts(now)  # noqa: SLF001 - what the line is made of
+    assert facts == ["about 0:01:01 left", "50.0 tok/s", "TTFT 9 ms", "CPU 50 %"]
+    assert [bench_run._room(width) for width in (60, 80, 120)] == [1, 2, 4]  # noqa: SLF001 - as above
+    assert bench_run._phase(now) == "waiting for Ollama"  # noqa: SLF001 - as above
 
 
 async def test_the_second_benchmark_is_told_who_runs_the_first(standin: StandIn, tmp_path: Path) -> None:
@@ -231,7 +322,7 @@ def test_csv_has_a_line_for_each_iteration() -> None:
 def test_markdown_has_figures_then_warnings_with_what_to_do() -> None:
     text = bench_report.as_markdown(result(iteration(0, flags=("queued",)), iteration(1)))
     assert text.index("| Decode (tok/s) |") < text.index(
-        "**requests waited for a slot (iterations 0)**: lower"
+        "**requests waited for a slot (iteration 0)**: lower"
     )
 
 
@@ -248,6 +339,32 @@ def test_what_sampling_costs_is_shown_when_it_was_asked_for() -> None:
     assert "2 pairs" in four
     assert "1 pair, too few for an interval" in footer((99.0, True), (100.0, False))
     assert "ask for more iterations" in footer((99.0, True))
+
+
+def test_counts_have_no_decimals_and_no_interval_goes_below_nothing() -> None:
+    cpu = [iteration(n, cpu_usage_percent=value) for n, value in enumerate((1.0, 2.0, 60.0))]
+    shown = {row[0]: row[1:3] for row in bench_report.rows(result(*cpu), result(*cpu).cells[0])}
+    assert shown["Answer (tokens)"] == ("12", "12 – 12")
+    assert shown["CPU (%)"][1].startswith("0 – ")
+
+
+def test_one_caution_of_several_cells_is_said_once_with_its_cells() -> None:
+    of = plan(sweep=Sweep(concurrency=(1, 2)))
+    flagged = [iteration(n, cell=n // 3, flags=("queued",)) for n in range(6)]
+    shown = [message for message, _ in bench_report.cautions(result(*flagged, of=of))]
+    where = "(40:12 ctx 4096 x1, iterations 0, 1, 2; 40:12 ctx 4096 x2, iterations 3, 4, 5)"
+    assert shown == [f"requests waited for a slot {where}"]
+
+
+def test_a_sweep_that_is_too_wide_shows_medians_alone() -> None:
+    metrics = [iteration(n, 100.0 + n, cell=n // 2) for n in range(4)]
+    swept = result(*metrics, of=plan(sweep=Sweep(concurrency=(1, 2))))
+    wide, narrow = (
+        [cell for column in bench_report._sweep_table(swept, width).columns for cell in column.cells]  # noqa: SLF001 - the table by width
+        for width in (200, 60)
+    )
+    assert any("±" in str(cell) for cell in wide)
+    assert not any("±" in str(cell) for cell in narrow)
 
 
 def test_a_failed_run_says_how_many_iterations_are_kept() -> None:

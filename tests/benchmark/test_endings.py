@@ -121,9 +121,12 @@ async def test_ollama_that_restarts_in_mid_stream_is_waited_for_and_the_iteratio
         work = asyncio.create_task(one.run.execute())
         await standin.wait_for(lambda ollama: len(generations(ollama)) == 4)
         await standin.stop()
+        await until_phase(one, "waiting")
         await standin.start()
         result = await work
     assert result.status == "completed"
+    assert "waiting" in [progress.phase for progress in one.progress]
+    assert one.progress[-1].phase != "waiting"
     assert [metric.flags for metric in result.metrics] == [(), ("after_restart",), ()]
     assert "after_restart" in codes(result)
 

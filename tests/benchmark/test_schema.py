@@ -9,7 +9,7 @@ import pytest
 from obt_agent.benchmark import report
 from obt_agent.benchmark.convert import ObtResult, to_obt
 from obt_agent.benchmark.expansion import expand
-from obt_agent.benchmark.plan import Plan, PromptConfig, plan_hash
+from obt_agent.benchmark.plan import HardwareConfig, Plan, PromptConfig, plan_hash
 from obt_agent.benchmark.presets import preset
 from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.benchmark.schema import TYPES, as_text, schema_of
@@ -89,6 +89,26 @@ def test_obts_required_numbers_are_never_null_and_its_optional_ones_may_be() -> 
     (one,) = to_obt(result(bare)).metrics
     assert (one.tokens_per_second, one.memory_usage_mb, one.first_token_ms) == (0.0, 0.0, 0.0)
     assert one.gpu_memory_usage_mb is None
+
+
+def test_a_result_without_iterations_says_so_by_an_empty_list() -> None:
+    assert as_json(result(status="failed"))["metrics"] == []
+
+
+@pytest.mark.parametrize(
+    ("of", "uses"),
+    [
+        (plan(), True),
+        (plan(num_gpu=0), False),
+        (plan(hardware=HardwareConfig(use_gpu=False)), False),
+        (plan(num_gpu=12), True),
+    ],
+)
+def test_obts_configuration_says_whether_gpus_were_used(of: Plan, *, uses: bool) -> None:
+    assert as_json(to_obt(result(iteration(), of=of)))["config"]["hardware"] == {
+        "use_gpu": uses,
+        "gpu_id": None,
+    }
 
 
 def test_excluded_iterations_are_left_out_of_obts_form() -> None:

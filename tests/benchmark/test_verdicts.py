@@ -130,6 +130,18 @@ def test_a_sweep_of_many_cells_shows_no_trend_by_chance() -> None:
     assert "trend" not in [one.code for one in swept.warnings]
 
 
+def test_a_run_that_was_too_short_is_not_said_to_be_too_wide() -> None:
+    of = plan(num_iterations=3, max_iterations=5, target_ci=0.1, min_duration_s=60.0)
+    stop = stopping.recorded(of, [iteration(n, 100.0 + n / 100) for n in range(5)], "max_iterations")
+    short = speeds(*(100.0 + n / 100 for n in range(5)), of=of, gathered={"stops": {0: stop}})
+    said = next(one for one in short.warnings if one.code == "target_not_met")
+    assert said.message == "5 iterations took 10.0 s, less than the plan's min_duration_s"
+    stop = stopping.recorded(of, [iteration(n, 100.0 + 40 * n) for n in range(5)], "max_iterations")
+    wide = speeds(*(100.0 + 40 * n for n in range(5)), of=of, gathered={"stops": {0: stop}})
+    said = next(one for one in wide.warnings if one.code == "target_not_met")
+    assert "widest interval is still" in said.message
+
+
 def test_a_stream_whose_lines_hold_several_tokens_is_said_where_an_interval_would_not_show_it() -> None:
     coarse = result(*(iteration(n, 100.0, decode_tps_uncertainty=1.6) for n in range(3)))
     said = next(one for one in coarse.warnings if one.code == "coarse_stream")

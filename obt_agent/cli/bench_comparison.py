@@ -1,0 +1,67 @@
+"""Two benchmarks side by side, for people."""
+
+from __future__ import annotations
+
+from typing import Final, TextIO
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from obt_agent.benchmark.compare import HIGHER_IS_BETTER, Comparison
+from obt_agent.benchmark.result import Ratio
+from obt_agent.cli.bench_report import ROWS, UNKNOWN, console_for
+
+_TITLES: Final = {row.name: row.title for row in ROWS} | {
+    "output_tps_wall": "Answer tokens over the whole time",
+    "prefill_tps_ttft": "Prompt tokens over the time to first token",
+}
+"""For people; the last ones are shown by comparisons only."""
+_DIGEST_CHARS: Final = 12
+
+
+def show(compared: Comparison, file: TextIO) -> None:
+    """Print ratios with their intervals, then what else differed."""
+    console = console_for(file)
+    pairing = "measured in turns" if compared.paired else "measured apart"
+    console.print()
+    console.print(Text(f"{compared.model_a} over {compared.model_b}, {pairing}", style="bold"))
+    for cell in compared.cells:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for position, title in enumerate((cell.label, "Ratio", "95 % interval", "Reading")):
+            table.add_column(title, justify="left" if position in (0, 3) else "right")
+        for name, ratio in cell.ratios.items():
+            table.add_row(
+                _TITLES.get(name, name), f"{ratio.ratio:.3f}", _interval(ratio), reading(name, ratio)
+            )
+        console.print(table)
+    for one in compared.differences:
+        mark = "! " if one.weight == "warning" else "  "
+        a, b = _said(one.field, one.a), _said(one.field, one.b)
+        console.print(Text(f"{mark}{one.field}: {a} against {b}: {one.meaning}"))
+    for name, reason in compared.left_out.items():
+        console.print(Text(f"  {_TITLES.get(name, name)} left out: {reason}"))
+    if not compared.paired:
+        console.print(Text("  The intervals know of nothing that changed between the runs.", style="dim"))
+
+
+def _said(field: str, value: str | None) -> str:
+    if value is None:
+        return "unknown"
+    return value[:_DIGEST_CHARS] if field == "model_digest" else value
+
+
+def _interval(ratio: Ratio) -> str:
+    if ratio.ci_low is None or ratio.ci_high is None:
+        return UNKNOWN
+    return f"{ratio.ci_low:.3f} – {ratio.ci_high:.3f}"
+
+
+def reading(name: str, ratio: Ratio) -> str:
+    """What an interval says: better, worse, or nothing for sure."""
+    if ratio.ci_low is None or ratio.ci_high is None:
+        return "too few iterations for an interval"
+    if ratio.ci_low <= 1 <= ratio.ci_high:
+        return "no difference shown"
+    higher = ratio.ratio > 1
+    return "better" if higher == (name in HIGHER_IS_BETTER) else "worse"
