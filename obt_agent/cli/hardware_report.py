@@ -209,7 +209,7 @@ def _missing(inventory: Inventory, sample: Sample) -> Iterator[tuple[str, str, s
         ("memory", inventory.memory.unavailable | sample.memory.unavailable),
         ("limits", inventory.limits.unavailable),
         *(("storage", store.unavailable) for store in inventory.storage),
-        *((gpu.name or gpu.id, gpu.unavailable) for gpu in inventory.gpus),
+        *((gpu.name or gpu.id, gpu.unavailable | gpu.memory.unavailable) for gpu in inventory.gpus),
         *((gpu.id, gpu.unavailable) for gpu in sample.gpus if gpu.state != "suspended"),
         *((f"Ollama's {process.role}", process.unavailable) for process in sample.ollama),
     ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -26,6 +26,7 @@ from obt_agent.hardware.root import FileSystemSize, Manifest, Root
 _PROCESS = re.compile(r"/proc/(\d+)(/|$)")
 _INTERFACE = re.compile(r"/sys/class/net/([^/]+)")
 _INIT = 1
+_NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, None)
 _DEVICES = "/dev/dri/"
 
 
@@ -37,6 +38,19 @@ class RecordingRoot(Root):
         self.real = inner.real
         self.paths: set[str] = set()
         self.sizes: dict[str, FileSystemSize] = {}
+        self.answers: dict[str, str] = {}
+        self.refusals: dict[str, str] = {}
+
+    def ask(self, node: str, name: str, question: Callable[[int], bytes]) -> bytes:
+        """As the inner root. A device's node is not noted among the paths, for nobody may read from it."""
+        try:
+            answer = self._inner.ask(node, name, question)
+        except OSError as error:
+            if error.errno not in _NOTHING_THERE:
+                self.refusals[node] = errno.errorcode[error.errno]
+            raise
+        self.answers[f"{node} {name}"] = answer.hex()
+        return answer
 
     def open(self, path: str) -> int:
         """As the inner root."""
@@ -91,7 +105,7 @@ def capture(
     writer.put(dmi.UDEV, udev_record(reading.inventory.memory.modules))
     writer.put("/proc/sys/kernel/arch", (reading.inventory.host.arch or os.uname().machine).encode())
     writer.driver(script(reading))
-    writer.finish(recorder.sizes, source)
+    writer.finish(recorder, source)
     return reading
 
 
@@ -143,11 +157,15 @@ class _Writer:
         if said is not None:
             (self._folder / "nvml.txt").write_text(self._masker.text(said))
 
-    def finish(self, sizes: dict[str, FileSystemSize], source: str) -> None:
+    def finish(self, recorder: RecordingRoot, source: str) -> None:
         """Write the manifest."""
-        masked = {self._masker.text(path): size for path, size in sizes.items()}
         manifest = Manifest(
-            origin="captured", source=source, errors=self._errors, links=self._links, sizes=masked
+            origin="captured",
+            source=source,
+            errors=self._errors | recorder.refusals,
+            links=self._links,
+            sizes={self._masker.text(path): size for path, size in recorder.sizes.items()},
+            answers=recorder.answers,
         )
         document = msgspec.json.format(msgspec.json.encode(manifest), indent=2)
         (self._folder / "manifest.json").write_bytes(document + b"\n")
@@ -169,5 +187,5 @@ class _Writer:
 
     def _add_error(self, path: str, error: OSError) -> None:
         """What is not there needs no note."""
-        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, None) and "/fd/" not in path:
+        if error.errno not in _NOTHING_THERE and "/fd/" not in path:
             self._errors[self._masker.text(path)] = errno.errorcode[error.errno]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -32,7 +33,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     ``origin`` is "captured", "rebuilt" (from the public ``source``) or "synthetic". ``errors`` maps paths to
     errno names (EACCES ...), for opening, listing and reading alike. ``links`` maps links to their targets as
-    they stood.
+    they stood. ``answers`` holds what devices said when asked, in hexadecimal, by "node question".
     """
 
     origin: str
@@ -42,6 +43,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     errors: dict[str, str] = {}
     links: dict[str, str] = {}
     sizes: dict[str, FileSystemSize] = {}
+    answers: dict[str, str] = {}
 
 
 class Hot(Protocol):
@@ -101,6 +103,14 @@ class Root:
         return FileSystemSize(
             total_bytes=stat.f_frsize * stat.f_blocks, free_bytes=stat.f_frsize * stat.f_bavail
         )
+
+    def ask(self, node: str, name: str, question: Callable[[int], bytes]) -> bytes:  # noqa: ARG002 -- snapshots go by the name
+        """What a device answers to a question that is put to its open descriptor; ``name`` tells which."""
+        descriptor = self.open(node)
+        try:
+            return question(descriptor)
+        finally:
+            os.close(descriptor)
 
     def hot(self, path: str) -> Hot:
         """A file kept open between readings; opened at the first."""
@@ -181,6 +191,14 @@ class SnapshotRoot(Root):
             or resolved in self.manifest.errors
             or any(name.startswith(inside) for name in self.manifest.links)
         )
+
+    def ask(self, node: str, name: str, question: Callable[[int], bytes]) -> bytes:  # noqa: ARG002 -- nobody is there to be asked
+        """The answer that the manifest has."""
+        self._place(node)
+        answer = self.manifest.answers.get(f"{node} {name}")
+        if answer is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), node)
+        return bytes.fromhex(answer)
 
     def size(self, path: str) -> FileSystemSize:
         """The size that the manifest has."""

@@ -1,12 +1,12 @@
-"""AMD's GPUs through amdgpu's files in sysfs: cards of their own, and parts of a processor (APUs)."""
+"""AMD's GPUs through amdgpu's files in sysfs and its render node: cards, and parts of a processor (APUs)."""
 
 from __future__ import annotations
 
 from functools import partial
 
-from obt_agent.hardware.providers import amd_metrics, fdinfo, pci
+from obt_agent.hardware.providers import amd_metrics, drm, fdinfo, pci
 from obt_agent.hardware.providers.hwmon import Hwmon
-from obt_agent.hardware.providers.kfd import Node, node_of
+from obt_agent.hardware.providers.kfd import LANES_PER_UNIT, Node, node_of
 from obt_agent.hardware.providers.sysfs_gpu import SysfsGpuProvider
 from obt_agent.hardware.readings import Gaps, Unreadable, bounded, non_negative, optional
 from obt_agent.hardware.root import HotSet, Root
@@ -26,6 +26,9 @@ class AmdCard:
         self._hot = HotSet(root)
         self._hwmon = Hwmon(root, gpu.path, DRIVER)
         self._node = node_of(root, gpu.address)
+        told = Gaps()
+        self._device = told.read("device", partial(drm.amd_device, root, gpu))
+        self._device_reason = told.reasons.get("device", "not_reported")
         self._integrated = optional(self._is_integrated)
         self._link = optional(partial(pci.link_folder, root, gpu.path)) or gpu.path
 
@@ -50,7 +53,11 @@ class AmdCard:
             driver_version=self._driver_version(gaps),
             vbios_version=gaps.read("vbios_version", lambda: bounded(self._text("vbios_version"))),
             gfx_target=gaps.read("gfx_target", lambda: self._of_node().gfx_target()),
-            shader_cores=gaps.read("shader_cores", lambda: self._of_node().shader_cores()),
+            shader_cores=gaps.first(
+                "shader_cores",
+                lambda: _known(self._device.compute_units if self._device else None) * LANES_PER_UNIT,
+                lambda: self._of_node().shader_cores(),
+            ),
             memory=self._memory(),
             pcie=self._pcie(gaps),
             power_limit_watts=gaps.read("power_limit_watts", lambda: self._hwmon.watts("power1_cap")),
@@ -153,7 +160,9 @@ class AmdCard:
 
     def _memory(self) -> GpuMemory:
         gaps = Gaps()
-        gaps.note("type", "no_source")
+        kind = self._device.memory_type if self._device else None
+        if kind is None:
+            gaps.note("type", self._device_reason)
         gaps.note("reserved_bytes", "no_source")
         if self._integrated is None:
             gaps.note("kind", "not_reported")
@@ -161,7 +170,12 @@ class AmdCard:
             kind=None if self._integrated is None else "carveout" if self._integrated else "dedicated",
             total_bytes=gaps.read("total_bytes", partial(self._bytes, "mem_info_vram_total")),
             shared_total_bytes=gaps.read("shared_total_bytes", partial(self._bytes, "mem_info_gtt_total")),
-            bus_width_bits=gaps.read("bus_width_bits", lambda: self._of_node().bus_width_bits()),
+            bus_width_bits=gaps.first(
+                "bus_width_bits",
+                lambda: _known(self._device.bus_width_bits if self._device else None),
+                lambda: self._of_node().bus_width_bits(),
+            ),
+            type=kind,
             unavailable=gaps.reasons,
         )
 
@@ -201,13 +215,22 @@ class AmdCard:
         return self._node
 
     def _is_integrated(self) -> bool:
-        """An APU is in its CPU's node of the compute driver, or has the supply of a north bridge."""
+        """By the driver's word; else an APU is in its CPU's node of the compute driver, or has a vddnb."""
+        if self._device is not None:
+            return self._device.integrated
         if self._node is not None and self._node.has_cpu_cores():
             return True
         if self._hwmon.label("in1") == "vddnb":
             return True
         self._hwmon.integer("temp1_input")
         return False
+
+
+def _known(value: int | None) -> int:
+    """What the driver does not know, it writes as 0."""
+    if not value:
+        raise Unreadable("not_reported")
+    return value
 
 
 def amd(root: Root) -> SysfsGpuProvider:

@@ -1,15 +1,15 @@
 """Intel's GPUs through the files of i915 and xe in sysfs, and /proc/PID/fdinfo.
 
-Neither driver tells an ordinary user how much memory a card has and uses, nor how busy it is; what would
-(queries on the device, performance counters) needs privileges that the agent does not ask for. So these are
-null with the reason.
+How much memory a card has, its render node tells. Neither driver tells an ordinary user how much of it is in
+use, nor how busy the card is: for that they ask for privileges (CAP_PERFMON) that the agent does without. So
+these are null with the reason.
 """
 
 from __future__ import annotations
 
 from functools import partial
 
-from obt_agent.hardware.providers import fdinfo, pci
+from obt_agent.hardware.providers import drm, fdinfo, pci
 from obt_agent.hardware.providers.hwmon import Hwmon
 from obt_agent.hardware.providers.nvidia_info import system_bytes
 from obt_agent.hardware.providers.sysfs_gpu import SysfsGpuProvider
@@ -23,7 +23,7 @@ _PROCESSOR_BUS = "0000:00:"
 """Graphics within the processor sit on the root bus; cards behind a bridge."""
 
 _COUNTERS = "no_source: the driver's counters are open to performance monitors alone"
-_QUERY = "no_source: the driver gives it by a query on the device alone"
+_MONITORS = "no_source: the driver tells it to performance monitors alone"
 _CARD_REGIONS = ("vram0", "local0", "vram1", "local1")
 _SHARED_REGIONS = ("system0", "system", "gtt", "stolen-system0")
 
@@ -66,7 +66,7 @@ class IntelCard:
         """What changes at every tick; the drivers have no reading of power."""
         gaps.note("utilization_ratio", _COUNTERS)
         gaps.note("memory_controller_ratio", _COUNTERS)
-        gaps.note("memory_used_bytes", "unified_memory" if self._integrated else _QUERY)
+        gaps.note("memory_used_bytes", "unified_memory" if self._integrated else _MONITORS)
         gaps.note("power_watts", "no_source")
         return GpuSample(
             id="",
@@ -113,15 +113,12 @@ class IntelCard:
         gaps = Gaps()
         gaps.note("type", "no_source")
         gaps.note("bus_width_bits", "no_source")
-        gaps.note("total_bytes", "unified_memory" if self._integrated else _QUERY)
-        shared = (
-            gaps.read("shared_total_bytes", partial(system_bytes, self._root)) if self._integrated else None
-        )
-        return GpuMemory(
-            kind="unified" if self._integrated else "dedicated",
-            shared_total_bytes=shared,
-            unavailable=gaps.reasons,
-        )
+        if self._integrated:
+            gaps.note("total_bytes", "unified_memory")
+            shared = gaps.read("shared_total_bytes", partial(system_bytes, self._root))
+            return GpuMemory(kind="unified", shared_total_bytes=shared, unavailable=gaps.reasons)
+        total = gaps.read("total_bytes", partial(drm.card_bytes, self._root, self._gpu))
+        return GpuMemory(kind="dedicated", total_bytes=total, unavailable=gaps.reasons)
 
     def _pcie(self, gaps: Gaps) -> GpuPcie | None:
         link = self._link

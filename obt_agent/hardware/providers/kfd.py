@@ -9,7 +9,7 @@ from obt_agent.hardware.root import Root
 
 _NODES = "/sys/class/kfd/kfd/topology/nodes"
 _PROCESSES = "/sys/class/kfd/kfd/proc"
-_LANES_PER_UNIT = 64
+LANES_PER_UNIT = 64
 """Stream processors of one compute unit, in all of AMD's designs that the compute driver knows."""
 
 
@@ -33,7 +33,7 @@ class Node:
         units, rest = divmod(self._value("simd_count"), self._value("simd_per_cu") or 1)
         if units == 0 or rest:
             raise Unreadable("malformed")
-        return units * _LANES_PER_UNIT
+        return units * LANES_PER_UNIT
 
     def bus_width_bits(self) -> int:
         """Width of the memory bus."""
