@@ -1,4 +1,4 @@
-"""(e) What 1,000 idle agents cost one server process, and how they come back after its restart.
+"""(e) What 1,000 idle agents cost one server process, how they come back after its death, how they leave it.
 
 The agents are the least that the protocol asks for, all in this process: hello, signs of life every 5 s, a
 heartbeat every 15 s, the agent's own delays between dials. The server is the reference one, in a process of
@@ -46,7 +46,11 @@ WITHIN_S = 180.0
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one server process: bytes with and without agents, CPU while they idle, and their return."""
+    """Of one server process: bytes with and without agents, CPU while they idle, and their return.
+
+    ``drained`` of them were told to come back later and closed with 4503 when it was ended by SIGTERM, which
+    took ``end_s`` seconds.
+    """
 
     loop: str
     alone_bytes: int
@@ -55,6 +59,8 @@ class Cost:
     median_s: float
     last_s: float
     storm_cpu_s: float
+    drained: int
+    end_s: float
 
 
 class Agent:
@@ -64,6 +70,7 @@ class Agent:
         self.id = str(uuid7())
         self.secret = Secret.new()
         self.admitted_at = 0.0
+        self.drained = False
         self._url = url.replace("http", "ws", 1) + limits.CONNECT_PATH
         self._backoff = Backoff(clock=time.monotonic, chance=random.random)
         self._instance = self.secret.sha256()[:16]
@@ -98,13 +105,18 @@ class Agent:
         agent = {"id": self.id, "name": "fleet", "version": "0", "instance": self._instance}
         hello = {"protocol": {"min": 1, "max": 1}, "agent": agent, "store_id": "s", "capabilities": []}
         await socket.send(_frame(id=1, method="agent.hello", params=hello))
-        async for frame in socket:
-            message = json.loads(frame)
-            if "method" in message and "id" in message:
-                await socket.send(_frame(id=message["id"], result={}))
-            elif message.get("id") == 1 and "result" in message:
-                self.admitted_at = time.monotonic()
-                self._backoff.admitted()
+        told = False
+        try:
+            async for frame in socket:
+                message = json.loads(frame)
+                told |= message.get("method") == "server.drain"
+                if "method" in message and "id" in message:
+                    await socket.send(_frame(id=message["id"], result={}))
+                elif message.get("id") == 1 and "result" in message:
+                    self.admitted_at = time.monotonic()
+                    self._backoff.admitted()
+        finally:
+            self.drained = told and socket.close_code == limits.Close.DRAINING
 
     async def _speak(self, socket: ClientConnection) -> None:
         await asyncio.sleep(random.random() * limits.ALIVE_INTERVAL_S)
@@ -178,14 +190,18 @@ async def one(folder: Path, count: int, seconds: float, *, uvloop: bool) -> Cost
             await _all_admitted(agents)
             back = sorted(agent.admitted_at - began for agent in agents)
             storm = server.cpu_s() - cpu
-            server.process.kill()
+            began = time.monotonic()
+            server.process.terminate()
             await server.process.wait()
+            end_s = time.monotonic() - began
+        await asyncio.sleep(0.5)  # what the last ones were told is still on its way to them
+        drained = sum(agent.drained for agent in agents)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
     loop = "uvloop" if uvloop else "asyncio"
-    return Cost(loop, alone, full, ratio, statistics.median(back), back[-1], storm)
+    return Cost(loop, alone, full, ratio, statistics.median(back), back[-1], storm, drained, end_s)
 
 
 async def measure(count: int, seconds: float) -> list[Cost]:
@@ -215,6 +231,8 @@ def main(argv: list[str]) -> int:
             Column("half back s", 2),
             Column("all back s", 2),
             Column("CPU s of the return", 2),
+            Column("drained", 0),
+            Column("s to end", 2),
         ],
         [
             (
@@ -226,6 +244,8 @@ def main(argv: list[str]) -> int:
                 cost.median_s,
                 cost.last_s,
                 cost.storm_cpu_s,
+                cost.drained,
+                cost.end_s,
             )
             for cost in costs
         ],

@@ -108,6 +108,8 @@ class AgentSession:
         self._control = TokenBucket(rate, rate * _BURST_S, loop.time())
         self._end: asyncio.Future[SessionEnds] = loop.create_future()
         self._streams_alive_at = loop.time() + settings.streams_alive_interval_s
+        self._closing: asyncio.Timeout | None = None
+        self._dropped = False
 
     # -- life ---------------------------------------------------------------------------------------
 
@@ -120,6 +122,14 @@ class AgentSession:
         """Ask the session to end; the first reason counts."""
         if not self._end.done():
             self._end.set_result(SessionEnds(code, reason))
+
+    def abort(self) -> None:
+        """Drop the socket at once, without waiting for its close frame to be taken."""
+        self._dropped = True
+        if self._closing is not None and not self._closing.expired():
+            with contextlib.suppress(RuntimeError):  # it has closed
+                self._closing.reschedule(self._loop.time())
+        self._socket.abort()
 
     async def run(self) -> SessionEnds:
         """Read, write and watch until the end; then fail what is in flight and close the socket."""
@@ -166,11 +176,11 @@ class AgentSession:
         self.end(1006, "the socket ended")
 
     async def _close(self, ending: SessionEnds) -> None:
-        if ending.code == Close.SILENT:
+        if ending.code == Close.SILENT or self._dropped:
             self._socket.abort()
             return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.close_timeout_s):
+            async with asyncio.timeout(self._settings.close_timeout_s) as self._closing:
                 await self._socket.close(ending.code, ending.reason)
                 return
         self._socket.abort()

@@ -27,6 +27,7 @@ log = structlog.get_logger(__name__)
 
 MAX_AT_THE_DOOR: Final = 8
 """Sockets of one agent before admission; an honest one has two at most, while it redials."""
+_STOPPING: Final = "the server is stopping"
 
 
 class Sessions:
@@ -131,9 +132,9 @@ class Sessions:
         lock = self._admitting.setdefault(credential.agent_id, asyncio.Lock())
         async with lock:
             await self._clear_way(credential.agent_id, hello)
-            if self._draining:
-                raise admission.Refused(Close.DRAINING, "the server is stopping")
+            self._refuse_when_draining()
             number = await self._storage.admit(_admission(hello))
+            self._refuse_when_draining()
             session = self._session(socket, credential, hello, number)
             await self._answer_hello(socket, hello, number)
             self._sessions[session.agent_id] = session
@@ -141,6 +142,10 @@ class Sessions:
             await self._storage.promote(credential.id)
         log.info("agent.admitted", agent=session.agent_id, session=number, name=hello.params.agent.name)
         return session
+
+    def _refuse_when_draining(self) -> None:
+        if self._draining:
+            raise admission.Refused(Close.DRAINING, _STOPPING)
 
     async def _answer_hello(self, socket: HubSocket, hello: admission.Hello, number: int) -> None:
         try:
@@ -181,6 +186,8 @@ class Sessions:
     async def _run(self, session: AgentSession) -> None:
         self._events.agent_changed(session.agent_id)
         session.spawn(self._keep_seen(session), "store last seen")
+        if self._draining:  # since the last look: its admission was on the way
+            session.spawn(self._drain_one(session, self.settings.close_timeout_s), "drain")
         try:
             ending = await session.run()
             log.info("agent.left", agent=session.agent_id, code=ending.code, reason=ending.reason)
@@ -189,30 +196,51 @@ class Sessions:
             if self._sessions.get(session.agent_id) is session:
                 del self._sessions[session.agent_id]
             self._events.agent_changed(session.agent_id)
-            await self._storage.seen(session.agent_id, time.time())
+            if (
+                not self._draining
+            ):  # then all are stored at once: a thousand commits take longer than there is
+                await self._storage.seen((session.agent_id,), time.time())
 
     async def _keep_seen(self, session: AgentSession) -> None:
         while True:
             await asyncio.sleep(self.settings.seen_interval_s)
-            await self._storage.seen(session.agent_id, time.time())
+            await self._storage.seen((session.agent_id,), time.time())
 
     # -- the end ------------------------------------------------------------------------------------
 
     async def drain(self, *, within_s: float = 5.0) -> None:
-        """Tell every agent to come back later, close with 4503, and wait for the sessions' ends."""
+        """Admit nobody more; tell every agent to come back later, close with 4503, store when it was seen.
+
+        All at once, so that it takes as long as the slowest; whoever does not read is dropped after
+        ``within_s`` seconds.
+        """
         self._draining = True
-        sessions = list(self._sessions.values())
+        sessions = self.live()
         for session in sessions:
-            session.notify("server.drain", DrainParams(retry_after_s=self.settings.drain_retry_s))
+            self._say_drain(session)
         await asyncio.gather(*(self._flush_and_end(session, within_s) for session in sessions))
+        if sessions:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(within_s):
+                    await self._storage.seen([session.agent_id for session in sessions], time.time())
+        log.info("agents.drained", agents=len(sessions))
+
+    def _say_drain(self, session: AgentSession) -> None:
+        session.notify("server.drain", DrainParams(retry_after_s=self.settings.drain_retry_s))
+
+    async def _drain_one(self, session: AgentSession, within_s: float) -> None:
+        self._say_drain(session)
+        await self._flush_and_end(session, within_s)
 
     async def _flush_and_end(self, session: AgentSession, within_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(within_s):
                 await session.flush()
-                session.end(Close.DRAINING, "the server is stopping")
+                session.end(Close.DRAINING, _STOPPING)
                 await session.ended.wait()
-        session.end(Close.DRAINING, "the server is stopping")
+        except TimeoutError:
+            session.end(Close.DRAINING, _STOPPING)
+            session.abort()
 
 
 def _admission(hello: admission.Hello) -> Admission:

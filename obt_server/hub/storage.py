@@ -133,8 +133,8 @@ class HubStorage(Protocol):
     async def rotations_due(self) -> Sequence[str]:
         """Agents whose credential somebody asked to rotate, and that have no candidate yet."""
 
-    async def seen(self, agent_id: str, at: float) -> None:
-        """The agent, and the models that it had last, were there at that time."""
+    async def seen(self, agent_ids: Sequence[str], at: float) -> None:
+        """These agents, and the models that they had last, were there at that time."""
 
     async def save_models(
         self, agent_id: str, models: Sequence[InstalledModel], ollama: OllamaState, at: float

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 from sqlalchemy import delete, select, update
@@ -13,6 +14,8 @@ from obt_server.hub.storage import Admission, AgentRecord, Credential
 from obt_server.storage import CredentialInfo, Enrolment, Hardware, IdentityTaken, ModelVersion, NotStored
 from obt_server.store import jobs
 from obt_server.store.tables import Agent, CredentialRow, HardwareRow, ModelVersionRow
+
+_AT_ONCE: Final = 500
 
 
 def record(row: Agent) -> AgentRecord:
@@ -70,14 +73,16 @@ def admit(db: Session, admission: Admission) -> int:
     return row.session
 
 
-def seen(db: Session, agent_id: str, at: float) -> None:
-    """See ``HubStorage.seen``."""
-    db.execute(update(Agent).where(Agent.id == agent_id).values(last_seen=at))
-    db.execute(
-        update(ModelVersionRow)
-        .where(ModelVersionRow.agent_id == agent_id, ModelVersionRow.current)
-        .values(last_seen=at)
-    )
+def seen(db: Session, agent_ids: Sequence[str], at: float) -> None:
+    """See ``HubStorage.seen``. One transaction, whose statements stay below SQLite's bound on parameters."""
+    for start in range(0, len(agent_ids), _AT_ONCE):
+        some = agent_ids[start : start + _AT_ONCE]
+        db.execute(update(Agent).where(Agent.id.in_(some)).values(last_seen=at))
+        db.execute(
+            update(ModelVersionRow)
+            .where(ModelVersionRow.agent_id.in_(some), ModelVersionRow.current)
+            .values(last_seen=at)
+        )
 
 
 # -- credentials --------------------------------------------------------------------------------------

@@ -53,8 +53,8 @@ class SqlStorage:
     async def rotations_due(self) -> Sequence[str]:
         return await self._db.run(agents.rotations_due)
 
-    async def seen(self, agent_id: str, at: float) -> None:
-        await self._db.run(agents.seen, agent_id, at)
+    async def seen(self, agent_ids: Sequence[str], at: float) -> None:
+        await self._db.run(agents.seen, agent_ids, at)
 
     async def save_models(
         self, agent_id: str, models: Sequence[InstalledModel], ollama: OllamaState, at: float

@@ -27,6 +27,7 @@ class Running:
     url: str
     parts: application.Server
     uvicorn: DrainingServer
+    task: asyncio.Task[None]
     http: httpx.AsyncClient
     """Signed in with an API token."""
 
@@ -73,7 +74,7 @@ async def running(folder: Path, **hub: Any) -> AsyncIterator[Running]:
     headers = {"Authorization": f"Bearer {token}"}
     try:
         async with httpx.AsyncClient(base_url=url, headers=headers, timeout=20, trust_env=False) as client:
-            yield Running(url, parts, server, client)
+            yield Running(url, parts, server, task, client)
     finally:
         server.should_exit = True
         async with asyncio.timeout(20):

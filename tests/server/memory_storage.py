@@ -77,9 +77,10 @@ class MemoryStorage:
     async def rotations_due(self) -> Sequence[str]:
         return ()
 
-    async def seen(self, agent_id: str, at: float) -> None:
-        if agent_id in self.records:
-            self.records[agent_id] = dataclasses.replace(self.records[agent_id], last_seen=at)
+    async def seen(self, agent_ids: Sequence[str], at: float) -> None:
+        for agent_id in agent_ids:
+            if agent_id in self.records:
+                self.records[agent_id] = dataclasses.replace(self.records[agent_id], last_seen=at)
 
     async def save_models(
         self, agent_id: str, models: Sequence[InstalledModel], ollama: OllamaState, at: float

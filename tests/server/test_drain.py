@@ -1,0 +1,89 @@
+"""The end of a server with many agents: each is told, closed with 4503 and stored as seen."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from obt_agent.protocol.limits import Close
+from obt_server.auth import secrets
+from obt_server.storage import Enrolment
+from obt_server.store import agents
+from tests.server.agent_double import AgentDouble, dial, uuid7
+from tests.server.conftest import Running, running
+
+FLEET = 200
+SLOW_DISK_S = 0.05
+"""Of each commit: as many as there are agents would take 10 s."""
+
+
+async def admitted(server: Running, stack: contextlib.AsyncExitStack, count: int) -> list[AgentDouble]:
+    fleet = []
+    for number in range(count):
+        agent_id, secret = uuid7(), f"secret-{number}"
+        enrolment = Enrolment(
+            agent_id=agent_id, name="box", version="1", secret_sha256=secrets.sha256(secret)
+        )
+        await server.parts.storage.issue_credential(enrolment, 1.0)
+        double = await stack.enter_async_context(dial(server.url, secret, agent_id))
+        await double.hello()
+        fleet.append(double)
+    return fleet
+
+
+async def test_a_fleet_is_told_closed_and_stored_as_seen_when_the_server_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commits: list[int] = []
+    real = agents.seen
+
+    def slow(db: Session, agent_ids: Sequence[str], at: float) -> None:
+        time.sleep(SLOW_DISK_S)
+        commits.append(len(agent_ids))
+        real(db, agent_ids, at)
+
+    async with contextlib.AsyncExitStack() as stack:
+        server = await stack.enter_async_context(running(tmp_path))
+        fleet = await admitted(server, stack, FLEET)
+        monkeypatch.setattr(agents, "seen", slow)
+        began = time.time()
+        server.uvicorn.should_exit = True
+        async with asyncio.timeout(60):
+            codes = {(await double.until_closed())[0] for double in fleet}
+            await asyncio.wait([server.task])
+        assert codes == {Close.DRAINING}
+        assert all([note.method for note in double.notes] == ["server.drain"] for double in fleet)
+        records = await server.parts.storage.agents()
+        assert len(records) == FLEET
+        assert all((record.last_seen or 0) >= began for record in records)
+        assert commits == [FLEET], "one commit, however many agents there are"
+
+
+async def test_an_agent_whose_admission_was_on_the_way_is_refused_or_drained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storing, go_on = asyncio.Event(), asyncio.Event()
+    async with running(tmp_path) as server:
+        real = server.parts.storage.admit
+
+        async def held(admission: Any) -> int:
+            number = await real(admission)
+            storing.set()
+            await go_on.wait()
+            return number
+
+        monkeypatch.setattr(server.parts.storage, "admit", held)
+        agent_id, secret = await server.enrol()
+        async with dial(server.url, secret, agent_id) as double, asyncio.timeout(20):
+            hello = asyncio.create_task(double.hello())
+            await storing.wait()
+            await server.parts.hub.drain()
+            go_on.set()
+            assert (await double.until_closed())[0] == Close.DRAINING
+            hello.cancel()
+            await asyncio.gather(hello, return_exceptions=True)
