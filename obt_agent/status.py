@@ -188,6 +188,8 @@ def _job_words(job: JobSummary) -> str:
         words.append(f"at {progress.tokens_per_second:.0f} tok/s")
     elif progress and progress.completed_bytes and progress.total_bytes:
         words.append(f"at {progress.completed_bytes / progress.total_bytes:.0%}")
+    if progress and progress.waiting_for:
+        words.append(f"waiting for {progress.waiting_for}")
     return " ".join(words)
 
 

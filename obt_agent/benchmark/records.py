@@ -105,6 +105,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cpu_utilization_ratio: float | None = None
     gpu_utilization_ratio: float | None = None
     remaining_s: float | None = None
+    waiting_for: str | None = None
 
 
 OnProgress = Callable[[Progress], None]

@@ -44,6 +44,7 @@ from obt_agent.hardware.schema import Inventory
 from obt_agent.ollama.client import Line, OllamaClient
 
 _US_PER_S: Final = 1e6
+_OLLAMA_BACK: Final = "Ollama to answer again"
 
 
 @dataclass(frozen=True)
@@ -223,6 +224,7 @@ class Stage:
             cpu_utilization_ratio=None if cpu is None else cpu / 100,
             gpu_utilization_ratio=None if gpu is None else gpu / 100,
             remaining_s=self._remaining_s(so_far),
+            waiting_for=_OLLAMA_BACK if self.doing.phase == "waiting" else None,
         )
 
     def _remaining_s(self, so_far: estimate.Measured) -> float | None:

@@ -14,6 +14,7 @@ from obt_agent.cli.common import add_config_options, load_config, printable, say
 
 if TYPE_CHECKING:
     from obt_agent.cli import Subparsers
+    from obt_agent.protocol.jobs import JobSummary
     from obt_agent.status import Status
 
 
@@ -100,8 +101,7 @@ def lines(status: Status, now: float) -> Iterator[str]:
     if status.store_problem:
         yield f"store    {status.store_problem}"
     for job in status.jobs:
-        phase = f", {job.progress.phase}" if job.progress else ""
-        yield f"job      {job.job_id}: {job.kind} of {job.model or '-'}, {job.state}{phase}"
+        yield f"job      {job.job_id}: {job.kind} of {job.model or '-'}, {_job_state(job)}"
     for provider in status.providers:
         reason = f" ({provider.reason})" if provider.reason else ""
         yield f"reads    {provider.name}: {provider.status}{reason}"
@@ -112,6 +112,16 @@ def lines(status: Status, now: float) -> Iterator[str]:
 
 
 _STALE_S = 30.0
+
+
+def _job_state(job: JobSummary) -> str:
+    """The state, the phase where it says more, and for what the job waits."""
+    progress = job.progress
+    if progress is None:
+        return job.state
+    if progress.waiting_for:
+        return f"{job.state}, waiting for {progress.waiting_for}"
+    return f"{job.state}, {progress.phase}"
 
 
 def _server(status: Status, now: float) -> str:

@@ -30,7 +30,7 @@ from obt_agent.protocol.jobs import JobProgress, JobState
 log = structlog.get_logger(__name__)
 
 LOOK_AGAIN_S: Final = 1.0
-PHASE_CHARS: Final = 200
+WAITING_FOR_CHARS: Final = 200
 
 _INTERRUPTED: Final = "The agent stopped while the benchmark ran; these are the figures measured until then."
 _CANCELLED: Final = "The benchmark was cancelled; these are the figures measured until then."
@@ -218,7 +218,7 @@ class BenchmarkExecution:
             except ConfigError as error:
                 raise Unsupported(f"No benchmark can run here: {error.message}") from error
             except Busy as busy:
-                self._on_progress(JobProgress(phase=f"waiting: {busy.message}"[:PHASE_CHARS]))
+                self._on_progress(JobProgress(phase="waiting", waiting_for=busy.message[:WAITING_FOR_CHARS]))
                 await self._stopped_within(LOOK_AGAIN_S)
             else:
                 return

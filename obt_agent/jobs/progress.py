@@ -1,4 +1,4 @@
-"""Progress of running jobs, told to the server at most twice a second a job; what is late is dropped."""
+"""Progress of open jobs, told to the server at most twice a second a job; what is late is dropped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ INTERVAL_S: Final = 0.5
 
 
 class ProgressBoard:
-    """The last progress of each running job.
+    """The last progress of each job that runs or waits for its turn.
 
     Args:
         interval_s: least seconds between two notifications of a job.
@@ -20,17 +20,19 @@ class ProgressBoard:
 
     def __init__(self, interval_s: float = INTERVAL_S) -> None:
         self._interval_s = interval_s
-        self._last: dict[str, JobProgress] = {}
+        self._last: dict[str, tuple[JobState, JobProgress]] = {}
         self._version = 0
         self._changed = asyncio.Event()
 
     def get(self, job_id: str) -> JobProgress | None:
         """The last progress of a job."""
-        return self._last.get(job_id)
+        return self._last[job_id][1] if job_id in self._last else None
 
-    def note(self, job_id: str, progress: JobProgress) -> None:
-        """A running job came on."""
-        self._last[job_id] = progress
+    def note(self, job_id: str, progress: JobProgress, state: JobState = "running") -> None:
+        """A job came on; what was noted before, and not told yet, is not told any more."""
+        if self._last.get(job_id) == (state, progress):
+            return
+        self._last[job_id] = state, progress
         self._version += 1
         self._changed.set()
 
@@ -38,16 +40,16 @@ class ProgressBoard:
         """The job is over."""
         self._last.pop(job_id, None)
 
-    async def tell(self, peer: Peer, state: JobState = "running") -> None:
+    async def tell(self, peer: Peer) -> None:
         """Send what changes to one session, until cancelled.
 
         Raises:
             LinkLost: the session ended.
         """
-        told: dict[str, JobProgress] = {}
+        told: dict[str, tuple[JobState, JobProgress]] = {}
         while True:
-            for job_id, progress in self._last.items():
-                if told.get(job_id) is not progress:
+            for job_id, (state, progress) in self._last.items():
+                if told.get(job_id) != (state, progress):
                     params = JobProgressParams(job_id=job_id, state=state, progress=progress)
                     peer.notify("job.progress", params, droppable=True)
             told = dict(self._last)

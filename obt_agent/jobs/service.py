@@ -237,7 +237,7 @@ class JobService:
             return JobStarted(
                 job_id=job.job_id, state=stored.state, position=self._worker.position(job.job_id)
             )
-        position = self._worker.put(job.job_id, job.kind)
+        position = self._worker.put(job.job_id, job.kind, job.model)
         log.info("job.accepted", job_id=job.job_id, kind=job.kind, model=job.model, position=position)
         try:
             await self._outbox.queue(job.job_id)

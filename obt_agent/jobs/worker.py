@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 import structlog
@@ -18,7 +18,7 @@ from obt_agent.jobs.progress import ProgressBoard
 from obt_agent.outbox import Outbox, StoredJob
 from obt_agent.policy import Policy
 from obt_agent.protocol.errors import to_wire
-from obt_agent.protocol.jobs import JobKind
+from obt_agent.protocol.jobs import JobKind, JobProgress
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +27,7 @@ T = TypeVar("T")
 LOOK_AGAIN_S: Final = 60.0
 """Quiet hours are looked at again at least this often: clocks and time zones change."""
 CHECKPOINT_S: Final = 5.0
+_WAITING_FOR_CHARS: Final = 200
 _UNFORESEEN: Final = "The job failed in an unforeseen way; the agent's log has the details."
 
 
@@ -45,16 +46,33 @@ class WorkerSettings:
     retry_max_s: float = 60.0
 
 
+class Entry(NamedTuple):
+    """A job in the queue."""
+
+    job_id: str
+    kind: JobKind
+    model: str | None
+
+    def __str__(self) -> str:
+        """For those who wait behind it."""
+        return f"{self.kind} of {self.model or 'a model'} (job {self.job_id})"
+
+
 @dataclass
 class Current:
     """The job that runs. ``execution`` is None while it is being prepared."""
 
-    job_id: str
+    entry: Entry
     execution: Execution | None = None
     cause: Cause | None = None
     task: asyncio.Task[Ending] | None = None
     stopping: asyncio.TimerHandle | None = None
     began: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def job_id(self) -> str:
+        """Its id."""
+        return self.entry.job_id
 
     def why_stopped(self) -> Cause:
         """The cause; ``interrupted`` when nobody gave one."""
@@ -102,25 +120,38 @@ class Worker:
         self._now = now
         self._local_time = local_time
         self._settings = settings
-        self._queue: deque[tuple[str, JobKind]] = deque()
+        self._queue: deque[Entry] = deque()
         self._woken = asyncio.Event()
         self.current: Current | None = None
 
-    def put(self, job_id: str, kind: JobKind) -> int:
+    def put(self, job_id: str, kind: JobKind, model: str | None = None) -> int:
         """Queue a job; gives how many are before it."""
         position = len(self._queue) + (self.current is not None)
-        self._queue.append((job_id, kind))
+        self._queue.append(Entry(job_id, kind, model))
         self._woken.set()
+        self._say_who_waits()
         return position
 
     def position(self, job_id: str) -> int | None:
         """How many jobs are before a queued one; None when it is not queued."""
         ahead = int(self.current is not None)
-        return next((n + ahead for n, (queued, _) in enumerate(self._queue) if queued == job_id), None)
+        return next((n + ahead for n, entry in enumerate(self._queue) if entry.job_id == job_id), None)
 
     def remove(self, job_id: str) -> None:
         """Take a job out of the queue."""
-        self._queue = deque(entry for entry in self._queue if entry[0] != job_id)
+        self._queue = deque(entry for entry in self._queue if entry.job_id != job_id)
+        self._say_who_waits()
+
+    def _say_who_waits(self) -> None:
+        """Note for every queued job its place, and for what it waits."""
+        quiet = self._policy.quiet_wait_s(self._local_time()) > 0
+        before = [] if self.current is None else [self.current.entry]
+        for entry in self._queue:
+            waits_for = _waits_for(entry, before, quiet=quiet)
+            if waits_for is not None:
+                progress = JobProgress(phase="queued", position=len(before), waiting_for=waits_for)
+                self._board.note(entry.job_id, progress, "queued")
+            before = [*before, entry]
 
     def stop(self, job_id: str, cause: Cause) -> bool:
         """Stop the running job if it is this one."""
@@ -137,25 +168,26 @@ class Worker:
         """
         for job in await self._patiently("open jobs", self._outbox.open_jobs):
             if job.kind is not None:
-                self.put(job.job_id, job.kind)
+                self.put(job.job_id, job.kind, job.model)
                 log.info("job.taken_up", job_id=job.job_id, state=job.state, starts=job.starts)
         while True:
-            job_id = await self._next()
-            self.current = Current(job_id)
+            self.current = Current(await self._next())
+            self._say_who_waits()
             try:
                 await self._run_one(self.current)
             finally:
                 self.current = None
 
-    async def _next(self) -> str:
+    async def _next(self) -> Entry:
         """The first job that may run now."""
         while True:
             self._woken.clear()
             quiet_s = self._policy.quiet_wait_s(self._local_time())
             for entry in self._queue:
-                if quiet_s == 0 or entry[1] != "benchmark":
+                if quiet_s == 0 or entry.kind != "benchmark":
                     self._queue.remove(entry)
-                    return entry[0]
+                    return entry
+            self._say_who_waits()
             await self._woken_within(min(quiet_s, LOOK_AGAIN_S) if self._queue else None)
 
     async def _woken_within(self, seconds: float | None) -> None:
@@ -168,6 +200,7 @@ class Worker:
     async def _run_one(self, current: Current) -> None:
         job = await self._patiently(current.job_id, lambda: self._outbox.get(current.job_id))
         if job is None or job.terminal or job.kind is None:
+            self._board.forget(current.job_id)
             return
         runner = self._runners[job.kind]
         records = await self._records(job)
@@ -203,6 +236,7 @@ class Worker:
         """Run the job; whatever it raises becomes its ending, but for the cancellation of the worker."""
         try:
             await self._outbox.start(job.job_id)
+            self._board.note(job.job_id, JobProgress(phase="starting"))
             log.info("job.started", job_id=job.job_id, kind=job.kind, starts=job.starts + 1)
             return await self._executed(current, job, runner, records)
         except AgentError as error:
@@ -266,6 +300,16 @@ def _bare_ending(job: StoredJob) -> Ending:
     """For a job of which not even a result can be made: it must not end the agent, nor come back for ever."""
     text = msgspec.json.encode({"id": job.job_id, "status": "failed", "error": _UNFORESEEN})
     return Ending(state="failed", text=text, error=AgentError(_UNFORESEEN))
+
+
+def _waits_for(entry: Entry, before: Sequence[Entry], *, quiet: bool) -> str | None:
+    """In words, what a queued job waits for; None when its turn has come."""
+    if quiet and entry.kind == "benchmark":
+        return "the end of quiet hours (policy.quiet_hours)"
+    if not before:
+        return None
+    others = f" and {len(before) - 1} more" if len(before) > 1 else ""
+    return f"{before[0]}"[:_WAITING_FOR_CHARS] + others
 
 
 async def _end(task: asyncio.Task[Ending]) -> None:

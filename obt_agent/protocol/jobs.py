@@ -21,7 +21,9 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """How far a running job is. Benchmarks fill the measuring fields, pulls the bytes.
 
     ``phase`` is one of preflight, cold_load, warmup, iteration, cooldown, waiting (for an Ollama that went
-    away), reporting (benchmarks) or Ollama's status line (pulls). ``iteration`` counts from 1;
+    away or for another process's benchmark), reporting (benchmarks) or Ollama's status line (pulls); queued,
+    with ``position``, while other jobs are before it or quiet hours last; and starting. ``waiting_for`` says
+    in words for what a queued or waiting job waits. ``iteration`` counts from 1;
     ``iterations_planned`` of a plan that goes on until an interval is narrow is an estimate, never under the
     iterations measured, and may change. ``remaining_s`` is an estimate, null while there is nothing to base
     it on.
@@ -38,6 +40,8 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     cpu_utilization_ratio: float | None = None
     gpu_utilization_ratio: float | None = None
     remaining_s: float | None = None
+    position: int | None = None
+    waiting_for: str | None = None
 
 
 class JobSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -22,6 +22,7 @@ from obt_agent.jobs import JobSettings
 from obt_agent.jobs.execution import LivePoint
 from obt_agent.jobs.worker import WorkerSettings
 from obt_agent.protocol.commands import NOTHING, CreateModelParams, PullModelParams
+from obt_agent.protocol.jobs import JobProgressParams
 from tests.jobs.doubles import FAST, Daemon, Sample, SteeredRunner, benchmark, progress
 from tests.outbox.doubles import ServerPeer
 
@@ -389,6 +390,52 @@ async def test_progress_goes_to_the_session_and_what_is_too_quick_is_left_out(tm
         (await daemon.runner.run_number(2)).on_progress(progress("iteration", 1))
         async with asyncio.timeout(20):
             await serving
+
+
+async def test_those_who_wait_are_told_for_what_and_how_many_are_before_them(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        peer = ServerPeer()
+        serving = asyncio.create_task(daemon.jobs.serve(peer, None))
+        await daemon.jobs.start_pull(PullModelParams(job_id="p", model="large:70b"))
+        pull = await daemon.runner.run_number(1)
+        await daemon.jobs.start_benchmark(benchmark("b"))
+        await daemon.jobs.start_benchmark(benchmark("c"))
+
+        async def told(job_id: str, state: str, **fields: object) -> None:
+            def match(one: JobProgressParams) -> bool:
+                said = {name: getattr(one.progress, name) for name in fields}
+                return (one.job_id, one.state, said) == (job_id, state, fields)
+
+            async with asyncio.timeout(20):
+                while not any(match(one) for one in peer.progress):
+                    peer.progressed.clear()
+                    await peer.progressed.wait()
+
+        behind = "pull of large:70b (job p)"
+        await told("b", "queued", phase="queued", position=1, waiting_for=behind)
+        await told("c", "queued", phase="queued", position=2, waiting_for=f"{behind} and 1 more")
+        summary = (await daemon.jobs.status("c")).job
+        assert (summary.state, summary.position) == ("queued", 2)
+        assert summary.progress is not None
+        assert summary.progress.waiting_for == f"{behind} and 1 more"
+        pull.end()
+        await told("b", "running", phase="starting", waiting_for=None)
+        await told("c", "queued", position=1, waiting_for="benchmark of tiny (job b)")
+        await daemon.jobs.cancel("b")
+        await told("c", "running", phase="starting")
+        peer.alive = False
+        async with asyncio.timeout(20):
+            await serving
+
+
+async def test_a_benchmark_in_quiet_hours_says_that_it_waits_for_their_end(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path, quiet_hours=["22:00-07:00"])
+    daemon.local_time = lambda: dt.datetime(2026, 1, 1, 23, 0, tzinfo=dt.UTC)
+    async with daemon:
+        await daemon.jobs.start_benchmark(benchmark("b"))
+        progress_of = (await daemon.jobs.status("b")).job.progress
+        assert progress_of is not None
+        assert progress_of.waiting_for == "the end of quiet hours (policy.quiet_hours)"
 
 
 async def test_the_live_series_starts_with_the_run_and_ends_with_it(tmp_path: Path) -> None:

@@ -9,11 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from obt_agent.cli.status import lines
 from obt_agent.identity.folder import FolderError
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.ollama.payloads import OllamaState
 from obt_agent.protocol.admission import JobCounts, OutboxCounts
-from obt_agent.protocol.jobs import JobProgress, JobSummary
+from obt_agent.protocol.jobs import JobProgress, JobState, JobSummary
 from obt_agent.status import STATUS_FILE, LinkReport, Status, StatusFile, look, status_line
 
 
@@ -111,6 +112,29 @@ def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("state", "progress", "words"),
+    [
+        ("running", None, "running"),
+        ("running", JobProgress(phase="warmup"), "running, warmup"),
+        (
+            "queued",
+            JobProgress(phase="queued", position=1, waiting_for="pull of m (job 1)"),
+            "queued, waiting for pull of m (job 1)",
+        ),
+        (
+            "running",
+            JobProgress(phase="waiting", waiting_for="process 7"),
+            "running, waiting for process 7",
+        ),
+    ],
+)
+def test_each_job_says_for_what_it_waits(state: JobState, progress: JobProgress | None, words: str) -> None:
+    job = JobSummary(job_id="j", kind="benchmark", state=state, model="m", progress=progress)
+    shown = list(lines(a_status(jobs=(job,)), 0.0))
+    assert f"job      j: benchmark of m, {words}" in shown
+
+
+@pytest.mark.parametrize(
     ("status", "line"),
     [
         (a_status(), "admitted by obt.example.org, 3 models"),
@@ -127,6 +151,10 @@ def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
                 job_counts=JobCounts(open=2),
             ),
             "admitted by obt.example.org, 3 models, benchmark 2/5 of llama3 at 41 tok/s, 1 queued",
+        ),
+        (
+            a_status(jobs=(running(JobProgress(phase="waiting", waiting_for="process 7 of ann")),)),
+            "admitted by obt.example.org, 3 models, benchmark of llama3 waiting for process 7 of ann",
         ),
         (a_status(jobs=(running(None),)), "admitted by obt.example.org, 3 models, benchmark of llama3"),
         (

@@ -71,7 +71,8 @@ export function benchmarkView(place, agent) {
     const progress = job.progress ?? {};
     if (progress.tokens_per_second) rates.push(progress.tokens_per_second);
     const planned = progress.iterations_planned ?? 0;
-    return h("section", { class: "card" }, h("div", { class: "title" }, h("h3", {}, `Running: ${job.model ?? ""}`), h("span", { class: "badge" }, progress.phase ?? job.state), standInBadge(agent.ollama?.version)),
+    return h("section", { class: "card" }, h("div", { class: "title" }, h("h3", {}, `${job.state === "queued" ? "Queued" : "Running"}: ${job.model ?? ""}`), h("span", { class: "badge" }, progress.phase ?? job.state), standInBadge(agent.ollama?.version)),
+      progress.waiting_for && h("p", {}, `Waiting for ${progress.waiting_for}${progress.position > 1 ? ` (${progress.position} before it)` : ""}.`),
       h("progress", { max: String(Math.max(planned, 1)), value: String(Math.max(0, (progress.iteration ?? 0) - (progress.iteration ? 0.5 : 0))), "aria-label": "Iterations" }),
       h("div", { class: "figures" }, one(progress.iteration ? `${progress.iteration} of ${planned || "?"}` : "–", "iteration"),
         one(figure(progress.tokens_per_second), "tokens/s"), one(figure(progress.first_token_ms, 0, " ms"), "TTFT"),
