@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from obt_agent.cli import Subparsers
     from obt_agent.identity.secret import Secret
     from obt_agent.service.install import Step
+    from obt_agent.service.places import Places
+    from obt_agent.service.system import System
     from obt_agent.status import Status
 
 _INSTALL = """\
@@ -81,6 +83,8 @@ def _install(args: argparse.Namespace) -> int:
 
     where, runner = places.here(), system.System()
     install.check_machine(where, user=os.geteuid())
+    if where.packaged and Path(sys.prefix) != where.prefix:
+        say(f"A Debian package brought {where.program}, which stays as it is; apt upgrades it.")
     wishes = install.Wishes(
         server=args.server,
         ollama=args.ollama_url,
@@ -99,7 +103,7 @@ def _install(args: argparse.Namespace) -> int:
             "This machine is enrolled already, so that the join token is not used; "
             "--enroll-again enrols it anew."
         )
-    _do(planned.steps(), dry_run=args.dry_run)
+    _do(planned.steps(), where, runner, dry_run=args.dry_run)
     if args.dry_run or not wishes.start or not wishes.admitted_within_s:
         return exit_codes.OK
     return _tell(install.wait_admitted(where, runner, wishes.admitted_within_s))
@@ -137,18 +141,29 @@ def _token(named: str | None) -> Secret | None:
 def _uninstall(args: argparse.Namespace) -> int:
     from obt_agent.service import install, places, system, uninstall  # noqa: PLC0415 - imported when it runs
 
-    where = places.here()
+    where, runner = places.here(), system.System()
     install.check_machine(where, user=os.geteuid())
-    _do(uninstall.steps(where, system.System(), keep_state=args.keep_state), dry_run=args.dry_run)
+    _do(uninstall.steps(where, runner, keep_state=args.keep_state), where, runner, dry_run=args.dry_run)
     return exit_codes.OK
 
 
-def _do(steps: Iterable[Step], *, dry_run: bool) -> None:
-    for step in steps:
-        say(("would " if dry_run else "- ") + step.words)
-        said = None if dry_run else step.act()
-        if said:
-            say(f"  {said}")
+def _do(steps: Iterable[Step], where: Places, runner: System, *, dry_run: bool) -> None:
+    if dry_run:
+        for step in steps:
+            say(f"would {step.words}")
+        return
+    from obt_agent.service.alone import alone, interruptible  # noqa: PLC0415 - imported when the command runs
+
+    with alone(where) as lock, interruptible():
+        runner.held = (lock,)
+        try:
+            for step in steps:
+                say(f"- {step.words}")
+                if said := step.act():
+                    say(f"  {said}")
+        except KeyboardInterrupt:
+            say("Interrupted. Give the same command again: every step can be repeated.")
+            raise
 
 
 def _status(_args: argparse.Namespace) -> int:

@@ -58,15 +58,16 @@ def _why_not(folder: Path) -> Iterator[str]:
     from obt_agent.service import places, state, system  # noqa: PLC0415 - imported when there is no agent
 
     where = places.here()
-    if folder != where.state:
-        yield "Start it: obt-agent run. To see the system's own service: sudo obt-agent status"
-        return
     try:
         service = state.ask(where, system.System())
     except system.ServiceError as error:
-        yield error.message
+        yield f"{error.message} Start it: obt-agent run"
         return
-    if not service.installed:
+    if folder != where.state:
+        yield "Start it: obt-agent run"
+        if service.installed:
+            yield f"The system's own service is {service.active}: sudo obt-agent status"
+    elif not service.installed:
         yield "There is no service: sudo obt-agent service install --server URL --token-file FILE"
     elif service.result == "success":
         yield "Start it: sudo systemctl start obt-agent"

@@ -44,13 +44,14 @@ class Request:
 class Loaded:
     """A valid configuration, where each value came from, and what the reader should be told.
 
-    ``path`` is the file that was read, ``dotenv`` the ``.env`` that something was taken from, ``request``
-    what ``load`` was given.
+    ``path`` is the file that was read, ``unread`` one that this user may not read, ``dotenv`` the ``.env``
+    that something was taken from, ``request`` what ``load`` was given.
     """
 
     config: Config
     origins: Mapping[str, Origin]
     path: Path | None
+    unread: Path | None = None
     dotenv: Path | None = None
     notices: tuple[str, ...] = ()
     request: Request = field(default_factory=Request)
@@ -78,8 +79,9 @@ def load(
     """
     around = surroundings or Surroundings()
     found, named = file.find(path, around.environ)
+    unread = None if named or need_server or _may_read(found) else found
     readings = [
-        _file(None if may_be_missing and _missing(found) else found, named=named, need_server=need_server),
+        _unread(unread) if unread else _file(None if may_be_missing and _missing(found) else found),
         _dotenv(around),
         environment.from_environment(around.environ),
         _flags(flags or {}),
@@ -99,7 +101,8 @@ def load(
         origins={
             name: finished[name].origin if name in finished else Origin("default") for name in all_keys()
         },
-        path=found,
+        path=None if unread else found,
+        unread=unread,
         dotenv=around.working_dir / ".env" if readings[1].settings else None,
         notices=tuple(notice for reading in readings for notice in reading.notices),
         request=Request(path=path, flags=flags or {}, need_server=need_server),
@@ -110,12 +113,16 @@ def _missing(path: Path | None) -> bool:
     return path is not None and not path.exists()
 
 
-def _file(path: Path | None, *, named: bool, need_server: bool) -> Reading:
-    if path is None:
-        return Reading()
-    if not (named or need_server) and not os.access(path, os.R_OK):
-        return Reading(notices=(f"{path} may not be read by this user; the defaults are used",))
-    return file.read(path)
+def _may_read(path: Path | None) -> bool:
+    return path is None or os.access(path, os.R_OK)
+
+
+def _unread(path: Path) -> Reading:
+    return Reading(notices=(f"{path} may not be read by this user; the defaults are used",))
+
+
+def _file(path: Path | None) -> Reading:
+    return Reading() if path is None else file.read(path)
 
 
 def _dotenv(around: Surroundings) -> Reading:

@@ -26,8 +26,12 @@ async def examine(loaded: Loaded, environ: Mapping[str, str]) -> Report:
     """
     config = loaded.config
     findings = list(configuration.of_loaded(loaded))
-    seen_findings, seen = await asyncio.to_thread(state.look, config, environ)
-    findings += seen_findings
+    seen = state.Seen()
+    if loaded.unread:
+        findings.append(skipped("state.folder", "where it is stands in a file that may not be read"))
+    else:
+        seen_findings, seen = await asyncio.to_thread(state.look, config, environ)
+        findings += seen_findings
     if config.server.url is None:
         findings.append(skipped("server.address", "no server is named"))
     else:

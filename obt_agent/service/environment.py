@@ -1,7 +1,8 @@
 """The service's own environment: a folder with nothing from anybody's home.
 
 Made by copying the very files that run now (no network, no second resolution: what was tried is what runs),
-or from wheels that the owner names. It is made beside the old one, which is replaced when it is whole.
+or from wheels that the owner names. It is made beside the old one and takes its place when it is whole; the
+old one is kept until the new one is known to start.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ class Wheels:
 
 
 def make(prefix: Path, python: Interpreter, wheels: Wheels | None, system: System) -> None:
-    """Make the environment, or make it anew.
+    """Make the environment, or make it anew; the one before stays beside it for ``restore`` or ``settle``.
 
     Raises:
         ServiceError: it cannot be made; an environment that was there is untouched.
     """
-    fresh = prefix.with_name(prefix.name + ".new")
+    fresh = _fresh(prefix)
     _discard(fresh)
-    fresh.mkdir(parents=True, mode=0o755)
-    (fresh / MARK).write_text("made by obt-agent service install; replaced and removed as a whole\n")
     try:
+        fresh.mkdir(parents=True, mode=0o755)
+        (fresh / MARK).write_text("made by obt-agent service install; replaced and removed as a whole\n")
         site = _skeleton(fresh, prefix, python)
         if wheels:
             _from_wheels(fresh, wheels, system)
@@ -56,22 +57,53 @@ def make(prefix: Path, python: Interpreter, wheels: Wheels | None, system: Syste
         system.must([str(fresh / "bin" / "python"), "-I", "-c", "import obt_agent.cli"])
         _swap(fresh, prefix)
     except OSError as error:
-        raise ServiceError(f"{fresh} cannot be made: {error}") from error
+        raise ServiceError(
+            f"{prefix} cannot be made: {error.strerror or error} ({error.filename2 or error.filename}). "
+            "What was there before is untouched."
+        ) from error
     finally:
         _discard(fresh)
 
 
+def settle(prefix: Path) -> None:
+    """The new environment works: the one before is not needed any more."""
+    _discard(_before(prefix))
+
+
+def restore(prefix: Path) -> bool:
+    """The new environment does not work: put the one before in its place. Says whether there was one."""
+    before = _before(prefix)
+    if not (before / MARK).is_file():
+        return False
+    _discard(prefix)
+    before.rename(prefix)
+    return True
+
+
 def remove(prefix: Path) -> bool:
     """Remove an environment that ``make`` made; anything else is left. Says whether there was one."""
+    for left in (_fresh(prefix), _before(prefix)):  # of an installation that was killed
+        _discard(left)
     return _discard(prefix)
 
 
+def _fresh(prefix: Path) -> Path:
+    return prefix.with_name(prefix.name + ".new")
+
+
+def _before(prefix: Path) -> Path:
+    return prefix.with_name(prefix.name + ".old")
+
+
 def _discard(folder: Path) -> bool:
-    if not (folder / MARK).is_file():
-        if folder.exists():
-            raise ServiceError(f"{folder} was not made by obt-agent; move it away.")
+    if not (folder / MARK).is_file() and any(folder.glob("*")):
+        raise ServiceError(f"{folder} was not made by obt-agent; move it away.")
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
         return False
-    shutil.rmtree(folder)
+    except OSError as error:
+        raise ServiceError(f"{folder} cannot be removed: {error.strerror} ({error.filename}).") from error
     return True
 
 
@@ -102,14 +134,12 @@ def _launcher(fresh: Path, prefix: Path) -> None:
 
 
 def _swap(fresh: Path, prefix: Path) -> None:
-    old = prefix.with_name(prefix.name + ".old")
-    _discard(old)
     if prefix.exists():
         if not (prefix / MARK).is_file():
             raise ServiceError(f"{prefix} was not made by obt-agent; move it away.")
-        prefix.rename(old)
+        _discard(_before(prefix))
+        prefix.rename(_before(prefix))
     fresh.rename(prefix)
-    _discard(old)
 
 
 def _from_wheels(fresh: Path, wheels: Wheels, system: System) -> None:

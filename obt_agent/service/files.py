@@ -67,6 +67,14 @@ def _own(path: Path, mode: int, group: int | None) -> None:
         path.chmod(mode)
 
 
+def text_of(path: Path) -> str | None:
+    """A file's text; None where there is none."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError:
+        return None
+
+
 def remove(path: Path) -> bool:
     """Remove a file or a link; says whether there was one.
 

@@ -10,7 +10,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -82,9 +82,20 @@ def _this_program() -> str:
     return os.path.abspath(sys.argv[0]) if os.sep in sys.argv[0] else "obt-agent"  # noqa: PTH100 - links are kept
 
 
+@dataclass
+class Before:
+    """What was there before the first step, to go back to; None is not known yet, or was not there."""
+
+    running: bool | None = None
+    unit: str | None = None
+
+
 @dataclass(frozen=True)
 class Plan:
-    """What will be done: every decision taken, nothing changed yet."""
+    """What will be done: every decision taken, nothing changed yet.
+
+    A new version that does not start gives way to the one that ran before.
+    """
 
     places: Places
     wishes: Wishes
@@ -92,6 +103,7 @@ class Plan:
     python: Interpreter | None
     config_text: str | None
     token: Secret | None
+    before: Before = field(default_factory=Before)
 
     def steps(self) -> Iterator[Step]:
         """The steps, in order."""
@@ -114,12 +126,19 @@ class Plan:
 
     def _environment(self) -> None:
         if self.python:
+            self._look_before()
             environment.make(self.places.prefix, self.python, self.wishes.wheels, self.system)
             launcher = self.places.launcher
             if launcher.is_symlink() or not launcher.exists():
                 files.remove(launcher)
                 launcher.parent.mkdir(parents=True, exist_ok=True)
                 launcher.symlink_to(self.places.program)
+            if not self.wishes.start:
+                environment.settle(self.places.prefix)
+
+    def _look_before(self) -> None:
+        if self.before.running is None:
+            self.before.running = self.system.properties("ActiveState").get("ActiveState") == "active"
 
     def _unit(self) -> None:
         places = self.places
@@ -127,6 +146,7 @@ class Plan:
         files.write(places.tmpfiles, files.shipped(files.TMPFILES_FILE))
         self.system.must(["systemd-sysusers", str(places.sysusers)])
         self.system.must(["systemd-tmpfiles", "--create", str(places.tmpfiles)])
+        self.before.unit = files.text_of(places.unit)
         files.write(places.unit, files.unit_for(places))
         self.system.must(["systemctl", "daemon-reload"])
 
@@ -141,6 +161,7 @@ class Plan:
         """As the service's own user: what a server answers is never read with root's rights."""
         if self.token is None:
             return None
+        self._look_before()
         self.system.must(["systemctl", "stop", UNIT])
         places = self.places
         self.system.must(["install", "-d", "-m", "0700", "-o", USER, "-g", USER, str(places.state)])
@@ -148,9 +169,12 @@ class Plan:
         command += ["--state-dir", str(places.state), "--token-file", "-"]
         done = self.system.call(command, text=self.token.reveal() + "\n", user=USER)
         if done.code != 0:
+            if self.before.running:
+                self.system.call(["systemctl", "start", UNIT])
+            state = "the service runs as before" if self.before.running else "all else is installed"
             raise ServiceError(
-                f"Enrolment failed:\n{(done.err or done.out).strip()}\nAll else is installed; "
-                "put right what it says, then give the same command again."
+                f"Enrolment failed, and {state}:\n{(done.err or done.out).strip()}\n"
+                "Put right what it says, then give the same command again."
             )
         files.remove(places.token)  # a token that lies there would win over the credential, as the newer one
         return done.out.strip().partition("\n")[0] or None
@@ -160,7 +184,24 @@ class Plan:
         self.system.call(["systemctl", "reset-failed", UNIT])
         outcome = self.system.call(["systemctl", "restart", UNIT])
         if outcome.code != 0:
-            raise ServiceError(f"The service does not start. It said:\n{self.system.journal(15).strip()}")
+            said = self.system.journal(15).strip()
+            again = self._go_back()
+            raise ServiceError(
+                f"The service does not start{', and the version before it runs again' if again else ''}. "
+                f"It said:\n{said}"
+            )
+        if self.python:
+            environment.settle(self.places.prefix)
+
+    def _go_back(self) -> bool:
+        """To the version that ran before, if there was one; says whether it runs again."""
+        if not (self.python and self.before.running and environment.restore(self.places.prefix)):
+            return False
+        if self.before.unit is not None:
+            files.write(self.places.unit, self.before.unit)
+            self.system.must(["systemctl", "daemon-reload"])
+        self.system.call(["systemctl", "reset-failed", UNIT])
+        return self.system.call(["systemctl", "restart", UNIT]).code == 0
 
 
 def plan(wishes: Wishes, places: Places, system: System, *, user: int) -> Plan:

@@ -33,7 +33,12 @@ class Outcome:
 
 
 class System:
-    """Runs commands. A test puts a folder of its own first in PATH, or another object in this one's place."""
+    """Runs commands. A test puts a folder of its own first in PATH, or another object in this one's place.
+
+    ``held`` are descriptors that the commands keep open, such as a lock's.
+    """
+
+    held: tuple[int, ...] = ()
 
     def call(self, command: Sequence[str], *, text: str | None = None, user: str | None = None) -> Outcome:
         """Run a command to its end.
@@ -62,6 +67,7 @@ class System:
                 user=user,
                 group=user,
                 extra_groups=[] if user else None,
+                pass_fds=self.held,
             )
         except FileNotFoundError as error:
             raise ServiceError(

@@ -187,6 +187,7 @@ def test_a_file_that_was_not_asked_for_and_cannot_be_read_is_a_note_where_no_ser
     path.symlink_to(path)  # a loop: unreadable for root too
     found = load(surroundings=around(tmp_path))
     assert found.notices == (f"{path} may not be read by this user; the defaults are used",)
+    assert (found.path, found.unread) == (None, path)
     with pytest.raises(WrongConfig, match="cannot be read: Too many levels of symbolic links"):
         load(need_server=True, surroundings=around(tmp_path))
 

@@ -1,7 +1,9 @@
 """The other looks: configuration, state folder, Ollama, hardware, sandbox; and all of them together."""
 
 import asyncio
+import dataclasses
 import json
+import re
 import stat
 import tarfile
 import time
@@ -422,6 +424,21 @@ def test_check_of_a_machine_without_a_server_skips_it(
     (tmp_path / "agent.yaml").write_text("")
     assert main(["check", *options]) == 1
     assert "skipped  server.address" in capsys.readouterr().out
+
+
+def test_check_by_a_user_who_may_not_read_the_services_configuration_says_who_may(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is no fault of the service, and nothing is said of an agent of the user's own."""
+    unread = Path("/etc/obt-agent/agent.yaml")
+    given = loaded(tmp_path, ollama__url="http://127.0.0.1:9")
+    given = dataclasses.replace(given, path=None, unread=unread)
+    monkeypatch.setattr("obt_agent.cli.check.load_config", lambda _: given)
+    assert main(["check"]) == 1
+    told = capsys.readouterr().out
+    assert f"{unread} may not be read by this user" in told
+    assert "-> sudo obt-agent check" in told
+    assert re.findall(r"FAILURE +(\S+)", told) == ["ollama.reachable"]
 
 
 def test_check_of_a_wrong_configuration_ends_with_78(

@@ -51,11 +51,16 @@ def options(tmp_path: Path) -> list[str]:
 # status
 
 
-def test_status_of_an_agent_that_does_not_run(tmp_path: Path, capsys: Captured) -> None:
+@pytest.mark.parametrize(("state", "service"), [("loaded", True), ("not-found", False)])
+def test_status_of_an_agent_of_ones_own_that_does_not_run_names_the_systems_service(
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, state: str, *, service: bool
+) -> None:
+    told = Outcome(0, f"LoadState={state}\nActiveState=active\nSubState=running", "")
+    arranged(monkeypatch, machine(tmp_path / "root"), FakeSystem(systemctl_show=told))
     assert main(["status", *options(tmp_path)]) == 1
-    told = capsys.readouterr().err
-    assert "Start it: obt-agent run" in told
-    assert "sudo obt-agent status" in told
+    said = capsys.readouterr().err
+    assert "Start it: obt-agent run" in said
+    assert ("The system's own service is active (running): sudo obt-agent status" in said) == service
 
 
 REFUSED = "The server refused the credential. Enrol this agent anew."

@@ -1,5 +1,6 @@
 """The service's own environment, really made: from a wheel, and by copying what is installed."""
 
+import errno
 import subprocess
 import sys
 import zipfile
@@ -54,6 +55,12 @@ def test_an_environment_from_a_wheel_works_and_is_replaced_as_a_whole(tmp_path: 
     environment.make(prefix, PYTHON, Wheels(wheel=later, folder=tmp_path / "w"), System())
     assert said(prefix) == "later\n"
     assert not (prefix / "left-over").exists()
+    assert environment.restore(prefix)
+    assert said(prefix) == "works\n"
+    assert not environment.restore(prefix), "there is nothing before the first"
+    environment.make(prefix, PYTHON, Wheels(wheel=later, folder=tmp_path / "w"), System())
+    environment.settle(prefix)
+    assert said(prefix) == "later\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["opt", "w"]
     assert environment.remove(prefix)
     assert not prefix.exists()
@@ -68,6 +75,33 @@ def test_a_wheel_that_does_not_work_leaves_the_old_environment(tmp_path: Path) -
         environment.make(prefix, PYTHON, Wheels(wheel=broken), System())
     assert said(prefix) == "works\n"
     assert not (tmp_path / "opt.new").exists()
+
+
+def test_what_a_killed_installation_left_is_replaced_and_removed(tmp_path: Path) -> None:
+    """Killed before its folder had its mark, in the middle, and between the two renames."""
+    prefix, fresh, before = (tmp_path / name for name in ("opt", "opt.new", "opt.old"))
+    fresh.mkdir()
+    environment.make(prefix, PYTHON, Wheels(wheel=wheel(tmp_path / "w")), System())
+    prefix.rename(before)
+    (fresh / "lib").mkdir(parents=True)
+    (fresh / environment.MARK).touch()
+    environment.make(prefix, PYTHON, Wheels(wheel=wheel(tmp_path / "w")), System())
+    assert said(prefix) == "works\n"
+    assert not fresh.exists()
+    assert environment.remove(prefix)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["w"]
+
+
+def test_a_folder_that_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prefix = tmp_path / "opt"
+    environment.make(prefix, PYTHON, Wheels(wheel=wheel(tmp_path / "w")), System())
+
+    def busy(path: Path) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty", str(path))
+
+    monkeypatch.setattr("obt_agent.service.environment.shutil.rmtree", busy)
+    with pytest.raises(ServiceError, match="cannot be removed: Directory not empty"):
+        environment.remove(prefix)
 
 
 def test_a_folder_of_somebody_elses_is_not_touched(tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 """Installing and removing, on a machine that is a folder, with a system that records what it is asked."""
 
 import os
+import signal
+import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from obt_agent.errors import ConfigError
+from obt_agent.errors import Busy, ConfigError
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.service import environment, install, interpreter, state, uninstall
+from obt_agent.service.alone import alone, interruptible
 from obt_agent.service.environment import MARK
 from obt_agent.service.install import Wishes
 from obt_agent.service.interpreter import Interpreter
@@ -206,6 +210,118 @@ def test_the_program_does_not_replace_the_environment_that_it_runs_in(
     places = machine(tmp_path)
     monkeypatch.setattr(sys, "prefix", str(places.prefix))
     assert plan(places, FakeSystem()).python is None
+
+
+class Failing(FakeSystem):
+    """Its service runs until it is restarted with the new unit, and then does not start."""
+
+    def __init__(self, places: Places, **answers: Outcome) -> None:
+        super().__init__(**answers)
+        self.places = places
+
+    def call(self, command: Sequence[str], *, text: str | None = None, user: str | None = None) -> Outcome:
+        super().call(command, text=text, user=user)
+        if command[:2] == ["systemctl", "restart"] and (self.places.prefix / "new").exists():
+            return Outcome(1, "", "failed")
+        return next(
+            (found for key, found in self.answers.items() if key in " ".join(command)), Outcome(0, "", "")
+        )
+
+
+def upgradable(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed version with a unit of its own, and a new one that is made without its minute's work."""
+
+    def make(prefix: Path, *_: object) -> None:
+        prefix.rename(prefix.with_name("obt-agent.old"))
+        prefix.mkdir()
+        for name in (MARK, "new"):
+            (prefix / name).touch()
+
+    monkeypatch.setattr(environment, "make", make)
+    places.prefix.mkdir(parents=True)
+    (places.prefix / MARK).touch()
+    places.unit.parent.mkdir(parents=True)
+    places.unit.write_text("[Service]\nExecStart=/the/version/before\n")
+
+
+RUNNING = Outcome(0, "ActiveState=active\n", "")
+
+
+def test_an_upgrade_that_does_not_start_gives_way_to_the_version_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = machine(tmp_path)
+    upgradable(places, monkeypatch)
+    system = Failing(places, **{"systemctl show": RUNNING, "journalctl": Outcome(0, "key unknown", "")})
+    with pytest.raises(ServiceError, match=r"the version before it runs again\. It said:\nkey unknown"):
+        run(plan(places, system))
+    assert not (places.prefix / "new").exists()
+    assert "/the/version/before" in places.unit.read_text()
+    assert system.asked[-3:] == [
+        ["systemctl", "daemon-reload"],
+        ["systemctl", "reset-failed", "obt-agent.service"],
+        ["systemctl", "restart", "obt-agent.service"],
+    ]
+    assert sorted(path.name for path in places.prefix.parent.iterdir()) == ["obt-agent"]
+
+
+def test_a_version_before_that_did_not_run_is_not_gone_back_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = machine(tmp_path)
+    upgradable(places, monkeypatch)
+    with pytest.raises(ServiceError, match=r"does not start\. It said"):
+        run(plan(places, Failing(places)))
+    assert (places.prefix / "new").exists()
+
+
+@pytest.mark.parametrize("start", [True, False])
+def test_an_upgrade_that_starts_or_need_not_leaves_one_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, start: bool
+) -> None:
+    places = machine(tmp_path)
+    upgradable(places, monkeypatch)
+    run(plan(places, FakeSystem(), start=start))
+    assert (places.prefix / "new").exists()
+    assert sorted(path.name for path in places.prefix.parent.iterdir()) == ["obt-agent"]
+
+
+def test_a_service_that_ran_runs_on_when_enrolling_it_again_fails(tmp_path: Path) -> None:
+    places = machine(tmp_path, packaged=True)
+    refused = Outcome(77, "", "The server refused the join token.")
+    system = FakeSystem(**{"enroll --config": refused, "systemctl show": RUNNING})
+    with pytest.raises(ServiceError, match="the service runs as before"):
+        run(plan(places, system, enroll_again=True))
+    assert system.asked[-1] == ["systemctl", "start", "obt-agent.service"]
+
+
+# One at a time.
+
+
+def test_two_that_change_the_service_do_not_work_at_once(tmp_path: Path) -> None:
+    """Nor beside what a killed one left running."""
+    places, system = machine(tmp_path), System()
+    with alone(places) as lock:
+        with pytest.raises(Busy, match="at work"), alone(places):
+            pytest.fail("two at once")
+        left = subprocess.Popen(["sleep", "600"], pass_fds=(lock,))
+    try:
+        with pytest.raises(Busy, match="at work"), alone(places):
+            pytest.fail("beside a child of one that is gone")
+    finally:
+        left.kill()
+        left.wait()
+    with alone(places) as lock:
+        system.held = (lock,)
+        assert system.call(["sh", "-c", f"test -e /proc/self/fd/{lock}"]).code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_it_as_ctrl_c_does(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt), interruptible():
+        os.kill(os.getpid(), number)
+    assert signal.getsignal(number) == before
 
 
 # What comes after the start.

@@ -3,6 +3,7 @@
 The tests of this module share one machine, in this order; each leaves the service running and admitted.
 """
 
+import signal
 import time
 from collections.abc import Callable
 
@@ -76,6 +77,44 @@ def test_installing_again_keeps_configuration_state_and_identity(site: Site) -> 
     machine.run(f"{INSTALL}", timeout_s=120)
     assert machine.run("cat /etc/obt-agent/agent.yaml /var/lib/obt-agent/identity.json") == before
     admitted(site)
+
+
+def test_an_upgrade_that_does_not_start_gives_way_to_the_version_before(site: Site) -> None:
+    machine, command = site.machine, "/root/try/lib/python3.11/site-packages/obt_agent/cli/run.py"
+    machine.run(f"cp {command} /root/run.py && echo 'raise SystemExit(\"a broken release\")' >> {command}")
+    done = machine.call(INSTALL, timeout_s=120)
+    machine.run(f"cp /root/run.py {command}")
+    assert done.code == 1
+    assert "does not start, and the version before it runs again" in done.err
+    assert "a broken release" in done.err
+    admitted(site)
+    assert machine.run("ls /opt") == "obt-agent\n"
+
+
+INTERRUPTED = f"""
+import os, signal, subprocess, sys, time
+installing = subprocess.Popen("{INSTALL}".split(), stderr=subprocess.PIPE, text=True)
+while not os.path.exists("/opt/obt-agent.new/lib"):
+    time.sleep(0.01)
+installing.send_signal(int(sys.argv[1]))
+print(installing.communicate()[1], installing.returncode)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_an_upgrade_that_is_interrupted_leaves_the_service_and_can_be_repeated(
+    site: Site, number: signal.Signals
+) -> None:
+    machine, pid = site.machine, site.agent("MainPID")
+    machine.write("/root/interrupted.py", INTERRUPTED)
+    told = machine.run(f"python3 /root/interrupted.py {number}")
+    assert (site.agent("MainPID"), "Traceback" in told) == (pid, False)
+    if number != signal.SIGKILL:
+        assert "Give the same command again" in told
+        assert machine.run("ls /opt") == "obt-agent\n"
+    machine.until(f"{INSTALL} 2>&1")  # 75 while a child of the one that was killed still works
+    admitted(site)
+    assert machine.run("ls /opt") == "obt-agent\n"
 
 
 def test_the_files_belong_to_whom_they_should(site: Site) -> None:
@@ -337,6 +376,8 @@ def test_the_state_can_be_kept(site: Site) -> None:
 
 # What can be wrong on the way there; nothing is installed at the start of each.
 
+FULL_DISK = f"""mount -t tmpfs -o size=8m x /opt; {INSTALL} --token-file /root/join; status=$?
+left=$(ls -A /opt); umount /opt; test -z "$left" || exit 99; exit $status"""
 OLD_PYTHON = '#!/bin/sh\necho \'[[3, 9], "/srv/old-python", "cpython", "3.9.2"]\'\n'
 
 
@@ -351,6 +392,7 @@ OLD_PYTHON = '#!/bin/sh\necho \'[[3, 9], "/srv/old-python", "cpython", "3.9.2"]\
         (f"{INSTALL} --token-file /root/join --python /srv/old-python", 1, "needs CPython 3.11 or later"),
         (f"{INSTALL.replace('8881', '9')} --token-file /root/join", 1, "cannot be reached"),
         (f"{INSTALL} --token-file /root/used", 1, "refused the join token"),
+        (FULL_DISK, 1, "/opt/obt-agent cannot be made: No space left on device"),
         (
             f"setpriv --reuid=1 --regid=1 --clear-groups {INSTALL} --token-file /root/join",
             77,

@@ -1,0 +1,50 @@
+"""One change of the service at a time, and an orderly end of it when it is interrupted."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from types import FrameType
+from typing import Final
+
+from obt_agent.errors import Busy
+from obt_agent.service.places import Places
+
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def alone(places: Places) -> Iterator[int]:
+    """Hold the lock of those who change the service; gives its descriptor, for children to hold it too.
+
+    A child that outlives a parent that was killed so keeps the next command from working beside it.
+
+    Raises:
+        Busy: another one works.
+    """
+    folder = os.open(places.root / "run/systemd/system", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield folder
+    except BlockingIOError as error:
+        raise Busy("Another obt-agent service command is at work. Try again when it has ended.") from error
+    finally:
+        os.close(folder)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Treat SIGTERM and SIGHUP (the terminal is gone) as Ctrl-C: what is half made is removed."""
+    before = {number: signal.signal(number, _interrupt) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
