@@ -76,8 +76,9 @@ def _machine(inventory: Inventory, sample: Sample) -> Table:
 def _machine_rows(inventory: Inventory, sample: Sample) -> Iterator[tuple[str, str]]:
     host, cpu, memory = inventory.host, inventory.cpu, inventory.memory
     yield "System", _joined(host.distro, host.kernel and f"Linux {host.kernel}", host.arch)
-    yield "Runs on", _joined(host.board.name if host.board else None, _surroundings(inventory))
-    yield "CPU", _joined(cpu.model, _cores(inventory), _frequency(cpu.max_hertz))
+    board = host.board.name or host.board.product if host.board else None
+    yield "Runs on", _joined(board, _surroundings(inventory))
+    yield "CPU", _joined(cpu.model, _cores(inventory), _kinds(inventory), _frequency(cpu.max_hertz))
     yield (
         "CPU load",
         _joined(_percent(sample.cpu.utilization_ratio), _degrees(sample.cpu.temperature_celsius)),
@@ -105,6 +106,11 @@ def _cores(inventory: Inventory) -> str | None:
     if cpu.physical_cores is None and cpu.logical_cores is None:
         return None
     return f"{cpu.physical_cores or '?'} cores, {cpu.logical_cores or '?'} threads"
+
+
+def _kinds(inventory: Inventory) -> str | None:
+    kinds = ", ".join(f"{kind.logical_cores} {kind.name}" for kind in inventory.cpu.core_types)
+    return f"({kinds})" if kinds else None
 
 
 def _limits(inventory: Inventory) -> str | None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 from obt_agent.doctor.findings import Finding, ok, warning
 from obt_agent.errors import AgentError
+from obt_agent.hardware.advice import advice, explained
 from obt_agent.hardware.schema import Inventory, ProviderState
 from obt_agent.hardware.service import HardwareService
 from obt_agent.hardware.settings import HardwareSettings
@@ -37,8 +38,12 @@ def _provider(state: ProviderState) -> Finding:
     if state.status == "ok":
         version = f", version {state.version}" if state.version else ""
         return ok(check, f"readable{version}")
+    if state.status == "suspended":
+        return ok(check, "asleep; nothing else is read of it, so that it stays so")
+    reason = state.reason or "no reason given"
+    todo = advice(state.name, reason) or "docs/hardware.md says what each source needs"
     return warning(
         check,
-        f"{state.status}: {state.reason or 'no reason given'}",
-        "Measurements go on without it; docs/hardware.md says what each source needs.",
+        f"{state.status}: {explained(reason)}",
+        f"Measurements go on without it. To have it: {todo}.",
     )

@@ -244,8 +244,8 @@ class StorageInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     ``found_by`` says what the store's place rests on: Ollama's own ``setting``, the ``home`` of its user, or
     a ``usual_place`` of its packages. The last two are wrong where OLLAMA_MODELS is set and cannot be seen.
-    ``kind`` is nvme, ssd, hdd, virtual, network or memory. ``free_bytes`` is what an unprivileged user may
-    fill, as of ``collected_at``; it takes no part in the fingerprint.
+    ``kind`` is nvme, ssd, hdd, mmc (SD cards, eMMC), virtual, network or memory. ``free_bytes`` is what an
+    unprivileged user may fill, as of ``collected_at``; it takes no part in the fingerprint.
     """
 
     purpose: str

@@ -261,6 +261,10 @@ def test_what_the_hardware_says_is_judged() -> None:
             ProviderState(name="nvidia", status="ok", version="570"),
             ProviderState(name="rapl", status="degraded", reason="only root reads it"),
             ProviderState(name="amd", status="absent"),
+            ProviderState(name="intel", status="suspended", reason="suspended"),
+            ProviderState(
+                name="storage", status="degraded", reason="driver_error: the kernel driver is not loaded"
+            ),
         ),
     )
     findings = {finding.check: finding for finding in machine.judged(inventory)}
@@ -268,6 +272,9 @@ def test_what_the_hardware_says_is_judged() -> None:
     assert findings["hardware.nvidia"].level == "ok"
     assert findings["hardware.rapl"].says == "degraded: only root reads it"
     assert "hardware.amd" not in findings
+    assert (findings["hardware.intel"].level, findings["hardware.intel"].says[:6]) == ("ok", "asleep")
+    assert findings["hardware.storage"].says == "degraded: the kernel driver is not loaded"
+    assert "modprobe" in (findings["hardware.storage"].remedy or "")
 
 
 @pytest.mark.parametrize(

@@ -6,12 +6,13 @@ import msgspec
 import pytest
 
 from obt_agent.hardware.once import Reading
+from obt_agent.hardware.schema import Limits
 from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.replay import NAMES, SNAPSHOTS, replay
 
 WANTED = {
     *("nvidia-desktop", "amd-dgpu", "amd-apu", "suspended-laptop", "intel-arc"),
-    *("cpu-vm", "container-limits"),
+    *("cpu-vm", "container-limits", "dual-socket", "arm-board", "gb10", "wsl2"),
 }
 
 
@@ -89,3 +90,47 @@ def test_rapl_that_only_root_may_read_is_null_with_that_reason(driver: FakeDrive
     assert cpu.package_energy_joules is None
     assert cpu.unavailable["package_energy_joules"] == "no_permission"
     assert cpu.temperature_celsius == 58.125
+
+
+def test_a_server_of_two_sockets_is_whole_and_its_container_limited_by_version_1(driver: FakeDriver) -> None:
+    reading = reading_of("dual-socket", driver)
+    cpu = reading.inventory.cpu
+    assert (cpu.sockets, cpu.physical_cores, cpu.logical_cores, cpu.numa_nodes) == (2, 32, 32, 8)
+    assert reading.sample.cpu.temperature_celsius == 29.2
+    assert reading.inventory.limits == Limits(
+        memory_bytes=64 << 30, cpus=16.0, cpuset="0-15", cgroup_version=1
+    )
+    assert reading.sample.memory.cgroup_available_bytes == (64 << 30) - (60 - 50) * 10**9
+    (store,) = reading.inventory.storage
+    assert (store.filesystem, store.kind, store.found_by) == ("xfs", "hdd", "setting")
+
+
+def test_an_arm_board_has_no_invented_firmware_and_no_limit_where_its_kernel_sets_none(
+    driver: FakeDriver,
+) -> None:
+    reading = reading_of("arm-board", driver)
+    host = reading.inventory.host
+    assert (host.board and host.board.name, host.bios) == ("Raspberry Pi 5 Model B Rev 1.0", None)
+    assert (host.virtualization, reading.inventory.cpu.model) == ("none", "Cortex-A76")
+    assert reading.inventory.limits == Limits(cgroup_version=2)
+    assert [store.kind for store in reading.inventory.storage] == ["mmc"]
+
+
+def test_a_gb10_has_two_kinds_of_cores_and_one_memory(driver: FakeDriver) -> None:
+    inventory = reading_of("gb10", driver).inventory
+    kinds = {kind.name: kind.logical_cores for kind in inventory.cpu.core_types}
+    assert kinds == {"Cortex-X925": 10, "Cortex-A725": 10}
+    (gpu,) = inventory.gpus
+    assert (gpu.memory.kind, gpu.memory.total_bytes) == ("unified", None)
+    assert gpu.memory.shared_total_bytes == inventory.memory.total_bytes
+
+
+def test_under_wsl_the_gpu_is_found_with_no_device_on_the_bus_and_marks_stay_unknown(
+    driver: FakeDriver,
+) -> None:
+    reading = reading_of("wsl2", driver)
+    assert (reading.inventory.host.wsl, reading.inventory.host.virtualization) == (True, "hyperv")
+    (gpu,) = reading.inventory.gpus
+    assert (gpu.name, gpu.memory.total_bytes) == ("NVIDIA GeForce RTX 5080", 16303 << 20)
+    runner = next(process for process in reading.sample.ollama if process.role == "runner")
+    assert (runner.gpu_memory_bytes, runner.unavailable["gpu_memory_bytes"]) == ({}, "not_reported")

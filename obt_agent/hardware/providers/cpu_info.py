@@ -176,7 +176,7 @@ def _nominal(root: Root) -> int:
 
 def _branded(text: CpuText) -> int:
     """The frequency at the end of Intel's brand string ("@ 2.50GHz"), which is the base frequency."""
-    found = _BRANDED.search(text.value("model name"))
+    found = _BRANDED.search(optional(partial(text.value, "model name")) or "")
     if found is None:
         raise Unreadable("not_present")
     return _positive(round(float(found[1]) * 1e9))

@@ -17,6 +17,9 @@ _DEFAULT_STORES = ("/usr/share/ollama/.ollama/models", "/var/lib/ollama/models",
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "ceph", "glusterfs", "afs"}
 _MEMORY = {"tmpfs", "ramfs"}
 _VIRTUAL_DISKS = ("vd", "xvd")
+_WSL_DISK = "Virtual Disk"
+"""What Hyper-V calls its disks, which say of themselves that they rotate."""
+
 _IN_CONTAINER = "no_permission: Ollama runs in a container, whose files are closed to the agent's user"
 _NOT_FOUND = "not_present: Ollama's process does not tell its store, and the usual places are empty"
 
@@ -150,7 +153,9 @@ class StorageProvider:
         name = self._disk(mount).rpartition("/")[2]
         if name.startswith("nvme"):
             return "nvme"
-        if name.startswith(_VIRTUAL_DISKS):
+        if name.startswith("mmcblk"):
+            return "mmc"
+        if name.startswith(_VIRTUAL_DISKS) or optional(partial(self._model, mount)) == _WSL_DISK:
             return "virtual"
         return "hdd" if self._root.integer(f"{self._disk(mount)}/queue/rotational") else "ssd"
 
