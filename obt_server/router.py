@@ -20,7 +20,7 @@ from fastapi import APIRouter, FastAPI
 
 from obt_server.auth import Authenticate, OriginPolicy
 from obt_server.hub import AgentHub
-from obt_server.rest import agents, benchmarks, commands, connect, enroll, generate, models, tokens
+from obt_server.rest import agents, benchmarks, commands, connect, enroll, generate, models, results, tokens
 from obt_server.rest.context import Context
 from obt_server.storage import ServerStorage
 
@@ -65,7 +65,7 @@ def router_for(context: Context) -> APIRouter:
 
     router = APIRouter(prefix=PREFIX, lifespan=lifespan)
     # enrolment before agents, so that no agent called "enroll" hides it
-    for part in (connect, enroll, generate, models, agents, commands, benchmarks, tokens):
+    for part in (connect, enroll, generate, models, agents, commands, benchmarks, results, tokens):
         router.include_router(part.routes(context))
     return router
 

@@ -94,7 +94,7 @@ class Enrolment:
 
 @dataclass(frozen=True, kw_only=True)
 class JobFilter:
-    """Which jobs to list; the newest come first."""
+    """Which jobs to list; the newest come first. ``with_result``: only those whose result is stored."""
 
     agent_id: str | None = None
     kind: str | None = None
@@ -102,6 +102,7 @@ class JobFilter:
     state: str | None = None
     before: float | None = None
     limit: int = 100
+    with_result: bool = False
 
 
 class ServerStorage(HubStorage, Protocol):

@@ -164,6 +164,8 @@ def find(db: Session, which: JobFilter) -> list[JobRecord]:
             query = query.where(column == value)
     if which.before is not None:
         query = query.where(JobRow.created_at < which.before)
+    if which.with_result:
+        query = query.where(JobRow.sha256.is_not(None))
     return [record(row) for row in db.scalars(query)]
 
 

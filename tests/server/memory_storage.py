@@ -139,7 +139,7 @@ class MemoryStorage:
         return self.machines.get(agent_id)
 
     async def jobs(self, which: JobFilter) -> Sequence[JobRecord]:
-        return list(self.all_jobs.values())
+        return [job for job in self.all_jobs.values() if job.sha256 is not None or not which.with_result]
 
     async def job_by_id(self, job_id: str, agent_id: str | None = None) -> JobRecord:
         for job in self.all_jobs.values():

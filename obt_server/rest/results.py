@@ -1,0 +1,224 @@
+"""The figures of every stored benchmark in a few lines each: what a table over machines and models shows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final
+
+import msgspec
+from fastapi import APIRouter, Query
+
+from obt_agent.benchmark.presets import PRESETS
+from obt_agent.benchmark.result import Summary
+from obt_server.hub.storage import JobRecord
+from obt_server.rest.context import Context, route_class
+from obt_server.rest.views import Json
+from obt_server.storage import JobFilter
+
+HEADLINE: Final[tuple[str, ...]] = (
+    "decode_tps_corrected",
+    "first_token_ms",
+    "prefill_tps_ttft",
+    "average_token_ms",
+    "total_duration_ms",
+    "output_tps_total",
+    "power_usage_watts",
+    "joules_per_output_token",
+    "gpu_memory_usage_mb",
+    "memory_usage_mb",
+)
+"""Metrics of a line. The result itself has all of them."""
+REMEMBERED: Final = 2000
+"""Lines kept in memory. A stored result never changes, so that its line is computed once."""
+
+
+MOST: Final = 64
+"""Cells, warnings and kinds of flag of a line: an agent may send more, and a line stays short."""
+
+
+class _Environment(msgspec.Struct, frozen=True):
+    plan_hash: str | None = None
+    model: str | None = None
+    model_digest: str | None = None
+    quantization: str | None = None
+    parameter_size: str | None = None
+    ollama_version: str | None = None
+    gpu: tuple[str, ...] = ()
+    cpu: str | None = None
+
+
+class _Cell(msgspec.Struct, frozen=True):
+    index: int
+    label: str
+    summary: dict[str, Summary] = {}
+
+
+class _Iteration(msgspec.Struct, frozen=True):
+    flags: tuple[str, ...] = ()
+    excluded: str | None = None
+
+
+class _Caution(msgspec.Struct, frozen=True):
+    code: str
+    message: str
+    action: str
+    cell: int | None = None
+
+
+class _Result(msgspec.Struct, frozen=True):
+    """The part of a result that a line needs; the samples are skipped, not built."""
+
+    status: str
+    environment: _Environment
+    cells: tuple[_Cell, ...] = ()
+    metrics: tuple[_Iteration, ...] = ()
+    warnings: tuple[_Caution, ...] = ()
+
+
+class Digest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a result's text says in short."""
+
+    status: str
+    environment: _Environment
+    iterations: int
+    excluded: int
+    flags: dict[str, int]
+    warnings: tuple[_Caution, ...]
+    cells: tuple[_Cell, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultView:
+    """A stored result in short.
+
+    ``status`` is the result's own. ``flags`` counts iterations by flag, ``excluded`` those that the figures
+    leave out. ``cells`` has ``{index, label, summary: {metric: {n, mean, median, ci_low, ...}}}``.
+    """
+
+    job_id: str
+    agent_id: str
+    agent_name: str
+    finished_at: float | None
+    created_at: float
+    status: str
+    model: str | None
+    model_digest: str | None
+    quantization: str | None
+    parameter_size: str | None
+    ollama_version: str | None
+    gpu: tuple[str, ...]
+    cpu: str | None
+    plan_hash: str | None
+    iterations: int
+    excluded: int
+    flags: dict[str, int]
+    warnings: list[Json]
+    cells: list[Json]
+
+
+def routes(context: Context) -> APIRouter:
+    """The routes."""
+    router = APIRouter(route_class=route_class(context), tags=["benchmarks"])
+    lines = Lines(context)
+
+    @router.get("/results", summary="Figures of every stored benchmark, over all machines, the newest first")
+    async def results(
+        agent: str | None = None,
+        model: str | None = None,
+        before: Annotated[float | None, Query(description="created before this time, Unix seconds")] = None,
+        limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    ) -> list[ResultView]:
+        agent_id = None if agent is None else (await context.hub.find(agent)).id
+        which = JobFilter(
+            agent_id=agent_id, kind="benchmark", model=model, before=before, limit=limit, with_result=True
+        )
+        names = {one.id: one.name for one in await context.storage.agents()}
+        found = [(job, await lines.of(job)) for job in await context.storage.jobs(which)]
+        return [_view(job, digest, names) for job, digest in found if digest is not None]
+
+    @router.get("/benchmark-presets", summary="Named plans, the same that `obt-agent bench` knows")
+    async def presets() -> dict[str, Json]:
+        return {name: msgspec.to_builtins(dict(plan)) for name, plan in PRESETS.items()}
+
+    return router
+
+
+class Lines:
+    """Lines of results, each computed once.
+
+    Args:
+        context: where the results are.
+        remembered: how many are kept, the latest asked for.
+    """
+
+    def __init__(self, context: Context, remembered: int = REMEMBERED) -> None:
+        self._storage = context.storage
+        self._remembered = remembered
+        self._known: OrderedDict[tuple[str, str, str], Digest | None] = OrderedDict()
+
+    async def of(self, job: JobRecord) -> Digest | None:
+        """The line of a job's result; None where there is none, or its text is no benchmark's result."""
+        key = (job.agent_id, job.job_id, job.sha256 or "")
+        if key not in self._known:
+            text = await self._storage.result(job.agent_id, job.job_id)
+            digest = None if text is None else await asyncio.to_thread(digest_of, text)
+            self._known[key] = digest
+            if len(self._known) > self._remembered:
+                self._known.popitem(last=False)
+            return digest
+        self._known.move_to_end(key)
+        return self._known[key]
+
+
+def digest_of(text: bytes) -> Digest | None:
+    """A result's text in short; None when it is no benchmark's result. Decoding a long one takes a while."""
+    try:
+        result = msgspec.json.decode(text, type=_Result)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return Digest(
+        status=result.status,
+        environment=result.environment,
+        iterations=len(result.metrics),
+        excluded=sum(one.excluded is not None for one in result.metrics),
+        flags=dict(Counter(flag for one in result.metrics for flag in one.flags).most_common(MOST)),
+        warnings=result.warnings[:MOST],
+        cells=tuple(_headline(cell) for cell in result.cells[:MOST]),
+    )
+
+
+def _headline(cell: _Cell) -> _Cell:
+    summary = {name: cell.summary[name] for name in HEADLINE if name in cell.summary}
+    return _Cell(index=cell.index, label=cell.label, summary=summary)
+
+
+def _view(job: JobRecord, digest: Digest, names: dict[str, str]) -> ResultView:
+    said = digest.environment
+    return ResultView(
+        job_id=job.job_id,
+        agent_id=job.agent_id,
+        agent_name=names.get(job.agent_id, ""),
+        finished_at=job.finished_at,
+        created_at=job.created_at,
+        status=digest.status,
+        model=said.model or job.model,
+        model_digest=said.model_digest or job.model_digest,
+        quantization=said.quantization,
+        parameter_size=said.parameter_size,
+        ollama_version=said.ollama_version,
+        gpu=said.gpu,
+        cpu=said.cpu,
+        plan_hash=said.plan_hash,
+        iterations=digest.iterations,
+        excluded=digest.excluded,
+        flags=digest.flags,
+        warnings=_plain(digest.warnings),
+        cells=_plain(digest.cells),
+    )
+
+
+def _plain(structs: Sequence[msgspec.Struct]) -> list[Json]:
+    return [msgspec.to_builtins(one) for one in structs]
