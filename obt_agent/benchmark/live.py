@@ -56,8 +56,12 @@ class LiveSeries:
         self._changed = asyncio.Event()
 
     async def subscribe(self, after: int | None = None) -> AsyncIterator[LiveSample]:
-        """Kept samples numbered above ``after``, then each as it comes; None: new ones only."""
-        position = self._next if after is None else max(after + 1, 0)
+        """Kept samples numbered above ``after``, then each as it comes; None: new ones only.
+
+        A number that this series has not reached is of the one before the agent was restarted: its reader
+        gets all of this one.
+        """
+        position = self._next if after is None else max(after + 1, 0) if after < self._next else 0
         while True:
             position = max(position, self.dropped)
             while position < self._next:

@@ -41,9 +41,10 @@ async def preflight(stage: Stage) -> None:
     stage.inventory = await attempt(
         stage.machine.inventory(), what="inventory", timeout_s=stage.limits.reading_s
     )
-    stage.was_loaded = any(same(one.name, stage.plan.model_name) for one in running)
-    idle = await _settle(stage)
-    _look_at_idle(stage, idle)
+    loaded_now = loaded(running, stage.plan.model_name) is not None
+    if not stage.starts:
+        stage.was_loaded = loaded_now
+    _look_at_idle(stage, await _settle(stage), loaded_now=loaded_now)
     others = tuple(one.name for one in running if not same(one.name, stage.plan.model_name))
     if others:
         stage.caution(
@@ -53,7 +54,7 @@ async def preflight(stage: Stage) -> None:
         )
     now = _environment(stage, version, model, others)
     _check_unchanged(stage, now)
-    await stage.record(Started(start_time=stage.start_time, environment=now))
+    await stage.record(Started(start_time=stage.start_time, environment=now, was_loaded=stage.was_loaded))
 
 
 def same(one: str, other: str) -> bool:
@@ -107,7 +108,7 @@ def _mean_of(seen: list[Sample], reading: resources.Reading) -> float | None:
     return statistics.mean(known) if known else None
 
 
-def _look_at_idle(stage: Stage, seen: list[Sample]) -> None:
+def _look_at_idle(stage: Stage, seen: list[Sample], *, loaded_now: bool) -> None:
     cpu, gpu = _mean_of(seen, resources.cpu_percent), _mean_of(seen, resources.gpu_percent)
     if cpu is not None and cpu > BUSY_CPU_PERCENT:
         stage.caution(
@@ -124,8 +125,8 @@ def _look_at_idle(stage: Stage, seen: list[Sample]) -> None:
     last = seen[-1] if seen else None
     stage.start_temperature = resources.hottest(last) if last else None
     stage.baseline = Baseline(
-        rss_mb=None if stage.was_loaded or last is None else resources.ollama_rss(last),
-        vram_mb=None if stage.was_loaded or last is None else resources.gpu_memory_used(last),
+        rss_mb=None if loaded_now or last is None else resources.ollama_rss(last),
+        vram_mb=None if loaded_now or last is None else resources.gpu_memory_used(last),
         idle_watts=_mean_of(seen, resources.gpu_power),
     )
     stage.environment = msgspec.structs.replace(

@@ -19,10 +19,14 @@ from obt_agent.benchmark.result import (
 
 
 class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
-    """The preflight's end: where and on what the run measures. A resumed run must find the same."""
+    """The preflight's end: where and on what the run measures. A resumed run must find the same.
+
+    ``was_loaded`` says whether the model was loaded before the run, and so is to be left loaded.
+    """
 
     start_time: datetime
     environment: Environment
+    was_loaded: bool = False
 
 
 class ColdLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="cold_load"):

@@ -313,8 +313,9 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class ResourceSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One tick of the run's live series. ``t_ms`` counts from the start of the run.
+    """One tick of the run's live series.
 
+    ``t_ms`` and ``n`` count from the start of the run, or from where it went on after the agent's restart.
     ``tokens_per_second`` is of the last second of the running iteration: lines of the stream, by the tokens
     that a line held in the answer before (1 during the first answer of a run).
     """

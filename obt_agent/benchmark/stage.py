@@ -154,6 +154,7 @@ class Stage:
                 self.starts += 1
                 if self.starts == 1:
                     self.start_time, self.environment = record.start_time, record.environment
+                    self.was_loaded = record.was_loaded
             case ColdLoaded():
                 self.cold_load = record.cold_load
             case WarmedUp():

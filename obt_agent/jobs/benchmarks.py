@@ -238,7 +238,7 @@ class BenchmarkExecution:
         last = after
         missed = 0
         async for sample in self._run.live.subscribe(after):
-            if last is not None:
+            if last is not None and sample.n > last:
                 missed += sample.n - last - 1
             last = sample.n
             behind = sample.n + 1 < self._run.live.next_n

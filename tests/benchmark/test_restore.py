@@ -16,7 +16,7 @@ from obt_agent.benchmark.records import (
     encode,
 )
 from obt_standin import StandIn
-from tests.benchmark.runs import Stored, generations, plan, result_of
+from tests.benchmark.runs import MODEL, Stored, bench, generations, plan, result_of
 
 WANTED = plan(cold_load=True, num_iterations=2, sweep=Sweep(num_ctx=(2048, 4096)), warmup_iterations=1)
 RECORDS = 1 + 1 + 2 * (1 + 2 + 1)
@@ -65,6 +65,21 @@ async def test_a_run_killed_after_any_record_ends_with_every_iteration_once(
         started = before[0]
         assert isinstance(started, Started)
         assert result.start_time == started.start_time
+
+
+@pytest.mark.parametrize("loaded_before", [True, False])
+async def test_a_resumed_run_leaves_ollama_as_the_first_life_found_it(
+    standin: StandIn, *, loaded_before: bool
+) -> None:
+    async with bench(standin, WANTED) as one:
+        if loaded_before:
+            await one.run._stage.ollama.load(MODEL)  # noqa: SLF001 - another program's load
+        await one.run.execute()
+        before = one.journal.records[:3]
+        await one.run._stage.ollama.load(MODEL)  # noqa: SLF001 - as the killed life left it
+        assert (await result_of(standin, WANTED, restored=before)).status == "completed"
+        names = [listed.name for listed in await one.run._stage.ollama.running()]  # noqa: SLF001 - the same
+    assert names == ([f"{MODEL}:latest"] if loaded_before else [])
 
 
 async def test_a_run_whose_surroundings_changed_ends_with_what_it_had(standin: StandIn) -> None:

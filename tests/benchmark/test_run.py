@@ -487,6 +487,13 @@ async def test_the_live_series_backfills_and_ends_with_the_run(standin: StandIn)
         await one.run.execute()
         assert [sample.n async for sample in one.run.live.subscribe(0)] == [1, 2]
         assert [sample.n async for sample in one.run.live.subscribe(None)] == []
+        assert [sample.n async for sample in one.run.live.subscribe(2)] == []
+
+
+async def test_a_reader_of_the_series_before_a_restart_gets_all_of_the_new_one(standin: StandIn) -> None:
+    async with bench(standin, machine=FakeMachine(now(), now(), now())) as one:
+        await one.run.execute()
+        assert [sample.n async for sample in one.run.live.subscribe(500)] == [0, 1, 2]
 
 
 async def test_the_real_hardware_service_fits_the_seam(standin: StandIn) -> None:

@@ -3,11 +3,14 @@
 import asyncio
 import datetime as dt
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
 import pytest
 
+from obt_agent.benchmark.live import LiveSeries
+from obt_agent.benchmark.result import ResourceSample
 from obt_agent.errors import (
     AgentError,
     Busy,
@@ -18,7 +21,8 @@ from obt_agent.errors import (
     NotPermitted,
     StorageFull,
 )
-from obt_agent.jobs import JobSettings
+from obt_agent.jobs import JobSettings, Traffic
+from obt_agent.jobs.benchmarks import BenchmarkExecution, Lock, Run
 from obt_agent.jobs.execution import LivePoint
 from obt_agent.jobs.worker import WorkerSettings
 from obt_agent.protocol.commands import NOTHING, CreateModelParams, PullModelParams
@@ -459,6 +463,18 @@ async def test_the_live_series_starts_with_the_run_and_ends_with_it(tmp_path: Pa
         assert await watch("second", None) == []
         with pytest.raises(JobNotFound):
             await watch("nobody", None)
+
+
+async def test_a_series_that_began_anew_has_missed_nothing_for_a_reader_of_the_one_before() -> None:
+    series = LiveSeries()
+    for n in range(3):
+        series.append(ResourceSample(n=n, t_ms=float(n), phase="iteration"))
+    series.end()
+    run = SimpleNamespace(live=series)
+    lock = SimpleNamespace()
+    execution = BenchmarkExecution("j", cast("Run", run), Traffic(), cast("Lock", lock), lambda _: None)
+    assert [(p.n, p.missed) async for p in execution.live(500)] == [(0, 0), (1, 0), (2, 0)]
+    assert [(p.n, p.missed) async for p in execution.live(0)] == [(1, 0), (2, 0)]
 
 
 async def test_creates_are_jobs_too(tmp_path: Path) -> None:
