@@ -21,7 +21,7 @@ from obt_server.rest.context import Context, route_class
 from obt_server.rest.problems import failure
 from obt_server.rest.socket import refuse
 from obt_server.router import PREFIX, router_for
-from obt_server.store import Database, OperatorStore, SqlStorage
+from obt_server.store import AgentQuota, Database, OperatorStore, SqlStorage
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
@@ -51,12 +51,14 @@ class AppSettings:
         hosts: names that it goes by, besides those of the loopback.
         https: whether browsers reach it by https alone.
         hub: the hub's numbers.
+        quota: what each agent may make the database keep.
     """
 
     database: Path
     hosts: tuple[str, ...] = ()
     https: bool = False
     hub: HubSettings = field(default_factory=lambda: HubSettings(version=version()))
+    quota: AgentQuota = field(default_factory=AgentQuota)
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Server:
 def build(settings: AppSettings) -> Server:
     """Open the database and put everything together. The caller closes ``database`` at the end."""
     database = Database.sqlite(settings.database)
-    storage, operators = SqlStorage(database), Operators(OperatorStore(database))
+    storage, operators = SqlStorage(database, settings.quota), Operators(OperatorStore(database))
     hub = AgentHub(storage, settings.hub)
     policy = OriginPolicy.of([*LOOPBACK_NAMES, *settings.hosts], https_only=settings.https)
     context = Context(hub, storage, operators.authenticate, policy)

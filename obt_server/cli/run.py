@@ -12,6 +12,7 @@ from obt_server import app as application
 from obt_server.cli.options import UsageError, add_database
 from obt_server.hub import HubSettings
 from obt_server.serve import configure
+from obt_server.store import AgentQuota
 
 DEFAULT_PORT = 8881
 FIRST_OPERATOR = "admin"
@@ -46,6 +47,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="a name or address that browsers and agents reach this server by; may be repeated",
     )
+    parser.add_argument(
+        "--agent-results-mib",
+        type=_positive,
+        default=AgentQuota.result_bytes >> 20,
+        metavar="MIB",
+        help="results that are kept of one agent (default: %(default)s); it keeps what is refused",
+    )
+    parser.add_argument(
+        "--agent-unasked-mib",
+        type=_positive,
+        default=AgentQuota.unasked_bytes >> 20,
+        metavar="MIB",
+        help="of those, results of jobs that this server does not know: it lost its database, or the agent "
+        "invents them (default: %(default)s)",
+    )
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
 
 
 def run(options: argparse.Namespace) -> int:
@@ -107,6 +130,9 @@ def settings_for(options: argparse.Namespace) -> application.AppSettings:
         hosts=(*options.allowed_host, options.host),
         https=https,
         hub=HubSettings(version=application.version()),
+        quota=AgentQuota(
+            result_bytes=options.agent_results_mib << 20, unasked_bytes=options.agent_unasked_mib << 20
+        ),
     )
 
 

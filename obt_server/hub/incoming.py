@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from obt_agent.errors import ProtocolError, TooLarge
+from obt_agent.errors import InvalidParams, ProtocolError, TooLarge
 from obt_agent.hardware.schema import Inventory
+from obt_agent.ollama.payloads import InstalledModel
 from obt_agent.protocol import codec
 from obt_agent.protocol.admission import GoodbyeParams, HeartbeatParams
 from obt_agent.protocol.state import HardwareSync, JobsSync, ModelsSync, Page, SyncResult
 from obt_server.hub.events import EventBus
 from obt_server.hub.jobs import JobDesk
+from obt_server.hub.results import MAX_DIGEST_CHARS, MAX_NAME_CHARS
 from obt_server.hub.session import AgentSession, NotificationCall, RequestCoroutine
 from obt_server.hub.settings import HubSettings
 from obt_server.hub.storage import HubStorage
 
 MAX_JOBS_LISTED = 10_000
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """Of one state: entries, and bytes of all its pages."""
+
+    entries: int
+    size: int
 
 
 @dataclass
@@ -30,24 +40,28 @@ class Pages:
     revision: int = -1
     next_index: int = 0
     items: list[Any] = field(default_factory=list)
+    size: int = 0
 
-    def take(self, revision: int, page: Page, items: tuple[Any, ...], most: int) -> list[Any] | None:
-        """Add a page; gives everything when it was the last, None before.
+    def take(
+        self, revision: int, page: Page, items: tuple[Any, ...], bounds: Bounds, size: int
+    ) -> list[Any] | None:
+        """Add a page of ``size`` bytes; gives everything when it was the last, None before.
 
         Raises:
             ProtocolError: a page is missing or repeats.
-            TooLarge: more than ``most`` items.
+            TooLarge: the whole is over its bounds.
         """
         if page.index == 0:
-            self.revision, self.next_index, self.items = revision, 0, []
+            self.revision, self.next_index, self.items, self.size = revision, 0, [], 0
         if revision != self.revision or page.index != self.next_index:
             raise ProtocolError(f"Page {page.index} of revision {revision} came out of order; send it anew.")
         self.next_index += 1
         self.items.extend(items)
-        if len(self.items) > most:
+        self.size += size
+        if len(self.items) > bounds.entries or self.size > bounds.size:
             self.items = []
             self.next_index = -1
-            raise TooLarge(f"At most {most} entries are taken.")
+            raise TooLarge(f"At most {bounds.entries} entries and {bounds.size} bytes are taken.")
         if not page.last:
             return None
         whole, self.items, self.next_index = self.items, [], -1
@@ -102,9 +116,11 @@ class Incoming:
     async def _models_sync(self, session: AgentSession, params: msgspec.Raw) -> SyncResult:
         sync = codec.convert(params, ModelsSync)
         pages = self._gather(session, "models")
-        models = pages.take(sync.revision, sync.page, sync.models, self._settings.max_models)
+        bounds = Bounds(self._settings.max_models, self._settings.max_sync_bytes)
+        models = pages.take(sync.revision, sync.page, sync.models, bounds, len(bytes(params)))
         if models is None:
             return SyncResult(revision=sync.revision)
+        _check_names(models)
         presence = session.presence
         presence.models, presence.models_stale = tuple(models), sync.stale
         presence.ollama, presence.running = sync.ollama, sync.running
@@ -127,7 +143,8 @@ class Incoming:
     async def _jobs_sync(self, session: AgentSession, params: msgspec.Raw) -> SyncResult:
         sync = codec.convert(params, JobsSync)
         pages = self._gather(session, "jobs")
-        jobs = pages.take(sync.revision, sync.page, sync.jobs, MAX_JOBS_LISTED)
+        bounds = Bounds(MAX_JOBS_LISTED, self._settings.max_sync_bytes)
+        jobs = pages.take(sync.revision, sync.page, sync.jobs, bounds, len(bytes(params)))
         if jobs is not None:
             await self._jobs.reconcile(session, jobs)
         return SyncResult(revision=sync.revision)
@@ -141,3 +158,17 @@ class Incoming:
 
     def _goodbye(self, session: AgentSession, params: msgspec.Raw) -> None:
         session.presence.goodbye = codec.convert(params, GoodbyeParams).reason
+
+
+def _check_names(models: Sequence[InstalledModel]) -> None:
+    """Names and digests are keys of what is stored.
+
+    Raises:
+        InvalidParams: one is longer than any that Ollama gives.
+    """
+    for model in models:
+        if len(model.name) > MAX_NAME_CHARS or len(model.digest) > MAX_DIGEST_CHARS:
+            raise InvalidParams(
+                f"params.models: names have at most {MAX_NAME_CHARS} characters, digests {MAX_DIGEST_CHARS}.",
+                field="params.models",
+            )

@@ -112,7 +112,9 @@ class JobDesk:
             raise
         except AgentError as error:
             if not repeat:
-                change = JobChange(state="failed", finished_at=time.time(), error=to_wire(error))
+                change = JobChange(
+                    state="failed", finished_at=time.time(), error=results.kept_error(to_wire(error))
+                )
                 await self._change(session.agent_id, job.job_id, change)
             raise
         change = JobChange(state=started.state, started_session=session.presence.session)
@@ -238,7 +240,7 @@ class JobDesk:
                 sha256=final.sha256,
                 model=model,
                 model_digest=digest,
-                error=final.error,
+                error=results.kept_error(final.error),
                 at=time.time(),
             )
         )

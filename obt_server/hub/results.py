@@ -11,8 +11,12 @@ from typing import Final, Literal
 import msgspec
 
 from obt_agent.errors import InvalidParams, TooLarge
+from obt_agent.protocol.errors import ErrorData, WireError
 from obt_agent.protocol.jobs import JobFinishedParams, JobPartParams
 
+MAX_NAME_CHARS: Final = 512
+MAX_DIGEST_CHARS: Final = 128
+MAX_ERROR_BYTES: Final = 8192
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
@@ -78,9 +82,26 @@ def _must_be_json(text: bytes) -> None:
 
 
 def model_of(text: bytes) -> tuple[str | None, str | None]:
-    """Name and digest of the model that a result says it measured; None where it does not say."""
+    """Name and digest of the model that a result says it measured; None where it does not say.
+
+    Names and digests longer than any that Ollama gives are none.
+    """
     try:
         environment = msgspec.json.decode(text, type=_Summary).environment
     except msgspec.MsgspecError:
         return None, None
-    return environment.model, environment.model_digest
+    return _short(environment.model, MAX_NAME_CHARS), _short(environment.model_digest, MAX_DIGEST_CHARS)
+
+
+def _short(text: str | None, most: int) -> str | None:
+    return text if text is not None and len(text) <= most else None
+
+
+def kept_error(error: WireError | None) -> WireError | None:
+    """The error of a final as it is stored: a long message is cut, and details that are long go."""
+    if error is None or len(msgspec.json.encode(error)) <= MAX_ERROR_BYTES:
+        return error
+    data = error.data
+    if data is not None:
+        data = ErrorData(kind=data.kind[:64], retryable=data.retryable)
+    return WireError(code=error.code, message=error.message[:1000], data=data)

@@ -285,10 +285,17 @@ class AgentSession:
         if handler is None:
             return
         try:
+            self._check_size(message, size)
             handler(self, message.params)
         except ProtocolError as error:
             log.warning("session.notification_refused", agent=self.agent_id, error=error.message)
             self._count_bad("ten bad messages in a minute")
+
+    def _check_size(self, message: Notification, size: int) -> None:
+        """What is kept of a live agent, and passed on to everybody who watches, must be small."""
+        most = self._settings.max_notification_bytes
+        if size > most:
+            raise ProtocolError(f"A {message.method} of {size} bytes is over the {most} that are taken.")
 
     def _on_stream_data(self, message: Notification, size: int) -> None:
         data = codec.convert(message.params, StreamData)

@@ -167,10 +167,17 @@ class HubStorage(Protocol):
 
         Raises:
             TooLarge: the agent's unfinished results would hold more than ``limit`` bytes.
+            StorageFull: no more is kept of this agent, so that the final would not be taken either.
         """
 
     async def parts(self, agent_id: str, job_id: str) -> bytes:
         """The pieces that are held, joined."""
 
     async def finish_job(self, result: JobResult) -> Literal["stored", "repeated", "conflict"]:
-        """Commit a result, the first one for good; drop the pieces. A different one is set aside."""
+        """Commit a result, the first one for good; drop the pieces. A different one is set aside.
+
+        A result of a job that is not known here is taken too: the database that knew it may be gone.
+
+        Raises:
+            StorageFull: no more is kept of this agent; it keeps the result itself, and sends it again.
+        """

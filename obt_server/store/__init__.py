@@ -2,6 +2,7 @@
 
 from obt_server.store.database import Database, SchemaTooNew
 from obt_server.store.operators import OperatorStore
+from obt_server.store.quota import AgentQuota
 from obt_server.store.sql import SqlStorage
 
-__all__ = ["Database", "OperatorStore", "SchemaTooNew", "SqlStorage"]
+__all__ = ["AgentQuota", "Database", "OperatorStore", "SchemaTooNew", "SqlStorage"]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from obt_agent.ollama.payloads import InstalledModel
@@ -219,8 +219,10 @@ def _has_valid_credential(db: Session, agent_id: str) -> bool:
 # -- models and hardware ------------------------------------------------------------------------------
 
 
-def save_models(db: Session, agent_id: str, models: Sequence[InstalledModel], at: float) -> None:
-    """See ``HubStorage.save_models``."""
+def save_models(
+    db: Session, agent_id: str, models: Sequence[InstalledModel], at: float, most_gone: int
+) -> None:
+    """See ``HubStorage.save_models``. ``most_gone`` versions that are no longer installed are remembered."""
     require(db, agent_id)
     rows = db.scalars(select(ModelVersionRow).where(ModelVersionRow.agent_id == agent_id))
     known = {(row.name, row.digest): row for row in rows}
@@ -245,6 +247,16 @@ def save_models(db: Session, agent_id: str, models: Sequence[InstalledModel], at
                     details=details,
                 )
             )
+    db.flush()
+    _forget_oldest(db, agent_id, most_gone)
+
+
+def _forget_oldest(db: Session, agent_id: str, most: int) -> None:
+    gone = (ModelVersionRow.agent_id == agent_id, ModelVersionRow.current.is_(False))
+    newest = select(ModelVersionRow.id).where(*gone)
+    newest = newest.order_by(ModelVersionRow.last_seen.desc(), ModelVersionRow.id.desc()).limit(most)
+    if (db.scalar(select(func.count()).where(*gone)) or 0) > most:
+        db.execute(delete(ModelVersionRow).where(*gone, ModelVersionRow.id.not_in(newest)))
 
 
 def versions(db: Session, agent_id: str | None, name: str | None) -> list[ModelVersion]:

@@ -13,6 +13,7 @@ from obt_agent.errors import TooLarge
 from obt_agent.protocol.errors import WireError
 from obt_server.hub.storage import ENDED_STATES, JobChange, JobRecord, JobResult
 from obt_server.storage import JobFilter, NotStored
+from obt_server.store.quota import ROW_BYTES, UNASKED_PARAMS, AgentQuota
 from obt_server.store.tables import JobRow, PartRow, ResultRow
 
 
@@ -76,16 +77,20 @@ def lose_all(db: Session, agent_id: str, at: float) -> None:
     db.execute(delete(PartRow).where(PartRow.agent_id == agent_id))
 
 
-def store_part(db: Session, agent_id: str, job_id: str, offset: int, data: bytes, limit: int) -> int:
+def store_part(
+    db: Session, agent_id: str, job_id: str, offset: int, data: bytes, limit: int, quota: AgentQuota
+) -> int:
     """See ``HubStorage.store_part``."""
     mine = (PartRow.agent_id == agent_id, PartRow.job_id == job_id)
     if offset == 0:
+        _check_quota(db, quota, agent_id, job_id, len(data))  # before megabytes are sent that are not taken
         db.execute(delete(PartRow).where(*mine))
     held = db.scalar(select(func.coalesce(func.sum(PartRow.size), 0)).where(*mine)) or 0
     if offset != held:
         return held
-    everything = select(func.coalesce(func.sum(PartRow.size), 0)).where(PartRow.agent_id == agent_id)
-    if (db.scalar(everything) or 0) + len(data) > limit:
+    size = func.coalesce(func.sum(PartRow.size + ROW_BYTES), 0)
+    everything = db.scalar(select(size).where(PartRow.agent_id == agent_id)) or 0
+    if everything + len(data) > limit:
         raise TooLarge(f"The unfinished results of this agent would hold more than {limit} bytes.")
     if data:
         db.add(PartRow(agent_id=agent_id, job_id=job_id, offset=offset, data=data, size=len(data)))
@@ -98,9 +103,19 @@ def parts(db: Session, agent_id: str, job_id: str) -> bytes:
     return b"".join(db.scalars(query.order_by(PartRow.offset)))
 
 
-def finish(db: Session, result: JobResult) -> Literal["stored", "repeated", "conflict"]:
+def _check_quota(db: Session, quota: AgentQuota, agent_id: str, job_id: str, more: int) -> None:
+    row = db.get(JobRow, (agent_id, job_id))
+    if row is not None and row.sha256 is not None:
+        return  # it is a repeat or a conflict, which adds nothing that is not counted elsewhere
+    if row is None:
+        quota.check_unasked(db, agent_id, more)
+    quota.check_results(db, agent_id, more)
+
+
+def finish(db: Session, result: JobResult, quota: AgentQuota) -> Literal["stored", "repeated", "conflict"]:
     """See ``HubStorage.finish_job``."""
     key = (result.agent_id, result.job_id)
+    _check_quota(db, quota, *key, len(result.text))
     row = db.get(JobRow, key)
     if row is None:
         row = _unasked(result)
@@ -110,7 +125,8 @@ def finish(db: Session, result: JobResult) -> Literal["stored", "repeated", "con
     if row.sha256 is not None:
         if row.sha256 == result.sha256:
             return "repeated"
-        _keep_text(db, result, accepted=False)
+        if quota.keeps_conflict(db, *key, len(result.text)):
+            _keep_text(db, result, accepted=False)
         return "conflict"
     row.state, row.finished_at = result.state, result.at
     row.bytes, row.sha256 = len(result.text), result.sha256
@@ -127,7 +143,7 @@ def _unasked(result: JobResult) -> JobRow:
         job_id=result.job_id,
         kind=result.kind,
         state=result.state,
-        params=b"{}",
+        params=UNASKED_PARAMS,
         created_at=result.at,
     )
 

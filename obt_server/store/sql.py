@@ -15,6 +15,7 @@ from obt_server.hub.storage import Admission, AgentRecord, Credential, JobChange
 from obt_server.storage import CredentialInfo, Enrolment, Hardware, JobFilter, JoinToken, ModelVersion
 from obt_server.store import agents, jobs, joining
 from obt_server.store.database import Database
+from obt_server.store.quota import AgentQuota
 
 
 class SqlStorage:
@@ -22,10 +23,12 @@ class SqlStorage:
 
     Args:
         database: where everything goes.
+        quota: what each agent may make it keep.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, quota: AgentQuota | None = None) -> None:
         self._db = database
+        self._quota = quota or AgentQuota()
 
     # -- for the hub --------------------------------------------------------------------------------
 
@@ -60,7 +63,7 @@ class SqlStorage:
         self, agent_id: str, models: Sequence[InstalledModel], ollama: OllamaState, at: float
     ) -> None:
         del ollama  # live state: the hub holds it
-        await self._db.run(agents.save_models, agent_id, models, at)
+        await self._db.run(agents.save_models, agent_id, models, at, self._quota.model_versions)
 
     async def save_inventory(
         self, agent_id: str, fingerprint: str, inventory: msgspec.Raw, at: float
@@ -80,13 +83,13 @@ class SqlStorage:
         await self._db.run(jobs.change, agent_id, job_id, change)
 
     async def store_part(self, agent_id: str, job_id: str, offset: int, data: bytes, limit: int) -> int:
-        return await self._db.run(jobs.store_part, agent_id, job_id, offset, data, limit)
+        return await self._db.run(jobs.store_part, agent_id, job_id, offset, data, limit, self._quota)
 
     async def parts(self, agent_id: str, job_id: str) -> bytes:
         return await self._db.run(jobs.parts, agent_id, job_id)
 
     async def finish_job(self, result: JobResult) -> Literal["stored", "repeated", "conflict"]:
-        return await self._db.run(jobs.finish, result)
+        return await self._db.run(jobs.finish, result, self._quota)
 
     # -- for the interface --------------------------------------------------------------------------
 

@@ -14,6 +14,7 @@ from obt_server import app as application
 from obt_server.auth import secrets
 from obt_server.hub import HubSettings
 from obt_server.serve import DrainingServer, configure
+from obt_server.store import AgentQuota
 from tests.server.agent_double import AgentDouble, dial, uuid7
 
 PASSWORD = "a password of the tests"
@@ -59,10 +60,14 @@ Start = Callable[..., Any]
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, **hub: Any) -> AsyncIterator[Running]:
+async def running(folder: Path, *, quota: AgentQuota | None = None, **hub: Any) -> AsyncIterator[Running]:
     """A server with its database in that folder."""
     parts = application.build(
-        application.AppSettings(database=folder / "obt.sqlite3", hub=HubSettings(version="test", **hub))
+        application.AppSettings(
+            database=folder / "obt.sqlite3",
+            hub=HubSettings(version="test", **hub),
+            quota=quota or AgentQuota(),
+        )
     )
     await parts.operators.store.set_password("admin", HASHED, 0.0)
     token, _ = await parts.operators.new_token("admin", "tests", None)

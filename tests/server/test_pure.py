@@ -14,7 +14,7 @@ from obt_agent.protocol.jobs import JobFinishedParams
 from obt_agent.protocol.state import Page
 from obt_server.hub import images, results
 from obt_server.hub.flood import BadFrames, TokenBucket
-from obt_server.hub.incoming import Pages
+from obt_server.hub.incoming import Bounds, Pages
 from obt_server.hub.window import ReceiveWindow
 from obt_server.rest.problems import error_response
 
@@ -126,14 +126,16 @@ def test_parameters_that_fit_travel_as_they_came() -> None:
 
 
 def test_pages_replace_each_other_and_never_mix() -> None:
-    pages = Pages()
-    assert pages.take(1, Page(index=0, last=False), ("a",), 10) is None
-    assert pages.take(2, Page(index=0, last=False), ("b",), 10) is None
+    pages, bounds = Pages(), Bounds(entries=10, size=100)
+    assert pages.take(1, Page(index=0, last=False), ("a",), bounds, 60) is None
+    assert pages.take(2, Page(index=0, last=False), ("b",), bounds, 60) is None
     with pytest.raises(ProtocolError):
-        pages.take(1, Page(index=1, last=True), ("c",), 10)
-    assert pages.take(2, Page(index=1, last=True), ("d",), 10) == ["b", "d"]
+        pages.take(1, Page(index=1, last=True), ("c",), bounds, 1)
+    assert pages.take(2, Page(index=1, last=True), ("d",), bounds, 40) == ["b", "d"]
     with pytest.raises(TooLarge):
-        pages.take(3, Page(), ("x",) * 11, 10)
+        pages.take(3, Page(), ("x",) * 11, bounds, 1)
+    with pytest.raises(TooLarge):
+        pages.take(3, Page(), ("x",), bounds, 101)
 
 
 def test_a_bomb_is_unpacked_one_byte_further_than_announced() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -249,7 +250,7 @@ async def test_a_command_that_is_not_answered_in_time_is_cancelled(tmp_path: Pat
 
 
 async def test_a_cancelled_request_is_forgotten_after_a_while_without_its_final(tmp_path: Path) -> None:
-    short = {"call_timeout_s": 0.5, "abandon_s": 0.05, "max_in_flight": 1}
+    short: dict[str, Any] = {"call_timeout_s": 0.5, "abandon_s": 0.05, "max_in_flight": 1}
     async with running(tmp_path, **short) as server, server.agent() as agent:
         path = f"/api/v1/agents/{agent.agent_id}/commands/running_models"
         agent.handlers["running_models"] = never
