@@ -7,6 +7,7 @@ wrote it holds the folder's lock.
 from __future__ import annotations
 
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
@@ -23,22 +24,50 @@ STATUS_FILE: Final = "status.json"
 _NEW_FILE: Final = ".status.json.new"
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
+
+@dataclass(frozen=True)
+class Clocks:
+    """What the time is by three clocks, in seconds. Nobody sets the last two, so that they tell how long ago.
+
+    ``wall`` is Unix time. ``uptime`` is the machine's, suspended time included (CLOCK_BOOTTIME); ``tick`` is
+    without it (CLOCK_MONOTONIC), so that a process that slept with its machine is not late.
+    """
+
+    wall: float
+    uptime: float
+    tick: float
+
+    @classmethod
+    def now(cls) -> Clocks:
+        """This machine's."""
+        uptime = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+        return cls(time.time(), time.clock_gettime(uptime), time.clock_gettime(time.CLOCK_MONOTONIC))
+
+
 LinkState = Literal["idle", "dialling", "admitted", "waiting", "stopped"]
 
 
 class LinkReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The link to the server: ``server`` is its host (and port), ``since`` Unix seconds of the last change.
 
-    ``problem`` is why there is no session, for a person.
+    ``since_uptime_s`` is the same in seconds of the machine's uptime. ``problem`` is why there is no session,
+    for a person.
     """
 
     state: LinkState
     server: str = ""
     since: float | None = None
+    since_uptime_s: float | None = None
     session: int | None = None
     problem: str | None = None
     next_dial_in_s: float | None = None
     clock_skew_s: float | None = None
+
+    def held_s(self, now: Clocks) -> float | None:
+        """Seconds since the last change, as far as they are known."""
+        if self.since_uptime_s is not None:
+            return now.uptime - self.since_uptime_s
+        return now.wall - self.since if self.since else None
 
 
 class ProviderReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -52,6 +81,7 @@ class ProviderReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The daemon as it was at ``written_at`` (Unix seconds, as ``started_at``).
 
+    ``started_uptime_s`` and ``written_tick_s`` are the same by clocks that nobody sets (see ``Clocks``).
     ``models`` is how many the policy shows, ``jobs`` those that are open, running ones first,
     ``store_problem`` what is wrong with their store.
     """
@@ -60,6 +90,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     version: str
     started_at: float
     written_at: float
+    started_uptime_s: float | None = None
+    written_tick_s: float | None = None
     agent_id: str
     name: str
     link: LinkReport
@@ -75,6 +107,16 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     loop_lag_ms: float | None = None
     config_file: str | None = None
     stopping: bool = False
+
+    def age_s(self, now: Clocks) -> float:
+        """Seconds since it was written, without time that the machine was suspended."""
+        return now.wall - self.written_at if self.written_tick_s is None else now.tick - self.written_tick_s
+
+    def up_s(self, now: Clocks) -> float:
+        """Seconds since the daemon started."""
+        if self.started_uptime_s is None:
+            return now.wall - self.started_at
+        return now.uptime - self.started_uptime_s
 
 
 @dataclass(frozen=True)

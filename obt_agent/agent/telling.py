@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import time
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -18,7 +17,7 @@ from obt_agent.identity.folder import FolderError
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.protocol.jobs import JobSummary
 from obt_agent.sdnotify import Notifier
-from obt_agent.status import LinkReport, ProviderReport, Status, StatusFile, status_line
+from obt_agent.status import Clocks, LinkReport, ProviderReport, Status, StatusFile, status_line
 from obt_agent.version import full_version
 
 log = structlog.get_logger(__name__)
@@ -37,8 +36,8 @@ class Telling:
         self._notifier = notifier
         self._file = StatusFile(state.folder)
         self._changed = asyncio.Event()
-        self._started_at = time.time()
-        self._link_since: tuple[str, float] = ("", 0.0)
+        self._started = Clocks.now()
+        self._link_since = ("", self._started)
         self._line = ""
         self._jobs: tuple[JobSummary, ...] = ()
 
@@ -84,12 +83,14 @@ class Telling:
 
     def status(self, jobs: tuple[JobSummary, ...]) -> Status:
         """The agent as it is now."""
-        rooms, snapshot = self._rooms, self._rooms.catalog.snapshot
+        rooms, snapshot, now = self._rooms, self._rooms.catalog.snapshot, Clocks.now()
         return Status(
             pid=os.getpid(),
             version=full_version(),
-            started_at=self._started_at,
-            written_at=time.time(),
+            started_at=self._started.wall,
+            started_uptime_s=self._started.uptime,
+            written_at=now.wall,
+            written_tick_s=now.tick,
             agent_id=self._state.agent_id,
             name=self._config.agent.name,
             link=self._link(),
@@ -108,11 +109,12 @@ class Telling:
     def _link(self) -> LinkReport:
         link = self._rooms.link.status
         if link.state != self._link_since[0]:
-            self._link_since = (link.state, time.time())
+            self._link_since = (link.state, Clocks.now())
         return LinkReport(
             state=link.state,
             server=urlsplit(self._config.server.url or "").netloc,
-            since=self._link_since[1],
+            since=self._link_since[1].wall,
+            since_uptime_s=self._link_since[1].uptime,
             session=link.session,
             problem=link.problem,
             next_dial_in_s=link.next_dial_in_s,

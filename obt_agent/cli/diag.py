@@ -1,4 +1,8 @@
-"""``obt-agent diag``: pack a bundle for a bug report, without secrets, prompts, answers or serial numbers."""
+"""``obt-agent diag``: pack a bundle for a bug report.
+
+Without secrets, prompts, answers and serial numbers; hosts, people and addresses have stand-ins. Models keep
+their names.
+"""
 
 from __future__ import annotations
 
@@ -7,11 +11,13 @@ import asyncio
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from obt_agent.cli import COMMANDS, exit_codes
 from obt_agent.cli.common import add_config_options, load_config, say
@@ -19,7 +25,9 @@ from obt_agent.cli.common import add_config_options, load_config, say
 if TYPE_CHECKING:
     from obt_agent.cli import Subparsers
     from obt_agent.config.load import Loaded
+    from obt_agent.config.problems import WrongConfig
 
+_PUBLIC: Final = frozenset({"registry.ollama.ai", "ollama.com", "hf.co", "huggingface.co"})
 _JOURNAL_LINES: Final = 500
 _WITHIN_S: Final = 30.0
 _SYSTEM: Final[Mapping[str, tuple[str, ...]]] = {
@@ -30,6 +38,7 @@ _SYSTEM: Final[Mapping[str, tuple[str, ...]]] = {
         "--lines",
         str(_JOURNAL_LINES),
         "--no-pager",
+        "--no-hostname",
         "-o",
         "short-iso",
     ),
@@ -46,14 +55,19 @@ def register(subparsers: Subparsers) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Collect, mask, pack."""
-    from obt_agent.doctor import bundle  # noqa: PLC0415 - imported when the command runs
+    """Collect, mask, pack. A configuration that is wrong is part of what is packed."""
+    from obt_agent.config.problems import WrongConfig  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.doctor import bundle  # noqa: PLC0415 - the same
 
-    loaded = load_config(args)
     path = args.output or Path(f"obt-agent-diag-{time.strftime('%Y%m%dT%H%M%S')}.tar.gz")
-    texts = collect(loaded)
     try:
-        bundle.write(path, texts, _secrets(loaded))
+        loaded = load_config(args)
+        texts, secrets, names = collect(loaded), _secrets(loaded), _machine() | _configured(loaded)
+    except WrongConfig as error:
+        say(f"{error.message}\nIt goes into the bundle with the rest.")
+        texts, secrets, names = {"check.json": _problems(error), **_about_the_system()}, [], _machine()
+    try:
+        bundle.write(path, texts, secrets, names)
     except OSError as error:
         say(f"{path} cannot be written: {error.strerror or error}. Name another with --output.")
         return exit_codes.FAILED
@@ -62,23 +76,55 @@ def run(args: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
+def _problems(error: WrongConfig) -> str:
+    import msgspec  # noqa: PLC0415 - imported when the command runs
+
+    from obt_agent.doctor import configuration  # noqa: PLC0415 - the same
+    from obt_agent.doctor.findings import Report  # noqa: PLC0415 - the same
+    from obt_agent.version import full_version  # noqa: PLC0415 - the same
+
+    report = Report(version=full_version(), findings=tuple(configuration.of_problems(error)))
+    return msgspec.json.format(msgspec.json.encode(report)).decode()
+
+
+def _machine() -> dict[str, str]:
+    """Names of this machine and of who sits at it, and what stands in the bundle for them."""
+    host = socket.gethostname()
+    people = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "SUDO_USER")}
+    return {host: "<host>", host.partition(".")[0]: "<host>"} | dict.fromkeys(people, "<user>")
+
+
+def _configured(loaded: Loaded) -> dict[str, str]:
+    """Hosts and names that the configuration tells."""
+    config = loaded.config
+    urls = {"<server>": config.server.url, "<proxy>": config.server.proxy, "<ollama-host>": config.ollama.url}
+    hosts = {host: stand_in for stand_in, url in urls.items() if (host := urlsplit(url or "").hostname)}
+    registries = dict.fromkeys(set(config.policy.registries) - _PUBLIC, "<registry>")
+    return {config.agent.name: "<agent>"} | registries | hosts
+
+
 def collect(loaded: Loaded) -> dict[str, str]:
     """Name and text of each file of the bundle, not masked yet."""
     import msgspec  # noqa: PLC0415 - imported when the command runs
 
-    from obt_agent.cli import version  # noqa: PLC0415 - the same
     from obt_agent.doctor.examine import examine  # noqa: PLC0415 - the same
     from obt_agent.log_setup.setup import LogSettings, configure  # noqa: PLC0415 - the same
 
     configure(LogSettings(level="error", format="console"))
     report = asyncio.run(examine(loaded, os.environ))
-    texts = {
+    return {
         "check.json": msgspec.json.format(msgspec.json.encode(report)).decode(),
-        "versions.json": json.dumps(version.facts(), indent=2),
         "hardware.json": asyncio.run(_hardware(loaded)),
         "status.json": _status(loaded),
+        **_about_the_system(),
     }
-    return texts | {name: _said(command) for name, command in _SYSTEM.items()}
+
+
+def _about_the_system() -> dict[str, str]:
+    from obt_agent.cli import version  # noqa: PLC0415 - imported when the command runs
+
+    said = {name: _said(command) for name, command in _SYSTEM.items()}
+    return {"versions.json": json.dumps(version.facts(), indent=2), **said}
 
 
 async def _hardware(loaded: Loaded) -> str:
@@ -108,9 +154,9 @@ def _status(loaded: Loaded) -> str:
         found = look(Path(loaded.config.agent.state_dir))
     except AgentError as error:
         return error.message
-    return (
-        msgspec.json.format(msgspec.json.encode(found.status)).decode() if found.status else str(found.holder)
-    )
+    if found.status:
+        return msgspec.json.format(msgspec.json.encode(found.status)).decode()
+    return f"{found.holder}, which has written no status yet" if found.holder else "no agent runs"
 
 
 def _said(command: tuple[str, ...]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from obt_agent.cli.common import add_config_options, load_config, printable, say
 if TYPE_CHECKING:
     from obt_agent.cli import Subparsers
     from obt_agent.protocol.jobs import JobSummary
-    from obt_agent.status import Status
+    from obt_agent.status import Clocks, Status
 
 
 def register(subparsers: Subparsers) -> None:
@@ -34,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Print it."""
     import msgspec  # noqa: PLC0415 - imported when the command runs
 
-    from obt_agent.status import look  # noqa: PLC0415 - the same
+    from obt_agent.status import Clocks, look  # noqa: PLC0415 - the same
 
     folder = Path(load_config(args).config.agent.state_dir)
     found = look(folder)
@@ -49,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found.status)) + b"\n")
     else:
-        print("\n".join(map(printable, lines(found.status, time.time()))))
+        print("\n".join(map(printable, lines(found.status, Clocks.now()))))
     return exit_codes.OK if found.status.link.state == "admitted" else exit_codes.UNAVAILABLE
 
 
@@ -88,14 +87,14 @@ def _after(exit_status: int, *, starting: bool) -> str:
     return f"{again}; its log: journalctl -u obt-agent"
 
 
-def lines(status: Status, now: float) -> Iterator[str]:
-    """The status for a person; ``now`` is Unix seconds."""
+def lines(status: Status, now: Clocks) -> Iterator[str]:
+    """The status for a person."""
     from obt_agent.status import status_line  # noqa: PLC0415 - imported when the command runs
 
     yield status_line(status)
     yield ""
     yield f"agent    {status.name} ({status.agent_id})"
-    yield f"version  {status.version}, process {status.pid}, up {_span(now - status.started_at)}"
+    yield f"version  {status.version}, process {status.pid}, up {_span(status.up_s(now))}"
     yield f"server   {_server(status, now)}"
     yield f"ollama   {_ollama(status)}"
     yield f"outbox   {status.outbox.entries} results to deliver, {status.outbox.bytes} bytes"
@@ -108,8 +107,8 @@ def lines(status: Status, now: float) -> Iterator[str]:
         yield f"reads    {provider.name}: {provider.status}{reason}"
     if status.loop_lag_ms is not None:
         yield f"loop     {status.loop_lag_ms:.0f} ms late at most"
-    if now - status.written_at > _STALE_S:
-        yield f"This was written {_span(now - status.written_at)} ago: the agent may hang."
+    if status.age_s(now) > _STALE_S:
+        yield f"This was written {_span(status.age_s(now))} ago: the agent may hang."
 
 
 _STALE_S = 30.0
@@ -125,9 +124,9 @@ def _job_state(job: JobSummary) -> str:
     return f"{job.state}, {progress.phase}"
 
 
-def _server(status: Status, now: float) -> str:
-    link = status.link
-    since = f" for {_span(now - link.since)}" if link.since else ""
+def _server(status: Status, now: Clocks) -> str:
+    link, held_s = status.link, status.link.held_s(now)
+    since = "" if held_s is None else f" for {_span(held_s)}"
     problem = f": {link.problem}" if link.problem and link.state != "admitted" else ""
     return f"{link.server}, {link.state}{since}{problem}"
 

@@ -1,9 +1,13 @@
-"""A bundle for a bug report: text files in a tar.gz, every one of them masked before it gets in."""
+"""A bundle for a bug report: text files in a tar.gz, every one of them masked before it gets in.
+
+Secrets are cut out. Names of hosts and people, and network addresses, get stand-ins: others may read it too.
+"""
 
 from __future__ import annotations
 
 import gzip
 import io
+import ipaddress
 import os
 import re
 import tarfile
@@ -18,6 +22,54 @@ _SERIALS: Final = re.compile(r'("(?:serial|uuid|bios_serial|board_serial)[a-z_]*
 _KEYS: Final = re.compile(r"-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----", re.DOTALL)
 
 
+_HOMES: Final = re.compile(r"(/home/|/Users/)[^/\s\"':]+")
+_IPV4: Final = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\d)")
+_IPV6: Final = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(?![\w:])")
+_TELLS_NOTHING: Final = frozenset({"localhost", "obt-agent", "ollama", "linux", "root", "debian", "ubuntu"})
+_SHORTEST_NAME: Final = 3
+
+
+class Namesake:
+    """Gives what is private a stand-in, the same one wherever it comes in a bundle.
+
+    Args:
+        names: what is private here (host names, people), and its stand-in. Words that stand in every log, and
+            names of less than three characters, stay.
+    """
+
+    def __init__(self, names: Mapping[str, str]) -> None:
+        self._names = {
+            name.lower(): stand_in
+            for name, stand_in in names.items()
+            if len(name) >= _SHORTEST_NAME and name.lower() not in _TELLS_NOTHING and not _address(name)
+        }
+        longest_first = sorted(self._names, key=len, reverse=True)
+        either = "|".join(map(re.escape, longest_first))
+        self._known = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])", re.IGNORECASE) if either else None
+        self._addresses: dict[str, str] = {}
+
+    def of(self, text: str) -> str:
+        """The text with stand-ins for private names, homes' owners, and addresses other than loopback."""
+        if self._known:
+            text = self._known.sub(lambda found: self._names[found[0].lower()], text)
+        text = _HOMES.sub(r"\1<user>", text)
+        return _IPV6.sub(self._numbered, _IPV4.sub(self._numbered, text))
+
+    def _numbered(self, found: re.Match[str]) -> str:
+        address = _address(found[0].rstrip(":."))
+        if address is None or address.is_loopback or address.is_unspecified:
+            return found[0]
+        rest = found[0][len(found[0].rstrip(":.")) :]
+        return self._addresses.setdefault(str(address), f"<address-{len(self._addresses) + 1}>") + rest
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
 def redacted(text: str, secrets: Iterable[str] = ()) -> str:
     """The text without secrets: known ones, whatever looks like one, keys in PEM, serial numbers."""
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
@@ -25,18 +77,21 @@ def redacted(text: str, secrets: Iterable[str] = ()) -> str:
     return masked_text(_SERIALS.sub(rf"\1{MASK}", _KEYS.sub(MASK, text)))
 
 
-def write(path: Path, texts: Mapping[str, str], secrets: Iterable[str] = ()) -> None:
+def write(
+    path: Path, texts: Mapping[str, str], secrets: Iterable[str] = (), names: Mapping[str, str] | None = None
+) -> None:
     """Write the bundle, mode 0600; a file that is there already is not replaced.
 
     Args:
         path: of the ``.tar.gz``.
         texts: name and content of each file.
         secrets: what is known to be secret and must not be in it, on top of what looks like it.
+        names: what is private, and its stand-in; see ``Namesake``.
 
     Raises:
         OSError: it cannot be written, or exists.
     """
-    known = tuple(secrets)
+    known, namesake = tuple(secrets), Namesake(names or {})
     folder = path.name.removesuffix(".tar.gz")
     with (
         open(path, "xb", opener=_private) as file,
@@ -44,7 +99,7 @@ def write(path: Path, texts: Mapping[str, str], secrets: Iterable[str] = ()) -> 
         tarfile.open(fileobj=packed, mode="w") as archive,
     ):
         for name, text in texts.items():
-            _add(archive, f"{folder}/{name}", redacted(text, known))
+            _add(archive, f"{folder}/{name}", namesake.of(redacted(text, known)))
 
 
 def _private(path: str, flags: int) -> int:

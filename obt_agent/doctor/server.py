@@ -24,12 +24,28 @@ SKEW_WORTH_SAYING_S: Final = 60.0
 EXPIRES_SOON_S: Final = 14 * 86_400.0
 _DAY_S: Final = 86_400.0
 
-_REMEDIES: Final = {
+REMEDIES: Final = {
     "resolve_failed": "Check the host in server.url, and this machine's name servers (/etc/resolv.conf).",
     "resolve_timeout": "Check this machine's name servers (/etc/resolv.conf) and its network.",
     "connect_failed": "Check host and port in server.url, that the server runs, and firewalls in between.",
     "connect_timeout": "A firewall may drop the packets; check host and port, or set server.proxy.",
     "proxy_unreachable": "Check server.proxy, or the variables https_proxy and no_proxy.",
+    "proxy_timeout": "Check server.proxy, and that the proxy may reach the server.",
+    "proxy_refused": "Check what the proxy allows (CONNECT to the server), and its user and password.",
+    "proxy_credentials": "Write user and password into server.proxy: http://USER:PASSWORD@HOST:PORT.",
+    "tls_expired": "Renew it on the server; if this machine's clock is wrong: sudo timedatectl set-ntp true.",
+    "tls_not_yet_valid": "Set this machine's clock: sudo timedatectl set-ntp true; then the server's.",
+    "tls_wrong_host": "Write the certificate's name into server.url, or have it issued for this one.",
+    "tls_unknown_ca": "Put the authority's certificate (PEM) where the agent may read it: server.ca_file.",
+    "tls_plain_http": "Check the port in server.url: something without TLS answers there.",
+    "tls_version": "Update the server's TLS, or what stands before it.",
+    "tls_refused": "If the server wants a client certificate: server.client_cert_file and client_key_file.",
+    "tls_cut": "Check the port in server.url, and whether something in between cuts TLS connections.",
+    "tls_timeout": "Check the network in between: large packets may be lost (MTU), or a firewall waits.",
+    "tls_failed": "Check the port in server.url, and the server's TLS.",
+    "tls_files": "Correct server.ca_file, client_cert_file or client_key_file.",
+    "too_many": "Wait: the server limits how often one may dial. Other agents behind one address count too.",
+    "unavailable": "Try again later: the server, or what stands before it, is not ready.",
     "refused_401": "The server does not know this credential: enrol again, with a new join token.",
     "refused_403": "If the server says so: enrol again. A proxy before it must let WebSockets pass.",
     "not_found": "server.url must be the address of the OBT server; a path before /api belongs into it.",
@@ -97,7 +113,7 @@ def _stage(ending: Ending) -> str:
 
 
 def _failed(check: str, ending: Ending) -> Finding:
-    return failure(check, ending.message, _REMEDIES.get(ending.kind, _OTHERWISE))
+    return failure(check, ending.message, REMEDIES.get(ending.kind, _OTHERWISE))
 
 
 def _tls(channel: Channel, address: Address, clock: Clock) -> tuple[Finding, ...]:

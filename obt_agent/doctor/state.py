@@ -90,7 +90,7 @@ def _identity(path: Path) -> Iterator[Finding]:
 def _running(status: status_file.Status | None, path: Path) -> Iterator[Finding]:
     if status is None:
         return
-    age_s = time.time() - status.written_at
+    age_s = status.age_s(status_file.Clocks.now())
     if age_s > _STALE_S:
         yield failure(
             "agent.alive",

@@ -1,16 +1,28 @@
 """A server at the wire: real sockets, real TLS, and an answer to the upgrade that the test chooses."""
 
+import re
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
+from pathlib import Path
 
 import trustme
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from obt_agent.doctor import examine
 from obt_agent.link.settings import LinkSettings, Timings, TlsSettings
+
+ROOMS = "config|state|agent|outbox|server|ollama|hardware|service"
+
+
+def check_names() -> set[str]:
+    """The names of all checks that stand in the doctor's code."""
+    code = "".join(file.read_text() for file in Path(examine.__file__).parent.glob("*.py"))
+    return set(re.findall(rf'"((?:{ROOMS})\.[a-z_]+)"', code))
+
 
 SHORT = Timings(resolve_s=5, connect_s=5, proxy_s=5, tls_s=5, upgrade_s=5)
 

@@ -31,7 +31,8 @@ from obt_agent.outbox.store import DATABASE
 from obt_agent.status import LinkReport, ProviderReport, StatusFile
 from obt_standin import StandIn
 from obt_standin.script import Script
-from tests.doctor.places import Server, running
+from tests.doctor.places import ROOMS, Server, check_names, running
+from tests.project.places import ROOT
 from tests.service.test_status import a_status
 
 CANARY = "obta_the-canary-that-must-not-get-out-0123456789"
@@ -402,6 +403,13 @@ def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return ["--config", str(tmp_path / "agent.yaml"), "--state-dir", str(tmp_path / "state")]
 
 
+def test_every_check_has_a_place_in_the_documents() -> None:
+    """Programs go by their names."""
+    document = (ROOT / "docs" / "troubleshooting.md").read_text()
+    told = {name for row in re.findall(r"^\| `[a-z]+\..*", document, re.MULTILINE) for name in row.split("`")}
+    assert check_names() == {name for name in told if re.fullmatch(rf"(?:{ROOMS})\.[a-z_]+", name)}
+
+
 def test_check_tells_a_person_and_a_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -505,6 +513,59 @@ def test_the_bundle_is_made_of_what_can_be_had(tmp_path: Path, monkeypatch: pyte
     with tarfile.open(path) as archive:
         (unit,) = [member for member in archive.getmembers() if member.name.endswith("unit.txt")]
         assert b"there is no systemctl here" in archive.extractfile(unit).read()  # type: ignore[union-attr] # a file
+
+
+def test_a_wrong_configuration_is_part_of_the_bundle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Which is when a bug report is written."""
+    at_work(tmp_path, monkeypatch)
+    (tmp_path / "agent.yaml").write_text("serve: 1\n")
+    path = tmp_path / "bundle.tar.gz"
+    assert main(["diag", "--config", str(tmp_path / "agent.yaml"), "--output", str(path)]) == 0
+    assert "serve: unknown key" in capsys.readouterr().err
+    with tarfile.open(path) as archive:
+        (check,) = [member for member in archive.getmembers() if member.name.endswith("check.json")]
+        assert b"serve: unknown key" in archive.extractfile(check).read()  # type: ignore[union-attr] # a file
+
+
+def test_a_bundle_names_neither_hosts_nor_people_nor_addresses(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = at_work(tmp_path, monkeypatch)
+    monkeypatch.setenv("SUDO_USER", "maria")
+    monkeypatch.setattr("obt_agent.cli.diag.socket.gethostname", lambda: "rack7.corp.example")
+    (tmp_path / "agent.yaml").write_text(
+        "server: {url: 'https://obt.corp.example', proxy: 'http://me:pw@gate.corp.example:3128'}\n"
+        "agent: {name: marias-box}\n"
+        "policy: {registries: [registry.ollama.ai, models.corp.example]}\n"
+    )
+    said = (
+        "rack7 obt-agent: link.admitted server=obt.corp.example by 10.1.2.3, then 10.1.2.4 and 10.1.2.3 "
+        "fd00::17, marias-box MARIA /home/maria/x /home/other/y models.corp.example/team/m:1 "
+        "gate.corp.example"
+    )
+    program(tmp_path / "bin", "journalctl", f"echo '{said}'")
+    program(tmp_path / "bin", "systemctl", "echo 127.0.0.1 ::1 0.0.0.0 12:34:56 llama3.2 1.2.3")
+    path = tmp_path / "bundle.tar.gz"
+    assert main(["diag", *options, "--ollama-url", "http://127.0.0.1:9", "--output", str(path)]) == 0
+    with tarfile.open(path) as archive:
+        texts = {
+            member.name.split("/")[-1]: archive.extractfile(member).read().decode()  # type: ignore[union-attr] # all are files
+            for member in archive.getmembers()
+        }
+    assert texts["journal.txt"] == (
+        "<host> obt-agent: link.admitted server=<server> by <address-1>, then <address-2> and <address-1> "
+        "<address-3>, <agent> <user> /home/<user>/x /home/<user>/y <registry>/team/m:1 <proxy>\n"
+    )
+    assert texts["unit.txt"] == "127.0.0.1 ::1 0.0.0.0 12:34:56 llama3.2 1.2.3\n", "what is no secret stays"
+    everything = "".join(texts.values())
+    assert [word for word in ("corp.example", "maria", "rack7", "10.1.2") if word in everything] == []
+
+
+def test_a_name_that_stands_in_every_log_stays() -> None:
+    namesake = bundle.Namesake({"ollama": "<host>", "pi": "<host>", "127.0.0.1": "<host>", "": "<user>"})
+    assert namesake.of("ollama on pi at 127.0.0.1") == "ollama on pi at 127.0.0.1"
 
 
 def test_what_looks_like_a_secret_is_masked_in_a_bundle() -> None:

@@ -16,6 +16,7 @@ from obt_agent.config.keys import PREFIX, SHORT_NAMES, all_keys
 from obt_agent.protocol.methods import METHODS
 from obt_conformance import cli as conformance_cli
 from obt_server import cli as server_cli
+from tests.doctor.places import check_names
 from tests.project.places import ROOT
 
 DOCUMENTS = sorted(
@@ -240,7 +241,7 @@ def test_every_configuration_key_in_the_documents_exists(path: Path) -> None:
         if language == "yaml":
             named |= set(keys_in_yaml(block))
     tables = {name.rsplit(".", count)[0] for name in all_keys() for count in range(1, name.count(".") + 1)}
-    no_keys = events_in_the_log() | set(METHODS) | HELLO_FIELDS
+    no_keys = check_names() | events_in_the_log() | set(METHODS) | HELLO_FIELDS
     assert {name for name in named if not is_module(name)} - set(all_keys()) - tables - no_keys == set()
 
 

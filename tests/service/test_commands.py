@@ -27,7 +27,7 @@ from obt_agent.protocol.admission import OutboxCounts
 from obt_agent.protocol.jobs import JobProgress
 from obt_agent.service import places
 from obt_agent.service.system import Outcome
-from obt_agent.status import LinkReport, ProviderReport, Status, StatusFile
+from obt_agent.status import Clocks, LinkReport, ProviderReport, Status, StatusFile
 from tests.doctor.test_looks import finished_job
 from tests.service.places import FakeSystem, machine
 from tests.service.test_status import a_status, running
@@ -142,7 +142,7 @@ def test_every_fact_of_a_status_is_shown() -> None:
                 loop_lag_ms=3.0,
                 written_at=100_000.0,
             ),
-            now=200_000.0,
+            now=Clocks(wall=200_000.0, uptime=0.0, tick=0.0),
         )
     )
     for words in (
@@ -157,9 +157,25 @@ def test_every_fact_of_a_status_is_shown() -> None:
     away = a_status(
         ollama=OllamaState(reachable=False), link=LinkReport(state="admitted", server="s", since=1e6)
     )
-    told = "\n".join(lines(away, now=1e6 + 59))
+    told = "\n".join(lines(away, now=Clocks(wall=1e6 + 59, uptime=0.0, tick=0.0)))
     assert "does not answer: no reason known" in told
     assert "admitted for 59 s" in told
+
+
+@pytest.mark.parametrize("step_s", [86_400.0, 0.0, -86_400.0])
+def test_a_clock_that_is_set_moves_neither_age_nor_duration(step_s: float) -> None:
+    """A machine without a clock of its own starts in another year, until it has heard of the time."""
+    status = a_status(
+        started_at=1e9,
+        started_uptime_s=100.0,
+        written_at=1e9 + 3600,
+        written_tick_s=3_000.0,
+        link=LinkReport(state="admitted", server="s", since=1e9 + 60, since_uptime_s=160.0),
+    )
+    told = "\n".join(lines(status, Clocks(wall=1e9 + 3600 + step_s, uptime=3_700.0, tick=3_005.0)))
+    assert "up 1 h 0 min" in told
+    assert "admitted for 59 min 0 s" in told
+    assert "may hang" not in told
 
 
 # outbox

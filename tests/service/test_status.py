@@ -15,7 +15,7 @@ from obt_agent.identity.state_dir import StateDir
 from obt_agent.ollama.payloads import OllamaState
 from obt_agent.protocol.admission import JobCounts, OutboxCounts
 from obt_agent.protocol.jobs import JobProgress, JobState, JobSummary
-from obt_agent.status import STATUS_FILE, LinkReport, Status, StatusFile, look, status_line
+from obt_agent.status import STATUS_FILE, Clocks, LinkReport, Status, StatusFile, look, status_line
 
 
 def a_status(**changes: object) -> Status:
@@ -130,7 +130,7 @@ def test_a_planted_link_is_not_written_through(tmp_path: Path) -> None:
 )
 def test_each_job_says_for_what_it_waits(state: JobState, progress: JobProgress | None, words: str) -> None:
     job = JobSummary(job_id="j", kind="benchmark", state=state, model="m", progress=progress)
-    shown = list(lines(a_status(jobs=(job,)), 0.0))
+    shown = list(lines(a_status(jobs=(job,)), Clocks(0.0, 0.0, 0.0)))
     assert f"job      j: benchmark of m, {words}" in shown
 
 
