@@ -81,13 +81,19 @@ def _machine_rows(inventory: Inventory, sample: Sample) -> Iterator[tuple[str, s
     yield "CPU", _joined(cpu.model, _cores(inventory), _kinds(inventory), _frequency(cpu.max_hertz))
     yield (
         "CPU load",
-        _joined(_percent(sample.cpu.utilization_ratio), _degrees(sample.cpu.temperature_celsius)),
+        _cpu_now(sample),
     )
     yield "Memory", _joined(_size(memory.total_bytes), memory.type, _speed(memory.speed_mt_s), _used(sample))
     yield "Ollama", _joined(host.ollama_version, _limits(inventory))
     for store in inventory.storage:
         free = store.free_bytes is not None and f"{size_text(store.free_bytes)} free"
         yield "Models on", _joined(store.kind, store.model, store.filesystem, free or None)
+
+
+def _cpu_now(sample: Sample) -> str:
+    cpu = sample.cpu
+    clock = None if cpu.clock_hertz is None else f"{cpu.clock_hertz / 1e9:.2f} GHz"
+    return _joined(_percent(cpu.utilization_ratio), clock, _degrees(cpu.temperature_celsius))
 
 
 def _joined(*words: str | None) -> str:
@@ -243,7 +249,7 @@ def _bars(inventory: Inventory, sample: Sample) -> Iterator[tuple[str, float | N
     yield (
         "CPU",
         sample.cpu.utilization_ratio,
-        _joined(_percent(sample.cpu.utilization_ratio), _degrees(sample.cpu.temperature_celsius)),
+        _cpu_now(sample),
     )
     total = inventory.memory.total_bytes
     yield "Memory", _ratio(sample.memory.used_bytes, total), _of(sample.memory.used_bytes, total) or _NOTHING

@@ -26,6 +26,7 @@ def combine(host: HostReading, readings: Iterable[GpuReadings]) -> Sample:
         t_mono_ns=0,
         cpu=host.cpu,
         memory=host.memory,
+        pressure=host.pressure,
         disk=host.disk,
         network=host.network,
         gpus=tuple(gpus),

@@ -17,6 +17,7 @@ from obt_agent.hardware.providers.cpu import CpuProvider
 from obt_agent.hardware.providers.host import HostProvider
 from obt_agent.hardware.providers.limits import LimitsProvider
 from obt_agent.hardware.providers.memory import MemoryProvider
+from obt_agent.hardware.providers.pressure import PressureReader
 from obt_agent.hardware.providers.traffic import TrafficReader
 from obt_agent.hardware.readings import Gaps, optional
 from obt_agent.hardware.root import Root
@@ -30,6 +31,7 @@ from obt_agent.hardware.schema import (
     MemorySample,
     NetworkSample,
     OllamaProcess,
+    PressureSample,
     ProviderState,
 )
 
@@ -54,6 +56,7 @@ class HostReading:
 
     cpu: CpuSample
     memory: MemorySample
+    pressure: PressureSample
     disk: DiskSample
     network: NetworkSample
     ollama: tuple[OllamaProcess, ...]
@@ -73,6 +76,7 @@ class HostReader:
         self._host = HostProvider(root)
         self._limits = LimitsProvider(root)
         self._traffic = TrafficReader(root)
+        self._pressure = PressureReader(root)
         self._processes = OllamaProcesses(root)
         self._followed: int | None = None
 
@@ -80,6 +84,7 @@ class HostReader:
         """Look at everything again."""
         states = (self._cpu.probe(), self._memory.probe(), self._host.probe())
         self._traffic.probe()
+        self._pressure.probe()
         self._follow()
         elsewhere = "not_running: Ollama's URL leads to another machine" if self._local is False else None
         self._limits.follow(self._followed, elsewhere)
@@ -98,6 +103,7 @@ class HostReader:
         return HostReading(
             cpu=self._cpu.sample(CostGroup.FAST),
             memory=self._with_groups(self._memory.sample(CostGroup.FAST)),
+            pressure=self._pressure.sample(),
             disk=self._traffic.disk(),
             network=self._traffic.network(),
             ollama=self._processes.sample(),
@@ -118,8 +124,9 @@ class HostReader:
 
     def close(self) -> None:
         """Let go of the files."""
-        for provider in (self._cpu, self._memory, self._limits, self._traffic, self._processes):
+        for provider in (self._cpu, self._memory, self._limits, self._traffic, self._pressure):
             provider.close()
+        self._processes.close()
 
     def _follow(self) -> None:
         if self._is_local():

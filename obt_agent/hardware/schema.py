@@ -308,7 +308,8 @@ class CpuSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """All CPUs since the sample before.
 
     ``load`` is the kernel's average over 1, 5 and 15 minutes. ``package_energy_joules`` counts all packages
-    since an arbitrary start: only differences mean something.
+    since an arbitrary start: only differences mean something, as of ``throttled_seconds_total``, the time in
+    which heat held a package back. ``clock_hertz`` is the fastest clock of up to 8 cores, up to 5 s old.
     """
 
     utilization_ratio: float | None = None
@@ -316,6 +317,21 @@ class CpuSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     load: tuple[float, ...] = ()
     temperature_celsius: float | None = None
     package_energy_joules: float | None = None
+    clock_hertz: int | None = None
+    throttled_seconds_total: float | None = None
+    unavailable: dict[str, str] = {}
+
+
+class PressureSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Shares of the time since the sample before in which something on the machine waited.
+
+    For a CPU, for memory that had to be got back first, and for I/O: the kernel's pressure stall information,
+    its lines "some".
+    """
+
+    cpu_ratio: float | None = None
+    memory_ratio: float | None = None
+    io_ratio: float | None = None
     unavailable: dict[str, str] = {}
 
 
@@ -418,6 +434,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sampler: SamplerSample | None = None
     cpu: CpuSample = CpuSample()
     memory: MemorySample = MemorySample()
+    pressure: PressureSample = PressureSample()
     disk: DiskSample = DiskSample()
     network: NetworkSample = NetworkSample()
     gpus: tuple[GpuSample, ...] = ()

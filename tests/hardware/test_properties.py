@@ -50,7 +50,12 @@ UNITLESS = {
     *("index", "shader_cores", "max_gen", "max_width", "pcie_gen", "pcie_width", "max_instances"),
     *("gpu_instance_id", "compute_instance_id", "multiprocessors", "ecc_uncorrected", "load"),
     *("read_bytes_per_second", "write_bytes_per_second"),
-    *("receive_bytes_per_second", "transmit_bytes_per_second", "energy_joules_total"),
+    *(
+        "receive_bytes_per_second",
+        "transmit_bytes_per_second",
+        "energy_joules_total",
+        "throttled_seconds_total",
+    ),
 }
 
 

@@ -14,6 +14,8 @@ from obt_agent.errors import HardwareError
 from obt_agent.hardware import mounts
 from obt_agent.hardware.providers import amd_metrics, cpu, cpu_info, dmi, fdinfo, memory, pci
 from obt_agent.hardware.providers.base import CostGroup
+from obt_agent.hardware.providers.pace import Pace
+from obt_agent.hardware.providers.pressure import PressureReader, parse_total
 from obt_agent.hardware.providers.rapl import Rapl
 from obt_agent.hardware.providers.rates import Rates
 from obt_agent.hardware.readings import Gaps, Unreadable, bounded, non_negative, reason_of
@@ -433,3 +435,70 @@ def test_this_machines_root_lists_links_and_sizes() -> None:
     root = Root()
     assert "self" in root.names("/proc")
     assert root.data("/proc/self/comm", 3)
+
+
+CPUS = "/sys/devices/system/cpu"
+
+
+def test_the_clock_is_the_fastest_of_a_few_cores_and_read_rarely(tmp_path: Path) -> None:
+    files = {f"{CPUS}/cpufreq/policy{n:02}/scaling_cur_freq": str(1_000_000 + n) for n in range(40)}
+    root = tree(tmp_path, files)
+    now = [0]
+    pace = Pace(root, lambda: now[0])
+    pace.probe()
+    root.opened.clear()
+    assert pace.clock_hertz() == 1_000_035_000
+    assert len(root.opened) == 8
+    put(tmp_path, f"{CPUS}/cpufreq/policy35/scaling_cur_freq", "3000000")
+    now[0] = 4 * SECOND
+    assert pace.clock_hertz() == 1_000_035_000
+    now[0] = 5 * SECOND
+    assert pace.clock_hertz() == 3_000_000_000
+    pace.close()
+
+
+def test_throttled_time_counts_each_package_once(tmp_path: Path) -> None:
+    file = "thermal_throttle/package_throttle_total_time_ms"
+    files = {f"{CPUS}/cpu{n}/{file}": str(1500 * (1 + n // 2)) for n in range(4)}
+    files |= {f"{CPUS}/cpu{n}/topology/physical_package_id": str(n // 2) for n in range(4)}
+    pace = Pace(tree(tmp_path, files))
+    with pytest.raises(Unreadable, match="not_present"):
+        pace.throttled_seconds()
+    pace.probe()
+    assert pace.throttled_seconds() == 4.5
+    with pytest.raises(Unreadable, match="not_present"):
+        pace.clock_hertz()
+
+
+def test_pressure_is_the_share_of_time_in_which_something_waited(tmp_path: Path) -> None:
+    def waited(us: int) -> dict[str, str]:
+        line = f"some avg10=0.00 avg60=0.00 avg300=0.00 total={us}\nfull avg10=0.00 total=9\n"
+        return {f"/proc/pressure/{name}": line for name in ("cpu", "memory", "io")}
+
+    now = [10 * SECOND]
+    reader = PressureReader(tree(tmp_path, waited(1_000_000)), lambda: now[0])
+    reader.probe()
+    assert set(reader.sample().unavailable.values()) == {"needs_two_readings"}
+    for path, text in waited(1_500_000).items():
+        put(tmp_path, path, text)
+    put(tmp_path, "/proc/pressure/io", "none of it")
+    now[0] += 2 * SECOND
+    sample = reader.sample()
+    assert (sample.cpu_ratio, sample.memory_ratio, sample.io_ratio) == (0.25, 0.25, None)
+    assert sample.unavailable == {"io_ratio": "malformed"}
+    reader.close()
+
+
+def test_a_kernel_without_pressure_is_not_asked_at_every_tick(tmp_path: Path) -> None:
+    root = tree(tmp_path)
+    reader = PressureReader(root)
+    reader.probe()
+    root.opened.clear()
+    assert set(reader.sample().unavailable.values()) == {"not_present"}
+    assert root.opened == []
+
+
+@pytest.mark.parametrize("text", ["", "full total=1", "some avg10=0.00", "some total=x", "some total=-1"])
+def test_pressure_of_another_shape_is_refused(text: str) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 -- int() says it in its own words
+        parse_total(text)

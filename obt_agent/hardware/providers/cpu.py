@@ -7,6 +7,7 @@ from functools import partial
 
 from obt_agent.hardware.providers import cpu_info
 from obt_agent.hardware.providers.base import CostGroup, state_of
+from obt_agent.hardware.providers.pace import Pace
 from obt_agent.hardware.providers.rapl import Rapl
 from obt_agent.hardware.providers.rates import LEAST_WINDOW_NS
 from obt_agent.hardware.readings import Gaps, Unreadable, optional
@@ -36,6 +37,7 @@ class CpuProvider:
         self._root = root
         self._hot = HotSet(root)
         self._rapl = Rapl(root)
+        self._pace = Pace(root)
         self._before: dict[str, tuple[int, int]] = {}
         self._before_ns = 0
         self._ratios: dict[str, float] = {}
@@ -45,6 +47,7 @@ class CpuProvider:
     def probe(self) -> ProviderState:
         """Look for the sensors again."""
         self._rapl.probe()
+        self._pace.probe()
         sensor = Gaps()
         self._sensors = sensor.read("sensor", lambda: find_sensors(self._root)) or ()
         self._sensor_reason = sensor.reasons.get("sensor", "not_present")
@@ -66,6 +69,8 @@ class CpuProvider:
             load=gaps.read("load", self._load) or (),
             temperature_celsius=gaps.read("temperature_celsius", self._temperature),
             package_energy_joules=gaps.read("package_energy_joules", self._rapl.joules),
+            clock_hertz=gaps.read("clock_hertz", self._pace.clock_hertz),
+            throttled_seconds_total=gaps.read("throttled_seconds_total", self._pace.throttled_seconds),
             unavailable=gaps.reasons,
         )
 
@@ -73,6 +78,7 @@ class CpuProvider:
         """Let go of the files."""
         self._hot.close()
         self._rapl.close()
+        self._pace.close()
 
     def _update(self) -> None:
         now_ns = time.monotonic_ns()
