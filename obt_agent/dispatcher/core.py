@@ -307,7 +307,11 @@ class Dispatcher:
 
 
 async def _run(entry: InFlight, params: Any) -> msgspec.Struct | msgspec.Raw:
-    with structlog.contextvars.bound_contextvars(request_id=entry.request_id, method=entry.command.method):
+    """What is logged on the way carries the request, and the stream that it opens, which goes by its id."""
+    fields: dict[str, Any] = {"request_id": entry.request_id, "method": entry.command.method}
+    if entry.command.shape in {"stream", "series"}:
+        fields["stream_id"] = entry.request_id
+    with structlog.contextvars.bound_contextvars(**fields):
         return await entry.command.run(params, entry)
 
 

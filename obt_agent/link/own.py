@@ -155,7 +155,7 @@ class OwnMethods:
         alive = frozenset(codec.convert(notification.params, StreamsAlive).ids)
         absent = frozenset(session.flow.streams) - alive
         for request_id in absent & self._absent:
-            log.info("stream.not_read", request_id=request_id, session=session.session)
+            log.info("stream.not_read", stream_id=request_id, session=session.session)
             session.give_up(request_id, Cancelled("The server does not read this stream any more."))
         self._absent = absent
 

@@ -174,7 +174,7 @@ class LinkSession:
             "send stream.credit and link.credit.",
             waited_for="credit",
         )
-        log.warning("stream.stalled", request_id=request_id, session=self.session)
+        log.warning("stream.stalled", stream_id=request_id, session=self.session)
         self.give_up(request_id, error)
 
     def give_up(self, request_id: RequestId, error: AgentError) -> None:

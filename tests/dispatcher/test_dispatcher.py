@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -72,6 +73,23 @@ async def test_a_command_is_answered_with_its_handlers_result() -> None:
     session = FakeSession()
     dispatcher(command("embed", done)).on_request(session, request(1, "embed", model="tiny"))
     assert await session.result(1) == {"done": True}
+
+
+@pytest.mark.parametrize(("shape", "stream"), [("request", {}), ("stream", {"stream_id": 7})])
+async def test_what_a_command_logs_carries_its_request_and_its_stream(
+    shape: str, stream: dict[str, int]
+) -> None:
+    seen = []
+
+    async def look(params: Any, context: CommandContext) -> DoneResult:
+        seen.append(structlog.contextvars.get_contextvars())
+        return DoneResult()
+
+    session = FakeSession()
+    dispatcher(command("embed", look, shape)).on_request(session, request(7, "embed", model="tiny"))
+    await session.result(7)
+    assert seen == [{"request_id": 7, "method": "embed", **stream}]
+    assert structlog.contextvars.get_contextvars() == {}
 
 
 async def test_ids_1_and_text_1_are_two_requests() -> None:

@@ -249,6 +249,18 @@ def test_a_killed_agent_comes_back_by_itself_and_delivers(site: Site) -> None:
     admitted(site)
 
 
+def test_an_upgrade_in_the_middle_of_a_benchmark_lets_it_go_on_afterwards(site: Site) -> None:
+    start_benchmark(site, "upgraded")
+    site.until_line("tok/s")
+    pid = site.agent("MainPID")
+    site.machine.run(INSTALL, timeout_s=120)
+    assert site.agent("MainPID") != pid
+    site.until_api("/benchmarks/upgraded", 'a["state"] == "completed"', timeout_s=120)
+    taken_up = site.machine.journal("OBT_JOB_ID=upgraded", "OBT_EVENT=job.taken_up")
+    assert len(taken_up) == 1
+    admitted(site)
+
+
 def test_it_stays_far_below_its_limits_with_benchmarks_behind_it(site: Site) -> None:
     """They are 512 MiB and 128 tasks: what comes near them in minutes would meet them in weeks."""
     told = site.machine.run("grep -E '^(VmHWM|Threads)' /proc/$(systemctl show obt-agent -P MainPID)/status")
