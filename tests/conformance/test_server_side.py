@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import secrets
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,7 +27,7 @@ def verdicts(findings: list[Finding], verdict: str) -> set[str]:
 
 
 async def test_our_server_keeps_every_rule(tmp_path: Path) -> None:
-    times = {
+    times: dict[str, Any] = {
         "hello_within_s": SHORT.hello_s,
         "alive_interval_s": SHORT.alive_s,
         "silence_s": SHORT.silence_s,
