@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from obt_agent.cli import hardware_words as shown
+from obt_agent.cli.hardware_gpus import gpus
 from obt_agent.cli.models import size_text
 from obt_agent.hardware.advice import advice, explained
 from obt_agent.hardware.schema import GpuInfo, GpuSample, Inventory, OllamaProcess, Sample
 from obt_agent.hardware.service import SamplerCost
 
-_NOTHING = "–"
 _NOT_VERIFIED = "not verified on real hardware"
 _BAR_WIDTH = 30
-_WELL = {"ok": "green", "suspended": "cyan", "absent": "dim"}
+_NEARLY_ALL = 10
 _NOT_WORTH_SAYING = ("not_supported", "no_source", "unified_memory", "needs_two_readings", "suspended")
 """Reasons that nobody can do anything about; ``--json`` has them."""
 
@@ -28,7 +28,7 @@ def report(inventory: Inventory, sample: Sample) -> RenderableType:
     """The whole machine: what was found, where it came from, and what could not be read."""
     parts: list[RenderableType] = [_machine(inventory, sample)]
     if inventory.gpus:
-        parts.append(_gpus(inventory, sample))
+        parts.append(gpus(inventory, sample))
     if sample.ollama:
         parts.append(_ollama(sample.ollama))
     parts.append(_providers(inventory))
@@ -43,7 +43,9 @@ def live(inventory: Inventory, sample: Sample, cost: SamplerCost) -> RenderableT
     table = Table.grid(padding=(0, 2))
     for name, ratio, words in _bars(inventory, sample):
         bar = (
-            ProgressBar(total=1.0, completed=ratio, width=_BAR_WIDTH) if ratio is not None else Text(_NOTHING)
+            ProgressBar(total=1.0, completed=ratio, width=_BAR_WIDTH)
+            if ratio is not None
+            else Text(shown.NOTHING)
         )
         table.add_row(Text(name), bar, Text(words))
     footer = f"sampler: {cost.cpu_ratio:.2%} of a core, {cost.samples} samples, {cost.missed} missed"
@@ -53,51 +55,41 @@ def live(inventory: Inventory, sample: Sample, cost: SamplerCost) -> RenderableT
     return Group(*parts)
 
 
-def _table(title: str, *headings: str) -> Table:
-    table = Table(box=box.SIMPLE, title=title, title_justify="left", show_header=bool(headings))
-    for heading in headings:
-        table.add_column(heading, overflow="fold")
-    return table
-
-
-def _row(table: Table, *cells: str | Text) -> None:
-    table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in cells))
-
-
 def _machine(inventory: Inventory, sample: Sample) -> Table:
-    table = _table("This machine")
+    table = shown.table("This machine")
     table.add_column()
     table.add_column(overflow="fold")
     for name, words in _machine_rows(inventory, sample):
-        _row(table, name, words)
+        shown.row(table, name, words)
     return table
 
 
 def _machine_rows(inventory: Inventory, sample: Sample) -> Iterator[tuple[str, str]]:
     host, cpu, memory = inventory.host, inventory.cpu, inventory.memory
-    yield "System", _joined(host.distro, host.kernel and f"Linux {host.kernel}", host.arch)
+    yield "System", shown.joined(host.distro, host.kernel and f"Linux {host.kernel}", host.arch)
     board = host.board.name or host.board.product if host.board else None
-    yield "Runs on", _joined(board, _surroundings(inventory))
-    yield "CPU", _joined(cpu.model, _cores(inventory), _kinds(inventory), _frequency(cpu.max_hertz))
+    yield "Runs on", shown.joined(board, _surroundings(inventory))
+    yield "CPU", shown.joined(cpu.model, _cores(inventory), _kinds(inventory), shown.frequency(cpu.max_hertz))
     yield (
         "CPU load",
         _cpu_now(sample),
     )
-    yield "Memory", _joined(_size(memory.total_bytes), memory.type, _speed(memory.speed_mt_s), _used(sample))
-    yield "Ollama", _joined(host.ollama_version, _limits(inventory))
+    yield (
+        "Memory",
+        shown.joined(
+            shown.size(memory.total_bytes), memory.type, shown.speed(memory.speed_mt_s), _used(sample)
+        ),
+    )
+    yield "Ollama", shown.joined(host.ollama_version, _limits(inventory))
     for store in inventory.storage:
         free = store.free_bytes is not None and f"{size_text(store.free_bytes)} free"
-        yield "Models on", _joined(store.kind, store.model, store.filesystem, free or None)
+        yield "Models on", shown.joined(store.kind, store.model, store.filesystem, free or None)
 
 
 def _cpu_now(sample: Sample) -> str:
     cpu = sample.cpu
     clock = None if cpu.clock_hertz is None else f"{cpu.clock_hertz / 1e9:.2f} GHz"
-    return _joined(_percent(cpu.utilization_ratio), clock, _degrees(cpu.temperature_celsius))
-
-
-def _joined(*words: str | None) -> str:
-    return ", ".join(word for word in words if word) or _NOTHING
+    return shown.joined(shown.percent(cpu.utilization_ratio), clock, shown.degrees(cpu.temperature_celsius))
 
 
 def _surroundings(inventory: Inventory) -> str | None:
@@ -131,85 +123,30 @@ def _used(sample: Sample) -> str | None:
     return None if sample.memory.used_bytes is None else f"{size_text(sample.memory.used_bytes)} used"
 
 
-def _size(value: int | None) -> str | None:
-    return None if value is None else size_text(value)
-
-
-def _speed(value: int | None) -> str | None:
-    return None if value is None else f"{value} MT/s"
-
-
-def _frequency(value: int | None) -> str | None:
-    return None if value is None else f"up to {value / 1e9:.2f} GHz"
-
-
-def _percent(ratio: float | None) -> str | None:
-    return None if ratio is None else f"{ratio * 100:.0f} %"
-
-
-def _degrees(value: float | None) -> str | None:
-    return None if value is None else f"{value:.0f} °C"
-
-
-def _watts(value: float | None) -> str | None:
-    return None if value is None else f"{value:.0f} W"
-
-
-def _gpus(inventory: Inventory, sample: Sample) -> Table:
-    table = _table("GPUs", "GPU", "Memory", "Busy", "Power", "Temperature", "State")
-    samples = {gpu.id: gpu for gpu in sample.gpus}
-    for gpu in inventory.gpus:
-        now = samples.get(gpu.id) or GpuSample(id=gpu.id, state="lost")
-        _row(
-            table,
-            f"{gpu.name or gpu.vendor}\n{gpu.id}",
-            _gpu_memory(gpu, now),
-            _percent(now.utilization_ratio) or _NOTHING,
-            _watts(now.power_watts) or _NOTHING,
-            _degrees(now.temperature_celsius) or _NOTHING,
-            Text(now.state, style=_WELL.get(now.state, "yellow")),
-        )
-    return table
-
-
-def _gpu_memory(gpu: GpuInfo, now: GpuSample) -> str:
-    """Both pools, each by itself."""
-    own = _joined(_of(now.memory_used_bytes, gpu.memory.total_bytes), gpu.memory.kind)
-    if gpu.memory.shared_total_bytes is None:
-        return own
-    return f"{own}\nshared {_of(now.shared_used_bytes, gpu.memory.shared_total_bytes) or _NOTHING}"
-
-
-def _of(used: int | None, total: int | None) -> str | None:
-    if total is None:
-        return None
-    return f"{_NOTHING if used is None else size_text(used)} of {size_text(total)}"
-
-
 def _ollama(processes: Iterable[OllamaProcess]) -> Table:
-    table = _table("Ollama's processes", "PID", "Role", "CPU", "Memory", "GPU memory")
+    table = shown.table("Ollama's processes", "PID", "Role", "CPU", "Memory", "GPU memory")
     for process in processes:
         gpu = ", ".join(size_text(size) for size in process.gpu_memory_bytes.values())
         cores = None if process.cpu_ratio is None else f"{process.cpu_ratio:.2f} cores"
-        _row(
+        shown.row(
             table,
             str(process.pid),
             process.role,
-            cores or _NOTHING,
-            _size(process.rss_bytes) or "",
+            cores or shown.NOTHING,
+            shown.size(process.rss_bytes) or "",
             gpu or "–",
         )
     return table
 
 
 def _providers(inventory: Inventory) -> Table:
-    table = _table("Sources", "Source", "State", "")
+    table = shown.table("Sources", "Source", "State", "")
     for provider in inventory.providers:
-        state = Text(provider.status, style=_WELL.get(provider.status, "yellow"))
+        state = Text(provider.status, style=shown.WELL.get(provider.status, "yellow"))
         words = [explained(provider.reason)] if provider.reason else []
         if not provider.verified and provider.status != "absent":
             words.append(_NOT_VERIFIED)
-        _row(table, provider.name, state, "; ".join(words))
+        shown.row(table, provider.name, state, "; ".join(words))
     return table
 
 
@@ -231,7 +168,12 @@ def _missing(inventory: Inventory, sample: Sample) -> Iterator[tuple[str, str, s
             if reason not in _NOT_WORTH_SAYING and not reason.startswith("no_source"):
                 fields.setdefault((place, reason, advice(field, reason) or ""), []).append(field)
     for (place, reason, todo), names in fields.items():
-        yield place, ", ".join(dict.fromkeys(names)), explained(reason), todo
+        yield place, _named(list(dict.fromkeys(names))), explained(reason), todo
+
+
+def _named(fields: list[str]) -> str:
+    """All of them; of a device that cannot be read at all, that."""
+    return ", ".join(fields) if len(fields) < _NEARLY_ALL else f"nearly everything ({len(fields)} readings)"
 
 
 def _gaps(missing: Iterable[tuple[str, str, str, str]]) -> Group:
@@ -252,7 +194,11 @@ def _bars(inventory: Inventory, sample: Sample) -> Iterator[tuple[str, float | N
         _cpu_now(sample),
     )
     total = inventory.memory.total_bytes
-    yield "Memory", _ratio(sample.memory.used_bytes, total), _of(sample.memory.used_bytes, total) or _NOTHING
+    yield (
+        "Memory",
+        _ratio(sample.memory.used_bytes, total),
+        shown.of(sample.memory.used_bytes, total) or shown.NOTHING,
+    )
     known = {gpu.id: gpu for gpu in inventory.gpus}
     for gpu in sample.gpus:
         yield from _gpu_bars(known.get(gpu.id), gpu)
@@ -261,20 +207,27 @@ def _bars(inventory: Inventory, sample: Sample) -> Iterator[tuple[str, float | N
 def _gpu_bars(info: GpuInfo | None, gpu: GpuSample) -> Iterator[tuple[str, float | None, str]]:
     name = (info and info.name) or gpu.id
     state = None if gpu.state == "ok" else gpu.state
-    words = _joined(
-        state, _percent(gpu.utilization_ratio), _watts(gpu.power_watts), _degrees(gpu.temperature_celsius)
+    words = shown.joined(
+        state,
+        shown.percent(gpu.utilization_ratio),
+        shown.watts(gpu.power_watts),
+        shown.degrees(gpu.temperature_celsius),
     )
     yield name, gpu.utilization_ratio, words
     memory = info.memory if info else None
     if memory and memory.total_bytes:
         used = gpu.memory_used_bytes
-        yield "  memory", _ratio(used, memory.total_bytes), _of(used, memory.total_bytes) or _NOTHING
+        yield (
+            "  memory",
+            _ratio(used, memory.total_bytes),
+            shown.of(used, memory.total_bytes) or shown.NOTHING,
+        )
     if memory and memory.shared_total_bytes:
         used = gpu.shared_used_bytes
         yield (
             "  shared",
             _ratio(used, memory.shared_total_bytes),
-            _of(used, memory.shared_total_bytes) or _NOTHING,
+            shown.of(used, memory.shared_total_bytes) or shown.NOTHING,
         )
 
 

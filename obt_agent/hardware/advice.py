@@ -21,6 +21,10 @@ _BY_WORDS = (
         "library is not installed",
         "install NVIDIA's driver with libnvidia-ml.so.1; into a container it comes with --gpus all",
     ),
+    (
+        "/dev/nvidia*",
+        "see who may open them (ls -l /dev/nvidia*), and that no container hides them",
+    ),
     ("crashed when tried", "reinstall NVIDIA's driver; the agent goes on without it, and tries again"),
     ("differ in version", "reboot, or reload NVIDIA's kernel modules: the driver was upgraded underneath"),
     ("no driver of", "load the GPU's kernel driver"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -10,10 +11,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from obt_agent.cli import main
+from obt_agent.cli.hardware_report import report
 from obt_agent.hardware.advice import advice, explained
+from obt_agent.hardware.once import Once
+from obt_agent.hardware.providers.nvidia import NvidiaProvider
+from obt_agent.hardware.root import SnapshotRoot
+from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.replay import SNAPSHOTS
+from tests.hardware.trees import BASICS, pci, tree
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +60,7 @@ def test_a_narrow_terminal_shows_every_word_of_it_whole(
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 48
     _, _, gaps = shown.partition("Could not be read")
-    for words in ("package_energy_joules", "memory_controller_ratio", "docs/hardware.md", "→ install"):
+    for words in ("package_energy_joules", "nearly everything", "docs/hardware.md", "→ install"):
         assert words in gaps
 
 
@@ -116,6 +124,52 @@ def test_a_watch_shows_bars_until_it_is_interrupted() -> None:
         process.communicate(timeout=30)
     assert "AMD Radeon RX 7800 XT" in seen
     assert process.returncode == 130
+
+
+def shown(machine: Path, driver: FakeDriver) -> str:
+    """The report of a machine with this driver, as it is at a wide terminal."""
+    root = SnapshotRoot(machine)
+    reading = Once(root, [NvidiaProvider(root, driver.nvml, driver.prober())]).read()
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(report(reading.inventory, reading.sample))
+    return console.export_text()
+
+
+def test_a_gpu_is_shown_with_its_driver_link_and_what_holds_it_back(
+    tmp_path: Path, driver: FakeDriver
+) -> None:
+    tree(tmp_path / "m", BASICS | pci("0000:01:00.0", "0x10de"))
+    words = shown(tmp_path / "m", driver.machine("rtx4090"))
+    assert "driver 595.71.05, CUDA 13.2, compute 8.9, PCIe 1 x16 of 4 x16" in words
+    assert "held back: sw_power_cap" in words
+
+
+def test_the_instances_of_a_divided_gpu_are_shown_with_their_memory(
+    tmp_path: Path, driver: FakeDriver
+) -> None:
+    tree(tmp_path / "m", BASICS | pci("0000:19:00.0", "0x10de"))
+    words = shown(tmp_path / "m", driver.machine("h100_mig"))
+    assert "NVIDIA H100 80GB HBM3 MIG 3g.40gb" in words
+    assert "19.0 GiB of 39.2 GiB" in words
+
+
+@pytest.mark.parametrize(
+    ("said", "todo"),
+    [
+        ("* ret:nvmlInit 9", "→ load it (modprobe nvidia)"),
+        ("* ret:nvmlInit 18", "→ reboot, or reload NVIDIA's kernel modules"),
+        ("* ret:nvmlInit 4", "→ see who may open them (ls -l /dev/nvidia*)"),
+        ("* crash:nvmlInit 1", "→ reinstall NVIDIA's driver"),
+        ("0 ret:* 15", "→ see dmesg (NVIDIA: Xid 79)"),
+    ],
+)
+def test_a_driver_that_fails_is_said_to_in_one_line_with_what_to_do(
+    tmp_path: Path, driver: FakeDriver, said: str, todo: str
+) -> None:
+    tree(tmp_path / "m", BASICS | pci("0000:01:00.0", "0x10de"))
+    words = shown(tmp_path / "m", driver.machine("rtx4090").say(said))
+    assert todo in words
+    assert "nearly everything" in words
 
 
 def test_advice_is_given_where_there_is_any() -> None:

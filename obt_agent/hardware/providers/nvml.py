@@ -25,6 +25,7 @@ _MOST_PID = 1 << 31
 _COLDEST, _HOTTEST = -50, 150
 """No GPU works beyond; drivers give 255 and more for "unknown"."""
 
+_CLOSED = "no_permission: the devices /dev/nvidia* are closed to the agent's user"
 _OLD_DRIVER = "not_supported: the driver is older than this reading"
 _REASONS = {
     pynvml.NVML_ERROR_NOT_SUPPORTED: "not_supported",
@@ -90,7 +91,10 @@ class Nvml:
         """Load the library if need be, and initialise it. Raises Unreadable."""
         if pynvml.nvmlLib is None:
             pynvml.nvmlLib = self._load()
-        _call(pynvml.nvmlInit)
+        try:
+            _call(pynvml.nvmlInit)
+        except Unreadable as error:
+            raise Unreadable(_CLOSED if error.reason == "no_permission" else error.reason) from error
 
     def close(self) -> None:
         """Shut it down, which lets GPUs sleep. What goes wrong does not matter any more."""
