@@ -3,51 +3,44 @@
 One benchmark whose iterations are sampled and unsampled in turns, neighbours taken as pairs: the ratio of
 decode speeds with its 95 % interval. Against the stand-in in a process of its own, and against the smallest
 local model of the Ollama at OLLAMA_URL where one answers.
+
+The stand-in keeps to a clock and hardly notices who else computes, so there is a harder case, too: a process
+on every core that does nothing but count, as a model on CPUs would compute, in windows of equal length with
+the sampler on and off. Whatever the sampler takes, they lack.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import contextlib
+import multiprocessing
 import os
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.processes import standin_process
+from obt_agent.benchmark import statistics
 from obt_agent.benchmark.plan import Plan, PromptConfig
 from obt_agent.benchmark.records import Forgetful
-from obt_agent.benchmark.result import BenchmarkResult
+from obt_agent.benchmark.result import BenchmarkResult, Ratio
 from obt_agent.benchmark.run import BenchmarkRun, Limits
 from obt_agent.errors import AgentError
 from obt_agent.hardware.service import HardwareService, HardwareSettings
 from obt_agent.log_setup.setup import LogSettings, configure
 from obt_agent.ollama.client import OllamaClient, OllamaSettings
+from obt_standin import Script
 
 AIM = 0.005
-SCRIPT = {"decode_tps": 200, "prefill_tps": 5000, "tokens": 400}
-
-
-@contextmanager
-def standin_process() -> Iterator[str]:
-    """The stand-in in a process of its own; gives its address."""
-    with tempfile.TemporaryDirectory() as folder:
-        script = Path(folder) / "script.json"
-        script.write_text(json.dumps(SCRIPT))
-        command = [sys.executable, "-m", "obt_standin", "--script", str(script)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-            try:
-                assert process.stdout is not None
-                yield json.loads(process.stdout.readline())["url"]
-            finally:
-                process.terminate()
+WINDOW_S = 1.0
+SAMPLED_EVERY_S = 0.5
+SCRIPT = Script(decode_tps=200, prefill_tps=5000, tokens=400)
 
 
 async def smallest_model(url: str) -> str | None:
@@ -91,27 +84,81 @@ async def measure(url: str, model: str, pairs: int, tokens: int) -> BenchmarkRes
         await hardware.close()
 
 
+class Counted(NamedTuple):
+    """What all cores count, sampled over unsampled; counts a second; the sampler's CPU, percent of a core."""
+
+    effect: Ratio
+    steps: float
+    cpu_percent: float
+
+
+async def counted(pairs: int, window_s: float) -> Counted:
+    """Count in neighbouring windows with the sampler on and off."""
+    counters = [multiprocessing.RawValue("Q", 0) for _ in range(os.cpu_count() or 1)]
+    workers = [multiprocessing.Process(target=count, args=(counter,), daemon=True) for counter in counters]
+    hardware = HardwareService(HardwareSettings())
+    await hardware.start()
+    speeds: dict[bool, list[float]] = {True: [], False: []}
+    own: dict[bool, float] = {True: 0.0, False: 0.0}
+    try:
+        for worker in workers:
+            worker.start()
+        await asyncio.sleep(window_s)
+        for number in range(2 * pairs):
+            sampled = number % 4 in (0, 3)
+            began = time.process_time()
+            speeds[sampled].append(await _one_window(hardware, counters, window_s, sampled=sampled))
+            own[sampled] += time.process_time() - began
+    finally:
+        for worker in workers:
+            worker.terminate()
+        await hardware.close()
+    return Counted(
+        statistics.ratio_paired(speeds[True], speeds[False]),
+        statistics.median(speeds[False]),
+        100 * (own[True] - own[False]) / (pairs * window_s),
+    )
+
+
+def count(counter: Any) -> None:
+    """Count for ever, in steps long enough that the shared counter costs nothing."""
+    while True:
+        for _ in range(20_000):
+            pass
+        counter.value += 1
+
+
+async def _one_window(
+    hardware: HardwareService, counters: Sequence[Any], window_s: float, *, sampled: bool
+) -> float:
+    """Steps a second of all counters during one window."""
+    async with contextlib.AsyncExitStack() as stack:
+        if sampled:
+            await stack.enter_async_context(hardware.watch(SAMPLED_EVERY_S, reason="benchmark"))
+        before, began = sum(counter.value for counter in counters), time.monotonic()
+        await asyncio.sleep(window_s)
+        return float(sum(counter.value for counter in counters) - before) / (time.monotonic() - began)
+
+
 def row(name: str, result: BenchmarkResult) -> tuple[str, ...]:
     """One line of the table."""
     sampler, speed = result.sampler, result.summary.get("decode_tps_corrected")
     if result.status != "completed" or sampler is None or sampler.effect is None or speed is None:
         return (name, result.status, result.error or "", "", "", "")
-    effect = sampler.effect
+    return (name, f"{speed.median:.2f}", *effect_of(sampler.effect, f"{sampler.cpu_percent or 0:.2f} %"))
+
+
+def effect_of(effect: Ratio, cpu: str) -> tuple[str, ...]:
+    """Difference, interval, the sampler's CPU and the verdict."""
+    known = effect.ci_low is not None and effect.ci_high is not None
     interval = (
-        f"{effect.ci_low - 1:+.2%} to {effect.ci_high - 1:+.2%}"
-        if effect.ci_low is not None and effect.ci_high is not None
-        else "too few pairs"
+        f"{(effect.ci_low or 0) - 1:+.2%} to {(effect.ci_high or 0) - 1:+.2%}" if known else "too few pairs"
     )
     worst = max(1 - (effect.ci_low or 0.0), 0.0)
     verdict = "shown" if worst <= AIM else "not shown: more pairs, or a quieter machine"
-    return (
-        name,
-        f"{speed.median:.2f}",
-        f"{effect.ratio - 1:+.2%}",
-        interval,
-        f"{sampler.cpu_percent or 0:.2f} %",
-        verdict,
-    )
+    if effect.ci_low is not None and effect.ci_low > 1 + AIM:
+        verdict = "not shown: sampling makes nothing faster, so other work disturbed it"
+    return (f"{effect.ratio - 1:+.2%}", interval, cpu, verdict)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -133,8 +180,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"≤ {AIM:.1%} lost",
     ):
         table.add_column(heading)
-    with standin_process() as url:
+    with standin_process(SCRIPT) as url:
         table.add_row(*row("stand-in", asyncio.run(measure(url, "standin-small", given.pairs, given.tokens))))
+    hard = asyncio.run(counted(4 * given.pairs, WINDOW_S))
+    table.add_row(
+        f"all {os.cpu_count()} cores counting",
+        f"{hard.steps:.0f} steps/s",
+        *effect_of(hard.effect, f"{hard.cpu_percent:.2f} %"),
+    )
     real = os.environ.get("OLLAMA_URL", "http://127.0.0.1:11434")
     model = asyncio.run(smallest_model(real))
     if model is not None:

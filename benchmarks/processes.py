@@ -7,12 +7,17 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 import yaml
+
+from obt_standin import Script
 
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -102,3 +107,18 @@ async def agent(folder: Path, *, server: str, ollama: str, uvloop: bool = True) 
     start = [sys.executable, "-m", "obt_agent"] if uvloop else [sys.executable, "-c", NO_UVLOOP]
     async with running([*start, "run", "--config", str(config)]) as program:
         yield program
+
+
+@contextlib.contextmanager
+def standin_process(script: Script) -> Iterator[str]:
+    """A stand-in for Ollama in a process of its own; gives its address."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "script.json"
+        place.write_bytes(msgspec.json.encode(script))
+        command = [sys.executable, "-m", "obt_standin", "--script", str(place)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            try:
+                assert process.stdout is not None
+                yield json.loads(process.stdout.readline())["url"]
+            finally:
+                process.terminate()
