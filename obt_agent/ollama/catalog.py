@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import time
 from collections.abc import Iterable
@@ -12,7 +13,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from obt_agent.errors import AgentError
+from obt_agent.errors import AgentError, DeadlineExceeded, OllamaUnavailable
 from obt_agent.ollama import lists
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
@@ -78,11 +79,27 @@ class Catalog:
         return self._snapshot
 
     async def run(self) -> None:
-        """Poll for ever. What goes wrong with Ollama becomes state, never an exception."""
+        """Poll for ever. What goes wrong with Ollama becomes state, never an exception.
+
+        Metadata is asked for beside the polling: an Ollama that is slow to show a model, or hangs over it,
+        must not keep a change from being seen.
+        """
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._poll_for_ever(), name="ollama-poll")
+            group.create_task(self._fill_for_ever(), name="ollama-fill")
+
+    async def _poll_for_ever(self) -> None:
         while True:
             await self.refresh()
-            await self.fill()
             await asyncio.sleep(self._interval)
+
+    async def _fill_for_ever(self) -> None:
+        while True:
+            generation = self._snapshot.generation
+            await self.fill()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._interval):
+                    await self.wait_changed(generation)
 
     async def refresh(self) -> Snapshot:
         """Poll now and return what was seen; never raises for what Ollama does.
@@ -183,7 +200,8 @@ class Catalog:
                 capabilities, context_length = lists.read_shown(await self._client.show(name))
             except AgentError as error:
                 log.info("ollama.show_failed", model=name, error=error.message)
-                self._known[digest] = _Metadata()  # not asked again: the list stays useful without it
+                if not isinstance(error, OllamaUnavailable | DeadlineExceeded):  # else it is asked again
+                    self._known[digest] = _Metadata()  # the list stays useful without it
             else:
                 self._known[digest] = _Metadata(capabilities, context_length)
 

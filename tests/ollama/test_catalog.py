@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obt_agent.errors import OllamaError
+from obt_agent.errors import OllamaError, OllamaUnavailable
 from obt_agent.ollama import lists
 from obt_agent.ollama.catalog import Catalog, Snapshot, list_digest
 from obt_agent.ollama.client import OllamaClient, OllamaSettings
@@ -154,7 +154,10 @@ async def test_what_an_older_ollama_leaves_out_of_its_list_is_asked_once_for_eac
         async with polled(standin, run=True) as catalog:
             first = await catalog.wait_changed(0)
             assert not any(model.capabilities for model in first.models)
-            filled = await until(catalog, lambda seen: any(model.capabilities for model in seen.models))
+            filled = await until(
+                catalog,
+                lambda seen: all(model.capabilities for model in seen.models if not model.remote_model),
+            )
             local = [model for model in filled.models if model.remote_model is None]
             assert {model.capabilities for model in local} == {("completion", "tools")}
             assert {model.context_length for model in local} == {4096}
@@ -253,3 +256,55 @@ async def test_metadata_of_models_that_are_gone_is_forgotten() -> None:
         await catalog.fill()
     assert ollama.shows == 4, "kept for ever, the digests of a restless Ollama would fill the memory"
     assert catalog.snapshot.models[0].context_length is None
+
+
+class Hanging(Restless):
+    """Lists at once, with another model each time; says nothing when asked to show one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+
+    async def show(self, model: str) -> bytes:
+        self.asked.set()
+        await asyncio.Event().wait()
+        raise AssertionError(model)
+
+
+async def test_an_ollama_that_hangs_over_a_model_still_has_its_changes_seen() -> None:
+    ollama = Hanging()
+    catalog = Catalog(ollama, poll_interval_s=0.001)  # type: ignore[arg-type]  # what it asks of a client
+    task = asyncio.create_task(catalog.run())
+    async with asyncio.timeout(20):
+        await ollama.asked.wait()
+        seen = catalog.snapshot
+        for _ in range(3):
+            seen = await until(catalog, lambda now, before=seen: now.list_digest != before.list_digest)  # type: ignore[misc]
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+class Restarting(Restless):
+    """Is away when it is first asked to show a model."""
+
+    async def installed(self) -> tuple[InstalledModel, ...]:
+        return (InstalledModel(name="m", digest="d", size_bytes=1),)
+
+    async def show(self, model: str) -> bytes:
+        self.shows += 1
+        if self.shows == 1:
+            raise OllamaUnavailable("Ollama closed the connection before it answered.")
+        return b'{"capabilities": ["completion"], "model_info": {}}'
+
+
+async def test_metadata_that_could_not_be_asked_for_is_asked_for_again() -> None:
+    ollama = Restarting()
+    catalog = Catalog(ollama)  # type: ignore[arg-type]  # what it asks of a client
+    await catalog.refresh()
+    seen = []
+    for _ in range(3):
+        await catalog.fill()
+        seen.append(catalog.snapshot.models[0].capabilities)
+    assert seen == [(), ("completion",), ("completion",)]
+    assert ollama.shows == 2
