@@ -9,6 +9,8 @@ from pathlib import Path
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
@@ -16,7 +18,7 @@ from obt_server import page
 from obt_server.auth.operators import Operators
 from obt_server.auth.origin import LOOPBACK_NAMES, OriginPolicy
 from obt_server.hub import AgentHub, HubSettings
-from obt_server.rest import session
+from obt_server.rest import described, session
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.problems import failure
 from obt_server.rest.socket import refuse
@@ -52,6 +54,7 @@ class AppSettings:
         https: whether browsers reach it by https alone.
         hub: the hub's numbers.
         quota: what each agent may make the database keep.
+        recheck_s: see ``Context``.
     """
 
     database: Path
@@ -59,6 +62,7 @@ class AppSettings:
     https: bool = False
     hub: HubSettings = field(default_factory=lambda: HubSettings(version=version()))
     quota: AgentQuota = field(default_factory=AgentQuota)
+    recheck_s: float = 5.0
 
 
 @dataclass(frozen=True)
@@ -79,11 +83,13 @@ def build(settings: AppSettings) -> Server:
     storage, operators = SqlStorage(database, settings.quota), Operators(OperatorStore(database))
     hub = AgentHub(storage, settings.hub)
     policy = OriginPolicy.of([*LOOPBACK_NAMES, *settings.hosts], https_only=settings.https)
-    context = Context(hub, storage, operators.authenticate, policy)
+    context = Context(hub, storage, operators.authenticate, policy, recheck_s=settings.recheck_s)
     app = FastAPI(
         title="OBT server",
         version=version(),
-        description="Drives obt-agents: models, hardware, generation and benchmarks on machines behind NAT.",
+        description="Drives obt-agents: models, hardware, generation and benchmarks on machines behind NAT. "
+        "Agents have a WebSocket of their own (docs/protocol.md); generation has one at "
+        "`/api/v1/models/generate/{model}?client_id={agent}` (docs/server.md).",
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -92,6 +98,7 @@ def build(settings: AppSettings) -> Server:
     app.include_router(session.routes(context, operators, secure_cookie=settings.https), prefix=PREFIX)
     app.include_router(_description(context, app), prefix=PREFIX)
     page.mount(app)
+    app.add_exception_handler(HTTPException, _no_such_route)
     app.add_middleware(Guard, policy=policy)
     return Server(app, hub, storage, operators, database, context)
 
@@ -101,9 +108,17 @@ def _description(context: Context, app: FastAPI) -> APIRouter:
 
     @router.get("/openapi.json", include_in_schema=False)
     async def openapi() -> JSONResponse:
-        return JSONResponse(app.openapi())
+        return JSONResponse(described.with_security(app.openapi(), PREFIX))
 
     return router
+
+
+async def _no_such_route(request: Request, error: Exception) -> JSONResponse:
+    """What the framework itself refuses (no such path, no such method), in the shape of every other error."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    kind = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
+    message = f"{request.method} {request.url.path[:200]}: {getattr(error, 'detail', 'refused')}."
+    return failure(status, kind, message, headers=getattr(error, "headers", None))
 
 
 class Guard:

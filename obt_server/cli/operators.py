@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import getpass
 import sys
+import time
 from typing import Any
 
 from obt_server.auth.secrets import MAX_PASSWORD_CHARS
-from obt_server.cli.options import Stored, UsageError, add_database, with_stored
+from obt_server.cli.options import Stored, UsageError, add_database, duration_up_to, when, with_stored
+from obt_server.store.operators import ApiToken
 
 _SHORTEST_PASSWORD = 10
+duration = duration_up_to(3650)
+"""Ten years at most; one that lasts until it is revoked has no end."""
 
 
 def register(subparsers: Any) -> None:
@@ -29,6 +33,9 @@ def register(subparsers: Any) -> None:
     token = _add(commands, "token", "make an API token; printed once", _token)
     token.add_argument("operator", metavar="OPERATOR", help="for whom it acts")
     token.add_argument("--name", metavar="TEXT", required=True, help="what it is for")
+    token.add_argument(
+        "--valid-for", metavar="TIME", type=duration, help="like 1h, 7d, 365d (default: until it is revoked)"
+    )
     revoke = _add(commands, "revoke-token", "revoke an API token", _revoke)
     revoke.add_argument("id", metavar="ID", type=int, help="its number in the list")
 
@@ -46,8 +53,18 @@ async def _list(stored: Stored, _: argparse.Namespace) -> int:
         print(f"  {name}")
     print("API TOKENS")
     for token in await stored.operators.store.tokens():
-        print(f"  {token.id:>4}  {token.operator}  {token.name}")
+        print(f"  {token.id:>4}  {token.operator}  {token.name}  ({_use(token)})")
     return 0
+
+
+def _use(token: ApiToken) -> str:
+    """When it was used last, and how long it lasts, so that forgotten ones are seen and revoked."""
+    used = "never used" if token.last_used_at is None else f"last used {when(token.last_used_at)}"
+    if token.expires_at is None:
+        return used
+    return (
+        f"{used}, {'expired' if token.expires_at <= time.time() else 'valid until'} {when(token.expires_at)}"
+    )
 
 
 def read_password() -> str:
@@ -81,7 +98,8 @@ async def _remove(stored: Stored, options: argparse.Namespace) -> int:
 
 
 async def _token(stored: Stored, options: argparse.Namespace) -> int:
-    secret, _ = await stored.operators.new_token(options.operator, options.name, None)
+    expires_at = None if options.valid_for is None else time.time() + options.valid_for
+    secret, _ = await stored.operators.new_token(options.operator, options.name, expires_at)
     print(secret)
     return 0
 

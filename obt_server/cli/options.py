@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import re
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from obt_server.auth.operators import Operators
 from obt_server.store import Database, OperatorStore, SqlStorage
@@ -37,6 +39,28 @@ def add_database(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="SQLite file (default: $OBT_SERVER_DATABASE, else %(default)s)",
     )
+
+
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SHORTEST_S: Final = 60
+
+
+def duration_up_to(days: int) -> Callable[[str], float]:
+    """A reader of ``90s``, ``30m``, ``1h``, ``7d`` as seconds: one minute to so many days."""
+
+    def read(text: str) -> float:
+        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])", text)
+        seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
+        if not _SHORTEST_S <= seconds <= days * 86400:
+            raise argparse.ArgumentTypeError(f"{text!r}: write 30m, 1h or 7d; one minute to {days} days")
+        return seconds
+
+    return read
+
+
+def when(at: float) -> str:
+    """Unix seconds for a person."""
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 class Stored:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import time
-from datetime import UTC, datetime
 from typing import Any
 
 from obt_server.auth import secrets
-from obt_server.cli.options import Stored, UsageError, add_database, with_stored
+from obt_server.cli.options import Stored, UsageError, add_database, duration_up_to, when, with_stored
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_MOST_S = 30 * 86400
+duration = duration_up_to(30)
 
 
 def register(subparsers: Any) -> None:
@@ -47,17 +45,6 @@ def _add(commands: Any, name: str, text: str, work: Any) -> argparse.ArgumentPar
     return parser
 
 
-def duration(text: str) -> float:
-    """Seconds of ``90s``, ``30m``, ``1h``, ``7d``; one minute to 30 days."""
-    try:
-        seconds = float(text[:-1]) * _UNITS[text[-1:]]
-    except (ValueError, KeyError):
-        seconds = 0.0
-    if not 60 <= seconds <= _MOST_S:  # noqa: PLR2004 -- a minute
-        raise argparse.ArgumentTypeError(f"{text!r}: write 30m, 1h or 7d; one minute to 30 days")
-    return seconds
-
-
 async def _join(stored: Stored, options: argparse.Namespace) -> int:
     agent_id = None if options.agent is None else await stored.agent_id(options.agent)
     secret, at = secrets.new_secret("obtj"), time.time()
@@ -83,19 +70,15 @@ async def _list(stored: Stored, _: argparse.Namespace) -> int:
             if token.revoked_at is not None
             else "expired"
             if token.expires_at <= now
-            else f"valid until {_when(token.expires_at)}"
+            else f"valid until {when(token.expires_at)}"
         )
-        print(f"  {token.id:>4}  {_when(token.created_at)}  {state}  {token.note}".rstrip())
+        print(f"  {token.id:>4}  {when(token.created_at)}  {state}  {token.note}".rstrip())
     print("CREDENTIALS")
     names = {agent.id: agent.name for agent in await stored.storage.agents()}
     for credential in await stored.storage.credentials():
         wish = "  rotation asked for" if credential.rotation_requested else ""
         print(f"  {credential.agent_id}  {credential.state:<9}  {names[credential.agent_id]}{wish}")
     return 0
-
-
-def _when(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 async def _cancel(stored: Stored, options: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Response
 
 from obt_server.hub.events import AgentChanged
 from obt_server.hub.series import Viewer
+from obt_server.rest import described
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.sse import EventStream, after_first, event
 from obt_server.rest.views import AgentView, Json, ModelView, agent_view, model_view
@@ -28,7 +29,7 @@ class HardwareView:
 
 def routes(context: Context) -> APIRouter:
     """The routes."""
-    router = APIRouter(route_class=route_class(context), tags=["agents"])
+    router = APIRouter(route_class=route_class(context), tags=["agents"], responses=described.AGENT)
     hub, storage = context.hub, context.storage
 
     @router.get("/agents", summary="All enrolled agents, with presence")
@@ -68,6 +69,7 @@ def routes(context: Context) -> APIRouter:
     @router.get(
         "/agents/{agent}/hardware/watch",
         response_class=Response,
+        responses=described.events(("sample", described.SAMPLE), ("end", {})),
         summary="Live samples (SSE): `sample` events {t_us, n, missed, sample}, ends with `end` or `error`",
     )
     async def watch(agent: str, interval_ms: Annotated[int, Query(ge=100, le=60_000)] = 1000) -> Response:
@@ -83,7 +85,13 @@ def routes(context: Context) -> APIRouter:
     @router.get(
         "/events",
         response_class=Response,
-        summary="What changes (SSE): `agent` events with an agent's view, `job` events, `agent_gone`",
+        responses=described.events(
+            ("agent", {"id": "01a2...", "name": "box", "presence": "online"}),
+            ("current", {"agents": ["01a2..."]}),
+            ("job", {"agent_id": "01a2...", "job_id": "8256...", "state": "running", "kind": "job"}),
+            ("agent_gone", {"id": "01a2..."}),
+        ),
+        summary="What changes (SSE): `agent` events, all at first, then `current`; `agent_gone`, `job`",
     )
     async def news() -> Response:
         return EventStream(_news(context))
@@ -100,8 +108,10 @@ async def samples(viewer: Viewer) -> AsyncIterator[bytes]:
 
 async def _news(context: Context) -> AsyncIterator[bytes]:
     with context.hub.events.listen() as listener:
-        for agent in await context.storage.agents():
+        known = await context.storage.agents()
+        for agent in known:
             yield event("agent", _view(context, agent))
+        yield event("current", {"agents": [agent.id for agent in known]})
         while True:
             change = await listener.next()
             if not isinstance(change, AgentChanged):

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from fastapi import APIRouter, Header, Query, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from obt_agent.benchmark.compare import compare
 from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.errors import InvalidParams
+from obt_agent.protocol.jobs import JobState
 from obt_server.hub.events import JobChanged
 from obt_server.hub.storage import ENDED_STATES, JobRecord
+from obt_server.rest import described
 from obt_server.rest.agents import samples
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.problems import JobOpen
@@ -23,9 +25,22 @@ from obt_server.rest.sse import EventStream, after_first, event
 from obt_server.rest.views import JobView, Json, job_view
 from obt_server.storage import JobFilter, NotStored
 
+State = Literal[JobState, "starting", "lost"]
+"""The protocol's states, and two of the server's own (docs/server.md)."""
+_EXAMPLE: Final[Json] = {
+    "agent": "box",
+    "plan": {
+        "model_name": "llama3.2:1b",
+        "num_iterations": 3,
+        "prompt_config": {"prompt": "Why is the sky blue?", "completion_tokens": 128},
+    },
+}
+
 
 class StartBenchmark(BaseModel):
     """What to run, and where. ``plan`` is the protocol's plan, a superset of OBT's ``BenchmarkConfig``."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [_EXAMPLE]})
 
     agent: Annotated[str, Field(description="id or unique name")]
     plan: Annotated[dict[str, Any], Field(description="at least model_name")]
@@ -54,7 +69,7 @@ class CancelView:
 
 def routes(context: Context) -> APIRouter:
     """The routes."""
-    router = APIRouter(route_class=route_class(context), tags=["benchmarks"])
+    router = APIRouter(route_class=route_class(context), tags=["benchmarks"], responses=described.AGENT)
     router.include_router(_starting(context))
     router.include_router(_reading(context))
     router.include_router(_following(context))
@@ -92,7 +107,7 @@ def _reading(context: Context) -> APIRouter:
     async def benchmarks(
         agent: str | None = None,
         model: str | None = None,
-        state: str | None = None,
+        state: State | None = None,
         before: float | None = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> list[JobView]:
@@ -103,7 +118,7 @@ def _reading(context: Context) -> APIRouter:
     @router.get("/jobs", summary="Jobs of every kind, the newest first")
     async def jobs(
         agent: str | None = None,
-        state: str | None = None,
+        state: State | None = None,
         before: float | None = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> list[JobView]:
@@ -120,6 +135,9 @@ def _reading(context: Context) -> APIRouter:
     @router.get(
         "/benchmarks/{job_id}/result",
         response_class=Response,
+        responses={
+            200: {"description": "As docs/benchmarking.md says.", "content": {"application/json": {}}}
+        },
         summary="The result, byte by byte as the agent stored it (sha256 in ETag)",
     )
     async def result(job_id: str, agent: str | None = None) -> Response:
@@ -139,6 +157,7 @@ def _following(context: Context) -> APIRouter:
     @router.get(
         "/benchmarks/{job_id}/metrics",
         response_class=Response,
+        responses=described.events(("sample", described.SAMPLE), ("end", {})),
         summary="Live samples of a running benchmark (SSE): `sample` events, then `end`",
     )
     async def metrics(
@@ -160,6 +179,10 @@ def _following(context: Context) -> APIRouter:
     @router.get(
         "/benchmarks/{job_id}/progress",
         response_class=Response,
+        responses=described.events(
+            ("job", {"job_id": "8256...", "state": "running"}),
+            ("end", {"job_id": "8256...", "state": "completed", "result_available": True}),
+        ),
         summary="How far a job is (SSE): `job` events, then `end` with the job when it has ended",
     )
     async def progress(job_id: str, agent: str | None = None) -> Response:

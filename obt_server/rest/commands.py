@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Path, Request, Response
 
 from obt_agent.errors import InvalidParams, ProtocolError
 from obt_agent.protocol import codec, methods
 from obt_server.hub.hub import STREAMED
+from obt_server.rest import described
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.sse import EventStream, after_first, event
 
 FIRST_EVENT_WITHIN_S = 2.0
 _BODY: dict[str, Any] = {
     "requestBody": {
-        "description": "The command's parameters, as in the protocol's document.",
-        "content": {"application/json": {"schema": {"type": "object"}}},
+        "description": "The command's parameters, as in docs/protocol.md and docs/schemas/obt.v1.json.",
+        "content": {
+            "application/json": {
+                "schema": {"type": "object"},
+                "examples": {
+                    "list_models": {"value": {}},
+                    "show_model": {"value": {"model": "llama3.2:1b"}},
+                    "generate": {"value": {"model": "llama3.2:1b", "prompt": "Why is the sky blue?"}},
+                    "cancel": {"value": {"job_id": "8256eb8c-9c7b-4749-be93-6bc499b7f434"}},
+                },
+            }
+        },
     }
 }
-_ANSWERS: dict[int | str, dict[str, Any]] = {
+_ANSWERS: described.Responses = {
     200: {
-        "description": "The result; or, of generate, chat, hardware_watch and benchmark_metrics, events: "
+        "description": f"The result; or, of {', '.join(sorted(STREAMED))}, events: "
         "`item` for each item, then `final` with the result, or `error`.",
         "content": {"application/json": {}, "text/event-stream": {}},
     }
 }
+Method = Annotated[
+    str,
+    Path(
+        description="a command of the protocol",
+        json_schema_extra={"enum": [method.name for method in methods.COMMANDS]},
+    ),
+]
 
 
 async def read_params(request: Request, most: int) -> msgspec.Raw:
@@ -54,7 +72,7 @@ async def read_params(request: Request, most: int) -> msgspec.Raw:
 
 def routes(context: Context) -> APIRouter:
     """The route."""
-    router = APIRouter(route_class=route_class(context), tags=["commands"])
+    router = APIRouter(route_class=route_class(context), tags=["commands"], responses=described.AGENT)
 
     @router.post(
         "/agents/{agent}/commands/{method}",
@@ -62,7 +80,7 @@ def routes(context: Context) -> APIRouter:
         responses=_ANSWERS,
         summary="Any command of the protocol",
     )
-    async def command(agent: str, method: str, request: Request) -> Response:
+    async def command(agent: str, method: Method, request: Request) -> Response:
         found = await context.hub.find(agent)
         params = await read_params(request, context.max_body_bytes)
         check_params(method, params)

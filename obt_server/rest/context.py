@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 
@@ -15,7 +18,8 @@ from obt_agent.errors import AgentError
 from obt_server.auth import Authenticate, OriginPolicy, Principal
 from obt_server.auth.limiter import FailureLimiter
 from obt_server.hub import AgentHub
-from obt_server.rest.problems import error_response, failure
+from obt_server.rest.problems import error_response, failure, wrong_request
+from obt_server.rest.sse import EventStream
 from obt_server.storage import ServerStorage
 
 
@@ -30,6 +34,7 @@ class Context:
         origin: which Host and Origin may ask.
         joins: slows down guessing of join tokens and credentials.
         max_body_bytes: largest request body; images in a prompt are the largest honest ones.
+        recheck_s: seconds between two looks at whether who reads an open stream may still do so.
     """
 
     hub: AgentHub
@@ -38,8 +43,9 @@ class Context:
     origin: OriginPolicy
     joins: FailureLimiter = field(default_factory=lambda: FailureLimiter(most=20, most_together=500))
     max_body_bytes: int = 32 << 20
+    recheck_s: float = 5.0
 
-    async def gate(self, connection: HTTPConnection) -> Principal | Response:
+    async def gate(self, connection: HTTPConnection) -> Principal | JSONResponse:
         """Who asks, or the answer to somebody who may not."""
         refusal = self.origin.check(connection.headers)
         if refusal is not None:
@@ -54,7 +60,15 @@ class Context:
             )
         return principal
 
-    def public_gate(self, connection: HTTPConnection) -> Response | None:
+    async def until_refused(self, connection: HTTPConnection) -> JSONResponse:
+        """The refusal, once who opened a stream may ask no more: signed out, or the token was revoked."""
+        while True:
+            await asyncio.sleep(self.recheck_s)
+            passed = await self.gate(connection)
+            if isinstance(passed, JSONResponse):
+                return passed
+
+    def public_gate(self, connection: HTTPConnection) -> JSONResponse | None:
         """For routes that bring a secret of their own: Host and Origin only."""
         refusal = self.origin.check(connection.headers)
         return None if refusal is None else failure(refusal.status, "origin_refused", refusal.message)
@@ -75,7 +89,10 @@ def route_class(context: Context) -> type[APIRoute]:
                 if isinstance(passed, Response):
                     return passed
                 request.state.principal = passed
-                return await answered(inner, request, context.max_body_bytes)
+                answer = await answered(inner, request, context.max_body_bytes)
+                if isinstance(answer, EventStream):
+                    answer.until_refused = lambda: context.until_refused(request)
+                return answer
 
             return handle
 
@@ -111,6 +128,8 @@ async def answered(inner: Handler, request: Request, max_body_bytes: int) -> Res
         return await inner(request)
     except AgentError as error:
         return error_response(error)
+    except RequestValidationError as error:
+        return error_response(wrong_request(error, request.headers.get("content-type", "")))
 
 
 def client_address(connection: HTTPConnection) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from fastapi import APIRouter, WebSocket
@@ -41,10 +41,39 @@ def routes(context: Context) -> APIRouter:
             await refuse(websocket, failure(status, error.kind, error.message))
             return
         await websocket.accept()
+        talk = _Conversation(context, websocket, agent.id, model)
         with contextlib.suppress(WebSocketDisconnect):
-            await _Conversation(context, websocket, agent.id, model).run()
+            await _while_permitted(context, websocket, talk)
 
     return router
+
+
+async def _while_permitted(context: Context, websocket: WebSocket, talk: _Conversation) -> None:
+    """The conversation, until who holds it has signed out or has lost the token that opened it."""
+    talking = asyncio.create_task(talk.run(), name="generate talk")
+    refusal = asyncio.create_task(context.until_refused(websocket), name="generate permission")
+    try:
+        await asyncio.wait([talking, refusal], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (talking, refusal):
+            task.cancel()
+        await asyncio.gather(talking, refusal, return_exceptions=True)
+    if not talking.cancelled():
+        talking.result()
+        return
+    refused = refusal.result()
+    await websocket.send_text(_with_end(bytes(refused.body)))
+    await websocket.close(NOT_SIGNED_IN, "not signed in any more")
+
+
+NOT_SIGNED_IN: Final = 1008
+"""A close code of RFC 6455: against the endpoint's policy."""
+
+
+def _with_end(error: bytes) -> str:
+    """An error of the interface, as it ends an answer."""
+    body = msgspec.json.decode(error, type=dict[str, Any])
+    return msgspec.json.encode({**body, "response": "", "done": True}).decode()
 
 
 class _Conversation:
@@ -58,10 +87,10 @@ class _Conversation:
 
     async def run(self) -> None:
         """Until the page leaves."""
-        asked = await self._websocket.receive_text()
+        asked = await self._hear()
         while True:
             answer = asyncio.create_task(self._answer(asked), name="generate answer")
-            heard = asyncio.create_task(self._websocket.receive_text(), name="generate listen")
+            heard = asyncio.create_task(self._hear(), name="generate listen")
             try:
                 await asyncio.wait([answer, heard], return_when=asyncio.FIRST_COMPLETED)
                 if not answer.done() and not heard.cancelled() and heard.exception() is None:
@@ -74,7 +103,14 @@ class _Conversation:
                     task.cancel()
                 await asyncio.gather(answer, heard, return_exceptions=True)
             if _is_stop(asked):
-                asked = await self._websocket.receive_text()
+                asked = await self._hear()
+
+    async def _hear(self) -> str:
+        """What the page says next. A binary frame says nothing, and is answered like any other non-prompt."""
+        message = await self._websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message["code"], message.get("reason"))
+        return message.get("text") or ""
 
     async def _answer(self, asked: str) -> None:
         try:

@@ -12,6 +12,7 @@ from fastapi import APIRouter
 
 from obt_agent.hardware.legacy import legacy_hardware_info
 from obt_agent.hardware.schema import Inventory
+from obt_server.rest import described
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.views import Json, model_view, plain
 from obt_server.storage import Hardware, ModelVersion
@@ -66,7 +67,7 @@ class LegacyClient:
 
 def routes(context: Context) -> APIRouter:
     """The routes; those of OBT's own interface last."""
-    router = APIRouter(route_class=route_class(context), tags=["models"])
+    router = APIRouter(route_class=route_class(context), tags=["models"], responses=described.AGENT)
     hub, storage = context.hub, context.storage
 
     @router.get("/models", summary="Every model name, with the digests and machines that have it")
@@ -75,7 +76,9 @@ def routes(context: Context) -> APIRouter:
         views = by_name(await storage.versions(name=name), names)
         return [view for view in views if view.drifted or not drifted]
 
-    legacy = APIRouter(route_class=route_class(context), tags=["OBT's own interface"])
+    legacy = APIRouter(
+        route_class=route_class(context), tags=["OBT's own interface"], responses=described.AGENT
+    )
 
     @legacy.get("/models/clients", summary="Agents, as OBT's own interface shows clients")
     async def clients() -> list[LegacyClient]:

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from obt_agent.errors import AgentError
+from obt_agent.errors import AgentError, InvalidParams
 
 STATUS_OF_KIND: Final[Mapping[str, int]] = {
     "agent_unknown": 404,
@@ -59,6 +60,29 @@ def error_object(error: AgentError) -> dict[str, Any]:
     if error.retry_after_ms is not None:
         body["retry_after_ms"] = error.retry_after_ms
     return body
+
+
+def wrong_request(error: RequestValidationError, content_type: str) -> InvalidParams:
+    """A body, query or path that is not of the described shape, in the words of every other error.
+
+    ``field`` in detail names the first place that is wrong, such as ``body.plan`` or ``query.limit``.
+    """
+    wrong = error.errors()
+    if wrong[0]["loc"] == ("body",) and "json" not in content_type:
+        return InvalidParams(
+            "The body was not sent as JSON; add the header Content-Type: application/json.", field="body"
+        )
+    places = [".".join(map(str, one["loc"])) for one in wrong[:_TOLD]]
+    told = [f"{place}: {_words(one)}" for place, one in zip(places, wrong, strict=False)]
+    return InvalidParams(f"{'; '.join(told)}.", field=places[0])
+
+
+_TOLD: Final = 5
+
+
+def _words(wrong: Mapping[str, Any]) -> str:
+    """What the validation says; of a body that is no JSON, what its parser says."""
+    return f"{wrong['msg']}: {wrong['ctx']['error']}" if wrong["type"] == "json_invalid" else wrong["msg"]
 
 
 MOST_RETRY_AFTER_MS: Final = 3_600_000

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any, Final
 
 import msgspec
 import structlog
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from obt_agent.errors import AgentError
@@ -36,6 +36,7 @@ class EventStream(Response):
     """An open answer of events. The reader's going away cancels what makes them.
 
     An ``AgentError`` among the events ends the stream with an event ``error``, in the shape of REST's errors.
+    So does the end of the reader's permission, where ``until_refused`` is set: it returns the refusal.
 
     Args:
         events: encoded events; closed in any case.
@@ -49,27 +50,40 @@ class EventStream(Response):
         del self.headers["content-length"]
         self._events = events
         self._keep_alive_s = keep_alive_s
+        self.until_refused: Callable[[], Awaitable[JSONResponse]] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve until the events end or the reader leaves."""
+        """Serve until the events end, the reader leaves, or is not permitted any more."""
         pump = asyncio.create_task(self._pump(send), name="sse events")
-        gone = asyncio.create_task(_gone(receive), name="sse reader")
+        tasks: list[asyncio.Task[Any]] = [pump, asyncio.create_task(_gone(receive), name="sse reader")]
+        if self.until_refused is not None:
+            tasks.append(asyncio.create_task(_refusal(self.until_refused), name="sse permission"))
         try:
-            await asyncio.wait([pump, gone], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (pump, gone):
+            for task in tasks:
                 task.cancel()
-            results = await asyncio.gather(pump, gone, return_exceptions=True)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, OSError):
                 log.error("sse.failed", path=scope.get("path"), exc_info=result)
+            if isinstance(result, JSONResponse) and pump.cancelled():
+                await _end(send, event("error", msgspec.Raw(result.body)))
 
     async def _pump(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async with contextlib.aclosing(with_comments(self._events, self._keep_alive_s)) as events:
             async for chunk in events:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await _end(send)
+
+
+async def _refusal(until_refused: Callable[[], Awaitable[JSONResponse]]) -> JSONResponse:
+    return await until_refused()
+
+
+async def _end(send: Send, last: bytes = b"") -> None:
+    await send({"type": "http.response.body", "body": last, "more_body": False})
 
 
 async def _gone(receive: Receive) -> None:

@@ -60,13 +60,16 @@ Start = Callable[..., Any]
 
 
 @contextlib.asynccontextmanager
-async def running(folder: Path, *, quota: AgentQuota | None = None, **hub: Any) -> AsyncIterator[Running]:
+async def running(
+    folder: Path, *, quota: AgentQuota | None = None, recheck_s: float = 5.0, **hub: Any
+) -> AsyncIterator[Running]:
     """A server with its database in that folder."""
     parts = application.build(
         application.AppSettings(
             database=folder / "obt.sqlite3",
             hub=HubSettings(version="test", **hub),
             quota=quota or AgentQuota(),
+            recheck_s=recheck_s,
         )
     )
     await parts.operators.store.set_password("admin", HASHED, 0.0)

@@ -1,5 +1,7 @@
 """Who may ask: every route, by what it refuses; sign-in; the guards against other pages and other names."""
 
+import asyncio
+import json
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -116,7 +118,11 @@ async def test_a_socket_under_another_name_is_refused(server: Running) -> None:
 async def test_an_unknown_path_and_the_guard_around_everything(
     server: Running, nobody: httpx.AsyncClient
 ) -> None:
-    assert (await nobody.get("/api/v1/nothing")).status_code == 404
+    unknown = await nobody.get("/api/v1/nothing")
+    assert (unknown.status_code, unknown.json()["error"]["kind"]) == (404, "not_found")
+    wrong = await nobody.put("/api/v1/agents")
+    assert (wrong.status_code, wrong.json()["error"]["kind"]) == (405, "method_not_allowed")
+    assert "GET" in wrong.headers["allow"]
     assert (await nobody.get("/api/v1/nothing", headers=CSRF)).status_code == 403
     assert (await nobody.get("/", headers=REBOUND)).status_code == 421
 
@@ -233,6 +239,35 @@ async def test_a_command_whose_body_is_no_object_is_refused(server: Running, bod
     assert (answer.status_code, answer.json()["error"]["kind"]) == (422, "invalid_params")
 
 
+@pytest.mark.parametrize(
+    ("path", "body", "field", "words"),
+    [
+        ("/benchmarks", b"{}", "body.agent", "body.agent: Field required; body.plan: Field required."),
+        ("/benchmarks", b'{"agent":', "body.9", "Expecting value"),
+        ("/benchmarks?limit=0", None, "query.limit", "greater than or equal to 1"),
+        ("/benchmarks?state=gone", None, "query.state", "'completed'"),
+        ("/api-tokens", b'{"name": ""}', "body.name", "at least 1 character"),
+        ("/agents/enroll", b"{}", "body.agent", "Field required"),
+    ],
+)
+async def test_a_request_of_another_shape_is_refused_like_every_other_and_told_where(
+    server: Running, path: str, body: bytes | None, field: str, words: str
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    method = "GET" if body is None else "POST"
+    answer = await server.http.request(method, "/api/v1" + path, content=body, headers=headers)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["kind"], error["detail"]) == (422, "invalid_params", {"field": field})
+    assert words in error["message"]
+
+
+async def test_a_body_without_its_content_type_is_refused_with_the_header_to_add(server: Running) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}  # what curl -d sends
+    answer = await server.http.post("/api/v1/benchmarks", content=b'{"agent": "a"}', headers=headers)
+    assert answer.status_code == 422
+    assert "Content-Type: application/json" in answer.json()["error"]["message"]
+
+
 async def test_a_command_without_its_parameters_or_of_no_such_name_is_refused(server: Running) -> None:
     async with server.agent() as agent:
         path = f"/api/v1/agents/{agent.agent_id}/commands/"
@@ -255,6 +290,27 @@ async def test_openapi_describes_the_interface(server: Running) -> None:
         "/api/v1/agents/{agent}/commands/{method}",
         "/api/v1/benchmarks/compare",
     } <= paths
+    assert described["security"] == [{"apiToken": []}, {"signIn": []}]
+    assert described["paths"]["/api/v1/session"]["post"]["security"] == []
+    commands = described["paths"]["/api/v1/agents/{agent}/commands/{method}"]["post"]
+    named = {one["name"]: one["schema"] for one in commands["parameters"]}
+    assert {"generate", "cancel"} <= set(named["method"]["enum"])
+
+
+async def test_openapi_says_of_every_route_what_it_does_and_how_it_refuses(server: Running) -> None:
+    described = (await server.http.get("/api/v1/openapi.json")).json()
+    shape = {"$ref": "#/components/schemas/Failure"}
+    for path, operations in described["paths"].items():
+        for method, operation in operations.items():
+            assert operation["summary"], (method, path)
+            answers = operation["responses"]
+            assert {"401", "403", "421", "422", "default"} <= set(answers), (method, path)
+            refusals = {status: answer for status, answer in answers.items() if not status.startswith("2")}
+            for status, answer in refusals.items():
+                assert answer["content"]["application/json"]["schema"] == shape, (method, path, status)
+            good = next(answer for status, answer in answers.items() if status.startswith("2"))
+            assert "content" in good or "204" in answers, (method, path)
+    assert "HTTPValidationError" not in described["components"]["schemas"]
 
 
 async def test_the_cookie_is_for_https_alone_where_browsers_come_by_https(tmp_path: Path) -> None:
@@ -328,3 +384,44 @@ async def test_many_restarts_later_the_first_operator_is_not_made_again(tmp_path
     async with running(tmp_path) as server:
         assert await server.parts.operators.create_first("admin") is None
         assert not await server.parts.operators.store.create_first("late", "hash", 1.0)
+
+
+# -- open streams -----------------------------------------------------------------------------------------
+
+
+async def test_an_open_stream_of_events_ends_when_its_token_is_revoked(tmp_path: Path) -> None:
+    async with running(tmp_path, recheck_s=0.02) as server, server.agent():
+        made = (await server.http.post("/api/v1/api-tokens", json={"name": "viewer"})).json()
+        headers = {"Authorization": f"Bearer {made['secret']}"}
+        async with (
+            asyncio.timeout(20),
+            httpx.AsyncClient(base_url=server.url, headers=headers, timeout=20, trust_env=False) as viewer,
+            viewer.stream("GET", "/api/v1/events") as stream,
+        ):
+            lines = stream.aiter_lines()
+            assert await anext(lines) == "event: agent"
+            await server.http.delete(f"/api/v1/api-tokens/{made['token']['id']}")
+            rest = [line async for line in lines if line]
+        assert rest[-2] == "event: error"
+        assert json.loads(rest[-1].removeprefix("data: "))["error"]["kind"] == "not_signed_in"
+
+
+async def test_an_open_stream_goes_on_while_its_token_is_good(tmp_path: Path) -> None:
+    async with running(tmp_path, recheck_s=0.001) as server:
+        asked = asyncio.Event()
+        authenticate = server.parts.operators.store.token_operator
+        times = 0
+
+        async def counted(sha256: str, at: float) -> str | None:
+            nonlocal times
+            times += 1
+            if times > 5:
+                asked.set()
+            return await authenticate(sha256, at)
+
+        server.parts.operators.store.token_operator = counted  # type: ignore[method-assign] # counts, then does it
+        async with asyncio.timeout(20), server.http.stream("GET", "/api/v1/events") as stream:
+            await asked.wait()
+            lines = stream.aiter_lines()
+            async with server.agent("late"):
+                assert await anext(lines) == "event: agent"

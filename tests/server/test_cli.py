@@ -11,11 +11,12 @@ import httpx
 import pytest
 import trustme
 
+from obt_server.auth.secrets import sha256
 from obt_server.cli import main, options, parser, run
 from obt_server.cli.operators import read_password
 from obt_server.cli.tokens import duration
 from obt_server.storage import Enrolment
-from obt_server.store import Database, SqlStorage
+from obt_server.store import Database, OperatorStore, SqlStorage
 from tests.server.agent_double import uuid7
 from tests.server.process import server_process
 
@@ -98,7 +99,7 @@ def test_durations(text: str, seconds: float) -> None:
     assert duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "5", "5s", "31d", "1w", "xh", "nanh"])
+@pytest.mark.parametrize("text", ["", "5", "5s", "31d", "1w", "xh", "nanh", "1e9d", "٣d"])
 def test_durations_that_are_none(text: str) -> None:
     with pytest.raises(Exception, match="30m, 1h or 7d"):
         duration(text)
@@ -114,11 +115,37 @@ def test_operators_and_api_tokens(command: Command, monkeypatch: pytest.MonkeyPa
     assert secret.startswith("obtk_")
     assert command("operators", "token", "eve", "--name", "cron")[0] == 1
     _, listed, _ = command("operators", "list")
-    assert listed == "OPERATORS\n  ann\n  bob\nAPI TOKENS\n     1  ann  cron\n"
+    assert listed == "OPERATORS\n  ann\n  bob\nAPI TOKENS\n     1  ann  cron  (never used)\n"
     assert command("operators", "revoke-token", "1")[0] == 0
     assert command("operators", "remove", "bob")[0] == 0
     status, _, error = command("operators", "remove", "ann")
     assert (status, "the only operator" in error) == (2, True)
+
+
+def test_an_api_token_may_end_by_itself_and_the_list_shows_its_use(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("long enough 1\n"))
+    assert command("operators", "password", "ann")[0] == 0
+    _, secret, _ = command("operators", "token", "ann", "--name", "cron", "--valid-for", "365d")
+    use_token(tmp_path, secret.strip(), at=1_700_000_000.0)
+    with monkeypatch.context() as patch:
+        patch.setattr("obt_server.cli.operators.time.time", lambda: 1_700_000_000.0)
+        command("operators", "token", "ann", "--name", "old", "--valid-for", "1h")
+    listed = command("operators", "list")[1]
+    assert "1  ann  cron  (last used 2023-11-14 22:13 UTC, valid until 20" in listed
+    assert "2  ann  old  (never used, expired 2023-11-14 23:13 UTC)" in listed
+    with pytest.raises(SystemExit):
+        command("operators", "token", "ann", "--name", "cron", "--valid-for", "3651d")
+
+
+def use_token(tmp_path: Path, secret: str, *, at: float) -> None:
+    async def work() -> None:
+        database = Database.sqlite(tmp_path / "obt.sqlite3")
+        assert await OperatorStore(database).token_operator(sha256(secret), at) == "ann"
+        database.close()
+
+    asyncio.run(work())
 
 
 def test_a_password_is_asked_for_twice_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

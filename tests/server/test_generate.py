@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -13,7 +14,7 @@ import websockets
 from obt_agent.errors import ModelNotFound
 from obt_agent.protocol.envelope import Request
 from tests.server.agent_double import AgentDouble, Answer
-from tests.server.conftest import Running
+from tests.server.conftest import Running, running
 
 
 @contextlib.asynccontextmanager
@@ -140,3 +141,29 @@ async def test_a_page_that_leaves_without_a_word_harms_nobody(server: Running) -
         async with page(server, "pc") as socket:
             await socket.send("{")
             assert (await receive(socket))["done"] is True
+
+
+async def test_a_binary_frame_is_answered_like_any_other_that_is_no_prompt(server: Running) -> None:
+    async with server.agent("pc") as agent:
+        agent.handlers["generate"] = generate
+        async with page(server, "pc") as socket:
+            await socket.send(b"\x00\xff")
+            assert (await receive(socket))["error"]["kind"] == "invalid_params"
+            await socket.send(json.dumps({"prompt": "p"}))
+            assert await receive(socket) == {"response": "a", "done": False}
+
+
+async def test_a_revoked_token_ends_the_answer_at_the_agent_and_closes_the_socket(tmp_path: Path) -> None:
+    async with running(tmp_path, recheck_s=0.02) as server, server.agent("pc") as agent:
+        agent.handlers["generate"] = endless
+        tokens = (await server.http.get("/api/v1/api-tokens")).json()
+        async with page(server, "pc") as socket:
+            await socket.send(json.dumps({"prompt": "p"}))
+            assert await receive(socket) == {"response": "a", "done": False}
+            await server.parts.operators.store.revoke_token(tokens[0]["id"])
+            last = await receive(socket)
+            assert (last["error"]["kind"], last["done"]) == ("not_signed_in", True)
+            with pytest.raises(websockets.ConnectionClosed):
+                await receive(socket)
+            assert socket.close_code == 1008
+        await agent.until(lambda: agent.requests[-1].method == "cancel")

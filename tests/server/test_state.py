@@ -159,6 +159,8 @@ async def test_news_come_as_events_agents_first(server: Running) -> None:
         listening = news(server)
         seen.append(await anext(listening))
         assert (seen[0][0], seen[0][1]["name"]) == ("agent", "first")
+        seen.append(await anext(listening))
+        assert seen[1] == ("current", {"agents": [agent.agent_id]}), "who comes back learns who is gone"
         await agent.notify(
             "job.progress", msgspec.Raw(b'{"job_id":"j","state":"running","progress":{"phase":"w"}}')
         )

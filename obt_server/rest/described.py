@@ -1,0 +1,122 @@
+"""What OpenAPI says of answers that no return type describes: errors, events, and who may ask."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from pydantic import BaseModel, Field
+
+Json = dict[str, Any]
+Responses = dict[int | str, Json]
+
+
+class Problem(BaseModel):
+    """Why a request was refused or failed."""
+
+    kind: str = Field(description="a stable word, as in docs/server.md", examples=["agent_offline"])
+    message: str = Field(description="for the person at the screen: what is wrong, and what to do")
+    retryable: bool = Field(description="whether the same request may succeed later")
+    detail: Json = Field(description="what a program may want to know; depends on kind")
+    retry_after_ms: int | None = Field(None, description="when to try again")
+
+
+class Failure(BaseModel):
+    """The one shape of every error."""
+
+    error: Problem
+
+
+def failure(description: str, kind: str, message: str, **detail: Any) -> Json:
+    """An error of OpenAPI's, with an example."""
+    example = {"error": {"kind": kind, "message": message, "retryable": False, "detail": detail}}
+    return {
+        "model": Failure,
+        "description": description,
+        "content": {"application/json": {"example": example}},
+    }
+
+
+PUBLIC: Final[Responses] = {
+    401: failure("The secret that was sent is not accepted.", "sign_in_refused", "Wrong name or password."),
+    403: failure(
+        "A page of another site asked.", "origin_refused", "Requests from pages of another site are refused."
+    ),
+    421: failure(
+        "The request names another host.",
+        "origin_refused",
+        "This server does not go by that name: see --allowed-host.",
+    ),
+    422: failure(
+        "Parameters are missing or wrong; `detail.field` names the first.",
+        "invalid_params",
+        "body.agent: Field required.",
+        field="body.agent",
+    ),
+    "default": {"model": Failure, "description": "Any other error; `kind` says which."},
+}
+"""Of routes that bring a secret of their own."""
+
+GATED: Final[Responses] = PUBLIC | {
+    401: failure(
+        "Nobody is signed in.",
+        "not_signed_in",
+        "Sign in, or send an API token (Authorization: Bearer ...).",
+    )
+}
+"""Of every other route."""
+
+AGENT: Final[Responses] = GATED | {
+    404: failure(
+        "No such agent, or no such thing there.", "agent_unknown", "No agent has the id or name 'box'."
+    ),
+    409: failure(
+        "The agent is not connected, or several bear that name; or what is there forbids it.",
+        "agent_offline",
+        "The agent is not connected; nothing was sent.",
+    ),
+}
+"""Of routes that name an agent or a job."""
+
+
+def events(*examples: tuple[str, Json]) -> Responses:
+    """An answer of server-sent events, with one of each kind."""
+    text = "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in examples)
+    return {
+        200: {
+            "description": "Server-sent events; a comment line at least every 15 s. What goes wrong "
+            "later ends them with an event `error`, whose data is an error's body.",
+            "content": {"text/event-stream": {"schema": {"type": "string"}, "example": text}},
+        }
+    }
+
+
+SAMPLE: Final[Json] = {"t_us": 1000417, "n": 1, "missed": 0, "sample": {"cpu": {"utilization_ratio": 0.07}}}
+
+SECURITY: Final[Json] = {
+    "apiToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API token (`obtk_...`) of `obt-server operators token` or `POST /api-tokens`.",
+    },
+    "signIn": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "obt_sign_in",
+        "description": "The cookie that `POST /session` sets.",
+    },
+    "joinToken": {"type": "http", "scheme": "bearer", "description": "A one-time join token (`obtj_...`)."},
+}
+_OWN_SECRETS: Final[dict[tuple[str, str], list[Json]]] = {
+    ("/session", "post"): [],
+    ("/agents/enroll", "post"): [{"joinToken": []}],
+}
+
+
+def with_security(document: Json, prefix: str) -> Json:
+    """The reference application's document with who may ask: an API token or a cookie, but for two routes."""
+    document.setdefault("components", {})["securitySchemes"] = SECURITY
+    document["security"] = [{"apiToken": []}, {"signIn": []}]
+    for (path, method), allowed in _OWN_SECRETS.items():
+        document["paths"][prefix + path][method]["security"] = allowed
+    return document
