@@ -20,7 +20,18 @@ from fastapi import APIRouter, FastAPI
 
 from obt_server.auth import Authenticate, OriginPolicy
 from obt_server.hub import AgentHub
-from obt_server.rest import agents, benchmarks, commands, connect, enroll, generate, models, results, tokens
+from obt_server.rest import (
+    agents,
+    benchmarks,
+    commands,
+    connect,
+    described,
+    enroll,
+    generate,
+    models,
+    results,
+    tokens,
+)
 from obt_server.rest.context import Context
 from obt_server.storage import ServerStorage
 
@@ -63,7 +74,7 @@ def router_for(context: Context) -> APIRouter:
             await asyncio.gather(enforcing, return_exceptions=True)
             await context.hub.drain()
 
-    router = APIRouter(prefix=PREFIX, lifespan=lifespan)
+    router = APIRouter(prefix=PREFIX, lifespan=lifespan, responses=described.GATED)
     # enrolment before agents, so that no agent called "enroll" hides it
     for part in (connect, enroll, generate, models, agents, commands, benchmarks, results, tokens):
         router.include_router(part.routes(context))

@@ -422,6 +422,7 @@ async def test_an_open_stream_goes_on_while_its_token_is_good(tmp_path: Path) ->
         server.parts.operators.store.token_operator = counted  # type: ignore[method-assign] # counts, then does it
         async with asyncio.timeout(20), server.http.stream("GET", "/api/v1/events") as stream:
             await asked.wait()
-            lines = stream.aiter_lines()
+            names = (line async for line in stream.aiter_lines() if line.startswith("event: "))
+            assert await anext(names) == "event: current"
             async with server.agent("late"):
-                assert await anext(lines) == "event: agent"
+                assert await anext(names) == "event: agent"
