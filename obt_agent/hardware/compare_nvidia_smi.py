@@ -162,7 +162,7 @@ def _compare_all(nvidia: GpuProvider, smi: Smi, seconds: float, say: Callable[[s
         say(f"{gpu}\n  seen by nvidia-smi alone")
         verdicts.append(False)
     verdicts += [_say_energy(gpu, ratio, say) for gpu, ratio in energy_ratios(nvidia, seconds).items()]
-    say("All agree." if all(verdicts) else "Not all agree: see DIFFERS above.")
+    say("All agree." if all(verdicts) else "Not all agree: see above.")
     return all(verdicts)
 
 

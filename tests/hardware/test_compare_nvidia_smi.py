@@ -132,7 +132,7 @@ def test_each_reading_that_does_not_agree_is_named(
     lines = capsys.readouterr().out.splitlines()
     named = [line for line in lines if line.endswith("DIFFERS")]
     assert [line.split()[0] for line in named] == [column]
-    assert lines[-1] == "Not all agree: see DIFFERS above."
+    assert lines[-1] == "Not all agree: see above."
 
 
 def test_a_gpu_that_one_of_the_two_does_not_see_is_named(
@@ -253,3 +253,62 @@ class Ramp(NvidiaProvider):
         watts, mono = 100 + 100 * self._clock.now, round(self._clock.now * 1e9)
         ids = ("gpu", "no counter")
         return GpuReadings(tuple(GpuSample(id=i, state="ok", t_mono_ns=mono, power_watts=watts) for i in ids))
+
+
+def test_an_energy_counter_that_stands_still_under_power_differs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smi(tmp_path, monkeypatch, TRUE)
+    assert compared(tmp_path, driver.machine("rtx4090")) == 1
+    assert "integrated power = 0.000   DIFFERS by more than 5 %" in capsys.readouterr().out
+
+
+def test_without_the_tool_or_a_gpu_there_is_nothing_to_compare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert compared(tmp_path, driver) == 69
+    smi(tmp_path, monkeypatch, TRUE)
+    assert compared(tmp_path, driver.machine("rtx4090").say("* ret:nvmlInit 9")) == 69
+    shown = capsys.readouterr().out
+    assert "not in PATH" in shown
+    assert "not loaded" in shown
+
+
+def test_a_tool_that_fails_is_said_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smi(tmp_path, monkeypatch, status=15, last="Unable to determine the device handle: GPU is lost.")
+    assert compared(tmp_path, driver.machine("rtx4090")) == 69
+    assert (
+        "nvidia-smi cannot be used: it ended with status 15: Unable to determine" in capsys.readouterr().out
+    )
+
+
+def test_a_tool_that_does_not_answer_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    smi(tmp_path, monkeypatch, TRUE)
+    program = tmp_path / "bin/nvidia-smi"
+    program.write_text("#!/bin/sh\nexec sleep 1000\n")
+    monkeypatch.setattr("obt_agent.hardware.nvidia_smi._TIMEOUT_S", 0.1)
+    assert compared(tmp_path, driver.machine("rtx4090")) == 69
+    assert "did not answer within 0.1 s" in capsys.readouterr().out
+
+
+def test_a_gpu_that_is_lost_does_not_keep_the_others_from_being_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: FakeDriver, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root: SnapshotRoot = tree(
+        tmp_path / "machine", BASICS | pci("0000:41:00.0", "0x10de") | pci("0000:01:00.0", "0x10de")
+    )
+    ampere = dict.fromkeys(TRUE, "[N/A]") | {"uuid": "GPU-33333333-0000-0000-0000-000000000000", "index": "0"}
+    ampere |= {"name": "NVIDIA GeForce RTX 3090", "driver_version": "580.95.05", "memory.used": "1024"}
+    ampere |= {"pci.bus_id": "00000000:41:00.0", "memory.total": "24576", "memory.reserved": "384"}
+    apps = f"{ampere['uuid']}, 900, 1\n"
+    smi(tmp_path, monkeypatch, ampere | {"utilization.gpu": "0", "utilization.memory": "0"}, apps=apps)
+    nvidia = NvidiaProvider(root, driver.machine("dual").say("1 ret:* 15").nvml, driver.prober())
+    assert main(["--seconds", "0.01"], nvidia) == 1
+    shown = capsys.readouterr().out
+    assert "seen by obt-agent alone, as lost" in shown
+    assert "DIFFERS" not in shown
