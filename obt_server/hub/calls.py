@@ -51,6 +51,7 @@ class Calls:
         self._settings = settings
         self._ids = itertools.count(1)
         self._exchanges: dict[RequestId, Exchange] = {}
+        self._forgetting: dict[RequestId, asyncio.TimerHandle] = {}
         self._ended = False
 
     # -- asking -------------------------------------------------------------------------------------
@@ -128,11 +129,19 @@ class Calls:
         exchange.abandon()
         params = CancelParams(id=exchange.request_id)
         self._post(codec.encode_request(f"cancel-{exchange.request_id}", "cancel", params))
-        asyncio.get_running_loop().call_later(self._settings.abandon_s, self._forget, exchange)
+        later = asyncio.get_running_loop().call_later(self._settings.abandon_s, self._forget, exchange)
+        self._forgetting[exchange.request_id] = later
 
     def _forget(self, exchange: Exchange) -> None:
         if self._exchanges.get(exchange.request_id) is exchange:
             del self._exchanges[exchange.request_id]
+        self._keep_no_timer(exchange.request_id)
+
+    def _keep_no_timer(self, request_id: RequestId) -> None:
+        """A timer would hold the whole session in memory until it is due."""
+        timer = self._forgetting.pop(request_id, None)
+        if timer is not None:
+            timer.cancel()
 
     # -- what comes ---------------------------------------------------------------------------------
 
@@ -169,6 +178,7 @@ class Calls:
         exchange = None if message.id is None else self._exchanges.pop(message.id, None)
         if exchange is None:
             return
+        self._keep_no_timer(exchange.request_id)
         if isinstance(message, ErrorResponse):
             exchange.fail(from_wire(message.error))
             return
@@ -184,6 +194,8 @@ class Calls:
         for exchange in list(self._exchanges.values()):
             exchange.fail(lost)
         self._exchanges.clear()
+        for request_id in list(self._forgetting):
+            self._keep_no_timer(request_id)
 
 
 class AgentStream:

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -259,3 +261,17 @@ def test_an_exchange_ends_once() -> None:
     exchange.finish(EMPTY)
     with pytest.raises(AgentError, match="first"):
         exchange.outcome()
+
+
+async def test_a_request_that_was_cancelled_keeps_no_session_in_memory_after_its_end() -> None:
+    async with served() as (hub, socket, serving):
+        await online(hub)
+        async with hub.stream("a", "generate", MODEL):
+            pass
+        session = weakref.ref(hub._sessions.require("a"))  # noqa: SLF001 -- the one that must go
+        socket.inbox.put_nowait(SocketClosed(1000))
+        await serving
+    del hub, socket, serving
+    await asyncio.sleep(0)
+    gc.collect()
+    assert session() is None
