@@ -115,13 +115,13 @@ async def _passes(here: Place, busy: Busy, outcome: Outcome, pace: Pace) -> None
         await _admitted_again(here, busy)
         outcome.admitted_s = time.monotonic() - started
         return
-    items = busy.reader.items if busy.reader is not None else 0
+    items = [reader.items for reader in busy.readers]
     held = asyncio.create_task(until(lambda: not busy.session.alive), name="hold")
     await asyncio.wait([held], timeout=HOLD * pace.timings.silence_s)
     outcome.expect(that=not held.done(), else_=f"a healthy link was dropped: {here.agent.problem}")
     held.cancel()
-    if busy.reader is not None:
-        outcome.expect(that=busy.reader.items > items, else_="the stream stood still")
+    for reader, before in zip(busy.readers, items, strict=True):
+        outcome.expect(that=reader.items > before, else_="a stream stood still")
 
 
 async def _noticed(here: Place, busy: Busy, outcome: Outcome) -> None:
@@ -141,10 +141,9 @@ async def _noticed(here: Place, busy: Busy, outcome: Outcome) -> None:
 
 async def _after(here: Place, busy: Busy, outcome: Outcome) -> None:
     """All is well: streams have ended on both sides, every job has its one final, and commands work."""
-    if busy.reader is not None:
-        if outcome.fault.effect == "passes" and outcome.state != "draining":
-            await busy.stop()
-        await asyncio.wait([busy.reader.task])
+    if outcome.fault.effect == "passes" and outcome.state != "draining":
+        await busy.stop()
+    await busy.ended()
     await until(lambda: here.standin.open_streams == 0)
     await here.settled()
     outcome.ledger = here.ledger()

@@ -15,21 +15,27 @@ from tests.faults.place import MODEL, Place, until
 
 UPLOAD_BYTES = 600_000
 UPLOAD_RATE = 256 << 10
+CROWD = 8
+CROWDED_BYTES = 1 << 20
 ITERATIONS = 8
 
 
 @dataclass
 class Busy:
-    """A session and what goes on in it. ``reader`` is the server's end of a stream, if there is one."""
+    """A session and what goes on in it. ``readers`` are the server's ends of streams."""
 
     session: LinkSession
-    reader: Reader | None = None
+    readers: tuple[Reader, ...] = ()
 
     async def stop(self) -> None:
-        """Nobody wants the stream any more."""
-        if self.reader is not None:
-            self.reader.task.cancel()
-            await asyncio.gather(self.reader.task, return_exceptions=True)
+        """Nobody wants the streams any more."""
+        for reader in self.readers:
+            reader.task.cancel()
+        await self.ended()
+
+    async def ended(self) -> None:
+        """Wait for the streams' ends."""
+        await asyncio.gather(*(reader.task for reader in self.readers), return_exceptions=True)
 
 
 class Reader:
@@ -74,17 +80,26 @@ async def admitted(place: Place) -> AsyncIterator[Busy]:
 
 
 @contextlib.asynccontextmanager
-async def streaming(place: Place) -> AsyncIterator[Busy]:
-    """A generation that never ends by itself."""
+async def streaming(place: Place, count: int = 1) -> AsyncIterator[Busy]:
+    """Generations that never end by themselves."""
     await place.agent.start()
     session = await place.agent.session()
-    busy = Busy(session, Reader(place))
+    busy = Busy(session, tuple(Reader(place) for _ in range(count)))
     try:
-        reader = busy.reader
-        await until(lambda: reader is not None and reader.items > 0)
+        await until(lambda: all(reader.items > 0 for reader in busy.readers))
         yield busy
     finally:
         await busy.stop()
+
+
+@contextlib.asynccontextmanager
+async def crowded(place: Place) -> AsyncIterator[Busy]:
+    """Eight generations, and a result that waits behind them: as much as a slow link is promised to bear."""
+    place.standin.script.num_parallel = CROWD
+    await place.store_result(CROWDED_BYTES)
+    place.gate.up.bytes_per_second = UPLOAD_RATE
+    async with streaming(place, CROWD) as busy:
+        yield busy
 
 
 @contextlib.asynccontextmanager
@@ -128,6 +143,7 @@ STATES: dict[str, State] = {
     "idle": idle,
     "admitted": admitted,
     "streaming": streaming,
+    "crowded": crowded,
     "uploading": uploading,
     "benchmark": benchmarking,
     "draining": draining,

@@ -22,6 +22,7 @@ CHOSEN = (
     ("admitted", "second dial, same process"),
     ("streaming", "black hole"),
     ("streaming", "stall to the server"),
+    ("crowded", "throttle 16 KiB/s each way"),
     ("uploading", "lost to the agent"),
     ("uploading", "throttle 16 KiB/s each way"),
     ("benchmark", "cut in mid-frame, sending"),
@@ -36,4 +37,4 @@ async def test_the_agent_notices_returns_and_loses_nothing(state: str, fault: st
 
 
 def test_every_fault_meets_every_state_but_where_there_is_no_connection() -> None:
-    assert len(CELLS) == 6 * len(BY_NAME) - 3
+    assert len(CELLS) == 7 * len(BY_NAME) - 3
