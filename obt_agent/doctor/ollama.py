@@ -24,7 +24,7 @@ async def look(settings: OllamaSettings) -> AsyncIterator[Finding]:
         except OllamaUnavailable as error:
             yield failure(
                 "ollama.reachable",
-                f"nothing answers at {settings.url}: {error.message}",
+                error.message,
                 "Start it (systemctl start ollama), or set ollama.url. In a container it must listen on an "
                 "address that this machine reaches (OLLAMA_HOST).",
             )

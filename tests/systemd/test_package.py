@@ -8,6 +8,7 @@ import pytest
 from tests.systemd.machine import Machine
 from tests.systemd.payload import ROOT
 from tests.systemd.site import FILES, SERVER, USERS, Site
+from tests.systemd.test_service import GET_AGENT, INSTALL, MAKE_ENVIRONMENT
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -104,3 +105,28 @@ def test_purging_leaves_nothing(site: Site) -> None:
     assert machine.run(f"({FILES}) | diff /root/files-before - || true") == ""
     assert machine.run(f"({USERS}) | diff /root/users-before - || true") == ""
     assert machine.call("systemctl list-unit-files 'obt-agent*' --no-legend").out == ""
+
+
+def test_a_service_that_was_installed_otherwise_is_not_taken_over_unasked(site: Site) -> None:
+    machine = site.machine
+    site.join_token()
+    for command in (MAKE_ENVIRONMENT, GET_AGENT, f"{INSTALL} --token-file /root/join"):
+        machine.run(command, timeout_s=120)
+    done = machine.call("dpkg -i /root/agent.deb", timeout_s=120)
+    assert done.code != 0
+    assert "sudo obt-agent service uninstall --keep-state" in done.err
+    state = machine.call("dpkg-query --show --showformat '${Status}' obt-agent").out
+    assert not state or state.endswith(" not-installed")
+    assert machine.call("test -e /usr/lib/obt-agent").code == 1
+    site.until_line("admitted by 127.0.0.1:8881, 3 models")
+
+
+def test_a_package_goes_on_with_what_such_a_service_kept(site: Site) -> None:
+    machine = site.machine
+    kept = "cat /etc/obt-agent/agent.yaml /var/lib/obt-agent/identity.json /var/lib/obt-agent/credential.json"
+    before = machine.run(kept)
+    machine.run("obt-agent service uninstall --keep-state")
+    machine.run("dpkg --force-confold -i /root/agent.deb", timeout_s=120)
+    site.until_line("admitted by 127.0.0.1:8881, 3 models")
+    assert machine.run(kept) == before
+    machine.run("dpkg -P obt-agent", timeout_s=120)
