@@ -108,8 +108,9 @@ class Credentials:
             elif self._candidate_refused:
                 self._folder.remove(CANDIDATE_FILE)
             self._candidate_refused = False
-            if not self.ever_admitted(credential):
-                hashes = (*self._admitted().sha256, credential.sha256)[-_REMEMBERED:]
+            known = self._admitted_so_far()
+            if credential.sha256 not in known:
+                hashes = (*known, credential.sha256)[-_REMEMBERED:]
                 self._folder.write(ADMITTED_FILE, msgspec.json.encode(_Admitted(sha256=hashes)))
 
     def refused(self, credential: Credential, *, revoked: bool) -> None:
@@ -172,6 +173,13 @@ class Credentials:
     def _admitted(self) -> _Admitted:
         data = self._folder.read(ADMITTED_FILE)
         return _Admitted() if data is None else self._decoded(ADMITTED_FILE, data, _Admitted)
+
+    def _admitted_so_far(self) -> tuple[str, ...]:
+        """For writing the file anew: what is damaged holds no secret, and is replaced."""
+        try:
+            return self._admitted().sha256
+        except FolderError:
+            return ()
 
     def _decoded(self, name: str, data: bytes, type_: type[_T]) -> _T:
         try:

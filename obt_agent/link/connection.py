@@ -18,8 +18,9 @@ from typing import Final, Literal
 import structlog
 
 from obt_agent.backoff import BackoffSettings
-from obt_agent.errors import AgentError, ConfigError
+from obt_agent.errors import ConfigError
 from obt_agent.identity.credentials import Credential
+from obt_agent.identity.folder import FolderError
 from obt_agent.link.address import parse_address
 from obt_agent.link.attempt import Attempt, DrainWish
 from obt_agent.link.dial import dial
@@ -104,6 +105,7 @@ class Link:
         self._judge = Judge(credentials, clock=clock, chance=chance, settings=backoff or BackoffSettings())
         self._wake = asyncio.Event()
         self._stopping = False
+        self._shown: Credential | None = None
         self._dialling: asyncio.Task[Wire] | None = None
         self._attempt: Attempt | None = None
         self._totals = Totals(clock)
@@ -164,12 +166,19 @@ class Link:
         return self._totals.statistics(self._attempt, self.lag)
 
     async def _credential(self) -> Credential:
-        credential = await asyncio.to_thread(self._credentials.for_next_dial)
+        try:
+            credential = await asyncio.to_thread(self._credentials.for_next_dial)
+        except FolderError as error:
+            if self._shown is None:
+                raise
+            log.warning("link.credential_not_read", reason=error.message)
+            return self._shown  # a disk that fails is no reason to be away either
         if credential is None:
             raise ConfigError(
                 "This agent has no credential. Enrol it: sudo obt-agent service install --token-file FILE; "
                 "without the system's service: obt-agent enroll, or set server.token_file."
             )
+        self._shown = credential
         return credential
 
     async def _dial_and_serve(self, credential: Credential) -> Ending:
@@ -218,7 +227,6 @@ class Link:
             wire.abort("no longer needed")
 
     async def _admitted(self, session: LinkSession, result: HelloResult, credential: Credential) -> None:
-        self._judge.admitted()
         self._totals.admitted()
         skew_s = None if result.time is None else result.time - time.time()
         server = f"{result.server.name} {result.server.version}".strip()
@@ -226,10 +234,7 @@ class Link:
         log.info("link.admitted", session=result.session, server=self._address.authority)
         if skew_s is not None and abs(skew_s) > _SKEW_WORTH_SAYING_S:
             log.warning("link.clock_skew", server_ahead_s=round(skew_s, 1))
-        try:
-            await asyncio.to_thread(self._credentials.admitted, credential)
-        except AgentError as error:  # a full disk is no reason to be away
-            log.warning("link.admission_not_noted", reason=error.message)
+        await self._judge.admitted(credential)
         if session.alive:
             self._events.on_admitted(session, result)
 

@@ -8,8 +8,8 @@ from typing import Final, Protocol
 
 import structlog
 
-from obt_agent.backoff import Backoff, BackoffSettings, RefusedCredential
-from obt_agent.errors import AdmissionRefused
+from obt_agent.backoff import Backoff, BackoffSettings, RefusedCredential, with_jitter
+from obt_agent.errors import AdmissionRefused, AgentError
 from obt_agent.identity.credentials import Credential
 from obt_agent.link.outcome import Ending, Next
 
@@ -64,14 +64,27 @@ class Judge:
         self._settings = settings
         self._backoff = Backoff(clock=clock, chance=chance, settings=settings)
         self._refusals: dict[str, RefusedCredential] = {}
+        self._admitted_here: set[str] = set()
+        self._unnoted: Credential | None = None
         self._kind = ""
         self._count = 0
 
-    def admitted(self) -> None:
-        """A hello was answered."""
+    async def admitted(self, credential: Credential) -> None:
+        """A hello was answered. That is noted for later processes, and known in this one at any rate."""
         self._backoff.admitted()
         self._refusals.clear()
         self._kind = ""
+        self._admitted_here.add(credential.sha256)
+        await self._note(credential)
+
+    async def _note(self, credential: Credential) -> None:
+        try:
+            await asyncio.to_thread(self._credentials.admitted, credential)
+        except AgentError as error:  # a full disk is no reason to be away
+            self._unnoted = credential
+            log.warning("link.admission_not_noted", reason=error.message)
+        else:
+            self._unnoted = None
 
     async def delay_s(self, credential: Credential, ending: Ending) -> float:
         """Seconds until the next dial.
@@ -81,13 +94,18 @@ class Judge:
         """
         self._backoff.ended()
         self._say(ending)
+        if self._unnoted is not None:
+            await self._note(self._unnoted)
         if ending.next is Next.REFUSED:
             return await self._after_refusal(credential, ending)
         cap_s = self._settings.maximum_s if ending.next is Next.AT_CAP else 0.0
         return self._backoff.delay(max(cap_s, ending.floor_s))
 
     async def _after_refusal(self, credential: Credential, ending: Ending) -> float:
-        await asyncio.to_thread(self._credentials.refused, credential, revoked=ending.revoked)
+        try:
+            await asyncio.to_thread(self._credentials.refused, credential, revoked=ending.revoked)
+        except AgentError as error:
+            log.warning("link.refusal_not_noted", reason=error.message)
         refusal = (await self._counter(credential)).refused(revoked=ending.revoked)
         if credential.source == "candidate":
             log.warning("link.candidate_refused", count=refusal.count)
@@ -95,16 +113,26 @@ class Judge:
         if refusal.give_up:
             message = f"{ending.message} {ENROL_ANEW}"
             raise AdmissionRefused(message, retryable=False, revoked=ending.revoked)
-        return max(refusal.delay_s, ending.floor_s)
+        return max(refusal.delay_s, with_jitter(ending.floor_s, self._chance))
 
     async def _counter(self, credential: Credential) -> RefusedCredential:
         counter = self._refusals.get(credential.sha256)
         if counter is None:
-            known = await asyncio.to_thread(self._credentials.ever_admitted, credential)
+            known = await self._ever_admitted(credential)
             counter = self._refusals[credential.sha256] = RefusedCredential(
                 admitted_before=known, clock=self._clock, chance=self._chance, settings=self._settings
             )
         return counter
+
+    async def _ever_admitted(self, credential: Credential) -> bool:
+        """Whether it was ever good; where that cannot be known, giving up would be the worse mistake."""
+        if credential.sha256 in self._admitted_here:
+            return True
+        try:
+            return await asyncio.to_thread(self._credentials.ever_admitted, credential)
+        except AgentError as error:
+            log.warning("link.admissions_unknown", reason=error.message)
+            return True
 
     def _say(self, ending: Ending) -> None:
         """The first of a kind loudly, repeats quietly with their count."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 import time
 
 import pytest
@@ -414,10 +415,13 @@ async def test_a_candidate_is_kept_though_the_server_closes_right_behind_its_ans
         peer.socket.protocol.send_close(1001)
         peer.socket.send_data()
         await peer.until_closed()
+        closed.set()
+
+    closed = threading.Event()
 
     class SlowDisk(CredentialsDouble):
         def admitted(self, credential: Credential) -> None:
-            time.sleep(0.2)  # in a thread: longer than the server takes to close
+            assert closed.wait(PATIENCE_S), "in a thread of its own: the link closes meanwhile"
             super().admitted(credential)
 
     credentials = SlowDisk()
