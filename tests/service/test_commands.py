@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -379,6 +379,23 @@ def test_a_token_comes_from_a_prompt_or_standard_input(
     static = ["--static-token-file", token_file(tmp_path), "--wheel", "none.whl"]
     assert main([*INSTALL, "--no-start", *static]) == 0
     assert where.token.read_text() == "obtj_one-time-token\n"
+
+
+class Interrupting(FakeSystem):
+    """Ctrl-C comes while it starts the service."""
+
+    def call(self, command: Sequence[str], *, text: str | None = None, user: str | None = None) -> Outcome:
+        if "enable" in command:
+            raise KeyboardInterrupt
+        return super().call(command, text=text, user=user)
+
+
+def test_an_interrupted_installation_says_that_it_can_be_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    arranged(monkeypatch, machine(tmp_path / "root", packaged=True), Interrupting())
+    assert main([*INSTALL, "--token-file", token_file(tmp_path)]) == 130
+    assert "Give the same command again" in capsys.readouterr().err
 
 
 def test_a_join_token_that_is_not_needed_is_left_and_said_to_be(

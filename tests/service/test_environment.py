@@ -92,6 +92,22 @@ def test_what_a_killed_installation_left_is_replaced_and_removed(tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w"]
 
 
+def test_a_full_disk_is_told_and_leaves_the_old_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prefix, given = tmp_path / "opt", Wheels(wheel=wheel(tmp_path / "w"))
+    environment.make(prefix, PYTHON, given, System())
+
+    def full(fresh: Path, *_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(fresh / "bin"))
+
+    monkeypatch.setattr(environment, "_launcher", full)
+    with pytest.raises(ServiceError, match=r"opt cannot be made: No space left on device \(.*untouched"):
+        environment.make(prefix, PYTHON, given, System())
+    assert said(prefix) == "works\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["opt", "w"]
+
+
 def test_a_folder_that_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = tmp_path / "opt"
     environment.make(prefix, PYTHON, Wheels(wheel=wheel(tmp_path / "w")), System())

@@ -101,7 +101,7 @@ print(installing.communicate()[1], installing.returncode)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGKILL])
 def test_an_upgrade_that_is_interrupted_leaves_the_service_and_can_be_repeated(
     site: Site, number: signal.Signals
 ) -> None:
