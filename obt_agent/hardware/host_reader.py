@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from obt_agent.hardware.ollama_processes import OllamaProcesses
+from obt_agent.hardware.ollama_processes import USUAL_PORT, OllamaProcesses
 from obt_agent.hardware.providers.base import CostGroup
 from obt_agent.hardware.providers.cpu import CpuProvider
 from obt_agent.hardware.providers.host import HostProvider
@@ -77,7 +77,7 @@ class HostReader:
         self._limits = LimitsProvider(root)
         self._traffic = TrafficReader(root)
         self._pressure = PressureReader(root)
-        self._processes = OllamaProcesses(root)
+        self._processes = OllamaProcesses(root, port=_port_of(ollama_url))
         self._followed: int | None = None
 
     def inventory(self, ollama_version: str | None) -> HostInventory:
@@ -149,6 +149,13 @@ class HostReader:
         return msgspec.structs.replace(
             memory, cgroup_available_bytes=left, unavailable=memory.unavailable | gaps.reasons
         )
+
+
+def _port_of(url: str) -> int:
+    try:
+        return urlsplit(url).port or USUAL_PORT
+    except ValueError:
+        return USUAL_PORT
 
 
 def is_this_machine(url: str) -> bool | None:

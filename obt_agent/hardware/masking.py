@@ -30,9 +30,12 @@ _HOME = re.compile(r"/(home|var/home|Users)/[^/\s:\0]+")
 _MEDIA = re.compile(r"/(media|run/media)/[^/\s:\0]+")
 _SERIAL_LINE = re.compile(r"^(serial(?:_number)?|unique_id)(\s*[:=]?\s*)\S.*$", re.IGNORECASE | re.MULTILINE)
 
+_HOST = re.compile(r"^(OLLAMA_HOST=).*?(\d*)/?$")
+"""All before the port, if there is one."""
+
 _TABLES = ("/pci.ids", "/amdgpu.ids")
 _KEPT_WORDS = {"serve", "start", "runner"}
-_KEPT_VARIABLES = ("OLLAMA_MODELS", "HOME")
+_KEPT_VARIABLES = ("OLLAMA_MODELS", "OLLAMA_HOST", "HOME")
 _CGROUPS = ("cgroup", "cgroup2")
 _USUAL_INTERFACE = re.compile(
     r"lo|eth\d+|en[a-z0-9]+|wl[a-z0-9]+|ib\d+|bond\d+|docker\d+|veth[0-9a-f]+|br-[0-9a-f]+|virbr\d+"
@@ -181,7 +184,9 @@ def _command(text: str) -> str:
 
 
 def _environment(text: str) -> str:
-    return "\0".join(entry for entry in text.split("\0") if entry.partition("=")[0] in _KEPT_VARIABLES)
+    """Where the models are, and the port: an address would tell a network."""
+    kept = [entry for entry in text.split("\0") if entry.partition("=")[0] in _KEPT_VARIABLES]
+    return "\0".join(_HOST.sub(r"\1:\2", entry) for entry in kept)
 
 
 def _mounts(text: str) -> str:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from urllib.parse import urlsplit
 
 from obt_agent.hardware.providers.rates import LEAST_WINDOW_NS
 from obt_agent.hardware.readings import Gaps, Unreadable, optional
@@ -28,6 +29,7 @@ _SERVER_NAMES = {"ollama", "ollama.exe", ".ollama-wrapped"}
 """The program's own names; the last is that of NixOS, which wraps it."""
 
 _SERVER_WORDS = {"serve", "start"}
+USUAL_PORT = 11434
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -40,6 +42,7 @@ class _Followed:
     pid: int
     role: ProcessRole
     stat: Hot
+    port: int | None = None
     before: tuple[int, int] | None = None
     cpu_ratio: float | None = None
 
@@ -64,10 +67,14 @@ class Stat:
 
 @dataclass
 class OllamaProcesses:
-    """Follows the servers of Ollama on this machine, and their descendants, which run the models."""
+    """Follows the servers of Ollama on this machine, and their descendants, which run the models.
+
+    ``port`` is that of the server that matters, where there are several.
+    """
 
     root: Root
     clock: Callable[[], int] = time.monotonic_ns
+    port: int = USUAL_PORT
     _servers: dict[int, _Followed] = field(default_factory=dict)
     _runners: dict[int, _Followed] = field(default_factory=dict)
     _look: _Look = field(default_factory=_Look)
@@ -75,8 +82,9 @@ class OllamaProcesses:
 
     @property
     def server_pid(self) -> int | None:
-        """The oldest known server, or None."""
-        return min(self._servers, default=None)
+        """The server that was told to listen at our port; else the oldest known one, or None."""
+        servers = self._servers
+        return min(servers, key=lambda pid: (servers[pid].port != self.port, pid), default=None)
 
     @property
     def pids(self) -> tuple[int, ...]:
@@ -119,7 +127,8 @@ class OllamaProcesses:
         fresh = pids if full else pids - look.seen
         for pid in sorted(fresh, key=int):
             if int(pid) not in self._servers and optional(partial(self._is_server, pid)):
-                self._servers[int(pid)] = self._follow(int(pid), "server")
+                server = self._servers[int(pid)] = self._follow(int(pid), "server")
+                server.port = optional(partial(self._port, pid))
         self._look = _Look(seen=pids, at_ns=now, full_at_ns=now if full else look.full_at_ns)
         if self._servers:
             self._children_at_ns = None
@@ -129,6 +138,12 @@ class OllamaProcesses:
             return False
         arguments = self.root.text(f"/proc/{pid}/cmdline", 4096).split("\0")
         return any(word in _SERVER_WORDS for word in arguments[1:])
+
+    def _port(self, pid: str) -> int:
+        """Where a server listens, by its environment, which its own user and root may read."""
+        entries = self.root.text(f"/proc/{pid}/environ").split("\0")
+        told = next((entry.partition("=")[2] for entry in entries if entry.startswith("OLLAMA_HOST=")), "")
+        return urlsplit(told if "://" in told else f"//{told}").port or USUAL_PORT
 
     def _follow(self, pid: int, role: ProcessRole) -> _Followed:
         return _Followed(pid, role, self.root.hot(f"/proc/{pid}/stat"))

@@ -61,7 +61,7 @@ def test_no_secret_and_no_other_process_leaves_with_a_capture(
             "/proc/1/cgroup": "0::/machine/castle.scope\n",
             "/proc/70/comm": "ollama\n",
             "/proc/70/cmdline": "/home/alice/bin/ollama\0serve\0--token=x",
-            "/proc/70/environ": "OLLAMA_MODELS=/home/alice/models\0API_KEY=token\0",
+            "/proc/70/environ": "OLLAMA_MODELS=/home/alice/models\0API_KEY=token\0OLLAMA_HOST=192.0.2.9:500",
             "/proc/70/stat": "70 (ollama) S 1 " + "0 " * 40,
             "/proc/70/cgroup": "0::/user.slice/12345678-1234-1234-1234-123456789abc\n",
             "/proc/70/status": "Name:\tollama\nUid:\t1000\nGroups:\tof alice\nCpus_allowed_list:\t0-1\n",
@@ -97,6 +97,7 @@ def test_no_secret_and_no_other_process_leaves_with_a_capture(
     assert [module.size_bytes for module in again.inventory.memory.modules] == [1024]
     assert [store.kind for store in again.inventory.storage] == ["network"]
     assert [process.pid for process in again.sample.ollama] == [70]
+    assert "OLLAMA_HOST=:500" in root.text("/proc/70/environ")
     assert again.inventory.host.container == "docker"
     assert again.inventory.limits.cpuset == "0-1"
     assert {"lo", "eth0", "wg0"}.isdisjoint(root.names("/sys/class/net"))

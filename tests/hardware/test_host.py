@@ -290,6 +290,16 @@ def test_the_store_of_a_container_is_described_by_the_containers_own_mounts(tmp_
     assert found.found_by == "setting"
 
 
+def test_an_agent_in_the_same_container_sees_the_store_as_ollama_does(tmp_path: Path) -> None:
+    place = "5:memory:/docker/0123\n0::/docker/0123\n"
+    (found,) = server(
+        tmp_path,
+        {"/proc/5/cgroup": place, "/proc/self/cgroup": place, "/proc/5/environ": "HOME=/root\0"},
+        sizes={"/root/.ollama/models": {"total_bytes": 7, "free_bytes": 1}},
+    ).inventory()
+    assert (found.total_bytes, found.filesystem) == (7, "ext4")
+
+
 def test_a_path_of_the_host_is_not_taken_for_that_of_a_closed_container(tmp_path: Path) -> None:
     provider = server(
         tmp_path,
@@ -585,6 +595,20 @@ def test_a_process_that_became_ollama_since_it_was_seen_is_found_when_asked_to_l
     processes.look_again()
     processes.update()
     assert sorted(processes.pids) == [4, 10]
+
+
+@pytest.mark.parametrize(("port", "server"), [(11434, 10), (11500, 11), (12000, 12), (443, 9)])
+def test_of_several_servers_the_one_that_listens_at_our_port_is_followed(
+    tmp_path: Path, port: int, server: int
+) -> None:
+    hosts = {9: None, 10: "HOME=/x", 11: "OLLAMA_HOST=:11500", 12: "A=1\0OLLAMA_HOST=http://0.0.0.0:12000"}
+    files = {f"/proc/{pid}/environ": text for pid, text in hosts.items() if text is not None}
+    for pid in hosts:
+        files |= {f"/proc/{pid}/comm": "ollama\n", f"/proc/{pid}/cmdline": "ollama\0serve"}
+    processes = OllamaProcesses(tree(tmp_path, files, errors={"/proc/9/environ": "EACCES"}), port=port)
+    processes.update()
+    assert processes.server_pid == server
+    assert sorted(processes.pids) == [9, 10, 11, 12]
 
 
 def test_a_client_called_ollama_is_no_server(tmp_path: Path) -> None:

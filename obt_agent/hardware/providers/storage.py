@@ -86,8 +86,8 @@ class StorageProvider:
 
     def _is_contained(self) -> bool:
         """Whether Ollama runs in a container that the agent is not in."""
-        theirs = container_hint(self._root.text(f"/proc/{self._pid}/cgroup"))
-        return theirs is not None and theirs != container_hint(self._root.text("/proc/self/cgroup"))
+        theirs = self._root.text(f"/proc/{self._pid}/cgroup")
+        return container_hint(theirs) is not None and theirs != self._root.text("/proc/self/cgroup")
 
     def _in_home(self) -> str:
         """The usual folder in the home of the process's user, who is no secret, unlike its environment.
