@@ -208,6 +208,7 @@ _FIELDS: Final[tuple[tuple[str, Weight, str], ...]] = (
     ("driver", "note", "another driver"),
     ("power_limit_watts", "warning", "GPUs may draw different power"),
     ("cpu", "subject", "another CPU"),
+    ("other_models_loaded", "warning", "other models took memory, and perhaps time"),
     ("memory_bytes", "note", "another amount of memory"),
     ("os", "note", "another system"),
     ("agent_version", "note", "another version of the agent"),
@@ -263,4 +264,4 @@ def _states(a: BenchmarkResult, b: BenchmarkResult) -> list[Difference]:
 def _said(value: object) -> str | None:
     if value is None:
         return None
-    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)

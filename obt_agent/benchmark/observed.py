@@ -137,8 +137,18 @@ _FOLLOWS: Final = {
     "idle_watts": ("power_usage_watts", "no driver gave power before the run"),
     "energy_net_joules": ("energy_joules", "the idle power of what was metered is not known"),
     "energy_uncertainty_joules": ("energy_joules", ""),
-    "energy_prefill_joules": ("energy_joules", "its own window is too short, or requests overlapped"),
-    "energy_decode_joules": ("energy_joules", "its own window is too short, or requests overlapped"),
+    **dict.fromkeys(
+        ("energy_prefill_joules", "energy_decode_joules"),
+        ("energy_joules", "its own window is too short, or requests overlapped"),
+    ),
+    **dict.fromkeys(
+        ("energy_prefill_uncertainty_joules", "energy_prefill_net_joules"),
+        ("energy_prefill_joules", "the idle power of what was metered is not known"),
+    ),
+    **dict.fromkeys(
+        ("energy_decode_uncertainty_joules", "energy_decode_net_joules"),
+        ("energy_decode_joules", "the idle power of what was metered is not known"),
+    ),
     "joules_per_output_token": ("energy_joules", "no tokens were counted"),
 }
 """Figures that are null for another figure's reason, and their own reason where that one is there."""
@@ -246,7 +256,6 @@ def _of_energy(timings: Timings, seen: Surroundings, missing: Missing) -> dict[s
     watts = found.joules / seen.window.seconds if found else power and power.mean
     scope = found.scope if found else ("gpus" if power else None)
     net = _net(found, idle, seen.window)
-    prefill, decode = _split(seen)
     n = timings.completion_tokens
     return {
         "power_usage_watts": missing.unless(watts, "power_usage_watts", "no driver gave power or energy"),
@@ -256,8 +265,7 @@ def _of_energy(timings: Timings, seen: Surroundings, missing: Missing) -> dict[s
         "energy_net_joules": net,
         "energy_uncertainty_joules": found and found.uncertainty,
         "energy_method": found and found.method,
-        "energy_prefill_joules": prefill and prefill.joules,
-        "energy_decode_joules": decode and decode.joules,
+        **_split(seen),
         "joules_per_output_token": found.joules / n if found and n else None,
     }
 
@@ -269,14 +277,18 @@ def _net(found: Energy | None, idle_watts: float | None, window: Window) -> floa
     return found.joules - idle_watts * window.seconds
 
 
-def _split(seen: Surroundings) -> tuple[Energy | None, Energy | None]:
+def _split(seen: Surroundings) -> dict[str, float | None]:
     """Energy before and after the first token, each withheld when its own window is too short."""
     if seen.first_token_ns is None:
-        return None, None
-    edges = seen.edges
-    before = Window(seen.window.start_ns, seen.first_token_ns)
-    after = Window(seen.first_token_ns, seen.window.end_ns)
-    return (
-        resources.energy(seen.samples, before, edges.start, edges.first_token),
-        resources.energy(seen.samples, after, edges.first_token, edges.end),
-    )
+        return {}
+    edges, first_ns = seen.edges, seen.first_token_ns
+    fields: dict[str, float | None] = {}
+    for part, window, start, end in (
+        ("prefill", Window(seen.window.start_ns, first_ns), edges.start, edges.first_token),
+        ("decode", Window(first_ns, seen.window.end_ns), edges.first_token, edges.end),
+    ):
+        found = resources.energy(seen.samples, window, start, end)
+        fields[f"energy_{part}_joules"] = found and found.joules
+        fields[f"energy_{part}_net_joules"] = _net(found, seen.baseline.idle_watts, window)
+        fields[f"energy_{part}_uncertainty_joules"] = found and found.uncertainty
+    return fields

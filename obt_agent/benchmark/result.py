@@ -121,7 +121,11 @@ class Observed(Timings, frozen=True, kw_only=True, omit_defaults=True):
     energy_uncertainty_joules: float | None = None
     energy_method: Literal["counter", "trapezoid"] | None = None
     energy_prefill_joules: float | None = None
+    energy_prefill_net_joules: float | None = None
+    energy_prefill_uncertainty_joules: float | None = None
     energy_decode_joules: float | None = None
+    energy_decode_net_joules: float | None = None
+    energy_decode_uncertainty_joules: float | None = None
     joules_per_output_token: float | None = None
     throttle: Throttle | None = None
     samples: int = 0

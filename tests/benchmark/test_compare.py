@@ -2,7 +2,7 @@
 
 import pytest
 
-from obt_agent.benchmark.compare import NotComparable, compare, compare_pairs
+from obt_agent.benchmark.compare import NotComparable, compare, compare_pairs, differences
 from tests.benchmark.results import iteration, result, speeds
 from tests.benchmark.runs import plan
 
@@ -87,3 +87,14 @@ def test_pairs_take_equally_many_runs() -> None:
         compare_pairs([speeds(1), speeds(1)], [speeds(1)])
     with pytest.raises(NotComparable):
         compare_pairs([], [])
+
+
+def test_other_models_that_were_loaded_beside_one_run_are_a_warning() -> None:
+    alone, crowded = speeds(100.0, 101.0), speeds(90.0, 91.0, other_models_loaded=("big:70b",))
+    (found,) = differences(alone, crowded)
+    assert (found.field, found.weight, found.a, found.b) == (
+        "other_models_loaded",
+        "warning",
+        "none",
+        "big:70b",
+    )

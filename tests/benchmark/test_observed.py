@@ -37,6 +37,9 @@ def test_energy_is_split_at_the_first_token_with_idle_subtracted() -> None:
     assert (found.energy_joules, found.energy_method) == (3000.0, "counter")
     assert (found.energy_prefill_joules, found.energy_decode_joules) == (900.0, 2100.0)
     assert found.energy_net_joules == 3000.0 - 50 * 20
+    assert (found.energy_prefill_net_joules, found.energy_decode_net_joules) == (900.0 - 300, 2100.0 - 700)
+    assert found.energy_prefill_uncertainty_joules == pytest.approx(150 * 0.1)
+    assert found.energy_decode_uncertainty_joules == pytest.approx(150 * 0.1)
     assert found.joules_per_output_token == 30.0
     assert found.power_usage_watts == 150.0
     assert found.power_scope == "gpus"

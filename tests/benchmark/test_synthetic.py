@@ -1,8 +1,11 @@
 """Synthetic prompts: nonces that differ, words that do not, lengths that are calibrated."""
 
+import hashlib
+
 from hypothesis import given
 from hypothesis import strategies as st
 
+from obt_agent.benchmark import plan as plan_module
 from obt_agent.benchmark import synthetic
 from obt_agent.benchmark.body import opened
 from obt_agent.benchmark.expansion import Cell
@@ -47,3 +50,9 @@ def test_a_given_text_is_opened_by_the_nonce_only_when_it_is_to_be_new() -> None
     assert opened(cell, None, 0).text == "Say it."
     assert opened(cell, "abc", 0).text == "abc\n\nSay it."
     assert opened(cell, "abc", 0).words is None
+
+
+def test_other_words_are_another_method_and_need_another_version_of_the_plans_hash() -> None:
+    """Whoever changes the words or their order raises ``plan._HASH_VERSION``, and both values here."""
+    digest = hashlib.sha256(synthetic.text("nonce", 5000).encode()).hexdigest()
+    assert (plan_module._HASH_VERSION, digest[:16]) == (1, "a513a8ec67d4be96")  # noqa: SLF001 - what is pinned
