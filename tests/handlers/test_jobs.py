@@ -141,7 +141,7 @@ async def test_a_second_agents_benchmark_waits_for_the_first_and_can_be_cancelle
                 if "progress" in status["job"]:
                     break
                 await asyncio.sleep(0.01)
-        assert "job b1" in status["job"]["progress"]["phase"]
+        assert "job b1" in status["job"]["progress"]["waiting_for"]
         await other.result("cancel", job_id="b2")
         assert await other.job("b2") == "cancelled"
     await bench.result("cancel", job_id="b1")
