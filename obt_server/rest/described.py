@@ -21,7 +21,7 @@ class Problem(BaseModel):
     retry_after_ms: int | None = Field(None, description="when to try again")
 
 
-class Failure(BaseModel):
+class ObtError(BaseModel):
     """The one shape of every error."""
 
     error: Problem
@@ -31,10 +31,13 @@ def failure(description: str, kind: str, message: str, **detail: Any) -> Json:
     """An error of OpenAPI's, with an example."""
     example = {"error": {"kind": kind, "message": message, "retryable": False, "detail": detail}}
     return {
-        "model": Failure,
         "description": description,
-        "content": {"application/json": {"example": example}},
+        "content": {"application/json": {"schema": _SHAPE, "example": example}},
     }
+
+
+_SHAPE: Final[Json] = {"$ref": "#/components/schemas/ObtError"}
+"""By name: the framework would make a validator of a model anew for each route and status."""
 
 
 PUBLIC: Final[Responses] = {
@@ -53,7 +56,7 @@ PUBLIC: Final[Responses] = {
         "body.agent: Field required.",
         field="body.agent",
     ),
-    "default": {"model": Failure, "description": "Any other error; `kind` says which."},
+    "default": {"model": ObtError, "description": "Any other error; `kind` says which."},
 }
 """Of routes that bring a secret of their own."""
 
@@ -62,7 +65,11 @@ GATED: Final[Responses] = PUBLIC | {
         "Nobody is signed in.",
         "not_signed_in",
         "Sign in, or send an API token (Authorization: Bearer ...).",
-    )
+    ),
+    "default": {
+        "description": "Any other error; `kind` says which.",
+        "content": {"application/json": {"schema": _SHAPE}},
+    },
 }
 """Of every other route."""
 

@@ -299,7 +299,7 @@ async def test_openapi_describes_the_interface(server: Running) -> None:
 
 async def test_openapi_says_of_every_route_what_it_does_and_how_it_refuses(server: Running) -> None:
     described = (await server.http.get("/api/v1/openapi.json")).json()
-    shape = {"$ref": "#/components/schemas/Failure"}
+    shape = {"$ref": "#/components/schemas/ObtError"}
     for path, operations in described["paths"].items():
         for method, operation in operations.items():
             assert operation["summary"], (method, path)
@@ -310,7 +310,9 @@ async def test_openapi_says_of_every_route_what_it_does_and_how_it_refuses(serve
                 assert answer["content"]["application/json"]["schema"] == shape, (method, path, status)
             good = next(answer for status, answer in answers.items() if status.startswith("2"))
             assert "content" in good or "204" in answers, (method, path)
-    assert "HTTPValidationError" not in described["components"]["schemas"]
+    schemas = described["components"]["schemas"]
+    assert "HTTPValidationError" not in schemas
+    assert set(schemas["ObtError"]["properties"]) == {"error"}
 
 
 async def test_the_cookie_is_for_https_alone_where_browsers_come_by_https(tmp_path: Path) -> None:
