@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from obt_agent.command import AnyCommand, Command, CommandContext
+from obt_agent.handlers.memory import afterwards
 from obt_agent.jobs.traffic import Traffic
 from obt_agent.ollama.client import OllamaClient
-from obt_agent.ollama.names import canonical
 from obt_agent.policy import Policy
 from obt_agent.policy.gate import ModelGate
 from obt_agent.protocol.commands import LoadModelParams, LoadResult
@@ -23,13 +23,6 @@ def make(ollama: OllamaClient, policy: Policy, gate: ModelGate, traffic: Traffic
                 keep_alive=policy.keep_alive(params.keep_alive),
                 options=policy.load_options(params.options),
             )
-        running = await ollama.running()
-        wanted = canonical(params.model)
-        return LoadResult(
-            model=params.model,
-            loaded=any(canonical(model.name) == wanted for model in running),
-            wall_ms=wall_ms,
-            running=policy.visible_running(running, installed),
-        )
+        return await afterwards(ollama, policy, installed, params.model, wall_ms)
 
     return Command(method="load_model", params=LoadModelParams, run=run)

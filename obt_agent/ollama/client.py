@@ -20,12 +20,13 @@ import msgspec
 import tenacity
 from yarl import URL
 
+from obt_agent.config.urls import ollama_base
 from obt_agent.errors import AgentError, OllamaError, OllamaUnavailable, TooLarge
 from obt_agent.ollama import failures, lists
 from obt_agent.ollama.arrival import StampedResponse, StampingConnector
 from obt_agent.ollama.ndjson import check
 from obt_agent.ollama.payloads import InstalledModel, RunningModel
-from obt_agent.ollama.settings import OllamaSettings, normal_url
+from obt_agent.ollama.settings import OllamaSettings
 from obt_agent.ollama.stream import Line, OllamaStream, Silence
 
 __all__ = ["Line", "OllamaClient", "OllamaSettings", "OllamaStream"]
@@ -70,7 +71,7 @@ class OllamaClient:
 
     def __init__(self, settings: OllamaSettings) -> None:
         self.settings = settings
-        self._base = URL(normal_url(settings.url))
+        self._base = URL(ollama_base(settings.url))
         self._session: aiohttp.ClientSession | None = None
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 from obt_conformance.agent_rules.book import BOOK
 from obt_conformance.agent_rules.transport import INVALID_PARAMS, still_works
 from obt_conformance.agent_stage import AgentStage
+from obt_conformance.both_ways import each_answered_once
 from obt_conformance.verdict import Failed
 from obt_conformance.wire import JsonObject, Wire
 
@@ -20,13 +21,7 @@ async def answered_once(stage: AgentStage) -> str:
     asked.append(await session.wire.post("x.conformance"))
     asked.append(await session.wire.post("generate", {"model": 5}))
     asked.append(await session.start("generate", stage.generate(options={"num_predict": 4})))
-    for one in asked:
-        await session.wire.answer(one, f"request {one} was not answered")
-    await session.wire.quiet_for(stage.deadlines.quiet_s)
-    counts = {one: len(session.wire.answers(one)) for one in asked}
-    if set(counts.values()) != {1}:
-        raise Failed(f"answers by id: {counts}")
-    return f"{len(asked)} requests, {len(asked)} answers"
+    return await each_answered_once(session.wire, asked, stage.deadlines.quiet_s)
 
 
 @BOOK.check("CMD-2", "generate streams also with stream: false and a field that nobody knows")

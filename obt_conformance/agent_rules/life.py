@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 
 import msgspec
@@ -12,6 +11,7 @@ from obt_agent.protocol.admission import HeartbeatParams
 from obt_agent.protocol.limits import Close
 from obt_conformance.agent_rules.book import BOOK
 from obt_conformance.agent_stage import AgentStage
+from obt_conformance.both_ways import signs_of_life
 from obt_conformance.verdict import Failed
 
 DRAIN_S = 3.0
@@ -22,16 +22,13 @@ async def agent_lives(stage: AgentStage) -> str:
     """Between heartbeats that are a minute apart."""
     session = await stage.session(fresh=True, heartbeat_interval_s=60)
     await stage.synced(session)
-    started = time.monotonic()
-    watched = 3 * stage.deadlines.alive_s
-    await session.wire.quiet_for(watched)
-    if session.wire.closed is not None:
-        raise Failed(f"it left a server that says link.alive: {session.wire.how_closed()}")
-    times = [started, *(f.at for f in session.wire.frames if f.at > started), started + watched]
-    longest = max(after - before for before, after in itertools.pairwise(times))
-    if longest > stage.deadlines.alive_s + stage.deadlines.slack_s:
-        raise Failed(f"nothing came for {longest:.1f} s")
-    return f"the longest pause was {longest:.1f} s"
+    deadlines = stage.deadlines
+    return await signs_of_life(
+        session.wire,
+        3 * deadlines.alive_s,
+        deadlines.alive_s + deadlines.slack_s,
+        "it left a server that says link.alive",
+    )
 
 
 @BOOK.check("LIFE-2", "a server that is silent for 18 s is dropped", takes_s=limits.SILENCE_S)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from obt_agent.protocol import limits
+from obt_conformance.both_ways import each_answered_once
 from obt_conformance.server_rules.book import BOOK
 from obt_conformance.server_rules.transport import INVALID_PARAMS
 from obt_conformance.stage import Stage
@@ -21,13 +22,7 @@ async def answered_once(stage: Stage) -> str:
         asked = [await agent.wire.post("models.sync", agent.models_sync()) for _ in range(5)]
         asked.append(await agent.wire.post("x.conformance"))
         asked.append(await agent.wire.post("models.sync", {"revision": "one"}))
-        for one in asked:
-            await agent.wire.answer(one, f"request {one} was not answered")
-        await agent.wire.quiet_for(stage.deadlines.quiet_s)
-        counts = {one: len(agent.wire.answers(one)) for one in asked}
-        if set(counts.values()) != {1}:
-            raise Failed(f"answers by id: {counts}")
-    return f"{len(asked)} requests, {len(asked)} answers"
+        return await each_answered_once(agent.wire, asked, stage.deadlines.quiet_s)
 
 
 @BOOK.check("CMD-2", "generate comes with Ollama's own fields, model among them")

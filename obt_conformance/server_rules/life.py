@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 
 from obt_agent.protocol import limits
+from obt_conformance.both_ways import signs_of_life
 from obt_conformance.server_rules.book import BOOK
 from obt_conformance.stage import Stage
 from obt_conformance.verdict import Failed
@@ -18,16 +18,13 @@ PONG_TIMEOUT_S = 45.0
 async def server_lives(stage: Stage) -> str:
     """With nothing else to say."""
     async with stage.agent() as agent:
-        started = time.monotonic()
-        watched = 3 * stage.deadlines.alive_s
-        await agent.wire.quiet_for(watched)
-        if agent.wire.closed is not None:
-            raise Failed(f"an agent that says link.alive was dropped: {agent.wire.how_closed()}")
-        times = [started, *(f.at for f in agent.wire.frames if f.at > started), started + watched]
-        longest = max(after - before for before, after in itertools.pairwise(times))
-        if longest > stage.deadlines.alive_s + min(stage.deadlines.slack_s, stage.deadlines.alive_s):
-            raise Failed(f"nothing came for {longest:.1f} s")
-        return f"the longest pause was {longest:.1f} s"
+        deadlines = stage.deadlines
+        return await signs_of_life(
+            agent.wire,
+            3 * deadlines.alive_s,
+            deadlines.alive_s + min(deadlines.slack_s, deadlines.alive_s),
+            "an agent that says link.alive was dropped",
+        )
 
 
 @BOOK.check("LIFE-2", "an agent that is silent for 18 s is dropped", takes_s=limits.SILENCE_S)

@@ -61,7 +61,7 @@ def test_a_sockets_address_leads_back_to_the_server(socket: str, base: str) -> N
     ("text", "base"),
     [
         ("127.0.0.1:11434", "http://127.0.0.1:11434"),
-        ("0.0.0.0", "http://127.0.0.1:11434"),  # noqa: S104 - nothing binds it  # noqa: S104 - nothing binds it
+        ("0.0.0.0", "http://127.0.0.1:11434"),  # noqa: S104 - nothing binds it
         ("0.0.0.0:8080", "http://127.0.0.1:8080"),
         ("[::]:8080", "http://[::1]:8080"),
         (":8080", "http://127.0.0.1:8080"),
@@ -69,13 +69,21 @@ def test_a_sockets_address_leads_back_to_the_server(socket: str, base: str) -> N
         ("http://gpu-box", "http://gpu-box:80"),
         ("https://gpu-box/ollama/", "https://gpu-box:443/ollama"),
         ("http://localhost:11434/", "http://localhost:11434"),
+        ("", "http://127.0.0.1:11434"),
+        ("gpu-box:8080", "http://gpu-box:8080"),
+        ("http://0.0.0.0:8080", "http://127.0.0.1:8080"),
+        ("[::1]", "http://[::1]:11434"),
     ],
 )
 def test_ollamas_address_may_be_written_as_ollama_takes_it(text: str, base: str) -> None:
     assert urls.ollama_base(text) == base
+    assert urls.ollama_base(base) == base
 
 
-@pytest.mark.parametrize("text", ["ftp://x", "x:y", "x:0", "http://u:p@x", "http://x?y"])
+@pytest.mark.parametrize(
+    "text",
+    ["ftp://x", "x:y", "x:0", "http://x:99999", "http://u:p@x", "http://x?y", "http://a b", "http://[x"],
+)
 def test_what_is_no_address_of_ollama_is_refused(text: str) -> None:
     with pytest.raises(urls.WrongUrl):
         urls.ollama_base(text)

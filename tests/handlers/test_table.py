@@ -17,7 +17,7 @@ async def test_the_table_of_handlers_is_the_table_of_commands(bench: Bench) -> N
 
 def test_each_command_has_a_file_of_its_name() -> None:
     files = {path.stem for path in Path(obt_agent.handlers.__file__).parent.glob("*.py")}
-    assert files - {"__init__", "table", "relay"} == {method.name for method in COMMANDS}
+    assert files - {"__init__", "table", "relay", "memory"} == {method.name for method in COMMANDS}
 
 
 async def test_only_cancel_is_exempt_from_limits(bench: Bench) -> None:
