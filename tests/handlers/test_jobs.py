@@ -138,7 +138,7 @@ async def test_a_second_agents_benchmark_waits_for_the_first_and_can_be_cancelle
         async with asyncio.timeout(30):
             while True:
                 status = await other.result("benchmark_status", job_id="b2")
-                if "progress" in status["job"]:
+                if "waiting_for" in status["job"].get("progress", {}):
                     break
                 await asyncio.sleep(0.01)
         assert "job b1" in status["job"]["progress"]["waiting_for"]
