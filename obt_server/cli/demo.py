@@ -16,11 +16,12 @@ from typing import Any, Final
 import structlog
 from rich.console import Console
 
+from obt_server.cli.options import port
 from obt_server.cli.run import DEFAULT_PORT
 from obt_server.demo.processes import ChildFailed
 from obt_server.demo.report import Report
 from obt_server.demo.scene import OPERATOR, Scene, free_port, scene
-from obt_server.demo.tour import run_tour
+from obt_server.demo.tour import NO_MODEL, run_tour
 
 WIDE: Final = 110
 """Columns of a report that goes to a file or a pipe."""
@@ -35,7 +36,7 @@ def register(subparsers: Any) -> None:
     )
     parser.add_argument("--once", action="store_true", help="run every command once, print a report, and end")
     parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help="port (default: %(default)s, else any free one)"
+        "--port", type=port, default=DEFAULT_PORT, help="port (default: %(default)s, else any free one)"
     )
     parser.set_defaults(command=run)
 
@@ -55,16 +56,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 async def _demo(console: Console, folder: Path, options: argparse.Namespace) -> int:
-    port = free_port(options.port)
-    if port != options.port:
-        console.print(f"Port {options.port} is taken; using {port}.")
+    free = free_port(options.port)
+    if options.port not in (0, free):
+        console.print(f"Port {options.port} is taken; using {free}.")
     with _signals_cancel():
-        async with scene(folder, port) as ready:
+        async with scene(folder, free) as ready:
             report = Report(console, ready.subject)
             report.head(ready.subject, ready.url)
             if options.once:
                 return await _once(ready, report)
-            _invite(console, ready)
+            await _invite(console, ready)
             await _until_asked()
             console.print("Stopping the agent and the server.")
     return 0
@@ -76,7 +77,9 @@ async def _once(ready: Scene, report: Report) -> int:
     return report.verdict()
 
 
-def _invite(console: Console, ready: Scene) -> None:
+async def _invite(console: Console, ready: Scene) -> None:
+    if not (await ready.client.get(f"/agents/{ready.agent_id}"))["model_count"]:
+        console.print(f"[yellow]{NO_MODEL}[/]")
     console.print(f"Open [bold]{ready.url}/[/] and sign in as {OPERATOR} with the password ", end="")
     console.print(ready.password, style="bold", highlight=False)
     console.print("Ctrl-C ends it. Nothing of it stays on this machine.")

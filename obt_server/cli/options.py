@@ -58,6 +58,16 @@ def duration_up_to(days: int) -> Callable[[str], float]:
     return read
 
 
+def port(text: str) -> int:
+    """A port's number; 0 is any free one."""
+    if re.fullmatch(r"[0-9]{1,5}", text) is None or int(text) > _LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r}: a port is a number from 0 to {_LAST_PORT}")
+    return int(text)
+
+
+_LAST_PORT: Final = 65535
+
+
 def when(at: float) -> str:
     """Unix seconds for a person."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

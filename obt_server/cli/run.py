@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from obt_server import app as application
-from obt_server.cli.options import UsageError, add_database
+from obt_server.cli.options import UsageError, add_database, port
 from obt_server.hub import HubSettings
 from obt_server.serve import configure
 from obt_server.store import AgentQuota
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of everything that starts the server."""
     add_database(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help="port (default: %(default)s)")
+    parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="port (default: %(default)s)")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM file of the certificate chain")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM file of its key")
     parser.add_argument(

@@ -39,8 +39,13 @@ class Report:
         """What is driven, and by what."""
         self._console.print(f"Server [bold]{url}[/], agent admitted over its own outbound WebSocket.")
         if subject.standin:
+            where = (
+                f"No Ollama answers at {subject.silent} (set OLLAMA_URL if it is elsewhere); "
+                if subject.silent
+                else f"No Ollama, at {subject.url} "
+            )
             self._console.print(
-                f"[yellow]No Ollama answers; a stand-in ({subject.version}) takes its place. "
+                f"[yellow]{where}a stand-in ({subject.version}) takes its place. "
                 "Its figures are scripted and say nothing of this machine.[/]"
             )
         else:

@@ -14,7 +14,8 @@ from typing import Final
 
 import aiohttp
 
-from obt_server.demo.processes import Child, running
+from obt_agent.config.urls import WrongUrl, ollama_base, without_userinfo
+from obt_server.demo.processes import Child, ChildFailed, running
 
 DEFAULT_URL: Final = "http://127.0.0.1:11434"
 ANSWERS_WITHIN_S: Final = 3.0
@@ -25,18 +26,25 @@ SCRIPT: Final = Path(__file__).with_name("standin.json")
 
 @dataclass(frozen=True)
 class Subject:
-    """What is driven. ``standin``: no figure of it says anything of a real model."""
+    """What is driven. ``standin``: no figure of it says anything of a real model.
+
+    ``silent`` is the address at which an Ollama was looked for in vain.
+    """
 
     url: str
     version: str
     standin: bool
+    silent: str = ""
 
 
 @contextlib.asynccontextmanager
 async def subject(folder: Path) -> AsyncIterator[Subject]:
-    """The Ollama at ``OLLAMA_URL`` if it answers, else a stand-in for as long as the context lasts."""
-    url = os.environ.get("OLLAMA_URL") or DEFAULT_URL
-    url = url if "://" in url else f"http://{url}"
+    """The Ollama at ``OLLAMA_URL`` if it answers, else a stand-in for as long as the context lasts.
+
+    Raises:
+        ChildFailed: ``OLLAMA_URL`` is no address, or the stand-in did not come up.
+    """
+    url = wanted(os.environ.get("OLLAMA_URL") or DEFAULT_URL)
     version = await answering(url)
     if version is not None:
         yield Subject(url, version, standin=version.endswith("standin"))
@@ -48,7 +56,15 @@ async def subject(folder: Path) -> AsyncIterator[Subject]:
         found = await answering(standin_url)
         if found is None:
             raise child.failed("does not answer")
-        yield Subject(standin_url, found, standin=True)
+        yield Subject(standin_url, found, standin=True, silent=url)
+
+
+def wanted(text: str) -> str:
+    """The address that was asked for, in any form that the agent takes. Raises ChildFailed."""
+    try:
+        return ollama_base(text)
+    except WrongUrl as error:
+        raise ChildFailed(f"OLLAMA_URL is {without_userinfo(text)!r}, which {error}.") from error
 
 
 async def answering(url: str) -> str | None:

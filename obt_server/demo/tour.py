@@ -17,6 +17,7 @@ from obt_agent.protocol.methods import COMMANDS
 from obt_server.demo.client import Client, JsonObject, Refused
 
 PROMPT: Final = "Explain in three sentences why the sky is blue."
+NO_MODEL: Final = "Ollama has no model yet; pull one with: ollama pull llama3.2:1b"
 ITERATIONS: Final = 3
 BENCHMARK_WITHIN_S: Final = 900.0
 STOP_WITHIN_S: Final = 960.0
@@ -94,7 +95,7 @@ async def list_models(tour: Tour) -> str:
     answer = await tour.command("list_models")
     tour.models = answer["models"]
     if not tour.models:
-        raise Failed("Ollama has no model yet; pull one with: ollama pull llama3.2:1b")
+        raise Failed(NO_MODEL)
     return f"{len(tour.models)} models"
 
 

@@ -70,13 +70,13 @@ def test_every_command_of_the_protocol_has_a_stop_in_the_tour() -> None:
 async def test_once_runs_every_command_against_a_stand_in_that_says_so_and_leaves_nothing(
     tmp_path: Path,
 ) -> None:
-    status, out = await demo(
-        "--once", "--port", str(free()), ollama=f"http://127.0.0.1:{free()}", folder=tmp_path
-    )
+    nobody = f"http://127.0.0.1:{free()}"
+    status, out = await demo("--once", "--port", str(free()), ollama=nobody, folder=tmp_path)
     assert status == 0, out
     for method in tour.STOPS:
         assert re.search(rf"^ok +{method} ", out, re.MULTILINE), f"{method} is missing:\n{out}"
-    assert "No Ollama answers; a stand-in" in out
+    words = " ".join(out.split())
+    assert f"No Ollama answers at {nobody} (set OLLAMA_URL if it is elsewhere); a stand-in" in words
     for title in ("Models (stand-in", "Benchmark, 3 iterations (stand-in", "Streamed generation (stand-in"):
         assert title in out
     assert "Hardware (this machine)" in out
@@ -101,6 +101,21 @@ async def test_an_ollama_without_a_model_is_told_how_to_get_one(tmp_path: Path) 
         status, out = await demo("--once", "--port", str(free()), ollama=ollama.url, folder=tmp_path)
     assert status == 1
     assert "ollama pull llama3.2:1b" in out
+
+
+async def test_who_only_looks_at_the_page_is_told_too_that_there_is_no_model(tmp_path: Path) -> None:
+    async with StandIn(Script(models=[])) as ollama:
+        process = await start("--port", str(free()), ollama=ollama.url, folder=tmp_path)
+        assert process.stdout is not None
+        said = ""
+        async with asyncio.timeout(WITHIN_S):
+            while "Ctrl-C ends it" not in said:
+                line = await process.stdout.readline()
+                assert line, said
+                said += line.decode()
+            process.send_signal(signal.SIGTERM)
+            await process.communicate()
+    assert "ollama pull llama3.2:1b" in said
 
 
 async def test_ctrl_c_ends_agent_server_and_stand_in_in_order(tmp_path: Path) -> None:
@@ -161,3 +176,25 @@ async def test_only_what_speaks_like_ollama_counts_as_ollama(
         monkeypatch.setenv("OLLAMA_URL", ollama.url.removeprefix("http://"))
         async with subject(tmp_path) as found:
             assert (found.url, found.standin) == (ollama.url, True)
+
+
+@pytest.mark.parametrize("form", ["{host}:{port}", ":{port}", "0.0.0.0:{port}", "http://{host}:{port}/"])
+async def test_the_address_of_ollama_may_be_written_as_ollama_takes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    async with StandIn(Script()) as standin:
+        host, number = standin.url.removeprefix("http://").split(":")
+        monkeypatch.setenv("OLLAMA_URL", form.format(host=host, port=number))
+        async with subject(tmp_path) as driven:
+            assert driven.url == standin.url
+            assert not (tmp_path / "standin.log").exists(), "a second one was started"
+
+
+async def test_a_wrong_address_of_ollama_is_told_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OLLAMA_URL", "http://me:hunter2@box")
+    with pytest.raises(ChildFailed, match="holds a user name or password") as caught:
+        async with subject(tmp_path):
+            pass
+    assert "hunter2" not in str(caught.value)

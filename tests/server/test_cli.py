@@ -105,6 +105,15 @@ def test_durations_that_are_none(text: str) -> None:
         duration(text)
 
 
+@pytest.mark.parametrize("text", ["65536", "99999", "-1", "http", "", "1.5"])
+def test_a_port_that_is_none_is_refused(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("run", "demo"):
+        with pytest.raises(SystemExit) as caught:
+            parser().parse_args([command, f"--port={text}"])
+        assert caught.value.code == 2
+        assert "from 0 to 65535" in capsys.readouterr().err
+
+
 def test_operators_and_api_tokens(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("long enough 1\nlong enough 2\nshort\n"))
     assert command("operators", "password", "ann")[0] == 0
