@@ -23,10 +23,11 @@ from obt_server.app import Server
 from obt_server.storage import Enrolment
 from tests.faults.agent import Site
 from tests.faults.gate import Gate
-from tests.faults.life import RECORDS, Fuse, Killed, Life
+from tests.faults.life import Fuse, Killed, Life
 from tests.faults.pace import SHORT
 from tests.faults.place import Ledger, serving, until
 from tests.jobs.doubles import FAST
+from tests.jobs.measuring import RECORDS
 
 LIVES = 4
 COMMITS = 24

@@ -12,37 +12,32 @@ import contextlib
 import random
 import secrets
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from obt_agent.dispatcher import Dispatcher
-from obt_agent.errors import AgentError
 from obt_agent.handlers.table import Services, commands
 from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.jobs import JobService, Traffic
-from obt_agent.jobs.execution import Cause, Ending, LivePoint, OnProgress
 from obt_agent.link.connection import Link, LinkEvents
 from obt_agent.link.session import LinkSession
 from obt_agent.link.settings import LinkSettings
-from obt_agent.outbox import Outbox, StoredJob
+from obt_agent.outbox import Outbox
 from obt_agent.outbox.database import JobDatabase
 from obt_agent.protocol.admission import AgentIdentity, HelloParams, HelloResult, VersionRange
-from obt_agent.protocol.jobs import TERMINAL_STATES, JobState
 from obt_agent.reporter import Gauges, Reporter
 from tests.dispatcher.doubles import permissive
 from tests.faults.agent import Site
 from tests.faults.pace import SHORT
 from tests.handlers.bench import facts
 from tests.jobs.doubles import FAST
+from tests.jobs.measuring import MeasuringRunner
 from tests.link.doubles import QUICK
 from tests.reporter.test_reporter import FakeMachine, FakeModels
 
-RECORDS = 3
 STILL_S = 60.0
 
 
@@ -99,45 +94,9 @@ class MortalDatabase(JobDatabase):
         self._fuse.commit(before=False)
 
 
-class Measuring:
-    """A run of three records; it goes on after those of an earlier life, and its result is of any size."""
-
-    def __init__(self, outbox: Outbox, job: StoredJob, restored: int) -> None:
-        self._outbox = outbox
-        self._job_id = job.job_id
-        self._restored = restored
-
-    async def execute(self) -> Ending:
-        for number in range(self._restored, RECORDS):
-            await self._outbox.add_record(self._job_id, str(number).encode())
-        records = [record.decode() for record in await self._outbox.records(self._job_id)]
-        size = random.Random(self._job_id).choice((16, 500, 20_000, 60_000))
-        pad = secrets.token_hex(size)  # other than any other run's: a second one shows as a second result
-        return Ending(state="completed", text=msgspec.json.encode({"records": records, "pad": pad}))
-
-    def stop(self, cause: Cause) -> None:
-        """Three records are quickly done."""
-
-    async def live(self, _after: int | None) -> AsyncIterator[LivePoint]:
-        nothing: tuple[LivePoint, ...] = ()
-        for point in nothing:
-            yield point
-
-
-class MeasuringRunner:
-    """Makes such runs, never of a job that has its final."""
-
-    def __init__(self, outbox: Outbox) -> None:
-        self._outbox = outbox
-
-    def begin(self, job: StoredJob, records: Sequence[bytes], _on_progress: OnProgress) -> Measuring:
-        assert job.state not in TERMINAL_STATES, f"{job.job_id} ran again after its final"
-        return Measuring(self._outbox, job, len(records))
-
-    def ending(
-        self, job: StoredJob, _records: Sequence[bytes], state: JobState, error: AgentError | None
-    ) -> Ending:
-        return Ending(state=state, text=msgspec.json.encode({"starts": job.starts}), error=error)
+def _any_size(job_id: str) -> str:
+    """Other than any other run's: a second one shows as a second result."""
+    return secrets.token_hex(random.Random(job_id).choice((16, 500, 20_000, 60_000)))
 
 
 class Life:
@@ -164,7 +123,7 @@ class Life:
 
     async def _serve(self, state: StateDir) -> None:
         policy = permissive()
-        runners: Any = {"benchmark": MeasuringRunner(self.outbox)}
+        runners: Any = {"benchmark": MeasuringRunner(self.outbox, _any_size)}
         jobs = JobService(self.outbox, runners, policy, Traffic(), settings=FAST)
         nothing: Any = None  # no command of these histories asks for Ollama or the hardware
         models: Any = FakeModels(("a:latest",))

@@ -10,24 +10,22 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from obt_agent.errors import AgentError
 from obt_agent.jobs import JobService, Traffic
-from obt_agent.jobs.execution import Cause, Ending, LivePoint, OnProgress
-from obt_agent.outbox import Outbox, StoredJob
+from obt_agent.outbox import Outbox
 from obt_agent.outbox.database import JobDatabase
 from obt_agent.policy import Policy
-from obt_agent.protocol.jobs import JobFinishedParams, JobFinishedResult, JobState
+from obt_agent.protocol.jobs import JobFinishedParams, JobFinishedResult
 from tests.jobs.doubles import FAST, benchmark
+from tests.jobs.measuring import MeasuringRunner
 from tests.outbox.doubles import ServerPeer
 from tests.policy.configs import config
 
-RECORDS = 3
 LOG = "server.log"
 
 
@@ -44,44 +42,6 @@ class DyingDatabase(JobDatabase):
             type(self).commits += 1
             if self.commits == self.crash_at:
                 os.kill(os.getpid(), signal.SIGKILL)
-
-
-class Measuring:
-    """A run of three records; it goes on after those of an earlier life."""
-
-    def __init__(self, outbox: Outbox, job: StoredJob, restored: Sequence[bytes]) -> None:
-        self.outbox = outbox
-        self.job = job
-        self.restored = len(restored)
-
-    async def execute(self) -> Ending:
-        for number in range(self.restored, RECORDS):
-            await self.outbox.add_record(self.job.job_id, str(number).encode())
-        records = [record.decode() for record in await self.outbox.records(self.job.job_id)]
-        return Ending(state="completed", text=msgspec.json.encode({"records": records, "pad": "x" * 30_000}))
-
-    def stop(self, cause: Cause) -> None:
-        raise AssertionError(cause)
-
-    async def live(self, _after: int | None) -> AsyncIterator[LivePoint]:
-        nothing: tuple[LivePoint, ...] = ()
-        for point in nothing:
-            yield point
-
-
-class MeasuringRunner:
-    """Makes such runs."""
-
-    def __init__(self, outbox: Outbox) -> None:
-        self.outbox = outbox
-
-    def begin(self, job: StoredJob, records: Sequence[bytes], _on_progress: OnProgress) -> Measuring:
-        return Measuring(self.outbox, job, records)
-
-    def ending(
-        self, job: StoredJob, _records: Sequence[bytes], state: JobState, error: AgentError | None
-    ) -> Ending:
-        return Ending(state=state, text=b"{}", error=error)
 
 
 class FileServer(ServerPeer):
@@ -110,7 +70,7 @@ async def live(folder: Path) -> None:
     """Until the server has acknowledged the job."""
     outbox = Outbox(folder, database=DyingDatabase)
     await outbox.open()
-    runners: Any = {"benchmark": MeasuringRunner(outbox)}
+    runners: Any = {"benchmark": MeasuringRunner(outbox, lambda _: "x" * 30_000)}
     jobs = JobService(outbox, runners, Policy(config()), Traffic(), settings=FAST)
     tasks = [
         asyncio.create_task(jobs.run(), name="jobs"),

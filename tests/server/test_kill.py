@@ -18,8 +18,8 @@ from obt_server.auth.operators import Operators
 from obt_server.storage import Enrolment
 from obt_server.store import Database, OperatorStore, SqlStorage
 from tests.server.agent_double import AgentDouble, dial, never, uuid7
+from tests.server.job_steps import accept, sync_jobs
 from tests.server.process import ServerProcess, server_process
-from tests.server.test_jobs import accept, sync_jobs
 
 TEXT = json.dumps({"metrics": list(range(9000))})
 SHA256 = hashlib.sha256(TEXT.encode()).hexdigest()

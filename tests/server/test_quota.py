@@ -1,7 +1,6 @@
 """What an enrolled agent that turned hostile can make the server keep; an honest one loses nothing."""
 
 import asyncio
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -13,32 +12,18 @@ from sqlalchemy.orm import Session
 from obt_agent.errors import AgentError, InvalidParams, StorageFull, TooLarge
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
 from obt_agent.protocol.errors import ErrorData, WireError
-from obt_agent.protocol.jobs import JobFinishedParams, JobFinishedResult, JobPartParams, JobPartResult
+from obt_agent.protocol.jobs import JobPartParams, JobPartResult
 from obt_agent.protocol.limits import Close
 from obt_agent.protocol.state import ModelsSync, Page, SyncResult
 from obt_server.store import AgentQuota
 from obt_server.store.tables import JobRow, ModelVersionRow, PartRow, ResultRow, Table
 from tests.server.agent_double import AgentDouble
 from tests.server.conftest import Running, running
+from tests.server.job_steps import finish
 
 
 def text(pad: int, mark: str = "") -> str:
     return msgspec.json.encode({"mark": mark, "pad": "x" * pad}).decode()
-
-
-async def finish(
-    agent: AgentDouble, job_id: str, result: str, error: WireError | None = None
-) -> JobFinishedResult:
-    final = JobFinishedParams(
-        job_id=job_id,
-        kind="benchmark",
-        state="completed",
-        bytes=len(result),
-        sha256=hashlib.sha256(result.encode()).hexdigest(),
-        result=result,
-        error=error,
-    )
-    return await agent.request("job.finished", final, JobFinishedResult)
 
 
 async def rows(server: Running, table: type[Table]) -> int:
@@ -116,7 +101,7 @@ async def test_long_errors_and_names_are_not_kept_as_they_are(tmp_path: Path) ->
         data = ErrorData(kind="ollama_error", detail={"more": "y" * 100_000})
         error = WireError(code=-32007, message="x" * 100_000, data=data)
         result = msgspec.json.encode({"environment": {"model": "m" * 10_000, "model_digest": "d" * 10_000}})
-        await finish(agent, "j", result.decode(), error)
+        await finish(agent, "j", result.decode(), error=error)
         job = await server.parts.storage.job(agent.agent_id, "j")
         assert job is not None
         assert job.error is not None

@@ -7,7 +7,7 @@ from obt_agent.benchmark.presets import PRESETS
 from obt_server.rest.context import Context
 from obt_server.rest.results import MOST, Lines, digest_of
 from tests.server.conftest import Running
-from tests.server.test_jobs import finish, start
+from tests.server.job_steps import finish, start
 
 SUMMARY = {
     "n": 3,

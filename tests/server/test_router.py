@@ -16,8 +16,8 @@ from obt_server.auth import Principal, secrets
 from obt_server.hub import AgentHub
 from obt_server.router import obt_router
 from tests.server.agent_double import dial, uuid7
+from tests.server.job_steps import RESULT, accept, finish
 from tests.server.memory_storage import MemoryStorage
-from tests.server.test_jobs import RESULT, accept, finish
 from tests.server.test_streams import quick
 
 OWN_KEY = {"X-Company-Key": "let me in"}

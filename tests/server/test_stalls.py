@@ -24,6 +24,16 @@ from tests.server.memory_storage import MemoryStorage
 
 EMPTY = msgspec.Raw(b"{}")
 MODEL = msgspec.Raw(b'{"model":"m"}')
+HELLO = codec.encode_request(
+    1,
+    "agent.hello",
+    HelloParams(
+        protocol=VersionRange(min=1, max=1),
+        agent=AgentIdentity(id="a", name="a", version="1", instance="i"),
+        store_id="s",
+        capabilities=(),
+    ),
+)
 
 
 class QueueSocket:
@@ -65,13 +75,7 @@ async def served(**settings: Any) -> AsyncIterator[tuple[AgentHub, QueueSocket, 
     await storage.issue_credential(enrolment, 1.0)
     hub = AgentHub(storage, HubSettings(**{"close_timeout_s": 0.05, **settings}))
     socket = QueueSocket()
-    hello = HelloParams(
-        protocol=VersionRange(min=1, max=1),
-        agent=AgentIdentity(id="a", name="a", version="1", instance="i"),
-        store_id="s",
-        capabilities=(),
-    )
-    socket.inbox.put_nowait(codec.encode_request(1, "agent.hello", hello))
+    socket.inbox.put_nowait(HELLO)
     serving = asyncio.create_task(hub.serve(socket, Credential(id=0, agent_id="a", state="current")))
     try:
         async with asyncio.timeout(20):
@@ -126,9 +130,7 @@ async def test_a_hello_answer_that_cannot_be_sent_in_time_ends_the_socket() -> N
     hub = AgentHub(storage, HubSettings(hello_within_s=0.05, close_timeout_s=0.05))
     socket = QueueSocket()
     socket.reading.clear()
-    hello = b'{"protocol":{"min":1,"max":1},"agent":{"id":"a","name":"a","version":"1","instance":"i"}'
-    hello += b',"store_id":"s","capabilities":[]}'
-    socket.inbox.put_nowait(codec.encode_request(1, "agent.hello", msgspec.Raw(hello)))
+    socket.inbox.put_nowait(HELLO)
     async with asyncio.timeout(20):
         await hub.serve(socket, Credential(id=0, agent_id="a", state="current"))
     assert socket.aborted
@@ -140,9 +142,7 @@ async def test_a_hub_that_drains_meanwhile_admits_nobody_more() -> None:
     hub = AgentHub(storage)
     await hub.drain()
     socket = QueueSocket()
-    hello = b'{"protocol":{"min":1,"max":1},"agent":{"id":"a","name":"a","version":"1","instance":"i"}'
-    hello += b',"store_id":"s","capabilities":[]}'
-    socket.inbox.put_nowait(codec.encode_request(1, "agent.hello", msgspec.Raw(hello)))
+    socket.inbox.put_nowait(HELLO)
     await hub.serve(socket, Credential(id=0, agent_id="a", state="current"))
     assert socket.closed == (Close.DRAINING, "the server is stopping")
 
