@@ -11,6 +11,8 @@ from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 
+from obt_agent.protocol.limits import ALIVE_INTERVAL_S
+
 GRANT_BYTES = 1 << 20
 HELLO = {"protocol": 1, "session": 1, "stream_credit_bytes": 4 << 20, "link_credit_bytes": 4 << 20}
 
@@ -37,10 +39,21 @@ class Sink:
     async def serve(self, socket: ServerConnection) -> None:
         """One connection's life."""
         self._socket = socket
-        with contextlib.suppress(Exception):
-            while True:
-                frame = await socket.recv(decode=False)
-                await self._take(frame)
+        alive = asyncio.create_task(self._alive(), name="sink-alive")
+        try:
+            with contextlib.suppress(Exception):
+                while True:
+                    frame = await socket.recv(decode=False)
+                    await self._take(frame)
+        finally:
+            alive.cancel()
+
+    async def _alive(self) -> None:
+        """Say that somebody is here: an agent drops a server that is silent, and dials again."""
+        await self.admitted.wait()
+        while True:
+            await asyncio.sleep(ALIVE_INTERVAL_S)
+            await self._send({"method": "link.alive", "params": {}})
 
     async def _take(self, frame: bytes) -> None:
         at = time.monotonic_ns()

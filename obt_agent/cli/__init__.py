@@ -45,16 +45,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The process's exit status, as ``obt_agent.cli.exit_codes`` lists it.
     """
-    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        parser, modules = _parser(words)
+        module, args = _asked(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:  # importing takes long enough for an impatient hand
         return exit_codes.INTERRUPTED
+    return exit_codes.USAGE if module is None else _guarded(module, args)
+
+
+def _asked(words: list[str]) -> tuple[ModuleType | None, argparse.Namespace]:
+    """The command and its arguments; help where none is named. The parser is gone before the command runs."""
+    parser, modules = _parser(words)
     args = parser.parse_args(words)
     if args.command is None:
         parser.print_help()
-        return exit_codes.USAGE
-    return _guarded(modules[args.command], args)
+        return None, args
+    return modules[args.command], args
 
 
 def _guarded(module: ModuleType, args: argparse.Namespace) -> int:

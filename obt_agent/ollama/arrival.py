@@ -7,13 +7,13 @@ took them from the socket, and that is what a measurement needs.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections import deque
 from functools import partial
 from typing import Any
 
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
+from obt_agent.ollama.http import ResponseHandler, aiohttp
 
 
 class _StampingHandler(ResponseHandler):
@@ -28,7 +28,7 @@ class _StampingHandler(ResponseHandler):
 
     def note(self, arrivals: deque[tuple[int, int]], body: aiohttp.StreamReader) -> None:
         """Begin to note arrivals of a body; what is there of it came with the latest read."""
-        self._arrivals, self._body = arrivals, body
+        self._arrivals, self._body, self._noted = arrivals, body, 0
         self._append()
 
     def data_received(self, data: bytes) -> None:
@@ -64,10 +64,15 @@ class StampedResponse(aiohttp.ClientResponse):
 
 
 class StampingConnector(aiohttp.TCPConnector):
-    """Makes connections that note arrivals, a fresh one for each request."""
+    """Makes connections that note arrivals.
 
-    def __init__(self) -> None:
-        super().__init__(force_close=True, limit=0, ttl_dns_cache=10)
+    Args:
+        trust: who vouches for an ``https`` address; None: it is not one.
+        keep: whether a request may take the connection of the one before; else each has a fresh one.
+    """
+
+    def __init__(self, trust: ssl.SSLContext | None = None, *, keep: bool = False) -> None:
+        super().__init__(force_close=not keep, limit=0, ttl_dns_cache=10, ssl=trust or True)
         self._factory = partial(_connection, loop=self._loop)
 
 

@@ -15,15 +15,14 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace, TracebackType
 from typing import Final, Self, cast
 
-import aiohttp
 import msgspec
-import tenacity
 from yarl import URL
 
 from obt_agent.config.urls import ollama_base
 from obt_agent.errors import AgentError, OllamaError, OllamaUnavailable, TooLarge
 from obt_agent.ollama import failures, lists
 from obt_agent.ollama.arrival import StampedResponse, StampingConnector
+from obt_agent.ollama.http import aiohttp, trusting
 from obt_agent.ollama.ndjson import check
 from obt_agent.ollama.payloads import InstalledModel, RunningModel
 from obt_agent.ollama.settings import OllamaSettings
@@ -73,6 +72,7 @@ class OllamaClient:
         self.settings = settings
         self._base = URL(ollama_base(settings.url))
         self._session: aiohttp.ClientSession | None = None
+        self._lists: aiohttp.ClientSession | None = None
 
     @property
     def url(self) -> str:
@@ -82,31 +82,37 @@ class OllamaClient:
     async def __aenter__(self) -> Self:
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_note_sent)
-        self._session = aiohttp.ClientSession(
-            connector=StampingConnector(),
-            response_class=StampedResponse,
-            headers=_HEADERS,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(
-                total=None,
-                connect=self.settings.connect_timeout_s,
-                sock_connect=self.settings.connect_timeout_s,
-                ceil_threshold=float("inf"),
-            ),
-            auto_decompress=False,
-            trust_env=False,
-            trace_configs=[trace],
-        )
-        # aiohttp would send a DELETE twice when the first one's connection breaks. Retries are tenacity's.
-        self._session._retry_connection = False  # noqa: SLF001 - there is no public way
+        trust = trusting() if self._base.scheme == "https" else None
+        self._session = self._opened(StampingConnector(trust), trace)
+        # Lists are asked for every two seconds: on a connection that is kept they cost a third of the CPU.
+        self._lists = self._opened(StampingConnector(trust, keep=True))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        for session in (self._session, self._lists):
+            if session is not None:
+                await session.close()
+        self._session = self._lists = None
+
+    def _opened(self, connector: StampingConnector, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
+        limit_s = self.settings.connect_timeout_s
+        session = aiohttp.ClientSession(
+            connector=connector,
+            response_class=StampedResponse,
+            headers=_HEADERS,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(
+                total=None, connect=limit_s, sock_connect=limit_s, ceil_threshold=float("inf")
+            ),
+            auto_decompress=False,
+            trust_env=False,
+            trace_configs=list(traces),
+        )
+        # aiohttp would send a DELETE twice when the first one's connection breaks. Retries are tenacity's.
+        session._retry_connection = False  # noqa: SLF001 - there is no public way
+        return session
 
     async def version(self) -> str:
         """Ollama's version."""
@@ -200,9 +206,19 @@ class OllamaClient:
             raise failures.too_late("end of the answer", limit, "between_bytes_timeout_s") from error
 
     async def _get(self, path: str) -> bytes:
-        """The body of an idempotent GET, tried again while nothing answers."""
+        """The body of an idempotent GET, tried again while nothing answers.
+
+        The second time at once: it may have been only the connection that was kept.
+        """
+        try:
+            return await self._whole("GET", path)
+        except OllamaUnavailable:
+            if self.settings.retries == 1:
+                raise
+        import tenacity  # noqa: PLC0415 - 0.3 MB that an agent beside a healthy Ollama never needs
+
         tries = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(self.settings.retries),
+            stop=tenacity.stop_after_attempt(self.settings.retries - 1),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=1),
             retry=tenacity.retry_if_exception_type(OllamaUnavailable),
             reraise=True,
@@ -239,11 +255,12 @@ class OllamaClient:
 
     async def _send(self, method: str, path: str, body: bytes | None) -> tuple[StampedResponse, int]:
         """Send a request; return its response once the headers are here, and when it was sent."""
-        if self._session is None:
+        session = self._lists if method == "GET" else self._session
+        if session is None:
             raise RuntimeError("OllamaClient is used outside its context.")
         sent = _Sent(at_ns=time.monotonic_ns())
         try:
-            response = await self._session.request(
+            response = await session.request(
                 method,
                 self._base / path.lstrip("/"),
                 data=_sendable(body),

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
-import aiohttp
-
 from obt_agent.errors import AgentError, OllamaError
 from obt_agent.ollama import failures
 from obt_agent.ollama.arrival import StampedResponse
+from obt_agent.ollama.http import aiohttp
 from obt_agent.ollama.ndjson import LineSplitter, all_plain, check
 
 

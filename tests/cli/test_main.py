@@ -56,6 +56,17 @@ def test_a_command_imports_nothing_that_it_does_not_use() -> None:
     assert imported == ""
 
 
+def test_the_daemon_imports_nothing_that_an_idle_agent_does_not_use() -> None:
+    code = (
+        "import sys; from obt_agent.cli import run\n"
+        "run._keep_rich_out(); import obt_agent.agent\n"
+        "heavy = {'rich', 'tenacity', 'pynvml', 'aiohttp.web', 'fastapi', 'obt_agent.benchmark.run'}\n"
+        "print(*sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "\n"
+
+
 def test_version_names_the_libraries(command: Command) -> None:
     ended = command("version", "--json")
     assert ended.code == 0
