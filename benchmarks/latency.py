@@ -52,15 +52,18 @@ async def _read(http: aiohttp.ClientSession, url: str, tokens: int) -> Seen:
 
 async def by_agent(server: Sink, tokens: int) -> list[Seen]:
     """Through the agent's link."""
-    streams: dict[int, Seen] = {}
+    frames: list[tuple[bytes, int]] = []
 
     def note(frame: bytes, at: int) -> None:
         if frame.startswith(b'{"jsonrpc":"2.0","method":"stream.data"'):
-            params = json.loads(frame)["params"]
-            streams.setdefault(params["id"], []).extend([at] * len(params["items"]))
+            frames.append((frame, at))
 
     server.on_frame = note
     await asyncio.gather(*(server.request("generate", _body(tokens)) for _ in range(STREAMS)))
+    streams: dict[int, Seen] = {}
+    for frame, at in frames:  # read afterwards: the direct reader's JSON is not decoded either
+        params = json.loads(frame)["params"]
+        streams.setdefault(params["id"], []).extend([at] * len(params["items"]))
     return list(streams.values())
 
 

@@ -165,7 +165,11 @@ class OllamaClient:
         Leaving the context, by whatever way, closes the connection at once, which makes Ollama stop.
         """
         async with self._generation(path, body) as (response, t_sent_ns):
-            yield OllamaStream(response, t_sent_ns, self._silence(path), self.settings.max_line_bytes)
+            stream = OllamaStream(response, t_sent_ns, self._silence(path), self.settings.max_line_bytes)
+            try:
+                yield stream
+            finally:
+                stream.close()
 
     def _silence(self, path: str) -> Silence:
         """Verifying or converting a large model says nothing for minutes, like the wait for a first token."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ from obt_agent.ollama import failures
 from obt_agent.ollama.arrival import StampedResponse
 from obt_agent.ollama.http import aiohttp
 from obt_agent.ollama.ndjson import LineSplitter, all_plain, check
+from obt_agent.ollama.patience import Patience
 
 
 class Line(NamedTuple):
@@ -49,7 +49,7 @@ class OllamaStream:
         self._last_ns = t_sent_ns
         self._count = 0
         self._final: Line | None = None
-        self._deadline: asyncio.Timeout | None = None
+        self._patience = Patience(silence.limit_s, self._silent)
 
     @property
     def final(self) -> Line:
@@ -67,8 +67,11 @@ class OllamaStream:
 
         Between two waits no deadline runs, and there is nothing to say.
         """
-        if self._deadline is not None and (when := self._deadline.when()) is not None:
-            self._deadline.reschedule(when + us / 1e6)
+        self._patience.extend(us / 1e6)
+
+    def close(self) -> None:
+        """Nobody reads any more."""
+        self._patience.close()
 
     async def batches(self) -> AsyncIterator[list[Line]]:
         """Give the lines, as many at a time as have arrived, without the final one.
@@ -91,15 +94,20 @@ class OllamaStream:
 
     async def _read(self) -> bytes:
         """The bytes that have arrived; empty at the end."""
+        self._patience.begins()
         try:
-            async with asyncio.timeout(self._silence.limit_s) as self._deadline:
-                return await self._response.content.readany()
+            return await self._response.content.readany()
         except TimeoutError as error:
             raise failures.too_late("further line", self._silence.limit_s, self._silence.key) from error
         except (aiohttp.ClientError, OSError) as error:
             raise failures.ended_early(broken=True, lines=self._count) from error
         finally:
-            self._deadline = None
+            self._patience.ends()
+
+    def _silent(self) -> None:
+        """Nothing came for as long as may be, unless it came just now and its reader has not run yet."""
+        if not self._response.arrivals:
+            self._response.content.set_exception(TimeoutError())
 
     def _take(self, data: bytes) -> tuple[list[Line], AgentError | None]:
         """The good lines in ``data``, and the failure that follows them, if one does."""

@@ -1,0 +1,104 @@
+"""One timer for many waits must be as strict with each of them as a timer of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from obt_agent.ollama.patience import Patience
+
+
+class Timers:
+    """Counts the timers that the event loop is asked for."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.made = 0
+        loop = asyncio.get_running_loop()
+        made: Callable[..., asyncio.TimerHandle] = loop.call_at
+
+        def call_at(*arguments: Any, **named: Any) -> asyncio.TimerHandle:
+            self.made += 1
+            return made(*arguments, **named)
+
+        monkeypatch.setattr(loop, "call_at", call_at)
+
+
+async def test_a_wait_that_is_too_long_is_told_once() -> None:
+    told: list[float] = []
+    over = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    def note() -> None:
+        told.append(loop.time() - began)
+        over.set()
+
+    patience = Patience(0.02, note)
+    patience.begins()
+    async with asyncio.timeout(20):
+        await over.wait()
+    assert len(told) == 1
+    assert told[0] >= 0.02
+
+
+async def test_a_thousand_waits_that_end_in_time_share_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
+    timers = Timers(monkeypatch)
+    patience = Patience(60, lambda: pytest.fail("no wait was too long"))
+    for _ in range(1000):
+        patience.begins()
+        patience.ends()
+    patience.close()
+    assert timers.made == 1
+
+
+async def test_a_wait_is_measured_from_its_own_beginning_and_not_from_that_of_the_timer() -> None:
+    loop = asyncio.get_running_loop()
+    over = asyncio.Event()
+    patience = Patience(0.05, over.set)
+    patience.begins()
+    patience.ends()
+    resumed = asyncio.Event()
+    loop.call_later(0.03, resumed.set)
+    await resumed.wait()
+    began = loop.time()
+    patience.begins()
+    async with asyncio.timeout(20):
+        await over.wait()
+    assert loop.time() - began >= 0.05
+
+
+async def test_a_wait_after_one_that_was_extended_is_no_longer_than_any_other() -> None:
+    over = asyncio.Event()
+    patience = Patience(0.02, over.set)
+    patience.begins()
+    patience.extend(1000)
+    looked = asyncio.Event()
+    asyncio.get_running_loop().call_later(0.1, looked.set)
+    await looked.wait()
+    assert not over.is_set()
+    patience.ends()
+    patience.extend(1000)  # between two waits there is nothing to extend
+    patience.begins()
+    async with asyncio.timeout(20):
+        await over.wait()
+
+
+async def test_nothing_is_left_of_one_that_was_closed() -> None:
+    class Owner:
+        def over(self) -> None:
+            pytest.fail("nobody waits any more")
+
+    owner = Owner()
+    patience = Patience(1000, owner.over)
+    patience.begins()
+    patience.close()
+    known = weakref.ref(owner)
+    del owner, patience
+    await asyncio.sleep(0)
+    gc.collect()
+    assert known() is None
