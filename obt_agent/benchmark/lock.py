@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import getpass
 import os
 import re
 import shlex
@@ -221,6 +220,8 @@ def _command() -> str:
 
 
 def _user() -> str:
+    import getpass  # noqa: PLC0415 - brings the terminal's modules: only for whoever benchmarks
+
     try:
         return getpass.getuser()
     except (OSError, KeyError):

@@ -24,7 +24,7 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Read the configuration, set the log up, and serve until told to stop."""
     loaded = load_config(args, need_server=True, log=False)
-    _keep_rich_out()
+    _keep_lean()
     from obt_agent import agent  # noqa: PLC0415 - a wrong configuration is told without waiting for libraries
     from obt_agent.log_setup.setup import LogSettings, configure  # noqa: PLC0415 - the same
 
@@ -39,13 +39,17 @@ def run(args: argparse.Namespace) -> int:
         output.close()
 
 
-def _keep_rich_out() -> None:
-    """Import structlog without rich, which it would load for tracebacks in colour that a daemon never prints.
+def _keep_lean() -> None:
+    """Import structlog without two libraries that it would load where they are installed.
 
-    They are sixty modules and 4 MB for as long as the machine runs. A command that uses rich is not this one.
+    rich is for tracebacks in colour that a daemon never prints: sixty modules, 4 MB for as long as the
+    machine runs. greenlet is the server's. A command that uses rich is not this one.
     """
-    if "structlog" not in sys.modules and "rich" not in sys.modules:
-        sys.modules["rich"] = None  # type: ignore[assignment]  # what importlib takes for "not there"
-        import structlog  # noqa: F401, PLC0415 - for what it remembers of that
+    if "structlog" in sys.modules:
+        return
+    kept_out = [name for name in ("rich", "greenlet") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(kept_out))  # type: ignore[arg-type]  # None: what importlib takes for "not there"
+    import structlog  # noqa: F401, PLC0415 - for what it remembers of that
 
-        del sys.modules["rich"]
+    for name in kept_out:
+        del sys.modules[name]

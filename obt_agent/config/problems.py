@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -59,5 +58,7 @@ def nearest(
         full: how a candidate is shown, where not as it is.
         least: how like it must be, 0 to 1 (``difflib``'s ratio).
     """
+    import difflib  # noqa: PLC0415 - 0.2 MB of a daemon whose configuration is right
+
     close = difflib.get_close_matches(word, list(candidates), n=1, cutoff=least)
     return f"; did you mean {(full or {}).get(close[0], close[0])}?" if close else ""

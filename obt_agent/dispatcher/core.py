@@ -9,7 +9,6 @@ reaches an ``except`` of its own. This is also the one place where an exception 
 from __future__ import annotations
 
 import asyncio
-import difflib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -171,6 +170,8 @@ class Dispatcher:
         command = self._commands.get(method)
         if command is not None:
             return command
+        import difflib  # noqa: PLC0415 - 0.2 MB, for servers that send what is no command
+
         shown = method[:SHOWN_CHARS]
         near = difflib.get_close_matches(shown, self._commands, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
