@@ -22,6 +22,8 @@ from obt_standin import Script
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 ENDS_WITHIN_S = 30.0
+LEFT_OUT = ("OBT_", "OLLAMA", "PYTHONDONTWRITEBYTECODE")
+"""Beginnings of the variables that programs do not get. Installed programs are compiled, and so are these."""
 NO_UVLOOP = (
     "import sys; sys.modules['uvloop'] = None; from obt_agent.cli import main; sys.exit(main(sys.argv[1:]))"
 )
@@ -53,7 +55,7 @@ class Program:
 async def running(command: Sequence[str], *, quiet: bool = True) -> AsyncIterator[Program]:
     """Run a program while the context lasts; its standard output is a pipe unless ``quiet``."""
     out = asyncio.subprocess.DEVNULL if quiet else asyncio.subprocess.PIPE
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("OBT_", "OLLAMA"))}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(LEFT_OUT)}
     process = await asyncio.create_subprocess_exec(
         *command, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=None, env=environ
     )
