@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, Request, async_playwright
+import pytest_asyncio
+from playwright.async_api import Browser, Page, Request, async_playwright, expect
 
 from obt_server.demo.scene import Scene, free_port, scene
 from obt_standin import StandIn
 from obt_standin.script import Behaviour, Model, Script
+from tests.server.conftest import PASSWORD, Running, running
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 QUIET = [
@@ -24,36 +27,40 @@ QUIET = [
     "--disable-sync",
     "--disable-dev-shm-usage",
 ]
+SLOW_MS = 20_000
+"""Longest wait for what a machine does; the page itself answers at once."""
+expect.set_options(timeout=SLOW_MS)
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 """What an ill-meaning machine would put wherever it can."""
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def ollama() -> AsyncIterator[StandIn]:
     """A small believable Ollama: 60 tokens a second, some prefill."""
     answers = Behaviour(text=(HOSTILE,), tokens=3, decode_tps=100)
     hostile = Model(name="hostile:1b", size=1 << 30, quantization_level=HOSTILE, behaviour=answers)
     script = Script(decode_tps=60, prefill_tps=4000, tokens=600, load_s=0.1)
     script.models.append(hostile)
-    async with StandIn(script) as running:
-        yield running
+    async with StandIn(script) as one:
+        yield one
 
 
-@pytest.fixture
-async def stage(tmp_path: Path, ollama: StandIn, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
-    """Server and agent, the agent admitted."""
-    monkeypatch.setenv("OLLAMA_URL", ollama.url)
-    async with scene(tmp_path, free_port(0)) as ready:
-        yield ready
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stage(tmp_path_factory: pytest.TempPathFactory, ollama: StandIn) -> AsyncIterator[Scene]:
+    """Server and agent, the agent admitted: one for all tests of a module, for they take seconds to start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OLLAMA_URL", ollama.url)
+        async with scene(tmp_path_factory.mktemp("scene"), free_port(0)) as ready:
+            yield ready
 
 
-@pytest.fixture
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Browser]:
     """Headless Chromium, Debian's."""
     async with async_playwright() as playwright:
-        running = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield running
-        await running.close()
+        one = await playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield one
+        await one.close()
 
 
 class Watched:
@@ -70,23 +77,55 @@ class Watched:
         self.hosts.add(request.url.split("/")[2])
 
 
-@pytest.fixture
-async def opened(browser: Browser, stage: Scene) -> AsyncIterator[Watched]:
+@contextlib.asynccontextmanager
+async def watching(browser: Browser, url: str) -> AsyncIterator[Watched]:
     """The page as it opens; at the end it had no error and asked nobody but its own server."""
-    context = await browser.new_context(viewport={"width": 1280, "height": 900})
+    context = await browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB")
     watched = Watched(await context.new_page())
-    await watched.page.goto(stage.url)
+    await watched.page.goto(url)
     yield watched
     await context.close()
     assert watched.errors == []
-    assert watched.hosts == {stage.url.split("/")[2]}
+    assert watched.hosts == {url.split("/")[2]}
 
 
-@pytest.fixture
+async def sign_in(page: Page, password: str) -> None:
+    """As an operator does."""
+    await page.fill("input[name=password]", password)
+    await page.click("button:has-text('Sign in')")
+
+
+async def fits(page: Page) -> None:
+    """Nothing makes the page wider than the screen."""
+    wide = await page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    assert wide <= 0, f"{page.url} is {wide} px too wide"
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def opened(browser: Browser, stage: Scene) -> AsyncIterator[Watched]:
+    """The demonstration's page."""
+    async with watching(browser, stage.url) as watched:
+        yield watched
+
+
+@pytest_asyncio.fixture(loop_scope="module")
 async def page(opened: Watched, stage: Scene) -> Page:
     """Signed in, the agent's view open."""
-    page = opened.page
-    await page.fill("input[name=password]", stage.password)
-    await page.click("button:has-text('Sign in')")
-    await page.click("a.machine:has-text('demo')")
-    return page
+    await sign_in(opened.page, stage.password)
+    await opened.page.click("a.machine:has-text('demo')")
+    return opened.page
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def server(tmp_path: Path) -> AsyncIterator[Running]:
+    """A server of its own, with no machine; tests let scripted agents dial it."""
+    async with running(tmp_path) as one:
+        yield one
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def bare(browser: Browser, server: Running) -> AsyncIterator[Page]:
+    """The page of that server, signed in."""
+    async with watching(browser, server.url) as watched:
+        await sign_in(watched.page, PASSWORD)
+        yield watched.page

@@ -61,9 +61,10 @@ Start = Callable[..., Any]
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, *, quota: AgentQuota | None = None, recheck_s: float = 5.0, **hub: Any
+    folder: Path, *, quota: AgentQuota | None = None, recheck_s: float = 5.0, port: int = 0, **hub: Any
 ) -> AsyncIterator[Running]:
-    """A server with its database in that folder."""
+    """A server with its database in that folder; one that is there already is gone on with."""
+    fresh = not (folder / "obt.sqlite3").exists()
     parts = application.build(
         application.AppSettings(
             database=folder / "obt.sqlite3",
@@ -72,9 +73,10 @@ async def running(
             recheck_s=recheck_s,
         )
     )
-    await parts.operators.store.set_password("admin", HASHED, 0.0)
+    if fresh:
+        await parts.operators.store.set_password("admin", HASHED, 0.0)
     token, _ = await parts.operators.new_token("admin", "tests", None)
-    server = configure(parts, host="127.0.0.1", port=0)
+    server = configure(parts, host="127.0.0.1", port=port)
     task = asyncio.create_task(server.serve(), name="server under test")
     async with asyncio.timeout(20):
         await server.listening.wait()

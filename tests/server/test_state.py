@@ -104,6 +104,16 @@ async def test_hardware_is_kept_whole_and_shown_also_when_the_agent_is_gone(serv
     assert (shown["inventory"], shown["fingerprint"], shown["sample"]) == (INVENTORY, "f1", None)
 
 
+async def test_an_enrolled_agent_is_news_before_it_has_ever_dialled(server: Running) -> None:
+    found = news(server)
+    enrolled = await server.enrol("first")
+    assert (await anext(found))[1]["id"] == enrolled[0]
+    later = await server.enrol("second")
+    name, data = await anext(found)
+    assert (name, data["id"], data["presence"]) == ("agent", later[0], "offline")
+    await found.aclose()
+
+
 async def until_offline(server: Running, agent: AgentDouble) -> None:
     async for name, data in news(server):
         if name == "agent" and data["id"] == agent.agent_id and data["presence"] == "offline":

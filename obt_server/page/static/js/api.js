@@ -1,14 +1,35 @@
-// The server's REST, events and sockets. Errors carry the server's message.
+// The server's REST, and its sockets. Errors carry the server's message.
 
-const base = "/api/v1";
+export const base = "/api/v1";
+export const part = encodeURIComponent;
+export const GONE = "The server does not answer.";
 
 export class Refused extends Error {
   constructor(status, error) {
     super(error?.message ?? `The server answered ${status}.`);
     this.status = status;
     this.kind = error?.kind;
+    this.retryable = error?.retryable ?? status >= 500;
+    this.retryAfterMs = error?.retry_after_ms;
   }
 }
+
+// What an answer that is not ok says. Whoever is no longer signed in is asked to sign in.
+export async function refusal(response) {
+  let data = null;
+  try {
+    data = await response.json();
+  } catch {
+    // a proxy's page: the status says it
+  }
+  const error = data?.error ?? (data?.detail ? { message: invalid(data.detail) } : undefined);
+  if (response.status === 401 && error?.kind === "not_signed_in") dispatchEvent(new Event("signed-out"));
+  return new Refused(response.status, error);
+}
+
+// FastAPI's list of what is wrong with a request.
+const invalid = (detail) => (Array.isArray(detail)
+  ? detail.map((one) => `${(one.loc ?? []).slice(1).join(".")}: ${one.msg}`).join("; ") : String(detail));
 
 async function ask(method, path, body) {
   let response;
@@ -19,34 +40,16 @@ async function ask(method, path, body) {
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch {
-    throw new Error("The server does not answer. Is it running?");
+    throw new Error(GONE);
   }
+  if (!response.ok) throw await refusal(response);
   const text = await response.text();
-  const data = text ? JSON.parse(text) : null;
-  if (!response.ok) {
-    const error = data?.error ?? { message: data?.detail ? JSON.stringify(data.detail) : undefined };
-    if (response.status === 401 && error.kind === "not_signed_in") dispatchEvent(new Event("signed-out"));
-    throw new Refused(response.status, error);
-  }
-  return data;
+  return text ? JSON.parse(text) : null;
 }
 
 export const get = (path) => ask("GET", path);
 export const post = (path, body = {}) => ask("POST", path, body);
 export const remove = (path) => ask("DELETE", path);
-export const part = encodeURIComponent;
-
-// Named events of a path until `close`; the browser reconnects by itself.
-export function events(path, handlers) {
-  const source = new EventSource(base + path);
-  for (const [name, handle] of Object.entries(handlers)) {
-    if (name === "open" || name === "lost") continue;
-    source.addEventListener(name, (event) => handle(event.data === undefined ? null : JSON.parse(event.data)));
-  }
-  source.onopen = () => handlers.open?.();
-  source.onerror = (event) => { if (event.data === undefined) handlers.lost?.(source.readyState === EventSource.CLOSED); };
-  return () => source.close();
-}
 
 export function generation(model, agent) {
   const scheme = location.protocol === "https:" ? "wss" : "ws";

@@ -1,78 +1,121 @@
 // What a machine is, and what it does now.
 
-import { events, get, part } from "./api.js";
-import { bytes, figure, h, notice, percent, show } from "./dom.js";
+import { get, part } from "./api.js";
+import { events } from "./sse.js";
+import { Traces } from "./charts.js";
+import { bytes, bytesOf, figure, percent, share } from "./format.js";
+import { card, failed, h, loading, redraw, show, since } from "./dom.js";
+import { online } from "./state.js";
+
+const celsius = (value) => figure(value, 0, " °C");
+const watts = (value) => figure(value, 0, " W");
+const OVER = " in the last three minutes";
+const machineKinds = { cpu: { name: "CPU", text: percent, most: 1, over: OVER }, memory: { name: "Memory", text: percent, most: 1, over: OVER },
+  temperature: { name: "CPU temperature", text: celsius, most: 110, over: OVER } };
+const gpuKinds = { busy: { name: "Utilisation", text: percent, most: 1, over: OVER }, memory: { name: "Memory", text: percent, most: 1, over: OVER },
+  used: { name: "Memory used", text: bytes, over: OVER }, temperature: { name: "Temperature", text: celsius, most: 110, over: OVER }, power: { name: "Power", text: watts, over: OVER } };
+const ollamaKinds = { cpu: { name: "CPU, of one core", text: percent, over: OVER }, memory: { name: "Memory", text: bytes, over: OVER } };
 
 export function hardwareView(place, agent) {
-  const now = h("div", { class: "cards" }, h("p", { class: "quiet" }, agent.presence === "online" ? "Waiting for the first sample…" : "Offline: nothing to watch."));
-  const still = h("div", { class: "cards" });
-  show(place, h("h3", {}, "Now"), now, h("h3", { class: "gap" }, "What it is"), still);
-  let inventory = {};
+  const now = h("div", { class: "cards" });
+  const still = h("div", { class: "cards" }, loading("what the machine is"));
+  const state = h("p", { class: "quiet", role: "status" });
+  show(place, online(agent) && [h("div", { class: "title" }, h("h3", {}, "Now"), state), now], h("h3", { class: "gap" }, "What it is"), still);
+  const live = new LiveMachine(now, state);
   get(`/agents/${part(agent.id)}/hardware`).then((answer) => {
-    inventory = answer.inventory ?? {};
-    show(still, ...inventoryCards(inventory));
-  }).catch((error) => show(still, h("p", { class: "quiet" }, error.message)));
-  if (agent.presence !== "online") return undefined;
+    live.inventory = answer.inventory ?? {};
+    if (!answer.inventory) return show(still, h("p", { class: "quiet" }, "This machine has not told yet what it is."));
+    show(still, inventoryCards(live.inventory), answer.updated_at && h("p", { class: "quiet small wide" }, since(answer.updated_at, "As of ")));
+  }).catch((error) => show(still, failed(error)));
+  if (!online(agent)) return undefined;
+  show(state, "Waiting for the first sample…");
   return events(`/agents/${part(agent.id)}/hardware/watch?interval_ms=1000`, {
-    sample: ({ sample }) => show(now, ...sampleCards(sample, inventory)),
-    error: (data) => data && notice(data.error.message),
+    sample: ({ sample }) => { show(state); live.take(sample); },
+    lost: (error) => show(state, `${error.message} Trying again…`),
+    refused: (error) => show(state, error.message),
   });
 }
 
-function meter(name, ratio, value) {
-  const bar = ratio === null || ratio === undefined ? h("span") : h("progress", { max: "1", value: String(Math.min(1, ratio)), "aria-label": name });
-  return h("div", { class: "meter" }, h("span", {}, name), bar, h("span", { class: "value" }, value));
+// Cards made once, for what the machine has; samples move their lines.
+class LiveMachine {
+  constructor(place, state) {
+    Object.assign(this, { place, state, inventory: {}, cards: new Map() });
+  }
+
+  take(sample) {
+    this.machine(sample.cpu ?? {}, sample.memory ?? {});
+    for (const gpu of sample.gpus ?? []) this.gpu(gpu, (this.inventory.gpus ?? []).find((one) => one.id === gpu.id) ?? {});
+    this.ollama(sample.ollama ?? []);
+  }
+
+  card(key, title, kinds) {
+    if (!this.cards.has(key)) {
+      const made = { traces: new Traces(kinds), heading: h("h3", {}, title), note: h("div", { class: "quiet small" }) };
+      this.cards.set(key, made);
+      this.place.append(h("section", { class: "card" }, made.heading, made.traces.element, made.note));
+    }
+    return this.cards.get(key);
+  }
+
+  machine(cpu, memory) {
+    const { traces, note } = this.card("machine", "CPU and memory", machineKinds);
+    const total = this.inventory.memory?.total_bytes ?? (memory.used_bytes !== undefined && memory.available_bytes !== undefined ? memory.used_bytes + memory.available_bytes : undefined);
+    traces.push("cpu", cpu.utilization_ratio);
+    traces.push("memory", share(memory.used_bytes, total), bytesOf(memory.used_bytes, total));
+    traces.push("temperature", cpu.temperature_celsius);
+    const words = [cpu.load?.length && `load ${cpu.load.map((value) => value.toFixed(1)).join(" ")}`, memory.swap_used_bytes > 0 && `${bytes(memory.swap_used_bytes)} swapped`];
+    show(note, words.filter(Boolean).join(" · "));
+  }
+
+  gpu(gpu, known) {
+    const { traces, heading, note } = this.card(`gpu ${gpu.id}`, "", gpuKinds);
+    const total = known.memory?.total_bytes ?? known.memory?.shared_total_bytes;
+    const used = gpu.memory_used_bytes ?? gpu.shared_used_bytes;
+    show(heading, known.name ?? gpu.id, " ", gpu.state !== "ok" && h("span", { class: "badge bad" }, gpu.state));
+    traces.push("busy", gpu.utilization_ratio);
+    if (total) traces.push("memory", share(used, total), bytesOf(used, total));
+    else traces.push("used", used);
+    traces.push("temperature", gpu.temperature_celsius);
+    traces.push("power", gpu.power_watts, known.power_limit_watts && gpu.power_watts !== undefined ? `${watts(gpu.power_watts)} of ${watts(known.power_limit_watts)}` : undefined);
+    const held = gpu.throttle_reasons ?? [];
+    show(note, held.length > 0 && h("p", { class: "caution" }, `Held back: ${held.join(", ")}`));
+  }
+
+  ollama(processes) {
+    const { traces, note } = this.card("ollama", "Ollama's processes", ollamaKinds);
+    const sum = (key) => processes.reduce((total, one) => total + (one[key] ?? 0), 0);
+    traces.push("cpu", processes.length ? sum("cpu_ratio") : null);
+    traces.push("memory", processes.length ? sum("rss_bytes") : null);
+    const lines = processes.map((one) => h("div", { class: "pair" }, h("span", {}, `${one.role} `, h("span", { class: "mono" }, String(one.pid))),
+      h("span", {}, `${percent(one.cpu_ratio)} · ${bytes(one.rss_bytes)}${gpuShare(one)}`)));
+    redraw(note, lines.length ? lines : "None was found on this machine: Ollama may run in a container, or elsewhere.");
+  }
 }
 
-const share = (used, total) => (used !== undefined && used !== null && total ? used / total : null);
-
-function sampleCards(sample, inventory) {
-  const cpu = sample.cpu ?? {};
-  const memory = sample.memory ?? {};
-  const total = inventory.memory?.total_bytes;
-  const names = new Map((inventory.gpus ?? []).map((gpu) => [gpu.id, gpu]));
-  return [
-    h("section", { class: "card" }, h("h3", {}, "CPU and memory"),
-      meter("CPU", cpu.utilization_ratio, percent(cpu.utilization_ratio)),
-      meter("Memory", share(memory.used_bytes, total), `${bytes(memory.used_bytes)} of ${bytes(total)}`),
-      cpu.temperature_celsius !== undefined && meter("Temperature", cpu.temperature_celsius / 100, figure(cpu.temperature_celsius, 0, " °C"))),
-    ...(sample.gpus ?? []).map((gpu) => gpuCard(gpu, names.get(gpu.id) ?? {})),
-    ollamaCard(sample.ollama ?? []),
-  ].filter(Boolean);
-}
-
-function gpuCard(gpu, known) {
-  const total = known.memory?.total_bytes ?? known.memory?.shared_total_bytes;
-  const used = gpu.memory_used_bytes ?? gpu.shared_used_bytes;
-  return h("section", { class: "card" }, h("h3", {}, known.name ?? gpu.id, " ", gpu.state !== "ok" && h("span", { class: "badge bad" }, gpu.state)),
-    meter("Busy", gpu.utilization_ratio, percent(gpu.utilization_ratio)),
-    meter("Memory", share(used, total), `${bytes(used)} of ${bytes(total)}`),
-    meter("Temperature", gpu.temperature_celsius === undefined ? null : gpu.temperature_celsius / 100, figure(gpu.temperature_celsius, 0, " °C")),
-    meter("Power", share(gpu.power_watts, known.power_limit_watts), figure(gpu.power_watts, 0, " W")),
-    (gpu.throttle_reasons ?? []).length > 0 && h("p", { class: "caution" }, `Held back: ${gpu.throttle_reasons.join(", ")}`));
-}
-
-function ollamaCard(processes) {
-  if (processes.length === 0) return null;
-  return h("section", { class: "card" }, h("h3", {}, "Ollama's processes"), processes.map((process) =>
-    meter(process.role, null, `${figure((process.cpu_ratio ?? 0) * 100, 0, " %")} · ${bytes(process.rss_bytes)}`)));
+function gpuShare(process) {
+  const used = Object.values(process.gpu_memory_bytes ?? {}).reduce((a, b) => a + b, 0);
+  return used ? ` · ${bytes(used)} GPU` : "";
 }
 
 function pairs(title, entries) {
   const known = entries.filter(([, value]) => value !== undefined && value !== null && value !== "");
   if (known.length === 0) return null;
-  return h("section", { class: "card" }, h("h3", {}, title), known.map(([name, value]) =>
-    h("div", { class: "pair" }, h("span", { class: "quiet" }, name), h("span", {}, String(value)))));
+  return card(title, h("dl", {}, known.map(([name, value]) => h("div", { class: "pair" }, h("dt", { class: "quiet" }, name), h("dd", {}, value)))));
 }
 
 function inventoryCards(inventory) {
-  const { host = {}, cpu = {}, memory = {}, gpus = [], storage = [], providers = [] } = inventory;
+  const { host = {}, cpu = {}, memory = {}, limits = {}, gpus = [], npus = [], storage = [], providers = [] } = inventory;
+  const bad = providers.filter((one) => !["ok", "absent"].includes(one.status));
   return [
-    pairs("Host", [["System", host.distro], ["Kernel", host.kernel], ["Architecture", host.arch], ["Container", host.container], ["Virtual", host.virtualization]]),
-    pairs("CPU", [["Model", cpu.model], ["Cores", cpu.physical_cores], ["Threads", cpu.logical_cores], ["Vectors", (cpu.isa ?? []).slice(-3).join(", ")]]),
-    pairs("Memory", [["Total", bytes(memory.total_bytes)], ["Swap", bytes(memory.swap_total_bytes)], ["Type", memory.type]]),
-    ...gpus.map((gpu) => pairs(gpu.name ?? gpu.id, [["Vendor", gpu.vendor], ["Memory", bytes(gpu.memory?.total_bytes)], ["Driver", gpu.driver_version], ["Limit", gpu.power_limit_watts && `${gpu.power_limit_watts} W`], ["PCI", gpu.pci_address]])),
-    ...storage.map((disk) => pairs("Model store", [["Free", bytes(disk.free_bytes)], ["Size", bytes(disk.total_bytes)], ["Kind", disk.filesystem]])),
-    pairs("Sources that cannot be read", providers.filter((one) => !["ok", "absent"].includes(one.status)).map((one) => [one.name, one.reason ?? one.status])),
+    pairs("Host", [["System", host.distro ?? host.os], ["Kernel", host.kernel], ["Architecture", host.arch], ["Container", host.container], ["Virtual machine", host.virtualization], ["Board", host.board?.name]]),
+    pairs("CPU", [["Model", cpu.model], ["Cores", cpu.physical_cores && `${cpu.physical_cores} (${cpu.logical_cores ?? "?"} threads)`], ["Clock, at most", cpu.max_hertz && `${(cpu.max_hertz / 1e9).toFixed(1)} GHz`], ["Vector units", (cpu.isa ?? []).slice(-3).join(", ")]]),
+    pairs("Memory", [["Total", memory.total_bytes && bytes(memory.total_bytes)], ["Swap", memory.swap_total_bytes === 0 ? "none" : memory.swap_total_bytes && bytes(memory.swap_total_bytes)], ["Type", memory.type],
+      ["Limit", limits.memory_bytes && bytes(limits.memory_bytes)], ["CPU limit", limits.cpus && `${limits.cpus} cores`]]),
+    ...gpus.map((gpu) => pairs(gpu.name ?? gpu.id, [["Vendor", gpu.vendor], ["Memory", gpu.memory?.total_bytes && bytes(gpu.memory.total_bytes)], ["Driver", gpu.driver_version ?? gpu.driver], ["Power limit", gpu.power_limit_watts && watts(gpu.power_limit_watts)], ["PCI address", gpu.pci_address]])),
+    gpus.length === 0 && card("GPU", h("p", {}, "None was found: Ollama computes on the CPU."), h("p", { class: "quiet small" }, "If there is one, its driver is missing or out of the agent's reach. On the machine, ", h("code", {}, "obt-agent check"), " says why.")),
+    ...npus.map((npu) => pairs(npu.name ?? npu.id, [["Vendor", npu.vendor], ["Driver", npu.driver]])),
+    ...storage.map((disk) => pairs("Storage of the models", [["Free", disk.free_bytes !== undefined && bytesOf(disk.free_bytes, disk.total_bytes)], ["File system", disk.filesystem], ["Kind", disk.kind], ["Device", disk.model]])),
+    storage.length === 0 && card("Storage of the models", h("p", { class: "quiet" }, providers.find((one) => one.name === "storage")?.reason ?? "Not known.")),
+    bad.length > 0 && pairs("Sources that cannot be read", bad.map((one) => [one.name, one.reason ?? one.status])),
   ].filter(Boolean);
 }

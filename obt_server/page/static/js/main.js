@@ -1,121 +1,114 @@
-// The frame: signing in, the list of machines, and which view is shown.
+// The frame: signing in, which view is shown, and whether the server answers.
 
-import { events, get, post, remove } from "./api.js";
-import { action, ago, field, h, isStandIn, notice, show } from "./dom.js";
-import { accessView } from "./access.js";
-import { benchmarkView } from "./benchmarks.js";
-import { generateView } from "./generate.js";
-import { hardwareView } from "./hardware.js";
-import { modelsView } from "./models.js";
+import { get, post, remove } from "./api.js";
+import { action, field, h, notice, show, tick } from "./dom.js";
+import { addView } from "./add.js";
+import { compareView } from "./compare.js";
+import { machineView } from "./machine.js";
+import { overviewView } from "./overview.js";
+import { resultView } from "./result.js";
+import { resultsView } from "./results.js";
+import { drawSidebar, sidebar } from "./sidebar.js";
+import { follow, forget, link, on } from "./state.js";
 
 const main = document.getElementById("main");
-const list = document.getElementById("machines");
-const live = document.getElementById("live");
+const lost = document.getElementById("lost");
 const signOut = document.getElementById("sign-out");
-const agents = new Map();
-const tabs = { hardware: ["Hardware", hardwareView], models: ["Models", modelsView], generate: ["Generate", generateView],
-  benchmarks: ["Benchmarks", benchmarkView], access: ["Access", accessView] };
+// Address (after #/): title, view(place, ...parts) giving {leave, update}. A view's `update` takes new parts in place.
+const views = { "": ["Machines", overviewView], add: ["Add a machine", addView], results: ["Results", resultsView],
+  result: ["Result", resultView], compare: ["Comparison", compareView], machine: ["Machine", machineView] };
 let leave = () => {};
-let stopEvents = () => {};
-let shown = "";
+let shown = null;
 
-addEventListener("hashchange", route);
+addEventListener("hashchange", () => route(true));
 addEventListener("signed-out", signedOut);
+document.querySelector(".skip").addEventListener("click", (event) => { event.preventDefault(); main.focus(); });
 signOut.addEventListener("click", action(async () => { await remove("/session"); signedOut(); }));
+on("link", drawLink);
+on("agents", () => { drawSidebar(); route(false); });
+setInterval(tick, 5000);
 start();
 
 async function start() {
   try {
-    const session = await get("/session");
-    signedIn(session.name);
+    signedIn((await get("/session")).name);
   } catch (error) {
-    if (error.status !== 401) notice(error.message);
-    signedOut();
+    if (error.status === 401) return signedOut();
+    show(main, h("div", { class: "card sign-in", role: "alert" }, h("h2", {}, "The server does not answer"),
+      h("p", { class: "quiet" }, "It is tried again every few seconds.")));
+    setTimeout(start, 2000);
   }
 }
 
 function signedOut() {
-  stopEvents();
+  if (document.querySelector(".sign-in input")) return;
+  forget();
   leave();
-  shown = "";
-  agents.clear();
-  list.hidden = signOut.hidden = true;
-  live.textContent = "";
+  leave = () => {};
+  shown = null;
+  sidebar.hidden = signOut.hidden = lost.hidden = true;
+  document.title = "OBT";
   const name = h("input", { name: "name", autocomplete: "username", value: "admin", required: true });
   const password = h("input", { name: "password", type: "password", autocomplete: "current-password", required: true });
-  const form = h("form", { class: "card sign-in", onsubmit: action(async () => {
-    const session = await post("/session", { name: name.value, password: password.value });
-    signedIn(session.name);
+  const refused = h("p", { class: "error", id: "refused", role: "alert" });
+  show(main, h("form", { class: "card sign-in", "aria-describedby": "refused", onsubmit: action(async () => {
+    try {
+      signedIn((await post("/session", { name: name.value, password: password.value })).name);
+    } catch (error) {
+      show(refused, error.message);
+      password.select();
+    }
   }) }, h("h2", {}, "Sign in"),
-    h("p", { class: "quiet" }, "The first password was printed when the server was started first."),
-    field("Name", name), field("Password", password), h("button", {}, "Sign in"));
-  show(main, form);
+  h("p", { class: "quiet" }, "The password was printed when the server was started first. Lost? On the server: ", h("code", {}, "obt-server operators password admin")),
+  field("Name", name), field("Password", password), refused, h("button", {}, "Sign in")));
   password.focus();
 }
 
 function signedIn(name) {
-  signOut.hidden = list.hidden = false;
+  signOut.hidden = sidebar.hidden = false;
   signOut.textContent = `Sign out ${name}`;
-  stopEvents = events("/events", {
-    agent: (agent) => { agents.set(agent.id, agent); drawList(); if (current().id === agent.id || agents.size === 1) route(); },
-    agent_gone: ({ id }) => { agents.delete(id); drawList(); route(); },
-    job: (job) => dispatchEvent(new CustomEvent("job", { detail: job })),
-    open: () => { live.textContent = "Live"; },
-    lost: () => { live.textContent = "The server does not answer; trying again."; },
-  });
-  drawList();
-  route();
+  show(main, h("p", { class: "quiet loading", role: "status" }, "Loading machines…"));
+  follow();
+  drawSidebar();
 }
 
-function current() {
-  const [, id = "", tab = "hardware"] = location.hash.split("/");
-  return { id: decodeURIComponent(id), tab: tab in tabs ? tab : "hardware" };
+function drawLink() {
+  if (signOut.hidden) return;
+  lost.hidden = link.live;
+  document.body.classList.toggle("stale", !link.live);
 }
 
-const online = (agent) => agent.presence === "online";
+const address = () => location.hash.replace(/^#\/?/, "").split("/").map(decode);
 
-function drawList() {
-  const open = current().id;
-  const cards = [...agents.values()].sort((a, b) => a.name.localeCompare(b.name)).map((agent) => h("a", {
-    class: "machine", href: `#/${encodeURIComponent(agent.id)}/${current().tab}`, "aria-current": agent.id === open ? "page" : null,
-  }, h("strong", {}, h("span", { class: online(agent) ? "dot online" : "dot", "aria-hidden": "true" }), agent.name),
-    h("span", { class: "quiet small" }, summary(agent))));
-  show(list, cards, h("a", { class: "machine", href: "#/", "aria-current": open === "" ? "page" : null },
-    h("strong", {}, "+ Add a machine"), h("span", { class: "quiet small" }, "issue a join token")));
+function decode(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
 }
 
-function summary(agent) {
-  if (!online(agent)) return agent.last_seen ? `offline, seen ${ago(agent.last_seen)}` : "offline";
-  if (!agent.ollama?.reachable) return "online, Ollama does not answer";
-  const kind = isStandIn(agent.ollama.version) ? "stand-in" : `Ollama ${agent.ollama.version}`;
-  return `${kind}, ${agent.model_count ?? 0} models${agent.loaded.length ? `, ${agent.loaded.length} loaded` : ""}`;
-}
-
-// Draws when another machine or tab is chosen, or the machine came or went; else the view keeps itself current.
-function route() {
-  const { id, tab } = current();
-  const agent = agents.get(id);
-  const key = `${id}/${tab}/${agent ? agent.presence : "none"}`;
-  if (signOut.hidden || key === shown) return;
+// asked: somebody followed a link; then the focus goes to what it led to.
+function route(asked) {
+  if (signOut.hidden || !link.known) return;
+  const parts = address();
+  const name = parts[0] in views ? parts[0] : "";
+  const key = parts.join("/");
+  if (key === shown) return;
+  const sameMachine = name === "machine" && shown?.startsWith(`machine/${parts[1]}/`);
   shown = key;
   leave();
-  leave = () => {};
-  drawList();
-  if (!agent) {
-    show(main, h("div", { class: "title" }, h("h2", {}, agents.size ? "Add a machine" : "No machine yet")));
-    leave = accessView(main, null) ?? (() => {});
-    return;
-  }
+  const [title, view] = views[name];
   const place = h("div");
-  show(main, head(agent), h("nav", { class: "tabs", "aria-label": "Views" }, Object.entries(tabs).map(([name, [title]]) =>
-    h("a", { href: `#/${encodeURIComponent(id)}/${name}`, "aria-current": name === tab ? "page" : null }, title))), place);
-  leave = tabs[tab][1](place, agent) ?? (() => {});
+  show(main, place);
+  document.title = `${title} · OBT`;
+  leave = view(place, ...parts.slice(1)) ?? (() => {});
+  drawSidebar();
+  if (!asked) return;
+  const target = sameMachine ? place.querySelector(".tabs [aria-current]") : place.querySelector("h2");
+  if (target?.tagName === "H2") target.tabIndex = -1;
+  target?.focus({ preventScroll: sameMachine });
+  if (!sameMachine) scrollTo(0, 0);
 }
 
-function head(agent) {
-  const state = online(agent) ? h("span", { class: "badge good" }, "online") : h("span", { class: "badge bad" }, "offline");
-  const version = agent.ollama?.version;
-  return h("div", { class: "title" }, h("h2", {}, agent.name), state,
-    version && h("span", { class: isStandIn(version) ? "badge standin" : "badge" }, isStandIn(version) ? "stand-in: scripted figures" : `Ollama ${version}`),
-    h("span", { class: "badge" }, `agent ${agent.version}`), h("span", { class: "quiet small mono" }, agent.id));
-}
+addEventListener("unhandledrejection", (event) => { if (event.reason?.message) notice(event.reason.message); });
