@@ -119,7 +119,7 @@ async def page(opened: Watched, stage: Scene) -> Page:
 @pytest_asyncio.fixture(loop_scope="module")
 async def server(tmp_path: Path) -> AsyncIterator[Running]:
     """A server of its own, with no machine; tests let scripted agents dial it."""
-    async with running(tmp_path) as one:
+    async with running(tmp_path, recheck_s=0.5) as one:
         yield one
 
 

@@ -12,7 +12,7 @@ from playwright.async_api import Page, expect
 from tests.browser.conftest import HOSTILE, fits
 from tests.server.agent_double import AgentDouble
 from tests.server.conftest import Running
-from tests.server.test_jobs import finish, start
+from tests.server.job_steps import finish, start
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 LONG = "hf.co/" + "a-very-long-organisation-name/" * 3 + "model-GGUF:Q4_K_M"

@@ -20,7 +20,7 @@ from obt_agent.protocol.envelope import Request
 from tests.browser.conftest import fits, sign_in, watching
 from tests.server.agent_double import AgentDouble, Answer, never
 from tests.server.conftest import PASSWORD, Running, running
-from tests.server.test_jobs import accept
+from tests.server.job_steps import accept
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 GIB = 1 << 30
@@ -239,6 +239,16 @@ async def test_whoever_was_signed_out_elsewhere_is_asked_to_sign_in_again(
     assert await bare.locator(".machine:visible").count() == 0
     await sign_in(bare, PASSWORD)
     await expect(bare.locator("h2")).to_have_text("Results")
+
+
+async def test_a_page_whose_sign_in_ended_asks_for_it_without_being_touched(
+    bare: Page, server: Running
+) -> None:
+    await server.enrol("box")
+    await expect(bare.locator("a.machine", has_text="box")).to_be_visible()
+    assert (await bare.context.request.delete(f"{server.url}/api/v1/session")).ok
+    await expect(bare.locator(".sign-in input[name=password]")).to_be_visible()
+    await expect(bare.locator("#lost")).to_be_hidden()
 
 
 async def test_a_keyboard_reaches_everything_and_news_do_not_take_the_focus(

@@ -48,6 +48,7 @@ export function events(path, on) {
   function failed(error) {
     if (error.status !== undefined && !error.retryable) {
       close();
+      if (error.status === 200 && error.kind === "not_signed_in") return void dispatchEvent(new Event("signed-out"));
       if (error.status !== 401) on.refused?.(error);
       return;
     }
