@@ -55,7 +55,7 @@ test-systemd:
 	@echo "there is no tests/systemd yet: nothing to test"
 else
 test-systemd: $(STAMP) ## the units under a real systemd
-	$(PY) -m pytest tests/systemd
+	$(PY) -m pytest -n 2 --dist loadfile tests/systemd
 endif
 
 ifeq ($(wildcard tests/browser),)

@@ -133,7 +133,7 @@ class Sessions:
         async with lock:
             await self._clear_way(credential.agent_id, hello)
             self._refuse_when_draining()
-            number = await self._storage.admit(_admission(hello))
+            number = await self._storage.admit(_admission(credential, hello))
             self._refuse_when_draining()
             session = self._session(socket, credential, hello, number)
             await self._answer_hello(socket, hello, number)
@@ -243,10 +243,11 @@ class Sessions:
             session.abort()
 
 
-def _admission(hello: admission.Hello) -> Admission:
+def _admission(credential: Credential, hello: admission.Hello) -> Admission:
     agent = hello.params.agent
     return Admission(
         agent_id=agent.id,
+        credential_id=credential.id,
         name=agent.name,
         version=agent.version,
         store_id=hello.params.store_id,

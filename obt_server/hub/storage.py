@@ -32,9 +32,10 @@ class Credential:
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """What an admitted hello says of the agent."""
+    """What an admitted hello says of the agent, and the credential that it came with."""
 
     agent_id: str
+    credential_id: int
     name: str
     version: str
     store_id: str

@@ -70,6 +70,11 @@ def admit(db: Session, admission: Admission) -> int:
     row.capabilities = msgspec.json.encode(admission.capabilities).decode()
     row.last_seen = admission.at
     row.session += 1
+    db.execute(
+        update(CredentialRow)
+        .where(CredentialRow.id == admission.credential_id)
+        .values(last_used_at=admission.at)
+    )
     return row.session
 
 

@@ -1,5 +1,6 @@
 """A Debian 12 with a real systemd, booted in namespaces of its own, and commands run in it."""
 
+import fcntl
 import json
 import os
 import subprocess
@@ -25,19 +26,34 @@ class Result:
 class Machine:
     """One machine; ``boot`` gives a fresh one, whatever was done to the last.
 
-    ``controllers`` of cgroups that the next boot asks the host for: limits hold only with them.
+    ``controllers`` of cgroups that the next boot asks the host for: limits hold only with them. Machines of
+    other names stand beside it, one for each process that runs tests.
     """
 
     folder: Path = CACHE
     controllers: str = ""
+    name: str = f"obtlab{os.environ.get('PYTEST_XDIST_WORKER', '')}"
     environ: dict[str, str] = field(init=False)
 
     def __post_init__(self) -> None:
-        self.environ = {**os.environ, "LAB_DIR": str(self.folder), "LAB_CONTROLLERS": self.controllers}
+        self.environ = {
+            **os.environ,
+            "LAB_DIR": str(self.folder),
+            "LAB_NAME": self.name,
+            "LAB_PAYLOAD": str(self._payload),
+            "LAB_CONTROLLERS": self.controllers,
+        }
+
+    @property
+    def _payload(self) -> Path:
+        return self.folder / "payload" / self.name
 
     def prepare(self) -> None:
-        """Make what is laid over the machine's root."""
-        lay_out(self.folder / "payload")
+        """Make what is laid over the machine's root; one process after the other."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".prepare.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            lay_out(self._payload)
 
     def boot(self) -> None:
         """Boot; the first time on a host the tree is built, a minute's work that needs the Debian mirror."""

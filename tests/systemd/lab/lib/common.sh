@@ -8,7 +8,7 @@ export LAB_NAME=${LAB_NAME:-obtlab}                                     # cgroup
 MIRROR=${LAB_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | head -1)}
 SUITE=bookworm
 PKGS=${LAB_PKGS:-systemd,systemd-sysv,dbus,libpam-systemd,python3,python3-venv}
-TREE=$LAB_DIR/tree; RUN=$LAB_DIR/run
+TREE=$LAB_DIR/tree; RUN=$LAB_DIR/run/$LAB_NAME                         # one tree, and a run for each machine
 
 starttime() { # starttime PID: when the process started, in clock ticks; nothing for one that is gone or a zombie
   local s; s=$(cat "/proc/$1/stat" 2>/dev/null) || return 0; s=${s##*) }; set -- $s; [ "$1" = Z ] || echo "${20}"; }
