@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from obt_agent.protocol.jobs import JobProgress
+from obt_server.hub.errors import Draining
 
 _KEPT = 256
+_COME_AGAIN_MS = 1000
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Listener:
     def __init__(self) -> None:
         self._events: deque[Event] = deque(maxlen=_KEPT)
         self._wake = asyncio.Event()
+        self._closed = False
 
     def put(self, event: Event) -> None:
         """Add news, at the cost of the oldest; a repeat of the last news adds nothing."""
@@ -49,9 +52,20 @@ class Listener:
             self._events.append(event)
         self._wake.set()
 
+    def close(self) -> None:
+        """No more news will come."""
+        self._closed = True
+        self._wake.set()
+
     async def next(self) -> Event:
-        """The oldest news; waits for some."""
+        """The oldest news; waits for some.
+
+        Raises:
+            Draining: the server stops, and all news were given.
+        """
         while not self._events:
+            if self._closed:
+                raise Draining("The server is stopping.", retry_after_ms=_COME_AGAIN_MS)
             self._wake.clear()
             await self._wake.wait()
         return self._events.popleft()
@@ -62,6 +76,13 @@ class EventBus:
 
     def __init__(self) -> None:
         self._listeners: set[Listener] = set()
+        self._closed = False
+
+    def close(self) -> None:
+        """End all listeners, the later ones too: whoever reads on would hold up the server's end."""
+        self._closed = True
+        for listener in self._listeners:
+            listener.close()
 
     def agent_changed(self, agent_id: str) -> None:
         """Say that an agent changed."""
@@ -79,6 +100,8 @@ class EventBus:
     def listen(self) -> Iterator[Listener]:
         """A listener for as long as the context lasts."""
         listener = Listener()
+        if self._closed:
+            listener.close()
         self._listeners.add(listener)
         try:
             yield listener

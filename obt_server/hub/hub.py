@@ -266,6 +266,7 @@ class AgentHub:
         await self._sessions.drain(within_s=within_s)
         for series in list(self._series.values()):
             await series.close()
+        self.events.close()
 
     async def end_agent(self, agent_id: str) -> None:
         """End an agent's session because it was deleted or lost its credential."""

@@ -87,3 +87,19 @@ async def test_an_agent_whose_admission_was_on_the_way_is_refused_or_drained(
             assert (await double.until_closed())[0] == Close.DRAINING
             hello.cancel()
             await asyncio.gather(hello, return_exceptions=True)
+
+
+async def test_a_stream_of_news_ends_with_the_server_and_says_when_to_come_again(tmp_path: Path) -> None:
+    async with (
+        running(tmp_path) as server,
+        asyncio.timeout(20),
+        server.http.stream("GET", "/api/v1/events") as answer,
+    ):
+        lines = answer.aiter_lines()
+        async for line in lines:
+            if line == "event: current":
+                break
+        await server.parts.hub.drain()
+        rest = [line async for line in lines]
+    assert "event: error" in rest
+    assert any('"draining"' in line and '"retry_after_ms":1000' in line for line in rest)

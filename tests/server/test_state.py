@@ -108,6 +108,7 @@ async def test_an_enrolled_agent_is_news_before_it_has_ever_dialled(server: Runn
     found = news(server)
     enrolled = await server.enrol("first")
     assert (await anext(found))[1]["id"] == enrolled[0]
+    assert await anext(found) == ("current", {"agents": [enrolled[0]]})
     later = await server.enrol("second")
     name, data = await anext(found)
     assert (name, data["id"], data["presence"]) == ("agent", later[0], "offline")

@@ -68,7 +68,9 @@ async def test_work_runs_off_the_event_loop_and_undone_when_it_fails(opened: Dat
     storage = SqlStorage(opened)
     with pytest.raises(NotStored):
         await storage.admit(
-            Admission(agent_id="nobody", credential_id=0, name="", version="", store_id="", capabilities=(), at=1.0)
+            Admission(
+                agent_id="nobody", credential_id=0, name="", version="", store_id="", capabilities=(), at=1.0
+            )
         )
     assert await storage.agents() == []
 

@@ -234,3 +234,11 @@ async def test_a_revoked_candidate_is_not_promoted(server: Running) -> None:
     found = await storage.credential(secrets.sha256("next"))
     assert found is not None
     assert found.state == "revoked"
+
+
+async def test_a_credential_says_when_it_was_last_admitted(server: Running) -> None:
+    credentials = await server.enrol()
+    before = (await server.http.get("/api/v1/credentials")).json()
+    async with server.agent(credentials=credentials):
+        after = (await server.http.get("/api/v1/credentials")).json()
+    assert [one["last_used_at"] is None for one in (before[0], after[0])] == [True, False]
