@@ -1,8 +1,9 @@
 """What every test shares."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from obt_standin import StandIn
@@ -13,6 +14,13 @@ settings.register_profile(
     "obt", max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("obt")
+
+
+@pytest.fixture(autouse=True)
+def log_as_it_was() -> Iterator[None]:
+    """Programs set up the process's log; the next test in this process finds it as if none had run."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture
