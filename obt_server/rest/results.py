@@ -33,8 +33,6 @@ HEADLINE: Final[tuple[str, ...]] = (
 """Metrics of a line. The result itself has all of them."""
 REMEMBERED: Final = 2000
 """Lines kept in memory. A stored result never changes, so that its line is computed once."""
-
-
 MOST: Final = 64
 """Cells, warnings and kinds of flag of a line: an agent may send more, and a line stays short."""
 

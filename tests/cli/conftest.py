@@ -1,9 +1,8 @@
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import structlog
 
 from obt_agent.cli import main
 from tests.cli.program import Ended
@@ -12,7 +11,7 @@ from tests.cli.program import Ended
 @pytest.fixture
 def command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Ended]]:
+) -> Callable[..., Ended]:
     """Run a command within this process, in a folder and an environment that hold nothing."""
     for name in os.environ:
         if name.startswith(("OBT_", "OLLAMA_", "XDG_", "CLIENT_ID", "HEARTBEAT_")):
@@ -29,5 +28,4 @@ def command(
             code = int(ended.code or 0)
         return Ended(code, *capsys.readouterr())
 
-    yield run
-    structlog.reset_defaults()
+    return run

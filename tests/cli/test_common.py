@@ -61,7 +61,6 @@ def test_rooms_log_to_standard_error_so_that_results_stay_clean(
     out, err = capsys.readouterr()
     assert out == ""
     assert ("some.event" in err) is told
-    structlog.reset_defaults()
 
 
 def test_a_dotenv_that_was_used_is_named(

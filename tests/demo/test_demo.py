@@ -51,6 +51,17 @@ async def start(*arguments: str, ollama: str, folder: Path) -> asyncio.subproces
     )
 
 
+async def until_it_runs(process: asyncio.subprocess.Process) -> str:
+    """What it says until it runs and waits for Ctrl-C."""
+    assert process.stdout is not None
+    said = ""
+    while "Ctrl-C ends it" not in said:
+        line = await process.stdout.readline()
+        assert line, said
+        said += line.decode()
+    return said
+
+
 def ours(folder: Path) -> list[str]:
     """Processes that still run in that folder."""
     left = []
@@ -106,13 +117,8 @@ async def test_an_ollama_without_a_model_is_told_how_to_get_one(tmp_path: Path) 
 async def test_who_only_looks_at_the_page_is_told_too_that_there_is_no_model(tmp_path: Path) -> None:
     async with StandIn(Script(models=[])) as ollama:
         process = await start("--port", str(free()), ollama=ollama.url, folder=tmp_path)
-        assert process.stdout is not None
-        said = ""
         async with asyncio.timeout(WITHIN_S):
-            while "Ctrl-C ends it" not in said:
-                line = await process.stdout.readline()
-                assert line, said
-                said += line.decode()
+            said = await until_it_runs(process)
             process.send_signal(signal.SIGTERM)
             await process.communicate()
     assert "ollama pull llama3.2:1b" in said
@@ -125,13 +131,8 @@ async def test_ctrl_c_ends_agent_server_and_stand_in_in_order(tmp_path: Path) ->
         port = taken.getsockname()[1]
         nobody = f"http://127.0.0.1:{free()}"
         process = await start("--port", str(port), ollama=nobody, folder=tmp_path)
-        assert process.stdout is not None
-        said = ""
         async with asyncio.timeout(WITHIN_S):
-            while "Ctrl-C ends it" not in said:
-                line = await process.stdout.readline()
-                assert line, said
-                said += line.decode()
+            said = await until_it_runs(process)
             process.send_signal(signal.SIGINT)
             rest, _ = await process.communicate()
     assert process.returncode == 0, rest

@@ -9,7 +9,7 @@ from obt_agent.log_setup import setup
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    """What a test configures for the process is undone after it."""
+    """What a test configures for the process, beside structlog itself, is undone after it."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     yield
@@ -18,5 +18,4 @@ def logging_as_before() -> Iterator[None]:
     root.handlers[:] = handlers
     root.setLevel(level)
     logging.captureWarnings(False)
-    structlog.reset_defaults()
     structlog.contextvars.clear_contextvars()
