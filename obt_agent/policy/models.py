@@ -20,8 +20,6 @@ from obt_agent.errors import InvalidParams, NotPermitted
 from obt_agent.ollama.names import DEFAULT_HOST, DEFAULT_NAMESPACE, CanonicalName, canonical
 from obt_agent.ollama.payloads import InstalledModel
 
-_PLACES = 2
-
 
 def full_pattern(pattern: str, *, deny: bool) -> str:
     """The pattern with what it leaves out, in lower case."""
