@@ -130,7 +130,7 @@ def _about_the_system() -> dict[str, str]:
 async def _hardware(loaded: Loaded) -> str:
     import msgspec  # noqa: PLC0415 - imported when the command runs
 
-    from obt_agent.agent import settings  # noqa: PLC0415 - the same
+    from obt_agent.daemon import settings  # noqa: PLC0415 - the same
     from obt_agent.errors import AgentError  # noqa: PLC0415 - the same
     from obt_agent.hardware.service import HardwareService  # noqa: PLC0415 - the same
 
@@ -147,8 +147,8 @@ async def _hardware(loaded: Loaded) -> str:
 def _status(loaded: Loaded) -> str:
     import msgspec  # noqa: PLC0415 - imported when the command runs
 
+    from obt_agent.daemon.status_file import look  # noqa: PLC0415 - the same
     from obt_agent.errors import AgentError  # noqa: PLC0415 - the same
-    from obt_agent.status import look  # noqa: PLC0415 - the same
 
     try:
         found = look(Path(loaded.config.agent.state_dir))

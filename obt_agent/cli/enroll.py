@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
 async def _enroll(loaded: Loaded, token: Secret) -> tuple[Enrolled, Path]:
     from obt_agent import __version__  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.agent import settings  # noqa: PLC0415 - the same
+    from obt_agent.daemon import settings  # noqa: PLC0415 - the same
     from obt_agent.identity.credentials import Credentials  # noqa: PLC0415 - the same
     from obt_agent.identity.provisioned import read_token, token_file_seen  # noqa: PLC0415 - the same
     from obt_agent.identity.state_dir import StateDir  # noqa: PLC0415 - the same

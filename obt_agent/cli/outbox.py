@@ -144,7 +144,7 @@ def _confirmed(job_id: str) -> bool:
 
 def _flush(args: argparse.Namespace) -> int:
     """SIGHUP makes the agent read its configuration again and dial at once; delivery is its own doing."""
-    from obt_agent.status import look  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.daemon.status_file import look  # noqa: PLC0415 - imported when the command runs
 
     folder = _state_dir(args)
     found = look(folder)
@@ -161,7 +161,7 @@ def _flush(args: argparse.Namespace) -> int:
 
 
 def _until_empty(folder: Path, within_s: float) -> int:
-    from obt_agent.status import look, status_line  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.daemon.status_file import look, status_line  # noqa: PLC0415 - imported when the command runs
 
     deadline = time.monotonic() + within_s
     while True:

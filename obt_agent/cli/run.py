@@ -25,13 +25,13 @@ def run(args: argparse.Namespace) -> int:
     """Read the configuration, set the log up, and serve until told to stop."""
     loaded = load_config(args, need_server=True, log=False)
     _keep_lean()
-    from obt_agent import agent  # noqa: PLC0415 - a wrong configuration is told without waiting for libraries
+    from obt_agent import daemon  # noqa: PLC0415 - a wrong configuration is told without waiting for libraries
     from obt_agent.log_setup.setup import LogSettings, configure  # noqa: PLC0415 - the same
 
     log = loaded.config.log
     output = configure(LogSettings(level=log.level, format=log.format, prompts=log.prompts))
     try:
-        return agent.run(loaded)
+        return daemon.run(loaded)
     except AgentError as error:
         Notifier().status(error.message)  # systemd keeps the line, for whoever looks why there is no agent
         raise

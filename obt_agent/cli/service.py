@@ -15,11 +15,11 @@ from obt_agent.cli.common import say
 
 if TYPE_CHECKING:
     from obt_agent.cli import Subparsers
+    from obt_agent.daemon.status_file import Status
     from obt_agent.identity.secret import Secret
     from obt_agent.service.install import Step
     from obt_agent.service.places import Places
     from obt_agent.service.system import System
-    from obt_agent.status import Status
 
 _INSTALL = """\
 Install the service, or bring it up to date: an environment of its own in /opt/obt-agent (a copy of what
@@ -111,7 +111,7 @@ def _install(args: argparse.Namespace) -> int:
 
 def _tell(status: Status | None) -> int:
     """How the start went, and what to do about what is not well."""
-    from obt_agent.status import status_line  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.daemon.status_file import status_line  # noqa: PLC0415 - imported when the command runs
 
     if status is None:
         say("The service runs, and has said nothing yet: journalctl -u obt-agent -f")

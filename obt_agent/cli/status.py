@@ -13,8 +13,8 @@ from obt_agent.cli.common import add_config_options, load_config, printable, say
 
 if TYPE_CHECKING:
     from obt_agent.cli import Subparsers
+    from obt_agent.daemon.status_file import Clocks, Status
     from obt_agent.protocol.jobs import JobSummary
-    from obt_agent.status import Clocks, Status
 
 
 def register(subparsers: Subparsers) -> None:
@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> int:
     """Print it."""
     import msgspec  # noqa: PLC0415 - imported when the command runs
 
-    from obt_agent.status import Clocks, look  # noqa: PLC0415 - the same
+    from obt_agent.daemon.status_file import Clocks, look  # noqa: PLC0415 - the same
 
     folder = Path(load_config(args).config.agent.state_dir)
     found = look(folder)
@@ -89,7 +89,7 @@ def _after(exit_status: int, *, starting: bool) -> str:
 
 def lines(status: Status, now: Clocks) -> Iterator[str]:
     """The status for a person."""
-    from obt_agent.status import status_line  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.daemon.status_file import status_line  # noqa: PLC0415 - imported when the command runs
 
     yield status_line(status)
     yield ""

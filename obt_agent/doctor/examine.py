@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
-from obt_agent.agent import settings
 from obt_agent.config.load import Loaded
+from obt_agent.daemon import settings
 from obt_agent.doctor import configuration, machine, ollama, sandbox, server, state
 from obt_agent.doctor.findings import Finding, Report, failure, skipped
 from obt_agent.errors import AgentError

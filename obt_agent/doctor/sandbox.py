@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from obt_agent.daemon.status_file import Status
 from obt_agent.doctor.findings import Finding, failure, ok, skipped, warning
-from obt_agent.status import Status
 
 UNIT: Final = "obt-agent.service"
 _WITHIN_S: Final = 10.0

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from obt_agent import status as status_file
 from obt_agent.config.schema import Config
+from obt_agent.daemon import status_file as status_file
 from obt_agent.doctor.findings import Finding, failure, ok, skipped, warning
 from obt_agent.errors import AgentError
 from obt_agent.identity.credentials import Credential, Credentials

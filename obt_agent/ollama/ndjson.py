@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import msgspec
 
-from obt_agent.depth import deeper_than
 from obt_agent.errors import OllamaError, TooLarge
+from obt_agent.json_depth import deeper_than
 
 MAX_DEPTH: Final = 64
 MAX_LINE_BYTES: Final = 1 << 20

@@ -9,8 +9,8 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from obt_agent.depth import deeper_than
 from obt_agent.errors import InvalidParams, ProtocolError
+from obt_agent.json_depth import deeper_than
 from obt_agent.protocol import limits
 from obt_agent.protocol.envelope import ErrorResponse, Message, Notification, Request, RequestId, Response
 from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from obt_agent.config.load import Loaded, Surroundings, load
+from obt_agent.daemon.status_file import Status, look
 from obt_agent.errors import ConfigError
 from obt_agent.identity.credentials import STORED_FILE
 from obt_agent.identity.secret import Secret
@@ -23,7 +24,6 @@ from obt_agent.service.environment import Wheels
 from obt_agent.service.interpreter import Interpreter
 from obt_agent.service.places import UNIT, USER, Places
 from obt_agent.service.system import NotRoot, ServiceError, System
-from obt_agent.status import Status, look
 
 _POLL_S: Final = 0.2
 

@@ -59,7 +59,7 @@ def test_a_command_imports_nothing_that_it_does_not_use() -> None:
 def test_the_daemon_imports_nothing_that_an_idle_agent_does_not_use() -> None:
     code = (
         "import sys; from obt_agent.cli import run\n"
-        "run._keep_lean(); import obt_agent.agent\n"
+        "run._keep_lean(); import obt_agent.daemon\n"
         "heavy = {'rich', 'greenlet', 'tenacity', 'pynvml', 'difflib', 'getpass', 'aiohttp.web', 'fastapi'}\n"
         "print(*sorted((heavy | {'obt_agent.benchmark.run'}) & set(sys.modules)))"
     )

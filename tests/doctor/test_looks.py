@@ -16,6 +16,7 @@ import pytest
 from obt_agent.cli import main
 from obt_agent.config.load import Loaded, Surroundings, load
 from obt_agent.config.problems import WrongConfig
+from obt_agent.daemon.status_file import LinkReport, ProviderReport, StatusFile
 from obt_agent.doctor import bundle, configuration, examine, machine, ollama, sandbox, state
 from obt_agent.doctor.findings import Finding, Report, ok
 from obt_agent.errors import AgentError
@@ -28,7 +29,6 @@ from obt_agent.ollama.settings import OllamaSettings
 from obt_agent.outbox.database import JobDatabase
 from obt_agent.outbox.rows import FinalText, NewJob
 from obt_agent.outbox.store import DATABASE
-from obt_agent.status import LinkReport, ProviderReport, StatusFile
 from obt_standin import StandIn
 from obt_standin.script import Script
 from tests.doctor.places import ROOMS, Server, check_names, running

@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from obt_agent.agent.rooms import Rooms, build
 from obt_agent.config.schema import Config
+from obt_agent.daemon.components import Components, build
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.link.session import LinkSession
@@ -52,7 +52,7 @@ class Agent:
     def __init__(self, site: Site, pace: Pace) -> None:
         self.site = site
         self.pace = pace
-        self.rooms: Rooms
+        self.rooms: Components
         self.state: StateDir
         self.admitted: asyncio.Queue[LinkSession] = asyncio.Queue()
         self._stack = AsyncExitStack()

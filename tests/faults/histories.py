@@ -23,7 +23,7 @@ from obt_server.app import Server
 from obt_server.storage import Enrolment
 from tests.faults.agent import Site
 from tests.faults.gate import Gate
-from tests.faults.life import Fuse, Killed, Life
+from tests.faults.life import Fuse, Killed, Supervisor
 from tests.faults.pace import SHORT
 from tests.faults.place import Ledger, serving, until
 from tests.jobs.doubles import FAST
@@ -132,7 +132,7 @@ def _params(job_id: str) -> msgspec.Raw:
 
 async def _live(here: Ground, site: Site, fuse: Fuse, chance: random.Random, history: History) -> None:
     """One life, ended by its fuse, else when it has been long enough; connections are cut meanwhile."""
-    life = asyncio.create_task(Life(site, fuse).run(), name="life")
+    life = asyncio.create_task(Supervisor(site, fuse).run(), name="life")
     cutting = asyncio.create_task(_cut(here.gate, chance, history), name="cuts")
     struck = asyncio.create_task(fuse.struck.wait(), name="struck")
     try:
@@ -178,7 +178,7 @@ async def _last_life(
 ) -> None:
     """Nothing strikes any more: every job that was started must come to its end."""
     fuse = Fuse(None, before=True)
-    life = Life(site, fuse)
+    life = Supervisor(site, fuse)
     running = asyncio.create_task(life.run(), name="last life")
     try:
         await asyncio.wait([starts, running], return_when=asyncio.FIRST_COMPLETED)

@@ -99,7 +99,7 @@ def _any_size(job_id: str) -> str:
     return secrets.token_hex(random.Random(job_id).choice((16, 500, 20_000, 60_000)))
 
 
-class Life:
+class Supervisor:
     """Store, jobs, dispatcher, reporter and link of one process; ``run`` lasts until it is cancelled."""
 
     def __init__(self, site: Site, fuse: Fuse) -> None:

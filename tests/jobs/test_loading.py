@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from obt_agent.agent.rooms import benchmark_run
 from obt_agent.benchmark.plan import Plan
+from obt_agent.daemon.components import benchmark_run
 from obt_agent.errors import Unsupported
 
 

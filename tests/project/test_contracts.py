@@ -20,10 +20,10 @@ def third_party_imports(path: Path) -> set[str]:
 
 
 def test_each_third_party_library_of_the_agent_is_imported_by_one_room() -> None:
-    rooms: dict[str, set[str]] = {}
+    libraries: dict[str, set[str]] = {}
     agent = ROOT / "obt_agent"
     for path in agent.rglob("*.py"):
         room = path.relative_to(agent).parts[0].removesuffix(".py")
         for library in third_party_imports(path):
-            rooms.setdefault(library, set()).add(room)
-    assert {library: sorted(found) for library, found in rooms.items() if len(found) > 1} == {}
+            libraries.setdefault(library, set()).add(room)
+    assert {library: sorted(found) for library, found in libraries.items() if len(found) > 1} == {}

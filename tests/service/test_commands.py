@@ -15,6 +15,7 @@ import pytest
 from obt_agent.cli import main
 from obt_agent.cli.common import printable
 from obt_agent.cli.status import lines
+from obt_agent.daemon.status_file import Clocks, LinkReport, ProviderReport, Status, StatusFile
 from obt_agent.errors import ConfigError
 from obt_agent.identity.folder import FolderError
 from obt_agent.identity.owner import as_owner
@@ -27,7 +28,6 @@ from obt_agent.protocol.admission import OutboxCounts
 from obt_agent.protocol.jobs import JobProgress
 from obt_agent.service import places
 from obt_agent.service.system import Outcome
-from obt_agent.status import Clocks, LinkReport, ProviderReport, Status, StatusFile
 from tests.doctor.test_looks import finished_job
 from tests.service.places import FakeSystem, machine
 from tests.service.test_status import a_status, running

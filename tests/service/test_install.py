@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from obt_agent.daemon.status_file import LinkReport, StatusFile
 from obt_agent.errors import Busy, ConfigError
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
@@ -19,7 +20,6 @@ from obt_agent.service.install import Wishes
 from obt_agent.service.interpreter import Interpreter
 from obt_agent.service.places import Places, here
 from obt_agent.service.system import NotRoot, Outcome, ServiceError, System
-from obt_agent.status import LinkReport, StatusFile
 from tests.service.places import FakeSystem, machine
 from tests.service.test_status import a_status
 

@@ -10,12 +10,20 @@ import msgspec
 import pytest
 
 from obt_agent.cli.status import lines
+from obt_agent.daemon.status_file import (
+    STATUS_FILE,
+    Clocks,
+    LinkReport,
+    Status,
+    StatusFile,
+    look,
+    status_line,
+)
 from obt_agent.identity.folder import FolderError
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.ollama.payloads import OllamaState
 from obt_agent.protocol.admission import JobCounts, OutboxCounts
 from obt_agent.protocol.jobs import JobProgress, JobState, JobSummary
-from obt_agent.status import STATUS_FILE, Clocks, LinkReport, Status, StatusFile, look, status_line
 
 
 def a_status(**changes: object) -> Status:
@@ -69,7 +77,7 @@ def test_a_killed_writer_leaves_no_running_agent(tmp_path: Path) -> None:
 import os
 from pathlib import Path
 from obt_agent.identity.state_dir import StateDir
-from obt_agent.status import StatusFile
+from obt_agent.daemon.status_file import StatusFile
 from tests.service.test_status import a_status
 state = StateDir.open(Path({str(path)!r}))
 StatusFile(state.folder).write(a_status())

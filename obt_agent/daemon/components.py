@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from obt_agent import __version__
-from obt_agent.agent import facts, settings
 from obt_agent.backoff import BackoffSettings
 from obt_agent.benchmark.lock import BenchmarkLock
 from obt_agent.benchmark.plan import Plan
 from obt_agent.config.schema import Config
+from obt_agent.daemon import facts, settings
 from obt_agent.dispatcher import Dispatcher
 from obt_agent.errors import Unsupported
 from obt_agent.handlers.table import Services, commands
@@ -50,7 +50,7 @@ OnAdmitted = Callable[[LinkSession, HelloResult], None]
 
 
 @dataclass
-class Rooms:
+class Components:
     """What was built. ``on_admitted`` is set by whoever runs it."""
 
     catalog: Catalog
@@ -76,7 +76,7 @@ async def build(
     *,
     timings: Timings | None = None,
     backoff: BackoffSettings | None = None,
-) -> Rooms:
+) -> Components:
     """Build everything; ``stack`` closes it. ``timings`` and ``backoff`` are the protocol's unless given.
 
     Raises:
@@ -159,7 +159,7 @@ def benchmark_run(plan: Plan, *, cooldown_s: float, **given: Any) -> BenchmarkRu
     return BenchmarkRun(plan, limits=Limits(cooldown_s=cooldown_s), **given)
 
 
-def _wired(services: Services) -> Rooms:
+def _wired(services: Services) -> Components:
     """Tie the knot: commands tell of the link, and the link hands commands to the dispatcher."""
     dispatcher = Dispatcher(commands(services), services.policy)
     gauges = Gauges(streams=lambda: dispatcher.streams, loop_lag_ms=lambda: rooms.link.lag.last_ms)
@@ -170,7 +170,7 @@ def _wired(services: Services) -> Rooms:
         visibility=services.policy,
         gauges=gauges,
     )
-    rooms = Rooms(
+    rooms = Components(
         catalog=services.catalog,
         hardware=services.hardware,
         policy=services.policy,
@@ -181,7 +181,7 @@ def _wired(services: Services) -> Rooms:
     return rooms
 
 
-def _hello(config: Config, state: StateDir, rooms: Rooms) -> HelloParams:
+def _hello(config: Config, state: StateDir, rooms: Components) -> HelloParams:
     return HelloParams(
         protocol=VersionRange(min=limits.PROTOCOL_VERSION, max=limits.PROTOCOL_VERSION),
         agent=AgentIdentity(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obt_agent.depth import deeper_than
+from obt_agent.json_depth import deeper_than
 
 LIMIT = 64
 

@@ -15,7 +15,7 @@ import pytest
 from obt_server.demo.client import Refused
 from obt_standin import StandIn
 from obt_standin.script import Behaviour
-from tests.spine.world import World, listening_sockets, until
+from tests.end_to_end.world import World, listening_sockets, until
 
 MODEL = "standin-small:latest"
 

@@ -12,8 +12,8 @@ import msgspec
 
 from obt_agent.errors import AgentError
 from obt_server.storage import JobFilter
+from tests.end_to_end.world import AgentProcess, World, until
 from tests.outbox import broken
-from tests.spine.world import AgentProcess, World, until
 
 FINISHED = 30
 

@@ -10,14 +10,14 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from obt_agent.agent.rooms import Rooms
 from obt_agent.config.schema import Config
+from obt_agent.daemon.components import Components
+from obt_agent.daemon.status_file import Clocks, LinkReport, ProviderReport, Status, StatusFile, status_line
 from obt_agent.errors import StorageFailed
 from obt_agent.identity.folder import FolderError
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.protocol.jobs import JobSummary
 from obt_agent.sdnotify import Notifier
-from obt_agent.status import Clocks, LinkReport, ProviderReport, Status, StatusFile, status_line
 from obt_agent.version import full_version
 
 log = structlog.get_logger(__name__)
@@ -26,10 +26,10 @@ AT_LEAST_EVERY_S: Final = 5.0
 AT_MOST_EVERY_S: Final = 0.5
 
 
-class Telling:
+class StatusWriter:
     """Writes the status when something changed, and at least every ``AT_LEAST_EVERY_S``."""
 
-    def __init__(self, rooms: Rooms, config: Config, state: StateDir, notifier: Notifier) -> None:
+    def __init__(self, rooms: Components, config: Config, state: StateDir, notifier: Notifier) -> None:
         self._rooms = rooms
         self._config = config
         self._state = state

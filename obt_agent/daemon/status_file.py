@@ -149,14 +149,14 @@ class StatusFile:
 
 
 @dataclass(frozen=True)
-class Found:
+class StatusReading:
     """What a state folder tells: who holds it, and that process's status where it has written one."""
 
     holder: Holder | None
     status: Status | None
 
 
-def look(path: Path) -> Found:
+def look(path: Path) -> StatusReading:
     """Read the status in a state folder, without locking or making anything.
 
     Raises:
@@ -165,7 +165,7 @@ def look(path: Path) -> Found:
     try:
         path.lstat()
     except FileNotFoundError:
-        return Found(None, None)
+        return StatusReading(None, None)
     except OSError as error:
         raise FolderError(f"The state folder {path} may not be read: {error.strerror}.") from error
     folder = open_folder(path)
@@ -175,8 +175,8 @@ def look(path: Path) -> Found:
     finally:
         os.close(folder.descriptor)
     if status and held_by and status.pid != held_by.pid:  # left by an earlier process
-        return Found(held_by, None)
-    return Found(held_by, status)
+        return StatusReading(held_by, None)
+    return StatusReading(held_by, status)
 
 
 def _decoded(data: bytes | None) -> Status | None:

@@ -15,11 +15,11 @@ from typing import Any, Final
 
 import structlog
 
-from obt_agent.agent.rooms import Rooms
-from obt_agent.agent.telling import Telling
 from obt_agent.config.load import Loaded
 from obt_agent.config.problems import WrongConfig
 from obt_agent.config.reload import Reloaded, reload
+from obt_agent.daemon.components import Components
+from obt_agent.daemon.status_writer import StatusWriter
 from obt_agent.errors import AgentError, ConfigError
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.link.session import LinkSession
@@ -36,7 +36,7 @@ OUTBOX_DRAIN_S: Final = 5.0
 FORCED: Final = 128
 
 
-class Life:
+class Supervisor:
     """One run of the agent.
 
     Args:
@@ -47,13 +47,13 @@ class Life:
     """
 
     def __init__(
-        self, rooms: Rooms, loaded: Loaded, state: StateDir, *, notifier: Notifier | None = None
+        self, rooms: Components, loaded: Loaded, state: StateDir, *, notifier: Notifier | None = None
     ) -> None:
         self._rooms = rooms
         self._loaded = loaded
         self._state = state
         self._notifier = notifier or Notifier()
-        self._telling = Telling(rooms, loaded.config, state, self._notifier)
+        self._telling = StatusWriter(rooms, loaded.config, state, self._notifier)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from obt_standin import StandIn
-from tests.spine.world import World, world
+from tests.end_to_end.world import World, world
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import structlog
 
-from obt_agent.agent.life import Life
-from obt_agent.agent.rooms import build
 from obt_agent.config.load import Loaded
+from obt_agent.daemon.components import build
+from obt_agent.daemon.supervisor import Supervisor
 from obt_agent.errors import AdmissionRefused, ConfigError
 from obt_agent.identity.provisioned import read_token, token_file
 from obt_agent.identity.secret import Secret
@@ -53,7 +53,7 @@ def run(loaded: Loaded) -> int:
 async def _serve(loaded: Loaded, state: StateDir, token: Secret | None) -> int:
     async with AsyncExitStack() as stack:
         rooms = await build(stack, loaded.config, state, token)
-        return await Life(rooms, loaded, state).run()
+        return await Supervisor(rooms, loaded, state).run()
 
 
 def _state_path(loaded: Loaded) -> Path:
