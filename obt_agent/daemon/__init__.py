@@ -1,9 +1,9 @@
 """The composition root: builds every room, wires them, keeps them running, and ends them in order.
 
 ``settings``  the configuration as plain values of each room
-``rooms``     what is built, and from what
+``components``     what is built, and from what
 ``facts``     what ``agent_info`` tells of the agent itself
-``telling``   status file, systemd's status line, signs of life
+``status_writer``   status file, systemd's status line, signs of life
 ``life``      root tasks, signals, reload, shutdown
 """
 
@@ -52,8 +52,8 @@ def run(loaded: Loaded) -> int:
 
 async def _serve(loaded: Loaded, state: StateDir, token: Secret | None) -> int:
     async with AsyncExitStack() as stack:
-        rooms = await build(stack, loaded.config, state, token)
-        return await Supervisor(rooms, loaded, state).run()
+        components = await build(stack, loaded.config, state, token)
+        return await Supervisor(components, loaded, state).run()
 
 
 def _state_path(loaded: Loaded) -> Path:

@@ -22,8 +22,9 @@ from obt_agent.hardware.service import HardwareService
 from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
-from obt_agent.jobs import JobService, Traffic
+from obt_agent.jobs import GenerationGate, JobService
 from obt_agent.jobs.benchmarks import BenchmarkRunner
+from obt_agent.jobs.store.job_store import JobStore
 from obt_agent.jobs.transfers import TransferRunner
 from obt_agent.link.connection import Link, LinkEvents
 from obt_agent.link.session import LinkSession
@@ -31,7 +32,6 @@ from obt_agent.link.settings import Timings
 from obt_agent.ollama.catalog import Catalog
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.ollama.settings import configured
-from obt_agent.outbox.store import Outbox
 from obt_agent.policy import Policy
 from obt_agent.protocol import limits
 from obt_agent.protocol.admission import (
@@ -88,7 +88,7 @@ async def build(
     catalog = Catalog(ollama, poll_interval_s=config.ollama.poll_interval_s)
     hardware = HardwareService(settings.hardware(config))
     stack.push_async_callback(hardware.close)
-    outbox = Outbox(state.path, settings.outbox(config))
+    outbox = JobStore(state.path, settings.outbox(config))
     await outbox.open()
     stack.push_async_callback(outbox.close)
     jobs = _jobs(config, state, policy, outbox, ollama, hardware)
@@ -99,32 +99,32 @@ async def build(
         hardware=hardware,
         policy=policy,
         jobs=jobs,
-        facts=facts.agent_facts(config, state, lambda: rooms.link.statistics),
+        facts=facts.agent_facts(config, state, lambda: components.link.statistics),
     )
-    rooms = _wired(services)
-    rooms.link = Link(
+    components = _wired(services)
+    components.link = Link(
         replace(settings.link(config), timings=timings or Timings()),
         credentials=Credentials(state, token),
         events=LinkEvents(
-            hello=functools.partial(_hello, config, state, rooms),
-            on_admitted=rooms.admitted,
-            on_state_request=rooms.reporter.request,
+            hello=functools.partial(_hello, config, state, components),
+            on_admitted=components.admitted,
+            on_state_request=components.reporter.request,
         ),
-        handler=rooms.dispatcher,
+        handler=components.dispatcher,
         backoff=backoff,
     )
-    return rooms
+    return components
 
 
 def _jobs(
     config: Config,
     state: StateDir,
     policy: Policy,
-    outbox: Outbox,
+    outbox: JobStore,
     ollama: OllamaClient,
     hardware: HardwareService,
 ) -> JobService:
-    traffic = Traffic(config.benchmark.during_benchmark)
+    traffic = GenerationGate(config.benchmark.during_benchmark)
     transfers = TransferRunner(ollama, policy)
     benchmarks = BenchmarkRunner(
         outbox,
@@ -162,7 +162,7 @@ def benchmark_run(plan: Plan, *, cooldown_s: float, **given: Any) -> BenchmarkRu
 def _wired(services: Services) -> Components:
     """Tie the knot: commands tell of the link, and the link hands commands to the dispatcher."""
     dispatcher = Dispatcher(commands(services), services.policy)
-    gauges = Gauges(streams=lambda: dispatcher.streams, loop_lag_ms=lambda: rooms.link.lag.last_ms)
+    gauges = Gauges(streams=lambda: dispatcher.streams, loop_lag_ms=lambda: components.link.lag.last_ms)
     reporter = Reporter(
         models=services.catalog,
         machine=services.hardware,
@@ -170,7 +170,7 @@ def _wired(services: Services) -> Components:
         visibility=services.policy,
         gauges=gauges,
     )
-    rooms = Components(
+    components = Components(
         catalog=services.catalog,
         hardware=services.hardware,
         policy=services.policy,
@@ -178,10 +178,10 @@ def _wired(services: Services) -> Components:
         dispatcher=dispatcher,
         reporter=reporter,
     )
-    return rooms
+    return components
 
 
-def _hello(config: Config, state: StateDir, rooms: Components) -> HelloParams:
+def _hello(config: Config, state: StateDir, components: Components) -> HelloParams:
     return HelloParams(
         protocol=VersionRange(min=limits.PROTOCOL_VERSION, max=limits.PROTOCOL_VERSION),
         agent=AgentIdentity(
@@ -191,9 +191,9 @@ def _hello(config: Config, state: StateDir, rooms: Components) -> HelloParams:
             instance=state.instance,
             boot_id=state.boot_id,
         ),
-        store_id=rooms.jobs.store_id,
-        capabilities=rooms.policy.allowed_commands(),
-        limits=AgentLimits(max_streams=rooms.policy.max_streams, max_jobs=rooms.policy.max_jobs),
-        jobs=rooms.jobs.counts(),
-        outbox=rooms.jobs.outbox_counts(),
+        store_id=components.jobs.store_id,
+        capabilities=components.policy.allowed_commands(),
+        limits=AgentLimits(max_streams=components.policy.max_streams, max_jobs=components.policy.max_jobs),
+        jobs=components.jobs.counts(),
+        outbox=components.jobs.outbox_counts(),
     )

@@ -7,8 +7,8 @@ from pathlib import Path
 from obt_agent import __version__
 from obt_agent.config.schema import Config
 from obt_agent.hardware.settings import HardwareSettings
+from obt_agent.jobs.store.job_store import JobStoreSettings
 from obt_agent.link.settings import LinkSettings, TlsSettings
-from obt_agent.outbox.store import OutboxSettings
 
 
 def hardware(config: Config) -> HardwareSettings:
@@ -23,10 +23,10 @@ def hardware(config: Config) -> HardwareSettings:
     )
 
 
-def outbox(config: Config) -> OutboxSettings:
+def outbox(config: Config) -> JobStoreSettings:
     """How much the store may hold."""
     section = config.storage
-    return OutboxSettings(quota_bytes=section.quota_bytes, max_age_days=section.max_age_days)
+    return JobStoreSettings(quota_bytes=section.quota_bytes, max_age_days=section.max_age_days)
 
 
 def link(config: Config) -> LinkSettings:

@@ -29,8 +29,8 @@ AT_MOST_EVERY_S: Final = 0.5
 class StatusWriter:
     """Writes the status when something changed, and at least every ``AT_LEAST_EVERY_S``."""
 
-    def __init__(self, rooms: Components, config: Config, state: StateDir, notifier: Notifier) -> None:
-        self._rooms = rooms
+    def __init__(self, components: Components, config: Config, state: StateDir, notifier: Notifier) -> None:
+        self._components = components
         self._config = config
         self._state = state
         self._notifier = notifier
@@ -70,7 +70,7 @@ class StatusWriter:
 
     async def _tell(self) -> None:
         with contextlib.suppress(StorageFailed):  # the status says so; jobs are those last known
-            self._jobs = await self._rooms.jobs.unsettled()
+            self._jobs = await self._components.jobs.unsettled()
         status = self.status(self._jobs)
         line = status_line(status)
         if line != self._line:
@@ -83,7 +83,7 @@ class StatusWriter:
 
     def status(self, jobs: tuple[JobSummary, ...]) -> Status:
         """The agent as it is now."""
-        rooms, snapshot, now = self._rooms, self._rooms.catalog.snapshot, Clocks.now()
+        components, snapshot, now = self._components, self._components.catalog.snapshot, Clocks.now()
         return Status(
             pid=os.getpid(),
             version=full_version(),
@@ -95,19 +95,19 @@ class StatusWriter:
             name=self._config.agent.name,
             link=self._link(),
             ollama=snapshot.state,
-            models=len(rooms.policy.visible(snapshot.models)),
+            models=len(components.policy.visible(snapshot.models)),
             loaded=tuple(model.name for model in snapshot.running),
-            streams=rooms.dispatcher.streams,
+            streams=components.dispatcher.streams,
             jobs=tuple(sorted((job for job in jobs if job.finished_at is None), key=_running_first)),
-            job_counts=rooms.jobs.counts(),
-            outbox=rooms.jobs.outbox_counts(),
-            store_problem=rooms.jobs.store_problem,
+            job_counts=components.jobs.counts(),
+            outbox=components.jobs.outbox_counts(),
+            store_problem=components.jobs.store_problem,
             providers=self._providers(),
-            loop_lag_ms=rooms.link.lag.last_ms,
+            loop_lag_ms=components.link.lag.last_ms,
         )
 
     def _link(self) -> LinkReport:
-        link = self._rooms.link.status
+        link = self._components.link.status
         if link.state != self._link_since[0]:
             self._link_since = (link.state, Clocks.now())
         return LinkReport(
@@ -124,7 +124,7 @@ class StatusWriter:
     def _providers(self) -> tuple[ProviderReport, ...]:
         return tuple(
             ProviderReport(name=provider.name, status=provider.status, reason=provider.reason)
-            for provider in self._rooms.hardware.providers
+            for provider in self._components.hardware.providers
         )
 
 

@@ -47,13 +47,13 @@ class Supervisor:
     """
 
     def __init__(
-        self, rooms: Components, loaded: Loaded, state: StateDir, *, notifier: Notifier | None = None
+        self, components: Components, loaded: Loaded, state: StateDir, *, notifier: Notifier | None = None
     ) -> None:
-        self._rooms = rooms
+        self._components = components
         self._loaded = loaded
         self._state = state
         self._notifier = notifier or Notifier()
-        self._telling = StatusWriter(rooms, loaded.config, state, self._notifier)
+        self._status_writer = StatusWriter(components, loaded.config, state, self._notifier)
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stop = asyncio.Event()
         self._failure: BaseException | None = None
@@ -65,8 +65,8 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop, number)
-        self._rooms.on_admitted = self._on_admitted
-        await self._rooms.hardware.start()
+        self._components.on_admitted = self._on_admitted
+        await self._components.hardware.start()
         self._start_root_tasks()
         self._notifier.ready("starting")
         log.info(
@@ -82,15 +82,15 @@ class Supervisor:
         return 0
 
     def _start_root_tasks(self) -> None:
-        rooms = self._rooms
+        components = self._components
         roots: dict[str, Callable[[], Coroutine[Any, Any, None]]] = {
-            "catalog": rooms.catalog.run,
+            "catalog": components.catalog.run,
             "follow-ollama": self._follow_ollama,
             "follow-store": self._follow_store,
-            "jobs": rooms.jobs.run,
-            "link": rooms.link.run,
-            "telling": self._telling.run,
-            "watchdog": self._telling.watchdog,
+            "jobs": components.jobs.run,
+            "link": components.link.run,
+            "telling": self._status_writer.run,
+            "watchdog": self._status_writer.watchdog,
         }
         for name, root in roots.items():
             self._own(root(), name=name, forever=True)
@@ -116,32 +116,34 @@ class Supervisor:
     # Sessions.
 
     def _on_admitted(self, session: LinkSession, hello: HelloResult) -> None:
-        rooms, number = self._rooms, session.session
+        components, number = self._components, session.session
         beat_s = heartbeat_every_s(hello, self._loaded.config.server.heartbeat_interval_s)
-        self._own(rooms.reporter.run(session, beat_s), name=f"report-{number}")
-        self._own(rooms.jobs.serve(session, hello.time), name=f"jobs-{number}")
-        self._telling.changed()
+        self._own(components.reporter.run(session, beat_s), name=f"report-{number}")
+        self._own(components.jobs.serve(session, hello.time), name=f"jobs-{number}")
+        self._status_writer.changed()
 
     async def _follow_ollama(self) -> None:
         """A loaded model makes the sampler faster; another version of Ollama has other processes."""
-        rooms, generation = self._rooms, -1
+        components, generation = self._components, -1
         while True:
-            snapshot = await rooms.catalog.wait_changed(generation)
+            snapshot = await components.catalog.wait_changed(generation)
             generation = snapshot.generation
-            rooms.hardware.note_loaded(bool(snapshot.running))
-            rooms.hardware.note_ollama_version(snapshot.state.version if snapshot.state.reachable else None)
-            self._telling.changed()
+            components.hardware.note_loaded(bool(snapshot.running))
+            components.hardware.note_ollama_version(
+                snapshot.state.version if snapshot.state.reachable else None
+            )
+            self._status_writer.changed()
 
     async def _follow_store(self) -> None:
         """A store that was found damaged and replaced has another id, which only a hello tells the server."""
-        jobs = self._rooms.jobs
+        jobs = self._components.jobs
         known = jobs.store_id
         while True:
             await jobs.wait_changed(jobs.generation)
             if jobs.store_id != known:
                 known = jobs.store_id
-                self._telling.changed()
-                await self._rooms.link.redial("reload")
+                self._status_writer.changed()
+                await self._components.link.redial("reload")
 
     # Signals.
 
@@ -166,33 +168,33 @@ class Supervisor:
                 log.error("config.refused", problem=str(problem))  # noqa: TRY400 - the text is for the owner
         finally:
             self._notifier.ready()
-            self._telling.changed()
-            self._rooms.link.dial_now()
+            self._status_writer.changed()
+            self._components.link.dial_now()
 
     async def _adopt(self, reloaded: Reloaded) -> None:
         config = reloaded.loaded.config
-        self._rooms.policy.adopt(config.policy)
+        self._components.policy.adopt(config.policy)
         set_level(config.log.level)
         self._loaded = reloaded.loaded
         log.info("config.reloaded", changed=[change.key for change in reloaded.changes])
         if reloaded.needing_restart:
             log.warning("config.needs_restart", keys=list(reloaded.needing_restart))
         if any(change.key.startswith("policy.") for change in reloaded.changes):
-            await self._rooms.link.redial("reload")
+            await self._components.link.redial("reload")
 
     # The end.
 
     async def _shut_down(self) -> None:
         """In order, each step bounded, and the whole of it too."""
         self._notifier.stopping("stopping")
-        rooms = self._rooms
+        components = self._components
         steps: dict[str, Callable[[], Awaitable[object]]] = {
             "jobs": self._checkpoint_jobs,
-            "commands": rooms.dispatcher.close,
+            "commands": components.dispatcher.close,
             "outbox": self._drain_outbox,
-            "link": lambda: rooms.link.drain("shutdown" if self._failure is None else "error"),
+            "link": lambda: components.link.drain("shutdown" if self._failure is None else "error"),
         }
-        rooms.dispatcher.stop_accepting()
+        components.dispatcher.stop_accepting()
         try:
             async with asyncio.timeout(SHUTDOWN_WITHIN_S):
                 for name, step in steps.items():
@@ -203,7 +205,7 @@ class Supervisor:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        self._telling.stopped()
+        self._status_writer.stopped()
         log.info("agent.stopped")
 
     async def _step(self, name: str, step: Callable[[], Awaitable[object]]) -> None:
@@ -218,8 +220,8 @@ class Supervisor:
         if queue is not None:
             queue.cancel()
             await asyncio.wait([queue])
-        await self._rooms.jobs.close()
+        await self._components.jobs.close()
 
     async def _drain_outbox(self) -> None:
-        if self._rooms.link.session is not None:
-            await self._rooms.jobs.drain(OUTBOX_DRAIN_S)
+        if self._components.link.session is not None:
+            await self._components.jobs.drain(OUTBOX_DRAIN_S)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from obt_agent.config.schema import Config
-from obt_agent.daemon import status_file as status_file
+from obt_agent.daemon import status_file
 from obt_agent.doctor.findings import Finding, failure, ok, skipped, warning
 from obt_agent.errors import AgentError
 from obt_agent.identity.credentials import Credential, Credentials
@@ -18,9 +18,9 @@ from obt_agent.identity.folder import Folder, open_folder
 from obt_agent.identity.owner import as_owner
 from obt_agent.identity.provisioned import TokenError, read_token, token_file_seen
 from obt_agent.identity.state_dir import peek
-from obt_agent.outbox.damage import set_aside_stores
-from obt_agent.outbox.reading import StoreReading
-from obt_agent.outbox.store import DATABASE
+from obt_agent.jobs.store.job_store import DATABASE
+from obt_agent.jobs.store.read_only import StoreReading
+from obt_agent.jobs.store.salvage import set_aside_stores
 
 _DAY_S = 86_400.0
 _STALE_S = 30.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from obt_agent.command import AnyCommand, Command, CommandContext
 from obt_agent.handlers.relay import relay
-from obt_agent.jobs.traffic import Traffic
+from obt_agent.jobs.generation_gate import GenerationGate
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.policy import Policy
 from obt_agent.policy.gate import ModelGate
@@ -12,7 +12,7 @@ from obt_agent.protocol.commands import InferenceParams
 from obt_agent.protocol.streams import StreamFinal
 
 
-def make(ollama: OllamaClient, policy: Policy, gate: ModelGate, traffic: Traffic) -> AnyCommand:
+def make(ollama: OllamaClient, policy: Policy, gate: ModelGate, traffic: GenerationGate) -> AnyCommand:
     """The command."""
 
     async def run(params: InferenceParams, context: CommandContext) -> StreamFinal:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from obt_agent.command import AnyCommand, Command, CommandContext
 from obt_agent.handlers.memory import afterwards
-from obt_agent.jobs.traffic import Traffic
+from obt_agent.jobs.generation_gate import GenerationGate
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.policy import Policy
 from obt_agent.policy.gate import ModelGate
 from obt_agent.protocol.commands import LoadResult, UnloadModelParams
 
 
-def make(ollama: OllamaClient, policy: Policy, gate: ModelGate, traffic: Traffic) -> AnyCommand:
+def make(ollama: OllamaClient, policy: Policy, gate: ModelGate, traffic: GenerationGate) -> AnyCommand:
     """The command. ``/api/ps`` lags an unload: ``loaded`` may be true for a moment after it."""
 
     async def run(params: UnloadModelParams, context: CommandContext) -> LoadResult:

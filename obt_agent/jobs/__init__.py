@@ -3,7 +3,7 @@
 start ─► Outbox.accept (durable) ─► queue ─► Execution ─► Outbox.finish (durable) ─► Uploader ─► server
 """
 
+from obt_agent.jobs.generation_gate import GenerationGate
 from obt_agent.jobs.service import JobService, JobSettings
-from obt_agent.jobs.traffic import Traffic
 
-__all__ = ["JobService", "JobSettings", "Traffic"]
+__all__ = ["GenerationGate", "JobService", "JobSettings"]

@@ -18,10 +18,10 @@ from obt_agent.benchmark.plan import Plan, plan_hash
 from obt_agent.benchmark.records import Journal, OnProgress, Record
 from obt_agent.benchmark.result import BenchmarkResult, Caution, Environment, Status
 from obt_agent.errors import AgentError, Busy, ConfigError, Unsupported
-from obt_agent.jobs import execution
-from obt_agent.jobs.execution import Cause, Ending, LivePoint
-from obt_agent.jobs.traffic import Traffic
-from obt_agent.outbox import Outbox, StoredJob
+from obt_agent.jobs import runner
+from obt_agent.jobs.generation_gate import GenerationGate
+from obt_agent.jobs.runner import Cause, JobOutcome, LivePoint
+from obt_agent.jobs.store import JobStore, StoredJob
 from obt_agent.policy import Policy
 from obt_agent.protocol.commands import RunBenchmarkParams
 from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError, from_wire
@@ -108,9 +108,9 @@ class BenchmarkRunner:
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: JobStore,
         policy: Policy,
-        traffic: Traffic,
+        traffic: GenerationGate,
         make_run: MakeRun,
         *,
         client_id: str,
@@ -126,7 +126,7 @@ class BenchmarkRunner:
         self._agent_version = agent_version
 
     def begin(
-        self, job: StoredJob, records: Sequence[bytes], on_progress: execution.OnProgress
+        self, job: StoredJob, records: Sequence[bytes], on_progress: runner.OnProgress
     ) -> BenchmarkExecution:
         """Prepare a run, which goes on from the records where the method allows it."""
         self._policy.check_command("run_benchmark")
@@ -143,7 +143,7 @@ class BenchmarkRunner:
 
     def ending(
         self, job: StoredJob, records: Sequence[bytes], state: JobState, error: AgentError | None
-    ) -> Ending:
+    ) -> JobOutcome:
         """A result out of the records alone."""
         result = self._without_a_run(job, decoded(records))
         said = msgspec.structs.replace(
@@ -152,7 +152,7 @@ class BenchmarkRunner:
             error=_why(state, error),
             error_kind=None if error is None else error.kind,
         )
-        return Ending(state=state, text=msgspec.json.encode(said), error=error)
+        return JobOutcome(state=state, text=msgspec.json.encode(said), error=error)
 
     def _without_a_run(self, job: StoredJob, records: Sequence[Record]) -> BenchmarkResult:
         plan = _plan(job)
@@ -186,7 +186,7 @@ class BenchmarkExecution:
     """One run of one benchmark."""
 
     def __init__(
-        self, job_id: str, run: Run, traffic: Traffic, lock: Lock, on_progress: execution.OnProgress
+        self, job_id: str, run: Run, traffic: GenerationGate, lock: Lock, on_progress: runner.OnProgress
     ) -> None:
         self._job_id = job_id
         self._run = run
@@ -195,7 +195,7 @@ class BenchmarkExecution:
         self._on_progress = on_progress
         self._stopped = asyncio.Event()
 
-    async def execute(self) -> Ending:
+    async def execute(self) -> JobOutcome:
         """Wait until no other process benchmarks this Ollama, then run to the end.
 
         Raises:
@@ -208,7 +208,7 @@ class BenchmarkExecution:
         finally:
             self._lock.release()
         error = _error_of(result) if result.status == "failed" else None
-        return Ending(state=result.status, text=msgspec.json.encode(result), error=error)
+        return JobOutcome(state=result.status, text=msgspec.json.encode(result), error=error)
 
     async def _take_turn(self) -> None:
         """Take the lock; a job that is stopped while it waits needs none: its run ends before it begins."""
@@ -250,7 +250,7 @@ class BenchmarkExecution:
 class _StoreJournal:
     """Records into the store, durable when ``store`` returns."""
 
-    def __init__(self, outbox: Outbox, job_id: str) -> None:
+    def __init__(self, outbox: JobStore, job_id: str) -> None:
         self._outbox = outbox
         self._job_id = job_id
 

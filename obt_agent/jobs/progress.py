@@ -11,7 +11,7 @@ from obt_agent.protocol.jobs import JobProgress, JobProgressParams, JobState
 INTERVAL_S: Final = 0.5
 
 
-class ProgressBoard:
+class ProgressPublisher:
     """The last progress of each job that runs or waits for its turn.
 
     Args:

@@ -16,14 +16,14 @@ import msgspec
 import structlog
 
 from obt_agent.errors import Busy, DeadlineExceeded, InvalidParams, JobNotFound, LinkLost, StorageFailed
-from obt_agent.jobs.execution import LivePoint, Runner
-from obt_agent.jobs.progress import ProgressBoard
-from obt_agent.jobs.reserve import TRANSFER_BYTES, benchmark_bytes
-from obt_agent.jobs.traffic import Traffic
-from obt_agent.jobs.worker import Worker, WorkerSettings
-from obt_agent.outbox import NewJob, Outbox, StoredJob
-from obt_agent.outbox.rows import fingerprint
-from obt_agent.outbox.upload import Uploader, UploadSettings
+from obt_agent.jobs.generation_gate import GenerationGate
+from obt_agent.jobs.progress import ProgressPublisher
+from obt_agent.jobs.result_size import TRANSFER_BYTES, benchmark_bytes
+from obt_agent.jobs.runner import JobRunner, LivePoint
+from obt_agent.jobs.store import JobStore, NewJob, StoredJob
+from obt_agent.jobs.store.rows import fingerprint
+from obt_agent.jobs.store.upload import Uploader, UploadSettings
+from obt_agent.jobs.worker import JobWorker, WorkerSettings
 from obt_agent.peer import Peer
 from obt_agent.policy import Policy
 from obt_agent.protocol import limits
@@ -70,10 +70,10 @@ class JobService:
 
     def __init__(
         self,
-        outbox: Outbox,
-        runners: Mapping[JobKind, Runner],
+        outbox: JobStore,
+        runners: Mapping[JobKind, JobRunner],
         policy: Policy,
-        traffic: Traffic,
+        traffic: GenerationGate,
         *,
         settings: JobSettings | None = None,
         clock: Callable[[], float] = time.time,
@@ -86,9 +86,9 @@ class JobService:
         self._policy = policy
         self._clock = clock
         self._server_started_at: float | None = None
-        self._board = ProgressBoard()
+        self._board = ProgressPublisher()
         self._uploader = Uploader(outbox, chosen.upload)
-        self._worker = Worker(
+        self._worker = JobWorker(
             outbox,
             runners,
             policy,

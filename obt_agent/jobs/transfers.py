@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 
 from obt_agent.errors import AgentError, Cancelled
-from obt_agent.jobs.execution import Cause, Ending, LivePoint, OnProgress
+from obt_agent.jobs.runner import Cause, JobOutcome, LivePoint, OnProgress
+from obt_agent.jobs.store import StoredJob
 from obt_agent.ollama.client import OllamaClient
-from obt_agent.outbox import StoredJob
 from obt_agent.policy import Policy
 from obt_agent.protocol.commands import CreateModelParams, PullModelParams
 from obt_agent.protocol.errors import WireError, to_wire
@@ -98,7 +98,7 @@ class TransferRunner:
 
     def ending(
         self, job: StoredJob, _records: Sequence[bytes], state: JobState, error: AgentError | None, /
-    ) -> Ending:
+    ) -> JobOutcome:
         """An ending without a run."""
         return _ending(job, state, error)
 
@@ -118,7 +118,7 @@ class Transfer:
         self._task: asyncio.Task[None] | None = None
         self._cause: Cause | None = None
 
-    async def execute(self) -> Ending:
+    async def execute(self) -> JobOutcome:
         """Run to the end."""
         began = time.monotonic()
         name = f"{self._job.kind} of job {self._job.job_id}"
@@ -168,7 +168,7 @@ class Transfer:
         done, total = zip(*self._layers.values(), strict=True)
         return sum(done), sum(total)
 
-    def _ended(self, task: asyncio.Task[None], duration_s: float) -> Ending:
+    def _ended(self, task: asyncio.Task[None], duration_s: float) -> JobOutcome:
         done, total = self._bytes()
         if task.cancelled():
             state: JobState = self._cause or "interrupted"
@@ -192,7 +192,7 @@ def _ending(
     done: int | None = None,
     total: int | None = None,
     duration_s: float | None = None,
-) -> Ending:
+) -> JobOutcome:
     result = TransferResult(
         job_id=job.job_id,
         kind=job.kind or "pull",
@@ -203,4 +203,4 @@ def _ending(
         duration_s=duration_s,
         error=None if error is None else to_wire(error),
     )
-    return Ending(state=state, text=msgspec.json.encode(result), error=error)
+    return JobOutcome(state=state, text=msgspec.json.encode(result), error=error)

@@ -13,9 +13,9 @@ import msgspec
 import structlog
 
 from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded, StorageFailed
-from obt_agent.jobs.execution import Cause, Ending, Execution, Runner
-from obt_agent.jobs.progress import ProgressBoard
-from obt_agent.outbox import Outbox, StoredJob
+from obt_agent.jobs.progress import ProgressPublisher
+from obt_agent.jobs.runner import Cause, Execution, JobOutcome, JobRunner
+from obt_agent.jobs.store import JobStore, StoredJob
 from obt_agent.policy import Policy
 from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.jobs import JobKind, JobProgress
@@ -46,7 +46,7 @@ class WorkerSettings:
     retry_max_s: float = 60.0
 
 
-class Entry(NamedTuple):
+class QueuedJob(NamedTuple):
     """A job in the queue."""
 
     job_id: str
@@ -59,13 +59,13 @@ class Entry(NamedTuple):
 
 
 @dataclass
-class Current:
+class RunningJob:
     """The job that runs. ``execution`` is None while it is being prepared."""
 
-    entry: Entry
+    entry: QueuedJob
     execution: Execution | None = None
     cause: Cause | None = None
-    task: asyncio.Task[Ending] | None = None
+    task: asyncio.Task[JobOutcome] | None = None
     stopping: asyncio.TimerHandle | None = None
     began: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -89,7 +89,7 @@ class Current:
             self.stopping = asyncio.get_running_loop().call_later(within_s, self.task.cancel)
 
 
-class Worker:
+class JobWorker:
     """Runs the jobs of a queue, one at a time.
 
     Args:
@@ -104,10 +104,10 @@ class Worker:
 
     def __init__(
         self,
-        outbox: Outbox,
-        runners: Mapping[JobKind, Runner],
+        outbox: JobStore,
+        runners: Mapping[JobKind, JobRunner],
         policy: Policy,
-        board: ProgressBoard,
+        board: ProgressPublisher,
         *,
         now: Callable[[], float],
         local_time: Callable[[], dt.datetime],
@@ -120,14 +120,14 @@ class Worker:
         self._now = now
         self._local_time = local_time
         self._settings = settings
-        self._queue: deque[Entry] = deque()
+        self._queue: deque[QueuedJob] = deque()
         self._woken = asyncio.Event()
-        self.current: Current | None = None
+        self.current: RunningJob | None = None
 
     def put(self, job_id: str, kind: JobKind, model: str | None = None) -> int:
         """Queue a job; gives how many are before it."""
         position = len(self._queue) + (self.current is not None)
-        self._queue.append(Entry(job_id, kind, model))
+        self._queue.append(QueuedJob(job_id, kind, model))
         self._woken.set()
         self._say_who_waits()
         return position
@@ -171,14 +171,14 @@ class Worker:
                 self.put(job.job_id, job.kind, job.model)
                 log.info("job.taken_up", job_id=job.job_id, state=job.state, starts=job.starts)
         while True:
-            self.current = Current(await self._next())
+            self.current = RunningJob(await self._next())
             self._say_who_waits()
             try:
                 await self._run_one(self.current)
             finally:
                 self.current = None
 
-    async def _next(self) -> Entry:
+    async def _next(self) -> QueuedJob:
         """The first job that may run now."""
         while True:
             self._woken.clear()
@@ -197,7 +197,7 @@ class Worker:
         except TimeoutError:
             return
 
-    async def _run_one(self, current: Current) -> None:
+    async def _run_one(self, current: RunningJob) -> None:
         job = await self._patiently(current.job_id, lambda: self._outbox.get(current.job_id))
         if job is None or job.terminal or job.kind is None:
             self._board.forget(current.job_id)
@@ -217,8 +217,8 @@ class Worker:
         return await self._patiently(job.job_id, lambda: self._outbox.records(job.job_id))
 
     def _ended_before(
-        self, current: Current, job: StoredJob, runner: Runner, records: list[bytes]
-    ) -> Ending | None:
+        self, current: RunningJob, job: StoredJob, runner: JobRunner, records: list[bytes]
+    ) -> JobOutcome | None:
         """The ending of a job that is not to run (again)."""
         if current.cause is not None:
             return runner.ending(job, records, current.cause, None)
@@ -231,8 +231,8 @@ class Worker:
         return None
 
     async def _attempt(
-        self, current: Current, job: StoredJob, runner: Runner, records: list[bytes]
-    ) -> Ending:
+        self, current: RunningJob, job: StoredJob, runner: JobRunner, records: list[bytes]
+    ) -> JobOutcome:
         """Run the job; whatever it raises becomes its ending, but for the cancellation of the worker."""
         try:
             await self._outbox.start(job.job_id)
@@ -245,12 +245,12 @@ class Worker:
             log.exception("job.failed_unforeseen", job_id=job.job_id)
             return await self._out_of_records(job, runner, AgentError(_UNFORESEEN))
 
-    async def _out_of_records(self, job: StoredJob, runner: Runner, error: AgentError) -> Ending:
+    async def _out_of_records(self, job: StoredJob, runner: JobRunner, error: AgentError) -> JobOutcome:
         return runner.ending(job, await self._records(job), "failed", error)
 
     async def _executed(
-        self, current: Current, job: StoredJob, runner: Runner, records: list[bytes]
-    ) -> Ending:
+        self, current: RunningJob, job: StoredJob, runner: JobRunner, records: list[bytes]
+    ) -> JobOutcome:
         current.execution = runner.begin(job, records, lambda p: self._board.note(job.job_id, p))
         if current.cause is not None:
             return runner.ending(job, records, current.cause, None)
@@ -270,7 +270,7 @@ class Worker:
             return runner.ending(job, left, current.why_stopped(), None)
         return current.task.result()
 
-    async def finish(self, job: StoredJob, ending: Ending) -> None:
+    async def finish(self, job: StoredJob, ending: JobOutcome) -> None:
         """Store the final, however long the disk takes to have room for it."""
         error = None if ending.error is None else to_wire(ending.error)
 
@@ -296,13 +296,13 @@ class Worker:
                 wait_s = min(wait_s * 2, self._settings.retry_max_s)
 
 
-def _bare_ending(job: StoredJob) -> Ending:
+def _bare_ending(job: StoredJob) -> JobOutcome:
     """For a job of which not even a result can be made: it must not end the agent, nor come back for ever."""
     text = msgspec.json.encode({"id": job.job_id, "status": "failed", "error": _UNFORESEEN})
-    return Ending(state="failed", text=text, error=AgentError(_UNFORESEEN))
+    return JobOutcome(state="failed", text=text, error=AgentError(_UNFORESEEN))
 
 
-def _waits_for(entry: Entry, before: Sequence[Entry], *, quiet: bool) -> str | None:
+def _waits_for(entry: QueuedJob, before: Sequence[QueuedJob], *, quiet: bool) -> str | None:
     """In words, what a queued job waits for; None when its turn has come."""
     if quiet and entry.kind == "benchmark":
         return "the end of quiet hours (policy.quiet_hours)"
@@ -312,7 +312,7 @@ def _waits_for(entry: Entry, before: Sequence[Entry], *, quiet: bool) -> str | N
     return f"{before[0]}"[:_WAITING_FOR_CHARS] + others
 
 
-async def _end(task: asyncio.Task[Ending]) -> None:
+async def _end(task: asyncio.Task[JobOutcome]) -> None:
     """Cancel a run and give it a moment to close its connections."""
     task.cancel()
     await asyncio.wait([task], timeout=CHECKPOINT_S)

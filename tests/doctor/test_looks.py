@@ -24,11 +24,11 @@ from obt_agent.hardware.schema import GpuInfo, Inventory, ProviderState
 from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
+from obt_agent.jobs.store.database import JobDatabase
+from obt_agent.jobs.store.job_store import DATABASE
+from obt_agent.jobs.store.rows import FinalText, NewJob
 from obt_agent.ollama.payloads import OllamaState
 from obt_agent.ollama.settings import OllamaSettings
-from obt_agent.outbox.database import JobDatabase
-from obt_agent.outbox.rows import FinalText, NewJob
-from obt_agent.outbox.store import DATABASE
 from obt_standin import StandIn
 from obt_standin.script import Script
 from tests.doctor.places import ROOMS, Server, check_names, running

@@ -13,7 +13,7 @@ import msgspec
 from obt_agent.errors import AgentError
 from obt_server.storage import JobFilter
 from tests.end_to_end.world import AgentProcess, World, until
-from tests.outbox import broken
+from tests.job_store import broken
 
 FINISHED = 30
 

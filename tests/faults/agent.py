@@ -52,7 +52,7 @@ class Agent:
     def __init__(self, site: Site, pace: Pace) -> None:
         self.site = site
         self.pace = pace
-        self.rooms: Components
+        self.components: Components
         self.state: StateDir
         self.admitted: asyncio.Queue[LinkSession] = asyncio.Queue()
         self._stack = AsyncExitStack()
@@ -61,7 +61,7 @@ class Agent:
     async def start(self) -> None:
         """Build it and let it run."""
         self.state = self._stack.enter_context(StateDir.open(self.site.folder))
-        self.rooms = await build(
+        self.components = await build(
             self._stack,
             self.site.config(),
             self.state,
@@ -69,17 +69,17 @@ class Agent:
             timings=self.pace.timings,
             backoff=self.pace.backoff,
         )
-        rooms = self.rooms
-        rooms.on_admitted = self._on_admitted
-        await rooms.hardware.start()
-        self._own(rooms.catalog.run(), "catalog")
-        self._own(rooms.jobs.run(), "jobs")
-        self._own(rooms.link.run(), "link")
+        components = self.components
+        components.on_admitted = self._on_admitted
+        await components.hardware.start()
+        self._own(components.catalog.run(), "catalog")
+        self._own(components.jobs.run(), "jobs")
+        self._own(components.link.run(), "link")
 
     def _on_admitted(self, session: LinkSession, hello: HelloResult) -> None:
         beat_s = hello.heartbeat_interval_s or 15.0
-        self._own(self.rooms.reporter.run(session, beat_s), f"report-{session.session}")
-        self._own(self.rooms.jobs.serve(session, hello.time), f"serve-{session.session}")
+        self._own(self.components.reporter.run(session, beat_s), f"report-{session.session}")
+        self._own(self.components.jobs.serve(session, hello.time), f"serve-{session.session}")
         self.admitted.put_nowait(session)
 
     def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:
@@ -90,7 +90,7 @@ class Agent:
     @property
     def problem(self) -> str:
         """What the link says is wrong."""
-        return self.rooms.link.status.problem or ""
+        return self.components.link.status.problem or ""
 
     async def session(self) -> LinkSession:
         """The newest admitted session, waited for."""
@@ -101,17 +101,17 @@ class Agent:
 
     async def end(self) -> None:
         """The orderly end, in the order of the daemon's own."""
-        rooms = self.rooms
-        rooms.dispatcher.stop_accepting()
+        components = self.components
+        components.dispatcher.stop_accepting()
         queue = self._tasks.get("jobs")
         if queue is not None:
             queue.cancel()
             await asyncio.wait([queue])
-        await rooms.jobs.close()
-        await rooms.dispatcher.close()
-        if rooms.link.session is not None:
-            await rooms.jobs.drain(OUTBOX_DRAIN_S)
-        await rooms.link.drain("shutdown")
+        await components.jobs.close()
+        await components.dispatcher.close()
+        if components.link.session is not None:
+            await components.jobs.drain(OUTBOX_DRAIN_S)
+        await components.link.drain("shutdown")
         await self.close()
 
     async def close(self) -> None:

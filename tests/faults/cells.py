@@ -95,7 +95,7 @@ def _within(outcome: Outcome, what: str, took_s: float, most_s: float) -> None:
 
 async def _admitted_again(here: Place, busy: Busy) -> None:
     """Wait for a session that both sides hold."""
-    link, hub = here.agent.rooms.link, here.server.hub
+    link, hub = here.agent.components.link, here.server.hub
     old = busy.session
 
     def both() -> bool:
@@ -126,7 +126,7 @@ async def _passes(here: Place, busy: Busy, outcome: Outcome, pace: Pace) -> None
 
 async def _noticed(here: Place, busy: Busy, outcome: Outcome) -> None:
     """Wait until both sides know that the session is gone, or that the dial has failed and why."""
-    link, hub, fault = here.agent.rooms.link, here.server.hub, outcome.fault
+    link, hub, fault = here.agent.components.link, here.server.hub, outcome.fault
     if outcome.state == "idle":
         dials = link.statistics.dials
         here.gate.refusing = fault.name.startswith("reset")

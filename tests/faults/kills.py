@@ -17,7 +17,7 @@ import yaml
 
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
-from obt_agent.outbox.database import JobDatabase
+from obt_agent.jobs.store.database import JobDatabase
 from obt_server import app as application
 from obt_server.demo.client import Client, Refused
 from obt_server.demo.scene import free_port

@@ -21,12 +21,12 @@ from obt_agent.handlers.table import Services, commands
 from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
-from obt_agent.jobs import JobService, Traffic
+from obt_agent.jobs import GenerationGate, JobService
+from obt_agent.jobs.store import JobStore
+from obt_agent.jobs.store.database import JobDatabase
 from obt_agent.link.connection import Link, LinkEvents
 from obt_agent.link.session import LinkSession
 from obt_agent.link.settings import LinkSettings
-from obt_agent.outbox import Outbox
-from obt_agent.outbox.database import JobDatabase
 from obt_agent.protocol.admission import AgentIdentity, HelloParams, HelloResult, VersionRange
 from obt_agent.reporter import Gauges, Reporter
 from tests.dispatcher.doubles import permissive
@@ -105,7 +105,7 @@ class Supervisor:
     def __init__(self, site: Site, fuse: Fuse) -> None:
         self._site = site
         self._fuse = fuse
-        self.outbox = Outbox(site.folder, database=lambda path: MortalDatabase(path, fuse))
+        self.outbox = JobStore(site.folder, database=lambda path: MortalDatabase(path, fuse))
         self.opened = asyncio.Event()
         self._closers: list[Callable[[], Awaitable[None]]] = []
 
@@ -124,7 +124,7 @@ class Supervisor:
     async def _serve(self, state: StateDir) -> None:
         policy = permissive()
         runners: Any = {"benchmark": MeasuringRunner(self.outbox, _any_size)}
-        jobs = JobService(self.outbox, runners, policy, Traffic(), settings=FAST)
+        jobs = JobService(self.outbox, runners, policy, GenerationGate(), settings=FAST)
         nothing: Any = None  # no command of these histories asks for Ollama or the hardware
         models: Any = FakeModels(("a:latest",))
         services = Services(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from obt_agent.cli import main as agent
-from obt_agent.outbox.database import JobDatabase
+from obt_agent.jobs.store.database import JobDatabase
 from obt_server.cli import main as server
 from obt_server.store import SqlStorage
 

@@ -17,7 +17,7 @@ import trustme
 
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
-from obt_agent.outbox import Outbox
+from obt_agent.jobs.store import JobStore
 from obt_server import app as application
 from obt_server.app import Server
 from obt_server.serve import configure
@@ -27,7 +27,7 @@ from obt_standin.script import Script
 from tests.faults.agent import Agent, Site
 from tests.faults.gate import Gate
 from tests.faults.pace import Pace
-from tests.outbox.doubles import new_job
+from tests.job_store.doubles import new_job
 
 MODEL = "standin-small:latest"
 
@@ -109,7 +109,7 @@ class Place:
 
     async def settled(self) -> None:
         """Wait until the agent has nothing left to tell."""
-        outbox = self.agent.rooms.jobs
+        outbox = self.agent.components.jobs
         while (counts := outbox.counts()).open or counts.finished_unacknowledged:
             await outbox.wait_changed(outbox.generation)
 
@@ -117,7 +117,7 @@ class Place:
 async def store_result(folder: Path, size: int) -> str:
     """A finished job with a result of about that size, in the store of an agent that is down; its id."""
     job_id = f"large-{secrets.token_hex(4)}"
-    outbox = Outbox(folder)
+    outbox = JobStore(folder)
     await outbox.open()
     try:
         await outbox.accept(new_job(job_id, reserve=1000))

@@ -68,7 +68,7 @@ async def idle(place: Place) -> AsyncIterator[Busy]:
     session = await place.agent.session()
     place.gate.refusing = True
     await place.gate.cut()
-    await until(lambda: place.agent.rooms.link.status.state == "waiting")
+    await until(lambda: place.agent.components.link.status.state == "waiting")
     yield Busy(session)
 
 

@@ -11,12 +11,12 @@ from obt_agent.benchmark.run import BenchmarkRun
 from obt_agent.dispatcher import Dispatcher
 from obt_agent.handlers.table import AgentFacts, Services, commands
 from obt_agent.hardware.service import HardwareService, HardwareSettings
-from obt_agent.jobs import JobService, Traffic
+from obt_agent.jobs import GenerationGate, JobService
 from obt_agent.jobs.benchmarks import BenchmarkRunner
+from obt_agent.jobs.store import JobStore
 from obt_agent.jobs.transfers import TransferRunner
 from obt_agent.ollama.catalog import Catalog
 from obt_agent.ollama.client import OllamaClient, OllamaSettings
-from obt_agent.outbox import Outbox
 from obt_agent.policy import Policy
 from obt_agent.protocol.commands import LinkStatistics, ProcessUse
 from obt_standin import StandIn
@@ -45,7 +45,7 @@ class Bench:
         self.folder = folder
         self.locks = folder / "locks"
         self.policy: Policy = permissive(**section)
-        self.traffic = Traffic(during)
+        self.traffic = GenerationGate(during)
         self.session = FakeSession()
         self._ids = 0
 
@@ -58,7 +58,7 @@ class Bench:
             self.hardware = HardwareService(HardwareSettings(min_interval_s=0.05), providers=())
             await self.hardware.start()
             stack.push_async_callback(self.hardware.close)
-            self.outbox = Outbox(self.folder)
+            self.outbox = JobStore(self.folder)
             await self.outbox.open()
             stack.push_async_callback(self.outbox.close)
             self.jobs = self._job_service()

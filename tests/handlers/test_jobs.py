@@ -14,7 +14,7 @@ from obt_standin import StandIn
 from obt_standin.script import Model
 from tests.dispatcher.doubles import until
 from tests.handlers.bench import Bench
-from tests.outbox.doubles import ServerPeer
+from tests.job_store.doubles import ServerPeer
 
 PLAN: dict[str, Any] = {
     "model_name": "standin-small",

@@ -9,11 +9,11 @@ import msgspec
 
 from obt_agent.benchmark.plan import Plan
 from obt_agent.errors import AgentError
-from obt_agent.jobs import JobService, JobSettings, Traffic
-from obt_agent.jobs.execution import Cause, Ending, LivePoint, OnProgress
+from obt_agent.jobs import GenerationGate, JobService, JobSettings
+from obt_agent.jobs.runner import Cause, JobOutcome, LivePoint, OnProgress
+from obt_agent.jobs.store import JobStore, StoredJob
+from obt_agent.jobs.store.upload import UploadSettings
 from obt_agent.jobs.worker import WorkerSettings
-from obt_agent.outbox import Outbox, StoredJob
-from obt_agent.outbox.upload import UploadSettings
 from obt_agent.policy import Policy
 from obt_agent.protocol.commands import RunBenchmarkParams
 from obt_agent.protocol.jobs import JobProgress, JobState
@@ -40,7 +40,7 @@ class SteeredRun:
         self.points: list[LivePoint] = []
         self.closed = False
 
-    async def execute(self) -> Ending:
+    async def execute(self) -> JobOutcome:
         try:
             told = await self.told
         finally:
@@ -48,7 +48,7 @@ class SteeredRun:
         if isinstance(told, Exception):
             raise told
         error = AgentError("it failed") if told == "failed" else None
-        return Ending(state=told, text=text_of(self.job.job_id, told), error=error)
+        return JobOutcome(state=told, text=text_of(self.job.job_id, told), error=error)
 
     def stop(self, cause: Cause) -> None:
         if not self.runner.deaf and not self.told.done():
@@ -88,9 +88,9 @@ class SteeredRunner:
 
     def ending(
         self, job: StoredJob, records: Sequence[bytes], state: JobState, error: AgentError | None
-    ) -> Ending:
+    ) -> JobOutcome:
         text = msgspec.json.encode({"id": job.job_id, "status": state, "records": len(records)})
-        return Ending(state=state, text=text, error=error)
+        return JobOutcome(state=state, text=text, error=error)
 
     async def run_number(self, count: int) -> SteeredRun:
         """Wait for that run (from 1)."""
@@ -105,12 +105,12 @@ class Daemon:
     """Store and service of one process on a folder; leaving without ``close`` is a crash."""
 
     def __init__(
-        self, folder: Path, runner: Any = None, *, traffic: Traffic | None = None, **section: Any
+        self, folder: Path, runner: Any = None, *, traffic: GenerationGate | None = None, **section: Any
     ) -> None:
         self.policy = Policy(config(**section))
-        self.outbox = Outbox(folder)
+        self.outbox = JobStore(folder)
         self.runner = runner or SteeredRunner()
-        self.traffic = traffic or Traffic()
+        self.traffic = traffic or GenerationGate()
         self.settings = FAST
         self.now = 1_000_000.0
         self.local_time: Callable[[], Any] | None = None

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 import msgspec
 
 from obt_agent.errors import AgentError
-from obt_agent.jobs.execution import Cause, Ending, LivePoint, OnProgress
-from obt_agent.outbox import Outbox, StoredJob
+from obt_agent.jobs.runner import Cause, JobOutcome, LivePoint, OnProgress
+from obt_agent.jobs.store import JobStore, StoredJob
 from obt_agent.protocol.jobs import TERMINAL_STATES, JobState
 
 RECORDS = 3
@@ -20,18 +20,18 @@ Pad = Callable[[str], str]
 class Measuring:
     """One run."""
 
-    def __init__(self, outbox: Outbox, job_id: str, restored: int, pad: Pad) -> None:
+    def __init__(self, outbox: JobStore, job_id: str, restored: int, pad: Pad) -> None:
         self._outbox = outbox
         self._job_id = job_id
         self._restored = restored
         self._pad = pad
 
-    async def execute(self) -> Ending:
+    async def execute(self) -> JobOutcome:
         for number in range(self._restored, RECORDS):
             await self._outbox.add_record(self._job_id, str(number).encode())
         records = [record.decode() for record in await self._outbox.records(self._job_id)]
         text = msgspec.json.encode({"records": records, "pad": self._pad(self._job_id)})
-        return Ending(state="completed", text=text)
+        return JobOutcome(state="completed", text=text)
 
     def stop(self, cause: Cause) -> None:
         """Three records are quickly done."""
@@ -45,7 +45,7 @@ class Measuring:
 class MeasuringRunner:
     """Makes such runs, never of a job that has its final."""
 
-    def __init__(self, outbox: Outbox, pad: Pad) -> None:
+    def __init__(self, outbox: JobStore, pad: Pad) -> None:
         self._outbox = outbox
         self._pad = pad
 
@@ -55,5 +55,5 @@ class MeasuringRunner:
 
     def ending(
         self, job: StoredJob, _records: Sequence[bytes], state: JobState, error: AgentError | None
-    ) -> Ending:
-        return Ending(state=state, text=msgspec.json.encode({"starts": job.starts}), error=error)
+    ) -> JobOutcome:
+        return JobOutcome(state=state, text=msgspec.json.encode({"starts": job.starts}), error=error)

@@ -21,14 +21,14 @@ from obt_agent.errors import (
     NotPermitted,
     StorageFull,
 )
-from obt_agent.jobs import JobSettings, Traffic
+from obt_agent.jobs import GenerationGate, JobSettings
 from obt_agent.jobs.benchmarks import BenchmarkExecution, Lock, Run
-from obt_agent.jobs.execution import LivePoint
+from obt_agent.jobs.runner import LivePoint
 from obt_agent.jobs.worker import WorkerSettings
 from obt_agent.protocol.commands import NOTHING, CreateModelParams, PullModelParams
 from obt_agent.protocol.jobs import JobProgressParams
+from tests.job_store.doubles import ServerPeer
 from tests.jobs.doubles import FAST, Daemon, Sample, SteeredRunner, benchmark, progress
-from tests.outbox.doubles import ServerPeer
 
 
 async def final(daemon: Daemon, job_id: str) -> dict[str, Any]:
@@ -472,7 +472,9 @@ async def test_a_series_that_began_anew_has_missed_nothing_for_a_reader_of_the_o
     series.end()
     run = SimpleNamespace(live=series)
     lock = SimpleNamespace()
-    execution = BenchmarkExecution("j", cast("Run", run), Traffic(), cast("Lock", lock), lambda _: None)
+    execution = BenchmarkExecution(
+        "j", cast("Run", run), GenerationGate(), cast("Lock", lock), lambda _: None
+    )
     assert [(p.n, p.missed) async for p in execution.live(500)] == [(0, 0), (1, 0), (2, 0)]
     assert [(p.n, p.missed) async for p in execution.live(0)] == [(1, 0), (2, 0)]
 

@@ -12,12 +12,12 @@ import pytest
 import structlog
 
 from obt_agent.errors import StorageFailed
-from obt_agent.jobs.execution import Ending
-from obt_agent.outbox import Outbox
-from obt_agent.outbox.database import JobDatabase
+from obt_agent.jobs.runner import JobOutcome
+from obt_agent.jobs.store import JobStore
+from obt_agent.jobs.store.database import JobDatabase
+from tests.job_store import broken
+from tests.job_store.doubles import ServerPeer
 from tests.jobs.doubles import Daemon, SteeredRunner, benchmark
-from tests.outbox import broken
-from tests.outbox.doubles import ServerPeer
 
 
 class FailingDatabase(JobDatabase):
@@ -36,9 +36,9 @@ class FailingDatabase(JobDatabase):
 
 
 def _fail(error: Exception) -> None:
-    from obt_agent.outbox import faults  # noqa: PLC0415 - beside what it is for
+    from obt_agent.jobs.store import sqlite_errors  # noqa: PLC0415 - beside what it is for
 
-    with faults.translated():
+    with sqlite_errors.translated():
         raise error
 
 
@@ -66,7 +66,7 @@ async def met(times: int = 1) -> None:
 
 def daemon(folder: Path, runner: Any = None) -> Daemon:
     made = Daemon(folder, runner)
-    made.outbox = Outbox(folder, database=FailingDatabase)
+    made.outbox = JobStore(folder, database=FailingDatabase)
     return made
 
 
@@ -197,7 +197,7 @@ async def test_the_result_of_a_job_that_a_damaged_store_took_along_is_stored_all
 
 
 class NoEnding(SteeredRunner):
-    def ending(self, *args: Any) -> Ending:
+    def ending(self, *args: Any) -> JobOutcome:
         if self.runs:
             raise ValueError("parameters that nobody can read")
         return super().ending(*args)

@@ -20,10 +20,10 @@ from obt_agent.errors import ConfigError
 from obt_agent.identity.folder import FolderError
 from obt_agent.identity.owner import as_owner
 from obt_agent.identity.state_dir import StateDir
+from obt_agent.jobs.store.database import JobDatabase
+from obt_agent.jobs.store.job_store import DATABASE
+from obt_agent.jobs.store.read_only import StoreReading
 from obt_agent.ollama.payloads import OllamaState
-from obt_agent.outbox.database import JobDatabase
-from obt_agent.outbox.reading import StoreReading
-from obt_agent.outbox.store import DATABASE
 from obt_agent.protocol.admission import OutboxCounts
 from obt_agent.protocol.jobs import JobProgress
 from obt_agent.service import places

@@ -12,7 +12,7 @@ from obt_agent.errors import Busy
 HELD_OFF_MS = 30_000
 
 
-class Traffic:
+class GenerationGate:
     """Stands between the server's generations and a running benchmark.
 
     Args:

@@ -4,11 +4,11 @@ import contextlib
 import sqlite3
 from pathlib import Path
 
-from obt_agent.outbox import Outbox
-from obt_agent.outbox.database import JobDatabase
-from obt_agent.outbox.rows import FinalText
+from obt_agent.jobs.store import JobStore
+from obt_agent.jobs.store.database import JobDatabase
+from obt_agent.jobs.store.rows import FinalText
 from obt_agent.protocol.jobs import JobState
-from tests.outbox.doubles import new_job
+from tests.job_store.doubles import new_job
 
 PAGE = 4096
 
@@ -53,7 +53,7 @@ def overwrite(path: Path, page: int, data: bytes = b"\xff" * PAGE, *, at: int = 
         file.write(data)
 
 
-def connection(outbox: Outbox) -> sqlite3.Connection:
+def connection(outbox: JobStore) -> sqlite3.Connection:
     """SQLite's own connection, for its own ways of being broken."""
     assert outbox._db is not None  # noqa: SLF001 - what only SQLite can be told
     return outbox._db._db  # noqa: SLF001 - as above

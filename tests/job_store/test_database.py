@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from obt_agent.errors import ConfigError, NotPermitted, StorageFailed, StorageFull
-from obt_agent.outbox.database import MAX_CANCEL_MARKS, JobDatabase
-from obt_agent.outbox.rows import FinalText, fingerprint
-from obt_agent.outbox.schema import MIGRATIONS, VERSION
+from obt_agent.jobs.store.database import MAX_CANCEL_MARKS, JobDatabase
+from obt_agent.jobs.store.rows import FinalText, fingerprint
+from obt_agent.jobs.store.schema import MIGRATIONS, VERSION
 from obt_agent.protocol.commands import PullModelParams
 from obt_agent.protocol.errors import to_wire
-from tests.outbox.doubles import new_job
+from tests.job_store.doubles import new_job
 
 
 @pytest.fixture
@@ -161,7 +161,7 @@ def test_a_mark_never_replaces_a_job(db: JobDatabase) -> None:
 
 def test_marks_are_bounded_and_the_oldest_go(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_CANCEL_MARKS == 4096
-    monkeypatch.setattr("obt_agent.outbox.database.MAX_CANCEL_MARKS", 3)
+    monkeypatch.setattr("obt_agent.jobs.store.database.MAX_CANCEL_MARKS", 3)
     db = JobDatabase(path)
     db.accept(new_job("real"), 1.0)
     for number in range(5):

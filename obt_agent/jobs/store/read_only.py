@@ -7,9 +7,9 @@ from pathlib import Path
 from urllib.parse import quote
 
 from obt_agent.errors import ConfigError
-from obt_agent.outbox.damage import Salvaged
-from obt_agent.outbox.database import JobDatabase, _check_version
-from obt_agent.outbox.schema import VERSION
+from obt_agent.jobs.store.database import JobDatabase, _check_version
+from obt_agent.jobs.store.salvage import Salvaged
+from obt_agent.jobs.store.schema import VERSION
 
 _WITHIN_S = 10.0
 

@@ -7,11 +7,11 @@ import pytest
 import structlog
 
 from obt_agent.errors import StorageFailed, StorageFull
-from obt_agent.outbox import Outbox, damage
-from obt_agent.outbox.database import JobDatabase
-from obt_agent.outbox.rows import FinalText
-from tests.outbox import broken
-from tests.outbox.doubles import new_job
+from obt_agent.jobs.store import JobStore, salvage
+from obt_agent.jobs.store.database import JobDatabase
+from obt_agent.jobs.store.rows import FinalText
+from tests.job_store import broken
+from tests.job_store.doubles import new_job
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_a_result_that_is_no_longer_what_was_stored_is_not_saved_as_one(path: Pa
         plain.execute("UPDATE jobs SET params = 'not JSON' WHERE job_id = 'done2'")
     plain.close()
     db = JobDatabase(path.with_name("fresh.sqlite"))
-    assert damage.salvage(path, db._db) == damage.Salvaged(jobs=1, results=1, unreadable=2)  # noqa: SLF001 - where it goes
+    assert salvage.salvage(path, db._db) == salvage.Salvaged(jobs=1, results=1, unreadable=2)  # noqa: SLF001 - where it goes
     assert [job.job_id for job in db.waiting()] == ["done0"]
     db.close()
 
@@ -96,7 +96,7 @@ def test_records_after_the_first_that_is_missing_are_left(path: Path) -> None:
         plain.execute("UPDATE records SET body = x'ff' WHERE job_id = 'open1' AND n = 1")
     plain.close()
     db = JobDatabase(path.with_name("fresh.sqlite"))
-    damage.salvage(path, db._db)  # noqa: SLF001 - where it goes
+    salvage.salvage(path, db._db)  # noqa: SLF001 - where it goes
     assert db.records("open0") == [b'{"record":0}', b'{"record":1}']
     assert db.records("open1") == [b'{"record":0}']
     assert len(db.records("open2")) == 4
@@ -110,13 +110,13 @@ def test_saving_that_finds_no_room_leaves_the_damaged_store_for_the_next_start(
     broken.overwrite(path, broken.page_of(path, "done20"))
     before = path.read_bytes()
 
-    def full(_damaged: Path, into: sqlite3.Connection) -> damage.Salvaged:
+    def full(_damaged: Path, into: sqlite3.Connection) -> salvage.Salvaged:
         into.execute("PRAGMA max_page_count = 12")
         return real(_damaged, into)
 
-    real = damage.salvage
+    real = salvage.salvage
     with monkeypatch.context() as patch:
-        patch.setattr(damage, "salvage", full)
+        patch.setattr(salvage, "salvage", full)
         with pytest.raises(StorageFull):
             JobDatabase(path)
     assert path.read_bytes() == before
@@ -128,14 +128,14 @@ def test_saving_that_finds_no_room_leaves_the_damaged_store_for_the_next_start(
 
 def test_a_failing_disk_does_not_fill_itself_with_damaged_stores(path: Path) -> None:
     broken.filled(path, finished=3, opened=0, acknowledged=0)
-    for _ in range(damage.KEPT + 2):
+    for _ in range(salvage.KEPT + 2):
         broken.overwrite(path, 1)
         JobDatabase(path).close()
-    assert len(damage.set_aside_stores(path)) == damage.KEPT
+    assert len(salvage.set_aside_stores(path)) == salvage.KEPT
 
 
-async def opened(path: Path) -> Outbox:
-    outbox = Outbox(path.parent)
+async def opened(path: Path) -> JobStore:
+    outbox = JobStore(path.parent)
     await outbox.open()
     return outbox
 

@@ -21,8 +21,8 @@ from typing import Final
 import structlog
 
 from obt_agent.errors import AgentError, LinkLost, ProtocolError, StorageFailed
-from obt_agent.outbox.rows import FinalText, StoredJob
-from obt_agent.outbox.store import Outbox
+from obt_agent.jobs.store.job_store import JobStore
+from obt_agent.jobs.store.rows import FinalText, StoredJob
 from obt_agent.peer import Peer
 from obt_agent.protocol import limits
 from obt_agent.protocol.jobs import JobFinishedParams, JobFinishedResult, JobPartParams, JobPartResult
@@ -65,7 +65,7 @@ class Uploader:
 
     def __init__(
         self,
-        outbox: Outbox,
+        outbox: JobStore,
         settings: UploadSettings | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,

@@ -11,10 +11,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from obt_agent.outbox.database import JobDatabase
-from obt_agent.outbox.rows import FinalText
+from obt_agent.jobs.store.database import JobDatabase
+from obt_agent.jobs.store.rows import FinalText
 from tests.effort import examples
-from tests.outbox.doubles import new_job
+from tests.job_store.doubles import new_job
 
 
 class Crash(Exception):

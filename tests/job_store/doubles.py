@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from obt_agent.errors import AgentError, LinkLost
-from obt_agent.outbox import NewJob
+from obt_agent.jobs.store import NewJob
 from obt_agent.protocol.jobs import (
     JobFinishedParams,
     JobFinishedResult,

@@ -16,11 +16,11 @@ from typing import Final, TypeVar
 import structlog
 
 from obt_agent.errors import JobConflict, StorageFailed, StorageFull
-from obt_agent.outbox import faults
-from obt_agent.outbox.ballast import Ballast
-from obt_agent.outbox.database import JobDatabase
-from obt_agent.outbox.rows import FinalText, NewJob, StoredJob
-from obt_agent.outbox.thread import StoreThread
+from obt_agent.jobs.store import sqlite_errors
+from obt_agent.jobs.store.database import JobDatabase
+from obt_agent.jobs.store.reserved_space import ReservedFile
+from obt_agent.jobs.store.rows import FinalText, NewJob, StoredJob
+from obt_agent.jobs.store.worker_thread import StoreThread
 from obt_agent.protocol import limits
 from obt_agent.protocol.admission import JobCounts, OutboxCounts
 from obt_agent.protocol.errors import WireError
@@ -37,7 +37,7 @@ CLOSE_WITHIN_S: Final = 5.0
 
 
 @dataclass(frozen=True)
-class OutboxSettings:
+class JobStoreSettings:
     """Bounds of the store.
 
     ``quota_bytes`` bounds database and reservations together; a result that waits longer than
@@ -49,7 +49,7 @@ class OutboxSettings:
     tombstone_days: float = float(limits.TOMBSTONE_DAYS)
 
 
-class Outbox:
+class JobStore:
     """Jobs and what is left to tell the server.
 
     Args:
@@ -62,16 +62,16 @@ class Outbox:
     def __init__(
         self,
         folder: Path,
-        settings: OutboxSettings | None = None,
+        settings: JobStoreSettings | None = None,
         *,
         clock: Callable[[], float] = time.time,
         database: Callable[[Path], JobDatabase] = JobDatabase,
     ) -> None:
         self._folder = folder
-        self._settings = settings or OutboxSettings()
+        self._settings = settings or JobStoreSettings()
         self._clock = clock
         self._open_database = database
-        self._ballast = Ballast(folder / BALLAST)
+        self._ballast = ReservedFile(folder / BALLAST)
         self._thread = StoreThread("obt-outbox")
         self._db: JobDatabase | None = None
         self._changed = asyncio.Event()
@@ -98,7 +98,7 @@ class Outbox:
         try:
             path.touch(mode=0o600)
         except OSError as error:
-            raise faults.from_os(error, "The agent's job store") from error
+            raise sqlite_errors.from_os(error, "The agent's job store") from error
         self._db = db = self._open_database(path)
         self.store_id = db.store_id
         if db.set_aside is not None:
@@ -119,7 +119,7 @@ class Outbox:
         """
         try:
             return _used(function, self._db or self._open())
-        except faults.StoreDamaged:
+        except sqlite_errors.StoreDamaged:
             self._close_database()
             return _used(function, self._open())
 
@@ -372,4 +372,4 @@ def _used(function: Callable[[JobDatabase], T], db: JobDatabase) -> T:
     try:
         return function(db)
     except OSError as error:
-        raise faults.from_os(error, "The agent's job store") from error
+        raise sqlite_errors.from_os(error, "The agent's job store") from error

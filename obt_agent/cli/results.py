@@ -16,7 +16,7 @@ from obt_agent.cli.common import add_config_options, load_config, printable, say
 
 if TYPE_CHECKING:
     from obt_agent.cli import Subparsers
-    from obt_agent.outbox.rows import StoredJob
+    from obt_agent.jobs.store.rows import StoredJob
 
 _POLL_S: Final = 0.2
 
@@ -49,8 +49,8 @@ def _state_dir(args: argparse.Namespace) -> Path:
 
 def _list(args: argparse.Namespace) -> int:
     from obt_agent.identity.owner import as_owner  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.outbox.reading import StoreReading  # noqa: PLC0415 - the same
-    from obt_agent.outbox.store import DATABASE  # noqa: PLC0415 - the same
+    from obt_agent.jobs.store.job_store import DATABASE  # noqa: PLC0415 - the same
+    from obt_agent.jobs.store.read_only import StoreReading  # noqa: PLC0415 - the same
 
     folder = _state_dir(args)
     with as_owner(folder):
@@ -93,8 +93,8 @@ def _facts(job: StoredJob) -> dict[str, Any]:
 
 def _show(args: argparse.Namespace) -> int:
     from obt_agent.identity.owner import as_owner  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.outbox.reading import StoreReading  # noqa: PLC0415 - the same
-    from obt_agent.outbox.store import DATABASE  # noqa: PLC0415 - the same
+    from obt_agent.jobs.store.job_store import DATABASE  # noqa: PLC0415 - the same
+    from obt_agent.jobs.store.read_only import StoreReading  # noqa: PLC0415 - the same
 
     folder = _state_dir(args)
     with as_owner(folder):
@@ -112,8 +112,8 @@ def _drop(args: argparse.Namespace) -> int:
     """Only while no agent runs: it may be delivering that very result."""
     from obt_agent.identity.owner import as_owner  # noqa: PLC0415 - imported when the command runs
     from obt_agent.identity.state_dir import StateDir  # noqa: PLC0415 - the same
-    from obt_agent.outbox.database import JobDatabase  # noqa: PLC0415 - the same
-    from obt_agent.outbox.store import DATABASE  # noqa: PLC0415 - the same
+    from obt_agent.jobs.store.database import JobDatabase  # noqa: PLC0415 - the same
+    from obt_agent.jobs.store.job_store import DATABASE  # noqa: PLC0415 - the same
 
     folder = _state_dir(args)
     if not args.yes and not _confirmed(args.job_id):

@@ -1,4 +1,4 @@
-"""What the job service needs of a kind of job: a ``Runner``, and for each run of a job an ``Execution``."""
+"""What the job service needs of a kind of job: a ``JobRunner``, and an ``Execution`` for each run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import msgspec
 
 from obt_agent.errors import AgentError
-from obt_agent.outbox import StoredJob
+from obt_agent.jobs.store import StoredJob
 from obt_agent.protocol.jobs import JobProgress, JobState
 
 Cause = Literal["cancelled", "interrupted"]
@@ -17,7 +17,7 @@ OnProgress = Callable[[JobProgress], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class JobOutcome:
     """How a job ended: a terminal state, its result as JSON text, and the error if it failed."""
 
     state: JobState
@@ -42,7 +42,7 @@ class LivePoint:
 class Execution(Protocol):
     """One run of one job."""
 
-    async def execute(self) -> Ending:
+    async def execute(self) -> JobOutcome:
         """Run to the end; every foreseen ending is a value.
 
         Cancelling the task is a checkpoint: connections close, and nothing is said.
@@ -55,7 +55,7 @@ class Execution(Protocol):
         """The live series, from the sample after number ``after``; ends with the run."""
 
 
-class Runner(Protocol):
+class JobRunner(Protocol):
     """One kind of job."""
 
     def begin(self, job: StoredJob, records: Sequence[bytes], on_progress: OnProgress, /) -> Execution:
@@ -67,5 +67,5 @@ class Runner(Protocol):
 
     def ending(
         self, job: StoredJob, records: Sequence[bytes], state: JobState, error: AgentError | None, /
-    ) -> Ending:
+    ) -> JobOutcome:
         """An ending without a run: what the records hold, in this state."""

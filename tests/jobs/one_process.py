@@ -1,6 +1,6 @@
 """One life of an agent's jobs, as a process that can be killed.
 
-``python -m tests.jobs.one_life FOLDER CRASH_AT`` starts job ``j`` as a server would that repeats what was not
+``python -m tests.jobs.one_process FOLDER CRASH_AT`` starts job ``j`` as a server would that repeats what was not
 answered, runs it, and tells a server whose commits are lines of a file. With ``CRASH_AT`` n above 0 the
 process kills itself (SIGKILL) just before the n-th commit to its store.
 """
@@ -16,14 +16,14 @@ from typing import Any
 
 import msgspec
 
-from obt_agent.jobs import JobService, Traffic
-from obt_agent.outbox import Outbox
-from obt_agent.outbox.database import JobDatabase
+from obt_agent.jobs import GenerationGate, JobService
+from obt_agent.jobs.store import JobStore
+from obt_agent.jobs.store.database import JobDatabase
 from obt_agent.policy import Policy
 from obt_agent.protocol.jobs import JobFinishedParams, JobFinishedResult
+from tests.job_store.doubles import ServerPeer
 from tests.jobs.doubles import FAST, benchmark
 from tests.jobs.measuring import MeasuringRunner
-from tests.outbox.doubles import ServerPeer
 from tests.policy.configs import config
 
 LOG = "server.log"
@@ -68,10 +68,10 @@ class FileServer(ServerPeer):
 
 async def live(folder: Path) -> None:
     """Until the server has acknowledged the job."""
-    outbox = Outbox(folder, database=DyingDatabase)
+    outbox = JobStore(folder, database=DyingDatabase)
     await outbox.open()
     runners: Any = {"benchmark": MeasuringRunner(outbox, lambda _: "x" * 30_000)}
-    jobs = JobService(outbox, runners, Policy(config()), Traffic(), settings=FAST)
+    jobs = JobService(outbox, runners, Policy(config()), GenerationGate(), settings=FAST)
     tasks = [
         asyncio.create_task(jobs.run(), name="jobs"),
         asyncio.create_task(jobs.serve(FileServer(folder), 1_000.0), name="serve"),

@@ -1,4 +1,4 @@
-"""Jobs in SQLite. Synchronous: one thread uses it (see ``obt_agent.outbox.thread``).
+"""Jobs in SQLite. Synchronous: one thread uses it (see ``obt_agent.jobs.store.worker_thread``).
 
 Each public method that writes is one transaction, durable when it returns (WAL, ``synchronous=FULL``). A
 process that ends in the middle of one leaves the store as it was before it.
@@ -17,9 +17,9 @@ import msgspec
 import structlog
 
 from obt_agent.errors import ConfigError
-from obt_agent.outbox import damage, faults
-from obt_agent.outbox.rows import FinalText, NewJob, StoredJob
-from obt_agent.outbox.schema import MIGRATIONS, VERSION
+from obt_agent.jobs.store import salvage, sqlite_errors
+from obt_agent.jobs.store.rows import FinalText, NewJob, StoredJob
+from obt_agent.jobs.store.schema import MIGRATIONS, VERSION
 from obt_agent.protocol.errors import WireError
 from obt_agent.protocol.jobs import JobState
 
@@ -50,12 +50,12 @@ class JobDatabase:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.set_aside: Path | None = None
-        self.salvaged = damage.Salvaged()
-        with faults.translated():
+        self.salvaged = salvage.Salvaged()
+        with sqlite_errors.translated():
             try:
                 self._db = self._opened()
             except sqlite3.DatabaseError as error:
-                if not isinstance(faults.of(error), faults.StoreDamaged):
+                if not isinstance(sqlite_errors.of(error), sqlite_errors.StoreDamaged):
                     raise
                 self._db = self._begun_anew(str(error))
             self.store_id = self._read_store_id()
@@ -69,19 +69,19 @@ class JobDatabase:
         The new one takes the old one's name when it is complete: a death before that begins again.
         """
         new = self.path.with_name(f"{self.path.name}.new")
-        damage.remove(new)
-        aside = damage.set_aside(self.path)
+        salvage.remove(new)
+        aside = salvage.set_aside(self.path)
         try:
             new.touch(mode=0o600)
             with contextlib.closing(_connected(new)) as db:
-                self.salvaged = damage.salvage(aside, db)
-            damage.replace(self.path, new)
+                self.salvaged = salvage.salvage(aside, db)
+            salvage.replace(self.path, new)
         except BaseException:
-            damage.remove(aside)
-            damage.remove(new)
+            salvage.remove(aside)
+            salvage.remove(new)
             raise
         self.set_aside = aside
-        damage.remove_oldest(self.path)
+        salvage.remove_oldest(self.path)
         log.error(
             "outbox.damaged",
             reason=reason,
@@ -102,7 +102,7 @@ class JobDatabase:
             self._db.execute("INSERT INTO meta VALUES ('store_id', ?)", (store_id,))
         return store_id
 
-    @faults.translated()
+    @sqlite_errors.translated()
     def close(self) -> None:
         """Close the file; nothing is lost without it."""
         self._db.close()
@@ -110,7 +110,7 @@ class JobDatabase:
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
         """One transaction: all of it or nothing."""
-        with faults.translated():
+        with sqlite_errors.translated():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -139,7 +139,7 @@ class JobDatabase:
         """Open and waiting jobs, oldest first."""
         return self._select(f"{_OPEN} OR ({_WAITING})")
 
-    @faults.translated()
+    @sqlite_errors.translated()
     def result(self, job_id: str) -> FinalText | None:
         """The stored result of a finished job; None once it is acknowledged."""
         row = self._db.execute(
@@ -148,13 +148,13 @@ class JobDatabase:
         ).fetchone()
         return None if row is None else FinalText(*row)
 
-    @faults.translated()
+    @sqlite_errors.translated()
     def records(self, job_id: str) -> list[bytes]:
         """What was stored of a job while it ran, in order."""
         rows = self._db.execute("SELECT body FROM records WHERE job_id = ? ORDER BY n", (job_id,))
         return [bytes(row[0]) for row in rows]
 
-    @faults.translated()
+    @sqlite_errors.translated()
     def used_bytes(self) -> int:
         """Bytes of the database that hold something."""
         pages, free, size = (
@@ -163,13 +163,13 @@ class JobDatabase:
         )
         return int((pages - free) * size)
 
-    @faults.translated()
+    @sqlite_errors.translated()
     def reserved_bytes(self, without: str = "") -> int:
         """Bytes reserved for results of open jobs, one job left out if it is named."""
         sql = f"SELECT coalesce(sum(reserve_bytes), 0) FROM jobs WHERE {_OPEN} AND job_id != ?"  # noqa: S608 - constants
         return int(self._db.execute(sql, (without,)).fetchone()[0])
 
-    @faults.translated()
+    @sqlite_errors.translated()
     def _select(self, where: str, values: Sequence[Any] = (), order: str = "seq") -> list[StoredJob]:
         sql = f"SELECT {_COLUMNS} FROM jobs WHERE {where} ORDER BY {order}"  # noqa: S608 - constants of this module
         return [_job(row) for row in self._db.execute(sql, values)]

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost
-from obt_agent.outbox import Outbox
-from obt_agent.outbox.upload import Uploader, UploadSettings, piece_end
+from obt_agent.jobs.store import JobStore
+from obt_agent.jobs.store.upload import Uploader, UploadSettings, piece_end
 from obt_agent.protocol.jobs import JobFinishedResult, JobPartResult
-from tests.outbox.doubles import ServerPeer, new_job
+from tests.job_store.doubles import ServerPeer, new_job
 
 SMALL = b'{"small":"\xc3\xa9"}'
 LARGE = b'{"large":"' + hashlib.sha512(b"x").hexdigest().encode() * 3000 + "é".encode() * 40_000 + b'"}'
@@ -22,14 +22,14 @@ FAST = UploadSettings(piece_bytes=500, answer_within_s=5, retry_s=0.01, retry_ma
 
 
 @pytest.fixture
-async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
-    box = Outbox(tmp_path)
+async def outbox(tmp_path: Path) -> AsyncIterator[JobStore]:
+    box = JobStore(tmp_path)
     await box.open()
     yield box
     await box.close()
 
 
-async def finished(outbox: Outbox, job_id: str, text: bytes = SMALL) -> None:
+async def finished(outbox: JobStore, job_id: str, text: bytes = SMALL) -> None:
     await outbox.accept(new_job(job_id))
     await outbox.finish(job_id, "completed", text)
 
@@ -37,7 +37,7 @@ async def finished(outbox: Outbox, job_id: str, text: bytes = SMALL) -> None:
 class Serving:
     """An uploader at work on one session."""
 
-    def __init__(self, outbox: Outbox, peer: ServerPeer, settings: UploadSettings = FAST) -> None:
+    def __init__(self, outbox: JobStore, peer: ServerPeer, settings: UploadSettings = FAST) -> None:
         self.outbox = outbox
         self.peer = peer
         self.uploader = Uploader(outbox, settings)
@@ -56,7 +56,7 @@ class Serving:
                 await self.outbox.wait_changed(self.outbox.generation)
 
 
-async def test_a_small_result_goes_inline_and_leaves_a_tombstone(outbox: Outbox) -> None:
+async def test_a_small_result_goes_inline_and_leaves_a_tombstone(outbox: JobStore) -> None:
     await finished(outbox, "j")
     peer = ServerPeer()
     async with Serving(outbox, peer) as serving:
@@ -68,7 +68,7 @@ async def test_a_small_result_goes_inline_and_leaves_a_tombstone(outbox: Outbox)
     assert job.acknowledged
 
 
-async def test_a_large_result_goes_in_gzipped_pieces_and_arrives_byte_for_byte(outbox: Outbox) -> None:
+async def test_a_large_result_goes_in_gzipped_pieces_and_arrives_byte_for_byte(outbox: JobStore) -> None:
     await finished(outbox, "j", LARGE)
     peer = ServerPeer()
     async with Serving(outbox, peer) as serving:
@@ -78,7 +78,7 @@ async def test_a_large_result_goes_in_gzipped_pieces_and_arrives_byte_for_byte(o
     assert peer.part_offsets == sorted(peer.part_offsets)
 
 
-async def test_what_ends_during_a_session_is_sent_in_it(outbox: Outbox) -> None:
+async def test_what_ends_during_a_session_is_sent_in_it(outbox: JobStore) -> None:
     peer = ServerPeer()
     async with Serving(outbox, peer) as serving:
         await finished(outbox, "j")
@@ -89,7 +89,7 @@ async def test_what_ends_during_a_session_is_sent_in_it(outbox: Outbox) -> None:
 
 
 @pytest.mark.parametrize("text", [SMALL, LARGE], ids=["inline", "in pieces"])
-async def test_resend_from_sends_pieces_from_there(outbox: Outbox, text: bytes) -> None:
+async def test_resend_from_sends_pieces_from_there(outbox: JobStore, text: bytes) -> None:
     await finished(outbox, "j", text)
     peer = ServerPeer()
 
@@ -104,7 +104,7 @@ async def test_resend_from_sends_pieces_from_there(outbox: Outbox, text: bytes) 
     assert peer.results == {"j": text}
 
 
-async def test_a_server_that_expects_another_offset_leads(outbox: Outbox) -> None:
+async def test_a_server_that_expects_another_offset_leads(outbox: JobStore) -> None:
     await finished(outbox, "j", LARGE)
     peer = ServerPeer()
     peer.on_part = [lambda p: JobPartResult(job_id="j", next_offset=0)] * 3
@@ -114,7 +114,7 @@ async def test_a_server_that_expects_another_offset_leads(outbox: Outbox) -> Non
     assert peer.part_offsets[0] == 0
 
 
-async def test_a_conflict_settles_the_entry_and_keeps_the_result_aside(outbox: Outbox) -> None:
+async def test_a_conflict_settles_the_entry_and_keeps_the_result_aside(outbox: JobStore) -> None:
     await finished(outbox, "j")
     peer = ServerPeer()
     peer.results["j"] = b'{"another":1}'
@@ -138,7 +138,7 @@ WRONG: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("answer", WRONG.values(), ids=WRONG.keys())
 async def test_nothing_but_its_own_hash_settles_an_entry_and_others_pass_it(
-    outbox: Outbox, answer: Callable[[Any], Any]
+    outbox: JobStore, answer: Callable[[Any], Any]
 ) -> None:
     await finished(outbox, "bad")
     await finished(outbox, "good")
@@ -160,7 +160,7 @@ async def test_nothing_but_its_own_hash_settles_an_entry_and_others_pass_it(
 
 @pytest.mark.parametrize("error", [DeadlineExceeded("late", waited_for="job.finished"), AgentError("broken")])
 async def test_an_entry_that_the_server_fails_on_is_tried_again_in_the_session(
-    outbox: Outbox, error: AgentError
+    outbox: JobStore, error: AgentError
 ) -> None:
     await finished(outbox, "j")
     peer = ServerPeer()
@@ -170,7 +170,7 @@ async def test_an_entry_that_the_server_fails_on_is_tried_again_in_the_session(
     assert peer.finals == ["j"]
 
 
-async def test_a_part_that_never_fits_fails_its_entry_only(outbox: Outbox) -> None:
+async def test_a_part_that_never_fits_fails_its_entry_only(outbox: JobStore) -> None:
     await finished(outbox, "bad", LARGE)
     await finished(outbox, "good")
     peer = ServerPeer()
@@ -181,7 +181,7 @@ async def test_a_part_that_never_fits_fails_its_entry_only(outbox: Outbox) -> No
     assert peer.results["bad"] == LARGE
 
 
-async def test_a_lost_session_ends_the_upload_and_the_next_one_goes_on(outbox: Outbox) -> None:
+async def test_a_lost_session_ends_the_upload_and_the_next_one_goes_on(outbox: JobStore) -> None:
     await finished(outbox, "j", LARGE)
     lost, peer = ServerPeer(1), ServerPeer(2)
 
@@ -199,7 +199,9 @@ async def test_a_lost_session_ends_the_upload_and_the_next_one_goes_on(outbox: O
     assert peer.finals == ["j"]
 
 
-async def test_an_acknowledgement_that_is_lost_leads_to_a_second_sending_of_the_same(outbox: Outbox) -> None:
+async def test_an_acknowledgement_that_is_lost_leads_to_a_second_sending_of_the_same(
+    outbox: JobStore,
+) -> None:
     await finished(outbox, "j")
     peer = ServerPeer()
 
@@ -217,7 +219,7 @@ async def test_an_acknowledgement_that_is_lost_leads_to_a_second_sending_of_the_
     assert again.results == {"j": SMALL}
 
 
-async def test_a_drain_ends_in_time_when_nobody_answers(outbox: Outbox) -> None:
+async def test_a_drain_ends_in_time_when_nobody_answers(outbox: JobStore) -> None:
     await finished(outbox, "j")
     assert not await Uploader(outbox).drain(0.01)
 
@@ -236,7 +238,7 @@ def test_pieces_of_a_text_never_cut_a_character_and_join_to_the_whole(text: str,
 
 @pytest.mark.parametrize("ask", ["resend_from", "next_offset"])
 async def test_an_offset_inside_a_character_is_refused_and_the_session_goes_on(
-    outbox: Outbox, ask: str
+    outbox: JobStore, ask: str
 ) -> None:
     inside = SMALL.index(b"\xa9")
     await finished(outbox, "bad")

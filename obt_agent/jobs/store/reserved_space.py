@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Final
 
 from obt_agent.errors import StorageFull
-from obt_agent.outbox import faults
+from obt_agent.jobs.store import sqlite_errors
 
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
-class Ballast:
+class ReservedFile:
     """One file whose size is what is reserved. Synchronous; for the store's thread.
 
     Args:
@@ -42,7 +42,7 @@ class Ballast:
         try:
             self._resize(size)
         except OSError as error:
-            raise faults.from_os(error, "The disk held for results") from error
+            raise sqlite_errors.from_os(error, "The disk held for results") from error
 
     def _resize(self, size: int) -> None:
         before = self.size

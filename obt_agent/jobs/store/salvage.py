@@ -21,8 +21,8 @@ from urllib.parse import quote
 import msgspec
 import structlog
 
-from obt_agent.outbox.rows import Encoding, FinalText
-from obt_agent.outbox.schema import VERSION
+from obt_agent.jobs.store.rows import Encoding, FinalText
+from obt_agent.jobs.store.schema import VERSION
 from obt_agent.protocol.errors import WireError
 from obt_agent.protocol.jobs import TERMINAL_STATES, JobId, JobKind, JobState
 
@@ -44,7 +44,7 @@ class Salvaged:
     unreadable: int = 0
 
 
-class _Row(msgspec.Struct, kw_only=True, frozen=True):
+class _SalvagedRow(msgspec.Struct, kw_only=True, frozen=True):
     """A job's row, as it must be to be believed."""
 
     job_id: JobId
@@ -180,10 +180,10 @@ def _highest(source: sqlite3.Connection, at_least: int) -> int:
         return at_least + 4096
 
 
-def _sound(raw: sqlite3.Row) -> _Row | None:
+def _sound(raw: sqlite3.Row) -> _SalvagedRow | None:
     """The row, if it can be believed."""
     try:
-        row = msgspec.convert({key: _value(key, raw[key]) for key in raw.keys()}, _Row)  # noqa: SIM118 - a Row iterates over values
+        row = msgspec.convert({key: _value(key, raw[key]) for key in raw.keys()}, _SalvagedRow)  # noqa: SIM118 - a Row iterates over values
         if row.params:
             msgspec.json.decode(row.params)
         if row.error is not None:
@@ -197,7 +197,7 @@ def _value(key: str, value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) and key not in ("params", "result") else value
 
 
-def _result_is_whole(row: _Row) -> bool:
+def _result_is_whole(row: _SalvagedRow) -> bool:
     """Only a finished job has a result; one that waits for its server must have the one that was stored."""
     if row.state not in TERMINAL_STATES:
         return row.result is None and row.kind is not None
@@ -208,15 +208,15 @@ def _result_is_whole(row: _Row) -> bool:
     return FinalText(row.size, row.sha256, row.encoding, row.result).whole
 
 
-def _insert(into: sqlite3.Connection, row: _Row) -> bool:
-    values = {field.encode_name: getattr(row, field.name) for field in msgspec.structs.fields(_Row)}
+def _insert(into: sqlite3.Connection, row: _SalvagedRow) -> bool:
+    values = {field.encode_name: getattr(row, field.name) for field in msgspec.structs.fields(_SalvagedRow)}
     names = ", ".join(values)
     marks = ", ".join("?" * len(values))
     sql = f"INSERT OR IGNORE INTO jobs ({names}) VALUES ({marks})"  # noqa: S608 - field names of this module
     return into.execute(sql, tuple(values.values())).rowcount == 1
 
 
-def _records(source: sqlite3.Connection, row: _Row) -> list[bytes]:
+def _records(source: sqlite3.Connection, row: _SalvagedRow) -> list[bytes]:
     """Records of an open job up to the first that is not whole: it goes on before that one."""
     found: list[bytes] = []
     if row.state in TERMINAL_STATES:

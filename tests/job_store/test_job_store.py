@@ -15,12 +15,12 @@ import pytest
 import structlog
 
 from obt_agent.errors import JobConflict, StorageFailed, StorageFull
-from obt_agent.outbox import Outbox, OutboxSettings
-from obt_agent.outbox.ballast import Ballast
-from obt_agent.outbox.database import JobDatabase
-from obt_agent.outbox.rows import FinalText
-from obt_agent.outbox.thread import StoreThread
-from tests.outbox.doubles import new_job
+from obt_agent.jobs.store import JobStore, JobStoreSettings
+from obt_agent.jobs.store.database import JobDatabase
+from obt_agent.jobs.store.reserved_space import ReservedFile
+from obt_agent.jobs.store.rows import FinalText
+from obt_agent.jobs.store.worker_thread import StoreThread
+from tests.job_store.doubles import new_job
 
 
 class Clock:
@@ -31,14 +31,14 @@ class Clock:
 
 
 @pytest.fixture
-async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
-    box = Outbox(tmp_path)
+async def outbox(tmp_path: Path) -> AsyncIterator[JobStore]:
+    box = JobStore(tmp_path)
     await box.open()
     yield box
     await box.close()
 
 
-async def test_a_new_job_is_stored_before_it_is_answered(outbox: Outbox, tmp_path: Path) -> None:
+async def test_a_new_job_is_stored_before_it_is_answered(outbox: JobStore, tmp_path: Path) -> None:
     assert await outbox.accept(new_job()) is None
     another = JobDatabase(tmp_path / "jobs.sqlite")
     assert another.get("j") is not None
@@ -46,13 +46,13 @@ async def test_a_new_job_is_stored_before_it_is_answered(outbox: Outbox, tmp_pat
     assert outbox.counts.open == 1
 
 
-async def test_the_files_are_the_agents_alone(outbox: Outbox, tmp_path: Path) -> None:
+async def test_the_files_are_the_agents_alone(outbox: JobStore, tmp_path: Path) -> None:
     await outbox.accept(new_job())
     for file in tmp_path.iterdir():
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file.name
 
 
-async def test_a_repeat_gives_the_stored_state_and_other_parameters_conflict(outbox: Outbox) -> None:
+async def test_a_repeat_gives_the_stored_state_and_other_parameters_conflict(outbox: JobStore) -> None:
     await outbox.accept(new_job())
     await outbox.start("j")
     again = await outbox.accept(new_job())
@@ -62,7 +62,7 @@ async def test_a_repeat_gives_the_stored_state_and_other_parameters_conflict(out
         await outbox.accept(new_job(params=b'{"other":1}'))
 
 
-async def test_a_repeat_of_an_acknowledged_job_gives_its_tombstone(outbox: Outbox) -> None:
+async def test_a_repeat_of_an_acknowledged_job_gives_its_tombstone(outbox: JobStore) -> None:
     await outbox.accept(new_job())
     await outbox.finish("j", "completed", b"{}")
     assert await outbox.acknowledge("j", FinalText.of(b"{}").sha256, None)
@@ -72,7 +72,7 @@ async def test_a_repeat_of_an_acknowledged_job_gives_its_tombstone(outbox: Outbo
     assert outbox.counts.open == outbox.waiting_counts.entries == 0
 
 
-async def test_a_job_cancelled_before_it_was_started_ends_so_with_a_final(outbox: Outbox) -> None:
+async def test_a_job_cancelled_before_it_was_started_ends_so_with_a_final(outbox: JobStore) -> None:
     assert await outbox.cancel("j") is None
     assert await outbox.cancel("j") is None
     job = await outbox.accept(new_job(withdrawn=b'{"status":"cancelled"}'))
@@ -84,14 +84,14 @@ async def test_a_job_cancelled_before_it_was_started_ends_so_with_a_final(outbox
     assert outbox.waiting_counts.entries == 1
 
 
-async def test_cancel_gives_the_job_that_is_there(outbox: Outbox) -> None:
+async def test_cancel_gives_the_job_that_is_there(outbox: JobStore) -> None:
     await outbox.accept(new_job())
     job = await outbox.cancel("j")
     assert job is not None
     assert job.state == "accepted"
 
 
-async def test_disk_for_the_result_is_held_until_the_job_ends(outbox: Outbox, tmp_path: Path) -> None:
+async def test_disk_for_the_result_is_held_until_the_job_ends(outbox: JobStore, tmp_path: Path) -> None:
     await outbox.accept(new_job("a", reserve=300_000))
     await outbox.accept(new_job("b", reserve=100_000))
     ballast = tmp_path / "jobs.reserve"
@@ -104,12 +104,12 @@ async def test_disk_for_the_result_is_held_until_the_job_ends(outbox: Outbox, tm
 
 
 async def test_reservations_are_there_again_after_a_restart(tmp_path: Path) -> None:
-    first = Outbox(tmp_path)
+    first = JobStore(tmp_path)
     await first.open()
     await first.accept(new_job(reserve=50_000))
     await first.close()
     (tmp_path / "jobs.reserve").unlink()
-    second = Outbox(tmp_path)
+    second = JobStore(tmp_path)
     await second.open()
     assert (tmp_path / "jobs.reserve").stat().st_size == 50_000
     assert second.store_id == first.store_id
@@ -117,7 +117,7 @@ async def test_reservations_are_there_again_after_a_restart(tmp_path: Path) -> N
 
 
 async def test_a_job_over_the_quota_is_refused_and_the_key_is_named(tmp_path: Path) -> None:
-    box = Outbox(tmp_path, OutboxSettings(quota_bytes=1 << 20))
+    box = JobStore(tmp_path, JobStoreSettings(quota_bytes=1 << 20))
     await box.open()
     await box.accept(new_job("a", reserve=900_000))
     with pytest.raises(StorageFull) as refused:
@@ -131,7 +131,7 @@ async def test_a_job_over_the_quota_is_refused_and_the_key_is_named(tmp_path: Pa
 
 
 async def test_results_that_nobody_acknowledges_fill_the_quota_and_stay(tmp_path: Path) -> None:
-    box = Outbox(tmp_path, OutboxSettings(quota_bytes=1 << 20))
+    box = JobStore(tmp_path, JobStoreSettings(quota_bytes=1 << 20))
     await box.open()
     stored = 0
     with contextlib.suppress(StorageFull):
@@ -146,11 +146,11 @@ async def test_results_that_nobody_acknowledges_fill_the_quota_and_stay(tmp_path
 
 
 async def test_a_disk_without_room_refuses_the_job_and_keeps_what_was_held(
-    outbox: Outbox, tmp_path: Path
+    outbox: JobStore, tmp_path: Path
 ) -> None:
     await outbox.accept(new_job("a", reserve=10_000))
     room = os.statvfs(tmp_path)
-    box = Outbox(tmp_path, OutboxSettings(quota_bytes=1 << 62))
+    box = JobStore(tmp_path, JobStoreSettings(quota_bytes=1 << 62))
     await box.open()
     with pytest.raises(StorageFull, match="no room"):
         await box.accept(new_job("b", reserve=room.f_bavail * room.f_frsize * 4))
@@ -189,7 +189,7 @@ async def test_the_reservation_is_given_up_for_records_and_finals_when_the_disk_
         made.append(FullDatabase(path))
         return made[0]
 
-    box = Outbox(tmp_path, database=make)
+    box = JobStore(tmp_path, database=make)
     await box.open()
     await box.accept(new_job("a", reserve=100_000))
     await box.accept(new_job("b", reserve=100_000))
@@ -212,13 +212,13 @@ async def test_the_reservation_is_given_up_for_records_and_finals_when_the_disk_
 
 
 async def test_a_reservation_that_cannot_be_made_again_is_said(tmp_path: Path) -> None:
-    first = Outbox(tmp_path)
+    first = JobStore(tmp_path)
     await first.open()
     await first.accept(new_job(reserve=5000))
     await first.close()
     (tmp_path / "jobs.reserve").unlink()
     with structlog.testing.capture_logs() as logs:
-        second = Outbox(tmp_path)
+        second = JobStore(tmp_path)
         second._ballast = _NoRoom(tmp_path / "x")  # noqa: SLF001 - stands for a disk that filled meanwhile
         await second.open()
     assert "outbox.reservation_lost" in [entry["event"] for entry in logs]
@@ -226,7 +226,7 @@ async def test_a_reservation_that_cannot_be_made_again_is_said(tmp_path: Path) -
     await second.close()
 
 
-class _NoRoom(Ballast):
+class _NoRoom(ReservedFile):
     def resize(self, size: int) -> None:
         raise StorageFull("no room")
 
@@ -234,7 +234,7 @@ class _NoRoom(Ballast):
 async def test_a_damaged_store_is_said_and_has_a_new_id(tmp_path: Path) -> None:
     (tmp_path / "jobs.sqlite").write_bytes(b"no database" * 1000)
     with structlog.testing.capture_logs() as logs:
-        box = Outbox(tmp_path)
+        box = JobStore(tmp_path)
         await box.open()
     (said,) = [entry for entry in logs if entry["event"] == "outbox.damaged"]
     assert said["log_level"] == "error"
@@ -245,7 +245,7 @@ async def test_a_damaged_store_is_said_and_has_a_new_id(tmp_path: Path) -> None:
 
 async def test_old_results_are_named_once_a_day_and_kept(tmp_path: Path) -> None:
     clock = Clock()
-    box = Outbox(tmp_path, OutboxSettings(max_age_days=1), clock=clock)
+    box = JobStore(tmp_path, JobStoreSettings(max_age_days=1), clock=clock)
     await box.open()
     await box.accept(new_job())
     await box.finish("j", "completed", b"{}")
@@ -258,7 +258,7 @@ async def test_old_results_are_named_once_a_day_and_kept(tmp_path: Path) -> None
     await box.close()
 
 
-async def test_expired_tombstones_are_counted_in_the_log(outbox: Outbox) -> None:
+async def test_expired_tombstones_are_counted_in_the_log(outbox: JobStore) -> None:
     await outbox.accept(new_job())
     await outbox.finish("j", "completed", b"{}")
     await outbox.acknowledge("j", FinalText.of(b"{}").sha256, 0.0)
@@ -268,7 +268,7 @@ async def test_expired_tombstones_are_counted_in_the_log(outbox: Outbox) -> None
     assert await outbox.get("j") is None
 
 
-async def test_every_change_wakes_who_waits_for_it(outbox: Outbox) -> None:
+async def test_every_change_wakes_who_waits_for_it(outbox: JobStore) -> None:
     before = outbox.generation
     waiting = asyncio.create_task(outbox.wait_changed(before))
     await asyncio.sleep(0)
@@ -276,7 +276,7 @@ async def test_every_change_wakes_who_waits_for_it(outbox: Outbox) -> None:
     assert await waiting > before
 
 
-async def test_a_call_that_nobody_waits_for_is_still_made(outbox: Outbox) -> None:
+async def test_a_call_that_nobody_waits_for_is_still_made(outbox: JobStore) -> None:
     task = asyncio.create_task(outbox.accept(new_job()))
     await asyncio.sleep(0)
     task.cancel()
@@ -285,7 +285,7 @@ async def test_a_call_that_nobody_waits_for_is_still_made(outbox: Outbox) -> Non
     assert await outbox.get("j") is not None
 
 
-async def test_dropping_is_the_owners_way_to_forget(outbox: Outbox) -> None:
+async def test_dropping_is_the_owners_way_to_forget(outbox: JobStore) -> None:
     await outbox.accept(new_job())
     await outbox.finish("j", "completed", b"{}")
     assert await outbox.drop("j")
@@ -301,11 +301,11 @@ async def test_a_thread_whose_loop_is_gone_settles_nothing() -> None:
 
 
 async def test_a_store_that_was_never_opened_closes(tmp_path: Path) -> None:
-    await Outbox(tmp_path).close()
+    await JobStore(tmp_path).close()
 
 
 def test_a_ballast_that_the_disk_refuses_holds_what_it_held(tmp_path: Path) -> None:
-    ballast = Ballast(tmp_path / "ballast")
+    ballast = ReservedFile(tmp_path / "ballast")
     ballast.resize(10_000)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
@@ -323,14 +323,14 @@ def test_a_ballast_on_a_broken_disk_says_so(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(os, "posix_fallocate", broken)
     with pytest.raises(StorageFailed, match="broken"):
-        Ballast(tmp_path / "ballast").resize(10)
+        ReservedFile(tmp_path / "ballast").resize(10)
 
 
 async def test_a_store_that_hangs_does_not_hold_the_exit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("obt_agent.outbox.store.CLOSE_WITHIN_S", 0.01)
-    box = Outbox(tmp_path)
+    monkeypatch.setattr("obt_agent.jobs.store.job_store.CLOSE_WITHIN_S", 0.01)
+    box = JobStore(tmp_path)
     await box.open()
     release = threading.Event()
     hung = asyncio.create_task(box._thread.call(release.wait))  # noqa: SLF001 - stands for a disk that hangs
