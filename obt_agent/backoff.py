@@ -82,7 +82,7 @@ def with_jitter(floor_s: float, chance: Callable[[], float]) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class RefusalAction:
     """What to do about a refused credential: give up, or dial again after ``delay_s``; ``count`` so far."""
 
     give_up: bool
@@ -108,13 +108,13 @@ class RefusedCredential:
         self._first: float | None = None
         self._count = 0
 
-    def refused(self, *, revoked: bool = False) -> Refusal:
+    def refused(self, *, revoked: bool = False) -> RefusalAction:
         """The credential was refused once more; ``revoked`` when the server said so in as many words."""
         now = self._clock()
         if self._first is None:
             self._first = now
         self._count += 1
-        return Refusal(
+        return RefusalAction(
             give_up=revoked or self._hopeless(now - self._first),
             delay_s=with_jitter(self._floor_s / 1.5, self._chance),
             count=self._count,

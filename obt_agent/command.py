@@ -13,7 +13,7 @@ from obt_agent.protocol.envelope import RequestId
 P = TypeVar("P")
 
 Shape = Literal["request", "stream", "series"]
-Withdrawn = Literal["cancelling", "answered", "unknown"]
+CancelState = Literal["cancelling", "answered", "unknown"]
 
 
 class CommandContext(Protocol):
@@ -42,7 +42,7 @@ class CommandContext(Protocol):
             InvalidParams: there is no such blob, it is not whole yet, or its time is over.
         """
 
-    def withdraw(self, request_id: RequestId) -> Withdrawn:
+    def cancel_request(self, request_id: RequestId) -> CancelState:
         """Cancel another request of the same session; says what became of it."""
 
     def series_interval(self, interval_ms: int) -> None:

@@ -28,7 +28,7 @@ from obt_agent.jobs.store.job_store import JobStore
 from obt_agent.jobs.transfers import TransferRunner
 from obt_agent.link.connection import Link, LinkEvents
 from obt_agent.link.session import LinkSession
-from obt_agent.link.settings import Timings
+from obt_agent.link.settings import LinkTimings
 from obt_agent.ollama.catalog import Catalog
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.ollama.settings import configured
@@ -74,7 +74,7 @@ async def build(
     state: StateDir,
     token: Secret | None,
     *,
-    timings: Timings | None = None,
+    timings: LinkTimings | None = None,
     backoff: BackoffSettings | None = None,
 ) -> Components:
     """Build everything; ``stack`` closes it. ``timings`` and ``backoff`` are the protocol's unless given.
@@ -103,7 +103,7 @@ async def build(
     )
     components = _wired(services)
     components.link = Link(
-        replace(settings.link(config), timings=timings or Timings()),
+        replace(settings.link(config), timings=timings or LinkTimings()),
         credentials=Credentials(state, token),
         events=LinkEvents(
             hello=functools.partial(_hello, config, state, components),

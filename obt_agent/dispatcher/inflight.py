@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from obt_agent.command import AnyCommand, Withdrawn
+from obt_agent.command import AnyCommand, CancelState
 from obt_agent.dispatcher.blobs import Blobs
 from obt_agent.dispatcher.session import Session
 from obt_agent.errors import AgentError
@@ -56,9 +56,9 @@ class InFlight:
         """The bytes of a blob of the session."""
         return self._requests.blobs.get(name)
 
-    def withdraw(self, request_id: RequestId) -> Withdrawn:
+    def cancel_request(self, request_id: RequestId) -> CancelState:
         """Cancel another request of the session."""
-        return self._requests.withdraw(request_id)
+        return self._requests.cancel_request(request_id)
 
     def series_interval(self, interval_ms: int) -> None:
         """Keep the effective interval for the final."""
@@ -124,7 +124,7 @@ class Requests:
         if len(self._answered) > limits.REMEMBERED_IDS:
             self._answered.popitem(last=False)
 
-    def withdraw(self, request_id: RequestId) -> Withdrawn:
+    def cancel_request(self, request_id: RequestId) -> CancelState:
         """Cancel a request in flight, or say that there is none."""
         entry = self._live.get(request_id)
         if entry is not None and not entry.command.exempt:

@@ -15,7 +15,7 @@ from obt_agent.identity.secret import Secret
 from obt_agent.link import proxy, tcp
 from obt_agent.link.address import Address, parse_address
 from obt_agent.link.dial import Channel, open_channel
-from obt_agent.link.outcome import DialFailed, Ending
+from obt_agent.link.disconnect import DialFailed, DisconnectReason
 from obt_agent.link.settings import LinkSettings
 from obt_agent.link.upgrade import upgrade
 from obt_agent.link.wire import Wire
@@ -105,14 +105,14 @@ async def _name(address: Address, settings: LinkSettings) -> Finding:
     return ok("server.dns", f"{address.host} is {shown}")
 
 
-def _stage(ending: Ending) -> str:
+def _stage(ending: DisconnectReason) -> str:
     for prefix, check in (("resolve", "dns"), ("proxy", "proxy"), ("tls", "tls")):
         if ending.kind.startswith(prefix):
             return f"server.{check}"
     return "server.tcp"
 
 
-def _failed(check: str, ending: Ending) -> Finding:
+def _failed(check: str, ending: DisconnectReason) -> Finding:
     return failure(check, ending.message, REMEDIES.get(ending.kind, _OTHERWISE))
 
 
@@ -161,7 +161,7 @@ async def _upgrade(
         yield finding
 
 
-def _judged(ending: Ending | None, *, known: bool) -> tuple[Finding, ...]:
+def _judged(ending: DisconnectReason | None, *, known: bool) -> tuple[Finding, ...]:
     refused = ending is not None and ending.kind in {"refused_401", "refused_403"}
     if ending is None and known:
         return (

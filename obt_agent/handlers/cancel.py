@@ -16,7 +16,7 @@ def make(jobs: JobService) -> AnyCommand:
             case CancelParams(id=None, job_id=str(job_id)):
                 return CancelResult(state=await jobs.cancel(job_id))
             case CancelParams(id=int() | str() as request_id, job_id=None):
-                return CancelResult(state=context.withdraw(request_id))
+                return CancelResult(state=context.cancel_request(request_id))
             case _:
                 raise InvalidParams("params: give exactly one of id and job_id.", field="params")
 

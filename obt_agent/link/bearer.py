@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 from obt_agent.identity.secret import Secret
-from obt_agent.link.outcome import Next, dial_failed
+from obt_agent.link.disconnect import NextDial, dial_failed
 
 _VISIBLE: Final = re.compile(r"[!-~]+")
 
@@ -20,5 +20,5 @@ def bearer(secret: Secret) -> str:
     text = secret.reveal()
     if not _VISIBLE.fullmatch(text):
         message = "The credential is empty, or holds a space, a line's end or a character outside ASCII."
-        raise dial_failed("credential_unusable", message, Next.AT_CAP) from None
+        raise dial_failed("credential_unusable", message, NextDial.MAX_BACKOFF) from None
     return f"Bearer {text}"

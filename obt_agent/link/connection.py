@@ -22,16 +22,16 @@ from obt_agent.errors import ConfigError
 from obt_agent.identity.credentials import Credential
 from obt_agent.identity.folder import FolderError
 from obt_agent.link.address import parse_address
-from obt_agent.link.attempt import Attempt, DrainWish
+from obt_agent.link.connection_attempt import ConnectionAttempt, DrainRequest
+from obt_agent.link.control import ControlMethods
 from obt_agent.link.dial import dial
-from obt_agent.link.judge import Credentials, Judge
+from obt_agent.link.disconnect import DialFailed, DisconnectReason
 from obt_agent.link.liveness import LoopLag
-from obt_agent.link.outcome import DialFailed, Ending
-from obt_agent.link.own import OwnMethods
+from obt_agent.link.network_monitor import NetworkMonitor
+from obt_agent.link.reconnect import CredentialSource, ReconnectPolicy
 from obt_agent.link.session import LinkSession, RequestHandler
 from obt_agent.link.settings import LinkSettings
-from obt_agent.link.totals import Totals
-from obt_agent.link.wakeups import Wakeups
+from obt_agent.link.totals import LinkTotals
 from obt_agent.link.wire import Wire
 from obt_agent.protocol.admission import GoodbyeParams, HelloParams, HelloResult
 from obt_agent.protocol.commands import LinkStatistics
@@ -90,7 +90,7 @@ class Link:
         self,
         settings: LinkSettings,
         *,
-        credentials: Credentials,
+        credentials: CredentialSource,
         events: LinkEvents,
         handler: RequestHandler,
         backoff: BackoffSettings | None = None,
@@ -102,13 +102,15 @@ class Link:
         self._credentials = credentials
         self._events = events
         self._handler = handler
-        self._judge = Judge(credentials, clock=clock, chance=chance, settings=backoff or BackoffSettings())
+        self._judge = ReconnectPolicy(
+            credentials, clock=clock, chance=chance, settings=backoff or BackoffSettings()
+        )
         self._wake = asyncio.Event()
         self._stopping = False
         self._shown: Credential | None = None
         self._dialling: asyncio.Task[Wire] | None = None
-        self._attempt: Attempt | None = None
-        self._totals = Totals(clock)
+        self._attempt: ConnectionAttempt | None = None
+        self._totals = LinkTotals(clock)
         self.lag = LoopLag()
         self.status = LinkStatus("idle")
 
@@ -120,7 +122,9 @@ class Link:
                 says that it is revoked. The process exits 78.
             ConfigError: there is no credential, or the state folder cannot be read.
         """
-        wakeups = Wakeups(self._woke, self._route_changed, interval_s=self._settings.timings.route_poll_s)
+        wakeups = NetworkMonitor(
+            self._woke, self._route_changed, interval_s=self._settings.timings.route_poll_s
+        )
         looking = asyncio.create_task(wakeups.run(), name="link-wakeups")
         try:
             while not self._stopping:
@@ -181,7 +185,7 @@ class Link:
         self._shown = credential
         return credential
 
-    async def _dial_and_serve(self, credential: Credential) -> Ending:
+    async def _dial_and_serve(self, credential: Credential) -> DisconnectReason:
         self.status = LinkStatus("dialling", problem=self.status.problem)
         self._totals.dials += 1
         log.debug("link.dialling", server=self._address.authority)
@@ -192,7 +196,7 @@ class Link:
         if wire is None or self._stopping:
             if wire is not None:
                 wire.abort("the agent is stopping")
-            return Ending("stopped", "The agent is stopping.")
+            return DisconnectReason("stopped", "The agent is stopping.")
         return await self._serve(wire, credential)
 
     async def _dial(self, credential: Credential) -> Wire | None:
@@ -207,15 +211,15 @@ class Link:
             dialling.cancel()
             self._dialling = None
 
-    async def _serve(self, wire: Wire, credential: Credential) -> Ending:
-        drain = DrainWish()
-        own = OwnMethods(
+    async def _serve(self, wire: Wire, credential: Credential) -> DisconnectReason:
+        drain = DrainRequest()
+        own = ControlMethods(
             self._credentials, on_state_request=self._events.on_state_request, on_drain=drain.note
         )
-        attempt = self._attempt = Attempt(
+        attempt = self._attempt = ConnectionAttempt(
             wire, self._settings, handler=self._handler, own=own, lag=self.lag, drain=drain
         )
-        ending = Ending("stopped", "The agent closed the link.")
+        ending = DisconnectReason("stopped", "The agent closed the link.")
         try:
             ending = await attempt.run(
                 self._events.hello(), lambda session, result: self._admitted(session, result, credential)
@@ -238,7 +242,7 @@ class Link:
         if session.alive:
             self._events.on_admitted(session, result)
 
-    async def _pause(self, ending: Ending, delay_s: float) -> None:
+    async def _pause(self, ending: DisconnectReason, delay_s: float) -> None:
         self.status = LinkStatus("waiting", problem=ending.message, next_dial_in_s=delay_s)
         log.debug("link.waiting", delay_s=round(delay_s, 1))
         try:

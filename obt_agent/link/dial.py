@@ -13,7 +13,7 @@ from obt_agent.errors import ConfigError
 from obt_agent.identity.secret import Secret
 from obt_agent.link import proxy, tcp, tls
 from obt_agent.link.address import Address
-from obt_agent.link.outcome import Next, dial_failed
+from obt_agent.link.disconnect import NextDial, dial_failed
 from obt_agent.link.settings import LinkSettings
 from obt_agent.link.upgrade import upgrade
 from obt_agent.link.wire import Wire
@@ -98,7 +98,7 @@ async def _start_tls(
         # A thread, for it reads the trust store; at every dial, so that renewed files are used.
         context = await asyncio.to_thread(tls.client_context, settings.tls)
     except ConfigError as error:
-        raise dial_failed("tls_files", error.message, Next.AT_CAP) from error
+        raise dial_failed("tls_files", error.message, NextDial.MAX_BACKOFF) from error
     try:
         async with asyncio.timeout(settings.timings.tls_s):
             secured = await loop.start_tls(

@@ -18,7 +18,7 @@ from obt_agent.errors import AdmissionRefused
 from obt_agent.identity.secret import Secret
 from obt_agent.link import http
 from obt_agent.link.address import Address, parse_address
-from obt_agent.link.outcome import DialFailed, printable
+from obt_agent.link.disconnect import DialFailed, printable
 from obt_agent.link.retry_after import retry_after_s
 from obt_agent.link.settings import LinkSettings
 from obt_agent.protocol.admission import ServerIdentity
@@ -44,12 +44,12 @@ class EnrolAgent(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-class _Request(msgspec.Struct, frozen=True, kw_only=True):
+class _EnrollRequest(msgspec.Struct, frozen=True, kw_only=True):
     agent: EnrolAgent
     secret_sha256: str
 
 
-class _Answer(msgspec.Struct, frozen=True, kw_only=True):
+class _EnrollAnswer(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: str
     server: ServerIdentity = ServerIdentity()
 
@@ -88,7 +88,7 @@ async def enroll(
     """
     address = parse_address(settings.url, allow_insecure=settings.allow_insecure)
     secret = await asyncio.to_thread(credentials.pending_join, address.authority)
-    body = msgspec.json.encode(_Request(agent=agent, secret_sha256=secret.sha256()))
+    body = msgspec.json.encode(_EnrollRequest(agent=agent, secret_sha256=secret.sha256()))
     try:
         answer = await http.post_json(address, address.enroll_path, body, settings, secret=join_token)
     except DialFailed as failed:
@@ -113,11 +113,11 @@ _NOT_OURS: Final = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 """What decoding a body raises that is no JSON, no UTF-8, or nested without end."""
 
 
-def _read(answer: http.Answer, address: Address, agent: EnrolAgent) -> Enrolled:
+def _read(answer: http.HttpResponse, address: Address, agent: EnrolAgent) -> Enrolled:
     if answer.status not in _OK:
         raise _refused(answer)
     try:
-        body = msgspec.json.decode(answer.body, type=_Answer)
+        body = msgspec.json.decode(answer.body, type=_EnrollAnswer)
     except _NOT_OURS as error:
         message = f"{address.authority} answered with something else than an OBT server does; check the URL."
         raise AdmissionRefused(message) from error
@@ -126,7 +126,7 @@ def _read(answer: http.Answer, address: Address, agent: EnrolAgent) -> Enrolled:
     return Enrolled(body.agent_id, body.server)
 
 
-def _refused(answer: http.Answer) -> AdmissionRefused:
+def _refused(answer: http.HttpResponse) -> AdmissionRefused:
     message = _HINTS.get(answer.status, f"The server answered with HTTP {answer.status}.")
     said = _problem(answer.body)
     wait_s = retry_after_s(answer.retry_after, datetime.now(UTC))

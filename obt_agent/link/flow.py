@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from obt_agent.link.outstream import OutStream
+from obt_agent.link.outgoing_stream import OutgoingStream
 from obt_agent.protocol.credit import Balance
 from obt_agent.protocol.envelope import RequestId
-from obt_agent.protocol.fair import FairRing, Pace
+from obt_agent.protocol.fairness import FairRing, RateEstimator
 
 _BULK: Final = b""
 """The flow of bulk requests; no request id is bytes."""
 
 
-class Outflow:
+class SendScheduler:
     """Everything of one session that is not control.
 
     Args:
@@ -27,21 +27,21 @@ class Outflow:
     """
 
     def __init__(self, stream_credit_bytes: int, link_credit_bytes: int) -> None:
-        self.pace = Pace()
+        self.pace = RateEstimator()
         self.link = Balance(link_credit_bytes)
-        self.streams: dict[RequestId, OutStream] = {}
+        self.streams: dict[RequestId, OutgoingStream] = {}
         self._stream_credit = stream_credit_bytes
         self._bulk: deque[bytes] = deque()
         self._ring: FairRing[RequestId | bytes] = FairRing()
 
-    def open(self, request_id: RequestId) -> OutStream:
+    def open(self, request_id: RequestId) -> OutgoingStream:
         """The stream of a request, made when it has none."""
         stream = self.streams.get(request_id)
         if stream is None:
-            stream = self.streams[request_id] = OutStream(request_id, self._stream_credit)
+            stream = self.streams[request_id] = OutgoingStream(request_id, self._stream_credit)
         return stream
 
-    def close(self, request_id: RequestId) -> OutStream | None:
+    def close(self, request_id: RequestId) -> OutgoingStream | None:
         """Forget a request's stream, with what waits in it."""
         stream = self.streams.pop(request_id, None)
         if stream is not None:
@@ -49,7 +49,7 @@ class Outflow:
             self._ring.forget(request_id)
         return stream
 
-    def queued(self, stream: OutStream) -> None:
+    def queued(self, stream: OutgoingStream) -> None:
         """Something was put into a stream: it takes turns when it may send."""
         if not stream.empty and stream.balance.positive:
             self._ring.add(stream.request_id)
@@ -79,7 +79,7 @@ class Outflow:
         """Whether a frame may go now."""
         return self.link.positive and bool(self._ring)
 
-    def next_frame(self) -> tuple[bytes, OutStream | None] | None:
+    def next_frame(self) -> tuple[bytes, OutgoingStream | None] | None:
         """The frame whose turn it is, and its stream (None for a bulk request)."""
         flow = self._ring.turn() if self.link.positive else None
         if flow is None:

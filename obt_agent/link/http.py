@@ -15,14 +15,14 @@ from obt_agent.identity.secret import Secret
 from obt_agent.link.address import Address
 from obt_agent.link.bearer import bearer
 from obt_agent.link.dial import open_channel
-from obt_agent.link.outcome import dial_failed
+from obt_agent.link.disconnect import dial_failed
 from obt_agent.link.settings import LinkSettings
 
 MAX_ANSWER_BYTES: Final = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class HttpResponse:
     """Status, ``Retry-After`` if any, and the body."""
 
     status: int
@@ -32,7 +32,7 @@ class Answer:
 
 async def post_json(
     address: Address, path: str, body: bytes, settings: LinkSettings, *, secret: Secret
-) -> Answer:
+) -> HttpResponse:
     """POST a JSON body.
 
     Args:
@@ -107,7 +107,7 @@ class _Socket:
         return io.BytesIO(self._data)
 
 
-def _parse(data: bytes, address: Address) -> Answer:
+def _parse(data: bytes, address: Address) -> HttpResponse:
     response = http.client.HTTPResponse(cast("Any", _Socket(data)), method="POST")
     try:
         response.begin()
@@ -118,4 +118,4 @@ def _parse(data: bytes, address: Address) -> Answer:
             f"What answers at {address.authority} is no web server: check host and port, and whether it is "
             "http:// or https://.",
         ) from error
-    return Answer(response.status, response.headers.get("Retry-After"), body)
+    return HttpResponse(response.status, response.headers.get("Retry-After"), body)

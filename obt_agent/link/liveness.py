@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
-from obt_agent.link.settings import Timings
+from obt_agent.link.settings import LinkTimings
 from obt_agent.link.wire import Wire
 
 log = structlog.get_logger(__name__)
@@ -40,7 +40,9 @@ class Watchdog:
         on_tick: called at every tick with the loop's time.
     """
 
-    def __init__(self, wire: Wire, timings: Timings, lag: LoopLag, on_tick: Callable[[float], None]) -> None:
+    def __init__(
+        self, wire: Wire, timings: LinkTimings, lag: LoopLag, on_tick: Callable[[float], None]
+    ) -> None:
         self._wire = wire
         self._timings = timings
         self._lag = lag

@@ -14,7 +14,7 @@ from python_socks.async_.asyncio import Proxy as ProxyClient
 
 from obt_agent.config.urls import is_loopback
 from obt_agent.link.address import Address
-from obt_agent.link.outcome import Next, dial_failed
+from obt_agent.link.disconnect import NextDial, dial_failed
 
 _TYPES: Final = {
     "http": (ProxyType.HTTP, True, 80),
@@ -74,12 +74,12 @@ def parse_proxy(url: str) -> ProxyAddress:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
     except ValueError as error:
-        raise dial_failed("proxy_url", "The proxy's address is no URL.", Next.AT_CAP) from error
+        raise dial_failed("proxy_url", "The proxy's address is no URL.", NextDial.MAX_BACKOFF) from error
     if parts.scheme not in _TYPES or not parts.hostname:
         raise dial_failed(
             "proxy_url",
             f"A proxy of scheme {parts.scheme!r} cannot be used: write http://, socks5:// or socks5h://.",
-            Next.AT_CAP,
+            NextDial.MAX_BACKOFF,
         )
     return ProxyAddress(
         scheme=parts.scheme,

@@ -19,13 +19,13 @@ import msgspec
 import structlog
 
 from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, TooLarge, Unsupported
-from obt_agent.link.flow import Outflow
-from obt_agent.link.output import Output, Pipe
-from obt_agent.link.outstream import NOTHING_SENT, OutStream, large_final, result_frame
-from obt_agent.link.own import OwnMethods
-from obt_agent.link.requests import Waiting
-from obt_agent.link.settings import Timings
-from obt_agent.link.sink import Sink
+from obt_agent.link.control import ControlMethods
+from obt_agent.link.flow import SendScheduler
+from obt_agent.link.outgoing_stream import NOTHING_SENT, OutgoingStream, large_final, result_frame
+from obt_agent.link.pending_requests import PendingRequests
+from obt_agent.link.send import Pipe, SendQueue
+from obt_agent.link.settings import LinkTimings
+from obt_agent.link.stream_sink import LinkStreamSink
 from obt_agent.protocol import codec, limits
 from obt_agent.protocol.admission import Empty, HelloParams, HelloResult
 from obt_agent.protocol.envelope import Notification, Request, RequestId
@@ -70,22 +70,22 @@ class LinkSession:
         self,
         pipe: Pipe,
         handler: RequestHandler,
-        own: OwnMethods,
+        own: ControlMethods,
         *,
-        timings: Timings,
+        timings: LinkTimings,
         max_frame_bytes: int = limits.MAX_FRAME_BYTES,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        self._out = Output(pipe, self._sent_of)
+        self._out = SendQueue(pipe, self._sent_of)
         self._handler = handler
         self._own = own
         self._timings = timings
         self._max_frame_bytes = max_frame_bytes
         self._peer_max_frame_bytes = limits.MAX_FRAME_BYTES
-        self._waiting = Waiting()
+        self._waiting = PendingRequests()
         self._slots = asyncio.Semaphore(limits.MAX_IN_FLIGHT)
         self._in_flight: set[RequestId] = set()
-        self._sinks: dict[RequestId, Sink] = {}
+        self._sinks: dict[RequestId, LinkStreamSink] = {}
         self._bad_frames: deque[float] = deque()
         self._ended: LinkLost | None = None
         self.hello_result: HelloResult | None = None
@@ -104,7 +104,7 @@ class LinkSession:
         return self._ended is None
 
     @property
-    def flow(self) -> Outflow:
+    def flow(self) -> SendScheduler:
         """Streams and credit."""
         return self._out.flow
 
@@ -141,7 +141,7 @@ class LinkSession:
             raise Unsupported(
                 f"The server chose protocol version {result.protocol}, which is not spoken here."
             )
-        self._out.flow = Outflow(result.stream_credit_bytes, result.link_credit_bytes)
+        self._out.flow = SendScheduler(result.stream_credit_bytes, result.link_credit_bytes)
         self._peer_max_frame_bytes = max(result.limits.max_frame_bytes, limits.MIN_FRAME_BYTES)
         self.hello_result = result
 
@@ -295,7 +295,7 @@ class LinkSession:
             sink.fail(LinkLost("The request was answered."))
         self._out.control(frame)
 
-    def open_stream(self, id: RequestId, *, series: bool = False) -> Sink:
+    def open_stream(self, id: RequestId, *, series: bool = False) -> LinkStreamSink:
         """Where the items of a request in flight go.
 
         Raises:
@@ -305,7 +305,7 @@ class LinkSession:
             raise self._ended or LinkLost("The request is not in flight.")
         sink = self._sinks.get(id)
         if sink is None:
-            sink = self._sinks[id] = Sink(self.flow.open(id), self._queued, series=series)
+            sink = self._sinks[id] = LinkStreamSink(self.flow.open(id), self._queued, series=series)
         return sink
 
     # Requests and notifications of our own.
@@ -366,11 +366,11 @@ class LinkSession:
 
     # What has gone out.
 
-    def _queued(self, stream: OutStream) -> None:
+    def _queued(self, stream: OutgoingStream) -> None:
         self.flow.queued(stream)
         self._out.pump_soon()
 
-    def _sent_of(self, stream: OutStream) -> None:
+    def _sent_of(self, stream: OutgoingStream) -> None:
         if stream.empty and stream.final is not None:
             self._finish(stream.request_id, stream.final(stream.end))
             return

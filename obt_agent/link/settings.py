@@ -21,7 +21,7 @@ class TlsSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class Timings:
+class LinkTimings:
     """Deadlines and intervals, in seconds."""
 
     resolve_s: float = 15.0
@@ -56,5 +56,5 @@ class LinkSettings:
     allow_insecure: bool = False
     proxy: str = "env"
     tls: TlsSettings = TlsSettings()
-    timings: Timings = field(default_factory=Timings)
+    timings: LinkTimings = field(default_factory=LinkTimings)
     max_frame_bytes: int = limits.MAX_FRAME_BYTES

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
-from obt_agent.link.outcome import dial_failed
-from obt_agent.link.settings import Timings
+from obt_agent.link.disconnect import dial_failed
+from obt_agent.link.settings import LinkTimings
 
 _NEXT_ADDRESS_S: Final = 0.25
 """RFC 8305, section 8: the recommended Connection Attempt Delay."""
@@ -19,7 +19,7 @@ _UNSENT_BYTES: Final = 16 << 10
 """What may wait in the kernel unsent: little, so that control overtakes data; enough for a fast link."""
 
 
-async def connect(host: str, port: int, timings: Timings) -> socket.socket:
+async def connect(host: str, port: int, timings: LinkTimings) -> socket.socket:
     """A connected socket, non-blocking and set up for many small frames.
 
     Raises:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from obt_agent.link.attempt import Attempt
+from obt_agent.link.connection_attempt import ConnectionAttempt
 from obt_agent.link.liveness import LoopLag
 from obt_agent.protocol.commands import LinkStatistics
 
 
-class Totals:
+class LinkTotals:
     """Sums over the sockets that are gone, to which those of the present one are added.
 
     Args:
@@ -29,7 +29,7 @@ class Totals:
         self.admissions += 1
         self._admitted_at_s = self._clock()
 
-    def add(self, attempt: Attempt, reason: str) -> None:
+    def add(self, attempt: ConnectionAttempt, reason: str) -> None:
         """A socket is gone, for this reason."""
         self._bytes_sent += attempt.wire.written_bytes
         self._bytes_received += attempt.wire.received_bytes
@@ -37,9 +37,9 @@ class Totals:
         self._frames_received += attempt.session.frames_received
         self._last_disconnect = reason
 
-    def statistics(self, attempt: Attempt | None, lag: LoopLag) -> LinkStatistics:
+    def statistics(self, attempt: ConnectionAttempt | None, lag: LoopLag) -> LinkStatistics:
         """The figures, with those of the present socket."""
-        now = Totals(self._clock)
+        now = LinkTotals(self._clock)
         if attempt is not None:
             now.add(attempt, "")
         admitted = attempt is not None and attempt.session.hello_result is not None

@@ -6,10 +6,10 @@ import sys
 from obt_agent import daemon
 from obt_agent.cli import main
 from obt_agent.daemon import components
-from obt_agent.link.settings import Timings
+from obt_agent.link.settings import LinkTimings
 from tests.conformance.times import SHORT
 
-TIMINGS = Timings(alive_s=SHORT.alive_s, silence_s=SHORT.silence_s, stalled_s=SHORT.stalled_s, tick_s=0.1)
+TIMINGS = LinkTimings(alive_s=SHORT.alive_s, silence_s=SHORT.silence_s, stalled_s=SHORT.stalled_s, tick_s=0.1)
 
 if __name__ == "__main__":
     daemon.build = functools.partial(components.build, timings=TIMINGS)  # type: ignore[attr-defined] # its own name for it

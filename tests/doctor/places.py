@@ -13,7 +13,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
 from obt_agent.doctor import examine
-from obt_agent.link.settings import LinkSettings, Timings, TlsSettings
+from obt_agent.link.settings import LinkSettings, LinkTimings, TlsSettings
 
 ROOMS = "config|state|agent|outbox|server|ollama|hardware|service"
 
@@ -24,7 +24,7 @@ def check_names() -> set[str]:
     return set(re.findall(rf'"((?:{ROOMS})\.[a-z_]+)"', code))
 
 
-SHORT = Timings(resolve_s=5, connect_s=5, proxy_s=5, tls_s=5, upgrade_s=5)
+SHORT = LinkTimings(resolve_s=5, connect_s=5, proxy_s=5, tls_s=5, upgrade_s=5)
 
 
 @dataclass

@@ -11,7 +11,7 @@ import trustme
 from obt_agent.doctor import server as doctor
 from obt_agent.doctor.findings import Finding
 from obt_agent.identity.secret import Secret
-from obt_agent.link import outcome, tls
+from obt_agent.link import disconnect, tls
 from obt_agent.link.settings import LinkSettings, TlsSettings
 from tests.doctor.places import Server, running, settings, tls_context
 
@@ -131,7 +131,7 @@ async def test_an_unknown_authority_is_a_failure_of_tls(trusted: tuple[trustme.C
 def test_every_way_that_a_dial_fails_has_a_remedy_of_its_own() -> None:
     handshakes = {kind for _, kind, _ in tls._HANDSHAKE}  # noqa: SLF001 - so that none is forgotten
     certificates = {"tls_expired", "tls_not_yet_valid", "tls_wrong_host", "tls_unknown_ca", "tls_timeout"}
-    answers = {kind for kind, _, _ in outcome._STATUS.values()}  # noqa: SLF001 - the same
+    answers = {kind for kind, _, _ in disconnect._STATUS.values()}  # noqa: SLF001 - the same
     assert (handshakes | certificates | answers) - set(doctor.REMEDIES) == set()
 
 

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from obt_agent.errors import AgentError
-from obt_agent.link.own import OwnMethods
+from obt_agent.link.control import ControlMethods
 from obt_agent.link.session import LinkSession
 from obt_agent.protocol import limits
 from obt_agent.protocol.admission import AgentIdentity, Empty, HelloParams, VersionRange
@@ -147,7 +147,7 @@ async def _generate(session: LinkSession, request: Request) -> None:
 async def at_agent(frames: Sequence[str]) -> None:
     """An agent's session takes these frames: nothing raises, hangs, grows, or is answered twice."""
     pipe, handler = _Pipe(), _Handler()
-    own = OwnMethods(CredentialsDouble(), on_state_request=lambda _: None, on_drain=lambda _: None)
+    own = ControlMethods(CredentialsDouble(), on_state_request=lambda _: None, on_drain=lambda _: None)
     session = LinkSession(pipe, handler, own, timings=TIMINGS)
     identity = AgentIdentity(id="a", name="n", version="1", instance="i")
     params = HelloParams(protocol=VersionRange(min=1, max=1), agent=identity, store_id="s", capabilities=())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from obt_agent.backoff import BackoffSettings
-from obt_agent.link.settings import Timings
+from obt_agent.link.settings import LinkTimings
 from obt_server.hub import HubSettings
 
 
@@ -17,7 +17,7 @@ class Pace:
     ``patience_s`` bounds every wait of a cell; nothing that passes comes near.
     """
 
-    timings: Timings
+    timings: LinkTimings
     backoff: BackoffSettings
     hub: HubSettings
     margin_s: float
@@ -45,7 +45,7 @@ class Pace:
 SILENCE_S = 2.0
 
 SHORT = Pace(
-    timings=Timings(
+    timings=LinkTimings(
         resolve_s=2,
         connect_s=2,
         proxy_s=2,
@@ -70,7 +70,7 @@ SHORT = Pace(
     patience_s=40.0,
 )
 REAL = Pace(
-    timings=Timings(),
+    timings=LinkTimings(),
     backoff=BackoffSettings(),
     hub=HubSettings(),
     margin_s=2.0,

@@ -1,7 +1,7 @@
-"""One life of an agent's jobs, as a process that can be killed.
+"""One run of an agent's jobs, as a process that can be killed.
 
-``python -m tests.jobs.one_process FOLDER CRASH_AT`` starts job ``j`` as a server would that repeats what was not
-answered, runs it, and tells a server whose commits are lines of a file. With ``CRASH_AT`` n above 0 the
+``python -m tests.jobs.one_process FOLDER CRASH_AT`` starts job ``j`` as a server would that repeats what was
+not answered, runs it, and tells a server whose commits are lines of a file. With ``CRASH_AT`` n above 0 the
 process kills itself (SIGKILL) just before the n-th commit to its store.
 """
 

@@ -15,7 +15,7 @@ from obt_agent.identity.credentials import Credential
 from obt_agent.identity.secret import Secret
 from obt_agent.link.connection import Link, LinkEvents
 from obt_agent.link.session import LinkSession
-from obt_agent.link.settings import LinkSettings, Timings
+from obt_agent.link.settings import LinkSettings, LinkTimings
 from obt_agent.protocol.admission import AgentIdentity, Empty, HelloParams, HelloResult, VersionRange
 from obt_agent.protocol.envelope import Notification, Request, RequestId
 from obt_agent.protocol.streams import Item
@@ -24,7 +24,7 @@ from tests.link.server_double import Peer, ServerDouble
 PATIENCE_S = 20.0
 """No test waits longer for anything; nothing that passes comes near."""
 
-TIMINGS = Timings(
+TIMINGS = LinkTimings(
     resolve_s=5,
     connect_s=5,
     proxy_s=5,
@@ -117,7 +117,7 @@ class LinkRig:
         self,
         url: str,
         *,
-        timings: Timings = TIMINGS,
+        timings: LinkTimings = TIMINGS,
         backoff: BackoffSettings = QUICK,
         credentials: CredentialsDouble | None = None,
         version: VersionRange = VersionRange(min=1, max=1),  # noqa: B008 - immutable
@@ -211,7 +211,7 @@ async def meeting(*, hello: dict[str, Any] | None = None, **more: Any) -> AsyncI
             over.set()
 
 
-def shorter(**changes: float) -> Timings:
+def shorter(**changes: float) -> LinkTimings:
     """The tests' deadlines, some of them changed."""
     return replace(TIMINGS, **changes)
 

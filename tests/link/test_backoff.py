@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obt_agent.backoff import Backoff, BackoffSettings, Refusal, RefusedCredential
+from obt_agent.backoff import Backoff, BackoffSettings, RefusalAction, RefusedCredential
 from obt_agent.protocol import limits
 
 
@@ -127,7 +127,7 @@ def test_a_credential_that_was_admitted_before_is_never_given_up() -> None:
 def test_a_credential_never_admitted_is_given_up_after_ten_refusals_and_ten_minutes() -> None:
     clock = Clock()
     counter = refused(clock, admitted_before=False)
-    verdicts: list[Refusal] = []
+    verdicts: list[RefusalAction] = []
     while not verdicts or not verdicts[-1].give_up:
         verdicts.append(counter.refused())
         clock.now += verdicts[-1].delay_s

@@ -14,7 +14,7 @@ from obt_agent.identity.secret import Secret
 from obt_agent.link import tcp
 from obt_agent.link.address import parse_address
 from obt_agent.link.dial import dial
-from obt_agent.link.outcome import DialFailed, Ending, Next
+from obt_agent.link.disconnect import DialFailed, DisconnectReason, NextDial
 from obt_agent.link.proxy import choose, parse_proxy
 from obt_agent.link.settings import LinkSettings, TlsSettings
 from tests.link.authority import Authority
@@ -28,7 +28,7 @@ async def serve(peer: Peer) -> None:
     await peer.until_closed()
 
 
-async def failed_dial(url: str, **more: object) -> Ending:
+async def failed_dial(url: str, **more: object) -> DisconnectReason:
     """Dial once; how it ended."""
     settings = LinkSettings(url=url, user_agent="test", **{"timings": TIMINGS, **more})  # type: ignore[arg-type]  # a test's own settings
     async with asyncio.timeout(PATIENCE_S):
@@ -75,22 +75,27 @@ def test_what_is_no_address_of_a_server_is_refused_without_repeating_secrets(url
 
 
 REFUSALS = [
-    (refusal(401), Next.REFUSED, 0.0, "credential"),
-    (refusal(403), Next.REFUSED, 0.0, "403"),
-    (refusal(404), Next.AT_CAP, 0.0, "server.url"),
-    (refusal(426), Next.AT_CAP, 0.0, "obt.v1"),
-    (refusal(429, {"Retry-After": "120"}), Next.REDIAL, 120.0, "less often"),
-    (refusal(503, {"Retry-After": "7"}), Next.REDIAL, 7.0, "not available"),
-    (refusal(503), Next.REDIAL, 0.0, "not available"),
-    (refusal(500), Next.REDIAL, 0.0, "HTTP 500"),
-    (refusal(200), Next.REDIAL, 0.0, "HTTP 200"),
-    (refusal(302, {"Location": "https://evil.example.org/?token=canary"}), Next.AT_CAP, 0.0, "redirect"),
+    (refusal(401), NextDial.REFUSED, 0.0, "credential"),
+    (refusal(403), NextDial.REFUSED, 0.0, "403"),
+    (refusal(404), NextDial.MAX_BACKOFF, 0.0, "server.url"),
+    (refusal(426), NextDial.MAX_BACKOFF, 0.0, "obt.v1"),
+    (refusal(429, {"Retry-After": "120"}), NextDial.REDIAL, 120.0, "less often"),
+    (refusal(503, {"Retry-After": "7"}), NextDial.REDIAL, 7.0, "not available"),
+    (refusal(503), NextDial.REDIAL, 0.0, "not available"),
+    (refusal(500), NextDial.REDIAL, 0.0, "HTTP 500"),
+    (refusal(200), NextDial.REDIAL, 0.0, "HTTP 200"),
+    (
+        refusal(302, {"Location": "https://evil.example.org/?token=canary"}),
+        NextDial.MAX_BACKOFF,
+        0.0,
+        "redirect",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("answer", "next_", "floor_s", "says"), REFUSALS)
 async def test_each_refusal_before_the_upgrade_has_its_meaning(
-    answer: Response, next_: Next, floor_s: float, says: str
+    answer: Response, next_: NextDial, floor_s: float, says: str
 ) -> None:
     async with ServerDouble(serve, refusals=[answer]) as server:
         ending = await failed_dial(server.url)
@@ -114,7 +119,7 @@ async def test_a_websocket_without_our_subprotocol_is_not_used() -> None:
     async with ServerDouble(serve, subprotocol=None) as server:
         ending = await failed_dial(server.url)
         assert ending.kind == "no_subprotocol"
-        assert ending.next is Next.AT_CAP
+        assert ending.next is NextDial.MAX_BACKOFF
 
 
 GARBAGE = [
@@ -138,7 +143,7 @@ async def test_garbage_in_place_of_the_upgrade_is_said_to_be_that(answer: bytes)
     async with listening(say) as url:
         ending = await failed_dial(url)
         assert ending.kind == "upgrade_garbage"
-        assert ending.next is Next.REDIAL
+        assert ending.next is NextDial.REDIAL
 
 
 async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -322,7 +327,7 @@ def test_which_proxy_of_the_environment_counts(monkeypatch: pytest.MonkeyPatch) 
 def test_a_proxy_that_cannot_be_used_is_refused(url: str) -> None:
     with pytest.raises(DialFailed) as caught:
         parse_proxy(url)
-    assert caught.value.ending.next is Next.AT_CAP
+    assert caught.value.ending.next is NextDial.MAX_BACKOFF
 
 
 def test_a_proxy_never_shows_its_credentials() -> None:

@@ -10,8 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from obt_agent.link.flow import Outflow
-from obt_agent.link.outstream import large_final, result_frame
+from obt_agent.link.flow import SendScheduler
+from obt_agent.link.outgoing_stream import large_final, result_frame
 from obt_agent.protocol import codec
 from obt_agent.protocol.admission import Empty
 from obt_agent.protocol.assembly import StreamAssembler
@@ -30,7 +30,7 @@ class Output(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.flow = Outflow(STREAM_CREDIT, 16384)
+        self.flow = SendScheduler(STREAM_CREDIT, 16384)
         self.queued: dict[Any, list[bytes]] = {}
         self.received: dict[Any, list[bytes]] = {}
         self.assemblers: dict[Any, StreamAssembler] = {}
@@ -144,7 +144,7 @@ TestOutput.settings = settings(max_examples=examples(80), stateful_step_count=60
 
 
 def test_a_withdrawn_bulk_request_is_gone_and_the_others_stay() -> None:
-    flow = Outflow(1000, 1000)
+    flow = SendScheduler(1000, 1000)
     for frame in (b"a", b"b"):
         flow.add_bulk(frame)
     assert flow.withdraw_bulk(b"a")
@@ -158,7 +158,7 @@ def test_a_withdrawn_bulk_request_is_gone_and_the_others_stay() -> None:
 
 
 def test_without_link_credit_nothing_is_next() -> None:
-    flow = Outflow(1000, 0)
+    flow = SendScheduler(1000, 0)
     flow.add_bulk(b"a")
     assert not flow.ready
     assert flow.next_frame() is None
@@ -166,12 +166,12 @@ def test_without_link_credit_nothing_is_next() -> None:
 
 
 def test_closing_an_unknown_stream_changes_nothing() -> None:
-    flow = Outflow(1000, 1000)
+    flow = SendScheduler(1000, 1000)
     assert flow.close("x") is None
 
 
 def test_a_final_says_how_far_its_stream_came() -> None:
-    flow = Outflow(1000, 1000)
+    flow = SendScheduler(1000, 1000)
     stream = flow.open(1)
     stream.append([b"{}"])
     stream.cut(1024)
@@ -184,7 +184,7 @@ def test_a_final_says_how_far_its_stream_came() -> None:
 
 
 def test_a_replaced_sample_is_not_counted_twice() -> None:
-    stream = Outflow(1000, 1000).open(1)
+    stream = SendScheduler(1000, 1000).open(1)
     stream.offer(b'{"a":1}')
     stream.offer(b'{"a":22}')
     assert stream.waiting_bytes == 8

@@ -15,7 +15,7 @@ import pytest
 from obt_agent.errors import LinkLost
 from obt_agent.link.liveness import LoopLag
 from obt_agent.link.session import LinkSession
-from obt_agent.link.settings import Timings, TlsSettings
+from obt_agent.link.settings import LinkTimings, TlsSettings
 from obt_agent.protocol.admission import Empty
 from obt_agent.protocol.envelope import Request
 from tests.link.authority import Authority
@@ -53,7 +53,7 @@ class Path:
 
 
 @asynccontextmanager
-async def path(script: Any = chatty, *, timings: Timings = QUICK, **more: Any) -> AsyncIterator[Path]:
+async def path(script: Any = chatty, *, timings: LinkTimings = QUICK, **more: Any) -> AsyncIterator[Path]:
     async with (
         ServerDouble(script) as server,
         FaultProxy(server.port) as proxy,

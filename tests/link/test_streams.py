@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded, LinkLost
-from obt_agent.link.flow import Outflow
+from obt_agent.link.flow import SendScheduler
 from obt_agent.link.session import LinkSession
 from obt_agent.protocol.assembly import StreamAssembler
 from obt_agent.protocol.envelope import Request
@@ -504,6 +504,6 @@ async def test_a_bulk_request_that_is_given_up_before_its_turn_is_not_sent() -> 
 
 
 def test_a_server_that_names_endless_credit_makes_the_agent_hold_no_more_than_4_mib() -> None:
-    stream = Outflow(1 << 60, 0).open(1)
+    stream = SendScheduler(1 << 60, 0).open(1)
     stream.append([b"x" * 1024] * 4096)
     assert not stream.has_room

@@ -72,7 +72,7 @@ _WEIGHT: Final = 0.5
 """Of the newest measurement: half, so that a link that has become slow is known after two frames."""
 
 
-class Pace:
+class RateEstimator:
     """How much goes in one frame: what the link carries in 250 ms, 1 to 32 KiB.
 
     The rate is measured only while the link is the bottleneck: from the moment when output began to wait

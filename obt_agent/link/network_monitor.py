@@ -47,7 +47,7 @@ def _lines(path: Path, fields: int) -> list[list[str]]:
     return [line for line in lines if len(line) == fields]
 
 
-class Wakeups:
+class NetworkMonitor:
     """Looks every few seconds.
 
     Args:

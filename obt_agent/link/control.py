@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from obt_agent.errors import AgentError, Cancelled
-from obt_agent.link.flow import Outflow
+from obt_agent.link.flow import SendScheduler
 from obt_agent.protocol import codec
 from obt_agent.protocol.admission import DrainParams, Empty, RotateParams, RotateResult
 from obt_agent.protocol.envelope import Notification, Request, RequestId
@@ -36,7 +36,7 @@ class OwnSession(Protocol):
         """The server's number of this admission."""
 
     @property
-    def flow(self) -> Outflow:
+    def flow(self) -> SendScheduler:
         """Streams and credit."""
 
     def respond(self, id: RequestId, result: msgspec.Struct) -> None:
@@ -55,7 +55,7 @@ class OwnSession(Protocol):
         """The server reads on in all of them."""
 
 
-class OwnMethods:
+class ControlMethods:
     """The link's own methods, for one session.
 
     Args:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from obt_agent.link.wakeups import Wakeups, default_routes, suspended_s
+from obt_agent.link.network_monitor import NetworkMonitor, default_routes, suspended_s
 
 IPV4 = """Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
 eth0\t00000000\t0102A8C0\t0003\t0\t0\t100\t00000000\t0\t0\t0
@@ -64,8 +64,8 @@ class Machine:
         self.changes += 1
         self.changed.set()
 
-    def wakeups(self, interval_s: float = 60.0) -> Wakeups:
-        return Wakeups(
+    def wakeups(self, interval_s: float = 60.0) -> NetworkMonitor:
+        return NetworkMonitor(
             self.woke.append,
             self.change,
             interval_s=interval_s,

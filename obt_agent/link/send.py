@@ -12,8 +12,8 @@ from typing import Protocol
 
 import structlog
 
-from obt_agent.link.flow import Outflow
-from obt_agent.link.outstream import OutStream
+from obt_agent.link.flow import SendScheduler
+from obt_agent.link.outgoing_stream import OutgoingStream
 from obt_agent.protocol import limits
 from obt_agent.protocol.limits import Close
 
@@ -37,7 +37,7 @@ class Pipe(Protocol):
         """Close."""
 
 
-class Output:
+class SendQueue:
     """The one gate for everything that a session writes.
 
     Args:
@@ -45,14 +45,14 @@ class Output:
         sent: called after a frame of a stream went out, with the stream.
     """
 
-    def __init__(self, pipe: Pipe, sent: Callable[[OutStream], None]) -> None:
+    def __init__(self, pipe: Pipe, sent: Callable[[OutgoingStream], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._pipe = pipe
         self._sent = sent
         self._pumping: asyncio.Handle | None = None
         self._quiet = asyncio.Event()
         self._closed = False
-        self.flow = Outflow(0, 0)
+        self.flow = SendScheduler(0, 0)
         self.frames_sent = 0
         self.last_sent_s = self._loop.time()
         pipe.on_flow = self._on_flow
@@ -107,7 +107,7 @@ class Output:
     def _burst(self, most_bytes: int) -> None:
         """One write of several frames, together about what one frame may hold."""
         frames: list[bytes] = []
-        streams: dict[OutStream, None] = {}
+        streams: dict[OutgoingStream, None] = {}
         size = 0
         while size < most_bytes:
             turn = self.flow.next_frame()

@@ -11,7 +11,7 @@ import structlog
 from obt_agent.backoff import Backoff, BackoffSettings, RefusedCredential, with_jitter
 from obt_agent.errors import AdmissionRefused, AgentError
 from obt_agent.identity.credentials import Credential
-from obt_agent.link.outcome import Ending, Next
+from obt_agent.link.disconnect import DisconnectReason, NextDial
 
 log = structlog.get_logger(__name__)
 
@@ -21,8 +21,8 @@ ENROL_ANEW: Final = (
 )
 
 
-class Credentials(Protocol):
-    """What the link needs of ``obt_agent.identity.credentials.Credentials``. Methods block shortly."""
+class CredentialSource(Protocol):
+    """What the link needs of ``obt_agent.identity.credentials.CredentialSource``. Methods block shortly."""
 
     def for_next_dial(self) -> Credential | None:
         """What to show; None when there is nothing."""
@@ -40,7 +40,7 @@ class Credentials(Protocol):
         """Make and keep a candidate; gives its hash."""
 
 
-class Judge:
+class ReconnectPolicy:
     """Remembers what went wrong, and says how long to wait.
 
     Args:
@@ -52,7 +52,7 @@ class Judge:
 
     def __init__(
         self,
-        credentials: Credentials,
+        credentials: CredentialSource,
         *,
         clock: Callable[[], float],
         chance: Callable[[], float],
@@ -86,7 +86,7 @@ class Judge:
         else:
             self._unnoted = None
 
-    async def delay_s(self, credential: Credential, ending: Ending) -> float:
+    async def delay_s(self, credential: Credential, ending: DisconnectReason) -> float:
         """Seconds until the next dial.
 
         Raises:
@@ -96,12 +96,12 @@ class Judge:
         self._say(ending)
         if self._unnoted is not None:
             await self._note(self._unnoted)
-        if ending.next is Next.REFUSED:
+        if ending.next is NextDial.REFUSED:
             return await self._after_refusal(credential, ending)
-        cap_s = self._settings.maximum_s if ending.next is Next.AT_CAP else 0.0
+        cap_s = self._settings.maximum_s if ending.next is NextDial.MAX_BACKOFF else 0.0
         return self._backoff.delay(max(cap_s, ending.floor_s))
 
-    async def _after_refusal(self, credential: Credential, ending: Ending) -> float:
+    async def _after_refusal(self, credential: Credential, ending: DisconnectReason) -> float:
         try:
             await asyncio.to_thread(self._credentials.refused, credential, revoked=ending.revoked)
         except AgentError as error:
@@ -134,7 +134,7 @@ class Judge:
             log.warning("link.admissions_unknown", reason=error.message)
             return True
 
-    def _say(self, ending: Ending) -> None:
+    def _say(self, ending: DisconnectReason) -> None:
         """The first of a kind loudly, repeats quietly with their count."""
         self._count = self._count + 1 if self._kind == ending.kind else 1
         self._kind = ending.kind

@@ -43,7 +43,7 @@ class _Text:
         return len(self.data) - self.position
 
 
-class OutStream:
+class OutgoingStream:
     """Items, texts in pieces and the final of one request, in order.
 
     Args:

@@ -13,16 +13,16 @@ from typing import Final
 from obt_agent.protocol.limits import Close
 
 
-class Next(enum.Enum):
+class NextDial(enum.Enum):
     """What to do after an ending."""
 
     REDIAL = "redial"
-    AT_CAP = "at_cap"
+    MAX_BACKOFF = "at_cap"
     REFUSED = "refused"
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class DisconnectReason:
     """Why there is no session.
 
     ``kind`` is a stable word for logs and status; ``message`` says to a person what happened and what to do;
@@ -31,7 +31,7 @@ class Ending:
 
     kind: str
     message: str
-    next: Next = Next.REDIAL
+    next: NextDial = NextDial.REDIAL
     floor_s: float = 0.0
     revoked: bool = False
 
@@ -39,88 +39,92 @@ class Ending:
 class DialFailed(Exception):
     """The dial did not lead to an open WebSocket."""
 
-    def __init__(self, ending: Ending) -> None:
+    def __init__(self, ending: DisconnectReason) -> None:
         super().__init__(ending.message)
         self.ending = ending
 
 
-def dial_failed(kind: str, message: str, next_: Next = Next.REDIAL) -> DialFailed:
+def dial_failed(kind: str, message: str, next_: NextDial = NextDial.REDIAL) -> DialFailed:
     """A failed dial."""
-    return DialFailed(Ending(kind, message, next_))
+    return DialFailed(DisconnectReason(kind, message, next_))
 
 
-_STATUS: Final[dict[int, tuple[str, str, Next]]] = {
-    401: ("refused_401", "The server refused the credential (HTTP 401).", Next.REFUSED),
+_STATUS: Final[dict[int, tuple[str, str, NextDial]]] = {
+    401: ("refused_401", "The server refused the credential (HTTP 401).", NextDial.REFUSED),
     403: (
         "refused_403",
         "The server, or a proxy before it, refused the connection (HTTP 403).",
-        Next.REFUSED,
+        NextDial.REFUSED,
     ),
     404: (
         "not_found",
         "The server has no agents' endpoint at this address (HTTP 404); check server.url.",
-        Next.AT_CAP,
+        NextDial.MAX_BACKOFF,
     ),
-    407: ("proxy_credentials", "The proxy asks for credentials (HTTP 407).", Next.AT_CAP),
+    407: ("proxy_credentials", "The proxy asks for credentials (HTTP 407).", NextDial.MAX_BACKOFF),
     426: (
         "no_subprotocol",
         "The server does not speak obt.v1 (HTTP 426); it or the agent must be updated.",
-        Next.AT_CAP,
+        NextDial.MAX_BACKOFF,
     ),
-    429: ("too_many", "The server asks to dial less often (HTTP 429).", Next.REDIAL),
-    503: ("unavailable", "The server is not available now (HTTP 503).", Next.REDIAL),
+    429: ("too_many", "The server asks to dial less often (HTTP 429).", NextDial.REDIAL),
+    503: ("unavailable", "The server is not available now (HTTP 503).", NextDial.REDIAL),
 }
 
 
 _REDIRECTS: Final = range(300, 400)
 
 
-def of_status(status: int, *, retry_after_s: float = 0.0, location: str = "") -> Ending:
+def of_status(status: int, *, retry_after_s: float = 0.0, location: str = "") -> DisconnectReason:
     """What an HTTP answer other than 101 means. None says ``revoked``: any proxy can answer 401."""
     if status in _STATUS:
         kind, message, next_ = _STATUS[status]
-        return Ending(kind, message, next_, floor_s=retry_after_s)
+        return DisconnectReason(kind, message, next_, floor_s=retry_after_s)
     if status in _REDIRECTS:
         where = f" to {location}" if location else ""
         message = (
             f"The server answered with a redirect{where} (HTTP {status}). Redirects are not followed, for "
             "they would carry the credential elsewhere; set server.url to the final address."
         )
-        return Ending("redirect", message, Next.AT_CAP)
-    return Ending("http_status", f"The server answered with HTTP {status}.", floor_s=retry_after_s)
+        return DisconnectReason("redirect", message, NextDial.MAX_BACKOFF)
+    return DisconnectReason("http_status", f"The server answered with HTTP {status}.", floor_s=retry_after_s)
 
 
-_CLOSES: Final[dict[int, tuple[str, str, Next]]] = {
-    1000: ("closed", "The server closed the link.", Next.REDIAL),
-    1001: ("going_away", "The server is going away.", Next.REDIAL),
-    1003: ("unsupported_data", "The link ended over a binary frame.", Next.REDIAL),
-    1006: ("lost", "The connection broke.", Next.REDIAL),
-    1009: ("too_big", "The link ended over a frame that was too large.", Next.REDIAL),
-    Close.PROTOCOL_ERROR: ("protocol_error", "The link ended over a breach of the protocol.", Next.REDIAL),
-    Close.CREDENTIAL_REFUSED: ("refused_4401", "The server refused the credential.", Next.REFUSED),
-    Close.SILENT: ("silent_here", "The server heard nothing from this agent.", Next.REDIAL),
+_CLOSES: Final[dict[int, tuple[str, str, NextDial]]] = {
+    1000: ("closed", "The server closed the link.", NextDial.REDIAL),
+    1001: ("going_away", "The server is going away.", NextDial.REDIAL),
+    1003: ("unsupported_data", "The link ended over a binary frame.", NextDial.REDIAL),
+    1006: ("lost", "The connection broke.", NextDial.REDIAL),
+    1009: ("too_big", "The link ended over a frame that was too large.", NextDial.REDIAL),
+    Close.PROTOCOL_ERROR: (
+        "protocol_error",
+        "The link ended over a breach of the protocol.",
+        NextDial.REDIAL,
+    ),
+    Close.CREDENTIAL_REFUSED: ("refused_4401", "The server refused the credential.", NextDial.REFUSED),
+    Close.SILENT: ("silent_here", "The server heard nothing from this agent.", NextDial.REDIAL),
     Close.IDENTITY_IN_USE: (
         "identity_in_use",
         "Another process uses this agent's identity. Stop it, or give this agent a state folder of its own.",
-        Next.AT_CAP,
+        NextDial.MAX_BACKOFF,
     ),
     Close.NO_COMMON_VERSION: (
         "no_common_version",
         "Agent and server have no protocol version in common; one of them must be updated.",
-        Next.AT_CAP,
+        NextDial.MAX_BACKOFF,
     ),
-    Close.TOO_MUCH: ("too_much", "Too much output waited for a reader.", Next.REDIAL),
-    Close.DRAINING: ("draining", "The server is draining.", Next.REDIAL),
+    Close.TOO_MUCH: ("too_much", "Too much output waited for a reader.", NextDial.REDIAL),
+    Close.DRAINING: ("draining", "The server is draining.", NextDial.REDIAL),
 }
 
 
-def of_close(code: int, reason: str, *, floor_s: float = 0.0) -> Ending:
+def from_close_code(code: int, reason: str, *, floor_s: float = 0.0) -> DisconnectReason:
     """What a close code means; ``reason`` is the close frame's."""
     kind, message, next_ = _CLOSES.get(
-        code, ("closed_otherwise", f"The link was closed with code {code}.", Next.REDIAL)
+        code, ("closed_otherwise", f"The link was closed with code {code}.", NextDial.REDIAL)
     )
     shown = printable(reason)
-    return Ending(
+    return DisconnectReason(
         kind,
         f"{message} ({shown})" if shown else message,
         next_,

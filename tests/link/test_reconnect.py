@@ -15,7 +15,7 @@ from obt_agent.errors import AdmissionRefused, ConfigError
 from obt_agent.identity.credentials import Credential
 from obt_agent.identity.folder import FolderError
 from obt_agent.identity.secret import Secret
-from obt_agent.link.outcome import Next, of_close
+from obt_agent.link.disconnect import NextDial, from_close_code
 from obt_agent.protocol.admission import VersionRange
 from tests.link.doubles import (
     PATIENCE_S,
@@ -88,33 +88,33 @@ async def test_a_session_that_was_admitted_too_shortly_does_not_reset_the_delay(
 @pytest.mark.parametrize(
     ("code", "reason", "next_", "kind"),
     [
-        (1000, "", Next.REDIAL, "closed"),
-        (1001, "", Next.REDIAL, "going_away"),
-        (1006, "", Next.REDIAL, "lost"),
-        (1011, "oops", Next.REDIAL, "closed_otherwise"),
-        (4400, "", Next.REDIAL, "protocol_error"),
-        (4401, "", Next.REFUSED, "refused_4401"),
-        (4408, "", Next.REDIAL, "silent_here"),
-        (4409, "pid 7 on box", Next.AT_CAP, "identity_in_use"),
-        (4426, "", Next.AT_CAP, "no_common_version"),
-        (4429, "", Next.REDIAL, "too_much"),
-        (4503, "", Next.REDIAL, "draining"),
+        (1000, "", NextDial.REDIAL, "closed"),
+        (1001, "", NextDial.REDIAL, "going_away"),
+        (1006, "", NextDial.REDIAL, "lost"),
+        (1011, "oops", NextDial.REDIAL, "closed_otherwise"),
+        (4400, "", NextDial.REDIAL, "protocol_error"),
+        (4401, "", NextDial.REFUSED, "refused_4401"),
+        (4408, "", NextDial.REDIAL, "silent_here"),
+        (4409, "pid 7 on box", NextDial.MAX_BACKOFF, "identity_in_use"),
+        (4426, "", NextDial.MAX_BACKOFF, "no_common_version"),
+        (4429, "", NextDial.REDIAL, "too_much"),
+        (4503, "", NextDial.REDIAL, "draining"),
     ],
 )
-def test_each_close_code_has_its_consequence(code: int, reason: str, next_: Next, kind: str) -> None:
-    ending = of_close(code, reason)
+def test_each_close_code_has_its_consequence(code: int, reason: str, next_: NextDial, kind: str) -> None:
+    ending = from_close_code(code, reason)
     assert (ending.next, ending.kind) == (next_, kind)
     assert reason in ending.message
     assert not ending.revoked
 
 
 def test_only_a_4401_that_says_so_is_a_revocation() -> None:
-    assert of_close(4401, "revoked").revoked
-    assert not of_close(4400, "revoked").revoked
+    assert from_close_code(4401, "revoked").revoked
+    assert not from_close_code(4400, "revoked").revoked
 
 
 def test_what_a_peer_writes_is_fit_for_a_log() -> None:
-    message = of_close(4409, "line\nfeed\x1b[31m" + "x" * 500).message
+    message = from_close_code(4409, "line\nfeed\x1b[31m" + "x" * 500).message
     assert "\n" not in message
     assert "\x1b" not in message
     assert len(message) < 400

@@ -10,14 +10,14 @@ from typing import Final
 import msgspec
 
 from obt_agent.errors import AgentError
-from obt_agent.link.outstream import OutStream
+from obt_agent.link.outgoing_stream import OutgoingStream
 from obt_agent.protocol.errors import StreamEnd
 from obt_agent.protocol.streams import Item, SeriesItem
 
 _ENCODER: Final = msgspec.json.Encoder()
 
 
-class Sink:
+class LinkStreamSink:
     """Implements ``obt_agent.peer.StreamSink``.
 
     Args:
@@ -27,7 +27,7 @@ class Sink:
     """
 
     def __init__(
-        self, stream: OutStream, queued: Callable[[OutStream], None], *, series: bool = False
+        self, stream: OutgoingStream, queued: Callable[[OutgoingStream], None], *, series: bool = False
     ) -> None:
         self.series = series
         self._stream = stream

@@ -10,9 +10,9 @@ from typing import Final
 import structlog
 
 from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, Unsupported
+from obt_agent.link.control import ControlMethods
+from obt_agent.link.disconnect import DisconnectReason, NextDial, from_close_code, printable
 from obt_agent.link.liveness import LoopLag, Watchdog
-from obt_agent.link.outcome import Ending, Next, of_close, printable
-from obt_agent.link.own import OwnMethods
 from obt_agent.link.session import LinkSession, RequestHandler
 from obt_agent.link.settings import LinkSettings
 from obt_agent.link.wire import Wire, WireClosed
@@ -25,7 +25,7 @@ _BROKEN: Final = 1006
 
 
 @dataclass(slots=True)
-class DrainWish:
+class DrainRequest:
     """Seconds after which the server wants to be dialled again (``server.drain``)."""
 
     retry_after_s: float = 0.0
@@ -35,7 +35,7 @@ class DrainWish:
         self.retry_after_s = retry_after_s
 
 
-class Attempt:
+class ConnectionAttempt:
     """Serves one wire.
 
     Args:
@@ -53,9 +53,9 @@ class Attempt:
         settings: LinkSettings,
         *,
         handler: RequestHandler,
-        own: OwnMethods,
+        own: ControlMethods,
         lag: LoopLag,
-        drain: DrainWish,
+        drain: DrainRequest,
     ) -> None:
         self.wire = wire
         self.session = LinkSession(
@@ -67,14 +67,14 @@ class Attempt:
 
     async def run(
         self, hello: HelloParams, admitted: Callable[[LinkSession, HelloResult], Awaitable[None]]
-    ) -> Ending:
+    ) -> DisconnectReason:
         """Say hello, then serve until the wire is closed; why it was.
 
         ``admitted`` is awaited once, beside the reading, when the server has admitted the agent.
         """
         watching = asyncio.create_task(self._watchdog.run(), name="link-watchdog")
         admission = asyncio.create_task(self._admit(hello, admitted), name="link-hello")
-        ending = Ending("stopped", "The agent closed the link.")
+        ending = DisconnectReason("stopped", "The agent closed the link.")
         try:
             while True:
                 self.session.receive(await self.wire.read())
@@ -107,7 +107,7 @@ class Attempt:
 
     async def _admit(
         self, hello: HelloParams, admitted: Callable[[LinkSession, HelloResult], Awaitable[None]]
-    ) -> Ending | None:
+    ) -> DisconnectReason | None:
         """Say hello; gives why the session was not admitted, None when it was."""
         try:
             result = await self.session.hello(hello)
@@ -115,13 +115,15 @@ class Attempt:
             return None
         except Unsupported as error:
             self.wire.fail(Close.NO_COMMON_VERSION, "no common version")
-            return Ending("no_common_version", error.message, Next.AT_CAP)
+            return DisconnectReason("no_common_version", error.message, NextDial.MAX_BACKOFF)
         except DeadlineExceeded as error:
             self.wire.fail(Close.PROTOCOL_ERROR, "no answer to agent.hello")
-            return Ending("hello_unanswered", error.message)
+            return DisconnectReason("hello_unanswered", error.message)
         except AgentError as error:
             self.wire.fail(Close.PROTOCOL_ERROR, "agent.hello was not answered with a result")
-            return Ending("hello_refused", f"The server did not admit the agent: {printable(error.message)}")
+            return DisconnectReason(
+                "hello_refused", f"The server did not admit the agent: {printable(error.message)}"
+            )
         try:
             await admitted(self.session, result)
         except Exception:
@@ -129,7 +131,7 @@ class Attempt:
             raise
         return None
 
-    def _why(self, closed: WireClosed, admission: asyncio.Task[Ending | None]) -> Ending:
+    def _why(self, closed: WireClosed, admission: asyncio.Task[DisconnectReason | None]) -> DisconnectReason:
         """The reason that came first: what the hello met with, else how the wire was closed."""
         if admission.done() and not admission.cancelled():
             refused = admission.result()
@@ -137,5 +139,5 @@ class Attempt:
                 return refused
         floor_s = self._drain.retry_after_s
         if not closed.by_peer and closed.code == _BROKEN and closed.reason:
-            return Ending("dead", f"The link was broken off: {closed.reason}.", floor_s=floor_s)
-        return of_close(closed.code, closed.reason, floor_s=floor_s)
+            return DisconnectReason("dead", f"The link was broken off: {closed.reason}.", floor_s=floor_s)
+        return from_close_code(closed.code, closed.reason, floor_s=floor_s)

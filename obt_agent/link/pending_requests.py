@@ -13,7 +13,7 @@ from obt_agent.protocol.envelope import ErrorResponse, RequestId, Response
 from obt_agent.protocol.errors import from_wire
 
 
-class Waiting:
+class PendingRequests:
     """Answers by request id. Ids count up and are never used twice in a session."""
 
     def __init__(self) -> None:
