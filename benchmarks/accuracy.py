@@ -24,9 +24,9 @@ from rich.table import Table
 
 from benchmarks.processes import standin_process
 from obt_agent.benchmark.plan import Plan, PromptConfig, Sweep
-from obt_agent.benchmark.records import Forgetful
+from obt_agent.benchmark.records import NullJournal
 from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics
-from obt_agent.benchmark.run import BenchmarkRun, Limits
+from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
 from obt_agent.hardware.service import HardwareService, HardwareSettings
 from obt_agent.log_setup.setup import LogSettings, configure
 from obt_agent.ollama.client import OllamaClient, OllamaSettings
@@ -143,9 +143,9 @@ async def measure(scenario: Scenario, iterations: int) -> tuple[BenchmarkResult,
                     client_id="accuracy",
                     ollama=ollama,
                     hardware=hardware,
-                    journal=Forgetful(),
+                    journal=NullJournal(),
                     on_progress=lambda _: None,
-                    limits=replace(Limits(), settle_samples=1),
+                    limits=replace(RunDeadlines(), settle_samples=1),
                 )
                 result = await run.execute()
         finally:

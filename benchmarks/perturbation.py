@@ -28,9 +28,9 @@ from rich.table import Table
 from benchmarks.processes import standin_process
 from obt_agent.benchmark import statistics
 from obt_agent.benchmark.plan import Plan, PromptConfig
-from obt_agent.benchmark.records import Forgetful
+from obt_agent.benchmark.records import NullJournal
 from obt_agent.benchmark.result import BenchmarkResult, Ratio
-from obt_agent.benchmark.run import BenchmarkRun, Limits
+from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
 from obt_agent.errors import AgentError
 from obt_agent.hardware.service import HardwareService, HardwareSettings
 from obt_agent.log_setup.setup import LogSettings, configure
@@ -75,9 +75,9 @@ async def measure(url: str, model: str, pairs: int, tokens: int) -> BenchmarkRes
                 client_id="perturbation",
                 ollama=ollama,
                 hardware=hardware,
-                journal=Forgetful(),
+                journal=NullJournal(),
                 on_progress=lambda _: None,
-                limits=Limits(),
+                limits=RunDeadlines(),
             )
             return await run.execute()
     finally:

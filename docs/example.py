@@ -13,9 +13,9 @@ from uuid import uuid4
 
 import msgspec
 
-from obt_agent.benchmark.convert import to_obt
+from obt_agent.benchmark.obt_format import to_obt
 from obt_agent.benchmark.presets import preset, shape
-from obt_agent.benchmark.records import Forgetful
+from obt_agent.benchmark.records import NullJournal
 from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.benchmark.run import BenchmarkRun
 from obt_agent.hardware.service import HardwareService, HardwareSettings
@@ -48,7 +48,7 @@ async def measured() -> BenchmarkResult:
                     client_id="example",
                     ollama=ollama,
                     hardware=hardware,
-                    journal=Forgetful(),
+                    journal=NullJournal(),
                     on_progress=lambda _: None,
                 )
                 return await run.execute()

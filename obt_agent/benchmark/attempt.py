@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from obt_agent.benchmark import body, machine, metrics, observed
-from obt_agent.benchmark.body import Prompt
+from obt_agent.benchmark import hardware_reader, iteration_result, metrics, request_body
 from obt_agent.benchmark.expansion import Cell
-from obt_agent.benchmark.observed import Edges, Surroundings
+from obt_agent.benchmark.iteration_result import Edges, MachineContext
 from obt_agent.benchmark.preflight import loaded
-from obt_agent.benchmark.request import Seen, generate
-from obt_agent.benchmark.resources import EdgeReading, Window
-from obt_agent.benchmark.result import Observed, Timings
-from obt_agent.benchmark.stage import Stage
+from obt_agent.benchmark.request import MeasuredRequest, generate
+from obt_agent.benchmark.request_body import Prompt
+from obt_agent.benchmark.resources import EdgeReading, TimeWindow
+from obt_agent.benchmark.result import Observed, RequestTimings
+from obt_agent.benchmark.run_state import RunState
 from obt_agent.errors import DeadlineExceeded
 from obt_agent.ollama.client import Line
 from obt_agent.ollama.payloads import RunningModel
@@ -26,12 +26,12 @@ class OutOfTime(DeadlineExceeded):
     """The plan's ``max_duration_s`` is over."""
 
 
-class Attempted(NamedTuple):
+class AttemptResult(NamedTuple):
     """What one attempt gave. ``requests`` are in the order of the prompts."""
 
     started_at: datetime
     whole: Observed
-    requests: tuple[Timings, ...]
+    requests: tuple[RequestTimings, ...]
     wall_ms: float
     loaded: RunningModel | None
 
@@ -39,7 +39,7 @@ class Attempted(NamedTuple):
 class _FirstToken:
     """Reads the energy counters when the first text of the only request arrives."""
 
-    def __init__(self, stage: Stage, *, wanted: bool) -> None:
+    def __init__(self, stage: RunState, *, wanted: bool) -> None:
         self._stage = stage
         self._wanted = wanted
         self._task: asyncio.Task[EdgeReading | None] | None = None
@@ -47,7 +47,7 @@ class _FirstToken:
     def __call__(self, t_sent_ns: int, lines: list[Line]) -> None:
         self._stage.flow.add(t_sent_ns, lines)
         if self._wanted and self._task is None:
-            reading = machine.edge(self._stage.machine, self._stage.limits.reading_s)
+            reading = hardware_reader.edge(self._stage.machine, self._stage.limits.reading_s)
             self._task = asyncio.create_task(reading, name="benchmark.energy-at-first-token")
 
     async def reading(self) -> EdgeReading | None:
@@ -59,8 +59,8 @@ class _FirstToken:
 
 
 async def attempt(
-    stage: Stage, cell: Cell, prompts: Sequence[Prompt], *, cached: bool, sampled: bool
-) -> Attempted:
+    stage: RunState, cell: Cell, prompts: Sequence[Prompt], *, cached: bool, sampled: bool
+) -> AttemptResult:
     """Send the prompts at once, wait for all of them, and work out their figures.
 
     Raises:
@@ -83,13 +83,13 @@ async def attempt(
         stage.flow.end()
         first.drop()
     listed = loaded(await stage.ollama.running(), stage.plan.model_name)
-    window = Window(min(one.t_sent_ns for one in seen), max(one.end_ns for one in seen))
+    window = TimeWindow(min(one.t_sent_ns for one in seen), max(one.end_ns for one in seen))
     requests = tuple(
         metrics.timings(one.trace, completion_tokens=cell.prompt.completion_tokens, cached=cached)
         for one in seen
     )
     wall_ms = window.seconds * 1e3
-    surroundings = Surroundings(
+    surroundings = MachineContext(
         window=window,
         samples=stage.sampler.recent,
         missed=stage.sampler.missed - missed_before,
@@ -99,17 +99,17 @@ async def attempt(
         first_token_ns=seen[0].first_token_ns if len(seen) == 1 else None,
         sampled=sampled,
     )
-    whole = observed.observe(observed.together(requests, wall_ms), surroundings)
-    return Attempted(started_at, whole, requests, wall_ms, listed)
+    whole = iteration_result.observe(iteration_result.combine_requests(requests, wall_ms), surroundings)
+    return AttemptResult(started_at, whole, requests, wall_ms, listed)
 
 
-async def _edge(stage: Stage, *, wanted: bool) -> EdgeReading | None:
-    return await machine.edge(stage.machine, stage.limits.reading_s) if wanted else None
+async def _edge(stage: RunState, *, wanted: bool) -> EdgeReading | None:
+    return await hardware_reader.edge(stage.machine, stage.limits.reading_s) if wanted else None
 
 
 async def _in_time(
-    stage: Stage, cell: Cell, prompts: Sequence[Prompt], first: _FirstToken
-) -> tuple[Seen, ...]:
+    stage: RunState, cell: Cell, prompts: Sequence[Prompt], first: _FirstToken
+) -> tuple[MeasuredRequest, ...]:
     """The requests, within the plan's deadline for one and for all."""
     deadline = asyncio.timeout(min(stage.plan.timeout_s, stage.seconds_left))
     try:
@@ -127,9 +127,11 @@ async def _in_time(
         ) from error
 
 
-async def _all(stage: Stage, cell: Cell, prompts: Sequence[Prompt], first: _FirstToken) -> tuple[Seen, ...]:
+async def _all(
+    stage: RunState, cell: Cell, prompts: Sequence[Prompt], first: _FirstToken
+) -> tuple[MeasuredRequest, ...]:
     """All requests at once; the first failure ends the others."""
-    bodies = [body.generate(stage.plan, cell, prompt.text) for prompt in prompts]
+    bodies = [request_body.generate(stage.plan, cell, prompt.text) for prompt in prompts]
     if len(bodies) == 1:
         return (await generate(stage.ollama, bodies[0], first),)
     began = time.monotonic_ns()

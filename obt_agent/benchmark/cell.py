@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from typing import Final
 
-from obt_agent.benchmark import immediate, stopping
+from obt_agent.benchmark import iteration_flags, stopping_rule
 from obt_agent.benchmark.attempt import OutOfTime
 from obt_agent.benchmark.expansion import MAX_SHORT_RETRIES, MAX_WARMUPS, Cell
 from obt_agent.benchmark.iteration import CellRunner
-from obt_agent.benchmark.records import CellEnded
+from obt_agent.benchmark.records import CellRecord
 from obt_agent.benchmark.result import CacheState, IterationMetrics, StoppingReason, Warmup
-from obt_agent.benchmark.stage import Stage
+from obt_agent.benchmark.run_state import RunState
 
 WARMUP_AGREEMENT: Final = 0.05
 """Two warm-ups agree when they differ by no more than this share of the larger."""
 
 
-async def run_cell(stage: Stage, cell: Cell) -> None:
+async def run_cell(stage: RunState, cell: Cell) -> None:
     """Warm up, measure until the stopping rule is met or the plan's time is over, and record the end.
 
     Raises:
@@ -29,27 +29,27 @@ async def run_cell(stage: Stage, cell: Cell) -> None:
             await runner.measure_once()
     except OutOfTime:
         reason = "max_duration"
-    ended = stopping.recorded(stage.plan, summarised(stage, cell), reason)
-    await stage.record(CellEnded(cell=cell.index, stopping=ended))
+    ended = stopping_rule.recorded(stage.plan, summarised(stage, cell), reason)
+    await stage.record(CellRecord(cell=cell.index, stopping=ended))
 
 
-def summarised(stage: Stage, cell: Cell) -> list[IterationMetrics]:
+def summarised(stage: RunState, cell: Cell) -> list[IterationMetrics]:
     """The iterations that the cell's stopping rule looks at."""
     state: CacheState = "warm" if stage.plan.cache_mode == "warm" else "bust"
-    return stopping.counted(stage.metrics, cell.index, state)
+    return stopping_rule.counted(stage.metrics, cell.index, state)
 
 
-def _reason(stage: Stage, cell: Cell) -> StoppingReason | None:
+def _reason(stage: RunState, cell: Cell) -> StoppingReason | None:
     if stage.seconds_left <= 0:
         return "max_duration"
     counted = summarised(stage, cell)
     excluded = sum(one.excluded is not None for one in stage.of_cell(cell))
     if excluded > MAX_SHORT_RETRIES and len(counted) + excluded >= stage.plan.most_iterations:
         return "max_iterations"
-    return stopping.decide(stage.plan, counted)
+    return stopping_rule.decide(stage.plan, counted)
 
 
-async def _warm_up(stage: Stage, cell: Cell, runner: CellRunner) -> None:
+async def _warm_up(stage: RunState, cell: Cell, runner: CellRunner) -> None:
     """As many warm-ups as the plan says, else until two agree and the prompt has its length, four at most.
 
     A resumed cell warms up anew: the model may have been unloaded meanwhile.
@@ -74,7 +74,7 @@ def stable(done: list[Warmup], prompt_tokens: int | None) -> bool:
     if len(done) < 2 or not agree(done[-2], done[-1]):  # noqa: PLR2004 - two agree
         return False
     counted = done[-1].prompt_tokens
-    return prompt_tokens is None or counted is None or immediate.near(counted, prompt_tokens)
+    return prompt_tokens is None or counted is None or iteration_flags.near(counted, prompt_tokens)
 
 
 def agree(one: Warmup, other: Warmup) -> bool:
@@ -88,6 +88,6 @@ def agree(one: Warmup, other: Warmup) -> bool:
     return False
 
 
-def shortfall(stage: Stage) -> list[Cell]:
+def shortfall(stage: RunState) -> list[Cell]:
     """The cells that ended with fewer iterations than the plan's least."""
     return [cell for cell in stage.cells if len(summarised(stage, cell)) < stage.plan.num_iterations]

@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from obt_agent.benchmark import statistics, stopping
+from obt_agent.benchmark import statistics, stopping_rule
 from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics, Ratio
 from obt_agent.benchmark.semantics import version_class
@@ -168,7 +168,7 @@ def _of_cell(results: Sequence[BenchmarkResult], index: int) -> list[IterationMe
     found: list[IterationMetrics] = []
     for result in results:
         state: Literal["bust", "warm"] = "warm" if result.config.cache_mode == "warm" else "bust"
-        found.extend(stopping.counted(result.metrics, index, state))
+        found.extend(stopping_rule.counted(result.metrics, index, state))
     return found
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
-from obt_agent.benchmark import statistics, stopping
+from obt_agent.benchmark import statistics, stopping_rule
 from obt_agent.benchmark.expansion import Cell
 from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.result import IterationMetrics, Warmup
@@ -69,8 +69,10 @@ def _planned(so_far: Measured, cell: Cell, per_token: tuple[float, float] | None
     plan = so_far.plan
     if plan.most_iterations == plan.num_iterations:
         return plan.num_iterations
-    counted = stopping.counted(so_far.metrics, cell.index, "warm" if plan.cache_mode == "warm" else "bust")
-    least = max(plan.num_iterations, len(counted) + (stopping.decide(plan, counted) is None))
+    counted = stopping_rule.counted(
+        so_far.metrics, cell.index, "warm" if plan.cache_mode == "warm" else "bust"
+    )
+    least = max(plan.num_iterations, len(counted) + (stopping_rule.decide(plan, counted) is None))
     wanted = [least, _for_width(plan, counted)]
     if per_token is not None:
         wanted.append(math.ceil(plan.min_duration_s / max(_one_s(so_far, cell, per_token), 1e-3)))
@@ -78,7 +80,7 @@ def _planned(so_far: Measured, cell: Cell, per_token: tuple[float, float] | None
 
 
 def _for_width(plan: Plan, counted: Sequence[IterationMetrics]) -> int:
-    known = [width for width in stopping.widths(counted) if width is not None]
+    known = [width for width in stopping_rule.widths(counted) if width is not None]
     return math.ceil(len(counted) * (max(known) / plan.target_ci) ** 2) if known else 0
 
 

@@ -9,30 +9,30 @@ from typing import Any
 
 import msgspec
 
-from obt_agent.benchmark import immediate, statistics, stopping, synthetic, verdicts
-from obt_agent.benchmark.attempt import Attempted, attempt
-from obt_agent.benchmark.body import Prompt, opened
-from obt_agent.benchmark.cooling import Cooled, cool_down
+from obt_agent.benchmark import iteration_flags, run_flags, statistics, stopping_rule, synthetic
+from obt_agent.benchmark.attempt import AttemptResult, attempt
+from obt_agent.benchmark.cooldown import CooldownResult, cool_down
 from obt_agent.benchmark.expansion import Cell
-from obt_agent.benchmark.records import Iterated, WarmedUp
-from obt_agent.benchmark.result import CacheState, IterationMetrics, Timings, Warmup
-from obt_agent.benchmark.returning import Returning
-from obt_agent.benchmark.stage import Stage
-from obt_agent.benchmark.tries import Tries
-from obt_agent.benchmark.verdicts import Expected
+from obt_agent.benchmark.iteration_retry import IterationRetry
+from obt_agent.benchmark.ollama_recovery import OllamaRecovery
+from obt_agent.benchmark.records import IterationRecord, WarmupRecord
+from obt_agent.benchmark.request_body import Prompt, opened
+from obt_agent.benchmark.result import CacheState, IterationMetrics, RequestTimings, Warmup
+from obt_agent.benchmark.run_flags import ExpectedConditions
+from obt_agent.benchmark.run_state import RunState
 
-_COOL = Cooled(0.0, reached=True)
+_COOL = CooldownResult(0.0, reached=True)
 
 
 class CellRunner:
     """Warms up and measures one cell."""
 
-    def __init__(self, stage: Stage, cell: Cell) -> None:
+    def __init__(self, stage: RunState, cell: Cell) -> None:
         self._stage = stage
         self._cell = cell
         self._words = self._planned_words()
         self._stops_early = False
-        self._returning = Returning(stage, lambda: self._send(self._fresh(), cached=False))
+        self._returning = OllamaRecovery(stage, lambda: self._send(self._fresh(), cached=False))
 
     async def warm_up_once(self) -> Warmup:
         """One warm-up in the full shape; recorded, and the prompt's length calibrated by it."""
@@ -42,7 +42,7 @@ class CellRunner:
         prompts = self._repeated if stage.plan.cache_mode == "warm" else self._fresh
         done = await self._returning.surviving(lambda: self._send(prompts(), cached=False))
         warmup = _as_warmup(cell, index, self._words, done)
-        await stage.record(WarmedUp(warmup=warmup))
+        await stage.record(WarmupRecord(warmup=warmup))
         if warmup.words is not None and warmup.prompt_tokens is not None:
             stage.observations.append(synthetic.Observation(warmup.words, warmup.prompt_tokens))
             self._words = self._planned_words()
@@ -61,7 +61,9 @@ class CellRunner:
         if mode == "pair":
             await self._iterate(prompts, "warm", _COOL)
 
-    async def _iterate(self, given: list[Prompt] | None, state: CacheState, cooled: Cooled) -> list[Prompt]:
+    async def _iterate(
+        self, given: list[Prompt] | None, state: CacheState, cooled: CooldownResult
+    ) -> list[Prompt]:
         """Measure and record one iteration; returns the prompts that it ended with."""
         stage, cell = self._stage, self._cell
         before, gone = len(stage.of_cell(cell)), self._returning.times
@@ -69,7 +71,7 @@ class CellRunner:
         sampled = not stage.plan.alternate_sampling or _sampled_turn(
             before, in_pairs=stage.plan.cache_mode == "pair"
         )
-        tries = Tries(
+        tries = IterationRetry(
             given,
             fresh=self._fresh,
             send=partial(self._send, cached=state == "warm", sampled=sampled),
@@ -86,16 +88,16 @@ class CellRunner:
         flags = tries.flags | ({"after_restart"} if self._returning.times > gone else set())
         flags |= set() if cooled.reached else {"cooldown_timeout"}
         one = self._as_metrics(tries, done, state, cooled.seconds, sampled=sampled)
-        flags |= immediate.flags(one, self._expected(), done.loaded)
+        flags |= iteration_flags.flags(one, self._expected(), done.loaded)
         stage.learn_line(one.tokens_per_chunk)
-        await stage.record(Iterated(metrics=verdicts.with_flags(one, flags)))
+        await stage.record(IterationRecord(metrics=run_flags.with_flags(one, flags)))
         return tries.prompts
 
-    async def _send(self, prompts: list[Prompt], *, cached: bool, sampled: bool = True) -> Attempted:
+    async def _send(self, prompts: list[Prompt], *, cached: bool, sampled: bool = True) -> AttemptResult:
         return await attempt(self._stage, self._cell, prompts, cached=cached, sampled=sampled)
 
     def _as_metrics(
-        self, tries: Tries, done: Attempted, state: CacheState, cooled_s: float, *, sampled: bool
+        self, tries: IterationRetry, done: AttemptResult, state: CacheState, cooled_s: float, *, sampled: bool
     ) -> IterationMetrics:
         stage, several = self._stage, len(done.requests) > 1
         queued = [one.unaccounted_ms for one in done.requests if one.unaccounted_ms is not None]
@@ -118,10 +120,10 @@ class CellRunner:
             requests=done.requests if several else (),
         )
 
-    def _expected(self) -> Expected:
+    def _expected(self) -> ExpectedConditions:
         stage, cell = self._stage, self._cell
         loads = [one.load_ms for one in stage.warmups_of(cell)[1:] if one.load_ms is not None]
-        return Expected(
+        return ExpectedConditions(
             num_ctx=cell.num_ctx,
             prompt_tokens=cell.prompt.prompt_tokens,
             digest=stage.environment.model_digest,
@@ -153,7 +155,7 @@ def _sampled_turn(before: int, *, in_pairs: bool) -> bool:
     return (before // 2 if in_pairs else before) % 4 in (0, 3)
 
 
-def _unavailable(done: Attempted, *, several: bool) -> dict[str, str]:
+def _unavailable(done: AttemptResult, *, several: bool) -> dict[str, str]:
     """Why figures are null that an iteration has beside those of its requests."""
     reasons: dict[str, str] = {}
     if not several:
@@ -165,12 +167,12 @@ def _unavailable(done: Attempted, *, several: bool) -> dict[str, str]:
     return reasons
 
 
-def _as_warmup(cell: Cell, index: int, words: int, done: Attempted) -> Warmup:
+def _as_warmup(cell: Cell, index: int, words: int, done: AttemptResult) -> Warmup:
     loads = [one.load_ms for one in done.requests if one.load_ms is not None]
     return Warmup(
         cell=cell.index,
         index=index,
-        tokens_per_second=stopping.decode_speed(done.whole),
+        tokens_per_second=stopping_rule.decode_speed(done.whole),
         first_token_ms=done.whole.first_token_ms,
         total_duration_ms=done.whole.total_duration_ms,
         load_ms=max(loads, default=None),
@@ -180,7 +182,7 @@ def _as_warmup(cell: Cell, index: int, words: int, done: Attempted) -> Warmup:
     )
 
 
-def _mean_prompt(requests: tuple[Timings, ...]) -> int | None:
+def _mean_prompt(requests: tuple[RequestTimings, ...]) -> int | None:
     counts = [one.prompt_tokens for one in requests if one.prompt_tokens is not None]
     return round(statistics.mean(counts)) if counts else None
 

@@ -6,15 +6,15 @@ import asyncio
 import time
 from typing import Literal
 
-from obt_agent.benchmark import body, resources
+from obt_agent.benchmark import request_body, resources
 from obt_agent.benchmark.expansion import Cell
 from obt_agent.benchmark.preflight import loaded
-from obt_agent.benchmark.records import ColdLoaded
+from obt_agent.benchmark.records import ColdLoadRecord
 from obt_agent.benchmark.result import ColdLoad
-from obt_agent.benchmark.stage import Stage
+from obt_agent.benchmark.run_state import RunState
 
 
-async def cold_load(stage: Stage, cell: Cell) -> None:
+async def cold_load(stage: RunState, cell: Cell) -> None:
     """Unload the model, see that Ollama lists it no more, and time an empty request that loads it.
 
     The load is timed by the wall, since a request that only loads carries no timings.
@@ -36,11 +36,11 @@ async def cold_load(stage: Stage, cell: Cell) -> None:
     page_cache: Literal["warm", "unknown"] = "unknown" if unload_ms is None else "warm"
     wall_ms = await _load(stage, name, cell)
     await stage.record(
-        ColdLoaded(cold_load=ColdLoad(wall_ms=wall_ms, unload_ms=unload_ms, page_cache=page_cache))
+        ColdLoadRecord(cold_load=ColdLoad(wall_ms=wall_ms, unload_ms=unload_ms, page_cache=page_cache))
     )
 
 
-async def leave_quiet(stage: Stage) -> None:
+async def leave_quiet(stage: RunState) -> None:
     """Unload the model if the run loaded it. Bounded; failures are of no consequence.
 
     Raises:
@@ -53,13 +53,13 @@ async def leave_quiet(stage: Stage) -> None:
             await stage.ollama.unload(stage.plan.model_name)
 
 
-async def _load(stage: Stage, name: str, cell: Cell) -> float:
+async def _load(stage: RunState, name: str, cell: Cell) -> float:
     return await stage.ollama.load(
-        name, keep_alive=stage.plan.keep_alive, options=body.load_options(stage.plan, cell)
+        name, keep_alive=stage.plan.keep_alive, options=request_body.load_options(stage.plan, cell)
     )
 
 
-async def _unloaded(stage: Stage) -> float:
+async def _unloaded(stage: RunState) -> float:
     """Unload and wait until it is no longer listed; wall milliseconds of both."""
     began = time.monotonic()
     await stage.ollama.unload(stage.plan.model_name)
@@ -69,11 +69,11 @@ async def _unloaded(stage: Stage) -> float:
     return (time.monotonic() - began) * 1e3
 
 
-async def _listed(stage: Stage) -> bool:
+async def _listed(stage: RunState) -> bool:
     return loaded(await stage.ollama.running(), stage.plan.model_name) is not None
 
 
-async def _take_baseline(stage: Stage) -> None:
+async def _take_baseline(stage: RunState) -> None:
     """GPU and process memory with the model gone, from the next sample."""
     sample = await stage.sampler.wait_next(2 * stage.plan.sample_interval_ms / 1e3)
     if sample is not None:

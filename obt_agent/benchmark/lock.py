@@ -37,7 +37,7 @@ _MOST_COMMAND_CHARS: Final = 200
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 - names, not bound
 
 
-class Holder(msgspec.Struct, frozen=True):
+class LockHolder(msgspec.Struct, frozen=True):
     """Who holds a lock: process, user, command line, and since when (Unix seconds)."""
 
     pid: int
@@ -182,7 +182,7 @@ def _make_dir(path: Path) -> None:
     path.chmod(_DIR_MODE)
 
 
-def _busy(holder: Holder | None) -> Busy:
+def _busy(holder: LockHolder | None) -> Busy:
     who = str(holder) if holder else "another process"
     return Busy(
         f"a benchmark of this Ollama is already running: {who}. Wait for it, or stop it.",
@@ -191,10 +191,10 @@ def _busy(holder: Holder | None) -> Busy:
     )
 
 
-def _read_holder(fd: int) -> Holder | None:
+def _read_holder(fd: int) -> LockHolder | None:
     """What the file says. Any user may have written it, so it is bounded and made printable."""
     try:
-        found = msgspec.json.decode(os.pread(fd, _MOST_BYTES, 0), type=Holder)
+        found = msgspec.json.decode(os.pread(fd, _MOST_BYTES, 0), type=LockHolder)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
     return msgspec.structs.replace(found, user=_printable(found.user), command=_printable(found.command))
@@ -207,7 +207,7 @@ def _printable(text: str) -> str:
 
 def _write_holder(fd: int, who: str | None) -> None:
     command = _command() if who is None else _printable(who)
-    holder = Holder(pid=os.getpid(), user=_user(), command=command, since=time.time())
+    holder = LockHolder(pid=os.getpid(), user=_user(), command=command, since=time.time())
     with suppress(OSError):
         os.ftruncate(fd, 0)
         os.pwrite(fd, msgspec.json.encode(holder), 0)

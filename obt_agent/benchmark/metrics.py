@@ -26,7 +26,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from obt_agent.benchmark import statistics
-from obt_agent.benchmark.result import ChunkGaps, Timings
+from obt_agent.benchmark.result import ChunkGaps, RequestTimings
 
 T = TypeVar("T")
 
@@ -83,7 +83,7 @@ def arrival(t_us: int, chunk: Chunk) -> Arrival | None:
     return Arrival(t_us, thinking, answer) if thinking or answer else None
 
 
-def timings(trace: Trace, *, completion_tokens: int, cached: bool) -> Timings:
+def timings(trace: Trace, *, completion_tokens: int, cached: bool) -> RequestTimings:
     """All figures of one request.
 
     Args:
@@ -96,7 +96,7 @@ def timings(trace: Trace, *, completion_tokens: int, cached: bool) -> Timings:
     first_ms = missing.unless(_ms(edges.first), "first_token_ms", _NO_TEXT)
     decode = missing.unless(_decode_tps(n, edges), "decode_tps_corrected", _TOO_FEW)
     no_prefill = _CACHED if cached else _NOT_REPORTED
-    return Timings(
+    return RequestTimings(
         tokens_per_second=missing.unless(
             _rate(n, final.eval_duration) if n != 1 else None,
             "tokens_per_second",

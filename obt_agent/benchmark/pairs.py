@@ -11,11 +11,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from obt_agent.benchmark import report, verdicts
+from obt_agent.benchmark import report, run_flags
 from obt_agent.benchmark.expansion import expand
 from obt_agent.benchmark.plan import Plan
-from obt_agent.benchmark.report import Ending, Gathered
-from obt_agent.benchmark.result import BenchmarkResult, Caution, IterationMetrics, SamplerReport
+from obt_agent.benchmark.report import RunOutcome, RunRecords
+from obt_agent.benchmark.result import BenchmarkResult, BenchmarkWarning, IterationMetrics, SamplerReport
 
 
 def single(plan: Plan) -> Plan:
@@ -34,7 +34,7 @@ def merged(runs: Sequence[BenchmarkResult]) -> BenchmarkResult:
     """One side's runs as one result; its plan is that of one turn. The live series are left out."""
     first, last = runs[0], runs[-1]
     metrics = [one for run in runs for one in run.metrics]
-    gathered = Gathered(
+    gathered = RunRecords(
         job_id=first.id,
         client_id=first.client_id,
         plan=first.config,
@@ -53,7 +53,7 @@ def merged(runs: Sequence[BenchmarkResult]) -> BenchmarkResult:
         resumed=0,
         hardware=last.hardware,
     )
-    whole = report.assemble(gathered, Ending(last.status))
+    whole = report.assemble(gathered, RunOutcome(last.status))
     return msgspec.structs.replace(whole, error=last.error, error_kind=last.error_kind)
 
 
@@ -62,13 +62,13 @@ def _renumbered(one: IterationMetrics, index: int) -> IterationMetrics:
     return msgspec.structs.replace(one, index=index)
 
 
-def _cautions(runs: Sequence[BenchmarkResult]) -> list[Caution]:
+def _cautions(runs: Sequence[BenchmarkResult]) -> list[BenchmarkWarning]:
     """The runs' cautions that speak of no iteration, each once."""
     found = {
         (one.code, one.cell): one
         for run in runs
         for one in run.warnings
-        if one.code not in verdicts.ADVICE and not one.iterations
+        if one.code not in run_flags.ADVICE and not one.iterations
     }
     return list(found.values())
 

@@ -57,7 +57,7 @@ class PromptConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         return self.prompt_tokens is not None
 
 
-class HardwareConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class PlanHardware(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """OBT's ``hardware``: ``use_gpu`` false sends ``num_gpu: 0``, ``gpu_id`` sends ``main_gpu``."""
 
     use_gpu: bool = True
@@ -113,7 +113,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     top_p: UnitRange = 1.0
     top_k: Annotated[int, Meta(ge=0, le=1 << 31)] = 40
     repeat_penalty: Annotated[float, Meta(ge=0, le=1_000_000)] = 1.1
-    hardware: HardwareConfig = HardwareConfig()
+    hardware: PlanHardware = PlanHardware()
 
     prompts: Annotated[tuple[PromptConfig, ...], Meta(max_length=MAX_PROMPTS)] = ()
     seed: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)] | None = None

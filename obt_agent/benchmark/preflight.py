@@ -8,12 +8,12 @@ from typing import Final
 import msgspec
 
 from obt_agent.benchmark import resources, statistics
-from obt_agent.benchmark.machine import attempt
-from obt_agent.benchmark.observed import Baseline
-from obt_agent.benchmark.records import Started
+from obt_agent.benchmark.hardware_reader import attempt
+from obt_agent.benchmark.iteration_result import Baseline
+from obt_agent.benchmark.records import RunStarted
 from obt_agent.benchmark.result import Environment
+from obt_agent.benchmark.run_state import RunState
 from obt_agent.benchmark.semantics import semantics
-from obt_agent.benchmark.stage import Stage
 from obt_agent.errors import ModelNotFound, OllamaError, Unsupported
 from obt_agent.hardware.schema import Inventory, Sample
 from obt_agent.ollama.names import canonical
@@ -25,7 +25,7 @@ BUSY_CPU_PERCENT: Final = 25.0
 BUSY_GPU_PERCENT: Final = 10.0
 
 
-async def preflight(stage: Stage) -> None:
+async def preflight(stage: RunState) -> None:
     """Look at Ollama and at the machine, and record where the run measures.
 
     Raises:
@@ -54,7 +54,7 @@ async def preflight(stage: Stage) -> None:
         )
     now = _environment(stage, version, model, others)
     _check_unchanged(stage, now)
-    await stage.record(Started(start_time=stage.start_time, environment=now, was_loaded=stage.was_loaded))
+    await stage.record(RunStarted(start_time=stage.start_time, environment=now, was_loaded=stage.was_loaded))
 
 
 def same(one: str, other: str) -> bool:
@@ -80,7 +80,7 @@ def _find(installed: tuple[InstalledModel, ...], name: str) -> InstalledModel:
     raise ModelNotFound(f"Ollama has no model {name!r}; pull it with: ollama pull {name}", model=name)
 
 
-async def _settle(stage: Stage) -> list[Sample]:
+async def _settle(stage: RunState) -> list[Sample]:
     """Samples of the machine at rest, once its GPU memory holds still; fewer when they do not come."""
     deadline = time.monotonic() + stage.limits.settle_s
     seen = stage.sampler.recent
@@ -108,7 +108,7 @@ def _mean_of(seen: list[Sample], reading: resources.Reading) -> float | None:
     return statistics.mean(known) if known else None
 
 
-def _look_at_idle(stage: Stage, seen: list[Sample], *, loaded_now: bool) -> None:
+def _look_at_idle(stage: RunState, seen: list[Sample], *, loaded_now: bool) -> None:
     cpu, gpu = _mean_of(seen, resources.cpu_percent), _mean_of(seen, resources.gpu_percent)
     if cpu is not None and cpu > BUSY_CPU_PERCENT:
         stage.caution(
@@ -134,7 +134,9 @@ def _look_at_idle(stage: Stage, seen: list[Sample], *, loaded_now: bool) -> None
     )
 
 
-def _environment(stage: Stage, version: str, model: InstalledModel, others: tuple[str, ...]) -> Environment:
+def _environment(
+    stage: RunState, version: str, model: InstalledModel, others: tuple[str, ...]
+) -> Environment:
     here = stage.inventory
     missing = {"num_parallel": "Ollama's API does not tell it"}
     if here is None:
@@ -171,7 +173,7 @@ def _of_inventory(here: Inventory) -> dict[str, object]:
     }
 
 
-def _check_unchanged(stage: Stage, now: Environment) -> None:
+def _check_unchanged(stage: RunState, now: Environment) -> None:
     """A resumed run measures the same thing, or it ends with what it has."""
     if not stage.starts:
         return

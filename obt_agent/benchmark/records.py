@@ -18,7 +18,7 @@ from obt_agent.benchmark.result import (
 )
 
 
-class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
+class RunStarted(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
     """The preflight's end: where and on what the run measures. A resumed run must find the same.
 
     ``was_loaded`` says whether the model was loaded before the run, and so is to be left loaded.
@@ -29,32 +29,32 @@ class Started(msgspec.Struct, frozen=True, kw_only=True, tag="started"):
     was_loaded: bool = False
 
 
-class ColdLoaded(msgspec.Struct, frozen=True, kw_only=True, tag="cold_load"):
+class ColdLoadRecord(msgspec.Struct, frozen=True, kw_only=True, tag="cold_load"):
     """The cold load."""
 
     cold_load: ColdLoad
 
 
-class WarmedUp(msgspec.Struct, frozen=True, kw_only=True, tag="warmup"):
+class WarmupRecord(msgspec.Struct, frozen=True, kw_only=True, tag="warmup"):
     """One warm-up."""
 
     warmup: Warmup
 
 
-class Iterated(msgspec.Struct, frozen=True, kw_only=True, tag="iteration"):
+class IterationRecord(msgspec.Struct, frozen=True, kw_only=True, tag="iteration"):
     """One measured iteration."""
 
     metrics: IterationMetrics
 
 
-class CellEnded(msgspec.Struct, frozen=True, kw_only=True, tag="cell"):
+class CellRecord(msgspec.Struct, frozen=True, kw_only=True, tag="cell"):
     """One cell's end; a resumed run does not open it again."""
 
     cell: int
     stopping: Stopping
 
 
-Record = Started | ColdLoaded | WarmedUp | Iterated | CellEnded
+Record = RunStarted | ColdLoadRecord | WarmupRecord | IterationRecord | CellRecord
 """What a journal holds, in order; told apart by ``type`` in JSON."""
 
 
@@ -75,7 +75,7 @@ def decode(data: bytes) -> Record:
     return _DECODER.decode(data)
 
 
-class Journal(Protocol):
+class RunJournal(Protocol):
     """Where records go. A record is durable when ``store`` returns."""
 
     async def store(self, record: Record) -> None:
@@ -86,7 +86,7 @@ class Journal(Protocol):
         """
 
 
-class Forgetful:
+class NullJournal:
     """A journal that keeps nothing, for runs that nobody resumes."""
 
     async def store(self, record: Record) -> None:

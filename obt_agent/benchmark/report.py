@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from obt_agent.benchmark import statistics, stopping, verdicts
+from obt_agent.benchmark import run_flags, statistics, stopping_rule
 from obt_agent.benchmark.expansion import Cell
 from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.result import (
     BenchmarkResult,
-    Caution,
+    BenchmarkWarning,
     CellResult,
     ColdLoad,
     Environment,
@@ -69,14 +69,14 @@ _SWEEP: Final = "the plan has several cells: see cells[].summary"
 _NOTHING: Final = "no iteration was measured"
 
 
-class Ending(NamedTuple):
+class RunOutcome(NamedTuple):
     """How a run ended."""
 
     status: Status
     error: AgentError | None = None
 
 
-class Gathered(NamedTuple):
+class RunRecords(NamedTuple):
     """All that a run has gathered, at its end."""
 
     job_id: str
@@ -90,7 +90,7 @@ class Gathered(NamedTuple):
     warmups: Sequence[Warmup]
     cold_load: ColdLoad | None
     stops: dict[int, Stopping]
-    cautions: Sequence[Caution]
+    cautions: Sequence[BenchmarkWarning]
     sampler: SamplerReport | None
     samples: Sequence[ResourceSample]
     samples_dropped: int
@@ -98,9 +98,9 @@ class Gathered(NamedTuple):
     hardware: Inventory | None
 
 
-def assemble(gathered: Gathered, ending: Ending) -> BenchmarkResult:
+def assemble(gathered: RunRecords, ending: RunOutcome) -> BenchmarkResult:
     """The whole result, whatever the ending."""
-    metrics = verdicts.compare_within_cells(gathered.metrics)
+    metrics = run_flags.compare_within_cells(gathered.metrics)
     cells = tuple(
         cell_result(gathered.plan, cell, metrics, gathered.stops.get(cell.index), ending.status)
         for cell in gathered.cells
@@ -142,11 +142,11 @@ def cell_result(
     status: Status,
 ) -> CellResult:
     """One cell's figures; ``stop`` is None when the run ended before the cell did."""
-    cold = stopping.counted(metrics, cell.index, "bust")
-    warm = stopping.counted(metrics, cell.index, "warm")
+    cold = stopping_rule.counted(metrics, cell.index, "bust")
+    warm = stopping_rule.counted(metrics, cell.index, "warm")
     main, paired = (warm, []) if plan.cache_mode == "warm" else (cold, warm)
     trend = statistics.rank_correlation(
-        [speed for one in main if (speed := stopping.decode_speed(one)) is not None]
+        [speed for one in main if (speed := stopping_rule.decode_speed(one)) is not None]
     )
     return CellResult(
         index=cell.index,
@@ -155,7 +155,7 @@ def cell_result(
         concurrency=cell.concurrency,
         prompt_tokens_target=cell.prompt.prompt_tokens,
         completion_tokens=cell.prompt.completion_tokens,
-        stopping=stop or stopping.recorded(plan, main, _ended(plan, main, status)),
+        stopping=stop or stopping_rule.recorded(plan, main, _ended(plan, main, status)),
         summary=_summaries(main),
         summary_warm=_summaries(paired),
         percentiles=_percentiles(main),
@@ -186,24 +186,24 @@ def _percentiles(metrics: Sequence[IterationMetrics]) -> dict[str, Percentiles]:
 
 
 def _cautions(
-    gathered: Gathered, metrics: Sequence[IterationMetrics], cells: Sequence[CellResult]
-) -> tuple[Caution, ...]:
+    gathered: RunRecords, metrics: Sequence[IterationMetrics], cells: Sequence[CellResult]
+) -> tuple[BenchmarkWarning, ...]:
     tested = sum(cell.trend_p is not None for cell in cells)
     of_cells = [
         caution
         for cell in cells
         for caution in (
-            verdicts.width_caution(cell),
-            verdicts.trend_caution(cell, tested),
-            verdicts.stream_caution(cell),
+            run_flags.width_caution(cell),
+            run_flags.trend_caution(cell, tested),
+            run_flags.stream_caution(cell),
         )
         if caution is not None
     ]
-    return (*gathered.cautions, *verdicts.cautions_for(metrics), *of_cells)
+    return (*gathered.cautions, *run_flags.cautions_for(metrics), *of_cells)
 
 
 def _unavailable(
-    gathered: Gathered, only: CellResult | None, metrics: Sequence[IterationMetrics]
+    gathered: RunRecords, only: CellResult | None, metrics: Sequence[IterationMetrics]
 ) -> dict[str, str]:
     reasons: dict[str, str] = {}
     if not metrics:
@@ -219,14 +219,14 @@ def _unavailable(
     return reasons
 
 
-def _why_no_cold_load(gathered: Gathered) -> str:
+def _why_no_cold_load(gathered: RunRecords) -> str:
     if not gathered.plan.cold_load:
         return "the plan did not ask for it"
     stayed = any(one.code == "not_unloaded" for one in gathered.cautions)
     return "Ollama kept the model loaded" if stayed else "the run ended before it"
 
 
-def _with_effect(gathered: Gathered, metrics: Sequence[IterationMetrics]) -> SamplerReport | None:
+def _with_effect(gathered: RunRecords, metrics: Sequence[IterationMetrics]) -> SamplerReport | None:
     report = gathered.sampler
     if report is None or not gathered.plan.alternate_sampling:
         return report
@@ -243,7 +243,7 @@ def sampling_effect(metrics: Sequence[IterationMetrics]) -> Ratio | None:
     """Decode speed sampled over unsampled, from neighbouring pairs; None when there is no pair."""
     groups: dict[tuple[int, str], list[tuple[bool, float]]] = {}
     for one in metrics:
-        speed = stopping.decode_speed(one)
+        speed = stopping_rule.decode_speed(one)
         if one.excluded is None and speed is not None:
             groups.setdefault((one.cell, one.cache_state), []).append((one.sampled, speed))
     pairs = [pair for group in groups.values() for pair in _neighbours(group)]

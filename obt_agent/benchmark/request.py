@@ -14,7 +14,7 @@ from obt_agent.ollama.client import Line, OllamaClient
 _CHUNK: Final = msgspec.json.Decoder(Chunk)
 
 
-class Seen(NamedTuple):
+class MeasuredRequest(NamedTuple):
     """What one request gave: its trace, and when it was sent (monotonic, nanoseconds)."""
 
     trace: Trace
@@ -36,7 +36,7 @@ OnLines = Callable[[int, list[Line]], None]
 """Called with the sending time and the lines that one read gave."""
 
 
-async def generate(ollama: OllamaClient, body: bytes, on_lines: OnLines) -> Seen:
+async def generate(ollama: OllamaClient, body: bytes, on_lines: OnLines) -> MeasuredRequest:
     """Send the request and wait for its end.
 
     While lines come nothing is decoded here but what the stream's own check needs, so that the reading stays
@@ -51,7 +51,7 @@ async def generate(ollama: OllamaClient, body: bytes, on_lines: OnLines) -> Seen
             lines.extend(batch)
             on_lines(stream.t_sent_ns, batch)
         sent_ns, final = stream.t_sent_ns, stream.final
-    return Seen(_trace(lines, final), sent_ns)
+    return MeasuredRequest(_trace(lines, final), sent_ns)
 
 
 def _trace(lines: list[Line], final: Line) -> Trace:

@@ -34,7 +34,7 @@ _NO_THROTTLE: Final = ("idle", "none", "applications_clocks", "sync_boost", "dis
 PowerScope = Literal["gpus", "cpu_package"]
 
 
-class Window(NamedTuple):
+class TimeWindow(NamedTuple):
     """A span on the monotonic clock, in nanoseconds."""
 
     start_ns: int
@@ -73,14 +73,14 @@ class Mean(NamedTuple):
 Reading = Callable[[Sample], float | None]
 
 
-def within(samples: Sequence[Sample], window: Window) -> list[Sample]:
+def within(samples: Sequence[Sample], window: TimeWindow) -> list[Sample]:
     """The samples that speak for the window: those in it, and the last one before it."""
     before = [sample for sample in samples if sample.t_mono_ns <= window.start_ns]
     inside = [sample for sample in samples if window.start_ns < sample.t_mono_ns <= window.end_ns]
     return before[-1:] + inside
 
 
-def over_time(samples: Sequence[Sample], window: Window, reading: Reading) -> Mean | None:
+def over_time(samples: Sequence[Sample], window: TimeWindow, reading: Reading) -> Mean | None:
     """Time-weighted mean, minimum and maximum of a reading; None when no sample has it."""
     known = [
         (sample.t_mono_ns, value)
@@ -102,7 +102,7 @@ def over_time(samples: Sequence[Sample], window: Window, reading: Reading) -> Me
     return Mean(centre, min(values), max(values))
 
 
-def energy_by_counters(start: EdgeReading, end: EdgeReading, window: Window) -> Energy | None:
+def energy_by_counters(start: EdgeReading, end: EdgeReading, window: TimeWindow) -> Energy | None:
     """Joules of the window, by two readings of the GPUs' counters near its edges.
 
     A reading takes its time, so that the span between the two is a little other than the window: the mean
@@ -120,7 +120,7 @@ def energy_by_counters(start: EdgeReading, end: EdgeReading, window: Window) -> 
     return Energy(watts * window.seconds, watts * (beyond + COUNTER_STEP_S), "counter", "gpus")
 
 
-def energy_by_power(samples: Sequence[Sample], window: Window) -> Energy | None:
+def energy_by_power(samples: Sequence[Sample], window: TimeWindow) -> Energy | None:
     """Joules by the trapezoid over the GPUs' summed power, the edges held at the nearest reading."""
     points = [
         (min(max(sample.t_mono_ns, window.start_ns), window.end_ns), watts)
@@ -135,7 +135,7 @@ def energy_by_power(samples: Sequence[Sample], window: Window) -> Energy | None:
     return Energy(joules, (max(powers) - min(powers)) * POWER_AVERAGING_S, "trapezoid", "gpus")
 
 
-def energy_of_package(samples: Sequence[Sample], window: Window) -> Energy | None:
+def energy_of_package(samples: Sequence[Sample], window: TimeWindow) -> Energy | None:
     """Joules of the CPU packages, by the difference of their counter, scaled to the window's length."""
     points = [
         (sample.t_mono_ns, joules)
@@ -154,7 +154,7 @@ def energy_of_package(samples: Sequence[Sample], window: Window) -> Energy | Non
 
 
 def energy(
-    samples: Sequence[Sample], window: Window, start: EdgeReading | None, end: EdgeReading | None
+    samples: Sequence[Sample], window: TimeWindow, start: EdgeReading | None, end: EdgeReading | None
 ) -> Energy | None:
     """The best that can be had: GPUs' counters, else GPUs' power, else the CPU packages'."""
     by_counters = energy_by_counters(start, end, window) if start and end else None
@@ -163,7 +163,7 @@ def energy(
     return energy_by_power(samples, window) or energy_of_package(samples, window)
 
 
-def throttle(samples: Sequence[Sample], window: Window) -> Throttle | None:
+def throttle(samples: Sequence[Sample], window: TimeWindow) -> Throttle | None:
     """Time held back, by the reasons that drivers gave; None when no GPU told within the window.
 
     Drivers are asked for reasons more rarely than for the rest, so one reading stands until the next.
@@ -182,7 +182,7 @@ def throttle(samples: Sequence[Sample], window: Window) -> Throttle | None:
     return Throttle(thermal_ms=thermal, power_ms=power, reasons=tuple(sorted(reasons)))
 
 
-def _tells_throttle(sample: Sample, window: Window) -> bool:
+def _tells_throttle(sample: Sample, window: TimeWindow) -> bool:
     return any(
         gpu.throttle_reasons is not None
         and (gpu.slow_t_mono_ns is None or gpu.slow_t_mono_ns >= window.start_ns)

@@ -45,7 +45,7 @@ class Throttle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     reasons: tuple[str, ...] = ()
 
 
-class Timings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RequestTimings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One answered request, by the agent's monotonic clock and by Ollama's own figures.
 
     ``tokens_per_second`` is Ollama's eval_count / eval_duration under OBT's name; it reads high by n/(n-1) on
@@ -82,7 +82,7 @@ class Timings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unavailable: dict[str, str] = {}
 
 
-class Observed(Timings, frozen=True, kw_only=True, omit_defaults=True):
+class Observed(RequestTimings, frozen=True, kw_only=True, omit_defaults=True):
     """Timings, and what the machine did meanwhile.
 
     Percentages are 0 to 100 and time-weighted means (``_max`` the maximum), memory is MiB (OBT's ``mb``),
@@ -156,7 +156,7 @@ class IterationMetrics(Observed, frozen=True, kw_only=True, omit_defaults=True):
     num_ctx: int | None = None
     output_tps_total: float | None = None
     queue_ms_max: float | None = None
-    requests: tuple[Timings, ...] = ()
+    requests: tuple[RequestTimings, ...] = ()
 
 
 class ColdLoad(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -245,7 +245,7 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     trend_p: float | None = None
 
 
-class Caution(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class BenchmarkWarning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Something that a reader of the figures must know, and what to do about it."""
 
     code: str
@@ -367,7 +367,7 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     cells: tuple[CellResult, ...] = ()
     summary: dict[str, Summary] = {}
     percentiles: dict[str, Percentiles] = {}
-    warnings: tuple[Caution, ...] = ()
+    warnings: tuple[BenchmarkWarning, ...] = ()
     sampler: SamplerReport | None = None
     samples: tuple[ResourceSample, ...] = ()
     samples_dropped: int = 0

@@ -14,19 +14,19 @@ from obt_agent import __version__
 from obt_agent.benchmark import report
 from obt_agent.benchmark.cell import run_cell, shortfall
 from obt_agent.benchmark.expansion import Cell, expand
+from obt_agent.benchmark.hardware_reader import HardwareReader
 from obt_agent.benchmark.live import LiveSeries
 from obt_agent.benchmark.loading import cold_load, leave_quiet
-from obt_agent.benchmark.machine import Machine
 from obt_agent.benchmark.plan import Plan, plan_hash
 from obt_agent.benchmark.preflight import CannotResume, preflight
-from obt_agent.benchmark.records import Journal, Progress, Record
-from obt_agent.benchmark.report import Ending, Gathered
+from obt_agent.benchmark.records import Progress, Record, RunJournal
+from obt_agent.benchmark.report import RunOutcome, RunRecords
 from obt_agent.benchmark.result import BenchmarkResult, Environment
-from obt_agent.benchmark.stage import Limits, Stage
+from obt_agent.benchmark.run_state import RunDeadlines, RunState
 from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded, Unsupported
 from obt_agent.ollama.client import OllamaClient
 
-__all__ = ["BenchmarkRun", "Limits"]
+__all__ = ["BenchmarkRun", "RunDeadlines"]
 
 log = structlog.get_logger(__name__)
 
@@ -63,11 +63,11 @@ class BenchmarkRun:
         job_id: str,
         client_id: str,
         ollama: OllamaClient,
-        hardware: Machine,
-        journal: Journal,
+        hardware: HardwareReader,
+        journal: RunJournal,
         on_progress: Callable[[Progress], None],
         restored: Sequence[Record] = (),
-        limits: Limits | None = None,
+        limits: RunDeadlines | None = None,
     ) -> None:
         self.job_id = job_id
         self.live = LiveSeries()
@@ -75,13 +75,13 @@ class BenchmarkRun:
         self._on_progress = on_progress
         self._cause: StopCause | None = None
         self._work: asyncio.Task[None] | None = None
-        self._stage = Stage(
+        self._stage = RunState(
             plan=plan,
             cells=expand(plan),
             ollama=ollama,
             machine=hardware,
             journal=journal,
-            limits=limits or Limits(),
+            limits=limits or RunDeadlines(),
             series=self.live,
             environment=Environment(plan_hash=plan_hash(plan), agent_version=__version__),
         )
@@ -124,7 +124,7 @@ class BenchmarkRun:
 
     def result_so_far(self) -> BenchmarkResult:
         """The result as it would be if the run was interrupted now."""
-        return report.assemble(self._gathered(), Ending("interrupted"))
+        return report.assemble(self._gathered(), RunOutcome("interrupted"))
 
     async def _measure(self) -> None:
         stage = self._stage
@@ -157,23 +157,23 @@ class BenchmarkRun:
             self._on_progress(self._stage.progress())
             await asyncio.sleep(self._stage.limits.progress_s)
 
-    def _ending(self, work: asyncio.Task[None]) -> Ending:
+    def _ending(self, work: asyncio.Task[None]) -> RunOutcome:
         if work.cancelled():
             cause = self._cause or "interrupted"
-            return Ending(cause, Cancelled(_STOPPED[cause]))
+            return RunOutcome(cause, Cancelled(_STOPPED[cause]))
         match work.exception():
             case None:
-                return Ending("completed")
+                return RunOutcome("completed")
             case CannotResume() as error:
-                return Ending("interrupted", error)
+                return RunOutcome("interrupted", error)
             case AgentError() as error:
                 log.warning("benchmark.failed", job_id=self.job_id, kind=error.kind, error=error.message)
-                return Ending("failed", error)
+                return RunOutcome("failed", error)
             case error:
                 log.error("benchmark.broken", job_id=self.job_id, exc_info=error)
-                return Ending("failed", AgentError("the agent failed inside; its log says more"))
+                return RunOutcome("failed", AgentError("the agent failed inside; its log says more"))
 
-    async def _tidy_up(self, ending: Ending) -> None:
+    async def _tidy_up(self, ending: RunOutcome) -> None:
         """Leave Ollama as it was found, unless the run is to go on after a restart of the agent."""
         if ending.status == "interrupted":
             return
@@ -182,9 +182,9 @@ class BenchmarkRun:
         except (AgentError, TimeoutError) as error:
             log.info("benchmark.not_unloaded", job_id=self.job_id, error=str(error))
 
-    def _gathered(self) -> Gathered:
+    def _gathered(self) -> RunRecords:
         stage = self._stage
-        return Gathered(
+        return RunRecords(
             job_id=self.job_id,
             client_id=self._client_id,
             plan=stage.plan,
@@ -205,7 +205,7 @@ class BenchmarkRun:
         )
 
 
-def _why_short(stage: Stage, cell: Cell) -> AgentError:
+def _why_short(stage: RunState, cell: Cell) -> AgentError:
     """Why a cell has fewer iterations than the plan's least."""
     if stage.stops[cell.index].reason == "max_duration":
         return DeadlineExceeded(

@@ -11,8 +11,8 @@ from typing import Final, NamedTuple, Self
 import structlog
 
 from obt_agent.benchmark import resources
+from obt_agent.benchmark.hardware_reader import HardwareReader
 from obt_agent.benchmark.live import LiveSeries
-from obt_agent.benchmark.machine import Machine
 from obt_agent.benchmark.result import Phase, ResourceSample, SamplerReport
 from obt_agent.hardware.schema import Sample
 
@@ -22,7 +22,7 @@ _NS_PER_MS: Final = 1e6
 _BUFFER: Final = 20_000
 
 
-class Doing(NamedTuple):
+class RunPhase(NamedTuple):
     """What the run does now, as the live series says it."""
 
     phase: Phase
@@ -43,12 +43,12 @@ class Sampler:
 
     def __init__(
         self,
-        machine: Machine,
+        machine: HardwareReader,
         *,
         interval_s: float,
         reason: str,
         series: LiveSeries,
-        doing: Callable[[], tuple[Doing, float | None]],
+        doing: Callable[[], tuple[RunPhase, float | None]],
     ) -> None:
         self._machine = machine
         self._interval_s = interval_s
@@ -150,7 +150,7 @@ class Sampler:
             self._taken += 1
             self._came.notify_all()
 
-    def _as_live(self, sample: Sample, doing: Doing, speed: float | None) -> ResourceSample:
+    def _as_live(self, sample: Sample, doing: RunPhase, speed: float | None) -> ResourceSample:
         return ResourceSample(
             n=self._series.next_n,
             t_ms=(sample.t_mono_ns - self._start_ns) / _NS_PER_MS,

@@ -21,10 +21,10 @@ from rich.text import Text
 from obt_agent.benchmark.expansion import expand
 from obt_agent.benchmark.pairs import single, turns
 from obt_agent.benchmark.plan import Plan
-from obt_agent.benchmark.records import Forgetful
+from obt_agent.benchmark.records import NullJournal
 from obt_agent.benchmark.records import Progress as RunProgress
 from obt_agent.benchmark.result import BenchmarkResult
-from obt_agent.benchmark.run import BenchmarkRun, Limits
+from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
 from obt_agent.config.schema import Config
 from obt_agent.hardware.service import HardwareService, HardwareSettings
 from obt_agent.ollama.client import OllamaClient
@@ -94,9 +94,9 @@ async def _in_turn(
                 client_id=config.agent.name,
                 ollama=ollama,
                 hardware=hardware,
-                journal=Forgetful(),
+                journal=NullJournal(),
                 on_progress=line.update,
-                limits=Limits(cooldown_s=config.benchmark.cooldown_s),
+                limits=RunDeadlines(cooldown_s=config.benchmark.cooldown_s),
             )
             result = await signals.execute(run)
             line.end(result)

@@ -153,10 +153,10 @@ def benchmark_run(plan: Plan, *, cooldown_s: float, **given: Any) -> BenchmarkRu
         Unsupported: they are not those of this process any more.
     """
     try:
-        from obt_agent.benchmark.run import BenchmarkRun, Limits  # noqa: PLC0415 - an idle agent needs none of it
+        from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines  # noqa: PLC0415 - an idle agent needs none of it
     except ImportError as error:
         raise Unsupported("obt-agent was replaced while it ran: restart it, then run this again.") from error
-    return BenchmarkRun(plan, limits=Limits(cooldown_s=cooldown_s), **given)
+    return BenchmarkRun(plan, limits=RunDeadlines(cooldown_s=cooldown_s), **given)
 
 
 def _wired(services: Services) -> Components:

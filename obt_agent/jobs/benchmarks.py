@@ -15,8 +15,8 @@ import structlog
 from obt_agent.benchmark import records as journal_records
 from obt_agent.benchmark.live import LiveSample
 from obt_agent.benchmark.plan import Plan, plan_hash
-from obt_agent.benchmark.records import Journal, OnProgress, Record
-from obt_agent.benchmark.result import BenchmarkResult, Caution, Environment, Status
+from obt_agent.benchmark.records import OnProgress, Record, RunJournal
+from obt_agent.benchmark.result import BenchmarkResult, BenchmarkWarning, Environment, Status
 from obt_agent.errors import AgentError, Busy, ConfigError, Unsupported
 from obt_agent.jobs import runner
 from obt_agent.jobs.generation_gate import GenerationGate
@@ -72,7 +72,7 @@ class MakeRun(Protocol):
         plan: Plan,
         *,
         job_id: str,
-        journal: Journal,
+        journal: RunJournal,
         on_progress: OnProgress,
         restored: Sequence[Record],
     ) -> Run:
@@ -276,7 +276,7 @@ def with_traffic(result: BenchmarkResult, noted: Counter[str]) -> BenchmarkResul
     if not noted:
         return result
     what = ", ".join(f"{count} {method}" for method, count in sorted(noted.items()))
-    caution = Caution(
+    caution = BenchmarkWarning(
         code="other_traffic",
         message=f"The server sent other requests while this ran: {what}.",
         action="Run it again without them, or set benchmark.during_benchmark: refuse.",

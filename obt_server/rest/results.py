@@ -59,7 +59,7 @@ class _Iteration(msgspec.Struct, frozen=True):
     excluded: str | None = None
 
 
-class _Caution(msgspec.Struct, frozen=True):
+class _BenchmarkWarning(msgspec.Struct, frozen=True):
     code: str
     message: str
     action: str
@@ -73,7 +73,7 @@ class _Result(msgspec.Struct, frozen=True):
     environment: _Environment
     cells: tuple[_Cell, ...] = ()
     metrics: tuple[_Iteration, ...] = ()
-    warnings: tuple[_Caution, ...] = ()
+    warnings: tuple[_BenchmarkWarning, ...] = ()
 
 
 class Digest(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,7 +84,7 @@ class Digest(msgspec.Struct, frozen=True, kw_only=True):
     iterations: int
     excluded: int
     flags: dict[str, int]
-    warnings: tuple[_Caution, ...]
+    warnings: tuple[_BenchmarkWarning, ...]
     cells: tuple[_Cell, ...]
 
 

@@ -8,7 +8,7 @@ import msgspec
 from obt_agent.benchmark import report
 from obt_agent.benchmark.expansion import expand
 from obt_agent.benchmark.plan import Plan, plan_hash
-from obt_agent.benchmark.report import Ending, Gathered
+from obt_agent.benchmark.report import RunOutcome, RunRecords
 from obt_agent.benchmark.result import BenchmarkResult, Environment, IterationMetrics
 from obt_agent.errors import AgentError
 from obt_agent.hardware.schema import CpuInfo, GpuInfo, GpuMemory, Inventory, MemoryInfo
@@ -80,7 +80,7 @@ def result(
     **about: Any,
 ) -> BenchmarkResult:
     of = of or plan()
-    whole = Gathered(
+    whole = RunRecords(
         job_id="j",
         client_id="c",
         plan=of,
@@ -99,7 +99,7 @@ def result(
         resumed=0,
         hardware=MACHINE,
     )._replace(**(gathered or {}))
-    return report.assemble(whole, Ending(status, error))  # type: ignore[arg-type] # one of the four words
+    return report.assemble(whole, RunOutcome(status, error))  # type: ignore[arg-type] # one of the four words
 
 
 def speeds(*values: float, **more: Any) -> BenchmarkResult:

@@ -14,14 +14,14 @@ import msgspec
 from obt_agent.benchmark.plan import Plan, PromptConfig
 from obt_agent.benchmark.records import Progress, Record, decode, encode
 from obt_agent.benchmark.result import BenchmarkResult, Phase
-from obt_agent.benchmark.run import BenchmarkRun, Limits
+from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
 from obt_agent.hardware.schema import Inventory, Sample
 from obt_agent.ollama.client import OllamaClient, OllamaSettings
 from obt_standin import Exchange, StandIn
 from tests.benchmark.samples import sample
 
 MODEL = "standin-small"
-QUICK = Limits(
+QUICK = RunDeadlines(
     settle_s=5, settle_samples=1, unload_s=5, poll_s=0.01, return_s=5, reading_s=5, progress_s=0.02
 )
 
@@ -128,7 +128,7 @@ async def bench(
     machine: FakeMachine | None = None,
     journal: Any = None,
     restored: Sequence[Record] = (),
-    limits: Limits = QUICK,
+    limits: RunDeadlines = QUICK,
     settings: dict[str, Any] | None = None,
 ) -> AsyncIterator[Bench]:
     seen: list[Progress] = []

@@ -6,7 +6,7 @@ import dataclasses
 import pytest
 
 from obt_agent.benchmark.plan import PromptConfig, Sweep
-from obt_agent.benchmark.records import Iterated, Record, WarmedUp
+from obt_agent.benchmark.records import IterationRecord, Record, WarmupRecord
 from obt_agent.benchmark.result import BenchmarkResult, Phase
 from obt_agent.errors import StorageFull
 from obt_standin import Behaviour, StandIn
@@ -164,7 +164,7 @@ async def test_ollama_that_comes_back_as_another_version_ends_the_run(standin: S
     standin.script.once = [*[Behaviour()] * 3, Behaviour(ending="cut", ending_after=2)]
 
     async def update(record: Record) -> None:
-        if isinstance(record, Iterated):
+        if isinstance(record, IterationRecord):
             standin.script.version = "0.34.0-standin"
 
     result = await result_of(standin, journal=Hooked(hook=update))
@@ -203,7 +203,7 @@ async def test_time_that_is_over_after_the_least_iterations_is_no_failure(standi
 
 async def test_a_full_disk_ends_the_run_and_loses_nothing_that_was_measured(standin: StandIn) -> None:
     async def full(record: Record) -> None:
-        if isinstance(record, Iterated) and record.metrics.index == 1:
+        if isinstance(record, IterationRecord) and record.metrics.index == 1:
             raise StorageFull("the disk is full; make room in the state folder")
 
     result = await result_of(standin, journal=Hooked(hook=full))
@@ -213,7 +213,7 @@ async def test_a_full_disk_ends_the_run_and_loses_nothing_that_was_measured(stan
 
 async def test_a_fault_of_the_agent_is_a_result_without_its_details(standin: StandIn) -> None:
     async def broken(record: Record) -> None:
-        if isinstance(record, Iterated):
+        if isinstance(record, IterationRecord):
             raise ZeroDivisionError("secret /etc/path")
 
     result = await result_of(standin, journal=Hooked(hook=broken))
@@ -252,7 +252,7 @@ async def test_a_run_stopped_in_any_phase_closes_its_streams_and_keeps_what_it_h
         standin.script.once = [*[Behaviour()] * 4, Behaviour(decode_tps=1)]
 
     async def heat(record: Record) -> None:
-        if phase == "cooldown" and isinstance(record, Iterated):
+        if phase == "cooldown" and isinstance(record, IterationRecord):
             machine.push(now(gpu(temperature_celsius=90.0)))
             await asyncio.sleep(0.01)  # the sampler takes it
 
@@ -267,8 +267,8 @@ async def test_a_run_stopped_in_any_phase_closes_its_streams_and_keeps_what_it_h
     assert result.status == cause
     assert result.error_kind == "cancelled"
     assert machine.watching == 0
-    assert len(result.metrics) == len([r for r in one.journal.records if isinstance(r, Iterated)])
-    assert len(result.warmups) == len([r for r in one.journal.records if isinstance(r, WarmedUp)])
+    assert len(result.metrics) == len([r for r in one.journal.records if isinstance(r, IterationRecord)])
+    assert len(result.warmups) == len([r for r in one.journal.records if isinstance(r, WarmupRecord)])
     assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("benchmark")]
 
 
@@ -297,7 +297,7 @@ async def test_the_result_so_far_can_be_had_at_any_time(standin: StandIn) -> Non
     async with bench(standin) as one:
 
         async def look(record: Record) -> None:
-            if isinstance(record, Iterated):
+            if isinstance(record, IterationRecord):
                 seen.append(one.run.result_so_far())
 
         one.journal.__class__ = Hooked

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obt_agent.benchmark import estimate, stopping
+from obt_agent.benchmark import estimate, stopping_rule
 from obt_agent.benchmark.estimate import Measured
 from obt_agent.benchmark.expansion import expand
 from obt_agent.benchmark.plan import Plan, Sweep
@@ -79,7 +79,7 @@ def test_both_halves_of_a_cache_pair_take_time() -> None:
 
 def test_an_adaptive_run_is_not_said_to_be_over_at_its_least_number() -> None:
     wide = [iteration(n, 100.0 + 10 * (n % 2), total_duration_ms=3000.0) for n in range(5)]
-    width = stopping.widths(wide).decode
+    width = stopping_rule.widths(wide).decode
     assert width is not None
     assert width > 0.1
     assert planned(ADAPTIVE, wide) == pytest.approx(5 * (width / 0.1) ** 2, abs=1)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obt_agent.benchmark.metrics import Arrival, Chunk, Trace, arrival, chunk_gaps, rate_of_lines, timings
-from obt_agent.benchmark.result import Timings
+from obt_agent.benchmark.result import RequestTimings
 
 
 def final(**fields: object) -> Chunk:
@@ -30,7 +30,7 @@ def steady(
     return Trace(arrivals, arrivals[-1].t_us + final_us, last or final(eval_count=n))
 
 
-def figures(trace: Trace, *, tokens: int = 16, cached: bool = False) -> Timings:
+def figures(trace: Trace, *, tokens: int = 16, cached: bool = False) -> RequestTimings:
     return timings(trace, completion_tokens=tokens, cached=cached)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from obt_agent.benchmark import prompts
 from obt_agent.benchmark.expansion import MAX_CELLS, budget, context_for, expand, prompt_text
-from obt_agent.benchmark.plan import HardwareConfig, Plan, PromptConfig, Sweep, plan_hash
+from obt_agent.benchmark.plan import Plan, PlanHardware, PromptConfig, Sweep, plan_hash
 from obt_agent.benchmark.presets import PRESETS, preset, shape
 from obt_agent.errors import InvalidParams, TooLarge
 
@@ -33,7 +33,7 @@ def test_the_least_plan_is_a_models_name_with_obts_defaults() -> None:
     plan = decoded(b'{"model_name": "m", "prompt_config": {"prompt": "hello"}}')
     assert plan.prompt_config is not None
     assert plan.prompt_config.completion_tokens == 100
-    assert (plan.num_iterations, plan.top_p, plan.hardware) == (3, 1.0, HardwareConfig(use_gpu=True))
+    assert (plan.num_iterations, plan.top_p, plan.hardware) == (3, 1.0, PlanHardware(use_gpu=True))
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ CHANGES: list[dict[str, object]] = [
     {"target_ci": 0.05},
     {"sweep": Sweep(concurrency=(2,))},
     {"prompt_config": PromptConfig(prompt_tokens=511, completion_tokens=128)},
-    {"hardware": HardwareConfig(use_gpu=False)},
+    {"hardware": PlanHardware(use_gpu=False)},
     {"keep_alive": "1h"},
 ]
 

@@ -6,11 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obt_agent.benchmark import resources
-from obt_agent.benchmark.resources import EdgeReading, Window
+from obt_agent.benchmark.resources import EdgeReading, TimeWindow
 from obt_agent.hardware.schema import CpuSample, GpuClocks, OllamaProcess, Sample
 from tests.benchmark.samples import GIB, SECOND, gpu, sample
 
-TEN = Window(0, 10 * SECOND)
+TEN = TimeWindow(0, 10 * SECOND)
 
 
 def with_package(at_s: float, joules: float) -> Sample:
@@ -44,7 +44,7 @@ def test_a_mean_lies_between_the_extremes(points: list[tuple[float, float]]) -> 
 def test_what_no_sample_has_has_no_mean() -> None:
     assert resources.over_time([sample(1, cpu=None)], TEN, resources.cpu_percent) is None
     assert resources.over_time([], TEN, resources.cpu_percent) is None
-    assert resources.over_time([sample(0, cpu=0.3)], Window(0, 0), resources.cpu_percent) is not None
+    assert resources.over_time([sample(0, cpu=0.3)], TimeWindow(0, 0), resources.cpu_percent) is not None
 
 
 def test_energy_is_the_difference_of_the_counters_at_the_edges() -> None:
@@ -80,8 +80,8 @@ def test_without_counters_energy_is_the_trapezoid_over_power() -> None:
 
 def test_energy_of_a_window_under_five_seconds_is_withheld() -> None:
     seen = [sample(at / 2, gpu(), cpu=None) for at in range(10)]
-    assert resources.energy(seen, Window(0, int(4.9 * SECOND)), None, None) is None
-    assert resources.energy(seen, Window(0, 5 * SECOND), None, None) is not None
+    assert resources.energy(seen, TimeWindow(0, int(4.9 * SECOND)), None, None) is None
+    assert resources.energy(seen, TimeWindow(0, 5 * SECOND), None, None) is not None
 
 
 def test_without_gpus_energy_is_the_packages_counter_scaled_to_the_window() -> None:

@@ -5,13 +5,13 @@ import pytest
 
 from obt_agent.benchmark.plan import Plan, Sweep
 from obt_agent.benchmark.records import (
-    CellEnded,
-    ColdLoaded,
-    Forgetful,
-    Iterated,
+    CellRecord,
+    ColdLoadRecord,
+    IterationRecord,
+    NullJournal,
     Record,
-    Started,
-    WarmedUp,
+    RunStarted,
+    WarmupRecord,
     decode,
     encode,
 )
@@ -31,8 +31,8 @@ async def whole(standin: StandIn, wanted: Plan = WANTED) -> list[Record]:
 async def test_the_records_of_a_run_are_its_steps_in_order(standin: StandIn) -> None:
     records = await whole(standin)
     kinds = [type(record) for record in records]
-    cell = [WarmedUp, Iterated, Iterated, CellEnded]
-    assert kinds == [Started, ColdLoaded, *cell, *cell]
+    cell = [WarmupRecord, IterationRecord, IterationRecord, CellRecord]
+    assert kinds == [RunStarted, ColdLoadRecord, *cell, *cell]
     assert len(records) == RECORDS
 
 
@@ -48,22 +48,22 @@ async def test_a_run_killed_after_any_record_ends_with_every_iteration_once(
     assert [one.index for one in result.metrics] == [0, 1, 2, 3]
     assert [one.cell for one in result.metrics] == [0, 0, 1, 1]
     assert [cell.stopping.iterations for cell in result.cells] == [2, 2]
-    restored = [record.metrics for record in before if isinstance(record, Iterated)]
+    restored = [record.metrics for record in before if isinstance(record, IterationRecord)]
     assert list(result.metrics[: len(restored)]) == restored
-    measured = len([record for record in journal.records if isinstance(record, Iterated)])
+    measured = len([record for record in journal.records if isinstance(record, IterationRecord)])
     assert measured == 4 - len(restored)
     assert len(generations(standin)) - sent >= measured
-    ended = {record.cell for record in before if isinstance(record, CellEnded)}
-    warmed = {record.warmup.cell for record in journal.records if isinstance(record, WarmedUp)}
+    ended = {record.cell for record in before if isinstance(record, CellRecord)}
+    warmed = {record.warmup.cell for record in journal.records if isinstance(record, WarmupRecord)}
     assert warmed == {0, 1} - ended  # an open cell warms up anew, an ended one is not opened again
     assert result.resumed == (1 if kept else 0)
     assert result.cold_load is not None
-    loads = [record.cold_load for record in before if isinstance(record, ColdLoaded)]
+    loads = [record.cold_load for record in before if isinstance(record, ColdLoadRecord)]
     if loads:
         assert result.cold_load == loads[0]
     if kept:
         started = before[0]
-        assert isinstance(started, Started)
+        assert isinstance(started, RunStarted)
         assert result.start_time == started.start_time
 
 
@@ -103,5 +103,5 @@ async def test_records_survive_their_json(standin: StandIn) -> None:
 
 
 async def test_a_journal_may_keep_nothing(standin: StandIn) -> None:
-    result = await result_of(standin, journal=Forgetful())
+    result = await result_of(standin, journal=NullJournal())
     assert result.status == "completed"

@@ -9,8 +9,8 @@ from itertools import pairwise
 import msgspec
 import pytest
 
-from obt_agent.benchmark.plan import HardwareConfig, Plan, PromptConfig, Sweep
-from obt_agent.benchmark.records import Iterated, Record, WarmedUp
+from obt_agent.benchmark.plan import Plan, PlanHardware, PromptConfig, Sweep
+from obt_agent.benchmark.records import IterationRecord, Record, WarmupRecord
 from obt_agent.hardware.service import HardwareService, HardwareSettings
 from obt_agent.ollama.stream import Line
 from obt_standin import Behaviour, Script, Stall, StandIn
@@ -126,7 +126,7 @@ async def test_options_of_the_plan_reach_ollama(standin: StandIn) -> None:
         num_thread=2,
         think=False,
         keep_alive="3m",
-        hardware=HardwareConfig(use_gpu=False, gpu_id=1),
+        hardware=PlanHardware(use_gpu=False, gpu_id=1),
     )
     await result_of(standin, given)
     body = body_of(generations(standin)[-1])
@@ -352,7 +352,7 @@ async def test_a_reload_by_somebody_else_is_flagged_and_left_out_of_the_summary(
     standin.script.load_s = 0.3
 
     async def meddle(record: Record) -> None:
-        if isinstance(record, Iterated) and record.metrics.index == 0:
+        if isinstance(record, IterationRecord) and record.metrics.index == 0:
             standin.kill_runner()
 
     result = await result_of(standin, journal=Hooked(hook=meddle))
@@ -399,7 +399,7 @@ class Heater:
         self.machine = FakeMachine(now(gpu(temperature_celsius=40.0)))
 
     async def heat(self, record: Record) -> None:
-        if isinstance(record, WarmedUp):
+        if isinstance(record, WarmupRecord):
             self.machine.push(now(gpu(temperature_celsius=90.0)))
             await asyncio.sleep(0.01)  # the sampler takes it
 
@@ -534,7 +534,9 @@ async def test_a_cell_whose_every_iteration_is_spoilt_ends_all_the_same(standin:
     standin.script.load_s = 0.15
 
     async def meddle(record: Record) -> None:
-        if isinstance(record, Iterated) or (isinstance(record, WarmedUp) and record.warmup.index == 1):
+        if isinstance(record, IterationRecord) or (
+            isinstance(record, WarmupRecord) and record.warmup.index == 1
+        ):
             standin.kill_runner()
 
     result = await result_of(standin, plan(num_iterations=2), journal=Hooked(hook=meddle))

@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from obt_agent.benchmark import report
-from obt_agent.benchmark.convert import ObtResult, to_obt
 from obt_agent.benchmark.expansion import expand
-from obt_agent.benchmark.plan import HardwareConfig, Plan, PromptConfig, plan_hash
+from obt_agent.benchmark.obt_format import ObtResult, to_obt
+from obt_agent.benchmark.plan import Plan, PlanHardware, PromptConfig, plan_hash
 from obt_agent.benchmark.presets import preset
 from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.benchmark.schema import TYPES, as_text, schema_of
@@ -100,7 +100,7 @@ def test_a_result_without_iterations_says_so_by_an_empty_list() -> None:
     [
         (plan(), True),
         (plan(num_gpu=0), False),
-        (plan(hardware=HardwareConfig(use_gpu=False)), False),
+        (plan(hardware=PlanHardware(use_gpu=False)), False),
         (plan(num_gpu=12), True),
     ],
 )

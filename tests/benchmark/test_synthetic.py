@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from obt_agent.benchmark import plan as plan_module
 from obt_agent.benchmark import synthetic
-from obt_agent.benchmark.body import opened
 from obt_agent.benchmark.expansion import Cell
 from obt_agent.benchmark.plan import PromptConfig
+from obt_agent.benchmark.request_body import opened
 from obt_agent.benchmark.synthetic import Observation
 
 

@@ -4,15 +4,15 @@ from typing import Any
 
 import pytest
 
-from obt_agent.benchmark import immediate, stopping, verdicts
+from obt_agent.benchmark import iteration_flags, run_flags, stopping_rule
 from obt_agent.benchmark.plan import Sweep
-from obt_agent.benchmark.result import Throttle, Timings
-from obt_agent.benchmark.verdicts import Expected, compare_within_cells
+from obt_agent.benchmark.result import RequestTimings, Throttle
+from obt_agent.benchmark.run_flags import ExpectedConditions, compare_within_cells
 from obt_agent.ollama.payloads import RunningModel
 from tests.benchmark.results import iteration, result, speeds
 from tests.benchmark.runs import plan
 
-EXPECTED = Expected(num_ctx=4096, prompt_tokens=40, digest="d", warm_load_ms=2.0)
+EXPECTED = ExpectedConditions(num_ctx=4096, prompt_tokens=40, digest="d", warm_load_ms=2.0)
 LISTED = RunningModel(name="m", digest="d", size_bytes=1, size_vram_bytes=0, context_length=4096)
 
 
@@ -31,35 +31,35 @@ LISTED = RunningModel(name="m", digest="d", size_bytes=1, size_vram_bytes=0, con
     ],
 )
 def test_each_fault_has_its_flag(fields: dict[str, Any], flag: str) -> None:
-    assert flag in immediate.flags(iteration(**fields), EXPECTED, LISTED)
-    assert flag in verdicts.ADVICE
+    assert flag in iteration_flags.flags(iteration(**fields), EXPECTED, LISTED)
+    assert flag in run_flags.ADVICE
 
 
 def test_a_given_text_that_fills_the_context_was_cut_as_well_as_a_synthetic_one() -> None:
     text = EXPECTED._replace(prompt_tokens=None)
-    assert immediate.flags(iteration(prompt_tokens=4096), text, LISTED) == {"prompt_truncated"}
-    assert immediate.flags(iteration(prompt_tokens=3000), text, LISTED) == set()
+    assert iteration_flags.flags(iteration(prompt_tokens=4096), text, LISTED) == {"prompt_truncated"}
+    assert iteration_flags.flags(iteration(prompt_tokens=3000), text, LISTED) == set()
     one_of_two = iteration(
-        prompt_tokens=4196, requests=(Timings(prompt_tokens=100), Timings(prompt_tokens=4096))
+        prompt_tokens=4196, requests=(RequestTimings(prompt_tokens=100), RequestTimings(prompt_tokens=4096))
     )
-    assert immediate.flags(one_of_two, text, LISTED) == {"prompt_truncated"}
+    assert iteration_flags.flags(one_of_two, text, LISTED) == {"prompt_truncated"}
 
 
 def test_a_good_iteration_has_no_flags() -> None:
-    assert immediate.flags(iteration(), EXPECTED, LISTED) == set()
-    assert immediate.flags(iteration(), EXPECTED, None) == set()
+    assert iteration_flags.flags(iteration(), EXPECTED, LISTED) == set()
+    assert iteration_flags.flags(iteration(), EXPECTED, None) == set()
 
 
 def test_ollamas_list_shows_a_clamp_and_another_model() -> None:
     other = RunningModel(name="m", digest="e", size_bytes=1, size_vram_bytes=0, context_length=2048)
-    assert immediate.flags(iteration(), EXPECTED, other) == {"num_ctx_clamped", "model_changed"}
+    assert iteration_flags.flags(iteration(), EXPECTED, other) == {"num_ctx_clamped", "model_changed"}
 
 
 def test_only_a_load_far_above_the_usual_is_a_reload() -> None:
-    assert not immediate.reloaded(None, None)
-    assert not immediate.reloaded(90.0, 2.0)
-    assert immediate.reloaded(110.0, None)
-    assert not immediate.reloaded(400.0, 90.0)
+    assert not iteration_flags.reloaded(None, None)
+    assert not iteration_flags.reloaded(90.0, 2.0)
+    assert iteration_flags.reloaded(110.0, None)
+    assert not iteration_flags.reloaded(400.0, 90.0)
 
 
 def test_outliers_slow_clocks_and_cached_prompts_show_beside_the_others() -> None:
@@ -87,8 +87,8 @@ def test_iterations_are_compared_within_their_cell_and_cache_state_only() -> Non
 
 
 def test_a_caution_is_said_once_for_all_its_iterations_and_says_what_to_do() -> None:
-    flagged = [verdicts.with_flags(iteration(n), {"queued", "short_output"}) for n in range(3)]
-    found = verdicts.cautions_for(flagged)
+    flagged = [run_flags.with_flags(iteration(n), {"queued", "short_output"}) for n in range(3)]
+    found = run_flags.cautions_for(flagged)
     assert [(one.code, one.iterations) for one in found] == [
         ("short_output", (0, 1, 2)),
         ("queued", (0, 1, 2)),
@@ -97,10 +97,10 @@ def test_a_caution_is_said_once_for_all_its_iterations_and_says_what_to_do() -> 
 
 
 def test_nothing_but_a_reload_is_left_out_and_its_cause_is_recorded() -> None:
-    every = verdicts.with_flags(iteration(), set(verdicts.ADVICE) - {"reloaded"})
+    every = run_flags.with_flags(iteration(), set(run_flags.ADVICE) - {"reloaded"})
     assert every.excluded is None
-    assert verdicts.with_flags(every, {"reloaded"}).excluded == "reloaded"
-    assert set(every.flags) == set(verdicts.ADVICE) - {"reloaded"}
+    assert run_flags.with_flags(every, {"reloaded"}).excluded == "reloaded"
+    assert set(every.flags) == set(run_flags.ADVICE) - {"reloaded"}
 
 
 def test_speed_that_falls_from_iteration_to_iteration_is_a_trend() -> None:
@@ -132,11 +132,11 @@ def test_a_sweep_of_many_cells_shows_no_trend_by_chance() -> None:
 
 def test_a_run_that_was_too_short_is_not_said_to_be_too_wide() -> None:
     of = plan(num_iterations=3, max_iterations=5, target_ci=0.1, min_duration_s=60.0)
-    stop = stopping.recorded(of, [iteration(n, 100.0 + n / 100) for n in range(5)], "max_iterations")
+    stop = stopping_rule.recorded(of, [iteration(n, 100.0 + n / 100) for n in range(5)], "max_iterations")
     short = speeds(*(100.0 + n / 100 for n in range(5)), of=of, gathered={"stops": {0: stop}})
     said = next(one for one in short.warnings if one.code == "target_not_met")
     assert said.message == "5 iterations took 10.0 s, less than the plan's min_duration_s"
-    stop = stopping.recorded(of, [iteration(n, 100.0 + 40 * n) for n in range(5)], "max_iterations")
+    stop = stopping_rule.recorded(of, [iteration(n, 100.0 + 40 * n) for n in range(5)], "max_iterations")
     wide = speeds(*(100.0 + 40 * n for n in range(5)), of=of, gathered={"stops": {0: stop}})
     said = next(one for one in wide.warnings if one.code == "target_not_met")
     assert "widest interval is still" in said.message
@@ -153,21 +153,21 @@ def test_a_stream_whose_lines_hold_several_tokens_is_said_where_an_interval_woul
 def test_the_stopping_rule_needs_width_and_time() -> None:
     adaptive = plan(num_iterations=3, max_iterations=10, target_ci=0.1, min_duration_s=5.0)
     narrow = [iteration(n, 100.0 + n / 100) for n in range(3)]
-    assert stopping.decide(adaptive, narrow[:2]) is None
-    assert stopping.decide(adaptive, narrow) == "target_met"
+    assert stopping_rule.decide(adaptive, narrow[:2]) is None
+    assert stopping_rule.decide(adaptive, narrow) == "target_met"
     quick = [iteration(n, 100.0 + n / 100, total_duration_ms=10.0) for n in range(3)]
-    assert stopping.decide(adaptive, quick) is None
+    assert stopping_rule.decide(adaptive, quick) is None
     wide = [iteration(n, 100.0 + 50 * n) for n in range(10)]
-    assert stopping.decide(adaptive, wide[:9]) is None
-    assert stopping.decide(adaptive, wide) == "max_iterations"
-    assert stopping.decide(plan(), narrow) == "fixed"
+    assert stopping_rule.decide(adaptive, wide[:9]) is None
+    assert stopping_rule.decide(adaptive, wide) == "max_iterations"
+    assert stopping_rule.decide(plan(), narrow) == "fixed"
 
 
 def test_a_cell_without_speeds_cannot_meet_its_target() -> None:
     adaptive = plan(num_iterations=2, max_iterations=3, min_duration_s=0.0)
     blank = [iteration(n, None, first_token_ms=None) for n in range(3)]
-    assert stopping.decide(adaptive, blank[:2]) is None
-    assert stopping.decide(adaptive, blank) == "max_iterations"
+    assert stopping_rule.decide(adaptive, blank[:2]) is None
+    assert stopping_rule.decide(adaptive, blank) == "max_iterations"
 
 
 def test_the_result_says_why_a_summary_is_missing() -> None:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from obt_agent.benchmark.attempt import Attempted
-from obt_agent.benchmark.body import Prompt
+from obt_agent.benchmark.attempt import AttemptResult
 from obt_agent.benchmark.expansion import MAX_SHORT_RETRIES
+from obt_agent.benchmark.request_body import Prompt
 from obt_agent.errors import StreamIncomplete
 
-Send = Callable[[list[Prompt]], Awaitable[Attempted]]
-Survive = Callable[[Callable[[], Awaitable[Attempted]]], Awaitable[Attempted]]
+Send = Callable[[list[Prompt]], Awaitable[AttemptResult]]
+Survive = Callable[[Callable[[], Awaitable[AttemptResult]]], Awaitable[AttemptResult]]
 
 
-class Tries:
+class IterationRetry:
     """One iteration's attempts.
 
     Args:
@@ -43,7 +43,7 @@ class Tries:
         self.attempts = 0
         self.flags: set[str] = set()
 
-    async def run(self) -> Attempted:
+    async def run(self) -> AttemptResult:
         """The first attempt that is whole, or the last one.
 
         Raises:
@@ -66,7 +66,7 @@ class Tries:
                 return done
             self.flags.add("short_retried")
 
-    async def _once(self) -> Attempted:
+    async def _once(self) -> AttemptResult:
         self.prompts = self._fresh() if self._given is None else self._given
         return await self._send(self.prompts)
 

@@ -9,8 +9,8 @@ import msgspec
 
 from obt_agent.benchmark import resources, statistics
 from obt_agent.benchmark.metrics import Missing
-from obt_agent.benchmark.resources import MIB, EdgeReading, Energy, Window
-from obt_agent.benchmark.result import Observed, Timings
+from obt_agent.benchmark.resources import MIB, EdgeReading, Energy, TimeWindow
+from obt_agent.benchmark.result import Observed, RequestTimings
 from obt_agent.hardware.schema import Sample
 from obt_agent.ollama.payloads import RunningModel
 
@@ -54,13 +54,13 @@ class Edges(NamedTuple):
     end: EdgeReading | None = None
 
 
-class Surroundings(NamedTuple):
+class MachineContext(NamedTuple):
     """What was seen of the machine during one iteration.
 
     ``first_token_ns`` parts prefill from decode; None when no text came or requests overlapped.
     """
 
-    window: Window
+    window: TimeWindow
     samples: Sequence[Sample]
     missed: int
     edges: Edges
@@ -70,7 +70,7 @@ class Surroundings(NamedTuple):
     sampled: bool = True
 
 
-def together(requests: Sequence[Timings], wall_ms: float) -> Timings:
+def combine_requests(requests: Sequence[RequestTimings], wall_ms: float) -> RequestTimings:
     """Timings of an iteration of several requests at once: means of speeds and times, sums of counts.
 
     A field that any request lacks is null, for its mean would be of others.
@@ -80,7 +80,7 @@ def together(requests: Sequence[Timings], wall_ms: float) -> Timings:
     missing = {field: reason for one in requests for field, reason in one.unavailable.items()}
     missing["inter_chunk_ms"] = "requests ran at once: each has its own"
     reasons = {one.done_reason for one in requests}
-    return Timings(
+    return RequestTimings(
         **{field: _combined(requests, field, statistics.mean) for field in _MEANS},
         **{field: _combined(requests, field, sum) for field in _SUMS},
         total_duration_ms=wall_ms,
@@ -90,12 +90,12 @@ def together(requests: Sequence[Timings], wall_ms: float) -> Timings:
     )
 
 
-def _combined(requests: Sequence[Timings], field: str, combine: Callable[[list[Any]], Any]) -> Any:
+def _combined(requests: Sequence[RequestTimings], field: str, combine: Callable[[list[Any]], Any]) -> Any:
     values = [getattr(one, field) for one in requests]
     return None if any(value is None for value in values) else combine(values)
 
 
-def observe(timings: Timings, seen: Surroundings) -> Observed:
+def observe(timings: RequestTimings, seen: MachineContext) -> Observed:
     """The timings with the machine's figures beside them, null with a reason where nothing was read."""
     missing = Missing(timings.unavailable)
     fields: dict[str, Any] = msgspec.structs.asdict(timings)
@@ -169,7 +169,7 @@ def _of_ollamas_list(loaded: RunningModel | None, missing: Missing) -> dict[str,
     }
 
 
-def _of_samples(seen: Surroundings, missing: Missing) -> dict[str, Any]:
+def _of_samples(seen: MachineContext, missing: Missing) -> dict[str, Any]:
     def mean(reading: resources.Reading) -> resources.Mean | None:
         return resources.over_time(seen.samples, seen.window, reading)
 
@@ -207,7 +207,7 @@ def _why_no_throttle(samples: Sequence[Sample]) -> str:
     return _why_no_gpu(samples) if not any(sample.gpus for sample in samples) else "not read meanwhile"
 
 
-def _temperatures(seen: Surroundings, missing: Missing, no_gpu: str) -> dict[str, float | None]:
+def _temperatures(seen: MachineContext, missing: Missing, no_gpu: str) -> dict[str, float | None]:
     fields: dict[str, float | None] = {}
     for name, reading, reason in (
         ("cpu_temperature", resources.cpu_temperature, "no sensor gave it"),
@@ -224,7 +224,7 @@ def _temperatures(seen: Surroundings, missing: Missing, no_gpu: str) -> dict[str
     return fields
 
 
-def _gpu_memory(seen: Surroundings, missing: Missing, no_gpu: str) -> dict[str, Any]:
+def _gpu_memory(seen: MachineContext, missing: Missing, no_gpu: str) -> dict[str, Any]:
     """Peak GPU memory: by Ollama's PIDs, else device less baseline, else Ollama's own estimate."""
     by_processes = resources.over_time(seen.samples, seen.window, resources.ollama_gpu_memory)
     of_device = resources.over_time(seen.samples, seen.window, resources.gpu_memory_used)
@@ -243,7 +243,7 @@ def _gpu_memory(seen: Surroundings, missing: Missing, no_gpu: str) -> dict[str, 
     }
 
 
-def _of_energy(timings: Timings, seen: Surroundings, missing: Missing) -> dict[str, Any]:
+def _of_energy(timings: RequestTimings, seen: MachineContext, missing: Missing) -> dict[str, Any]:
     found = resources.energy(seen.samples, seen.window, seen.edges.start, seen.edges.end)
     short = seen.window.seconds < resources.LEAST_ENERGY_WINDOW_S
     why = (
@@ -270,22 +270,22 @@ def _of_energy(timings: Timings, seen: Surroundings, missing: Missing) -> dict[s
     }
 
 
-def _net(found: Energy | None, idle_watts: float | None, window: Window) -> float | None:
+def _net(found: Energy | None, idle_watts: float | None, window: TimeWindow) -> float | None:
     """Less the idle power, which is known of GPUs only."""
     if found is None or idle_watts is None or found.scope != "gpus":
         return None
     return found.joules - idle_watts * window.seconds
 
 
-def _split(seen: Surroundings) -> dict[str, float | None]:
+def _split(seen: MachineContext) -> dict[str, float | None]:
     """Energy before and after the first token, each withheld when its own window is too short."""
     if seen.first_token_ns is None:
         return {}
     edges, first_ns = seen.edges, seen.first_token_ns
     fields: dict[str, float | None] = {}
     for part, window, start, end in (
-        ("prefill", Window(seen.window.start_ns, first_ns), edges.start, edges.first_token),
-        ("decode", Window(first_ns, seen.window.end_ns), edges.first_token, edges.end),
+        ("prefill", TimeWindow(seen.window.start_ns, first_ns), edges.start, edges.first_token),
+        ("decode", TimeWindow(first_ns, seen.window.end_ns), edges.first_token, edges.end),
     ):
         found = resources.energy(seen.samples, window, start, end)
         fields[f"energy_{part}_joules"] = found and found.joules

@@ -7,33 +7,33 @@ from typing import Final, NamedTuple
 
 from obt_agent.benchmark import resources
 from obt_agent.benchmark.expansion import Cell
-from obt_agent.benchmark.stage import Stage
+from obt_agent.benchmark.run_state import RunState
 
 COOL_ABOVE_START_C: Final = 5.0
 """Degrees above the starting temperature that count as cooled down."""
 
 
-class Cooled(NamedTuple):
+class CooldownResult(NamedTuple):
     """How long was waited, and whether the temperature came down; a machine that tells none is cool."""
 
     seconds: float
     reached: bool
 
 
-async def cool_down(stage: Stage, cell: Cell) -> Cooled:
+async def cool_down(stage: RunState, cell: Cell) -> CooldownResult:
     """Wait for the starting temperature + 5 °C, at most the plan's ``cooldown_s`` or the host's."""
     start, most = stage.start_temperature, min(stage.plan.cooldown_s, stage.limits.cooldown_s)
     if start is None or not most:
-        return Cooled(0.0, reached=True)
+        return CooldownResult(0.0, reached=True)
     began = time.monotonic()
     while True:
         waited = time.monotonic() - began
         sample = stage.sampler.latest
         now = resources.hottest(sample) if sample else None
         if now is None or now <= start + COOL_ABOVE_START_C:
-            return Cooled(waited, reached=True)
+            return CooldownResult(waited, reached=True)
         left = min(most - waited, stage.seconds_left)
         if left <= 0:
-            return Cooled(waited, reached=False)
+            return CooldownResult(waited, reached=False)
         stage.enter("cooldown", cell)
         await stage.sampler.wait_next(left)

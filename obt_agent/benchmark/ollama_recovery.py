@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import structlog
 
-from obt_agent.benchmark.stage import Stage
+from obt_agent.benchmark.run_state import RunState
 from obt_agent.errors import OllamaError, OllamaUnavailable
 
 log = structlog.get_logger(__name__)
@@ -17,7 +17,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-class Returning:
+class OllamaRecovery:
     """Counts, for one cell, how often Ollama went away, and waits for it.
 
     Args:
@@ -25,7 +25,7 @@ class Returning:
         reload: loads the model again, so that no iteration's TTFT holds the load.
     """
 
-    def __init__(self, stage: Stage, reload: Callable[[], Awaitable[object]]) -> None:
+    def __init__(self, stage: RunState, reload: Callable[[], Awaitable[object]]) -> None:
         self._stage = stage
         self._reload = reload
         self.times = 0

@@ -14,23 +14,23 @@ import msgspec
 
 from obt_agent.benchmark import estimate, resources
 from obt_agent.benchmark.expansion import Cell
+from obt_agent.benchmark.hardware_reader import HardwareReader
+from obt_agent.benchmark.iteration_result import Baseline
 from obt_agent.benchmark.live import LiveSeries
-from obt_agent.benchmark.machine import Machine
 from obt_agent.benchmark.metrics import rate_of_lines
-from obt_agent.benchmark.observed import Baseline
 from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.records import (
-    CellEnded,
-    ColdLoaded,
-    Iterated,
-    Journal,
+    CellRecord,
+    ColdLoadRecord,
+    IterationRecord,
     Progress,
     Record,
-    Started,
-    WarmedUp,
+    RunJournal,
+    RunStarted,
+    WarmupRecord,
 )
 from obt_agent.benchmark.result import (
-    Caution,
+    BenchmarkWarning,
     ColdLoad,
     Environment,
     IterationMetrics,
@@ -38,7 +38,7 @@ from obt_agent.benchmark.result import (
     Stopping,
     Warmup,
 )
-from obt_agent.benchmark.sampling import Doing, Sampler
+from obt_agent.benchmark.sampling import RunPhase, Sampler
 from obt_agent.benchmark.synthetic import Observation
 from obt_agent.hardware.schema import Inventory
 from obt_agent.ollama.client import Line, OllamaClient
@@ -48,7 +48,7 @@ _OLLAMA_BACK: Final = "Ollama to answer again"
 
 
 @dataclass(frozen=True)
-class Limits:
+class RunDeadlines:
     """Times in seconds that a plan does not set.
 
     Args:
@@ -108,15 +108,15 @@ class Flow:
 
 
 @dataclass
-class Stage:
+class RunState:
     """One run's state. Phases write it; ``record`` is the only way by which measurements get in."""
 
     plan: Plan
     cells: tuple[Cell, ...]
     ollama: OllamaClient
-    machine: Machine
-    journal: Journal
-    limits: Limits
+    machine: HardwareReader
+    journal: RunJournal
+    limits: RunDeadlines
     series: LiveSeries
     environment: Environment
     start_time: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -124,7 +124,7 @@ class Stage:
     warmups: list[Warmup] = field(default_factory=list)
     cold_load: ColdLoad | None = None
     stops: dict[int, Stopping] = field(default_factory=dict)
-    cautions: list[Caution] = field(default_factory=list)
+    cautions: list[BenchmarkWarning] = field(default_factory=list)
     starts: int = 0
     inventory: Inventory | None = None
     baseline: Baseline = field(default_factory=Baseline)
@@ -132,7 +132,7 @@ class Stage:
     was_loaded: bool = False
     observations: list[Observation] = field(default_factory=list)
     flow: Flow = field(default_factory=Flow)
-    doing: Doing = field(default_factory=lambda: Doing("preflight"))
+    doing: RunPhase = field(default_factory=lambda: RunPhase("preflight"))
     began: float = field(default_factory=time.monotonic)
     step_began: float = field(default_factory=time.monotonic)
     tokens_per_line: float = 1.0
@@ -150,18 +150,18 @@ class Stage:
     def apply(self, record: Record) -> None:
         """Take in a record, new or restored."""
         match record:
-            case Started():
+            case RunStarted():
                 self.starts += 1
                 if self.starts == 1:
                     self.start_time, self.environment = record.start_time, record.environment
                     self.was_loaded = record.was_loaded
-            case ColdLoaded():
+            case ColdLoadRecord():
                 self.cold_load = record.cold_load
-            case WarmedUp():
+            case WarmupRecord():
                 self.warmups.append(record.warmup)
-            case Iterated():
+            case IterationRecord():
                 self.metrics.append(record.metrics)
-            case CellEnded():
+            case CellRecord():
                 self.stops[record.cell] = record.stopping
 
     async def record(self, record: Record) -> None:
@@ -175,7 +175,7 @@ class Stage:
 
     def enter(self, phase: Phase, cell: Cell | None = None, iteration: int | None = None) -> None:
         """Say what the run does from now on; ``iteration`` counts from 1 within the cell."""
-        doing = Doing(phase, None if cell is None else cell.index, iteration)
+        doing = RunPhase(phase, None if cell is None else cell.index, iteration)
         if doing != self.doing:
             self.doing, self.step_began = doing, time.monotonic()
 
@@ -183,7 +183,7 @@ class Stage:
     def waiting(self) -> Iterator[None]:
         """Say that the run waits for Ollama; afterwards it does again what it did."""
         before = self.doing
-        self.doing = Doing("waiting", before.cell, before.iteration)
+        self.doing = RunPhase("waiting", before.cell, before.iteration)
         try:
             yield
         finally:
@@ -192,7 +192,7 @@ class Stage:
     def caution(self, code: str, message: str, action: str, cell: int | None = None) -> None:
         """Note a caution once."""
         if not any(one.code == code and one.cell == cell for one in self.cautions):
-            self.cautions.append(Caution(code=code, message=message, action=action, cell=cell))
+            self.cautions.append(BenchmarkWarning(code=code, message=message, action=action, cell=cell))
 
     @property
     def seconds_left(self) -> float:

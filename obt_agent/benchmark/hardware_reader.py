@@ -18,7 +18,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 
-class Watch(Protocol):
+class SampleWatch(Protocol):
     """A running series of samples."""
 
     @property
@@ -33,13 +33,13 @@ class Watch(Protocol):
         """Samples as they are taken."""
 
 
-class Machine(Protocol):
+class HardwareReader(Protocol):
     """What a benchmark asks of ``obt_agent.hardware.service.HardwareService``."""
 
     async def inventory(self, *, refresh: bool = False) -> Inventory:
         """What the machine is."""
 
-    def watch(self, interval_s: float, *, reason: str) -> AbstractAsyncContextManager[Watch]:
+    def watch(self, interval_s: float, *, reason: str) -> AbstractAsyncContextManager[SampleWatch]:
         """Samples at least so often while the context is open."""
 
     async def energy_edges(self) -> dict[str, float]:
@@ -56,7 +56,7 @@ async def attempt(reading: Awaitable[T], *, what: str, timeout_s: float) -> T | 
         return None
 
 
-async def edge(machine: Machine, timeout_s: float) -> EdgeReading | None:
+async def edge(machine: HardwareReader, timeout_s: float) -> EdgeReading | None:
     """The GPUs' energy counters, as of the middle of the reading; None when there are none."""
     began_ns = time.monotonic_ns()
     joules = await attempt(machine.energy_edges(), what="energy counters", timeout_s=timeout_s)

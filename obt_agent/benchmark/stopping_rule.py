@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from obt_agent.benchmark import statistics
 from obt_agent.benchmark.plan import Plan
-from obt_agent.benchmark.result import CacheState, IterationMetrics, Stopping, StoppingReason, Timings
+from obt_agent.benchmark.result import CacheState, IterationMetrics, RequestTimings, Stopping, StoppingReason
 
 
-class Widths(NamedTuple):
+class IntervalWidths(NamedTuple):
     """Whole width of the 95 % interval over the mean, of decode speed and of TTFT."""
 
     decode: float | None
@@ -30,16 +30,16 @@ def counted(metrics: Sequence[IterationMetrics], cell: int, state: CacheState) -
     return [one for one in metrics if one.cell == cell and one.excluded is None and one.cache_state == state]
 
 
-def decode_speed(one: Timings) -> float | None:
+def decode_speed(one: RequestTimings) -> float | None:
     """Tokens a second by the agent's clock, else Ollama's."""
     return one.tokens_per_second if one.decode_tps_corrected is None else one.decode_tps_corrected
 
 
-def widths(metrics: Sequence[IterationMetrics]) -> Widths:
+def widths(metrics: Sequence[IterationMetrics]) -> IntervalWidths:
     """The widths as they stand."""
     speeds = [speed for one in metrics if (speed := decode_speed(one)) is not None]
     firsts = [one.first_token_ms for one in metrics if one.first_token_ms is not None]
-    return Widths(statistics.relative_width(speeds), statistics.relative_width(firsts))
+    return IntervalWidths(statistics.relative_width(speeds), statistics.relative_width(firsts))
 
 
 def measured_s(metrics: Sequence[IterationMetrics]) -> float:
@@ -59,7 +59,7 @@ def decide(plan: Plan, metrics: Sequence[IterationMetrics]) -> StoppingReason | 
     return "max_iterations" if n >= plan.most_iterations else None
 
 
-def _narrow(now: Widths, target: float) -> bool:
+def _narrow(now: IntervalWidths, target: float) -> bool:
     known = [width for width in now if width is not None]
     return bool(known) and all(width <= target for width in known)
 

@@ -13,8 +13,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from obt_agent.benchmark import statistics, stopping
-from obt_agent.benchmark.result import Caution, CellResult, IterationMetrics
+from obt_agent.benchmark import statistics, stopping_rule
+from obt_agent.benchmark.result import BenchmarkWarning, CellResult, IterationMetrics
 
 CACHED_FACTOR: Final = 2.0
 """A prefill this many times the median rate of its cell, and an outlier, suggests a cached prompt."""
@@ -37,88 +37,88 @@ EXCLUDING: Final = frozenset({"reloaded"})
 """Flags that take an iteration out of the summary: its TTFT holds a load."""
 
 
-class Advice(NamedTuple):
+class WarningText(NamedTuple):
     """A caution's words: what happened, and what to do."""
 
     message: str
     action: str
 
 
-ADVICE: Final[Mapping[str, Advice]] = MappingProxyType(
+ADVICE: Final[Mapping[str, WarningText]] = MappingProxyType(
     {
-        "short_output": Advice(
+        "short_output": WarningText(
             "the model ended before the tokens asked for",
             "compare rates, not totals; choose a prompt that asks for a longer answer, or fewer tokens",
         ),
-        "short_retried": Advice(
+        "short_retried": WarningText(
             "an output was short and was measured again",
             "nothing, unless it is frequent; then choose a prompt that asks for a longer answer",
         ),
-        "repetition_retried": Advice(
+        "repetition_retried": WarningText(
             "the model repeated one token until Ollama broke it off, and was asked again",
             "raise repeat_penalty or temperature, or use another prompt",
         ),
-        "reloaded": Advice(
+        "reloaded": WarningText(
             "Ollama reloaded the model, so that TTFT holds a load; the summary leaves the iteration out",
             "keep other programs from using this Ollama with other options meanwhile, and raise keep_alive",
         ),
-        "num_ctx_clamped": Advice(
+        "num_ctx_clamped": WarningText(
             "Ollama runs the model with a smaller context than was asked for",
             "set num_ctx to what the model supports",
         ),
-        "model_changed": Advice(
+        "model_changed": WarningText(
             "another version of the model is loaded than at the start",
             "do not pull or create the model during a run; run again",
         ),
-        "prompt_length_off": Advice(
+        "prompt_length_off": WarningText(
             "the prompt is not as long as planned",
             "read prompt_tokens for its true length; allow warm-ups, which calibrate it",
         ),
-        "prompt_truncated": Advice(
+        "prompt_truncated": WarningText(
             "the prompt filled the context, and Ollama cut it",
             "raise num_ctx",
         ),
-        "queued": Advice(
+        "queued": WarningText(
             "requests waited for a slot",
             "lower concurrency, or raise OLLAMA_NUM_PARALLEL where Ollama starts",
         ),
-        "throttled_thermal": Advice(
+        "throttled_thermal": WarningText(
             "a GPU was held back by heat",
             "improve cooling, or raise cooldown_s; compare only with runs in the same state",
         ),
-        "throttled_power": Advice(
+        "throttled_power": WarningText(
             "a GPU was held back by its power limit",
             "this is usual under full load; note the power limit beside the figures",
         ),
-        "clock_drop": Advice(
+        "clock_drop": WarningText(
             "a GPU ran at a lower clock than in other iterations",
             "look at temperature and power; run again when the machine is cool",
         ),
-        "cooldown_timeout": Advice(
+        "cooldown_timeout": WarningText(
             "the machine did not cool down in time",
             "raise cooldown_s, or read the figures as those of a warm machine",
         ),
-        "cached_prompt_suspected": Advice(
+        "cached_prompt_suspected": WarningText(
             "a prompt was read much faster than the others, as if part of it was cached",
             "do not trust prefill and time to first token of that iteration",
         ),
-        "outlier_decode": Advice(
+        "outlier_decode": WarningText(
             "a decode speed lies far from the others",
             "look for other work on the machine at that time; the median is little affected",
         ),
-        "outlier_ttft": Advice(
+        "outlier_ttft": WarningText(
             "a time to first token lies far from the others",
             "look for other work on the machine at that time; the median is little affected",
         ),
-        "after_restart": Advice(
+        "after_restart": WarningText(
             "Ollama went away during the run, and the iteration was measured again after it came back",
             "look into Ollama's log for the cause",
         ),
-        "no_text": Advice(
+        "no_text": WarningText(
             "the model answered without any text",
             "check the model's template and the prompt",
         ),
-        "samples_missed": Advice(
+        "samples_missed": WarningText(
             "hardware samples were missed",
             "the machine is short of CPU, or a driver is slow; raise sample_interval_ms",
         ),
@@ -126,7 +126,7 @@ ADVICE: Final[Mapping[str, Advice]] = MappingProxyType(
 )
 
 
-class Expected(NamedTuple):
+class ExpectedConditions(NamedTuple):
     """What an iteration is held against."""
 
     num_ctx: int
@@ -135,7 +135,7 @@ class Expected(NamedTuple):
     warm_load_ms: float | None
 
 
-def cautions_for(metrics: Sequence[IterationMetrics]) -> list[Caution]:
+def cautions_for(metrics: Sequence[IterationMetrics]) -> list[BenchmarkWarning]:
     """One caution for each flag and cell, naming its iterations."""
     found: dict[tuple[str, int], list[int]] = {}
     for one in metrics:
@@ -144,18 +144,20 @@ def cautions_for(metrics: Sequence[IterationMetrics]) -> list[Caution]:
     return [caution(flag, cell=cell, iterations=tuple(indices)) for (flag, cell), indices in found.items()]
 
 
-def caution(code: str, *, cell: int | None = None, iterations: tuple[int, ...] = ()) -> Caution:
+def caution(code: str, *, cell: int | None = None, iterations: tuple[int, ...] = ()) -> BenchmarkWarning:
     """The caution of a flag."""
     advice = ADVICE[code]
-    return Caution(code=code, message=advice.message, action=advice.action, cell=cell, iterations=iterations)
+    return BenchmarkWarning(
+        code=code, message=advice.message, action=advice.action, cell=cell, iterations=iterations
+    )
 
 
-def trend_caution(cell: CellResult, tested: int = 1) -> Caution | None:
+def trend_caution(cell: CellResult, tested: int = 1) -> BenchmarkWarning | None:
     """Speed that rises or falls with the iteration's number; ``tested`` cells were looked at for it."""
     if cell.trend is None or cell.trend_p is None or cell.trend_p >= TREND_P / max(tested, 1):
         return None
     direction = "fell" if cell.trend < 0 else "rose"
-    return Caution(
+    return BenchmarkWarning(
         code="trend",
         message=f"speed {direction} from iteration to iteration (rank correlation {cell.trend:.2f})",
         action="the machine was not in a steady state: let it cool, close other programs, run again",
@@ -163,7 +165,7 @@ def trend_caution(cell: CellResult, tested: int = 1) -> Caution | None:
     )
 
 
-def width_caution(cell: CellResult) -> Caution | None:
+def width_caution(cell: CellResult) -> BenchmarkWarning | None:
     """An adaptive cell that ended before its interval was narrow enough, or long enough measured."""
     end = cell.stopping
     if end.reason != "max_iterations":
@@ -180,16 +182,16 @@ def width_caution(cell: CellResult) -> Caution | None:
         shown = "not known" if widest is None else f"still {widest:.0%} of the mean"
         message = f"after {end.iterations} iterations the widest interval is {shown}"
         action = "read the interval, not the mean; raise max_iterations, or quiet the machine"
-    return Caution(code="target_not_met", message=message, action=action, cell=cell.index)
+    return BenchmarkWarning(code="target_not_met", message=message, action=action, cell=cell.index)
 
 
-def stream_caution(cell: CellResult) -> Caution | None:
+def stream_caution(cell: CellResult) -> BenchmarkWarning | None:
     """A stream whose lines hold several tokens, or whose end came alone: more is open than intervals say."""
     speed, half = cell.summary.get("decode_tps_corrected"), cell.summary.get("decode_tps_uncertainty")
     if speed is None or half is None or half.median <= COARSE_SHARE * speed.median:
         return None
     share = half.median / speed.median
-    return Caution(
+    return BenchmarkWarning(
         code="coarse_stream",
         message=f"a line of the stream is not a token: decode speed is open by ±{share:.1%} "
         "more than its interval says",
@@ -221,7 +223,7 @@ def compare_within_cells(metrics: Sequence[IterationMetrics]) -> tuple[Iteration
 
 
 def _group_flags(group: Sequence[IterationMetrics]) -> Iterable[tuple[str, list[int]]]:
-    decode = [(one.index, stopping.decode_speed(one)) for one in group]
+    decode = [(one.index, stopping_rule.decode_speed(one)) for one in group]
     firsts = [(one.index, one.first_token_ms) for one in group]
     yield "outlier_decode", _outlying(decode)
     yield "outlier_ttft", _outlying(firsts)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Final
 
 from obt_agent.benchmark.result import IterationMetrics
-from obt_agent.benchmark.verdicts import (
+from obt_agent.benchmark.run_flags import (
     LENGTH_TOLERANCE,
     LENGTH_TOLERANCE_TOKENS,
     QUEUED_LEAST_MS,
     QUEUED_SHARE,
-    Expected,
+    ExpectedConditions,
 )
 from obt_agent.ollama.payloads import RunningModel
 
@@ -19,7 +19,7 @@ RELOAD_FACTOR: Final = 5.0
 RELOAD_LEAST_MS: Final = 100.0
 
 
-def flags(one: IterationMetrics, expected: Expected, loaded: RunningModel | None) -> set[str]:
+def flags(one: IterationMetrics, expected: ExpectedConditions, loaded: RunningModel | None) -> set[str]:
     """The flags of one iteration, given what was planned and what ``/api/ps`` lists after it."""
     said = {
         "short_output": one.short_output,
@@ -42,7 +42,7 @@ def reloaded(load_ms: float | None, warm_ms: float | None) -> bool:
     return load_ms > max(RELOAD_LEAST_MS, RELOAD_FACTOR * (warm_ms or 0.0))
 
 
-def _by_list(expected: Expected, loaded: RunningModel | None) -> set[str]:
+def _by_list(expected: ExpectedConditions, loaded: RunningModel | None) -> set[str]:
     found: set[str] = set()
     if loaded is None:
         return found
@@ -53,7 +53,7 @@ def _by_list(expected: Expected, loaded: RunningModel | None) -> set[str]:
     return found
 
 
-def _length_off(one: IterationMetrics, expected: Expected) -> bool:
+def _length_off(one: IterationMetrics, expected: ExpectedConditions) -> bool:
     if expected.prompt_tokens is None or one.prompt_tokens is None:
         return False
     requests = max(len(one.requests), 1)
@@ -65,7 +65,7 @@ def near(tokens: float, planned: int) -> bool:
     return abs(tokens - planned) <= max(LENGTH_TOLERANCE_TOKENS, LENGTH_TOLERANCE * planned)
 
 
-def _truncated(one: IterationMetrics, expected: Expected) -> bool:
+def _truncated(one: IterationMetrics, expected: ExpectedConditions) -> bool:
     """Whether the prompt filled the context: Ollama cuts what is longer and says so only in its log."""
     counts = [request.prompt_tokens for request in one.requests] or [one.prompt_tokens]
     return any(count is not None and count >= expected.num_ctx - 1 for count in counts)
