@@ -27,11 +27,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from obt_agent.hardware.providers.nvidia import NvidiaProvider
-from obt_agent.hardware.providers.nvml import Nvml
-from obt_agent.hardware.providers.nvml_probe import Prober
-from obt_agent.hardware.root import SnapshotRoot
+from obt_agent.hardware.gpu.nvidia.nvml import Nvml
+from obt_agent.hardware.gpu.nvidia.probe import Prober
+from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
 from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.hardware.snapshot.root import SnapshotRoot
 
 ROOT = Path(__file__).parents[1]
 NVML = ROOT / "tests" / "hardware" / "nvml"

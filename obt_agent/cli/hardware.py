@@ -155,9 +155,9 @@ async def _samples(service: HardwareService, interval_s: float) -> AsyncIterator
 
 
 def _capture(folder: Path) -> int:
-    from obt_agent.hardware.assembly import gpu_providers  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.hardware.capture import RecordingRoot, capture  # noqa: PLC0415 - the same
-    from obt_agent.hardware.root import Root  # noqa: PLC0415 - the same
+    from obt_agent.hardware.gpu.registry import gpu_providers  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.hardware.snapshot.capture import RecordingRoot, capture  # noqa: PLC0415 - the same
+    from obt_agent.hardware.snapshot.root import Root  # noqa: PLC0415 - the same
 
     recorder = RecordingRoot(Root())
     try:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from obt_agent.hardware.host_reader import HostReading
-from obt_agent.hardware.providers.base import GpuReadings
+from obt_agent.hardware.host.reader import HostReading
+from obt_agent.hardware.provider import GpuReadings
 from obt_agent.hardware.schema import GpuSample, OllamaProcess, Sample
 
 

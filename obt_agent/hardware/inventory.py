@@ -7,7 +7,7 @@ import time
 
 import msgspec
 
-from obt_agent.hardware.host_reader import HostInventory
+from obt_agent.hardware.host.reader import HostInventory
 from obt_agent.hardware.schema import GpuInfo, Inventory, ProviderState, StorageInfo
 
 

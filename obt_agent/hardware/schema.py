@@ -139,7 +139,7 @@ class MemoryInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     unavailable: dict[str, str] = {}
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CgroupLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the control groups of Ollama's process allow it: the tightest of its group and all ancestors.
 
     Beyond ``memory_bytes`` a process is killed; beyond ``memory_high_bytes`` (version 2) the kernel slows it
@@ -284,7 +284,7 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     host: HostInfo = HostInfo()
     cpu: CpuInfo = CpuInfo()
     memory: MemoryInfo = MemoryInfo()
-    limits: Limits = Limits()
+    limits: CgroupLimits = CgroupLimits()
     gpus: tuple[GpuInfo, ...] = ()
     npus: tuple[NpuInfo, ...] = ()
     storage: tuple[StorageInfo, ...] = ()

@@ -11,20 +11,20 @@ from dataclasses import dataclass
 import msgspec
 import structlog
 
-from obt_agent.hardware.assembly import gpu_providers
-from obt_agent.hardware.cadence import Ticks, Watch
 from obt_agent.hardware.combine import combine
-from obt_agent.hardware.guard import Guard, refresh_all
-from obt_agent.hardware.host_reader import HostInventory, HostReader, HostReading
+from obt_agent.hardware.gpu.registry import gpu_providers
+from obt_agent.hardware.host.linux.storage import StorageProvider
+from obt_agent.hardware.host.reader import HostInventory, HostReader, HostReading
 from obt_agent.hardware.inventory import assemble
-from obt_agent.hardware.providers.base import CostGroup, GpuProvider, GpuReadings, state_of
-from obt_agent.hardware.providers.storage import StorageProvider
-from obt_agent.hardware.root import open_root
+from obt_agent.hardware.provider import CostGroup, GpuProvider, GpuReadings, state_of
+from obt_agent.hardware.sampling_schedule import SampleStream, Ticks
 from obt_agent.hardware.schema import Inventory, ProviderState, Sample, SamplerSample, StorageInfo
 from obt_agent.hardware.settings import HardwareSettings
-from obt_agent.hardware.worker import Stalled, Worker
+from obt_agent.hardware.snapshot.root import open_root
+from obt_agent.hardware.supervisor import ProviderSupervisor, refresh_all
+from obt_agent.hardware.worker import DaemonWorker, Stalled
 
-__all__ = ["HardwareService", "HardwareSettings", "SamplerCost", "Watch"]
+__all__ = ["HardwareService", "HardwareSettings", "SampleStream", "SamplerCost"]
 
 log = structlog.get_logger(__name__)
 
@@ -52,13 +52,13 @@ class HardwareService:
         self._settings = settings
         root = open_root(settings.root)
         self._host = HostReader(root, settings.ollama_url)
-        self._host_worker = Worker("host")
+        self._host_worker = DaemonWorker("host")
         self._storage = StorageProvider(root, settings.models_path)
-        self._storage_worker = Worker("storage")
+        self._storage_worker = DaemonWorker("storage")
         found = gpu_providers(root) if providers is None else tuple(providers)
-        self._guards = tuple(Guard(provider, settings) for provider in found)
+        self._guards = tuple(ProviderSupervisor(provider, settings) for provider in found)
         self._tasks: list[asyncio.Task[None]] = []
-        self._watches: set[Watch] = set()
+        self._watches: set[SampleStream] = set()
         self._loaded = False
         self._cadence_changed = asyncio.Event()
         self._look = asyncio.Event()
@@ -146,12 +146,12 @@ class HardwareService:
         return {gpu: joules for energies in found for gpu, joules in energies.items()}
 
     @contextlib.asynccontextmanager
-    async def watch(self, interval_s: float, *, reason: str) -> AsyncIterator[Watch]:
+    async def watch(self, interval_s: float, *, reason: str) -> AsyncIterator[SampleStream]:
         """Samples every ``interval_s``, or ``min_interval_s`` where that is longer, while the context lasts.
 
         The sampler's cadence is that of the fastest watch.
         """
-        watch = Watch(max(interval_s, self._settings.min_interval_s), reason=reason)
+        watch = SampleStream(max(interval_s, self._settings.min_interval_s), reason=reason)
         self._watches.add(watch)
         self._cadence_changed.set()
         log.debug("hardware.watch", reason=reason, interval_s=watch.interval_s)

@@ -32,7 +32,7 @@ class _Call:
     answer: asyncio.Future[Any]
 
 
-class Worker:
+class DaemonWorker:
     """Runs functions in its own daemon thread."""
 
     def __init__(self, name: str) -> None:

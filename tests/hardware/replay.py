@@ -12,18 +12,18 @@ from pathlib import Path
 
 import msgspec
 
-from obt_agent.hardware.assembly import gpu_providers
-from obt_agent.hardware.once import Once, Reading
-from obt_agent.hardware.providers.base import GpuProvider
-from obt_agent.hardware.providers.nvidia import NvidiaProvider
-from obt_agent.hardware.root import SnapshotRoot
+from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
+from obt_agent.hardware.gpu.registry import gpu_providers
+from obt_agent.hardware.provider import GpuProvider
+from obt_agent.hardware.read_once import MachineReading, OneReading
+from obt_agent.hardware.snapshot.root import SnapshotRoot
 from tests.hardware.nvml.fake import FakeDriver, build
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 NAMES = sorted(folder.name for folder in SNAPSHOTS.iterdir())
 
 
-def replay(folder: Path, driver: FakeDriver) -> tuple[Reading, SnapshotRoot]:
+def replay(folder: Path, driver: FakeDriver) -> tuple[MachineReading, SnapshotRoot]:
     """Read a snapshot once; NVIDIA's library says what the snapshot's ``nvml.txt`` has, or is not there."""
     root = SnapshotRoot(folder)
     providers: tuple[GpuProvider, ...] = gpu_providers(root)
@@ -31,7 +31,7 @@ def replay(folder: Path, driver: FakeDriver) -> tuple[Reading, SnapshotRoot]:
         shutil.copy(folder / "nvml.txt", driver.library.with_name("nvml.txt"))
         nvidia = NvidiaProvider(root, driver.nvml, driver.prober())
         providers = nvidia, *(provider for provider in providers if provider.name != nvidia.name)
-    return Once(root, providers).read(), root
+    return OneReading(root, providers).read(), root
 
 
 def main(names: list[str]) -> None:

@@ -16,9 +16,9 @@ from rich.console import Console
 from obt_agent.cli import main
 from obt_agent.cli.hardware_report import report
 from obt_agent.hardware.advice import advice, explained
-from obt_agent.hardware.once import Once
-from obt_agent.hardware.providers.nvidia import NvidiaProvider
-from obt_agent.hardware.root import SnapshotRoot
+from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
+from obt_agent.hardware.read_once import OneReading
+from obt_agent.hardware.snapshot.root import SnapshotRoot
 from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.replay import SNAPSHOTS
 from tests.hardware.trees import BASICS, pci, tree
@@ -129,7 +129,7 @@ def test_a_watch_shows_bars_until_it_is_interrupted() -> None:
 def shown(machine: Path, driver: FakeDriver) -> str:
     """The report of a machine with this driver, as it is at a wide terminal."""
     root = SnapshotRoot(machine)
-    reading = Once(root, [NvidiaProvider(root, driver.nvml, driver.prober())]).read()
+    reading = OneReading(root, [NvidiaProvider(root, driver.nvml, driver.prober())]).read()
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(report(reading.inventory, reading.sample))
     return console.export_text()

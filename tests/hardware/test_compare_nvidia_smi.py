@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from obt_agent.hardware.compare_nvidia_smi import energy_ratios, main
-from obt_agent.hardware.nvidia_smi import FIELDS, agrees, value
-from obt_agent.hardware.providers.base import CostGroup, GpuReadings
-from obt_agent.hardware.providers.nvidia import NvidiaProvider
-from obt_agent.hardware.root import SnapshotRoot
+from obt_agent.hardware.gpu.nvidia.compare_nvidia_smi import energy_ratios, main
+from obt_agent.hardware.gpu.nvidia.nvidia_smi import FIELDS, agrees, value
+from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
+from obt_agent.hardware.provider import CostGroup, GpuReadings
 from obt_agent.hardware.schema import GpuSample
+from obt_agent.hardware.snapshot.root import SnapshotRoot
 from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.trees import BASICS, pci, tree
 
@@ -221,7 +221,7 @@ def test_energy_is_held_against_power_over_the_same_time_whatever_the_load(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     clock = Clock()
-    monkeypatch.setattr("obt_agent.hardware.compare_nvidia_smi.time", clock)
+    monkeypatch.setattr("obt_agent.hardware.gpu.nvidia.compare_nvidia_smi.time", clock)
     ratios = energy_ratios(Ramp(clock), 2.0)
     assert ratios == {"gpu": pytest.approx(1.0, abs=0.001)}
     assert clock.now >= 2.0
@@ -291,7 +291,7 @@ def test_a_tool_that_does_not_answer_is_ended(
     smi(tmp_path, monkeypatch, TRUE)
     program = tmp_path / "bin/nvidia-smi"
     program.write_text("#!/bin/sh\nexec sleep 1000\n")
-    monkeypatch.setattr("obt_agent.hardware.nvidia_smi._TIMEOUT_S", 0.1)
+    monkeypatch.setattr("obt_agent.hardware.gpu.nvidia.nvidia_smi._TIMEOUT_S", 0.1)
     assert compared(tmp_path, driver.machine("rtx4090")) == 69
     assert "did not answer within 0.1 s" in capsys.readouterr().out
 

@@ -14,16 +14,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obt_agent.hardware.capture import RecordingRoot, capture
-from obt_agent.hardware.once import Once
-from obt_agent.hardware.providers import drm
-from obt_agent.hardware.providers.amd import amd
-from obt_agent.hardware.providers.intel import intel
-from obt_agent.hardware.providers.pci import PciGpu
-from obt_agent.hardware.providers.sysfs_gpu import SysfsGpuProvider
-from obt_agent.hardware.readings import Gaps
-from obt_agent.hardware.root import Root, SnapshotRoot
+from obt_agent.hardware.field_reader import FieldReader
+from obt_agent.hardware.gpu.amd.provider import amd
+from obt_agent.hardware.gpu.intel.provider import intel
+from obt_agent.hardware.gpu.sysfs import SysfsGpuProvider
+from obt_agent.hardware.host.linux import drm
+from obt_agent.hardware.host.linux.pci import PciGpu
+from obt_agent.hardware.read_once import OneReading
 from obt_agent.hardware.schema import GpuInfo
+from obt_agent.hardware.snapshot.capture import RecordingRoot, capture
+from obt_agent.hardware.snapshot.root import Root, SnapshotRoot
 from tests.hardware.replay import SNAPSHOTS
 from tests.hardware.test_sysfs_gpu import ARC, CARD, deny
 from tests.hardware.trees import put
@@ -183,14 +183,14 @@ def test_what_the_driver_does_not_know_is_none() -> None:
 
 @given(st.binary(max_size=400), st.sampled_from(["xe", "i915"]))
 def test_any_answer_is_a_size_or_a_reason(answer: bytes, driver: str) -> None:
-    gaps = Gaps()
+    gaps = FieldReader()
     size = gaps.read("size", lambda: drm.parse_regions(answer, driver))
     assert (size or 0) > 0 or gaps.reasons["size"] in ("malformed", "not_reported")
 
 
 @given(st.binary(max_size=250))
 def test_any_description_of_amdgpus_is_one_or_malformed(answer: bytes) -> None:
-    gaps = Gaps()
+    gaps = FieldReader()
     device = gaps.read("device", lambda: drm.parse_amdgpu(answer))
     assert device is not None or gaps.reasons == {"device": "malformed"}
 
@@ -219,7 +219,7 @@ def test_a_card_that_answers_has_its_memory_in_the_inventory_and_a_capture_keeps
     recorder = RecordingRoot(SnapshotRoot(folder))
     capture(tmp_path / "sent", SnapshotRoot(folder), [intel(recorder)], recorder, source="a test")
     sent = SnapshotRoot(tmp_path / "sent")
-    again = Once(sent, [intel(sent)]).read()
+    again = OneReading(sent, [intel(sent)]).read()
     assert again.inventory.gpus[0].memory.total_bytes == 12 * GIB
 
 

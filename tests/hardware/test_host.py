@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from obt_agent.hardware.host_reader import HostReader, is_this_machine
-from obt_agent.hardware.ollama_processes import OllamaProcesses
-from obt_agent.hardware.providers.host import HostProvider
-from obt_agent.hardware.providers.limits import LimitsProvider
-from obt_agent.hardware.providers.nvidia_info import system_bytes
-from obt_agent.hardware.providers.storage import StorageProvider
-from obt_agent.hardware.providers.traffic import TrafficReader
-from obt_agent.hardware.readings import Unreadable
-from obt_agent.hardware.root import Root, SnapshotRoot
-from obt_agent.hardware.schema import Limits, StorageInfo
+from obt_agent.hardware.field_reader import Unreadable
+from obt_agent.hardware.gpu.nvidia.gpu_info import system_bytes
+from obt_agent.hardware.host.linux.io_counters import IoCounters
+from obt_agent.hardware.host.linux.limits import LimitsProvider
+from obt_agent.hardware.host.linux.ollama_processes import OllamaProcesses
+from obt_agent.hardware.host.linux.storage import StorageProvider
+from obt_agent.hardware.host.linux.system import HostProvider
+from obt_agent.hardware.host.reader import HostReader, is_this_machine
+from obt_agent.hardware.schema import CgroupLimits, StorageInfo
+from obt_agent.hardware.snapshot.root import Root, SnapshotRoot
 from tests.hardware.trees import BASICS, put, tree
 
 GIB = 1 << 30
@@ -73,7 +73,7 @@ def test_the_tightest_ancestor_limits_and_file_pages_are_given_back(tmp_path: Pa
         V2,
     )
     found = provider.inventory()
-    assert found == Limits(memory_bytes=4 * GIB, cpus=1.5, cpuset="0-3", cgroup_version=2)
+    assert found == CgroupLimits(memory_bytes=4 * GIB, cpus=1.5, cpuset="0-3", cgroup_version=2)
     assert provider.available_bytes() == 2 * GIB
     assert provider.probe().status == "ok"
 
@@ -111,13 +111,13 @@ def test_version_1_is_read_by_its_own_names(tmp_path: Path) -> None:
         "4:memory:/docker/x\n3:cpu,cpuacct:/docker/x\n2:cpuset:/docker/x\n0::/\n",
         V1,
     )
-    assert provider.inventory() == Limits(memory_bytes=2 * GIB, cpus=2.0, cpuset=None, cgroup_version=1)
+    assert provider.inventory() == CgroupLimits(memory_bytes=2 * GIB, cpus=2.0, cpuset=None, cgroup_version=1)
     assert provider.available_bytes() == GIB + GIB // 2
 
 
 def test_a_process_with_no_limits_has_none_and_no_reason_for_it(tmp_path: Path) -> None:
     provider = limits(tmp_path, {"/sys/fs/cgroup/a/memory.max": "max"}, "0::/a\n", V2)
-    assert provider.inventory() == Limits(cgroup_version=2)
+    assert provider.inventory() == CgroupLimits(cgroup_version=2)
     assert provider.available_bytes() is None
 
 
@@ -348,7 +348,7 @@ def test_traffic_counts_whole_disks_and_real_interfaces_once(tmp_path: Path) -> 
     }
     root = tree(tmp_path, system | counters(0, 0))
     clock = Clock()
-    traffic = TrafficReader(root, clock)
+    traffic = IoCounters(root, clock)
     traffic.probe()
     first = traffic.disk(), traffic.network()
     assert first[0].read_bytes_per_second is None
@@ -457,8 +457,8 @@ def test_a_name_that_cannot_be_resolved_at_first_is_resolved_later(monkeypatch: 
         asked.append(url)
         return answers.pop(0)
 
-    monkeypatch.setattr("obt_agent.hardware.host_reader.is_this_machine", resolve)
-    monkeypatch.setattr("obt_agent.hardware.host_reader._RESOLVE_AGAIN_S", 0.0)
+    monkeypatch.setattr("obt_agent.hardware.host.reader.is_this_machine", resolve)
+    monkeypatch.setattr("obt_agent.hardware.host.reader._RESOLVE_AGAIN_S", 0.0)
     root = Opened()
     reader = HostReader(root, "http://gpu-box:11434")
     reader.sample()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import msgspec
 
 from obt_agent.hardware.legacy import legacy_hardware_info
-from obt_agent.hardware.once import Reading
+from obt_agent.hardware.read_once import MachineReading
 from obt_agent.hardware.schema import Inventory, MemoryInfo, MemoryModule
 from tests.hardware.replay import SNAPSHOTS
 
 
 def inventory(name: str) -> Inventory:
-    return msgspec.json.decode((SNAPSHOTS / name / "expected.json").read_bytes(), type=Reading).inventory
+    return msgspec.json.decode(
+        (SNAPSHOTS / name / "expected.json").read_bytes(), type=MachineReading
+    ).inventory
 
 
 def test_a_desktop_is_described_in_obts_own_units() -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from obt_agent.hardware.providers.base import CostGroup, GpuReadings
-from obt_agent.hardware.providers.nvidia import NvidiaProvider
-from obt_agent.hardware.providers.nvml_probe import main as trial
-from obt_agent.hardware.root import SnapshotRoot
+from obt_agent.hardware.gpu.nvidia.probe import main as trial
+from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
+from obt_agent.hardware.provider import CostGroup, GpuReadings
 from obt_agent.hardware.schema import GpuSample
+from obt_agent.hardware.snapshot.root import SnapshotRoot
 from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.trees import BASICS, pci, put, tree
 

@@ -16,11 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from obt_agent.hardware import schema
-from obt_agent.hardware.assembly import gpu_providers
+from obt_agent.hardware.gpu.registry import gpu_providers
 from obt_agent.hardware.legacy import legacy_hardware_info
-from obt_agent.hardware.once import Once, Reading
-from obt_agent.hardware.root import SnapshotRoot
+from obt_agent.hardware.read_once import MachineReading, OneReading
 from obt_agent.hardware.schema import REASONS
+from obt_agent.hardware.snapshot.root import SnapshotRoot
 from tests.effort import examples
 from tests.hardware.replay import SNAPSHOTS
 
@@ -75,9 +75,9 @@ def test_a_corrupted_machine_is_read_with_no_exception_and_no_nonsense(
     shutil.copytree(SNAPSHOTS / name, folder)
     corrupt(folder, data)
     root = SnapshotRoot(folder)
-    reading = Once(root, gpu_providers(root)).read()
+    reading = OneReading(root, gpu_providers(root)).read()
     check(reading)
-    msgspec.json.decode(msgspec.json.encode(reading), type=Reading)
+    msgspec.json.decode(msgspec.json.encode(reading), type=MachineReading)
     required_numbers_are_there(msgspec.to_builtins(legacy_hardware_info(reading.inventory)))
 
 
@@ -97,7 +97,7 @@ def corrupt(folder: Path, data: st.DataObject) -> None:
     (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
-def check(reading: Reading) -> None:
+def check(reading: MachineReading) -> None:
     for path, value in numbers(msgspec.to_builtins(reading)):
         assert math.isfinite(value), path
         assert value >= 0 or "celsius" in path, path

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from obt_agent.hardware.host_reader import HostReader, HostReading
-from obt_agent.hardware.providers.base import CostGroup, GpuReadings
-from obt_agent.hardware.providers.nvidia import NvidiaProvider
-from obt_agent.hardware.providers.storage import StorageProvider
-from obt_agent.hardware.root import SnapshotRoot
+from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
+from obt_agent.hardware.host.linux.storage import StorageProvider
+from obt_agent.hardware.host.reader import HostReader, HostReading
+from obt_agent.hardware.provider import CostGroup, GpuReadings
 from obt_agent.hardware.schema import Inventory, Sample, StorageInfo
 from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.hardware.snapshot.root import SnapshotRoot
 from obt_agent.hardware.worker import Stalled
 from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.trees import BASICS, pci, put, tree
@@ -298,8 +298,8 @@ def test_a_process_with_a_hung_driver_ends_in_time(machine: Path, driver: FakeDr
     program = textwrap.dedent(f"""
         import asyncio
         from pathlib import Path
-        from obt_agent.hardware.providers.nvidia import NvidiaProvider
-        from obt_agent.hardware.root import SnapshotRoot
+        from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
+        from obt_agent.hardware.snapshot.root import SnapshotRoot
         from obt_agent.hardware.service import HardwareService, HardwareSettings
         from tests.hardware.nvml.fake import FakeDriver
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from obt_agent.hardware.once import Reading
-from obt_agent.hardware.schema import Limits
+from obt_agent.hardware.read_once import MachineReading
+from obt_agent.hardware.schema import CgroupLimits
 from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.replay import NAMES, SNAPSHOTS, replay
 
@@ -23,7 +23,7 @@ def test_every_kind_of_machine_that_is_promised_has_a_snapshot() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_snapshot_replays_to_what_is_expected_of_it(name: str, driver: FakeDriver) -> None:
     reading, _ = replay(SNAPSHOTS / name, driver)
-    expected = msgspec.json.decode((SNAPSHOTS / name / "expected.json").read_bytes(), type=Reading)
+    expected = msgspec.json.decode((SNAPSHOTS / name / "expected.json").read_bytes(), type=MachineReading)
     assert msgspec.to_builtins(reading) == msgspec.to_builtins(expected)
 
 
@@ -43,7 +43,7 @@ def test_of_a_sleeping_gpu_nothing_is_read_but_identity_and_power_state(driver: 
     assert read == {"vendor", "class", "power/control", "power/runtime_status"}
 
 
-def reading_of(name: str, driver: FakeDriver) -> Reading:
+def reading_of(name: str, driver: FakeDriver) -> MachineReading:
     return replay(SNAPSHOTS / name, driver)[0]
 
 
@@ -97,7 +97,7 @@ def test_a_server_of_two_sockets_is_whole_and_its_container_limited_by_version_1
     cpu = reading.inventory.cpu
     assert (cpu.sockets, cpu.physical_cores, cpu.logical_cores, cpu.numa_nodes) == (2, 32, 32, 8)
     assert reading.sample.cpu.temperature_celsius == 29.2
-    assert reading.inventory.limits == Limits(
+    assert reading.inventory.limits == CgroupLimits(
         memory_bytes=64 << 30, cpus=16.0, cpuset="0-15", cgroup_version=1
     )
     assert reading.sample.memory.cgroup_available_bytes == (64 << 30) - (60 - 50) * 10**9
@@ -112,7 +112,7 @@ def test_an_arm_board_has_no_invented_firmware_and_no_limit_where_its_kernel_set
     host = reading.inventory.host
     assert (host.board and host.board.name, host.bios) == ("Raspberry Pi 5 Model B Rev 1.0", None)
     assert (host.virtualization, reading.inventory.cpu.model) == ("none", "Cortex-A76")
-    assert reading.inventory.limits == Limits(cgroup_version=2)
+    assert reading.inventory.limits == CgroupLimits(cgroup_version=2)
     assert [store.kind for store in reading.inventory.storage] == ["mmc"]
 
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from obt_agent.hardware.advice import advice
-from obt_agent.hardware.providers.amd import amd
-from obt_agent.hardware.providers.base import CostGroup, GpuReadings
-from obt_agent.hardware.providers.intel import intel
-from obt_agent.hardware.providers.kfd import Node, node_of
-from obt_agent.hardware.providers.sysfs_gpu import SysfsGpuProvider
-from obt_agent.hardware.readings import Unreadable
-from obt_agent.hardware.root import SnapshotRoot
+from obt_agent.hardware.field_reader import Unreadable
+from obt_agent.hardware.gpu.amd.provider import amd
+from obt_agent.hardware.gpu.intel.provider import intel
+from obt_agent.hardware.gpu.sysfs import SysfsGpuProvider
+from obt_agent.hardware.host.linux.kfd import Node, node_of
+from obt_agent.hardware.provider import CostGroup, GpuReadings
 from obt_agent.hardware.schema import GpuInfo, GpuSample
+from obt_agent.hardware.snapshot.root import SnapshotRoot
 from tests.hardware.replay import SNAPSHOTS
 from tests.hardware.trees import BASICS, pci, put, tree
 

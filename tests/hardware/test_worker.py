@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from obt_agent.hardware.worker import Stalled, Worker
+from obt_agent.hardware.worker import DaemonWorker, Stalled
 
 
 async def test_no_second_call_is_made_while_one_is_out() -> None:
@@ -16,7 +16,7 @@ async def test_no_second_call_is_made_while_one_is_out() -> None:
         gate.wait()
         back.set()
 
-    worker = Worker("test")
+    worker = DaemonWorker("test")
     with pytest.raises(Stalled, match="did not come back"):
         await worker.call(hangs, deadline_s=0.05)
     called: list[int] = []
@@ -29,7 +29,7 @@ async def test_no_second_call_is_made_while_one_is_out() -> None:
 
 
 async def test_what_a_call_returns_or_raises_comes_back() -> None:
-    worker = Worker("test")
+    worker = DaemonWorker("test")
     assert not worker.busy
     assert await worker.call(lambda: 7, deadline_s=20) == 7
     with pytest.raises(ZeroDivisionError):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from obt_agent.hardware.root import SnapshotRoot
+from obt_agent.hardware.snapshot.root import SnapshotRoot
 
 STAT = "cpu  100 0 100 800 0 0 0 0 0 0\ncpu0 100 0 100 800 0 0 0 0 0 0\n"
 MEMINFO = "MemTotal:  1000 kB\nMemAvailable:  600 kB\nSwapTotal:  100 kB\nSwapFree:  75 kB\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from obt_agent.hardware.providers.nvml import Nvml
-from obt_agent.hardware.providers.nvml_probe import Prober
+from obt_agent.hardware.gpu.nvidia.nvml import Nvml
+from obt_agent.hardware.gpu.nvidia.probe import Prober
 
 HERE = Path(__file__).parent
 

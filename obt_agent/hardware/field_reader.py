@@ -1,0 +1,111 @@
+"""Reading with no lies: a value, or null and the reason for it."""
+
+from __future__ import annotations
+
+import errno
+import math
+from collections.abc import Callable
+from typing import TypeVar
+
+from obt_agent.errors import HardwareError
+
+T = TypeVar("T")
+
+_UNKNOWN_U32 = 0xFFFFFFFF
+_UNKNOWN_U64 = 2**63 - 1
+
+_BY_ERRNO = {
+    errno.EACCES: "no_permission",
+    errno.EPERM: "driver_error: refused for now, as while the device is being reset or falls asleep",
+    errno.ENOENT: "not_present",
+    errno.ENODEV: "not_present",
+    errno.ENXIO: "not_present",
+    errno.ENOTDIR: "not_present",
+    errno.ESRCH: "not_present",
+    errno.EOPNOTSUPP: "not_supported",
+    errno.EINVAL: "not_supported",  # amdgpu's answer for a sensor that the board lacks
+    errno.ENODATA: "not_reported",
+}
+
+
+class Unreadable(HardwareError):
+    """A reading that could not be had.
+
+    ``reason`` is a word of ``schema.REASONS``, perhaps with ": " and words after it.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def reason_of(error: BaseException) -> str:
+    """The word of ``schema.REASONS`` for an error met while reading."""
+    if isinstance(error, Unreadable):
+        return error.reason
+    if isinstance(error, OSError):
+        name = errno.errorcode.get(error.errno or 0, "unknown error")
+        return _BY_ERRNO.get(error.errno or 0, f"driver_error: {name}")
+    return "malformed"
+
+
+class FieldReader:
+    """Collects, field by field, why a struct's fields are null."""
+
+    def __init__(self) -> None:
+        self.reasons: dict[str, str] = {}
+
+    def read(self, field: str, source: Callable[[], T]) -> T | None:
+        """What ``source`` returns; None, with the reason noted, when it raises or is not finite."""
+        try:
+            value = source()
+        except (OSError, ValueError, LookupError, OverflowError, HardwareError) as error:
+            self.reasons[field] = reason_of(error)
+            return None
+        if isinstance(value, float) and not math.isfinite(value):
+            self.reasons[field] = "malformed"
+            return None
+        return value
+
+    def first(self, field: str, *sources: Callable[[], T]) -> T | None:
+        """The first source that gives a value; else None with the last source's reason."""
+        for source in sources:
+            value = self.read(field, source)
+            if value is not None:
+                self.reasons.pop(field, None)
+                return value
+        return None
+
+    def note(self, field: str, reason: str) -> None:
+        """Say why a field is null."""
+        self.reasons[field] = reason
+
+
+def optional(source: Callable[[], T]) -> T | None:
+    """What ``source`` returns, or None when it cannot be read, for fields whose absence needs no reason."""
+    return FieldReader().read("", source)
+
+
+def bounded(text: str, limit: int = 200) -> str:
+    """A word from the system, made fit to show: printable, trimmed, at most ``limit`` characters.
+
+    Raises:
+        Unreadable: nothing is left ("not_reported").
+    """
+    cleaned = "".join(c for c in text if c.isprintable()).strip()[:limit]
+    if not cleaned:
+        raise Unreadable("not_reported")
+    return cleaned
+
+
+def non_negative(value: int) -> int:
+    """The same number.
+
+    Raises:
+        Unreadable: it is negative, or a driver's mark for "unknown" (all bits of 32 or of 63 and more).
+    """
+    if value < 0:
+        raise Unreadable("malformed")
+    if value == _UNKNOWN_U32 or value >= _UNKNOWN_U64:
+        raise Unreadable("not_reported")
+    return value

@@ -1,0 +1,1 @@
+"""GPUs: one package for each vendor, named in ``registry``. None of their providers raises."""

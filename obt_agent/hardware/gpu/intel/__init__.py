@@ -1,0 +1,1 @@
+"""Intel GPUs, through i915 and xe."""

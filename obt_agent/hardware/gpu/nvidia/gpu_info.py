@@ -1,0 +1,158 @@
+"""What NVIDIA's GPUs are."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from obt_agent.hardware.field_reader import FieldReader, Unreadable, optional
+from obt_agent.hardware.host.linux import pci
+from obt_agent.hardware.schema import GpuInfo, GpuMemory, GpuPcie, MemoryKind, Mig, MigInstance
+from obt_agent.hardware.snapshot.root import Root
+
+if TYPE_CHECKING:  # see nvidia.py
+    from obt_agent.hardware.gpu.nvidia.nvml import Device, Memory, Nvml
+
+VENDOR = "nvidia"
+_MOST_MIG_INSTANCES = 16
+_KIB = 1 << 10
+
+
+def describe(root: Root, nvml: Nvml, device: Device) -> GpuInfo:
+    """One GPU, as the driver describes it. Never raises."""
+    gaps = FieldReader()
+    uuid = gaps.read("uuid", device.uuid)
+    address = gaps.read("pci_address", device.pci_address)
+    memory = describe_memory(root, device)
+    return GpuInfo(
+        id=uuid or address or f"nvidia-{device.index}",
+        vendor=VENDOR,
+        provider=VENDOR,
+        index=device.index,
+        name=gaps.read("name", device.name),
+        uuid=uuid,
+        pci_address=address,
+        integrated=None if memory.kind is None else memory.kind == "unified",
+        backend="cuda",
+        driver="nvidia",
+        driver_version=gaps.read("driver_version", nvml.driver_version),
+        vbios_version=gaps.read("vbios_version", device.vbios_version),
+        cuda_version=gaps.read("cuda_version", nvml.cuda_version),
+        compute_capability=gaps.read("compute_capability", device.compute_capability),
+        shader_cores=gaps.read("shader_cores", device.cores),
+        memory=memory,
+        pcie=_pcie(gaps, device),
+        power_limit_watts=gaps.read("power_limit_watts", device.power_limit_watts),
+        mig=_mig(device),
+        unavailable=gaps.reasons,
+    )
+
+
+def describe_memory(root: Root, device: Device) -> GpuMemory:
+    """The GPU's memory; where the driver supports no such reading, the GPU works in the system's."""
+    gaps = FieldReader()
+    memory = gaps.read("total_bytes", device.memory)
+    unified = gaps.reasons.get("total_bytes") == "not_supported"
+    if unified:
+        gaps.note("total_bytes", "unified_memory")
+    if memory is not None and memory.reserved is None:
+        gaps.note("reserved_bytes", "not_supported: the driver is older than this reading")
+    gaps.note("type", "no_source")
+    return GpuMemory(
+        kind="unified" if unified else _dedicated(memory),
+        total_bytes=memory.total if memory else None,
+        reserved_bytes=memory.reserved if memory else None,
+        shared_total_bytes=gaps.read("shared_total_bytes", partial(system_bytes, root)) if unified else None,
+        bus_width_bits=gaps.read("bus_width_bits", device.bus_width_bits),
+        unavailable=gaps.reasons,
+    )
+
+
+def without_library(root: Root, gpu: pci.PciGpu, reason: str) -> GpuInfo:
+    """One GPU, as far as the PCI bus shows it: its driver cannot be asked, for the reason given."""
+    gaps = FieldReader()
+    fields = (
+        "uuid",
+        "driver_version",
+        "cuda_version",
+        "compute_capability",
+        "shader_cores",
+        "power_limit_watts",
+    )
+    for field in fields:
+        gaps.note(field, reason)
+    return GpuInfo(
+        id=gpu.address,
+        vendor=VENDOR,
+        provider=VENDOR,
+        name=gaps.read("name", partial(pci.name, root, gpu.path)),
+        pci_address=gpu.address,
+        driver=gpu.driver,
+        memory=GpuMemory(unavailable={"kind": reason, "total_bytes": reason}),
+        unavailable=gaps.reasons,
+    )
+
+
+def asleep(gpu: pci.PciGpu) -> GpuInfo:
+    """One GPU that sleeps, and that was not seen awake: nothing more of it is read."""
+    fields = ("name", "uuid", "driver_version", "compute_capability", "shader_cores", "power_limit_watts")
+    return GpuInfo(
+        id=gpu.address,
+        vendor=VENDOR,
+        provider=VENDOR,
+        pci_address=gpu.address,
+        driver=gpu.driver,
+        memory=GpuMemory(unavailable={"kind": "suspended", "total_bytes": "suspended"}),
+        unavailable=dict.fromkeys(fields, "suspended"),
+    )
+
+
+def system_bytes(root: Root) -> int:
+    """The system's memory, in bytes. Raises OSError, ValueError and Unreadable."""
+    lines = root.text("/proc/meminfo").splitlines()
+    line = next((line for line in lines if line.startswith("MemTotal:")), None)
+    if line is None:
+        raise Unreadable("malformed")
+    return int(line.partition(":")[2].strip().removesuffix(" kB")) * _KIB
+
+
+def _dedicated(memory: Memory | None) -> MemoryKind | None:
+    return None if memory is None else "dedicated"
+
+
+def _pcie(gaps: FieldReader, device: Device) -> GpuPcie | None:
+    gen = gaps.read("pcie", device.max_pcie_gen)
+    width = gaps.read("pcie", device.max_pcie_width)
+    if gen is None and width is None:
+        return None
+    gaps.reasons.pop("pcie", None)
+    return GpuPcie(max_gen=gen, max_width=width)
+
+
+def _mig(device: Device) -> Mig | None:
+    """None where the GPU cannot be divided, which needs no reason."""
+    enabled = optional(device.mig_enabled)
+    if enabled is None:
+        return None
+    most = optional(device.max_mig_instances)
+    found = instances(device, most or 0) if enabled else ()
+    return Mig(enabled=enabled, max_instances=most, instances=tuple(map(_instance, found)))
+
+
+def instances(device: Device, most: int) -> tuple[Device, ...]:
+    """The MIG instances that exist."""
+    numbers = range(min(most, _MOST_MIG_INSTANCES))
+    found = (optional(partial(device.mig_instance, number)) for number in numbers)
+    return tuple(instance for instance in found if instance is not None)
+
+
+def _instance(instance: Device) -> MigInstance:
+    memory = optional(instance.memory)
+    return MigInstance(
+        id=optional(instance.uuid) or f"mig-{instance.index}",
+        name=optional(instance.name),
+        gpu_instance_id=optional(instance.gpu_instance_id),
+        compute_instance_id=optional(instance.compute_instance_id),
+        multiprocessors=optional(instance.multiprocessors),
+        memory_total_bytes=memory.total if memory else None,
+    )

@@ -1,0 +1,332 @@
+"""NVIDIA's GPUs: when to speak with the driver, and what they do now."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from obt_agent.hardware.field_reader import FieldReader, Unreadable, optional
+from obt_agent.hardware.gpu.nvidia import gpu_info
+from obt_agent.hardware.gpu.nvidia.probe import Prober
+from obt_agent.hardware.host.linux import pci
+from obt_agent.hardware.provider import CostGroup, GpuReadings, unread
+from obt_agent.hardware.schema import GpuClocks, GpuInfo, GpuSample, MigSample, ProviderState, ProviderStatus
+from obt_agent.hardware.snapshot.root import Root
+
+if TYPE_CHECKING:  # the library's bindings take 2 MB: they are loaded where there is a GPU
+    from obt_agent.hardware.gpu.nvidia.nvml import Device, Nvml
+
+PCI_VENDOR = "0x10de"
+_SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+"""What a machine has, beside a PCI device, where NVIDIA's library may find a GPU (the last is WSL's)."""
+
+_MODULE_VERSION = "/sys/module/nvidia/version"
+_IDLE_NS = 10_000_000_000
+_NOT_LOADED = "not_present: NVIDIA's library is not loaded for a snapshot"
+_NOT_CONNECTED = "not_reported: awake again, not yet connected"
+
+
+@dataclass(slots=True)
+class _Connected:
+    """One GPU that the driver shows, and what was last read of it in the slow group."""
+
+    info: GpuInfo
+    device: Device
+    parts: tuple[tuple[str, Device], ...]
+    slow: GpuSample
+    processes: dict[int, int | None] = field(default_factory=dict)
+
+
+class NvidiaProvider:
+    """Reads GPUs through NVML. While one that may sleep does, NVML stays shut, for opening it would wake it.
+
+    ``make_nvml`` is called once, when the library was tried and works. Without it and ``prober``, as over a
+    snapshot, GPUs are described as far as the PCI bus shows them.
+    """
+
+    name = gpu_info.VENDOR
+
+    def __init__(self, root: Root, make_nvml: Callable[[], Nvml] | None, prober: Prober | None) -> None:
+        self._root = root
+        self._make_nvml = make_nvml
+        self._nvml: Nvml | None = None
+        self._prober = prober
+        self._connected: list[_Connected] | None = None
+        self._infos: tuple[GpuInfo, ...] = ()
+        self._lost: tuple[GpuInfo, ...] = ()
+        self._pci: tuple[pci.PciGpu, ...] = ()
+        self._version: str | None = None
+        self._module: str | None = None
+        self._trusted = False
+        self._state = ProviderState(name=self.name, status="absent")
+        self._resting = False
+        self._sampled_ns = 0
+
+    def probe(self) -> ProviderState:
+        """Look for GPUs, and connect to the driver unless one sleeps.
+
+        The library is tried in a process of its own first, unless it just worked and the driver is the same.
+        """
+        module = optional(partial(self._root.text, _MODULE_VERSION))
+        self._trusted = self._connected is not None and not self._lost and module == self._module
+        self._module = module
+        self._release()
+        self._pci = pci.gpus(self._root, PCI_VENDOR)
+        self._state = self._connect()
+        return self._state
+
+    def inventory(self) -> tuple[GpuInfo, ...]:
+        """The GPUs that the driver shows; while it does not answer, those on the bus, as last seen."""
+        if self._connected is not None or not self._pci:
+            return self._infos
+        known = {info.pci_address: info for info in self._infos}
+        return tuple(known.get(gpu.address) or self._by_bus(gpu) for gpu in self._pci)
+
+    def sample(self, group: CostGroup) -> GpuReadings:
+        """What the GPUs do now."""
+        if self._asleep():
+            self._release()
+            self._state = self._state_of("suspended", "suspended")
+            return GpuReadings(tuple(unread(gpu.id, "suspended", "suspended") for gpu in self.inventory()))
+        if self._resting:
+            self._wake()
+        if self._connected is None:
+            return GpuReadings(tuple(self._unread(gpu.id) for gpu in self.inventory()))
+        readings = self._read(self._connected, group)
+        self._rest()
+        return readings
+
+    def energy(self) -> dict[str, float]:
+        """Energy counters of the GPUs that have one."""
+        read = ((gpu.info.id, optional(gpu.device.energy_joules)) for gpu in self._connected or ())
+        return {gpu: joules for gpu, joules in read if joules is not None}
+
+    def follow(self, pids: tuple[int, ...]) -> None:
+        """The driver names processes by itself."""
+
+    def close(self) -> None:
+        """Let go of the driver."""
+        self._release()
+
+    def _by_bus(self, gpu: pci.PciGpu) -> GpuInfo:
+        if self._state.status == "suspended":
+            return gpu_info.asleep(gpu)
+        return gpu_info.without_library(self._root, gpu, self._state.reason or "driver_error")
+
+    def _state_of(self, status: ProviderStatus, reason: str | None) -> ProviderState:
+        return ProviderState(name=self.name, status=status, reason=reason, version=self._version)
+
+    def _may_sleep(self) -> bool:
+        return any(gpu.may_sleep for gpu in self._pci)
+
+    def _asleep(self) -> bool:
+        return self._may_sleep() and any(pci.asleep(self._root, gpu) for gpu in self._pci)
+
+    def _connect(self) -> ProviderState:
+        if not self._pci and not any(map(self._root.exists, _SIGNS)):
+            self._infos = ()
+            return self._state_of("absent", "no NVIDIA GPU on this machine")
+        if self._asleep():
+            return self._state_of("suspended", "suspended")
+        try:
+            self._start()
+        except Unreadable as error:
+            if not self._pci and error.reason.startswith("not_present"):
+                self._infos = ()
+                return self._state_of("absent", "no NVIDIA GPU on this machine, and no library of its driver")
+            return self._state_of(
+                "stalled" if error.reason.startswith("stalled") else "degraded", error.reason
+            )
+        if self._lost:
+            return self._state_of("lost", "a GPU is on the bus, but its driver does not answer for it")
+        return self._state_of("ok", None)
+
+    def _start(self) -> None:
+        """Try the library elsewhere, then here. A driver that was replaced needs its new library loaded."""
+        if self._make_nvml is None or self._prober is None:
+            raise Unreadable(_NOT_LOADED)
+        if not self._trusted:
+            version = self._prober.probe()
+            if self._nvml is not None and self._version not in (None, version):
+                self._nvml.unload()
+            self._version = version
+        self._nvml = self._nvml or self._make_nvml()
+        self._open(self._nvml)
+
+    def _open(self, nvml: Nvml) -> None:
+        nvml.open()
+        self._connected, self._resting = [], False
+        count = nvml.count()
+        devices = (optional(partial(nvml.device, index)) for index in range(count))
+        learned = (self._learn(nvml, device) for device in devices if device is not None)
+        self._connected = [gpu for gpu in learned if not _is_lost(gpu.info)]
+        found = tuple(gpu.info for gpu in self._connected)
+        self._lost = self._missing(found, count - len(found))
+        self._infos = found + self._lost
+
+    def _missing(self, found: tuple[GpuInfo, ...], silent: int) -> tuple[GpuInfo, ...]:
+        """GPUs that the driver no longer answers for, and that are still on the bus.
+
+        Only those count that it answered for before, or as many as it counts without answering: a container
+        may see more GPUs on the bus than it was given.
+        """
+        answered = {info.pci_address for info in found}
+        bus = {gpu.address: gpu for gpu in self._pci if gpu.address not in answered}
+        gone = tuple(info for info in self._infos if info.pci_address in bus)
+        strangers = [gpu for gpu in bus.values() if gpu.address not in {info.pci_address for info in gone}]
+        if len(strangers) == silent - len(gone):
+            gone += tuple(gpu_info.without_library(self._root, gpu, "lost") for gpu in strangers)
+        return gone
+
+    def _learn(self, nvml: Nvml, device: Device) -> _Connected:
+        info = gpu_info.describe(self._root, nvml, device)
+        parts: tuple[tuple[str, Device], ...] = ()
+        if info.mig is not None and info.mig.enabled:
+            found = gpu_info.instances(device, info.mig.max_instances or 0)
+            parts = tuple((named.id, part) for named, part in zip(info.mig.instances, found, strict=False))
+        return _Connected(info, device, parts, GpuSample(id=info.id, state="ok"))
+
+    def _release(self) -> None:
+        if self._connected is not None and self._nvml is not None:
+            self._nvml.close()
+        self._connected, self._resting = None, False
+
+    def _rest(self) -> None:
+        """Between samples that are far apart, shut the library, so that a GPU that may sleep can."""
+        now, before = time.monotonic_ns(), self._sampled_ns
+        self._sampled_ns = now
+        if self._may_sleep() and now - before > _IDLE_NS:
+            self._release()
+            self._resting = True
+
+    def _wake(self) -> None:
+        """Connect again after a rest, with no new trial: it worked a minute ago."""
+        try:
+            self._open(_present(self._nvml))
+        except Unreadable as error:
+            self._release()
+            self._state = self._state_of("lost", error.reason)
+
+    def _unread(self, gpu: str) -> GpuSample:
+        if self._state.status == "suspended":
+            return unread(gpu, "degraded", _NOT_CONNECTED)
+        lost = self._state.status == "lost"
+        return unread(gpu, "lost" if lost else "degraded", self._state.reason or _NOT_CONNECTED)
+
+    def _read(self, connected: list[_Connected], group: CostGroup) -> GpuReadings:
+        memory: dict[int, dict[str, int]] = {}
+        gaps: dict[int, str] = {}
+        samples = [unread(gpu.id, "lost", "lost") for gpu in self._lost]
+        for gpu in connected:
+            samples.append(_sample(gpu, group))
+            for pid, used in gpu.processes.items():
+                if used is None:
+                    gaps[pid] = "not_reported"
+                else:
+                    memory.setdefault(pid, {})[gpu.info.id] = used
+        return GpuReadings(tuple(samples), memory, gaps)
+
+
+def _is_lost(info: GpuInfo) -> bool:
+    return info.unavailable.get("uuid", "").startswith("lost")
+
+
+def _present(nvml: Nvml | None) -> Nvml:
+    if nvml is None:
+        raise Unreadable(_NOT_LOADED)
+    return nvml
+
+
+def _sample(gpu: _Connected, group: CostGroup) -> GpuSample:
+    if CostGroup.SLOW in group:
+        gpu.slow, gpu.processes = _slow(gpu), _processes(gpu)
+    fast = _fast(gpu)
+    reasons = fast.unavailable | gpu.slow.unavailable
+    lost = next((reason for reason in reasons.values() if reason.startswith("lost")), None)
+    if lost is not None:
+        return unread(gpu.info.id, "lost", lost)
+    faulty = any(
+        reason.startswith(("driver_error", "malformed", "inconsistent")) for reason in reasons.values()
+    )
+    return msgspec.structs.replace(
+        gpu.slow,
+        state="degraded" if faulty else "ok",
+        t_mono_ns=fast.t_mono_ns,
+        utilization_ratio=fast.utilization_ratio,
+        memory_controller_ratio=fast.memory_controller_ratio,
+        memory_used_bytes=fast.memory_used_bytes,
+        power_watts=fast.power_watts,
+        temperature_celsius=fast.temperature_celsius,
+        clocks=fast.clocks,
+        mig=fast.mig,
+        unavailable=reasons,
+    )
+
+
+def _fast(gpu: _Connected) -> GpuSample:
+    gaps, device = FieldReader(), gpu.device
+    now = time.monotonic_ns()
+    rates = gaps.read("utilization_ratio", device.utilization)
+    if rates is None:
+        gaps.note("memory_controller_ratio", gaps.reasons["utilization_ratio"])
+    unified = gpu.info.memory.kind == "unified"
+    memory = None if unified else gaps.read("memory_used_bytes", device.memory)
+    if unified:
+        gaps.note("memory_used_bytes", "unified_memory")
+        gaps.note("shared_used_bytes", "no_source")
+    return GpuSample(
+        id=gpu.info.id,
+        state="ok",
+        t_mono_ns=now,
+        utilization_ratio=rates[0] if rates else None,
+        memory_controller_ratio=rates[1] if rates else None,
+        memory_used_bytes=memory.used if memory else None,
+        power_watts=gaps.read("power_watts", device.power_watts),
+        temperature_celsius=gaps.read("temperature_celsius", device.temperature_celsius),
+        clocks=_clocks(gaps, device),
+        mig=tuple(_mig_sample(name, part) for name, part in gpu.parts),
+        unavailable=gaps.reasons,
+    )
+
+
+def _clocks(gaps: FieldReader, device: Device) -> GpuClocks | None:
+    graphics = gaps.read("clocks", device.graphics_hertz)
+    sm, memory = optional(device.sm_hertz), optional(device.memory_hertz)
+    if graphics is None and sm is None and memory is None:
+        return None
+    gaps.reasons.pop("clocks", None)
+    return GpuClocks(graphics_hertz=graphics, sm_hertz=sm, memory_hertz=memory)
+
+
+def _mig_sample(name: str, part: Device) -> MigSample:
+    memory = optional(part.memory)
+    return MigSample(id=name, memory_used_bytes=memory.used if memory else None)
+
+
+def _slow(gpu: _Connected) -> GpuSample:
+    gaps, device = FieldReader(), gpu.device
+    return GpuSample(
+        id=gpu.info.id,
+        state="ok",
+        slow_t_mono_ns=time.monotonic_ns(),
+        energy_joules_total=gaps.read("energy_joules_total", device.energy_joules),
+        throttle_reasons=gaps.read("throttle_reasons", device.throttle_reasons),
+        fan_ratio=gaps.read("fan_ratio", device.fan_ratio),
+        pcie_gen=gaps.read("pcie_gen", device.pcie_gen),
+        pcie_width=gaps.read("pcie_width", device.pcie_width),
+        ecc_uncorrected=gaps.read("ecc_uncorrected", device.ecc_uncorrected),
+        unavailable=gaps.reasons,
+    )
+
+
+def _processes(gpu: _Connected) -> dict[int, int | None]:
+    """By PID; with MIG, the driver names processes by the instance that they run on."""
+    found: dict[int, int | None] = {}
+    for device in (gpu.device, *(part for _, part in gpu.parts)):
+        found |= optional(device.processes) or {}
+    return found

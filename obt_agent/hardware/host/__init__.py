@@ -1,0 +1,1 @@
+"""The host: CPUs, memory, disks, network, sensors and the processes of Ollama."""

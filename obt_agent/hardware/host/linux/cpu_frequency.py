@@ -1,0 +1,79 @@
+"""How fast the CPUs run, and how long heat held them back: what tells a slow machine from a slowed one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from obt_agent.hardware.field_reader import FieldReader, Unreadable, non_negative, optional
+from obt_agent.hardware.snapshot.root import FileCache, Root
+
+_CPUS = "/sys/devices/system/cpu"
+_MOST_CLOCKS = 8
+"""Kernels before 5.18 take up to 10 ms for each clock of an idle CPU, asleep, not at work."""
+
+_EVERY_NS = 5_000_000_000
+_THROTTLED = "thermal_throttle/package_throttle_total_time_ms"
+
+
+class CpuFrequency:
+    """The clock, read every 5 s at most, and the counter of throttled time (Intel's alone)."""
+
+    def __init__(self, root: Root, clock: Callable[[], int] = time.monotonic_ns) -> None:
+        self._root = root
+        self._clock = clock
+        self._hot = FileCache(root)
+        self._policies: tuple[str, ...] = ()
+        self._counters: tuple[str, ...] = ()
+        self._read_at_ns: int | None = None
+        self._last = FieldReader()
+        self._hertz: int | None = None
+
+    def probe(self) -> None:
+        """Look for the files again."""
+        names = optional(partial(self._root.names, f"{_CPUS}/cpufreq")) or []
+        found = [f"{_CPUS}/cpufreq/{name}/scaling_cur_freq" for name in names if name.startswith("policy")]
+        step = max(1, -(-len(found) // _MOST_CLOCKS))
+        self._policies = tuple(found[::step])
+        self._counters = tuple(self._by_package().values())
+        self._read_at_ns = None
+
+    def clock_hertz(self) -> int:
+        """The fastest clock of up to 8 cores, spread over the machine. Raises as reading does."""
+        now = self._clock()
+        if self._read_at_ns is None or now - self._read_at_ns >= _EVERY_NS:
+            self._read_at_ns, self._last = now, FieldReader()
+            self._hertz = self._last.read("clock_hertz", self._fastest)
+        if self._hertz is None:
+            raise Unreadable(self._last.reasons["clock_hertz"])
+        return self._hertz
+
+    def throttled_seconds(self) -> float:
+        """Time in which heat held a package back, summed over packages. Raises as reading does."""
+        if not self._counters:
+            raise Unreadable("not_present")
+        return sum(non_negative(self._hot.integer(file)) for file in self._counters) / 1000
+
+    def close(self) -> None:
+        """Let go of the files."""
+        self._hot.close()
+
+    def _fastest(self) -> int:
+        if not self._policies:
+            raise Unreadable("not_present")
+        hertz = max(self._hot.integer(file) for file in self._policies) * 1000
+        if hertz <= 0:
+            raise Unreadable("not_reported")
+        return hertz
+
+    def _by_package(self) -> dict[str, str]:
+        """One CPU's file for each package."""
+        found: dict[str, str] = {}
+        for name in optional(partial(self._root.names, _CPUS)) or []:
+            if name.startswith("cpu") and name[3:].isdigit():
+                package = optional(partial(self._root.text, f"{_CPUS}/{name}/topology/physical_package_id"))
+                file = f"{_CPUS}/{name}/{_THROTTLED}"
+                if package is not None and package not in found and self._root.exists(file):
+                    found[package] = file
+        return found

@@ -1,0 +1,142 @@
+"""Memory modules, from firmware's SMBIOS table (DSP0134, type 17) or from what udev kept of it.
+
+The table itself is readable by root alone; udev's database, which systemd fills at boot, by everyone. Serial
+and asset numbers stand in both, and are never taken up.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, optional
+from obt_agent.hardware.schema import MemoryModule
+from obt_agent.hardware.snapshot.root import Root
+
+TABLE = "/sys/firmware/dmi/tables/DMI"
+UDEV = "/run/udev/data/+dmi:id"
+
+_TYPES = {
+    0x12: "DDR",
+    0x13: "DDR2",
+    0x18: "DDR3",
+    0x1A: "DDR4",
+    0x1B: "LPDDR",
+    0x1C: "LPDDR2",
+    0x1D: "LPDDR3",
+    0x1E: "LPDDR4",
+    0x20: "HBM",
+    0x21: "HBM2",
+    0x22: "DDR5",
+    0x23: "LPDDR5",
+    0x24: "HBM3",
+}
+"""Table 78 of DSP0134 3.7."""
+
+_MEMORY_DEVICE, _END = 17, 127
+_LEAST_LENGTH = 0x15
+_UNKNOWN_WORD, _EXTENDED_SIZE, _EXTENDED_SPEED = 0xFFFF, 0x7FFF, 0xFFFF
+_KIB, _MIB = 1 << 10, 1 << 20
+_UNKNOWN_WORDS = {"unknown", "<out of spec>", "none", "not specified", ""}
+_MOST_SLOTS = 256
+
+
+def modules(root: Root) -> tuple[MemoryModule, ...]:
+    """The populated slots.
+
+    Raises:
+        OSError: neither source can be read.
+        Unreadable: firmware reports no module ("not_reported"), or nonsense ("malformed").
+    """
+    gaps = FieldReader()
+    found = gaps.read("table", lambda: tuple(parse_table(root.data(TABLE))))
+    if not found:
+        kept = optional(lambda: tuple(parse_udev(root.text(UDEV))))
+        found = kept or found
+    if not found:
+        raise Unreadable(gaps.reasons.get("table", "not_reported"))
+    return found
+
+
+def parse_udev(text: str) -> Iterator[MemoryModule]:
+    """The modules in udev's record of the DMI device. Raises ValueError."""
+    values = dict(
+        line[2:].partition("=")[::2] for line in text.splitlines() if line.startswith("E:MEMORY_DEVICE_")
+    )
+    for slot in range(_MOST_SLOTS):
+        prefix = f"MEMORY_DEVICE_{slot}_"
+        size = values.get(f"{prefix}SIZE")
+        if size is None or values.get(f"{prefix}PRESENT") == "0":
+            continue
+        speed = values.get(f"{prefix}CONFIGURED_SPEED_MTS") or values.get(f"{prefix}SPEED_MTS")
+        yield MemoryModule(
+            size_bytes=int(size),
+            type=_known(values.get(f"{prefix}TYPE")),
+            speed_mt_s=int(speed) if speed else None,
+            locator=_known(values.get(f"{prefix}LOCATOR")),
+            bank=_known(values.get(f"{prefix}BANK_LOCATOR")),
+        )
+
+
+def parse_table(table: bytes) -> Iterator[MemoryModule]:
+    """The modules in a raw SMBIOS table. Raises Unreadable ("malformed")."""
+    for kind, body, strings in _structures(table):
+        if kind == _MEMORY_DEVICE and len(body) >= _LEAST_LENGTH:
+            size = _size(body)
+            if size != 0:
+                yield MemoryModule(
+                    size_bytes=size,
+                    type=_TYPES.get(body[0x12]),
+                    speed_mt_s=_speed(body, 0x20, 0x58) or _speed(body, 0x15, 0x54),
+                    locator=_string(strings, body[0x10]),
+                    bank=_string(strings, body[0x11]),
+                )
+
+
+def _structures(table: bytes) -> Iterator[tuple[int, bytes, list[bytes]]]:
+    at = 0
+    while at + 4 <= len(table):
+        kind, length = table[at], table[at + 1]
+        end = table.find(b"\0\0", at + length)
+        if length < 4 or end < 0:  # noqa: PLR2004 -- a structure's header has four bytes
+            raise Unreadable("malformed")
+        yield kind, table[at : at + length], table[at + length : end].split(b"\0")
+        if kind == _END:
+            return
+        at = end + 2
+
+
+def _word(body: bytes, at: int) -> int:
+    return int(struct.unpack_from("<H", body, at)[0]) if len(body) >= at + 2 else 0
+
+
+def _double(body: bytes, at: int) -> int:
+    return int(struct.unpack_from("<I", body, at)[0]) if len(body) >= at + 4 else 0
+
+
+def _size(body: bytes) -> int | None:
+    """Bytes; 0 for an empty slot, None where firmware does not know."""
+    word = _word(body, 0x0C)
+    if word == _UNKNOWN_WORD:
+        return None
+    if word == _EXTENDED_SIZE:
+        return (_double(body, 0x1C) & 0x7FFFFFFF) * _MIB
+    return (word & 0x7FFF) * _KIB if word & 0x8000 else word * _MIB
+
+
+def _speed(body: bytes, at: int, extended_at: int) -> int | None:
+    word = _word(body, at)
+    speed = _double(body, extended_at) & 0x7FFFFFFF if word == _EXTENDED_SPEED else word
+    return speed or None
+
+
+def _string(strings: list[bytes], number: int) -> str | None:
+    if not 0 < number <= len(strings):
+        return None
+    return _known(strings[number - 1].decode(errors="replace"))
+
+
+def _known(word: str | None) -> str | None:
+    if word is None or word.strip().lower() in _UNKNOWN_WORDS:
+        return None
+    return optional(lambda: bounded(word, 60))

@@ -1,0 +1,184 @@
+"""The operating system, what it runs on, and the firmware's names for the machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import partial
+
+from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, optional
+from obt_agent.hardware.host.linux.mounts import mounts
+from obt_agent.hardware.provider import state_of
+from obt_agent.hardware.schema import Bios, Board, HostInfo, ProviderState
+from obt_agent.hardware.snapshot.root import Root
+
+_DMI = "/sys/class/dmi/id"
+
+_HYPERVISORS = {
+    "qemu": "qemu",
+    "kvm": "kvm",
+    "vmware": "vmware",
+    "virtualbox": "virtualbox",
+    "innotek": "virtualbox",
+    "xen": "xen",
+    "amazon ec2": "kvm",
+    "google compute engine": "kvm",
+    "openstack": "kvm",
+    "firecracker": "kvm",
+    "parallels": "parallels",
+    "bhyve": "bhyve",
+    "kubevirt": "kvm",
+    "bochs": "bochs",
+    "apple virtualization": "apple",
+}
+"""Words of DMI vendor and product names, as systemd-detect-virt reads them."""
+
+_METAL = re.compile(r"\.metal(-|$)")
+_TREE = "/sys/firmware/devicetree/base"
+_TREE_HYPERVISORS = {"kvm": "kvm", "xen": "xen", "vmware": "vmware"}
+
+SERVICE_ACCOUNT = "/secrets/kubernetes.io/serviceaccount"
+"""Where Kubernetes mounts what a pod is known by."""
+
+LAYERS = {"/containerd/": "containerd", "/docker/": "docker", "/containers/storage/": "podman"}
+"""Where container engines keep the layers that a container's root is made of."""
+
+_CONTAINER_HINTS = (("/docker", "docker"), ("kubepods", "kubernetes"), ("/lxc", "lxc"), ("libpod", "podman"))
+
+
+class HostProvider:
+    """Linux's and the firmware's names for things. It has no samples."""
+
+    name = "host"
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+
+    def probe(self) -> ProviderState:
+        """Whether the kernel tells its release."""
+        gaps = FieldReader()
+        gaps.read("kernel", partial(self._root.text, "/proc/sys/kernel/osrelease"))
+        return state_of(self.name, gaps.reasons.get("kernel"), verified=True)
+
+    def inventory(self, ollama_version: str | None = None) -> HostInfo:
+        """Describe the host; the version of Ollama is the caller's knowledge."""
+        gaps = FieldReader()
+        if ollama_version is None:
+            gaps.note("ollama_version", "not_reported: Ollama did not answer")
+        return HostInfo(
+            os=gaps.read("os", lambda: self._word("/proc/sys/kernel/ostype").lower()),
+            distro=gaps.first("distro", partial(self._distro, "/etc/os-release"), self._distro_of_usr),
+            kernel=gaps.read("kernel", lambda: self._word("/proc/sys/kernel/osrelease")),
+            arch=gaps.read("arch", self._arch),
+            virtualization=gaps.read("virtualization", self._virtualization),
+            container=gaps.read("container", self._container),
+            wsl=gaps.read("wsl", lambda: "microsoft" in self._word("/proc/sys/kernel/osrelease").lower()),
+            bios=self._bios(gaps),
+            board=self._board(gaps),
+            ollama_version=ollama_version,
+            unavailable=gaps.reasons,
+        )
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+    def _word(self, path: str) -> str:
+        return bounded(self._root.text(path, 4096))
+
+    def _dmi(self, name: str) -> str | None:
+        return optional(lambda: self._word(f"{_DMI}/{name}"))
+
+    def _distro_of_usr(self) -> str:
+        return self._distro("/usr/lib/os-release")
+
+    def _distro(self, path: str) -> str:
+        pairs = (line.partition("=") for line in self._root.text(path).splitlines())
+        values = {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
+        return bounded(values.get("PRETTY_NAME") or values.get("NAME") or "")
+
+    def _arch(self) -> str:
+        if self._root.real:
+            return os.uname().machine
+        return self._word("/proc/sys/kernel/arch")  # Linux has it since 6.1; a snapshot always has
+
+    def _bios(self, gaps: FieldReader) -> Bios | None:
+        names = [self._dmi(name) for name in ("bios_vendor", "bios_version", "bios_date")]
+        if not any(names):
+            gaps.read("bios", lambda: self._root.names(_DMI) and self._word(f"{_DMI}/bios_vendor"))
+            return None
+        return Bios(vendor=names[0], version=names[1], date=names[2])
+
+    def _board(self, gaps: FieldReader) -> Board | None:
+        tree = optional(lambda: self._word(f"{_TREE}/model"))
+        names = [self._dmi(name) for name in ("board_vendor", "board_name", "product_name")]
+        if not any(names) and tree is None:
+            gaps.read("board", lambda: self._word(f"{_DMI}/board_name"))
+            return None
+        return Board(vendor=names[0] or self._dmi("sys_vendor"), name=names[1] or tree, product=names[2])
+
+    def _virtualization(self) -> str:
+        if "microsoft" in self._word("/proc/sys/kernel/osrelease").lower():
+            return "hyperv"
+        known = optional(lambda: self._word("/sys/hypervisor/type"))
+        if known:
+            return known
+        named = self._hypervisor_by_dmi() or self._hypervisor_by_device_tree()
+        return named or ("unnamed" if self._behind_hypervisor() else "none")
+
+    def _hypervisor_by_dmi(self) -> str | None:
+        """As systemd-detect-virt does. Clouds name machines of metal too, which the product's name tells."""
+        product = self._dmi("product_name") or ""
+        others = filter(None, map(self._dmi, ("sys_vendor", "board_vendor", "bios_vendor")))
+        words = " ".join((product, *others)).lower()
+        if "microsoft" in words and "virtual machine" in words:
+            return "hyperv"
+        if _METAL.search(product):
+            return None
+        return next((name for word, name in _HYPERVISORS.items() if word in words), None)
+
+    def _hypervisor_by_device_tree(self) -> str | None:
+        """What Arm's and RISC-V's machines without DMI say, as systemd-detect-virt reads it."""
+        told = optional(lambda: self._word(f"{_TREE}/hypervisor/compatible"))
+        if told:
+            return next((name for word, name in _TREE_HYPERVISORS.items() if word in told), "unnamed")
+        names = optional(partial(self._root.names, _TREE)) or []
+        machine = optional(lambda: self._word(f"{_TREE}/compatible")) or ""
+        if any("fw-cfg" in name for name in names) or "linux,dummy-virt" in machine:
+            return "qemu"
+        return None
+
+    def _behind_hypervisor(self) -> bool:
+        """What x86 says of itself. Arm has no such flag: with no other sign it is taken for metal."""
+        cpuinfo = self._root.text("/proc/cpuinfo")
+        flags = next((line for line in cpuinfo.splitlines() if line.startswith(("flags", "Features"))), "")
+        if not flags:
+            raise Unreadable("not_reported")
+        return "hypervisor" in flags.split()
+
+    def _container(self) -> str:
+        if self._root.exists("/run/.containerenv"):
+            return "podman"
+        if self._root.exists("/.dockerenv"):
+            return "docker"
+        for place in ("/run/systemd/container", "/run/host/container-manager"):
+            manager = optional(partial(self._word, place))
+            if manager:
+                return manager
+        by_mounts = optional(self._container_by_mounts)
+        return by_mounts or container_hint(self._root.text("/proc/1/cgroup")) or "none"
+
+    def _container_by_mounts(self) -> str | None:
+        """By what only containers mount: with version 2 of control groups a pod's place is just "/"."""
+        found = mounts(self._root)
+        if any(mount.point.endswith(SERVICE_ACCOUNT) for mount in found):
+            return "kubernetes"
+        top = next((mount for mount in reversed(found) if mount.point == "/"), None)
+        if top is None or top.kind != "overlay":
+            return None
+        layers = " ".join(top.options)
+        return next((name for folder, name in LAYERS.items() if folder in layers), None)
+
+
+def container_hint(groups: str) -> str | None:
+    """The kind of container that a process's control groups tell of; None where they tell of none."""
+    return next((name for hint, name in _CONTAINER_HINTS if hint in groups), None)

@@ -1,4 +1,0 @@
-"""One module per source of readings.
-
-Each finds, describes and samples one kind of hardware, and never raises.
-"""
