@@ -32,7 +32,7 @@ from obt_agent.identity.secret import Secret
 from obt_agent.identity.uuid7 import uuid7
 from obt_agent.protocol import limits
 from obt_server import app as application
-from obt_server.demo.scene import free_port
+from obt_server.demo.environment import free_port
 from obt_server.storage import Enrolment
 
 NO_UVLOOP = (

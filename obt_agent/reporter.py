@@ -42,7 +42,7 @@ PAGE_BYTES: Final = 16 << 10
 E = TypeVar("E", InstalledModel, JobSummary)
 
 
-class Models(Protocol):
+class CatalogSource(Protocol):
     """The catalogue of models, as ``obt_agent.ollama.catalog.Catalog`` keeps it."""
 
     @property
@@ -53,7 +53,7 @@ class Models(Protocol):
         """The next snapshot of a later generation."""
 
 
-class Machine(Protocol):
+class HardwareSource(Protocol):
     """The hardware, as ``obt_agent.hardware.service.HardwareService`` reads it."""
 
     @property
@@ -67,7 +67,7 @@ class Machine(Protocol):
         """The next inventory with another fingerprint."""
 
 
-class JobBook(Protocol):
+class JobSource(Protocol):
     """Jobs that are open, or finished and not acknowledged."""
 
     @property
@@ -134,7 +134,13 @@ class Reporter:
     """Sends states and heartbeats over whatever session is admitted."""
 
     def __init__(
-        self, *, models: Models, machine: Machine, jobs: JobBook, visibility: Visibility, gauges: Gauges
+        self,
+        *,
+        models: CatalogSource,
+        machine: HardwareSource,
+        jobs: JobSource,
+        visibility: Visibility,
+        gauges: Gauges,
     ) -> None:
         self._models = models
         self._machine = machine

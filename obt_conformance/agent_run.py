@@ -6,14 +6,14 @@ import asyncio
 import shlex
 from collections.abc import Awaitable, Callable, Sequence
 
-from obt_conformance.agent_stage import AgentStage
+from obt_conformance.agent_harness import AgentHarness
+from obt_conformance.checks import Check, CheckResult
 from obt_conformance.run import QUICK_S, conclude, left_out
-from obt_conformance.verdict import Check, Finding
 
 
 async def check_agent(
-    checks: Sequence[Check[AgentStage]], stage: AgentStage, *, quick: bool = False
-) -> list[Finding]:
+    checks: Sequence[Check[AgentHarness]], stage: AgentHarness, *, quick: bool = False
+) -> list[CheckResult]:
     """Run the checks against the agent that dials the stage's open door; gives findings in their order."""
     findings = []
     for check in checks:

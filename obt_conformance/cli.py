@@ -11,16 +11,16 @@ from pathlib import Path
 
 from obt_agent import __version__
 from obt_conformance import report
+from obt_conformance.agent_harness import AgentHarness, AgentTarget
 from obt_conformance.agent_rules import BOOK as AGENT_BOOK
 from obt_conformance.agent_run import check_agent, command
-from obt_conformance.agent_stage import AgentStage, AgentTarget
+from obt_conformance.checks import CheckResult
 from obt_conformance.deadlines import Deadlines
-from obt_conformance.identity import Identity, NoIdentity, Pool, enrol, parse_credentials
-from obt_conformance.listening import Door
+from obt_conformance.drivers import CommandDriver, Driver, RestDriver
+from obt_conformance.identity import KitIdentity, NoIdentity, Pool, enrol, parse_credentials
+from obt_conformance.listening import AgentListener
 from obt_conformance.run import check_server, chosen
 from obt_conformance.server_rules import BOOK as SERVER_BOOK
-from obt_conformance.trigger import CommandDriver, Driver, RestDriver
-from obt_conformance.verdict import Finding
 
 USAGE = 2
 """Exit code of a command that was given wrongly, as argparse has it."""
@@ -98,7 +98,7 @@ def _agent_options(parser: argparse.ArgumentParser) -> None:
     _shared_options(parser)
 
 
-async def _server(options: argparse.Namespace) -> list[Finding]:
+async def _server(options: argparse.Namespace) -> list[CheckResult]:
     checks = chosen(SERVER_BOOK, options.only)
     deadlines = Deadlines()
     driver: Driver | None = CommandDriver(options.trigger) if options.trigger else None
@@ -121,7 +121,7 @@ async def _server(options: argparse.Namespace) -> list[Finding]:
 
 async def _identities(
     options: argparse.Namespace, join_tokens: list[str], deadlines: Deadlines
-) -> list[Identity]:
+) -> list[KitIdentity]:
     """Those of the file, and enrolled ones; two join tokens stay for the rules of enrolment."""
     found = []
     if options.token_file is not None:
@@ -145,14 +145,14 @@ def _one(path: Path) -> str:
     return lines[0]
 
 
-async def _agent(options: argparse.Namespace) -> list[Finding]:
+async def _agent(options: argparse.Namespace) -> list[CheckResult]:
     checks = chosen(AGENT_BOOK, options.only)
     host, _, port = options.listen.rpartition(":")
     deadlines = Deadlines()
-    door = Door(answer_within_s=deadlines.answer_s)
+    door = AgentListener(answer_within_s=deadlines.answer_s)
     target = AgentTarget(model=options.model, embed_model=options.embed_model or options.model)
     redial = command(options.redial) if options.redial else None
     async with door.open(host or "127.0.0.1", int(port)):
         sys.stderr.write(f"obt-conformance listens on port {door.port} of {host or '127.0.0.1'}\n")
         await door.first_dial(options.within)
-        return await check_agent(checks, AgentStage(target, door, deadlines, redial), quick=options.quick)
+        return await check_agent(checks, AgentHarness(target, door, deadlines, redial), quick=options.quick)

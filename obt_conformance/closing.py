@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from obt_conformance.verdict import Failed
+from obt_conformance.checks import RuleBroken
 from obt_conformance.wire import Closed
 
 
@@ -14,5 +14,5 @@ def must_be(closed: Closed, *codes: int) -> str:
     """
     if closed.code not in codes:
         wanted = " or ".join(map(str, codes))
-        raise Failed(f"closed with {closed.code} {closed.reason}, not {wanted}".replace("  ", " "))
+        raise RuleBroken(f"closed with {closed.code} {closed.reason}, not {wanted}".replace("  ", " "))
     return f"closed with {closed.code}"

@@ -15,10 +15,10 @@ from websockets.frames import Opcode
 from websockets.typing import Subprotocol
 
 from obt_agent.protocol.limits import CONNECT_PATH, SUBPROTOCOL
-from obt_conformance.wire import Wire
+from obt_conformance.wire import RawSocket
 
 
-class Refusal(Exception):
+class UpgradeRefused(Exception):
     """The upgrade was refused, or the answer was none. ``status`` 0: no HTTP answer came."""
 
     def __init__(self, status: int, text: str) -> None:
@@ -56,7 +56,7 @@ async def dial(
     subprotocol: str | None = SUBPROTOCOL,
     pongs: bool = True,
     tls: ssl.SSLContext | None = None,
-) -> AsyncIterator[Wire]:
+) -> AsyncIterator[RawSocket]:
     """An open socket to a server; closed on leaving.
 
     Raises:
@@ -78,10 +78,10 @@ async def dial(
                 ssl=tls,
             )
     except InvalidStatus as error:
-        raise Refusal(error.response.status_code, f"HTTP {error.response.status_code}") from error
+        raise UpgradeRefused(error.response.status_code, f"HTTP {error.response.status_code}") from error
     except (InvalidHandshake, OSError) as error:
-        raise Refusal(0, f"{type(error).__name__}: {error}") from error
-    wire = Wire(socket, answer_within_s=answer_within_s)
+        raise UpgradeRefused(0, f"{type(error).__name__}: {error}") from error
+    wire = RawSocket(socket, answer_within_s=answer_within_s)
     try:
         yield wire
     finally:

@@ -45,7 +45,7 @@ def _other(sender: Sender) -> Sender:
     return "server" if sender == "agent" else "agent"
 
 
-class _Conversation:
+class _FrameScript:
     """Frames of both sides, ids counted by side."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ def conversations() -> dict[str, list[Golden]]:
     }
     found = {}
     for name, fill in made.items():
-        conversation = _Conversation()
+        conversation = _FrameScript()
         fill(conversation)
         found[name] = conversation.frames
     return found
@@ -111,7 +111,7 @@ def as_lines(frames: list[Golden]) -> str:
     return b"\n".join([*lines, b""]).decode()
 
 
-def _opening(talk: _Conversation) -> None:
+def _opening(talk: _FrameScript) -> None:
     hello = admission.HelloParams(
         protocol=admission.VersionRange(min=1, max=1),
         agent=admission.AgentIdentity(id=AGENT_ID, name="box", version="0.1.0", instance="9f2c"),
@@ -138,7 +138,7 @@ def _opening(talk: _Conversation) -> None:
     talk.ask("server", "state.request", wanted, admission.Empty())
 
 
-def _life(talk: _Conversation) -> None:
+def _life(talk: _FrameScript) -> None:
     talk.tell("agent", "link.alive")
     talk.tell("server", "link.alive")
     talk.tell("agent", "heartbeat", admission.HeartbeatParams(ollama=OLLAMA, loaded=(MODEL,), t_mono_us=5))
@@ -149,7 +149,7 @@ def _life(talk: _Conversation) -> None:
     talk.tell("agent", "agent.goodbye", admission.GoodbyeParams(reason="shutdown"))
 
 
-def _reading(talk: _Conversation) -> None:
+def _reading(talk: _FrameScript) -> None:
     listed = commands.ListModelsResult(models=(INSTALLED,), list_digest=DIGEST, ollama=OLLAMA)
     talk.ask("server", "list_models", commands.ListModelsParams(), listed)
     shown = {"details": {"family": "llama"}, "capabilities": ["completion"]}
@@ -177,7 +177,7 @@ def _reading(talk: _Conversation) -> None:
     talk.ask("server", "agent_info", admission.Empty(), info)
 
 
-def _stream(talk: _Conversation) -> None:
+def _stream(talk: _FrameScript) -> None:
     for method, body in (
         ("generate", b'{"model":"llama3.2:1b","prompt":"Say hello."}'),
         ("chat", b'{"model":"llama3.2:1b","messages":[{"role":"user","content":"Say hello."}]}'),
@@ -199,7 +199,7 @@ def _stream(talk: _Conversation) -> None:
     talk.answer("server", "hardware_watch", watch, ended)
 
 
-def _pieces(talk: _Conversation) -> None:
+def _pieces(talk: _FrameScript) -> None:
     """A result in pieces; a real one is longer than 24 KiB."""
     image = streams.BlobPut(blob="image-1", offset=0, data="iVBORw0KGgo=", last=True)
     talk.ask("server", "blob.put", image, streams.BlobPutResult(blob="image-1", bytes=8))
@@ -215,7 +215,7 @@ def _sizes(text: str) -> dict[str, Any]:
     return {"bytes": len(text.encode()), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def _job(talk: _Conversation) -> None:
+def _job(talk: _FrameScript) -> None:
     start = commands.RunBenchmarkParams(
         job_id="job-1", plan=Plan(model_name=MODEL), not_after=1_750_003_600.0
     )
@@ -240,7 +240,7 @@ def _job(talk: _Conversation) -> None:
     talk.ask("agent", "job.finished", inline, jobs.JobFinishedResult(job_id="job-2", conflict=True))
 
 
-def _changes(talk: _Conversation) -> None:
+def _changes(talk: _FrameScript) -> None:
     pulled = jobs.JobStarted(job_id="pull-1", state="queued")
     talk.ask("server", "pull_model", commands.PullModelParams(job_id="pull-1", model=MODEL), pulled)
     create = commands.CreateModelParams(
@@ -252,7 +252,7 @@ def _changes(talk: _Conversation) -> None:
     talk.ask("server", "delete_model", commands.DeleteModelParams(model="mine:latest"), commands.DoneResult())
 
 
-def _errors(talk: _Conversation) -> None:
+def _errors(talk: _FrameScript) -> None:
     talk.refuse("server", None, None, "parse_error", "The frame is not JSON.")
     wrong = talk.ask("server", "run_benchmark", Raw(b'{"job_id":"job-3","plan":{"num_ctx":"many"}}'))
     text = "params.plan.num_ctx: Expected `int | null`, got `str`."

@@ -25,7 +25,7 @@ def uuid7() -> str:
 
 
 @dataclass
-class Identity:
+class KitIdentity:
     """An agent that a server knows. ``secret`` changes when a check rotates it."""
 
     agent_id: str
@@ -38,7 +38,7 @@ def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def parse_credentials(text: str, agent_id: str | None) -> list[Identity]:
+def parse_credentials(text: str, agent_id: str | None) -> list[KitIdentity]:
     """Lines of ``AGENT_ID SECRET``, or one line ``SECRET`` where ``agent_id`` is given apart.
 
     Raises:
@@ -48,21 +48,21 @@ def parse_credentials(text: str, agent_id: str | None) -> list[Identity]:
     for line in filter(None, (line.strip() for line in text.splitlines())):
         words = line.split()
         if len(words) == 2:  # noqa: PLR2004 - id and secret
-            found.append(Identity(words[0], words[1]))
+            found.append(KitIdentity(words[0], words[1]))
         elif len(words) == 1 and agent_id is not None:
-            found.append(Identity(agent_id, words[0]))
+            found.append(KitIdentity(agent_id, words[0]))
         else:
             raise NoIdentity("Each line of --token-file is AGENT_ID SECRET, or one SECRET with --agent-id.")
     return found
 
 
-async def enrol(server_url: str, join_token: str, *, within_s: float) -> Identity:
+async def enrol(server_url: str, join_token: str, *, within_s: float) -> KitIdentity:
     """A new agent.
 
     Raises:
         NoIdentity: the server refused, or did not answer.
     """
-    identity = Identity(uuid7(), secrets.token_urlsafe(32))
+    identity = KitIdentity(uuid7(), secrets.token_urlsafe(32))
     try:
         answer = await web.post(
             server_url.rstrip("/") + ENROLL_PATH,
@@ -88,14 +88,14 @@ def enrolment(agent_id: str, secret: str) -> dict[str, object]:
 class Pool:
     """Identities, each lent to one check at a time."""
 
-    def __init__(self, identities: Iterable[Identity]) -> None:
-        self._free: asyncio.Queue[Identity] = asyncio.Queue()
+    def __init__(self, identities: Iterable[KitIdentity]) -> None:
+        self._free: asyncio.Queue[KitIdentity] = asyncio.Queue()
         for identity in identities:
             self._free.put_nowait(identity)
         self.size = self._free.qsize()
 
     @contextlib.asynccontextmanager
-    async def lent(self) -> AsyncIterator[Identity]:
+    async def lent(self) -> AsyncIterator[KitIdentity]:
         """One of them, once it is free."""
         identity = await self._free.get()
         try:

@@ -14,8 +14,8 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from obt_agent.protocol.limits import SUBPROTOCOL
-from obt_conformance.verdict import Failed
-from obt_conformance.wire import Wire
+from obt_conformance.checks import RuleBroken
+from obt_conformance.wire import RawSocket
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Refuse:
     headers: tuple[tuple[str, str], ...] = ()
 
 
-class Door:
+class AgentListener:
     """Where agents dial.
 
     Args:
@@ -46,7 +46,7 @@ class Door:
         self.refusals: deque[Refuse] = deque()
         self.port = 0
         self._answer_within_s = answer_within_s
-        self._sockets: asyncio.Queue[Wire] = asyncio.Queue()
+        self._sockets: asyncio.Queue[RawSocket] = asyncio.Queue()
         self._dialled = asyncio.Event()
 
     @contextlib.asynccontextmanager
@@ -85,7 +85,7 @@ class Door:
         except TimeoutError:
             raise ConnectionError(f"no agent dialled within {within_s:g} s") from None
 
-    async def next(self, within_s: float) -> Wire:
+    async def next(self, within_s: float) -> RawSocket:
         """The next socket that an agent opens, the newest if it opened several.
 
         Raises:
@@ -98,7 +98,7 @@ class Door:
                     wire = await self._sockets.get()
                 return wire
         except TimeoutError:
-            raise Failed(f"the agent did not dial within {within_s:g} s") from None
+            raise RuleBroken(f"the agent did not dial within {within_s:g} s") from None
 
     def _process(self, _: ServerConnection, request: Request) -> Response | None:
         headers = {name.lower(): value for name, value in request.headers.raw_items()}
@@ -112,6 +112,6 @@ class Door:
         )
 
     async def _serve(self, socket: ServerConnection) -> None:
-        wire = Wire(socket, answer_within_s=self._answer_within_s)
+        wire = RawSocket(socket, answer_within_s=self._answer_within_s)
         self._sockets.put_nowait(wire)
         await wire.until_closed(None if wire.closed else 1e9)

@@ -6,10 +6,10 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 
-from obt_conformance.verdict import Finding, by_rule, rule_verdict
+from obt_conformance.checks import CheckResult, by_rule, rule_verdict
 
 
-def as_text(findings: Sequence[Finding]) -> str:
+def as_text(findings: Sequence[CheckResult]) -> str:
     """A line a rule, and one for each check under it; the counts at the end."""
     lines = []
     for rule, found in by_rule(findings).items():
@@ -21,12 +21,12 @@ def as_text(findings: Sequence[Finding]) -> str:
     return "\n".join([*lines, "", _counts(findings)])
 
 
-def _counts(findings: Sequence[Finding]) -> str:
+def _counts(findings: Sequence[CheckResult]) -> str:
     counts = Counter(rule_verdict(found) for found in by_rule(findings).values())
     return f"{counts['pass']} rules kept, {counts['fail']} broken, {counts['not tested']} not tested"
 
 
-def as_json(findings: Sequence[Finding]) -> str:
+def as_json(findings: Sequence[CheckResult]) -> str:
     """``{"rules": {NAME: {"verdict", "checks": [{"title", "verdict", "seen", "seconds"}]}}}``."""
     rules = {
         rule: {
@@ -46,7 +46,7 @@ def as_json(findings: Sequence[Finding]) -> str:
     return json.dumps({"rules": rules}, indent=1, ensure_ascii=False)
 
 
-def exit_code(findings: Sequence[Finding]) -> int:
+def exit_code(findings: Sequence[CheckResult]) -> int:
     """0: nothing broken and something kept; 1: a rule is broken; 3: nothing could be tested."""
     verdicts = {finding.verdict for finding in findings}
     if "fail" in verdicts:

@@ -7,12 +7,12 @@ import time
 from collections.abc import Sequence
 from typing import TypeVar
 
+from obt_conformance.checks import Check, CheckRegistry, CheckResult, RuleBroken, Untested, Verdict
 from obt_conformance.deadlines import Deadlines
+from obt_conformance.drivers import Driver
 from obt_conformance.identity import Pool
 from obt_conformance.rules import RULES
-from obt_conformance.stage import Stage
-from obt_conformance.trigger import Driver
-from obt_conformance.verdict import Book, Check, Failed, Finding, Untested, Verdict
+from obt_conformance.server_harness import ServerHarness
 
 S = TypeVar("S")
 
@@ -20,7 +20,7 @@ QUICK_S = 1.0
 """``--quick`` leaves out what the rule itself makes wait longer than this."""
 
 
-async def conclude(check: Check[S], stage: S, *, limit_s: float) -> Finding:
+async def conclude(check: Check[S], stage: S, *, limit_s: float) -> CheckResult:
     """Run one check; whatever happens is a finding."""
     started = time.monotonic()
     verdict: Verdict
@@ -30,16 +30,16 @@ async def conclude(check: Check[S], stage: S, *, limit_s: float) -> Finding:
         verdict = "pass"
     except Untested as error:
         verdict, seen = "not tested", str(error)
-    except Failed as error:
+    except RuleBroken as error:
         verdict, seen = "fail", str(error)
     except TimeoutError:
         verdict, seen = "fail", f"the check did not end within {limit_s + check.takes_s:g} s"
     except Exception as error:  # noqa: BLE001 - what the other side sent is of no shape that was foreseen
         verdict, seen = "fail", f"what came could not be understood: {type(error).__name__}: {error}"
-    return Finding(check.rule, check.title, verdict, seen, time.monotonic() - started)
+    return CheckResult(check.rule, check.title, verdict, seen, time.monotonic() - started)
 
 
-def chosen(book: Book[S], only: Sequence[str]) -> list[Check[S]]:
+def chosen(book: CheckRegistry[S], only: Sequence[str]) -> list[Check[S]]:
     """The checks of those rules; all when none is named.
 
     Raises:
@@ -53,15 +53,15 @@ def chosen(book: Book[S], only: Sequence[str]) -> list[Check[S]]:
     return sorted(checks, key=lambda check: RULES.index(check.rule))
 
 
-def left_out(check: Check[S]) -> Finding:
+def left_out(check: Check[S]) -> CheckResult:
     """What ``--quick`` says of a slow check."""
-    return Finding(
+    return CheckResult(
         check.rule, check.title, "not tested", f"left out by --quick: takes {check.takes_s:g} s", 0.0
     )
 
 
 async def check_server(
-    checks: Sequence[Check[Stage]],
+    checks: Sequence[Check[ServerHarness]],
     pool: Pool,
     url: str,
     *,
@@ -69,14 +69,14 @@ async def check_server(
     driver: Driver | None,
     join_tokens: list[str],
     quick: bool = False,
-) -> list[Finding]:
+) -> list[CheckResult]:
     """Run checks against a server; gives findings in the order of the checks."""
 
-    async def one(check: Check[Stage]) -> Finding:
+    async def one(check: Check[ServerHarness]) -> CheckResult:
         if quick and check.takes_s > QUICK_S:
             return left_out(check)
         async with pool.lent() as identity:
-            stage = Stage(url, identity, deadlines, driver, join_tokens)
+            stage = ServerHarness(url, identity, deadlines, driver, join_tokens)
             return await conclude(check, stage, limit_s=deadlines.check_s)
 
     slow_first = sorted(checks, key=lambda check: -check.takes_s)

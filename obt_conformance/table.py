@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TypeVar
 
 from obt_conformance.agent_rules import BOOK as AGENT_BOOK
+from obt_conformance.checks import CheckRegistry
 from obt_conformance.rules import NOT_OF_AGENTS, NOT_OF_SERVERS, RULES
 from obt_conformance.server_rules import BOOK as SERVER_BOOK
-from obt_conformance.verdict import Book
 
 S = TypeVar("S")
 
@@ -22,7 +22,7 @@ def markdown() -> str:
     return "\n".join([*lines, ""])
 
 
-def _cell(rule: str, book: Book[S], without: dict[str, str]) -> str:
+def _cell(rule: str, book: CheckRegistry[S], without: dict[str, str]) -> str:
     tried = [
         check.title + (f" ({check.takes_s:g} s)" if check.takes_s else "")
         for check in book.checks

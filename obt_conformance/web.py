@@ -12,14 +12,14 @@ import aiohttp
 
 
 @dataclass(frozen=True)
-class Answer:
+class ApiResponse:
     """Status and body; ``body`` is None when it is no JSON."""
 
     status: int
     body: Any
 
 
-async def post(url: str, token: str | None, body: dict[str, Any], *, within_s: float) -> Answer:
+async def post(url: str, token: str | None, body: dict[str, Any], *, within_s: float) -> ApiResponse:
     """POST a JSON body with ``Authorization: Bearer``.
 
     Raises:
@@ -28,7 +28,7 @@ async def post(url: str, token: str | None, body: dict[str, Any], *, within_s: f
     return await _ask("POST", url, token, body, within_s)
 
 
-async def get(url: str, token: str | None, *, within_s: float) -> Answer:
+async def get(url: str, token: str | None, *, within_s: float) -> ApiResponse:
     """GET with ``Authorization: Bearer``.
 
     Raises:
@@ -39,13 +39,13 @@ async def get(url: str, token: str | None, *, within_s: float) -> Answer:
 
 async def _ask(
     method: str, url: str, token: str | None, body: dict[str, Any] | None, within_s: float
-) -> Answer:
+) -> ApiResponse:
     try:
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=within_s)) as http,
             http.request(method, url, json=body, headers=_bearer(token), allow_redirects=False) as response,
         ):
-            return Answer(response.status, _json(await response.text()))
+            return ApiResponse(response.status, _json(await response.text()))
     except (aiohttp.ClientError, TimeoutError) as error:
         raise OSError(f"{url}: {type(error).__name__} {error}") from error
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 from websockets.asyncio.connection import Connection
 from websockets.exceptions import ConnectionClosed
 
-from obt_conformance.verdict import Failed
+from obt_conformance.checks import RuleBroken
 
 JsonObject = dict[str, Any]
 NO_ANSWER: Final = object()
@@ -97,7 +97,7 @@ class Closed:
     reason: str
 
 
-class Wire:
+class RawSocket:
     """One open socket.
 
     Requests that come are answered by ``handlers`` (by method); what a handler raises as ``Answer`` becomes
@@ -225,9 +225,9 @@ class Wire:
             async with asyncio.timeout(limit), self._changed:
                 await self._changed.wait_for(lambda: ready() or (open_ and self.closed is not None))
         except TimeoutError:
-            raise Failed(f"{otherwise} within {limit:g} s") from None
+            raise RuleBroken(f"{otherwise} within {limit:g} s") from None
         if not ready():
-            raise Failed(f"{otherwise}: {self.how_closed()}")
+            raise RuleBroken(f"{otherwise}: {self.how_closed()}")
 
     async def until_closed(self, within_s: float | None = None) -> Closed:
         """Wait for the socket's end.
@@ -243,7 +243,7 @@ class Wire:
 
     async def quiet_for(self, seconds: float) -> None:
         """Let time pass in which the other side may do what it must not; ends early when the socket does."""
-        with contextlib.suppress(Failed):
+        with contextlib.suppress(RuleBroken):
             await self.until_closed(seconds)
 
     def how_closed(self) -> str:

@@ -18,7 +18,7 @@ from obt_server import page
 from obt_server.auth.operators import Operators
 from obt_server.auth.origin import LOOPBACK_NAMES, OriginPolicy
 from obt_server.hub import AgentHub, HubSettings
-from obt_server.rest import described, session
+from obt_server.rest import responses, session
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.problems import failure
 from obt_server.rest.socket import refuse
@@ -99,7 +99,7 @@ def build(settings: AppSettings) -> Server:
     app.include_router(_description(context, app), prefix=PREFIX)
     page.mount(app)
     app.add_exception_handler(HTTPException, _no_such_route)
-    app.add_middleware(Guard, policy=policy)
+    app.add_middleware(SecurityMiddleware, policy=policy)
     return Server(app, hub, storage, operators, database, context)
 
 
@@ -108,7 +108,7 @@ def _description(context: Context, app: FastAPI) -> APIRouter:
 
     @router.get("/openapi.json", include_in_schema=False)
     async def openapi() -> JSONResponse:
-        return JSONResponse(described.with_security(app.openapi(), PREFIX))
+        return JSONResponse(responses.with_security(app.openapi(), PREFIX))
 
     return router
 
@@ -121,7 +121,7 @@ async def _no_such_route(request: Request, error: Exception) -> JSONResponse:
     return failure(status, kind, message, headers=getattr(error, "headers", None))
 
 
-class Guard:
+class SecurityMiddleware:
     """Around everything: Host and Origin before, headers after.
 
     Args:

@@ -25,10 +25,10 @@ from obt_server.rest import (
     benchmarks,
     commands,
     connect,
-    described,
     enroll,
     generate,
     models,
+    responses,
     results,
     tokens,
 )
@@ -74,7 +74,7 @@ def router_for(context: Context) -> APIRouter:
             await asyncio.gather(enforcing, return_exceptions=True)
             await context.hub.drain()
 
-    router = APIRouter(prefix=PREFIX, lifespan=lifespan, responses=described.GATED)
+    router = APIRouter(prefix=PREFIX, lifespan=lifespan, responses=responses.GATED)
     # enrolment before agents, so that no agent called "enroll" hides it
     for part in (connect, enroll, generate, models, agents, commands, benchmarks, results, tokens):
         router.include_router(part.routes(context))

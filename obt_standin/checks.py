@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from obt_standin.asked import Json, Refusal
 from obt_standin.generation import encode
 from obt_standin.names import qualified
+from obt_standin.request_body import ErrorAnswer, Json
 from obt_standin.script import Model
 
 _NO_VISION = "Multimodal data provided, but model does not support multimodal requests."
@@ -19,13 +19,13 @@ def fitted(fields: Json, count: int, num_ctx: int) -> int:
     if count <= num_ctx:
         return count
     if fields.get("shift") is False:
-        raise Refusal(400, _TOO_LONG)
+        raise ErrorAnswer(400, _TOO_LONG)
     if fields.get("truncate") is False:
         room = f"the available context size ({num_ctx} tokens)"
         said = f"request ({count} tokens) exceeds {room}, try increasing it"
         figures = {"n_prompt_tokens": count, "n_ctx": num_ctx}
         message = _runner_error(400, said, "exceed_context_size_error", **figures)
-        raise Refusal(400, message, charset=fields.get("stream") is False)
+        raise ErrorAnswer(400, message, charset=fields.get("stream") is False)
     return num_ctx // 2 + 3
 
 
@@ -35,20 +35,20 @@ def _runner_error(code: int, message: str, kind: str, **figures: int) -> str:
 
 
 def check_capabilities(fields: Json, model: Model, *, thinking: bool, chat: bool) -> None:
-    """Let a request pass that its model can serve; raises ``Refusal`` in Ollama's words."""
+    """Let a request pass that its model can serve; raises ``ErrorAnswer`` in Ollama's words."""
     name = fields["model"]
     if not chat and fields.get("raw") and any(fields.get(key) for key in ("system", "template", "context")):
-        raise Refusal(400, "raw mode does not support template, system, or context")
+        raise ErrorAnswer(400, "raw mode does not support template, system, or context")
     if "completion" not in model.capabilities:
-        raise Refusal(400, f'"{name}" does not support {"chat" if chat else "generate"}')
+        raise ErrorAnswer(400, f'"{name}" does not support {"chat" if chat else "generate"}')
     if fields.get("suffix") and "insert" not in model.capabilities:
-        raise Refusal(400, f"{qualified(model.name)} does not support insert")
+        raise ErrorAnswer(400, f"{qualified(model.name)} does not support insert")
     if fields.get("tools") and "tools" not in model.capabilities:
-        raise Refusal(400, f"{qualified(model.name)} does not support tools")
+        raise ErrorAnswer(400, f"{qualified(model.name)} does not support tools")
     if thinking and "thinking" not in model.capabilities:
-        raise Refusal(400, f'"{name}" does not support thinking')
+        raise ErrorAnswer(400, f'"{name}" does not support thinking')
 
 
-def no_vision() -> Refusal:
+def no_vision() -> ErrorAnswer:
     """The refusal of images by a model that cannot see."""
-    return Refusal(400, _runner_error(400, _NO_VISION, "invalid_request_error"))
+    return ErrorAnswer(400, _runner_error(400, _NO_VISION, "invalid_request_error"))

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from obt_standin.log import Exchange
+from obt_standin.log import LoggedExchange
 from obt_standin.runner import Runners
 from obt_standin.script import Script
 from obt_standin.store import Store
@@ -21,7 +21,7 @@ PREFIX = "/_standin/"
 
 
 def routes(
-    script: Script, store: Store, runners: Runners, exchanges: Iterable[Exchange]
+    script: Script, store: Store, runners: Runners, exchanges: Iterable[LoggedExchange]
 ) -> list[web.RouteDef]:
     """The routes that control one stand-in."""
 
@@ -55,7 +55,7 @@ def routes(
     ]
 
 
-def _told(exchange: Exchange) -> dict[str, Any]:
+def _told(exchange: LoggedExchange) -> dict[str, Any]:
     """An exchange without its bytes: of each write when and how many."""
     told = {
         name: value for name, value in vars(exchange).items() if name not in {"body", "writes", "headers"}

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from obt_standin.asked import Json, Refusal
-from obt_standin.generation import Figures, Lines, Plan, Schedule, blocks, line
+from obt_standin.generation import AnswerLines, Figures, GenerationPlan, Schedule, blocks, line
+from obt_standin.request_body import ErrorAnswer, Json
 from obt_standin.runner import Lease, RunnerKilledError
 from obt_standin.script import Behaviour, Model
-from obt_standin.wire import EXCHANGE, Wire, json_answer
+from obt_standin.wire import EXCHANGE, StreamedBody, json_answer
 
 RUNNER_ENDED = "an error was encountered while running the model: unexpected EOF"
 _YIELD_EVERY = 16
 
 
 @dataclass
-class Job:
+class GenerationJob:
     """One generation, from its checks to its end."""
 
     request: web.Request
@@ -41,7 +41,14 @@ class Delivery:
     """The delivery of one planned answer."""
 
     def __init__(
-        self, job: Job, lease: Lease, said: Plan, figures: Figures, lines: Lines, first_ns: int, seed: int
+        self,
+        job: GenerationJob,
+        lease: Lease,
+        said: GenerationPlan,
+        figures: Figures,
+        lines: AnswerLines,
+        first_ns: int,
+        seed: int,
     ) -> None:
         self._job = job
         self._behaviour = job.behaviour
@@ -50,7 +57,7 @@ class Delivery:
         self._figures = figures
         self._lines = lines
         self._schedule = Schedule(job.behaviour, first_ns, seed)
-        self._wire = Wire(job.request, job.behaviour)
+        self._wire = StreamedBody(job.request, job.behaviour)
         self._exchange = job.request[EXCHANGE]
 
     async def whole(self) -> web.StreamResponse:
@@ -60,9 +67,9 @@ class Delivery:
                 await self._token_due(index)
             await self._end_of_sequence()
         except RunnerKilledError:
-            raise Refusal(500, RUNNER_ENDED) from None
+            raise ErrorAnswer(500, RUNNER_ENDED) from None
         if self._behaviour.ending == "runner_killed":
-            raise Refusal(500, RUNNER_ENDED)
+            raise ErrorAnswer(500, RUNNER_ENDED)
         figures = self._measured()
         no_end = self._behaviour.ending == "no_final_line"
         return json_answer(self._lines.whole(self._said, None if no_end else figures))

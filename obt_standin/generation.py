@@ -11,8 +11,8 @@ from typing import Any
 
 import msgspec
 
-from obt_standin.asked import Json
 from obt_standin.clock import rfc3339
+from obt_standin.request_body import Json
 from obt_standin.script import Behaviour, Model
 from obt_standin.text import before_repetition, before_stop, endless, fitting
 
@@ -20,7 +20,7 @@ _TEMPLATE_TOKENS = 11
 
 
 @dataclass
-class Plan:
+class GenerationPlan:
     """What a generation will say.
 
     ``tokens`` are the answer's, the first ``thoughts`` of them thoughts. ``reason`` is the ``done_reason``;
@@ -38,7 +38,9 @@ class Plan:
         return len(self.tokens) + (self.reason == "stop")
 
 
-def plan(model: Model, behaviour: Behaviour, asked: Json, *, thinking: bool, template_path: bool) -> Plan:
+def plan(
+    model: Model, behaviour: Behaviour, asked: Json, *, thinking: bool, template_path: bool
+) -> GenerationPlan:
     """Decide what is said: the scripted text, cut by num_predict, stop sequences and endless repetition."""
     options = asked.get("options") or {}
     limit = int(options.get("num_predict") or model.num_predict or 0)
@@ -54,11 +56,11 @@ def plan(model: Model, behaviour: Behaviour, asked: Json, *, thinking: bool, tem
     if template_path and not behaviour.fast:
         natural, repeated = before_repetition(natural)
         if repeated:
-            return Plan(natural, thoughts, None)
-    return Plan(natural, thoughts, "stop" if stopped else reason)
+            return GenerationPlan(natural, thoughts, None)
+    return GenerationPlan(natural, thoughts, "stop" if stopped else reason)
 
 
-def _tool_plan(tool: Json, behaviour: Behaviour) -> Plan:
+def _tool_plan(tool: Json, behaviour: Behaviour) -> GenerationPlan:
     function = tool.get("function", {})
     schema = function.get("parameters", {})
     arguments = msgspec.json.decode("".join(fitting(schema, behaviour) or ()).encode())
@@ -66,7 +68,7 @@ def _tool_plan(tool: Json, behaviour: Behaviour) -> Plan:
         "id": "call_standin",
         "function": {"index": 0, "name": function.get("name"), "arguments": arguments},
     }
-    return Plan([], 0, "stop", tool_call=call)
+    return GenerationPlan([], 0, "stop", tool_call=call)
 
 
 class Schedule:
@@ -116,7 +118,7 @@ class Figures:
         }
 
 
-class Lines:
+class AnswerLines:
     """The lines of one answer. ``chat`` chooses between ``message`` and ``response``."""
 
     def __init__(self, model_name: str, asked: Json, *, chat: bool) -> None:
@@ -141,7 +143,7 @@ class Lines:
         """The last line."""
         return line(self._end(self._said(""), reason, figures))
 
-    def whole(self, said: Plan, figures: Json | None) -> bytes:
+    def whole(self, said: GenerationPlan, figures: Json | None) -> bytes:
         """The one object of an answer that is not streamed; without figures it is one that was broken off."""
         fields = self._said("".join(said.tokens[said.thoughts :]))
         if said.thoughts:
@@ -181,7 +183,7 @@ class Lines:
         return fields | figures
 
 
-def blocks(lines: Lines, said: Plan, size: int) -> Iterator[bytes]:
+def blocks(lines: AnswerLines, said: GenerationPlan, size: int) -> Iterator[bytes]:
     """Framed chunks of many lines each, for the fast way."""
     made: dict[str, bytes] = {}
     framed: list[bytes] = []

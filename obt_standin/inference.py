@@ -9,12 +9,12 @@ from typing import Any
 
 from aiohttp import web
 
-from obt_standin import asked, faults
-from obt_standin.asked import Json, Refusal
+from obt_standin import faults, request_body
 from obt_standin.checks import check_capabilities, fitted, no_vision
-from obt_standin.delivery import RUNNER_ENDED, Delivery, Job, alive
-from obt_standin.generation import Figures, Lines, encode, plan, prompt_overhead
+from obt_standin.delivery import RUNNER_ENDED, Delivery, GenerationJob, alive
+from obt_standin.generation import AnswerLines, Figures, encode, plan, prompt_overhead
 from obt_standin.names import display, is_cloud
+from obt_standin.request_body import ErrorAnswer, Json
 from obt_standin.runner import Lease, RunnerKilledError, Runners
 from obt_standin.script import Behaviour, Model, Script
 from obt_standin.store import Store
@@ -42,21 +42,21 @@ class Inference:
 
     async def embed(self, request: web.Request) -> web.StreamResponse:
         """``POST /api/embed``."""
-        fields = asked.read(await request.read(), "EmbedRequest")
+        fields = request_body.read(await request.read(), "EmbedRequest")
         inputs = _inputs(fields.get("input"))
         model = self._model(fields, f'model "{fields.get("model")}" not found, try pulling it first')
         if "embedding" not in model.capabilities:
-            raise Refusal(501, "This server does not support embeddings. Start it with `--embeddings`")
+            raise ErrorAnswer(501, "This server does not support embeddings. Start it with `--embeddings`")
         counts = [len(tokens_of(text)) + 2 for text in inputs]
         if fields.get("truncate") is False and max(counts, default=0) > model.context_length:
-            raise Refusal(400, "the input length exceeds the context length")
+            raise ErrorAnswer(400, "the input length exceeds the context length")
         answer: Json = {"model": fields["model"]}
         width = int(fields.get("dimensions") or model.embedding_length)
         if not inputs:
             await self._only_load(model, fields)
             return json_answer(encode(answer | {"embeddings": []}))
         began = time.monotonic_ns()
-        keep_alive_s = asked.keep_alive(fields.get("keep_alive"), self._script.keep_alive_s)
+        keep_alive_s = request_body.keep_alive(fields.get("keep_alive"), self._script.keep_alive_s)
         behaviour = self._behaviour(model)
         async with self._runners.lease(model, fields.get("options") or {}, keep_alive_s, behaviour) as lease:
             total = sum(min(count, model.context_length) for count in counts)
@@ -67,24 +67,24 @@ class Inference:
 
     async def embeddings(self, request: web.Request) -> web.StreamResponse:
         """``POST /api/embeddings``, the older form."""
-        fields = asked.read(await request.read(), "EmbedRequest")
+        fields = request_body.read(await request.read(), "EmbedRequest")
         model = self._model(fields, f'model "{fields.get("model")}" not found, try pulling it first')
         await self._only_load(model, fields)
         return json_answer(encode({"embedding": _vector(str(fields.get("prompt")), model.embedding_length)}))
 
     async def _answer(self, request: web.Request, body: bytes, *, chat: bool) -> web.StreamResponse:
-        fields = asked.read(body, "ChatRequest" if chat else "GenerateRequest")
-        thinking = asked.think(fields.get("think"))
-        keep_alive_s = asked.keep_alive(fields.get("keep_alive"), self._script.keep_alive_s)
-        images = asked.check_images(fields.get("images"))
+        fields = request_body.read(body, "ChatRequest" if chat else "GenerateRequest")
+        thinking = request_body.think(fields.get("think"))
+        keep_alive_s = request_body.keep_alive(fields.get("keep_alive"), self._script.keep_alive_s)
+        images = request_body.check_images(fields.get("images"))
         model = self._named(fields, chat=chat)
-        lines = Lines(fields["model"], fields, chat=chat)
+        lines = AnswerLines(fields["model"], fields, chat=chat)
         empty = not fields.get("messages") if chat else not fields.get("prompt")
         if empty and keep_alive_s == 0:
             self._runners.unload(model)
             return json_answer(lines.empty("unload"))
         check_capabilities(fields, model, thinking=bool(thinking), chat=chat)
-        asked.check_options(fields.get("options"))
+        request_body.check_options(fields.get("options"))
         if empty:
             await self._only_load(model, fields)
             return json_answer(lines.empty("load"))
@@ -96,25 +96,25 @@ class Inference:
             return json_answer(lines.debug(_rendered(fields)))
         thinks = "thinking" in model.capabilities and thinking is not False
         behaviour = self._behaviour(model, once=True)
-        job = Job(request, fields, model, behaviour, chat, thinks, keep_alive_s, fields["model"])
+        job = GenerationJob(request, fields, model, behaviour, chat, thinks, keep_alive_s, fields["model"])
         return await self._run(job, lines)
 
-    async def _run(self, job: Job, lines: Lines) -> web.StreamResponse:
+    async def _run(self, job: GenerationJob, lines: AnswerLines) -> web.StreamResponse:
         strange = await faults.instead(job.request, job.behaviour.answer)
         if strange is not None:
             return strange
         if job.behaviour.answer == "busy":
-            raise Refusal(503, "server busy, please try again.  maximum pending requests exceeded")
+            raise ErrorAnswer(503, "server busy, please try again.  maximum pending requests exceeded")
         options = job.fields.get("options") or {}
         figures = Figures(job.request[EXCHANGE].began_ns)
         async with self._runners.lease(job.model, options, job.keep_alive_s, job.behaviour) as lease:
             figures.load_ns = lease.load_ns
-            asked.check_format(job.fields.get("format"), streamed=job.streamed)
+            request_body.check_format(job.fields.get("format"), streamed=job.streamed)
             first_ns = self._prefill(job, lease, figures)
             try:
                 await alive(lease, first_ns)
             except RunnerKilledError:
-                raise Refusal(500, RUNNER_ENDED, charset=not job.streamed) from None
+                raise ErrorAnswer(500, RUNNER_ENDED, charset=not job.streamed) from None
             said = plan(
                 job.model,
                 job.behaviour,
@@ -125,7 +125,7 @@ class Inference:
             delivery = Delivery(job, lease, said, figures, lines, first_ns, self._script.seed)
             return await (delivery.stream() if job.streamed else delivery.whole())
 
-    def _prefill(self, job: Job, lease: Lease, figures: Figures) -> int:
+    def _prefill(self, job: GenerationJob, lease: Lease, figures: Figures) -> int:
         """Reckon the prompt, fill in its figures, and say when the first token is due."""
         tokens = tokens_of(_prompt(job.fields, chat=job.chat))
         count = job.behaviour.prompt_tokens or len(tokens) + prompt_overhead(job.fields)
@@ -141,7 +141,7 @@ class Inference:
         return time.monotonic_ns() + figures.prompt_ns
 
     async def _only_load(self, model: Model, fields: Json) -> None:
-        keep_alive_s = asked.keep_alive(fields.get("keep_alive"), self._script.keep_alive_s)
+        keep_alive_s = request_body.keep_alive(fields.get("keep_alive"), self._script.keep_alive_s)
         behaviour = self._behaviour(model)
         async with self._runners.lease(model, fields.get("options") or {}, keep_alive_s, behaviour, slots=0):
             pass
@@ -154,18 +154,18 @@ class Inference:
     def _named(self, fields: Json, *, chat: bool) -> Model:
         name = fields.get("model") or ""
         if not name:
-            raise Refusal(400, "model is required") if chat else Refusal(404, "model '' not found")
+            raise ErrorAnswer(400, "model is required") if chat else ErrorAnswer(404, "model '' not found")
         if display(name) is None:
-            raise Refusal(400, "invalid model name")
+            raise ErrorAnswer(400, "invalid model name")
         return self._model(fields, f"model '{name}' not found")
 
     def _model(self, fields: Json, missing: str) -> Model:
         name = str(fields.get("model") or "")
         model = self._store.find(name)
         if (model is not None and model.remote_model) or is_cloud(name):
-            raise Refusal(403, _NO_CLOUD)
+            raise ErrorAnswer(403, _NO_CLOUD)
         if model is None:
-            raise Refusal(404, missing)
+            raise ErrorAnswer(404, missing)
         return model
 
 
@@ -189,7 +189,7 @@ def _inputs(value: Any) -> list[str]:
         case list() if all(isinstance(part, str) for part in value):
             return list(value)
         case _:
-            raise Refusal(400, "invalid input type")
+            raise ErrorAnswer(400, "invalid input type")
 
 
 def _vector(text: str, width: int) -> list[float]:

@@ -10,7 +10,7 @@ Ended = Literal["open", "complete", "client_closed", "broken_off"]
 
 
 @dataclass
-class Exchange:
+class LoggedExchange:
     """One request and its answer; times are ``time.monotonic_ns``.
 
     ``writes`` holds each write of the answer's body: the moment just before it went to the socket, and the

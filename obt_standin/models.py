@@ -9,14 +9,14 @@ from collections.abc import AsyncIterator
 import msgspec
 from aiohttp import web
 
-from obt_standin import asked, store
-from obt_standin.asked import Json, Refusal
+from obt_standin import request_body, store
 from obt_standin.generation import encode, line
 from obt_standin.names import display, is_cloud
+from obt_standin.request_body import ErrorAnswer, Json
 from obt_standin.runner import Runners
 from obt_standin.script import Model, Script
 from obt_standin.store import Store
-from obt_standin.wire import Wire, json_answer
+from obt_standin.wire import StreamedBody, json_answer
 
 _NO_CLOUD = "ollama cloud is disabled: remote model details are unavailable"
 _LAYERS = ("config", "template", "parameters")
@@ -26,7 +26,7 @@ class PullError(Exception):
     """A pull or create that goes wrong after it has begun."""
 
 
-class Models:
+class ModelRoutes:
     """Answers from a store."""
 
     def __init__(self, script: Script, installed: Store, runners: Runners) -> None:
@@ -58,67 +58,67 @@ class Models:
 
     async def me(self, _request: web.Request) -> web.StreamResponse:
         """``POST /api/me``."""
-        raise Refusal(503, "account unavailable")
+        raise ErrorAnswer(503, "account unavailable")
 
     async def show(self, request: web.Request) -> web.StreamResponse:
         """``POST /api/show``."""
-        fields = asked.read(await request.read(), "ShowRequest")
+        fields = request_body.read(await request.read(), "ShowRequest")
         name = fields.get("model") or fields.get("name") or ""
         if not name:
-            raise Refusal(400, "model is required")
+            raise ErrorAnswer(400, "model is required")
         model = self._store.find(name)
         if is_cloud(name) or (model is not None and model.remote_model):
-            raise Refusal(403, _NO_CLOUD)
+            raise ErrorAnswer(403, _NO_CLOUD)
         if model is None:
-            raise Refusal(404, f"model '{display(name) or name}' not found")
+            raise ErrorAnswer(404, f"model '{display(name) or name}' not found")
         return await self._late(store.show(model, verbose=bool(fields.get("verbose"))))
 
     async def copy(self, request: web.Request) -> web.StreamResponse:
         """``POST /api/copy``."""
-        fields = asked.read(await request.read(), "CopyRequest")
+        fields = request_body.read(await request.read(), "CopyRequest")
         source, destination = fields.get("source", ""), fields.get("destination", "")
         for which, name in (("source", source), ("destination", destination)):
             if display(name) is None:
-                raise Refusal(400, f'{which} "{name}" is invalid')
+                raise ErrorAnswer(400, f'{which} "{name}" is invalid')
         model = self._store.find(source)
         if model is None:
-            raise Refusal(404, f'model "{source}" not found')
+            raise ErrorAnswer(404, f'model "{source}" not found')
         self._store.add(msgspec.structs.replace(model, name=destination, modified_at=""))
         return web.Response()
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
         """``DELETE /api/delete``."""
-        fields = asked.read(await request.read(), "DeleteRequest")
+        fields = request_body.read(await request.read(), "DeleteRequest")
         name = fields.get("model") or fields.get("name") or ""
         if not name:
-            raise Refusal(400, "model is required")
+            raise ErrorAnswer(400, "model is required")
         model = self._store.find(name)
         if model is None:
-            raise Refusal(404, f"model '{name}' not found")
+            raise ErrorAnswer(404, f"model '{name}' not found")
         self._store.remove(name)
         self._runners.unload(model)
         return web.Response()
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
         """``POST /api/pull``."""
-        fields = asked.read(await request.read(), "PullRequest")
+        fields = request_body.read(await request.read(), "PullRequest")
         name = fields.get("model") or fields.get("name") or ""
         if display(name) is None:
-            raise Refusal(400, "invalid model name")
+            raise ErrorAnswer(400, "invalid model name")
         return await self._steps(request, fields, self._pulled(name, insecure=bool(fields.get("insecure"))))
 
     async def push(self, request: web.Request) -> web.StreamResponse:
         """``POST /api/push``."""
-        fields = asked.read(await request.read(), "PullRequest")
+        fields = request_body.read(await request.read(), "PullRequest")
         return await self._steps(request, fields, self._pushed(fields.get("model") or ""))
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """``POST /api/create``."""
-        fields = asked.read(await request.read(), "CreateRequest")
+        fields = request_body.read(await request.read(), "CreateRequest")
         if display(fields.get("model") or "") is None:
-            raise Refusal(400, "invalid model name")
+            raise ErrorAnswer(400, "invalid model name")
         if not fields.get("from") and not fields.get("files"):
-            raise Refusal(400, "neither 'from' or 'files' was specified", charset=False)
+            raise ErrorAnswer(400, "neither 'from' or 'files' was specified", charset=False)
         return await self._steps(request, fields, self._created(fields))
 
     async def has_blob(self, request: web.Request) -> web.StreamResponse:
@@ -135,7 +135,7 @@ class Models:
             return web.Response()
         found = f"sha256:{hashlib.sha256(await request.read()).hexdigest()}"
         if found != wanted:
-            raise Refusal(400, f'digest mismatch, expected "{wanted}", got "{found}"')
+            raise ErrorAnswer(400, f'digest mismatch, expected "{wanted}", got "{found}"')
         self._blobs.add(found)
         return web.Response(status=201)
 
@@ -149,7 +149,7 @@ class Models:
         """Stream the steps, an error among them with status 200; or the last one alone."""
         if fields.get("stream") is False:
             return await _last(steps)
-        wire = Wire(request, self._script)
+        wire = StreamedBody(request, self._script)
         try:
             async for step in steps:
                 await wire.write([line(step)])

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from obt_standin.asked import Json, Refusal
 from obt_standin.clock import expiry
+from obt_standin.request_body import ErrorAnswer, Json
 from obt_standin.script import Behaviour, Model, Script
 from obt_standin.store import details
 
@@ -21,7 +21,7 @@ class RunnerKilledError(Exception):
 
 
 @dataclass(eq=False)
-class Runner:
+class LoadedModel:
     """One loaded model."""
 
     model: Model
@@ -48,7 +48,7 @@ class Runner:
 class Lease:
     """A slot of a runner, held for one generation; ``load_ns`` is how long the model took to load."""
 
-    runner: Runner
+    runner: LoadedModel
     load_ns: int
 
 
@@ -57,7 +57,7 @@ class Runners:
 
     def __init__(self, script: Script) -> None:
         self._script = script
-        self._loaded: dict[str, Runner] = {}
+        self._loaded: dict[str, LoadedModel] = {}
         self._loading = asyncio.Lock()
         self._waiting = 0
 
@@ -90,7 +90,7 @@ class Runners:
         loaded = sorted(self._loaded.values(), key=lambda runner: runner.expires_at, reverse=True)
         return {"models": [self._listed(runner) for runner in loaded]}
 
-    def loaded(self) -> list[Runner]:
+    def loaded(self) -> list[LoadedModel]:
         """The runners that ``ps`` lists."""
         return list(self._loaded.values())
 
@@ -117,7 +117,7 @@ class Runners:
         for runner in list(self._loaded.values()):
             self._drop(runner)
 
-    async def _ready(self, model: Model, options: Json, behaviour: Behaviour) -> Runner:
+    async def _ready(self, model: Model, options: Json, behaviour: Behaviour) -> LoadedModel:
         runner = self._loaded.get(model.name)
         if (
             runner is not None
@@ -126,7 +126,7 @@ class Runners:
         ):
             return runner
         if self._loading.locked() and self._waiting >= self._script.max_queue:
-            raise Refusal(503, "server busy, please try again.  maximum pending requests exceeded")
+            raise ErrorAnswer(503, "server busy, please try again.  maximum pending requests exceeded")
         self._waiting += 1
         try:
             await self._loading.acquire()
@@ -137,7 +137,7 @@ class Runners:
         finally:
             self._loading.release()
 
-    async def _load(self, model: Model, options: Json, behaviour: Behaviour) -> Runner:
+    async def _load(self, model: Model, options: Json, behaviour: Behaviour) -> LoadedModel:
         """Load, or find that another request has done so meanwhile."""
         wanted = self._options(model, options)
         runner = self._loaded.get(model.name)
@@ -147,9 +147,9 @@ class Runners:
             self._drop(runner)
         await asyncio.sleep(behaviour.load_s)
         if behaviour.answer == "load_fails":
-            raise Refusal(500, "llama-server process has terminated: signal: killed")
+            raise ErrorAnswer(500, "llama-server process has terminated: signal: killed")
         slots = asyncio.Semaphore(self._script.num_parallel)
-        runner = Runner(model, self.num_ctx(model, options), slots, wanted)
+        runner = LoadedModel(model, self.num_ctx(model, options), slots, wanted)
         self._loaded[model.name] = runner
         return runner
 
@@ -161,7 +161,7 @@ class Runners:
         rest = tuple(options.get(name) for name in _LOADS_ANEW if name != "num_ctx")
         return (self.num_ctx(model, options), *rest)
 
-    def _hold(self, runner: Runner, keep_alive_s: float | None) -> None:
+    def _hold(self, runner: LoadedModel, keep_alive_s: float | None) -> None:
         runner.in_use += 1
         runner.keep_alive_s = keep_alive_s
         runner.expires_at = expiry(keep_alive_s)
@@ -169,7 +169,7 @@ class Runners:
             runner.timer.cancel()
             runner.timer = None
 
-    def _let_go(self, runner: Runner) -> None:
+    def _let_go(self, runner: LoadedModel) -> None:
         runner.in_use -= 1
         if runner.in_use or self._loaded.get(runner.model.name) is not runner:
             return
@@ -180,13 +180,13 @@ class Runners:
             loop = asyncio.get_running_loop()
             runner.timer = loop.call_later(runner.keep_alive_s, self._drop, runner)
 
-    def _drop(self, runner: Runner) -> None:
+    def _drop(self, runner: LoadedModel) -> None:
         if runner.timer is not None:
             runner.timer.cancel()
         if self._loaded.get(runner.model.name) is runner:
             del self._loaded[runner.model.name]
 
-    def _listed(self, runner: Runner) -> Json:
+    def _listed(self, runner: LoadedModel) -> Json:
         model = runner.model
         size = model.size + runner.num_ctx * self._script.num_parallel * model.embedding_length * 16
         return {

@@ -14,11 +14,11 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from obt_standin import control, faults
-from obt_standin.asked import Refusal
 from obt_standin.generation import encode
 from obt_standin.inference import Inference
-from obt_standin.log import Exchange
-from obt_standin.models import Models
+from obt_standin.log import LoggedExchange
+from obt_standin.models import ModelRoutes
+from obt_standin.request_body import ErrorAnswer
 from obt_standin.runner import Runners
 from obt_standin.script import Script
 from obt_standin.store import Store
@@ -50,7 +50,7 @@ class StandIn:
         self.script = script or Script()
         self.host = host
         self.port = port
-        self.requests: deque[Exchange] = deque(maxlen=_KEPT_EXCHANGES)
+        self.requests: deque[LoggedExchange] = deque(maxlen=_KEPT_EXCHANGES)
         self.store = Store(self.script)
         self.runners = Runners(self.script)
         self._control = control
@@ -86,7 +86,7 @@ class StandIn:
         application = web.Application(client_max_size=_MAX_BODY, middlewares=[self._around])
         application.on_response_prepare.append(_dress)
         inference = Inference(self.script, self.store, self.runners)
-        models = Models(self.script, self.store, self.runners)
+        models = ModelRoutes(self.script, self.store, self.runners)
         for method, path, handler in self._routes(inference, models):
             application.router.add_route(method, path, handler)
             if method == "GET":
@@ -117,7 +117,7 @@ class StandIn:
         async with self._changed:
             await self._changed.wait_for(lambda: what(self))
 
-    def _routes(self, inference: Inference, models: Models) -> list[tuple[str, str, Handler]]:
+    def _routes(self, inference: Inference, models: ModelRoutes) -> list[tuple[str, str, Handler]]:
         return [
             ("GET", "/", _root),
             ("GET", "/api/version", models.version),
@@ -145,7 +145,7 @@ class StandIn:
         """Note the exchange, and meet the request as the script says."""
         if self._control and request.path.startswith(control.PREFIX):
             return await handler(request)
-        exchange = Exchange(
+        exchange = LoggedExchange(
             request.method, request.path, b"", {k.lower(): v for k, v in request.headers.items()}
         )
         request[EXCHANGE] = exchange
@@ -180,7 +180,7 @@ class StandIn:
             return refused
         try:
             return await handler(request)
-        except Refusal as refusal:
+        except ErrorAnswer as refusal:
             return _error(refusal)
         except web.HTTPException as error:
             return _no_route(request, error)
@@ -201,7 +201,7 @@ async def _dress(_request: web.Request, response: web.StreamResponse) -> None:
     response.headers.pop("X-Keep-Type", None)
 
 
-def _error(refusal: Refusal) -> web.Response:
+def _error(refusal: ErrorAnswer) -> web.Response:
     kind = _JSON if refusal.charset else "application/json"
     return web.Response(
         status=refusal.status, body=encode({"error": refusal.message}), headers={"Content-Type": kind}

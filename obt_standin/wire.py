@@ -10,16 +10,16 @@ from typing import Final
 
 from aiohttp import web
 
-from obt_standin.log import Exchange
+from obt_standin.log import LoggedExchange
 from obt_standin.script import Behaviour
 
-EXCHANGE: Final = web.RequestKey("exchange", Exchange)
+EXCHANGE: Final = web.RequestKey("exchange", LoggedExchange)
 OWN_FRAMING: Final = web.ResponseKey("own_framing", bool)
 _YIELD_EVERY: Final = 64
 _UNBOUNDED: Final = 1 << 60
 
 
-class Wire:
+class StreamedBody:
     """The body of one streamed answer. Headers go out with the first line, as Ollama's do."""
 
     def __init__(self, request: web.Request, behaviour: Behaviour) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
+from obt_agent.argument_parser import PlainArgumentParser
 from obt_agent.cli import exit_codes
 from obt_agent.errors import AgentError
 from obt_agent.log_setup.redaction import masked_text
@@ -85,14 +86,16 @@ def _guarded(module: ModuleType, args: argparse.Namespace) -> int:
 
 
 def _parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, ModuleType]]:
-    parser = _Parser(
+    parser = PlainArgumentParser(
         prog="obt-agent",
         description="Serves the Ollama models here to an OBT server, over a socket that it opens itself.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="print version and commit, and exit")
+    parser.add_argument(
+        "--version", action=_VersionAction, nargs=0, help="print version and commit, and exit"
+    )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     asked = next((word for word in words if not word.startswith("-")), None)
     modules = {}
@@ -110,14 +113,7 @@ _EPILOG: Final = "exit status:\n" + "\n".join(
 )
 
 
-class _Parser(argparse.ArgumentParser):
-    """Descriptions are docstrings; their marks of code mean nothing on a terminal."""
-
-    def format_help(self) -> str:
-        return super().format_help().replace("``", "")
-
-
-class _Version(argparse.Action):
+class _VersionAction(argparse.Action):
     def __call__(self, *_args: Any, **_more: Any) -> None:
         from obt_agent.version import full_version  # noqa: PLC0415 - git may have to be asked for the commit
 

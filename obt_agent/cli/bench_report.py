@@ -20,7 +20,7 @@ UNKNOWN: Final = "–"
 _PLURAL: Final = ("iteration", "iterations")
 
 
-class _Row(NamedTuple):
+class _MetricRow(NamedTuple):
     """A metric of the table: its name in a result, for people, and its unit."""
 
     name: str
@@ -29,24 +29,24 @@ class _Row(NamedTuple):
 
 
 ROWS: Final = (
-    _Row("decode_tps_corrected", "Decode", "tok/s"),
-    _Row("tokens_per_second", "Decode, as Ollama counts", "tok/s"),
-    _Row("output_tps_total", "All requests together", "tok/s"),
-    _Row("prefill_tps", "Prefill", "tok/s"),
-    _Row("first_token_ms", "Time to first token", "ms"),
-    _Row("ttft_answer_ms", "Time to first answer token", "ms"),
-    _Row("average_token_ms", "Time per output token", "ms"),
-    _Row("total_duration_ms", "Whole request", "ms"),
-    _Row("queue_ms_max", "Longest wait for a slot", "ms"),
-    _Row("prompt_tokens", "Prompt", "tokens"),
-    _Row("completion_tokens", "Answer", "tokens"),
-    _Row("memory_usage_mb", "Ollama's memory", "MiB"),
-    _Row("gpu_memory_usage_mb", "Ollama's GPU memory", "MiB"),
-    _Row("cpu_usage_percent", "CPU", "%"),
-    _Row("gpu_usage_percent", "GPU", "%"),
-    _Row("gpu_temperature", "GPU temperature", "°C"),
-    _Row("power_usage_watts", "Power", "W"),
-    _Row("joules_per_output_token", "Energy per answer token", "J"),
+    _MetricRow("decode_tps_corrected", "Decode", "tok/s"),
+    _MetricRow("tokens_per_second", "Decode, as Ollama counts", "tok/s"),
+    _MetricRow("output_tps_total", "All requests together", "tok/s"),
+    _MetricRow("prefill_tps", "Prefill", "tok/s"),
+    _MetricRow("first_token_ms", "Time to first token", "ms"),
+    _MetricRow("ttft_answer_ms", "Time to first answer token", "ms"),
+    _MetricRow("average_token_ms", "Time per output token", "ms"),
+    _MetricRow("total_duration_ms", "Whole request", "ms"),
+    _MetricRow("queue_ms_max", "Longest wait for a slot", "ms"),
+    _MetricRow("prompt_tokens", "Prompt", "tokens"),
+    _MetricRow("completion_tokens", "Answer", "tokens"),
+    _MetricRow("memory_usage_mb", "Ollama's memory", "MiB"),
+    _MetricRow("gpu_memory_usage_mb", "Ollama's GPU memory", "MiB"),
+    _MetricRow("cpu_usage_percent", "CPU", "%"),
+    _MetricRow("gpu_usage_percent", "GPU", "%"),
+    _MetricRow("gpu_temperature", "GPU temperature", "°C"),
+    _MetricRow("power_usage_watts", "Power", "W"),
+    _MetricRow("joules_per_output_token", "Energy per answer token", "J"),
 )
 
 _COUNTS: Final = frozenset({"prompt_tokens", "completion_tokens"})
@@ -146,7 +146,7 @@ def rows(result: BenchmarkResult, cell: CellResult) -> list[tuple[str, ...]]:
     ]
 
 
-def _figures(row: _Row, one: Summary) -> tuple[str, ...]:
+def _figures(row: _MetricRow, one: Summary) -> tuple[str, ...]:
     """Equal counts have no decimals. No figure of ROWS can be negative, so no interval is shown that is."""
     exact = row.name in _COUNTS and one.min == one.max
     shown = (lambda value: f"{value:.0f}") if exact else number
@@ -267,7 +267,7 @@ def _sweep_table(result: BenchmarkResult, width: int) -> Table:
     return table
 
 
-def _cell_line(cell: CellResult, shown: Sequence[_Row], *, with_width: bool) -> tuple[str, ...]:
+def _cell_line(cell: CellResult, shown: Sequence[_MetricRow], *, with_width: bool) -> tuple[str, ...]:
     figures = [_short(cell.summary.get(row.name), with_width=with_width) for row in shown]
     return (cell.label, *figures, str(cell.stopping.iterations))
 

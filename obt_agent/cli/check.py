@@ -13,7 +13,7 @@ from obt_agent.cli.common import add_config_options, load_config
 
 if TYPE_CHECKING:
     from obt_agent.cli import Subparsers
-    from obt_agent.doctor.findings import Finding, Report
+    from obt_agent.doctor.findings import CheckReport, Finding
 
 _MARKS: Final = {"ok": "ok", "warning": "WARNING", "failure": "FAILURE", "skipped": "skipped"}
 
@@ -34,8 +34,8 @@ def register(subparsers: Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Look, and tell."""
     from obt_agent.config.problems import WrongConfig  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.doctor import configuration, examine  # noqa: PLC0415 - the same
-    from obt_agent.doctor.findings import Report  # noqa: PLC0415 - the same
+    from obt_agent.doctor import configuration, run_checks  # noqa: PLC0415 - the same
+    from obt_agent.doctor.findings import CheckReport  # noqa: PLC0415 - the same
     from obt_agent.log_setup.setup import LogSettings, configure  # noqa: PLC0415 - the same
     from obt_agent.version import full_version  # noqa: PLC0415 - the same
 
@@ -43,14 +43,14 @@ def run(args: argparse.Namespace) -> int:
     try:
         loaded = load_config(args)
     except WrongConfig as error:
-        _tell(Report(version=full_version(), findings=tuple(configuration.of_problems(error))), args)
+        _tell(CheckReport(version=full_version(), findings=tuple(configuration.of_problems(error))), args)
         return exit_codes.CONFIG
-    report = asyncio.run(examine.examine(loaded, os.environ))
+    report = asyncio.run(run_checks.examine(loaded, os.environ))
     _tell(report, args)
     return exit_codes.FAILED if report.failed else exit_codes.OK
 
 
-def _tell(report: Report, args: argparse.Namespace) -> None:
+def _tell(report: CheckReport, args: argparse.Namespace) -> None:
     if args.json:
         import msgspec  # noqa: PLC0415 - imported when it is needed
 

@@ -63,7 +63,7 @@ def _path(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     """Check as ``run`` does, and whether the files that the configuration names can be read."""
-    from obt_agent.config.problems import Problem, WrongConfig  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.config.problems import ConfigProblem, WrongConfig  # noqa: PLC0415 - imported when the command runs
 
     loaded = load_config(args, need_server=True, log=False)
     server = loaded.config.server
@@ -74,7 +74,7 @@ def _check(args: argparse.Namespace) -> int:
         "server.client_key_file": server.client_key_file,
     }
     problems = [
-        Problem(where=str(loaded.origins[key]), key=key, text=text)
+        ConfigProblem(where=str(loaded.origins[key]), key=key, text=text)
         for key, path in named.items()
         if path and (text := _unreadable(path))
     ]

@@ -80,10 +80,10 @@ def _problems(error: WrongConfig) -> str:
     import msgspec  # noqa: PLC0415 - imported when the command runs
 
     from obt_agent.doctor import configuration  # noqa: PLC0415 - the same
-    from obt_agent.doctor.findings import Report  # noqa: PLC0415 - the same
+    from obt_agent.doctor.findings import CheckReport  # noqa: PLC0415 - the same
     from obt_agent.version import full_version  # noqa: PLC0415 - the same
 
-    report = Report(version=full_version(), findings=tuple(configuration.of_problems(error)))
+    report = CheckReport(version=full_version(), findings=tuple(configuration.of_problems(error)))
     return msgspec.json.format(msgspec.json.encode(report)).decode()
 
 
@@ -107,7 +107,7 @@ def collect(loaded: Loaded) -> dict[str, str]:
     """Name and text of each file of the bundle, not masked yet."""
     import msgspec  # noqa: PLC0415 - imported when the command runs
 
-    from obt_agent.doctor.examine import examine  # noqa: PLC0415 - the same
+    from obt_agent.doctor.run_checks import examine  # noqa: PLC0415 - the same
     from obt_agent.log_setup.setup import LogSettings, configure  # noqa: PLC0415 - the same
 
     configure(LogSettings(level="error", format="console"))

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from obt_agent.cli import Subparsers
     from obt_agent.daemon.status_file import Status
     from obt_agent.identity.secret import Secret
-    from obt_agent.service.install import Step
-    from obt_agent.service.places import Places
+    from obt_agent.service.install import InstallStep
+    from obt_agent.service.paths import ServicePaths
     from obt_agent.service.system import System
 
 _INSTALL = """\
@@ -78,14 +78,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _install(args: argparse.Namespace) -> int:
-    from obt_agent.service import install, places, system  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.service import install, paths, system  # noqa: PLC0415 - imported when the command runs
     from obt_agent.service.environment import Wheels  # noqa: PLC0415 - the same
 
-    where, runner = places.here(), system.System()
+    where, runner = paths.here(), system.System()
     install.check_machine(where, user=os.geteuid())
     if where.packaged and Path(sys.prefix) != where.prefix:
         say(f"A Debian package brought {where.program}, which stays as it is; apt upgrades it.")
-    wishes = install.Wishes(
+    wishes = install.InstallOptions(
         server=args.server,
         ollama=args.ollama_url,
         token=lambda: _token(args.token_file),
@@ -139,20 +139,20 @@ def _token(named: str | None) -> Secret | None:
 
 
 def _uninstall(args: argparse.Namespace) -> int:
-    from obt_agent.service import install, places, system, uninstall  # noqa: PLC0415 - imported when it runs
+    from obt_agent.service import install, paths, system, uninstall  # noqa: PLC0415 - imported when it runs
 
-    where, runner = places.here(), system.System()
+    where, runner = paths.here(), system.System()
     install.check_machine(where, user=os.geteuid())
     _do(uninstall.steps(where, runner, keep_state=args.keep_state), where, runner, dry_run=args.dry_run)
     return exit_codes.OK
 
 
-def _do(steps: Iterable[Step], where: Places, runner: System, *, dry_run: bool) -> None:
+def _do(steps: Iterable[InstallStep], where: ServicePaths, runner: System, *, dry_run: bool) -> None:
     if dry_run:
         for step in steps:
             say(f"would {step.words}")
         return
-    from obt_agent.service.alone import alone, interruptible  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.service.lock import alone, interruptible  # noqa: PLC0415 - imported when the command runs
 
     with alone(where) as lock, interruptible():
         runner.held = (lock,)
@@ -167,9 +167,9 @@ def _do(steps: Iterable[Step], where: Places, runner: System, *, dry_run: bool) 
 
 
 def _status(_args: argparse.Namespace) -> int:
-    from obt_agent.service import places, state, system  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.service import paths, state, system  # noqa: PLC0415 - imported when the command runs
 
-    told = state.ask(places.here(), system.System())
+    told = state.ask(paths.here(), system.System())
     if not told.installed:
         say("The service is not installed: sudo obt-agent service install --server URL --token-file FILE")
         return exit_codes.FAILED
@@ -183,7 +183,7 @@ def _status(_args: argparse.Namespace) -> int:
 
 
 def _unit(args: argparse.Namespace) -> int:
-    from obt_agent.service import files, places  # noqa: PLC0415 - imported when the command runs
+    from obt_agent.service import files, paths  # noqa: PLC0415 - imported when the command runs
 
-    print(files.shipped(files.USER_UNIT_FILE) if args.user else files.unit_for(places.here()), end="")
+    print(files.shipped(files.USER_UNIT_FILE) if args.user else files.unit_for(paths.here()), end="")
     return exit_codes.OK

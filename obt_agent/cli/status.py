@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _why_not(folder: Path) -> Iterator[str]:
     """What systemd knows of the service whose folder this is, and what to do."""
-    from obt_agent.service import places, state, system  # noqa: PLC0415 - imported when there is no agent
+    from obt_agent.service import paths, state, system  # noqa: PLC0415 - imported when there is no agent
 
-    where = places.here()
+    where = paths.here()
     try:
         service = state.ask(where, system.System())
     except system.ServiceError as error:

@@ -48,7 +48,7 @@ class Listing:
 
 
 @dataclass(frozen=True)
-class Entry:
+class MappingEntry:
     """One key of a mapping and what it holds."""
 
     key: str
@@ -60,7 +60,7 @@ class Entry:
 class Mapping:
     """Keys in the order of the file, doubles included."""
 
-    entries: tuple[Entry, ...]
+    entries: tuple[MappingEntry, ...]
     line: int
 
 
@@ -148,7 +148,7 @@ class _Composer:
             key = self._node(event, depth + 1)
             if not isinstance(key, Scalar):
                 raise WrongDocument(_line(event), "has a key that is not a word")
-            entries.append(Entry(key.text, key.line, self._node(next(self._events), depth + 1)))
+            entries.append(MappingEntry(key.text, key.line, self._node(next(self._events), depth + 1)))
         return Mapping(tuple(entries), _line(start))
 
     def _listing(self, start: yaml.Event, depth: int) -> Listing:

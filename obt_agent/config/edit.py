@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from obt_agent.config import document, file
-from obt_agent.config.document import Entry, Mapping, Scalar
+from obt_agent.config.document import Mapping, MappingEntry, Scalar
 from obt_agent.errors import ConfigError
 
 _ADDRESS: Final = re.compile(r"[a-z]+://[\w./:\[\]-]*", re.ASCII)
@@ -76,7 +76,7 @@ def _change_section(lines: list[str], section: Mapping, key: str, line: str) -> 
         lines.insert(first, indent + line)
 
 
-def _entry(mapping: Mapping, key: str) -> Entry | None:
+def _entry(mapping: Mapping, key: str) -> MappingEntry | None:
     return next((entry for entry in mapping.entries if entry.key == key), None)
 
 

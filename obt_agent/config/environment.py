@@ -11,8 +11,8 @@ from typing import Final
 
 from obt_agent.config.file import KEEP_APART, read_bytes
 from obt_agent.config.keys import PREFIX, SHORT_NAMES, Key, all_keys
-from obt_agent.config.origins import Origin, Reading, Setting
-from obt_agent.config.problems import Problem, nearest
+from obt_agent.config.origins import Origin, Setting, SourceReading
+from obt_agent.config.problems import ConfigProblem, nearest
 from obt_agent.config.values import WrongValue, from_text
 
 OWN_NAMES: Final = frozenset({"OBT_AGENT_CONFIG"})
@@ -31,7 +31,7 @@ class Variable:
     origin: Origin
 
 
-def from_environment(environ: Mapping[str, str]) -> Reading:
+def from_environment(environ: Mapping[str, str]) -> SourceReading:
     """Settings of all variables that are ours. One that is empty counts as not set."""
     return _settings(Variable(n, t, Origin("environment", n)) for n, t in environ.items() if t)
 
@@ -48,7 +48,7 @@ def may_read_dotenv(environ: Mapping[str, str], *, terminal: bool, user: int, pi
     return "INVOCATION_ID" not in environ or inherited
 
 
-def from_dotenv(path: Path, user: int) -> Reading:
+def from_dotenv(path: Path, user: int) -> SourceReading:
     """Settings of ``NAME=value`` lines; other programs' lines are passed over. No file: nothing.
 
     A policy cannot be set here: whoever unpacks a folder must not thereby widen what a server may do.
@@ -56,17 +56,19 @@ def from_dotenv(path: Path, user: int) -> Reading:
     try:
         data, status = read_bytes(path, _DOTENV_BYTES)
     except FileNotFoundError:
-        return Reading()
+        return SourceReading()
     except OSError as error:
-        return Reading(notices=(f"{path} is left aside: {error.strerror or error}",))
+        return SourceReading(notices=(f"{path} is left aside: {error.strerror or error}",))
     if not _own(status, user):
-        return Reading(notices=(f"{path} is left aside: others than you can change it",))
+        return SourceReading(notices=(f"{path} is left aside: others than you can change it",))
     if len(data) > _DOTENV_BYTES:
-        return Reading(notices=(f"{path} is left aside: it is over {_DOTENV_BYTES} bytes long",))
+        return SourceReading(notices=(f"{path} is left aside: it is over {_DOTENV_BYTES} bytes long",))
     variables = list(_dotenv_lines(path, data.decode("utf-8", "replace")))
     policy = [variable for variable in variables if variable.name.startswith(f"{PREFIX}POLICY_")]
     reading = _settings(variable for variable in variables if variable not in policy)
-    return Reading(reading.settings, reading.problems + tuple(map(_policy_problem, policy)), reading.notices)
+    return SourceReading(
+        reading.settings, reading.problems + tuple(map(_policy_problem, policy)), reading.notices
+    )
 
 
 def _own(status: os.stat_result, user: int) -> bool:
@@ -74,9 +76,9 @@ def _own(status: os.stat_result, user: int) -> bool:
     return status.st_uid == user and not status.st_mode & (stat.S_IWOTH | stat.S_IWGRP)
 
 
-def _policy_problem(variable: Variable) -> Problem:
+def _policy_problem(variable: Variable) -> ConfigProblem:
     text = "the policy cannot be set in a .env file; write it into the configuration file"
-    return Problem(where=str(variable.origin), key=_shown_name(variable), text=text)
+    return ConfigProblem(where=str(variable.origin), key=_shown_name(variable), text=text)
 
 
 def _shown_name(variable: Variable) -> str | None:
@@ -100,9 +102,9 @@ def _unquoted(value: str) -> str:
     return value.partition(" #")[0].rstrip()
 
 
-def _settings(variables: Iterable[Variable]) -> Reading:
+def _settings(variables: Iterable[Variable]) -> SourceReading:
     settings: dict[str, Setting] = {}
-    problems: list[Problem] = []
+    problems: list[ConfigProblem] = []
     for variable in sorted(
         variables, key=lambda one: one.name.startswith(PREFIX)
     ):  # the long name comes last and wins
@@ -110,8 +112,10 @@ def _settings(variables: Iterable[Variable]) -> Reading:
             if key := _key(variable.name):
                 settings[key.name] = Setting(key, from_text(key, variable.text), variable.origin)
         except WrongValue as error:
-            problems.append(Problem(where=str(variable.origin), key=_shown_name(variable), text=str(error)))
-    return Reading(tuple(settings.values()), tuple(problems))
+            problems.append(
+                ConfigProblem(where=str(variable.origin), key=_shown_name(variable), text=str(error))
+            )
+    return SourceReading(tuple(settings.values()), tuple(problems))
 
 
 def _key(name: str) -> Key | None:

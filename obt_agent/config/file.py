@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from obt_agent.config import document
-from obt_agent.config.document import Entry, Listing, Node, Scalar
+from obt_agent.config.document import Listing, MappingEntry, Node, Scalar
 from obt_agent.config.keys import Key, all_keys, all_sections
-from obt_agent.config.origins import Origin, Reading, Setting
-from obt_agent.config.problems import Problem, nearest, shown
+from obt_agent.config.origins import Origin, Setting, SourceReading
+from obt_agent.config.problems import ConfigProblem, nearest, shown
 from obt_agent.config.values import WrongValue, from_items, from_text
 
 SYSTEM_FILE: Final = Path("/etc/obt-agent/agent.yaml")
@@ -66,16 +66,16 @@ def read_bytes(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
         return file.read(limit + 1), status
 
 
-def read(path: Path) -> Reading:
+def read(path: Path) -> SourceReading:
     """The file's settings and problems. An unreadable file is one problem."""
     try:
         data, status = read_bytes(path, document.MAX_BYTES)
     except OSError as error:
-        return Reading(problems=(Problem(where=str(path), key=None, text=_unreadable(error)),))
+        return SourceReading(problems=(ConfigProblem(where=str(path), key=None, text=_unreadable(error)),))
     reader = _Reader(path)
     reader.run(data)
     notices = _permissions(path, status)
-    return Reading(tuple(reader.settings), tuple(reader.problems), notices)
+    return SourceReading(tuple(reader.settings), tuple(reader.problems), notices)
 
 
 def _unreadable(error: OSError) -> str:
@@ -99,7 +99,7 @@ def _permissions(path: Path, status: os.stat_result) -> tuple[str, ...]:
 class _Reader:
     path: Path
     settings: list[Setting] = field(default_factory=list)
-    problems: list[Problem] = field(default_factory=list)
+    problems: list[ConfigProblem] = field(default_factory=list)
     lines: dict[str, int] = field(default_factory=dict)
 
     def run(self, data: bytes) -> None:
@@ -119,7 +119,7 @@ class _Reader:
             self.lines[name] = entry.line
             self._entry(name, entry)
 
-    def _entry(self, name: str, entry: Entry) -> None:
+    def _entry(self, name: str, entry: MappingEntry) -> None:
         if name in all_sections():
             self._subsection(name, entry)
         elif key := all_keys().get(name):
@@ -127,7 +127,7 @@ class _Reader:
         else:
             self._problem(entry.line, name, unknown(name))
 
-    def _subsection(self, name: str, entry: Entry) -> None:
+    def _subsection(self, name: str, entry: MappingEntry) -> None:
         value = entry.value
         if isinstance(value, document.Mapping):
             self._section(name + ".", value)
@@ -135,7 +135,7 @@ class _Reader:
             keys = ", ".join(_children(name))
             self._problem(entry.line, name, f"found {_kind(value)}, expected a section with keys: {keys}")
 
-    def _setting(self, key: Key, entry: Entry) -> None:
+    def _setting(self, key: Key, entry: MappingEntry) -> None:
         line = entry.value.line or entry.line
         try:
             value = _value(key, entry.value)
@@ -146,7 +146,7 @@ class _Reader:
 
     def _problem(self, line: int, key: str | None, text: str) -> None:
         where = f"{self.path}:{line}" if line else str(self.path)
-        self.problems.append(Problem(where=where, key=shown_key(key), text=text))
+        self.problems.append(ConfigProblem(where=where, key=shown_key(key), text=text))
 
 
 def shown_key(key: str | None) -> str | None:

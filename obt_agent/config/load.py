@@ -13,14 +13,14 @@ import msgspec
 
 from obt_agent.config import environment, file, rules, urls
 from obt_agent.config.keys import PATHS, all_keys
-from obt_agent.config.origins import Origin, Reading, Setting
-from obt_agent.config.problems import Problem, WrongConfig, shown
+from obt_agent.config.origins import Origin, Setting, SourceReading
+from obt_agent.config.problems import ConfigProblem, WrongConfig, shown
 from obt_agent.config.schema import Config
 from obt_agent.config.values import WrongValue, from_text
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
+class ProcessContext:
     """What the process finds around it; a test gives another."""
 
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
@@ -32,7 +32,7 @@ class Surroundings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class LoadArguments:
     """How a configuration was asked for, so that the same can be asked again: the arguments of ``load``."""
 
     path: str | None = None
@@ -54,7 +54,7 @@ class Loaded:
     unread: Path | None = None
     dotenv: Path | None = None
     notices: tuple[str, ...] = ()
-    request: Request = field(default_factory=Request)
+    request: LoadArguments = field(default_factory=LoadArguments)
 
 
 def load(
@@ -63,7 +63,7 @@ def load(
     flags: Mapping[str, tuple[str, str]] | None = None,
     need_server: bool = False,
     may_be_missing: bool = False,
-    surroundings: Surroundings | None = None,
+    surroundings: ProcessContext | None = None,
 ) -> Loaded:
     """Load and check everything; nothing is used when anything is wrong.
 
@@ -77,7 +77,7 @@ def load(
     Raises:
         WrongConfig: with every problem at once; the process exits 78.
     """
-    around = surroundings or Surroundings()
+    around = surroundings or ProcessContext()
     found, named = file.find(path, around.environ)
     unread = None if named or need_server or _may_read(found) else found
     readings = [
@@ -105,7 +105,7 @@ def load(
         unread=unread,
         dotenv=around.working_dir / ".env" if readings[1].settings else None,
         notices=tuple(notice for reading in readings for notice in reading.notices),
-        request=Request(path=path, flags=flags or {}, need_server=need_server),
+        request=LoadArguments(path=path, flags=flags or {}, need_server=need_server),
     )
 
 
@@ -117,31 +117,31 @@ def _may_read(path: Path | None) -> bool:
     return path is None or os.access(path, os.R_OK)
 
 
-def _unread(path: Path) -> Reading:
-    return Reading(notices=(f"{path} may not be read by this user; the defaults are used",))
+def _unread(path: Path) -> SourceReading:
+    return SourceReading(notices=(f"{path} may not be read by this user; the defaults are used",))
 
 
-def _file(path: Path | None) -> Reading:
-    return Reading() if path is None else file.read(path)
+def _file(path: Path | None) -> SourceReading:
+    return SourceReading() if path is None else file.read(path)
 
 
-def _dotenv(around: Surroundings) -> Reading:
+def _dotenv(around: ProcessContext) -> SourceReading:
     if environment.may_read_dotenv(
         around.environ, terminal=around.terminal, user=around.user, pid=around.pid
     ):
         return environment.from_dotenv(around.working_dir / ".env", around.user)
-    return Reading()
+    return SourceReading()
 
 
-def _flags(flags: Mapping[str, tuple[str, str]]) -> Reading:
+def _flags(flags: Mapping[str, tuple[str, str]]) -> SourceReading:
     settings, problems = [], []
     for name, (flag, text) in flags.items():
         origin = Origin("flag", flag)
         try:
             settings.append(Setting(_flag_key(name), from_text(_flag_key(name), text), origin))
         except WrongValue as error:
-            problems.append(Problem(where=str(origin), key=name, text=str(error)))
-    return Reading(tuple(settings), tuple(problems))
+            problems.append(ConfigProblem(where=str(origin), key=name, text=str(error)))
+    return SourceReading(tuple(settings), tuple(problems))
 
 
 def _flag_key(name: str) -> Any:
@@ -150,7 +150,7 @@ def _flag_key(name: str) -> Any:
     return all_keys()[name]
 
 
-def _defaults(settings: Mapping[str, Setting], around: Surroundings) -> dict[str, Setting]:
+def _defaults(settings: Mapping[str, Setting], around: ProcessContext) -> dict[str, Setting]:
     """Defaults that depend on the machine."""
     keys = all_keys()
     made: dict[str, Setting] = {}
@@ -162,7 +162,7 @@ def _defaults(settings: Mapping[str, Setting], around: Surroundings) -> dict[str
     return made
 
 
-def _state_dir(around: Surroundings) -> tuple[str, Origin]:
+def _state_dir(around: ProcessContext) -> tuple[str, Origin]:
     """The folder that systemd made, else root's, else the user's."""
     if given := around.environ.get("STATE_DIRECTORY"):
         return given.split(":")[0], Origin("environment", "STATE_DIRECTORY")
@@ -175,7 +175,7 @@ def _state_dir(around: Surroundings) -> tuple[str, Origin]:
 
 
 def _finished(
-    settings: Iterable[Setting], around: Surroundings, problems: list[Problem]
+    settings: Iterable[Setting], around: ProcessContext, problems: list[ConfigProblem]
 ) -> dict[str, Setting]:
     """Settings with their addresses and paths in final form; what cannot be is left out and told."""
     finished = {}
@@ -184,7 +184,7 @@ def _finished(
             finished[setting.key.name] = Setting(setting.key, _final(setting, around), setting.origin)
         except urls.WrongUrl as error:
             text = f"found {shown(urls.without_userinfo(setting.value))}, which {error}"
-            problems.append(Problem(where=str(setting.origin), key=setting.key.name, text=text))
+            problems.append(ConfigProblem(where=str(setting.origin), key=setting.key.name, text=text))
     return finished
 
 
@@ -195,7 +195,7 @@ _ADDRESSES: Final[Mapping[str, Callable[[str], str]]] = {
 }
 
 
-def _final(setting: Setting, around: Surroundings) -> Any:
+def _final(setting: Setting, around: ProcessContext) -> Any:
     name, value = setting.key.name, setting.value
     if not isinstance(value, str):
         return value
@@ -206,7 +206,7 @@ def _final(setting: Setting, around: Surroundings) -> Any:
     return value
 
 
-def _absolute(text: str, origin: Origin, around: Surroundings) -> str:
+def _absolute(text: str, origin: Origin, around: ProcessContext) -> str:
     home = around.environ.get("HOME")
     path = Path(home) / text[2:] if home and text.startswith("~/") else Path(text)
     base = Path(origin.place.rpartition(":")[0]).parent if origin.kind == "file" else around.working_dir
@@ -224,19 +224,19 @@ def _build(settings: Mapping[str, Setting]) -> Config:
     return msgspec.convert(tree, Config)
 
 
-def _broken(config: Config, settings: Mapping[str, Setting], path: Path | None) -> list[Problem]:
+def _broken(config: Config, settings: Mapping[str, Setting], path: Path | None) -> list[ConfigProblem]:
     def where(key: str) -> str:
         return str(settings[key].origin) if key in settings else str(path or "the configuration")
 
-    return [Problem(where=where(key), key=key, text=text) for key, text in rules.broken(config)]
+    return [ConfigProblem(where=where(key), key=key, text=text) for key, text in rules.broken(config)]
 
 
-def _no_server(path: Path | None) -> Problem:
+def _no_server(path: Path | None) -> ConfigProblem:
     text = "is not set; name the server, for example server.url: https://obt.example.org"
-    return Problem(where=str(path or "no configuration file"), key="server.url", text=text)
+    return ConfigProblem(where=str(path or "no configuration file"), key="server.url", text=text)
 
 
-def _place(problem: Problem) -> tuple[bool, str, int]:
+def _place(problem: ConfigProblem) -> tuple[bool, str, int]:
     """Files first, each by its lines; what comes from elsewhere after them."""
     file_name, _, line = problem.where.rpartition(":")
     return (not problem.where.startswith("/"), file_name, int(line) if line.isdecimal() else 0)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from obt_agent.config.keys import Key
-from obt_agent.config.problems import Problem
+from obt_agent.config.problems import ConfigProblem
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Reading:
+class SourceReading:
     """What one source said: its settings, what is wrong with it, and what its reader should know."""
 
     settings: tuple[Setting, ...] = ()
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[ConfigProblem, ...] = ()
     notices: tuple[str, ...] = ()

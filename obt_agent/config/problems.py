@@ -15,7 +15,7 @@ _SHOWN: Final = 60
 
 
 @dataclass(frozen=True, kw_only=True)
-class Problem:
+class ConfigProblem:
     """One fault: where it stands (``agent.yaml:3``, ``environment OBT_SERVER_URL``), the key, and the text.
 
     ``text`` says what was found, what is expected, and what to do.
@@ -32,7 +32,7 @@ class Problem:
 class WrongConfig(ConfigError):
     """One or more problems; ``problems`` holds each, the message all of them, one a line."""
 
-    def __init__(self, problems: Sequence[Problem]) -> None:
+    def __init__(self, problems: Sequence[ConfigProblem]) -> None:
         count = len(problems)
         head = "The configuration cannot be used" + (":" if count == 1 else f", {count} problems:")
         super().__init__("\n  ".join([head, *map(str, problems)]))

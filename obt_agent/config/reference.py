@@ -18,7 +18,7 @@ _INDENT: Final = 2
 
 
 @dataclass(frozen=True)
-class Row:
+class KeyRow:
     """One key as it is documented; ``live``: a reload (SIGHUP) is enough."""
 
     key: Key
@@ -31,10 +31,10 @@ def example() -> str:
     return resources.files("obt_agent.config").joinpath(EXAMPLE).read_text(encoding="utf-8")
 
 
-def rows() -> list[Row]:
+def rows() -> list[KeyRow]:
     """Every key, in the schema's order, with the meaning that the example's comment gives it."""
     meanings = _meanings(example())
-    return [Row(key, meanings[name], name.startswith(APPLIED_LIVE)) for name, key in all_keys().items()]
+    return [KeyRow(key, meanings[name], name.startswith(APPLIED_LIVE)) for name, key in all_keys().items()]
 
 
 def markdown() -> str:

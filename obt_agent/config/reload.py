@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from obt_agent.config.keys import all_keys
-from obt_agent.config.load import Loaded, Surroundings, load
+from obt_agent.config.load import Loaded, ProcessContext, load
 
 APPLIED_LIVE: Final = ("policy.", "log.level")
 """Keys, and beginnings of keys, that a running agent takes on; the others take a restart."""
@@ -35,7 +35,7 @@ class Reloaded:
         return tuple(change.key for change in self.changes if change.restart)
 
 
-def reload(before: Loaded, *, surroundings: Surroundings | None = None) -> Reloaded:
+def reload(before: Loaded, *, surroundings: ProcessContext | None = None) -> Reloaded:
     """Load with the same arguments as before.
 
     Raises:

@@ -15,7 +15,7 @@ from typing import Final, Literal
 import msgspec
 
 from obt_agent.identity.folder import Folder, FolderError, open_folder
-from obt_agent.identity.lock import Holder, holder
+from obt_agent.identity.lock import FolderHolder, holder
 from obt_agent.ollama.payloads import OllamaState
 from obt_agent.protocol.admission import JobCounts, OutboxCounts
 from obt_agent.protocol.jobs import JobSummary
@@ -152,7 +152,7 @@ class StatusFile:
 class StatusReading:
     """What a state folder tells: who holds it, and that process's status where it has written one."""
 
-    holder: Holder | None
+    holder: FolderHolder | None
     status: Status | None
 
 

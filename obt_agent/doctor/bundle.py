@@ -29,7 +29,7 @@ _TELLS_NOTHING: Final = frozenset({"localhost", "obt-agent", "ollama", "linux", 
 _SHORTEST_NAME: Final = 3
 
 
-class Namesake:
+class Pseudonymizer:
     """Gives what is private a stand-in, the same one wherever it comes in a bundle.
 
     Args:
@@ -86,12 +86,12 @@ def write(
         path: of the ``.tar.gz``.
         texts: name and content of each file.
         secrets: what is known to be secret and must not be in it, on top of what looks like it.
-        names: what is private, and its stand-in; see ``Namesake``.
+        names: what is private, and its stand-in; see ``Pseudonymizer``.
 
     Raises:
         OSError: it cannot be written, or exists.
     """
-    known, namesake = tuple(secrets), Namesake(names or {})
+    known, namesake = tuple(secrets), Pseudonymizer(names or {})
     folder = path.name.removesuffix(".tar.gz")
     with (
         open(path, "xb", opener=_private) as file,

@@ -30,7 +30,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
     origin: str
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     """All findings, in the order of the looks; ``version`` is the program's."""
 
     version: str

@@ -13,7 +13,7 @@ from obt_agent.config.schema import Config
 from obt_agent.daemon import status_file
 from obt_agent.doctor.findings import Finding, failure, ok, skipped, warning
 from obt_agent.errors import AgentError
-from obt_agent.identity.credentials import Credential, Credentials
+from obt_agent.identity.credentials import AgentCredential, Credentials
 from obt_agent.identity.folder import Folder, open_folder
 from obt_agent.identity.owner import as_owner
 from obt_agent.identity.provisioned import TokenError, read_token, token_file_seen
@@ -27,10 +27,10 @@ _STALE_S = 30.0
 
 
 @dataclass(frozen=True)
-class Seen:
+class StateFindings:
     """What later looks need: the credential to show, and the running agent's status."""
 
-    credential: Credential | None = None
+    credential: AgentCredential | None = None
     status: status_file.Status | None = None
 
 
@@ -41,7 +41,7 @@ class _Unlocked:
     folder: Folder
 
 
-def look(config: Config, environ: Mapping[str, str]) -> tuple[list[Finding], Seen]:
+def look(config: Config, environ: Mapping[str, str]) -> tuple[list[Finding], StateFindings]:
     """Look without locking, making or changing anything."""
     path = Path(config.agent.state_dir)
     if not path.exists():
@@ -51,13 +51,13 @@ def look(config: Config, environ: Mapping[str, str]) -> tuple[list[Finding], See
                 f"{path} does not exist: no agent has run here",
                 "sudo obt-agent service install, or obt-agent enroll",
             )
-        ], Seen()
+        ], StateFindings()
     if not os.access(path, os.R_OK | os.X_OK):
         return [
             skipped(
                 "state.folder", f"{path} may not be read by this user; sudo obt-agent check looks at it too"
             )
-        ], Seen()
+        ], StateFindings()
     found: list[Finding] = []
     try:
         found += _identity(path)
@@ -69,8 +69,8 @@ def look(config: Config, environ: Mapping[str, str]) -> tuple[list[Finding], See
         found += _room(config, path)
     except AgentError as error:
         found.append(failure("state.folder", error.message, "Put right what it says; nothing was changed."))
-        return found, Seen()
-    return found, Seen(credential, status)
+        return found, StateFindings()
+    return found, StateFindings(credential, status)
 
 
 def _identity(path: Path) -> Iterator[Finding]:
@@ -109,7 +109,7 @@ def _running(status: status_file.Status | None, path: Path) -> Iterator[Finding]
 
 def _credential(
     config: Config, path: Path, environ: Mapping[str, str]
-) -> tuple[Credential | None, list[Finding]]:
+) -> tuple[AgentCredential | None, list[Finding]]:
     provisioned = None
     if file := token_file_seen(config.server.token_file, environ, path):
         try:

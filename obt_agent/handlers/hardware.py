@@ -7,11 +7,11 @@ import msgspec
 from obt_agent.command import AnyCommand, Command, CommandContext
 from obt_agent.hardware.legacy import legacy_hardware_info
 from obt_agent.hardware.service import HardwareService
-from obt_agent.policy.gate import Models
+from obt_agent.policy.gate import GateCatalog
 from obt_agent.protocol.commands import HardwareParams, HardwareResult
 
 
-def make(hardware: HardwareService, catalog: Models) -> AnyCommand:
+def make(hardware: HardwareService, catalog: GateCatalog) -> AnyCommand:
     """The command."""
 
     async def run(params: HardwareParams, _context: CommandContext) -> HardwareResult:

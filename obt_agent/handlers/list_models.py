@@ -5,11 +5,11 @@ from __future__ import annotations
 from obt_agent.command import AnyCommand, Command, CommandContext
 from obt_agent.errors import OllamaUnavailable
 from obt_agent.policy import Policy
-from obt_agent.policy.gate import Models
+from obt_agent.policy.gate import GateCatalog
 from obt_agent.protocol.commands import ListModelsParams, ListModelsResult
 
 
-def make(catalog: Models, policy: Policy) -> AnyCommand:
+def make(catalog: GateCatalog, policy: Policy) -> AnyCommand:
     """The command.
 
     Raises (when it runs):

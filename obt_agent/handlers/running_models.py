@@ -5,12 +5,12 @@ from __future__ import annotations
 from obt_agent.command import AnyCommand, Command, CommandContext
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.policy import Policy
-from obt_agent.policy.gate import Models
+from obt_agent.policy.gate import GateCatalog
 from obt_agent.protocol.admission import Empty
 from obt_agent.protocol.commands import RunningModelsResult
 
 
-def make(ollama: OllamaClient, catalog: Models, policy: Policy) -> AnyCommand:
+def make(ollama: OllamaClient, catalog: GateCatalog, policy: Policy) -> AnyCommand:
     """The command."""
 
     async def run(_params: Empty, _context: CommandContext) -> RunningModelsResult:

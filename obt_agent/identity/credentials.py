@@ -36,7 +36,7 @@ class HoldsFolder(Protocol):
 
 
 @dataclass(frozen=True)
-class Credential:
+class AgentCredential:
     """A secret and which of the three it is."""
 
     secret: Secret
@@ -76,23 +76,23 @@ class Credentials:
         self._shown: str | None = None
         self._lock = threading.RLock()
 
-    def for_next_dial(self) -> Credential | None:
+    def for_next_dial(self) -> AgentCredential | None:
         """What to show at the next dial: the candidate, else ``current``; None when there is nothing."""
         with self._lock:
             candidate, chosen = self._read(CANDIDATE_FILE), self.current()
             if candidate and not (self._candidate_refused and chosen):
-                chosen = Credential(Secret(candidate.secret), "candidate")
+                chosen = AgentCredential(Secret(candidate.secret), "candidate")
             self._shown = chosen.sha256 if chosen else None
             return chosen
 
-    def current(self) -> Credential | None:
+    def current(self) -> AgentCredential | None:
         """The stored credential, or the provisioned one if that changed since (or nothing is stored)."""
         stored = self._read(STORED_FILE)
         if stored and (self._provisioned is None or self._provisioned.sha256() == stored.beside):
-            return Credential(Secret(stored.secret), "stored")
-        return Credential(self._provisioned, "provisioned") if self._provisioned else None
+            return AgentCredential(Secret(stored.secret), "stored")
+        return AgentCredential(self._provisioned, "provisioned") if self._provisioned else None
 
-    def admitted(self, credential: Credential) -> None:
+    def admitted(self, credential: AgentCredential) -> None:
         """The server took it: a candidate becomes the stored one, and the fact is remembered.
 
         Another one that is admitted after the candidate was refused puts an end to the candidate.
@@ -113,7 +113,7 @@ class Credentials:
                 hashes = (*known, credential.sha256)[-_REMEMBERED:]
                 self._folder.write(ADMITTED_FILE, msgspec.json.encode(_Admitted(sha256=hashes)))
 
-    def refused(self, credential: Credential, *, revoked: bool) -> None:
+    def refused(self, credential: AgentCredential, *, revoked: bool) -> None:
         """The server refused it: the next dial shows the other one, if there are two.
 
         Only a candidate that the server calls revoked is dropped: a server's mistake must not cost an agent
@@ -135,7 +135,7 @@ class Credentials:
             kept = self._read(CANDIDATE_FILE)
             if kept is None or rotation_id is None or kept.purpose != rotation_id:
                 if kept is not None and Secret(kept.secret).sha256() == self._shown:
-                    self.admitted(Credential(Secret(kept.secret), "candidate"))
+                    self.admitted(AgentCredential(Secret(kept.secret), "candidate"))
                 kept = self._keep(CANDIDATE_FILE, Secret.new(), purpose=rotation_id)
                 self._candidate_refused = False
             return Secret(kept.secret).sha256()
@@ -156,7 +156,7 @@ class Credentials:
         self._folder.remove(CANDIDATE_FILE)
         self._folder.remove(JOIN_FILE)
 
-    def ever_admitted(self, credential: Credential) -> bool:
+    def ever_admitted(self, credential: AgentCredential) -> bool:
         """Has a server ever admitted it? A credential that was once good is retried for ever."""
         return credential.sha256 in self._admitted().sha256
 

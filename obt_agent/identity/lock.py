@@ -23,7 +23,7 @@ _COMMAND_CHARS: Final = 200
 _TEXT_BYTES: Final = 4096
 
 
-class Holder(msgspec.Struct, frozen=True, kw_only=True):
+class FolderHolder(msgspec.Struct, frozen=True, kw_only=True):
     """The process that holds a folder: ``started_at`` is Unix seconds."""
 
     pid: int
@@ -41,7 +41,7 @@ class IdentityInUse(AgentError):
     kind = "identity_in_use"
     retryable_by_default = True
 
-    def __init__(self, folder: Folder, holder: Holder | None) -> None:
+    def __init__(self, folder: Folder, holder: FolderHolder | None) -> None:
         who = str(holder) if holder else "another process"
         super().__init__(
             f"The state folder {folder.path} is in use by {who}. Stop it first, "
@@ -82,7 +82,7 @@ def acquire(folder: Folder, *, wait: bool = False) -> int:
     return descriptor
 
 
-def holder(folder: Folder) -> Holder | None:
+def holder(folder: Folder) -> FolderHolder | None:
     """Who holds the folder now; None when nobody does, or when the note cannot be read."""
     try:
         descriptor = os.open(LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder.descriptor)
@@ -99,16 +99,16 @@ def holder(folder: Folder) -> Holder | None:
 
 def _note(descriptor: int, folder: Folder) -> None:
     command = " ".join([os.path.basename(sys.argv[0]), *sys.argv[1:]])[:_COMMAND_CHARS]  # noqa: PTH119 - no path is opened
-    note = Holder(pid=os.getpid(), started_at=time.time(), command=command)
+    note = FolderHolder(pid=os.getpid(), started_at=time.time(), command=command)
     if os.geteuid() == 0:
         os.fchown(descriptor, *folder.owner)
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, msgspec.json.encode(note), 0)
 
 
-def _holder(descriptor: int) -> Holder | None:
+def _holder(descriptor: int) -> FolderHolder | None:
     with contextlib.suppress(
         OSError, msgspec.DecodeError
     ):  # being written at this moment: nobody can be named
-        return msgspec.json.decode(os.pread(descriptor, _TEXT_BYTES, 0), type=Holder)
+        return msgspec.json.decode(os.pread(descriptor, _TEXT_BYTES, 0), type=FolderHolder)
     return None

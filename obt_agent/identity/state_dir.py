@@ -18,7 +18,7 @@ from obt_agent.identity.uuid7 import is_uuid7, uuid7
 IDENTITY_FILE: Final = "identity.json"
 
 
-class Identity(msgspec.Struct, frozen=True, kw_only=True):
+class StoredIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """What ``identity.json`` keeps; ``machine`` is the salted hash of the machine's id, if it has one."""
 
     agent_id: str
@@ -36,7 +36,7 @@ class StateDir:
     """
 
     def __init__(
-        self, folder: Folder, lock_descriptor: int, identity: Identity, moved_from: str | None
+        self, folder: Folder, lock_descriptor: int, identity: StoredIdentity, moved_from: str | None
     ) -> None:
         self._folder = folder
         self._lock: int | None = lock_descriptor
@@ -96,7 +96,7 @@ class StateDir:
         self.close()
 
 
-def peek(path: Path) -> tuple[Identity | None, lock.Holder | None]:
+def peek(path: Path) -> tuple[StoredIdentity | None, lock.FolderHolder | None]:
     """The identity in a folder and who holds it, without locking or making anything.
 
     Raises:
@@ -111,7 +111,7 @@ def peek(path: Path) -> tuple[Identity | None, lock.Holder | None]:
         os.close(folder.descriptor)
 
 
-def _identity(folder: Folder, root: Path) -> tuple[Identity, str | None]:
+def _identity(folder: Folder, root: Path) -> tuple[StoredIdentity, str | None]:
     stored = _stored(folder)
     if stored is None:
         return _new(folder, root), None
@@ -126,12 +126,12 @@ def _identity(folder: Folder, root: Path) -> tuple[Identity, str | None]:
     return _new(folder, root), stored.agent_id
 
 
-def _stored(folder: Folder) -> Identity | None:
+def _stored(folder: Folder) -> StoredIdentity | None:
     data = folder.read(IDENTITY_FILE)
     if data is None:
         return None
     try:
-        identity = msgspec.json.decode(data, type=Identity)
+        identity = msgspec.json.decode(data, type=StoredIdentity)
     except msgspec.DecodeError as error:
         raise _damaged(folder) from error
     if not is_uuid7(identity.agent_id):
@@ -147,9 +147,9 @@ def _damaged(folder: Folder) -> FolderError:
     )
 
 
-def _new(folder: Folder, root: Path) -> Identity:
+def _new(folder: Folder, root: Path) -> StoredIdentity:
     salt = secrets.token_hex(16)
-    identity = Identity(
+    identity = StoredIdentity(
         agent_id=str(uuid7()),
         salt=salt,
         machine=machine.machine_hash(salt, root),

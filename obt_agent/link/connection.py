@@ -19,7 +19,7 @@ import structlog
 
 from obt_agent.backoff import BackoffSettings
 from obt_agent.errors import ConfigError
-from obt_agent.identity.credentials import Credential
+from obt_agent.identity.credentials import AgentCredential
 from obt_agent.identity.folder import FolderError
 from obt_agent.link.address import parse_address
 from obt_agent.link.connection_attempt import ConnectionAttempt, DrainRequest
@@ -107,7 +107,7 @@ class Link:
         )
         self._wake = asyncio.Event()
         self._stopping = False
-        self._shown: Credential | None = None
+        self._shown: AgentCredential | None = None
         self._dialling: asyncio.Task[Wire] | None = None
         self._attempt: ConnectionAttempt | None = None
         self._totals = LinkTotals(clock)
@@ -169,7 +169,7 @@ class Link:
         """Figures since the process started."""
         return self._totals.statistics(self._attempt, self.lag)
 
-    async def _credential(self) -> Credential:
+    async def _credential(self) -> AgentCredential:
         try:
             credential = await asyncio.to_thread(self._credentials.for_next_dial)
         except FolderError as error:
@@ -185,7 +185,7 @@ class Link:
         self._shown = credential
         return credential
 
-    async def _dial_and_serve(self, credential: Credential) -> DisconnectReason:
+    async def _dial_and_serve(self, credential: AgentCredential) -> DisconnectReason:
         self.status = LinkStatus("dialling", problem=self.status.problem)
         self._totals.dials += 1
         log.debug("link.dialling", server=self._address.authority)
@@ -199,7 +199,7 @@ class Link:
             return DisconnectReason("stopped", "The agent is stopping.")
         return await self._serve(wire, credential)
 
-    async def _dial(self, credential: Credential) -> Wire | None:
+    async def _dial(self, credential: AgentCredential) -> Wire | None:
         """In a task of its own, so that ``drain`` can stop it; None when it did."""
         dialling = self._dialling = asyncio.create_task(
             dial(self._address, self._settings, credential.secret), name="link-dial"
@@ -211,7 +211,7 @@ class Link:
             dialling.cancel()
             self._dialling = None
 
-    async def _serve(self, wire: Wire, credential: Credential) -> DisconnectReason:
+    async def _serve(self, wire: Wire, credential: AgentCredential) -> DisconnectReason:
         drain = DrainRequest()
         own = ControlMethods(
             self._credentials, on_state_request=self._events.on_state_request, on_drain=drain.note
@@ -230,7 +230,7 @@ class Link:
             self._totals.add(attempt, ending.message)
             wire.abort("no longer needed")
 
-    async def _admitted(self, session: LinkSession, result: HelloResult, credential: Credential) -> None:
+    async def _admitted(self, session: LinkSession, result: HelloResult, credential: AgentCredential) -> None:
         self._totals.admitted()
         skew_s = None if result.time is None else result.time - time.time()
         server = f"{result.server.name} {result.server.version}".strip()

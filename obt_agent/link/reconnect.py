@@ -10,7 +10,7 @@ import structlog
 
 from obt_agent.backoff import Backoff, BackoffSettings, RefusedCredential, with_jitter
 from obt_agent.errors import AdmissionRefused, AgentError
-from obt_agent.identity.credentials import Credential
+from obt_agent.identity.credentials import AgentCredential
 from obt_agent.link.disconnect import DisconnectReason, NextDial
 
 log = structlog.get_logger(__name__)
@@ -24,16 +24,16 @@ ENROL_ANEW: Final = (
 class CredentialSource(Protocol):
     """What the link needs of ``obt_agent.identity.credentials.CredentialSource``. Methods block shortly."""
 
-    def for_next_dial(self) -> Credential | None:
+    def for_next_dial(self) -> AgentCredential | None:
         """What to show; None when there is nothing."""
 
-    def admitted(self, credential: Credential) -> None:
+    def admitted(self, credential: AgentCredential) -> None:
         """The server took it."""
 
-    def refused(self, credential: Credential, *, revoked: bool) -> None:
+    def refused(self, credential: AgentCredential, *, revoked: bool) -> None:
         """The server refused it."""
 
-    def ever_admitted(self, credential: Credential) -> bool:
+    def ever_admitted(self, credential: AgentCredential) -> bool:
         """Whether a server ever took it."""
 
     def store_candidate(self, rotation_id: str | None = None) -> str:
@@ -65,11 +65,11 @@ class ReconnectPolicy:
         self._backoff = Backoff(clock=clock, chance=chance, settings=settings)
         self._refusals: dict[str, RefusedCredential] = {}
         self._admitted_here: set[str] = set()
-        self._unnoted: Credential | None = None
+        self._unnoted: AgentCredential | None = None
         self._kind = ""
         self._count = 0
 
-    async def admitted(self, credential: Credential) -> None:
+    async def admitted(self, credential: AgentCredential) -> None:
         """A hello was answered. That is noted for later processes, and known in this one at any rate."""
         self._backoff.admitted()
         self._refusals.clear()
@@ -77,7 +77,7 @@ class ReconnectPolicy:
         self._admitted_here.add(credential.sha256)
         await self._note(credential)
 
-    async def _note(self, credential: Credential) -> None:
+    async def _note(self, credential: AgentCredential) -> None:
         try:
             await asyncio.to_thread(self._credentials.admitted, credential)
         except AgentError as error:  # a full disk is no reason to be away
@@ -86,7 +86,7 @@ class ReconnectPolicy:
         else:
             self._unnoted = None
 
-    async def delay_s(self, credential: Credential, ending: DisconnectReason) -> float:
+    async def delay_s(self, credential: AgentCredential, ending: DisconnectReason) -> float:
         """Seconds until the next dial.
 
         Raises:
@@ -101,7 +101,7 @@ class ReconnectPolicy:
         cap_s = self._settings.maximum_s if ending.next is NextDial.MAX_BACKOFF else 0.0
         return self._backoff.delay(max(cap_s, ending.floor_s))
 
-    async def _after_refusal(self, credential: Credential, ending: DisconnectReason) -> float:
+    async def _after_refusal(self, credential: AgentCredential, ending: DisconnectReason) -> float:
         try:
             await asyncio.to_thread(self._credentials.refused, credential, revoked=ending.revoked)
         except AgentError as error:
@@ -115,7 +115,7 @@ class ReconnectPolicy:
             raise AdmissionRefused(message, retryable=False, revoked=ending.revoked)
         return max(refusal.delay_s, with_jitter(ending.floor_s, self._chance))
 
-    async def _counter(self, credential: Credential) -> RefusedCredential:
+    async def _counter(self, credential: AgentCredential) -> RefusedCredential:
         counter = self._refusals.get(credential.sha256)
         if counter is None:
             known = await self._ever_admitted(credential)
@@ -124,7 +124,7 @@ class ReconnectPolicy:
             )
         return counter
 
-    async def _ever_admitted(self, credential: Credential) -> bool:
+    async def _ever_admitted(self, credential: AgentCredential) -> bool:
         """Whether it was ever good; where that cannot be known, giving up would be the worse mistake."""
         if credential.sha256 in self._admitted_here:
             return True

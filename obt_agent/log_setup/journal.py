@@ -23,7 +23,7 @@ _NOT_IN_A_NAME: Final = re.compile(r"[^A-Z0-9_]+", re.ASCII)
 _NAME_CHARS: Final = 64
 
 
-class Journal:
+class JournalSocket:
     """A socket to the journal. Sending never blocks, and never raises.
 
     ``lost`` counts entries that the journal did not take; the next one that it takes says how many.

@@ -38,17 +38,17 @@ class LogSettings:
 
 
 @dataclass(frozen=True)
-class Sink:
+class LogSink:
     """Where rendered events go."""
 
     write: Callable[[EventDict], None]
     close: Callable[[], None] = lambda: None
 
 
-class Output:
+class LogPipeline:
     """The one way out: masks, folds, filters by level, renders, writes. Never raises."""
 
-    def __init__(self, settings: LogSettings, sink: Sink, folding: Folding) -> None:
+    def __init__(self, settings: LogSettings, sink: LogSink, folding: Folding) -> None:
         self.level = _NUMBERS[settings.level]
         self.fields: dict[str, str] = {}
         self._prompts = settings.prompts
@@ -70,7 +70,7 @@ class Output:
         """Say what is unsaid, and let go of the journal's socket. What is logged later goes to nobody."""
         self.flush()
         self._sink.close()
-        self._sink = Sink(lambda _event: None)
+        self._sink = LogSink(lambda _event: None)
 
     def _out(self, event: EventDict) -> None:
         if _NUMBERS.get(event.get("level", "info"), 20) >= self.level:
@@ -80,7 +80,7 @@ class Output:
 class _LibraryHandler(logging.Handler):
     """Takes what libraries log. The event is ``library.said``; the text is theirs."""
 
-    def __init__(self, output: Output) -> None:
+    def __init__(self, output: LogPipeline) -> None:
         super().__init__(_LIBRARY_LEVEL)
         self._output = output
 
@@ -102,14 +102,14 @@ class _LibraryHandler(logging.Handler):
             self.handleError(record)
 
 
-_output: Output | None = None
+_output: LogPipeline | None = None
 
 
-def configure(settings: LogSettings, *, folding: Folding | None = None) -> Output:
+def configure(settings: LogSettings, *, folding: Folding | None = None) -> LogPipeline:
     """Send every log event of the process the way that the settings say; a later call replaces it."""
     global _output  # noqa: PLW0603 - a process has one log
     previous = _output
-    _output = output = Output(settings, _sink(settings), folding or Folding())
+    _output = output = LogPipeline(settings, _sink(settings), folding or Folding())
     if previous is not None:
         output.fields |= previous.fields
         previous.close()
@@ -131,7 +131,7 @@ def set_agent_id(agent_id: str) -> None:
         _output.fields["agent_id"] = agent_id
 
 
-def _configure_structlog(output: Output) -> None:
+def _configure_structlog(output: LogPipeline) -> None:
     def leave(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Any:
         output.emit(_finished(dict(event)))
         raise structlog.DropEvent
@@ -156,7 +156,7 @@ def _configure_structlog(output: Output) -> None:
     )
 
 
-def _capture_libraries(output: Output) -> None:
+def _capture_libraries(output: LogPipeline) -> None:
     root = logging.getLogger()
     for handler in [one for one in root.handlers if isinstance(one, _LibraryHandler)]:
         root.removeHandler(handler)
@@ -180,34 +180,36 @@ def _short_path(path: str) -> str:
     return "/".join(parts[parts.index("obt_agent") :]) if "obt_agent" in parts else parts[-1]
 
 
-def _sink(settings: LogSettings) -> Sink:
+def _sink(settings: LogSettings) -> LogSink:
     form = settings.format
     if form == "auto":
         form = "journal" if journal.is_stderr(settings.environ) else "console"
     if form == "journal":
-        return _to_journal(journal.Journal(), settings.stream)
+        return _to_journal(journal.JournalSocket(), settings.stream)
     if form == "json":
         return _to_stream(render.json_line, settings.stream, "%Y-%m-%dT%H:%M:%S.%fZ", utc=True)
     colors = settings.stream.isatty() and "NO_COLOR" not in settings.environ
     return _to_stream(render.console(colors=colors), settings.stream, "%H:%M:%S", utc=False)
 
 
-def _to_journal(target: journal.Journal, fallback: TextIO) -> Sink:
+def _to_journal(target: journal.JournalSocket, fallback: TextIO) -> LogSink:
     def write(event: EventDict) -> None:
         if not target.send(render.journal_fields(event)):
             priority = render.PRIORITIES.get(event.get("level", "info"), 6)
             _print(f"<{priority}>" + render.message(event).replace("\n", " | "), fallback)
 
-    return Sink(write, target.close)
+    return LogSink(write, target.close)
 
 
-def _to_stream(rendered: Callable[[EventDict], str], stream: TextIO, time_format: str, *, utc: bool) -> Sink:
+def _to_stream(
+    rendered: Callable[[EventDict], str], stream: TextIO, time_format: str, *, utc: bool
+) -> LogSink:
     stamp = structlog.processors.TimeStamper(fmt=time_format, utc=utc)
 
     def write(event: EventDict) -> None:
         _print(rendered({"timestamp": "", **stamp(None, "", event)}), stream)
 
-    return Sink(write)
+    return LogSink(write)
 
 
 def _print(line: str, stream: TextIO) -> None:

@@ -21,12 +21,12 @@ from yarl import URL
 from obt_agent.config.urls import ollama_base
 from obt_agent.errors import AgentError, OllamaError, OllamaUnavailable, TooLarge
 from obt_agent.ollama import failures, lists
-from obt_agent.ollama.arrival import StampedResponse, StampingConnector
 from obt_agent.ollama.http import aiohttp, trusting
 from obt_agent.ollama.ndjson import check
 from obt_agent.ollama.payloads import InstalledModel, RunningModel
 from obt_agent.ollama.settings import OllamaSettings
 from obt_agent.ollama.stream import Line, OllamaStream, Silence
+from obt_agent.ollama.timestamps import StampedResponse, StampingConnector
 
 __all__ = ["Line", "OllamaClient", "OllamaSettings", "OllamaStream"]
 

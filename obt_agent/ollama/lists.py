@@ -50,7 +50,7 @@ class _Ps(msgspec.Struct):
     models: tuple[_Loaded, ...] | None
 
 
-class _Version(msgspec.Struct):
+class _VersionAnswer(msgspec.Struct):
     version: str
 
 
@@ -64,7 +64,7 @@ _T = TypeVar("_T")
 
 def read_version(body: bytes) -> str:
     """The text of ``/api/version``; raises ``OllamaError`` for anything else."""
-    return _decode(body, _Version).version
+    return _decode(body, _VersionAnswer).version
 
 
 def read_installed(body: bytes) -> tuple[InstalledModel, ...]:

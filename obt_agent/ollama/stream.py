@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from obt_agent.errors import AgentError, OllamaError
 from obt_agent.ollama import failures
-from obt_agent.ollama.arrival import StampedResponse
 from obt_agent.ollama.http import aiohttp
+from obt_agent.ollama.idle_timeout import IdleTimeout
 from obt_agent.ollama.ndjson import LineSplitter, all_plain, check
-from obt_agent.ollama.patience import Patience
+from obt_agent.ollama.timestamps import StampedResponse
 
 
 class Line(NamedTuple):
@@ -49,7 +49,7 @@ class OllamaStream:
         self._last_ns = t_sent_ns
         self._count = 0
         self._final: Line | None = None
-        self._patience = Patience(silence.limit_s, self._silent)
+        self._patience = IdleTimeout(silence.limit_s, self._silent)
 
     @property
     def final(self) -> Line:

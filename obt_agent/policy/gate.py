@@ -12,7 +12,7 @@ from obt_agent.ollama.payloads import InstalledModel
 from obt_agent.policy.policy import Policy
 
 
-class Models(Protocol):
+class GateCatalog(Protocol):
     """The catalogue of models, as ``obt_agent.ollama.catalog.Catalog`` keeps it."""
 
     @property
@@ -31,7 +31,7 @@ class ModelGate:
         catalog: what Ollama has.
     """
 
-    def __init__(self, policy: Policy, catalog: Models) -> None:
+    def __init__(self, policy: Policy, catalog: GateCatalog) -> None:
         self._policy = policy
         self._catalog = catalog
 

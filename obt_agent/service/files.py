@@ -10,7 +10,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from obt_agent.service.places import Places
+from obt_agent.service.paths import ServicePaths
 from obt_agent.service.system import ServiceError
 
 UNIT_FILE: Final = "obt-agent.service"
@@ -90,7 +90,7 @@ def remove(path: Path) -> bool:
     return True
 
 
-def unit_for(places: Places) -> str:
+def unit_for(places: ServicePaths) -> str:
     """The unit, with the paths of this installation."""
     return shipped(UNIT_FILE).replace("/opt/obt-agent/", f"{places.prefix}/")
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from obt_agent.config.load import Loaded, Surroundings, load
+from obt_agent.config.load import Loaded, ProcessContext, load
 from obt_agent.daemon.status_file import Status, look
 from obt_agent.errors import ConfigError
 from obt_agent.identity.credentials import STORED_FILE
@@ -22,14 +22,14 @@ from obt_agent.identity.secret import Secret
 from obt_agent.service import environment, files, interpreter
 from obt_agent.service.environment import Wheels
 from obt_agent.service.interpreter import Interpreter
-from obt_agent.service.places import UNIT, USER, Places
+from obt_agent.service.paths import UNIT, USER, ServicePaths
 from obt_agent.service.system import NotRoot, ServiceError, System
 
 _POLL_S: Final = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wishes:
+class InstallOptions:
     """What the owner asked for.
 
     ``server`` and ``ollama`` are addresses for a first configuration. ``token`` gives the join token when it
@@ -51,14 +51,14 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Step:
+class InstallStep:
     """Something to do: what, in words, and how. ``act`` may give words of its own for what it did."""
 
     words: str
     act: Callable[[], str | None]
 
 
-def check_machine(places: Places, *, user: int) -> None:
+def check_machine(places: ServicePaths, *, user: int) -> None:
     """Whether anything can be installed here at all.
 
     Raises:
@@ -83,7 +83,7 @@ def _this_program() -> str:
 
 
 @dataclass
-class Before:
+class PreviousInstall:
     """What was there before the first step, to go back to; None is not known yet, or was not there."""
 
     running: bool | None = None
@@ -91,38 +91,40 @@ class Before:
 
 
 @dataclass(frozen=True)
-class Plan:
+class InstallPlan:
     """What will be done: every decision taken, nothing changed yet.
 
     A new version that does not start gives way to the one that ran before.
     """
 
-    places: Places
-    wishes: Wishes
+    places: ServicePaths
+    wishes: InstallOptions
     system: System
     python: Interpreter | None
     config_text: str | None
     token: Secret | None
-    before: Before = field(default_factory=Before)
+    before: PreviousInstall = field(default_factory=PreviousInstall)
 
-    def steps(self) -> Iterator[Step]:
+    def steps(self) -> Iterator[InstallStep]:
         """The steps, in order."""
         if self.python:
-            yield Step(f"make {self.places.prefix} with Python {self.python.full_version}", self._environment)
+            yield InstallStep(
+                f"make {self.places.prefix} with Python {self.python.full_version}", self._environment
+            )
         if not self.places.packaged:
-            yield Step(f"write {self.places.unit}, user and folders", self._unit)
+            yield InstallStep(f"write {self.places.unit}, user and folders", self._unit)
         if self.config_text is not None:
-            yield Step(f"write {self.places.config}", self._config)
+            yield InstallStep(f"write {self.places.config}", self._config)
         if self.wishes.static_token:
-            yield Step(f"write the token to {self.places.token}", self._static_token)
+            yield InstallStep(f"write the token to {self.places.token}", self._static_token)
         if self.token:
             replaced = f", in place of {self.places.token}" if self.places.token.exists() else ""
-            yield Step(
+            yield InstallStep(
                 f"stop the service if it runs, and enrol this machine with the join token{replaced}",
                 self._enroll,
             )
         if self.wishes.start:
-            yield Step("enable and start the service", self._start)
+            yield InstallStep("enable and start the service", self._start)
 
     def _environment(self) -> None:
         if self.python:
@@ -204,7 +206,7 @@ class Plan:
         return self.system.call(["systemctl", "restart", UNIT]).code == 0
 
 
-def plan(wishes: Wishes, places: Places, system: System, *, user: int) -> Plan:
+def plan(wishes: InstallOptions, places: ServicePaths, system: System, *, user: int) -> InstallPlan:
     """Look at everything that can be known before anything is changed.
 
     Raises:
@@ -214,7 +216,7 @@ def plan(wishes: Wishes, places: Places, system: System, *, user: int) -> Plan:
     check_machine(places, user=user)
     text = _config_text(wishes, places)
     token = _needed_token(wishes) if _must_enrol(wishes, places) else None
-    return Plan(
+    return InstallPlan(
         places=places,
         wishes=wishes,
         system=system,
@@ -224,14 +226,14 @@ def plan(wishes: Wishes, places: Places, system: System, *, user: int) -> Plan:
     )
 
 
-def _python(wishes: Wishes, places: Places) -> Interpreter | None:
+def _python(wishes: InstallOptions, places: ServicePaths) -> Interpreter | None:
     """The Python for a new environment; None where the program runs from its own already, or dpkg owns it."""
     if places.packaged or (Path(sys.prefix) == places.prefix and wishes.wheels is None):
         return None
     return interpreter.choose(wishes.python, same_as_ours=wishes.wheels is None)
 
 
-def _must_enrol(wishes: Wishes, places: Places) -> bool:
+def _must_enrol(wishes: InstallOptions, places: ServicePaths) -> bool:
     """Whether it takes a join token: never twice, and not beside a static one, unless the owner says so."""
     if wishes.static_token:
         return False
@@ -242,7 +244,7 @@ def _must_enrol(wishes: Wishes, places: Places) -> bool:
     return wishes.join or not places.token.exists()
 
 
-def _needed_token(wishes: Wishes) -> Secret:
+def _needed_token(wishes: InstallOptions) -> Secret:
     token = wishes.token()
     if token is None:
         raise ConfigError(
@@ -252,7 +254,7 @@ def _needed_token(wishes: Wishes) -> Secret:
     return token
 
 
-def _config_text(wishes: Wishes, places: Places) -> str | None:
+def _config_text(wishes: InstallOptions, places: ServicePaths) -> str | None:
     """The text to write; None where the configuration that is there will do.
 
     Raises:
@@ -280,15 +282,15 @@ def _config_text(wishes: Wishes, places: Places) -> str | None:
     return None
 
 
-def _load(places: Places, flags: dict[str, tuple[str, str]]) -> Loaded:
+def _load(places: ServicePaths, flags: dict[str, tuple[str, str]]) -> Loaded:
     """What the service would read: its file, and nothing of this shell's environment."""
     nobody = {"XDG_CONFIG_HOME": str(places.root / "nonexistent")}
-    around = Surroundings(environ=nobody, working_dir=places.root, terminal=False, user=0)
+    around = ProcessContext(environ=nobody, working_dir=places.root, terminal=False, user=0)
     path = str(places.config) if places.config.exists() else None
     return load(path, flags=flags, surroundings=around)
 
 
-def _asked(wishes: Wishes, places: Places) -> Loaded:
+def _asked(wishes: InstallOptions, places: ServicePaths) -> Loaded:
     flags = {}
     if wishes.server is not None:
         flags["server.url"] = ("--server", wishes.server)
@@ -304,7 +306,7 @@ def _group() -> int | None:
         return None
 
 
-def wait_admitted(places: Places, system: System, within_s: float) -> Status | None:
+def wait_admitted(places: ServicePaths, system: System, within_s: float) -> Status | None:
     """Wait until the running service is admitted; its status as it was last, or None if it wrote none.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from obt_agent.service.places import Places
+from obt_agent.service.paths import ServicePaths
 from obt_agent.service.system import ServiceError, System
 
 _PROPERTIES = (
@@ -41,7 +41,7 @@ class ServiceState:
         return self.active.startswith("active")
 
 
-def ask(places: Places, system: System) -> ServiceState:
+def ask(places: ServicePaths, system: System) -> ServiceState:
     """Ask systemd.
 
     Raises:

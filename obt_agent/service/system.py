@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from obt_agent.errors import AgentError, NotPermitted
-from obt_agent.service.places import UNIT
+from obt_agent.service.paths import UNIT
 
 WITHIN_S: Final = 120.0
 

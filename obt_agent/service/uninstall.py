@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from obt_agent.service import environment, files
-from obt_agent.service.install import Step
-from obt_agent.service.places import UNIT, USER, Places
+from obt_agent.service.install import InstallStep
+from obt_agent.service.paths import UNIT, USER, ServicePaths
 from obt_agent.service.system import ServiceError, System
 
 
-def steps(places: Places, system: System, *, keep_state: bool) -> Iterator[Step]:
+def steps(places: ServicePaths, system: System, *, keep_state: bool) -> Iterator[InstallStep]:
     """The steps, in order; each can be repeated.
 
     Raises:
@@ -24,16 +24,16 @@ def steps(places: Places, system: System, *, keep_state: bool) -> Iterator[Step]
             "A Debian package brought this service: `apt purge obt-agent` removes it with its state, "
             "`apt remove obt-agent` without."
         )
-    yield Step("stop and disable the service", lambda: _stop(system))
-    yield Step(
+    yield InstallStep("stop and disable the service", lambda: _stop(system))
+    yield InstallStep(
         f"remove {places.unit}, {places.sysusers} and {places.tmpfiles}", lambda: _unit(places, system)
     )
     if not keep_state:
-        yield Step(
+        yield InstallStep(
             f"remove {places.config.parent}, {places.state} and {places.token}", lambda: _state(places)
         )
-        yield Step(f"remove the user {USER}", lambda: _user(system))
-    yield Step(f"remove {places.prefix} and {places.launcher}", lambda: _program(places))
+        yield InstallStep(f"remove the user {USER}", lambda: _user(system))
+    yield InstallStep(f"remove {places.prefix} and {places.launcher}", lambda: _program(places))
 
 
 def _stop(system: System) -> None:
@@ -41,7 +41,7 @@ def _stop(system: System) -> None:
     system.call(["systemctl", "reset-failed", UNIT])
 
 
-def _unit(places: Places, system: System) -> None:
+def _unit(places: ServicePaths, system: System) -> None:
     for path in (places.unit, places.sysusers, places.tmpfiles):
         files.remove(path)
     _empty(places.sysusers.parent)
@@ -50,7 +50,7 @@ def _unit(places: Places, system: System) -> None:
     system.must(["systemctl", "daemon-reload"])
 
 
-def _state(places: Places) -> None:
+def _state(places: ServicePaths) -> None:
     _tree(places.config.parent)
     _tree(places.state)
     files.remove(places.token)
@@ -64,7 +64,7 @@ def _user(system: System) -> None:
         system.must(["groupdel", USER])
 
 
-def _program(places: Places) -> None:
+def _program(places: ServicePaths) -> None:
     if places.launcher.is_symlink() and places.launcher.readlink() == places.program:
         files.remove(places.launcher)
     environment.remove(places.prefix)

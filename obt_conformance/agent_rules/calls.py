@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from obt_conformance.agent_rules.book import BOOK
+from obt_conformance.agent_harness import AgentHarness
+from obt_conformance.agent_rules.registry import BOOK
 from obt_conformance.agent_rules.transport import INVALID_PARAMS, still_works
-from obt_conformance.agent_stage import AgentStage
 from obt_conformance.both_ways import each_answered_once
-from obt_conformance.verdict import Failed
-from obt_conformance.wire import JsonObject, Wire
+from obt_conformance.checks import RuleBroken
+from obt_conformance.wire import JsonObject, RawSocket
 
 BUSY = -32003
 CANCELLED = -32004
 
 
 @BOOK.check("CMD-1", "every request is answered exactly once")
-async def answered_once(stage: AgentStage) -> str:
+async def answered_once(stage: AgentHarness) -> str:
     """Good, unknown, wrong and streamed ones alike."""
     session = await stage.session()
     asked = [await session.wire.post(method) for method in ("list_models", "running_models", "agent_info")]
@@ -25,21 +25,21 @@ async def answered_once(stage: AgentStage) -> str:
 
 
 @BOOK.check("CMD-2", "generate streams also with stream: false and a field that nobody knows")
-async def always_streamed(stage: AgentStage) -> str:
+async def always_streamed(stage: AgentHarness) -> str:
     """Ollama's chunks come as items."""
     session = await stage.session()
     params = stage.generate(stream=False, x_conformance=True, options={"num_predict": 4})
     request_id = await session.start("generate", params)
     answer = await session.wire.answer(request_id, "generate was not answered")
     if answer.error_code is not None:
-        raise Failed(f"answered with error {answer.error_code} {answer.error_message}")
+        raise RuleBroken(f"answered with error {answer.error_code} {answer.error_message}")
     if not session.data(request_id):
-        raise Failed("nothing was streamed")
+        raise RuleBroken("nothing was streamed")
     return f"{len(session.data(request_id))} frames"
 
 
 @BOOK.check("CMD-3", "wrong parameters are answered -32602 with the field's path")
-async def wrong_parameters(stage: AgentStage) -> str:
+async def wrong_parameters(stage: AgentHarness) -> str:
     """At the top, and deep in a plan."""
     session = await stage.session()
     seen = []
@@ -50,62 +50,62 @@ async def wrong_parameters(stage: AgentStage) -> str:
     ):
         answer = await session.wire.ask(method, params)
         if answer.error_code != INVALID_PARAMS:
-            raise Failed(f"{method} was answered with {answer.message}"[:200])
+            raise RuleBroken(f"{method} was answered with {answer.message}"[:200])
         if path not in answer.error_message:
-            raise Failed(f"the message does not name {path}: {answer.error_message}")
+            raise RuleBroken(f"the message does not name {path}: {answer.error_message}")
         seen.append(answer.error_message)
     return "; ".join(seen)
 
 
 @BOOK.check("CMD-4", "a hundred requests at once are answered or refused as busy, and cancel is not")
-async def many_requests(stage: AgentStage) -> str:
+async def many_requests(stage: AgentHarness) -> str:
     """Streams that nobody reads stay in flight."""
     session = await stage.session()
     asked = [await session.start("generate", stage.generate(), read=False) for _ in range(100)]
     await session.wire.quiet_for(stage.deadlines.quiet_s)
     refused = [answer for one in asked for answer in session.wire.answers(one) if answer.error_code == BUSY]
     if not refused:
-        raise Failed("a hundred streams were all taken")
+        raise RuleBroken("a hundred streams were all taken")
     for answer in refused:
         if "retry_after_ms" not in answer.message["error"].get("data", {}):
-            raise Failed("busy comes without retry_after_ms")
+            raise RuleBroken("busy comes without retry_after_ms")
     for one in asked:
         cancelled = await session.wire.ask("cancel", {"id": one})
         if cancelled.error_code is not None:
-            raise Failed(f"cancel was answered with error {cancelled.error_code}")
+            raise RuleBroken(f"cancel was answered with error {cancelled.error_code}")
     for one in asked:
         await session.wire.answer(one, f"request {one} had no final")
     return f"{len(asked) - len(refused)} taken, {len(refused)} busy, all cancelled"
 
 
 @BOOK.check("CMD-5", "cancel takes one of id and job_id, and knows what was answered")
-async def cancel(stage: AgentStage) -> str:
+async def cancel(stage: AgentHarness) -> str:
     """In flight, answered, unknown, and both at once."""
     session = await stage.session()
     async with stage.running(session) as request_id:
         both = await session.wire.ask("cancel", {"id": request_id, "job_id": "j"})
         neither = await session.wire.ask("cancel")
         if both.error_code != INVALID_PARAMS or neither.error_code != INVALID_PARAMS:
-            raise Failed(f"both and neither were answered {both.error_code} and {neither.error_code}")
+            raise RuleBroken(f"both and neither were answered {both.error_code} and {neither.error_code}")
         if session.wire.answers(request_id):
-            raise Failed("a cancel that was refused ended the request")
+            raise RuleBroken("a cancel that was refused ended the request")
         states = [await _state(session.wire, {"id": request_id})]
         final = await session.wire.answer(request_id, "the cancelled request had no final")
         if final.error_code != CANCELLED:
-            raise Failed(f"the cancelled request was answered with {final.message}"[:200])
+            raise RuleBroken(f"the cancelled request was answered with {final.message}"[:200])
     states += [await _state(session.wire, {"id": request_id}), await _state(session.wire, {"id": "never"})]
     if states != ["cancelling", "answered", "unknown"]:
-        raise Failed(f"in flight, answered, unknown: {states}")
+        raise RuleBroken(f"in flight, answered, unknown: {states}")
     return ", ".join(states)
 
 
-async def _state(wire: Wire, params: JsonObject) -> str:
+async def _state(wire: RawSocket, params: JsonObject) -> str:
     answer = await wire.ask("cancel", params)
     return str(answer.result.get("state")) if isinstance(answer.result, dict) else str(answer.message)
 
 
 @BOOK.check("CMD-6", "it reads on while a stream waits for credit")
-async def reads_on(stage: AgentStage) -> str:
+async def reads_on(stage: AgentHarness) -> str:
     """Control passes what waits."""
     session = await stage.session()
     async with stage.running(session) as request_id:

@@ -11,9 +11,9 @@ import zlib
 from typing import Any
 
 from obt_agent.protocol.jobs import TERMINAL_STATES
-from obt_conformance.agent_rules.book import BOOK
-from obt_conformance.agent_stage import AgentStage, Session, part_bytes
-from obt_conformance.verdict import Failed
+from obt_conformance.agent_harness import AgentHarness, KitSession, part_bytes
+from obt_conformance.agent_rules.registry import BOOK
+from obt_conformance.checks import RuleBroken
 from obt_conformance.wire import NO_ANSWER, Frame, JsonObject
 
 JOB_CONFLICT = -32012
@@ -23,24 +23,24 @@ def _new_id() -> str:
     return f"conformance-{uuid.uuid4()}"
 
 
-async def _start(session: Session, stage: AgentStage, job_id: str, **plan: Any) -> Frame:
+async def _start(session: KitSession, stage: AgentHarness, job_id: str, **plan: Any) -> Frame:
     return await session.wire.ask("run_benchmark", {"job_id": job_id, "plan": stage.plan(**plan)})
 
 
-async def _started(session: Session, stage: AgentStage, **plan: Any) -> str:
+async def _started(session: KitSession, stage: AgentHarness, **plan: Any) -> str:
     job_id = _new_id()
     answer = await _start(session, stage, job_id, **plan)
     result = answer.result if isinstance(answer.result, dict) else {}
     if result.get("job_id") != job_id or not isinstance(result.get("state"), str):
-        raise Failed(f"run_benchmark was answered with {answer.message}"[:300])
+        raise RuleBroken(f"run_benchmark was answered with {answer.message}"[:300])
     return job_id
 
 
-def _finals(session: Session, job_id: str) -> list[Frame]:
+def _finals(session: KitSession, job_id: str) -> list[Frame]:
     return [frame for frame in session.wire.of("job.finished") if frame.params.get("job_id") == job_id]
 
 
-async def _final(stage: AgentStage, session: Session, job_id: str, *, count: int = 1) -> Frame:
+async def _final(stage: AgentHarness, session: KitSession, job_id: str, *, count: int = 1) -> Frame:
     await session.wire.until(
         lambda: len(_finals(session, job_id)) >= count,
         "job.finished did not come",
@@ -49,7 +49,7 @@ async def _final(stage: AgentStage, session: Session, job_id: str, *, count: int
     return _finals(session, job_id)[count - 1]
 
 
-def _text(session: Session, final: Frame) -> bytes:
+def _text(session: KitSession, final: Frame) -> bytes:
     """The result's text, from the final or from its pieces of text."""
     if isinstance(final.params.get("result"), str):
         return str(final.params["result"]).encode()
@@ -65,41 +65,41 @@ def _gunzip(data: bytes) -> bytes:
     try:
         return gzip.decompress(data)
     except (OSError, EOFError, zlib.error) as error:
-        raise Failed(f"the pieces are no gzip: {error}") from error
+        raise RuleBroken(f"the pieces are no gzip: {error}") from error
 
 
 @BOOK.check("JOB-1", "a start is answered with its job_id and state, before it has run")
-async def started(stage: AgentStage) -> str:
+async def started(stage: AgentHarness) -> str:
     """And the job is listed from then on."""
     session = await stage.session()
     job_id = await _started(session, stage)
     status = await session.wire.ask("benchmark_status", {"job_id": job_id})
     if status.error_code is not None:
-        raise Failed(f"benchmark_status was answered with error {status.error_code}")
+        raise RuleBroken(f"benchmark_status was answered with error {status.error_code}")
     await _final(stage, session, job_id)
     return "stored"
 
 
 @BOOK.check("JOB-2", "a repeat starts nothing, other parameters are a conflict")
-async def repeated(stage: AgentStage) -> str:
+async def repeated(stage: AgentHarness) -> str:
     """Also after the job has ended."""
     session = await stage.session()
     job_id = await _started(session, stage)
     again = await _start(session, stage, job_id)
     other = await _start(session, stage, job_id, num_iterations=2)
     if not isinstance(again.result, dict) or again.result.get("job_id") != job_id:
-        raise Failed(f"the repeat was answered with {again.message}"[:300])
+        raise RuleBroken(f"the repeat was answered with {again.message}"[:300])
     if other.error_code != JOB_CONFLICT:
-        raise Failed(f"other parameters were answered with {other.message}"[:300])
+        raise RuleBroken(f"other parameters were answered with {other.message}"[:300])
     await _final(stage, session, job_id)
     await session.wire.quiet_for(stage.deadlines.quiet_s)
     if len(_finals(session, job_id)) != 1:
-        raise Failed(f"{len(_finals(session, job_id))} finals came")
+        raise RuleBroken(f"{len(_finals(session, job_id))} finals came")
     return f"{again.result['state']}; then -32012"
 
 
 @BOOK.check("JOB-2", "a start that comes after its cancellation does not run")
-async def cancelled_first(stage: AgentStage) -> str:
+async def cancelled_first(stage: AgentHarness) -> str:
     """The cancellation overtook it."""
     session = await stage.session()
     job_id = _new_id()
@@ -107,41 +107,41 @@ async def cancelled_first(stage: AgentStage) -> str:
     answer = await _start(session, stage, job_id)
     state = answer.result.get("state") if isinstance(answer.result, dict) else answer.error_kind
     if state != "cancelled":
-        raise Failed(f"the late start was answered with {answer.message}"[:300])
+        raise RuleBroken(f"the late start was answered with {answer.message}"[:300])
     return "cancelled"
 
 
 @BOOK.check("JOB-3", "progress comes at most twice a second, and the final's state is a terminal one")
-async def progress(stage: AgentStage) -> str:
+async def progress(stage: AgentHarness) -> str:
     """Ten iterations."""
     session = await stage.session()
     job_id = await _started(session, stage, num_iterations=10)
     final = await _final(stage, session, job_id)
     if final.params.get("state") not in TERMINAL_STATES:
-        raise Failed(f"the final's state is {final.params.get('state')!r}")
+        raise RuleBroken(f"the final's state is {final.params.get('state')!r}")
     told = [frame.at for frame in session.wire.of("job.progress") if frame.params.get("job_id") == job_id]
     for first, third in zip(told, told[3:], strict=False):
         if third - first < 1.0:
-            raise Failed("more than two a second came")
+            raise RuleBroken("more than two a second came")
     return f"{len(told)} times; {final.params['state']}"
 
 
 @BOOK.check("JOB-4", "bytes and sha256 of the final are those of the text that came")
-async def hashed(stage: AgentStage) -> str:
+async def hashed(stage: AgentHarness) -> str:
     """Inline or in pieces."""
     session = await stage.session()
     job_id = await _started(session, stage)
     final = await _final(stage, session, job_id)
     text = _text(session, final)
     if len(text) != final.params.get("bytes"):
-        raise Failed(f"{len(text)} bytes came, the final tells {final.params.get('bytes')}")
+        raise RuleBroken(f"{len(text)} bytes came, the final tells {final.params.get('bytes')}")
     if hashlib.sha256(text).hexdigest() != final.params.get("sha256"):
-        raise Failed("the text has another sha256 than the final tells")
+        raise RuleBroken("the text has another sha256 than the final tells")
     return f"{len(text)} bytes"
 
 
 @BOOK.check("JOB-5", "resend_from brings the text again")
-async def resent(stage: AgentStage) -> str:
+async def resent(stage: AgentHarness) -> str:
     """From the start: also what came inline at first."""
     session = await stage.session()
     asked = itertools.count()
@@ -159,14 +159,14 @@ async def resent(stage: AgentStage) -> str:
     finally:
         session.wire.handlers["job.finished"] = usual
     if first.params.get("sha256") != again.params.get("sha256"):
-        raise Failed("the second final tells another sha256")
+        raise RuleBroken("the second final tells another sha256")
     if hashlib.sha256(_text(session, again)).hexdigest() != again.params.get("sha256"):
-        raise Failed("what came again does not hash to what the final tells")
+        raise RuleBroken("what came again does not hash to what the final tells")
     return "the same again"
 
 
 @BOOK.check("JOB-5", "a final that was not acknowledged comes again in the next session")
-async def lost_acknowledgement(stage: AgentStage) -> str:
+async def lost_acknowledgement(stage: AgentHarness) -> str:
     """With the same hash."""
     session = await stage.session()
     session.wire.handlers["job.finished"] = _silent
@@ -175,7 +175,7 @@ async def lost_acknowledgement(stage: AgentStage) -> str:
     session = await stage.session(fresh=True)
     again = await _final(stage, session, job_id)
     if first.params.get("sha256") != again.params.get("sha256"):
-        raise Failed("it came with another sha256")
+        raise RuleBroken("it came with another sha256")
     return "the same again"
 
 
@@ -184,7 +184,7 @@ async def _silent(_: Frame) -> object:
 
 
 @BOOK.check("JOB-6", "a result that is answered conflict does not come again, and holds up no other")
-async def conflict(stage: AgentStage) -> str:
+async def conflict(stage: AgentHarness) -> str:
     """The first result won elsewhere."""
     session = await stage.session()
     usual = session.wire.handlers["job.finished"]
@@ -199,7 +199,7 @@ async def conflict(stage: AgentStage) -> str:
     await session.wire.expect("jobs.sync")
     await session.wire.quiet_for(stage.deadlines.quiet_s)
     if _finals(session, job_id):
-        raise Failed("it came again")
+        raise RuleBroken("it came again")
     return "set aside"
 
 
@@ -208,7 +208,7 @@ async def _conflict(frame: Frame) -> JsonObject:
 
 
 @BOOK.check("JOB-7", "a start that comes again after the acknowledgement runs nothing")
-async def tombstone(stage: AgentStage) -> str:
+async def tombstone(stage: AgentHarness) -> str:
     """Its end is remembered."""
     session = await stage.session()
     job_id = await _started(session, stage)
@@ -220,9 +220,9 @@ async def tombstone(stage: AgentStage) -> str:
         if state in TERMINAL_STATES:
             break
         if time.monotonic() > until:
-            raise Failed(f"the late repeat was answered with {answer.message}"[:300])
+            raise RuleBroken(f"the late repeat was answered with {answer.message}"[:300])
         await session.wire.quiet_for(0.1)
     await session.wire.quiet_for(stage.deadlines.quiet_s)
     if len(_finals(session, job_id)) != 1:
-        raise Failed("it ran again")
+        raise RuleBroken("it ran again")
     return f"{state}"

@@ -11,10 +11,10 @@ from obt_agent.protocol import limits
 from obt_agent.protocol.assembly import StreamAssembler
 from obt_agent.protocol.codec import convert
 from obt_agent.protocol.streams import StreamData
-from obt_conformance.agent_rules.book import BOOK
+from obt_conformance.agent_harness import AgentHarness, KitSession
+from obt_conformance.agent_rules.registry import BOOK
 from obt_conformance.agent_rules.transport import still_works
-from obt_conformance.agent_stage import AgentStage, Session
-from obt_conformance.verdict import Failed, Untested
+from obt_conformance.checks import RuleBroken, Untested
 from obt_conformance.wire import Frame
 
 TIMEOUT = -32006
@@ -23,32 +23,32 @@ FRAME_BYTES = limits.MAX_DATA_FRAME_BYTES + 1024
 
 
 @BOOK.check("STREAM-1", "seq counts from 0 without holes, t_us does not go back, chunks are Ollama's")
-async def items(stage: AgentStage) -> str:
+async def items(stage: AgentHarness) -> str:
     """A generation of 200 tokens."""
     session = await stage.session()
     request_id = await session.start("generate", stage.generate(options={"num_predict": 200}))
     await _good(session, request_id)
     seqs = [frame.params.get("seq") for frame in session.data(request_id)]
     if seqs != list(range(len(seqs))):
-        raise Failed(f"seq was {seqs}"[:200])
+        raise RuleBroken(f"seq was {seqs}"[:200])
     items = [item for frame in session.data(request_id) for item in frame.params.get("items", ())]
     times = [item.get("t_us") for item in items]
     if not items or any(not isinstance(time, int) for time in times) or times != sorted(times):
-        raise Failed(f"t_us was {times}"[:200])
+        raise RuleBroken(f"t_us was {times}"[:200])
     if any(not isinstance(item.get("chunk"), dict) or "model" not in item["chunk"] for item in items):
-        raise Failed("a chunk is not one of Ollama's objects")
+        raise RuleBroken("a chunk is not one of Ollama's objects")
     return f"{len(items)} items in {len(seqs)} frames"
 
 
-async def _good(session: Session, request_id: object) -> Frame:
+async def _good(session: KitSession, request_id: object) -> Frame:
     answer = await session.wire.answer(request_id, "the stream had no final")
     if answer.error_code is not None:
-        raise Failed(f"answered with error {answer.error_code} {answer.error_message}")
+        raise RuleBroken(f"answered with error {answer.error_code} {answer.error_message}")
     return answer
 
 
 @BOOK.check("STREAM-2", "the final follows its data, and tells how far the stream came; an error too")
-async def finals(stage: AgentStage) -> str:
+async def finals(stage: AgentHarness) -> str:
     """One that ends by itself, one that is cancelled."""
     session = await stage.session()
     request_id = await session.start("generate", stage.generate(options={"num_predict": 20}))
@@ -56,10 +56,10 @@ async def finals(stage: AgentStage) -> str:
     result = answer.result
     _told(result.get("stream"), session.data(request_id))
     if result.get("final", {}).get("done") is not True or not isinstance(result.get("t_us"), int):
-        raise Failed(f"the final is {json.dumps(result)}"[:300])
+        raise RuleBroken(f"the final is {json.dumps(result)}"[:300])
     frames = session.wire.frames
     if session.data(request_id) and frames.index(answer) < frames.index(session.data(request_id)[-1]):
-        raise Failed("data came after the final")
+        raise RuleBroken("data came after the final")
     async with stage.running(session) as running:
         await session.wire.until(lambda: bool(session.data(running)), "nothing was streamed")
     error = session.wire.answers(running)[0].message.get("error", {})
@@ -70,11 +70,11 @@ async def finals(stage: AgentStage) -> str:
 def _told(stream: object, data: list[Frame]) -> None:
     told = stream.get("next_seq") if isinstance(stream, dict) else None
     if told != len(data):
-        raise Failed(f"the final tells {stream}, and {len(data)} frames came")
+        raise RuleBroken(f"the final tells {stream}, and {len(data)} frames came")
 
 
 @BOOK.check("STREAM-3", "a result over 24 KiB comes in pieces, with size and sha256")
-async def large_result(stage: AgentStage) -> str:
+async def large_result(stage: AgentHarness) -> str:
     """The embeddings of many texts."""
     session = await stage.session()
     inputs = [f"text number {number}" for number in range(60)]
@@ -83,7 +83,7 @@ async def large_result(stage: AgentStage) -> str:
     if answer.error_code is not None:
         raise Untested(f"embed was refused ({answer.error_message}): give --embed-model")
     if answer.size > limits.INLINE_RESULT_BYTES + 1024:
-        raise Failed(f"the result came as one frame of {answer.size} bytes")
+        raise RuleBroken(f"the result came as one frame of {answer.size} bytes")
     if not session.data(request_id):
         raise Untested(f"the result has {answer.size} bytes: give --embed-model, one with longer vectors")
     return _joined(session.data(request_id), answer)
@@ -97,7 +97,7 @@ def _joined(data: list[Frame], answer: Frame) -> str:
         _, whole = assembler.finish(_raw(answer.result))
         vectors = json.loads(bytes(whole))["embeddings"]
     except (AgentError, ValueError, KeyError) as error:
-        raise Failed(f"the pieces do not make the result: {error}") from error
+        raise RuleBroken(f"the pieces do not make the result: {error}") from error
     return f"{len(vectors)} vectors, {len(bytes(whole))} bytes in {len(data)} pieces"
 
 
@@ -106,7 +106,7 @@ def _raw(value: object) -> Raw:
 
 
 @BOOK.check("CREDIT-1", "nothing comes on credit that was not granted, from streams, jobs and syncs")
-async def never_overdrawn(stage: AgentStage) -> str:
+async def never_overdrawn(stage: AgentHarness) -> str:
     """Small windows, many streams."""
     session = await stage.session(fresh=True, stream_credit_bytes=4096, link_credit_bytes=16_384)
     session.account.stream = 4096
@@ -118,7 +118,7 @@ async def never_overdrawn(stage: AgentStage) -> str:
 
 
 @BOOK.check("CREDIT-2", "without the stream's credit data stops after one overdraw, and finals still come")
-async def stream_window(stage: AgentStage) -> str:
+async def stream_window(stage: AgentHarness) -> str:
     """Credit of streams that nobody knows changes nothing."""
     session = await stage.session()
     async with stage.running(session) as request_id:
@@ -127,7 +127,7 @@ async def stream_window(stage: AgentStage) -> str:
         await session.wire.quiet_for(stage.deadlines.quiet_s)
         held = sum(frame.size for frame in session.data(request_id))
         if held > session.account.stream + FRAME_BYTES:
-            raise Failed(f"{held} bytes came on {session.account.stream}")
+            raise RuleBroken(f"{held} bytes came on {session.account.stream}")
         frames = len(session.data(request_id))
         await session.give_stream(request_id, 64 << 10)
         await session.wire.until(
@@ -137,7 +137,7 @@ async def stream_window(stage: AgentStage) -> str:
     return f"{held} bytes, then more after a grant"
 
 
-async def _window_is_used(session: Session, request_id: object) -> None:
+async def _window_is_used(session: KitSession, request_id: object) -> None:
     await session.wire.until(
         lambda: sum(frame.size for frame in session.data(request_id)) >= session.account.stream,
         "a generation of 4000 tokens did not fill the stream's window",
@@ -145,7 +145,7 @@ async def _window_is_used(session: Session, request_id: object) -> None:
 
 
 @BOOK.check("CREDIT-2", "without the link's credit data stops, and answers and signs of life come")
-async def link_window(stage: AgentStage) -> str:
+async def link_window(stage: AgentHarness) -> str:
     """Control costs nothing."""
     session = await stage.session(fresh=True)
     await stage.synced(session)
@@ -156,7 +156,7 @@ async def link_window(stage: AgentStage) -> str:
     frames = len(session.wire.of("stream.data"))
     await session.wire.quiet_for(stage.deadlines.quiet_s)
     if len(session.wire.of("stream.data")) > frames + 1:
-        raise Failed("data came on although the link's credit was used up")
+        raise RuleBroken("data came on although the link's credit was used up")
     await still_works(session)
     for one in [*asked, long]:
         await session.wire.ask("cancel", {"id": one})
@@ -170,7 +170,7 @@ async def link_window(stage: AgentStage) -> str:
 @BOOK.check(
     "CREDIT-3", "a stream that is granted nothing for 60 s ends as stalled", takes_s=limits.STALLED_STREAM_S
 )
-async def stalled(stage: AgentStage) -> str:
+async def stalled(stage: AgentHarness) -> str:
     """The others go on."""
     session = await stage.session()
     request_id = await session.start("generate", stage.generate(options={"num_predict": 4000}), read=False)
@@ -181,12 +181,12 @@ async def stalled(stage: AgentStage) -> str:
     )
     answer = session.wire.answers(request_id)[0]
     if answer.error_code != TIMEOUT or "stalled" not in json.dumps(answer.message):
-        raise Failed(f"it was answered with {answer.message}"[:300])
+        raise RuleBroken(f"it was answered with {answer.message}"[:300])
     return answer.error_message
 
 
 @BOOK.check("CREDIT-4", "a stream without credit holds up no other")
-async def others_go_on(stage: AgentStage) -> str:
+async def others_go_on(stage: AgentHarness) -> str:
     """One is not read at all."""
     session = await stage.session()
     async with stage.running(session) as stuck:
@@ -194,12 +194,12 @@ async def others_go_on(stage: AgentStage) -> str:
         request_id = await session.start("generate", stage.generate(options={"num_predict": 500}))
         await _good(session, request_id)
         if session.wire.answers(stuck):
-            raise Failed("the stream without credit ended")
+            raise RuleBroken("the stream without credit ended")
     return "another stream of 500 tokens came to its end"
 
 
 @BOOK.check("ALIVE-1", "nothing of a stream is replayed in the next session")
-async def nothing_replayed(stage: AgentStage) -> str:
+async def nothing_replayed(stage: AgentHarness) -> str:
     """Requests end with their session."""
     session = await stage.session()
     await session.start("generate", stage.generate(options={"num_predict": 4000}))
@@ -210,12 +210,12 @@ async def nothing_replayed(stage: AgentStage) -> str:
     await stage.synced(session)
     await session.wire.quiet_for(stage.deadlines.quiet_s)
     if session.wire.of("stream.data"):
-        raise Failed("stream.data came for a stream of the session before")
+        raise RuleBroken("stream.data came for a stream of the session before")
     return "the next session began empty"
 
 
 @BOOK.check("ALIVE-2", "a stream that streams.alive leaves out twice is ended")
-async def not_alive(stage: AgentStage) -> str:
+async def not_alive(stage: AgentHarness) -> str:
     """Once is not enough."""
     session = await stage.session()
     gone = await session.start("generate", stage.generate(options={"num_predict": 4000}), read=False)
@@ -224,10 +224,10 @@ async def not_alive(stage: AgentStage) -> str:
     await session.wire.notify("streams.alive", {"ids": [kept]})
     await still_works(session)
     if session.wire.answers(gone):
-        raise Failed("it was ended at the first time")
+        raise RuleBroken("it was ended at the first time")
     await session.wire.notify("streams.alive", {"ids": [kept]})
     await session.wire.answer(gone, "the stream was not ended")
     if session.wire.answers(kept):
-        raise Failed("the stream that was listed was ended too")
+        raise RuleBroken("the stream that was listed was ended too")
     await session.cancel(kept)
     return "ended at the second time, the other one kept"

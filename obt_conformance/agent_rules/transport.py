@@ -6,10 +6,10 @@ import json
 
 from obt_agent.protocol import limits
 from obt_agent.protocol.limits import CONNECT_PATH, SUBPROTOCOL, Close
-from obt_conformance.agent_rules.book import BOOK
-from obt_conformance.agent_stage import LONGEST_DELAYS, AgentStage, Session
+from obt_conformance.agent_harness import LONGEST_DELAYS, AgentHarness, KitSession
+from obt_conformance.agent_rules.registry import BOOK
+from obt_conformance.checks import RuleBroken
 from obt_conformance.closing import must_be
-from obt_conformance.verdict import Failed
 from obt_conformance.wire import Frame
 
 INVALID_REQUEST = -32600
@@ -17,7 +17,7 @@ UNKNOWN_METHOD = -32601
 INVALID_PARAMS = -32602
 
 
-async def still_works(session: Session) -> None:
+async def still_works(session: KitSession) -> None:
     """A command is still answered.
 
     Raises:
@@ -25,10 +25,10 @@ async def still_works(session: Session) -> None:
     """
     answer = await session.wire.ask("running_models")
     if answer.error_code is not None:
-        raise Failed(f"running_models was then answered with error {answer.error_code}")
+        raise RuleBroken(f"running_models was then answered with error {answer.error_code}")
 
 
-async def error_after(session: Session, text: str, what: str) -> Frame:
+async def error_after(session: KitSession, text: str, what: str) -> Frame:
     """The error that a frame is answered with.
 
     Raises:
@@ -45,41 +45,41 @@ async def error_after(session: Session, text: str, what: str) -> Frame:
 
 
 @BOOK.check("TRANSPORT-1", "it dials the path with obt.v1, a bearer credential and no extension")
-async def upgrade(stage: AgentStage) -> str:
+async def upgrade(stage: AgentHarness) -> str:
     """What it asked for."""
     await stage.session()
     dial = stage.door.dials[-1]
     if dial.path != CONNECT_PATH:
-        raise Failed(f"it dialled {dial.path}")
+        raise RuleBroken(f"it dialled {dial.path}")
     offered = [name.strip() for name in dial.headers.get("sec-websocket-protocol", "").split(",")]
     if SUBPROTOCOL not in offered:
-        raise Failed(f"the subprotocols are {offered}")
+        raise RuleBroken(f"the subprotocols are {offered}")
     if "sec-websocket-extensions" in dial.headers:
-        raise Failed(f"it offers {dial.headers['sec-websocket-extensions']}")
+        raise RuleBroken(f"it offers {dial.headers['sec-websocket-extensions']}")
     scheme, _, credential = dial.headers.get("authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not credential:
-        raise Failed("there is no Authorization: Bearer")
+        raise RuleBroken("there is no Authorization: Bearer")
     return f"{dial.path}, {SUBPROTOCOL}"
 
 
 @BOOK.check("TRANSPORT-1", "it follows no redirect", takes_s=LONGEST_DELAYS * limits.RECONNECT_MAX_S)
-async def redirect(stage: AgentStage) -> str:
+async def redirect(stage: AgentHarness) -> str:
     """It dials the same address again."""
     await stage.end()
     stage.refuse_next(302, ("Location", f"http://127.0.0.1:{stage.door.port}/elsewhere"))
     await stage.session()
     if any(dial.path != CONNECT_PATH for dial in stage.door.dials):
-        raise Failed("it went where the redirect pointed")
+        raise RuleBroken("it went where the redirect pointed")
     return "it dialled the same path again"
 
 
 @BOOK.check("TRANSPORT-2", "a frame of nearly 1 MiB and 64 levels is taken")
-async def large_frame(stage: AgentStage) -> str:
+async def large_frame(stage: AgentHarness) -> str:
     """As large as its hello says."""
     session = await stage.session()
     named = session.hello.params.get("limits", {}).get("max_frame_bytes", limits.MAX_FRAME_BYTES)
     if named < limits.MIN_FRAME_BYTES:
-        raise Failed(f"limits.max_frame_bytes is {named}, below {limits.MIN_FRAME_BYTES}")
+        raise RuleBroken(f"limits.max_frame_bytes is {named}, below {limits.MIN_FRAME_BYTES}")
     frame = json.dumps({"jsonrpc": "2.0", "method": "x.conformance", "params": {"x": ""}})
     await session.wire.send(frame.replace('""', '"' + "x" * (named - len(frame)) + '"'))
     deep = "[" * (limits.MAX_DEPTH - 2) + "]" * (limits.MAX_DEPTH - 2)
@@ -87,12 +87,12 @@ async def large_frame(stage: AgentStage) -> str:
     before = len(session.wire.frames)
     await still_works(session)
     if any(frame.error_code is not None for frame in session.wire.frames[before:]):
-        raise Failed("it was answered with an error")
+        raise RuleBroken("it was answered with an error")
     return f"{named} bytes"
 
 
 @BOOK.check("TRANSPORT-2", "a batch and a frame 65 levels deep are refused")
-async def batch_and_depth(stage: AgentStage) -> str:
+async def batch_and_depth(stage: AgentHarness) -> str:
     """Neither is a message."""
     session = await stage.session()
     await error_after(session, '[{"jsonrpc":"2.0","id":1,"method":"list_models"}]', "a batch")
@@ -104,7 +104,7 @@ async def batch_and_depth(stage: AgentStage) -> str:
 
 
 @BOOK.check("TRANSPORT-3", 'ids come back as they went, and 1 is not "1"')
-async def ids(stage: AgentStage) -> str:
+async def ids(stage: AgentHarness) -> str:
     """Integers and strings, at their limits."""
     session = await stage.session(fresh=True)
     tried = [1, "1", 0, limits.MAX_ID, "a" * limits.MAX_ID_CHARS]
@@ -113,19 +113,19 @@ async def ids(stage: AgentStage) -> str:
     for one in tried:
         answer = await session.wire.answer(one, f"the request with id {one!r:.20} was not answered")
         if answer.error_code is not None:
-            raise Failed(f"id {one!r:.20} was answered with error {answer.error_code}")
+            raise RuleBroken(f"id {one!r:.20} was answered with error {answer.error_code}")
     return f"{len(tried)} ids"
 
 
 @BOOK.check("TRANSPORT-3", "a request with an id in flight is answered -32600, and the first goes on")
-async def duplicate(stage: AgentStage) -> str:
+async def duplicate(stage: AgentHarness) -> str:
     """The first has its own final later."""
     session = await stage.session()
     async with stage.running(session) as request_id:
         await session.wire.post("running_models", {}, request_id)
         answer = await session.wire.answer(request_id, "the second request was not answered")
         if answer.error_code != INVALID_REQUEST:
-            raise Failed(f"the second request was answered with {answer.message}"[:200])
+            raise RuleBroken(f"the second request was answered with {answer.message}"[:200])
         await session.wire.ask("cancel", {"id": request_id})
         await session.wire.until(
             lambda: len(session.wire.answers(request_id)) > 1, "the first request had no final"
@@ -134,33 +134,33 @@ async def duplicate(stage: AgentStage) -> str:
 
 
 @BOOK.check("TRANSPORT-4", "unknown methods are answered -32601, unknown fields and notifications ignored")
-async def unknown(stage: AgentStage) -> str:
+async def unknown(stage: AgentHarness) -> str:
     """A newer server may say more."""
     session = await stage.session()
     answer = await session.wire.ask("x.conformance", {"new": True})
     if answer.error_code != UNKNOWN_METHOD:
-        raise Failed(f"an unknown method was answered with {answer.message}"[:200])
+        raise RuleBroken(f"an unknown method was answered with {answer.message}"[:200])
     await session.wire.notify("x.conformance")
     await session.wire.send('{"jsonrpc":"2.0","id":"nobody-asked","result":{}}')
     listed = await session.wire.ask("list_models", {"x_conformance": True})
     if listed.error_code is not None:
-        raise Failed("an unknown field of list_models was refused")
+        raise RuleBroken("an unknown field of list_models was refused")
     return "-32601; the rest ignored"
 
 
 @BOOK.check("TRANSPORT-5", "what is no JSON is answered with an error whose id is null")
-async def bad_json(stage: AgentStage) -> str:
+async def bad_json(stage: AgentHarness) -> str:
     """And the session goes on."""
     session = await stage.session()
     answer = await error_after(session, '{"jsonrpc": "2.0", "id": 5, ', "broken JSON")
     if answer.id is not None:
-        raise Failed(f"the error's id is {answer.id!r}")
+        raise RuleBroken(f"the error's id is {answer.id!r}")
     await still_works(session)
     return f"{answer.error_code}"
 
 
 @BOOK.check("TRANSPORT-5", "ten bad frames within a minute close 4400")
-async def ten_bad_frames(stage: AgentStage) -> str:
+async def ten_bad_frames(stage: AgentHarness) -> str:
     """Nine do not."""
     session = await stage.session(fresh=True)
     for number in range(limits.BAD_FRAMES_PER_MINUTE - 1):
@@ -171,7 +171,7 @@ async def ten_bad_frames(stage: AgentStage) -> str:
 
 
 @BOOK.check("TRANSPORT-5", "a binary frame closes 1003")
-async def binary(stage: AgentStage) -> str:
+async def binary(stage: AgentHarness) -> str:
     """Even when it holds a message."""
     session = await stage.session()
     await session.wire.send(b'{"jsonrpc":"2.0","method":"link.alive","params":{}}')
@@ -179,7 +179,7 @@ async def binary(stage: AgentStage) -> str:
 
 
 @BOOK.check("TRANSPORT-5", "a frame over the limit closes 1009")
-async def too_large(stage: AgentStage) -> str:
+async def too_large(stage: AgentHarness) -> str:
     """Its own limit counts."""
     session = await stage.session()
     most = session.hello.params.get("limits", {}).get("max_frame_bytes", limits.MAX_FRAME_BYTES)

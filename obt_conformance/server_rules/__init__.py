@@ -1,14 +1,6 @@
 """Checks of a server: the kit plays the agent."""
 
-from obt_conformance.server_rules import (
-    calls,
-    enrolment,
-    jobs,
-    life,
-    opening,
-    streams,
-    transport,
-)
-from obt_conformance.server_rules.book import BOOK
+from obt_conformance.server_rules import admission, calls, enrolment, jobs, liveness, streams, transport
+from obt_conformance.server_rules.registry import BOOK
 
-__all__ = ["BOOK", "calls", "enrolment", "jobs", "life", "opening", "streams", "transport"]
+__all__ = ["BOOK", "admission", "calls", "enrolment", "jobs", "liveness", "streams", "transport"]

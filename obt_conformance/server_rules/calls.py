@@ -6,17 +6,17 @@ from typing import Any
 
 from obt_agent.protocol import limits
 from obt_conformance.both_ways import each_answered_once
-from obt_conformance.server_rules.book import BOOK
+from obt_conformance.checks import RuleBroken, Untested
+from obt_conformance.server_harness import ServerHarness
+from obt_conformance.server_rules.registry import BOOK
 from obt_conformance.server_rules.transport import INVALID_PARAMS
-from obt_conformance.stage import Stage
-from obt_conformance.verdict import Failed, Untested
 from obt_conformance.wire import Frame
 
 BUSY = -32003
 
 
 @BOOK.check("CMD-1", "every request of the agent is answered exactly once")
-async def answered_once(stage: Stage) -> str:
+async def answered_once(stage: ServerHarness) -> str:
     """Good, unknown and wrong ones alike."""
     async with stage.agent() as agent:
         asked = [await agent.wire.post("models.sync", agent.models_sync()) for _ in range(5)]
@@ -26,12 +26,12 @@ async def answered_once(stage: Stage) -> str:
 
 
 @BOOK.check("CMD-2", "generate comes with Ollama's own fields, model among them")
-async def ollama_fields(stage: Stage) -> str:
+async def ollama_fields(stage: ServerHarness) -> str:
     """What the trigger asked for travels under Ollama's names."""
     async with stage.agent() as agent, stage.provoked(agent, "generate") as (_, request):
         model = request.params.get("model")
         if not isinstance(model, str) or not model:
-            raise Failed(f"params.model is {model!r}")
+            raise RuleBroken(f"params.model is {model!r}")
         await _refuse(agent.wire, request)
         return f"model {model}"
 
@@ -42,20 +42,20 @@ async def _refuse(wire: Any, request: Frame) -> None:
 
 
 @BOOK.check("CMD-3", "wrong parameters are answered -32602 with the field's path")
-async def wrong_parameters(stage: Stage) -> str:
+async def wrong_parameters(stage: ServerHarness) -> str:
     """A final without its hash."""
     async with stage.agent() as agent:
         params = {"job_id": "j", "kind": "benchmark", "state": "completed", "bytes": 2}
         answer = await agent.wire.ask("job.finished", params)
         if answer.error_code != INVALID_PARAMS:
-            raise Failed(f"job.finished without sha256 was answered with {answer.message}"[:200])
+            raise RuleBroken(f"job.finished without sha256 was answered with {answer.message}"[:200])
         if "sha256" not in answer.error_message:
-            raise Failed(f"the message does not name the field: {answer.error_message}")
+            raise RuleBroken(f"the message does not name the field: {answer.error_message}")
         return answer.error_message
 
 
 @BOOK.check("CMD-4", "a hundred requests at once are answered or refused as busy")
-async def many_requests(stage: Stage) -> str:
+async def many_requests(stage: ServerHarness) -> str:
     """None is dropped, and the session goes on."""
     async with stage.agent() as agent:
         asked = [await agent.wire.post("models.sync", agent.models_sync()) for _ in range(100)]
@@ -63,15 +63,15 @@ async def many_requests(stage: Stage) -> str:
         refused = [answer for answer in answers if answer.error_code is not None]
         for answer in refused:
             if answer.error_code != BUSY:
-                raise Failed(f"one was answered with error {answer.error_code}")
+                raise RuleBroken(f"one was answered with error {answer.error_code}")
             if "retry_after_ms" not in answer.message["error"].get("data", {}):
-                raise Failed("busy comes without retry_after_ms")
+                raise RuleBroken("busy comes without retry_after_ms")
         await agent.still_works()
         return f"{len(answers) - len(refused)} answered, {len(refused)} busy"
 
 
 @BOOK.check("CMD-5", "cancel names exactly one of id and job_id")
-async def cancel(stage: Stage) -> str:
+async def cancel(stage: ServerHarness) -> str:
     """The server's caller goes away while a stream runs."""
     if stage.driver is not None and not stage.driver.can_stop:
         raise Untested("the trigger cannot be told to give up")
@@ -81,9 +81,9 @@ async def cancel(stage: Stage) -> str:
         asked = await agent.wire.expect("cancel")
         named = [key for key in ("id", "job_id") if asked.params.get(key) is not None]
         if len(named) != 1:
-            raise Failed(f"cancel came with {sorted(asked.params)}")
+            raise RuleBroken(f"cancel came with {sorted(asked.params)}")
         if named == ["id"] and asked.params["id"] != request.id:
-            raise Failed(f"cancel names id {asked.params['id']!r}, not {request.id!r}")
+            raise RuleBroken(f"cancel names id {asked.params['id']!r}, not {request.id!r}")
         error = {"code": -32004, "message": "cancelled", "data": {"kind": "cancelled"}}
         await agent.wire.send({"jsonrpc": "2.0", "id": request.id, "error": error})
         await agent.still_works()
@@ -95,7 +95,7 @@ async def _cancelling(_: Frame) -> dict[str, str]:
 
 
 @BOOK.check("CMD-6", "the server reads on while its own requests wait")
-async def reads_on(stage: Stage) -> str:
+async def reads_on(stage: ServerHarness) -> str:
     """An agent that has not answered yet may still ask."""
     async with stage.agent() as agent, stage.provoked(agent, "generate") as (_, request):
         for _ in range(limits.MAX_IN_FLIGHT):

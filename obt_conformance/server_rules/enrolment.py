@@ -6,25 +6,25 @@ import secrets
 from typing import Any
 
 from obt_conformance import web
-from obt_conformance.dialling import Refusal, dial, socket_url
-from obt_conformance.identity import ENROLL_PATH, Identity, enrolment, sha256, uuid7
-from obt_conformance.server_rules.book import BOOK
-from obt_conformance.stage import Stage
-from obt_conformance.verdict import Failed, Untested
+from obt_conformance.checks import RuleBroken, Untested
+from obt_conformance.dialling import UpgradeRefused, dial, socket_url
+from obt_conformance.identity import ENROLL_PATH, KitIdentity, enrolment, sha256, uuid7
+from obt_conformance.server_harness import ServerHarness
+from obt_conformance.server_rules.registry import BOOK
 
 OK = 200
 
 
-async def _enrol(stage: Stage, token: str | None, body: dict[str, Any]) -> web.Answer:
+async def _enrol(stage: ServerHarness, token: str | None, body: dict[str, Any]) -> web.ApiResponse:
     try:
         return await web.post(
             stage.url.rstrip("/") + ENROLL_PATH, token, body, within_s=stage.deadlines.answer_s
         )
     except OSError as error:
-        raise Failed(f"the enrolment was not answered: {error}") from error
+        raise RuleBroken(f"the enrolment was not answered: {error}") from error
 
 
-def _join_token(stage: Stage) -> str:
+def _join_token(stage: ServerHarness) -> str:
     if not stage.join_tokens:
         raise Untested("an unused join token is needed: give --join-token-file")
     return stage.join_tokens.pop()
@@ -33,32 +33,32 @@ def _join_token(stage: Stage) -> str:
 @BOOK.check(
     "ENROL-1", "a join token is needed and works once; a repeat with the same hash repeats the answer"
 )
-async def enrolled_once(stage: Stage) -> str:
+async def enrolled_once(stage: ServerHarness) -> str:
     """A lost reply burns nothing; another secret is refused."""
     body = enrolment(uuid7(), secrets.token_urlsafe(32))
     for wrong in (None, "obt-conformance-wrong"):
         if (answer := await _enrol(stage, wrong, body)).status < 400:  # noqa: PLR2004 - HTTP's border of errors
-            raise Failed(f"enrolled without a join token: {answer.status}")
+            raise RuleBroken(f"enrolled without a join token: {answer.status}")
     token = _join_token(stage)
     first, again = await _enrol(stage, token, body), await _enrol(stage, token, body)
     if first.status != OK or again != first:
-        raise Failed(f"answered {first.status} {first.body}, then {again.status} {again.body}"[:300])
+        raise RuleBroken(f"answered {first.status} {first.body}, then {again.status} {again.body}"[:300])
     if not isinstance(first.body, dict) or first.body.get("agent_id") != body["agent"]["id"]:  # type: ignore[index] # our own
-        raise Failed(f"answered {first.body}"[:300])
+        raise RuleBroken(f"answered {first.body}"[:300])
     other = await _enrol(stage, token, enrolment(uuid7(), secrets.token_urlsafe(32)))
     if other.status < 400:  # noqa: PLR2004 - HTTP's border of errors
-        raise Failed("a used join token enrolled another agent")
+        raise RuleBroken("a used join token enrolled another agent")
     return f"enrolled; repeated; another secret: {other.status}"
 
 
 @BOOK.check("ENROL-2", "the agent's own secret is its credential")
-async def own_secret(stage: Stage) -> str:
+async def own_secret(stage: ServerHarness) -> str:
     """And the join token is none."""
-    token, identity = _join_token(stage), Identity(uuid7(), secrets.token_urlsafe(32))
+    token, identity = _join_token(stage), KitIdentity(uuid7(), secrets.token_urlsafe(32))
     answer = await _enrol(stage, token, enrolment(identity.agent_id, identity.secret))
     if answer.status != OK:
-        raise Failed(f"the join token was answered with {answer.status} {answer.body}"[:300])
-    fresh = Stage(stage.url, identity, stage.deadlines)
+        raise RuleBroken(f"the join token was answered with {answer.status} {answer.body}"[:300])
+    fresh = ServerHarness(stage.url, identity, stage.deadlines)
     async with fresh.agent() as agent:
         await agent.still_works()
     try:
@@ -66,20 +66,20 @@ async def own_secret(stage: Stage) -> str:
             hello = await wire.post("agent.hello", fresh.hello())
             await wire.until_closed()
             if any(found.result is not None for found in wire.answers(hello)):
-                raise Failed("the join token was taken for a credential")
+                raise RuleBroken("the join token was taken for a credential")
             return "admitted"
-    except Refusal as refusal:
+    except UpgradeRefused as refusal:
         return f"admitted; the join token as a credential: {refusal}"
 
 
 @BOOK.check("ROTATE-1", "the old credential works until a hello with the new one was answered")
-async def rotation(stage: Stage) -> str:
+async def rotation(stage: ServerHarness) -> str:
     """Then the new one stays."""
     candidate = secrets.token_urlsafe(32)
     async with stage.agent() as agent, stage.provoked(agent, "credentials.rotate") as (_, request):
         rotation_id = request.params.get("rotation_id")
         if not isinstance(rotation_id, str) or not 1 <= len(rotation_id) <= 64:  # noqa: PLR2004 - the rule's bound
-            raise Failed(f"rotation_id is {rotation_id!r}"[:200])
+            raise RuleBroken(f"rotation_id is {rotation_id!r}"[:200])
         result = {"rotation_id": rotation_id, "sha256": sha256(candidate)}
         await agent.wire.send({"jsonrpc": "2.0", "id": request.id, "result": result})
         await agent.still_works()

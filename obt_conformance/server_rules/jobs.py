@@ -12,19 +12,19 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from obt_agent.protocol import limits
-from obt_conformance.server_rules.book import BOOK
-from obt_conformance.stage import Agent, Stage
-from obt_conformance.verdict import Failed, Untested
+from obt_conformance.checks import RuleBroken, Untested
+from obt_conformance.server_harness import AgentConnection, ServerHarness
+from obt_conformance.server_rules.registry import BOOK
 from obt_conformance.wire import Frame, JsonObject
 
 PIECE = 8 << 10
 
 
 @dataclass(frozen=True)
-class Job:
+class KitJob:
     """A job of the kit's agent."""
 
-    agent: Agent
+    agent: AgentConnection
     job_id: str
     started: bool
     """Whether the server started it; else it hears of it with the result."""
@@ -58,9 +58,9 @@ class Job:
         answer = await self.finished(text, inline=inline, **changes)
         result = answer.result if isinstance(answer.result, dict) else {}
         if result.get("sha256") != digest(text) or result.get("job_id") != self.job_id:
-            raise Failed(f"job.finished was answered with {answer.message}"[:300])
+            raise RuleBroken(f"job.finished was answered with {answer.message}"[:300])
         if result.get("conflict") or result.get("resend_from") is not None:
-            raise Failed(f"acknowledged, and not: {answer.message}"[:300])
+            raise RuleBroken(f"acknowledged, and not: {answer.message}"[:300])
         return "acknowledged with its sha256"
 
     async def parts(self, data: bytes, encoding: str) -> None:
@@ -83,7 +83,7 @@ class Job:
         if answer.error_code is not None and not self.started:
             raise Untested("the server takes no piece of a job that it did not start: give --trigger")
         if answer.error_code is not None:
-            raise Failed(f"job.part was answered with error {answer.error_code} {answer.error_message}")
+            raise RuleBroken(f"job.part was answered with error {answer.error_code} {answer.error_message}")
         return answer
 
 
@@ -98,17 +98,17 @@ def result_text(size: int = 0) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running_job(stage: Stage) -> AsyncIterator[Job]:
+async def running_job(stage: ServerHarness) -> AsyncIterator[KitJob]:
     """A job that the server started where it can be made to, else one that it never heard of."""
     async with stage.agent() as agent:
         if stage.driver is None:
-            yield Job(agent, f"conformance-{uuid.uuid4()}", started=False)
+            yield KitJob(agent, f"conformance-{uuid.uuid4()}", started=False)
             return
         async with stage.provoked(agent, "run_benchmark") as (_, request):
-            yield Job(agent, await accept(agent, request), started=True)
+            yield KitJob(agent, await accept(agent, request), started=True)
 
 
-async def accept(agent: Agent, request: Frame) -> str:
+async def accept(agent: AgentConnection, request: Frame) -> str:
     """Answer a start as an agent does that has stored the job; gives its id.
 
     Raises:
@@ -116,14 +116,14 @@ async def accept(agent: Agent, request: Frame) -> str:
     """
     job_id = request.params.get("job_id")
     if not isinstance(job_id, str) or not 1 <= len(job_id) <= limits.MAX_JOB_ID_CHARS:
-        raise Failed(f"job_id is {job_id!r}"[:200])
+        raise RuleBroken(f"job_id is {job_id!r}"[:200])
     result = {"job_id": job_id, "state": "queued"}
     await agent.wire.send({"jsonrpc": "2.0", "id": request.id, "result": result})
     return job_id
 
 
 @BOOK.check("JOB-1", "each start names a job_id of its own and a plan")
-async def own_ids(stage: Stage) -> str:
+async def own_ids(stage: ServerHarness) -> str:
     """Two starts are two jobs."""
     ids = []
     async with stage.agent() as agent:
@@ -131,14 +131,14 @@ async def own_ids(stage: Stage) -> str:
             async with stage.provoked(agent, "run_benchmark") as (_, request):
                 ids.append(await accept(agent, request))
                 if not isinstance(request.params.get("plan"), dict):
-                    raise Failed("run_benchmark came without a plan")
+                    raise RuleBroken("run_benchmark came without a plan")
     if len(set(ids)) != len(ids):
-        raise Failed(f"two starts had one job_id: {ids[0]}")
+        raise RuleBroken(f"two starts had one job_id: {ids[0]}")
     return ", ".join(ids)
 
 
 @BOOK.check("JOB-2", "a start that was not answered is repeated, if at all, with equal parameters")
-async def repeated_start(stage: Stage) -> str:
+async def repeated_start(stage: ServerHarness) -> str:
     """The answer is lost with the link."""
     async with stage.agent() as agent, stage.provoked(agent, "run_benchmark") as (_, request):
         agent.wire.abort()
@@ -158,13 +158,13 @@ async def repeated_start(stage: Stage) -> str:
         ]
         for frame in again:
             if frame.params != request.params:
-                raise Failed("the start came again with other parameters")
+                raise RuleBroken("the start came again with other parameters")
             await accept(agent, frame)
     return "repeated with equal parameters" if again else "not repeated"
 
 
 @BOOK.check("JOB-3", "progress is taken, and terminal states of every kind")
-async def states(stage: Stage) -> str:
+async def states(stage: ServerHarness) -> str:
     """A failed job has a final too."""
     seen = []
     for state in ("completed", "failed", "cancelled", "interrupted"):
@@ -178,14 +178,14 @@ async def states(stage: Stage) -> str:
 
 
 @BOOK.check("JOB-4", "a small result comes inline, its text as a string")
-async def inline(stage: Stage) -> str:
+async def inline(stage: ServerHarness) -> str:
     """Hashed as it was stored."""
     async with running_job(stage) as job:
         return await job.acknowledged(result_text(20_000), inline=True)
 
 
 @BOOK.check("JOB-4", "a large result comes in pieces of text")
-async def identity_parts(stage: Stage) -> str:
+async def identity_parts(stage: ServerHarness) -> str:
     """Offsets count UTF-8 bytes."""
     async with running_job(stage) as job:
         text = result_text(40_000)
@@ -194,7 +194,7 @@ async def identity_parts(stage: Stage) -> str:
 
 
 @BOOK.check("JOB-4", "a large result comes gzipped, in base64")
-async def gzip_parts(stage: Stage) -> str:
+async def gzip_parts(stage: ServerHarness) -> str:
     """Bytes and sha256 are those of the text before compression."""
     async with running_job(stage) as job:
         text = json.dumps([uuid.uuid4().hex for _ in range(2000)])
@@ -203,7 +203,7 @@ async def gzip_parts(stage: Stage) -> str:
 
 
 @BOOK.check("JOB-5", "a piece that is missing is asked for again")
-async def missing_part(stage: Stage) -> str:
+async def missing_part(stage: ServerHarness) -> str:
     """Then all of it is acknowledged."""
     async with running_job(stage) as job:
         text = result_text(40_000)
@@ -212,14 +212,14 @@ async def missing_part(stage: Stage) -> str:
         result = answer.result if isinstance(answer.result, dict) else {}
         offset = result.get("resend_from")
         if not isinstance(offset, int) or result.get("sha256") is not None:
-            raise Failed(f"half a result was answered with {answer.message}"[:300])
+            raise RuleBroken(f"half a result was answered with {answer.message}"[:300])
         await job.parts(text.encode(), "identity")
         await job.acknowledged(text, inline=False)
         return f"resend_from {offset}, then acknowledged"
 
 
 @BOOK.check("JOB-5", "a result that differs from its sha256 is not acknowledged")
-async def wrong_hash(stage: Stage) -> str:
+async def wrong_hash(stage: ServerHarness) -> str:
     """An agent would remove its only copy."""
     async with running_job(stage) as job:
         text = result_text()
@@ -239,35 +239,35 @@ async def wrong_hash(stage: Stage) -> str:
             },
         )
         if isinstance(answer.result, dict) and answer.result.get("sha256") == wrong:
-            raise Failed("acknowledged")
+            raise RuleBroken("acknowledged")
         return "not acknowledged"
 
 
 @BOOK.check("JOB-5", "a final whose acknowledgement was lost is acknowledged again")
-async def lost_acknowledgement(stage: Stage) -> str:
+async def lost_acknowledgement(stage: ServerHarness) -> str:
     """In the next session too."""
     async with running_job(stage) as job:
         text = result_text()
         await job.acknowledged(text, inline=True)
     async with stage.agent() as agent:
-        again = Job(agent, job.job_id, started=True)
+        again = KitJob(agent, job.job_id, started=True)
         return await again.acknowledged(text, inline=True)
 
 
 @BOOK.check("JOB-6", "a different result of the same job is answered conflict")
-async def conflict(stage: Stage) -> str:
+async def conflict(stage: ServerHarness) -> str:
     """The first one stays."""
     async with running_job(stage) as job:
         await job.acknowledged(result_text(), inline=True)
         answer = await job.finished(result_text(100), inline=True)
         if not isinstance(answer.result, dict) or answer.result.get("conflict") is not True:
-            raise Failed(f"answered with {answer.message}"[:300])
+            raise RuleBroken(f"answered with {answer.message}"[:300])
         await job.acknowledged(result_text(), inline=True)
         return "conflict: true; the first is still acknowledged"
 
 
 @BOOK.check("JOB-6", "a result that is refused does not hold up the next")
-async def one_bad_entry(stage: Stage) -> str:
+async def one_bad_entry(stage: ServerHarness) -> str:
     """An entry that no server takes."""
     async with running_job(stage) as job:
         await job.agent.wire.ask("job.finished", {"job_id": "", "state": "running"})

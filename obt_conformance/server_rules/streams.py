@@ -8,10 +8,10 @@ import json
 from typing import Any
 
 from obt_agent.protocol import limits
-from obt_conformance.server_rules.book import BOOK
-from obt_conformance.stage import Agent, Stage
-from obt_conformance.trigger import Provoked
-from obt_conformance.verdict import Failed
+from obt_conformance.checks import RuleBroken
+from obt_conformance.drivers import Provoked
+from obt_conformance.server_harness import AgentConnection, ServerHarness
+from obt_conformance.server_rules.registry import BOOK
 from obt_conformance.wire import Frame, JsonObject
 
 FINAL = {"model": "conformance:1b", "done": True, "eval_count": 2}
@@ -23,7 +23,7 @@ LONG_STREAM = 20
 class Reply:
     """The agent's side of one streamed request."""
 
-    def __init__(self, agent: Agent, request: Frame) -> None:
+    def __init__(self, agent: AgentConnection, request: Frame) -> None:
         self.agent = agent
         self.request = request
         self.seq = 0
@@ -76,16 +76,16 @@ class Reply:
         await self.agent.wire.send({"jsonrpc": "2.0", "id": self.request.id, "error": error})
 
 
-async def _outcome(call: Provoked, stage: Stage) -> bool:
+async def _outcome(call: Provoked, stage: ServerHarness) -> bool:
     try:
         async with asyncio.timeout(stage.deadlines.answer_s):
             return await call.succeeded()
     except TimeoutError:
-        raise Failed("the server's caller got no end of its call") from None
+        raise RuleBroken("the server's caller got no end of its call") from None
 
 
 @BOOK.check("STREAM-1", "items in order reach the caller, a hole ends the call as failed")
-async def holes(stage: Stage) -> str:
+async def holes(stage: ServerHarness) -> str:
     """A text with a hole must not pass for a whole one."""
     async with stage.agent() as agent:
         async with stage.provoked(agent, "generate") as (call, request):
@@ -94,32 +94,32 @@ async def holes(stage: Stage) -> str:
                 await reply.items(reply.chunk(text))
             await reply.final()
             if not await _outcome(call, stage):
-                raise Failed("a whole stream was not taken for one")
+                raise RuleBroken("a whole stream was not taken for one")
         async with stage.provoked(agent, "generate") as (call, request):
             reply = Reply(agent, request)
             await reply.items(reply.chunk("a"))
             await reply.items(reply.chunk("c"), seq=2)
             await reply.final()
             if await _outcome(call, stage):
-                raise Failed("a stream with a hole passed for a whole one")
+                raise RuleBroken("a stream with a hole passed for a whole one")
         await agent.still_works()
     return "whole: taken; with a hole: failed"
 
 
 @BOOK.check("STREAM-2", "an error as final is an error to the caller")
-async def error_final(stage: Stage) -> str:
+async def error_final(stage: ServerHarness) -> str:
     """After items that came through."""
     async with stage.agent() as agent, stage.provoked(agent, "generate") as (call, request):
         reply = Reply(agent, request)
         await reply.items(reply.chunk("a"))
         await reply.error(-32011, "stream_incomplete")
         if await _outcome(call, stage):
-            raise Failed("an error passed for a whole answer")
+            raise RuleBroken("an error passed for a whole answer")
     return "the caller was told"
 
 
 @BOOK.check("STREAM-3", "a large item comes in pieces")
-async def large_item(stage: Stage) -> str:
+async def large_item(stage: ServerHarness) -> str:
     """26 KiB of one of Ollama's objects."""
     async with stage.agent() as agent, stage.provoked(agent, "generate") as (call, request):
         reply = Reply(agent, request)
@@ -130,12 +130,12 @@ async def large_item(stage: Stage) -> str:
             await reply._data(part=piece, more=more)  # noqa: SLF001 - a piece of its own size
         await reply.final()
         if not await _outcome(call, stage):
-            raise Failed("an item in pieces was not taken")
+            raise RuleBroken("an item in pieces was not taken")
     return f"{len(text)} bytes in pieces"
 
 
 @BOOK.check("STREAM-3", "a large result comes in pieces, and its sha256 is held against them")
-async def large_result(stage: Stage) -> str:
+async def large_result(stage: ServerHarness) -> str:
     """Once right, once wrong."""
     text = json.dumps({"embeddings": [[0.25] * 4000]})
     right = hashlib.sha256(text.encode()).hexdigest()
@@ -147,12 +147,12 @@ async def large_result(stage: Stage) -> str:
                 body = {"bytes": len(text), "sha256": digest, "stream": {"next_seq": reply.seq, "dropped": 0}}
                 await agent.wire.send({"jsonrpc": "2.0", "id": request.id, "result": body})
                 if await _outcome(call, stage) is not good:
-                    raise Failed("taken with a wrong sha256" if not good else "not taken")
+                    raise RuleBroken("taken with a wrong sha256" if not good else "not taken")
     return "right: taken; wrong: failed"
 
 
 @BOOK.check("CREDIT-1", "credit of streams and of the link comes back as it is read")
-async def grants(stage: Stage) -> str:
+async def grants(stage: ServerHarness) -> str:
     """A stream of several windows goes through."""
     async with stage.agent() as agent, stage.provoked(agent, "generate") as (call, request):
         reply = Reply(agent, request)
@@ -161,15 +161,15 @@ async def grants(stage: Stage) -> str:
             await reply.items(reply.chunk("x" * ITEM_BYTES))
         await reply.final()
         if not await _outcome(call, stage):
-            raise Failed("a long stream was not taken")
+            raise RuleBroken("a long stream was not taken")
         granted = agent.granted("stream.credit", request.id)
         if granted > reply.spent + limits.MAX_BALANCE_BYTES:
-            raise Failed(f"{granted} bytes were granted for {reply.spent}")
+            raise RuleBroken(f"{granted} bytes were granted for {reply.spent}")
         return f"{reply.spent} bytes sent, {granted} granted to the stream"
 
 
 @BOOK.check("CREDIT-1", "syncs cost link credit, and it comes back")
-async def link_grants(stage: Stage) -> str:
+async def link_grants(stage: ServerHarness) -> str:
     """More than one window of syncs."""
     async with stage.agent() as agent:
         spent, wanted = 0, agent.link_credit * 3 // 2
@@ -179,12 +179,12 @@ async def link_grants(stage: Stage) -> str:
             spent += len(json.dumps(sync)) + 64
             answer = await agent.wire.ask("models.sync", sync)
             if answer.error_code is not None:
-                raise Failed(f"models.sync was answered with error {answer.error_code}")
+                raise RuleBroken(f"models.sync was answered with error {answer.error_code}")
         return f"{spent} bytes of syncs, {agent.granted('link.credit')} granted"
 
 
 @BOOK.check("CREDIT-2", "one frame may overdraw")
-async def overdraw(stage: Stage) -> str:
+async def overdraw(stage: ServerHarness) -> str:
     """The balance was positive when it went."""
     async with stage.agent() as agent, stage.provoked(agent, "generate") as (call, request):
         reply = Reply(agent, request)
@@ -195,13 +195,13 @@ async def overdraw(stage: Stage) -> str:
         await reply.items(reply.chunk("x" * 3 * ITEM_BYTES))
         await reply.final()
         if not await _outcome(call, stage):
-            raise Failed("a stream that overdrew once was not taken")
+            raise RuleBroken("a stream that overdrew once was not taken")
         await agent.still_works()
         return f"{reply.spent} bytes against {agent.stream_credit}"
 
 
 @BOOK.check("CREDIT-4", "a stream that nobody ends does not hold up the rest")
-async def others_go_on(stage: Stage) -> str:
+async def others_go_on(stage: ServerHarness) -> str:
     """Its window is full; syncs are answered and granted."""
     async with stage.agent() as agent, stage.provoked(agent, "generate") as (_, request):
         reply = Reply(agent, request)
@@ -211,36 +211,36 @@ async def others_go_on(stage: Stage) -> str:
             sync = agent.models_sync(padding=ITEM_BYTES)
             answer = await agent.wire.ask("models.sync", sync)
             if answer.error_code is not None:
-                raise Failed(f"models.sync was answered with error {answer.error_code}")
+                raise RuleBroken(f"models.sync was answered with error {answer.error_code}")
         await agent.wire.until(lambda: agent.granted("link.credit") > 0, "no link.credit came")
         await reply.error(-32004, "cancelled")
     return "20 syncs went past"
 
 
 @BOOK.check("ALIVE-1", "a call fails when its session ends")
-async def link_lost(stage: Stage) -> str:
+async def link_lost(stage: ServerHarness) -> str:
     """At once, and nothing is replayed at the next admission."""
     async with stage.agent() as agent, stage.provoked(agent, "generate") as (call, _):
         agent.wire.abort()
         if await _outcome(call, stage):
-            raise Failed("a call whose session ended passed for a whole one")
+            raise RuleBroken("a call whose session ended passed for a whole one")
     async with stage.agent() as agent:
         await agent.wire.quiet_for(stage.deadlines.quiet_s)
         if agent.wire.of("generate"):
-            raise Failed("the call came again in the next session")
+            raise RuleBroken("the call came again in the next session")
     return "failed, and was not replayed"
 
 
 @BOOK.check(
     "ALIVE-2", "streams.alive, where it comes, lists the live stream", takes_s=limits.STREAMS_ALIVE_INTERVAL_S
 )
-async def streams_alive(stage: Stage) -> str:
+async def streams_alive(stage: ServerHarness) -> str:
     """It is optional."""
     async with stage.agent() as agent, stage.provoked(agent, "generate") as (_, request):
         await agent.wire.quiet_for(stage.deadlines.streams_alive_s + stage.deadlines.slack_s)
         listed = agent.wire.of("streams.alive")
         for frame in listed:
             if frame.at > request.at and request.id not in frame.params.get("ids", ()):
-                raise Failed(f"streams.alive listed {frame.params}, and not {request.id!r}"[:200])
+                raise RuleBroken(f"streams.alive listed {frame.params}, and not {request.id!r}"[:200])
         await Reply(agent, request).error(-32004, "cancelled")
         return f"listed {len(listed)} times" if listed else "the server does not list streams"

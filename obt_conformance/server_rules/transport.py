@@ -6,12 +6,12 @@ import json
 
 from obt_agent.protocol import limits
 from obt_agent.protocol.limits import SUBPROTOCOL, Close
+from obt_conformance.checks import RuleBroken
 from obt_conformance.closing import must_be
-from obt_conformance.dialling import Refusal, dial, socket_url
-from obt_conformance.server_rules.book import BOOK
-from obt_conformance.stage import Stage
-from obt_conformance.verdict import Failed
-from obt_conformance.wire import Frame, Wire
+from obt_conformance.dialling import UpgradeRefused, dial, socket_url
+from obt_conformance.server_harness import ServerHarness
+from obt_conformance.server_rules.registry import BOOK
+from obt_conformance.wire import Frame, RawSocket
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -20,43 +20,43 @@ INVALID_PARAMS = -32602
 
 
 @BOOK.check("TRANSPORT-1", "the upgrade answers with obt.v1 and no extension")
-async def subprotocol(stage: Stage) -> str:
+async def subprotocol(stage: ServerHarness) -> str:
     """What the handshake settled."""
     async with stage.socket() as wire:
         if wire.socket.subprotocol != SUBPROTOCOL:
-            raise Failed(f"the subprotocol is {wire.socket.subprotocol!r}")
+            raise RuleBroken(f"the subprotocol is {wire.socket.subprotocol!r}")
         if wire.socket.protocol.extensions:
-            raise Failed("an extension was switched on that was not offered")
+            raise RuleBroken("an extension was switched on that was not offered")
     return "obt.v1"
 
 
 @BOOK.check("TRANSPORT-1", "a wrong or missing credential is refused")
-async def credential_needed(stage: Stage) -> str:
+async def credential_needed(stage: ServerHarness) -> str:
     """Before the upgrade, or with 4401."""
     return ", ".join([await _refused(stage, token) for token in (None, "obt-conformance-wrong")])
 
 
-async def _refused(stage: Stage, token: str | None) -> str:
+async def _refused(stage: ServerHarness, token: str | None) -> str:
     try:
         async with dial(socket_url(stage.url), token, answer_within_s=stage.deadlines.answer_s) as wire:
             await wire.post("agent.hello", stage.hello())
             closed = await wire.until_closed()
             if closed.code != Close.CREDENTIAL_REFUSED:
-                raise Failed(f"closed with {closed.code}, not {Close.CREDENTIAL_REFUSED}")
+                raise RuleBroken(f"closed with {closed.code}, not {Close.CREDENTIAL_REFUSED}")
             return str(closed.code)
-    except Refusal as refusal:
+    except UpgradeRefused as refusal:
         if refusal.status not in (401, 403, 429):
-            raise Failed(f"answered with {refusal}, not 401 or 403") from refusal
+            raise RuleBroken(f"answered with {refusal}, not 401 or 403") from refusal
         return str(refusal)
 
 
 @BOOK.check("TRANSPORT-2", "a frame of nearly 1 MiB and 64 levels is taken")
-async def large_frame(stage: Stage) -> str:
+async def large_frame(stage: ServerHarness) -> str:
     """The largest that every server must take is what it names, at least 64 KiB."""
     async with stage.agent() as agent:
         most = int(agent.admission.get("limits", {}).get("max_frame_bytes", limits.MAX_FRAME_BYTES))
         if most < limits.MIN_FRAME_BYTES:
-            raise Failed(f"limits.max_frame_bytes is {most}, below {limits.MIN_FRAME_BYTES}")
+            raise RuleBroken(f"limits.max_frame_bytes is {most}, below {limits.MIN_FRAME_BYTES}")
         frame = json.dumps({"jsonrpc": "2.0", "method": "x.conformance", "params": {"x": ""}})
         padded = frame.replace('""', '"' + "x" * (most - len(frame)) + '"')
         await agent.wire.send(padded)
@@ -65,12 +65,12 @@ async def large_frame(stage: Stage) -> str:
         await agent.still_works()
         refused = [found for found in agent.wire.frames if found.error_code is not None]
         if refused:
-            raise Failed(f"answered with error {refused[0].error_code}")
+            raise RuleBroken(f"answered with error {refused[0].error_code}")
     return f"{len(padded)} bytes"
 
 
 @BOOK.check("TRANSPORT-2", "a batch and a frame 65 levels deep are refused")
-async def batch_and_depth(stage: Stage) -> str:
+async def batch_and_depth(stage: ServerHarness) -> str:
     """Neither is a message."""
     async with stage.agent() as agent:
         await _answered_with_error(agent.wire, '[{"jsonrpc":"2.0","id":1,"method":"x"}]', "a batch")
@@ -81,7 +81,7 @@ async def batch_and_depth(stage: Stage) -> str:
     return "each was answered with an error"
 
 
-async def _answered_with_error(wire: Wire, text: str, what: str) -> Frame:
+async def _answered_with_error(wire: RawSocket, text: str, what: str) -> Frame:
     before = len(wire.frames)
 
     def errors() -> list[Frame]:
@@ -93,7 +93,7 @@ async def _answered_with_error(wire: Wire, text: str, what: str) -> Frame:
 
 
 @BOOK.check("TRANSPORT-3", 'ids come back as they went, and 1 is not "1"')
-async def ids(stage: Stage) -> str:
+async def ids(stage: ServerHarness) -> str:
     """Integers and strings, at their limits."""
     async with stage.agent() as agent:
         tried = [1, "1", 0, limits.MAX_ID, "a" * limits.MAX_ID_CHARS]
@@ -102,12 +102,12 @@ async def ids(stage: Stage) -> str:
         for one in tried:
             answer = await agent.wire.answer(one, f"the request with id {one!r:.20} was not answered")
             if answer.error_code is not None:
-                raise Failed(f"id {one!r:.20} was answered with error {answer.error_code}")
+                raise RuleBroken(f"id {one!r:.20} was answered with error {answer.error_code}")
     return f"{len(tried)} ids"
 
 
 @BOOK.check("TRANSPORT-3", "a request with an id in flight does not disturb the first")
-async def duplicate(stage: Stage) -> str:
+async def duplicate(stage: ServerHarness) -> str:
     """The second is refused, or comes after the first's answer."""
     async with stage.agent() as agent:
         for _ in range(2):
@@ -117,51 +117,51 @@ async def duplicate(stage: Stage) -> str:
         )
         codes = [answer.error_code for answer in agent.wire.answers("twice")]
         if codes.count(None) == 0 or any(code not in (None, INVALID_REQUEST) for code in codes):
-            raise Failed(f"answered with {codes}")
+            raise RuleBroken(f"answered with {codes}")
         await agent.still_works()
     return "refused" if INVALID_REQUEST in codes else "answered before the second was read"
 
 
 @BOOK.check("TRANSPORT-4", "unknown methods are answered -32601, unknown fields and notifications ignored")
-async def unknown(stage: Stage) -> str:
+async def unknown(stage: ServerHarness) -> str:
     """A newer agent may say more."""
     async with stage.agent(x_conformance={"new": True}) as agent:
         answer = await agent.wire.ask("x.conformance", {"new": True})
         if answer.error_code != UNKNOWN_METHOD:
-            raise Failed(f"an unknown method was answered with {answer.message}"[:200])
+            raise RuleBroken(f"an unknown method was answered with {answer.message}"[:200])
         await agent.wire.notify("x.conformance")
         await agent.wire.send('{"jsonrpc":"2.0","id":"nobody-asked","result":{}}')
         sync = agent.models_sync(x_conformance={"new": True})
         if (await agent.wire.ask("models.sync", sync)).error_code is not None:
-            raise Failed("an unknown field of models.sync was refused")
+            raise RuleBroken("an unknown field of models.sync was refused")
     return "-32601; the rest ignored"
 
 
 @BOOK.check("TRANSPORT-4", "parameters that are no object are refused")
-async def parameters_are_objects(stage: Stage) -> str:
+async def parameters_are_objects(stage: ServerHarness) -> str:
     """By position, as other JSON-RPC allows, they are not."""
     async with stage.agent() as agent:
         await agent.wire.send('{"jsonrpc":"2.0","id":"listed","method":"models.sync","params":[1]}')
         answer = await agent.wire.answer("listed", "a request with parameters by position was not answered")
         if answer.error_code not in (INVALID_PARAMS, INVALID_REQUEST):
-            raise Failed(f"answered with {answer.message}"[:200])
+            raise RuleBroken(f"answered with {answer.message}"[:200])
         await agent.still_works()
     return f"{answer.error_code}"
 
 
 @BOOK.check("TRANSPORT-5", "what is no JSON is answered with an error whose id is null")
-async def bad_json(stage: Stage) -> str:
+async def bad_json(stage: ServerHarness) -> str:
     """And the session goes on."""
     async with stage.agent() as agent:
         answer = await _answered_with_error(agent.wire, '{"jsonrpc": "2.0", "id": 5, ', "broken JSON")
         if answer.id is not None:
-            raise Failed(f"the error's id is {answer.id!r}")
+            raise RuleBroken(f"the error's id is {answer.id!r}")
         await agent.still_works()
     return f"{answer.error_code}"
 
 
 @BOOK.check("TRANSPORT-5", "ten bad frames within a minute close 4400")
-async def ten_bad_frames(stage: Stage) -> str:
+async def ten_bad_frames(stage: ServerHarness) -> str:
     """Nine do not."""
     async with stage.agent() as agent:
         for number in range(limits.BAD_FRAMES_PER_MINUTE - 1):
@@ -172,7 +172,7 @@ async def ten_bad_frames(stage: Stage) -> str:
 
 
 @BOOK.check("TRANSPORT-5", "a binary frame closes 1003")
-async def binary(stage: Stage) -> str:
+async def binary(stage: ServerHarness) -> str:
     """Even when it holds a message."""
     async with stage.agent() as agent:
         await agent.wire.send(b'{"jsonrpc":"2.0","method":"link.alive","params":{}}')
@@ -180,7 +180,7 @@ async def binary(stage: Stage) -> str:
 
 
 @BOOK.check("TRANSPORT-5", "a frame over the limit closes 1009")
-async def too_large(stage: Stage) -> str:
+async def too_large(stage: ServerHarness) -> str:
     """The server's own limit counts."""
     async with stage.agent() as agent:
         most = int(agent.admission.get("limits", {}).get("max_frame_bytes", limits.MAX_FRAME_BYTES))

@@ -12,7 +12,7 @@ LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RequestRefusal:
     """An HTTP status and what to say."""
 
     status: int
@@ -39,14 +39,14 @@ class OriginPolicy:
         """A policy for these names."""
         return cls(frozenset(host.lower().strip("[]") for host in hosts), https_only)
 
-    def check(self, headers: Headers) -> Refusal | None:
+    def check(self, headers: Headers) -> RequestRefusal | None:
         """None when the request may go on."""
         host = headers.get("host", "")
         if self.hosts is not None and _name(host) not in self.hosts:
-            return Refusal(421, "This server does not go by that name: see --allowed-host.")
+            return RequestRefusal(421, "This server does not go by that name: see --allowed-host.")
         origin = headers.get("origin")
         if origin is not None and not self._same(origin, host):
-            return Refusal(403, "Requests from pages of another site are refused.")
+            return RequestRefusal(403, "Requests from pages of another site are refused.")
         return None
 
     def _same(self, origin: str, host: str) -> bool:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from obt_agent.argument_parser import PlainArgumentParser
 from obt_agent.errors import AgentError
 from obt_server.app import version
 from obt_server.cli.options import UsageError
@@ -18,16 +19,9 @@ from obt_server.store import SchemaTooNew
 _COMMANDS = ("run", "demo", "tokens", "operators")
 
 
-class _Parser(argparse.ArgumentParser):
-    """Descriptions are docstrings; their marks of code mean nothing on a terminal."""
-
-    def format_help(self) -> str:
-        return super().format_help().replace("``", "")
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    root = _Parser(prog="obt-server", description=__doc__.splitlines()[0])
+    root = PlainArgumentParser(prog="obt-server", description=__doc__.splitlines()[0])
     root.add_argument("--version", action="version", version=f"obt-server {version()}")
     subparsers = root.add_subparsers(title="commands", metavar="COMMAND")
     for name in _COMMANDS:

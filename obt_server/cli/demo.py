@@ -18,10 +18,10 @@ from rich.console import Console
 
 from obt_server.cli.options import port
 from obt_server.cli.run import DEFAULT_PORT
+from obt_server.demo.environment import OPERATOR, DemoEnvironment, free_port, scene
 from obt_server.demo.processes import ChildFailed
-from obt_server.demo.report import Report
-from obt_server.demo.scene import OPERATOR, Scene, free_port, scene
-from obt_server.demo.tour import NO_MODEL, run_tour
+from obt_server.demo.report import SmokeReport
+from obt_server.demo.smoke_test import NO_MODEL, run_tour
 
 WIDE: Final = 110
 """Columns of a report that goes to a file or a pipe."""
@@ -61,7 +61,7 @@ async def _demo(console: Console, folder: Path, options: argparse.Namespace) -> 
         console.print(f"Port {options.port} is taken; using {free}.")
     with _signals_cancel():
         async with scene(folder, free) as ready:
-            report = Report(console, ready.subject)
+            report = SmokeReport(console, ready.subject)
             report.head(ready.subject, ready.url)
             if options.once:
                 return await _once(ready, report)
@@ -71,13 +71,13 @@ async def _demo(console: Console, folder: Path, options: argparse.Namespace) -> 
     return 0
 
 
-async def _once(ready: Scene, report: Report) -> int:
+async def _once(ready: DemoEnvironment, report: SmokeReport) -> int:
     tour = await run_tour(ready.client, ready.agent_id, report.seen)
     report.tables(tour)
     return report.verdict()
 
 
-async def _invite(console: Console, ready: Scene) -> None:
+async def _invite(console: Console, ready: DemoEnvironment) -> None:
     if not (await ready.client.get(f"/agents/{ready.agent_id}"))["model_count"]:
         console.print(f"[yellow]{NO_MODEL}[/]")
     console.print(f"Open [bold]{ready.url}/[/] and sign in as {OPERATOR} with the password ", end="")

@@ -16,7 +16,7 @@ SILENCE_S: Final = 120.0
 """Longest silence on an event stream; the server sends a comment every 15 s."""
 
 
-class Refused(Exception):
+class ApiError(Exception):
     """The API answered with an error: its ``kind``, HTTP ``status`` and message."""
 
     def __init__(self, status: int, kind: str, message: str) -> None:
@@ -108,7 +108,7 @@ async def _check(response: aiohttp.ClientResponse) -> None:
     raise _refused(response.status, body)
 
 
-def _refused(status: int, body: JsonObject) -> Refused:
+def _refused(status: int, body: JsonObject) -> ApiError:
     error = body.get("error") or {}
     message = error.get("message") or json.dumps(body.get("detail") or f"HTTP {status}")
-    return Refused(status, error.get("kind", "http"), message)
+    return ApiError(status, error.get("kind", "http"), message)

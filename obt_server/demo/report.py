@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from obt_server.demo.client import JsonObject
-from obt_server.demo.subject import Subject
-from obt_server.demo.tour import REFUSED, Seen, Tour
+from obt_server.demo.ollama_target import OllamaTarget
+from obt_server.demo.smoke_test import REFUSED, SmokeTest, StepResult
 
 STANDIN: Final = "stand-in, not a real model"
 OWN: Final = frozenset({"hardware", "hardware_watch", "agent_info"})
@@ -22,7 +22,7 @@ _METRICS: Final = (
 )
 
 
-class Report:
+class SmokeReport:
     """Prints as the tour goes, and the tables at its end.
 
     Args:
@@ -30,12 +30,12 @@ class Report:
         subject: what is driven; a stand-in is named beside every figure that comes from it.
     """
 
-    def __init__(self, console: Console, subject: Subject) -> None:
+    def __init__(self, console: Console, subject: OllamaTarget) -> None:
         self._console = console
         self._mark = f" ({STANDIN})" if subject.standin else ""
-        self.failed: list[Seen] = []
+        self.failed: list[StepResult] = []
 
-    def head(self, subject: Subject, url: str) -> None:
+    def head(self, subject: OllamaTarget, url: str) -> None:
         """What is driven, and by what."""
         self._console.print(f"Server [bold]{url}[/], agent admitted over its own outbound WebSocket.")
         if subject.standin:
@@ -52,7 +52,7 @@ class Report:
             self._console.print(f"Ollama {subject.version} at {subject.url}.")
         self._console.print()
 
-    def seen(self, seen: Seen) -> None:
+    def seen(self, seen: StepResult) -> None:
         """One command."""
         mark = "[green]ok[/]  " if seen.ok else "[red]FAIL[/]"
         if not seen.ok:
@@ -61,7 +61,7 @@ class Report:
         mark = self._mark if seen.ok and seen.method not in OWN | REFUSED else ""
         self._console.print(seen.line + mark, markup=False, highlight=False, soft_wrap=True)
 
-    def tables(self, tour: Tour) -> None:
+    def tables(self, tour: SmokeTest) -> None:
         """Models, hardware, benchmark and generation in full."""
         self._models(tour.models)
         self._hardware(tour.hardware)

@@ -7,16 +7,16 @@ from obt_server.hub.errors import AgentOffline, HubError, UnknownAgent
 from obt_server.hub.hub import AgentHub
 from obt_server.hub.settings import HubSettings
 from obt_server.hub.sockets import HubSocket, SocketClosed
-from obt_server.hub.storage import Credential, HubStorage
+from obt_server.hub.storage import HubStorage, StoredCredential
 
 __all__ = [
     "AgentHub",
     "AgentOffline",
-    "Credential",
     "HubError",
     "HubSettings",
     "HubSocket",
     "HubStorage",
     "SocketClosed",
+    "StoredCredential",
     "UnknownAgent",
 ]

@@ -14,10 +14,10 @@ from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.limits import Close
 from obt_server.hub.settings import HubSettings
 from obt_server.hub.sockets import BinaryFrame, HubSocket, SocketClosed
-from obt_server.hub.storage import Credential
+from obt_server.hub.storage import StoredCredential
 
 
-class Refused(Exception):
+class AdmissionDenied(Exception):
     """The socket is closed with ``code``; ``answer`` goes out before."""
 
     def __init__(self, code: int, reason: str, answer: bytes | None = None) -> None:
@@ -35,7 +35,7 @@ class Hello:
     params: HelloParams
 
 
-async def read_hello(socket: HubSocket, credential: Credential, settings: HubSettings) -> Hello:
+async def read_hello(socket: HubSocket, credential: StoredCredential, settings: HubSettings) -> Hello:
     """Read and check the first frame.
 
     Raises:
@@ -43,14 +43,14 @@ async def read_hello(socket: HubSocket, credential: Credential, settings: HubSet
         SocketClosed: the peer left.
     """
     if credential.state == "revoked":
-        raise Refused(Close.CREDENTIAL_REFUSED, "revoked")
+        raise AdmissionDenied(Close.CREDENTIAL_REFUSED, "revoked")
     try:
         async with asyncio.timeout(settings.hello_within_s):
             frame = await socket.receive()
     except TimeoutError as error:
-        raise Refused(Close.SILENT, f"no hello within {settings.hello_within_s:g} s") from error
+        raise AdmissionDenied(Close.SILENT, f"no hello within {settings.hello_within_s:g} s") from error
     except BinaryFrame as error:
-        raise Refused(Close.UNSUPPORTED_DATA, "obt.v1 has text frames only") from error
+        raise AdmissionDenied(Close.UNSUPPORTED_DATA, "obt.v1 has text frames only") from error
     hello = _parse(frame)
     if not hello.params.protocol.min <= limits.PROTOCOL_VERSION <= hello.params.protocol.max:
         raise _refusal(hello.request, Close.NO_COMMON_VERSION, _versions(hello.params))
@@ -71,15 +71,15 @@ def _parse(frame: str | bytes) -> Hello:
     except codec.FrameError as error:
         too_large = error.wire.data is not None and error.wire.data.kind == "too_large"
         code = Close.TOO_BIG if too_large else Close.PROTOCOL_ERROR
-        raise Refused(code, error.message[:120], codec.encode_error(error.id, error.wire)) from error
+        raise AdmissionDenied(code, error.message[:120], codec.encode_error(error.id, error.wire)) from error
     if not isinstance(message, Request) or message.method != "agent.hello":
-        raise Refused(Close.PROTOCOL_ERROR, "the first frame must be agent.hello")
+        raise AdmissionDenied(Close.PROTOCOL_ERROR, "the first frame must be agent.hello")
     try:
         params = codec.convert(message.params, HelloParams)
         _check_sizes(params)
     except InvalidParams as error:
         answer = codec.encode_error(message.id, to_wire(error))
-        raise Refused(Close.PROTOCOL_ERROR, error.message[:120], answer) from error
+        raise AdmissionDenied(Close.PROTOCOL_ERROR, error.message[:120], answer) from error
     return Hello(message, params)
 
 
@@ -96,9 +96,9 @@ def _check_sizes(params: HelloParams) -> None:
         )
 
 
-def _refusal(request: Request, code: int, reason: str) -> Refused:
+def _refusal(request: Request, code: int, reason: str) -> AdmissionDenied:
     error: AgentError = ProtocolError(reason[:1].upper() + reason[1:] + ".")
-    return Refused(code, reason, codec.encode_error(request.id, to_wire(error)))
+    return AdmissionDenied(code, reason, codec.encode_error(request.id, to_wire(error)))
 
 
 def hello_answer(request: Request, session: int, settings: HubSettings) -> bytes:
@@ -116,4 +116,4 @@ def hello_answer(request: Request, session: int, settings: HubSettings) -> bytes
     return codec.encode_result(request.id, result)
 
 
-__all__ = ["Hello", "Refused", "SocketClosed", "hello_answer", "read_hello"]
+__all__ = ["AdmissionDenied", "Hello", "SocketClosed", "hello_answer", "read_hello"]

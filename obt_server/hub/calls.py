@@ -16,7 +16,7 @@ from obt_agent.protocol.commands import CancelParams
 from obt_agent.protocol.envelope import ErrorResponse, RequestId, Response
 from obt_agent.protocol.errors import from_wire
 from obt_agent.protocol.streams import StreamCredit, StreamData
-from obt_server.hub.exchange import Exchange
+from obt_server.hub.outgoing_request import OutgoingRequest
 from obt_server.hub.settings import HubSettings
 from obt_server.hub.window import ReceiveWindow
 from obt_server.hub.writer import FrameWriter
@@ -50,7 +50,7 @@ class Calls:
         self._post = post
         self._settings = settings
         self._ids = itertools.count(1)
-        self._exchanges: dict[RequestId, Exchange] = {}
+        self._exchanges: dict[RequestId, OutgoingRequest] = {}
         self._forgetting: dict[RequestId, asyncio.TimerHandle] = {}
         self._ended = False
 
@@ -88,7 +88,7 @@ class Calls:
         finally:
             self._withdraw(exchange)
 
-    def _open(self, method: str, most_bytes: int) -> Exchange:
+    def _open(self, method: str, most_bytes: int) -> OutgoingRequest:
         if self._ended:
             raise LinkLost("The agent's session has ended.")
         if len(self._exchanges) >= self._settings.max_in_flight:
@@ -101,11 +101,11 @@ class Calls:
             self._post(codec.encode_notification("stream.credit", StreamCredit(id=request_id, bytes=size)))
 
         window = ReceiveWindow(self._settings.stream_credit_bytes, self._settings.max_frame_bytes)
-        exchange = Exchange(request_id, method, window, grant, most_bytes)
+        exchange = OutgoingRequest(request_id, method, window, grant, most_bytes)
         self._exchanges[request_id] = exchange
         return exchange
 
-    async def _send(self, exchange: Exchange, params: Params, timeout_s: float) -> None:
+    async def _send(self, exchange: OutgoingRequest, params: Params, timeout_s: float) -> None:
         frame = codec.encode_request(exchange.request_id, exchange.method, params)
         if len(frame) > self.peer_max_frame_bytes:
             self._forget(exchange)
@@ -122,7 +122,7 @@ class Calls:
                 waited_for="sending",
             ) from error
 
-    def _withdraw(self, exchange: Exchange) -> None:
+    def _withdraw(self, exchange: OutgoingRequest) -> None:
         """Cancel a request that is still in flight; its id stays taken until its final, for a while."""
         if self._exchanges.get(exchange.request_id) is not exchange or exchange.abandoned:
             return
@@ -132,7 +132,7 @@ class Calls:
         later = asyncio.get_running_loop().call_later(self._settings.abandon_s, self._forget, exchange)
         self._forgetting[exchange.request_id] = later
 
-    def _forget(self, exchange: Exchange) -> None:
+    def _forget(self, exchange: OutgoingRequest) -> None:
         if self._exchanges.get(exchange.request_id) is exchange:
             del self._exchanges[exchange.request_id]
         self._keep_no_timer(exchange.request_id)
@@ -201,7 +201,7 @@ class Calls:
 class AgentStream:
     """The reader's end of a streamed command."""
 
-    def __init__(self, exchange: Exchange, silence_s: float) -> None:
+    def __init__(self, exchange: OutgoingRequest, silence_s: float) -> None:
         self._exchange = exchange
         self._silence_s = silence_s
 

@@ -27,13 +27,13 @@ from obt_server.hub.calls import AgentStream
 from obt_server.hub.errors import AmbiguousAgent, UnknownAgent
 from obt_server.hub.events import EventBus
 from obt_server.hub.incoming import Incoming
-from obt_server.hub.jobs import KIND_OF_METHOD, JobDesk, new_job_id
+from obt_server.hub.jobs import KIND_OF_METHOD, JobTracker, new_job_id
 from obt_server.hub.presence import Presence
-from obt_server.hub.series import SharedSeries, Viewer
 from obt_server.hub.sessions import Sessions
 from obt_server.hub.settings import HubSettings
+from obt_server.hub.shared_series import SharedSeries, Viewer
 from obt_server.hub.sockets import HubSocket
-from obt_server.hub.storage import AgentRecord, Credential, HubStorage
+from obt_server.hub.storage import AgentRecord, HubStorage, StoredCredential
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +62,7 @@ class AgentHub:
         self.settings = settings or HubSettings()
         self.events = EventBus()
         self._storage = storage
-        self._jobs = JobDesk(storage, self.events, self.settings)
+        self._jobs = JobTracker(storage, self.events, self.settings)
         incoming = Incoming(storage, self._jobs, self.events, self.settings)
         self._sessions = Sessions(storage, incoming, self.events, self.settings)
         self._series: dict[tuple[str, str, bytes], SharedSeries] = {}
@@ -77,7 +77,7 @@ class AgentHub:
         """
         self._sessions.check_capacity()
 
-    async def serve(self, socket: HubSocket, credential: Credential) -> None:
+    async def serve(self, socket: HubSocket, credential: StoredCredential) -> None:
         """One accepted socket's life: hello, admission, session; returns when it has ended."""
         await self._sessions.serve(socket, credential)
 

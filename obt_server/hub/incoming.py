@@ -16,7 +16,7 @@ from obt_agent.protocol import codec
 from obt_agent.protocol.admission import GoodbyeParams, HeartbeatParams
 from obt_agent.protocol.state import HardwareSync, JobsSync, ModelsSync, Page, SyncResult
 from obt_server.hub.events import EventBus
-from obt_server.hub.jobs import JobDesk
+from obt_server.hub.jobs import JobTracker
 from obt_server.hub.results import MAX_DIGEST_CHARS, MAX_NAME_CHARS
 from obt_server.hub.session import AgentSession, NotificationCall, RequestCoroutine
 from obt_server.hub.settings import HubSettings
@@ -75,7 +75,9 @@ class _HardwareRaw(msgspec.Struct, frozen=True):
 class Incoming:
     """The table of what agents may ask and tell (``obt_server.hub.session.Handlers``)."""
 
-    def __init__(self, storage: HubStorage, jobs: JobDesk, events: EventBus, settings: HubSettings) -> None:
+    def __init__(
+        self, storage: HubStorage, jobs: JobTracker, events: EventBus, settings: HubSettings
+    ) -> None:
         self._storage = storage
         self._jobs = jobs
         self._events = events

@@ -57,7 +57,7 @@ def new_job_id() -> str:
     return str(uuid.uuid4())
 
 
-class JobDesk:
+class JobTracker:
     """Starts, follows and finishes jobs.
 
     Args:

@@ -23,8 +23,8 @@ from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.limits import Close
 from obt_agent.protocol.streams import LinkCredit, StreamData, StreamsAlive
 from obt_server.hub.calls import Calls
-from obt_server.hub.flood import BadFrames, TokenBucket
 from obt_server.hub.presence import Presence
+from obt_server.hub.rate_limits import BadFrames, TokenBucket
 from obt_server.hub.settings import HubSettings
 from obt_server.hub.sockets import BinaryFrame, HubSocket, SocketClosed
 from obt_server.hub.window import ReceiveWindow

@@ -21,7 +21,7 @@ from obt_server.hub.presence import Presence
 from obt_server.hub.session import AgentSession
 from obt_server.hub.settings import HubSettings
 from obt_server.hub.sockets import HubSocket, SocketClosed
-from obt_server.hub.storage import Admission, Credential, HubStorage
+from obt_server.hub.storage import Admission, HubStorage, StoredCredential
 
 log = structlog.get_logger(__name__)
 
@@ -90,7 +90,7 @@ class Sessions:
         if self._open_sockets >= self.settings.max_sessions:
             raise Draining("The server has as many agents as it takes.", retry_after_ms=60_000)
 
-    async def serve(self, socket: HubSocket, credential: Credential) -> None:
+    async def serve(self, socket: HubSocket, credential: StoredCredential) -> None:
         """One accepted socket's life: hello, admission, session; returns when it has ended."""
         self._open_sockets += 1
         try:
@@ -98,7 +98,7 @@ class Sessions:
                 hello = await admission.read_hello(socket, credential, self.settings)
                 session = await self._admit(socket, credential, hello)
             await self._run(session)
-        except admission.Refused as refused:
+        except admission.AdmissionDenied as refused:
             log.info("agent.refused", agent=credential.agent_id, code=refused.code, reason=refused.reason)
             await self._refuse(socket, refused)
         except SocketClosed as closed:
@@ -110,7 +110,9 @@ class Sessions:
     def _at_the_door(self, agent_id: str) -> Iterator[None]:
         """One agent's sockets that are not admitted yet: a few, or it would keep every other agent out."""
         if self._waiting[agent_id] >= MAX_AT_THE_DOOR:
-            raise admission.Refused(Close.TOO_MUCH, "too many sockets of this agent wait for admission")
+            raise admission.AdmissionDenied(
+                Close.TOO_MUCH, "too many sockets of this agent wait for admission"
+            )
         self._waiting[agent_id] += 1
         try:
             yield
@@ -119,7 +121,7 @@ class Sessions:
             if not self._waiting[agent_id]:
                 del self._waiting[agent_id]
 
-    async def _refuse(self, socket: HubSocket, refused: admission.Refused) -> None:
+    async def _refuse(self, socket: HubSocket, refused: admission.AdmissionDenied) -> None:
         with contextlib.suppress(SocketClosed, TimeoutError):
             async with asyncio.timeout(self.settings.close_timeout_s):
                 if refused.answer is not None:
@@ -128,7 +130,9 @@ class Sessions:
                 return
         socket.abort()
 
-    async def _admit(self, socket: HubSocket, credential: Credential, hello: admission.Hello) -> AgentSession:
+    async def _admit(
+        self, socket: HubSocket, credential: StoredCredential, hello: admission.Hello
+    ) -> AgentSession:
         lock = self._admitting.setdefault(credential.agent_id, asyncio.Lock())
         async with lock:
             await self._clear_way(credential.agent_id, hello)
@@ -145,14 +149,14 @@ class Sessions:
 
     def _refuse_when_draining(self) -> None:
         if self._draining:
-            raise admission.Refused(Close.DRAINING, _STOPPING)
+            raise admission.AdmissionDenied(Close.DRAINING, _STOPPING)
 
     async def _answer_hello(self, socket: HubSocket, hello: admission.Hello, number: int) -> None:
         try:
             async with asyncio.timeout(self.settings.hello_within_s):
                 await socket.send(admission.hello_answer(hello.request, number, self.settings))
         except TimeoutError as error:
-            raise admission.Refused(Close.SILENT, "the agent does not read") from error
+            raise admission.AdmissionDenied(Close.SILENT, "the agent does not read") from error
 
     async def _clear_way(self, agent_id: str, hello: admission.Hello) -> None:
         """A redial of the same process replaces the old socket; another process must find it dead."""
@@ -160,11 +164,13 @@ class Sessions:
         if old is None or not old.alive:
             return
         if old.presence.instance != hello.params.agent.instance and await old.probe(self.settings.probe_s):
-            raise admission.Refused(Close.IDENTITY_IN_USE, "another process of this agent is connected")
+            raise admission.AdmissionDenied(
+                Close.IDENTITY_IN_USE, "another process of this agent is connected"
+            )
         old.end(Close.GOING_AWAY, "replaced by a newer connection of this agent")
 
     def _session(
-        self, socket: HubSocket, credential: Credential, hello: admission.Hello, number: int
+        self, socket: HubSocket, credential: StoredCredential, hello: admission.Hello, number: int
     ) -> AgentSession:
         presence = Presence(
             session=number,
@@ -243,7 +249,7 @@ class Sessions:
             session.abort()
 
 
-def _admission(credential: Credential, hello: admission.Hello) -> Admission:
+def _admission(credential: StoredCredential, hello: admission.Hello) -> Admission:
     agent = hello.params.agent
     return Admission(
         agent_id=agent.id,

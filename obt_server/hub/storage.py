@@ -22,7 +22,7 @@ ENDED_STATES = frozenset({"completed", "failed", "cancelled", "interrupted", "lo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Credential:
+class StoredCredential:
     """A stored credential, found by its hash."""
 
     id: int
@@ -113,7 +113,7 @@ class HubStorage(Protocol):
     async def agents_named(self, name: str) -> Sequence[AgentRecord]:
         """All agents of that name."""
 
-    async def credential(self, sha256: str) -> Credential | None:
+    async def credential(self, sha256: str) -> StoredCredential | None:
         """The credential of that hash (hexadecimal), revoked ones included."""
 
     async def revoked(self, credential_ids: Sequence[int]) -> Sequence[int]:

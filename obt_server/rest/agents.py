@@ -10,8 +10,8 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 
 from obt_server.hub.events import AgentChanged
-from obt_server.hub.series import Viewer
-from obt_server.rest import described
+from obt_server.hub.shared_series import Viewer
+from obt_server.rest import responses
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.sse import EventStream, after_first, event
 from obt_server.rest.views import AgentView, Json, ModelView, agent_view, model_view
@@ -29,7 +29,7 @@ class HardwareView:
 
 def routes(context: Context) -> APIRouter:
     """The routes."""
-    router = APIRouter(route_class=route_class(context), tags=["agents"], responses=described.AGENT)
+    router = APIRouter(route_class=route_class(context), tags=["agents"], responses=responses.AGENT)
     hub, storage = context.hub, context.storage
 
     @router.get("/agents", summary="All enrolled agents, with presence")
@@ -69,7 +69,7 @@ def routes(context: Context) -> APIRouter:
     @router.get(
         "/agents/{agent}/hardware/watch",
         response_class=Response,
-        responses=described.events(("sample", described.SAMPLE), ("end", {})),
+        responses=responses.events(("sample", responses.SAMPLE), ("end", {})),
         summary="Live samples (SSE): `sample` events {t_us, n, missed, sample}, ends with `end` or `error`",
     )
     async def watch(agent: str, interval_ms: Annotated[int, Query(ge=100, le=60_000)] = 1000) -> Response:
@@ -85,7 +85,7 @@ def routes(context: Context) -> APIRouter:
     @router.get(
         "/events",
         response_class=Response,
-        responses=described.events(
+        responses=responses.events(
             ("agent", {"id": "01a2...", "name": "box", "presence": "online"}),
             ("current", {"agents": ["01a2..."]}),
             ("job", {"agent_id": "01a2...", "job_id": "8256...", "state": "running", "kind": "job"}),

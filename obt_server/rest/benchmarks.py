@@ -17,7 +17,7 @@ from obt_agent.errors import InvalidParams
 from obt_agent.protocol.jobs import JobState
 from obt_server.hub.events import JobChanged
 from obt_server.hub.storage import ENDED_STATES, JobRecord
-from obt_server.rest import described
+from obt_server.rest import responses
 from obt_server.rest.agents import samples
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.problems import JobOpen
@@ -51,7 +51,7 @@ class StartBenchmark(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Started:
+class JobAccepted:
     """The agent has stored the job."""
 
     job_id: str
@@ -69,7 +69,7 @@ class CancelView:
 
 def routes(context: Context) -> APIRouter:
     """The routes."""
-    router = APIRouter(route_class=route_class(context), tags=["benchmarks"], responses=described.AGENT)
+    router = APIRouter(route_class=route_class(context), tags=["benchmarks"], responses=responses.AGENT)
     router.include_router(_starting(context))
     router.include_router(_reading(context))
     router.include_router(_following(context))
@@ -85,14 +85,14 @@ def _starting(context: Context) -> APIRouter:
         status_code=202,
         summary="Start a benchmark; 409 agent_offline when the agent is not connected",
     )
-    async def start(body: StartBenchmark) -> Started:
+    async def start(body: StartBenchmark) -> JobAccepted:
         agent = await context.hub.find(body.agent)
         params = {"job_id": body.job_id, "plan": body.plan, "not_after": body.not_after}
         given = {key: value for key, value in params.items() if value is not None}
         started = await context.hub.start_job(
             agent.id, "run_benchmark", msgspec.Raw(msgspec.json.encode(given))
         )
-        return Started(
+        return JobAccepted(
             job_id=started.job_id, agent_id=agent.id, state=started.state, position=started.position
         )
 
@@ -157,7 +157,7 @@ def _following(context: Context) -> APIRouter:
     @router.get(
         "/benchmarks/{job_id}/metrics",
         response_class=Response,
-        responses=described.events(("sample", described.SAMPLE), ("end", {})),
+        responses=responses.events(("sample", responses.SAMPLE), ("end", {})),
         summary="Live samples of a running benchmark (SSE): `sample` events, then `end`",
     )
     async def metrics(
@@ -179,7 +179,7 @@ def _following(context: Context) -> APIRouter:
     @router.get(
         "/benchmarks/{job_id}/progress",
         response_class=Response,
-        responses=described.events(
+        responses=responses.events(
             ("job", {"job_id": "8256...", "state": "running"}),
             ("end", {"job_id": "8256...", "state": "completed", "result_available": True}),
         ),

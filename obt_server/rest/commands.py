@@ -11,7 +11,7 @@ from fastapi import APIRouter, Path, Request, Response
 from obt_agent.errors import InvalidParams, ProtocolError
 from obt_agent.protocol import codec, methods
 from obt_server.hub.hub import STREAMED
-from obt_server.rest import described
+from obt_server.rest import responses
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.sse import EventStream, after_first, event
 
@@ -32,7 +32,7 @@ _BODY: dict[str, Any] = {
         },
     }
 }
-_ANSWERS: described.Responses = {
+_ANSWERS: responses.Responses = {
     200: {
         "description": f"The result; or, of {', '.join(sorted(STREAMED))}, events: "
         "`item` for each item, then `final` with the result, or `error`.",
@@ -72,7 +72,7 @@ async def read_params(request: Request, most: int) -> msgspec.Raw:
 
 def routes(context: Context) -> APIRouter:
     """The route."""
-    router = APIRouter(route_class=route_class(context), tags=["commands"], responses=described.AGENT)
+    router = APIRouter(route_class=route_class(context), tags=["commands"], responses=responses.AGENT)
 
     @router.post(
         "/agents/{agent}/commands/{method}",
@@ -95,9 +95,9 @@ def routes(context: Context) -> APIRouter:
 
 def check_params(method: str, params: msgspec.Raw) -> None:
     """Refuse here what the agent would refuse, in the same words; jobs are checked when they have an id."""
-    described = methods.METHODS.get(method)
-    if described is not None and "job_id" not in getattr(described.params, "__struct_fields__", ()):
-        codec.convert(params, described.params)
+    entry = methods.METHODS.get(method)
+    if entry is not None and "job_id" not in getattr(entry.params, "__struct_fields__", ()):
+        codec.convert(params, entry.params)
 
 
 async def stream_events(

@@ -10,7 +10,7 @@ from starlette.responses import Response
 from obt_agent.protocol.limits import SUBPROTOCOL
 from obt_server.auth import secrets
 from obt_server.auth.operators import bearer
-from obt_server.hub import Credential
+from obt_server.hub import StoredCredential
 from obt_server.hub.errors import Draining
 from obt_server.rest.context import Context, client_address
 from obt_server.rest.problems import error_response, failure
@@ -33,7 +33,7 @@ def routes(context: Context) -> APIRouter:
     return router
 
 
-async def _credential(context: Context, websocket: WebSocket) -> Credential | Response:
+async def _credential(context: Context, websocket: WebSocket) -> StoredCredential | Response:
     """The credential that the agent comes with, or the refusal of the upgrade."""
     refused = context.public_gate(websocket)
     if refused is not None:
@@ -52,7 +52,7 @@ async def _credential(context: Context, websocket: WebSocket) -> Credential | Re
     return await _check_token(context, websocket)
 
 
-async def _check_token(context: Context, websocket: WebSocket) -> Credential | Response:
+async def _check_token(context: Context, websocket: WebSocket) -> StoredCredential | Response:
     """A credential that is known passes whatever others tried: strangers must not lock the fleet out."""
     token = bearer(websocket)
     found = None if token is None else await context.storage.credential(secrets.sha256(token))

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from obt_server.auth import secrets
 from obt_server.auth.operators import TooManyAttempts, bearer
-from obt_server.rest import described
+from obt_server.rest import responses
 from obt_server.rest.context import Context, client_address, now, public_route_class
 from obt_server.storage import Enrolment, JoinRefused
 
@@ -48,7 +48,7 @@ class EnrollAnswer(BaseModel):
 def routes(context: Context) -> APIRouter:
     """The route."""
     router = APIRouter(
-        route_class=public_route_class(context), tags=["enrolment"], responses=described.PUBLIC
+        route_class=public_route_class(context), tags=["enrolment"], responses=responses.PUBLIC
     )
 
     @router.post("/agents/enroll", summary="Enrol an agent with a join token (Authorization: Bearer)")

@@ -41,14 +41,14 @@ def routes(context: Context) -> APIRouter:
             await refuse(websocket, failure(status, error.kind, error.message))
             return
         await websocket.accept()
-        talk = _Conversation(context, websocket, agent.id, model)
+        talk = _GenerateSocket(context, websocket, agent.id, model)
         with contextlib.suppress(WebSocketDisconnect):
             await _while_permitted(context, websocket, talk)
 
     return router
 
 
-async def _while_permitted(context: Context, websocket: WebSocket, talk: _Conversation) -> None:
+async def _while_permitted(context: Context, websocket: WebSocket, talk: _GenerateSocket) -> None:
     """The conversation, until who holds it has signed out or has lost the token that opened it."""
     talking = asyncio.create_task(talk.run(), name="generate talk")
     refusal = asyncio.create_task(context.until_refused(websocket), name="generate permission")
@@ -76,7 +76,7 @@ def _with_end(error: bytes) -> str:
     return msgspec.json.encode({**body, "response": "", "done": True}).decode()
 
 
-class _Conversation:
+class _GenerateSocket:
     """One socket: a prompt, its answer, the next prompt. ``{"stop": true}`` stops the answer."""
 
     def __init__(self, context: Context, websocket: WebSocket, agent_id: str, model: str) -> None:

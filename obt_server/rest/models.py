@@ -12,14 +12,14 @@ from fastapi import APIRouter
 
 from obt_agent.hardware.legacy import legacy_hardware_info
 from obt_agent.hardware.schema import Inventory
-from obt_server.rest import described
+from obt_server.rest import responses
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.views import Json, model_view, plain
 from obt_server.storage import Hardware, ModelVersion
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class DigestOnAgent:
     """A digest on one agent."""
 
     agent_id: str
@@ -37,7 +37,7 @@ class NameView:
     name: str
     drifted: bool
     digests: list[str]
-    versions: list[Seen]
+    versions: list[DigestOnAgent]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class LegacyClient:
 
 def routes(context: Context) -> APIRouter:
     """The routes; those of OBT's own interface last."""
-    router = APIRouter(route_class=route_class(context), tags=["models"], responses=described.AGENT)
+    router = APIRouter(route_class=route_class(context), tags=["models"], responses=responses.AGENT)
     hub, storage = context.hub, context.storage
 
     @router.get("/models", summary="Every model name, with the digests and machines that have it")
@@ -77,7 +77,7 @@ def routes(context: Context) -> APIRouter:
         return [view for view in views if view.drifted or not drifted]
 
     legacy = APIRouter(
-        route_class=route_class(context), tags=["OBT's own interface"], responses=described.AGENT
+        route_class=route_class(context), tags=["OBT's own interface"], responses=responses.AGENT
     )
 
     @legacy.get("/models/clients", summary="Agents, as OBT's own interface shows clients")
@@ -127,7 +127,7 @@ def _name_view(name: str, group: list[ModelVersion], agent_names: dict[str, str]
         drifted=len(current) > 1,
         digests=sorted({version.digest for version in group}),
         versions=[
-            Seen(
+            DigestOnAgent(
                 agent_id=version.agent_id,
                 agent_name=agent_names.get(version.agent_id, ""),
                 digest=version.digest,

@@ -37,7 +37,7 @@ MOST: Final = 64
 """Cells, warnings and kinds of flag of a line: an agent may send more, and a line stays short."""
 
 
-class _Environment(msgspec.Struct, frozen=True):
+class _ResultEnvironment(msgspec.Struct, frozen=True):
     plan_hash: str | None = None
     model: str | None = None
     model_digest: str | None = None
@@ -70,17 +70,17 @@ class _Result(msgspec.Struct, frozen=True):
     """The part of a result that a line needs; the samples are skipped, not built."""
 
     status: str
-    environment: _Environment
+    environment: _ResultEnvironment
     cells: tuple[_Cell, ...] = ()
     metrics: tuple[_Iteration, ...] = ()
     warnings: tuple[_BenchmarkWarning, ...] = ()
 
 
-class Digest(msgspec.Struct, frozen=True, kw_only=True):
+class ResultDigest(msgspec.Struct, frozen=True, kw_only=True):
     """What a result's text says in short."""
 
     status: str
-    environment: _Environment
+    environment: _ResultEnvironment
     iterations: int
     excluded: int
     flags: dict[str, int]
@@ -120,7 +120,7 @@ class ResultView:
 def routes(context: Context) -> APIRouter:
     """The routes."""
     router = APIRouter(route_class=route_class(context), tags=["benchmarks"])
-    lines = Lines(context)
+    lines = ResultLines(context)
 
     @router.get("/results", summary="Figures of every stored benchmark, over all machines, the newest first")
     async def results(
@@ -144,7 +144,7 @@ def routes(context: Context) -> APIRouter:
     return router
 
 
-class Lines:
+class ResultLines:
     """Lines of results, each computed once.
 
     Args:
@@ -155,9 +155,9 @@ class Lines:
     def __init__(self, context: Context, remembered: int = REMEMBERED) -> None:
         self._storage = context.storage
         self._remembered = remembered
-        self._known: OrderedDict[tuple[str, str, str], Digest | None] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str, str], ResultDigest | None] = OrderedDict()
 
-    async def of(self, job: JobRecord) -> Digest | None:
+    async def of(self, job: JobRecord) -> ResultDigest | None:
         """The line of a job's result; None where there is none, or its text is no benchmark's result."""
         key = (job.agent_id, job.job_id, job.sha256 or "")
         if key not in self._known:
@@ -171,13 +171,13 @@ class Lines:
         return self._known[key]
 
 
-def digest_of(text: bytes) -> Digest | None:
+def digest_of(text: bytes) -> ResultDigest | None:
     """A result's text in short; None when it is no benchmark's result. Decoding a long one takes a while."""
     try:
         result = msgspec.json.decode(text, type=_Result)
     except (msgspec.MsgspecError, RecursionError):
         return None
-    return Digest(
+    return ResultDigest(
         status=result.status,
         environment=result.environment,
         iterations=len(result.metrics),
@@ -193,7 +193,7 @@ def _headline(cell: _Cell) -> _Cell:
     return _Cell(index=cell.index, label=cell.label, summary=summary)
 
 
-def _view(job: JobRecord, digest: Digest, names: dict[str, str]) -> ResultView:
+def _view(job: JobRecord, digest: ResultDigest, names: dict[str, str]) -> ResultView:
     said = digest.environment
     return ResultView(
         job_id=job.job_id,

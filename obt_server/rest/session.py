@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from obt_server.auth import Principal
 from obt_server.auth.operators import COOKIE, SIGN_IN_S, Operators
 from obt_server.auth.secrets import MAX_PASSWORD_CHARS
-from obt_server.rest import described
+from obt_server.rest import responses
 from obt_server.rest.context import Context, client_address, now, public_route_class, route_class
 from obt_server.store.operators import ApiToken
 
@@ -54,7 +54,7 @@ def routes(context: Context, operators: Operators, *, secure_cookie: bool) -> AP
 
 
 def _door(context: Context, operators: Operators, *, secure_cookie: bool) -> APIRouter:
-    router = APIRouter(route_class=public_route_class(context), responses=described.PUBLIC)
+    router = APIRouter(route_class=public_route_class(context), responses=responses.PUBLIC)
 
     @router.post("/session", summary="Sign in; sets a cookie")
     async def sign_in(body: SignInBody, request: Request, response: Response) -> OperatorView:
@@ -73,7 +73,7 @@ def _door(context: Context, operators: Operators, *, secure_cookie: bool) -> API
 
 
 def _inside(context: Context, operators: Operators) -> APIRouter:
-    router = APIRouter(route_class=route_class(context), responses=described.GATED)
+    router = APIRouter(route_class=route_class(context), responses=responses.GATED)
 
     @router.get("/session", summary="Who is signed in")
     async def session(request: Request) -> OperatorView:

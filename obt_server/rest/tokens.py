@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from obt_server.auth import secrets
-from obt_server.rest import described
+from obt_server.rest import responses
 from obt_server.rest.context import Context, now, route_class
 from obt_server.storage import CredentialInfo, JoinToken
 
@@ -53,7 +53,7 @@ class RotateBody(BaseModel):
 
 def routes(context: Context) -> APIRouter:
     """The routes."""
-    router = APIRouter(route_class=route_class(context), tags=["tokens"], responses=described.AGENT)
+    router = APIRouter(route_class=route_class(context), tags=["tokens"], responses=responses.AGENT)
     hub, storage = context.hub, context.storage
 
     @router.get("/join-tokens", summary="Join tokens, without their secrets")

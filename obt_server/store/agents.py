@@ -10,15 +10,15 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from obt_agent.ollama.payloads import InstalledModel
-from obt_server.hub.storage import Admission, AgentRecord, Credential
+from obt_server.hub.storage import Admission, AgentRecord, StoredCredential
 from obt_server.storage import CredentialInfo, Enrolment, Hardware, IdentityTaken, ModelVersion, NotStored
 from obt_server.store import jobs
-from obt_server.store.tables import Agent, CredentialRow, HardwareRow, ModelVersionRow
+from obt_server.store.tables import AgentRow, CredentialRow, HardwareRow, ModelVersionRow
 
 _AT_ONCE: Final = 500
 
 
-def record(row: Agent) -> AgentRecord:
+def record(row: AgentRow) -> AgentRecord:
     """A row as the rest of the server sees it."""
     return AgentRecord(
         id=row.id,
@@ -34,23 +34,25 @@ def record(row: Agent) -> AgentRecord:
 
 def get(db: Session, agent_id: str) -> AgentRecord | None:
     """One agent."""
-    row = db.get(Agent, agent_id)
+    row = db.get(AgentRow, agent_id)
     return None if row is None else record(row)
 
 
 def named(db: Session, name: str) -> list[AgentRecord]:
     """Agents of that name."""
-    return [record(row) for row in db.scalars(select(Agent).where(Agent.name == name).order_by(Agent.id))]
+    return [
+        record(row) for row in db.scalars(select(AgentRow).where(AgentRow.name == name).order_by(AgentRow.id))
+    ]
 
 
 def everyone(db: Session) -> list[AgentRecord]:
     """All agents."""
-    return [record(row) for row in db.scalars(select(Agent).order_by(Agent.name, Agent.id))]
+    return [record(row) for row in db.scalars(select(AgentRow).order_by(AgentRow.name, AgentRow.id))]
 
 
-def require(db: Session, agent_id: str) -> Agent:
+def require(db: Session, agent_id: str) -> AgentRow:
     """The row, or NotStored."""
-    row = db.get(Agent, agent_id)
+    row = db.get(AgentRow, agent_id)
     if row is None:
         raise NotStored(f"No agent has the id {agent_id[:64]!r}.")
     return row
@@ -82,7 +84,7 @@ def seen(db: Session, agent_ids: Sequence[str], at: float) -> None:
     """See ``HubStorage.seen``. One transaction, whose statements stay below SQLite's bound on parameters."""
     for start in range(0, len(agent_ids), _AT_ONCE):
         some = agent_ids[start : start + _AT_ONCE]
-        db.execute(update(Agent).where(Agent.id.in_(some)).values(last_seen=at))
+        db.execute(update(AgentRow).where(AgentRow.id.in_(some)).values(last_seen=at))
         db.execute(
             update(ModelVersionRow)
             .where(ModelVersionRow.agent_id.in_(some), ModelVersionRow.current)
@@ -93,12 +95,12 @@ def seen(db: Session, agent_ids: Sequence[str], at: float) -> None:
 # -- credentials --------------------------------------------------------------------------------------
 
 
-def credential(db: Session, sha256: str) -> Credential | None:
+def credential(db: Session, sha256: str) -> StoredCredential | None:
     """See ``HubStorage.credential``."""
     row = db.scalar(select(CredentialRow).where(CredentialRow.sha256 == sha256))
     if row is None:
         return None
-    return msgspec.convert({"id": row.id, "agent_id": row.agent_id, "state": row.state}, Credential)
+    return msgspec.convert({"id": row.id, "agent_id": row.agent_id, "state": row.state}, StoredCredential)
 
 
 def revoked(db: Session, ids: Sequence[int]) -> list[int]:
@@ -140,7 +142,7 @@ def add_candidate(db: Session, agent_id: str, sha256: str, at: float) -> None:
 
 def rotations_due(db: Session) -> list[str]:
     """See ``HubStorage.rotations_due``."""
-    return list(db.scalars(select(Agent.id).where(Agent.rotation_requested_at.is_not(None))))
+    return list(db.scalars(select(AgentRow.id).where(AgentRow.rotation_requested_at.is_not(None))))
 
 
 def request_rotation(db: Session, agent_id: str, at: float) -> None:
@@ -163,9 +165,9 @@ def revoke(db: Session, agent_id: str) -> int:
 def credentials(db: Session) -> list[CredentialInfo]:
     """All credentials."""
     rows = db.execute(
-        select(CredentialRow, Agent)
-        .join(Agent, Agent.id == CredentialRow.agent_id)
-        .order_by(Agent.name, Agent.id, CredentialRow.id)
+        select(CredentialRow, AgentRow)
+        .join(AgentRow, AgentRow.id == CredentialRow.agent_id)
+        .order_by(AgentRow.name, AgentRow.id, CredentialRow.id)
     )
     return [
         msgspec.convert(
@@ -195,14 +197,14 @@ def enrol(db: Session, enrolment: Enrolment, at: float, *, retake: bool) -> Agen
     Raises:
         IdentityTaken: and ``retake`` is false; or the secret is another one's.
     """
-    row = db.get(Agent, enrolment.agent_id)
+    row = db.get(AgentRow, enrolment.agent_id)
     if row is not None and not retake and _has_valid_credential(db, row.id):
         raise IdentityTaken(
             "An agent of this id is enrolled already. Revoke its credential first, or make a join token for "
             "this agent alone."
         )
     if row is None:
-        row = Agent(id=enrolment.agent_id, session=0, enrolled_at=at, capabilities="[]")
+        row = AgentRow(id=enrolment.agent_id, session=0, enrolled_at=at, capabilities="[]")
         db.add(row)
     row.name, row.version = enrolment.name, enrolment.version
     db.flush()

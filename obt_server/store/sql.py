@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
-from obt_server.hub.storage import Admission, AgentRecord, Credential, JobChange, JobRecord, JobResult
+from obt_server.hub.storage import Admission, AgentRecord, JobChange, JobRecord, JobResult, StoredCredential
 from obt_server.storage import CredentialInfo, Enrolment, Hardware, JobFilter, JoinToken, ModelVersion
 from obt_server.store import agents, jobs, joining
 from obt_server.store.database import Database
@@ -38,7 +38,7 @@ class SqlStorage:
     async def agents_named(self, name: str) -> Sequence[AgentRecord]:
         return await self._db.run(agents.named, name)
 
-    async def credential(self, sha256: str) -> Credential | None:
+    async def credential(self, sha256: str) -> StoredCredential | None:
         return await self._db.run(agents.credential, sha256)
 
     async def revoked(self, credential_ids: Sequence[int]) -> Sequence[int]:

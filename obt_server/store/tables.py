@@ -23,7 +23,7 @@ class Schema(Table):
     version: Mapped[int] = mapped_column(primary_key=True)
 
 
-class Agent(Table):
+class AgentRow(Table):
     """An enrolled agent."""
 
     __tablename__ = "obt_agents"
@@ -44,7 +44,7 @@ class CredentialRow(Table):
     __tablename__ = "obt_credentials"
     __table_args__ = ({"sqlite_autoincrement": True},)  # a live session knows its credential by this number
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    agent_id: Mapped[str] = mapped_column(ForeignKey(Agent.id, ondelete="CASCADE"), index=True)
+    agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"), index=True)
     sha256: Mapped[str] = mapped_column(String(64), unique=True)
     state: Mapped[str] = mapped_column(String(16))
     created_at: Mapped[float]
@@ -73,7 +73,7 @@ class ModelVersionRow(Table):
     __tablename__ = "obt_model_versions"
     __table_args__ = (UniqueConstraint("agent_id", "name", "digest"), Index("obt_versions_by_name", "name"))
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    agent_id: Mapped[str] = mapped_column(ForeignKey(Agent.id, ondelete="CASCADE"))
+    agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"))
     name: Mapped[str] = mapped_column(String(512))
     digest: Mapped[str] = mapped_column(String(128))
     current: Mapped[bool]
@@ -86,7 +86,7 @@ class HardwareRow(Table):
     """An agent's inventory, as JSON."""
 
     __tablename__ = "obt_hardware"
-    agent_id: Mapped[str] = mapped_column(ForeignKey(Agent.id, ondelete="CASCADE"), primary_key=True)
+    agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"), primary_key=True)
     fingerprint: Mapped[str]
     inventory: Mapped[bytes] = mapped_column(LargeBinary)
     updated_at: Mapped[float]
@@ -96,7 +96,7 @@ class JobRow(Table):
     """A job; ``sha256`` and ``bytes`` are set exactly when its result is stored."""
 
     __tablename__ = "obt_jobs"
-    agent_id: Mapped[str] = mapped_column(ForeignKey(Agent.id, ondelete="CASCADE"), primary_key=True)
+    agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"), primary_key=True)
     job_id: Mapped[str] = mapped_column(String(128), primary_key=True, index=True)
     kind: Mapped[str] = mapped_column(String(16))
     state: Mapped[str] = mapped_column(String(16), index=True)
@@ -116,7 +116,7 @@ class ResultRow(Table):
 
     __tablename__ = "obt_results"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    agent_id: Mapped[str] = mapped_column(ForeignKey(Agent.id, ondelete="CASCADE"))
+    agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"))
     job_id: Mapped[str] = mapped_column(String(128))
     sha256: Mapped[str] = mapped_column(String(64))
     accepted: Mapped[bool]
@@ -129,7 +129,7 @@ class PartRow(Table):
     """A piece of a result whose final has not come."""
 
     __tablename__ = "obt_result_parts"
-    agent_id: Mapped[str] = mapped_column(ForeignKey(Agent.id, ondelete="CASCADE"), primary_key=True)
+    agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"), primary_key=True)
     job_id: Mapped[str] = mapped_column(String(128), primary_key=True)
     offset: Mapped[int] = mapped_column(primary_key=True)
     data: Mapped[bytes] = mapped_column(LargeBinary)

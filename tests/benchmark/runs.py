@@ -17,7 +17,7 @@ from obt_agent.benchmark.result import BenchmarkResult, Phase
 from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
 from obt_agent.hardware.schema import Inventory, Sample
 from obt_agent.ollama.client import OllamaClient, OllamaSettings
-from obt_standin import Exchange, StandIn
+from obt_standin import LoggedExchange, StandIn
 from tests.benchmark.samples import sample
 
 MODEL = "standin-small"
@@ -156,12 +156,12 @@ async def result_of(standin: StandIn, of: Plan | None = None, **more: Any) -> Be
         return await one.run.execute()
 
 
-def generations(standin: StandIn) -> list[Exchange]:
+def generations(standin: StandIn) -> list[LoggedExchange]:
     """The requests that generated something, in order."""
     return [one for one in standin.requests if one.path == "/api/generate" and b'"prompt"' in one.body]
 
 
-def body_of(one: Exchange) -> dict[str, Any]:
+def body_of(one: LoggedExchange) -> dict[str, Any]:
     found: dict[str, Any] = msgspec.json.decode(one.body)
     return found
 

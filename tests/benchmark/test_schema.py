@@ -16,7 +16,7 @@ from obt_agent.benchmark.schema import TYPES, as_text, schema_of
 from obt_standin import StandIn
 from tests.benchmark.results import as_json, iteration, result
 from tests.benchmark.runs import plan, result_of
-from tests.project.places import ROOT
+from tests.project.paths import ROOT
 
 EXAMPLE = ROOT / "docs/examples/benchmark-result.json"
 OBTS_EXAMPLE = ROOT / "docs/examples/benchmark-result.obt.json"

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, Request, async_playwright, expect
 
-from obt_server.demo.scene import Scene, free_port, scene
+from obt_server.demo.environment import DemoEnvironment, free_port, scene
 from obt_standin import StandIn
 from obt_standin.script import Behaviour, Model, Script
 from tests.server.conftest import PASSWORD, Running, running
@@ -46,7 +46,7 @@ async def ollama() -> AsyncIterator[StandIn]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(tmp_path_factory: pytest.TempPathFactory, ollama: StandIn) -> AsyncIterator[Scene]:
+async def stage(tmp_path_factory: pytest.TempPathFactory, ollama: StandIn) -> AsyncIterator[DemoEnvironment]:
     """Server and agent, the agent admitted: one for all tests of a module, for they take seconds to start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OLLAMA_URL", ollama.url)
@@ -102,14 +102,14 @@ async def fits(page: Page) -> None:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def opened(browser: Browser, stage: Scene) -> AsyncIterator[Watched]:
+async def opened(browser: Browser, stage: DemoEnvironment) -> AsyncIterator[Watched]:
     """The demonstration's page."""
     async with watching(browser, stage.url) as watched:
         yield watched
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def page(opened: Watched, stage: Scene) -> Page:
+async def page(opened: Watched, stage: DemoEnvironment) -> Page:
     """Signed in, the agent's view open."""
     await sign_in(opened.page, stage.password)
     await opened.page.click("a.machine:has-text('demo')")

@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.async_api import Page, expect
 
-from obt_server.demo.scene import Scene
+from obt_server.demo.environment import DemoEnvironment
 from obt_standin import StandIn
 from tests.browser.conftest import HOSTILE, Watched, fits
 
@@ -77,7 +77,9 @@ async def test_a_benchmark_is_cancelled(page: Page) -> None:
     await expect(page.locator("table .badge.bad", has_text="cancelled")).to_be_visible()
 
 
-async def test_a_join_token_is_issued_with_the_command_to_copy_and_revoked(page: Page, stage: Scene) -> None:
+async def test_a_join_token_is_issued_with_the_command_to_copy_and_revoked(
+    page: Page, stage: DemoEnvironment
+) -> None:
     await page.click("text=Add a machine")
     await page.fill("input[placeholder*=gpu-box]", "the box under the desk")
     await page.click("button:has-text('Issue')")

@@ -7,8 +7,8 @@ import structlog
 from obt_agent.cli import config, enroll
 from obt_agent.cli.common import add_config_options, load_config
 from obt_agent.config import load as loader
-from obt_agent.config.load import Surroundings
-from tests.config.surroundings import around, written
+from obt_agent.config.load import ProcessContext
+from tests.config.process_context import around, written
 
 
 @pytest.fixture
@@ -21,11 +21,11 @@ def args(tmp_path: Path) -> argparse.Namespace:
 
 
 @pytest.fixture
-def person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Surroundings:
+def person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProcessContext:
     """Somebody at a terminal who is not root, in this folder."""
     dotenv = Path(written(tmp_path, "OLLAMA_URL=gpu-box\n", ".env"))
     here = around(tmp_path, terminal=True)
-    found = Surroundings(
+    found = ProcessContext(
         environ=here.environ, working_dir=tmp_path, terminal=True, user=4242, pid=1, host_name="x"
     )
     monkeypatch.setattr(loader, "Surroundings", lambda: found)
@@ -64,7 +64,7 @@ def test_rooms_log_to_standard_error_so_that_results_stay_clean(
 
 
 def test_a_dotenv_that_was_used_is_named(
-    args: argparse.Namespace, person: Surroundings, capsys: pytest.CaptureFixture[str]
+    args: argparse.Namespace, person: ProcessContext, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert load_config(args, log=False).config.ollama.url == "http://gpu-box:11434"
     assert f"Note: some values come from {person.working_dir}/.env" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from obt_agent import __version__, version
-from tests.project.places import ROOT
+from tests.project.paths import ROOT
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from obt_agent.config.document import WrongDocument
 from obt_agent.config.edit import CannotEdit, set_keys, with_key
 from obt_agent.config.load import load
-from tests.config.surroundings import around
+from tests.config.process_context import around
 
 URL = "https://obt.example.org:8881"
 

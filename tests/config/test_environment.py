@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 
 from obt_agent.config import environment
-from obt_agent.config.load import Surroundings, load
-from obt_agent.config.origins import Reading
+from obt_agent.config.load import ProcessContext, load
+from obt_agent.config.origins import SourceReading
 from obt_agent.config.problems import WrongConfig
-from tests.config.surroundings import around, problems, written
+from tests.config.process_context import around, problems, written
 
 
-def person(folder: Path, environ: dict[str, str] | None = None) -> Surroundings:
+def person(folder: Path, environ: dict[str, str] | None = None) -> ProcessContext:
     """Somebody at a terminal who owns the files of this test."""
     here = around(folder, environ, terminal=True)
-    return Surroundings(
+    return ProcessContext(
         environ=here.environ,
         working_dir=folder,
         terminal=True,
@@ -31,7 +31,7 @@ def own(path: str | Path, user: int) -> None:
         os.chown(path, user, -1)
 
 
-def with_dotenv(folder: Path, text: str, environ: dict[str, str] | None = None) -> Surroundings:
+def with_dotenv(folder: Path, text: str, environ: dict[str, str] | None = None) -> ProcessContext:
     found = person(folder, environ)
     own(written(folder, text, ".env"), found.user)
     return found
@@ -137,7 +137,7 @@ def test_a_process_without_terminals_is_not_at_one() -> None:
 
 
 def test_without_a_dotenv_nothing_is_read_and_nothing_is_said(tmp_path: Path) -> None:
-    assert environment.from_dotenv(tmp_path / ".env", 4242) == Reading()
+    assert environment.from_dotenv(tmp_path / ".env", 4242) == SourceReading()
 
 
 def test_a_name_that_is_no_utf_8_is_refused_in_words_and_a_host_name_made_fit(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from obt_agent.config.problems import WrongConfig
 from obt_agent.config.reload import value_of
 from obt_agent.config.schema import READ_AND_RUN
 from obt_agent.protocol.methods import COMMANDS
-from tests.config.surroundings import around, loaded, written
+from tests.config.process_context import around, loaded, written
 
 
 def test_without_any_file_the_defaults_hold_and_say_so(

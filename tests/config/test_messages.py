@@ -8,7 +8,7 @@ import pytest
 
 from obt_agent.config import file
 from obt_agent.config.problems import EXIT_CONFIG
-from tests.config.surroundings import problems
+from tests.config.process_context import problems
 
 SECRET = (
     "a secret does not belong in the configuration; write it to a file that only the agent can read, "

@@ -15,7 +15,7 @@ from obt_agent.config.problems import WrongConfig
 from obt_agent.config.reload import value_of
 from obt_agent.config.urls import WrongUrl, ollama_base, server_socket, without_userinfo
 from obt_agent.config.values import WrongValue, from_text
-from tests.config.surroundings import around, written
+from tests.config.process_context import around, written
 from tests.effort import examples
 
 KEYS = sorted(all_keys())

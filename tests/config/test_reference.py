@@ -4,8 +4,8 @@ from pathlib import Path
 from obt_agent.config.keys import all_keys
 from obt_agent.config.reference import example, markdown, rows
 from obt_agent.config.reload import value_of
-from tests.config.surroundings import loaded
-from tests.project.places import ROOT
+from tests.config.process_context import loaded
+from tests.project.paths import ROOT
 
 
 def uncommented() -> str:

@@ -7,7 +7,7 @@ from obt_agent.config.describe import for_owner, for_server
 from obt_agent.config.load import load
 from obt_agent.config.problems import WrongConfig
 from obt_agent.config.reload import reload
-from tests.config.surroundings import around, loaded, written
+from tests.config.process_context import around, loaded, written
 
 
 def test_a_reload_tells_what_changed_and_what_takes_a_restart(tmp_path: Path) -> None:

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
+from obt_conformance.agent_harness import AgentHarness, AgentTarget
 from obt_conformance.agent_rules import BOOK
 from obt_conformance.agent_run import check_agent
-from obt_conformance.agent_stage import AgentStage, AgentTarget
-from obt_conformance.listening import Door
+from obt_conformance.checks import CheckResult, by_rule, rule_verdict
+from obt_conformance.listening import AgentListener
 from obt_conformance.report import as_text
 from obt_conformance.rules import NOT_OF_AGENTS, RULES
 from obt_conformance.run import chosen
-from obt_conformance.verdict import Finding, by_rule, rule_verdict
 from obt_standin import StandIn
 from tests.conformance.agent_process import WITHIN_S, running_agent
 from tests.conformance.relay import Fault, Message, Relay
@@ -29,10 +29,12 @@ TARGET = AgentTarget(model="standin-small:latest", embed_model="standin-embed:la
 
 
 @contextlib.asynccontextmanager
-async def staged(folder: Path, standin: StandIn, *, relayed: bool) -> AsyncIterator[tuple[AgentStage, Relay]]:
+async def staged(
+    folder: Path, standin: StandIn, *, relayed: bool
+) -> AsyncIterator[tuple[AgentHarness, Relay]]:
     """A real agent that has dialled the kit, through a relay or not."""
     standin.script.tokens, standin.script.decode_tps = 5000, 2000.0
-    door = Door(answer_within_s=SHORT.answer_s)
+    door = AgentListener(answer_within_s=SHORT.answer_s)
     async with door.open("127.0.0.1", 0):
         url = f"http://127.0.0.1:{door.port}"
         relay = Relay(url)
@@ -41,7 +43,7 @@ async def staged(folder: Path, standin: StandIn, *, relayed: bool) -> AsyncItera
             running_agent(folder, relay.url if relayed else url, standin.url) as agent,
         ):
             await door.first_dial(WITHIN_S)
-            yield AgentStage(TARGET, door, SHORT, agent.redial), relay
+            yield AgentHarness(TARGET, door, SHORT, agent.redial), relay
 
 
 async def test_our_agent_keeps_every_rule(tmp_path: Path, standin: StandIn) -> None:
@@ -145,9 +147,9 @@ SPOILT: dict[str, Fault] = {
 IMPATIENT = dataclasses.replace(SHORT, answer_s=2.0, quiet_s=0.1, job_s=4.0)
 
 
-async def until_red(stage: AgentStage, rule: str) -> str | None:
+async def until_red(stage: AgentHarness, rule: str) -> str | None:
     """What a check of that rule was passed with, when none turned red."""
-    findings: list[Finding] = []
+    findings: list[CheckResult] = []
     for check in chosen(BOOK, [rule]):
         findings += await check_agent([check], stage)
         if rule_verdict(findings) == "fail":

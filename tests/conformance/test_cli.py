@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from obt_conformance import cli, report
+from obt_conformance.checks import Check, CheckResult, RuleBroken, Untested, rule_verdict
 from obt_conformance.deadlines import Deadlines
-from obt_conformance.identity import Identity, NoIdentity, Pool, parse_credentials
+from obt_conformance.drivers import CommandDriver
+from obt_conformance.identity import KitIdentity, NoIdentity, Pool, parse_credentials
 from obt_conformance.run import check_server, chosen, conclude, left_out
 from obt_conformance.server_rules import BOOK
-from obt_conformance.trigger import CommandDriver
-from obt_conformance.verdict import Check, Failed, Finding, Untested, rule_verdict
-from obt_server.demo.scene import free_port
+from obt_server.demo.environment import free_port
 from obt_standin import StandIn
 from tests.conformance.agent_process import running_agent
 from tests.server.conftest import Running, running
@@ -149,7 +149,7 @@ def test_a_file_of_credentials_is_read_or_refused() -> None:
     for wrong in ("s1", "a b c"):
         with pytest.raises(NoIdentity):
             parse_credentials(wrong, None)
-    assert "s1" not in repr(Identity("id-1", "s1"))
+    assert "s1" not in repr(KitIdentity("id-1", "s1"))
 
 
 async def test_every_way_a_check_ends_is_a_finding() -> None:
@@ -164,7 +164,7 @@ async def test_every_way_a_check_ends_is_a_finding() -> None:
 
     found = [
         (await conclude(Check("R", "t", ending), error, limit_s=5)).verdict
-        for error in (None, Failed("f"), Untested("u"), KeyError("k"))
+        for error in (None, RuleBroken("f"), Untested("u"), KeyError("k"))
     ]
     assert found == ["pass", "fail", "not tested", "fail"]
     assert (await conclude(Check("R", "t", never), None, limit_s=0.01)).verdict == "fail"
@@ -172,8 +172,8 @@ async def test_every_way_a_check_ends_is_a_finding() -> None:
 
 
 def test_one_failure_fails_a_rule_and_nothing_tried_is_no_success() -> None:
-    kept = Finding("R", "t", "pass", "", 0.0)
-    broken, untried = Finding("R", "t", "fail", "", 0.0), Finding("R", "t", "not tested", "", 0.0)
+    kept = CheckResult("R", "t", "pass", "", 0.0)
+    broken, untried = CheckResult("R", "t", "fail", "", 0.0), CheckResult("R", "t", "not tested", "", 0.0)
     assert rule_verdict([kept, broken, untried]) == "fail"
     assert rule_verdict([kept, untried]) == "pass"
     assert report.exit_code([kept, broken]) == 1
@@ -193,7 +193,7 @@ async def test_a_server_that_is_not_there_breaks_rules_and_hangs_nothing() -> No
     deadlines = Deadlines(answer_s=1.0, check_s=5.0)
     findings = await check_server(
         chosen(BOOK, ["CMD-1"]),
-        Pool([Identity("a", "s")]),
+        Pool([KitIdentity("a", "s")]),
         "http://127.0.0.1:1",
         deadlines=deadlines,
         driver=None,

@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from obt_conformance.identity import Identity, Pool, enrol, sha256, uuid7
+from obt_conformance.checks import CheckResult, by_rule, rule_verdict
+from obt_conformance.drivers import RestDriver
+from obt_conformance.identity import KitIdentity, Pool, enrol, sha256, uuid7
 from obt_conformance.report import as_text, exit_code
 from obt_conformance.rules import NOT_OF_SERVERS, RULES
 from obt_conformance.run import check_server, chosen
 from obt_conformance.server_rules import BOOK
-from obt_conformance.trigger import RestDriver
-from obt_conformance.verdict import Finding, by_rule, rule_verdict
 from tests.conformance.times import SHORT
 from tests.conformance.tiny_server import TinyDriver, TinyServer
 from tests.server.conftest import running
 
 
-def verdicts(findings: list[Finding], verdict: str) -> set[str]:
+def verdicts(findings: list[CheckResult], verdict: str) -> set[str]:
     return {rule for rule, found in by_rule(findings).items() if rule_verdict(found) == verdict}
 
 
@@ -51,11 +51,11 @@ async def test_our_server_keeps_every_rule(tmp_path: Path) -> None:
     assert exit_code(findings) == 0
 
 
-async def checked(server: TinyServer, *, slow_rules: set[str], answer_s: float) -> list[Finding]:
+async def checked(server: TinyServer, *, slow_rules: set[str], answer_s: float) -> list[CheckResult]:
     """All quick checks, and the slow ones of those rules."""
     deadlines = dataclasses.replace(SHORT, answer_s=answer_s)
     async with server.running(), asyncio.timeout(100):
-        identities = [Identity(uuid7(), secrets.token_urlsafe()) for _ in range(8)]
+        identities = [KitIdentity(uuid7(), secrets.token_urlsafe()) for _ in range(8)]
         server.secrets = {sha256(one.secret): one.agent_id for one in identities}
         server.joins = {"join-1": None, "join-2": None}
         checks = [check for check in chosen(BOOK, ()) if not check.takes_s or check.rule in slow_rules]

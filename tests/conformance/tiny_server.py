@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from obt_conformance.trigger import EXAMPLES, Provoked
+from obt_conformance.drivers import EXAMPLES, Provoked
 from tests.conformance.times import SHORT
 
 KNOWN_METHODS = {"models.sync", "hardware.sync", "jobs.sync", "job.part", "job.finished"}

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from obt_server.demo import tour
+from obt_server.demo import smoke_test
+from obt_server.demo.environment import free_port
+from obt_server.demo.ollama_target import answering, subject
 from obt_server.demo.processes import ChildFailed, running
-from obt_server.demo.scene import free_port
-from obt_server.demo.subject import answering, subject
 from obt_standin import StandIn
 from obt_standin.script import Behaviour, Script
 
@@ -75,7 +75,7 @@ def ours(folder: Path) -> list[str]:
 
 
 def test_every_command_of_the_protocol_has_a_stop_in_the_tour() -> None:
-    assert not tour.FORGOTTEN
+    assert not smoke_test.FORGOTTEN
 
 
 async def test_once_runs_every_command_against_a_stand_in_that_says_so_and_leaves_nothing(
@@ -84,7 +84,7 @@ async def test_once_runs_every_command_against_a_stand_in_that_says_so_and_leave
     nobody = f"http://127.0.0.1:{free()}"
     status, out = await demo("--once", "--port", str(free()), ollama=nobody, folder=tmp_path)
     assert status == 0, out
-    for method in tour.STOPS:
+    for method in smoke_test.STOPS:
         assert re.search(rf"^ok +{method} ", out, re.MULTILINE), f"{method} is missing:\n{out}"
     words = " ".join(out.split())
     assert f"No Ollama answers at {nobody} (set OLLAMA_URL if it is elsewhere); a stand-in" in words

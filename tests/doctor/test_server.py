@@ -13,7 +13,7 @@ from obt_agent.doctor.findings import Finding
 from obt_agent.identity.secret import Secret
 from obt_agent.link import disconnect, tls
 from obt_agent.link.settings import LinkSettings, TlsSettings
-from tests.doctor.places import Server, running, settings, tls_context
+from tests.doctor.paths import Server, running, settings, tls_context
 
 TOKEN = Secret("obta_a-secret-of-the-test")
 

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from obt_server.demo.client import Refused
+from obt_server.demo.client import ApiError
 from obt_standin import StandIn
 from obt_standin.script import Behaviour
 from tests.end_to_end.world import World, listening_sockets, until
@@ -64,7 +64,7 @@ async def test_two_agents_with_the_same_name_are_two_agents(here: World) -> None
     await here.enrolled("two", name="twin")
     views = await here.online(2)
     assert len({view["id"] for view in views}) == 2
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ApiError) as refused:
         await here.client.command("twin", "list_models", {})
     assert refused.value.status == 409
     for view in views:
@@ -149,7 +149,7 @@ async def test_what_goes_wrong_in_ollama_is_a_typed_error_and_the_agent_goes_on(
     await here.enrolled("one", name="one")
     (view,) = await here.online()
     standin.script.answer = "load_fails"
-    with pytest.raises(Refused, match="memory"):
+    with pytest.raises(ApiError, match="memory"):
         await streamed(here, view["id"])
     standin.script.answer = "ollama"
     seen = {}
@@ -157,7 +157,7 @@ async def test_what_goes_wrong_in_ollama_is_a_typed_error_and_the_agent_goes_on(
         standin.script.once.append(behaviour)
         try:
             seen[name] = f"no error but {await streamed(here, view['id'])}"
-        except Refused as refused:
+        except ApiError as refused:
             seen[name] = refused.kind if len(refused.message) > 20 else f"{refused.kind}, without advice"
         items, final = await streamed(here, view["id"], options={"num_predict": 3})
         assert items, name
@@ -176,7 +176,7 @@ async def test_an_unknown_model_an_unknown_method_and_wrong_parameters_say_what_
         ("run_benchmark", {"job_id": "j", "plan": {}}, "invalid_params", "plan"),
         ("pull_model", {"job_id": "j", "model": "x"}, "not_permitted", "policy.allow_changes"),
     ):
-        with pytest.raises(Refused) as refused:
+        with pytest.raises(ApiError) as refused:
             await here.client.command(agent, method, params)
         assert refused.value.kind == kind
         assert words in refused.value.message
@@ -185,7 +185,7 @@ async def test_an_unknown_model_an_unknown_method_and_wrong_parameters_say_what_
 async def test_a_5_mib_image_reaches_ollama_whole(shared: tuple[World, StandIn, str]) -> None:
     here, standin, agent = shared
     image = "A" * (5 << 20)
-    with contextlib.suppress(Refused):  # the stand-in's model cannot see; what it was sent is the point
+    with contextlib.suppress(ApiError):  # the stand-in's model cannot see; what it was sent is the point
         await streamed(here, agent, images=[image])
     assert any(image.encode() in request.body for request in standin.requests)
 
@@ -199,7 +199,7 @@ async def test_sigterm_in_mid_stream_ends_the_stream_with_an_answer_and_leaves_o
     stream = here.client.stream(view["id"], "generate", {"model": MODEL, "prompt": "x"})
     assert (await anext(stream))[0] == "item"
     agent.signal(signal.SIGTERM)
-    with pytest.raises(Refused) as refused:
+    with pytest.raises(ApiError) as refused:
         async for _ in stream:
             pass
     assert refused.value.kind in {"cancelled", "link_lost"}
@@ -226,7 +226,7 @@ async def test_sighup_takes_a_good_configuration_and_refuses_a_wrong_one(here: W
 async def _denied(here: World, agent: str) -> bool:
     try:
         await streamed(here, agent)
-    except Refused as refused:
+    except ApiError as refused:
         return refused.kind == "not_permitted" and "policy.commands.deny" in refused.message
     return False
 

@@ -18,7 +18,7 @@ import yaml
 from obt_server import app as application
 from obt_server.app import Server
 from obt_server.demo.client import Client
-from obt_server.demo.scene import free_port
+from obt_server.demo.environment import free_port
 from obt_server.serve import configure
 
 WITHIN_S = 60.0

@@ -27,7 +27,7 @@ from obt_agent.protocol.admission import AgentIdentity, Empty, HelloParams, Vers
 from obt_agent.protocol.envelope import Notification, Request
 from obt_server.hub import AgentHub, HubSettings
 from obt_server.hub.sockets import SocketClosed
-from obt_server.hub.storage import Credential
+from obt_server.hub.storage import StoredCredential
 from obt_server.storage import Enrolment
 from obt_server.store import Database, SqlStorage
 from tests.link.doubles import TIMINGS, CredentialsDouble, item
@@ -230,7 +230,7 @@ async def at_server(frames: Sequence[str], storage: SqlStorage) -> None:
     first = json.dumps({"jsonrpc": "2.0", "id": 1, "method": "agent.hello", "params": hello})
     socket = _Socket([first, *frames])
     credential = await storage.credential(agent_id)
-    assert isinstance(credential, Credential)
+    assert isinstance(credential, StoredCredential)
     with structlog.testing.capture_logs() as events:
         async with asyncio.timeout(20):
             await hub.serve(socket, credential)

@@ -19,8 +19,8 @@ from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.jobs.store.database import JobDatabase
 from obt_server import app as application
-from obt_server.demo.client import Client, Refused
-from obt_server.demo.scene import free_port
+from obt_server.demo.client import ApiError, Client
+from obt_server.demo.environment import free_port
 from obt_server.storage import Enrolment
 from obt_standin import StandIn
 from obt_standin.script import Script
@@ -162,7 +162,7 @@ async def _start(client: Client, agent_id: str) -> None:
     while True:
         try:
             await client.post("/benchmarks", {"agent": agent_id, "plan": plan, "job_id": JOB})
-        except (Refused, aiohttp.ClientError, OSError):
+        except (ApiError, aiohttp.ClientError, OSError):
             await asyncio.sleep(0.1)
         else:
             return

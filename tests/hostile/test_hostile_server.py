@@ -13,9 +13,9 @@ from typing import Any
 import psutil
 import pytest
 
-from obt_conformance.agent_stage import AgentStage, AgentTarget, Session
+from obt_conformance.agent_harness import AgentHarness, AgentTarget, KitSession
 from obt_conformance.deadlines import Deadlines
-from obt_conformance.listening import Door
+from obt_conformance.listening import AgentListener
 from obt_standin import StandIn
 from tests.conformance.agent_process import WITHIN_S, Agent, running_agent
 
@@ -26,10 +26,10 @@ REQUEST = '{"jsonrpc":"2.0","id":1,"method":"generate","params":{'
 BUSY, NOT_PERMITTED, TOO_LARGE = -32003, -32005, -32008
 
 
-class Scene:
+class DemoEnvironment:
     """The agent, and what the hostile server has of it."""
 
-    def __init__(self, stage: AgentStage, session: Session, agent: Agent) -> None:
+    def __init__(self, stage: AgentHarness, session: KitSession, agent: Agent) -> None:
         self.stage, self.session, self.agent = stage, session, agent
         self.before = self.rss
 
@@ -51,9 +51,9 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def scene(folder: Path, standin: StandIn, **policy: Any) -> AsyncIterator[Scene]:
+async def scene(folder: Path, standin: StandIn, **policy: Any) -> AsyncIterator[DemoEnvironment]:
     deadlines = Deadlines(answer_s=30.0, quiet_s=0.5)
-    door = Door(answer_within_s=deadlines.answer_s)
+    door = AgentListener(answer_within_s=deadlines.answer_s)
     async with (
         door.open("127.0.0.1", 0),
         running_agent(
@@ -65,10 +65,10 @@ async def scene(folder: Path, standin: StandIn, **policy: Any) -> AsyncIterator[
         ) as agent,
     ):
         await door.first_dial(WITHIN_S)
-        stage = AgentStage(AgentTarget(MODEL, MODEL), door, deadlines, agent.redial)
+        stage = AgentHarness(AgentTarget(MODEL, MODEL), door, deadlines, agent.redial)
         session = await stage.session()
         await stage.synced(session)
-        yield Scene(stage, session, agent)
+        yield DemoEnvironment(stage, session, agent)
         await stage.end()
 
 

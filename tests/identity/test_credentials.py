@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from obt_agent.identity.credentials import Credential, Credentials
+from obt_agent.identity.credentials import AgentCredential, Credentials
 from obt_agent.identity.folder import FolderError
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
@@ -20,7 +20,7 @@ def state(tmp_path: Path) -> StateDir:
     return StateDir.open(tmp_path / "state")
 
 
-def shown(credentials: Credentials) -> Credential:
+def shown(credentials: Credentials) -> AgentCredential:
     credential = credentials.for_next_dial()
     assert credential is not None
     return credential
@@ -34,7 +34,7 @@ def test_the_enrolled_one_beats_the_provisioned_one_until_that_changes(state: St
     credentials = Credentials(state, "provisioned-1")
     assert shown(credentials).source == "provisioned"
     credentials.store_enrolled(Secret("enrolled"))
-    assert shown(credentials) == Credential(Secret("enrolled"), "stored")
+    assert shown(credentials) == AgentCredential(Secret("enrolled"), "stored")
     assert shown(Credentials(state, "provisioned-1")).secret == Secret("enrolled")
     assert shown(Credentials(state, "provisioned-2")).secret == Secret("provisioned-2")
     assert shown(Credentials(state, None)).secret == Secret("enrolled")
@@ -52,7 +52,7 @@ def test_a_candidate_is_tried_next_and_kept_when_admitted(state: StateDir) -> No
     assert (candidate.source, candidate.sha256) == ("candidate", digest)
     assert shown(Credentials(state, "provisioned")) == candidate, "it survives the process"
     credentials.admitted(candidate)
-    assert shown(Credentials(state, "provisioned")) == Credential(candidate.secret, "stored")
+    assert shown(Credentials(state, "provisioned")) == AgentCredential(candidate.secret, "stored")
 
 
 def test_a_repeated_rotation_gives_the_same_hash_and_another_one_another(state: StateDir) -> None:
@@ -117,7 +117,7 @@ def test_a_join_keeps_its_secret_until_it_is_stored(state: StateDir) -> None:
     assert credentials.pending_join("https://b") != secret
     credentials.store_candidate()
     credentials.store_enrolled(secret)
-    assert shown(credentials) == Credential(secret, "stored")
+    assert shown(credentials) == AgentCredential(secret, "stored")
     assert credentials.pending_join("https://b") != secret
 
 
@@ -132,7 +132,7 @@ def test_a_damaged_file_is_named_and_its_content_is_not(state: StateDir, name: s
     def read_all() -> None:
         credentials.for_next_dial()
         credentials.pending_join("https://a")
-        credentials.ever_admitted(Credential(Secret("x"), "stored"))
+        credentials.ever_admitted(AgentCredential(Secret("x"), "stored"))
 
     with pytest.raises(FolderError) as caught:
         read_all()

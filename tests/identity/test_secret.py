@@ -7,7 +7,7 @@ import sys
 import msgspec
 import pytest
 
-from obt_agent.identity.credentials import Credential
+from obt_agent.identity.credentials import AgentCredential
 from obt_agent.identity.secret import Secret
 
 CANARY = "canary-4f1c"
@@ -20,7 +20,7 @@ def test_nothing_shows_a_secret_by_accident(capsys: pytest.CaptureFixture[str]) 
         str(secret),
         f"{secret} {secret!r} {secret:>30}",
         "%s %r" % (secret, secret),  # noqa: UP031 - the very form that logging uses
-        repr(Credential(secret, "stored")),
+        repr(AgentCredential(secret, "stored")),
         repr([secret, {"a": secret}]),
         str(ValueError(secret)),
     ]

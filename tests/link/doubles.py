@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from obt_agent.backoff import BackoffSettings
-from obt_agent.identity.credentials import Credential
+from obt_agent.identity.credentials import AgentCredential
 from obt_agent.identity.secret import Secret
 from obt_agent.link.connection import Link, LinkEvents
 from obt_agent.link.session import LinkSession
@@ -55,32 +55,32 @@ class CredentialsDouble:
     """Keeps everything in memory, and what it was told."""
 
     def __init__(self, secret: str = "canary-secret", *, ever: bool = True) -> None:
-        self.current: Credential | None = Credential(Secret(secret), "stored")
-        self.candidate: Credential | None = None
+        self.current: AgentCredential | None = AgentCredential(Secret(secret), "stored")
+        self.candidate: AgentCredential | None = None
         self.ever = ever
         self.told: list[tuple[str, str]] = []
         self.fail: Exception | None = None
 
-    def for_next_dial(self) -> Credential | None:
+    def for_next_dial(self) -> AgentCredential | None:
         return self.candidate or self.current
 
-    def admitted(self, credential: Credential) -> None:
+    def admitted(self, credential: AgentCredential) -> None:
         self.told.append(("admitted", credential.source))
         if self.fail is not None:
             raise self.fail
 
-    def refused(self, credential: Credential, *, revoked: bool) -> None:
+    def refused(self, credential: AgentCredential, *, revoked: bool) -> None:
         self.told.append(("revoked" if revoked else "refused", credential.source))
         if credential.source == "candidate":
             self.candidate = None
 
-    def ever_admitted(self, credential: Credential) -> bool:
+    def ever_admitted(self, credential: AgentCredential) -> bool:
         return self.ever
 
     def store_candidate(self, rotation_id: str | None = None) -> str:
         if self.fail is not None:
             raise self.fail
-        self.candidate = Credential(Secret(f"candidate-{rotation_id}"), "candidate")
+        self.candidate = AgentCredential(Secret(f"candidate-{rotation_id}"), "candidate")
         return self.candidate.sha256
 
 

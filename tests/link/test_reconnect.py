@@ -12,7 +12,7 @@ import pytest
 
 from obt_agent.backoff import BackoffSettings
 from obt_agent.errors import AdmissionRefused, ConfigError
-from obt_agent.identity.credentials import Credential
+from obt_agent.identity.credentials import AgentCredential
 from obt_agent.identity.folder import FolderError
 from obt_agent.identity.secret import Secret
 from obt_agent.link.disconnect import NextDial, from_close_code
@@ -183,7 +183,7 @@ async def test_a_credential_that_was_admitted_before_outlives_a_mistake_on_the_s
 
 async def test_a_candidate_that_is_refused_gives_way_to_the_old_credential() -> None:
     credentials = CredentialsDouble()
-    credentials.candidate = Credential(Secret("new"), "candidate")
+    credentials.candidate = AgentCredential(Secret("new"), "candidate")
     refusals = [refusal(401)]
     async with (
         ServerDouble(serve, refusals=refusals) as server,
@@ -199,7 +199,7 @@ async def test_a_candidate_that_is_refused_gives_way_to_the_old_credential() -> 
 
 async def test_a_revoked_candidate_does_not_end_the_link() -> None:
     credentials = CredentialsDouble()
-    credentials.candidate = Credential(Secret("new"), "candidate")
+    credentials.candidate = AgentCredential(Secret("new"), "candidate")
     scripts = [closing(4401, "revoked", admit=False), serve]
     async with (
         ServerDouble(*scripts) as server,
@@ -420,12 +420,12 @@ async def test_a_candidate_is_kept_though_the_server_closes_right_behind_its_ans
     closed = threading.Event()
 
     class SlowDisk(CredentialsDouble):
-        def admitted(self, credential: Credential) -> None:
+        def admitted(self, credential: AgentCredential) -> None:
             assert closed.wait(PATIENCE_S), "in a thread of its own: the link closes meanwhile"
             super().admitted(credential)
 
     credentials = SlowDisk()
-    credentials.candidate = Credential(Secret("new"), "candidate")
+    credentials.candidate = AgentCredential(Secret("new"), "candidate")
     async with (
         ServerDouble(script) as server,
         linked(server.url, credentials=credentials, backoff=SLOW, timings=shorter(close_s=15)) as rig,

@@ -9,7 +9,7 @@ import pytest
 
 from obt_agent.backoff import BackoffSettings
 from obt_agent.errors import AdmissionRefused
-from obt_agent.identity.credentials import Credential, Credentials
+from obt_agent.identity.credentials import AgentCredential, Credentials
 from obt_agent.identity.folder import FolderError
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
@@ -48,19 +48,19 @@ class FailingDisk(CredentialsDouble):
         if method in self.failing:
             raise FolderError(f"{method}: the disk fails")
 
-    def for_next_dial(self) -> Credential | None:
+    def for_next_dial(self) -> AgentCredential | None:
         self._check("for_next_dial")
         return super().for_next_dial()
 
-    def admitted(self, credential: Credential) -> None:
+    def admitted(self, credential: AgentCredential) -> None:
         super().admitted(credential)
         self._check("admitted")
 
-    def refused(self, credential: Credential, *, revoked: bool) -> None:
+    def refused(self, credential: AgentCredential, *, revoked: bool) -> None:
         super().refused(credential, revoked=revoked)
         self._check("refused")
 
-    def ever_admitted(self, credential: Credential) -> bool:
+    def ever_admitted(self, credential: AgentCredential) -> bool:
         self._check("ever_admitted")
         return super().ever_admitted(credential)
 

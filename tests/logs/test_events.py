@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
 
-from tests.project.places import ROOT
+from tests.project.paths import ROOT
 
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 

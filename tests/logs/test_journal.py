@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obt_agent.log_setup import journal
-from obt_agent.log_setup.journal import Journal, encode, field_name
+from obt_agent.log_setup.journal import JournalSocket, encode, field_name
 from tests.logs.journald import Journald, decoded
 
 NAMES = st.text(string.ascii_uppercase + "_", min_size=1, max_size=20)
@@ -29,7 +29,7 @@ def test_any_key_becomes_a_name_that_the_journal_takes(key: str) -> None:
 
 def test_an_entry_arrives_with_its_fields(tmp_path: Path) -> None:
     with Journald(tmp_path) as journald:
-        journal_ = Journal(journald.path)
+        journal_ = JournalSocket(journald.path)
         assert journal_.send([("MESSAGE", "a\nb = c"), ("OBT_JOB_ID", "j-1")])
         assert journald.entry() == {"MESSAGE": "a\nb = c", "OBT_JOB_ID": "j-1"}
         journal_.close()
@@ -38,14 +38,14 @@ def test_an_entry_arrives_with_its_fields(tmp_path: Path) -> None:
 def test_one_too_large_for_a_datagram_arrives_in_a_sealed_file(tmp_path: Path) -> None:
     text = "x" * (12 << 20)
     with Journald(tmp_path) as journald:
-        journal_ = Journal(journald.path)
+        journal_ = JournalSocket(journald.path)
         assert journal_.send([("MESSAGE", text)])
         assert journald.entry() == {"MESSAGE": text}
         journal_.close()
 
 
 def test_what_a_full_or_absent_journal_does_not_take_is_counted_and_then_said(tmp_path: Path) -> None:
-    journal_ = Journal(tmp_path / "socket")
+    journal_ = JournalSocket(tmp_path / "socket")
     assert not journal_.send([("MESSAGE", "nobody there")])
     with Journald(tmp_path) as journald:
         taken = 0

@@ -12,7 +12,7 @@ import structlog
 
 from obt_agent.identity.secret import Secret
 from obt_agent.log_setup import journal
-from obt_agent.log_setup.setup import LogSettings, Output, configure, set_agent_id, set_level
+from obt_agent.log_setup.setup import LogPipeline, LogSettings, configure, set_agent_id, set_level
 from tests.logs.journald import Journald
 
 log = structlog.get_logger(__name__)
@@ -24,7 +24,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def to_json(**more: Any) -> tuple[Output, io.StringIO]:
+def to_json(**more: Any) -> tuple[LogPipeline, io.StringIO]:
     stream = io.StringIO()
     return configure(LogSettings(format="json", stream=stream, environ={}, **more)), stream
 
@@ -66,7 +66,7 @@ def test_a_line_of_json_holds_everything(tmp_path: Path) -> None:
 
 def test_the_journal_gets_native_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Journald(tmp_path) as journald:
-        monkeypatch.setattr(journal.Journal.__init__, "__defaults__", (journald.path,))
+        monkeypatch.setattr(journal.JournalSocket.__init__, "__defaults__", (journald.path,))
         configure(LogSettings(format="journal"))
         set_agent_id("agent-1")
         log.warning("stream.ended", job_id="j 1", stream_id="s-9", tokens=3, absent=None)
@@ -94,7 +94,7 @@ def test_the_journal_gets_native_fields(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_journal_that_is_gone_leaves_the_line_on_standard_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal.Journal.__init__, "__defaults__", (tmp_path / "nobody",))
+    monkeypatch.setattr(journal.JournalSocket.__init__, "__defaults__", (tmp_path / "nobody",))
     stream = io.StringIO()
     configure(LogSettings(format="journal", stream=stream, environ={}))
     log.error("disk.full", free=0)
@@ -105,7 +105,7 @@ def test_auto_is_the_journal_where_standard_error_leads_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with Journald(tmp_path) as journald:
-        monkeypatch.setattr(journal.Journal.__init__, "__defaults__", (journald.path,))
+        monkeypatch.setattr(journal.JournalSocket.__init__, "__defaults__", (journald.path,))
         monkeypatch.setattr(journal, "is_stderr", lambda environ: "JOURNAL_STREAM" in environ)
         configure(LogSettings(environ={"JOURNAL_STREAM": "1:2"}))
         log.info("agent.started")
@@ -229,7 +229,7 @@ def test_no_canary_leaves_by_any_way(tmp_path: Path, monkeypatch: pytest.MonkeyP
         output.flush()
         heard.append(stream.getvalue())
     with Journald(tmp_path) as journald:
-        monkeypatch.setattr(journal.Journal.__init__, "__defaults__", (journald.path,))
+        monkeypatch.setattr(journal.JournalSocket.__init__, "__defaults__", (journald.path,))
         configure(LogSettings(level="debug", format="journal"))
         speak()
         heard += [str(journald.entry()) for _ in range(4)]

@@ -4,7 +4,7 @@ import ast
 import sys
 from pathlib import Path
 
-from tests.project.places import ROOT
+from tests.project.paths import ROOT
 
 # Named everywhere by design: the log, and the types of every value that crosses the wire.
 SHARED_LIBRARIES = {"msgspec", "structlog"}

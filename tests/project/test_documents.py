@@ -16,8 +16,8 @@ from obt_agent.config.keys import PREFIX, SHORT_NAMES, all_keys
 from obt_agent.protocol.methods import METHODS
 from obt_conformance import cli as conformance_cli
 from obt_server import cli as server_cli
-from tests.doctor.places import check_names
-from tests.project.places import ROOT
+from tests.doctor.paths import check_names
+from tests.project.paths import ROOT
 
 DOCUMENTS = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.places import ROOT, run
+from tests.project.paths import ROOT, run
 
 pytestmark = pytest.mark.timeout(600)
 

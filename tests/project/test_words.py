@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.project.places import ROOT, run
+from tests.project.paths import ROOT, run
 
 # Each is written in two parts, so that this file passes its own test.
 FORBIDDEN = {

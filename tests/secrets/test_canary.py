@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from obt_conformance.agent_stage import AgentStage, AgentTarget
+from obt_conformance.agent_harness import AgentHarness, AgentTarget
 from obt_conformance.deadlines import Deadlines
-from obt_conformance.listening import Door
+from obt_conformance.listening import AgentListener
 from obt_standin import StandIn
 from tests.conformance.agent_process import WITHIN_S, running_agent
 from tests.link.proxy_doubles import HttpProxyDouble
@@ -54,7 +54,7 @@ def test_the_search_finds_what_is_there() -> None:
 @pytest.mark.parametrize("given_by", ["file", "environment"])
 async def test_no_secret_is_where_it_must_not_be(tmp_path: Path, standin: StandIn, given_by: str) -> None:
     deadlines = Deadlines(quiet_s=0.5)
-    door = Door(answer_within_s=deadlines.answer_s)
+    door = AgentListener(answer_within_s=deadlines.answer_s)
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(door.open("127.0.0.1", 0))
         proxy = await stack.enter_async_context(
@@ -75,7 +75,7 @@ async def test_no_secret_is_where_it_must_not_be(tmp_path: Path, standin: StandI
             )
         )
         await door.first_dial(WITHIN_S)
-        stage = AgentStage(AgentTarget(MODEL, MODEL), door, deadlines, agent.redial)
+        stage = AgentHarness(AgentTarget(MODEL, MODEL), door, deadlines, agent.redial)
         session = await stage.session()
         await stage.synced(session)
         assert door.dials[-1].headers["authorization"] == f"Bearer {TOKEN}", "the secret is in use"

@@ -11,10 +11,10 @@ from obt_server.hub.storage import (
     ENDED_STATES,
     Admission,
     AgentRecord,
-    Credential,
     JobChange,
     JobRecord,
     JobResult,
+    StoredCredential,
 )
 from obt_server.storage import (
     CredentialInfo,
@@ -35,7 +35,7 @@ class MemoryStorage:
 
     def __init__(self) -> None:
         self.records: dict[str, AgentRecord] = {}
-        self.secrets: dict[str, Credential] = {}
+        self.secrets: dict[str, StoredCredential] = {}
         self.models: dict[tuple[str, str, str], ModelVersion] = {}
         self.machines: dict[str, Hardware] = {}
         self.all_jobs: dict[JobKey, JobRecord] = {}
@@ -55,7 +55,7 @@ class MemoryStorage:
     async def delete_agent(self, agent_id: str) -> None:
         del self.records[agent_id]
 
-    async def credential(self, sha256: str) -> Credential | None:
+    async def credential(self, sha256: str) -> StoredCredential | None:
         return self.secrets.get(sha256)
 
     async def revoked(self, credential_ids: Sequence[int]) -> Sequence[int]:
@@ -72,7 +72,7 @@ class MemoryStorage:
         return None
 
     async def add_candidate(self, agent_id: str, sha256: str) -> None:
-        self.secrets[sha256] = Credential(id=len(self.secrets), agent_id=agent_id, state="candidate")
+        self.secrets[sha256] = StoredCredential(id=len(self.secrets), agent_id=agent_id, state="candidate")
 
     async def rotations_due(self) -> Sequence[str]:
         return ()
@@ -184,7 +184,7 @@ class MemoryStorage:
         return ()
 
     async def issue_credential(self, enrolment: Enrolment, at: float) -> AgentRecord:
-        self.secrets[enrolment.secret_sha256] = Credential(
+        self.secrets[enrolment.secret_sha256] = StoredCredential(
             id=len(self.secrets), agent_id=enrolment.agent_id, state="current"
         )
         record = AgentRecord(

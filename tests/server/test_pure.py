@@ -13,8 +13,8 @@ from obt_agent.errors import Busy, InvalidParams, ProtocolError, TooLarge
 from obt_agent.protocol.jobs import JobFinishedParams
 from obt_agent.protocol.state import Page
 from obt_server.hub import images, results
-from obt_server.hub.flood import BadFrames, TokenBucket
 from obt_server.hub.incoming import Bounds, Pages
+from obt_server.hub.rate_limits import BadFrames, TokenBucket
 from obt_server.hub.window import ReceiveWindow
 from obt_server.rest.problems import error_response
 

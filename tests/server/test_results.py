@@ -5,7 +5,7 @@ from typing import Any
 
 from obt_agent.benchmark.presets import PRESETS
 from obt_server.rest.context import Context
-from obt_server.rest.results import MOST, Lines, digest_of
+from obt_server.rest.results import MOST, ResultLines, digest_of
 from tests.server.conftest import Running
 from tests.server.job_steps import finish, start
 
@@ -85,7 +85,7 @@ async def test_a_line_is_computed_once_and_the_oldest_is_forgotten(server: Runni
             await finish(agent, job_id, text())
         first, second = [await server.parts.storage.job_by_id(job_id) for job_id in jobs]
     context: Context = server.parts.context
-    lines = Lines(context, remembered=1)
+    lines = ResultLines(context, remembered=1)
     known = await lines.of(first)
     assert known is not None
     assert await lines.of(first) is known

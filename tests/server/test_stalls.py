@@ -14,8 +14,8 @@ from obt_agent.errors import AgentError, Busy, DeadlineExceeded, LinkLost
 from obt_agent.protocol import codec
 from obt_agent.protocol.admission import AgentIdentity, HelloParams, VersionRange
 from obt_agent.protocol.limits import Close
-from obt_server.hub import AgentHub, Credential, HubSettings, SocketClosed
-from obt_server.hub.exchange import Exchange
+from obt_server.hub import AgentHub, HubSettings, SocketClosed, StoredCredential
+from obt_server.hub.outgoing_request import OutgoingRequest
 from obt_server.hub.sockets import BinaryFrame
 from obt_server.hub.window import ReceiveWindow
 from obt_server.hub.writer import Backlog, FrameWriter
@@ -76,7 +76,7 @@ async def served(**settings: Any) -> AsyncIterator[tuple[AgentHub, QueueSocket, 
     hub = AgentHub(storage, HubSettings(**{"close_timeout_s": 0.05, **settings}))
     socket = QueueSocket()
     socket.inbox.put_nowait(HELLO)
-    serving = asyncio.create_task(hub.serve(socket, Credential(id=0, agent_id="a", state="current")))
+    serving = asyncio.create_task(hub.serve(socket, StoredCredential(id=0, agent_id="a", state="current")))
     try:
         async with asyncio.timeout(20):
             await socket.sending.wait()
@@ -132,7 +132,7 @@ async def test_a_hello_answer_that_cannot_be_sent_in_time_ends_the_socket() -> N
     socket.reading.clear()
     socket.inbox.put_nowait(HELLO)
     async with asyncio.timeout(20):
-        await hub.serve(socket, Credential(id=0, agent_id="a", state="current"))
+        await hub.serve(socket, StoredCredential(id=0, agent_id="a", state="current"))
     assert socket.aborted
     assert hub.online() == frozenset()
 
@@ -143,7 +143,7 @@ async def test_a_hub_that_drains_meanwhile_admits_nobody_more() -> None:
     await hub.drain()
     socket = QueueSocket()
     socket.inbox.put_nowait(HELLO)
-    await hub.serve(socket, Credential(id=0, agent_id="a", state="current"))
+    await hub.serve(socket, StoredCredential(id=0, agent_id="a", state="current"))
     assert socket.closed == (Close.DRAINING, "the server is stopping")
 
 
@@ -253,7 +253,7 @@ async def test_those_who_wait_for_room_go_on_when_the_peer_reads_again() -> None
 
 
 def test_an_exchange_ends_once() -> None:
-    exchange = Exchange(1, "m", ReceiveWindow(100, 100), lambda _: None, 100)
+    exchange = OutgoingRequest(1, "m", ReceiveWindow(100, 100), lambda _: None, 100)
     with pytest.raises(RuntimeError):
         exchange.outcome()
     exchange.fail(AgentError("first"))

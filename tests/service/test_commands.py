@@ -26,10 +26,10 @@ from obt_agent.jobs.store.read_only import StoreReading
 from obt_agent.ollama.payloads import OllamaState
 from obt_agent.protocol.admission import OutboxCounts
 from obt_agent.protocol.jobs import JobProgress
-from obt_agent.service import places
+from obt_agent.service import paths
 from obt_agent.service.system import Outcome
-from tests.doctor.test_looks import finished_job
-from tests.service.places import FakeSystem, machine
+from tests.doctor.test_checks import finished_job
+from tests.service.paths import FakeSystem, machine
 from tests.service.test_status import a_status, running
 
 WAITING = LinkReport(state="waiting", server="s", problem="connection refused")
@@ -311,9 +311,9 @@ def test_what_root_looks_at_stays_its_owners(tmp_path: Path) -> None:
 
 
 def arranged(
-    monkeypatch: pytest.MonkeyPatch, where: places.Places, system: FakeSystem, user: int = 0
+    monkeypatch: pytest.MonkeyPatch, where: paths.ServicePaths, system: FakeSystem, user: int = 0
 ) -> None:
-    monkeypatch.setattr(places, "here", lambda: where)
+    monkeypatch.setattr(paths, "here", lambda: where)
     monkeypatch.setattr("obt_agent.service.system.System", lambda: system)
     monkeypatch.setattr(os, "geteuid", lambda: user)
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from obt_agent.config.load import Surroundings, load
+from obt_agent.config.load import ProcessContext, load
 from obt_agent.service import files
-from obt_agent.service.places import Places
+from obt_agent.service.paths import ServicePaths
 from obt_agent.service.system import ServiceError
 
 
@@ -25,8 +25,8 @@ def test_a_file_that_is_not_shipped_is_told() -> None:
 
 
 def test_the_unit_runs_the_program_of_its_own_installation() -> None:
-    assert "ExecStart=/opt/obt-agent/bin/obt-agent run" in files.unit_for(Places())
-    assert "ExecStart=/usr/lib/obt-agent/bin/obt-agent run" in files.unit_for(Places(packaged=True))
+    assert "ExecStart=/opt/obt-agent/bin/obt-agent run" in files.unit_for(ServicePaths())
+    assert "ExecStart=/usr/lib/obt-agent/bin/obt-agent run" in files.unit_for(ServicePaths(packaged=True))
 
 
 def test_a_file_is_replaced_only_when_it_differs(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_first_configuration_is_valid_and_names_the_server(tmp_path: Path) -
     )
     path = tmp_path / "agent.yaml"
     path.write_text(text)
-    config = load(str(path), surroundings=Surroundings(environ={}, terminal=False)).config
+    config = load(str(path), surroundings=ProcessContext(environ={}, terminal=False)).config
     assert config.server.url == "wss://obt.example.org/api/v1/agents/connect"
     assert config.ollama.url == "http://ollama:11434"
 

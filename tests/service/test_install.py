@@ -14,25 +14,25 @@ from obt_agent.errors import Busy, ConfigError
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.service import environment, install, interpreter, state, uninstall
-from obt_agent.service.alone import alone, interruptible
 from obt_agent.service.environment import MARK
-from obt_agent.service.install import Wishes
+from obt_agent.service.install import InstallOptions
 from obt_agent.service.interpreter import Interpreter
-from obt_agent.service.places import Places, here
+from obt_agent.service.lock import alone, interruptible
+from obt_agent.service.paths import ServicePaths, here
 from obt_agent.service.system import NotRoot, Outcome, ServiceError, System
-from tests.service.places import FakeSystem, machine
+from tests.service.paths import FakeSystem, machine
 from tests.service.test_status import a_status
 
 URL = "https://obt.example.org"
 TOKEN = Secret("obtj_one-time-token-of-the-test")
 
 
-def wishes(**changes: object) -> Wishes:
+def wishes(**changes: object) -> InstallOptions:
     given = {"server": URL, "token": lambda: TOKEN, **changes}
-    return Wishes(**given)  # type: ignore[arg-type] # the fields have many types
+    return InstallOptions(**given)  # type: ignore[arg-type] # the fields have many types
 
 
-def run(plan: install.Plan) -> list[str]:
+def run(plan: install.InstallPlan) -> list[str]:
     said = []
     for step in plan.steps():
         said.append(step.words)
@@ -40,7 +40,7 @@ def run(plan: install.Plan) -> list[str]:
     return said
 
 
-def plan(places: Places, system: System, **changes: object) -> install.Plan:
+def plan(places: ServicePaths, system: System, **changes: object) -> install.InstallPlan:
     return install.plan(wishes(**changes), places, system, user=0)
 
 
@@ -215,7 +215,7 @@ def test_the_program_does_not_replace_the_environment_that_it_runs_in(
 class Failing(FakeSystem):
     """Its service runs until it is restarted with the new unit, and then does not start."""
 
-    def __init__(self, places: Places, **answers: Outcome) -> None:
+    def __init__(self, places: ServicePaths, **answers: Outcome) -> None:
         super().__init__(**answers)
         self.places = places
 
@@ -228,7 +228,7 @@ class Failing(FakeSystem):
         )
 
 
-def upgradable(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def upgradable(places: ServicePaths, monkeypatch: pytest.MonkeyPatch) -> None:
     """An installed version with a unit of its own, and a new one that is made without its minute's work."""
 
     def make(prefix: Path, *_: object) -> None:
@@ -327,7 +327,7 @@ def test_a_signal_ends_it_as_ctrl_c_does(number: signal.Signals) -> None:
 # What comes after the start.
 
 
-def state_of(places: Places) -> StateDir:
+def state_of(places: ServicePaths) -> StateDir:
     places.state.parent.mkdir(parents=True)
     return StateDir.open(places.state)
 
@@ -359,7 +359,7 @@ def test_a_service_that_ends_meanwhile_shows_what_it_said(tmp_path: Path) -> Non
 # Removing.
 
 
-def furnished(tmp_path: Path) -> Places:
+def furnished(tmp_path: Path) -> ServicePaths:
     places = machine(tmp_path)
     for path in (places.unit, places.sysusers, places.tmpfiles, places.config, places.token):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -372,11 +372,11 @@ def furnished(tmp_path: Path) -> Places:
     return places
 
 
-def act(step: install.Step) -> None:
+def act(step: install.InstallStep) -> None:
     step.act()
 
 
-def left(places: Places) -> list[str]:
+def left(places: ServicePaths) -> list[str]:
     files = (path for path in places.root.rglob("*") if path.is_symlink() or path.is_file())
     return sorted(str(path.relative_to(places.root)) for path in files)
 

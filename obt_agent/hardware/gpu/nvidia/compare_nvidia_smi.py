@@ -1,8 +1,8 @@
 """Hold the agent's readings of NVIDIA GPUs against nvidia-smi, field by field.
 
 ``python -m obt_agent.hardware.gpu.nvidia.compare_nvidia_smi [--seconds 10]`` prints a table and the energy
-counter against power integrated over the time. Run it idle, and again while a model answers; send in what it prints.
-Exit status 0: all agree; 1: something does not; 69: no nvidia-smi, or no GPU.
+counter against power integrated over the time. Run it idle, and again while a model answers; send in what
+it prints. Exit status 0: all agree; 1: something does not; 69: no nvidia-smi, or no GPU.
 
 The two programs cannot read at one moment. So the agent's readings are taken again and again while nvidia-smi
 runs, and its number must lie within their range, widened by each field's tolerance.

@@ -12,7 +12,7 @@ import trustme
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from obt_agent.doctor import examine
+from obt_agent.doctor import run_checks
 from obt_agent.link.settings import LinkSettings, LinkTimings, TlsSettings
 
 ROOMS = "config|state|agent|outbox|server|ollama|hardware|service"
@@ -20,7 +20,7 @@ ROOMS = "config|state|agent|outbox|server|ollama|hardware|service"
 
 def check_names() -> set[str]:
     """The names of all checks that stand in the doctor's code."""
-    code = "".join(file.read_text() for file in Path(examine.__file__).parent.glob("*.py"))
+    code = "".join(file.read_text() for file in Path(run_checks.__file__).parent.glob("*.py"))
     return set(re.findall(rf'"((?:{ROOMS})\.[a-z_]+)"', code))
 
 

@@ -9,22 +9,22 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from obt_agent.protocol.limits import LINK_CREDIT_BYTES, STREAM_CREDIT_BYTES
+from obt_conformance.checks import RuleBroken, Untested
 from obt_conformance.deadlines import Deadlines
-from obt_conformance.dialling import Refusal, dial, socket_url
-from obt_conformance.identity import Identity
-from obt_conformance.trigger import Driver, Provoked
-from obt_conformance.verdict import Failed, Untested
-from obt_conformance.wire import Frame, JsonObject, Wire
+from obt_conformance.dialling import UpgradeRefused, dial, socket_url
+from obt_conformance.drivers import Driver, Provoked
+from obt_conformance.identity import KitIdentity
+from obt_conformance.wire import Frame, JsonObject, RawSocket
 
 MODELS = [{"name": "conformance:1b", "digest": "0" * 64, "size_bytes": 1}]
 
 
 @dataclass
-class Agent:
+class AgentConnection:
     """An admitted socket of the agent that the kit plays."""
 
-    wire: Wire
-    identity: Identity
+    wire: RawSocket
+    identity: KitIdentity
     hello: Frame
     revision: int = 0
 
@@ -74,11 +74,11 @@ class Agent:
         """
         answer = await self.wire.ask("models.sync", self.models_sync())
         if answer.error_code is not None:
-            raise Failed(f"a good models.sync was then answered with error {answer.error_code}")
+            raise RuleBroken(f"a good models.sync was then answered with error {answer.error_code}")
 
 
 @dataclass
-class Stage:
+class ServerHarness:
     """One check's view of the server.
 
     Args:
@@ -90,13 +90,13 @@ class Stage:
     """
 
     url: str
-    identity: Identity
+    identity: KitIdentity
     deadlines: Deadlines
     driver: Driver | None = None
     join_tokens: list[str] = field(default_factory=list)
 
     @contextlib.asynccontextmanager
-    async def socket(self, token: str | None = "", **options: Any) -> AsyncIterator[Wire]:
+    async def socket(self, token: str | None = "", **options: Any) -> AsyncIterator[RawSocket]:
         """An open socket, before its hello.
 
         Raises:
@@ -108,8 +108,8 @@ class Stage:
                 socket_url(self.url), secret, answer_within_s=self.deadlines.answer_s, **options
             ) as wire:
                 yield wire
-        except Refusal as refusal:
-            raise Failed(f"the upgrade was refused: {refusal}") from refusal
+        except UpgradeRefused as refusal:
+            raise RuleBroken(f"the upgrade was refused: {refusal}") from refusal
 
     def hello(self, **changes: Any) -> JsonObject:
         """Parameters of a hello; ``agent`` is merged, the rest replaces."""
@@ -133,7 +133,7 @@ class Stage:
         }
 
     @contextlib.asynccontextmanager
-    async def agent(self, *, pongs: bool = True, **changes: Any) -> AsyncIterator[Agent]:
+    async def agent(self, *, pongs: bool = True, **changes: Any) -> AsyncIterator[AgentConnection]:
         """An admitted agent that answers ``state.request`` and says that it is alive.
 
         Raises:
@@ -143,12 +143,12 @@ class Stage:
             wire.handlers["state.request"] = _empty
             hello = await wire.ask("agent.hello", self.hello(**changes))
             if hello.error_code is not None:
-                raise Failed(f"agent.hello was answered with error {hello.error_code}")
+                raise RuleBroken(f"agent.hello was answered with error {hello.error_code}")
             wire.say_alive_every(self.deadlines.alive_s / 2)
-            yield Agent(wire, self.identity, hello)
+            yield AgentConnection(wire, self.identity, hello)
 
     @contextlib.asynccontextmanager
-    async def provoked(self, agent: Agent, method: str) -> AsyncIterator[tuple[Provoked, Frame]]:
+    async def provoked(self, agent: AgentConnection, method: str) -> AsyncIterator[tuple[Provoked, Frame]]:
         """The server made to send ``method``: the call, and the request that came.
 
         Raises:
@@ -161,7 +161,7 @@ class Stage:
         async with self.driver.provoke(method, agent.identity.agent_id) as call:
             frame = await agent.wire.expect(method, count=seen + 1)
             if not frame.is_request:
-                raise Failed(f"{method} came as a notification")
+                raise RuleBroken(f"{method} came as a notification")
             yield call, frame
 
     def fresh_instance(self) -> str:

@@ -143,7 +143,7 @@ class RestDriver:
     async def provoke(self, method: str, agent_id: str) -> AsyncIterator[Provoked]:
         """See ``Driver``."""
         task = asyncio.create_task(self._post(method, agent_id), name=f"conformance {method}")
-        call = _Request(task)
+        call = _DriverRequest(task)
         try:
             yield call
         finally:
@@ -174,7 +174,7 @@ class RestDriver:
         return answer.body["state"] if answer.status == 200 else None  # noqa: PLR2004 - HTTP's word for success
 
 
-class _Request:
+class _DriverRequest:
     def __init__(self, task: asyncio.Task[bool]) -> None:
         self._task = task
 

@@ -9,94 +9,94 @@ import msgspec
 from obt_agent.protocol import limits
 from obt_agent.protocol.admission import HelloResult
 from obt_agent.protocol.limits import Close
+from obt_conformance.checks import RuleBroken, Untested
 from obt_conformance.closing import must_be
 from obt_conformance.identity import uuid7
-from obt_conformance.server_rules.book import BOOK
-from obt_conformance.stage import Agent, Stage
-from obt_conformance.verdict import Failed, Untested
+from obt_conformance.server_harness import AgentConnection, ServerHarness
+from obt_conformance.server_rules.registry import BOOK
 from obt_conformance.wire import Error
 
 
 @BOOK.check("HELLO-1", "the server asks nothing before it has answered the hello")
-async def silent_before(stage: Stage) -> str:
+async def silent_before(stage: ServerHarness) -> str:
     """It may wait for the hello only."""
     async with stage.socket() as wire:
         await wire.quiet_for(stage.deadlines.quiet_s)
         answer = await wire.ask("agent.hello", stage.hello())
         early = [frame for frame in wire.frames[: wire.frames.index(answer)] if frame.is_request]
         if early:
-            raise Failed(f"{early[0].method} came before the answer")
+            raise RuleBroken(f"{early[0].method} came before the answer")
     return "nothing came before the answer"
 
 
 @BOOK.check("HELLO-1", "a first frame that is no hello ends the socket")
-async def hello_comes_first(stage: Stage) -> str:
+async def hello_comes_first(stage: ServerHarness) -> str:
     """Nothing is done for somebody unknown."""
     async with stage.socket() as wire:
         await wire.post("models.sync", {"revision": 1})
         closed = await wire.until_closed()
         if any(frame.result is not None for frame in wire.frames):
-            raise Failed("the request was answered before a hello")
+            raise RuleBroken("the request was answered before a hello")
         return f"closed with {closed.code}"
 
 
 @BOOK.check("HELLO-1", "a hello over 32 KiB is refused")
-async def hello_too_large(stage: Stage) -> str:
+async def hello_too_large(stage: ServerHarness) -> str:
     """Nobody is admitted with it."""
     async with stage.socket() as wire:
         await wire.post("agent.hello", stage.hello(x_conformance="x" * limits.MAX_HELLO_BYTES), 1)
         closed = await wire.until_closed()
         if any(frame.result is not None for frame in wire.answers(1)):
-            raise Failed("it was admitted")
+            raise RuleBroken("it was admitted")
         return f"closed with {closed.code}"
 
 
 @BOOK.check("HELLO-1", "a socket without a hello is closed after 10 s", takes_s=limits.HELLO_WITHIN_S)
-async def hello_in_time(stage: Stage) -> str:
+async def hello_in_time(stage: ServerHarness) -> str:
     """Not before, not much later."""
     async with stage.socket() as wire:
         started = time.monotonic()
         closed = await wire.until_closed(stage.deadlines.hello_s + stage.deadlines.slack_s)
         waited = closed.at - started
         if waited < stage.deadlines.hello_s - 0.5:
-            raise Failed(f"closed after {waited:.1f} s already")
+            raise RuleBroken(f"closed after {waited:.1f} s already")
         return f"closed with {closed.code} after {waited:.1f} s"
 
 
 @BOOK.check("HELLO-2", "the answer is of the documented shape, and session grows")
-async def answer(stage: Stage) -> str:
+async def answer(stage: ServerHarness) -> str:
     """Required: protocol and session."""
     sessions = []
     for _ in range(2):
         async with stage.agent() as agent:
             sessions.append(_admission(agent).session)
     if sessions[1] <= sessions[0]:
-        raise Failed(f"session was {sessions[0]}, then {sessions[1]}")
+        raise RuleBroken(f"session was {sessions[0]}, then {sessions[1]}")
     return f"session {sessions[0]}, then {sessions[1]}"
 
 
-def _admission(agent: Agent) -> HelloResult:
+def _admission(agent: AgentConnection) -> HelloResult:
     try:
         result = msgspec.convert(agent.hello.result, HelloResult)
     except msgspec.ValidationError as error:
-        raise Failed(f"the result of agent.hello: {error}") from error
+        raise RuleBroken(f"the result of agent.hello: {error}") from error
     if result.protocol != limits.PROTOCOL_VERSION:
-        raise Failed(f"protocol is {result.protocol}")
+        raise RuleBroken(f"protocol is {result.protocol}")
     return result
 
 
 @BOOK.check("HELLO-2", "the highest version within the agent's range is chosen")
-async def highest(stage: Stage) -> str:
+async def highest(stage: ServerHarness) -> str:
     """An agent of the future speaks this version too."""
     async with stage.agent(protocol={"min": 1, "max": 7}) as agent:
         chosen = agent.admission.get("protocol")
         if not isinstance(chosen, int) or not 1 <= chosen <= 7:  # noqa: PLR2004 - the range above
-            raise Failed(f"protocol is {chosen!r} for 1 to 7")
+            raise RuleBroken(f"protocol is {chosen!r} for 1 to 7")
         return f"{chosen} of 1 to 7"
 
 
 @BOOK.check("HELLO-3", "no common version closes 4426")
-async def no_common_version(stage: Stage) -> str:
+async def no_common_version(stage: ServerHarness) -> str:
     """A version that nobody speaks."""
     async with stage.socket() as wire:
         await wire.post("agent.hello", stage.hello(protocol={"min": 90_000, "max": 90_001}))
@@ -104,7 +104,7 @@ async def no_common_version(stage: Stage) -> str:
 
 
 @BOOK.check("HELLO-4", "another agent's id closes 4401")
-async def other_id(stage: Stage) -> str:
+async def other_id(stage: ServerHarness) -> str:
     """The id is bound to the credential."""
     async with stage.socket() as wire:
         await wire.post("agent.hello", stage.hello(agent={"id": uuid7()}))
@@ -112,18 +112,18 @@ async def other_id(stage: Stage) -> str:
 
 
 @BOOK.check("HELLO-5", "a redial of the same instance replaces the older socket")
-async def redial(stage: Stage) -> str:
+async def redial(stage: ServerHarness) -> str:
     """Without a word to the new one."""
     async with stage.agent() as first, stage.agent() as second:
         await second.still_works()
         closed = await first.wire.until_closed()
         if second.wire.closed is not None:
-            raise Failed("the newer socket was closed")
+            raise RuleBroken("the newer socket was closed")
         return f"the older socket was closed with {closed.code}"
 
 
 @BOOK.check("HELLO-5", "another instance is closed with 4409 while the first one lives")
-async def second_process(stage: Stage) -> str:
+async def second_process(stage: ServerHarness) -> str:
     """The first goes on as if nothing had been."""
     async with stage.agent() as first, stage.socket() as other:
         await other.post("agent.hello", stage.hello(agent={"instance": stage.fresh_instance()}), 1)
@@ -134,7 +134,7 @@ async def second_process(stage: Stage) -> str:
 
 
 @BOOK.check("HELLO-5", "another instance replaces one that is silent for 5 s", takes_s=5.0)
-async def silent_process(stage: Stage) -> str:
+async def silent_process(stage: ServerHarness) -> str:
     """The first reads nothing and sends nothing, pongs neither."""
     async with stage.agent() as first:
         first.wire.stop_saying_alive()
@@ -145,13 +145,13 @@ async def silent_process(stage: Stage) -> str:
             limit = stage.deadlines.probe_s + stage.deadlines.slack_s
             await other.until(lambda: bool(other.answers(hello)), "it was not admitted", within_s=limit)
             if other.answers(hello)[0].error_code is not None:
-                raise Failed(f"it was refused: {other.answers(hello)[0].error_message}")
+                raise RuleBroken(f"it was refused: {other.answers(hello)[0].error_message}")
         first.wire.abort()
         return f"admitted after {time.monotonic() - started:.1f} s"
 
 
 @BOOK.check("HELLO-6", "a changed store_id marks jobs without a result as lost")
-async def lost_store(stage: Stage) -> str:
+async def lost_store(stage: ServerHarness) -> str:
     """What the server says of a job shows it."""
     if stage.driver is not None and not stage.driver.tells_jobs:
         raise Untested("what the server says of a job cannot be asked through --trigger")
@@ -168,7 +168,7 @@ async def lost_store(stage: Stage) -> str:
         return await _becomes_lost(stage, agent, job_id)
 
 
-async def _becomes_lost(stage: Stage, agent: Agent, job_id: str) -> str:
+async def _becomes_lost(stage: ServerHarness, agent: AgentConnection, job_id: str) -> str:
     assert stage.driver is not None  # noqa: S101 - the caller provoked
     until = time.monotonic() + stage.deadlines.answer_s
     state = None
@@ -177,7 +177,7 @@ async def _becomes_lost(stage: Stage, agent: Agent, job_id: str) -> str:
         if state == "lost":
             return "the job is lost"
         await agent.wire.quiet_for(0.1)
-    raise Failed(f"the job is {state}")
+    raise RuleBroken(f"the job is {state}")
 
 
 async def _not_found(_: object) -> object:

@@ -40,7 +40,7 @@ _OPTIONS: dict[str, type] = {**dict.fromkeys(_WHOLE_OPTIONS, int), **dict.fromke
 _THINK = ("high", "medium", "low", "max")
 
 
-class Refusal(Exception):
+class ErrorAnswer(Exception):
     """An answer that is an error.
 
     Args:
@@ -64,10 +64,12 @@ def read(body: bytes, kind: str) -> Json:
         Refusal: it is missing, no JSON, or a field has the wrong type.
     """
     if not body:
-        raise Refusal(400, "missing request body")
+        raise ErrorAnswer(400, "missing request body")
     fields = _parse(body)
     if not isinstance(fields, dict):
-        raise Refusal(400, f"json: cannot unmarshal {_NAMES[type(fields)]} into Go value of type api.{kind}")
+        raise ErrorAnswer(
+            400, f"json: cannot unmarshal {_NAMES[type(fields)]} into Go value of type api.{kind}"
+        )
     for name, wanted in _TYPES[kind].items():
         _check_type(kind, name, fields.get(name), wanted)
     return fields
@@ -83,14 +85,14 @@ def keep_alive(value: object, default_s: float) -> float | None:
         case None:
             return default_s
         case bool():
-            raise Refusal(400, f"time: invalid duration {json.dumps(value)}")
+            raise ErrorAnswer(400, f"time: invalid duration {json.dumps(value)}")
         case int() | float():
             return None if value < 0 else float(value)
         case str() if _DURATION.fullmatch(value):
             seconds = sum(float(n) * _UNITS[u] for n, u in re.findall(r"([\d.]+)(ns|us|µs|ms|s|m|h)", value))
             return None if value.startswith("-") else seconds
         case _:
-            raise Refusal(400, f"time: invalid duration {json.dumps(value)}")
+            raise ErrorAnswer(400, f"time: invalid duration {json.dumps(value)}")
 
 
 def think(value: object) -> bool | None:
@@ -105,7 +107,7 @@ def think(value: object) -> bool | None:
         return True
     shown = json.dumps(value)
     levels = ", ".join(f'"{level}"' for level in _THINK)
-    raise Refusal(400, f"invalid think value: {shown} (must be {levels}, true, or false)")
+    raise ErrorAnswer(400, f"invalid think value: {shown} (must be {levels}, true, or false)")
 
 
 def check_options(options: Json | None) -> Json:
@@ -120,7 +122,7 @@ def check_options(options: Json | None) -> Json:
             continue
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             shown = "integer" if wanted is int else "float32"
-            raise Refusal(500, f'option "{name}" must be of type {shown}')
+            raise ErrorAnswer(500, f'option "{name}" must be of type {shown}')
     return options or {}
 
 
@@ -137,7 +139,7 @@ def check_images(images: object) -> int:
             base64.b64decode(str(image), validate=True)
         except (binascii.Error, ValueError) as error:
             position = next((n for n, c in enumerate(str(image)) if not re.match(r"[\w+/=]", c)), 0)
-            raise Refusal(400, f"illegal base64 data at input byte {position}") from error
+            raise ErrorAnswer(400, f"illegal base64 data at input byte {position}") from error
     return len(images)
 
 
@@ -151,7 +153,7 @@ def check_format(value: object, *, streamed: bool) -> None:
         return
     shown = json.dumps(json.dumps(value))
     message = f'invalid format: {shown}; expected "json" or a valid JSON Schema object'
-    raise Refusal(500, message, charset=not streamed)
+    raise ErrorAnswer(500, message, charset=not streamed)
 
 
 def _parse(body: bytes) -> object:
@@ -159,9 +161,9 @@ def _parse(body: bytes) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise Refusal(400, _go_says(text, error.pos)) from error
+        raise ErrorAnswer(400, _go_says(text, error.pos)) from error
     except RecursionError as error:
-        raise Refusal(400, "exceeded max depth") from error
+        raise ErrorAnswer(400, "exceeded max depth") from error
 
 
 def _go_says(text: str, position: int) -> str:
@@ -177,4 +179,6 @@ def _check_type(kind: str, name: str, value: object, wanted: type) -> None:
         return
     go_type = _GO_TYPES.get(name) or _GO_NAMES[wanted]
     found = _NAMES.get(type(value), "value")
-    raise Refusal(400, f"json: cannot unmarshal {found} into Go struct field {kind}.{name} of type {go_type}")
+    raise ErrorAnswer(
+        400, f"json: cannot unmarshal {found} into Go struct field {kind}.{name} of type {go_type}"
+    )

@@ -9,16 +9,16 @@ import msgspec
 from obt_agent.protocol import limits
 from obt_agent.protocol.admission import HeartbeatParams
 from obt_agent.protocol.limits import Close
-from obt_conformance.agent_rules.book import BOOK
-from obt_conformance.agent_stage import AgentStage
+from obt_conformance.agent_harness import AgentHarness
+from obt_conformance.agent_rules.registry import BOOK
 from obt_conformance.both_ways import signs_of_life
-from obt_conformance.verdict import Failed
+from obt_conformance.checks import RuleBroken
 
 DRAIN_S = 3.0
 
 
 @BOOK.check("LIFE-1", "something comes at least every 5 s", takes_s=3 * limits.ALIVE_INTERVAL_S)
-async def agent_lives(stage: AgentStage) -> str:
+async def agent_lives(stage: AgentHarness) -> str:
     """Between heartbeats that are a minute apart."""
     session = await stage.session(fresh=True, heartbeat_interval_s=60)
     await stage.synced(session)
@@ -32,7 +32,7 @@ async def agent_lives(stage: AgentStage) -> str:
 
 
 @BOOK.check("LIFE-2", "a server that is silent for 18 s is dropped", takes_s=limits.SILENCE_S)
-async def silent_server(stage: AgentStage) -> str:
+async def silent_server(stage: AgentHarness) -> str:
     """Without a closing handshake; then it dials again."""
     session = await stage.session()
     session.wire.handlers.clear()
@@ -42,27 +42,27 @@ async def silent_server(stage: AgentStage) -> str:
     closed = await session.wire.until_closed(stage.deadlines.silence_s + stage.deadlines.slack_s)
     waited = closed.at - started
     if waited < stage.deadlines.silence_s - stage.deadlines.alive_s:
-        raise Failed(f"dropped after {waited:.1f} s already")
+        raise RuleBroken(f"dropped after {waited:.1f} s already")
     if closed.code not in (1006, Close.SILENT):
-        raise Failed(f"closed with {closed.code}")
+        raise RuleBroken(f"closed with {closed.code}")
     await stage.session()
     return f"dropped after {waited:.1f} s, and dialled again"
 
 
 @BOOK.check("LIFE-3", "heartbeats come as often as the server asked, and are of the documented shape")
-async def heartbeats(stage: AgentStage) -> str:
+async def heartbeats(stage: AgentHarness) -> str:
     """Every half second."""
     session = await stage.session(fresh=True, heartbeat_interval_s=0.5)
     last = await session.wire.expect("heartbeat", count=3)
     try:
         beat = msgspec.convert(last.params, HeartbeatParams)
     except msgspec.ValidationError as error:
-        raise Failed(f"heartbeat: {error}") from error
+        raise RuleBroken(f"heartbeat: {error}") from error
     return f"Ollama {'reachable' if beat.ollama.reachable else 'not reachable'}"
 
 
 @BOOK.check("LIFE-4", "after server.drain it comes back, and no earlier than it was told", takes_s=DRAIN_S)
-async def drain(stage: AgentStage) -> str:
+async def drain(stage: AgentHarness) -> str:
     """A floor, whatever else would make it hurry."""
     session = await stage.session()
     await session.wire.notify("server.drain", {"retry_after_s": DRAIN_S})
@@ -75,5 +75,5 @@ async def drain(stage: AgentStage) -> str:
         stage.redial = redial
     waited = time.monotonic() - started
     if waited < DRAIN_S:
-        raise Failed(f"it came back after {waited:.1f} s of {DRAIN_S:g}")
+        raise RuleBroken(f"it came back after {waited:.1f} s of {DRAIN_S:g}")
     return f"back after {waited:.1f} s"

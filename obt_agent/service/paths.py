@@ -13,7 +13,7 @@ PACKAGED_PREFIX: Final = Path("/usr/lib/obt-agent")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
+class ServicePaths:
     """Paths of one installation below ``root`` (another root than ``/`` is for tests).
 
     ``packaged`` says that dpkg owns program and unit: they are left to it.
@@ -83,7 +83,7 @@ class Places:
         return (self.root / "run/systemd/system").is_dir()
 
 
-def here() -> Places:
+def here() -> ServicePaths:
     """The places of this machine, judged by where the running program lies and what is installed."""
     runs_packaged = Path(sys.prefix) == PACKAGED_PREFIX
-    return Places(packaged=runs_packaged or (PACKAGED_PREFIX / "bin" / "obt-agent").exists())
+    return ServicePaths(packaged=runs_packaged or (PACKAGED_PREFIX / "bin" / "obt-agent").exists())

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from obt_standin import asked
-from obt_standin.asked import Refusal
+from obt_standin import request_body
 from obt_standin.clock import expiry, rfc3339
 from obt_standin.names import display, qualified
+from obt_standin.request_body import ErrorAnswer
 
 
 @pytest.mark.parametrize(
@@ -24,13 +24,13 @@ from obt_standin.names import display, qualified
     ],
 )
 def test_keep_alive_takes_seconds_and_gos_durations(value: object, seconds: float | None) -> None:
-    assert asked.keep_alive(value, 300.0) == seconds
+    assert request_body.keep_alive(value, 300.0) == seconds
 
 
 @pytest.mark.parametrize("value", [True, "soon", [], "5 m"])
 def test_what_is_no_duration_is_refused(value: object) -> None:
-    with pytest.raises(Refusal, match="invalid duration"):
-        asked.keep_alive(value, 300.0)
+    with pytest.raises(ErrorAnswer, match="invalid duration"):
+        request_body.keep_alive(value, 300.0)
 
 
 @pytest.mark.parametrize(
@@ -52,19 +52,19 @@ def test_what_is_no_duration_is_refused(value: object) -> None:
     ],
 )
 def test_bodies_are_refused_in_gos_words(body: bytes, message: str) -> None:
-    with pytest.raises(Refusal) as caught:
-        asked.read(body, "GenerateRequest")
+    with pytest.raises(ErrorAnswer) as caught:
+        request_body.read(body, "GenerateRequest")
     assert (caught.value.status, caught.value.message) == (400, message)
 
 
 def test_options_of_a_wrong_type_are_refused_and_unknown_ones_pass() -> None:
-    assert asked.check_options({"nosuch": [], "num_ctx": None, "top_p": 1}) == {
+    assert request_body.check_options({"nosuch": [], "num_ctx": None, "top_p": 1}) == {
         "nosuch": [],
         "num_ctx": None,
         "top_p": 1,
     }
-    with pytest.raises(Refusal, match="top_p"):
-        asked.check_options({"top_p": "x"})
+    with pytest.raises(ErrorAnswer, match="top_p"):
+        request_body.check_options({"top_p": "x"})
 
 
 def test_names_are_shown_as_lists_show_them() -> None:

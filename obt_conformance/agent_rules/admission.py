@@ -8,36 +8,36 @@ import msgspec
 
 from obt_agent.protocol import limits
 from obt_agent.protocol.admission import HelloParams
-from obt_conformance.agent_rules.book import BOOK
-from obt_conformance.agent_stage import LONGEST_DELAYS, SYNCS, AgentStage, sha256
-from obt_conformance.verdict import Failed
+from obt_conformance.agent_harness import LONGEST_DELAYS, SYNCS, AgentHarness, sha256
+from obt_conformance.agent_rules.registry import BOOK
+from obt_conformance.checks import RuleBroken
 
 
 @BOOK.check("HELLO-1", "agent.hello comes first, is small, and nothing follows before its answer")
-async def hello_first(stage: AgentStage) -> str:
+async def hello_first(stage: AgentHarness) -> str:
     """A server that takes its time."""
     await stage.end()
     wire, hello = await stage.greeted()
     if wire.frames[0] is not hello:
-        raise Failed(f"{wire.frames[0].method} came first")
+        raise RuleBroken(f"{wire.frames[0].method} came first")
     if hello.size > limits.MAX_HELLO_BYTES:
-        raise Failed(f"the hello has {hello.size} bytes")
+        raise RuleBroken(f"the hello has {hello.size} bytes")
     await wire.quiet_for(stage.deadlines.quiet_s)
     early = [frame.method for frame in wire.frames[1:] if frame.method != "link.alive"]
     if early:
-        raise Failed(f"{early[0]} came before the answer")
+        raise RuleBroken(f"{early[0]} came before the answer")
     await stage.admit(wire, hello)
     return f"{hello.size} bytes"
 
 
 @BOOK.check("HELLO-2", "the shortest answer admits it, and it tells models, hardware and jobs")
-async def shortest_answer(stage: AgentStage) -> str:
+async def shortest_answer(stage: AgentHarness) -> str:
     """Protocol and session; the rest has defaults."""
     session = await stage.session()
     try:
         msgspec.convert(session.hello.params, HelloParams)
     except msgspec.ValidationError as error:
-        raise Failed(f"agent.hello: {error}") from error
+        raise RuleBroken(f"agent.hello: {error}") from error
     await stage.synced(session)
     before = {method: len(session.wire.of(method)) for method in SYNCS}
     await session.wire.ask("state.request", {"kinds": ["models", "hardware", "jobs"]})
@@ -48,7 +48,7 @@ async def shortest_answer(stage: AgentStage) -> str:
 
 
 @BOOK.check("HELLO-3", "after 4426 it comes back", takes_s=LONGEST_DELAYS * limits.RECONNECT_MAX_S)
-async def no_common_version(stage: AgentStage) -> str:
+async def no_common_version(stage: AgentHarness) -> str:
     """At the longest delay."""
     await stage.end()
     wire, _ = await stage.greeted()
@@ -58,34 +58,34 @@ async def no_common_version(stage: AgentStage) -> str:
 
 
 @BOOK.check("HELLO-4", "its id is a UUID, and the same at every dial")
-async def one_id(stage: AgentStage) -> str:
+async def one_id(stage: AgentHarness) -> str:
     """An identity for ever."""
     first = await _again(stage, "id")
     try:
         uuid.UUID(first)
     except ValueError:
-        raise Failed(f"agent.id is {first!r}") from None
+        raise RuleBroken(f"agent.id is {first!r}") from None
     return first
 
 
 @BOOK.check("HELLO-5", "its instance is the same at every dial of one process")
-async def one_instance(stage: AgentStage) -> str:
+async def one_instance(stage: AgentHarness) -> str:
     """So that a redial is told from a second process."""
     return await _again(stage, "instance")
 
 
-async def _again(stage: AgentStage, field: str) -> str:
+async def _again(stage: AgentHarness, field: str) -> str:
     await stage.session()
     if len(stage.hellos) == 1:
         await stage.session(fresh=True)
     values = {str(hello.get("agent", {}).get(field)) for hello in stage.hellos}
     if len(values) != 1 or values == {"None"}:
-        raise Failed(f"agent.{field} was {sorted(values)}"[:200])
+        raise RuleBroken(f"agent.{field} was {sorted(values)}"[:200])
     return values.pop()
 
 
 @BOOK.check("HELLO-6", "store_id is the same at every dial, and that of jobs.sync")
-async def one_store(stage: AgentStage) -> str:
+async def one_store(stage: AgentHarness) -> str:
     """While its store is."""
     session = await stage.session()
     if len(stage.hellos) == 1:
@@ -93,14 +93,14 @@ async def one_store(stage: AgentStage) -> str:
     sync = await session.wire.expect("jobs.sync")
     values = {hello.get("store_id") for hello in stage.hellos} | {sync.params.get("store_id")}
     if len(values) != 1 or None in values:
-        raise Failed(f"store_id was {values}"[:200])
+        raise RuleBroken(f"store_id was {values}"[:200])
     return str(values.pop())
 
 
 @BOOK.check(
     "ROTATE-1", "it answers with a hash, comes with the candidate, and falls back when that is refused"
 )
-async def rotation(stage: AgentStage) -> str:
+async def rotation(stage: AgentHarness) -> str:
     """The kit takes none of its secrets but by their hash."""
     session = await stage.session()
     old = _credential(stage)
@@ -108,20 +108,20 @@ async def rotation(stage: AgentStage) -> str:
     answer = await session.wire.ask("credentials.rotate", {"rotation_id": rotation_id})
     result = answer.result if isinstance(answer.result, dict) else {}
     if result.get("rotation_id") != rotation_id or len(str(result.get("sha256"))) != 64:  # noqa: PLR2004 - hexadecimal
-        raise Failed(f"answered with {answer.message}"[:200])
+        raise RuleBroken(f"answered with {answer.message}"[:200])
     dials = len(stage.door.dials)
     await stage.end()
     stage.refuse_next(401)
     await stage.session()
     came = [sha256(_bearer(dial.headers).encode()) for dial in stage.door.dials[dials:]]
     if came[0] != result["sha256"]:
-        raise Failed("the next dial did not come with the candidate")
+        raise RuleBroken("the next dial did not come with the candidate")
     if sha256(_credential(stage).encode()) == came[0] or _credential(stage) != old:
-        raise Failed("after 401 it did not fall back to the old credential")
+        raise RuleBroken("after 401 it did not fall back to the old credential")
     return "candidate, then the old one"
 
 
-def _credential(stage: AgentStage) -> str:
+def _credential(stage: AgentHarness) -> str:
     return _bearer(stage.door.dials[-1].headers)
 
 

@@ -14,11 +14,11 @@ import msgspec
 import pytest
 
 from obt_agent.cli import main
-from obt_agent.config.load import Loaded, Surroundings, load
+from obt_agent.config.load import Loaded, ProcessContext, load
 from obt_agent.config.problems import WrongConfig
 from obt_agent.daemon.status_file import LinkReport, ProviderReport, StatusFile
-from obt_agent.doctor import bundle, configuration, examine, machine, ollama, sandbox, state
-from obt_agent.doctor.findings import Finding, Report, ok
+from obt_agent.doctor import bundle, configuration, machine, ollama, run_checks, sandbox, state
+from obt_agent.doctor.findings import CheckReport, Finding, ok
 from obt_agent.errors import AgentError
 from obt_agent.hardware.schema import GpuInfo, Inventory, ProviderState
 from obt_agent.identity.credentials import Credentials
@@ -31,8 +31,8 @@ from obt_agent.ollama.payloads import OllamaState
 from obt_agent.ollama.settings import OllamaSettings
 from obt_standin import StandIn
 from obt_standin.script import Script
-from tests.doctor.places import ROOMS, Server, check_names, running
-from tests.project.places import ROOT
+from tests.doctor.paths import ROOMS, Server, check_names, running
+from tests.project.paths import ROOT
 from tests.service.test_status import a_status
 
 CANARY = "obta_the-canary-that-must-not-get-out-0123456789"
@@ -48,7 +48,7 @@ def loaded(tmp_path: Path, text: str = "", **flags: str) -> Loaded:
     return load(
         str(path),
         flags={key.replace("__", "."): ("--set", value) for key, value in flags.items()},
-        surroundings=Surroundings(environ={}, terminal=False),
+        surroundings=ProcessContext(environ={}, terminal=False),
     )
 
 
@@ -95,7 +95,7 @@ def test_every_problem_is_a_failure_with_its_place(tmp_path: Path) -> None:
 # The state folder.
 
 
-def state_looked(tmp_path: Path, text: str = "") -> tuple[dict[str, Finding], state.Seen]:
+def state_looked(tmp_path: Path, text: str = "") -> tuple[dict[str, Finding], state.StateFindings]:
     findings, seen = state.look(loaded(tmp_path, text).config, {})
     return {finding.check: finding for finding in findings}, seen
 
@@ -376,7 +376,7 @@ async def test_a_look_that_breaks_does_not_keep_the_others_away() -> None:
         yield ok("a.first", "well")
         raise AgentError("it broke")
 
-    assert levels(await examine.taken("a", breaks())) == {"a.first": "ok", "a.look": "failure"}
+    assert levels(await run_checks.taken("a", breaks())) == {"a.first": "ok", "a.look": "failure"}
 
 
 async def test_a_look_may_not_take_for_ever() -> None:
@@ -384,12 +384,15 @@ async def test_a_look_may_not_take_for_ever() -> None:
         yield ok("a.first", "well")
         await asyncio.get_running_loop().create_future()
 
-    assert levels(await examine.taken("a", hangs(), within_s=0.05)) == {"a.first": "ok", "a.time": "failure"}
+    assert levels(await run_checks.taken("a", hangs(), within_s=0.05)) == {
+        "a.first": "ok",
+        "a.time": "failure",
+    }
 
 
 def test_a_report_counts_in_words() -> None:
     finding = ok("a", "b")
-    report = Report(version="1", findings=(finding, msgspec.structs.replace(finding, level="failure")))
+    report = CheckReport(version="1", findings=(finding, msgspec.structs.replace(finding, level="failure")))
     assert report.counts() == "1 ok, 1 failure"
     assert report.failed
 
@@ -564,7 +567,7 @@ def test_a_bundle_names_neither_hosts_nor_people_nor_addresses(
 
 
 def test_a_name_that_stands_in_every_log_stays() -> None:
-    namesake = bundle.Namesake({"ollama": "<host>", "pi": "<host>", "127.0.0.1": "<host>", "": "<user>"})
+    namesake = bundle.Pseudonymizer({"ollama": "<host>", "pi": "<host>", "127.0.0.1": "<host>", "": "<user>"})
     assert namesake.of("ollama on pi at 127.0.0.1") == "ollama on pi at 127.0.0.1"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from obt_agent.service.places import Places
+from obt_agent.service.paths import ServicePaths
 from obt_agent.service.system import Outcome, System
 
 
@@ -25,8 +25,8 @@ class FakeSystem(System):
         return next(found, Outcome(0, "", ""))
 
 
-def machine(folder: Path, *, packaged: bool = False, systemd: bool = True) -> Places:
+def machine(folder: Path, *, packaged: bool = False, systemd: bool = True) -> ServicePaths:
     """The places below a folder."""
     if systemd:
         (folder / "run/systemd/system").mkdir(parents=True, exist_ok=True)
-    return Places(root=folder, packaged=packaged)
+    return ServicePaths(root=folder, packaged=packaged)

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from obt_agent.protocol import limits
+from obt_conformance.checks import RuleBroken
 from obt_conformance.deadlines import Deadlines
-from obt_conformance.listening import Door, Refuse
-from obt_conformance.verdict import Failed
-from obt_conformance.wire import Frame, JsonObject, Wire
+from obt_conformance.listening import AgentListener, Refuse
+from obt_conformance.wire import Frame, JsonObject, RawSocket
 
 ON_LINK_CREDIT = frozenset(
     {"stream.data", "models.sync", "hardware.sync", "jobs.sync", "job.part", "job.finished"}
@@ -38,7 +38,7 @@ class AgentTarget:
 
 
 @dataclass
-class Account:
+class CreditLedger:
     """Balances as the receiver knows them, never below the sender's: a grant counts when it goes out.
 
     ``overdrawn`` tells every frame that came while nothing was left; ``holes`` every wrong ``seq``.
@@ -81,16 +81,16 @@ class Account:
             Failed: something was.
         """
         if self.overdrawn:
-            raise Failed(self.overdrawn[0])
+            raise RuleBroken(self.overdrawn[0])
         if self.holes:
-            raise Failed(self.holes[0])
+            raise RuleBroken(self.holes[0])
 
 
 def _key(request_id: Any) -> tuple[str, Any]:
     return type(request_id).__name__, request_id
 
 
-class Session:
+class KitSession:
     """One admitted socket, with the server's duties done unless a check switches them off.
 
     Args:
@@ -99,12 +99,12 @@ class Session:
         result: how it was answered.
     """
 
-    def __init__(self, wire: Wire, hello: Frame, result: JsonObject) -> None:
+    def __init__(self, wire: RawSocket, hello: Frame, result: JsonObject) -> None:
         self.wire = wire
         self.hello = hello
         self.grant_link = True
         self.granting: set[Any] = set()
-        self.account = Account(
+        self.account = CreditLedger(
             int(result.get("link_credit_bytes", limits.LINK_CREDIT_BYTES)),
             int(result.get("stream_credit_bytes", limits.STREAM_CREDIT_BYTES)),
         )
@@ -182,7 +182,7 @@ async def _acknowledge(frame: Frame) -> JsonObject:
 
 
 @dataclass
-class AgentStage:
+class AgentHarness:
     """One kit's view of the agent; checks run one after the other on the same session where they can.
 
     Args:
@@ -193,14 +193,14 @@ class AgentStage:
     """
 
     target: AgentTarget
-    door: Door
+    door: AgentListener
     deadlines: Deadlines
     redial: Callable[[], Awaitable[None]] | None = None
     hellos: list[JsonObject] = field(default_factory=list)
-    current: Session | None = None
+    current: KitSession | None = None
     admissions: int = 0
 
-    async def session(self, *, fresh: bool = False, **result: Any) -> Session:
+    async def session(self, *, fresh: bool = False, **result: Any) -> KitSession:
         """The admitted session; another one with ``fresh`` or when the last has ended.
 
         Raises:
@@ -213,7 +213,7 @@ class AgentStage:
             self.current = await self.admit(wire, hello, **result)
         return self.current
 
-    async def dialled(self) -> Wire:
+    async def dialled(self) -> RawSocket:
         """The agent's next socket.
 
         Raises:
@@ -232,7 +232,7 @@ class AgentStage:
             await asyncio.sleep(0.3)
             await self.redial()
 
-    async def greeted(self) -> tuple[Wire, Frame]:
+    async def greeted(self) -> tuple[RawSocket, Frame]:
         """The agent's next socket, and its hello.
 
         Raises:
@@ -243,11 +243,11 @@ class AgentStage:
         self.hellos.append(hello.params)
         return wire, hello
 
-    async def admit(self, wire: Wire, hello: Frame, **result: Any) -> Session:
+    async def admit(self, wire: RawSocket, hello: Frame, **result: Any) -> KitSession:
         """Answer the hello."""
         self.admissions += 1
         body = {"protocol": 1, "session": self.admissions, **result}
-        session = Session(wire, hello, body)
+        session = KitSession(wire, hello, body)
         await wire.send({"jsonrpc": "2.0", "id": hello.id, "result": body})
         wire.say_alive_every(self.deadlines.alive_s / 2)
         self.current = session
@@ -263,7 +263,7 @@ class AgentStage:
         """Answer the next upgrade with a status."""
         self.door.refusals.append(Refuse(status, headers))
 
-    async def synced(self, session: Session) -> None:
+    async def synced(self, session: KitSession) -> None:
         """All three states have come.
 
         Raises:
@@ -277,7 +277,7 @@ class AgentStage:
         return {"model": self.target.model, "prompt": "Count from one.", **more}
 
     @contextlib.asynccontextmanager
-    async def running(self, session: Session, *, read: bool = False) -> Any:
+    async def running(self, session: KitSession, *, read: bool = False) -> Any:
         """A long generation in flight; cancelled on leaving."""
         options = {"num_predict": 4000}
         request_id = await session.start("generate", self.generate(options=options), read=read)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 
 
-class Patience:
+class IdleTimeout:
     """The limit on a wait. One wait at a time.
 
     Args:

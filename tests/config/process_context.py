@@ -3,14 +3,14 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from obt_agent.config.load import Loaded, Surroundings, load
+from obt_agent.config.load import Loaded, ProcessContext, load
 from obt_agent.config.problems import WrongConfig
 
 
 def around(
     folder: Path, environ: Mapping[str, str] | None = None, *, terminal: bool = False, user: int = 1000
-) -> Surroundings:
-    return Surroundings(
+) -> ProcessContext:
+    return ProcessContext(
         environ={"HOME": str(folder / "home"), **(environ or {})},
         working_dir=folder,
         terminal=terminal,

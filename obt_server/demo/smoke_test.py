@@ -1,7 +1,7 @@
 """Every command of the protocol once, through the server's public API.
 
 Each stop is one command; the table must name every command of the protocol, so that a new one cannot be
-forgotten. A stop gives what it saw, or raises ``Failed`` with what was expected.
+forgotten. A stop gives what it saw, or raises ``CommandFailed`` with what was expected.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from obt_agent.protocol.methods import COMMANDS
-from obt_server.demo.client import Client, JsonObject, Refused
+from obt_server.demo.client import ApiError, Client, JsonObject
 
 PROMPT: Final = "Explain in three sentences why the sky is blue."
 NO_MODEL: Final = "Ollama has no model yet; pull one with: ollama pull llama3.2:1b"
@@ -23,12 +23,12 @@ BENCHMARK_WITHIN_S: Final = 900.0
 STOP_WITHIN_S: Final = 960.0
 
 
-class Failed(Exception):
+class CommandFailed(Exception):
     """A command did not do what it should; the message says what was seen."""
 
 
 @dataclass(frozen=True)
-class Seen:
+class StepResult:
     """What one command showed: a line for the report, and the data behind it."""
 
     method: str
@@ -38,7 +38,7 @@ class Seen:
 
 
 @dataclass
-class Tour:
+class SmokeTest:
     """What the stops share, and what the report shows in full."""
 
     client: Client
@@ -58,7 +58,9 @@ class Tour:
         """The smallest model that generates, here."""
         able = [model for model in self.models if _can(model, "completion") and not model.get("remote_host")]
         if not able:
-            raise Failed("no model that generates is installed; pull one with: ollama pull llama3.2:1b")
+            raise CommandFailed(
+                "no model that generates is installed; pull one with: ollama pull llama3.2:1b"
+            )
         return str(min(able, key=lambda model: model["size_bytes"])["name"])
 
 
@@ -67,46 +69,46 @@ def _can(model: JsonObject, capability: str) -> bool:
     return capability in (model.get("capabilities") or ["completion"])
 
 
-async def run_tour(client: Client, agent: str, on_seen: Callable[[Seen], None]) -> Tour:
+async def run_tour(client: Client, agent: str, on_seen: Callable[[StepResult], None]) -> SmokeTest:
     """Make every stop, in the table's order; a failed one does not keep the others from being made."""
-    tour = Tour(client, agent)
+    tour = SmokeTest(client, agent)
     for method, stop in STOPS.items():
         on_seen(await _make(tour, method, stop))
     return tour
 
 
-async def _make(tour: Tour, method: str, stop: Stop) -> Seen:
+async def _make(tour: SmokeTest, method: str, stop: Stop) -> StepResult:
     started = time.monotonic()
     try:
         async with asyncio.timeout(STOP_WITHIN_S):
             line, ok = await stop(tour), True
-    except (Failed, Refused) as error:
+    except (CommandFailed, ApiError) as error:
         line, ok = str(error), False
     except TimeoutError:
         line, ok = f"did not end within {STOP_WITHIN_S:.0f} s", False
-    return Seen(method, line, ok, time.monotonic() - started)
+    return StepResult(method, line, ok, time.monotonic() - started)
 
 
 # The stops.
 
 
-async def list_models(tour: Tour) -> str:
+async def list_models(tour: SmokeTest) -> str:
     """All models, with what makes up a version."""
     answer = await tour.command("list_models")
     tour.models = answer["models"]
     if not tour.models:
-        raise Failed(NO_MODEL)
+        raise CommandFailed(NO_MODEL)
     return f"{len(tour.models)} models"
 
 
-async def show_model(tour: Tour) -> str:
+async def show_model(tour: SmokeTest) -> str:
     """Metadata of one."""
     shown = await tour.command("show_model", model=tour.model)
     details = shown.get("details") or {}
     return f"{tour.model}: {details.get('family')}, {details.get('parameter_size')}"
 
 
-async def hardware(tour: Tour) -> str:
+async def hardware(tour: SmokeTest) -> str:
     """Inventory and a sample."""
     tour.hardware = await tour.command("hardware", legacy=True)
     cpu = tour.hardware["inventory"]["cpu"]
@@ -114,7 +116,7 @@ async def hardware(tour: Tour) -> str:
     return f"{cpu.get('model')}, {cpu.get('logical_cores')} threads, {_count(len(gpus), 'GPU')}"
 
 
-async def hardware_watch(tour: Tour) -> str:
+async def hardware_watch(tour: SmokeTest) -> str:
     """Two live samples, then the reader leaves."""
     samples = [sample async for sample in _first(tour, "hardware_watch", {"interval_ms": 500}, 2)]
     last = samples[-1]["sample"]
@@ -122,23 +124,23 @@ async def hardware_watch(tour: Tour) -> str:
     return f"{len(samples)} live samples, CPU {_percent(share)}"
 
 
-async def load_model(tour: Tour) -> str:
+async def load_model(tour: SmokeTest) -> str:
     """Load it, by the wall clock."""
     answer = await tour.command("load_model", model=tour.model)
     if not answer["loaded"]:
-        raise Failed(f"{tour.model} is not loaded after loading it")
+        raise CommandFailed(f"{tour.model} is not loaded after loading it")
     return f"{tour.model} loaded in {answer['wall_ms']:.0f} ms"
 
 
-async def running_models(tour: Tour) -> str:
+async def running_models(tour: SmokeTest) -> str:
     """It is seen loaded."""
     names = [model["name"] for model in (await tour.command("running_models"))["models"]]
     if tour.model not in names:
-        raise Failed(f"{tour.model} is loaded and not listed; listed are {names}")
+        raise CommandFailed(f"{tour.model} is loaded and not listed; listed are {names}")
     return f"loaded: {', '.join(names)}"
 
 
-async def generate(tour: Tour) -> str:
+async def generate(tour: SmokeTest) -> str:
     """A streamed generation."""
     body = {"model": tour.model, "prompt": PROMPT, "options": {"num_predict": 48}}
     chunks, final = await _streamed(tour, "generate", body)
@@ -148,7 +150,7 @@ async def generate(tour: Tour) -> str:
     )
 
 
-async def chat(tour: Tour) -> str:
+async def chat(tour: SmokeTest) -> str:
     """A streamed chat turn."""
     messages = [{"role": "user", "content": "Say hello."}]
     body = {"model": tour.model, "messages": messages, "options": {"num_predict": 16}}
@@ -156,19 +158,19 @@ async def chat(tour: Tour) -> str:
     return f"{len(chunks)} chunks, {final['eval_count']} tokens"
 
 
-async def embed(tour: Tour) -> str:
+async def embed(tour: SmokeTest) -> str:
     """Embeddings, where a model makes them."""
     able = [model["name"] for model in tour.models if _can(model, "embedding")]
     try:
         answer = await tour.command("embed", model=(able or [tour.model])[0], input=["one", "two"])
-    except Refused as error:
+    except ApiError as error:
         if able:
             raise
         return f"no installed model makes embeddings ({error.kind}); pull one with: ollama pull all-minilm"
     return f"{len(answer['embeddings'])} embeddings of {len(answer['embeddings'][0])} dimensions by {able[0]}"
 
 
-async def run_benchmark(tour: Tour) -> str:
+async def run_benchmark(tour: SmokeTest) -> str:
     """A benchmark as a job, followed to its end; the result comes by itself."""
     plan = {"model_name": tour.model, "num_iterations": ITERATIONS, "max_iterations": ITERATIONS}
     plan |= {"prompt_config": {"prompt": PROMPT, "completion_tokens": 64}}
@@ -177,29 +179,29 @@ async def run_benchmark(tour: Tour) -> str:
     return f"job {tour.job_id} is {started['state']}"
 
 
-async def benchmark_metrics(tour: Tour) -> str:
+async def benchmark_metrics(tour: SmokeTest) -> str:
     """Its live series while it runs."""
     wanted = _first(tour, "benchmark_metrics", {"job_id": tour.job_id}, 2)
     samples = [sample async for sample in wanted]
     if not samples:
-        raise Failed("the running benchmark sent no live sample")
+        raise CommandFailed("the running benchmark sent no live sample")
     return f"{len(samples)} live samples while it ran"
 
 
-async def benchmark_status(tour: Tour) -> str:
+async def benchmark_status(tour: SmokeTest) -> str:
     """Its end, and the result that the server stored."""
     await _ended(tour, tour.job_id)
     job = (await tour.command("benchmark_status", job_id=tour.job_id, include_result=False))["job"]
     if job["state"] != "completed":
-        raise Failed(f"the benchmark ended {job['state']}: {(job.get('error') or {}).get('message')}")
+        raise CommandFailed(f"the benchmark ended {job['state']}: {(job.get('error') or {}).get('message')}")
     tour.result = await tour.client.get(f"/benchmarks/{tour.job_id}/result")
     measured = [metrics for metrics in tour.result["metrics"] if metrics.get("tokens_per_second")]
     if len(measured) < ITERATIONS:
-        raise Failed(f"{len(measured)} of {ITERATIONS} iterations have a speed")
+        raise CommandFailed(f"{len(measured)} of {ITERATIONS} iterations have a speed")
     return f"completed, {_count(len(measured), 'iteration')}, result stored by the server"
 
 
-async def cancel(tour: Tour) -> str:
+async def cancel(tour: SmokeTest) -> str:
     """A second benchmark, cancelled."""
     plan = {"model_name": tour.model, "num_iterations": 50, "max_iterations": 50}
     started = await tour.client.post("/benchmarks", {"agent": tour.agent, "plan": plan})
@@ -207,19 +209,19 @@ async def cancel(tour: Tour) -> str:
     state = (await tour.command("cancel", job_id=job_id))["state"]
     job = await _ended(tour, job_id)
     if job["state"] != "cancelled":
-        raise Failed(f"the cancelled job ended {job['state']}")
+        raise CommandFailed(f"the cancelled job ended {job['state']}")
     return f"{state}, then the job was {job['state']}"
 
 
-async def unload_model(tour: Tour) -> str:
+async def unload_model(tour: SmokeTest) -> str:
     """Unload it again."""
     answer = await tour.command("unload_model", model=tour.model)
     if answer["loaded"]:
-        raise Failed(f"{tour.model} is still loaded")
+        raise CommandFailed(f"{tour.model} is still loaded")
     return f"{tour.model} unloaded in {answer['wall_ms']:.0f} ms"
 
 
-async def agent_info(tour: Tour) -> str:
+async def agent_info(tour: SmokeTest) -> str:
     """The agent itself."""
     info = await tour.command("agent_info")
     use = info["process"]
@@ -231,19 +233,19 @@ async def agent_info(tour: Tour) -> str:
 def refused_by_default(method: str, **params: Any) -> Stop:
     """A command that changes what is installed: the host's owner has not allowed it, and it must not run."""
 
-    async def stop(tour: Tour) -> str:
+    async def stop(tour: SmokeTest) -> str:
         try:
             await tour.command(method, **params)
-        except Refused as error:
+        except ApiError as error:
             if error.kind == "not_permitted":
                 return f"refused, as it should be: {error.message}"
             raise
-        raise Failed("it ran, though the host's owner did not allow it")
+        raise CommandFailed("it ran, though the host's owner did not allow it")
 
     return stop
 
 
-Stop = Callable[[Tour], Awaitable[str]]
+Stop = Callable[[SmokeTest], Awaitable[str]]
 
 STOPS: Final[dict[str, Stop]] = {
     "list_models": list_models,
@@ -278,7 +280,7 @@ FORGOTTEN: Final = {method.name for method in COMMANDS} ^ set(STOPS)
 # What several stops do.
 
 
-async def _streamed(tour: Tour, method: str, body: JsonObject) -> tuple[list[JsonObject], JsonObject]:
+async def _streamed(tour: SmokeTest, method: str, body: JsonObject) -> tuple[list[JsonObject], JsonObject]:
     """Items and Ollama's last object of a streamed command."""
     items: list[JsonObject] = []
     async for name, data in tour.client.stream(tour.agent, method, body):
@@ -286,25 +288,25 @@ async def _streamed(tour: Tour, method: str, body: JsonObject) -> tuple[list[Jso
             items.append(data)
         elif name == "final":
             return _some(items), data["final"]
-    raise Failed("the stream ended without its final")
+    raise CommandFailed("the stream ended without its final")
 
 
-async def _ended(tour: Tour, job_id: str) -> JsonObject:
+async def _ended(tour: SmokeTest, job_id: str) -> JsonObject:
     """The job as it ended."""
     async with asyncio.timeout(BENCHMARK_WITHIN_S):
         async for name, data in tour.client.events("GET", f"/benchmarks/{job_id}/progress"):
             if name == "end":
                 return data
-    raise Failed(f"the progress of job {job_id} broke off")
+    raise CommandFailed(f"the progress of job {job_id} broke off")
 
 
 def _some(items: list[JsonObject]) -> list[JsonObject]:
     if not items:
-        raise Failed("the stream held no chunk")
+        raise CommandFailed("the stream held no chunk")
     return items
 
 
-async def _first(tour: Tour, method: str, body: JsonObject, count: int) -> Any:
+async def _first(tour: SmokeTest, method: str, body: JsonObject, count: int) -> Any:
     """The first items of a live series; leaving cancels it."""
     stream = tour.client.stream(tour.agent, method, body)
     async with contextlib.aclosing(stream):  # type: ignore[type-var] # an async generator

@@ -6,16 +6,16 @@ import time
 
 from obt_agent.protocol import limits
 from obt_conformance.both_ways import signs_of_life
-from obt_conformance.server_rules.book import BOOK
-from obt_conformance.stage import Stage
-from obt_conformance.verdict import Failed
+from obt_conformance.checks import RuleBroken
+from obt_conformance.server_harness import ServerHarness
+from obt_conformance.server_rules.registry import BOOK
 
 PONG_TIMEOUT_S = 45.0
 """Longer than usual libraries wait for a pong (20 s after a ping every 20 s)."""
 
 
 @BOOK.check("LIFE-1", "something comes at least every 5 s", takes_s=3 * limits.ALIVE_INTERVAL_S)
-async def server_lives(stage: Stage) -> str:
+async def server_lives(stage: ServerHarness) -> str:
     """With nothing else to say."""
     async with stage.agent() as agent:
         deadlines = stage.deadlines
@@ -28,7 +28,7 @@ async def server_lives(stage: Stage) -> str:
 
 
 @BOOK.check("LIFE-2", "an agent that is silent for 18 s is dropped", takes_s=limits.SILENCE_S)
-async def silent_agent(stage: Stage) -> str:
+async def silent_agent(stage: ServerHarness) -> str:
     """It reads nothing either, so that no pong goes out."""
     async with stage.agent() as agent:
         agent.wire.stop_saying_alive()
@@ -36,23 +36,23 @@ async def silent_agent(stage: Stage) -> str:
         closed = await agent.wire.until_closed(stage.deadlines.silence_s + stage.deadlines.slack_s)
         waited = closed.at - started
         if waited < stage.deadlines.silence_s - stage.deadlines.alive_s:
-            raise Failed(f"dropped after {waited:.1f} s already")
+            raise RuleBroken(f"dropped after {waited:.1f} s already")
         return f"dropped after {waited:.1f} s with {closed.code}"
 
 
 @BOOK.check("LIFE-2", "an agent that speaks but sends no pong is kept", takes_s=PONG_TIMEOUT_S)
-async def no_pongs(stage: Stage) -> str:
+async def no_pongs(stage: ServerHarness) -> str:
     """Only bytes prove life; pong timeouts kill slow, healthy links."""
     async with stage.agent(pongs=False) as agent:
         watched = min(PONG_TIMEOUT_S, 2.5 * stage.deadlines.silence_s)
         await agent.wire.quiet_for(watched)
         if agent.wire.closed is not None:
-            raise Failed(agent.wire.how_closed())
+            raise RuleBroken(agent.wire.how_closed())
         return f"kept for {watched:g} s"
 
 
 @BOOK.check("LIFE-3", "heartbeats are taken")
-async def heartbeats(stage: Stage) -> str:
+async def heartbeats(stage: ServerHarness) -> str:
     """A full one, and one that says the least."""
     async with stage.agent() as agent:
         least = {"ollama": {"reachable": False}, "t_mono_us": 1}
@@ -70,12 +70,12 @@ async def heartbeats(stage: Stage) -> str:
             await agent.wire.notify("heartbeat", beat)
         await agent.still_works()
         if agent.wire.closed is not None or any(f.error_code is not None for f in agent.wire.frames):
-            raise Failed("a heartbeat was refused")
+            raise RuleBroken("a heartbeat was refused")
     return "taken"
 
 
 @BOOK.check("LIFE-4", "agent.goodbye is taken, and the next dial is admitted at once")
-async def goodbye(stage: Stage) -> str:
+async def goodbye(stage: ServerHarness) -> str:
     """Another process may follow: this one has left."""
     async with stage.agent() as agent:
         await agent.wire.notify("agent.goodbye", {"reason": "restart"})

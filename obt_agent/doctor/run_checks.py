@@ -9,7 +9,7 @@ from typing import Final
 from obt_agent.config.load import Loaded
 from obt_agent.daemon import settings
 from obt_agent.doctor import configuration, machine, ollama, sandbox, server, state
-from obt_agent.doctor.findings import Finding, Report, failure, skipped
+from obt_agent.doctor.findings import CheckReport, Finding, failure, skipped
 from obt_agent.errors import AgentError
 from obt_agent.ollama.settings import configured
 from obt_agent.version import full_version
@@ -17,7 +17,7 @@ from obt_agent.version import full_version
 LOOK_WITHIN_S: Final = 60.0
 
 
-async def examine(loaded: Loaded, environ: Mapping[str, str]) -> Report:
+async def examine(loaded: Loaded, environ: Mapping[str, str]) -> CheckReport:
     """Look at everything.
 
     Args:
@@ -26,7 +26,7 @@ async def examine(loaded: Loaded, environ: Mapping[str, str]) -> Report:
     """
     config = loaded.config
     findings = list(configuration.of_loaded(loaded))
-    seen = state.Seen()
+    seen = state.StateFindings()
     if loaded.unread:
         findings.append(skipped("state.folder", "where it is stands in a file that may not be read"))
     else:
@@ -41,7 +41,7 @@ async def examine(loaded: Loaded, environ: Mapping[str, str]) -> Report:
     findings += await taken("hardware", machine.look(settings.hardware(config)))
     unit = await asyncio.to_thread(sandbox.properties)
     findings += sandbox.look(unit, seen.status)
-    return Report(
+    return CheckReport(
         version=full_version(), findings=tuple(findings), configuration=configuration.values(loaded)
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from obt_agent.ollama.patience import Patience
+from obt_agent.ollama.idle_timeout import IdleTimeout
 
 
 class Timers:
@@ -38,7 +38,7 @@ async def test_a_wait_that_is_too_long_is_told_once() -> None:
         told.append(loop.time() - began)
         over.set()
 
-    patience = Patience(0.02, note)
+    patience = IdleTimeout(0.02, note)
     patience.begins()
     async with asyncio.timeout(20):
         await over.wait()
@@ -48,7 +48,7 @@ async def test_a_wait_that_is_too_long_is_told_once() -> None:
 
 async def test_a_thousand_waits_that_end_in_time_share_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     timers = Timers(monkeypatch)
-    patience = Patience(60, lambda: pytest.fail("no wait was too long"))
+    patience = IdleTimeout(60, lambda: pytest.fail("no wait was too long"))
     for _ in range(1000):
         patience.begins()
         patience.ends()
@@ -59,7 +59,7 @@ async def test_a_thousand_waits_that_end_in_time_share_a_timer(monkeypatch: pyte
 async def test_a_wait_is_measured_from_its_own_beginning_and_not_from_that_of_the_timer() -> None:
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
-    patience = Patience(0.05, over.set)
+    patience = IdleTimeout(0.05, over.set)
     patience.begins()
     patience.ends()
     resumed = asyncio.Event()
@@ -74,7 +74,7 @@ async def test_a_wait_is_measured_from_its_own_beginning_and_not_from_that_of_th
 
 async def test_a_wait_after_one_that_was_extended_is_no_longer_than_any_other() -> None:
     over = asyncio.Event()
-    patience = Patience(0.02, over.set)
+    patience = IdleTimeout(0.02, over.set)
     patience.begins()
     patience.extend(1000)
     looked = asyncio.Event()
@@ -94,7 +94,7 @@ async def test_nothing_is_left_of_one_that_was_closed() -> None:
             pytest.fail("nobody waits any more")
 
     owner = Owner()
-    patience = Patience(1000, owner.over)
+    patience = IdleTimeout(1000, owner.over)
     patience.begins()
     patience.close()
     known = weakref.ref(owner)

@@ -16,8 +16,8 @@ import yaml
 
 from obt_server import app as application
 from obt_server.demo.client import Client
+from obt_server.demo.ollama_target import OllamaTarget, subject
 from obt_server.demo.processes import ChildFailed, running
-from obt_server.demo.subject import Subject, subject
 from obt_server.serve import DrainingServer, configure
 
 HOST: Final = "127.0.0.1"
@@ -27,18 +27,18 @@ UP_WITHIN_S: Final = 30.0
 
 
 @dataclass(frozen=True)
-class Scene:
+class DemoEnvironment:
     """Everything stands: the page's ``url``, the operator's ``password``, a client, and the agent's id."""
 
     url: str
     password: str
     client: Client
     agent_id: str
-    subject: Subject
+    subject: OllamaTarget
 
 
 @contextlib.asynccontextmanager
-async def scene(folder: Path, port: int) -> AsyncIterator[Scene]:
+async def scene(folder: Path, port: int) -> AsyncIterator[DemoEnvironment]:
     """Start everything, wait until the agent is admitted, and end it in reverse order.
 
     Raises:
@@ -56,7 +56,7 @@ async def scene(folder: Path, port: int) -> AsyncIterator[Scene]:
             while not (ready := await _admitted(client)):
                 child.check()
                 await asyncio.sleep(0.05)
-            yield Scene(url, password, client, ready, driven)
+            yield DemoEnvironment(url, password, client, ready, driven)
 
 
 def free_port(wanted: int) -> int:
@@ -113,7 +113,7 @@ async def _enrol(folder: Path, config: Path, client: Client) -> None:
     token_file.unlink()
 
 
-def _configure(folder: Path, url: str, driven: Subject) -> Path:
+def _configure(folder: Path, url: str, driven: OllamaTarget) -> Path:
     path = folder / "agent.yaml"
     config = {
         "server": {"url": url},

@@ -10,7 +10,7 @@ Verdict = Literal["pass", "fail", "not tested"]
 S = TypeVar("S")
 
 
-class Failed(Exception):
+class RuleBroken(Exception):
     """The other side broke the rule; the text says what was seen."""
 
 
@@ -22,7 +22,7 @@ class Untested(Exception):
 class Check(Generic[S]):
     """One way to try one rule.
 
-    ``run`` gives what was seen when the rule was kept, and raises ``Failed`` or ``Untested`` otherwise.
+    ``run`` gives what was seen when the rule was kept, and raises ``RuleBroken`` or ``Untested`` otherwise.
     ``takes_s`` is the time that the rule itself makes the check wait (0: none to speak of).
     """
 
@@ -32,7 +32,7 @@ class Check(Generic[S]):
     takes_s: float = 0.0
 
 
-class Book(Generic[S]):
+class CheckRegistry(Generic[S]):
     """The checks of one side, in the order of the document."""
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class Book(Generic[S]):
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """How one check ended. ``seen`` is what was seen, or why the check could not be made."""
 
     rule: str
@@ -61,7 +61,7 @@ class Finding:
     seconds: float
 
 
-def rule_verdict(findings: Sequence[Finding]) -> Verdict:
+def rule_verdict(findings: Sequence[CheckResult]) -> Verdict:
     """One failure fails a rule; it passes when something was tried and nothing failed."""
     verdicts = {finding.verdict for finding in findings}
     if "fail" in verdicts:
@@ -69,9 +69,9 @@ def rule_verdict(findings: Sequence[Finding]) -> Verdict:
     return "pass" if "pass" in verdicts else "not tested"
 
 
-def by_rule(findings: Sequence[Finding]) -> dict[str, list[Finding]]:
+def by_rule(findings: Sequence[CheckResult]) -> dict[str, list[CheckResult]]:
     """Findings under their rule, in the order in which rules first appear."""
-    found: dict[str, list[Finding]] = {}
+    found: dict[str, list[CheckResult]] = {}
     for finding in findings:
         found.setdefault(finding.rule, []).append(finding)
     return found

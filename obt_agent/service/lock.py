@@ -11,13 +11,13 @@ from types import FrameType
 from typing import Final
 
 from obt_agent.errors import Busy
-from obt_agent.service.places import Places
+from obt_agent.service.paths import ServicePaths
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
-def alone(places: Places) -> Iterator[int]:
+def alone(places: ServicePaths) -> Iterator[int]:
     """Hold the lock of those who change the service; gives its descriptor, for children to hold it too.
 
     A child that outlives a parent that was killed so keeps the next command from working beside it.

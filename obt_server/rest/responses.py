@@ -11,7 +11,7 @@ Json = dict[str, Any]
 Responses = dict[int | str, Json]
 
 
-class Problem(BaseModel):
+class ErrorBody(BaseModel):
     """Why a request was refused or failed."""
 
     kind: str = Field(description="a stable word, as in docs/server.md", examples=["agent_offline"])
@@ -24,7 +24,7 @@ class Problem(BaseModel):
 class ObtError(BaseModel):
     """The one shape of every error."""
 
-    error: Problem
+    error: ErrorBody
 
 
 def failure(description: str, kind: str, message: str, **detail: Any) -> Json:

@@ -17,7 +17,7 @@ Grant = Callable[[int], None]
 """Send this many bytes of credit."""
 
 
-class Exchange:
+class OutgoingRequest:
     """A request of ours: its items, in order, and its one final. The session feeds it, one reader empties it.
 
     Credit goes back as the reader takes items. Pieces of a long text cannot be taken before they are whole,

@@ -25,7 +25,7 @@ SCRIPT: Final = Path(__file__).with_name("standin.json")
 
 
 @dataclass(frozen=True)
-class Subject:
+class OllamaTarget:
     """What is driven. ``standin``: no figure of it says anything of a real model.
 
     ``silent`` is the address at which an Ollama was looked for in vain.
@@ -38,7 +38,7 @@ class Subject:
 
 
 @contextlib.asynccontextmanager
-async def subject(folder: Path) -> AsyncIterator[Subject]:
+async def subject(folder: Path) -> AsyncIterator[OllamaTarget]:
     """The Ollama at ``OLLAMA_URL`` if it answers, else a stand-in for as long as the context lasts.
 
     Raises:
@@ -47,7 +47,7 @@ async def subject(folder: Path) -> AsyncIterator[Subject]:
     url = wanted(os.environ.get("OLLAMA_URL") or DEFAULT_URL)
     version = await answering(url)
     if version is not None:
-        yield Subject(url, version, standin=version.endswith("standin"))
+        yield OllamaTarget(url, version, standin=version.endswith("standin"))
         return
     log = folder / "standin.log"
     command = [sys.executable, "-m", "obt_standin", "--port", "0", "--script", str(SCRIPT)]
@@ -56,7 +56,7 @@ async def subject(folder: Path) -> AsyncIterator[Subject]:
         found = await answering(standin_url)
         if found is None:
             raise child.failed("does not answer")
-        yield Subject(standin_url, found, standin=True, silent=url)
+        yield OllamaTarget(standin_url, found, standin=True, silent=url)
 
 
 def wanted(text: str) -> str:
