@@ -1,57 +1,34 @@
 """One benchmark at a time for each Ollama, across processes and users: two would measure each other.
 
-A file for each Ollama's address, locked with ``flock``: the kernel drops the lock when its holder dies,
-however that happens. The file says who holds it. It lies in a folder that every user may write to
-and which a reboot empties. A daemon under systemd with ``ProtectSystem=strict`` needs ``ReadWritePaths=`` of
-that folder; ``PrivateTmp=`` does not matter, since the folder is not under /tmp.
+Each Ollama's address has a file (see ``obt_agent.file_lock``), in a folder that every user may write to and
+that a reboot empties. A daemon under systemd with ``ProtectSystem=strict`` needs ``ReadWritePaths=`` of that
+folder; ``PrivateTmp=`` does not matter, since the folder is not under /tmp.
 """
 
 from __future__ import annotations
 
-import asyncio
-import fcntl
 import os
 import re
-import shlex
 import stat
-import sys
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-import msgspec
-
 from obt_agent.errors import Busy, ConfigError
+from obt_agent.file_lock import Locked, LockHolder, command_line, lock, write_note
 
 DEFAULT_DIR: Final = Path("/run/lock/obt-agent")
 """World-writable with the sticky bit."""
 
 _FILE_MODE: Final = 0o666
 _DIR_MODE: Final = 0o1777
-_MOST_BYTES: Final = 4096
-_MOST_COMMAND_CHARS: Final = 200
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1", "0.0.0.0"})  # noqa: S104 - names, not bound
 
 
-class LockHolder(msgspec.Struct, frozen=True):
-    """Who holds a lock: process, user, command line, and since when (Unix seconds)."""
-
-    pid: int
-    user: str
-    command: str
-    since: float
-
-    def __str__(self) -> str:
-        minutes = max(time.time() - self.since, 0) / 60
-        return f"process {self.pid} of {self.user} ({self.command}), for {minutes:.0f} min"
-
-
 class BenchmarkLock:
-    """The lock of one Ollama; a context manager, or ``acquired`` to wait for it.
+    """The lock of one Ollama; a context manager.
 
     Args:
         ollama_url: the Ollama; all names of this machine's loopback are one.
@@ -64,14 +41,12 @@ class BenchmarkLock:
     """
 
     def __init__(self, ollama_url: str, directory: Path = DEFAULT_DIR, *, who: str | None = None) -> None:
-        self._who = who
-        self._path = directory / f"ollama-{_key(ollama_url)}.lock"
+        self.path = directory / f"ollama-{_key(ollama_url)}.lock"
+        # Only the program and its command: further arguments might name something private, such as a prompt,
+        # and every user can read the file.
+        self._who = command_line(1) if who is None else who
+        # The locked file; None while the lock is not held.
         self._fd: int | None = None
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._path
 
     def __enter__(self) -> Self:
         self.acquire()
@@ -83,22 +58,22 @@ class BenchmarkLock:
         self.release()
 
     def acquire(self) -> None:
-        """Take the lock now, or say who holds it."""
+        """Take the lock now. Raise ``Busy`` when another process holds it."""
         fd = self._open()
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = _read_holder(fd)
+            lock(fd)
+        except Locked as locked:
             os.close(fd)
-            raise _busy(holder) from error
+            raise _busy(locked.holder) from locked
         except BaseException:
             os.close(fd)
             raise
-        _write_holder(fd, self._who)
+        with suppress(OSError):  # a full disk costs the holder's name, not the benchmark
+            write_note(fd, command=self._who, user=_user())
         self._fd = fd
 
     def release(self) -> None:
-        """Give the lock back; nothing happens when it is not held."""
+        """Give the lock back; do nothing when it is not held."""
         fd, self._fd = self._fd, None
         if fd is not None:
             with suppress(OSError):
@@ -106,60 +81,33 @@ class BenchmarkLock:
             os.close(fd)
 
     def _open(self) -> int:
-        """The lock file, made if need be; never a link, never another kind of file.
-
-        Opened first without O_CREAT: kernels refuse O_CREAT on another user's file in a sticky folder.
-        """
+        """Return the lock file, made if need be; never a link, never another kind of file."""
+        # O_NONBLOCK keeps the opening of a named pipe in the file's place from hanging.
         flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         try:
-            _make_dir(self._path.parent)
+            _make_dir(self.path.parent)
             try:
-                fd = os.open(self._path, flags)
+                # Without O_CREAT first: kernels refuse O_CREAT on another user's file in a sticky folder.
+                fd = os.open(self.path, flags)
             except FileNotFoundError:
                 fd = self._create(flags)
         except OSError as error:
             raise ConfigError(
-                f"the benchmark lock {self._path} cannot be opened ({error.strerror}); "
+                f"the benchmark lock {self.path} cannot be opened ({error.strerror}); "
                 "set benchmark.lock_dir to a folder that every user of this Ollama may write to"
             ) from error
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
-            raise ConfigError(f"{self._path} is not a plain file; remove it")
+            raise ConfigError(f"{self.path} is not a plain file; remove it")
         return fd
 
     def _create(self, flags: int) -> int:
         try:
-            fd = os.open(self._path, flags | os.O_CREAT | os.O_EXCL, _FILE_MODE)
-        except FileExistsError:
-            return os.open(self._path, flags)
-        os.fchmod(fd, _FILE_MODE)
+            fd = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, _FILE_MODE)
+        except FileExistsError:  # another process made it meanwhile
+            return os.open(self.path, flags)
+        os.fchmod(fd, _FILE_MODE)  # the umask took bits away
         return fd
-
-
-@asynccontextmanager
-async def acquired(
-    lock: BenchmarkLock, *, poll_s: float = 1.0, on_wait: Callable[[Busy], None] | None = None
-) -> AsyncIterator[None]:
-    """Hold the lock within the context; wait for it while another process has it.
-
-    ``on_wait`` is called at each look that finds it taken, with the error that says who has it.
-
-    Raises:
-        ConfigError: the folder or the file cannot be used.
-    """
-    while True:
-        try:
-            lock.acquire()
-        except Busy as busy:
-            if on_wait is not None:
-                on_wait(busy)
-            await asyncio.sleep(poll_s)
-        else:
-            break
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _key(url: str) -> str:
@@ -189,34 +137,6 @@ def _busy(holder: LockHolder | None) -> Busy:
         retry_after_ms=30_000,
         pid=holder.pid if holder else None,
     )
-
-
-def _read_holder(fd: int) -> LockHolder | None:
-    """What the file says. Any user may have written it, so it is bounded and made printable."""
-    try:
-        found = msgspec.json.decode(os.pread(fd, _MOST_BYTES, 0), type=LockHolder)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        return None
-    return msgspec.structs.replace(found, user=_printable(found.user), command=_printable(found.command))
-
-
-def _printable(text: str) -> str:
-    shown = "".join(character if character.isprintable() else "?" for character in text)
-    return shown[:_MOST_COMMAND_CHARS]
-
-
-def _write_holder(fd: int, who: str | None) -> None:
-    command = _command() if who is None else _printable(who)
-    holder = LockHolder(pid=os.getpid(), user=_user(), command=command, since=time.time())
-    with suppress(OSError):
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, msgspec.json.encode(holder), 0)
-
-
-def _command() -> str:
-    """The program and its command, without arguments that might name anything private."""
-    words = [Path(sys.argv[0]).name, *sys.argv[1:2]]
-    return _printable(shlex.join(word for word in words if word))
 
 
 def _user() -> str:

@@ -14,8 +14,9 @@ from typing import Final, Literal
 
 import msgspec
 
+from obt_agent.file_lock import LockHolder
 from obt_agent.identity.folder import Folder, FolderError, open_folder
-from obt_agent.identity.lock import FolderHolder, holder
+from obt_agent.identity.lock import holder
 from obt_agent.ollama.payloads import OllamaState
 from obt_agent.protocol.admission import JobCounts, OutboxCounts
 from obt_agent.protocol.jobs import JobSummary
@@ -152,7 +153,7 @@ class StatusFile:
 class StatusReading:
     """What a state folder tells: who holds it, and that process's status where it has written one."""
 
-    holder: FolderHolder | None
+    holder: LockHolder | None
     status: Status | None
 
 

@@ -11,6 +11,7 @@ from typing import Final, Self
 
 import msgspec
 
+from obt_agent.file_lock import LockHolder
 from obt_agent.identity import lock, machine
 from obt_agent.identity.folder import Folder, FolderError, open_folder
 from obt_agent.identity.uuid7 import is_uuid7, uuid7
@@ -96,7 +97,7 @@ class StateDir:
         self.close()
 
 
-def peek(path: Path) -> tuple[StoredIdentity | None, lock.FolderHolder | None]:
+def peek(path: Path) -> tuple[StoredIdentity | None, LockHolder | None]:
     """The identity in a folder and who holds it, without locking or making anything.
 
     Raises:

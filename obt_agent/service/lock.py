@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import signal
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from types import FrameType
 from typing import Final
 
 from obt_agent.errors import Busy
+from obt_agent.file_lock import Locked, lock
 from obt_agent.service.paths import ServicePaths
 
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
@@ -27,9 +27,9 @@ def alone(places: ServicePaths) -> Iterator[int]:
     """
     folder = os.open(places.root / "run/systemd/system", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock(folder)
         yield folder
-    except BlockingIOError as error:
+    except Locked as error:
         raise Busy("Another obt-agent service command is at work. Try again when it has ended.") from error
     finally:
         os.close(folder)
