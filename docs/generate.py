@@ -37,10 +37,12 @@ def documents() -> dict[Path, str]:
             HERE / "schemas" / name: benchmark.as_text(benchmark.schema_of(type_))
             for name, type_ in benchmark.TYPES.items()
         },
-        HERE / "configuration.md": _with(
-            HERE / "configuration.md", _KEYS, reference.markdown(), _END_OF_KEYS
+        HERE / "reference" / "configuration.md": _with(
+            HERE / "reference" / "configuration.md", _KEYS, reference.markdown(), _END_OF_KEYS
         ),
-        HERE / "conformance.md": _with(HERE / "conformance.md", _TABLE, table.markdown(), _END_OF_TABLE),
+        HERE / "reference" / "conformance.md": _with(
+            HERE / "reference" / "conformance.md", _TABLE, table.markdown(), _END_OF_TABLE
+        ),
         **{
             HERE / "golden" / f"{name}.jsonl": golden.as_lines(frames)
             for name, frames in golden.conversations().items()

@@ -1,4 +1,4 @@
-"""The table of rules and checks, as ``docs/conformance.md`` shows it. Pure."""
+"""The table of rules and checks, as ``docs/reference/conformance.md`` shows it. Pure."""
 
 from __future__ import annotations
 

@@ -88,8 +88,8 @@ def build(settings: AppSettings) -> Server:
         title="OBT server",
         version=version(),
         description="Drives obt-agents: models, hardware, generation and benchmarks on machines behind NAT. "
-        "Agents have a WebSocket of their own (docs/protocol.md); generation has one at "
-        "`/api/v1/models/generate/{model}?client_id={agent}` (docs/server.md).",
+        "Agents have a WebSocket of their own (docs/reference/protocol.md); generation has one at "
+        "`/api/v1/models/generate/{model}?client_id={agent}` (docs/how-to/server.md).",
         openapi_url=None,
         docs_url=None,
         redoc_url=None,

@@ -1,4 +1,4 @@
-"""The smallest useful OBT server, written from docs/protocol.md alone. It needs only the package websockets.
+"""The smallest useful OBT server, written from docs/reference/protocol.md. Needs only the package websockets.
 
     python minimal_server.py TOKEN_FILE [PORT [FOLDER]]
 

@@ -41,7 +41,7 @@ def _provider(state: ProviderState) -> Finding:
     if state.status == "suspended":
         return ok(check, "asleep; nothing else is read of it, so that it stays so")
     reason = state.reason or "no reason given"
-    todo = advice(state.name, reason) or "docs/hardware.md says what each source needs"
+    todo = advice(state.name, reason) or "docs/reference/hardware.md says what each source needs"
     return warning(
         check,
         f"{state.status}: {explained(reason)}",

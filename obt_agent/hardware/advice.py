@@ -7,7 +7,7 @@ from obt_agent.hardware.schema import REASONS
 _BY_FIELD = {
     "ollama_version": {"not_reported": "start Ollama, or set ollama.url to where it listens"},
     "package_energy_joules": {
-        "no_permission": "see docs/hardware.md for a udev rule, if you want the CPU's energy",
+        "no_permission": "see docs/reference/hardware.md for a udev rule, if you want the CPU's energy",
     },
     "modules": {
         "no_permission": "start the agent after systemd's udev has run once, or as root for one look",

@@ -97,7 +97,7 @@ def asyncapi() -> dict[str, Any]:
         "info": {
             "title": "OBT agent link",
             "version": limits.SUBPROTOCOL,
-            "description": "JSON-RPC 2.0 over one WebSocket that the agent dials; see docs/protocol.md.",
+            "description": "JSON-RPC 2.0 over a WebSocket that the agent opens: docs/reference/protocol.md",
             "license": {"name": "MIT"},
         },
         "defaultContentType": "application/json",

@@ -73,7 +73,7 @@ def check_machine(places: ServicePaths, *, user: int) -> None:
     if user != 0:
         raise NotRoot(
             "Only root may install or remove the service: put sudo before the command "
-            f"(sudo {_this_program()} service …). Without root: docs/service.md, the user unit."
+            f"(sudo {_this_program()} service …). Without root: docs/how-to/service.md, the user unit."
         )
 
 

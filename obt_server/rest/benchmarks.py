@@ -26,7 +26,7 @@ from obt_server.rest.views import JobView, Json, job_view
 from obt_server.storage import JobFilter, NotStored
 
 State = Literal[JobState, "starting", "lost"]
-"""The protocol's states, and two of the server's own (docs/server.md)."""
+"""The protocol's states, and two of the server's own (docs/reference/rest.md)."""
 _EXAMPLE: Final[Json] = {
     "agent": "box",
     "plan": {
@@ -136,7 +136,10 @@ def _reading(context: Context) -> APIRouter:
         "/benchmarks/{job_id}/result",
         response_class=Response,
         responses={
-            200: {"description": "As docs/benchmarking.md says.", "content": {"application/json": {}}}
+            200: {
+                "description": "As docs/explanation/benchmarking.md says.",
+                "content": {"application/json": {}},
+            }
         },
         summary="The result, byte by byte as the agent stored it (sha256 in ETag)",
     )

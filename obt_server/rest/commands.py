@@ -18,7 +18,7 @@ from obt_server.rest.sse import EventStream, after_first, event
 FIRST_EVENT_WITHIN_S = 2.0
 _BODY: dict[str, Any] = {
     "requestBody": {
-        "description": "The command's parameters, as in docs/protocol.md and docs/schemas/obt.v1.json.",
+        "description": "The command's parameters: docs/reference/protocol.md, docs/schemas/obt.v1.json.",
         "content": {
             "application/json": {
                 "schema": {"type": "object"},

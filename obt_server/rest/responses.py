@@ -14,7 +14,7 @@ Responses = dict[int | str, Json]
 class ErrorBody(BaseModel):
     """Why a request was refused or failed."""
 
-    kind: str = Field(description="a stable word, as in docs/server.md", examples=["agent_offline"])
+    kind: str = Field(description="a stable word, as in docs/reference/rest.md", examples=["agent_offline"])
     message: str = Field(description="for the person at the screen: what is wrong, and what to do")
     retryable: bool = Field(description="whether the same request may succeed later")
     detail: Json = Field(description="what a program may want to know; depends on kind")

@@ -32,7 +32,7 @@ def test_every_key_has_a_meaning_and_a_row() -> None:
 
 
 def test_the_document_holds_the_table_as_it_is_now() -> None:
-    assert markdown() in (ROOT / "docs/configuration.md").read_text(), "run make docs"
+    assert markdown() in (ROOT / "docs/reference/configuration.md").read_text(), "run make docs"
 
 
 def test_the_copy_that_people_find_is_the_example() -> None:

@@ -23,7 +23,7 @@ LARGE = {"embed"}
 
 
 def test_the_kit_knows_every_rule_of_the_document_and_no_other() -> None:
-    named = re.findall(r"^- \[([A-Z]+-\d+)\]", (DOCS / "protocol.md").read_text(), re.MULTILINE)
+    named = re.findall(r"^- \[([A-Z]+-\d+)\]", (DOCS / "reference" / "protocol.md").read_text(), re.MULTILINE)
     assert tuple(named) == RULES
 
 
@@ -31,7 +31,7 @@ def test_the_kit_knows_every_rule_of_the_document_and_no_other() -> None:
 def test_each_rule_is_tried_or_said_to_be_untestable_on_both_sides(rule: str) -> None:
     assert (rule in {check.rule for check in SERVER_BOOK.checks}) != (rule in NOT_OF_SERVERS)
     assert (rule in {check.rule for check in AGENT_BOOK.checks}) != (rule in NOT_OF_AGENTS)
-    assert f"| {rule} |" in (DOCS / "conformance.md").read_text()
+    assert f"| {rule} |" in (DOCS / "reference" / "conformance.md").read_text()
 
 
 def test_no_check_has_a_rule_that_does_not_exist() -> None:

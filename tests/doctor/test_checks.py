@@ -408,7 +408,7 @@ def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_every_check_has_a_place_in_the_documents() -> None:
     """Programs go by their names."""
-    document = (ROOT / "docs" / "troubleshooting.md").read_text()
+    document = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text()
     told = {name for row in re.findall(r"^\| `[a-z]+\..*", document, re.MULTILINE) for name in row.split("`")}
     assert check_names() == {name for name in told if re.fullmatch(rf"(?:{ROOMS})\.[a-z_]+", name)}
 

@@ -60,7 +60,7 @@ def test_a_narrow_terminal_shows_every_word_of_it_whole(
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 48
     _, _, gaps = shown.partition("Could not be read")
-    for words in ("package_energy_joules", "nearly everything", "docs/hardware.md", "→ install"):
+    for words in ("package_energy_joules", "nearly everything", "docs/reference/hardware.md", "→ install"):
         assert words in gaps
 
 

@@ -33,7 +33,7 @@ def _is_logging(node: ast.AST) -> TypeGuard[ast.Call]:
 
 
 def documented() -> set[str]:
-    text = Path(ROOT / "docs/logs.md").read_text()
+    text = Path(ROOT / "docs/reference/logs.md").read_text()
     return set(re.findall(r"(?m)^\| `([a-z_]+\.[a-z_]+)` \|", text))
 
 
@@ -46,5 +46,7 @@ def test_every_event_has_a_stable_name_of_two_words() -> None:
 def test_every_event_is_documented() -> None:
     known = documented()
     assert [
-        f"{where}: {name} is missing in docs/logs.md" for where, name in logged() if name not in known
+        f"{where}: {name} is missing in docs/reference/logs.md"
+        for where, name in logged()
+        if name not in known
     ] == []

@@ -20,7 +20,7 @@ from tests.doctor.paths import check_names
 from tests.project.paths import ROOT
 
 DOCUMENTS = sorted(
-    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").glob("*.md")]
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
 )
 OTHER_VARIABLES = {"OBT_AGENT_CONFIG", "OBT_AGENT_ID"}
 """The file's place, and a field of the journal: no keys."""
@@ -71,10 +71,10 @@ def test_every_relative_link_leads_somewhere(path: Path) -> None:
 
 @every_document
 def test_every_file_that_is_named_in_the_text_exists(path: Path) -> None:
-    """Paths of the repository in backquotes, such as ``docs/protocol.md``."""
+    """Paths of the repository in backquotes, such as ``docs/reference/protocol.md``."""
     tops = "|".join(re.escape(entry.name) for entry in ROOT.iterdir() if not entry.name.startswith("."))
     named = re.findall(rf"`((?:{tops})/[\w./-]*)`", prose(path.read_text()))
-    made = {"dist/", "docs/"}
+    made = {"dist/", "docs/", "site/"}
     assert [name for name in named if name not in made and not (ROOT / name).exists()] == []
 
 
@@ -194,7 +194,7 @@ def test_every_test_that_is_named_in_the_documents_exists(path: Path, defined: s
 
 
 def test_every_row_of_what_an_attacker_cannot_do_names_a_test() -> None:
-    _, _, threats = (ROOT / "docs" / "security.md").read_text().partition("## Who might harm it")
+    _, _, threats = (ROOT / "docs/explanation/security.md").read_text().partition("## Threat model")
     tables = re.findall(r"^\| It cannot .*\n\|[-|]+\n((?:\|.*\n)+)", threats, flags=re.MULTILINE)
     rows = [row for table in tables for row in table.splitlines()]
     assert len(tables) == 4, "server, network, local user, Ollama; a stolen token is told in a list"
@@ -247,7 +247,7 @@ def test_every_configuration_key_in_the_documents_exists(path: Path) -> None:
 
 def events_in_the_log() -> set[str]:
     """They look like keys: the first column of the table of events."""
-    text = (ROOT / "docs/logs.md").read_text()
+    text = (ROOT / "docs/reference/logs.md").read_text()
     return set(re.findall(r"^\| `([a-z]+\.[a-z_]+)` \|", text, flags=re.MULTILINE))
 
 

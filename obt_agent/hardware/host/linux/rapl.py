@@ -1,7 +1,7 @@
 """Energy of the CPU packages through RAPL (Intel and AMD).
 
 Linux lets only root read it unless told otherwise, for the counter was used to infer secrets of other
-programs (CVE-2020-8694). docs/hardware.md has the udev rule that lets a group read it.
+programs (CVE-2020-8694). docs/reference/hardware.md has the udev rule that lets a group read it.
 """
 
 from __future__ import annotations
