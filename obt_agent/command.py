@@ -7,8 +7,8 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import msgspec
 
-from obt_agent.peer import StreamSink
 from obt_agent.protocol.envelope import RequestId
+from obt_agent.session import StreamSink
 
 P = TypeVar("P")
 
@@ -30,10 +30,6 @@ class CommandContext(Protocol):
     @property
     def stream(self) -> StreamSink:
         """Where items of a streamed command go."""
-
-    @property
-    def session(self) -> int:
-        """The session that the command came on."""
 
     def blob(self, name: str) -> bytes:
         """The bytes that the server put under this name on this session.

@@ -10,27 +10,28 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 import structlog
 
 from obt_agent.errors import AgentError, LinkLost
-from obt_agent.hardware.schema import Inventory, Sample
-from obt_agent.ollama.catalog import Snapshot
-from obt_agent.ollama.payloads import InstalledModel, RunningModel
-from obt_agent.peer import Peer
+from obt_agent.hardware.schema import Sample
+from obt_agent.hardware.service import HardwareService
+from obt_agent.jobs import JobService
+from obt_agent.ollama.catalog import Catalog, Snapshot
+from obt_agent.ollama.payloads import InstalledModel
+from obt_agent.policy import Policy
 from obt_agent.protocol import limits
 from obt_agent.protocol.admission import (
     HeartbeatParams,
     HelloResult,
-    JobCounts,
     LightGpu,
     LightSample,
-    OutboxCounts,
 )
 from obt_agent.protocol.jobs import JobSummary
 from obt_agent.protocol.state import HardwareSync, JobsSync, ModelsSync, Page, StateKind
+from obt_agent.session import Session
 
 log = structlog.get_logger(__name__)
 
@@ -42,69 +43,6 @@ PAGE_BYTES: Final = 16 << 10
 E = TypeVar("E", InstalledModel, JobSummary)
 
 
-class CatalogSource(Protocol):
-    """The catalogue of models, as ``obt_agent.ollama.catalog.Catalog`` keeps it."""
-
-    @property
-    def snapshot(self) -> Snapshot:
-        """What is known now."""
-
-    async def wait_changed(self, after_generation: int) -> Snapshot:
-        """The next snapshot of a later generation."""
-
-
-class HardwareSource(Protocol):
-    """The hardware, as ``obt_agent.hardware.service.HardwareService`` reads it."""
-
-    @property
-    def latest(self) -> Sample | None:
-        """The last sample taken, if any."""
-
-    async def inventory(self, *, refresh: bool = False) -> Inventory:
-        """What the machine is."""
-
-    async def wait_inventory_changed(self, after_fingerprint: str) -> Inventory:
-        """The next inventory with another fingerprint."""
-
-
-class JobSource(Protocol):
-    """Jobs that are open, or finished and not acknowledged."""
-
-    @property
-    def generation(self) -> int:
-        """Grows with every change of the list."""
-
-    @property
-    def store_id(self) -> str:
-        """Names the store of jobs."""
-
-    async def unsettled(self) -> tuple[JobSummary, ...]:
-        """The jobs, oldest first."""
-
-    async def wait_changed(self, after_generation: int) -> int:
-        """Wait for a later generation."""
-
-    def counts(self) -> JobCounts:
-        """How many."""
-
-    def outbox_counts(self) -> OutboxCounts:
-        """What waits to be sent."""
-
-    @property
-    def store_problem(self) -> str | None:
-        """What is wrong with the store of jobs, or that it was replaced."""
-
-
-class Visibility(Protocol):
-    """Which models the host's owner lets the server see."""
-
-    def visible(self, models: Sequence[InstalledModel]) -> tuple[InstalledModel, ...]:
-        """Installed models, filtered."""
-
-    def visible_running(self, models: Sequence[RunningModel]) -> tuple[RunningModel, ...]:
-        """Loaded models, filtered."""
-
-
 @dataclass(frozen=True, slots=True)
 class Gauges:
     """Figures of the heartbeat that other rooms hold: streams in flight, event-loop lag in milliseconds."""
@@ -114,9 +52,11 @@ class Gauges:
 
 
 @dataclass(slots=True)
-class _Session:
-    peer: Peer
-    asked: dict[StateKind, asyncio.Event] = field(
+class _SessionState:
+    """What is kept for one session: which states it asked for again, and its last revision."""
+
+    session: Session
+    requested: dict[StateKind, asyncio.Event] = field(
         default_factory=lambda: {
             "models": asyncio.Event(),
             "hardware": asyncio.Event(),
@@ -136,57 +76,56 @@ class Reporter:
     def __init__(
         self,
         *,
-        models: CatalogSource,
-        machine: HardwareSource,
-        jobs: JobSource,
-        visibility: Visibility,
+        models: Catalog,
+        machine: HardwareService,
+        jobs: JobService,
+        policy: Policy,
         gauges: Gauges,
     ) -> None:
         self._models = models
         self._machine = machine
         self._jobs = jobs
-        self._visibility = visibility
+        self._policy = policy
         self._gauges = gauges
-        self._session: _Session | None = None
+        self._state: _SessionState | None = None
 
     def request(self, kinds: Sequence[StateKind]) -> None:
         """The server asks for states again (``state.request``)."""
-        if self._session is not None:
+        if self._state is not None:
             for kind in kinds:
-                self._session.asked[kind].set()
+                self._state.requested[kind].set()
 
-    async def run(self, peer: Peer, heartbeat_interval_s: float) -> None:
+    async def run(self, session: Session, heartbeat_interval_s: float) -> None:
         """Serve one session until it ends. Returns then; never raises ``LinkLost``."""
-        session = _Session(peer)
-        self._session = session
+        state = self._state = _SessionState(session)
         loops: dict[str, Callable[[], Awaitable[None]]] = {
-            "models": lambda: self._models_loop(session),
-            "hardware": lambda: self._hardware_loop(session),
-            "jobs": lambda: self._jobs_loop(session),
-            "heartbeat": lambda: self._heartbeat_loop(session, heartbeat_interval_s),
+            "models": lambda: self._models_loop(state),
+            "hardware": lambda: self._hardware_loop(state),
+            "jobs": lambda: self._jobs_loop(state),
+            "heartbeat": lambda: self._heartbeat_loop(state, heartbeat_interval_s),
         }
         try:
             async with asyncio.TaskGroup() as group:
                 for name, loop in loops.items():
                     group.create_task(_until_link_lost(name, loop), name=f"report-{name}")
         except* LinkLost:
-            log.debug("report.session_over", session=peer.session)
+            log.debug("report.session_over", session=session.number)
         finally:
-            if self._session is session:
-                self._session = None
+            if self._state is state:
+                self._state = None
 
-    async def _models_loop(self, session: _Session) -> None:
-        asked = session.asked["models"]
+    async def _models_loop(self, state: _SessionState) -> None:
+        requested = state.requested["models"]
         while True:
-            asked.clear()
+            requested.clear()
             snapshot = self._models.snapshot
-            await self._send_models(session, snapshot)
-            await first_of(self._models.wait_changed(snapshot.generation), asked.wait())
+            await self._send_models(state, snapshot)
+            await first_of(self._models.wait_changed(snapshot.generation), requested.wait())
 
-    async def _send_models(self, session: _Session, snapshot: Snapshot) -> None:
-        revision = session.next_revision()
-        running = self._visibility.visible_running(snapshot.running)
-        for page, models in pages(self._visibility.visible(snapshot.models)):
+    async def _send_models(self, state: _SessionState, snapshot: Snapshot) -> None:
+        revision = state.next_revision()
+        running = self._policy.visible_running(snapshot.running)
+        for page, models in pages(self._policy.visible(snapshot.models)):
             message = ModelsSync(
                 revision=revision,
                 page=page,
@@ -196,31 +135,31 @@ class Reporter:
                 running=running,
                 stale=snapshot.stale,
             )
-            await _sync(session.peer, "models.sync", message)
+            await _sync(state.session, "models.sync", message)
 
-    async def _hardware_loop(self, session: _Session) -> None:
-        asked = session.asked["hardware"]
+    async def _hardware_loop(self, state: _SessionState) -> None:
+        requested = state.requested["hardware"]
         while True:
-            asked.clear()
+            requested.clear()
             inventory = await self._machine.inventory()
-            message = HardwareSync(revision=session.next_revision(), inventory=inventory)
-            await _sync(session.peer, "hardware.sync", message)
-            await first_of(self._machine.wait_inventory_changed(inventory.fingerprint), asked.wait())
+            message = HardwareSync(revision=state.next_revision(), inventory=inventory)
+            await _sync(state.session, "hardware.sync", message)
+            await first_of(self._machine.wait_inventory_changed(inventory.fingerprint), requested.wait())
 
-    async def _jobs_loop(self, session: _Session) -> None:
-        asked = session.asked["jobs"]
+    async def _jobs_loop(self, state: _SessionState) -> None:
+        requested = state.requested["jobs"]
         while True:
-            asked.clear()
+            requested.clear()
             generation = self._jobs.generation
-            revision = session.next_revision()
+            revision = state.next_revision()
             for page, jobs in pages(await self._jobs.unsettled()):
                 message = JobsSync(revision=revision, page=page, store_id=self._jobs.store_id, jobs=jobs)
-                await _sync(session.peer, "jobs.sync", message)
-            await first_of(self._jobs.wait_changed(generation), asked.wait())
+                await _sync(state.session, "jobs.sync", message)
+            await first_of(self._jobs.wait_changed(generation), requested.wait())
 
-    async def _heartbeat_loop(self, session: _Session, interval_s: float) -> None:
+    async def _heartbeat_loop(self, state: _SessionState, interval_s: float) -> None:
         while True:
-            session.peer.notify("heartbeat", self.heartbeat())
+            state.session.notify("heartbeat", self.heartbeat())
             await asyncio.sleep(interval_s)
 
     def heartbeat(self) -> HeartbeatParams:
@@ -228,7 +167,7 @@ class Reporter:
         snapshot = self._models.snapshot
         return HeartbeatParams(
             ollama=snapshot.state,
-            loaded=tuple(model.name for model in self._visibility.visible_running(snapshot.running)),
+            loaded=tuple(model.name for model in self._policy.visible_running(snapshot.running)),
             jobs=self._jobs.counts(),
             outbox=self._jobs.outbox_counts(),
             streams=self._gauges.streams(),
@@ -282,9 +221,9 @@ def pages(entries: Sequence[E], target_bytes: int = PAGE_BYTES) -> Iterator[tupl
     yield Page(index=index, last=True), tuple(page)
 
 
-async def _sync(peer: Peer, method: str, message: msgspec.Struct) -> None:
+async def _sync(session: Session, method: str, message: msgspec.Struct) -> None:
     """Any result acknowledges; the body is for people who debug a server."""
-    await peer.request(method, message, msgspec.Raw, timeout_s=SYNC_TIMEOUT_S, bulk=True)
+    await session.request(method, message, msgspec.Raw, timeout_s=SYNC_TIMEOUT_S, bulk=True)
 
 
 async def _until_link_lost(name: str, loop: Callable[[], Awaitable[None]]) -> None:

@@ -167,7 +167,7 @@ def _wired(services: Services) -> Components:
         models=services.catalog,
         machine=services.hardware,
         jobs=services.jobs,
-        visibility=services.policy,
+        policy=services.policy,
         gauges=gauges,
     )
     components = Components(

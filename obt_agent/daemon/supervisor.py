@@ -116,7 +116,7 @@ class Supervisor:
     # Sessions.
 
     def _on_admitted(self, session: LinkSession, hello: HelloResult) -> None:
-        components, number = self._components, session.session
+        components, number = self._components, session.number
         beat_s = heartbeat_every_s(hello, self._loaded.config.server.heartbeat_interval_s)
         self._own(components.reporter.run(session, beat_s), name=f"report-{number}")
         self._own(components.jobs.serve(session, hello.time), name=f"jobs-{number}")

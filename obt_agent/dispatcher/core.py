@@ -20,7 +20,6 @@ import structlog
 from obt_agent.command import AnyCommand
 from obt_agent.dispatcher.blobs import Blobs
 from obt_agent.dispatcher.inflight import InFlight, Requests
-from obt_agent.dispatcher.session import Session
 from obt_agent.errors import (
     AgentError,
     Busy,
@@ -35,6 +34,7 @@ from obt_agent.protocol import codec, limits
 from obt_agent.protocol.envelope import Notification, Request
 from obt_agent.protocol.errors import StreamEnd, to_wire
 from obt_agent.protocol.streams import BlobPut, SeriesFinal
+from obt_agent.session import Session
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +97,7 @@ class Dispatcher:
 
     def on_notification(self, session: Session, notification: Notification) -> None:
         """No notification is the dispatcher's: unknown ones are ignored."""
-        log.debug("notification.ignored", method=notification.method[:SHOWN_CHARS], session=session.session)
+        log.debug("notification.ignored", method=notification.method[:SHOWN_CHARS], session=session.number)
 
     def session_ended(self, session: Session) -> None:
         """Stop every command of the session at once; nobody is left to answer."""
@@ -223,7 +223,7 @@ class Dispatcher:
 
     def _start(self, entry: InFlight, params: Any, requests: Requests) -> None:
         loop = asyncio.get_running_loop()
-        name = f"command {entry.command.method} {entry.request_id} of session {entry.session}"
+        name = f"command {entry.command.method} {entry.request_id} of session {entry.origin.number}"
         task = loop.create_task(_run(entry, params), name=name)
         entry.task = task
         self._tasks.add(task)

@@ -9,12 +9,11 @@ from typing import Any
 
 from obt_agent.command import AnyCommand, CancelState
 from obt_agent.dispatcher.blobs import Blobs
-from obt_agent.dispatcher.session import Session
 from obt_agent.errors import AgentError
-from obt_agent.peer import StreamSink
 from obt_agent.protocol import limits
 from obt_agent.protocol.envelope import Request, RequestId
 from obt_agent.protocol.errors import StreamEnd
+from obt_agent.session import Session, StreamSink
 
 
 class InFlight:
@@ -34,11 +33,6 @@ class InFlight:
         self.timers: list[asyncio.TimerHandle] = []
         self._requests = requests
         self._stream: StreamSink | None = None
-
-    @property
-    def session(self) -> int:
-        """The server's number of the session."""
-        return self.origin.session
 
     @property
     def stream(self) -> StreamSink:

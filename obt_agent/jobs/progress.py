@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
-from obt_agent.peer import Peer
 from obt_agent.protocol.jobs import JobProgress, JobProgressParams, JobState
+from obt_agent.session import Session
 
 INTERVAL_S: Final = 0.5
 
@@ -40,7 +40,7 @@ class ProgressPublisher:
         """The job is over."""
         self._last.pop(job_id, None)
 
-    async def tell(self, peer: Peer) -> None:
+    async def tell(self, peer: Session) -> None:
         """Send what changes to one session, until cancelled.
 
         Raises:

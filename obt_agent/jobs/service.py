@@ -24,7 +24,6 @@ from obt_agent.jobs.store import JobStore, NewJob, StoredJob
 from obt_agent.jobs.store.rows import fingerprint
 from obt_agent.jobs.store.upload import Uploader, UploadSettings
 from obt_agent.jobs.worker import JobWorker, WorkerSettings
-from obt_agent.peer import Peer
 from obt_agent.policy import Policy
 from obt_agent.protocol import limits
 from obt_agent.protocol.admission import JobCounts, OutboxCounts
@@ -36,6 +35,7 @@ from obt_agent.protocol.commands import (
     RunBenchmarkParams,
 )
 from obt_agent.protocol.jobs import JobKind, JobStarted, JobState, JobSummary
+from obt_agent.session import Session
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +106,7 @@ class JobService:
         """Take up what an earlier process left, then run jobs until cancelled, which is a checkpoint."""
         await self._worker.run()
 
-    async def serve(self, peer: Peer, server_time: float | None) -> None:
+    async def serve(self, peer: Session, server_time: float | None) -> None:
         """Tell one session of progress and finals, until it ends or this is cancelled.
 
         Args:
@@ -122,7 +122,7 @@ class JobService:
                 group.create_task(self._board.tell(peer), name="job progress")
                 group.create_task(_until_over(peer), name="job session's end")
         except* LinkLost:
-            log.debug("jobs.session_over", session=peer.session)
+            log.debug("jobs.session_over", session=peer.number)
 
     async def drain(self, within_s: float) -> bool:
         """Wait until the server has acknowledged every final, at most ``within_s`` seconds."""
@@ -345,7 +345,7 @@ def _uptime_s() -> float:
     return time.clock_gettime(_UPTIME_CLOCK)
 
 
-async def _until_over(peer: Peer) -> None:
+async def _until_over(peer: Session) -> None:
     """Those who only wait for news would not notice that nobody is left to tell."""
     while peer.alive:  # noqa: ASYNC110 - a session's end is no event up here, and a second is soon enough
         await asyncio.sleep(LOOK_AT_SESSION_S)

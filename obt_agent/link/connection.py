@@ -19,7 +19,7 @@ import structlog
 
 from obt_agent.backoff import BackoffSettings
 from obt_agent.errors import ConfigError
-from obt_agent.identity.credentials import AgentCredential
+from obt_agent.identity.credentials import AgentCredential, Credentials
 from obt_agent.identity.folder import FolderError
 from obt_agent.link.address import parse_address
 from obt_agent.link.connection_attempt import ConnectionAttempt, DrainRequest
@@ -28,7 +28,7 @@ from obt_agent.link.dial import dial
 from obt_agent.link.disconnect import DialFailed, DisconnectReason
 from obt_agent.link.liveness import LoopLag
 from obt_agent.link.network_monitor import NetworkMonitor
-from obt_agent.link.reconnect import CredentialSource, ReconnectPolicy
+from obt_agent.link.reconnect import ReconnectPolicy
 from obt_agent.link.session import LinkSession, RequestHandler
 from obt_agent.link.settings import LinkSettings
 from obt_agent.link.totals import LinkTotals
@@ -90,7 +90,7 @@ class Link:
         self,
         settings: LinkSettings,
         *,
-        credentials: CredentialSource,
+        credentials: Credentials,
         events: LinkEvents,
         handler: RequestHandler,
         backoff: BackoffSettings | None = None,

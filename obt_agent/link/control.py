@@ -4,55 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
-import msgspec
 import structlog
 
 from obt_agent.errors import AgentError, Cancelled
-from obt_agent.link.flow import SendScheduler
+from obt_agent.identity.credentials import Credentials
 from obt_agent.protocol import codec
 from obt_agent.protocol.admission import DrainParams, Empty, RotateParams, RotateResult
 from obt_agent.protocol.envelope import Notification, Request, RequestId
-from obt_agent.protocol.errors import WireError, to_wire
+from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.state import StateKind, StateRequest
 from obt_agent.protocol.streams import LinkCredit, StreamCredit, StreamsAlive
 
+if TYPE_CHECKING:  # the session calls these methods, and they call it
+    from obt_agent.link.session import LinkSession
+
 log = structlog.get_logger(__name__)
-
-
-class CandidateStore(Protocol):
-    """Where a rotated credential is kept until it is tried."""
-
-    def store_candidate(self, rotation_id: str | None = None) -> str:
-        """Make and keep a candidate; gives the sha256 of its secret in hexadecimal. Blocks (fsync)."""
-
-
-class OwnSession(Protocol):
-    """What the link's own methods need of the session that they are called on."""
-
-    @property
-    def session(self) -> int:
-        """The server's number of this admission."""
-
-    @property
-    def flow(self) -> SendScheduler:
-        """Streams and credit."""
-
-    def respond(self, id: RequestId, result: msgspec.Struct) -> None:
-        """Answer a request, once."""
-
-    def respond_error(self, id: RequestId, error: WireError) -> None:
-        """Answer a request with an error, once."""
-
-    def give_up(self, request_id: RequestId, error: AgentError) -> None:
-        """End a stream with an error, on both sides."""
-
-    def granted_stream(self, request_id: RequestId, granted_bytes: int) -> None:
-        """The server reads on in one stream."""
-
-    def granted_link(self, granted_bytes: int) -> None:
-        """The server reads on in all of them."""
 
 
 class ControlMethods:
@@ -66,7 +34,7 @@ class ControlMethods:
 
     def __init__(
         self,
-        candidates: CandidateStore,
+        candidates: Credentials,
         *,
         on_state_request: Callable[[Sequence[StateKind]], None],
         on_drain: Callable[[float], None],
@@ -85,7 +53,7 @@ class ControlMethods:
             "link.alive": _alive,
         }
 
-    def on_request(self, session: OwnSession, request: Request) -> bool:
+    def on_request(self, session: LinkSession, request: Request) -> bool:
         """Answer a request of the link itself; False when it is not one."""
         method = self._requests.get(request.method)
         if method is None:
@@ -96,7 +64,7 @@ class ControlMethods:
             session.respond_error(request.id, to_wire(error))
         return True
 
-    def on_notification(self, session: OwnSession, notification: Notification) -> bool:
+    def on_notification(self, session: LinkSession, notification: Notification) -> bool:
         """Take a notification of the link itself; False when it is not one.
 
         Raises:
@@ -113,12 +81,12 @@ class ControlMethods:
         if self._rotating is not None:
             self._rotating.cancel()
 
-    def _state_request(self, session: OwnSession, request: Request) -> None:
+    def _state_request(self, session: LinkSession, request: Request) -> None:
         kinds = codec.convert(request.params, StateRequest).kinds
         session.respond(request.id, Empty())
         self._on_state_request(kinds)
 
-    def _rotate(self, session: OwnSession, request: Request) -> None:
+    def _rotate(self, session: LinkSession, request: Request) -> None:
         params = codec.convert(request.params, RotateParams)
         previous = self._rotating
         self._rotating = asyncio.get_running_loop().create_task(
@@ -127,7 +95,7 @@ class ControlMethods:
 
     async def _store_candidate(
         self,
-        session: OwnSession,
+        session: LinkSession,
         request_id: RequestId,
         params: RotateParams,
         previous: asyncio.Task[None] | None,
@@ -144,26 +112,26 @@ class ControlMethods:
         log.info("credentials.candidate_stored", rotation_id=params.rotation_id)
         session.respond(request_id, RotateResult(rotation_id=params.rotation_id, sha256=sha256))
 
-    def _stream_credit(self, session: OwnSession, notification: Notification) -> None:
+    def _stream_credit(self, session: LinkSession, notification: Notification) -> None:
         credit = codec.convert(notification.params, StreamCredit)
         session.granted_stream(credit.id, credit.bytes)
 
-    def _link_credit(self, session: OwnSession, notification: Notification) -> None:
+    def _link_credit(self, session: LinkSession, notification: Notification) -> None:
         session.granted_link(codec.convert(notification.params, LinkCredit).bytes)
 
-    def _streams_alive(self, session: OwnSession, notification: Notification) -> None:
+    def _streams_alive(self, session: LinkSession, notification: Notification) -> None:
         alive = frozenset(codec.convert(notification.params, StreamsAlive).ids)
         absent = frozenset(session.flow.streams) - alive
         for request_id in absent & self._absent:
-            log.info("stream.not_read", stream_id=request_id, session=session.session)
+            log.info("stream.not_read", stream_id=request_id, session=session.number)
             session.give_up(request_id, Cancelled("The server does not read this stream any more."))
         self._absent = absent
 
-    def _drain(self, session: OwnSession, notification: Notification) -> None:
+    def _drain(self, session: LinkSession, notification: Notification) -> None:
         seconds = codec.convert(notification.params, DrainParams).retry_after_s
-        log.info("link.server_drains", retry_after_s=seconds, session=session.session)
+        log.info("link.server_drains", retry_after_s=seconds, session=session.number)
         self._on_drain(seconds)
 
 
-def _alive(session: OwnSession, notification: Notification) -> None:
+def _alive(session: LinkSession, notification: Notification) -> None:
     """Its arrival said it all."""

@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import structlog
 
 from obt_agent.errors import AdmissionRefused
+from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.secret import Secret
 from obt_agent.link import http
 from obt_agent.link.address import Address, parse_address
@@ -24,16 +25,6 @@ from obt_agent.link.settings import LinkSettings
 from obt_agent.protocol.admission import ServerIdentity
 
 log = structlog.get_logger(__name__)
-
-
-class JoinStore(Protocol):
-    """What enrolment needs of ``obt_agent.identity.credentials.Credentials``. Methods block shortly."""
-
-    def pending_join(self, server: str) -> Secret:
-        """The secret to enrol with at this server: the same one until ``store_enrolled``."""
-
-    def store_enrolled(self, secret: Secret) -> None:
-        """The server took it."""
 
 
 class EnrolAgent(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +62,7 @@ class Enrolled:
 
 
 async def enroll(
-    settings: LinkSettings, join_token: Secret, *, agent: EnrolAgent, credentials: JoinStore
+    settings: LinkSettings, join_token: Secret, *, agent: EnrolAgent, credentials: Credentials
 ) -> Enrolled:
     """Enrol this agent; its credential is stored when this returns.
 

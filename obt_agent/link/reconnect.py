@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 import structlog
 
 from obt_agent.backoff import Backoff, BackoffSettings, RefusedCredential, with_jitter
 from obt_agent.errors import AdmissionRefused, AgentError
-from obt_agent.identity.credentials import AgentCredential
+from obt_agent.identity.credentials import AgentCredential, Credentials
 from obt_agent.link.disconnect import DisconnectReason, NextDial
 
 log = structlog.get_logger(__name__)
@@ -19,25 +19,6 @@ ENROL_ANEW: Final = (
     "Enrol this agent anew: sudo obt-agent service install --enroll-again --token-file FILE; "
     "without the system's service: obt-agent enroll."
 )
-
-
-class CredentialSource(Protocol):
-    """What the link needs of ``obt_agent.identity.credentials.CredentialSource``. Methods block shortly."""
-
-    def for_next_dial(self) -> AgentCredential | None:
-        """What to show; None when there is nothing."""
-
-    def admitted(self, credential: AgentCredential) -> None:
-        """The server took it."""
-
-    def refused(self, credential: AgentCredential, *, revoked: bool) -> None:
-        """The server refused it."""
-
-    def ever_admitted(self, credential: AgentCredential) -> bool:
-        """Whether a server ever took it."""
-
-    def store_candidate(self, rotation_id: str | None = None) -> str:
-        """Make and keep a candidate; gives its hash."""
 
 
 class ReconnectPolicy:
@@ -52,7 +33,7 @@ class ReconnectPolicy:
 
     def __init__(
         self,
-        credentials: CredentialSource,
+        credentials: Credentials,
         *,
         clock: Callable[[], float],
         chance: Callable[[], float],

@@ -56,7 +56,7 @@ class RequestHandler(Protocol):
 
 
 class LinkSession:
-    """One socket. Implements ``obt_agent.peer.Peer`` once admitted.
+    """One socket. Implements ``obt_agent.session.Session`` once admitted.
 
     Args:
         pipe: the wire.
@@ -94,7 +94,7 @@ class LinkSession:
     # The session itself.
 
     @property
-    def session(self) -> int:
+    def number(self) -> int:
         """The server's number of this admission (0 before it)."""
         return self.hello_result.session if self.hello_result is not None else 0
 
@@ -174,7 +174,7 @@ class LinkSession:
             "send stream.credit and link.credit.",
             waited_for="credit",
         )
-        log.warning("stream.stalled", stream_id=request_id, session=self.session)
+        log.warning("stream.stalled", stream_id=request_id, session=self.number)
         self.give_up(request_id, error)
 
     def give_up(self, request_id: RequestId, error: AgentError) -> None:
@@ -313,7 +313,7 @@ class LinkSession:
     async def request(
         self, method: str, params: msgspec.Struct, result: type[T], *, timeout_s: float, bulk: bool = False
     ) -> T:
-        """Send a request and wait for its answer; see ``obt_agent.peer.Peer``."""
+        """Send a request and wait for its answer; see ``obt_agent.session.Session``."""
         self._ensure_alive()
         try:
             async with asyncio.timeout(timeout_s), self._slots:

@@ -18,7 +18,7 @@ _ENCODER: Final = msgspec.json.Encoder()
 
 
 class LinkStreamSink:
-    """Implements ``obt_agent.peer.StreamSink``.
+    """Implements ``obt_agent.session.StreamSink``.
 
     Args:
         stream: the queue that items go to.

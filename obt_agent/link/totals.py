@@ -44,7 +44,7 @@ class LinkTotals:
             now.add(attempt, "")
         admitted = attempt is not None and attempt.session.hello_result is not None
         return LinkStatistics(
-            session=attempt.session.session if attempt is not None and admitted else None,
+            session=attempt.session.number if attempt is not None and admitted else None,
             connected_s=self._clock() - self._admitted_at_s if admitted else 0.0,
             admissions=self.admissions,
             dials=self.dials,

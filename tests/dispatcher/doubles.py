@@ -76,13 +76,21 @@ class FakeSession:
     """A session that keeps every answer; ``doubled`` names requests that were given two."""
 
     def __init__(self, number: int = 1, *, window: int | None = None) -> None:
-        self.session = number
+        self.number = number
         self.alive = True
         self.answers: dict[RequestId, Any] = {}
         self.doubled: list[RequestId] = []
         self.streams: dict[RequestId, FakeSink] = {}
         self.window = window
         self._answered = asyncio.Event()
+
+    async def request(
+        self, method: str, params: msgspec.Struct, result: type[Any], *, timeout_s: float, bulk: bool = False
+    ) -> Any:
+        raise NotImplementedError
+
+    def notify(self, method: str, params: msgspec.Struct, *, droppable: bool = False) -> bool:
+        raise NotImplementedError
 
     def respond(self, id: RequestId, result: Any) -> None:
         self._answer(id, result)

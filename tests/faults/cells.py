@@ -102,7 +102,7 @@ async def _admitted_again(here: Place, busy: Busy) -> None:
         session, presence = link.session, hub.presence(here.agent_id)
         if session is None or session is old or presence is None:
             return False
-        return presence.session == session.session
+        return presence.session == session.number
 
     await until(both)
 
@@ -132,7 +132,7 @@ async def _noticed(here: Place, busy: Busy, outcome: Outcome) -> None:
         here.gate.refusing = fault.name.startswith("reset")
         await until(lambda: link.statistics.dials > dials and link.status.state == "waiting")
     else:
-        number = busy.session.session
+        number = busy.session.number
         await until(lambda: not busy.session.alive)
         await until(lambda: (told := hub.presence(here.agent_id)) is None or told.session != number)
     if fault.effect == "refuses":

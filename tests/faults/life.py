@@ -14,7 +14,7 @@ import secrets
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from obt_agent.dispatcher import Dispatcher
 from obt_agent.handlers.table import Services, commands
@@ -134,9 +134,9 @@ class Supervisor:
         self._closers = [dispatcher.close, jobs.close]
         reporter = Reporter(
             models=models,
-            machine=FakeMachine(),
+            machine=cast("Any", FakeMachine()),
             jobs=jobs,
-            visibility=policy,
+            policy=policy,
             gauges=Gauges(streams=lambda: 0, loop_lag_ms=lambda: None),
         )
         async with asyncio.TaskGroup() as tasks:

@@ -14,7 +14,7 @@ from obt_standin import StandIn
 from obt_standin.script import Model
 from tests.dispatcher.doubles import until
 from tests.handlers.bench import Bench
-from tests.job_store.doubles import ServerPeer
+from tests.job_store.doubles import ServerSession
 
 PLAN: dict[str, Any] = {
     "model_name": "standin-small",
@@ -38,9 +38,9 @@ class Served:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
-        self.peer = ServerPeer()
+        self.peer = ServerSession()
 
-    async def __aenter__(self) -> ServerPeer:
+    async def __aenter__(self) -> ServerSession:
         self.task = asyncio.create_task(self.bench.jobs.serve(self.peer, 1_000.0))
         return self.peer
 

@@ -18,19 +18,19 @@ from obt_agent.protocol.jobs import (
     JobPartResult,
     JobProgressParams,
 )
+from tests.dispatcher.doubles import FakeSession
 
 Answer = Callable[[Any], Any]
 
 
-class ServerPeer:
+class ServerSession(FakeSession):
     """Stores results as a server does: parts by offset, the first final wins, hashes what it received.
 
     ``on`` holds overriding answers by job id, each used once: an error to raise, or a function of the params.
     """
 
     def __init__(self, session: int = 1) -> None:
-        self.session = session
-        self.alive = True
+        super().__init__(session)
         self.results: dict[str, bytes] = {}
         self.states: dict[str, str] = {}
         self.finals: list[str] = []

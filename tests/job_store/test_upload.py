@@ -14,7 +14,7 @@ from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost
 from obt_agent.jobs.store import JobStore
 from obt_agent.jobs.store.upload import Uploader, UploadSettings, piece_end
 from obt_agent.protocol.jobs import JobFinishedResult, JobPartResult
-from tests.job_store.doubles import ServerPeer, new_job
+from tests.job_store.doubles import ServerSession, new_job
 
 SMALL = b'{"small":"\xc3\xa9"}'
 LARGE = b'{"large":"' + hashlib.sha512(b"x").hexdigest().encode() * 3000 + "é".encode() * 40_000 + b'"}'
@@ -37,7 +37,7 @@ async def finished(outbox: JobStore, job_id: str, text: bytes = SMALL) -> None:
 class Serving:
     """An uploader at work on one session."""
 
-    def __init__(self, outbox: JobStore, peer: ServerPeer, settings: UploadSettings = FAST) -> None:
+    def __init__(self, outbox: JobStore, peer: ServerSession, settings: UploadSettings = FAST) -> None:
         self.outbox = outbox
         self.peer = peer
         self.uploader = Uploader(outbox, settings)
@@ -58,7 +58,7 @@ class Serving:
 
 async def test_a_small_result_goes_inline_and_leaves_a_tombstone(outbox: JobStore) -> None:
     await finished(outbox, "j")
-    peer = ServerPeer()
+    peer = ServerSession()
     async with Serving(outbox, peer) as serving:
         assert await serving.uploader.drain(20)
     assert peer.results == {"j": SMALL}
@@ -70,7 +70,7 @@ async def test_a_small_result_goes_inline_and_leaves_a_tombstone(outbox: JobStor
 
 async def test_a_large_result_goes_in_gzipped_pieces_and_arrives_byte_for_byte(outbox: JobStore) -> None:
     await finished(outbox, "j", LARGE)
-    peer = ServerPeer()
+    peer = ServerSession()
     async with Serving(outbox, peer) as serving:
         assert await serving.uploader.drain(20)
     assert peer.results == {"j": LARGE}
@@ -79,7 +79,7 @@ async def test_a_large_result_goes_in_gzipped_pieces_and_arrives_byte_for_byte(o
 
 
 async def test_what_ends_during_a_session_is_sent_in_it(outbox: JobStore) -> None:
-    peer = ServerPeer()
+    peer = ServerSession()
     async with Serving(outbox, peer) as serving:
         await finished(outbox, "j")
         await serving.until(lambda: "j" in peer.results)
@@ -91,7 +91,7 @@ async def test_what_ends_during_a_session_is_sent_in_it(outbox: JobStore) -> Non
 @pytest.mark.parametrize("text", [SMALL, LARGE], ids=["inline", "in pieces"])
 async def test_resend_from_sends_pieces_from_there(outbox: JobStore, text: bytes) -> None:
     await finished(outbox, "j", text)
-    peer = ServerPeer()
+    peer = ServerSession()
 
     def lost_the_end(params: Any) -> JobFinishedResult:
         held = peer.parts.setdefault("j", bytearray())
@@ -106,7 +106,7 @@ async def test_resend_from_sends_pieces_from_there(outbox: JobStore, text: bytes
 
 async def test_a_server_that_expects_another_offset_leads(outbox: JobStore) -> None:
     await finished(outbox, "j", LARGE)
-    peer = ServerPeer()
+    peer = ServerSession()
     peer.on_part = [lambda p: JobPartResult(job_id="j", next_offset=0)] * 3
     async with Serving(outbox, peer) as serving:
         assert await serving.uploader.drain(20)
@@ -116,7 +116,7 @@ async def test_a_server_that_expects_another_offset_leads(outbox: JobStore) -> N
 
 async def test_a_conflict_settles_the_entry_and_keeps_the_result_aside(outbox: JobStore) -> None:
     await finished(outbox, "j")
-    peer = ServerPeer()
+    peer = ServerSession()
     peer.results["j"] = b'{"another":1}'
     async with Serving(outbox, peer) as serving:
         assert await serving.uploader.drain(20)
@@ -142,7 +142,7 @@ async def test_nothing_but_its_own_hash_settles_an_entry_and_others_pass_it(
 ) -> None:
     await finished(outbox, "bad")
     await finished(outbox, "good")
-    peer = ServerPeer()
+    peer = ServerSession()
     peer.on_final["bad"] = [answer] * 1000
     async with Serving(outbox, peer) as serving:
         await serving.until(lambda: "good" in peer.results)
@@ -154,7 +154,7 @@ async def test_nothing_but_its_own_hash_settles_an_entry_and_others_pass_it(
             await asyncio.sleep(0.001)
     assert not job.acknowledged
     assert [waiting.job_id for waiting in await outbox.waiting()] == ["bad"]
-    async with Serving(outbox, ServerPeer(2)) as serving:
+    async with Serving(outbox, ServerSession(2)) as serving:
         assert await serving.uploader.drain(20), "the next session tries again at once"
 
 
@@ -163,7 +163,7 @@ async def test_an_entry_that_the_server_fails_on_is_tried_again_in_the_session(
     outbox: JobStore, error: AgentError
 ) -> None:
     await finished(outbox, "j")
-    peer = ServerPeer()
+    peer = ServerSession()
     peer.on_final["j"] = [error, error, error]
     async with Serving(outbox, peer) as serving:
         assert await serving.uploader.drain(20)
@@ -173,7 +173,7 @@ async def test_an_entry_that_the_server_fails_on_is_tried_again_in_the_session(
 async def test_a_part_that_never_fits_fails_its_entry_only(outbox: JobStore) -> None:
     await finished(outbox, "bad", LARGE)
     await finished(outbox, "good")
-    peer = ServerPeer()
+    peer = ServerSession()
     peer.on_part = [lambda p: JobPartResult(job_id="bad", next_offset=0)] * 100
     async with Serving(outbox, peer) as serving:
         assert await serving.uploader.drain(20), "the server came to its senses"
@@ -183,7 +183,7 @@ async def test_a_part_that_never_fits_fails_its_entry_only(outbox: JobStore) -> 
 
 async def test_a_lost_session_ends_the_upload_and_the_next_one_goes_on(outbox: JobStore) -> None:
     await finished(outbox, "j", LARGE)
-    lost, peer = ServerPeer(1), ServerPeer(2)
+    lost, peer = ServerSession(1), ServerSession(2)
 
     def breaks(params: Any) -> Any:
         lost.alive = False
@@ -203,7 +203,7 @@ async def test_an_acknowledgement_that_is_lost_leads_to_a_second_sending_of_the_
     outbox: JobStore,
 ) -> None:
     await finished(outbox, "j")
-    peer = ServerPeer()
+    peer = ServerSession()
 
     def stores_and_breaks(params: Any) -> Any:
         peer.store(params)
@@ -212,7 +212,7 @@ async def test_an_acknowledgement_that_is_lost_leads_to_a_second_sending_of_the_
     peer.on_final["j"] = [stores_and_breaks]
     async with Serving(outbox, peer) as serving, asyncio.timeout(20):
         await serving.task
-    again = ServerPeer(2)
+    again = ServerSession(2)
     again.results = peer.results
     async with Serving(outbox, again) as serving:
         assert await serving.uploader.drain(20)
@@ -243,7 +243,7 @@ async def test_an_offset_inside_a_character_is_refused_and_the_session_goes_on(
     inside = SMALL.index(b"\xa9")
     await finished(outbox, "bad")
     await finished(outbox, "good", b"{}")
-    peer = ServerPeer()
+    peer = ServerSession()
     if ask == "resend_from":
         peer.on_final["bad"] = [lambda p: JobFinishedResult(job_id="bad", resend_from=inside)]
     else:

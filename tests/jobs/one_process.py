@@ -21,7 +21,7 @@ from obt_agent.jobs.store import JobStore
 from obt_agent.jobs.store.database import JobDatabase
 from obt_agent.policy import Policy
 from obt_agent.protocol.jobs import JobFinishedParams, JobFinishedResult
-from tests.job_store.doubles import ServerPeer
+from tests.job_store.doubles import ServerSession
 from tests.jobs.doubles import FAST, benchmark
 from tests.jobs.measuring import MeasuringRunner
 from tests.policy.configs import config
@@ -44,7 +44,7 @@ class DyingDatabase(JobDatabase):
                 os.kill(os.getpid(), signal.SIGKILL)
 
 
-class FileServer(ServerPeer):
+class FileServer(ServerSession):
     """Commits a final by a line in a file, before it answers."""
 
     def __init__(self, folder: Path) -> None:

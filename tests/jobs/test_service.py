@@ -27,7 +27,7 @@ from obt_agent.jobs.runner import LivePoint
 from obt_agent.jobs.worker import WorkerSettings
 from obt_agent.protocol.commands import NOTHING, CreateModelParams, PullModelParams
 from obt_agent.protocol.jobs import JobProgressParams
-from tests.job_store.doubles import ServerPeer
+from tests.job_store.doubles import ServerSession
 from tests.jobs.doubles import FAST, Daemon, Sample, SteeredRunner, benchmark, progress
 
 
@@ -114,7 +114,7 @@ async def test_a_start_too_late_or_too_far_ahead_is_refused(
 
 async def test_the_servers_clock_decides_what_is_late(tmp_path: Path) -> None:
     async with Daemon(tmp_path) as daemon:
-        serving = asyncio.create_task(daemon.jobs.serve(ServerPeer(), server_time=5_000_000.0))
+        serving = asyncio.create_task(daemon.jobs.serve(ServerSession(), server_time=5_000_000.0))
         await asyncio.sleep(0)
         with pytest.raises(DeadlineExceeded):
             await daemon.jobs.start_benchmark(benchmark(not_after=daemon.now + 100))
@@ -129,7 +129,7 @@ async def test_a_clock_that_is_set_right_after_the_admission_makes_no_start_late
 ) -> None:
     """A machine without a battery for its clock is admitted in 1970, and then hears the time."""
     async with Daemon(tmp_path) as daemon:
-        serving = asyncio.create_task(daemon.jobs.serve(ServerPeer(), server_time=5_000_000.0))
+        serving = asyncio.create_task(daemon.jobs.serve(ServerSession(), server_time=5_000_000.0))
         await asyncio.sleep(0)
         daemon.now += step_s
         assert (await daemon.jobs.start_benchmark(benchmark(not_after=5_000_100.0))).state == "queued"
@@ -362,7 +362,7 @@ async def test_status_tells_progress_and_results_so_far_and_after_the_end(tmp_pa
         assert msgspec.json.decode(status.result) == {"id": "j", "status": "completed"}
     async with Daemon(tmp_path) as daemon:
         assert (await daemon.jobs.status("j")).job.state == "completed", "also after a restart"
-        peer = ServerPeer()
+        peer = ServerSession()
         serving = asyncio.create_task(daemon.jobs.serve(peer, None))
         assert await daemon.jobs.drain(20)
         assert (await daemon.jobs.status("j")).result == NOTHING, "the server has it"
@@ -372,7 +372,7 @@ async def test_status_tells_progress_and_results_so_far_and_after_the_end(tmp_pa
 
 async def test_progress_goes_to_the_session_and_what_is_too_quick_is_left_out(tmp_path: Path) -> None:
     async with Daemon(tmp_path) as daemon:
-        peer = ServerPeer()
+        peer = ServerSession()
         serving = asyncio.create_task(daemon.jobs.serve(peer, None))
         await daemon.jobs.start_benchmark(benchmark())
         run = await daemon.runner.run_number(1)
@@ -398,7 +398,7 @@ async def test_progress_goes_to_the_session_and_what_is_too_quick_is_left_out(tm
 
 async def test_those_who_wait_are_told_for_what_and_how_many_are_before_them(tmp_path: Path) -> None:
     async with Daemon(tmp_path) as daemon:
-        peer = ServerPeer()
+        peer = ServerSession()
         serving = asyncio.create_task(daemon.jobs.serve(peer, None))
         await daemon.jobs.start_pull(PullModelParams(job_id="p", model="large:70b"))
         pull = await daemon.runner.run_number(1)
@@ -500,7 +500,7 @@ async def test_the_runner_is_given_back_the_exact_plan(tmp_path: Path) -> None:
 
 async def test_serving_ends_with_a_session_that_has_nothing_more_to_be_told(tmp_path: Path) -> None:
     async with Daemon(tmp_path) as daemon:
-        peer = ServerPeer()
+        peer = ServerSession()
         serving = asyncio.create_task(daemon.jobs.serve(peer, None))
         await asyncio.sleep(0)
         peer.alive = False

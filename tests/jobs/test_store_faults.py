@@ -16,7 +16,7 @@ from obt_agent.jobs.runner import JobOutcome
 from obt_agent.jobs.store import JobStore
 from obt_agent.jobs.store.database import JobDatabase
 from tests.job_store import broken
-from tests.job_store.doubles import ServerPeer
+from tests.job_store.doubles import ServerSession
 from tests.jobs.doubles import Daemon, SteeredRunner, benchmark
 
 
@@ -132,7 +132,7 @@ async def test_an_upload_goes_on_when_the_store_can_be_read_again(tmp_path: Path
         await here.jobs.start_benchmark(benchmark())
         (await here.runner.run_number(1)).end()
         await here.until("j", "completed")
-        peer = ServerPeer()
+        peer = ServerSession()
         async with failing("waiting", "expire"):
             serving = asyncio.create_task(here.jobs.serve(peer, 1_000.0))
             await met(2)
@@ -147,7 +147,7 @@ async def test_what_the_server_has_is_told_again_until_its_acknowledgement_is_st
         await here.jobs.start_benchmark(benchmark())
         (await here.runner.run_number(1)).end()
         await here.until("j", "completed")
-        peer = ServerPeer()
+        peer = ServerSession()
         async with failing("acknowledge", "failed_upload"):
             serving = asyncio.create_task(here.jobs.serve(peer, 1_000.0))
             await met(3)
@@ -167,7 +167,7 @@ async def test_a_result_that_decayed_in_the_store_is_not_sent_as_one(tmp_path: P
         with contextlib.closing(sqlite3.connect(tmp_path / "jobs.sqlite")) as other:
             other.execute("UPDATE jobs SET result = x'7b7d'")
             other.commit()
-        peer = ServerPeer()
+        peer = ServerSession()
         serving = asyncio.create_task(here.jobs.serve(peer, 1_000.0))
         async with asyncio.timeout(20):
             while not ((job := await here.outbox.get("j")) and job.attempts):
@@ -188,7 +188,7 @@ async def test_the_result_of_a_job_that_a_damaged_store_took_along_is_stored_all
         async with asyncio.timeout(20):
             while not here.jobs.counts().finished_unacknowledged:
                 await here.outbox.wait_changed(here.outbox.generation)
-        peer = ServerPeer()
+        peer = ServerSession()
         serving = asyncio.create_task(here.jobs.serve(peer, 1_000.0))
         assert await here.jobs.drain(20)
         assert list(peer.results) == ["j"]

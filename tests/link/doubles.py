@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from obt_agent.backoff import BackoffSettings
-from obt_agent.identity.credentials import AgentCredential
+from obt_agent.identity.credentials import AgentCredential, Credentials
 from obt_agent.identity.secret import Secret
 from obt_agent.link.connection import Link, LinkEvents
 from obt_agent.link.session import LinkSession
@@ -51,18 +51,18 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0.002)
 
 
-class CredentialsDouble:
+class CredentialsDouble(Credentials):
     """Keeps everything in memory, and what it was told."""
 
     def __init__(self, secret: str = "canary-secret", *, ever: bool = True) -> None:
-        self.current: AgentCredential | None = AgentCredential(Secret(secret), "stored")
+        self.stored: AgentCredential | None = AgentCredential(Secret(secret), "stored")
         self.candidate: AgentCredential | None = None
         self.ever = ever
         self.told: list[tuple[str, str]] = []
         self.fail: Exception | None = None
 
     def for_next_dial(self) -> AgentCredential | None:
-        return self.candidate or self.current
+        return self.candidate or self.stored
 
     def admitted(self, credential: AgentCredential) -> None:
         self.told.append(("admitted", credential.source))

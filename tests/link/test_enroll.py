@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obt_agent.errors import AdmissionRefused
+from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.secret import Secret
 from obt_agent.link.enroll import EnrolAgent, Enrolled, enroll
 from obt_agent.link.http import MAX_ANSWER_BYTES
@@ -28,10 +29,10 @@ AGENT = EnrolAgent(id="0190-agent", name="box", version="1.0")
 ANSWER = {"agent_id": "0190-agent", "server": {"name": "obt", "version": "2"}}
 
 
-class Joins:
+class Joins(Credentials):
     """Keeps the secret of a join in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # nothing of the real one's: no folder
         self.secret = Secret("own-canary-secret")
         self.servers: list[str] = []
         self.stored: Secret | None = None

@@ -57,7 +57,7 @@ async def test_the_link_is_made_again_after_every_kind_of_end() -> None:
     refusals = [refusal(503), refusal(500)]
     async with ServerDouble(*scripts, refusals=refusals) as server, linked(server.url) as rig:
         sessions = [await rig.session() for _ in range(7)]
-        assert [session.session for session in sessions] == list(range(1, 8))
+        assert [session.number for session in sessions] == list(range(1, 8))
         assert rig.link.statistics.dials == 9
         assert rig.link.statistics.admissions == 7
         assert len(rig.handler.ended) == 6
@@ -210,7 +210,7 @@ async def test_a_revoked_candidate_does_not_end_the_link() -> None:
 
 async def test_without_a_credential_there_is_nothing_to_dial_with() -> None:
     credentials = CredentialsDouble()
-    credentials.current = None
+    credentials.stored = None
     with pytest.raises(ConfigError, match="obt-agent enroll"):
         await LinkRig("http://localhost:1", credentials=credentials).link.run()
 
@@ -255,7 +255,7 @@ async def test_waking_from_a_long_suspend_dials_at_once() -> None:
         rig.link._woke(3600.0)  # noqa: SLF001 - no test can suspend the machine
         second = await rig.session()
         assert not first.alive
-        assert second.session == 2
+        assert second.number == 2
 
 
 async def test_waking_while_waiting_dials_at_once() -> None:
@@ -368,7 +368,7 @@ async def test_redialling_says_goodbye_and_comes_back_at_once_with_a_new_hello()
         await rig.session()
         await rig.link.redial("reload")
         session = await rig.session()
-        assert session.session == 2
+        assert session.number == 2
         assert goodbyes == ["reload"]
 
 

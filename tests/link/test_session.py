@@ -23,7 +23,7 @@ async def test_the_first_frame_is_hello_and_its_answer_admits() -> None:
         hello = met.peer.frames[0]
         assert hello["method"] == "agent.hello"
         assert hello["params"]["agent"]["id"] == "0190"
-        assert met.session.session == 7
+        assert met.session.number == 7
         status = met.rig.link.status
         assert status.state == "admitted"
         assert status.server == "obt 3"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import msgspec
 import pytest
@@ -18,6 +18,7 @@ from obt_agent.protocol.admission import HeartbeatParams, HelloResult, JobCounts
 from obt_agent.protocol.jobs import JobSummary
 from obt_agent.protocol.state import HardwareSync, JobsSync, ModelsSync
 from obt_agent.reporter import Gauges, Reporter, heartbeat_every_s
+from tests.dispatcher.doubles import FakeSession, permissive
 
 
 class Changing:
@@ -120,21 +121,11 @@ class FakeJobs(Changing):
         return None
 
 
-class HideSecret:
-    def visible(self, models: Sequence[InstalledModel]) -> tuple[InstalledModel, ...]:
-        return tuple(model for model in models if model.name != "secret")
-
-    def visible_running(self, models: Sequence[RunningModel]) -> tuple[RunningModel, ...]:
-        return tuple(model for model in models if model.name != "secret")
-
-
-class FakePeer:
+class RecordingSession(FakeSession):
     """Records what is sent; answers with what ``refuse`` says."""
 
-    session = 1
-    alive = True
-
     def __init__(self) -> None:
+        super().__init__()
         self.sent: asyncio.Queue[msgspec.Struct] = asyncio.Queue()
         self.refuse: AgentError | None = None
         self.refused: set[str] = set()
@@ -167,17 +158,17 @@ class World:
         self.models = FakeModels(names)
         self.machine = FakeMachine()
         self.jobs = FakeJobs()
-        self.peer = FakePeer()
+        self.session = RecordingSession()
         self.reporter = Reporter(
-            models=self.models,
-            machine=self.machine,
-            jobs=self.jobs,
-            visibility=HideSecret(),
+            models=cast("Any", self.models),  # fakes: only what the reporter calls
+            machine=cast("Any", self.machine),
+            jobs=cast("Any", self.jobs),
+            policy=permissive(models={"deny": ["*secret*"]}),
             gauges=Gauges(streams=lambda: 3, loop_lag_ms=lambda: 0.5),
         )
 
     async def __aenter__(self) -> Self:
-        self.task = asyncio.create_task(self.reporter.run(self.peer, 3600.0))
+        self.task = asyncio.create_task(self.reporter.run(self.session, 3600.0))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -187,13 +178,13 @@ class World:
 
 async def test_after_admission_every_state_goes_out_and_a_heartbeat() -> None:
     async with World() as world:
-        seen = {type(await world.peer.next(msgspec.Struct)) for _ in range(4)}
+        seen = {type(await world.session.next(msgspec.Struct)) for _ in range(4)}
     assert seen == {ModelsSync, HardwareSync, JobsSync, HeartbeatParams}
 
 
 async def test_models_that_the_owner_hides_are_in_no_sync_and_no_heartbeat() -> None:
     async with World() as world:
-        sync = await world.peer.next(ModelsSync)
+        sync = await world.session.next(ModelsSync)
         beat = world.reporter.heartbeat()
     assert [model.name for model in sync.models] == ["a", "b"]
     assert [model.name for model in sync.running] == ["a"]
@@ -203,15 +194,15 @@ async def test_models_that_the_owner_hides_are_in_no_sync_and_no_heartbeat() -> 
 
 async def test_each_change_is_sent_in_full_with_a_higher_revision() -> None:
     async with World() as world:
-        first = await world.peer.next(ModelsSync)
+        first = await world.session.next(ModelsSync)
         world.models.names.append("c")
         world.models.change()
-        second = await world.peer.next(ModelsSync)
+        second = await world.session.next(ModelsSync)
         world.machine.change()
-        hardware = await world.peer.next(HardwareSync)
+        hardware = await world.session.next(HardwareSync)
         world.jobs.jobs = (JobSummary(job_id="j", kind="benchmark", state="running"),)
         world.jobs.change()
-        jobs = await world.peer.next(JobsSync)
+        jobs = await world.session.next(JobsSync)
     assert [model.name for model in second.models] == ["a", "b", "c"]
     assert second.revision > first.revision
     assert hardware.inventory.fingerprint == "2"
@@ -220,18 +211,18 @@ async def test_each_change_is_sent_in_full_with_a_higher_revision() -> None:
 
 async def test_the_server_may_ask_for_a_state_again() -> None:
     async with World() as world:
-        await world.peer.next(JobsSync)
+        await world.session.next(JobsSync)
         world.reporter.request(["jobs"])
-        assert await world.peer.next(JobsSync)
+        assert await world.session.next(JobsSync)
     world.reporter.request(["jobs"])  # nobody is there: nothing happens
 
 
 async def test_a_long_list_comes_in_pages_that_make_the_whole() -> None:
     names = [f"model-{n}" for n in range(500)]
     async with World(names) as world:
-        pages = [await world.peer.next(ModelsSync)]
+        pages = [await world.session.next(ModelsSync)]
         while not pages[-1].page.last:
-            pages.append(await world.peer.next(ModelsSync))
+            pages.append(await world.session.next(ModelsSync))
     assert [model.name for page in pages for model in page.models] == names
     assert [page.page.index for page in pages] == list(range(len(pages)))
     assert len(pages) > 1
@@ -242,22 +233,22 @@ async def test_a_long_list_comes_in_pages_that_make_the_whole() -> None:
 async def test_a_refused_sync_is_tried_again_and_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reporter, "RETRY_AFTER_S", 0.001)
     world = World()
-    world.peer.refuse, world.peer.refused = Busy("later"), {"models.sync"}
+    world.session.refuse, world.session.refused = Busy("later"), {"models.sync"}
     async with world:
-        await world.peer.next(ModelsSync)
-        await world.peer.next(ModelsSync)
+        await world.session.next(ModelsSync)
+        await world.session.next(ModelsSync)
         world.jobs.change()
-        await world.peer.next(JobsSync)
-        world.peer.refuse = None
-        await world.peer.next(ModelsSync)
+        await world.session.next(JobsSync)
+        world.session.refuse = None
+        await world.session.next(ModelsSync)
         assert not world.task.done()
 
 
 async def test_a_lost_link_ends_the_report_without_an_error() -> None:
     world = World()
-    world.peer.refuse, world.peer.refused = LinkLost("gone"), {"hardware.sync"}
+    world.session.refuse, world.session.refused = LinkLost("gone"), {"hardware.sync"}
     async with asyncio.timeout(10):
-        await world.reporter.run(world.peer, 3600.0)
+        await world.reporter.run(world.session, 3600.0)
 
 
 async def test_an_unforeseen_error_is_not_swallowed() -> None:
@@ -265,7 +256,7 @@ async def test_an_unforeseen_error_is_not_swallowed() -> None:
     world.models.wait_changed = None  # type: ignore[assignment, method-assign]  # a bug, on purpose
     with pytest.raises(ExceptionGroup):
         async with asyncio.timeout(10):
-            await world.reporter.run(world.peer, 3600.0)
+            await world.reporter.run(world.session, 3600.0)
 
 
 async def test_of_several_waits_the_first_to_fail_is_heard() -> None:

@@ -23,9 +23,9 @@ import structlog
 from obt_agent.errors import AgentError, LinkLost, ProtocolError, StorageFailed
 from obt_agent.jobs.store.job_store import JobStore
 from obt_agent.jobs.store.rows import FinalText, StoredJob
-from obt_agent.peer import Peer
 from obt_agent.protocol import limits
 from obt_agent.protocol.jobs import JobFinishedParams, JobFinishedResult, JobPartParams, JobPartResult
+from obt_agent.session import Session
 
 log = structlog.get_logger(__name__)
 
@@ -75,7 +75,7 @@ class Uploader:
         self._clock = clock
         self.active = 0
 
-    async def run(self, peer: Peer, server_time: float | None) -> None:
+    async def run(self, peer: Session, server_time: float | None) -> None:
         """Serve one session until it ends; never raises ``LinkLost``.
 
         Args:
@@ -97,7 +97,7 @@ class Uploader:
                 else:
                     await self._wait(generation, retries)
         except LinkLost:
-            log.debug("outbox.session_over", session=peer.session)
+            log.debug("outbox.session_over", session=peer.number)
 
     async def drain(self, within_s: float) -> bool:
         """Wait until nothing waits for the server, at most ``within_s`` seconds; whether it came to that."""
@@ -116,7 +116,7 @@ class Uploader:
         except StorageFailed as error:
             log.warning("outbox.not_expired", reason=error.message)
 
-    async def _turn(self, peer: Peer, offset: float | None, retries: dict[str, _Retry]) -> None:
+    async def _turn(self, peer: Session, offset: float | None, retries: dict[str, _Retry]) -> None:
         """Send every entry whose turn it is."""
         for job in await self._outbox.waiting():
             retry = retries.get(job.job_id)
@@ -158,7 +158,7 @@ class Uploader:
         except TimeoutError:
             return
 
-    async def _send(self, peer: Peer, job: StoredJob, server_time: float | None) -> None:
+    async def _send(self, peer: Session, job: StoredJob, server_time: float | None) -> None:
         """Send one final until the server settles it.
 
         Raises:
@@ -195,7 +195,7 @@ class Uploader:
         log.info("job.acknowledged", job_id=job.job_id, bytes=final.size, conflict=answer.conflict)
 
     async def _finished(
-        self, peer: Peer, job: StoredJob, final: FinalText, *, inline: bool
+        self, peer: Session, job: StoredJob, final: FinalText, *, inline: bool
     ) -> JobFinishedResult:
         params = JobFinishedParams(
             job_id=job.job_id,
@@ -210,7 +210,7 @@ class Uploader:
         within = self._settings.answer_within_s
         return await peer.request("job.finished", params, JobFinishedResult, timeout_s=within, bulk=True)
 
-    async def _send_parts(self, peer: Peer, job_id: str, final: FinalText, start: int) -> None:
+    async def _send_parts(self, peer: Session, job_id: str, final: FinalText, start: int) -> None:
         """Send pieces from ``start``; the server's next offset leads, within bounds."""
         data, offset, rewinds = final.stored, start, 0
         if not _may_start(final, start):
@@ -224,7 +224,7 @@ class Uploader:
                     raise ProtocolError(f"The server expects offset {expected} after {end}.")
             offset = expected
 
-    async def _part(self, peer: Peer, job_id: str, final: FinalText, piece: bytes, offset: int) -> int:
+    async def _part(self, peer: Session, job_id: str, final: FinalText, piece: bytes, offset: int) -> int:
         text = piece.decode() if final.encoding == "identity" else base64.b64encode(piece).decode()
         params = JobPartParams(job_id=job_id, offset=offset, data=text, encoding=final.encoding)
         within = self._settings.answer_within_s

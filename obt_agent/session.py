@@ -1,4 +1,4 @@
-"""One admitted session, as those see it who speak through it. The link implements it."""
+"""One admitted session, as everything above the wire uses it. The link implements it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Protocol, TypeVar
 
 import msgspec
 
-from obt_agent.protocol.errors import StreamEnd
+from obt_agent.protocol.envelope import RequestId
+from obt_agent.protocol.errors import StreamEnd, WireError
 from obt_agent.protocol.streams import Item
 
 T = TypeVar("T")
@@ -31,19 +32,22 @@ class StreamSink(Protocol):
         """Offer one sample of a live series; without credit the newest replaces older ones."""
 
     async def wait_writable(self) -> int:
-        """Wait until the window has room; returns the microseconds waited. Raises as ``send``."""
+        """Wait until the window has room; return the microseconds waited. Raises as ``send``."""
 
     @property
     def end(self) -> StreamEnd:
         """How far the stream has come."""
 
 
-class Peer(Protocol):
-    """One admitted session. Everything raises ``LinkLost`` once it has ended."""
+class Session(Protocol):
+    """One admitted session: what the agent sends of its own accord, and its answers to the server's requests.
+
+    Sending raises ``LinkLost`` once the session has ended; answering does nothing then.
+    """
 
     @property
-    def session(self) -> int:
-        """The server's number of this admission."""
+    def number(self) -> int:
+        """The server's number of this admission; it grows with each."""
 
     @property
     def alive(self) -> bool:
@@ -63,3 +67,12 @@ class Peer(Protocol):
 
     def notify(self, method: str, params: msgspec.Struct, *, droppable: bool = False) -> bool:
         """Send a control notification; a droppable one is left out when the link is busy (returns False)."""
+
+    def respond(self, id: RequestId, result: msgspec.Struct | msgspec.Raw) -> None:
+        """Answer a request, once; large results travel in pieces."""
+
+    def respond_error(self, id: RequestId, error: WireError) -> None:
+        """Answer a request with an error, once."""
+
+    def open_stream(self, id: RequestId, *, series: bool = False) -> StreamSink:
+        """Return the stream of a request in flight, opened at its first use."""
