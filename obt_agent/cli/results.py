@@ -1,4 +1,4 @@
-"""``obt-agent outbox``: results that wait for the server, and what may be done about them."""
+"""``obt-agent results``: results that wait for the server, and what may be done about them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _POLL_S: Final = 0.2
 
 def register(subparsers: Subparsers) -> None:
     """Add the command and its parts."""
-    parser = subparsers.add_parser("outbox", help=COMMANDS["outbox"], description=__doc__)
+    parser = subparsers.add_parser("results", help=COMMANDS["results"], description=__doc__)
     parts = parser.add_subparsers(dest="part", required=True, metavar="list|show|drop|flush")
     listing = parts.add_parser("list", help="jobs that are open, and results that wait, oldest first")
     listing.add_argument("--json", action="store_true", help="as JSON")
@@ -102,7 +102,7 @@ def _show(args: argparse.Namespace) -> int:
         job, result = store.get(args.job_id), store.result(args.job_id)
         store.close()
     if job is None:
-        say(f"No job {args.job_id} is stored; obt-agent outbox list shows those that are.")
+        say(f"No job {args.job_id} is stored; obt-agent results list shows those that are.")
         return exit_codes.FAILED
     print(json.dumps({**_facts(job), "result": json.loads(result.text) if result else None}, indent=2))
     return exit_codes.OK
@@ -126,7 +126,7 @@ def _drop(args: argparse.Namespace) -> int:
         dropped = store.drop(args.job_id)
         store.close()
     if not dropped:
-        say(f"No result of a job {args.job_id} waits; obt-agent outbox list shows those that do.")
+        say(f"No result of a job {args.job_id} waits; obt-agent results list shows those that do.")
         return exit_codes.FAILED
     say(f"The result of {args.job_id} is forgotten. A repeat of its start will not run again.")
     return exit_codes.OK

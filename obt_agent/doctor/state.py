@@ -164,7 +164,7 @@ def _store(config: Config, path: Path) -> Iterator[Finding]:
         yield warning(
             "outbox.old",
             f"{says}; {len(old)} for more than {config.storage.max_age_days:g} days",
-            "If no server will ever want them: obt-agent outbox drop JOB",
+            "If no server will ever want them: obt-agent results drop JOB",
         )
     else:
         yield ok("outbox.store", says)

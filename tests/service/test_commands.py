@@ -184,19 +184,19 @@ def test_a_clock_that_is_set_moves_neither_age_nor_duration(step_s: float) -> No
 def test_an_outbox_is_listed_and_shown_while_its_owner_runs(
     tmp_path: Path, held: StateDir, capsys: Captured
 ) -> None:
-    assert main(["outbox", "list", *options(tmp_path)]) == 78
+    assert main(["results", "list", *options(tmp_path)]) == 78
     finished_job(held.path, "waits", time.time())
     owner = JobDatabase(held.path / DATABASE)
-    assert main(["outbox", "list", *options(tmp_path)]) == 0
+    assert main(["results", "list", *options(tmp_path)]) == 0
     assert "waits  benchmark llama3  completed  waits, 14 bytes" in capsys.readouterr().out
-    assert main(["outbox", "list", "--json", *options(tmp_path)]) == 0
+    assert main(["results", "list", "--json", *options(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out)[0]["job_id"] == "waits"
-    assert main(["outbox", "show", "waits", *options(tmp_path)]) == 0
+    assert main(["results", "show", "waits", *options(tmp_path)]) == 0
     assert json.loads(capsys.readouterr().out)["result"] == {"figures": 1}
-    assert main(["outbox", "show", "none", *options(tmp_path)]) == 1
+    assert main(["results", "show", "none", *options(tmp_path)]) == 1
     owner.drop("waits")
     owner.close()
-    assert main(["outbox", "list", *options(tmp_path)]) == 0
+    assert main(["results", "list", *options(tmp_path)]) == 0
     assert "Nothing is open" in capsys.readouterr().out
 
 
@@ -220,7 +220,7 @@ def test_a_result_is_not_dropped_under_a_running_agent(
     tmp_path: Path, held: StateDir, capsys: Captured
 ) -> None:
     finished_job(held.path, "waits", time.time())
-    assert main(["outbox", "drop", "waits", "--yes", *options(tmp_path)]) == 75
+    assert main(["results", "drop", "waits", "--yes", *options(tmp_path)]) == 75
     assert "is in use by" in capsys.readouterr().err
 
 
@@ -228,7 +228,7 @@ def test_a_result_is_dropped_once_it_is_confirmed(
     tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     StateDir.open(tmp_path / "state").close()
-    drop = ["outbox", "drop", "waits", *options(tmp_path)]
+    drop = ["results", "drop", "waits", *options(tmp_path)]
     assert main([*drop, "--yes"]) == 1
     assert "no job store" in capsys.readouterr().err
     finished_job(tmp_path / "state", "waits", time.time())
@@ -241,7 +241,7 @@ def test_a_result_is_dropped_once_it_is_confirmed(
 
 
 def test_flush_without_an_agent_says_what_to_do(tmp_path: Path, capsys: Captured) -> None:
-    assert main(["outbox", "flush", *options(tmp_path)]) == 69
+    assert main(["results", "flush", *options(tmp_path)]) == 69
     assert "systemctl start obt-agent" in capsys.readouterr().err
 
 
@@ -249,9 +249,9 @@ def test_flush_of_an_admitted_agent_waits_until_all_is_delivered(
     tmp_path: Path, held: StateDir, capsys: Captured
 ) -> None:
     StatusFile(held.folder).write(a_status())
-    assert main(["outbox", "flush", *options(tmp_path)]) == 0
+    assert main(["results", "flush", *options(tmp_path)]) == 0
     StatusFile(held.folder).write(a_status(outbox=OutboxCounts(entries=1, bytes=5)))
-    assert main(["outbox", "flush", "--wait", "0.3", *options(tmp_path)]) == 69
+    assert main(["results", "flush", "--wait", "0.3", *options(tmp_path)]) == 69
     assert "1 result to deliver" in capsys.readouterr().err
 
 
@@ -265,7 +265,7 @@ def test_flush_makes_an_agent_without_a_link_dial_now(tmp_path: Path, held: Stat
 
     before = signal.signal(signal.SIGHUP, on_hangup)
     try:
-        assert main(["outbox", "flush", "--wait", "20", *options(tmp_path)]) == 0
+        assert main(["results", "flush", "--wait", "20", *options(tmp_path)]) == 0
     finally:
         signal.signal(signal.SIGHUP, before)
     assert heard == [signal.SIGHUP]
@@ -278,7 +278,7 @@ def test_flush_by_somebody_else_says_who_may(
         raise PermissionError
 
     monkeypatch.setattr(os, "kill", forbidden)
-    assert main(["outbox", "flush", *options(tmp_path)]) == 77
+    assert main(["results", "flush", *options(tmp_path)]) == 77
     assert "sudo" in capsys.readouterr().err
 
 
@@ -301,7 +301,7 @@ def test_what_root_looks_at_stays_its_owners(tmp_path: Path) -> None:
         os.chown(path, 1, 1)
     for parent in [tmp_path, *tmp_path.parents[:-1]]:
         parent.chmod(parent.stat().st_mode | 0o111)
-    words = [sys.executable, "-m", "obt_agent", "outbox", "list", *options(tmp_path)]
+    words = [sys.executable, "-m", "obt_agent", "results", "list", *options(tmp_path)]
     done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     assert {path.stat().st_uid for path in folder.iterdir()} == {1}

@@ -151,7 +151,7 @@ def test_the_commands_that_look_inside_say_that_all_is_well(site: Site) -> None:
     checked = site.machine.run("obt-agent check")
     assert "FAILURE" not in checked
     assert "the credential is accepted" in checked
-    assert "Nothing is open" in site.machine.run("obt-agent outbox list")
+    assert "Nothing is open" in site.machine.run("obt-agent results list")
     assert site.agent("NRestarts") == {"NRestarts": "0"}
     admitted(site)
 
