@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from obt_agent import __version__
+from obt_agent.text_output import replace_unencodable
 from obt_conformance import report
 from obt_conformance.agent_harness import AgentHarness, AgentTarget
 from obt_conformance.agent_rules import BOOK as AGENT_BOOK
@@ -30,6 +31,7 @@ IDENTITIES = 8
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; 0: all tried rules are kept, 1: one is broken, 2: wrong arguments, 3: nothing could be tried."""
+    replace_unencodable()
     options = _parser().parse_args(argv)
     logging.getLogger("websockets").setLevel(logging.CRITICAL)  # findings say what happened
     try:

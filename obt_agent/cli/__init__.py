@@ -19,6 +19,7 @@ from obt_agent.argument_parser import PlainArgumentParser
 from obt_agent.cli import exit_codes
 from obt_agent.errors import AgentError
 from obt_agent.log_setup.redaction import masked_text
+from obt_agent.text_output import replace_unencodable
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - the type has no public name
@@ -31,7 +32,7 @@ COMMANDS: Final = {
     "models": "the models that Ollama has",
     "hardware": "what this machine is made of, and its readings",
     "bench": "benchmark models, without a server",
-    "outbox": "results that wait for the server",
+    "results": "results that wait for the server",
     "config": "show, find or check the configuration",
     "service": "install, remove or show the systemd service",
     "diag": "pack a redacted bundle for a bug report",
@@ -46,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The process's exit status, as ``obt_agent.cli.exit_codes`` lists it.
     """
+    replace_unencodable()
     try:
         module, args = _asked(list(sys.argv[1:] if argv is None else argv))
     except KeyboardInterrupt:  # importing takes long enough for an impatient hand

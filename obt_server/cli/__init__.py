@@ -12,6 +12,7 @@ from importlib import import_module
 
 from obt_agent.argument_parser import PlainArgumentParser
 from obt_agent.errors import AgentError
+from obt_agent.text_output import replace_unencodable
 from obt_server.app import version
 from obt_server.cli.options import UsageError
 from obt_server.store import SchemaTooNew
@@ -31,6 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; without one, ``run``. Returns the exit status: 0, 1 (it failed), 2 (wrong usage)."""
+    replace_unencodable()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
         given.insert(0, "run")

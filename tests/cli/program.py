@@ -18,8 +18,10 @@ class Ended:
     err: str
 
 
-async def obt_agent(home: Path, *words: str, given: str | None = "", **environ: str) -> Ended:
-    """Run one command; ``given`` is its standard input."""
+async def obt_agent(
+    home: Path, *words: str, given: str | None = "", encoding: str = "utf-8", **environ: str
+) -> Ended:
+    """Run one command; ``given`` is its standard input, ``encoding`` what its output must be."""
     ours = {
         name: text for name, text in os.environ.items() if not name.startswith(("OBT_", "OLLAMA_", "XDG_"))
     }
@@ -37,4 +39,4 @@ async def obt_agent(home: Path, *words: str, given: str | None = "", **environ: 
     async with asyncio.timeout(_WITHIN_S):
         out, err = await process.communicate(None if given is None else given.encode())
     assert process.returncode is not None
-    return Ended(process.returncode, out.decode(), err.decode())
+    return Ended(process.returncode, out.decode(encoding), err.decode(encoding))
