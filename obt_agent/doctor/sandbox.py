@@ -10,6 +10,7 @@ from typing import Final
 
 from obt_agent.daemon.status_file import Status
 from obt_agent.doctor.findings import Finding, failure, ok, skipped, warning
+from obt_agent.hardware.gpu.registry import VENDORS
 
 UNIT: Final = "obt-agent.service"
 _WITHIN_S: Final = 10.0
@@ -31,7 +32,8 @@ _PROPERTIES: Final = (
 )
 _MANY_RESTARTS: Final = 5
 _CONFIG_STATUS: Final = "78"
-_GPU_NODES: Final = ("nvidiactl", "nvidia[0-9]*", "dri/renderD*", "kfd")
+_GPU_NODES: Final = sorted({node for vendor in VENDORS for node in vendor.device_nodes})
+_GPU_CLASSES: Final = tuple(allowed.split()[0] for vendor in VENDORS for allowed in vendor.device_classes)
 
 
 def properties() -> dict[str, str] | None:
@@ -103,7 +105,9 @@ def _too_tight(unit: Mapping[str, str]) -> Iterator[Finding]:
         yield failure(
             "service.sandbox", "PrivateNetwork=yes keeps the agent from its server and from Ollama", undo
         )
-    if unit.get("PrivateDevices") == "yes" and "nvidia" not in unit.get("DeviceAllow", ""):
+    if unit.get("PrivateDevices") == "yes" and not any(
+        allowed in unit.get("DeviceAllow", "") for allowed in _GPU_CLASSES
+    ):
         yield warning(
             "service.sandbox", "PrivateDevices=yes hides the GPUs, and no DeviceAllow= shows them", undo
         )
@@ -136,7 +140,7 @@ def _late_devices(status: Status | None, root: Path) -> Iterator[Finding]:
         f"/dev/{node.relative_to(root / 'dev')}"
         for pattern in _GPU_NODES
         for node in (root / "dev").glob(pattern)
-        if node.stat().st_ctime > status.started_at
+        if not node.is_dir() and node.stat().st_ctime > status.started_at
     )
     if late:
         yield warning(

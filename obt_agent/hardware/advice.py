@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from obt_agent.hardware.gpu.registry import VENDORS
 from obt_agent.hardware.schema import REASONS
 
 _BY_FIELD = {
@@ -15,28 +16,17 @@ _BY_FIELD = {
     "gpu_memory_bytes": {"no_permission": "run the agent as Ollama's user"},
 }
 
-_BY_WORDS = (
-    ("kernel driver is not loaded", "load it (modprobe nvidia), or install NVIDIA's driver"),
-    (
-        "library is not installed",
-        "install NVIDIA's driver with libnvidia-ml.so.1; into a container it comes with --gpus all",
-    ),
-    (
-        "/dev/nvidia*",
-        "see who may open them (ls -l /dev/nvidia*), and that no container hides them",
-    ),
-    ("crashed when tried", "reinstall NVIDIA's driver; the agent goes on without it, and tries again"),
-    ("differ in version", "reboot, or reload NVIDIA's kernel modules: the driver was upgraded underneath"),
-    ("no driver of", "load the GPU's kernel driver"),
-    ("PCI ID database", "install the package hwdata or pci.ids"),
-    ("refused for now", "nothing, if it passes; else see dmesg for the driver's own words"),
-    ("needs a reset", "reset the GPU or reboot; see dmesg for Xid errors"),
-)
+_BY_WORDS = {
+    "no driver of": "load the GPU's kernel driver",
+    "PCI ID database": "install the package hwdata or pci.ids",
+    "refused for now": "nothing, if it passes; else see dmesg for the driver's own words",
+    **{words: todo for vendor in VENDORS for words, todo in vendor.advice.items()},
+}
 
 _BY_REASON = {
     "no_permission": "add the agent's user to the groups video and render",
     "stalled": "see dmesg; the agent goes on, and tries again by itself",
-    "lost": "see dmesg (NVIDIA: Xid 79); a reboot usually brings it back",
+    "lost": "see dmesg for the driver's own words; a reboot usually brings it back",
     "not_running": "start Ollama, and see that ProtectProc= or hidepid does not hide it",
     "driver_error": "see dmesg for the driver's own words",
 }
@@ -48,7 +38,7 @@ def advice(field: str, reason: str) -> str | None:
     told = _BY_FIELD.get(field, {}).get(word)
     if told is not None:
         return told
-    return next((words for sign, words in _BY_WORDS if sign in reason), _BY_REASON.get(word))
+    return next((todo for words, todo in _BY_WORDS.items() if words in reason), _BY_REASON.get(word))
 
 
 def explained(reason: str) -> str:

@@ -120,7 +120,7 @@ def _gpu(gpu: GpuInfo, place: int) -> LegacyGpu:
         vram_size=_megabytes(memory.shared_total_bytes if memory.kind == "unified" else memory.total_bytes),
         vram_type=memory.type or _UNKNOWN,
         tensor_cores=None,
-        cuda_cores=gpu.shader_cores if gpu.vendor == "nvidia" else None,
+        cuda_cores=gpu.shader_cores if gpu.backend == "cuda" else None,
         compute_capability=gpu.compute_capability,
         pcie_gen=gpu.pcie.max_gen if gpu.pcie else None,
         pcie_width=gpu.pcie.max_width if gpu.pcie else None,

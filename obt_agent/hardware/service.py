@@ -7,12 +7,13 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import msgspec
 import structlog
 
 from obt_agent.hardware.combine import combine
-from obt_agent.hardware.gpu.registry import gpu_providers
+from obt_agent.hardware.gpu.registry import TOPOLOGY, gpu_providers
 from obt_agent.hardware.host.linux.storage import StorageProvider
 from obt_agent.hardware.host.reader import HostInventory, HostReader, HostReading
 from obt_agent.hardware.inventory import assemble
@@ -219,7 +220,7 @@ class HardwareService:
         if any(guard.due for guard in self._guards):
             return True
         topology = await self._host_worker.call(
-            self._host.topology, deadline_s=self._settings.host_deadline_s
+            partial(self._host.topology, TOPOLOGY), deadline_s=self._settings.host_deadline_s
         )
         return topology != self._topology
 
@@ -240,7 +241,7 @@ class HardwareService:
         if self._ollama_changed:
             self._ollama_changed = False
             self._host.look_again()
-        return self._host.inventory(self._ollama_version), self._host.topology()
+        return self._host.inventory(self._ollama_version), self._host.topology(TOPOLOGY)
 
     async def _collect_storage(self) -> tuple[tuple[StorageInfo, ...], tuple[ProviderState, ...]]:
         """The model store; a network file system that hangs costs only this."""

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from obt_agent.hardware.field_reader import Unreadable
-from obt_agent.hardware.gpu.nvidia.gpu_info import system_bytes
 from obt_agent.hardware.host.linux.io_counters import IoCounters
 from obt_agent.hardware.host.linux.limits import LimitsProvider
+from obt_agent.hardware.host.linux.memory import system_bytes
 from obt_agent.hardware.host.linux.ollama_processes import OllamaProcesses
 from obt_agent.hardware.host.linux.storage import StorageProvider
 from obt_agent.hardware.host.linux.system import HostProvider

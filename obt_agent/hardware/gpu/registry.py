@@ -1,27 +1,24 @@
-"""Which GPU providers there are. A new one (Apple, Windows, Jetson, NPUs) is added here."""
+"""The vendors of GPUs: one row for each. What a row holds, ``vendor`` says; see "Add a GPU vendor"."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from obt_agent.hardware.gpu.amd.provider import amd
-from obt_agent.hardware.gpu.intel.provider import intel
-from obt_agent.hardware.gpu.nvidia.probe import Prober
-from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
+from obt_agent.hardware.gpu.amd.vendor import AMD
+from obt_agent.hardware.gpu.intel.vendor import INTEL
+from obt_agent.hardware.gpu.nvidia.vendor import NVIDIA
+from obt_agent.hardware.gpu.vendor import Vendor
 from obt_agent.hardware.provider import GpuProvider
 from obt_agent.hardware.snapshot.root import Root
 
-if TYPE_CHECKING:
-    from obt_agent.hardware.gpu.nvidia.nvml import Nvml
+VENDORS: tuple[Vendor, ...] = (
+    NVIDIA,
+    AMD,
+    INTEL,
+)
+
+TOPOLOGY = tuple(dict.fromkeys(path for vendor in VENDORS for path in vendor.topology))
+"""What the host's reader watches beside its own places, to notice drivers that come and go."""
 
 
 def gpu_providers(root: Root) -> tuple[GpuProvider, ...]:
-    """All GPU providers; vendors' libraries are loaded for this machine, never for a snapshot."""
-    nvidia = NvidiaProvider(root, _nvml, Prober()) if root.real else NvidiaProvider(root, None, None)
-    return nvidia, amd(root), intel(root)
-
-
-def _nvml() -> Nvml:
-    from obt_agent.hardware.gpu.nvidia.nvml import Nvml  # noqa: PLC0415 -- only where there is a GPU to read
-
-    return Nvml()
+    """Return the providers of all vendors, for this machine or for a snapshot."""
+    return tuple(vendor.provider(root) for vendor in VENDORS)

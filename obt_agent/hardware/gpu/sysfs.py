@@ -76,7 +76,7 @@ class SysfsGpuProvider:
     def probe(self) -> ProviderState:
         """Look at the bus again."""
         self.close()
-        self._devices = pci.gpus(self._root, self._pci_vendor)
+        self._devices = pci.gpus(self._root, self._pci_vendor, self._drivers)
         if not self._devices:
             return ProviderState(
                 name=self.name, status="absent", reason=f"no GPU of this vendor ({self.name})"

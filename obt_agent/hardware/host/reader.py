@@ -114,11 +114,14 @@ class HostReader:
         """Look at every process with the next reading, for a PID that was seen may be another program now."""
         self._processes.look_again()
 
-    def topology(self) -> tuple[str, ...]:
-        """Cheap words that change with devices, drivers and restarts of Ollama."""
-        places = ("/sys/bus/pci/devices", "/sys/class/drm", "/sys/class/kfd/kfd/topology/nodes", "/dev/dri")
+    def topology(self, more: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """Return cheap words that change with devices, drivers and restarts of Ollama.
+
+        ``more`` are files and folders of the GPUs' drivers to watch beside the host's own.
+        """
+        places = ("/sys/bus/pci/devices", "/sys/class/drm", "/dev/dri", *more)
         listed = (",".join(optional(partial(self._root.names, place)) or []) for place in places)
-        files = ("/sys/module/nvidia/version", "/sys/devices/system/cpu/online")
+        files = ("/sys/devices/system/cpu/online", *more)
         read = (optional(partial(self._root.text, file)) or "" for file in files)
         return (*listed, *read, str(self._followed))
 

@@ -16,11 +16,11 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from obt_agent.hardware.field_reader import optional
+from obt_agent.hardware.gpu.registry import VENDORS
 from obt_agent.hardware.host.linux import dmi
 from obt_agent.hardware.provider import GpuProvider
 from obt_agent.hardware.read_once import EVERYWHERE, MachineReading, OneReading
 from obt_agent.hardware.snapshot.masking import Masker, people, udev_record
-from obt_agent.hardware.snapshot.nvml_script import script
 from obt_agent.hardware.snapshot.root import FileSystemSize, Manifest, Root
 
 _PROCESS = re.compile(r"/proc/(\d+)(/|$)")
@@ -104,7 +104,9 @@ def capture(
         writer.add(path)
     writer.put(dmi.UDEV, udev_record(reading.inventory.memory.modules))
     writer.put("/proc/sys/kernel/arch", (reading.inventory.host.arch or os.uname().machine).encode())
-    writer.driver(script(reading))
+    for vendor in VENDORS:
+        if vendor.library_answers is not None:
+            writer.library(vendor.answers_file, vendor.library_answers(reading.inventory, reading.sample))
     writer.finish(recorder, source)
     return reading
 
@@ -152,10 +154,10 @@ class _Writer:
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(content)
 
-    def driver(self, said: str | None) -> None:
-        """Write what NVIDIA's driver said, where there is one."""
-        if said is not None:
-            (self._folder / "nvml.txt").write_text(self._masker.text(said))
+    def library(self, name: str, answers: str | None) -> None:
+        """Write what a vendor's library answered, where there is one."""
+        if answers is not None:
+            (self._folder / name).write_text(self._masker.text(answers))
 
     def finish(self, recorder: RecordingRoot, source: str) -> None:
         """Write the manifest."""

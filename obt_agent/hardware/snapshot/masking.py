@@ -13,6 +13,7 @@ import re
 import socket
 from collections.abc import Callable
 
+from obt_agent.hardware.gpu.registry import VENDORS
 from obt_agent.hardware.host.linux.storage import NETWORK
 from obt_agent.hardware.host.linux.system import LAYERS, SERVICE_ACCOUNT
 from obt_agent.hardware.schema import MemoryModule
@@ -33,7 +34,8 @@ _SERIAL_LINE = re.compile(r"^(serial(?:_number)?|unique_id)(\s*[:=]?\s*)\S.*$", 
 _HOST = re.compile(r"^(OLLAMA_HOST=).*?(\d*)/?$")
 """All before the port, if there is one."""
 
-_TABLES = ("/pci.ids", "/amdgpu.ids")
+_TABLES = ("/pci.ids", *(f"/{name}" for vendor in VENDORS for name in vendor.device_tables))
+_BINARY_FILES = tuple(f"/{name}" for vendor in VENDORS for name in vendor.binary_files)
 _KEPT_WORDS = {"serve", "start", "runner"}
 _KEPT_VARIABLES = ("OLLAMA_MODELS", "OLLAMA_HOST", "HOME")
 _CGROUPS = ("cgroup", "cgroup2")
@@ -89,7 +91,7 @@ _ORDINARY = frozenset(
 """Names of hosts and people that tell nothing of them, and that paths and programs have too."""
 
 _FIRST_PERSON, _NOBODY = 1000, 65534
-_VENDORS = ("10de", "1002", "8086")
+_PCI_VENDORS = frozenset(vendor.pci_vendor.removeprefix("0x") for vendor in VENDORS)
 
 
 class Masker:
@@ -116,7 +118,7 @@ class Masker:
 
     def file(self, path: str, content: bytes) -> bytes:
         """A file's content as it may leave the machine."""
-        if path.endswith("/gpu_metrics"):
+        if path.endswith(_BINARY_FILES):
             return content
         text = content.decode(errors="replace")
         if path.endswith(_TABLES):
@@ -219,7 +221,7 @@ def _rows(text: str, devices: frozenset[str]) -> str:
     rows = []
     for line in text.splitlines():
         word = line.strip().replace(",", " ").partition(" ")[0].lower()
-        is_vendor = word in _VENDORS and not line.startswith("\t")
+        is_vendor = word in _PCI_VENDORS and not line.startswith("\t")
         is_device = word in devices and not line.startswith("\t\t")
         if is_vendor or is_device:
             rows.append(line)
@@ -235,12 +237,17 @@ def _lines(*starts: str) -> Callable[[str], str]:
     return reduced
 
 
+def _serial(text: str) -> str:
+    """Another number of the same shape, so that two devices stay two."""
+    return f"{int(_digest(text)[:12], 16):016x}\n" if text.strip() else text
+
+
 _REDUCTIONS = {
     "/status": _lines("Cpus_allowed_list:", "Uid:"),
     "/passwd": _lines("ollama:", "root:"),
-    "/unique_id": lambda text: f"{int(_digest(text)[:12], 16):016x}\n" if text.strip() else text,
     "/cmdline": _command,
     "/environ": _environment,
     "/mountinfo": _mounts,
+    **{f"/{name}": _serial for vendor in VENDORS for name in vendor.serial_files},
 }
 """By a path's end, what is left of a file before its text is masked."""

@@ -7,7 +7,7 @@ from functools import partial
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, non_negative, optional
 from obt_agent.hardware.gpu.amd import gpu_metrics
 from obt_agent.hardware.gpu.sysfs import SysfsGpuProvider
-from obt_agent.hardware.host.linux import drm, fdinfo, pci
+from obt_agent.hardware.host.linux import drm, fdinfo, kernel_modules, pci
 from obt_agent.hardware.host.linux.hwmon import Hwmon
 from obt_agent.hardware.host.linux.kfd import LANES_PER_UNIT, Node, node_of
 from obt_agent.hardware.schema import GpuClocks, GpuInfo, GpuMemory, GpuPcie, GpuSample
@@ -190,7 +190,7 @@ class AmdCard:
 
     def _driver_version(self, gaps: FieldReader) -> str | None:
         """A separately built driver has a version; the kernel's own is as old as the kernel."""
-        return gaps.read("driver_version", lambda: bounded(self._root.text("/sys/module/amdgpu/version")))
+        return gaps.read("driver_version", partial(kernel_modules.version, self._root, DRIVER))
 
     def _uuid(self) -> str:
         number = int(self._hot.word(f"{self._gpu.path}/unique_id"), 16)

@@ -1,4 +1,4 @@
-"""Intel's GPUs through the files of i915 and xe in sysfs, and /proc/PID/fdinfo.
+"""Intel's GPUs through the files of i915 and xe in sysfs, and the open devices of processes.
 
 How much memory a card has, its render node tells. Neither driver tells an ordinary user how much of it is in
 use, nor how busy the card is: for that they ask for privileges (CAP_PERFMON) that the agent does without. So
@@ -10,10 +10,10 @@ from __future__ import annotations
 from functools import partial
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, non_negative, optional
-from obt_agent.hardware.gpu.nvidia.gpu_info import system_bytes
 from obt_agent.hardware.gpu.sysfs import SysfsGpuProvider
 from obt_agent.hardware.host.linux import drm, fdinfo, pci
 from obt_agent.hardware.host.linux.hwmon import Hwmon
+from obt_agent.hardware.host.linux.memory import system_bytes
 from obt_agent.hardware.schema import GpuClocks, GpuInfo, GpuMemory, GpuPcie, GpuSample
 from obt_agent.hardware.snapshot.root import FileCache, Root
 

@@ -5,17 +5,29 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from obt_agent.hardware.field_reader import FieldReader, Unreadable, optional
+from obt_agent.hardware.field_reader import FieldReader, optional
 from obt_agent.hardware.host.linux import pci
+from obt_agent.hardware.host.linux.memory import system_bytes
 from obt_agent.hardware.schema import GpuInfo, GpuMemory, GpuPcie, MemoryKind, Mig, MigInstance
 from obt_agent.hardware.snapshot.root import Root
 
 if TYPE_CHECKING:  # see nvidia.py
     from obt_agent.hardware.gpu.nvidia.nvml import Device, Memory, Nvml
 
-VENDOR = "nvidia"
+NAME = "nvidia"
 _MOST_MIG_INSTANCES = 16
-_KIB = 1 << 10
+
+THROTTLE_BITS = {
+    0x2: "applications_clocks",
+    0x4: "sw_power_cap",
+    0x8: "hw_slowdown",
+    0x10: "sync_boost",
+    0x20: "sw_thermal_slowdown",
+    0x40: "hw_thermal_slowdown",
+    0x80: "hw_power_brake",
+    0x100: "display_clock",
+}
+"""nvmlClocksEventReason*; 0x1 is an idle GPU, which is no throttling."""
 
 
 def describe(root: Root, nvml: Nvml, device: Device) -> GpuInfo:
@@ -26,8 +38,8 @@ def describe(root: Root, nvml: Nvml, device: Device) -> GpuInfo:
     memory = describe_memory(root, device)
     return GpuInfo(
         id=uuid or address or f"nvidia-{device.index}",
-        vendor=VENDOR,
-        provider=VENDOR,
+        vendor=NAME,
+        provider=NAME,
         index=device.index,
         name=gaps.read("name", device.name),
         uuid=uuid,
@@ -83,8 +95,8 @@ def without_library(root: Root, gpu: pci.PciGpu, reason: str) -> GpuInfo:
         gaps.note(field, reason)
     return GpuInfo(
         id=gpu.address,
-        vendor=VENDOR,
-        provider=VENDOR,
+        vendor=NAME,
+        provider=NAME,
         name=gaps.read("name", partial(pci.name, root, gpu.path)),
         pci_address=gpu.address,
         driver=gpu.driver,
@@ -98,22 +110,13 @@ def asleep(gpu: pci.PciGpu) -> GpuInfo:
     fields = ("name", "uuid", "driver_version", "compute_capability", "shader_cores", "power_limit_watts")
     return GpuInfo(
         id=gpu.address,
-        vendor=VENDOR,
-        provider=VENDOR,
+        vendor=NAME,
+        provider=NAME,
         pci_address=gpu.address,
         driver=gpu.driver,
         memory=GpuMemory(unavailable={"kind": "suspended", "total_bytes": "suspended"}),
         unavailable=dict.fromkeys(fields, "suspended"),
     )
-
-
-def system_bytes(root: Root) -> int:
-    """The system's memory, in bytes. Raises OSError, ValueError and Unreadable."""
-    lines = root.text("/proc/meminfo").splitlines()
-    line = next((line for line in lines if line.startswith("MemTotal:")), None)
-    if line is None:
-        raise Unreadable("malformed")
-    return int(line.partition(":")[2].strip().removesuffix(" kB")) * _KIB
 
 
 def _dedicated(memory: Memory | None) -> MemoryKind | None:

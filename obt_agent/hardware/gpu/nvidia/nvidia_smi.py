@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from obt_agent.hardware.gpu.nvidia.nvml import THROTTLE_BITS
+from obt_agent.hardware.gpu.nvidia.gpu_info import THROTTLE_BITS
 from obt_agent.hardware.host.linux.pci import normalised
 from obt_agent.hardware.schema import GpuInfo, GpuSample
 

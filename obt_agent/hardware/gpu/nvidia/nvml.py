@@ -15,6 +15,7 @@ from typing import Any
 import pynvml
 
 from obt_agent.hardware.field_reader import Unreadable, bounded, non_negative
+from obt_agent.hardware.gpu.nvidia.gpu_info import THROTTLE_BITS
 from obt_agent.hardware.host.linux.pci import normalised
 
 LIBRARY = "libnvidia-ml.so.1"
@@ -43,18 +44,6 @@ _REASONS = {
     pynvml.NVML_ERROR_TIMEOUT: "driver_error: the driver timed out",
     pynvml.NVML_ERROR_IRQ_ISSUE: "driver_error: the GPU's interrupts do not arrive",
 }
-
-THROTTLE_BITS = {
-    0x2: "applications_clocks",
-    0x4: "sw_power_cap",
-    0x8: "hw_slowdown",
-    0x10: "sync_boost",
-    0x20: "sw_thermal_slowdown",
-    0x40: "hw_thermal_slowdown",
-    0x80: "hw_power_brake",
-    0x100: "display_clock",
-}
-"""nvmlClocksEventReason*; 0x1 is an idle GPU, which is no throttling."""
 
 
 @dataclass(frozen=True, slots=True)

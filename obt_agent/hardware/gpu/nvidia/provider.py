@@ -13,7 +13,7 @@ import msgspec
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, optional
 from obt_agent.hardware.gpu.nvidia import gpu_info
 from obt_agent.hardware.gpu.nvidia.probe import Prober
-from obt_agent.hardware.host.linux import pci
+from obt_agent.hardware.host.linux import kernel_modules, pci
 from obt_agent.hardware.provider import CostGroup, GpuReadings, unread
 from obt_agent.hardware.schema import GpuClocks, GpuInfo, GpuSample, MigSample, ProviderState, ProviderStatus
 from obt_agent.hardware.snapshot.root import Root
@@ -21,11 +21,10 @@ from obt_agent.hardware.snapshot.root import Root
 if TYPE_CHECKING:  # the library's bindings take 2 MB: they are loaded where there is a GPU
     from obt_agent.hardware.gpu.nvidia.nvml import Device, Nvml
 
-PCI_VENDOR = "0x10de"
-_SIGNS = ("/proc/driver/nvidia/version", "/dev/nvidiactl", "/dev/dxg")
+PCI_VENDOR, DRIVER = "0x10de", "nvidia"
+_SIGNS = ("/dev/nvidiactl", "/dev/dxg")
 """What a machine has, beside a PCI device, where NVIDIA's library may find a GPU (the last is WSL's)."""
 
-_MODULE_VERSION = "/sys/module/nvidia/version"
 _IDLE_NS = 10_000_000_000
 _NOT_LOADED = "not_present: NVIDIA's library is not loaded for a snapshot"
 _NOT_CONNECTED = "not_reported: awake again, not yet connected"
@@ -49,7 +48,7 @@ class NvidiaProvider:
     snapshot, GPUs are described as far as the PCI bus shows them.
     """
 
-    name = gpu_info.VENDOR
+    name = gpu_info.NAME
 
     def __init__(self, root: Root, make_nvml: Callable[[], Nvml] | None, prober: Prober | None) -> None:
         self._root = root
@@ -72,11 +71,11 @@ class NvidiaProvider:
 
         The library is tried in a process of its own first, unless it just worked and the driver is the same.
         """
-        module = optional(partial(self._root.text, _MODULE_VERSION))
+        module = optional(partial(kernel_modules.version, self._root, DRIVER))
         self._trusted = self._connected is not None and not self._lost and module == self._module
         self._module = module
         self._release()
-        self._pci = pci.gpus(self._root, PCI_VENDOR)
+        self._pci = pci.gpus(self._root, PCI_VENDOR, (DRIVER,))
         self._state = self._connect()
         return self._state
 
@@ -121,6 +120,10 @@ class NvidiaProvider:
     def _state_of(self, status: ProviderStatus, reason: str | None) -> ProviderState:
         return ProviderState(name=self.name, status=status, reason=reason, version=self._version)
 
+    def _may_have_one(self) -> bool:
+        """Whether the library is worth a try: under WSL and in some containers the bus shows nothing."""
+        return kernel_modules.driver_answers(self._root, DRIVER) or any(map(self._root.exists, _SIGNS))
+
     def _may_sleep(self) -> bool:
         return any(gpu.may_sleep for gpu in self._pci)
 
@@ -128,7 +131,7 @@ class NvidiaProvider:
         return self._may_sleep() and any(pci.asleep(self._root, gpu) for gpu in self._pci)
 
     def _connect(self) -> ProviderState:
-        if not self._pci and not any(map(self._root.exists, _SIGNS)):
+        if not self._pci and not self._may_have_one():
             self._infos = ()
             return self._state_of("absent", "no NVIDIA GPU on this machine")
         if self._asleep():

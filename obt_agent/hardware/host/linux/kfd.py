@@ -7,7 +7,7 @@ from functools import partial
 from obt_agent.hardware.field_reader import Unreadable, non_negative, optional
 from obt_agent.hardware.snapshot.root import Root
 
-_NODES = "/sys/class/kfd/kfd/topology/nodes"
+NODES = "/sys/class/kfd/kfd/topology/nodes"
 _PROCESSES = "/sys/class/kfd/kfd/proc"
 LANES_PER_UNIT = 64
 """Stream processors of one compute unit, in all of AMD's designs that the compute driver knows."""
@@ -73,8 +73,8 @@ class Node:
 
 def node_of(root: Root, address: str) -> Node | None:
     """The node of the GPU at a PCI address; None where the compute driver does not run it. Never raises."""
-    for name in optional(partial(root.names, _NODES)) or []:
-        node = optional(partial(Node, root, f"{_NODES}/{name}"))
+    for name in optional(partial(root.names, NODES)) or []:
+        node = optional(partial(Node, root, f"{NODES}/{name}"))
         if node is not None and node.computes() and node.at(address):
             return node
     return None

@@ -68,6 +68,11 @@ class MemoryProvider:
         return parse_meminfo(self._hot.text(_MEMINFO))
 
 
+def system_bytes(root: Root) -> int:
+    """Return the size of the system's memory, which integrated GPUs share. Raises OSError, Unreadable."""
+    return _bytes(parse_meminfo(root.text(_MEMINFO)), "MemTotal")
+
+
 def parse_meminfo(text: str) -> dict[str, int]:
     """KiB by name, of the four lines that are used; those of another shape are left out."""
     return {name: int(number) for name, number in _LINE.findall(text)}

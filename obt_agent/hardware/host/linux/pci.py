@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
@@ -12,9 +13,6 @@ from obt_agent.hardware.snapshot.root import Root
 
 _DEVICES = "/sys/bus/pci/devices"
 _DISPLAY, _ACCELERATOR = "0x03", "0x12"
-_GPU_DRIVERS = ("amdgpu", "nvidia")
-"""Some accelerators (AMD's Instinct MI300 and later) are GPUs in all but their PCI class; so are not NPUs."""
-
 _BRIDGE = "0x0604"
 _DATABASES = ("/usr/share/hwdata/pci.ids", "/usr/share/misc/pci.ids")
 
@@ -37,8 +35,8 @@ class PciGpu:
         return f"{self.path}/power/runtime_status"
 
 
-def gpus(root: Root, vendor: str) -> tuple[PciGpu, ...]:
-    """The display devices of a vendor ("0x10de").
+def gpus(root: Root, vendor: str, drivers: Collection[str]) -> tuple[PciGpu, ...]:
+    """Return the display devices of a vendor ("0x10de"), whose GPUs these drivers run.
 
     Of each, only identity and power state are read. Never raises.
     """
@@ -51,7 +49,8 @@ def gpus(root: Root, vendor: str) -> tuple[PciGpu, ...]:
         if not kind.startswith((_DISPLAY, _ACCELERATOR)):
             continue
         driver = (optional(partial(root.link, f"{path}/driver")) or "").rpartition("/")[2]
-        if kind.startswith(_ACCELERATOR) and driver not in _GPU_DRIVERS:
+        # AMD's Instinct MI300 and later are GPUs in all but their PCI class; NPUs of that class are not.
+        if kind.startswith(_ACCELERATOR) and driver not in drivers:
             continue
         may_sleep = optional(partial(root.text, f"{path}/power/control")) == "auto"
         found.append(PciGpu(address, path, driver or None, may_sleep))

@@ -1,4 +1,4 @@
-"""What NVIDIA's driver said to a capture, written for the scripted library of the tests.
+"""What NVIDIA's library answered, written down for a snapshot.
 
 One line is ``<gpu|*> <symbol> <value>``, in the driver's own units; a symbol that is not there is not
 supported. Pure.
@@ -8,25 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from obt_agent.hardware.gpu.nvidia.nvml import THROTTLE_BITS
-from obt_agent.hardware.read_once import MachineReading
-from obt_agent.hardware.schema import GpuInfo, GpuSample, OllamaProcess
+from obt_agent.hardware.gpu.nvidia.gpu_info import NAME, THROTTLE_BITS
+from obt_agent.hardware.schema import GpuInfo, GpuSample, Inventory, OllamaProcess, Sample
+
+ANSWERS_FILE = "nvml.txt"
 
 _MILLI = 1000
 _MEGA = 1_000_000
 _PERCENT = 100
 
 
-def script(reading: MachineReading) -> str | None:
-    """The script, or None where NVIDIA's driver described no GPU. MIG instances are left out."""
-    gpus = [gpu for gpu in reading.inventory.gpus if gpu.vendor == "nvidia" and gpu.uuid is not None]
+def answers(inventory: Inventory, sample: Sample) -> str | None:
+    """Return the lines, or None where the driver described no GPU. MIG instances are left out."""
+    gpus = [gpu for gpu in inventory.gpus if gpu.vendor == NAME and gpu.uuid is not None]
     if not gpus:
         return None
-    samples = {gpu.id: gpu for gpu in reading.sample.gpus}
+    samples = {gpu.id: gpu for gpu in sample.gpus}
     lines = list(_system(gpus))
     for number, gpu in enumerate(gpus):
         now = samples[gpu.id]
-        said = [*_described(gpu, now), *_sampled(now), *_processes(gpu, reading.sample.ollama)]
+        said = [*_described(gpu, now), *_sampled(now), *_processes(gpu, sample.ollama)]
         lines += [f"{number} nvmlDeviceGet{symbol} {value}" for symbol, value in said if value is not None]
     return "\n".join(lines) + "\n"
 
