@@ -18,10 +18,10 @@ from rich.console import Console
 
 from obt_server.cli.options import port
 from obt_server.cli.run import DEFAULT_PORT
-from obt_server.demo.environment import OPERATOR, DemoEnvironment, free_port, scene
+from obt_server.demo.environment import OPERATOR, DemoEnvironment, demo_environment, free_port
 from obt_server.demo.processes import ChildFailed
 from obt_server.demo.report import SmokeReport
-from obt_server.demo.smoke_test import NO_MODEL, run_tour
+from obt_server.demo.smoke_test import NO_MODEL, run_smoke_test
 
 WIDE: Final = 110
 """Columns of a report that goes to a file or a pipe."""
@@ -59,25 +59,25 @@ async def _demo(console: Console, folder: Path, options: argparse.Namespace) -> 
     free = free_port(options.port)
     if options.port not in (0, free):
         console.print(f"Port {options.port} is taken; using {free}.")
-    with _signals_cancel():
-        async with scene(folder, free) as ready:
-            report = SmokeReport(console, ready.subject)
-            report.head(ready.subject, ready.url)
+    with _cancel_on_signals():
+        async with demo_environment(folder, free) as ready:
+            report = SmokeReport(console, ready.target)
+            report.head(ready.target, ready.url)
             if options.once:
                 return await _once(ready, report)
-            await _invite(console, ready)
-            await _until_asked()
+            await _show_how_to_sign_in(console, ready)
+            await _wait_for_signal()
             console.print("Stopping the agent and the server.")
     return 0
 
 
 async def _once(ready: DemoEnvironment, report: SmokeReport) -> int:
-    tour = await run_tour(ready.client, ready.agent_id, report.seen)
-    report.tables(tour)
+    test = await run_smoke_test(ready.client, ready.agent_id, report.step)
+    report.tables(test)
     return report.verdict()
 
 
-async def _invite(console: Console, ready: DemoEnvironment) -> None:
+async def _show_how_to_sign_in(console: Console, ready: DemoEnvironment) -> None:
     if not (await ready.client.get(f"/agents/{ready.agent_id}"))["model_count"]:
         console.print(f"[yellow]{NO_MODEL}[/]")
     console.print(f"Open [bold]{ready.url}/[/] and sign in as {OPERATOR} with the password ", end="")
@@ -85,7 +85,7 @@ async def _invite(console: Console, ready: DemoEnvironment) -> None:
     console.print("Ctrl-C ends it. Nothing of it stays on this machine.")
 
 
-async def _until_asked() -> None:
+async def _wait_for_signal() -> None:
     """Wait for Ctrl-C or SIGTERM: the proper end of a demonstration."""
     task = asyncio.current_task()
     try:
@@ -96,7 +96,7 @@ async def _until_asked() -> None:
 
 
 @contextlib.contextmanager
-def _signals_cancel() -> Iterator[None]:
+def _cancel_on_signals() -> Iterator[None]:
     """SIGINT and SIGTERM unwind what runs, so that every part is ended in order."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     if task is not None:

@@ -76,8 +76,8 @@ async def _list(stored: Stored, _: argparse.Namespace) -> int:
     print("CREDENTIALS")
     names = {agent.id: agent.name for agent in await stored.storage.agents()}
     for credential in await stored.storage.credentials():
-        wish = "  rotation asked for" if credential.rotation_requested else ""
-        print(f"  {credential.agent_id}  {credential.state:<9}  {names[credential.agent_id]}{wish}")
+        note = "  rotation asked for" if credential.rotation_requested else ""
+        print(f"  {credential.agent_id}  {credential.state:<9}  {names[credential.agent_id]}{note}")
     return 0
 
 

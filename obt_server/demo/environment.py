@@ -16,7 +16,7 @@ import yaml
 
 from obt_server import app as application
 from obt_server.demo.client import Client
-from obt_server.demo.ollama_target import OllamaTarget, subject
+from obt_server.demo.ollama_target import OllamaTarget, ollama_target
 from obt_server.demo.processes import ChildFailed, running
 from obt_server.serve import DrainingServer, configure
 
@@ -34,29 +34,29 @@ class DemoEnvironment:
     password: str
     client: Client
     agent_id: str
-    subject: OllamaTarget
+    target: OllamaTarget
 
 
 @contextlib.asynccontextmanager
-async def scene(folder: Path, port: int) -> AsyncIterator[DemoEnvironment]:
+async def demo_environment(folder: Path, port: int) -> AsyncIterator[DemoEnvironment]:
     """Start everything, wait until the agent is admitted, and end it in reverse order.
 
     Raises:
         ChildFailed: a part did not come up.
     """
     async with (
-        subject(folder) as driven,
+        ollama_target(folder) as target,
         _server(folder, port) as (url, password, token),
         Client(url, token) as client,
     ):
-        config = _configure(folder, url, driven)
+        config = _configure(folder, url, target)
         await _enrol(folder, config, client)
         command = [sys.executable, "-m", "obt_agent", "run", "--config", str(config)]
         async with running("The agent", command, folder / "agent.log", _environ()) as child:
             while not (ready := await _admitted(client)):
                 child.check()
                 await asyncio.sleep(0.05)
-            yield DemoEnvironment(url, password, client, ready, driven)
+            yield DemoEnvironment(url, password, client, ready, target)
 
 
 def free_port(wanted: int) -> int:
@@ -113,11 +113,11 @@ async def _enrol(folder: Path, config: Path, client: Client) -> None:
     token_file.unlink()
 
 
-def _configure(folder: Path, url: str, driven: OllamaTarget) -> Path:
+def _configure(folder: Path, url: str, target: OllamaTarget) -> Path:
     path = folder / "agent.yaml"
     config = {
         "server": {"url": url},
-        "ollama": {"url": driven.url},
+        "ollama": {"url": target.url},
         "agent": {"name": AGENT_NAME, "state_dir": str(folder / "state")},
     }
     path.write_text(yaml.safe_dump(config, sort_keys=False))

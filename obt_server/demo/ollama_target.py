@@ -26,7 +26,7 @@ SCRIPT: Final = Path(__file__).with_name("standin.json")
 
 @dataclass(frozen=True)
 class OllamaTarget:
-    """What is driven. ``standin``: no figure of it says anything of a real model.
+    """The Ollama that is driven. ``standin``: no figure of it says anything of a real model.
 
     ``silent`` is the address at which an Ollama was looked for in vain.
     """
@@ -38,7 +38,7 @@ class OllamaTarget:
 
 
 @contextlib.asynccontextmanager
-async def subject(folder: Path) -> AsyncIterator[OllamaTarget]:
+async def ollama_target(folder: Path) -> AsyncIterator[OllamaTarget]:
     """The Ollama at ``OLLAMA_URL`` if it answers, else a stand-in for as long as the context lasts.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What the tour saw, for a person."""
+"""What the smoke test found, for a person."""
 
 from __future__ import annotations
 
@@ -23,58 +23,58 @@ _METRICS: Final = (
 
 
 class SmokeReport:
-    """Prints as the tour goes, and the tables at its end.
+    """Print a line for each step, and tables at the end.
 
     Args:
         console: where to.
-        subject: what is driven; a stand-in is named beside every figure that comes from it.
+        target: the Ollama that is driven; a stand-in is named beside every figure that comes from it.
     """
 
-    def __init__(self, console: Console, subject: OllamaTarget) -> None:
+    def __init__(self, console: Console, target: OllamaTarget) -> None:
         self._console = console
-        self._mark = f" ({STANDIN})" if subject.standin else ""
+        self._mark = f" ({STANDIN})" if target.standin else ""
         self.failed: list[StepResult] = []
 
-    def head(self, subject: OllamaTarget, url: str) -> None:
-        """What is driven, and by what."""
+    def head(self, target: OllamaTarget, url: str) -> None:
+        """Print the server and which Ollama is driven."""
         self._console.print(f"Server [bold]{url}[/], agent admitted over its own outbound WebSocket.")
-        if subject.standin:
+        if target.standin:
             where = (
-                f"No Ollama answers at {subject.silent} (set OLLAMA_URL if it is elsewhere); "
-                if subject.silent
-                else f"No Ollama, at {subject.url} "
+                f"No Ollama answers at {target.silent} (set OLLAMA_URL if it is elsewhere); "
+                if target.silent
+                else f"No Ollama, at {target.url} "
             )
             self._console.print(
-                f"[yellow]{where}a stand-in ({subject.version}) takes its place. "
+                f"[yellow]{where}a stand-in ({target.version}) takes its place. "
                 "Its figures are scripted and say nothing of this machine.[/]"
             )
         else:
-            self._console.print(f"Ollama {subject.version} at {subject.url}.")
+            self._console.print(f"Ollama {target.version} at {target.url}.")
         self._console.print()
 
-    def seen(self, seen: StepResult) -> None:
+    def step(self, step: StepResult) -> None:
         """One command."""
-        mark = "[green]ok[/]  " if seen.ok else "[red]FAIL[/]"
-        if not seen.ok:
-            self.failed.append(seen)
-        self._console.print(f"{mark} {seen.method:<18} ", end="")
-        mark = self._mark if seen.ok and seen.method not in OWN | REFUSED else ""
-        self._console.print(seen.line + mark, markup=False, highlight=False, soft_wrap=True)
+        mark = "[green]ok[/]  " if step.ok else "[red]FAIL[/]"
+        if not step.ok:
+            self.failed.append(step)
+        self._console.print(f"{mark} {step.method:<18} ", end="")
+        mark = self._mark if step.ok and step.method not in OWN | REFUSED else ""
+        self._console.print(step.line + mark, markup=False, highlight=False, soft_wrap=True)
 
-    def tables(self, tour: SmokeTest) -> None:
+    def tables(self, test: SmokeTest) -> None:
         """Models, hardware, benchmark and generation in full."""
-        self._models(tour.models)
-        self._hardware(tour.hardware)
-        self._benchmark(tour.result)
-        if tour.answer:
+        self._models(test.models)
+        self._hardware(test.hardware)
+        self._benchmark(test.result)
+        if test.answer:
             self._console.print(f"\n[bold]Streamed generation[/]{self._mark}")
-            self._console.print(tour.answer.strip(), markup=False, highlight=False, style="italic")
+            self._console.print(test.answer.strip(), markup=False, highlight=False, style="italic")
 
     def verdict(self) -> int:
         """The last line; the exit status."""
         self._console.print()
         if self.failed:
-            names = ", ".join(seen.method for seen in self.failed)
+            names = ", ".join(step.method for step in self.failed)
             self._console.print(f"[red]{len(self.failed)} commands failed: {names}[/]")
             return 1
         self._console.print("[green]Every command of the protocol was run once.[/]")

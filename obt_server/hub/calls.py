@@ -50,11 +50,11 @@ class Calls:
         self._post = post
         self._settings = settings
         self._ids = itertools.count(1)
-        self._exchanges: dict[RequestId, OutgoingRequest] = {}
-        self._forgetting: dict[RequestId, asyncio.TimerHandle] = {}
+        self._requests: dict[RequestId, OutgoingRequest] = {}
+        self._forget_timers: dict[RequestId, asyncio.TimerHandle] = {}
         self._ended = False
 
-    # -- asking -------------------------------------------------------------------------------------
+    # -- requests -------------------------------------------------------------------------------------
 
     async def call(self, method: str, params: Params, *, timeout_s: float) -> msgspec.Raw:
         """One request with one answer.
@@ -62,12 +62,12 @@ class Calls:
         Raises:
             Busy, LinkLost, DeadlineExceeded, TooLarge, or what the agent answered.
         """
-        exchange = self._open(method, self._settings.max_result_bytes)
+        request = self._open(method, self._settings.max_result_bytes)
         try:
-            await self._send(exchange, params, timeout_s)
-            return await exchange.result(timeout_s)
+            await self._send(request, params, timeout_s)
+            return await request.result(timeout_s)
         finally:
-            self._withdraw(exchange)
+            self._cancel_request(request)
 
     @contextlib.asynccontextmanager
     async def stream(self, method: str, params: Params, *, silence_s: float) -> AsyncIterator[AgentStream]:
@@ -81,17 +81,17 @@ class Calls:
         Raises:
             Busy, LinkLost, DeadlineExceeded, TooLarge.
         """
-        exchange = self._open(method, _ITEM_BYTES)
+        request = self._open(method, _ITEM_BYTES)
         try:
-            await self._send(exchange, params, silence_s)
-            yield AgentStream(exchange, silence_s)
+            await self._send(request, params, silence_s)
+            yield AgentStream(request, silence_s)
         finally:
-            self._withdraw(exchange)
+            self._cancel_request(request)
 
     def _open(self, method: str, most_bytes: int) -> OutgoingRequest:
         if self._ended:
             raise LinkLost("The agent's session has ended.")
-        if len(self._exchanges) >= self._settings.max_in_flight:
+        if len(self._requests) >= self._settings.max_in_flight:
             raise Busy(
                 f"{self._settings.max_in_flight} requests are in flight to this agent.", retry_after_ms=1000
             )
@@ -101,14 +101,14 @@ class Calls:
             self._post(codec.encode_notification("stream.credit", StreamCredit(id=request_id, bytes=size)))
 
         window = ReceiveWindow(self._settings.stream_credit_bytes, self._settings.max_frame_bytes)
-        exchange = OutgoingRequest(request_id, method, window, grant, most_bytes)
-        self._exchanges[request_id] = exchange
-        return exchange
+        request = OutgoingRequest(request_id, method, window, grant, most_bytes)
+        self._requests[request_id] = request
+        return request
 
-    async def _send(self, exchange: OutgoingRequest, params: Params, timeout_s: float) -> None:
-        frame = codec.encode_request(exchange.request_id, exchange.method, params)
+    async def _send(self, request: OutgoingRequest, params: Params, timeout_s: float) -> None:
+        frame = codec.encode_request(request.request_id, request.method, params)
         if len(frame) > self.peer_max_frame_bytes:
-            self._forget(exchange)
+            self._forget(request)
             raise TooLarge(
                 f"The request has {len(frame)} bytes; the agent takes {self.peer_max_frame_bytes} in a frame."
             )
@@ -116,93 +116,93 @@ class Calls:
             async with asyncio.timeout(timeout_s):
                 await self._writer.put(frame)
         except TimeoutError as error:
-            self._forget(exchange)
+            self._forget(request)
             raise DeadlineExceeded(
-                f"{exchange.method} could not be sent within {timeout_s:g} s: the agent reads too slowly.",
+                f"{request.method} could not be sent within {timeout_s:g} s: the agent reads too slowly.",
                 waited_for="sending",
             ) from error
 
-    def _withdraw(self, exchange: OutgoingRequest) -> None:
+    def _cancel_request(self, request: OutgoingRequest) -> None:
         """Cancel a request that is still in flight; its id stays taken until its final, for a while."""
-        if self._exchanges.get(exchange.request_id) is not exchange or exchange.abandoned:
+        if self._requests.get(request.request_id) is not request or request.abandoned:
             return
-        exchange.abandon()
-        params = CancelParams(id=exchange.request_id)
-        self._post(codec.encode_request(f"cancel-{exchange.request_id}", "cancel", params))
-        later = asyncio.get_running_loop().call_later(self._settings.abandon_s, self._forget, exchange)
-        self._forgetting[exchange.request_id] = later
+        request.abandon()
+        params = CancelParams(id=request.request_id)
+        self._post(codec.encode_request(f"cancel-{request.request_id}", "cancel", params))
+        later = asyncio.get_running_loop().call_later(self._settings.abandon_s, self._forget, request)
+        self._forget_timers[request.request_id] = later
 
-    def _forget(self, exchange: OutgoingRequest) -> None:
-        if self._exchanges.get(exchange.request_id) is exchange:
-            del self._exchanges[exchange.request_id]
-        self._keep_no_timer(exchange.request_id)
+    def _forget(self, request: OutgoingRequest) -> None:
+        if self._requests.get(request.request_id) is request:
+            del self._requests[request.request_id]
+        self._cancel_timer(request.request_id)
 
-    def _keep_no_timer(self, request_id: RequestId) -> None:
+    def _cancel_timer(self, request_id: RequestId) -> None:
         """A timer would hold the whole session in memory until it is due."""
-        timer = self._forgetting.pop(request_id, None)
+        timer = self._forget_timers.pop(request_id, None)
         if timer is not None:
             timer.cancel()
 
-    # -- what comes ---------------------------------------------------------------------------------
+    # -- incoming frames ------------------------------------------------------------------------------
 
     def __contains__(self, request_id: object) -> bool:
         """Whether a request of that id is in flight."""
-        return request_id in self._exchanges
+        return request_id in self._requests
 
     def read_ids(self) -> tuple[RequestId, ...]:
         """Requests that somebody waits for."""
-        return tuple(id_ for id_, exchange in self._exchanges.items() if not exchange.abandoned)
+        return tuple(id_ for id_, request in self._requests.items() if not request.abandoned)
 
     def on_data(self, data: StreamData, size: int) -> bool:
         """``stream.data`` of ``size`` bytes came; False when it broke the stream's rules, and ended it."""
-        exchange = self._exchanges.get(data.id)
-        if exchange is None:
+        request = self._requests.get(data.id)
+        if request is None:
             return True
         try:
-            exchange.feed(data, size)
+            request.feed(data, size)
             if data.part is not None:
                 self._check_memory()
         except (ProtocolError, TooLarge) as error:
-            log.warning("session.stream_refused", method=exchange.method, error=error.message)
-            exchange.fail(error)
-            self._withdraw(exchange)
+            log.warning("session.stream_refused", method=request.method, error=error.message)
+            request.fail(error)
+            self._cancel_request(request)
             return False
         return True
 
     def _check_memory(self) -> None:
-        if sum(exchange.held_bytes for exchange in self._exchanges.values()) > self._settings.max_held_bytes:
+        if sum(request.held_bytes for request in self._requests.values()) > self._settings.max_held_bytes:
             raise TooLarge("The unfinished answers of this agent hold more memory than they may.")
 
     def on_answer(self, message: Response | ErrorResponse) -> None:
         """An answer came; one to no request of ours is ignored."""
-        exchange = None if message.id is None else self._exchanges.pop(message.id, None)
-        if exchange is None:
+        request = None if message.id is None else self._requests.pop(message.id, None)
+        if request is None:
             return
-        self._keep_no_timer(exchange.request_id)
+        self._cancel_timer(request.request_id)
         if isinstance(message, ErrorResponse):
-            exchange.fail(from_wire(message.error))
+            request.fail(from_wire(message.error))
             return
         try:
-            exchange.finish(message.result)
+            request.finish(message.result)
         except ProtocolError as error:
-            exchange.fail(error)
+            request.fail(error)
 
     def end(self) -> None:
         """The session ended: everything in flight fails, and nothing new begins."""
         self._ended = True
         lost = LinkLost("The agent's session ended before the answer; nothing is replayed.")
-        for exchange in list(self._exchanges.values()):
-            exchange.fail(lost)
-        self._exchanges.clear()
-        for request_id in list(self._forgetting):
-            self._keep_no_timer(request_id)
+        for request in list(self._requests.values()):
+            request.fail(lost)
+        self._requests.clear()
+        for request_id in list(self._forget_timers):
+            self._cancel_timer(request_id)
 
 
 class AgentStream:
     """The reader's end of a streamed command."""
 
-    def __init__(self, exchange: OutgoingRequest, silence_s: float) -> None:
-        self._exchange = exchange
+    def __init__(self, request: OutgoingRequest, silence_s: float) -> None:
+        self._exchange = request
         self._silence_s = silence_s
 
     async def batches(self) -> AsyncIterator[list[msgspec.Raw]]:

@@ -81,7 +81,7 @@ class AgentHub:
         """One accepted socket's life: hello, admission, session; returns when it has ended."""
         await self._sessions.serve(socket, credential)
 
-    # -- who is there -------------------------------------------------------------------------------
+    # -- presence ------------------------------------------------------------------------------------
 
     async def find(self, id_or_name: str) -> AgentRecord:
         """The agent of that id, else the only one of that name.
@@ -114,7 +114,7 @@ class AgentHub:
         """Ids of the agents that have a session."""
         return frozenset(session.agent_id for session in self._sessions.live())
 
-    # -- asking -------------------------------------------------------------------------------------
+    # -- commands ------------------------------------------------------------------------------------
 
     async def call(
         self, agent_id: str, method: str, params: msgspec.Raw, *, timeout_s: float | None = None
@@ -259,7 +259,7 @@ class AgentHub:
         except AgentError as error:
             log.warning("agent.rotation_failed", agent=agent_id, error=error.message)
 
-    # -- the end ------------------------------------------------------------------------------------
+    # -- draining ------------------------------------------------------------------------------------
 
     async def drain(self, *, within_s: float = 5.0) -> None:
         """Tell every agent to come back later, close with 4503, and wait for the sessions' ends."""

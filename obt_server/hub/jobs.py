@@ -155,7 +155,7 @@ class JobTracker:
             elif job.state == "starting":
                 self._start_again(session, job)
             elif job.started_session is None or job.started_session < session.presence.session:
-                await self._ask_after(session, job)
+                await self._query_later(session, job)
 
     async def _follow(self, session: AgentSession, job: JobRecord, summary: JobSummary) -> None:
         if summary.state in TERMINAL_STATES:
@@ -176,10 +176,10 @@ class JobTracker:
         except AgentError as error:
             log.warning("job.start_failed", agent=session.agent_id, job=job.job_id, error=error.message)
 
-    async def _ask_after(self, session: AgentSession, job: JobRecord) -> None:
-        session.spawn(self._ask(session, job), "ask after job")
+    async def _query_later(self, session: AgentSession, job: JobRecord) -> None:
+        session.spawn(self._query_status(session, job), "query job")
 
-    async def _ask(self, session: AgentSession, job: JobRecord) -> None:
+    async def _query_status(self, session: AgentSession, job: JobRecord) -> None:
         params = BenchmarkStatusParams(job_id=job.job_id, include_result=False)
         try:
             answer = await session.calls.call(
@@ -228,7 +228,7 @@ class JobTracker:
         parts = b"" if final.result is not None else await self._storage.parts(session.agent_id, final.job_id)
         text = await asyncio.to_thread(results.whole_text, final, parts, self._settings.max_result_bytes)
         if text is None:
-            return await self._again(session.agent_id, final)
+            return await self._resend_or_repeat(session.agent_id, final)
         model, digest = results.model_of(text)
         outcome = await self._storage.finish_job(
             JobResult(
@@ -249,7 +249,7 @@ class JobTracker:
         log.info("job.finished", agent=session.agent_id, job=final.job_id, state=final.state, outcome=outcome)
         return JobFinishedResult(job_id=final.job_id, sha256=final.sha256, conflict=outcome == "conflict")
 
-    async def _again(self, agent_id: str, final: JobFinishedParams) -> JobFinishedResult:
+    async def _resend_or_repeat(self, agent_id: str, final: JobFinishedParams) -> JobFinishedResult:
         """A result that is stored already needs no pieces; else ask for them from the start."""
         stored = await self._storage.job(agent_id, final.job_id)
         if stored is not None and stored.sha256 is not None:

@@ -55,7 +55,7 @@ class OutgoingRequest:
 
     @property
     def held_bytes(self) -> int:
-        """What this exchange holds in memory."""
+        """What this request holds in memory."""
         return self._buffered + self._assembler.held_bytes
 
     def feed(self, data: StreamData, size: int) -> None:
@@ -154,11 +154,11 @@ class OutgoingRequest:
         return self.outcome()
 
     def outcome(self) -> msgspec.Raw:
-        """The result of an exchange that has ended. Raises the error it ended with."""
+        """The result of an request that has ended. Raises the error it ended with."""
         if self._error is not None:
             raise self._error
         if self._result is None:
-            raise RuntimeError("the exchange has not ended")
+            raise RuntimeError("the request has not ended")
         return self._result
 
     async def _wait_for(self, ready: Callable[[], bool], timeout_s: float) -> None:

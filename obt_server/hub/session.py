@@ -111,7 +111,7 @@ class AgentSession:
         self._closing: asyncio.Timeout | None = None
         self._dropped = False
 
-    # -- life ---------------------------------------------------------------------------------------
+    # -- lifetime ------------------------------------------------------------------------------------
 
     @property
     def alive(self) -> bool:
@@ -134,14 +134,14 @@ class AgentSession:
     async def run(self) -> SessionEnds:
         """Read, write and watch until the end; then fail what is in flight and close the socket."""
         tasks = [
-            self._own(self._writer.run(), "write"),
-            self._own(self._read(), "read"),
-            self._own(self._watch(), "watch"),
+            self._start_task(self._writer.run(), "write"),
+            self._start_task(self._read(), "read"),
+            self._start_task(self._watch(), "watch"),
         ]
         try:
             waited: list[asyncio.Future[Any]] = [self._end, *tasks]
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            self._collect(tasks)
+            self._find_cause(tasks)
             ending = self._end.result()
             self.calls.end()
             await self._close(ending)
@@ -155,14 +155,14 @@ class AgentSession:
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
         """Run something for as long as the session lasts at most."""
-        task = self._own(work, name)
+        task = self._start_task(work, name)
         self._spawned.add(task)
         task.add_done_callback(self._spawned.discard)
 
-    def _own(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+    def _start_task(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         return asyncio.create_task(work, name=f"session {self.agent_id} {name}")
 
-    def _collect(self, tasks: list[asyncio.Task[None]]) -> None:
+    def _find_cause(self, tasks: list[asyncio.Task[None]]) -> None:
         """The end's cause, where a task ended and nobody asked for it."""
         for task in tasks:
             if not task.done() or task.cancelled():
@@ -307,21 +307,21 @@ class AgentSession:
         if self._bad_frames.another(self._loop.time()):
             raise SessionEnds(Close.PROTOCOL_ERROR, reason)
 
-    # -- what the agent asks ------------------------------------------------------------------------
+    # -- requests of the agent ------------------------------------------------------------------------
 
     def _on_request(self, message: Request, size: int) -> None:
         on_credit = message.method in _ON_LINK_CREDIT
-        error = self._why_not(message)
+        error = self._refusal(message)
         if error is not None:
             self.post(codec.encode_error(message.id, to_wire(error)))
             if on_credit:
                 self._give_back_link(size)
             return
-        task = self._own(self._answer(message, size if on_credit else 0), f"answer {message.method}")
+        task = self._start_task(self._answer(message, size if on_credit else 0), f"answer {message.method}")
         self._answering[message.id] = task
         task.add_done_callback(lambda _: self._answering.pop(message.id, None))
 
-    def _why_not(self, message: Request) -> AgentError | None:
+    def _refusal(self, message: Request) -> AgentError | None:
         if message.id in self._answering:
             return ProtocolError("That id is in flight already; the first request goes on.")
         if message.method not in self._handlers.requests:
@@ -343,7 +343,7 @@ class AgentSession:
         if size:
             self._give_back_link(size)
 
-    # -- what we say --------------------------------------------------------------------------------
+    # -- sending -------------------------------------------------------------------------------------
 
     def post(self, frame: bytes) -> None:
         """Queue a control frame; a peer that does not read ends the session."""

@@ -25,7 +25,7 @@ from obt_server.hub.storage import Admission, HubStorage, StoredCredential
 
 log = structlog.get_logger(__name__)
 
-MAX_AT_THE_DOOR: Final = 8
+MAX_UNADMITTED: Final = 8
 """Sockets of one agent before admission; an honest one has two at most, while it redials."""
 _STOPPING: Final = "the server is stopping"
 
@@ -53,7 +53,7 @@ class Sessions:
         self._open_sockets = 0
         self._draining = False
 
-    # -- who is there -------------------------------------------------------------------------------
+    # -- live sessions -------------------------------------------------------------------------------
 
     def get(self, agent_id: str) -> AgentSession | None:
         """The agent's live session."""
@@ -94,7 +94,7 @@ class Sessions:
         """One accepted socket's life: hello, admission, session; returns when it has ended."""
         self._open_sockets += 1
         try:
-            with self._at_the_door(credential.agent_id):
+            with self._limit_unadmitted(credential.agent_id):
                 hello = await admission.read_hello(socket, credential, self.settings)
                 session = await self._admit(socket, credential, hello)
             await self._run(session)
@@ -107,9 +107,9 @@ class Sessions:
             self._open_sockets -= 1
 
     @contextlib.contextmanager
-    def _at_the_door(self, agent_id: str) -> Iterator[None]:
+    def _limit_unadmitted(self, agent_id: str) -> Iterator[None]:
         """One agent's sockets that are not admitted yet: a few, or it would keep every other agent out."""
-        if self._waiting[agent_id] >= MAX_AT_THE_DOOR:
+        if self._waiting[agent_id] >= MAX_UNADMITTED:
             raise admission.AdmissionDenied(
                 Close.TOO_MUCH, "too many sockets of this agent wait for admission"
             )
@@ -135,7 +135,7 @@ class Sessions:
     ) -> AgentSession:
         lock = self._admitting.setdefault(credential.agent_id, asyncio.Lock())
         async with lock:
-            await self._clear_way(credential.agent_id, hello)
+            await self._replace_old_session(credential.agent_id, hello)
             self._refuse_when_draining()
             number = await self._storage.admit(_admission(credential, hello))
             self._refuse_when_draining()
@@ -158,7 +158,7 @@ class Sessions:
         except TimeoutError as error:
             raise admission.AdmissionDenied(Close.SILENT, "the agent does not read") from error
 
-    async def _clear_way(self, agent_id: str, hello: admission.Hello) -> None:
+    async def _replace_old_session(self, agent_id: str, hello: admission.Hello) -> None:
         """A redial of the same process replaces the old socket; another process must find it dead."""
         old = self._sessions.get(agent_id)
         if old is None or not old.alive:
@@ -191,7 +191,7 @@ class Sessions:
 
     async def _run(self, session: AgentSession) -> None:
         self._events.agent_changed(session.agent_id)
-        session.spawn(self._keep_seen(session), "store last seen")
+        session.spawn(self._store_last_seen(session), "store last seen")
         if self._draining:  # since the last look: its admission was on the way
             session.spawn(self._drain_one(session, self.settings.close_timeout_s), "drain")
         try:
@@ -205,14 +205,14 @@ class Sessions:
             if (
                 not self._draining
             ):  # then all are stored at once: a thousand commits take longer than there is
-                await self._storage.seen((session.agent_id,), time.time())
+                await self._storage.mark_seen((session.agent_id,), time.time())
 
-    async def _keep_seen(self, session: AgentSession) -> None:
+    async def _store_last_seen(self, session: AgentSession) -> None:
         while True:
             await asyncio.sleep(self.settings.seen_interval_s)
-            await self._storage.seen((session.agent_id,), time.time())
+            await self._storage.mark_seen((session.agent_id,), time.time())
 
-    # -- the end ------------------------------------------------------------------------------------
+    # -- draining ------------------------------------------------------------------------------------
 
     async def drain(self, *, within_s: float = 5.0) -> None:
         """Admit nobody more; tell every agent to come back later, close with 4503, store when it was seen.
@@ -223,19 +223,19 @@ class Sessions:
         self._draining = True
         sessions = self.live()
         for session in sessions:
-            self._say_drain(session)
+            self._send_drain(session)
         await asyncio.gather(*(self._flush_and_end(session, within_s) for session in sessions))
         if sessions:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
-                    await self._storage.seen([session.agent_id for session in sessions], time.time())
+                    await self._storage.mark_seen([session.agent_id for session in sessions], time.time())
         log.info("agents.drained", agents=len(sessions))
 
-    def _say_drain(self, session: AgentSession) -> None:
+    def _send_drain(self, session: AgentSession) -> None:
         session.notify("server.drain", DrainParams(retry_after_s=self.settings.drain_retry_s))
 
     async def _drain_one(self, session: AgentSession, within_s: float) -> None:
-        self._say_drain(session)
+        self._send_drain(session)
         await self._flush_and_end(session, within_s)
 
     async def _flush_and_end(self, session: AgentSession, within_s: float) -> None:

@@ -134,7 +134,7 @@ class HubStorage(Protocol):
     async def rotations_due(self) -> Sequence[str]:
         """Agents whose credential somebody asked to rotate, and that have no candidate yet."""
 
-    async def seen(self, agent_ids: Sequence[str], at: float) -> None:
+    async def mark_seen(self, agent_ids: Sequence[str], at: float) -> None:
         """These agents, and the models that they had last, were there at that time."""
 
     async def save_models(

@@ -27,10 +27,10 @@ class FrameWriter:
         self._queued_bytes = 0
         self._request_backlog = request_backlog_bytes
         self._filled = asyncio.Event()
-        self._room = asyncio.Event()
+        self._space = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._room.set()
+        self._space.set()
         self._closed = False
         self.last_sent = asyncio.get_running_loop().time()
 
@@ -58,8 +58,8 @@ class FrameWriter:
             LinkLost: the session ended.
         """
         while not self._closed and self._queued_bytes > self._request_backlog:
-            self._room.clear()
-            await self._room.wait()
+            self._space.clear()
+            await self._space.wait()
         if self._closed:
             raise LinkLost("The agent's session ended before the request was sent.")
         self._push(frame)
@@ -89,12 +89,12 @@ class FrameWriter:
             self.last_sent = loop.time()
             self._queued_bytes -= len(frame)
             if self._queued_bytes <= self._request_backlog:
-                self._room.set()
+                self._space.set()
             if not self._queue:
                 self._empty.set()
 
     def close(self) -> None:
         """Nothing goes out from now on; those who wait learn it."""
         self._closed = True
-        self._room.set()
+        self._space.set()
         self._empty.set()

@@ -41,25 +41,25 @@ def routes(context: Context) -> APIRouter:
             await refuse(websocket, failure(status, error.kind, error.message))
             return
         await websocket.accept()
-        talk = _GenerateSocket(context, websocket, agent.id, model)
+        conversation = _GenerateSocket(context, websocket, agent.id, model)
         with contextlib.suppress(WebSocketDisconnect):
-            await _while_permitted(context, websocket, talk)
+            await _while_permitted(context, websocket, conversation)
 
     return router
 
 
-async def _while_permitted(context: Context, websocket: WebSocket, talk: _GenerateSocket) -> None:
+async def _while_permitted(context: Context, websocket: WebSocket, conversation: _GenerateSocket) -> None:
     """The conversation, until who holds it has signed out or has lost the token that opened it."""
-    talking = asyncio.create_task(talk.run(), name="generate talk")
+    conversing = asyncio.create_task(conversation.run(), name="generate conversation")
     refusal = asyncio.create_task(context.until_refused(websocket), name="generate permission")
     try:
-        await asyncio.wait([talking, refusal], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([conversing, refusal], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (talking, refusal):
+        for task in (conversing, refusal):
             task.cancel()
-        await asyncio.gather(talking, refusal, return_exceptions=True)
-    if not talking.cancelled():
-        talking.result()
+        await asyncio.gather(conversing, refusal, return_exceptions=True)
+    if not conversing.cancelled():
+        conversing.result()
         return
     refused = refusal.result()
     await websocket.send_text(_with_end(bytes(refused.body)))
@@ -87,34 +87,34 @@ class _GenerateSocket:
 
     async def run(self) -> None:
         """Until the page leaves."""
-        asked = await self._hear()
+        prompt = await self._receive()
         while True:
-            answer = asyncio.create_task(self._answer(asked), name="generate answer")
-            heard = asyncio.create_task(self._hear(), name="generate listen")
+            answer = asyncio.create_task(self._answer(prompt), name="generate answer")
+            next_message = asyncio.create_task(self._receive(), name="generate receive")
             try:
-                await asyncio.wait([answer, heard], return_when=asyncio.FIRST_COMPLETED)
-                if not answer.done() and not heard.cancelled() and heard.exception() is None:
+                await asyncio.wait([answer, next_message], return_when=asyncio.FIRST_COMPLETED)
+                if not answer.done() and not next_message.cancelled() and next_message.exception() is None:
                     answer.cancel()
                     await asyncio.gather(answer, return_exceptions=True)
                     await self._websocket.send_json({"response": "", "done": True, "done_reason": "stop"})
-                asked = await heard
+                prompt = await next_message
             finally:
-                for task in (answer, heard):
+                for task in (answer, next_message):
                     task.cancel()
-                await asyncio.gather(answer, heard, return_exceptions=True)
-            if _is_stop(asked):
-                asked = await self._hear()
+                await asyncio.gather(answer, next_message, return_exceptions=True)
+            if _is_stop(prompt):
+                prompt = await self._receive()
 
-    async def _hear(self) -> str:
+    async def _receive(self) -> str:
         """What the page says next. A binary frame says nothing, and is answered like any other non-prompt."""
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message["code"], message.get("reason"))
         return message.get("text") or ""
 
-    async def _answer(self, asked: str) -> None:
+    async def _answer(self, prompt: str) -> None:
         try:
-            params = self._params(asked)
+            params = self._params(prompt)
             async with self._context.hub.stream(self._agent_id, "generate", params) as stream:
                 async for batch in stream.batches():
                     await self._send(batch)
@@ -131,10 +131,10 @@ class _GenerateSocket:
                 message["thinking"] = chunk.thinking
             await self._websocket.send_text(msgspec.json.encode(message).decode())
 
-    def _params(self, asked: str) -> msgspec.Raw:
+    def _params(self, prompt: str) -> msgspec.Raw:
         try:
-            codec.check_depth(asked.encode())
-            body = msgspec.json.decode(asked, type=dict[str, Any])
+            codec.check_depth(prompt.encode())
+            body = msgspec.json.decode(prompt, type=dict[str, Any])
         except (AgentError, msgspec.MsgspecError) as error:
             raise InvalidParams('Send an object like {"prompt": "..."}.') from error
         if not isinstance(body.get("prompt"), str):
@@ -142,9 +142,9 @@ class _GenerateSocket:
         return msgspec.Raw(msgspec.json.encode({**body, "model": self._model}))
 
 
-def _is_stop(asked: str) -> bool:
+def _is_stop(prompt: str) -> bool:
     try:
-        body = msgspec.json.decode(asked)
+        body = msgspec.json.decode(prompt)
     except (msgspec.MsgspecError, RecursionError):
         return False
     return isinstance(body, dict) and body.get("stop") is True

@@ -72,15 +72,15 @@ def wrong_request(error: RequestValidationError, content_type: str) -> InvalidPa
         return InvalidParams(
             "The body was not sent as JSON; add the header Content-Type: application/json.", field="body"
         )
-    places = [".".join(map(str, one["loc"])) for one in wrong[:_TOLD]]
-    told = [f"{place}: {_words(one)}" for place, one in zip(places, wrong, strict=False)]
-    return InvalidParams(f"{'; '.join(told)}.", field=places[0])
+    places = [".".join(map(str, one["loc"])) for one in wrong[:_MAX_REPORTED]]
+    messages = [f"{place}: {_message(one)}" for place, one in zip(places, wrong, strict=False)]
+    return InvalidParams(f"{'; '.join(messages)}.", field=places[0])
 
 
-_TOLD: Final = 5
+_MAX_REPORTED: Final = 5
 
 
-def _words(wrong: Mapping[str, Any]) -> str:
+def _message(wrong: Mapping[str, Any]) -> str:
     """What the validation says; of a body that is no JSON, what its parser says."""
     return f"{wrong['msg']}: {wrong['ctx']['error']}" if wrong["type"] == "json_invalid" else wrong["msg"]
 

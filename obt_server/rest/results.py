@@ -194,7 +194,7 @@ def _headline(cell: _Cell) -> _Cell:
 
 
 def _view(job: JobRecord, digest: ResultDigest, names: dict[str, str]) -> ResultView:
-    said = digest.environment
+    environment = digest.environment
     return ResultView(
         job_id=job.job_id,
         agent_id=job.agent_id,
@@ -202,14 +202,14 @@ def _view(job: JobRecord, digest: ResultDigest, names: dict[str, str]) -> Result
         finished_at=job.finished_at,
         created_at=job.created_at,
         status=digest.status,
-        model=said.model or job.model,
-        model_digest=said.model_digest or job.model_digest,
-        quantization=said.quantization,
-        parameter_size=said.parameter_size,
-        ollama_version=said.ollama_version,
-        gpu=said.gpu,
-        cpu=said.cpu,
-        plan_hash=said.plan_hash,
+        model=environment.model or job.model,
+        model_digest=environment.model_digest or job.model_digest,
+        quantization=environment.quantization,
+        parameter_size=environment.parameter_size,
+        ollama_version=environment.ollama_version,
+        gpu=environment.gpu,
+        cpu=environment.cpu,
+        plan_hash=environment.plan_hash,
         iterations=digest.iterations,
         excluded=digest.excluded,
         flags=digest.flags,

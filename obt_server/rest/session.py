@@ -48,12 +48,12 @@ class MadeApiToken:
 def routes(context: Context, operators: Operators, *, secure_cookie: bool) -> APIRouter:
     """The routes. ``secure_cookie``: browsers reach this server by https alone."""
     router = APIRouter(tags=["operators"])
-    router.include_router(_door(context, operators, secure_cookie=secure_cookie))
-    router.include_router(_inside(context, operators))
+    router.include_router(_sign_in_route(context, operators, secure_cookie=secure_cookie))
+    router.include_router(_operator_routes(context, operators))
     return router
 
 
-def _door(context: Context, operators: Operators, *, secure_cookie: bool) -> APIRouter:
+def _sign_in_route(context: Context, operators: Operators, *, secure_cookie: bool) -> APIRouter:
     router = APIRouter(route_class=public_route_class(context), responses=responses.PUBLIC)
 
     @router.post("/session", summary="Sign in; sets a cookie")
@@ -72,7 +72,7 @@ def _door(context: Context, operators: Operators, *, secure_cookie: bool) -> API
     return router
 
 
-def _inside(context: Context, operators: Operators) -> APIRouter:
+def _operator_routes(context: Context, operators: Operators) -> APIRouter:
     router = APIRouter(route_class=route_class(context), responses=responses.GATED)
 
     @router.get("/session", summary="Who is signed in")

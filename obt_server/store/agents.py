@@ -80,8 +80,8 @@ def admit(db: Session, admission: Admission) -> int:
     return row.session
 
 
-def seen(db: Session, agent_ids: Sequence[str], at: float) -> None:
-    """See ``HubStorage.seen``. One transaction, whose statements stay below SQLite's bound on parameters."""
+def mark_seen(db: Session, agent_ids: Sequence[str], at: float) -> None:
+    """See ``HubStorage.mark_seen``. Each statement stays below SQLite's bound on parameters."""
     for start in range(0, len(agent_ids), _AT_ONCE):
         some = agent_ids[start : start + _AT_ONCE]
         db.execute(update(AgentRow).where(AgentRow.id.in_(some)).values(last_seen=at))

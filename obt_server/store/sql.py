@@ -56,8 +56,8 @@ class SqlStorage:
     async def rotations_due(self) -> Sequence[str]:
         return await self._db.run(agents.rotations_due)
 
-    async def seen(self, agent_ids: Sequence[str], at: float) -> None:
-        await self._db.run(agents.seen, agent_ids, at)
+    async def mark_seen(self, agent_ids: Sequence[str], at: float) -> None:
+        await self._db.run(agents.mark_seen, agent_ids, at)
 
     async def save_models(
         self, agent_id: str, models: Sequence[InstalledModel], ollama: OllamaState, at: float

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, Page, Request, async_playwright, expect
 
-from obt_server.demo.environment import DemoEnvironment, free_port, scene
+from obt_server.demo.environment import DemoEnvironment, demo_environment, free_port
 from obt_standin import StandIn
 from obt_standin.script import Behaviour, Model, Script
 from tests.server.conftest import PASSWORD, Running, running
@@ -50,7 +50,7 @@ async def stage(tmp_path_factory: pytest.TempPathFactory, ollama: StandIn) -> As
     """Server and agent, the agent admitted: one for all tests of a module, for they take seconds to start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OLLAMA_URL", ollama.url)
-        async with scene(tmp_path_factory.mktemp("scene"), free_port(0)) as ready:
+        async with demo_environment(tmp_path_factory.mktemp("demo_environment"), free_port(0)) as ready:
             yield ready
 
 

@@ -48,9 +48,9 @@ async def test_an_answer_streams_and_stops_when_told(page: Page, ollama: StandIn
     answer = page.locator(".answer")
     await expect(answer).to_contain_text("stand-in")
     await expect(answer).to_have_text(re.compile(r"(stand-in.*){3}", re.DOTALL))
-    await page.click("button:has-text('Stop')")
+    await page.click("button:has-text('Step')")
     await expect(page.locator(".figures")).to_contain_text("stop")
-    await expect(page.locator("button:has-text('Stop')")).to_be_disabled()
+    await expect(page.locator("button:has-text('Step')")).to_be_disabled()
     assert ollama.open_streams == 0
 
 

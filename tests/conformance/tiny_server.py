@@ -263,12 +263,12 @@ class TinyServer:
             await session.close(4401)
             return
         session.instance = agent["instance"]
-        if not await self._clear_way(session):
+        if not await self._replace_old_session(session):
             await session.close(4409)
             return
         await self._admit(session, frame, params, secret)
 
-    async def _clear_way(self, session: Session) -> bool:
+    async def _replace_old_session(self, session: Session) -> bool:
         old = self.sessions.get(session.agent_id or "")
         if old is None:
             return True

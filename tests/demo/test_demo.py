@@ -13,9 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from obt_agent.protocol.methods import COMMANDS
 from obt_server.demo import smoke_test
 from obt_server.demo.environment import free_port
-from obt_server.demo.ollama_target import answering, subject
+from obt_server.demo.ollama_target import answering, ollama_target
 from obt_server.demo.processes import ChildFailed, running
 from obt_standin import StandIn
 from obt_standin.script import Behaviour, Script
@@ -74,8 +75,8 @@ def ours(folder: Path) -> list[str]:
     return left
 
 
-def test_every_command_of_the_protocol_has_a_stop_in_the_tour() -> None:
-    assert not smoke_test.FORGOTTEN
+def test_every_command_of_the_protocol_has_a_step() -> None:
+    assert set(smoke_test.STEPS) == {method.name for method in COMMANDS}
 
 
 async def test_once_runs_every_command_against_a_stand_in_that_says_so_and_leaves_nothing(
@@ -84,7 +85,7 @@ async def test_once_runs_every_command_against_a_stand_in_that_says_so_and_leave
     nobody = f"http://127.0.0.1:{free()}"
     status, out = await demo("--once", "--port", str(free()), ollama=nobody, folder=tmp_path)
     assert status == 0, out
-    for method in smoke_test.STOPS:
+    for method in smoke_test.STEPS:
         assert re.search(rf"^ok +{method} ", out, re.MULTILINE), f"{method} is missing:\n{out}"
     words = " ".join(out.split())
     assert f"No Ollama answers at {nobody} (set OLLAMA_URL if it is elsewhere); a stand-in" in words
@@ -175,7 +176,7 @@ async def test_only_what_speaks_like_ollama_counts_as_ollama(
         assert await answering(f"http://127.0.0.1:{address[1]}") is None
     async with StandIn() as ollama:
         monkeypatch.setenv("OLLAMA_URL", ollama.url.removeprefix("http://"))
-        async with subject(tmp_path) as found:
+        async with ollama_target(tmp_path) as found:
             assert (found.url, found.standin) == (ollama.url, True)
 
 
@@ -186,8 +187,8 @@ async def test_the_address_of_ollama_may_be_written_as_ollama_takes_it(
     async with StandIn(Script()) as standin:
         host, number = standin.url.removeprefix("http://").split(":")
         monkeypatch.setenv("OLLAMA_URL", form.format(host=host, port=number))
-        async with subject(tmp_path) as driven:
-            assert driven.url == standin.url
+        async with ollama_target(tmp_path) as target:
+            assert target.url == standin.url
             assert not (tmp_path / "standin.log").exists(), "a second one was started"
 
 
@@ -196,6 +197,6 @@ async def test_a_wrong_address_of_ollama_is_told_without_its_password(
 ) -> None:
     monkeypatch.setenv("OLLAMA_URL", "http://me:hunter2@box")
     with pytest.raises(ChildFailed, match="holds a user name or password") as caught:
-        async with subject(tmp_path):
+        async with ollama_target(tmp_path):
             pass
     assert "hunter2" not in str(caught.value)

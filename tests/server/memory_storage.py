@@ -77,7 +77,7 @@ class MemoryStorage:
     async def rotations_due(self) -> Sequence[str]:
         return ()
 
-    async def seen(self, agent_ids: Sequence[str], at: float) -> None:
+    async def mark_seen(self, agent_ids: Sequence[str], at: float) -> None:
         for agent_id in agent_ids:
             if agent_id in self.records:
                 self.records[agent_id] = dataclasses.replace(self.records[agent_id], last_seen=at)

@@ -40,7 +40,7 @@ async def test_a_fleet_is_told_closed_and_stored_as_seen_when_the_server_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commits: list[int] = []
-    real = agents.seen
+    real = agents.mark_seen
 
     def slow(db: Session, agent_ids: Sequence[str], at: float) -> None:
         time.sleep(SLOW_DISK_S)
@@ -50,7 +50,7 @@ async def test_a_fleet_is_told_closed_and_stored_as_seen_when_the_server_stops(
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(running(tmp_path))
         fleet = await admitted(server, stack, FLEET)
-        monkeypatch.setattr(agents, "seen", slow)
+        monkeypatch.setattr(agents, "mark_seen", slow)
         began = time.time()
         server.uvicorn.should_exit = True
         async with asyncio.timeout(60):
