@@ -1,4 +1,4 @@
-"""What a check of an agent has at hand: the door, the admitted session, and an account of credit."""
+"""What a check of an agent has at hand: the listener, the admitted session, and an ledger of credit."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ class CreditLedger:
             self.holes.append(f"seq {frame.params.get('seq')} came, {expected} was due")
         self.seqs[key] = expected + 1
 
-    def must_be_clean(self) -> None:
+    def check_clean(self) -> None:
         """Nothing was overdrawn, no ``seq`` was wrong.
 
         Raises:
-            Failed: something was.
+            RuleBroken: something was.
         """
         if self.overdrawn:
             raise RuleBroken(self.overdrawn[0])
@@ -104,19 +104,19 @@ class KitSession:
         self.hello = hello
         self.grant_link = True
         self.granting: set[Any] = set()
-        self.account = CreditLedger(
+        self.ledger = CreditLedger(
             int(result.get("link_credit_bytes", limits.LINK_CREDIT_BYTES)),
             int(result.get("stream_credit_bytes", limits.STREAM_CREDIT_BYTES)),
         )
         self._grants: set[asyncio.Task[None]] = set()
-        wire.look = self._look
+        wire.on_frame = self._on_frame
         for method in SYNCS:
             wire.handlers[method] = _empty
         wire.handlers["job.part"] = _next_offset
         wire.handlers["job.finished"] = _acknowledge
 
-    def _look(self, frame: Frame) -> None:
-        self.account.charge(frame)
+    def _on_frame(self, frame: Frame) -> None:
+        self.ledger.charge(frame)
         if frame.method not in ON_LINK_CREDIT:
             return
         if self.grant_link:
@@ -131,13 +131,13 @@ class KitSession:
 
     async def give_link(self, size: int) -> None:
         """Grant the link."""
-        self.account.link += size
+        self.ledger.link += size
         await self.wire.notify("link.credit", {"bytes": size})
 
     async def give_stream(self, request_id: Any, size: int) -> None:
         """Grant a stream."""
         key = _key(request_id)
-        self.account.streams[key] = self.account.streams.get(key, self.account.stream) + size
+        self.ledger.streams[key] = self.ledger.streams.get(key, self.ledger.stream) + size
         await self.wire.notify("stream.credit", {"id": request_id, "bytes": size})
 
     async def start(self, method: str, params: JsonObject, *, read: bool = True) -> Any:
@@ -187,13 +187,13 @@ class AgentHarness:
 
     Args:
         target: what is known of the agent.
-        door: where it dials.
+        listener: where it dials.
         deadlines: how long to wait.
         redial: makes the agent dial now (as SIGHUP does), where it can be made to.
     """
 
     target: AgentTarget
-    door: AgentListener
+    listener: AgentListener
     deadlines: Deadlines
     redial: Callable[[], Awaitable[None]] | None = None
     hellos: list[JsonObject] = field(default_factory=list)
@@ -204,7 +204,7 @@ class AgentHarness:
         """The admitted session; another one with ``fresh`` or when the last has ended.
 
         Raises:
-            Failed: the agent does not dial, or does not open with a hello.
+            RuleBroken: the agent does not dial, or does not open with a hello.
         """
         if fresh:
             await self.end()
@@ -217,17 +217,17 @@ class AgentHarness:
         """The agent's next socket.
 
         Raises:
-            Failed: it does not dial.
+            RuleBroken: it does not dial.
         """
         limit = LONGEST_DELAYS * self.deadlines.reconnect_s + self.deadlines.slack_s
-        nudging = asyncio.create_task(self._nudge(), name="conformance redial")
+        redialling = asyncio.create_task(self._redial_repeatedly(), name="conformance redial")
         try:
-            return await self.door.next(limit)
+            return await self.listener.next(limit)
         finally:
-            nudging.cancel()
-            await asyncio.gather(nudging, return_exceptions=True)
+            redialling.cancel()
+            await asyncio.gather(redialling, return_exceptions=True)
 
-    async def _nudge(self) -> None:
+    async def _redial_repeatedly(self) -> None:
         while self.redial is not None:
             await asyncio.sleep(0.3)
             await self.redial()
@@ -236,7 +236,7 @@ class AgentHarness:
         """The agent's next socket, and its hello.
 
         Raises:
-            Failed: it does not dial, or says nothing.
+            RuleBroken: it does not dial, or says nothing.
         """
         wire = await self.dialled()
         hello = await wire.expect("agent.hello", within_s=self.deadlines.hello_s)
@@ -249,7 +249,7 @@ class AgentHarness:
         body = {"protocol": 1, "session": self.admissions, **result}
         session = KitSession(wire, hello, body)
         await wire.send({"jsonrpc": "2.0", "id": hello.id, "result": body})
-        wire.say_alive_every(self.deadlines.alive_s / 2)
+        wire.send_alive_every(self.deadlines.alive_s / 2)
         self.current = session
         return session
 
@@ -261,13 +261,13 @@ class AgentHarness:
 
     def refuse_next(self, status: int, *headers: tuple[str, str]) -> None:
         """Answer the next upgrade with a status."""
-        self.door.refusals.append(Refuse(status, headers))
+        self.listener.refusals.append(Refuse(status, headers))
 
     async def synced(self, session: KitSession) -> None:
         """All three states have come.
 
         Raises:
-            Failed: one has not.
+            RuleBroken: one has not.
         """
         for method in SYNCS:
             await session.wire.expect(method)

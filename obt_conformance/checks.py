@@ -11,7 +11,7 @@ S = TypeVar("S")
 
 
 class RuleBroken(Exception):
-    """The other side broke the rule; the text says what was seen."""
+    """The other side broke the rule; the text says what was detail."""
 
 
 class Untested(Exception):
@@ -22,7 +22,7 @@ class Untested(Exception):
 class Check(Generic[S]):
     """One way to try one rule.
 
-    ``run`` gives what was seen when the rule was kept, and raises ``RuleBroken`` or ``Untested`` otherwise.
+    ``run`` gives what was detail when the rule was kept, and raises ``RuleBroken`` or ``Untested`` otherwise.
     ``takes_s`` is the time that the rule itself makes the check wait (0: none to speak of).
     """
 
@@ -52,26 +52,26 @@ class CheckRegistry(Generic[S]):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """How one check ended. ``seen`` is what was seen, or why the check could not be made."""
+    """How one check ended. ``detail`` is what was detail, or why the check could not be made."""
 
     rule: str
     title: str
     verdict: Verdict
-    seen: str
+    detail: str
     seconds: float
 
 
-def rule_verdict(findings: Sequence[CheckResult]) -> Verdict:
+def rule_verdict(results: Sequence[CheckResult]) -> Verdict:
     """One failure fails a rule; it passes when something was tried and nothing failed."""
-    verdicts = {finding.verdict for finding in findings}
+    verdicts = {result.verdict for result in results}
     if "fail" in verdicts:
         return "fail"
     return "pass" if "pass" in verdicts else "not tested"
 
 
-def by_rule(findings: Sequence[CheckResult]) -> dict[str, list[CheckResult]]:
+def by_rule(results: Sequence[CheckResult]) -> dict[str, list[CheckResult]]:
     """Findings under their rule, in the order in which rules first appear."""
     found: dict[str, list[CheckResult]] = {}
-    for finding in findings:
-        found.setdefault(finding.rule, []).append(finding)
+    for result in results:
+        found.setdefault(result.rule, []).append(result)
     return found

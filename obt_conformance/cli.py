@@ -13,15 +13,14 @@ from obt_agent import __version__
 from obt_agent.text_output import replace_unencodable
 from obt_conformance import report
 from obt_conformance.agent_harness import AgentHarness, AgentTarget
-from obt_conformance.agent_rules import BOOK as AGENT_BOOK
-from obt_conformance.agent_run import check_agent, command
+from obt_conformance.agent_rules import CHECKS as AGENT_CHECKS
 from obt_conformance.checks import CheckResult
 from obt_conformance.deadlines import Deadlines
 from obt_conformance.drivers import CommandDriver, Driver, RestDriver
 from obt_conformance.identity import KitIdentity, NoIdentity, Pool, enrol, parse_credentials
 from obt_conformance.listening import AgentListener
-from obt_conformance.run import check_server, chosen
-from obt_conformance.server_rules import BOOK as SERVER_BOOK
+from obt_conformance.run import check_agent, check_server, command, select_checks
+from obt_conformance.server_rules import CHECKS as SERVER_CHECKS
 
 USAGE = 2
 """Exit code of a command that was given wrongly, as argparse has it."""
@@ -33,16 +32,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run; 0: all tried rules are kept, 1: one is broken, 2: wrong arguments, 3: nothing could be tried."""
     replace_unencodable()
     options = _parser().parse_args(argv)
-    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # findings say what happened
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # results say what happened
     try:
-        findings = asyncio.run(options.run(options))
+        results = asyncio.run(options.run(options))
     except (NoIdentity, ValueError, OSError) as error:
         sys.stderr.write(f"obt-conformance: {error}\n")
         return USAGE
     except KeyboardInterrupt:
         return 130
-    print(report.as_json(findings) if options.json else report.as_text(findings))
-    return report.exit_code(findings)
+    print(report.as_json(results) if options.json else report.as_text(results))
+    return report.exit_code(results)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,7 +100,7 @@ def _agent_options(parser: argparse.ArgumentParser) -> None:
 
 
 async def _server(options: argparse.Namespace) -> list[CheckResult]:
-    checks = chosen(SERVER_BOOK, options.only)
+    checks = select_checks(SERVER_CHECKS, options.only)
     deadlines = Deadlines()
     driver: Driver | None = CommandDriver(options.trigger) if options.trigger else None
     join_tokens = _lines(options.join_token_file)
@@ -148,13 +147,15 @@ def _one(path: Path) -> str:
 
 
 async def _agent(options: argparse.Namespace) -> list[CheckResult]:
-    checks = chosen(AGENT_BOOK, options.only)
+    checks = select_checks(AGENT_CHECKS, options.only)
     host, _, port = options.listen.rpartition(":")
     deadlines = Deadlines()
-    door = AgentListener(answer_within_s=deadlines.answer_s)
+    listener = AgentListener(answer_within_s=deadlines.answer_s)
     target = AgentTarget(model=options.model, embed_model=options.embed_model or options.model)
     redial = command(options.redial) if options.redial else None
-    async with door.open(host or "127.0.0.1", int(port)):
-        sys.stderr.write(f"obt-conformance listens on port {door.port} of {host or '127.0.0.1'}\n")
-        await door.first_dial(options.within)
-        return await check_agent(checks, AgentHarness(target, door, deadlines, redial), quick=options.quick)
+    async with listener.open(host or "127.0.0.1", int(port)):
+        sys.stderr.write(f"obt-conformance listens on port {listener.port} of {host or '127.0.0.1'}\n")
+        await listener.first_dial(options.within)
+        return await check_agent(
+            checks, AgentHarness(target, listener, deadlines, redial), quick=options.quick
+        )

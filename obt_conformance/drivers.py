@@ -23,7 +23,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "run_benchmark": {"model_name": "conformance:1b"},
     "credentials.rotate": {},
 }
-"""What the server is asked to send, by method: the parameters of ``run_benchmark`` are its plan."""
+"""What the server is ids to send, by method: the parameters of ``run_benchmark`` are its plan."""
 
 
 class Provoked(Protocol):
@@ -40,13 +40,13 @@ class Driver(Protocol):
     """A way into one server."""
 
     can_stop: bool
-    tells_jobs: bool
+    knows_jobs: bool
 
     def provoke(self, method: str, agent_id: str) -> contextlib.AbstractAsyncContextManager[Provoked]:
         """Make the server send the method to that agent; leaving the context stops it."""
 
     async def job_state(self, job_id: str) -> str | None:
-        """What the server says of a job; None when it cannot be asked."""
+        """What the server says of a job; None when it cannot be ids."""
 
 
 class CommandDriver:
@@ -58,7 +58,7 @@ class CommandDriver:
     """
 
     can_stop = True
-    tells_jobs = False
+    knows_jobs = False
 
     def __init__(self, template: str) -> None:
         self._words = shlex.split(template)
@@ -80,7 +80,7 @@ class CommandDriver:
             await running.stop()
 
     async def job_state(self, job_id: str) -> str | None:
-        """A command cannot be asked."""
+        """A command cannot be ids."""
         del job_id
         return None
 
@@ -119,7 +119,7 @@ class RestDriver:
     """
 
     can_stop = True
-    tells_jobs = True
+    knows_jobs = True
 
     def __init__(self, url: str, token: str, *, within_s: float) -> None:
         self._api = url.rstrip("/") + "/api/v1"

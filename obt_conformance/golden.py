@@ -52,26 +52,28 @@ class _FrameScript:
         self.frames: list[Golden] = []
         self._ids: dict[Sender, int] = {"agent": 0, "server": 0}
 
-    def ask(self, sender: Sender, method: str, params: msgspec.Struct | Raw, result: Any = None) -> RequestId:
+    def request(
+        self, sender: Sender, method: str, params: msgspec.Struct | Raw, result: Any = None
+    ) -> RequestId:
         """A request, and its result when one is given."""
         self._ids[sender] += 1
         number = self._ids[sender]
         frame = codec.encode_request(number, method, params)
         self.frames.append(Golden(sender, "request", method, frame))
         if result is not None:
-            self.answer(sender, method, number, result)
+            self.result(sender, method, number, result)
         return number
 
-    def answer(self, asker: Sender, method: str, number: RequestId, result: Any) -> None:
+    def result(self, asker: Sender, method: str, number: RequestId, result: Any) -> None:
         """A result."""
         self.frames.append(Golden(_other(asker), "result", method, codec.encode_result(number, result)))
 
-    def tell(self, sender: Sender, method: str, params: msgspec.Struct | None = None) -> None:
+    def notify(self, sender: Sender, method: str, params: msgspec.Struct | None = None) -> None:
         """A notification."""
         frame = codec.encode_notification(method, params if params is not None else admission.Empty())
         self.frames.append(Golden(sender, "notification", method, frame))
 
-    def refuse(
+    def error(
         self, asker: Sender, method: str | None, number: RequestId | None, kind: str, text: str, **data: Any
     ) -> None:
         """An error."""
@@ -84,7 +86,7 @@ def conversations() -> dict[str, list[Golden]]:
     """By the name of the file in ``docs/golden``."""
     made = {
         "opening": _opening,
-        "life": _life,
+        "life": _lifetime,
         "reading": _reading,
         "stream": _stream,
         "pieces": _pieces,
@@ -111,7 +113,7 @@ def as_lines(frames: list[Golden]) -> str:
     return b"\n".join([*lines, b""]).decode()
 
 
-def _opening(talk: _FrameScript) -> None:
+def _opening(script: _FrameScript) -> None:
     hello = admission.HelloParams(
         protocol=admission.VersionRange(min=1, max=1),
         agent=admission.AgentIdentity(id=AGENT_ID, name="box", version="0.1.0", instance="9f2c"),
@@ -125,43 +127,45 @@ def _opening(talk: _FrameScript) -> None:
         server=admission.ServerIdentity(name="obt-server", version="0.1.0"),
         time=1_750_000_000.0,
     )
-    talk.ask("agent", "agent.hello", hello, answer)
+    script.request("agent", "agent.hello", hello, answer)
     models = state.ModelsSync(
         revision=1, ollama=OLLAMA, list_digest=DIGEST, models=(INSTALLED,), running=(RUNNING,)
     )
-    talk.ask("agent", "models.sync", models, state.SyncResult(revision=1))
-    talk.ask("agent", "hardware.sync", state.HardwareSync(revision=1, inventory=INVENTORY), Raw(b"{}"))
+    script.request("agent", "models.sync", models, state.SyncResult(revision=1))
+    script.request("agent", "hardware.sync", state.HardwareSync(revision=1, inventory=INVENTORY), Raw(b"{}"))
     summary = jobs.JobSummary(job_id="job-1", kind="benchmark", state="running", model=MODEL)
     listed = state.JobsSync(revision=1, store_id="store-1", jobs=(summary,))
-    talk.ask("agent", "jobs.sync", listed, Raw(b"{}"))
+    script.request("agent", "jobs.sync", listed, Raw(b"{}"))
     wanted = state.StateRequest(kinds=("models", "hardware", "jobs"))
-    talk.ask("server", "state.request", wanted, admission.Empty())
+    script.request("server", "state.request", wanted, admission.Empty())
 
 
-def _life(talk: _FrameScript) -> None:
-    talk.tell("agent", "link.alive")
-    talk.tell("server", "link.alive")
-    talk.tell("agent", "heartbeat", admission.HeartbeatParams(ollama=OLLAMA, loaded=(MODEL,), t_mono_us=5))
-    talk.tell("server", "streams.alive", streams.StreamsAlive(ids=(1, "watch-2")))
+def _lifetime(script: _FrameScript) -> None:
+    script.notify("agent", "link.alive")
+    script.notify("server", "link.alive")
+    script.notify(
+        "agent", "heartbeat", admission.HeartbeatParams(ollama=OLLAMA, loaded=(MODEL,), t_mono_us=5)
+    )
+    script.notify("server", "streams.alive", streams.StreamsAlive(ids=(1, "watch-2")))
     rotated = admission.RotateResult(rotation_id="r1", sha256=DIGEST)
-    talk.ask("server", "credentials.rotate", admission.RotateParams(rotation_id="r1"), rotated)
-    talk.tell("server", "server.drain", admission.DrainParams(retry_after_s=5.0))
-    talk.tell("agent", "agent.goodbye", admission.GoodbyeParams(reason="shutdown"))
+    script.request("server", "credentials.rotate", admission.RotateParams(rotation_id="r1"), rotated)
+    script.notify("server", "server.drain", admission.DrainParams(retry_after_s=5.0))
+    script.notify("agent", "agent.goodbye", admission.GoodbyeParams(reason="shutdown"))
 
 
-def _reading(talk: _FrameScript) -> None:
+def _reading(script: _FrameScript) -> None:
     listed = commands.ListModelsResult(models=(INSTALLED,), list_digest=DIGEST, ollama=OLLAMA)
-    talk.ask("server", "list_models", commands.ListModelsParams(), listed)
+    script.request("server", "list_models", commands.ListModelsParams(), listed)
     shown = {"details": {"family": "llama"}, "capabilities": ["completion"]}
-    talk.ask("server", "show_model", commands.ShowModelParams(model=MODEL), shown)
+    script.request("server", "show_model", commands.ShowModelParams(model=MODEL), shown)
     running = commands.RunningModelsResult(models=(RUNNING,))
-    talk.ask("server", "running_models", admission.Empty(), running)
+    script.request("server", "running_models", admission.Empty(), running)
     machine = commands.HardwareResult(inventory=INVENTORY, sample=SAMPLE)
-    talk.ask("server", "hardware", commands.HardwareParams(), machine)
+    script.request("server", "hardware", commands.HardwareParams(), machine)
     loaded = commands.LoadResult(model=MODEL, loaded=True, wall_ms=812.5, running=(RUNNING,))
-    talk.ask("server", "load_model", commands.LoadModelParams(model=MODEL, keep_alive="10m"), loaded)
+    script.request("server", "load_model", commands.LoadModelParams(model=MODEL, keep_alive="10m"), loaded)
     unloaded = commands.LoadResult(model=MODEL, loaded=False, wall_ms=20.5)
-    talk.ask("server", "unload_model", commands.UnloadModelParams(model=MODEL), unloaded)
+    script.request("server", "unload_model", commands.UnloadModelParams(model=MODEL), unloaded)
     info = commands.AgentInfoResult(
         version="0.1.0",
         python="3.12.0",
@@ -174,96 +178,102 @@ def _reading(talk: _FrameScript) -> None:
         link=commands.LinkStatistics(session=7),
         process=commands.ProcessUse(cpu_s=0.5, rss_bytes=45_000_000, threads=3),
     )
-    talk.ask("server", "agent_info", admission.Empty(), info)
+    script.request("server", "agent_info", admission.Empty(), info)
 
 
-def _stream(talk: _FrameScript) -> None:
+def _stream(script: _FrameScript) -> None:
     for method, body in (
         ("generate", b'{"model":"llama3.2:1b","prompt":"Say hello."}'),
         ("chat", b'{"model":"llama3.2:1b","messages":[{"role":"user","content":"Say hello."}]}'),
     ):
-        number = talk.ask("server", method, Raw(body))
+        number = script.request("server", method, Raw(body))
         item = Raw(msgspec.json.encode(streams.Item(t_us=81_250, chunk=CHUNK)))
-        talk.tell("agent", "stream.data", streams.StreamData(id=number, seq=0, items=(item,)))
-        talk.tell("server", "stream.credit", streams.StreamCredit(id=number, bytes=16_384))
+        script.notify("agent", "stream.data", streams.StreamData(id=number, seq=0, items=(item,)))
+        script.notify("server", "stream.credit", streams.StreamCredit(id=number, bytes=16_384))
         final = streams.StreamFinal(final=LAST, t_us=90_000, stream=StreamEnd(next_seq=1))
-        talk.answer("server", method, number, final)
-    talk.tell("server", "link.credit", streams.LinkCredit(bytes=65_536))
-    watch = talk.ask("server", "hardware_watch", commands.HardwareWatchParams(interval_ms=1000))
+        script.result("server", method, number, final)
+    script.notify("server", "link.credit", streams.LinkCredit(bytes=65_536))
+    watch = script.request("server", "hardware_watch", commands.HardwareWatchParams(interval_ms=1000))
     sample = streams.SeriesItem(t_us=1_000_000, n=1, sample=Raw(msgspec.json.encode(SAMPLE)))
     items = (Raw(msgspec.json.encode(sample)),)
-    talk.tell("agent", "stream.data", streams.StreamData(id=watch, seq=0, items=items))
+    script.notify("agent", "stream.data", streams.StreamData(id=watch, seq=0, items=items))
     cancelled = commands.CancelResult(state="cancelling")
-    talk.ask("server", "cancel", Raw(msgspec.json.encode({"id": watch})), cancelled)
+    script.request("server", "cancel", Raw(msgspec.json.encode({"id": watch})), cancelled)
     ended = streams.SeriesFinal(interval_ms=1000, stream=StreamEnd(next_seq=1))
-    talk.answer("server", "hardware_watch", watch, ended)
+    script.result("server", "hardware_watch", watch, ended)
 
 
-def _pieces(talk: _FrameScript) -> None:
+def _pieces(script: _FrameScript) -> None:
     """A result in pieces; a real one is longer than 24 KiB."""
     image = streams.BlobPut(blob="image-1", offset=0, data="iVBORw0KGgo=", last=True)
-    talk.ask("server", "blob.put", image, streams.BlobPutResult(blob="image-1", bytes=8))
-    number = talk.ask("server", "embed", Raw(b'{"model":"llama3.2:1b","input":["a","b"]}'))
+    script.request("server", "blob.put", image, streams.BlobPutResult(blob="image-1", bytes=8))
+    number = script.request("server", "embed", Raw(b'{"model":"llama3.2:1b","input":["a","b"]}'))
     text = '{"model":"llama3.2:1b","embeddings":[[0.25,0.5],[0.5,0.25]]}'
     for seq, (piece, more) in enumerate(((text[:30], True), (text[30:], False))):
         data = streams.StreamData(id=number, seq=seq, part=piece, more=more)
-        talk.tell("agent", "stream.data", data)
-    talk.answer("server", "embed", number, streams.LargeFinal(**_sizes(text), stream=StreamEnd(next_seq=2)))
+        script.notify("agent", "stream.data", data)
+    script.result("server", "embed", number, streams.LargeFinal(**_sizes(text), stream=StreamEnd(next_seq=2)))
 
 
 def _sizes(text: str) -> dict[str, Any]:
     return {"bytes": len(text.encode()), "sha256": hashlib.sha256(text.encode()).hexdigest()}
 
 
-def _job(talk: _FrameScript) -> None:
+def _job(script: _FrameScript) -> None:
     start = commands.RunBenchmarkParams(
         job_id="job-1", plan=Plan(model_name=MODEL), not_after=1_750_003_600.0
     )
-    talk.ask("server", "run_benchmark", start, jobs.JobStarted(job_id="job-1", state="queued", position=0))
+    script.request(
+        "server", "run_benchmark", start, jobs.JobStarted(job_id="job-1", state="queued", position=0)
+    )
     progress = jobs.JobProgress(phase="iteration", iteration=1, iterations_planned=5)
     told = jobs.JobProgressParams(job_id="job-1", state="running", progress=progress)
-    talk.tell("agent", "job.progress", told)
+    script.notify("agent", "job.progress", told)
     summary = jobs.JobSummary(job_id="job-1", kind="benchmark", state="running", progress=progress)
     status = commands.BenchmarkStatusResult(job=summary)
-    talk.ask("server", "benchmark_status", commands.BenchmarkStatusParams(job_id="job-1"), status)
+    script.request("server", "benchmark_status", commands.BenchmarkStatusParams(job_id="job-1"), status)
     series = streams.SeriesFinal(stream=StreamEnd(next_seq=0))
     metrics = commands.BenchmarkMetricsParams(job_id="job-1", after=0)
-    talk.ask("server", "benchmark_metrics", metrics, series)
+    script.request("server", "benchmark_metrics", metrics, series)
     for offset, piece in ((0, RESULT[:10]), (10, RESULT[10:])):
         part = jobs.JobPartParams(job_id="job-1", offset=offset, data=piece)
         taken = jobs.JobPartResult(job_id="job-1", next_offset=offset + len(piece))
-        talk.ask("agent", "job.part", part, taken)
+        script.request("agent", "job.part", part, taken)
     final = jobs.JobFinishedParams(job_id="job-1", kind="benchmark", state="completed", **_sizes(RESULT))
-    talk.ask("agent", "job.finished", final, jobs.JobFinishedResult(job_id="job-1", sha256=final.sha256))
-    talk.ask("agent", "job.finished", final, jobs.JobFinishedResult(job_id="job-1", resend_from=0))
+    script.request(
+        "agent", "job.finished", final, jobs.JobFinishedResult(job_id="job-1", sha256=final.sha256)
+    )
+    script.request("agent", "job.finished", final, jobs.JobFinishedResult(job_id="job-1", resend_from=0))
     inline = msgspec.structs.replace(final, job_id="job-2", result=RESULT)
-    talk.ask("agent", "job.finished", inline, jobs.JobFinishedResult(job_id="job-2", conflict=True))
+    script.request("agent", "job.finished", inline, jobs.JobFinishedResult(job_id="job-2", conflict=True))
 
 
-def _changes(talk: _FrameScript) -> None:
+def _changes(script: _FrameScript) -> None:
     pulled = jobs.JobStarted(job_id="pull-1", state="queued")
-    talk.ask("server", "pull_model", commands.PullModelParams(job_id="pull-1", model=MODEL), pulled)
+    script.request("server", "pull_model", commands.PullModelParams(job_id="pull-1", model=MODEL), pulled)
     create = commands.CreateModelParams(
         job_id="create-1", model="mine:latest", from_=MODEL, system="Be brief."
     )
-    talk.ask("server", "create_model", create, jobs.JobStarted(job_id="create-1", state="queued"))
+    script.request("server", "create_model", create, jobs.JobStarted(job_id="create-1", state="queued"))
     copy = commands.CopyModelParams(source=MODEL, destination="mine:latest")
-    talk.ask("server", "copy_model", copy, commands.DoneResult())
-    talk.ask("server", "delete_model", commands.DeleteModelParams(model="mine:latest"), commands.DoneResult())
+    script.request("server", "copy_model", copy, commands.DoneResult())
+    script.request(
+        "server", "delete_model", commands.DeleteModelParams(model="mine:latest"), commands.DoneResult()
+    )
 
 
-def _errors(talk: _FrameScript) -> None:
-    talk.refuse("server", None, None, "parse_error", "The frame is not JSON.")
-    wrong = talk.ask("server", "run_benchmark", Raw(b'{"job_id":"job-3","plan":{"num_ctx":"many"}}'))
+def _errors(script: _FrameScript) -> None:
+    script.error("server", None, None, "parse_error", "The frame is not JSON.")
+    wrong = script.request("server", "run_benchmark", Raw(b'{"job_id":"job-3","plan":{"num_ctx":"many"}}'))
     text = "params.plan.num_ctx: Expected `int | null`, got `str`."
-    talk.refuse("server", "run_benchmark", wrong, "invalid_params", text)
-    denied = talk.ask("server", "delete_model", commands.DeleteModelParams(model=MODEL))
+    script.error("server", "run_benchmark", wrong, "invalid_params", text)
+    denied = script.request("server", "delete_model", commands.DeleteModelParams(model=MODEL))
     text = "The host's owner does not allow delete_model (policy.allow_changes)."
     detail = {"policy_key": "policy.allow_changes"}
-    talk.refuse("server", "delete_model", denied, "not_permitted", text, detail=detail)
-    busy = talk.ask("server", "list_models", commands.ListModelsParams())
+    script.error("server", "delete_model", denied, "not_permitted", text, detail=detail)
+    busy = script.request("server", "list_models", commands.ListModelsParams())
     text = "64 requests are in flight on this session; wait for one to end."
-    talk.refuse("server", "list_models", busy, "busy", text, retryable=True, retry_after_ms=1000)
-    broken = talk.ask("server", "generate", Raw(b'{"model":"llama3.2:1b","prompt":"x"}'))
+    script.error("server", "list_models", busy, "busy", text, retryable=True, retry_after_ms=1000)
+    broken = script.request("server", "generate", Raw(b'{"model":"llama3.2:1b","prompt":"x"}'))
     text = "Ollama ended the stream without its last line."
-    talk.refuse("server", "generate", broken, "stream_incomplete", text, stream=StreamEnd(next_seq=3))
+    script.error("server", "generate", broken, "stream_incomplete", text, stream=StreamEnd(next_seq=3))

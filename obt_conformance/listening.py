@@ -1,4 +1,4 @@
-"""The kit's door for agents: a WebSocket server that can also refuse an upgrade."""
+"""The kit's listener for agents: a WebSocket server that can also refuse an upgrade."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from obt_conformance.wire import RawSocket
 
 @dataclass(frozen=True)
 class Dial:
-    """One upgrade that was asked for. Header names are lower case."""
+    """One upgrade that was ids for. Header names are lower case."""
 
     path: str
     headers: dict[str, str]
@@ -89,7 +89,7 @@ class AgentListener:
         """The next socket that an agent opens, the newest if it opened several.
 
         Raises:
-            Failed: none came.
+            RuleBroken: none came.
         """
         try:
             async with asyncio.timeout(within_s):

@@ -66,11 +66,11 @@ class AgentConnection:
             **extra,
         }
 
-    async def still_works(self) -> None:
+    async def check_responsive(self) -> None:
         """A request is still answered.
 
         Raises:
-            Failed: it is not.
+            RuleBroken: it is not.
         """
         answer = await self.wire.ask("models.sync", self.models_sync())
         if answer.error_code is not None:
@@ -100,7 +100,7 @@ class ServerHarness:
         """An open socket, before its hello.
 
         Raises:
-            Failed: the server refused the upgrade.
+            RuleBroken: the server refused the upgrade.
         """
         secret = self.identity.secret if token == "" else token
         try:
@@ -137,14 +137,14 @@ class ServerHarness:
         """An admitted agent that answers ``state.request`` and says that it is alive.
 
         Raises:
-            Failed: it was not admitted.
+            RuleBroken: it was not admitted.
         """
         async with self.socket(pongs=pongs) as wire:
             wire.handlers["state.request"] = _empty
             hello = await wire.ask("agent.hello", self.hello(**changes))
             if hello.error_code is not None:
                 raise RuleBroken(f"agent.hello was answered with error {hello.error_code}")
-            wire.say_alive_every(self.deadlines.alive_s / 2)
+            wire.send_alive_every(self.deadlines.alive_s / 2)
             yield AgentConnection(wire, self.identity, hello)
 
     @contextlib.asynccontextmanager
@@ -153,7 +153,7 @@ class ServerHarness:
 
         Raises:
             Untested: there is no trigger.
-            Failed: the request did not come.
+            RuleBroken: the request did not come.
         """
         if self.driver is None:
             raise Untested("the server must be made to act: give --trigger")

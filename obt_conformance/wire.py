@@ -114,7 +114,7 @@ class RawSocket:
         self.frames: list[Frame] = []
         self.handlers: dict[str, Handler] = {}
         self.closed: Closed | None = None
-        self.look: Callable[[Frame], None] = lambda _: None
+        self.on_frame: Callable[[Frame], None] = lambda _: None
         """Told of each frame before anything else is."""
         self.opened_at = time.monotonic()
         self._changed = asyncio.Condition()
@@ -149,7 +149,7 @@ class RawSocket:
         """A request and its answer.
 
         Raises:
-            Failed: none came in time, or the socket ended.
+            RuleBroken: none came in time, or the socket ended.
         """
         return await self.answer(await self.post(method, params, request_id), f"{method} was not answered")
 
@@ -157,7 +157,7 @@ class RawSocket:
         """A fresh id."""
         return next(self._ids)
 
-    def say_alive_every(self, interval_s: float) -> None:
+    def send_alive_every(self, interval_s: float) -> None:
         """Send ``link.alive`` from now on, as a side that has nothing else to say."""
 
         async def beat() -> None:
@@ -165,10 +165,10 @@ class RawSocket:
                 await self.notify("link.alive")
                 await asyncio.sleep(interval_s)
 
-        self.stop_saying_alive()
+        self.stop_sending_alive()
         self._alive = asyncio.create_task(beat(), name="conformance alive")
 
-    def stop_saying_alive(self) -> None:
+    def stop_sending_alive(self) -> None:
         """Be silent."""
         if self._alive is not None:
             self._alive.cancel()
@@ -188,7 +188,7 @@ class RawSocket:
         """The first answer with this id.
 
         Raises:
-            Failed: with ``otherwise``, when none came.
+            RuleBroken: with ``otherwise``, when none came.
         """
         await self.until(lambda: bool(self.answers(request_id)), otherwise)
         return self.answers(request_id)[0]
@@ -201,7 +201,7 @@ class RawSocket:
         """The ``count``-th request or notification of that method.
 
         Raises:
-            Failed: it did not come.
+            RuleBroken: it did not come.
         """
         await self.until(lambda: len(self.of(method)) >= count, f"{method} did not come", within_s=within_s)
         return self.of(method)[count - 1]
@@ -218,7 +218,7 @@ class RawSocket:
             open_: give up when the socket ends.
 
         Raises:
-            Failed: it did not become true.
+            RuleBroken: it did not become true.
         """
         limit = self.answer_within_s if within_s is None else within_s
         try:
@@ -233,7 +233,7 @@ class RawSocket:
         """Wait for the socket's end.
 
         Raises:
-            Failed: it is still open.
+            RuleBroken: it is still open.
         """
         await self.until(
             lambda: self.closed is not None, "the socket was not closed", within_s=within_s, open_=False
@@ -247,7 +247,7 @@ class RawSocket:
             await self.until_closed(seconds)
 
     def how_closed(self) -> str:
-        """For findings."""
+        """For results."""
         if self.closed is None:
             return "the socket is open"
         return f"the socket was closed with {self.closed.code} {self.closed.reason}".rstrip()
@@ -276,7 +276,7 @@ class RawSocket:
             value = {}
         frame = Frame(time.monotonic(), len(raw), value if isinstance(value, dict) else {})
         self.frames.append(frame)
-        self.look(frame)
+        self.on_frame(frame)
         if frame.is_request and frame.method in self.handlers:
             task = asyncio.create_task(self._respond(frame, self.handlers[frame.method]), name="answer")
             self._tasks.add(task)
@@ -291,7 +291,7 @@ class RawSocket:
 
     async def close(self, code: int = 1000) -> None:
         """Close in order, and end every task."""
-        self.stop_saying_alive()
+        self.stop_sending_alive()
         self.socket.transport.resume_reading() if not self.socket.transport.is_closing() else None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):

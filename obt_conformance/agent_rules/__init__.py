@@ -1,6 +1,6 @@
 """Checks of an agent: the kit plays the server."""
 
 from obt_conformance.agent_rules import admission, calls, jobs, liveness, streams, transport
-from obt_conformance.agent_rules.registry import BOOK
+from obt_conformance.agent_rules.registry import CHECKS
 
-__all__ = ["BOOK", "admission", "calls", "jobs", "liveness", "streams", "transport"]
+__all__ = ["CHECKS", "admission", "calls", "jobs", "liveness", "streams", "transport"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from obt_conformance.agent_harness import AgentHarness
-from obt_conformance.agent_rules.registry import BOOK
-from obt_conformance.agent_rules.transport import INVALID_PARAMS, still_works
+from obt_conformance.agent_rules.registry import CHECKS
+from obt_conformance.agent_rules.transport import INVALID_PARAMS, check_responsive
 from obt_conformance.both_ways import each_answered_once
 from obt_conformance.checks import RuleBroken
 from obt_conformance.wire import JsonObject, RawSocket
@@ -13,22 +13,22 @@ BUSY = -32003
 CANCELLED = -32004
 
 
-@BOOK.check("CMD-1", "every request is answered exactly once")
-async def answered_once(stage: AgentHarness) -> str:
+@CHECKS.check("CMD-1", "every request is answered exactly once")
+async def answered_once(harness: AgentHarness) -> str:
     """Good, unknown, wrong and streamed ones alike."""
-    session = await stage.session()
-    asked = [await session.wire.post(method) for method in ("list_models", "running_models", "agent_info")]
-    asked.append(await session.wire.post("x.conformance"))
-    asked.append(await session.wire.post("generate", {"model": 5}))
-    asked.append(await session.start("generate", stage.generate(options={"num_predict": 4})))
-    return await each_answered_once(session.wire, asked, stage.deadlines.quiet_s)
+    session = await harness.session()
+    ids = [await session.wire.post(method) for method in ("list_models", "running_models", "agent_info")]
+    ids.append(await session.wire.post("x.conformance"))
+    ids.append(await session.wire.post("generate", {"model": 5}))
+    ids.append(await session.start("generate", harness.generate(options={"num_predict": 4})))
+    return await each_answered_once(session.wire, ids, harness.deadlines.quiet_s)
 
 
-@BOOK.check("CMD-2", "generate streams also with stream: false and a field that nobody knows")
-async def always_streamed(stage: AgentHarness) -> str:
+@CHECKS.check("CMD-2", "generate streams also with stream: false and a field that nobody knows")
+async def always_streamed(harness: AgentHarness) -> str:
     """Ollama's chunks come as items."""
-    session = await stage.session()
-    params = stage.generate(stream=False, x_conformance=True, options={"num_predict": 4})
+    session = await harness.session()
+    params = harness.generate(stream=False, x_conformance=True, options={"num_predict": 4})
     request_id = await session.start("generate", params)
     answer = await session.wire.answer(request_id, "generate was not answered")
     if answer.error_code is not None:
@@ -38,12 +38,12 @@ async def always_streamed(stage: AgentHarness) -> str:
     return f"{len(session.data(request_id))} frames"
 
 
-@BOOK.check("CMD-3", "wrong parameters are answered -32602 with the field's path")
-async def wrong_parameters(stage: AgentHarness) -> str:
+@CHECKS.check("CMD-3", "wrong parameters are answered -32602 with the field's path")
+async def wrong_parameters(harness: AgentHarness) -> str:
     """At the top, and deep in a plan."""
-    session = await stage.session()
+    session = await harness.session()
     seen = []
-    wrong = {"job_id": "j", "plan": stage.plan(num_ctx="many")}
+    wrong = {"job_id": "j", "plan": harness.plan(num_ctx="many")}
     for method, params, path in (
         ("generate", {"prompt": "x"}, "model"),
         ("run_benchmark", wrong, "params.plan.num_ctx"),
@@ -57,32 +57,32 @@ async def wrong_parameters(stage: AgentHarness) -> str:
     return "; ".join(seen)
 
 
-@BOOK.check("CMD-4", "a hundred requests at once are answered or refused as busy, and cancel is not")
-async def many_requests(stage: AgentHarness) -> str:
+@CHECKS.check("CMD-4", "a hundred requests at once are answered or refused as busy, and cancel is not")
+async def many_requests(harness: AgentHarness) -> str:
     """Streams that nobody reads stay in flight."""
-    session = await stage.session()
-    asked = [await session.start("generate", stage.generate(), read=False) for _ in range(100)]
-    await session.wire.quiet_for(stage.deadlines.quiet_s)
-    refused = [answer for one in asked for answer in session.wire.answers(one) if answer.error_code == BUSY]
+    session = await harness.session()
+    ids = [await session.start("generate", harness.generate(), read=False) for _ in range(100)]
+    await session.wire.quiet_for(harness.deadlines.quiet_s)
+    refused = [answer for one in ids for answer in session.wire.answers(one) if answer.error_code == BUSY]
     if not refused:
         raise RuleBroken("a hundred streams were all taken")
     for answer in refused:
         if "retry_after_ms" not in answer.message["error"].get("data", {}):
             raise RuleBroken("busy comes without retry_after_ms")
-    for one in asked:
+    for one in ids:
         cancelled = await session.wire.ask("cancel", {"id": one})
         if cancelled.error_code is not None:
             raise RuleBroken(f"cancel was answered with error {cancelled.error_code}")
-    for one in asked:
+    for one in ids:
         await session.wire.answer(one, f"request {one} had no final")
-    return f"{len(asked) - len(refused)} taken, {len(refused)} busy, all cancelled"
+    return f"{len(ids) - len(refused)} taken, {len(refused)} busy, all cancelled"
 
 
-@BOOK.check("CMD-5", "cancel takes one of id and job_id, and knows what was answered")
-async def cancel(stage: AgentHarness) -> str:
+@CHECKS.check("CMD-5", "cancel takes one of id and job_id, and knows what was answered")
+async def cancel(harness: AgentHarness) -> str:
     """In flight, answered, unknown, and both at once."""
-    session = await stage.session()
-    async with stage.running(session) as request_id:
+    session = await harness.session()
+    async with harness.running(session) as request_id:
         both = await session.wire.ask("cancel", {"id": request_id, "job_id": "j"})
         neither = await session.wire.ask("cancel")
         if both.error_code != INVALID_PARAMS or neither.error_code != INVALID_PARAMS:
@@ -104,12 +104,12 @@ async def _state(wire: RawSocket, params: JsonObject) -> str:
     return str(answer.result.get("state")) if isinstance(answer.result, dict) else str(answer.message)
 
 
-@BOOK.check("CMD-6", "it reads on while a stream waits for credit")
-async def reads_on(stage: AgentHarness) -> str:
+@CHECKS.check("CMD-6", "it reads on while a stream waits for credit")
+async def reads_on(harness: AgentHarness) -> str:
     """Control passes what waits."""
-    session = await stage.session()
-    async with stage.running(session) as request_id:
+    session = await harness.session()
+    async with harness.running(session) as request_id:
         await session.wire.until(lambda: bool(session.data(request_id)), "nothing was streamed")
         for _ in range(10):
-            await still_works(session)
+            await check_responsive(session)
     return "ten commands answered meanwhile"

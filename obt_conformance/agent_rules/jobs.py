@@ -12,7 +12,7 @@ from typing import Any
 
 from obt_agent.protocol.jobs import TERMINAL_STATES
 from obt_conformance.agent_harness import AgentHarness, KitSession, part_bytes
-from obt_conformance.agent_rules.registry import BOOK
+from obt_conformance.agent_rules.registry import CHECKS
 from obt_conformance.checks import RuleBroken
 from obt_conformance.wire import NO_ANSWER, Frame, JsonObject
 
@@ -23,13 +23,13 @@ def _new_id() -> str:
     return f"conformance-{uuid.uuid4()}"
 
 
-async def _start(session: KitSession, stage: AgentHarness, job_id: str, **plan: Any) -> Frame:
-    return await session.wire.ask("run_benchmark", {"job_id": job_id, "plan": stage.plan(**plan)})
+async def _start(session: KitSession, harness: AgentHarness, job_id: str, **plan: Any) -> Frame:
+    return await session.wire.ask("run_benchmark", {"job_id": job_id, "plan": harness.plan(**plan)})
 
 
-async def _started(session: KitSession, stage: AgentHarness, **plan: Any) -> str:
+async def _started(session: KitSession, harness: AgentHarness, **plan: Any) -> str:
     job_id = _new_id()
-    answer = await _start(session, stage, job_id, **plan)
+    answer = await _start(session, harness, job_id, **plan)
     result = answer.result if isinstance(answer.result, dict) else {}
     if result.get("job_id") != job_id or not isinstance(result.get("state"), str):
         raise RuleBroken(f"run_benchmark was answered with {answer.message}"[:300])
@@ -40,11 +40,11 @@ def _finals(session: KitSession, job_id: str) -> list[Frame]:
     return [frame for frame in session.wire.of("job.finished") if frame.params.get("job_id") == job_id]
 
 
-async def _final(stage: AgentHarness, session: KitSession, job_id: str, *, count: int = 1) -> Frame:
+async def _final(harness: AgentHarness, session: KitSession, job_id: str, *, count: int = 1) -> Frame:
     await session.wire.until(
         lambda: len(_finals(session, job_id)) >= count,
         "job.finished did not come",
-        within_s=stage.deadlines.job_s,
+        within_s=harness.deadlines.job_s,
     )
     return _finals(session, job_id)[count - 1]
 
@@ -68,55 +68,55 @@ def _gunzip(data: bytes) -> bytes:
         raise RuleBroken(f"the pieces are no gzip: {error}") from error
 
 
-@BOOK.check("JOB-1", "a start is answered with its job_id and state, before it has run")
-async def started(stage: AgentHarness) -> str:
+@CHECKS.check("JOB-1", "a start is answered with its job_id and state, before it has run")
+async def started(harness: AgentHarness) -> str:
     """And the job is listed from then on."""
-    session = await stage.session()
-    job_id = await _started(session, stage)
+    session = await harness.session()
+    job_id = await _started(session, harness)
     status = await session.wire.ask("benchmark_status", {"job_id": job_id})
     if status.error_code is not None:
         raise RuleBroken(f"benchmark_status was answered with error {status.error_code}")
-    await _final(stage, session, job_id)
+    await _final(harness, session, job_id)
     return "stored"
 
 
-@BOOK.check("JOB-2", "a repeat starts nothing, other parameters are a conflict")
-async def repeated(stage: AgentHarness) -> str:
+@CHECKS.check("JOB-2", "a repeat starts nothing, other parameters are a conflict")
+async def repeated(harness: AgentHarness) -> str:
     """Also after the job has ended."""
-    session = await stage.session()
-    job_id = await _started(session, stage)
-    again = await _start(session, stage, job_id)
-    other = await _start(session, stage, job_id, num_iterations=2)
+    session = await harness.session()
+    job_id = await _started(session, harness)
+    again = await _start(session, harness, job_id)
+    other = await _start(session, harness, job_id, num_iterations=2)
     if not isinstance(again.result, dict) or again.result.get("job_id") != job_id:
         raise RuleBroken(f"the repeat was answered with {again.message}"[:300])
     if other.error_code != JOB_CONFLICT:
         raise RuleBroken(f"other parameters were answered with {other.message}"[:300])
-    await _final(stage, session, job_id)
-    await session.wire.quiet_for(stage.deadlines.quiet_s)
+    await _final(harness, session, job_id)
+    await session.wire.quiet_for(harness.deadlines.quiet_s)
     if len(_finals(session, job_id)) != 1:
         raise RuleBroken(f"{len(_finals(session, job_id))} finals came")
     return f"{again.result['state']}; then -32012"
 
 
-@BOOK.check("JOB-2", "a start that comes after its cancellation does not run")
-async def cancelled_first(stage: AgentHarness) -> str:
+@CHECKS.check("JOB-2", "a start that comes after its cancellation does not run")
+async def cancelled_first(harness: AgentHarness) -> str:
     """The cancellation overtook it."""
-    session = await stage.session()
+    session = await harness.session()
     job_id = _new_id()
     await session.wire.ask("cancel", {"job_id": job_id})
-    answer = await _start(session, stage, job_id)
+    answer = await _start(session, harness, job_id)
     state = answer.result.get("state") if isinstance(answer.result, dict) else answer.error_kind
     if state != "cancelled":
         raise RuleBroken(f"the late start was answered with {answer.message}"[:300])
     return "cancelled"
 
 
-@BOOK.check("JOB-3", "progress comes at most twice a second, and the final's state is a terminal one")
-async def progress(stage: AgentHarness) -> str:
+@CHECKS.check("JOB-3", "progress comes at most twice a second, and the final's state is a terminal one")
+async def progress(harness: AgentHarness) -> str:
     """Ten iterations."""
-    session = await stage.session()
-    job_id = await _started(session, stage, num_iterations=10)
-    final = await _final(stage, session, job_id)
+    session = await harness.session()
+    job_id = await _started(session, harness, num_iterations=10)
+    final = await _final(harness, session, job_id)
     if final.params.get("state") not in TERMINAL_STATES:
         raise RuleBroken(f"the final's state is {final.params.get('state')!r}")
     told = [frame.at for frame in session.wire.of("job.progress") if frame.params.get("job_id") == job_id]
@@ -126,12 +126,12 @@ async def progress(stage: AgentHarness) -> str:
     return f"{len(told)} times; {final.params['state']}"
 
 
-@BOOK.check("JOB-4", "bytes and sha256 of the final are those of the text that came")
-async def hashed(stage: AgentHarness) -> str:
+@CHECKS.check("JOB-4", "bytes and sha256 of the final are those of the text that came")
+async def hashed(harness: AgentHarness) -> str:
     """Inline or in pieces."""
-    session = await stage.session()
-    job_id = await _started(session, stage)
-    final = await _final(stage, session, job_id)
+    session = await harness.session()
+    job_id = await _started(session, harness)
+    final = await _final(harness, session, job_id)
     text = _text(session, final)
     if len(text) != final.params.get("bytes"):
         raise RuleBroken(f"{len(text)} bytes came, the final tells {final.params.get('bytes')}")
@@ -140,22 +140,22 @@ async def hashed(stage: AgentHarness) -> str:
     return f"{len(text)} bytes"
 
 
-@BOOK.check("JOB-5", "resend_from brings the text again")
-async def resent(stage: AgentHarness) -> str:
+@CHECKS.check("JOB-5", "resend_from brings the text again")
+async def resent(harness: AgentHarness) -> str:
     """From the start: also what came inline at first."""
-    session = await stage.session()
-    asked = itertools.count()
+    session = await harness.session()
+    ids = itertools.count()
 
     async def once_more(frame: Frame) -> JsonObject:
-        first = next(asked) == 0
+        first = next(ids) == 0
         ask = {"resend_from": 0} if first else {"sha256": frame.params.get("sha256")}
         return {"job_id": frame.params.get("job_id"), **ask}
 
     usual = session.wire.handlers["job.finished"]
     session.wire.handlers["job.finished"] = once_more
     try:
-        job_id = await _started(session, stage)
-        first, again = await _final(stage, session, job_id), await _final(stage, session, job_id, count=2)
+        job_id = await _started(session, harness)
+        first, again = await _final(harness, session, job_id), await _final(harness, session, job_id, count=2)
     finally:
         session.wire.handlers["job.finished"] = usual
     if first.params.get("sha256") != again.params.get("sha256"):
@@ -165,15 +165,15 @@ async def resent(stage: AgentHarness) -> str:
     return "the same again"
 
 
-@BOOK.check("JOB-5", "a final that was not acknowledged comes again in the next session")
-async def lost_acknowledgement(stage: AgentHarness) -> str:
+@CHECKS.check("JOB-5", "a final that was not acknowledged comes again in the next session")
+async def lost_acknowledgement(harness: AgentHarness) -> str:
     """With the same hash."""
-    session = await stage.session()
+    session = await harness.session()
     session.wire.handlers["job.finished"] = _silent
-    job_id = await _started(session, stage)
-    first = await _final(stage, session, job_id)
-    session = await stage.session(fresh=True)
-    again = await _final(stage, session, job_id)
+    job_id = await _started(session, harness)
+    first = await _final(harness, session, job_id)
+    session = await harness.session(fresh=True)
+    again = await _final(harness, session, job_id)
     if first.params.get("sha256") != again.params.get("sha256"):
         raise RuleBroken("it came with another sha256")
     return "the same again"
@@ -183,21 +183,21 @@ async def _silent(_: Frame) -> object:
     return NO_ANSWER
 
 
-@BOOK.check("JOB-6", "a result that is answered conflict does not come again, and holds up no other")
-async def conflict(stage: AgentHarness) -> str:
+@CHECKS.check("JOB-6", "a result that is answered conflict does not come again, and holds up no other")
+async def conflict(harness: AgentHarness) -> str:
     """The first result won elsewhere."""
-    session = await stage.session()
+    session = await harness.session()
     usual = session.wire.handlers["job.finished"]
     session.wire.handlers["job.finished"] = _conflict
     try:
-        job_id = await _started(session, stage)
-        await _final(stage, session, job_id)
+        job_id = await _started(session, harness)
+        await _final(harness, session, job_id)
     finally:
         session.wire.handlers["job.finished"] = usual
-    await _final(stage, session, await _started(session, stage))
-    session = await stage.session(fresh=True)
+    await _final(harness, session, await _started(session, harness))
+    session = await harness.session(fresh=True)
     await session.wire.expect("jobs.sync")
-    await session.wire.quiet_for(stage.deadlines.quiet_s)
+    await session.wire.quiet_for(harness.deadlines.quiet_s)
     if _finals(session, job_id):
         raise RuleBroken("it came again")
     return "set aside"
@@ -207,22 +207,22 @@ async def _conflict(frame: Frame) -> JsonObject:
     return {"job_id": frame.params.get("job_id"), "conflict": True}
 
 
-@BOOK.check("JOB-7", "a start that comes again after the acknowledgement runs nothing")
-async def tombstone(stage: AgentHarness) -> str:
+@CHECKS.check("JOB-7", "a start that comes again after the acknowledgement runs nothing")
+async def tombstone(harness: AgentHarness) -> str:
     """Its end is remembered."""
-    session = await stage.session()
-    job_id = await _started(session, stage)
-    await _final(stage, session, job_id)
-    until = time.monotonic() + stage.deadlines.answer_s
+    session = await harness.session()
+    job_id = await _started(session, harness)
+    await _final(harness, session, job_id)
+    until = time.monotonic() + harness.deadlines.answer_s
     while True:
-        answer = await _start(session, stage, job_id)
+        answer = await _start(session, harness, job_id)
         state = answer.result.get("state") if isinstance(answer.result, dict) else None
         if state in TERMINAL_STATES:
             break
         if time.monotonic() > until:
             raise RuleBroken(f"the late repeat was answered with {answer.message}"[:300])
         await session.wire.quiet_for(0.1)
-    await session.wire.quiet_for(stage.deadlines.quiet_s)
+    await session.wire.quiet_for(harness.deadlines.quiet_s)
     if len(_finals(session, job_id)) != 1:
         raise RuleBroken("it ran again")
     return f"{state}"

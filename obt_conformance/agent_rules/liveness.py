@@ -10,20 +10,20 @@ from obt_agent.protocol import limits
 from obt_agent.protocol.admission import HeartbeatParams
 from obt_agent.protocol.limits import Close
 from obt_conformance.agent_harness import AgentHarness
-from obt_conformance.agent_rules.registry import BOOK
-from obt_conformance.both_ways import signs_of_life
+from obt_conformance.agent_rules.registry import CHECKS
+from obt_conformance.both_ways import longest_pause
 from obt_conformance.checks import RuleBroken
 
 DRAIN_S = 3.0
 
 
-@BOOK.check("LIFE-1", "something comes at least every 5 s", takes_s=3 * limits.ALIVE_INTERVAL_S)
-async def agent_lives(stage: AgentHarness) -> str:
+@CHECKS.check("LIFE-1", "something comes at least every 5 s", takes_s=3 * limits.ALIVE_INTERVAL_S)
+async def agent_lives(harness: AgentHarness) -> str:
     """Between heartbeats that are a minute apart."""
-    session = await stage.session(fresh=True, heartbeat_interval_s=60)
-    await stage.synced(session)
-    deadlines = stage.deadlines
-    return await signs_of_life(
+    session = await harness.session(fresh=True, heartbeat_interval_s=60)
+    await harness.synced(session)
+    deadlines = harness.deadlines
+    return await longest_pause(
         session.wire,
         3 * deadlines.alive_s,
         deadlines.alive_s + deadlines.slack_s,
@@ -31,28 +31,28 @@ async def agent_lives(stage: AgentHarness) -> str:
     )
 
 
-@BOOK.check("LIFE-2", "a server that is silent for 18 s is dropped", takes_s=limits.SILENCE_S)
-async def silent_server(stage: AgentHarness) -> str:
+@CHECKS.check("LIFE-2", "a server that is silent for 18 s is dropped", takes_s=limits.SILENCE_S)
+async def silent_server(harness: AgentHarness) -> str:
     """Without a closing handshake; then it dials again."""
-    session = await stage.session()
+    session = await harness.session()
     session.wire.handlers.clear()
     session.grant_link = False
-    session.wire.stop_saying_alive()
+    session.wire.stop_sending_alive()
     started = time.monotonic()
-    closed = await session.wire.until_closed(stage.deadlines.silence_s + stage.deadlines.slack_s)
+    closed = await session.wire.until_closed(harness.deadlines.silence_s + harness.deadlines.slack_s)
     waited = closed.at - started
-    if waited < stage.deadlines.silence_s - stage.deadlines.alive_s:
+    if waited < harness.deadlines.silence_s - harness.deadlines.alive_s:
         raise RuleBroken(f"dropped after {waited:.1f} s already")
     if closed.code not in (1006, Close.SILENT):
         raise RuleBroken(f"closed with {closed.code}")
-    await stage.session()
+    await harness.session()
     return f"dropped after {waited:.1f} s, and dialled again"
 
 
-@BOOK.check("LIFE-3", "heartbeats come as often as the server asked, and are of the documented shape")
-async def heartbeats(stage: AgentHarness) -> str:
+@CHECKS.check("LIFE-3", "heartbeats come as often as the server ids, and are of the documented shape")
+async def heartbeats(harness: AgentHarness) -> str:
     """Every half second."""
-    session = await stage.session(fresh=True, heartbeat_interval_s=0.5)
+    session = await harness.session(fresh=True, heartbeat_interval_s=0.5)
     last = await session.wire.expect("heartbeat", count=3)
     try:
         beat = msgspec.convert(last.params, HeartbeatParams)
@@ -61,18 +61,18 @@ async def heartbeats(stage: AgentHarness) -> str:
     return f"Ollama {'reachable' if beat.ollama.reachable else 'not reachable'}"
 
 
-@BOOK.check("LIFE-4", "after server.drain it comes back, and no earlier than it was told", takes_s=DRAIN_S)
-async def drain(stage: AgentHarness) -> str:
+@CHECKS.check("LIFE-4", "after server.drain it comes back, and no earlier than it was told", takes_s=DRAIN_S)
+async def drain(harness: AgentHarness) -> str:
     """A floor, whatever else would make it hurry."""
-    session = await stage.session()
+    session = await harness.session()
     await session.wire.notify("server.drain", {"retry_after_s": DRAIN_S})
     started = time.monotonic()
     await session.wire.close(Close.DRAINING)
-    redial, stage.redial = stage.redial, None
+    redial, harness.redial = harness.redial, None
     try:
-        await stage.session()
+        await harness.session()
     finally:
-        stage.redial = redial
+        harness.redial = redial
     waited = time.monotonic() - started
     if waited < DRAIN_S:
         raise RuleBroken(f"it came back after {waited:.1f} s of {DRAIN_S:g}")

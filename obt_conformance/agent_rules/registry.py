@@ -7,4 +7,4 @@ from typing import Final
 from obt_conformance.agent_harness import AgentHarness
 from obt_conformance.checks import CheckRegistry
 
-BOOK: Final[CheckRegistry[AgentHarness]] = CheckRegistry()
+CHECKS: Final[CheckRegistry[AgentHarness]] = CheckRegistry()

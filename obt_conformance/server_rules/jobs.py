@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from obt_agent.protocol import limits
 from obt_conformance.checks import RuleBroken, Untested
 from obt_conformance.server_harness import AgentConnection, ServerHarness
-from obt_conformance.server_rules.registry import BOOK
+from obt_conformance.server_rules.registry import CHECKS
 from obt_conformance.wire import Frame, JsonObject
 
 PIECE = 8 << 10
@@ -53,7 +53,7 @@ class KitJob:
         """The final, acknowledged with its sha256.
 
         Raises:
-            Failed: it was not.
+            RuleBroken: it was not.
         """
         answer = await self.finished(text, inline=inline, **changes)
         result = answer.result if isinstance(answer.result, dict) else {}
@@ -98,13 +98,13 @@ def result_text(size: int = 0) -> str:
 
 
 @contextlib.asynccontextmanager
-async def running_job(stage: ServerHarness) -> AsyncIterator[KitJob]:
+async def running_job(harness: ServerHarness) -> AsyncIterator[KitJob]:
     """A job that the server started where it can be made to, else one that it never heard of."""
-    async with stage.agent() as agent:
-        if stage.driver is None:
+    async with harness.agent() as agent:
+        if harness.driver is None:
             yield KitJob(agent, f"conformance-{uuid.uuid4()}", started=False)
             return
-        async with stage.provoked(agent, "run_benchmark") as (_, request):
+        async with harness.provoked(agent, "run_benchmark") as (_, request):
             yield KitJob(agent, await accept(agent, request), started=True)
 
 
@@ -112,7 +112,7 @@ async def accept(agent: AgentConnection, request: Frame) -> str:
     """Answer a start as an agent does that has stored the job; gives its id.
 
     Raises:
-        Failed: the id is no job id.
+        RuleBroken: the id is no job id.
     """
     job_id = request.params.get("job_id")
     if not isinstance(job_id, str) or not 1 <= len(job_id) <= limits.MAX_JOB_ID_CHARS:
@@ -122,13 +122,13 @@ async def accept(agent: AgentConnection, request: Frame) -> str:
     return job_id
 
 
-@BOOK.check("JOB-1", "each start names a job_id of its own and a plan")
-async def own_ids(stage: ServerHarness) -> str:
+@CHECKS.check("JOB-1", "each start names a job_id of its own and a plan")
+async def own_ids(harness: ServerHarness) -> str:
     """Two starts are two jobs."""
     ids = []
-    async with stage.agent() as agent:
+    async with harness.agent() as agent:
         for _ in range(2):
-            async with stage.provoked(agent, "run_benchmark") as (_, request):
+            async with harness.provoked(agent, "run_benchmark") as (_, request):
                 ids.append(await accept(agent, request))
                 if not isinstance(request.params.get("plan"), dict):
                     raise RuleBroken("run_benchmark came without a plan")
@@ -137,20 +137,20 @@ async def own_ids(stage: ServerHarness) -> str:
     return ", ".join(ids)
 
 
-@BOOK.check("JOB-2", "a start that was not answered is repeated, if at all, with equal parameters")
-async def repeated_start(stage: ServerHarness) -> str:
+@CHECKS.check("JOB-2", "a start that was not answered is repeated, if at all, with equal parameters")
+async def repeated_start(harness: ServerHarness) -> str:
     """The answer is lost with the link."""
-    async with stage.agent() as agent, stage.provoked(agent, "run_benchmark") as (_, request):
+    async with harness.agent() as agent, harness.provoked(agent, "run_benchmark") as (_, request):
         agent.wire.abort()
-    async with stage.agent() as agent:
+    async with harness.agent() as agent:
         sync = {
             "revision": 1,
             "page": {"index": 0, "last": True},
-            "store_id": stage.hello()["store_id"],
+            "store_id": harness.hello()["store_id"],
             "jobs": [],
         }
         await agent.wire.ask("jobs.sync", sync)
-        await agent.wire.quiet_for(stage.deadlines.quiet_s)
+        await agent.wire.quiet_for(harness.deadlines.quiet_s)
         again = [
             frame
             for frame in agent.wire.of("run_benchmark")
@@ -163,12 +163,12 @@ async def repeated_start(stage: ServerHarness) -> str:
     return "repeated with equal parameters" if again else "not repeated"
 
 
-@BOOK.check("JOB-3", "progress is taken, and terminal states of every kind")
-async def states(stage: ServerHarness) -> str:
+@CHECKS.check("JOB-3", "progress is taken, and terminal states of every kind")
+async def states(harness: ServerHarness) -> str:
     """A failed job has a final too."""
     seen = []
     for state in ("completed", "failed", "cancelled", "interrupted"):
-        async with running_job(stage) as job:
+        async with running_job(harness) as job:
             progress = {"phase": "iteration", "iteration": 1, "iterations_planned": 2}
             params = {"job_id": job.job_id, "state": "running", "progress": progress}
             await job.agent.wire.notify("job.progress", params)
@@ -177,35 +177,35 @@ async def states(stage: ServerHarness) -> str:
     return ", ".join(seen)
 
 
-@BOOK.check("JOB-4", "a small result comes inline, its text as a string")
-async def inline(stage: ServerHarness) -> str:
+@CHECKS.check("JOB-4", "a small result comes inline, its text as a string")
+async def inline(harness: ServerHarness) -> str:
     """Hashed as it was stored."""
-    async with running_job(stage) as job:
+    async with running_job(harness) as job:
         return await job.acknowledged(result_text(20_000), inline=True)
 
 
-@BOOK.check("JOB-4", "a large result comes in pieces of text")
-async def identity_parts(stage: ServerHarness) -> str:
+@CHECKS.check("JOB-4", "a large result comes in pieces of text")
+async def identity_parts(harness: ServerHarness) -> str:
     """Offsets count UTF-8 bytes."""
-    async with running_job(stage) as job:
+    async with running_job(harness) as job:
         text = result_text(40_000)
         await job.parts(text.encode(), "identity")
         return await job.acknowledged(text, inline=False)
 
 
-@BOOK.check("JOB-4", "a large result comes gzipped, in base64")
-async def gzip_parts(stage: ServerHarness) -> str:
+@CHECKS.check("JOB-4", "a large result comes gzipped, in base64")
+async def gzip_parts(harness: ServerHarness) -> str:
     """Bytes and sha256 are those of the text before compression."""
-    async with running_job(stage) as job:
+    async with running_job(harness) as job:
         text = json.dumps([uuid.uuid4().hex for _ in range(2000)])
         await job.parts(gzip.compress(text.encode()), "gzip")
         return await job.acknowledged(text, inline=False, encoding="gzip")
 
 
-@BOOK.check("JOB-5", "a piece that is missing is asked for again")
-async def missing_part(stage: ServerHarness) -> str:
+@CHECKS.check("JOB-5", "a piece that is missing is ids for again")
+async def missing_part(harness: ServerHarness) -> str:
     """Then all of it is acknowledged."""
-    async with running_job(stage) as job:
+    async with running_job(harness) as job:
         text = result_text(40_000)
         await job.part(0, text[: PIECE // 2])
         answer = await job.finished(text, inline=False)
@@ -218,13 +218,13 @@ async def missing_part(stage: ServerHarness) -> str:
         return f"resend_from {offset}, then acknowledged"
 
 
-@BOOK.check("JOB-5", "a result that differs from its sha256 is not acknowledged")
-async def wrong_hash(stage: ServerHarness) -> str:
+@CHECKS.check("JOB-5", "a result that differs from its sha256 is not acknowledged")
+async def wrong_hash(harness: ServerHarness) -> str:
     """An agent would remove its only copy."""
-    async with running_job(stage) as job:
+    async with running_job(harness) as job:
         text = result_text()
         await job.finished(text, inline=True)  # whether results of such a job are taken at all
-    async with running_job(stage) as job:
+    async with running_job(harness) as job:
         wrong = "0" * 64
         answer = await job.agent.wire.ask(
             "job.finished",
@@ -243,21 +243,21 @@ async def wrong_hash(stage: ServerHarness) -> str:
         return "not acknowledged"
 
 
-@BOOK.check("JOB-5", "a final whose acknowledgement was lost is acknowledged again")
-async def lost_acknowledgement(stage: ServerHarness) -> str:
+@CHECKS.check("JOB-5", "a final whose acknowledgement was lost is acknowledged again")
+async def lost_acknowledgement(harness: ServerHarness) -> str:
     """In the next session too."""
-    async with running_job(stage) as job:
+    async with running_job(harness) as job:
         text = result_text()
         await job.acknowledged(text, inline=True)
-    async with stage.agent() as agent:
+    async with harness.agent() as agent:
         again = KitJob(agent, job.job_id, started=True)
         return await again.acknowledged(text, inline=True)
 
 
-@BOOK.check("JOB-6", "a different result of the same job is answered conflict")
-async def conflict(stage: ServerHarness) -> str:
+@CHECKS.check("JOB-6", "a different result of the same job is answered conflict")
+async def conflict(harness: ServerHarness) -> str:
     """The first one stays."""
-    async with running_job(stage) as job:
+    async with running_job(harness) as job:
         await job.acknowledged(result_text(), inline=True)
         answer = await job.finished(result_text(100), inline=True)
         if not isinstance(answer.result, dict) or answer.result.get("conflict") is not True:
@@ -266,9 +266,9 @@ async def conflict(stage: ServerHarness) -> str:
         return "conflict: true; the first is still acknowledged"
 
 
-@BOOK.check("JOB-6", "a result that is refused does not hold up the next")
-async def one_bad_entry(stage: ServerHarness) -> str:
+@CHECKS.check("JOB-6", "a result that is refused does not hold up the next")
+async def one_bad_entry(harness: ServerHarness) -> str:
     """An entry that no server takes."""
-    async with running_job(stage) as job:
+    async with running_job(harness) as job:
         await job.agent.wire.ask("job.finished", {"job_id": "", "state": "running"})
         return await job.acknowledged(result_text(), inline=True)

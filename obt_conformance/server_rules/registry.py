@@ -7,4 +7,4 @@ from typing import Final
 from obt_conformance.checks import CheckRegistry
 from obt_conformance.server_harness import ServerHarness
 
-BOOK: Final[CheckRegistry[ServerHarness]] = CheckRegistry()
+CHECKS: Final[CheckRegistry[ServerHarness]] = CheckRegistry()

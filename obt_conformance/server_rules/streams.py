@@ -11,7 +11,7 @@ from obt_agent.protocol import limits
 from obt_conformance.checks import RuleBroken
 from obt_conformance.drivers import Provoked
 from obt_conformance.server_harness import AgentConnection, ServerHarness
-from obt_conformance.server_rules.registry import BOOK
+from obt_conformance.server_rules.registry import CHECKS
 from obt_conformance.wire import Frame, JsonObject
 
 FINAL = {"model": "conformance:1b", "done": True, "eval_count": 2}
@@ -59,7 +59,7 @@ class Reply:
         """Wait until both balances are positive.
 
         Raises:
-            Failed: the server grants nothing.
+            RuleBroken: the server grants nothing.
         """
         await self.agent.wire.until(lambda: self.balance > 0, "no stream.credit came")
         await self.agent.wire.until(lambda: self.agent.link_credit > self.spent, "no link.credit came")
@@ -76,52 +76,52 @@ class Reply:
         await self.agent.wire.send({"jsonrpc": "2.0", "id": self.request.id, "error": error})
 
 
-async def _outcome(call: Provoked, stage: ServerHarness) -> bool:
+async def _outcome(call: Provoked, harness: ServerHarness) -> bool:
     try:
-        async with asyncio.timeout(stage.deadlines.answer_s):
+        async with asyncio.timeout(harness.deadlines.answer_s):
             return await call.succeeded()
     except TimeoutError:
         raise RuleBroken("the server's caller got no end of its call") from None
 
 
-@BOOK.check("STREAM-1", "items in order reach the caller, a hole ends the call as failed")
-async def holes(stage: ServerHarness) -> str:
+@CHECKS.check("STREAM-1", "items in order reach the caller, a hole ends the call as failed")
+async def holes(harness: ServerHarness) -> str:
     """A text with a hole must not pass for a whole one."""
-    async with stage.agent() as agent:
-        async with stage.provoked(agent, "generate") as (call, request):
+    async with harness.agent() as agent:
+        async with harness.provoked(agent, "generate") as (call, request):
             reply = Reply(agent, request)
             for text in "abc":
                 await reply.items(reply.chunk(text))
             await reply.final()
-            if not await _outcome(call, stage):
+            if not await _outcome(call, harness):
                 raise RuleBroken("a whole stream was not taken for one")
-        async with stage.provoked(agent, "generate") as (call, request):
+        async with harness.provoked(agent, "generate") as (call, request):
             reply = Reply(agent, request)
             await reply.items(reply.chunk("a"))
             await reply.items(reply.chunk("c"), seq=2)
             await reply.final()
-            if await _outcome(call, stage):
+            if await _outcome(call, harness):
                 raise RuleBroken("a stream with a hole passed for a whole one")
-        await agent.still_works()
+        await agent.check_responsive()
     return "whole: taken; with a hole: failed"
 
 
-@BOOK.check("STREAM-2", "an error as final is an error to the caller")
-async def error_final(stage: ServerHarness) -> str:
+@CHECKS.check("STREAM-2", "an error as final is an error to the caller")
+async def error_final(harness: ServerHarness) -> str:
     """After items that came through."""
-    async with stage.agent() as agent, stage.provoked(agent, "generate") as (call, request):
+    async with harness.agent() as agent, harness.provoked(agent, "generate") as (call, request):
         reply = Reply(agent, request)
         await reply.items(reply.chunk("a"))
         await reply.error(-32011, "stream_incomplete")
-        if await _outcome(call, stage):
+        if await _outcome(call, harness):
             raise RuleBroken("an error passed for a whole answer")
     return "the caller was told"
 
 
-@BOOK.check("STREAM-3", "a large item comes in pieces")
-async def large_item(stage: ServerHarness) -> str:
+@CHECKS.check("STREAM-3", "a large item comes in pieces")
+async def large_item(harness: ServerHarness) -> str:
     """26 KiB of one of Ollama's objects."""
-    async with stage.agent() as agent, stage.provoked(agent, "generate") as (call, request):
+    async with harness.agent() as agent, harness.provoked(agent, "generate") as (call, request):
         reply = Reply(agent, request)
         text = json.dumps({"t_us": 5, "chunk": reply.chunk("x" * 26_000)})
         for at in range(0, len(text), ITEM_BYTES):
@@ -129,38 +129,38 @@ async def large_item(stage: ServerHarness) -> str:
             piece, more = text[at : at + ITEM_BYTES], at + ITEM_BYTES < len(text)
             await reply._data(part=piece, more=more)  # noqa: SLF001 - a piece of its own size
         await reply.final()
-        if not await _outcome(call, stage):
+        if not await _outcome(call, harness):
             raise RuleBroken("an item in pieces was not taken")
     return f"{len(text)} bytes in pieces"
 
 
-@BOOK.check("STREAM-3", "a large result comes in pieces, and its sha256 is held against them")
-async def large_result(stage: ServerHarness) -> str:
+@CHECKS.check("STREAM-3", "a large result comes in pieces, and its sha256 is held against them")
+async def large_result(harness: ServerHarness) -> str:
     """Once right, once wrong."""
     text = json.dumps({"embeddings": [[0.25] * 4000]})
     right = hashlib.sha256(text.encode()).hexdigest()
-    async with stage.agent() as agent:
+    async with harness.agent() as agent:
         for digest, good in ((right, True), ("0" * 64, False)):
-            async with stage.provoked(agent, "embed") as (call, request):
+            async with harness.provoked(agent, "embed") as (call, request):
                 reply = Reply(agent, request)
                 await reply.pieces(text, ITEM_BYTES)
                 body = {"bytes": len(text), "sha256": digest, "stream": {"next_seq": reply.seq, "dropped": 0}}
                 await agent.wire.send({"jsonrpc": "2.0", "id": request.id, "result": body})
-                if await _outcome(call, stage) is not good:
+                if await _outcome(call, harness) is not good:
                     raise RuleBroken("taken with a wrong sha256" if not good else "not taken")
     return "right: taken; wrong: failed"
 
 
-@BOOK.check("CREDIT-1", "credit of streams and of the link comes back as it is read")
-async def grants(stage: ServerHarness) -> str:
+@CHECKS.check("CREDIT-1", "credit of streams and of the link comes back as it is read")
+async def grants(harness: ServerHarness) -> str:
     """A stream of several windows goes through."""
-    async with stage.agent() as agent, stage.provoked(agent, "generate") as (call, request):
+    async with harness.agent() as agent, harness.provoked(agent, "generate") as (call, request):
         reply = Reply(agent, request)
         for _ in range(LONG_STREAM):
             await reply.credit()
             await reply.items(reply.chunk("x" * ITEM_BYTES))
         await reply.final()
-        if not await _outcome(call, stage):
+        if not await _outcome(call, harness):
             raise RuleBroken("a long stream was not taken")
         granted = agent.granted("stream.credit", request.id)
         if granted > reply.spent + limits.MAX_BALANCE_BYTES:
@@ -168,10 +168,10 @@ async def grants(stage: ServerHarness) -> str:
         return f"{reply.spent} bytes sent, {granted} granted to the stream"
 
 
-@BOOK.check("CREDIT-1", "syncs cost link credit, and it comes back")
-async def link_grants(stage: ServerHarness) -> str:
+@CHECKS.check("CREDIT-1", "syncs cost link credit, and it comes back")
+async def link_grants(harness: ServerHarness) -> str:
     """More than one window of syncs."""
-    async with stage.agent() as agent:
+    async with harness.agent() as agent:
         spent, wanted = 0, agent.link_credit * 3 // 2
         while spent < wanted:
             await agent.wire.until(lambda: agent.link_credit > spent, "no link.credit came")  # noqa: B023 - awaited
@@ -183,10 +183,10 @@ async def link_grants(stage: ServerHarness) -> str:
         return f"{spent} bytes of syncs, {agent.granted('link.credit')} granted"
 
 
-@BOOK.check("CREDIT-2", "one frame may overdraw")
-async def overdraw(stage: ServerHarness) -> str:
+@CHECKS.check("CREDIT-2", "one frame may overdraw")
+async def overdraw(harness: ServerHarness) -> str:
     """The balance was positive when it went."""
-    async with stage.agent() as agent, stage.provoked(agent, "generate") as (call, request):
+    async with harness.agent() as agent, harness.provoked(agent, "generate") as (call, request):
         reply = Reply(agent, request)
         while (left := reply.balance) > ITEM_BYTES:
             await reply.items(reply.chunk("x" * (min(left, 4 * ITEM_BYTES) - 512)))
@@ -194,16 +194,16 @@ async def overdraw(stage: ServerHarness) -> str:
                 break
         await reply.items(reply.chunk("x" * 3 * ITEM_BYTES))
         await reply.final()
-        if not await _outcome(call, stage):
+        if not await _outcome(call, harness):
             raise RuleBroken("a stream that overdrew once was not taken")
-        await agent.still_works()
+        await agent.check_responsive()
         return f"{reply.spent} bytes against {agent.stream_credit}"
 
 
-@BOOK.check("CREDIT-4", "a stream that nobody ends does not hold up the rest")
-async def others_go_on(stage: ServerHarness) -> str:
+@CHECKS.check("CREDIT-4", "a stream that nobody ends does not hold up the rest")
+async def others_go_on(harness: ServerHarness) -> str:
     """Its window is full; syncs are answered and granted."""
-    async with stage.agent() as agent, stage.provoked(agent, "generate") as (_, request):
+    async with harness.agent() as agent, harness.provoked(agent, "generate") as (_, request):
         reply = Reply(agent, request)
         while reply.spent <= agent.stream_credit:
             await reply.items(reply.chunk("x" * ITEM_BYTES))
@@ -217,27 +217,27 @@ async def others_go_on(stage: ServerHarness) -> str:
     return "20 syncs went past"
 
 
-@BOOK.check("ALIVE-1", "a call fails when its session ends")
-async def link_lost(stage: ServerHarness) -> str:
+@CHECKS.check("ALIVE-1", "a call fails when its session ends")
+async def link_lost(harness: ServerHarness) -> str:
     """At once, and nothing is replayed at the next admission."""
-    async with stage.agent() as agent, stage.provoked(agent, "generate") as (call, _):
+    async with harness.agent() as agent, harness.provoked(agent, "generate") as (call, _):
         agent.wire.abort()
-        if await _outcome(call, stage):
+        if await _outcome(call, harness):
             raise RuleBroken("a call whose session ended passed for a whole one")
-    async with stage.agent() as agent:
-        await agent.wire.quiet_for(stage.deadlines.quiet_s)
+    async with harness.agent() as agent:
+        await agent.wire.quiet_for(harness.deadlines.quiet_s)
         if agent.wire.of("generate"):
             raise RuleBroken("the call came again in the next session")
     return "failed, and was not replayed"
 
 
-@BOOK.check(
+@CHECKS.check(
     "ALIVE-2", "streams.alive, where it comes, lists the live stream", takes_s=limits.STREAMS_ALIVE_INTERVAL_S
 )
-async def streams_alive(stage: ServerHarness) -> str:
+async def streams_alive(harness: ServerHarness) -> str:
     """It is optional."""
-    async with stage.agent() as agent, stage.provoked(agent, "generate") as (_, request):
-        await agent.wire.quiet_for(stage.deadlines.streams_alive_s + stage.deadlines.slack_s)
+    async with harness.agent() as agent, harness.provoked(agent, "generate") as (_, request):
+        await agent.wire.quiet_for(harness.deadlines.streams_alive_s + harness.deadlines.slack_s)
         listed = agent.wire.of("streams.alive")
         for frame in listed:
             if frame.at > request.at and request.id not in frame.params.get("ids", ()):

@@ -13,13 +13,12 @@ from typing import Any
 import pytest
 
 from obt_conformance.agent_harness import AgentHarness, AgentTarget
-from obt_conformance.agent_rules import BOOK
-from obt_conformance.agent_run import check_agent
+from obt_conformance.agent_rules import CHECKS
 from obt_conformance.checks import CheckResult, by_rule, rule_verdict
 from obt_conformance.listening import AgentListener
 from obt_conformance.report import as_text
 from obt_conformance.rules import NOT_OF_AGENTS, RULES
-from obt_conformance.run import chosen
+from obt_conformance.run import check_agent, select_checks
 from obt_standin import StandIn
 from tests.conformance.agent_process import WITHIN_S, running_agent
 from tests.conformance.relay import Fault, Message, Relay
@@ -29,28 +28,28 @@ TARGET = AgentTarget(model="standin-small:latest", embed_model="standin-embed:la
 
 
 @contextlib.asynccontextmanager
-async def staged(
+async def agent_harness(
     folder: Path, standin: StandIn, *, relayed: bool
 ) -> AsyncIterator[tuple[AgentHarness, Relay]]:
     """A real agent that has dialled the kit, through a relay or not."""
     standin.script.tokens, standin.script.decode_tps = 5000, 2000.0
-    door = AgentListener(answer_within_s=SHORT.answer_s)
-    async with door.open("127.0.0.1", 0):
-        url = f"http://127.0.0.1:{door.port}"
+    listener = AgentListener(answer_within_s=SHORT.answer_s)
+    async with listener.open("127.0.0.1", 0):
+        url = f"http://127.0.0.1:{listener.port}"
         relay = Relay(url)
         async with (
             relay.running(),
             running_agent(folder, relay.url if relayed else url, standin.url) as agent,
         ):
-            await door.first_dial(WITHIN_S)
-            yield AgentHarness(TARGET, door, SHORT, agent.redial), relay
+            await listener.first_dial(WITHIN_S)
+            yield AgentHarness(TARGET, listener, SHORT, agent.redial), relay
 
 
 async def test_our_agent_keeps_every_rule(tmp_path: Path, standin: StandIn) -> None:
-    async with staged(tmp_path, standin, relayed=False) as (stage, _):
-        findings = await check_agent(chosen(BOOK, ()), stage)
-    kept = {rule for rule, found in by_rule(findings).items() if rule_verdict(found) == "pass"}
-    assert kept == set(RULES) - set(NOT_OF_AGENTS), as_text(findings)
+    async with agent_harness(tmp_path, standin, relayed=False) as (harness, _):
+        results = await check_agent(select_checks(CHECKS, ()), harness)
+    kept = {rule for rule, found in by_rule(results).items() if rule_verdict(found) == "pass"}
+    assert kept == set(RULES) - set(NOT_OF_AGENTS), as_text(results)
 
 
 def on(method: str, change: Fault) -> Fault:
@@ -147,28 +146,28 @@ SPOILT: dict[str, Fault] = {
 IMPATIENT = dataclasses.replace(SHORT, answer_s=2.0, quiet_s=0.1, job_s=4.0)
 
 
-async def until_red(stage: AgentHarness, rule: str) -> str | None:
+async def until_red(harness: AgentHarness, rule: str) -> str | None:
     """What a check of that rule was passed with, when none turned red."""
-    findings: list[CheckResult] = []
-    for check in chosen(BOOK, [rule]):
-        findings += await check_agent([check], stage)
-        if rule_verdict(findings) == "fail":
+    results: list[CheckResult] = []
+    for check in select_checks(CHECKS, [rule]):
+        results += await check_agent([check], harness)
+        if rule_verdict(results) == "fail":
             return None
-    return as_text(findings)
+    return as_text(results)
 
 
 @pytest.mark.parametrize("part", range(4))
 async def test_an_agent_whose_frames_are_spoilt_turns_the_rule_red(
     tmp_path: Path, standin: StandIn, part: int
 ) -> None:
-    async with staged(tmp_path, standin, relayed=True) as (stage, relay), asyncio.timeout(100):
-        stage.deadlines = IMPATIENT
+    async with agent_harness(tmp_path, standin, relayed=True) as (harness, relay), asyncio.timeout(100):
+        harness.deadlines = IMPATIENT
         green = []
         for rule in list(SPOILT)[part::4]:
-            await stage.end()
+            await harness.end()
             relay.fault = SPOILT[rule]
-            stage.hellos.clear()
-            if (passed := await until_red(stage, rule)) is not None:
+            harness.hellos.clear()
+            if (passed := await until_red(harness, rule)) is not None:
                 green.append(passed)
     assert not green, "\n".join(green)
 

@@ -14,8 +14,8 @@ from obt_conformance.checks import Check, CheckResult, RuleBroken, Untested, rul
 from obt_conformance.deadlines import Deadlines
 from obt_conformance.drivers import CommandDriver
 from obt_conformance.identity import KitIdentity, NoIdentity, Pool, parse_credentials
-from obt_conformance.run import check_server, chosen, conclude, left_out
-from obt_conformance.server_rules import BOOK
+from obt_conformance.run import check_server, left_out, run_check, select_checks
+from obt_conformance.server_rules import CHECKS
 from obt_server.demo.environment import free_port
 from obt_standin import StandIn
 from tests.conformance.agent_process import running_agent
@@ -163,11 +163,11 @@ async def test_every_way_a_check_ends_is_a_finding() -> None:
         return ""
 
     found = [
-        (await conclude(Check("R", "t", ending), error, limit_s=5)).verdict
+        (await run_check(Check("R", "t", ending), error, limit_s=5)).verdict
         for error in (None, RuleBroken("f"), Untested("u"), KeyError("k"))
     ]
     assert found == ["pass", "fail", "not tested", "fail"]
-    assert (await conclude(Check("R", "t", never), None, limit_s=0.01)).verdict == "fail"
+    assert (await run_check(Check("R", "t", never), None, limit_s=0.01)).verdict == "fail"
     assert left_out(Check("R", "t", never, 60.0)).verdict == "not tested"
 
 
@@ -191,13 +191,13 @@ async def test_a_trigger_that_does_not_end_when_told_is_killed() -> None:
 
 async def test_a_server_that_is_not_there_breaks_rules_and_hangs_nothing() -> None:
     deadlines = Deadlines(answer_s=1.0, check_s=5.0)
-    findings = await check_server(
-        chosen(BOOK, ["CMD-1"]),
+    results = await check_server(
+        select_checks(CHECKS, ["CMD-1"]),
         Pool([KitIdentity("a", "s")]),
         "http://127.0.0.1:1",
         deadlines=deadlines,
         driver=None,
         join_tokens=[],
     )
-    assert [finding.verdict for finding in findings] == ["fail"]
-    assert "refused" in findings[0].seen
+    assert [result.verdict for result in results] == ["fail"]
+    assert "refused" in results[0].detail

@@ -11,10 +11,10 @@ import pytest
 from obt_agent.protocol import codec
 from obt_agent.protocol.envelope import ErrorResponse, Notification, Request, Response
 from obt_agent.protocol.methods import METHODS
-from obt_conformance.agent_rules import BOOK as AGENT_BOOK
+from obt_conformance.agent_rules import CHECKS as AGENT_CHECKS
 from obt_conformance.golden import Golden, conversations
 from obt_conformance.rules import NOT_OF_AGENTS, NOT_OF_SERVERS, RULES
-from obt_conformance.server_rules import BOOK as SERVER_BOOK
+from obt_conformance.server_rules import CHECKS as SERVER_CHECKS
 
 DOCS = Path(__file__).parents[2] / "docs"
 FRAMES = [frame for frames in conversations().values() for frame in frames]
@@ -29,14 +29,14 @@ def test_the_kit_knows_every_rule_of_the_document_and_no_other() -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_each_rule_is_tried_or_said_to_be_untestable_on_both_sides(rule: str) -> None:
-    assert (rule in {check.rule for check in SERVER_BOOK.checks}) != (rule in NOT_OF_SERVERS)
-    assert (rule in {check.rule for check in AGENT_BOOK.checks}) != (rule in NOT_OF_AGENTS)
+    assert (rule in {check.rule for check in SERVER_CHECKS.checks}) != (rule in NOT_OF_SERVERS)
+    assert (rule in {check.rule for check in AGENT_CHECKS.checks}) != (rule in NOT_OF_AGENTS)
     assert f"| {rule} |" in (DOCS / "reference" / "conformance.md").read_text()
 
 
 def test_no_check_has_a_rule_that_does_not_exist() -> None:
-    assert {check.rule for check in SERVER_BOOK.checks} <= set(RULES)
-    assert {check.rule for check in AGENT_BOOK.checks} <= set(RULES)
+    assert {check.rule for check in SERVER_CHECKS.checks} <= set(RULES)
+    assert {check.rule for check in AGENT_CHECKS.checks} <= set(RULES)
 
 
 def test_every_method_and_the_result_of_every_request_has_a_golden_frame() -> None:

@@ -15,15 +15,15 @@ from obt_conformance.drivers import RestDriver
 from obt_conformance.identity import KitIdentity, Pool, enrol, sha256, uuid7
 from obt_conformance.report import as_text, exit_code
 from obt_conformance.rules import NOT_OF_SERVERS, RULES
-from obt_conformance.run import check_server, chosen
-from obt_conformance.server_rules import BOOK
+from obt_conformance.run import check_server, select_checks
+from obt_conformance.server_rules import CHECKS
 from tests.conformance.times import SHORT
 from tests.conformance.tiny_server import TinyDriver, TinyServer
 from tests.server.conftest import running
 
 
-def verdicts(findings: list[CheckResult], verdict: str) -> set[str]:
-    return {rule for rule, found in by_rule(findings).items() if rule_verdict(found) == verdict}
+def verdicts(results: list[CheckResult], verdict: str) -> set[str]:
+    return {rule for rule, found in by_rule(results).items() if rule_verdict(found) == verdict}
 
 
 async def test_our_server_keeps_every_rule(tmp_path: Path) -> None:
@@ -39,16 +39,16 @@ async def test_our_server_keeps_every_rule(tmp_path: Path) -> None:
         driver = RestDriver(server.url, token, within_s=SHORT.answer_s)
         tokens = [await driver.join_token() for _ in range(6)]
         identities = [await enrol(server.url, tokens.pop(), within_s=SHORT.answer_s) for _ in range(4)]
-        findings = await check_server(
-            chosen(BOOK, ()),
+        results = await check_server(
+            select_checks(CHECKS, ()),
             Pool(identities),
             server.url,
             deadlines=SHORT,
             driver=driver,
             join_tokens=tokens,
         )
-    assert verdicts(findings, "pass") == set(RULES) - set(NOT_OF_SERVERS), as_text(findings)
-    assert exit_code(findings) == 0
+    assert verdicts(results, "pass") == set(RULES) - set(NOT_OF_SERVERS), as_text(results)
+    assert exit_code(results) == 0
 
 
 async def checked(server: TinyServer, *, slow_rules: set[str], answer_s: float) -> list[CheckResult]:
@@ -58,7 +58,9 @@ async def checked(server: TinyServer, *, slow_rules: set[str], answer_s: float) 
         identities = [KitIdentity(uuid7(), secrets.token_urlsafe()) for _ in range(8)]
         server.secrets = {sha256(one.secret): one.agent_id for one in identities}
         server.joins = {"join-1": None, "join-2": None}
-        checks = [check for check in chosen(BOOK, ()) if not check.takes_s or check.rule in slow_rules]
+        checks = [
+            check for check in select_checks(CHECKS, ()) if not check.takes_s or check.rule in slow_rules
+        ]
         return await check_server(
             checks,
             Pool(identities),
@@ -70,8 +72,8 @@ async def checked(server: TinyServer, *, slow_rules: set[str], answer_s: float) 
 
 
 async def test_a_server_of_another_make_keeps_every_rule() -> None:
-    findings = await checked(TinyServer(), slow_rules=set(RULES), answer_s=10.0)
-    assert verdicts(findings, "pass") == set(RULES) - set(NOT_OF_SERVERS), as_text(findings)
+    results = await checked(TinyServer(), slow_rules=set(RULES), answer_s=10.0)
+    assert verdicts(results, "pass") == set(RULES) - set(NOT_OF_SERVERS), as_text(results)
 
 
 FAULTS = {
@@ -133,13 +135,13 @@ FAULTS = {
 
 @pytest.mark.parametrize(("fault", "rule"), FAULTS.items(), ids=FAULTS)
 async def test_a_fault_turns_its_rule_red_and_no_other(fault: str, rule: str) -> None:
-    findings = await checked(TinyServer(fault), slow_rules={rule}, answer_s=2.0)
-    assert verdicts(findings, "fail") == {rule}, as_text(findings)
+    results = await checked(TinyServer(fault), slow_rules={rule}, answer_s=2.0)
+    assert verdicts(results, "fail") == {rule}, as_text(results)
 
 
 async def test_a_link_that_is_granted_nothing_breaks_both_rules_that_ask_for_grants() -> None:
-    findings = await checked(TinyServer("the link is granted nothing"), slow_rules=set(), answer_s=2.0)
-    assert verdicts(findings, "fail") == {"CREDIT-1", "CREDIT-4"}, as_text(findings)
+    results = await checked(TinyServer("the link is granted nothing"), slow_rules=set(), answer_s=2.0)
+    assert verdicts(results, "fail") == {"CREDIT-1", "CREDIT-4"}, as_text(results)
 
 
 def test_every_rule_of_a_server_but_one_has_a_fault_that_turns_it_red() -> None:

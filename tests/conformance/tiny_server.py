@@ -478,7 +478,7 @@ class TinyDriver:
     """The way into a tiny server: its own methods."""
 
     can_stop = True
-    tells_jobs = True
+    knows_jobs = True
 
     def __init__(self, server: TinyServer) -> None:
         self._server = server

@@ -152,11 +152,11 @@ async def test_credit_that_is_never_granted_stops_ollama_and_holds_little(
         params = on.stage.generate(options={"num_predict": 200_000})
         asked = [await on.session.start("generate", params, read=False) for _ in range(16)]
         await on.session.wire.until(
-            lambda: min(on.session.account.streams.values(), default=1) <= 0, "no stream's window was used"
+            lambda: min(on.session.ledger.streams.values(), default=1) <= 0, "no stream's window was used"
         )
         await on.session.wire.quiet_for(2.0)
-        on.session.account.must_be_clean()
-        assert on.session.account.received < 256 << 10
+        on.session.ledger.check_clean()
+        assert on.session.ledger.received < 256 << 10
         assert standin.open_streams == 16, "Ollama's streams wait, and are not read to their end"
         assert on.rss - on.before < 64 * MIB
         for number in asked:
@@ -170,7 +170,7 @@ async def test_credit_that_is_never_granted_stops_ollama_and_holds_little(
 async def test_a_server_that_asks_and_does_not_read_is_left(tmp_path: Path, standin: StandIn) -> None:
     async with scene(tmp_path, standin) as on:
         wire = on.session.wire
-        wire.stop_saying_alive()
+        wire.stop_sending_alive()
         wire.pause_reading()
         frame = json.dumps({"jsonrpc": "2.0", "id": "a" * 60, "method": "x" * 200, "params": {}})
         with contextlib.suppress(TimeoutError):
