@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from obt_agent.errors import AgentError, LinkLost
-from obt_agent.hardware.schema import Sample
+from obt_agent.hardware.samples import Sample
 from obt_agent.hardware.service import HardwareService
 from obt_agent.jobs import JobService
 from obt_agent.ollama.catalog import Catalog, Snapshot

@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Raw
 
 from obt_agent.benchmark.plan import Plan
-from obt_agent.hardware.schema import Inventory, Sample
+from obt_agent.hardware.inventory import Inventory
+from obt_agent.hardware.samples import Sample
 from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 from obt_agent.protocol import admission, codec, commands, jobs, state, streams
 from obt_agent.protocol.envelope import RequestId

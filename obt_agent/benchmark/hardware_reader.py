@@ -11,7 +11,8 @@ from typing import Protocol, TypeVar
 import structlog
 
 from obt_agent.benchmark.resources import EdgeReading
-from obt_agent.hardware.schema import Inventory, Sample
+from obt_agent.hardware.inventory import Inventory
+from obt_agent.hardware.samples import Sample
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ from obt_agent.benchmark import resources, statistics
 from obt_agent.benchmark.metrics import Missing
 from obt_agent.benchmark.resources import MIB, EdgeReading, Energy, TimeWindow
 from obt_agent.benchmark.result import Observed, RequestTimings
-from obt_agent.hardware.schema import Sample
+from obt_agent.hardware.samples import Sample
 from obt_agent.ollama.payloads import RunningModel
 
 NOT_SAMPLED: Final = "this iteration was not sampled, to measure what sampling costs"

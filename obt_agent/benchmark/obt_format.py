@@ -15,7 +15,7 @@ import msgspec
 from obt_agent.benchmark import prompts
 from obt_agent.benchmark.plan import PromptConfig
 from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics, Status
-from obt_agent.hardware.schema import GpuInfo, Inventory
+from obt_agent.hardware.inventory import GpuInfo, Inventory
 
 _MIB: Final = 1 << 20
 

@@ -15,7 +15,8 @@ from obt_agent.benchmark.result import Environment
 from obt_agent.benchmark.run_state import RunState
 from obt_agent.benchmark.semantics import semantics
 from obt_agent.errors import ModelNotFound, OllamaError, Unsupported
-from obt_agent.hardware.schema import Inventory, Sample
+from obt_agent.hardware.inventory import Inventory
+from obt_agent.hardware.samples import Sample
 from obt_agent.ollama.names import canonical
 from obt_agent.ollama.payloads import InstalledModel, RunningModel
 

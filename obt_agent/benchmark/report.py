@@ -27,7 +27,7 @@ from obt_agent.benchmark.result import (
     Warmup,
 )
 from obt_agent.errors import AgentError
-from obt_agent.hardware.schema import Inventory
+from obt_agent.hardware.inventory import Inventory
 
 SUMMARISED: Final = (
     "tokens_per_second",

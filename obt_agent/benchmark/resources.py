@@ -15,7 +15,7 @@ from typing import Final, Literal, NamedTuple
 
 from obt_agent.benchmark import statistics
 from obt_agent.benchmark.result import Throttle
-from obt_agent.hardware.schema import GpuSample, Sample
+from obt_agent.hardware.samples import GpuSample, Sample
 
 LEAST_ENERGY_WINDOW_S: Final = 5.0
 """Energy of shorter windows is withheld: power readings average up to a second."""

@@ -13,7 +13,7 @@ from typing import Final, Literal
 import msgspec
 
 from obt_agent.benchmark.plan import Plan
-from obt_agent.hardware.schema import Inventory
+from obt_agent.hardware.inventory import Inventory
 
 RESULT_VERSION: Final = 1
 

@@ -40,7 +40,7 @@ from obt_agent.benchmark.result import (
 )
 from obt_agent.benchmark.sampling import RunPhase, Sampler
 from obt_agent.benchmark.synthetic import Observation
-from obt_agent.hardware.schema import Inventory
+from obt_agent.hardware.inventory import Inventory
 from obt_agent.ollama.client import Line, OllamaClient
 
 _US_PER_S: Final = 1e6

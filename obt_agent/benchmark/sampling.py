@@ -14,7 +14,7 @@ from obt_agent.benchmark import resources
 from obt_agent.benchmark.hardware_reader import HardwareReader
 from obt_agent.benchmark.live import LiveSeries
 from obt_agent.benchmark.result import Phase, ResourceSample, SamplerReport
-from obt_agent.hardware.schema import Sample
+from obt_agent.hardware.samples import Sample
 
 log = structlog.get_logger(__name__)
 

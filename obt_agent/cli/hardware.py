@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from obt_agent.cli import Subparsers
-    from obt_agent.hardware.schema import Inventory, Sample
+    from obt_agent.hardware.inventory import Inventory
+    from obt_agent.hardware.samples import Sample
     from obt_agent.hardware.service import HardwareService, HardwareSettings
 
 _WATCH_INTERVAL_S = 1.0

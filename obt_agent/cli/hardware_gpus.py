@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from obt_agent.cli import hardware_words as shown
-from obt_agent.hardware.schema import GpuInfo, GpuSample, Inventory, Sample
+from obt_agent.hardware.inventory import GpuInfo, Inventory
+from obt_agent.hardware.samples import GpuSample, Sample
 
 
 def gpus(inventory: Inventory, sample: Sample) -> Table:

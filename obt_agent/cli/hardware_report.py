@@ -14,7 +14,8 @@ from obt_agent.cli import hardware_words as shown
 from obt_agent.cli.hardware_gpus import gpus
 from obt_agent.cli.models import size_text
 from obt_agent.hardware.advice import advice, explained
-from obt_agent.hardware.schema import GpuInfo, GpuSample, Inventory, OllamaProcess, Sample
+from obt_agent.hardware.inventory import GpuInfo, Inventory
+from obt_agent.hardware.samples import GpuSample, OllamaProcess, Sample
 from obt_agent.hardware.service import SamplerCost
 
 _NOT_VERIFIED = "not verified on real hardware"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from obt_agent.doctor.findings import Finding, ok, warning
 from obt_agent.errors import AgentError
 from obt_agent.hardware.advice import advice, explained
-from obt_agent.hardware.schema import Inventory, ProviderState
+from obt_agent.hardware.inventory import Inventory, ProviderState
 from obt_agent.hardware.service import HardwareService
 from obt_agent.hardware.settings import HardwareSettings
 

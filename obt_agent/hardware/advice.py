@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from obt_agent.hardware.field_reader import REASONS
 from obt_agent.hardware.gpu.registry import VENDORS
-from obt_agent.hardware.schema import REASONS
 
 _BY_FIELD = {
     "ollama_version": {"not_reported": "start Ollama, or set ollama.url to where it listens"},

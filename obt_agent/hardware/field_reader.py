@@ -14,6 +14,24 @@ T = TypeVar("T")
 _UNKNOWN_U32 = 0xFFFFFFFF
 _UNKNOWN_U64 = 2**63 - 1
 
+REASONS: dict[str, str] = {
+    "no_permission": "the operating system refuses the agent's user",
+    "not_supported": "the device or its driver does not offer it",
+    "not_present": "the kernel shows no such file or device",
+    "not_reported": "the source answered with its mark for an unknown value",
+    "malformed": "the source answered something that is not a value",
+    "inconsistent": "the value contradicts another of the same reading (more used than there is)",
+    "driver_error": "the driver answered with an error",
+    "stalled": "the driver has not answered within its deadline",
+    "lost": "the device is gone, or its driver says so",
+    "suspended": "the device sleeps, and reading it would wake it",
+    "unified_memory": "the device has no memory of its own",
+    "needs_two_readings": "a rate needs an earlier reading; the next sample has it",
+    "no_source": "no public interface of this kind of device gives it",
+    "not_running": "Ollama's processes were not found",
+}
+"""Every word that ``unavailable`` uses, and what it means."""
+
 _BY_ERRNO = {
     errno.EACCES: "no_permission",
     errno.EPERM: "driver_error: refused for now, as while the device is being reset or falls asleep",
@@ -31,7 +49,7 @@ _BY_ERRNO = {
 class Unreadable(HardwareError):
     """A reading that could not be had.
 
-    ``reason`` is a word of ``schema.REASONS``, perhaps with ": " and words after it.
+    ``reason`` is a word of ``REASONS``, perhaps with ": " and words after it.
     """
 
     def __init__(self, reason: str) -> None:
@@ -40,7 +58,7 @@ class Unreadable(HardwareError):
 
 
 def reason_of(error: BaseException) -> str:
-    """The word of ``schema.REASONS`` for an error met while reading."""
+    """The word of ``REASONS`` for an error met while reading."""
     if isinstance(error, Unreadable):
         return error.reason
     if isinstance(error, OSError):

@@ -11,7 +11,7 @@ import re
 
 import msgspec
 
-from obt_agent.hardware.schema import CpuInfo, GpuInfo, HostInfo, Inventory, MemoryInfo, MemoryModule
+from obt_agent.hardware.inventory import CpuInfo, GpuInfo, HostInfo, Inventory, MemoryInfo, MemoryModule
 
 _UNKNOWN = "unknown"
 _MB = 1 << 20

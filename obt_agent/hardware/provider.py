@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
-from obt_agent.hardware.schema import GpuInfo, GpuSample, GpuState, ProviderState, ProviderStatus
+from obt_agent.hardware.inventory import GpuInfo, ProviderState, ProviderStatus
+from obt_agent.hardware.samples import GpuSample, GpuState
 
 Inventory_co = TypeVar("Inventory_co", covariant=True)
 Sample_co = TypeVar("Sample_co", covariant=True)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-from obt_agent.hardware.combine import combine
+from obt_agent.hardware.combine import assemble, combine
 from obt_agent.hardware.host.linux.storage import StorageProvider
 from obt_agent.hardware.host.reader import HostReader
-from obt_agent.hardware.inventory import assemble
+from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.provider import CostGroup, GpuProvider
-from obt_agent.hardware.schema import GpuSample, Inventory, Sample
+from obt_agent.hardware.samples import GpuSample, Sample
 from obt_agent.hardware.snapshot.root import Root
 
 EVERYWHERE = "http://127.0.0.1:11434"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Self
 
-from obt_agent.hardware.schema import Sample
+from obt_agent.hardware.samples import Sample
 
 _EARLY = 0.9
 """A sample that comes this share of an interval after the last one is on time."""

@@ -12,14 +12,14 @@ from functools import partial
 import msgspec
 import structlog
 
-from obt_agent.hardware.combine import combine
+from obt_agent.hardware.combine import assemble, combine
 from obt_agent.hardware.gpu.registry import TOPOLOGY, gpu_providers
 from obt_agent.hardware.host.linux.storage import StorageProvider
 from obt_agent.hardware.host.reader import HostInventory, HostReader, HostReading
-from obt_agent.hardware.inventory import assemble
+from obt_agent.hardware.inventory import Inventory, ProviderState, StorageInfo
 from obt_agent.hardware.provider import CostGroup, GpuProvider, GpuReadings, state_of
+from obt_agent.hardware.samples import Sample, SamplerSample
 from obt_agent.hardware.sampling_schedule import SampleStream, Ticks
-from obt_agent.hardware.schema import Inventory, ProviderState, Sample, SamplerSample, StorageInfo
 from obt_agent.hardware.settings import HardwareSettings
 from obt_agent.hardware.snapshot.root import open_root
 from obt_agent.hardware.supervisor import ProviderSupervisor, refresh_all

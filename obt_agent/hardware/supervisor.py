@@ -15,8 +15,9 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from obt_agent.hardware.inventory import GpuInfo, ProviderState
 from obt_agent.hardware.provider import CostGroup, GpuProvider, GpuReadings, unread
-from obt_agent.hardware.schema import GpuInfo, GpuState, ProviderState
+from obt_agent.hardware.samples import GpuState
 from obt_agent.hardware.settings import HardwareSettings
 from obt_agent.hardware.worker import DaemonWorker, Stalled
 

@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Meta
 
 from obt_agent.benchmark.plan import Plan
-from obt_agent.hardware.schema import Inventory, Sample
+from obt_agent.hardware.inventory import Inventory
+from obt_agent.hardware.samples import Sample
 from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 from obt_agent.protocol.envelope import RequestId
 from obt_agent.protocol.jobs import JobId, JobState, JobSummary

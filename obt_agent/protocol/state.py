@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
-from obt_agent.hardware.schema import Inventory
+from obt_agent.hardware.inventory import Inventory
 from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 from obt_agent.protocol.jobs import JobSummary
 

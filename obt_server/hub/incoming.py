@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from obt_agent.errors import InvalidParams, ProtocolError, TooLarge
-from obt_agent.hardware.schema import Inventory
+from obt_agent.hardware.inventory import Inventory
 from obt_agent.ollama.payloads import InstalledModel
 from obt_agent.protocol import codec
 from obt_agent.protocol.admission import GoodbyeParams, HeartbeatParams

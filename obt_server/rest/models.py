@@ -10,8 +10,8 @@ from datetime import datetime
 import msgspec
 from fastapi import APIRouter
 
+from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.legacy import legacy_hardware_info
-from obt_agent.hardware.schema import Inventory
 from obt_server.rest import responses
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.views import Json, model_view, plain

@@ -11,7 +11,7 @@ from obt_agent.benchmark.plan import Plan, plan_hash
 from obt_agent.benchmark.report import RunOutcome, RunRecords
 from obt_agent.benchmark.result import BenchmarkResult, Environment, IterationMetrics
 from obt_agent.errors import AgentError
-from obt_agent.hardware.schema import CpuInfo, GpuInfo, GpuMemory, Inventory, MemoryInfo
+from obt_agent.hardware.inventory import CpuInfo, GpuInfo, GpuMemory, Inventory, MemoryInfo
 from tests.benchmark.runs import plan
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

@@ -15,7 +15,8 @@ from obt_agent.benchmark.plan import Plan, PromptConfig
 from obt_agent.benchmark.records import Progress, Record, decode, encode
 from obt_agent.benchmark.result import BenchmarkResult, Phase
 from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
-from obt_agent.hardware.schema import Inventory, Sample
+from obt_agent.hardware.inventory import Inventory
+from obt_agent.hardware.samples import Sample
 from obt_agent.ollama.client import OllamaClient, OllamaSettings
 from obt_standin import LoggedExchange, StandIn
 from tests.benchmark.samples import sample

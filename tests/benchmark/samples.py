@@ -2,14 +2,7 @@
 
 from typing import Any
 
-from obt_agent.hardware.schema import (
-    CpuSample,
-    GpuClocks,
-    GpuSample,
-    MemorySample,
-    OllamaProcess,
-    Sample,
-)
+from obt_agent.hardware.samples import CpuSample, GpuClocks, GpuSample, MemorySample, OllamaProcess, Sample
 
 GIB = 1 << 30
 SECOND = 10**9

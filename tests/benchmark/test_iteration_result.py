@@ -6,7 +6,7 @@ import pytest
 from obt_agent.benchmark.iteration_result import Baseline, Edges, MachineContext, combine_requests, observe
 from obt_agent.benchmark.resources import EdgeReading, TimeWindow
 from obt_agent.benchmark.result import RequestTimings
-from obt_agent.hardware.schema import CpuSample, OllamaProcess, Sample
+from obt_agent.hardware.samples import CpuSample, OllamaProcess, Sample
 from obt_agent.ollama.payloads import RunningModel
 from tests.benchmark.samples import GIB, SECOND, gpu, sample
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from obt_agent.benchmark import resources
 from obt_agent.benchmark.resources import EdgeReading, TimeWindow
-from obt_agent.hardware.schema import CpuSample, GpuClocks, OllamaProcess, Sample
+from obt_agent.hardware.samples import CpuSample, GpuClocks, OllamaProcess, Sample
 from tests.benchmark.samples import GIB, SECOND, gpu, sample
 
 TEN = TimeWindow(0, 10 * SECOND)

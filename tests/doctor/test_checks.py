@@ -20,7 +20,7 @@ from obt_agent.daemon.status_file import LinkReport, ProviderReport, StatusFile
 from obt_agent.doctor import bundle, configuration, machine, ollama, run_checks, sandbox, state
 from obt_agent.doctor.findings import CheckReport, Finding, ok
 from obt_agent.errors import AgentError
-from obt_agent.hardware.schema import GpuInfo, Inventory, ProviderState
+from obt_agent.hardware.inventory import GpuInfo, Inventory, ProviderState
 from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir

@@ -12,7 +12,7 @@ from obt_agent.hardware.gpu.nvidia.compare_nvidia_smi import energy_ratios, main
 from obt_agent.hardware.gpu.nvidia.nvidia_smi import FIELDS, agrees, value
 from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
 from obt_agent.hardware.provider import CostGroup, GpuReadings
-from obt_agent.hardware.schema import GpuSample
+from obt_agent.hardware.samples import GpuSample
 from obt_agent.hardware.snapshot.root import SnapshotRoot
 from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.trees import BASICS, pci, tree

@@ -20,8 +20,8 @@ from obt_agent.hardware.gpu.intel.provider import intel
 from obt_agent.hardware.gpu.sysfs import SysfsGpuProvider
 from obt_agent.hardware.host.linux import drm
 from obt_agent.hardware.host.linux.pci import PciGpu
+from obt_agent.hardware.inventory import GpuInfo
 from obt_agent.hardware.read_once import OneReading
-from obt_agent.hardware.schema import GpuInfo
 from obt_agent.hardware.snapshot.capture import RecordingRoot, capture
 from obt_agent.hardware.snapshot.root import Root, SnapshotRoot
 from tests.hardware.replay import SNAPSHOTS

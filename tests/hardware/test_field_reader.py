@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obt_agent.errors import HardwareError
-from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, non_negative, reason_of
+from obt_agent.hardware.field_reader import REASONS, FieldReader, Unreadable, bounded, non_negative, reason_of
 from obt_agent.hardware.gpu.amd import gpu_metrics
 from obt_agent.hardware.host.linux import cpu, cpu_info, dmi, fdinfo, memory, mounts, pci
 from obt_agent.hardware.host.linux.cpu_frequency import CpuFrequency
@@ -19,7 +19,6 @@ from obt_agent.hardware.host.linux.pressure import PressureReader, parse_total
 from obt_agent.hardware.host.linux.rapl import Rapl
 from obt_agent.hardware.host.rates import Rates
 from obt_agent.hardware.provider import CostGroup
-from obt_agent.hardware.schema import REASONS
 from obt_agent.hardware.snapshot.root import FileCache, Root, open_root
 from tests.hardware.trees import put, tree
 

@@ -19,7 +19,7 @@ from obt_agent.hardware.host.linux.ollama_processes import OllamaProcesses
 from obt_agent.hardware.host.linux.storage import StorageProvider
 from obt_agent.hardware.host.linux.system import HostProvider
 from obt_agent.hardware.host.reader import HostReader, is_this_machine
-from obt_agent.hardware.schema import CgroupLimits, StorageInfo
+from obt_agent.hardware.inventory import CgroupLimits, StorageInfo
 from obt_agent.hardware.snapshot.root import Root, SnapshotRoot
 from tests.hardware.trees import BASICS, put, tree
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from obt_agent.hardware.inventory import Inventory, MemoryInfo, MemoryModule
 from obt_agent.hardware.legacy import legacy_hardware_info
 from obt_agent.hardware.read_once import MachineReading
-from obt_agent.hardware.schema import Inventory, MemoryInfo, MemoryModule
 from tests.hardware.replay import SNAPSHOTS
 
 

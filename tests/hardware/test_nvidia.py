@@ -11,7 +11,7 @@ import pytest
 from obt_agent.hardware.gpu.nvidia.probe import main as trial
 from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
 from obt_agent.hardware.provider import CostGroup, GpuReadings
-from obt_agent.hardware.schema import GpuSample
+from obt_agent.hardware.samples import GpuSample
 from obt_agent.hardware.snapshot.root import SnapshotRoot
 from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.trees import BASICS, pci, put, tree

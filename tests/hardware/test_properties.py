@@ -15,11 +15,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from obt_agent.hardware import schema
+from obt_agent.hardware import inventory, samples
+from obt_agent.hardware.field_reader import REASONS
 from obt_agent.hardware.gpu.registry import gpu_providers
 from obt_agent.hardware.legacy import legacy_hardware_info
 from obt_agent.hardware.read_once import MachineReading, OneReading
-from obt_agent.hardware.schema import REASONS
 from obt_agent.hardware.snapshot.root import SnapshotRoot
 from tests.effort import examples
 from tests.hardware.replay import SNAPSHOTS
@@ -158,8 +158,12 @@ def required_numbers_are_there(info: dict[str, Any]) -> None:
 
 
 def structs() -> list[type[msgspec.Struct]]:
-    found = (value for value in vars(schema).values() if isinstance(value, type))
-    return [value for value in found if issubclass(value, msgspec.Struct) and value is not msgspec.Struct]
+    found = {**vars(inventory), **vars(samples)}.values()
+    return [
+        value
+        for value in found
+        if isinstance(value, type) and issubclass(value, msgspec.Struct) and value is not msgspec.Struct
+    ]
 
 
 @pytest.mark.parametrize("struct", structs(), ids=lambda struct: struct.__name__)

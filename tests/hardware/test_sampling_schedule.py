@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from obt_agent.hardware.samples import Sample
 from obt_agent.hardware.sampling_schedule import SampleStream, Ticks
-from obt_agent.hardware.schema import Sample
 
 
 def sample(seconds: float) -> Sample:

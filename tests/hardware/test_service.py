@@ -17,8 +17,9 @@ import pytest
 from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
 from obt_agent.hardware.host.linux.storage import StorageProvider
 from obt_agent.hardware.host.reader import HostReader, HostReading
+from obt_agent.hardware.inventory import Inventory, StorageInfo
 from obt_agent.hardware.provider import CostGroup, GpuReadings
-from obt_agent.hardware.schema import Inventory, Sample, StorageInfo
+from obt_agent.hardware.samples import Sample
 from obt_agent.hardware.service import HardwareService, HardwareSettings
 from obt_agent.hardware.snapshot.root import SnapshotRoot
 from obt_agent.hardware.worker import Stalled

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from obt_agent.hardware.inventory import CgroupLimits
 from obt_agent.hardware.read_once import MachineReading
-from obt_agent.hardware.schema import CgroupLimits
 from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.replay import NAMES, SNAPSHOTS, replay
 

@@ -14,8 +14,9 @@ from obt_agent.hardware.gpu.amd.provider import amd
 from obt_agent.hardware.gpu.intel.provider import intel
 from obt_agent.hardware.gpu.sysfs import SysfsGpuProvider
 from obt_agent.hardware.host.linux.kfd import Node, node_of
+from obt_agent.hardware.inventory import GpuInfo
 from obt_agent.hardware.provider import CostGroup, GpuReadings
-from obt_agent.hardware.schema import GpuInfo, GpuSample
+from obt_agent.hardware.samples import GpuSample
 from obt_agent.hardware.snapshot.root import SnapshotRoot
 from tests.hardware.replay import SNAPSHOTS
 from tests.hardware.trees import BASICS, pci, put, tree

@@ -11,7 +11,7 @@ import pytest
 
 from obt_agent import reporter
 from obt_agent.errors import AgentError, Busy, LinkLost
-from obt_agent.hardware.schema import Inventory
+from obt_agent.hardware.inventory import Inventory
 from obt_agent.ollama.catalog import Snapshot
 from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 from obt_agent.protocol.admission import HeartbeatParams, HelloResult, JobCounts, OutboxCounts

@@ -11,8 +11,9 @@ import msgspec
 
 from obt_agent.hardware.field_reader import FieldReader, optional
 from obt_agent.hardware.host.linux import pci
+from obt_agent.hardware.inventory import GpuInfo, GpuMemory, ProviderState
 from obt_agent.hardware.provider import CostGroup, GpuReadings, unread
-from obt_agent.hardware.schema import GpuInfo, GpuMemory, GpuSample, ProviderState
+from obt_agent.hardware.samples import GpuSample
 from obt_agent.hardware.snapshot.root import Root
 
 _FAULTS = ("driver_error", "malformed", "inconsistent")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.provider import GpuProvider
-from obt_agent.hardware.schema import Inventory, Sample
+from obt_agent.hardware.samples import Sample
 from obt_agent.hardware.snapshot.root import Root
 
 

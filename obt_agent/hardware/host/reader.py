@@ -19,19 +19,15 @@ from obt_agent.hardware.host.linux.memory import MemoryProvider
 from obt_agent.hardware.host.linux.ollama_processes import USUAL_PORT, OllamaProcesses
 from obt_agent.hardware.host.linux.pressure import PressureReader
 from obt_agent.hardware.host.linux.system import HostProvider
+from obt_agent.hardware.inventory import CgroupLimits, CpuInfo, HostInfo, MemoryInfo, ProviderState
 from obt_agent.hardware.provider import CostGroup
-from obt_agent.hardware.schema import (
-    CgroupLimits,
-    CpuInfo,
+from obt_agent.hardware.samples import (
     CpuSample,
     DiskSample,
-    HostInfo,
-    MemoryInfo,
     MemorySample,
     NetworkSample,
     OllamaProcess,
     PressureSample,
-    ProviderState,
 )
 from obt_agent.hardware.snapshot.root import Root
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from obt_agent.hardware.gpu.registry import VENDORS
 from obt_agent.hardware.host.linux.storage import NETWORK
 from obt_agent.hardware.host.linux.system import LAYERS, SERVICE_ACCOUNT
-from obt_agent.hardware.schema import MemoryModule
+from obt_agent.hardware.inventory import MemoryModule
 
 _UUID = re.compile(
     r"[0-9a-f]{8}([-_])[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}(?![0-9a-f])",

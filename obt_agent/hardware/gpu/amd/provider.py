@@ -10,7 +10,8 @@ from obt_agent.hardware.gpu.sysfs import SysfsGpuProvider
 from obt_agent.hardware.host.linux import drm, fdinfo, kernel_modules, pci
 from obt_agent.hardware.host.linux.hwmon import Hwmon
 from obt_agent.hardware.host.linux.kfd import LANES_PER_UNIT, Node, node_of
-from obt_agent.hardware.schema import GpuClocks, GpuInfo, GpuMemory, GpuPcie, GpuSample
+from obt_agent.hardware.inventory import GpuInfo, GpuMemory, GpuPcie
+from obt_agent.hardware.samples import GpuClocks, GpuSample
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 NAME, PCI_VENDOR, DRIVER = "amd", "0x1002", "amdgpu"

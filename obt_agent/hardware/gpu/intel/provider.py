@@ -14,7 +14,8 @@ from obt_agent.hardware.gpu.sysfs import SysfsGpuProvider
 from obt_agent.hardware.host.linux import drm, fdinfo, pci
 from obt_agent.hardware.host.linux.hwmon import Hwmon
 from obt_agent.hardware.host.linux.memory import system_bytes
-from obt_agent.hardware.schema import GpuClocks, GpuInfo, GpuMemory, GpuPcie, GpuSample
+from obt_agent.hardware.inventory import GpuInfo, GpuMemory, GpuPcie
+from obt_agent.hardware.samples import GpuClocks, GpuSample
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 NAME, PCI_VENDOR = "intel", "0x8086"

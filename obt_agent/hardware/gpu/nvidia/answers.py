@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from obt_agent.hardware.gpu.nvidia.gpu_info import NAME, THROTTLE_BITS
-from obt_agent.hardware.schema import GpuInfo, GpuSample, Inventory, OllamaProcess, Sample
+from obt_agent.hardware.inventory import GpuInfo, Inventory
+from obt_agent.hardware.samples import GpuSample, OllamaProcess, Sample
 
 ANSWERS_FILE = "nvml.txt"
 

@@ -24,8 +24,9 @@ from obt_agent.hardware.gpu.nvidia.nvidia_smi import FIELDS, Field, NvidiaSmi, a
 from obt_agent.hardware.gpu.nvidia.nvml import Nvml
 from obt_agent.hardware.gpu.nvidia.probe import Prober
 from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
+from obt_agent.hardware.inventory import GpuInfo
 from obt_agent.hardware.provider import CostGroup, GpuProvider, GpuReadings
-from obt_agent.hardware.schema import GpuInfo, GpuSample
+from obt_agent.hardware.samples import GpuSample
 from obt_agent.hardware.snapshot.root import Root
 
 _UNAVAILABLE = 69

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from obt_agent.hardware.field_reader import FieldReader, optional
 from obt_agent.hardware.host.linux import pci
 from obt_agent.hardware.host.linux.memory import system_bytes
-from obt_agent.hardware.schema import GpuInfo, GpuMemory, GpuPcie, MemoryKind, Mig, MigInstance
+from obt_agent.hardware.inventory import GpuInfo, GpuMemory, GpuPcie, MemoryKind, Mig, MigInstance
 from obt_agent.hardware.snapshot.root import Root
 
 if TYPE_CHECKING:  # see nvidia.py

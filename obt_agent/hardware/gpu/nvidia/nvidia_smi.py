@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from obt_agent.hardware.gpu.nvidia.gpu_info import THROTTLE_BITS
 from obt_agent.hardware.host.linux.pci import normalised
-from obt_agent.hardware.schema import GpuInfo, GpuSample
+from obt_agent.hardware.inventory import GpuInfo
+from obt_agent.hardware.samples import GpuSample
 
 Value = float | str | None
 

@@ -14,8 +14,9 @@ from obt_agent.hardware.field_reader import FieldReader, Unreadable, optional
 from obt_agent.hardware.gpu.nvidia import gpu_info
 from obt_agent.hardware.gpu.nvidia.probe import Prober
 from obt_agent.hardware.host.linux import kernel_modules, pci
+from obt_agent.hardware.inventory import GpuInfo, ProviderState, ProviderStatus
 from obt_agent.hardware.provider import CostGroup, GpuReadings, unread
-from obt_agent.hardware.schema import GpuClocks, GpuInfo, GpuSample, MigSample, ProviderState, ProviderStatus
+from obt_agent.hardware.samples import GpuClocks, GpuSample, MigSample
 from obt_agent.hardware.snapshot.root import Root
 
 if TYPE_CHECKING:  # the library's bindings take 2 MB: they are loaded where there is a GPU

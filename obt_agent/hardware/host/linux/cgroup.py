@@ -16,7 +16,7 @@ from typing import TypeVar
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, optional
 from obt_agent.hardware.host.linux.cpu_info import expand_list
 from obt_agent.hardware.host.linux.mounts import Mount, mounts
-from obt_agent.hardware.schema import CgroupLimits
+from obt_agent.hardware.inventory import CgroupLimits
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 T = TypeVar("T")

@@ -10,8 +10,9 @@ from obt_agent.hardware.host.linux import cpu_info
 from obt_agent.hardware.host.linux.cpu_frequency import CpuFrequency
 from obt_agent.hardware.host.linux.rapl import Rapl
 from obt_agent.hardware.host.rates import LEAST_WINDOW_NS
+from obt_agent.hardware.inventory import CpuInfo, ProviderState
 from obt_agent.hardware.provider import CostGroup, state_of
-from obt_agent.hardware.schema import CpuInfo, CpuSample, ProviderState
+from obt_agent.hardware.samples import CpuSample
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 _SENSORS = {

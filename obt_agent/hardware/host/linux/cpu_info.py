@@ -7,7 +7,7 @@ from functools import partial
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, optional
 from obt_agent.hardware.host.linux import arm_cores
-from obt_agent.hardware.schema import CoreType, CpuInfo
+from obt_agent.hardware.inventory import CoreType, CpuInfo
 from obt_agent.hardware.snapshot.root import Root
 
 _CPUS = "/sys/devices/system/cpu"

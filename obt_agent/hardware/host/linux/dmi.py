@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterator
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, optional
-from obt_agent.hardware.schema import MemoryModule
+from obt_agent.hardware.inventory import MemoryModule
 from obt_agent.hardware.snapshot.root import Root
 
 TABLE = "/sys/firmware/dmi/tables/DMI"

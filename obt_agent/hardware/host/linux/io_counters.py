@@ -8,7 +8,7 @@ from functools import partial
 
 from obt_agent.hardware.field_reader import FieldReader, optional
 from obt_agent.hardware.host.rates import Rates
-from obt_agent.hardware.schema import DiskSample, NetworkSample
+from obt_agent.hardware.samples import DiskSample, NetworkSample
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 _NOT_DISKS = ("loop", "ram", "zram", "dm-", "md", "sr", "fd", "nbd")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable
 from obt_agent.hardware.host.linux.cgroup import Groups
+from obt_agent.hardware.inventory import CgroupLimits, ProviderState
 from obt_agent.hardware.provider import state_of
-from obt_agent.hardware.schema import CgroupLimits, ProviderState
 from obt_agent.hardware.snapshot.root import Root
 
 _FIELDS = ("memory_bytes", "memory_high_bytes", "cpus", "cpuset", "cgroup_version")

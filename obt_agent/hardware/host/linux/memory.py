@@ -8,8 +8,9 @@ from typing import TypeVar
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable
 from obt_agent.hardware.host.linux import dmi
+from obt_agent.hardware.inventory import MemoryInfo, ProviderState
 from obt_agent.hardware.provider import CostGroup, state_of
-from obt_agent.hardware.schema import MemoryInfo, MemorySample, ProviderState
+from obt_agent.hardware.samples import MemorySample
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, optional
 from obt_agent.hardware.host.rates import LEAST_WINDOW_NS
-from obt_agent.hardware.schema import OllamaProcess, ProcessRole
+from obt_agent.hardware.samples import OllamaProcess, ProcessRole
 from obt_agent.hardware.snapshot.root import CachedFile, Root
 
 _FULL_LOOK_NS = 300_000_000_000

@@ -12,7 +12,7 @@ from functools import partial
 
 from obt_agent.hardware.field_reader import FieldReader, optional
 from obt_agent.hardware.host.rates import Rates
-from obt_agent.hardware.schema import PressureSample
+from obt_agent.hardware.samples import PressureSample
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 _FOLDER = "/proc/pressure"

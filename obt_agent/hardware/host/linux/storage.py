@@ -9,8 +9,8 @@ from functools import partial
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, optional
 from obt_agent.hardware.host.linux.mounts import Mount, mount_of, mounts
 from obt_agent.hardware.host.linux.system import container_hint
+from obt_agent.hardware.inventory import FoundBy, ProviderState, StorageInfo
 from obt_agent.hardware.provider import state_of
-from obt_agent.hardware.schema import FoundBy, ProviderState, StorageInfo
 from obt_agent.hardware.snapshot.root import Root
 
 _DEFAULT_STORES = ("/usr/share/ollama/.ollama/models", "/var/lib/ollama/models", "/root/.ollama/models")

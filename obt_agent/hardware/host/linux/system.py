@@ -8,8 +8,8 @@ from functools import partial
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, optional
 from obt_agent.hardware.host.linux.mounts import mounts
+from obt_agent.hardware.inventory import Bios, Board, HostInfo, ProviderState
 from obt_agent.hardware.provider import state_of
-from obt_agent.hardware.schema import Bios, Board, HostInfo, ProviderState
 from obt_agent.hardware.snapshot.root import Root
 
 _DMI = "/sys/class/dmi/id"
