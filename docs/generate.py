@@ -13,6 +13,7 @@ from typing import Final
 
 import yaml
 
+from obt_agent.benchmark import metrics_registry
 from obt_agent.benchmark import schema as benchmark
 from obt_agent.config import reference
 from obt_agent.protocol import schema
@@ -23,6 +24,9 @@ _KEYS: Final = "<!-- keys: written by make docs -->\n"
 _END_OF_KEYS: Final = "<!-- end of keys -->"
 _TABLE: Final = "<!-- table: written by make docs -->\n"
 _END_OF_TABLE: Final = "<!-- end of table -->"
+_METRICS: Final = "<!-- metrics: written by make docs -->\n"
+_END_OF_METRICS: Final = "<!-- end of metrics -->"
+_PAGE: Final = HERE.parent / "obt_server" / "page" / "static" / "js"
 
 
 def documents() -> dict[Path, str]:
@@ -43,6 +47,13 @@ def documents() -> dict[Path, str]:
         HERE / "reference" / "conformance.md": _with(
             HERE / "reference" / "conformance.md", _TABLE, table.markdown(), _END_OF_TABLE
         ),
+        HERE / "explanation" / "benchmarking.md": _with(
+            HERE / "explanation" / "benchmarking.md",
+            _METRICS,
+            metrics_registry.as_markdown(),
+            _END_OF_METRICS,
+        ),
+        _PAGE / "metrics.js": metrics_registry.as_javascript(),
         **{
             HERE / "golden" / f"{name}.jsonl": golden.as_lines(frames)
             for name, frames in golden.conversations().items()

@@ -12,35 +12,12 @@ from typing import Final, Literal
 import msgspec
 
 from obt_agent.benchmark import statistics, stopping_rule
+from obt_agent.benchmark.metrics_registry import METRICS
 from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics, Ratio
 from obt_agent.benchmark.semantics import version_class
 from obt_agent.errors import InvalidParams
 
-OWN_CLOCK: Final = (
-    "decode_tps_corrected",
-    "output_tps_wall",
-    "prefill_tps_ttft",
-    "first_token_ms",
-    "ttft_answer_ms",
-    "average_token_ms",
-    "total_duration_ms",
-    "output_tps_total",
-)
-"""Metrics by the agent's clock."""
-OLLAMAS: Final = ("tokens_per_second", "prefill_tps")
-"""Metrics that mean what Ollama's version means by them."""
-ENERGY: Final = ("joules_per_output_token",)
-HIGHER_IS_BETTER: Final = frozenset(
-    {
-        "decode_tps_corrected",
-        "output_tps_wall",
-        "output_tps_total",
-        "prefill_tps_ttft",
-        "tokens_per_second",
-        "prefill_tps",
-    }
-)
 OFFLOAD_TOLERANCE: Final = 0.02
 
 Weight = Literal["subject", "warning", "note"]
@@ -156,12 +133,15 @@ def _check_contexts(a: Sequence[BenchmarkResult], b: Sequence[BenchmarkResult]) 
 
 
 def _metrics_of(a: BenchmarkResult, b: BenchmarkResult) -> tuple[tuple[str, ...], dict[str, str]]:
+    names = tuple(one.name for one in METRICS if one.compared)
     class_a, class_b = (version_class(one.environment.ollama_version) for one in (a, b))
     if class_a == class_b:
-        return (*OWN_CLOCK, *OLLAMAS, *ENERGY), {}
+        return names, {}
+    # Between such versions Ollama's own figures differ in meaning; the agent's clock stays the same.
+    ollamas = [one.name for one in METRICS if one.compared and one.clock == "ollama"]
     versions = f"{a.environment.ollama_version} and {b.environment.ollama_version}"
     reason = f"Ollama {versions} mean different things by it"
-    return (*OWN_CLOCK, *ENERGY), dict.fromkeys(OLLAMAS, reason)
+    return tuple(name for name in names if name not in ollamas), dict.fromkeys(ollamas, reason)
 
 
 def _of_cell(results: Sequence[BenchmarkResult], index: int) -> list[IterationMetrics]:

@@ -9,33 +9,13 @@ import msgspec
 
 from obt_agent.benchmark import resources, statistics
 from obt_agent.benchmark.metrics import Missing
+from obt_agent.benchmark.metrics_registry import METRICS
 from obt_agent.benchmark.resources import MIB, EdgeReading, Energy, TimeWindow
 from obt_agent.benchmark.result import Observed, RequestTimings
 from obt_agent.hardware.samples import Sample
 from obt_agent.ollama.payloads import RunningModel
 
 NOT_SAMPLED: Final = "this iteration was not sampled, to measure what sampling costs"
-
-_MEANS: Final = (
-    "tokens_per_second",
-    "decode_tps_corrected",
-    "decode_tps_uncertainty",
-    "output_tps_wall",
-    "prefill_tps",
-    "prefill_tps_ttft",
-    "first_token_ms",
-    "latency_ms",
-    "ttft_answer_ms",
-    "thinking_ms",
-    "average_token_ms",
-    "tokens_per_chunk",
-    "server_total_ms",
-    "load_ms",
-    "prompt_eval_ms",
-    "eval_ms",
-    "unaccounted_ms",
-)
-_SUMS: Final = ("prompt_tokens", "completion_tokens", "total_tokens", "chunks", "thinking_chars")
 
 
 class Baseline(NamedTuple):
@@ -80,9 +60,15 @@ def combine_requests(requests: Sequence[RequestTimings], wall_ms: float) -> Requ
     missing = {field: reason for one in requests for field, reason in one.unavailable.items()}
     missing["inter_chunk_ms"] = "requests ran at once: each has its own"
     reasons = {one.done_reason for one in requests}
+    combine: dict[str, Callable[[list[Any]], Any]] = {"mean": statistics.mean, "sum": sum}
+    fields = {
+        one.name: _combined(requests, one.name, combine[one.aggregation])
+        for one in METRICS
+        if one.aggregation in combine
+    }
     return RequestTimings(
-        **{field: _combined(requests, field, statistics.mean) for field in _MEANS},
-        **{field: _combined(requests, field, sum) for field in _SUMS},
+        **fields,
+        latency_ms=fields["first_token_ms"],
         total_duration_ms=wall_ms,
         done_reason=next(iter(reasons)) if len(reasons) == 1 else "mixed",
         short_output=any(one.short_output for one in requests),

@@ -144,22 +144,9 @@ def _prompt(prompt: PromptConfig) -> ObtPrompt:
 
 
 def _metrics(one: IterationMetrics) -> ObtMetrics:
-    return ObtMetrics(
-        tokens_per_second=one.tokens_per_second or 0.0,
-        first_token_ms=one.first_token_ms or 0.0,
-        average_token_ms=one.average_token_ms or 0.0,
-        total_duration_ms=one.total_duration_ms or 0.0,
-        memory_usage_mb=one.memory_usage_mb or 0.0,
-        cpu_usage_percent=one.cpu_usage_percent or 0.0,
-        prompt_tokens=one.prompt_tokens or 0,
-        completion_tokens=one.completion_tokens or 0,
-        total_tokens=one.total_tokens or 0,
-        gpu_memory_usage_mb=one.gpu_memory_usage_mb,
-        gpu_usage_percent=one.gpu_usage_percent,
-        cpu_temperature=one.cpu_temperature,
-        gpu_temperature=one.gpu_temperature,
-        power_usage_watts=one.power_usage_watts,
-    )
+    values = {name: getattr(one, name) for name in ObtMetrics.__struct_fields__}
+    required = ObtMetrics.__struct_fields__[: -len(ObtMetrics.__struct_defaults__)]
+    return ObtMetrics(**values | {name: values[name] or 0 for name in required})
 
 
 def _hardware(result: BenchmarkResult) -> ObtHardware:

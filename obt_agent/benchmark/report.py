@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 from obt_agent.benchmark import run_flags, statistics, stopping_rule
 from obt_agent.benchmark.expansion import Cell
+from obt_agent.benchmark.metrics_registry import METRICS
 from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.result import (
     BenchmarkResult,
@@ -28,42 +29,6 @@ from obt_agent.benchmark.result import (
 )
 from obt_agent.errors import AgentError
 from obt_agent.hardware.inventory import Inventory
-
-SUMMARISED: Final = (
-    "tokens_per_second",
-    "decode_tps_corrected",
-    "decode_tps_uncertainty",
-    "output_tps_wall",
-    "output_tps_total",
-    "prefill_tps",
-    "prefill_tps_ttft",
-    "first_token_ms",
-    "ttft_answer_ms",
-    "thinking_ms",
-    "average_token_ms",
-    "total_duration_ms",
-    "load_ms",
-    "prompt_eval_ms",
-    "eval_ms",
-    "unaccounted_ms",
-    "queue_ms_max",
-    "prompt_tokens",
-    "completion_tokens",
-    "tokens_per_chunk",
-    "memory_usage_mb",
-    "gpu_memory_usage_mb",
-    "cpu_usage_percent",
-    "gpu_usage_percent",
-    "gpu_temperature",
-    "cpu_temperature",
-    "power_usage_watts",
-    "energy_joules",
-    "energy_net_joules",
-    "joules_per_output_token",
-)
-"""Metrics that the summary speaks of, where an iteration has them."""
-
-PERCENTILES_OF: Final = ("first_token_ms", "average_token_ms", "total_duration_ms", "tokens_per_second")
 
 _SWEEP: Final = "the plan has several cells: see cells[].summary"
 _NOTHING: Final = "no iteration was measured"
@@ -176,12 +141,12 @@ def _values(metrics: Sequence[IterationMetrics], name: str) -> list[float]:
 
 
 def _summaries(metrics: Sequence[IterationMetrics]) -> dict[str, Summary]:
-    found = {name: _values(metrics, name) for name in SUMMARISED}
+    found = {one.name: _values(metrics, one.name) for one in METRICS if one.summarised}
     return {name: statistics.summarise(values) for name, values in found.items() if values}
 
 
 def _percentiles(metrics: Sequence[IterationMetrics]) -> dict[str, Percentiles]:
-    found = {name: _values(metrics, name) for name in PERCENTILES_OF}
+    found = {one.name: _values(metrics, one.name) for one in METRICS if one.percentiles}
     return {name: statistics.percentiles(values) for name, values in found.items() if values}
 
 

@@ -8,15 +8,11 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from obt_agent.benchmark.compare import HIGHER_IS_BETTER, Comparison
+from obt_agent.benchmark.compare import Comparison
+from obt_agent.benchmark.metrics_registry import BY_NAME
 from obt_agent.benchmark.result import Ratio
-from obt_agent.cli.bench_report import ROWS, UNKNOWN, console_for
+from obt_agent.cli.bench_report import UNKNOWN, console_for
 
-_TITLES: Final = {row.name: row.title for row in ROWS} | {
-    "output_tps_wall": "Answer tokens over the whole time",
-    "prefill_tps_ttft": "Prompt tokens over the time to first token",
-}
-"""For people; the last ones are shown by comparisons only."""
 _DIGEST_CHARS: Final = 12
 
 
@@ -31,16 +27,14 @@ def show(compared: Comparison, file: TextIO) -> None:
         for position, title in enumerate((cell.label, "Ratio", "95 % interval", "Reading")):
             table.add_column(title, justify="left" if position in (0, 3) else "right")
         for name, ratio in cell.ratios.items():
-            table.add_row(
-                _TITLES.get(name, name), f"{ratio.ratio:.3f}", _interval(ratio), reading(name, ratio)
-            )
+            table.add_row(BY_NAME[name].label, f"{ratio.ratio:.3f}", _interval(ratio), reading(name, ratio))
         console.print(table)
     for one in compared.differences:
         mark = "! " if one.weight == "warning" else "  "
         a, b = _said(one.field, one.a), _said(one.field, one.b)
         console.print(Text(f"{mark}{one.field}: {a} against {b}: {one.meaning}"))
     for name, reason in compared.left_out.items():
-        console.print(Text(f"  {_TITLES.get(name, name)} left out: {reason}"))
+        console.print(Text(f"  {BY_NAME[name].label} left out: {reason}"))
     if not compared.paired:
         console.print(Text("  The intervals know of nothing that changed between the runs.", style="dim"))
 
@@ -64,4 +58,4 @@ def reading(name: str, ratio: Ratio) -> str:
     if ratio.ci_low <= 1 <= ratio.ci_high:
         return "no difference shown"
     higher = ratio.ratio > 1
-    return "better" if higher == (name in HIGHER_IS_BETTER) else "worse"
+    return "better" if higher == (BY_NAME[name].better == "higher") else "worse"

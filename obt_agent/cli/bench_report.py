@@ -6,7 +6,7 @@ import csv
 import io
 import os
 from collections.abc import Sequence
-from typing import Final, NamedTuple, TextIO
+from typing import Final, TextIO
 
 import msgspec
 from rich import box
@@ -14,55 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from obt_agent.benchmark.metrics_registry import METRICS, Metric
 from obt_agent.benchmark.result import BenchmarkResult, CellResult, IterationMetrics, Summary
 
 UNKNOWN: Final = "–"
 _PLURAL: Final = ("iteration", "iterations")
 
 
-class _MetricRow(NamedTuple):
-    """A metric of the table: its name in a result, for people, and its unit."""
-
-    name: str
-    title: str
-    unit: str
-
-
-ROWS: Final = (
-    _MetricRow("decode_tps_corrected", "Decode", "tok/s"),
-    _MetricRow("tokens_per_second", "Decode, as Ollama counts", "tok/s"),
-    _MetricRow("output_tps_total", "All requests together", "tok/s"),
-    _MetricRow("prefill_tps", "Prefill", "tok/s"),
-    _MetricRow("first_token_ms", "Time to first token", "ms"),
-    _MetricRow("ttft_answer_ms", "Time to first answer token", "ms"),
-    _MetricRow("average_token_ms", "Time per output token", "ms"),
-    _MetricRow("total_duration_ms", "Whole request", "ms"),
-    _MetricRow("queue_ms_max", "Longest wait for a slot", "ms"),
-    _MetricRow("prompt_tokens", "Prompt", "tokens"),
-    _MetricRow("completion_tokens", "Answer", "tokens"),
-    _MetricRow("memory_usage_mb", "Ollama's memory", "MiB"),
-    _MetricRow("gpu_memory_usage_mb", "Ollama's GPU memory", "MiB"),
-    _MetricRow("cpu_usage_percent", "CPU", "%"),
-    _MetricRow("gpu_usage_percent", "GPU", "%"),
-    _MetricRow("gpu_temperature", "GPU temperature", "°C"),
-    _MetricRow("power_usage_watts", "Power", "W"),
-    _MetricRow("joules_per_output_token", "Energy per answer token", "J"),
-)
-
-_COUNTS: Final = frozenset({"prompt_tokens", "completion_tokens"})
-_SHORT_TITLES: Final = {
-    "decode_tps_corrected": "Decode tok/s",
-    "output_tps_total": "Together tok/s",
-    "prefill_tps": "Prefill tok/s",
-    "first_token_ms": "TTFT ms",
-    "total_duration_ms": "Whole ms",
-    "queue_ms_max": "Slot wait ms",
-}
-_PIPE_COLUMNS: Final = 120
+_PIPE_COLUMNS: Final = 160
 _COLUMN_GAP: Final = 3
-_THINKING_ONLY: Final = frozenset({"ttft_answer_ms"})
-_CONCURRENT_ONLY: Final = frozenset({"output_tps_total", "queue_ms_max"})
-_SWEEP: Final = ("decode_tps_corrected", "prefill_tps", "first_token_ms", "total_duration_ms")
 _HEADINGS: Final = ("", "Median", "95 % interval of the mean", "Spread", "Least to most", "n")
 
 
@@ -134,21 +94,22 @@ def heading(result: BenchmarkResult) -> str:
 
 
 def rows(result: BenchmarkResult, cell: CellResult) -> list[tuple[str, ...]]:
-    """The table's rows: title with unit, median, interval, spread, range, n."""
-    thinks = any(one.thinking_chars for one in result.metrics)
-    left_out = (frozenset() if thinks else _THINKING_ONLY) | (
-        frozenset() if cell.concurrency > 1 else _CONCURRENT_ONLY
-    )
+    """The table's rows: label with unit, median, interval, spread, range, n."""
+    wanted: set[str] = {"always"}
+    if any(one.thinking_chars for one in result.metrics):
+        wanted.add("thinking")
+    if cell.concurrency > 1:
+        wanted.add("concurrent")
     return [
-        (f"{row.title} ({row.unit})", *_figures(row, cell.summary[row.name]))
-        for row in ROWS
-        if row.name in cell.summary and row.name not in left_out
+        (f"{metric.label} ({metric.unit})", *_figures(metric, cell.summary[metric.name]))
+        for metric in METRICS
+        if metric.shown in wanted and metric.name in cell.summary
     ]
 
 
-def _figures(row: _MetricRow, one: Summary) -> tuple[str, ...]:
+def _figures(metric: Metric, one: Summary) -> tuple[str, ...]:
     """Equal counts have no decimals. No figure of ROWS can be negative, so no interval is shown that is."""
-    exact = row.name in _COUNTS and one.min == one.max
+    exact = metric.unit == "tokens" and one.min == one.max
     shown = (lambda value: f"{value:.0f}") if exact else number
     interval = (
         UNKNOWN
@@ -250,25 +211,30 @@ def _table(lines: Sequence[Sequence[str]]) -> Table:
 
 def _sweep_table(result: BenchmarkResult, width: int) -> Table:
     """A line for each cell: medians, with half the interval's width beside them where the columns allow."""
-    shown = [row for row in ROWS if row.name in _SWEEP or row.name in _CONCURRENT_ONLY]
-    shown = [row for row in shown if any(row.name in cell.summary for cell in result.cells)]
-    if all(cell.concurrency == 1 for cell in result.cells):
-        shown = [row for row in shown if row.name not in _CONCURRENT_ONLY]
+    concurrent = any(cell.concurrency > 1 for cell in result.cells)
+    shown = [
+        metric
+        for metric in METRICS
+        if metric.headline
+        and metric.clock != "machine"
+        and (concurrent or metric.shown != "concurrent")
+        and any(metric.name in cell.summary for cell in result.cells)
+    ]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     lines = [_cell_line(cell, shown, with_width=True) for cell in result.cells]
     if sum(max(map(len, column)) + _COLUMN_GAP for column in zip(*lines, strict=True)) > width:
         lines = [_cell_line(cell, shown, with_width=False) for cell in result.cells]
     table.add_column("Prompt:answer", no_wrap=True)
-    for row in shown:
-        table.add_column(_SHORT_TITLES[row.name], justify="right")
+    for metric in shown:
+        table.add_column(f"{metric.brief} {metric.unit}", justify="right")
     table.add_column("n", justify="right")
     for line in lines:
         table.add_row(*(Text(one) for one in line))
     return table
 
 
-def _cell_line(cell: CellResult, shown: Sequence[_MetricRow], *, with_width: bool) -> tuple[str, ...]:
-    figures = [_short(cell.summary.get(row.name), with_width=with_width) for row in shown]
+def _cell_line(cell: CellResult, shown: Sequence[Metric], *, with_width: bool) -> tuple[str, ...]:
+    figures = [_short(cell.summary.get(metric.name), with_width=with_width) for metric in shown]
     return (cell.label, *figures, str(cell.stopping.iterations))
 
 

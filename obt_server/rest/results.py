@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import msgspec
 from fastapi import APIRouter, Query
 
+from obt_agent.benchmark.metrics_registry import METRICS
 from obt_agent.benchmark.presets import PRESETS
 from obt_agent.benchmark.result import Summary
 from obt_server.hub.storage import JobRecord
@@ -18,18 +19,7 @@ from obt_server.rest.context import Context, route_class
 from obt_server.rest.views import Json
 from obt_server.storage import JobFilter
 
-HEADLINE: Final[tuple[str, ...]] = (
-    "decode_tps_corrected",
-    "first_token_ms",
-    "prefill_tps_ttft",
-    "average_token_ms",
-    "total_duration_ms",
-    "output_tps_total",
-    "power_usage_watts",
-    "joules_per_output_token",
-    "gpu_memory_usage_mb",
-    "memory_usage_mb",
-)
+HEADLINE: Final = tuple(metric.name for metric in METRICS if metric.headline)
 """Metrics of a line. The result itself has all of them."""
 REMEMBERED: Final = 2000
 """Lines kept in memory. A stored result never changes, so that its line is computed once."""

@@ -1,30 +1,14 @@
-// The figures of benchmarks: their names, units, and which way is better.
+// The figures of benchmarks in tables and in words; what is known of each metric stands in metrics.js.
 
 import { figure, percent, significant } from "./format.js";
 import { h, table } from "./dom.js";
+import metrics from "./metrics.js";
 
-// key: [name, unit, "more" or "less" of it is better, or "" where neither]
-export const METRICS = {
-  decode_tps_corrected: ["Decode", "tokens/s", "more"],
-  tokens_per_second: ["Decode, as Ollama counts", "tokens/s", "more"],
-  output_tps_total: ["All requests together", "tokens/s", "more"],
-  prefill_tps: ["Prefill, as Ollama counts", "tokens/s", "more"],
-  prefill_tps_ttft: ["Prefill", "tokens/s", "more"],
-  first_token_ms: ["TTFT", "ms", "less"],
-  average_token_ms: ["TPOT", "ms", "less"],
-  total_duration_ms: ["End to end", "ms", "less"],
-  output_tps_wall: ["Output over wall time", "tokens/s", "more"],
-  ttft_answer_ms: ["TTFT of the answer, after thinking", "ms", "less"],
-  cpu_usage_percent: ["CPU", "%", ""],
-  gpu_usage_percent: ["GPU utilisation", "%", ""],
-  memory_usage_mb: ["Memory of Ollama", "MiB", "less"],
-  gpu_memory_usage_mb: ["GPU memory", "MiB", "less"],
-  gpu_temperature: ["GPU temperature", "°C", "less"],
-  power_usage_watts: ["Power", "W", "less"],
-  joules_per_output_token: ["Energy", "J/token", "less"],
-};
+// By key, in the order of tables; those that no table shows are left out.
+export const METRICS = Object.fromEntries(metrics.filter((one) => one.shown !== "detail").map((one) => [one.name, one]));
 
-export const titled = (key) => `${METRICS[key][0]}, ${METRICS[key][1]}`;
+export const titled = (key) => `${METRICS[key].label}, ${METRICS[key].unit}`;
+export const brief = (key) => `${METRICS[key].short || METRICS[key].label}, ${METRICS[key].unit}`;
 export const interval = (summary, words = significant) => (summary?.ci_low === null || summary?.ci_low === undefined ? "–" : `${words(summary.ci_low)} … ${words(summary.ci_high)}`);
 
 export function summaryTable(summary, standIn) {
@@ -42,8 +26,8 @@ export function summaryTable(summary, standIn) {
 // What a ratio a/b means, in words; "the same" where its interval holds 1.
 export function verdict(key, { ratio, ci_low: low, ci_high: high }) {
   if (low !== null && low !== undefined && low <= 1 && high >= 1) return "no difference shown";
-  const better = METRICS[key][2];
+  const { better } = METRICS[key];
   if (!better) return "";
-  const wins = (better === "more") === (ratio > 1);
+  const wins = (better === "higher") === (ratio > 1);
   return `${wins ? "first" : "second"} is better by ${percent((ratio > 1 ? ratio : 1 / ratio) - 1)}`;
 }

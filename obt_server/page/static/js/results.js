@@ -3,7 +3,7 @@
 import { get, part, remove } from "./api.js";
 import { count, isStandIn, short, significant, when } from "./format.js";
 import { action, card, digest, failed, field, h, loading, redraw, show, table } from "./dom.js";
-import { interval, titled } from "./figures.js";
+import { METRICS, brief, interval } from "./figures.js";
 import { drop, pick, picked } from "./picked.js";
 import { on } from "./state.js";
 
@@ -89,10 +89,10 @@ function sorted(rows) {
 
 function columns({ top, draw, load, energy }) {
   const sort = (key) => ({ active: order.key === key, down: order.down, toggle: () => {
-    Object.assign(order, order.key === key ? { down: !order.down } : { key, down: !["model", "agent_name", "first_token_ms", "joules_per_output_token"].includes(key) });
+    Object.assign(order, order.key === key ? { down: !order.down } : { key, down: key in METRICS ? METRICS[key].better === "higher" : !["model", "agent_name"].includes(key) });
     draw();
   } });
-  const metric = (key, before) => ({ title: titled(key), number: true, sort: sort(key), of: (row) => [before?.(row), h("strong", {}, significant(row.summary[key]?.median)),
+  const metric = (key, before) => ({ title: brief(key), number: true, sort: sort(key), of: (row) => [before?.(row), h("strong", {}, significant(row.summary[key]?.median)),
     h("div", { class: "quiet small" }, row.summary[key] ? interval(row.summary[key]) : "")] });
   const bar = (row) => (top && row.summary.decode_tps_corrected ? h("progress", { class: "beside", max: String(top), value: String(row.summary.decode_tps_corrected.median), "aria-hidden": "true" }) : null);
   return [
