@@ -8,7 +8,7 @@ PACKAGES := obt_agent obt_server obt_standin obt_conformance
 CHECKED := $(PACKAGES) tests $(wildcard benchmarks docs/*.py docs/examples/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-again lint format bench fuzz faults test-systemd test-browser deb docs clean update-constraints venv
+.PHONY: help demo test test-again lint format bench fuzz faults test-systemd test-browser deb docs site clean update-constraints venv
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -73,10 +73,18 @@ deb: $(STAMP) ## the Debian package, in dist/
 docs: $(STAMP) ## write docs/ anew from the message types
 	$(PY) docs/generate.py
 
+# What only the site needs is installed when the site is first built.
+$(VENV)/.site: $(STAMP)
+	$(PY) -m pip --quiet --disable-pip-version-check install -c constraints.txt --no-build-isolation -e '.[docs]'
+	@touch $@
+
+site: $(VENV)/.site ## the documentation site, in site/; a dead link or an unknown name fails
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+
 update-constraints: ## resolve every dependency afresh into constraints.txt
 	scripts/update-constraints "$(PYTHON)"
 
 clean: ## remove what make made, .venv included
-	rm -rf $(VENV) .venv.lock build dist .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) .venv.lock build dist site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -149,7 +149,8 @@ class ServerStorage(HubStorage, Protocol):
         """Use up a join token: store agent and credential. A repeat with the same secret repeats the answer.
 
         Raises:
-            JoinRefused, IdentityTaken.
+            JoinRefused: the join token cannot be used.
+            IdentityTaken: an agent of that id is enrolled already.
         """
 
     async def credentials(self) -> Sequence[CredentialInfo]:

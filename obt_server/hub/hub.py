@@ -87,7 +87,8 @@ class AgentHub:
         """The agent of that id, else the only one of that name.
 
         Raises:
-            UnknownAgent, AmbiguousAgent.
+            UnknownAgent: no agent has that id or name.
+            AmbiguousAgent: several agents have that name.
         """
         agent = await self._storage.agent(id_or_name)
         if agent is not None:
@@ -122,7 +123,10 @@ class AgentHub:
         """A command with one answer; a job is started through ``start_job``.
 
         Raises:
-            AgentOffline, UnknownCommand, InvalidParams, or what the agent answered.
+            AgentOffline: the agent has no session.
+            UnknownCommand: the protocol has no such command, or it is no plain one.
+            InvalidParams: the parameters do not fit the command.
+            AgentError: what the agent answered.
         """
         if method not in _COMMANDS or method in STREAMED:
             raise UnknownCommand(f"There is no command {method[:64]!r} with a single answer.")
@@ -137,7 +141,11 @@ class AgentHub:
         """A streamed command; leaving the context cancels it.
 
         Raises:
-            AgentOffline, UnknownCommand, TooLarge, Busy, LinkLost.
+            AgentOffline: the agent has no session.
+            UnknownCommand: the protocol has no such streamed command.
+            TooLarge: the parameters do not fit into a frame.
+            Busy: the agent has as many commands in flight as it takes.
+            LinkLost: the session ended.
         """
         if method not in STREAMED:
             raise UnknownCommand(f"{method[:64]!r} is no streamed command.")
@@ -195,7 +203,10 @@ class AgentHub:
         same id when the link was lost before the answer.
 
         Raises:
-            AgentOffline, InvalidParams, LinkLost (it will be started again), or what the agent answered.
+            AgentOffline: the agent has no session.
+            InvalidParams: the parameters do not fit the command.
+            LinkLost: the session ended before the answer; the job will be started again.
+            AgentError: what the agent answered.
         """
         session = self._sessions.require(agent_id)
         body = codec.convert(params, dict[str, Any])
@@ -225,7 +236,9 @@ class AgentHub:
             The sha256 of the candidate.
 
         Raises:
-            AgentOffline, InvalidParams (the answer holds no sha256), or what the agent answered.
+            AgentOffline: the agent has no session.
+            InvalidParams: the answer holds no sha256.
+            AgentError: what the agent answered.
         """
         session = self._sessions.require(agent_id)
         params = RotateParams(rotation_id=rotation_id)
