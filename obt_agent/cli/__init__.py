@@ -1,7 +1,7 @@
-"""The command line. Each command is a module with ``register(subparsers)`` and ``run(args) -> int``.
+"""The command line. Each command is a module with ``add_arguments(parser)`` and ``run(args) -> int``.
 
-Only the module of the command that is asked for is imported, so that ``obt-agent --version`` does not wait
-for libraries that it does not use.
+Only the module of the chosen command is imported: ``obt-agent --version`` does not wait for libraries that it
+does not use, and a command's module imports what it needs at its top.
 """
 
 from __future__ import annotations
@@ -13,30 +13,29 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from obt_agent.argument_parser import PlainArgumentParser
 from obt_agent.cli import exit_codes
+from obt_agent.cli.small_imports import import_structlog_alone
 from obt_agent.errors import AgentError
 from obt_agent.log_setup.redaction import masked_text
 from obt_agent.text_output import replace_unencodable
-
-if TYPE_CHECKING:
-    Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]  # noqa: SLF001 - the type has no public name
+from obt_agent.version import full_version
 
 COMMANDS: Final = {
     "run": "serve the OBT server (what the systemd service starts)",
     "enroll": "register this machine with a server, with a one-time token",
-    "check": "look for what is wrong, and say what to do about it",
-    "status": "what the running agent is doing",
-    "models": "the models that Ollama has",
-    "hardware": "what this machine is made of, and its readings",
+    "check": "find what is wrong, and how to fix it",
+    "status": "show what the running agent is doing",
+    "models": "list the models that Ollama has",
+    "hardware": "show this machine's hardware and its readings",
     "bench": "benchmark models, without a server",
-    "results": "results that wait for the server",
+    "results": "list, show, drop or deliver results that wait for the server",
     "config": "show, find or check the configuration",
     "service": "install, remove or show the systemd service",
     "diag": "pack a redacted bundle for a bug report",
-    "version": "version, commit, Python and libraries",
+    "version": "show version, commit, Python and libraries",
 }
 """The one table of commands, in the order of ``--help``. The module of ``x`` is ``obt_agent.cli.x``."""
 
@@ -49,23 +48,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     replace_unencodable()
     try:
-        module, args = _asked(list(sys.argv[1:] if argv is None else argv))
-    except KeyboardInterrupt:  # importing takes long enough for an impatient hand
+        module, args = _parse(list(sys.argv[1:] if argv is None else argv))
+    except KeyboardInterrupt:  # importing takes long enough for somebody to press Ctrl-C
         return exit_codes.INTERRUPTED
-    return exit_codes.USAGE if module is None else _guarded(module, args)
+    return exit_codes.USAGE if module is None else _run(module, args)
 
 
-def _asked(words: list[str]) -> tuple[ModuleType | None, argparse.Namespace]:
-    """The command and its arguments; help where none is named. The parser is gone before the command runs."""
-    parser, modules = _parser(words)
+def _parse(words: list[str]) -> tuple[ModuleType | None, argparse.Namespace]:
+    """Return the command's module and its arguments; print help and return None where no command is named."""
+    # The parser is local: its memory is free again while the command runs, and the daemon runs for months.
+    parser, module = make_parser(words)
     args = parser.parse_args(words)
     if args.command is None:
         parser.print_help()
-        return None, args
-    return modules[args.command], args
+    return module, args
 
 
-def _guarded(module: ModuleType, args: argparse.Namespace) -> int:
+def make_parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, ModuleType | None]:
+    """Return the parser, with the arguments of the command that the words name, and that command's module."""
+    parser = PlainArgumentParser(
+        prog="obt-agent",
+        description="Serves the Ollama models here to an OBT server, over a socket that it opens itself.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--version", action=_VersionAction, nargs=0, help="print version and commit, and exit"
+    )
+    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    chosen = next((word for word in words if not word.startswith("-")), None)
+    module = _load(chosen) if chosen in COMMANDS else None
+    for name, summary in COMMANDS.items():
+        if module is not None and name == chosen:
+            module.add_arguments(subparsers.add_parser(name, help=summary, description=module.__doc__))
+        else:
+            subparsers.add_parser(name, help=summary)
+    return parser, module
+
+
+def _load(command: str) -> ModuleType:
+    import_structlog_alone()
+    return importlib.import_module(f"obt_agent.cli.{command}")
+
+
+def _run(module: ModuleType, args: argparse.Namespace) -> int:
     try:
         code = module.run(args)
         sys.stdout.flush()
@@ -87,29 +114,6 @@ def _guarded(module: ModuleType, args: argparse.Namespace) -> int:
     return int(code or exit_codes.OK)
 
 
-def _parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, dict[str, ModuleType]]:
-    parser = PlainArgumentParser(
-        prog="obt-agent",
-        description="Serves the Ollama models here to an OBT server, over a socket that it opens itself.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument(
-        "--version", action=_VersionAction, nargs=0, help="print version and commit, and exit"
-    )
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    asked = next((word for word in words if not word.startswith("-")), None)
-    modules = {}
-    for name, words_of in COMMANDS.items():
-        if name == asked:
-            modules[name] = importlib.import_module(f"obt_agent.cli.{name}")
-            modules[name].register(subparsers)
-        else:
-            subparsers.add_parser(name, help=words_of)
-    return parser, modules
-
-
 _EPILOG: Final = "exit status:\n" + "\n".join(
     f"  {code:>3}  {meaning}" for code, meaning in exit_codes.MEANINGS.items()
 )
@@ -117,7 +121,5 @@ _EPILOG: Final = "exit status:\n" + "\n".join(
 
 class _VersionAction(argparse.Action):
     def __call__(self, *_args: Any, **_more: Any) -> None:
-        from obt_agent.version import full_version  # noqa: PLC0415 - git may have to be asked for the commit
-
         print(f"obt-agent {full_version()}")
         sys.exit(exit_codes.OK)

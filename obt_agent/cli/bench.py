@@ -7,7 +7,7 @@ import asyncio
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -18,15 +18,12 @@ from obt_agent.benchmark.pairs import merged
 from obt_agent.benchmark.plan import Plan, PromptConfig, Sweep, plan_hash
 from obt_agent.benchmark.presets import PRESETS, preset, shape
 from obt_agent.benchmark.result import BenchmarkResult
-from obt_agent.cli import COMMANDS, bench_comparison, bench_report, bench_run, exit_codes
+from obt_agent.cli import bench_comparison, bench_report, bench_run, exit_codes
 from obt_agent.cli.common import add_config_options, load_config, say
 from obt_agent.config.schema import Config
 from obt_agent.errors import InvalidParams
 from obt_agent.log_setup.setup import LogSettings, configure
 from obt_agent.ollama.names import canonical
-
-if TYPE_CHECKING:
-    from obt_agent.cli import Subparsers
 
 T = TypeVar("T")
 
@@ -48,15 +45,10 @@ def _list_of(item: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
     return parse
 
 
-def register(subparsers: Subparsers) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser(
-        "bench",
-        help=COMMANDS["bench"],
-        description=__doc__,
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("models", nargs="+", metavar="MODEL", help="one or more installed models")
     parser.add_argument("--preset", choices=sorted(PRESETS), default="quick", help="quick unless given")
     _add_what(parser.add_argument_group("what to run"))

@@ -6,26 +6,24 @@ import argparse
 import asyncio
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from obt_agent.cli import COMMANDS, exit_codes
+import msgspec
+
+from obt_agent.cli import exit_codes
 from obt_agent.cli.common import add_config_options, load_config
-
-if TYPE_CHECKING:
-    from obt_agent.cli import Subparsers
-    from obt_agent.doctor.findings import CheckReport, Finding
+from obt_agent.config.problems import WrongConfig
+from obt_agent.doctor import configuration, run_checks
+from obt_agent.doctor.findings import CheckReport, Finding
+from obt_agent.log_setup.setup import LogSettings, configure
+from obt_agent.version import full_version
 
 _MARKS: Final = {"ok": "ok", "warning": "WARNING", "failure": "FAILURE", "skipped": "skipped"}
 
 
-def register(subparsers: Subparsers) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser(
-        "check",
-        help=COMMANDS["check"],
-        description=__doc__,
-        epilog="exit status: 0 nothing failed, 1 something did, 78 the configuration is wrong",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.epilog = "exit status: 0 nothing failed, 1 something did, 78 the configuration is wrong"
     parser.add_argument("--json", action="store_true", help="as JSON, with every value of the configuration")
     parser.add_argument("--quiet", action="store_true", help="only what is not well")
     add_config_options(parser)
@@ -33,12 +31,6 @@ def register(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Look, and tell."""
-    from obt_agent.config.problems import WrongConfig  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.doctor import configuration, run_checks  # noqa: PLC0415 - the same
-    from obt_agent.doctor.findings import CheckReport  # noqa: PLC0415 - the same
-    from obt_agent.log_setup.setup import LogSettings, configure  # noqa: PLC0415 - the same
-    from obt_agent.version import full_version  # noqa: PLC0415 - the same
-
     configure(LogSettings(level="error", format="console"))
     try:
         loaded = load_config(args)
@@ -52,8 +44,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _tell(report: CheckReport, args: argparse.Namespace) -> None:
     if args.json:
-        import msgspec  # noqa: PLC0415 - imported when it is needed
-
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         return
     for finding in report.findings:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:  # a command that needs no configuration does not wait for YAML
-    from obt_agent.config.load import Loaded
+from obt_agent.config.load import Loaded, load
+from obt_agent.log_setup.setup import LogSettings, configure
 
 _FLAGS: Final = {
     "--server-url": ("server.url", "URL", "the server, instead of server.url"),
@@ -51,8 +51,6 @@ def load_config(
     Raises:
         WrongConfig: it cannot be used.
     """
-    from obt_agent.config.load import load  # noqa: PLC0415 - YAML is loaded by commands that read a configuration
-
     flags = {key: ("--set", text) for key, text in args.settings}
     for flag, (key, _, _) in _FLAGS.items():
         if (text := getattr(args, f"key:{key}")) is not None:
@@ -68,8 +66,6 @@ def load_config(
 
 
 def _log_to_terminal(loaded: Loaded) -> None:
-    from obt_agent.log_setup.setup import LogSettings, configure  # noqa: PLC0415 - run when a command works
-
     log = loaded.config.log
     level = "warning" if loaded.origins["log.level"].kind == "default" else log.level
     configure(

@@ -6,18 +6,18 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from obt_agent.cli import COMMANDS, exit_codes
+from obt_agent.cli import exit_codes
 from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.config.describe import for_owner
+from obt_agent.config.file import find, user_file
+from obt_agent.config.problems import ConfigProblem, WrongConfig
+from obt_agent.config.reference import example
 
-if TYPE_CHECKING:
-    from obt_agent.cli import Subparsers
 
-
-def register(subparsers: Subparsers) -> None:
-    """Add the command and its parts."""
-    parser = subparsers.add_parser("config", help=COMMANDS["config"], description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parts = parser.add_subparsers(dest="part", required=True, metavar="show|path|check|example")
     show = parts.add_parser("show", help="every key, its value (secrets masked) and where it came from")
     show.add_argument("--json", action="store_true", help="as JSON")
@@ -35,8 +35,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from obt_agent.config.describe import for_owner  # noqa: PLC0415 - imported when the command runs
-
     loaded = load_config(args, log=False)
     shown = [one for one in for_owner(loaded) if not args.changed or one.origin.kind != "default"]
     if args.json:
@@ -51,8 +49,6 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _path(args: argparse.Namespace) -> int:
-    from obt_agent.config.file import find, user_file  # noqa: PLC0415 - imported when the command runs
-
     path, _ = find(args.config, os.environ)
     if path is None:
         say(f"There is no configuration file; the first that would be read is {user_file(os.environ)}")
@@ -63,8 +59,6 @@ def _path(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     """Check as ``run`` does, and whether the files that the configuration names can be read."""
-    from obt_agent.config.problems import ConfigProblem, WrongConfig  # noqa: PLC0415 - imported when the command runs
-
     loaded = load_config(args, need_server=True, log=False)
     server = loaded.config.server
     named = {
@@ -85,8 +79,6 @@ def _check(args: argparse.Namespace) -> int:
 
 
 def _example(args: argparse.Namespace) -> int:
-    from obt_agent.config.reference import example  # noqa: PLC0415 - imported when the command runs
-
     del args
     print(example(), end="")
     return exit_codes.OK

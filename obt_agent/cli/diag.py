@@ -16,16 +16,25 @@ import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
-from obt_agent.cli import COMMANDS, exit_codes
-from obt_agent.cli.common import add_config_options, load_config, say
+import msgspec
 
-if TYPE_CHECKING:
-    from obt_agent.cli import Subparsers
-    from obt_agent.config.load import Loaded
-    from obt_agent.config.problems import WrongConfig
+from obt_agent.cli import exit_codes, version
+from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.config.load import Loaded
+from obt_agent.config.problems import WrongConfig
+from obt_agent.daemon import settings
+from obt_agent.daemon.status_file import look
+from obt_agent.doctor import bundle, configuration
+from obt_agent.doctor.findings import CheckReport
+from obt_agent.doctor.run_checks import examine
+from obt_agent.errors import AgentError
+from obt_agent.hardware.service import HardwareService
+from obt_agent.identity.provisioned import read_token, token_file_seen
+from obt_agent.log_setup.setup import LogSettings, configure
+from obt_agent.version import full_version
 
 _PUBLIC: Final = frozenset({"registry.ollama.ai", "ollama.com", "hf.co", "huggingface.co"})
 _JOURNAL_LINES: Final = 500
@@ -47,18 +56,14 @@ _SYSTEM: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 
-def register(subparsers: Subparsers) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser("diag", help=COMMANDS["diag"], description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("--output", metavar="FILE", type=Path, help="else obt-agent-diag-DATE.tar.gz, here")
     add_config_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Collect, mask, pack. A configuration that is wrong is part of what is packed."""
-    from obt_agent.config.problems import WrongConfig  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.doctor import bundle  # noqa: PLC0415 - the same
-
     path = args.output or Path(f"obt-agent-diag-{time.strftime('%Y%m%dT%H%M%S')}.tar.gz")
     try:
         loaded = load_config(args)
@@ -77,12 +82,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _problems(error: WrongConfig) -> str:
-    import msgspec  # noqa: PLC0415 - imported when the command runs
-
-    from obt_agent.doctor import configuration  # noqa: PLC0415 - the same
-    from obt_agent.doctor.findings import CheckReport  # noqa: PLC0415 - the same
-    from obt_agent.version import full_version  # noqa: PLC0415 - the same
-
     report = CheckReport(version=full_version(), findings=tuple(configuration.of_problems(error)))
     return msgspec.json.format(msgspec.json.encode(report)).decode()
 
@@ -105,11 +104,6 @@ def _configured(loaded: Loaded) -> dict[str, str]:
 
 def collect(loaded: Loaded) -> dict[str, str]:
     """Name and text of each file of the bundle, not masked yet."""
-    import msgspec  # noqa: PLC0415 - imported when the command runs
-
-    from obt_agent.doctor.run_checks import examine  # noqa: PLC0415 - the same
-    from obt_agent.log_setup.setup import LogSettings, configure  # noqa: PLC0415 - the same
-
     configure(LogSettings(level="error", format="console"))
     report = asyncio.run(examine(loaded, os.environ))
     return {
@@ -121,19 +115,11 @@ def collect(loaded: Loaded) -> dict[str, str]:
 
 
 def _about_the_system() -> dict[str, str]:
-    from obt_agent.cli import version  # noqa: PLC0415 - imported when the command runs
-
     said = {name: _said(command) for name, command in _SYSTEM.items()}
     return {"versions.json": json.dumps(version.facts(), indent=2), **said}
 
 
 async def _hardware(loaded: Loaded) -> str:
-    import msgspec  # noqa: PLC0415 - imported when the command runs
-
-    from obt_agent.daemon import settings  # noqa: PLC0415 - the same
-    from obt_agent.errors import AgentError  # noqa: PLC0415 - the same
-    from obt_agent.hardware.service import HardwareService  # noqa: PLC0415 - the same
-
     service = HardwareService(settings.hardware(loaded.config))
     try:
         inventory = await service.inventory()
@@ -145,11 +131,6 @@ async def _hardware(loaded: Loaded) -> str:
 
 
 def _status(loaded: Loaded) -> str:
-    import msgspec  # noqa: PLC0415 - imported when the command runs
-
-    from obt_agent.daemon.status_file import look  # noqa: PLC0415 - the same
-    from obt_agent.errors import AgentError  # noqa: PLC0415 - the same
-
     try:
         found = look(Path(loaded.config.agent.state_dir))
     except AgentError as error:
@@ -180,9 +161,6 @@ def _said(command: tuple[str, ...]) -> str:
 
 def _secrets(loaded: Loaded) -> list[str]:
     """Every secret that this user can read, so that none of them is in the bundle by any road."""
-    from obt_agent.errors import AgentError  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.identity.provisioned import read_token, token_file_seen  # noqa: PLC0415 - the same
-
     found = []
     try:
         config, folder = loaded.config, Path(loaded.config.agent.state_dir)

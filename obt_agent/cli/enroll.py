@@ -14,16 +14,21 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from obt_agent.cli import COMMANDS, exit_codes
+from obt_agent import __version__
+from obt_agent.cli import exit_codes
 from obt_agent.cli.common import add_config_options, load_config, say
-
-if TYPE_CHECKING:
-    from obt_agent.cli import Subparsers
-    from obt_agent.config.load import Loaded
-    from obt_agent.identity.secret import Secret
-    from obt_agent.link.enroll import Enrolled
+from obt_agent.config.edit import CannotEdit, set_keys
+from obt_agent.config.file import SYSTEM_FILE, user_file
+from obt_agent.config.load import Loaded
+from obt_agent.config.urls import server_base
+from obt_agent.daemon import settings
+from obt_agent.identity.credentials import Credentials
+from obt_agent.identity.provisioned import parse_token, read_token, token_file_seen
+from obt_agent.identity.secret import Secret
+from obt_agent.identity.state_dir import StateDir
+from obt_agent.link.enroll import EnrolAgent, Enrolled, enroll
 
 _MAX_TOKEN_BYTES: Final = 4096
 _UNITS: Final = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
@@ -35,9 +40,8 @@ _NOT_IN_ARGV: Final = (
 _LIKE_A_TOKEN: Final = re.compile(r"obt[a-z]*_.*|[A-Za-z0-9_+/=-]{24,}", re.ASCII)
 
 
-def register(subparsers: Subparsers) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser("enroll", help=COMMANDS["enroll"], description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument(
         "url", nargs="?", type=_url, metavar="URL", help="the server, for example https://obt.example.org"
     )
@@ -93,13 +97,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 async def _enroll(loaded: Loaded, token: Secret) -> tuple[Enrolled, Path]:
-    from obt_agent import __version__  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.daemon import settings  # noqa: PLC0415 - the same
-    from obt_agent.identity.credentials import Credentials  # noqa: PLC0415 - the same
-    from obt_agent.identity.provisioned import read_token, token_file_seen  # noqa: PLC0415 - the same
-    from obt_agent.identity.state_dir import StateDir  # noqa: PLC0415 - the same
-    from obt_agent.link.enroll import EnrolAgent, enroll  # noqa: PLC0415 - the same
-
     config = loaded.config
     with StateDir.open(Path(config.agent.state_dir)) as state:
         given = token_file_seen(config.server.token_file, os.environ, state.path)
@@ -110,8 +107,6 @@ async def _enroll(loaded: Loaded, token: Secret) -> tuple[Enrolled, Path]:
 
 
 def _token(named: str | None) -> Secret:
-    from obt_agent.identity.provisioned import parse_token, read_token  # noqa: PLC0415 - imported when it runs
-
     if named and named != "-":
         return read_token(Path(named).expanduser())
     if named == "-" or not sys.stdin.isatty():
@@ -124,10 +119,6 @@ def _token(named: str | None) -> Secret:
 
 
 def _write_config(args: argparse.Namespace, loaded: Loaded) -> bool:
-    from obt_agent.config.edit import CannotEdit, set_keys  # noqa: PLC0415 - imported when it runs
-    from obt_agent.config.file import SYSTEM_FILE, user_file  # noqa: PLC0415 - the same
-    from obt_agent.config.urls import server_base  # noqa: PLC0415 - the same
-
     path = loaded.path or (SYSTEM_FILE if os.geteuid() == 0 else user_file(os.environ))
     values = {"server.url": args.url or server_base(str(loaded.config.server.url))}
     if name := getattr(args, "key:agent.name"):

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from obt_agent.cli import COMMANDS, exit_codes
+import msgspec
+from rich.console import Console
+from rich.live import Live
+
+from obt_agent.cli import exit_codes
 from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.cli.hardware_report import live, report
 from obt_agent.errors import AgentError, ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from obt_agent.cli import Subparsers
-    from obt_agent.hardware.inventory import Inventory
-    from obt_agent.hardware.samples import Sample
-    from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.hardware.gpu.registry import gpu_providers
+from obt_agent.hardware.inventory import Inventory
+from obt_agent.hardware.samples import Sample
+from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.hardware.snapshot.capture import RecordingRoot, capture
+from obt_agent.hardware.snapshot.root import Root
+from obt_agent.ollama.client import OllamaClient
+from obt_agent.ollama.settings import OllamaSettings
 
 _WATCH_INTERVAL_S = 1.0
 _FIRST_WINDOW_S = 0.3
 
 
-def register(subparsers: Subparsers) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser("hardware", help=COMMANDS["hardware"], description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--json", action="store_true", help="inventory and a sample as JSON")
     what.add_argument("--watch", action="store_true", help="live readings, until interrupted")
@@ -66,8 +70,6 @@ def _interval(text: str) -> float:
 
 
 def _settings(args: argparse.Namespace) -> HardwareSettings:
-    from obt_agent.hardware.service import HardwareSettings  # noqa: PLC0415 - imported when the command runs
-
     config = load_config(args).config
     return HardwareSettings(
         min_interval_s=min(args.interval, _FIRST_WINDOW_S),
@@ -77,8 +79,6 @@ def _settings(args: argparse.Namespace) -> HardwareSettings:
 
 
 async def _show(args: argparse.Namespace, settings: HardwareSettings) -> None:
-    from obt_agent.hardware.service import HardwareService  # noqa: PLC0415 - imported when the command runs
-
     service = HardwareService(settings)
     service.note_ollama_version(None if args.snapshot else await _ollama_version(settings.ollama_url))
     try:
@@ -96,9 +96,6 @@ async def _show(args: argparse.Namespace, settings: HardwareSettings) -> None:
 
 
 async def _ollama_version(url: str) -> str | None:
-    from obt_agent.ollama.client import OllamaClient  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.ollama.settings import OllamaSettings  # noqa: PLC0415 - the same
-
     settings = OllamaSettings(url=url, connect_timeout_s=1.0, request_timeout_s=2.0, retries=1)
     try:
         async with OllamaClient(settings) as client:
@@ -115,27 +112,16 @@ async def _second_sample(service: HardwareService) -> Sample:
 
 
 def _print_json(inventory: Inventory, sample: Sample) -> None:
-    import msgspec  # noqa: PLC0415 - imported when the command runs
-
     document = msgspec.json.encode({"inventory": inventory, "sample": sample})
     print(msgspec.json.format(document, indent=2).decode())
 
 
 def _print_report(inventory: Inventory, sample: Sample) -> None:
-    from rich.console import Console  # noqa: PLC0415 - imported when the command runs
-
-    from obt_agent.cli.hardware_report import report  # noqa: PLC0415 - the same
-
     Console().print(report(inventory, sample))
 
 
 async def _watch(service: HardwareService, inventory: Inventory, interval_s: float) -> None:
     """In place at a terminal; into a pipe or file, one after the other."""
-    from rich.console import Console  # noqa: PLC0415 - imported when the command runs
-    from rich.live import Live  # noqa: PLC0415 - the same
-
-    from obt_agent.cli.hardware_report import live  # noqa: PLC0415 - the same
-
     await service.start()
     console = Console()
     place = Live(console=console, auto_refresh=False, screen=True) if console.is_terminal else nullcontext()
@@ -156,10 +142,6 @@ async def _samples(service: HardwareService, interval_s: float) -> AsyncIterator
 
 
 def _capture(folder: Path) -> int:
-    from obt_agent.hardware.gpu.registry import gpu_providers  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.hardware.snapshot.capture import RecordingRoot, capture  # noqa: PLC0415 - the same
-    from obt_agent.hardware.snapshot.root import Root  # noqa: PLC0415 - the same
-
     recorder = RecordingRoot(Root())
     try:
         capture(folder, Root(), gpu_providers(recorder), recorder, source="obt-agent hardware --capture")

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from obt_agent.cli import COMMANDS, exit_codes
+import msgspec
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from obt_agent.cli import exit_codes
 from obt_agent.cli.common import add_config_options, load_config, say
-
-if TYPE_CHECKING:
-    from obt_agent.cli import Subparsers
-    from obt_agent.config.schema import OllamaConfig
-    from obt_agent.ollama.payloads import InstalledModel, RunningModel
+from obt_agent.config.schema import OllamaConfig
+from obt_agent.ollama.client import OllamaClient
+from obt_agent.ollama.payloads import InstalledModel, RunningModel
+from obt_agent.ollama.settings import configured
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP: Final = 1024
 _DIGEST_CHARS: Final = 12
 
 
-def register(subparsers: Subparsers) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser("models", help=COMMANDS["models"], description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_config_options(parser)
 
@@ -42,9 +46,6 @@ def run(args: argparse.Namespace) -> int:
 async def _ask(
     config: OllamaConfig,
 ) -> tuple[str, tuple[InstalledModel, ...], tuple[RunningModel, ...]]:
-    from obt_agent.ollama.client import OllamaClient  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.ollama.settings import configured  # noqa: PLC0415 - the same
-
     async with OllamaClient(configured(config)) as client:
         return await client.version(), await client.installed(), await client.running()
 
@@ -52,8 +53,6 @@ async def _ask(
 def _print_json(
     version: str, installed: tuple[InstalledModel, ...], running: tuple[RunningModel, ...]
 ) -> None:
-    import msgspec  # noqa: PLC0415 - imported when the command runs
-
     whole = {"ollama_version": version, "models": installed, "running": running}
     print(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
 
@@ -61,11 +60,6 @@ def _print_json(
 def _print_table(
     version: str, installed: tuple[InstalledModel, ...], running: tuple[RunningModel, ...]
 ) -> None:
-    from rich import box  # noqa: PLC0415 - imported when the command runs
-    from rich.console import Console  # noqa: PLC0415 - the same
-    from rich.table import Table  # noqa: PLC0415 - the same
-    from rich.text import Text  # noqa: PLC0415 - the same
-
     table = Table(box=box.SIMPLE, title=f"Ollama {version}", title_justify="left")
     for heading in ("Model", "Parameters", "Quantization"):
         table.add_column(heading, overflow="fold")

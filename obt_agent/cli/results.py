@@ -9,21 +9,23 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from obt_agent.cli import COMMANDS, exit_codes
+from obt_agent.cli import exit_codes
 from obt_agent.cli.common import add_config_options, load_config, printable, say
-
-if TYPE_CHECKING:
-    from obt_agent.cli import Subparsers
-    from obt_agent.jobs.store.rows import StoredJob
+from obt_agent.daemon.status_file import look, status_line
+from obt_agent.identity.owner import as_owner
+from obt_agent.identity.state_dir import StateDir
+from obt_agent.jobs.store.database import JobDatabase
+from obt_agent.jobs.store.job_store import DATABASE
+from obt_agent.jobs.store.read_only import StoreReading
+from obt_agent.jobs.store.rows import StoredJob
 
 _POLL_S: Final = 0.2
 
 
-def register(subparsers: Subparsers) -> None:
-    """Add the command and its parts."""
-    parser = subparsers.add_parser("results", help=COMMANDS["results"], description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parts = parser.add_subparsers(dest="part", required=True, metavar="list|show|drop|flush")
     listing = parts.add_parser("list", help="jobs that are open, and results that wait, oldest first")
     listing.add_argument("--json", action="store_true", help="as JSON")
@@ -48,10 +50,6 @@ def _state_dir(args: argparse.Namespace) -> Path:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from obt_agent.identity.owner import as_owner  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.jobs.store.job_store import DATABASE  # noqa: PLC0415 - the same
-    from obt_agent.jobs.store.read_only import StoreReading  # noqa: PLC0415 - the same
-
     folder = _state_dir(args)
     with as_owner(folder):
         store = StoreReading(folder / DATABASE)
@@ -92,10 +90,6 @@ def _facts(job: StoredJob) -> dict[str, Any]:
 
 
 def _show(args: argparse.Namespace) -> int:
-    from obt_agent.identity.owner import as_owner  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.jobs.store.job_store import DATABASE  # noqa: PLC0415 - the same
-    from obt_agent.jobs.store.read_only import StoreReading  # noqa: PLC0415 - the same
-
     folder = _state_dir(args)
     with as_owner(folder):
         store = StoreReading(folder / DATABASE)
@@ -110,11 +104,6 @@ def _show(args: argparse.Namespace) -> int:
 
 def _drop(args: argparse.Namespace) -> int:
     """Only while no agent runs: it may be delivering that very result."""
-    from obt_agent.identity.owner import as_owner  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.identity.state_dir import StateDir  # noqa: PLC0415 - the same
-    from obt_agent.jobs.store.database import JobDatabase  # noqa: PLC0415 - the same
-    from obt_agent.jobs.store.job_store import DATABASE  # noqa: PLC0415 - the same
-
     folder = _state_dir(args)
     if not args.yes and not _confirmed(args.job_id):
         return exit_codes.FAILED
@@ -144,8 +133,6 @@ def _confirmed(job_id: str) -> bool:
 
 def _flush(args: argparse.Namespace) -> int:
     """SIGHUP makes the agent read its configuration again and dial at once; delivery is its own doing."""
-    from obt_agent.daemon.status_file import look  # noqa: PLC0415 - imported when the command runs
-
     folder = _state_dir(args)
     found = look(folder)
     if found.holder is None:
@@ -161,8 +148,6 @@ def _flush(args: argparse.Namespace) -> int:
 
 
 def _until_empty(folder: Path, within_s: float) -> int:
-    from obt_agent.daemon.status_file import look, status_line  # noqa: PLC0415 - imported when the command runs
-
     deadline = time.monotonic() + within_s
     while True:
         status = look(folder).status

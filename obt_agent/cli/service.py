@@ -8,18 +8,18 @@ import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from obt_agent.cli import COMMANDS, exit_codes
+from obt_agent.cli import exit_codes
 from obt_agent.cli.common import say
-
-if TYPE_CHECKING:
-    from obt_agent.cli import Subparsers
-    from obt_agent.daemon.status_file import Status
-    from obt_agent.identity.secret import Secret
-    from obt_agent.service.install import InstallStep
-    from obt_agent.service.paths import ServicePaths
-    from obt_agent.service.system import System
+from obt_agent.daemon.status_file import Status, status_line
+from obt_agent.identity.provisioned import parse_token, read_token
+from obt_agent.identity.secret import Secret
+from obt_agent.service import files, install, paths, state, system, uninstall
+from obt_agent.service.environment import Wheels
+from obt_agent.service.install import InstallStep
+from obt_agent.service.lock import alone, interruptible
+from obt_agent.service.paths import ServicePaths
+from obt_agent.service.system import System
 
 _INSTALL = """\
 Install the service, or bring it up to date: an environment of its own in /opt/obt-agent (a copy of what
@@ -28,9 +28,8 @@ upgrade; the configuration and the state stay.
 """
 
 
-def register(subparsers: Subparsers) -> None:
-    """Add the command and its parts."""
-    parser = subparsers.add_parser("service", help=COMMANDS["service"], description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parts = parser.add_subparsers(dest="part", required=True, metavar="install|uninstall|status|unit")
     _install_options(parts.add_parser("install", help="install or upgrade it", description=_INSTALL))
     remove = parts.add_parser("uninstall", help="remove it, and everything that was made for it")
@@ -78,9 +77,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _install(args: argparse.Namespace) -> int:
-    from obt_agent.service import install, paths, system  # noqa: PLC0415 - imported when the command runs
-    from obt_agent.service.environment import Wheels  # noqa: PLC0415 - the same
-
     where, runner = paths.here(), system.System()
     install.check_machine(where, user=os.geteuid())
     if where.packaged and Path(sys.prefix) != where.prefix:
@@ -111,8 +107,6 @@ def _install(args: argparse.Namespace) -> int:
 
 def _tell(status: Status | None) -> int:
     """How the start went, and what to do about what is not well."""
-    from obt_agent.daemon.status_file import status_line  # noqa: PLC0415 - imported when the command runs
-
     if status is None:
         say("The service runs, and has said nothing yet: journalctl -u obt-agent -f")
         return exit_codes.UNAVAILABLE
@@ -126,8 +120,6 @@ def _tell(status: Status | None) -> int:
 
 
 def _token(named: str | None) -> Secret | None:
-    from obt_agent.identity.provisioned import parse_token, read_token  # noqa: PLC0415 - when the command runs
-
     if named == "-":
         return parse_token(sys.stdin.buffer.read(4096), "standard input")
     if named:
@@ -139,8 +131,6 @@ def _token(named: str | None) -> Secret | None:
 
 
 def _uninstall(args: argparse.Namespace) -> int:
-    from obt_agent.service import install, paths, system, uninstall  # noqa: PLC0415 - imported when it runs
-
     where, runner = paths.here(), system.System()
     install.check_machine(where, user=os.geteuid())
     _do(uninstall.steps(where, runner, keep_state=args.keep_state), where, runner, dry_run=args.dry_run)
@@ -152,7 +142,6 @@ def _do(steps: Iterable[InstallStep], where: ServicePaths, runner: System, *, dr
         for step in steps:
             say(f"would {step.words}")
         return
-    from obt_agent.service.lock import alone, interruptible  # noqa: PLC0415 - imported when the command runs
 
     with alone(where) as lock, interruptible():
         runner.held = (lock,)
@@ -167,8 +156,6 @@ def _do(steps: Iterable[InstallStep], where: ServicePaths, runner: System, *, dr
 
 
 def _status(_args: argparse.Namespace) -> int:
-    from obt_agent.service import paths, state, system  # noqa: PLC0415 - imported when the command runs
-
     told = state.ask(paths.here(), system.System())
     if not told.installed:
         say("The service is not installed: sudo obt-agent service install --server URL --token-file FILE")
@@ -183,7 +170,5 @@ def _status(_args: argparse.Namespace) -> int:
 
 
 def _unit(args: argparse.Namespace) -> int:
-    from obt_agent.service import files, paths  # noqa: PLC0415 - imported when the command runs
-
     print(files.shipped(files.USER_UNIT_FILE) if args.user else files.unit_for(paths.here()), end="")
     return exit_codes.OK

@@ -6,35 +6,25 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from obt_agent.cli import COMMANDS, exit_codes
+import msgspec
+
+from obt_agent.cli import exit_codes
 from obt_agent.cli.common import add_config_options, load_config, printable, say
-
-if TYPE_CHECKING:
-    from obt_agent.cli import Subparsers
-    from obt_agent.daemon.status_file import Clocks, Status
-    from obt_agent.protocol.jobs import JobSummary
+from obt_agent.daemon.status_file import Clocks, Status, look, status_line
+from obt_agent.protocol.jobs import JobSummary
+from obt_agent.service import paths, state, system
 
 
-def register(subparsers: Subparsers) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser(
-        "status",
-        help=COMMANDS["status"],
-        description=__doc__,
-        epilog="exit status: 0 admitted, 69 running and not admitted, 1 not running",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.epilog = "exit status: 0 admitted, 69 running and not admitted, 1 not running"
     parser.add_argument("--json", action="store_true", help="as JSON")
     add_config_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print it."""
-    import msgspec  # noqa: PLC0415 - imported when the command runs
-
-    from obt_agent.daemon.status_file import Clocks, look  # noqa: PLC0415 - the same
-
     folder = Path(load_config(args).config.agent.state_dir)
     found = look(folder)
     if found.holder is None:
@@ -54,8 +44,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _why_not(folder: Path) -> Iterator[str]:
     """What systemd knows of the service whose folder this is, and what to do."""
-    from obt_agent.service import paths, state, system  # noqa: PLC0415 - imported when there is no agent
-
     where = paths.here()
     try:
         service = state.ask(where, system.System())
@@ -89,8 +77,6 @@ def _after(exit_status: int, *, starting: bool) -> str:
 
 def lines(status: Status, now: Clocks) -> Iterator[str]:
     """The status for a person."""
-    from obt_agent.daemon.status_file import status_line  # noqa: PLC0415 - imported when the command runs
-
     yield status_line(status)
     yield ""
     yield f"agent    {status.name} ({status.agent_id})"

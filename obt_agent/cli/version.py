@@ -6,14 +6,11 @@ import argparse
 import json
 import platform
 from importlib import metadata
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from obt_agent import __version__
-from obt_agent.cli import COMMANDS, exit_codes
+from obt_agent.cli import exit_codes
 from obt_agent.version import commit
-
-if TYPE_CHECKING:
-    from obt_agent.cli import Subparsers
 
 _LIBRARIES: Final = (
     "aiohttp",
@@ -26,9 +23,8 @@ _LIBRARIES: Final = (
 )
 
 
-def register(subparsers: Subparsers) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser("version", help=COMMANDS["version"], description=__doc__)
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("--json", action="store_true", help="as JSON")
 
 

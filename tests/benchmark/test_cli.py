@@ -34,8 +34,8 @@ SHAPE = ("--shape", "24:8", "--warmup", "1")
 
 def parsed(*words: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
-    bench.register(parser.add_subparsers())
-    return parser.parse_args(["bench", "m", *words])
+    bench.add_arguments(parser)
+    return parser.parse_args(["m", *words])
 
 
 def planned(*words: str) -> Plan:

@@ -28,7 +28,7 @@ def person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProcessContext:
     found = ProcessContext(
         environ=here.environ, working_dir=tmp_path, terminal=True, user=4242, pid=1, host_name="x"
     )
-    monkeypatch.setattr(loader, "Surroundings", lambda: found)
+    monkeypatch.setattr(loader, "ProcessContext", lambda: found)
     owned = dotenv.stat().st_uid
     monkeypatch.setattr("obt_agent.config.environment._own", lambda status, user: status.st_uid == owned)
     return found

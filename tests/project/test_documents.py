@@ -113,9 +113,9 @@ def pieces(line: str) -> Iterator[list[str]]:
 
 
 PARSERS: dict[str, Callable[[list[str]], argparse.ArgumentParser]] = {
-    "obt-agent": lambda words: agent_cli._parser(words)[0],  # noqa: SLF001 - the parser is the truth here
+    "obt-agent": lambda words: agent_cli.make_parser(words)[0],
     "obt-server": lambda _: server_cli.parser(),
-    "obt-conformance": lambda _: conformance_cli._parser(),  # noqa: SLF001 - the same
+    "obt-conformance": lambda _: conformance_cli._parser(),  # noqa: SLF001 - the parser is the truth here
 }
 
 

@@ -1,4 +1,4 @@
-"""``obt-agent status``, ``outbox`` and ``service``, as a person types them."""
+"""``obt-agent status``, ``results`` and ``service``, as a person types them."""
 
 import json
 import os
@@ -178,7 +178,7 @@ def test_a_clock_that_is_set_moves_neither_age_nor_duration(step_s: float) -> No
     assert "may hang" not in told
 
 
-# outbox
+# results
 
 
 def test_an_outbox_is_listed_and_shown_while_its_owner_runs(
