@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from typing import Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
@@ -11,6 +12,8 @@ CONNECT_PATH: Final = "/api/v1/agents/connect"
 
 OLLAMA_PORT: Final = 11434
 _PORTS: Final = {"http": 80, "https": 443}
+_LAST_PORT: Final = 65535
+_LONGEST_PORT: Final = 5
 _SOCKET_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - replaced, not bound
 
@@ -27,7 +30,7 @@ def server_socket(text: str) -> str:
     Raises:
         WrongUrl: another scheme, no host, a bad port, user information, a query or a fragment.
     """
-    _check_characters(text)
+    text = _unquoted(text)
     if "://" not in text:
         raise WrongUrl(
             f"has no scheme; write https://{text.rpartition('@')[2]} (or http:// for this machine)"
@@ -51,21 +54,45 @@ def server_base(socket_url: str) -> str:
 def ollama_base(text: str) -> str:
     """Ollama's address as ``http(s)://host:port``, from any form that Ollama's own ``OLLAMA_HOST`` takes.
 
-    Without a scheme the port is 11434 (80 and 443 with ``http://`` and ``https://``, as in Ollama's
-    ``envconfig.Host``); an address to listen on everywhere becomes this machine.
+    Spaces and quotes around it are left out, an IPv6 address needs no brackets, and a port that is none
+    counts as not given, as in Ollama's ``envconfig.Host`` (its table of forms is a test here). Without a
+    scheme the port is 11434, with one 80 or 443; an address to listen on everywhere becomes this machine.
 
     Raises:
-        WrongUrl: another scheme, a bad port, user information, a query or a fragment.
+        WrongUrl: another scheme, the port 0, user information, a query or a fragment.
     """
-    _check_characters(text)
-    full = text if "://" in text else f"http://{text}"
-    parts = _split(full, host_needed=False)
-    if parts.scheme not in _PORTS:
-        raise WrongUrl(f"has the scheme {parts.scheme}; write http://host:port")
+    bare = _unquoted(text)
+    scheme, mark, rest = bare.partition("://") if "://" in bare else ("http", "", bare)
+    scheme = scheme.lower()
+    if scheme not in _PORTS:
+        raise WrongUrl(f"has the scheme {scheme}; write http://host:port")
+    _refuse_extras(rest)
+    authority, _, path = rest.partition("/")
+    host, port = _host_and_port(authority, _PORTS[scheme] if mark else OLLAMA_PORT)
+    parts = _split(f"{scheme}://{host}:{port}/{path}", host_needed=False)
     host = _ANY_ADDRESS.get(parts.hostname or "", parts.hostname or "")
-    default = _PORTS[parts.scheme] if "://" in text else OLLAMA_PORT
-    port = default if parts.port is None else parts.port
-    return urlunsplit((parts.scheme, f"{_bracketed(host)}:{port}", parts.path.rstrip("/"), "", ""))
+    return urlunsplit((scheme, f"{_bracketed(host)}:{port}", parts.path.rstrip("/"), "", ""))
+
+
+def ollama_port(host_variable: str) -> int:
+    """The port on which a server listens whose ``OLLAMA_HOST`` is this."""
+    try:
+        return urlsplit(ollama_base(host_variable)).port or OLLAMA_PORT
+    except WrongUrl:
+        return OLLAMA_PORT
+
+
+def _host_and_port(authority: str, default: int) -> tuple[str, int]:
+    with contextlib.suppress(ValueError):
+        ipaddress.IPv6Address(authority)
+        return f"[{authority}]", default
+    host, colon, digits = authority.rpartition(":")
+    if not colon or authority.endswith("]"):
+        return authority, default
+    is_port = (
+        digits.isascii() and digits.isdigit() and len(digits) <= _LONGEST_PORT and int(digits) <= _LAST_PORT
+    )
+    return host, int(digits) if is_port else default
 
 
 def proxy_address(text: str) -> str:
@@ -74,9 +101,9 @@ def proxy_address(text: str) -> str:
     Raises:
         WrongUrl: anything else.
     """
+    text = _unquoted(text)
     if text in {"env", "none"}:
         return text
-    _check_characters(text)
     if "://" not in text:
         raise WrongUrl(
             "is none of: env, none, a proxy's URL such as http://proxy:3128 or socks5h://proxy:1080"
@@ -105,9 +132,19 @@ def without_userinfo(text: str) -> str:
     return f"{scheme}{mark}***@{host}" if at and before else text
 
 
-def _check_characters(text: str) -> None:
-    if any(c.isspace() or not c.isprintable() for c in text):
-        raise WrongUrl("holds a space or a control character")
+def _unquoted(text: str) -> str:
+    """The text without spaces and quotes around it, as ``- OLLAMA_URL="..."`` in a compose file has them."""
+    text = text.strip().strip("\"'").strip()
+    if any(c in "\"'" or c.isspace() or not c.isprintable() for c in text):
+        raise WrongUrl("holds a space, a quote or a control character")
+    return text
+
+
+def _refuse_extras(authority_and_path: str) -> None:
+    if "@" in authority_and_path.partition("/")[0]:
+        raise WrongUrl("holds a user name or password; leave them out (a token stands in server.token_file)")
+    if "?" in authority_and_path or "#" in authority_and_path:
+        raise WrongUrl("holds a query or a fragment; leave out everything from ? or # on")
 
 
 def _split(text: str, *, userinfo: bool = False, host_needed: bool = True) -> SplitResult:
@@ -118,10 +155,7 @@ def _split(text: str, *, userinfo: bool = False, host_needed: bool = True) -> Sp
         raise WrongUrl("is no address: its port or its brackets are wrong") from error
     if port == 0 or (host_needed and not parts.hostname):
         raise WrongUrl("has no host" if port != 0 else "has the port 0")
-    if "@" in parts.netloc and not userinfo:
-        raise WrongUrl("holds a user name or password; leave them out (a token stands in server.token_file)")
-    if parts.query or parts.fragment:
-        raise WrongUrl("holds a query or a fragment; leave out everything from ? or # on")
+    _refuse_extras(text.partition("://")[2].rpartition("@")[2] if userinfo else text.partition("://")[2])
     return parts
 
 

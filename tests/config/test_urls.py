@@ -19,6 +19,8 @@ def test_the_sockets_path_is_that_of_the_protocol() -> None:
         ("https://x/api/v1/agents/connect", "wss://x/api/v1/agents/connect"),
         ("wss://x/other/path", "wss://x/other/path"),
         ("wss://x", "wss://x/api/v1/agents/connect"),
+        ('"https://x"', "wss://x/api/v1/agents/connect"),
+        (" https://x\n", "wss://x/api/v1/agents/connect"),
     ],
 )
 def test_a_servers_address_becomes_its_sockets(text: str, socket: str) -> None:
@@ -38,7 +40,7 @@ def test_a_servers_address_becomes_its_sockets(text: str, socket: str) -> None:
         "https://x?a=1",
         "https://x#a",
         "https://x y",
-        "https://x\n",
+        'https://"x',
     ],
 )
 def test_what_is_no_servers_address_is_refused(text: str) -> None:
@@ -73,6 +75,25 @@ def test_a_sockets_address_leads_back_to_the_server(socket: str, base: str) -> N
         ("gpu-box:8080", "http://gpu-box:8080"),
         ("http://0.0.0.0:8080", "http://127.0.0.1:8080"),
         ("[::1]", "http://[::1]:11434"),
+        # the rest of the table in Ollama's own envconfig/config_test.go, and quotes of compose files
+        ("1.2.3.4:1234", "http://1.2.3.4:1234"),
+        (":66000", "http://127.0.0.1:11434"),
+        (":-1", "http://127.0.0.1:11434"),
+        ("gpu-box:port", "http://gpu-box:11434"),
+        ("http://gpu-box:99999", "http://gpu-box:80"),
+        ("[::1]:1337", "http://[::1]:1337"),
+        ("[::]", "http://[::1]:11434"),
+        ("::1", "http://[::1]:11434"),
+        ("::", "http://[::1]:11434"),
+        ("fd00::5", "http://[fd00::5]:11434"),
+        (" 1.2.3.4 ", "http://1.2.3.4:11434"),
+        ('"1.2.3.4"', "http://1.2.3.4:11434"),
+        ("'1.2.3.4'", "http://1.2.3.4:11434"),
+        (' " 1.2.3.4 " ', "http://1.2.3.4:11434"),
+        ("1.2.3.4\n", "http://1.2.3.4:11434"),
+        ('"http://host.docker.internal:11434"', "http://host.docker.internal:11434"),
+        ("https://1.2.3.4:4321", "https://1.2.3.4:4321"),
+        ("https://example.com/ollama", "https://example.com:443/ollama"),
     ],
 )
 def test_ollamas_address_may_be_written_as_ollama_takes_it(text: str, base: str) -> None:
@@ -82,7 +103,18 @@ def test_ollamas_address_may_be_written_as_ollama_takes_it(text: str, base: str)
 
 @pytest.mark.parametrize(
     "text",
-    ["ftp://x", "x:y", "x:0", "http://x:99999", "http://u:p@x", "http://x?y", "http://a b", "http://[x"],
+    [
+        "ftp://x",
+        "x:0",
+        ":0",
+        "u:1@x:2",
+        "http://u:p@x",
+        "http://x?y",
+        "x:1?y",
+        "http://a b",
+        "http://[x",
+        'a"b',
+    ],
 )
 def test_what_is_no_address_of_ollama_is_refused(text: str) -> None:
     with pytest.raises(urls.WrongUrl):
@@ -92,6 +124,18 @@ def test_what_is_no_address_of_ollama_is_refused(text: str) -> None:
 @pytest.mark.parametrize("text", ["env", "none", "http://u:p@proxy:3128", "socks5h://proxy"])
 def test_a_proxy_may_be_given(text: str) -> None:
     assert urls.proxy_address(text) == text
+
+
+def test_the_port_of_a_server_is_read_from_its_variable_as_the_server_reads_it() -> None:
+    forms = {
+        "": 11434,
+        '":1234"': 1234,
+        "::1": 11434,
+        "[::]:8080": 8080,
+        "http://0.0.0.0": 80,
+        "ftp://x": 11434,
+    }
+    assert {text: urls.ollama_port(text) for text in forms} == forms
 
 
 @pytest.mark.parametrize("text", ["auto", "ftp://proxy", "socks4://proxy", "http://"])

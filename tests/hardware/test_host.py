@@ -601,7 +601,7 @@ def test_a_process_that_became_ollama_since_it_was_seen_is_found_when_asked_to_l
 def test_of_several_servers_the_one_that_listens_at_our_port_is_followed(
     tmp_path: Path, port: int, server: int
 ) -> None:
-    hosts = {9: None, 10: "HOME=/x", 11: "OLLAMA_HOST=:11500", 12: "A=1\0OLLAMA_HOST=http://0.0.0.0:12000"}
+    hosts = {9: None, 10: "HOME=/x", 11: "OLLAMA_HOST=':11500'", 12: "A=1\0OLLAMA_HOST=http://0.0.0.0:12000"}
     files = {f"/proc/{pid}/environ": text for pid, text in hosts.items() if text is not None}
     for pid in hosts:
         files |= {f"/proc/{pid}/comm": "ollama\n", f"/proc/{pid}/cmdline": "ollama\0serve"}

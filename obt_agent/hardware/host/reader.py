@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from obt_agent.config.urls import ollama_port
 from obt_agent.hardware.field_reader import FieldReader, optional
 from obt_agent.hardware.host.linux.cpu import CpuProvider
 from obt_agent.hardware.host.linux.io_counters import IoCounters
 from obt_agent.hardware.host.linux.limits import LimitsProvider
 from obt_agent.hardware.host.linux.memory import MemoryProvider
-from obt_agent.hardware.host.linux.ollama_processes import USUAL_PORT, OllamaProcesses
+from obt_agent.hardware.host.linux.ollama_processes import OllamaProcesses
 from obt_agent.hardware.host.linux.pressure import PressureReader
 from obt_agent.hardware.host.linux.system import HostProvider
 from obt_agent.hardware.inventory import CgroupLimits, CpuInfo, HostInfo, MemoryInfo, ProviderState
@@ -73,7 +74,7 @@ class HostReader:
         self._limits = LimitsProvider(root)
         self._traffic = IoCounters(root)
         self._pressure = PressureReader(root)
-        self._processes = OllamaProcesses(root, port=_port_of(ollama_url))
+        self._processes = OllamaProcesses(root, port=ollama_port(ollama_url))
         self._followed: int | None = None
 
     def inventory(self, ollama_version: str | None) -> HostInventory:
@@ -148,13 +149,6 @@ class HostReader:
         return msgspec.structs.replace(
             memory, cgroup_available_bytes=left, unavailable=memory.unavailable | gaps.reasons
         )
-
-
-def _port_of(url: str) -> int:
-    try:
-        return urlsplit(url).port or USUAL_PORT
-    except ValueError:
-        return USUAL_PORT
 
 
 def is_this_machine(url: str) -> bool | None:

@@ -13,8 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from urllib.parse import urlsplit
 
+from obt_agent.config.urls import OLLAMA_PORT, ollama_port
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, optional
 from obt_agent.hardware.host.rates import LEAST_WINDOW_NS
 from obt_agent.hardware.samples import OllamaProcess, ProcessRole
@@ -29,7 +29,6 @@ _SERVER_NAMES = {"ollama", "ollama.exe", ".ollama-wrapped"}
 """The program's own names; the last is that of NixOS, which wraps it."""
 
 _SERVER_WORDS = {"serve", "start"}
-USUAL_PORT = 11434
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -74,7 +73,7 @@ class OllamaProcesses:
 
     root: Root
     clock: Callable[[], int] = time.monotonic_ns
-    port: int = USUAL_PORT
+    port: int = OLLAMA_PORT
     _servers: dict[int, _Followed] = field(default_factory=dict)
     _runners: dict[int, _Followed] = field(default_factory=dict)
     _look: _ProcessScan = field(default_factory=_ProcessScan)
@@ -143,7 +142,7 @@ class OllamaProcesses:
         """Where a server listens, by its environment, which its own user and root may read."""
         entries = self.root.text(f"/proc/{pid}/environ").split("\0")
         told = next((entry.partition("=")[2] for entry in entries if entry.startswith("OLLAMA_HOST=")), "")
-        return urlsplit(told if "://" in told else f"//{told}").port or USUAL_PORT
+        return ollama_port(told)
 
     def _follow(self, pid: int, role: ProcessRole) -> _Followed:
         return _Followed(pid, role, self.root.hot(f"/proc/{pid}/stat"))
