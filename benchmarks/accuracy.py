@@ -27,7 +27,8 @@ from obt_agent.benchmark.plan import Plan, PromptConfig, Sweep
 from obt_agent.benchmark.records import NullJournal
 from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics
 from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
-from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.config.schema import HardwareConfig
+from obt_agent.hardware.service import HardwareService
 from obt_agent.log_setup.setup import LogSettings, configure
 from obt_agent.ollama.client import OllamaClient, OllamaSettings
 from obt_standin import Script, Stall
@@ -133,7 +134,7 @@ async def measure(scenario: Scenario, iterations: int) -> tuple[BenchmarkResult,
     )
     scenario.script.tokens = scenario.tokens
     with standin_process(scenario.script) as url:
-        hardware = HardwareService(HardwareSettings(ollama_url=url))
+        hardware = HardwareService(HardwareConfig(), ollama_url=url)
         await hardware.start()
         try:
             async with OllamaClient(OllamaSettings(url=url)) as ollama:

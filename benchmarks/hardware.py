@@ -27,11 +27,13 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from obt_agent.config.schema import HardwareConfig
 from obt_agent.hardware.gpu.nvidia.nvml import Nvml
 from obt_agent.hardware.gpu.nvidia.probe import Prober
 from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
-from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.hardware.service import HardwareService
 from obt_agent.hardware.snapshot.root import SnapshotRoot
+from obt_agent.hardware.supervisor import Timings
 
 ROOT = Path(__file__).parents[1]
 NVML = ROOT / "tests" / "hardware" / "nvml"
@@ -59,7 +61,7 @@ class Cost:
 
 async def ours(rate: float, seconds: float) -> Cost:
     """The service, with someone who watches."""
-    service = HardwareService(HardwareSettings(min_interval_s=0.05))
+    service = HardwareService(HardwareConfig(min_interval_s=0.05))
     await service.inventory()
     await service.start()
     samples = 0
@@ -165,8 +167,11 @@ async def lag_with_hung_driver(seconds: float) -> tuple[Lag, str]:
         shutil.copy(NVML / "rtx4090.txt", script)
         root = SnapshotRoot(ROOT / "tests/hardware/snapshots/nvidia-desktop")
         nvidia = NvidiaProvider(root, lambda: Nvml((str(library),)), Prober((str(library),)))
-        settings = HardwareSettings(min_interval_s=0.05, gpu_deadline_s=0.5, close_deadline_s=0.5)
-        service = HardwareService(settings, [nvidia])
+        service = HardwareService(
+            HardwareConfig(min_interval_s=0.05),
+            providers=[nvidia],
+            timings=Timings(gpu_deadline_s=0.5, close_deadline_s=0.5),
+        )
         await service.inventory()
         await service.start()
         with script.open("a") as more:

@@ -31,8 +31,9 @@ from obt_agent.benchmark.plan import Plan, PromptConfig
 from obt_agent.benchmark.records import NullJournal
 from obt_agent.benchmark.result import BenchmarkResult, Ratio
 from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
+from obt_agent.config.schema import HardwareConfig
 from obt_agent.errors import AgentError
-from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.hardware.service import HardwareService
 from obt_agent.log_setup.setup import LogSettings, configure
 from obt_agent.ollama.client import OllamaClient, OllamaSettings
 from obt_standin import Script
@@ -65,7 +66,7 @@ async def measure(url: str, model: str, pairs: int, tokens: int) -> BenchmarkRes
         cooldown_s=0.0,
         alternate_sampling=True,
     )
-    hardware = HardwareService(HardwareSettings(ollama_url=url))
+    hardware = HardwareService(HardwareConfig(), ollama_url=url)
     await hardware.start()
     try:
         async with OllamaClient(OllamaSettings(url=url)) as ollama:
@@ -96,7 +97,7 @@ async def counted(pairs: int, window_s: float) -> Counted:
     """Count in neighbouring windows with the sampler on and off."""
     counters = [multiprocessing.RawValue("Q", 0) for _ in range(os.cpu_count() or 1)]
     workers = [multiprocessing.Process(target=count, args=(counter,), daemon=True) for counter in counters]
-    hardware = HardwareService(HardwareSettings())
+    hardware = HardwareService(HardwareConfig())
     await hardware.start()
     speeds: dict[bool, list[float]] = {True: [], False: []}
     own: dict[bool, float] = {True: 0.0, False: 0.0}

@@ -18,7 +18,8 @@ from obt_agent.benchmark.presets import preset, shape
 from obt_agent.benchmark.records import NullJournal
 from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.benchmark.run import BenchmarkRun
-from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.config.schema import HardwareConfig
+from obt_agent.hardware.service import HardwareService
 from obt_agent.ollama.client import OllamaClient, OllamaSettings
 from obt_standin import Script, StandIn
 
@@ -38,7 +39,7 @@ async def measured() -> BenchmarkResult:
         cooldown_s=0.0,
     )
     async with StandIn(SCRIPT) as standin:
-        hardware = HardwareService(HardwareSettings(ollama_url=standin.url))
+        hardware = HardwareService(HardwareConfig(), ollama_url=standin.url)
         await hardware.start()
         try:
             async with OllamaClient(OllamaSettings(url=standin.url)) as ollama:

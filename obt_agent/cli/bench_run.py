@@ -26,7 +26,7 @@ from obt_agent.benchmark.records import Progress as RunProgress
 from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
 from obt_agent.config.schema import Config
-from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.hardware.service import HardwareService
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.ollama.settings import configured
 
@@ -59,13 +59,7 @@ async def run_pairs(
 
 async def run_all(plans: Sequence[Plan], config: Config) -> list[BenchmarkResult]:
     """The results in the plans' order; after Ctrl-C those until then, the last one cancelled."""
-    hardware = HardwareService(
-        HardwareSettings(
-            benchmark_interval_s=config.hardware.benchmark_interval_s,
-            min_interval_s=config.hardware.min_interval_s,
-            ollama_url=config.ollama.url,
-        )
-    )
+    hardware = HardwareService(config.hardware, ollama_url=config.ollama.url)
     with _Signals() as signals:
         await hardware.start()
         try:

@@ -25,7 +25,6 @@ from obt_agent.cli import exit_codes, version
 from obt_agent.cli.common import add_config_options, load_config, say
 from obt_agent.config.load import Loaded
 from obt_agent.config.problems import WrongConfig
-from obt_agent.daemon import settings
 from obt_agent.daemon.status_file import look
 from obt_agent.doctor import bundle, configuration
 from obt_agent.doctor.findings import CheckReport
@@ -120,7 +119,7 @@ def _about_the_system() -> dict[str, str]:
 
 
 async def _hardware(loaded: Loaded) -> str:
-    service = HardwareService(settings.hardware(loaded.config))
+    service = HardwareService(loaded.config.hardware, ollama_url=loaded.config.ollama.url)
     try:
         inventory = await service.inventory()
     except AgentError as error:

@@ -19,7 +19,7 @@ from obt_agent.errors import AgentError, ConfigError
 from obt_agent.hardware.gpu.registry import gpu_providers
 from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.samples import Sample
-from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.hardware.service import HardwareService
 from obt_agent.hardware.snapshot.capture import RecordingRoot, capture
 from obt_agent.hardware.snapshot.root import Root
 from obt_agent.ollama.client import OllamaClient
@@ -54,9 +54,8 @@ def run(args: argparse.Namespace) -> int:
     """Print what was asked for."""
     if args.capture:
         return _capture(Path(args.capture))
-    settings = _settings(args)
     try:
-        asyncio.run(_show(args, settings))
+        asyncio.run(_show(args))
     except FileNotFoundError as error:
         raise ConfigError(f"{args.snapshot} is no snapshot: it has no {error.filename}") from error
     return exit_codes.OK
@@ -69,18 +68,14 @@ def _interval(text: str) -> float:
     return seconds
 
 
-def _settings(args: argparse.Namespace) -> HardwareSettings:
+async def _show(args: argparse.Namespace) -> None:
     config = load_config(args).config
-    return HardwareSettings(
-        min_interval_s=min(args.interval, _FIRST_WINDOW_S),
-        root=Path(args.snapshot or "/"),
+    service = HardwareService(
+        msgspec.structs.replace(config.hardware, min_interval_s=min(args.interval, _FIRST_WINDOW_S)),
         ollama_url=config.ollama.url,
+        root=Path(args.snapshot or "/"),
     )
-
-
-async def _show(args: argparse.Namespace, settings: HardwareSettings) -> None:
-    service = HardwareService(settings)
-    service.note_ollama_version(None if args.snapshot else await _ollama_version(settings.ollama_url))
+    service.note_ollama_version(None if args.snapshot else await _ollama_version(config.ollama.url))
     try:
         inventory = await service.inventory()
         if args.watch:

@@ -29,10 +29,10 @@ def broken(config: Config) -> Iterator[Broken]:
     yield from _server(config.server)
     yield from _policy(config.policy)
     hardware = config.hardware
-    if hardware.min_interval_s > hardware.benchmark_interval_s:
+    if hardware.min_interval_s > hardware.active_interval_s:
         yield (
             "hardware.min_interval_s",
-            f"found {hardware.min_interval_s:g}, expected no more than hardware.benchmark_interval_s",
+            f"found {hardware.min_interval_s:g}, expected no more than hardware.active_interval_s",
         )
 
 

@@ -143,7 +143,6 @@ class HardwareConfig(_Section, frozen=True, kw_only=True):
 
     idle_interval_s: Seconds = 30.0
     active_interval_s: Seconds = 1.0
-    benchmark_interval_s: Seconds = 0.5
     min_interval_s: Annotated[float, Meta(ge=0.05, le=60, description="seconds, 0.05 to 60")] = 0.2
 
 

@@ -86,7 +86,7 @@ async def build(
     policy = Policy(config.policy)
     ollama = await stack.enter_async_context(OllamaClient(configured(config.ollama)))
     catalog = Catalog(ollama, poll_interval_s=config.ollama.poll_interval_s)
-    hardware = HardwareService(settings.hardware(config))
+    hardware = HardwareService(config.hardware, ollama_url=config.ollama.url)
     stack.push_async_callback(hardware.close)
     outbox = JobStore(state.path, settings.outbox(config))
     await outbox.open()

@@ -6,21 +6,8 @@ from pathlib import Path
 
 from obt_agent import __version__
 from obt_agent.config.schema import Config
-from obt_agent.hardware.settings import HardwareSettings
 from obt_agent.jobs.store.job_store import JobStoreSettings
 from obt_agent.link.settings import LinkSettings, TlsSettings
-
-
-def hardware(config: Config) -> HardwareSettings:
-    """How often to sample."""
-    section = config.hardware
-    return HardwareSettings(
-        idle_interval_s=section.idle_interval_s,
-        active_interval_s=section.active_interval_s,
-        benchmark_interval_s=section.benchmark_interval_s,
-        min_interval_s=section.min_interval_s,
-        ollama_url=config.ollama.url,
-    )
 
 
 def outbox(config: Config) -> JobStoreSettings:

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
+from obt_agent.config.schema import Config
 from obt_agent.doctor.findings import Finding, ok, warning
 from obt_agent.errors import AgentError
 from obt_agent.hardware.advice import advice, explained
 from obt_agent.hardware.inventory import Inventory, ProviderState
 from obt_agent.hardware.service import HardwareService
-from obt_agent.hardware.settings import HardwareSettings
 
 
-async def look(settings: HardwareSettings) -> AsyncIterator[Finding]:
+async def look(config: Config) -> AsyncIterator[Finding]:
     """Collect an inventory, and judge its sources."""
-    service = HardwareService(settings)
+    service = HardwareService(config.hardware, ollama_url=config.ollama.url)
     try:
         inventory = await service.inventory()
     except AgentError as error:

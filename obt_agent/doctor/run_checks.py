@@ -38,7 +38,7 @@ async def examine(loaded: Loaded, environ: Mapping[str, str]) -> CheckReport:
         secret = seen.credential.secret if seen.credential else None
         findings += await taken("server", server.look(settings.link(config), secret))
     findings += await taken("ollama", ollama.look(configured(config.ollama)))
-    findings += await taken("hardware", machine.look(settings.hardware(config)))
+    findings += await taken("hardware", machine.look(config))
     unit = await asyncio.to_thread(sandbox.properties)
     findings += sandbox.look(unit, seen.status)
     return CheckReport(

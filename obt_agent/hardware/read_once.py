@@ -9,13 +9,11 @@ import msgspec
 
 from obt_agent.hardware.combine import assemble, combine
 from obt_agent.hardware.host.linux.storage import StorageProvider
-from obt_agent.hardware.host.reader import HostReader
+from obt_agent.hardware.host.reader import LOCAL_OLLAMA_URL, HostReader
 from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.provider import CostGroup, GpuProvider
 from obt_agent.hardware.samples import GpuSample, Sample
 from obt_agent.hardware.snapshot.root import Root
-
-EVERYWHERE = "http://127.0.0.1:11434"
 
 
 class MachineReading(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,7 +29,7 @@ class OneReading:
 
     root: Root
     providers: Sequence[GpuProvider]
-    ollama_url: str = EVERYWHERE
+    ollama_url: str = LOCAL_OLLAMA_URL
 
     def read(self) -> MachineReading:
         """Inventory and one sample."""

@@ -8,24 +8,25 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import structlog
 
+from obt_agent.config.schema import HardwareConfig
 from obt_agent.hardware.combine import assemble, combine
 from obt_agent.hardware.gpu.registry import TOPOLOGY, gpu_providers
 from obt_agent.hardware.host.linux.storage import StorageProvider
-from obt_agent.hardware.host.reader import HostInventory, HostReader, HostReading
+from obt_agent.hardware.host.reader import LOCAL_OLLAMA_URL, HostInventory, HostReader, HostReading
 from obt_agent.hardware.inventory import Inventory, ProviderState, StorageInfo
 from obt_agent.hardware.provider import CostGroup, GpuProvider, GpuReadings, state_of
 from obt_agent.hardware.samples import Sample, SamplerSample
 from obt_agent.hardware.sampling_schedule import SampleStream, Ticks
-from obt_agent.hardware.settings import HardwareSettings
 from obt_agent.hardware.snapshot.root import open_root
-from obt_agent.hardware.supervisor import ProviderSupervisor, refresh_all
+from obt_agent.hardware.supervisor import ProviderSupervisor, Timings, refresh_all
 from obt_agent.hardware.worker import DaemonWorker, Stalled
 
-__all__ = ["HardwareService", "HardwareSettings", "SampleStream", "SamplerCost"]
+__all__ = ["HardwareService", "SampleStream", "SamplerCost"]
 
 log = structlog.get_logger(__name__)
 
@@ -45,19 +46,31 @@ class HardwareService:
     """Knows what the machine is and does. One per agent; used from one event loop.
 
     Args:
-        settings: cadences, deadlines, and where to read.
+        config: how often to sample.
+        ollama_url: whether it leads to this machine decides whether to look for Ollama's processes here.
+        root: "/", or the folder of a snapshot.
         providers: the GPU providers; those for this machine when omitted.
+        timings: deadlines, and the intervals that no configuration needs.
     """
 
-    def __init__(self, settings: HardwareSettings, providers: Iterable[GpuProvider] | None = None) -> None:
-        self._settings = settings
-        root = open_root(settings.root)
-        self._host = HostReader(root, settings.ollama_url)
+    def __init__(
+        self,
+        config: HardwareConfig,
+        *,
+        ollama_url: str = LOCAL_OLLAMA_URL,
+        root: Path = Path("/"),
+        providers: Iterable[GpuProvider] | None = None,
+        timings: Timings = Timings(),  # noqa: B008 -- frozen
+    ) -> None:
+        self._config = config
+        self._timings = timings
+        files = open_root(root)
+        self._host = HostReader(files, ollama_url)
         self._host_worker = DaemonWorker("host")
-        self._storage = StorageProvider(root, settings.models_path)
+        self._storage = StorageProvider(files)
         self._storage_worker = DaemonWorker("storage")
-        found = gpu_providers(root) if providers is None else tuple(providers)
-        self._guards = tuple(ProviderSupervisor(provider, settings) for provider in found)
+        found = gpu_providers(files) if providers is None else tuple(providers)
+        self._guards = tuple(ProviderSupervisor(provider, timings) for provider in found)
         self._tasks: list[asyncio.Task[None]] = []
         self._watches: set[SampleStream] = set()
         self._loaded = False
@@ -98,7 +111,7 @@ class HardwareService:
             watch.end()
         await asyncio.gather(*(guard.close() for guard in self._guards))
         with contextlib.suppress(Stalled):
-            await self._host_worker.call(self._host.close, deadline_s=self._settings.close_deadline_s)
+            await self._host_worker.call(self._host.close, deadline_s=self._timings.close_deadline_s)
         self._host_worker.close()
         self._storage_worker.close()
 
@@ -130,11 +143,7 @@ class HardwareService:
         """
         async with self._sampling:
             age_ns = time.monotonic_ns() - self.latest.t_mono_ns if self.latest else None
-            if (
-                self.latest is not None
-                and age_ns is not None
-                and age_ns < self._settings.min_interval_s * 1e9
-            ):
+            if self.latest is not None and age_ns is not None and age_ns < self._config.min_interval_s * 1e9:
                 return self.latest
             return await self._take()
 
@@ -152,7 +161,7 @@ class HardwareService:
 
         The sampler's cadence is that of the fastest watch.
         """
-        watch = SampleStream(max(interval_s, self._settings.min_interval_s), reason=reason)
+        watch = SampleStream(max(interval_s, self._config.min_interval_s), reason=reason)
         self._watches.add(watch)
         self._cadence_changed.set()
         log.debug("hardware.watch", reason=reason, interval_s=watch.interval_s)
@@ -191,8 +200,8 @@ class HardwareService:
     def interval_s(self) -> float:
         """The cadence now."""
         wanted = [watch.interval_s for watch in self._watches]
-        wanted.append(self._settings.active_interval_s if self._loaded else self._settings.idle_interval_s)
-        return max(min(wanted), self._settings.min_interval_s)
+        wanted.append(self._config.active_interval_s if self._loaded else self._config.idle_interval_s)
+        return max(min(wanted), self._config.min_interval_s)
 
     def _is_other(self, fingerprint: str) -> bool:
         return self._inventory is not None and self._inventory.fingerprint != fingerprint
@@ -213,19 +222,19 @@ class HardwareService:
             except Exception:  # one reading that nobody foresaw must not end all that follow
                 log.exception("hardware.inventory_failed")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._settings.look_interval_s):
+                async with asyncio.timeout(self._timings.look_interval_s):
                     await self._look.wait()
 
     async def _something_changed(self) -> bool:
         if any(guard.due for guard in self._guards):
             return True
         topology = await self._host_worker.call(
-            partial(self._host.topology, TOPOLOGY), deadline_s=self._settings.host_deadline_s
+            partial(self._host.topology, TOPOLOGY), deadline_s=self._timings.host_deadline_s
         )
         return topology != self._topology
 
     async def _collect(self) -> None:
-        deadline = self._settings.host_deadline_s
+        deadline = self._timings.host_deadline_s
         host = await self._host_worker.call(self._read_host, deadline_s=deadline)
         self._topology, self._server_pid = host[1], host[0].server_pid
         storage, _ = await asyncio.gather(self._collect_storage(), refresh_all(self._guards))
@@ -247,7 +256,7 @@ class HardwareService:
         """The model store; a network file system that hangs costs only this."""
         try:
             return await self._storage_worker.call(
-                self._read_storage, deadline_s=self._settings.host_deadline_s
+                self._read_storage, deadline_s=self._timings.host_deadline_s
             )
         except Stalled as error:
             state = state_of(self._storage.name, error.message, verified=True)
@@ -301,7 +310,7 @@ class HardwareService:
             if guard.state.status != "absent"
         ]
         try:
-            host = await self._host_worker.call(self._host.sample, deadline_s=self._settings.host_deadline_s)
+            host = await self._host_worker.call(self._host.sample, deadline_s=self._timings.host_deadline_s)
         except BaseException:
             for task in asked:
                 task.cancel()
@@ -310,7 +319,7 @@ class HardwareService:
 
     def _group(self, now_ns: int) -> CostGroup:
         if now_ns >= self._slow_due_ns:
-            self._slow_due_ns = now_ns + int(self._settings.slow_interval_s * 1e9)
+            self._slow_due_ns = now_ns + int(self._timings.slow_interval_s * 1e9)
             return CostGroup.FAST | CostGroup.SLOW
         return CostGroup.FAST
 

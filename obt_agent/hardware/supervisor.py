@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
@@ -18,7 +19,6 @@ import structlog
 from obt_agent.hardware.inventory import GpuInfo, ProviderState
 from obt_agent.hardware.provider import CostGroup, GpuProvider, GpuReadings, unread
 from obt_agent.hardware.samples import GpuState
-from obt_agent.hardware.settings import HardwareSettings
 from obt_agent.hardware.worker import DaemonWorker, Stalled
 
 T = TypeVar("T")
@@ -28,21 +28,45 @@ log = structlog.get_logger(__name__)
 _WELL = ("ok", "suspended", "absent")
 
 
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """How long calls may take, and how often what is not at every tick is done; in seconds.
+
+    These are no configuration: nobody needs other values but a test that cannot wait for them.
+    """
+
+    # Fans, throttle reasons, PCIe link and the like: drivers serialise on them, so they are read this often.
+    slow_interval_s: float = 5.0
+    # How often to look whether devices, drivers or Ollama's process changed.
+    look_interval_s: float = 30.0
+    # A call to a GPU's driver that takes longer is stalled: its GPUs are shown as such from then on.
+    gpu_deadline_s: float = 2.0
+    # Reading the host's own values. They come from memory, so that only a machine in great trouble gets here.
+    host_deadline_s: float = 10.0
+    # Loading a driver's library and counting its GPUs, which wakes some of them.
+    probe_deadline_s: float = 15.0
+    # What is stalled, lost or degraded is probed again after the first, doubling up to the second.
+    retry_first_s: float = 30.0
+    retry_most_s: float = 600.0
+    # A driver's thread that has not come back by then is left behind when the process ends.
+    close_deadline_s: float = 1.0
+
+
 class ProviderSupervisor:
     """Asks one provider, and knows how it is. Nothing of it raises but cancellation."""
 
     def __init__(
         self,
         provider: GpuProvider,
-        settings: HardwareSettings,
+        timings: Timings,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._provider = provider
-        self._settings = settings
+        self._timings = timings
         self._clock = clock
         self._worker = DaemonWorker(provider.name)
-        self._delay_s = settings.retry_first_s
+        self._delay_s = timings.retry_first_s
         self._retry_at: float | None = None
         self._probing = False
         self.state = ProviderState(name=provider.name, status="absent", reason="not probed yet")
@@ -84,7 +108,7 @@ class ProviderSupervisor:
             return self._unread("degraded", "not_reported: its driver is being probed")
         if self.state.status == "stalled" or self._worker.busy:
             return self._unread("stalled", "stalled")
-        readings = await self._ask(lambda: self._sample(group, pids), self._settings.gpu_deadline_s)
+        readings = await self._ask(lambda: self._sample(group, pids), self._timings.gpu_deadline_s)
         if readings is None:
             return self._unread(*self._why())
         self._notice(readings)
@@ -94,25 +118,25 @@ class ProviderSupervisor:
         """Energy counters in joules by GPU id, of GPUs that can be read."""
         if self._probing or self.state.status in ("absent", "stalled", "suspended"):
             return {}
-        return await self._ask(self._provider.energy, self._settings.gpu_deadline_s) or {}
+        return await self._ask(self._provider.energy, self._timings.gpu_deadline_s) or {}
 
     async def close(self) -> None:
-        """Let the provider go if it answers; within the settings' ``close_deadline_s`` in any case."""
+        """Let the provider go if it answers; within ``close_deadline_s`` in any case."""
         if not self._worker.busy:
             with contextlib.suppress(Exception):
-                await self._worker.call(self._provider.close, deadline_s=self._settings.close_deadline_s)
+                await self._worker.call(self._provider.close, deadline_s=self._timings.close_deadline_s)
         self._worker.close()
 
     async def _refresh(self) -> None:
-        state = await self._ask(self._provider.probe, self._settings.probe_deadline_s)
+        state = await self._ask(self._provider.probe, self._timings.probe_deadline_s)
         if state is None:
             return
-        gpus = await self._ask(self._provider.inventory, self._settings.probe_deadline_s)
+        gpus = await self._ask(self._provider.inventory, self._timings.probe_deadline_s)
         if gpus is None:
             return
         self.state, self.gpus = state, gpus
         if state.status in _WELL:
-            self._delay_s, self._retry_at = self._settings.retry_first_s, None
+            self._delay_s, self._retry_at = self._timings.retry_first_s, None
         else:
             self._later()
 
@@ -148,7 +172,7 @@ class ProviderSupervisor:
 
     def _later(self) -> None:
         self._retry_at = self._clock() + self._delay_s
-        self._delay_s = min(self._delay_s * 2, self._settings.retry_most_s)
+        self._delay_s = min(self._delay_s * 2, self._timings.retry_most_s)
 
     def _why(self) -> tuple[GpuState, str]:
         """State and reason for GPUs of a provider whose call just failed."""

@@ -11,7 +11,8 @@ import pytest
 
 from obt_agent.benchmark.plan import Plan, PlanHardware, PromptConfig, Sweep
 from obt_agent.benchmark.records import IterationRecord, Record, WarmupRecord
-from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.config.schema import HardwareConfig
+from obt_agent.hardware.service import HardwareService
 from obt_agent.ollama.stream import Line
 from obt_standin import Behaviour, Script, Stall, StandIn
 from tests.benchmark.runs import (
@@ -497,7 +498,7 @@ async def test_a_reader_of_the_series_before_a_restart_gets_all_of_the_new_one(s
 
 
 async def test_the_real_hardware_service_fits_the_seam(standin: StandIn) -> None:
-    hardware = HardwareService(HardwareSettings(ollama_url=standin.url))
+    hardware = HardwareService(HardwareConfig(), ollama_url=standin.url)
     await hardware.start()
     try:
         result = await result_of(standin, machine=hardware)

@@ -119,7 +119,7 @@ WRONG = {
         'agent.yaml:2: agent.name: found "a\\nb", expected text of at most 200 characters on one line'
     ),
     "hardware: {min_interval_s: 5}": (
-        "agent.yaml:1: hardware.min_interval_s: found 5, expected no more than hardware.benchmark_interval_s"
+        "agent.yaml:1: hardware.min_interval_s: found 5, expected no more than hardware.active_interval_s"
     ),
     "a: &x 1\nb: *x": "agent.yaml:2: uses the alias *x; write the value out instead",
     "a: !!python/object:os.system x": (

@@ -8,9 +8,10 @@ from typing import Any, Self
 
 from obt_agent.benchmark.lock import BenchmarkLock
 from obt_agent.benchmark.run import BenchmarkRun
+from obt_agent.config.schema import HardwareConfig
 from obt_agent.dispatcher import Dispatcher
 from obt_agent.handlers.table import AgentFacts, Services, commands
-from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.hardware.service import HardwareService
 from obt_agent.jobs import GenerationGate, JobService
 from obt_agent.jobs.benchmarks import BenchmarkRunner
 from obt_agent.jobs.store import JobStore
@@ -55,7 +56,7 @@ class Bench:
             self.ollama = await stack.enter_async_context(OllamaClient(settings))
             self.catalog = Catalog(self.ollama)
             await self.catalog.refresh()
-            self.hardware = HardwareService(HardwareSettings(min_interval_s=0.05), providers=())
+            self.hardware = HardwareService(HardwareConfig(min_interval_s=0.05), providers=())
             await self.hardware.start()
             stack.push_async_callback(self.hardware.close)
             self.outbox = JobStore(self.folder)

@@ -14,22 +14,23 @@ from pathlib import Path
 
 import pytest
 
+from obt_agent.config.schema import HardwareConfig
 from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
 from obt_agent.hardware.host.linux.storage import StorageProvider
 from obt_agent.hardware.host.reader import HostReader, HostReading
 from obt_agent.hardware.inventory import Inventory, StorageInfo
-from obt_agent.hardware.provider import CostGroup, GpuReadings
+from obt_agent.hardware.provider import CostGroup, GpuProvider, GpuReadings
 from obt_agent.hardware.samples import Sample
-from obt_agent.hardware.service import HardwareService, HardwareSettings
+from obt_agent.hardware.service import HardwareService
 from obt_agent.hardware.snapshot.root import SnapshotRoot
+from obt_agent.hardware.supervisor import Timings
 from obt_agent.hardware.worker import Stalled
 from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.trees import BASICS, pci, put, tree
 
-SOON = HardwareSettings(
-    idle_interval_s=0.05,
-    active_interval_s=0.05,
-    min_interval_s=0.001,
+OFTEN = HardwareConfig(idle_interval_s=0.05, active_interval_s=0.05, min_interval_s=0.001)
+SELDOM = HardwareConfig(idle_interval_s=3600.0, active_interval_s=0.05, min_interval_s=0.001)
+SOON = Timings(
     slow_interval_s=0.001,
     look_interval_s=0.05,
     gpu_deadline_s=1.0,
@@ -37,6 +38,15 @@ SOON = HardwareSettings(
     retry_most_s=0.2,
     close_deadline_s=0.3,
 )
+
+
+def service_of(
+    machine: Path,
+    *providers: GpuProvider,
+    config: HardwareConfig = OFTEN,
+    timings: Timings = SOON,
+) -> HardwareService:
+    return HardwareService(config, root=machine, providers=providers, timings=timings)
 
 
 @pytest.fixture
@@ -48,10 +58,10 @@ def machine(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def serving(
-    machine: Path, driver: FakeDriver, settings: HardwareSettings = SOON
+    machine: Path, driver: FakeDriver, timings: Timings = SOON, config: HardwareConfig = OFTEN
 ) -> AsyncIterator[HardwareService]:
     nvidia = NvidiaProvider(SnapshotRoot(machine), driver.nvml, driver.prober())
-    service = HardwareService(replace(settings, root=machine), [nvidia])
+    service = service_of(machine, nvidia, config=config, timings=timings)
     await service.start()
     try:
         async with asyncio.timeout(60):
@@ -157,9 +167,7 @@ async def test_a_gpu_that_is_plugged_in_changes_the_inventory(machine: Path, dri
 async def test_energy_at_an_edge_is_read_then_and_not_taken_from_a_sample(
     machine: Path, driver: FakeDriver
 ) -> None:
-    async with serving(
-        machine, driver.machine("dual"), replace(SOON, idle_interval_s=60, gpu_deadline_s=30)
-    ) as service:
+    async with serving(machine, driver.machine("dual"), replace(SOON, gpu_deadline_s=30), SELDOM) as service:
         await service.inventory()
         one, two = "GPU-33333333-0000-0000-0000-000000000000", "GPU-16601660-0000-0000-0000-000000000000"
         assert await service.energy_edges() == {one: 1.0, two: 2.0}
@@ -173,7 +181,7 @@ async def test_a_fault_in_a_provider_does_not_end_sampling(machine: Path, driver
             raise RuntimeError("a fault of the program")
 
     nvidia = Faulty(SnapshotRoot(machine), driver.machine("rtx4090").nvml, driver.prober())
-    service = HardwareService(replace(SOON, root=machine, retry_first_s=60), [nvidia])
+    service = service_of(machine, nvidia, timings=replace(SOON, retry_first_s=60))
     await service.start()
     async with asyncio.timeout(60):
         await service.inventory()
@@ -183,8 +191,7 @@ async def test_a_fault_in_a_provider_does_not_end_sampling(machine: Path, driver
 
 
 async def test_the_cadence_is_that_of_the_fastest_who_wants_samples(machine: Path) -> None:
-    settings = HardwareSettings(root=machine)
-    service = HardwareService(settings, [])
+    service = service_of(machine, config=HardwareConfig())
     assert service.interval_s == 30.0
     service.note_loaded(True)
     assert service.interval_s == 1.0
@@ -199,7 +206,7 @@ async def test_the_cadence_is_that_of_the_fastest_who_wants_samples(machine: Pat
 
 
 async def test_who_begins_to_watch_does_not_wait_for_the_idle_tick(machine: Path) -> None:
-    service = HardwareService(replace(SOON, root=machine, idle_interval_s=3600.0), [])
+    service = service_of(machine, config=SELDOM)
     await service.start()
     async with asyncio.timeout(30), service.watch(0.01, reason="test") as watch:
         samples = [await anext(watch) for _ in range(3)]
@@ -211,7 +218,7 @@ async def test_who_begins_to_watch_does_not_wait_for_the_idle_tick(machine: Path
 
 
 async def test_a_sample_that_is_asked_for_again_at_once_is_the_same(machine: Path) -> None:
-    service = HardwareService(HardwareSettings(root=machine, min_interval_s=3600), [])
+    service = service_of(machine, config=HardwareConfig(min_interval_s=3600))
     async with asyncio.timeout(30):
         sample = await service.sample()
         assert await service.sample() is sample
@@ -220,7 +227,7 @@ async def test_a_sample_that_is_asked_for_again_at_once_is_the_same(machine: Pat
 
 
 async def test_closing_ends_every_watch(machine: Path) -> None:
-    service = HardwareService(replace(SOON, root=machine), [])
+    service = service_of(machine)
     await service.start()
     async with asyncio.timeout(30), service.watch(3600, reason="test") as watch:
         await anext(watch)
@@ -230,7 +237,7 @@ async def test_closing_ends_every_watch(machine: Path) -> None:
 
 
 async def test_the_version_of_ollama_is_in_the_inventory_as_soon_as_it_is_known(machine: Path) -> None:
-    service = HardwareService(replace(SOON, root=machine, look_interval_s=3600), [])
+    service = service_of(machine, timings=replace(SOON, look_interval_s=3600))
     await service.start()
     async with asyncio.timeout(30):
         before = await service.inventory()
@@ -245,7 +252,7 @@ async def test_the_version_of_ollama_is_in_the_inventory_as_soon_as_it_is_known(
 async def test_a_process_that_turns_into_ollama_is_found_as_soon_as_ollama_answers(machine: Path) -> None:
     put(machine, "/proc/10/comm", "sh\n")
     put(machine, "/proc/10/stat", "10 (ollama) S 1" + " 0" * 40)
-    service = HardwareService(replace(SOON, root=machine, look_interval_s=60.0), [])
+    service = service_of(machine, timings=replace(SOON, look_interval_s=60.0))
     await service.start()
     async with asyncio.timeout(30):
         await first(service, lambda _: True)
@@ -275,7 +282,7 @@ async def test_a_fault_that_nobody_foresaw_costs_one_reading_and_no_more(
 
     faulty("sample")
     faulty("inventory")
-    service = HardwareService(replace(SOON, root=machine), [])
+    service = service_of(machine)
     await service.start()
     async with asyncio.timeout(30):
         await first(service, lambda _: True)
@@ -285,7 +292,7 @@ async def test_a_fault_that_nobody_foresaw_costs_one_reading_and_no_more(
 
 
 async def test_a_refresh_collects_anew_and_the_plain_question_does_not(machine: Path) -> None:
-    service = HardwareService(replace(SOON, root=machine), [])
+    service = service_of(machine)
     async with asyncio.timeout(30):
         first_one = await service.inventory()
         assert await service.inventory() is first_one
@@ -301,14 +308,20 @@ def test_a_process_with_a_hung_driver_ends_in_time(machine: Path, driver: FakeDr
         from pathlib import Path
         from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
         from obt_agent.hardware.snapshot.root import SnapshotRoot
-        from obt_agent.hardware.service import HardwareService, HardwareSettings
+        from obt_agent.hardware.service import HardwareService
+        from obt_agent.config.schema import HardwareConfig
+        from obt_agent.hardware.supervisor import Timings
         from tests.hardware.nvml.fake import FakeDriver
 
         async def main():
             driver = FakeDriver(Path({str(driver.library)!r})).machine("rtx4090")
             nvidia = NvidiaProvider(SnapshotRoot(Path({str(machine)!r})), driver.nvml, driver.prober())
-            settings = HardwareSettings(root=Path({str(machine)!r}), gpu_deadline_s=0.2, close_deadline_s=0.2)
-            service = HardwareService(settings, [nvidia])
+            service = HardwareService(
+                HardwareConfig(),
+                root=Path({str(machine)!r}),
+                providers=[nvidia],
+                timings=Timings(gpu_deadline_s=0.2, close_deadline_s=0.2),
+            )
             await service.inventory()
             driver.say("* hang:nvmlDeviceGetUtilizationRates 1")
             sample = await service.sample()
@@ -333,7 +346,7 @@ async def test_a_store_that_hangs_costs_only_its_own_place_in_the_inventory(
         return ()
 
     monkeypatch.setattr(StorageProvider, "inventory", hangs)
-    service = HardwareService(replace(SOON, root=machine, host_deadline_s=0.5), [])
+    service = service_of(machine, timings=replace(SOON, host_deadline_s=0.5))
     async with asyncio.timeout(30):
         inventory = await service.inventory()
     gate.set()
@@ -357,7 +370,7 @@ async def test_kernel_files_that_hang_stall_a_sample_and_not_the_sampler(
         gate.wait()
         return real(reader)
 
-    service = HardwareService(replace(SOON, root=machine, host_deadline_s=0.2), [])
+    service = service_of(machine, timings=replace(SOON, host_deadline_s=0.2))
     await service.start()
     async with asyncio.timeout(30):
         await first(service, lambda _: True)

@@ -32,6 +32,7 @@ from obt_agent.hardware.samples import (
 )
 from obt_agent.hardware.snapshot.root import Root
 
+LOCAL_OLLAMA_URL = "http://127.0.0.1:11434"
 _RESOLVE_AGAIN_S = 60.0
 
 
