@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from obt_agent.config.schema import HardwareConfig
+from obt_agent.daemon_thread import DaemonThread, Stalled
 from obt_agent.hardware.combine import assemble, combine
 from obt_agent.hardware.gpu.registry import TOPOLOGY, gpu_providers
 from obt_agent.hardware.host.linux.storage import StorageProvider
@@ -24,7 +25,6 @@ from obt_agent.hardware.samples import Sample, SamplerSample
 from obt_agent.hardware.sampling_schedule import SampleStream, Ticks
 from obt_agent.hardware.snapshot.root import open_root
 from obt_agent.hardware.supervisor import ProviderSupervisor, Timings, refresh_all
-from obt_agent.hardware.worker import DaemonWorker, Stalled
 
 __all__ = ["HardwareService", "SampleStream", "SamplerCost"]
 
@@ -66,9 +66,9 @@ class HardwareService:
         self._timings = timings
         files = open_root(root)
         self._host = HostReader(files, ollama_url)
-        self._host_worker = DaemonWorker("host")
+        self._host_worker = DaemonThread("hardware-host")
         self._storage = StorageProvider(files)
-        self._storage_worker = DaemonWorker("storage")
+        self._storage_worker = DaemonThread("hardware-storage")
         found = gpu_providers(files) if providers is None else tuple(providers)
         self._guards = tuple(ProviderSupervisor(provider, timings) for provider in found)
         self._tasks: list[asyncio.Task[None]] = []

@@ -16,10 +16,10 @@ from typing import TypeVar
 import msgspec
 import structlog
 
+from obt_agent.daemon_thread import DaemonThread, Stalled
 from obt_agent.hardware.inventory import GpuInfo, ProviderState
 from obt_agent.hardware.provider import CostGroup, GpuProvider, GpuReadings, unread
 from obt_agent.hardware.samples import GpuState
-from obt_agent.hardware.worker import DaemonWorker, Stalled
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class ProviderSupervisor:
         self._provider = provider
         self._timings = timings
         self._clock = clock
-        self._worker = DaemonWorker(provider.name)
+        self._worker = DaemonThread(f"hardware-{provider.name}")
         self._delay_s = timings.retry_first_s
         self._retry_at: float | None = None
         self._probing = False

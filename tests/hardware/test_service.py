@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from obt_agent.config.schema import HardwareConfig
+from obt_agent.daemon_thread import Stalled
 from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
 from obt_agent.hardware.host.linux.storage import StorageProvider
 from obt_agent.hardware.host.reader import HostReader, HostReading
@@ -24,7 +25,6 @@ from obt_agent.hardware.samples import Sample
 from obt_agent.hardware.service import HardwareService
 from obt_agent.hardware.snapshot.root import SnapshotRoot
 from obt_agent.hardware.supervisor import Timings
-from obt_agent.hardware.worker import Stalled
 from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.trees import BASICS, pci, put, tree
 

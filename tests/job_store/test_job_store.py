@@ -19,7 +19,6 @@ from obt_agent.jobs.store import JobStore, JobStoreSettings
 from obt_agent.jobs.store.database import JobDatabase
 from obt_agent.jobs.store.reserved_space import ReservedFile
 from obt_agent.jobs.store.rows import FinalText
-from obt_agent.jobs.store.worker_thread import StoreThread
 from tests.job_store.doubles import new_job
 
 
@@ -290,14 +289,6 @@ async def test_dropping_is_the_owners_way_to_forget(outbox: JobStore) -> None:
     await outbox.finish("j", "completed", b"{}")
     assert await outbox.drop("j")
     assert outbox.waiting_counts.entries == 0
-
-
-async def test_a_thread_whose_loop_is_gone_settles_nothing() -> None:
-    thread = StoreThread("t")
-    assert await thread.call(lambda: 7) == 7
-    with pytest.raises(ZeroDivisionError):
-        await thread.call(lambda: 1 / 0)
-    thread.stop()
 
 
 async def test_a_store_that_was_never_opened_closes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Jobs in SQLite. Synchronous: one thread uses it (see ``obt_agent.jobs.store.worker_thread``).
+"""Jobs in SQLite. Synchronous: one thread uses it (see ``JobStore``).
 
 Each public method that writes is one transaction, durable when it returns (WAL, ``synchronous=FULL``). A
 process that ends in the middle of one leaves the store as it was before it.

@@ -15,12 +15,12 @@ from typing import Final, TypeVar
 
 import structlog
 
+from obt_agent.daemon_thread import DaemonThread
 from obt_agent.errors import JobConflict, StorageFailed, StorageFull
 from obt_agent.jobs.store import sqlite_errors
 from obt_agent.jobs.store.database import JobDatabase
 from obt_agent.jobs.store.reserved_space import ReservedFile
 from obt_agent.jobs.store.rows import FinalText, NewJob, StoredJob
-from obt_agent.jobs.store.worker_thread import StoreThread
 from obt_agent.protocol import limits
 from obt_agent.protocol.admission import JobCounts, OutboxCounts
 from obt_agent.protocol.errors import WireError
@@ -72,7 +72,7 @@ class JobStore:
         self._clock = clock
         self._open_database = database
         self._ballast = ReservedFile(folder / BALLAST)
-        self._thread = StoreThread("obt-outbox")
+        self._thread = DaemonThread("job-store")
         self._db: JobDatabase | None = None
         self._changed = asyncio.Event()
         self._counts = JobCounts()
@@ -126,7 +126,7 @@ class JobStore:
     async def _reading(self, function: Callable[[JobDatabase], T]) -> T:
         told = self.store_id
         try:
-            return await self._thread.call(self._guarded, function)
+            return await self._thread.call(lambda: self._guarded(function))
         except StorageFailed as error:
             self._failing = error.message
             raise
@@ -152,7 +152,7 @@ class JobStore:
         except TimeoutError:
             log.error("outbox.does_not_close", within_s=CLOSE_WITHIN_S)  # noqa: TRY400 - the fact is all there is
         finally:
-            self._thread.stop()
+            self._thread.close()
 
     def _close_database(self) -> None:
         db, self._db = self._db, None
