@@ -8,7 +8,7 @@ PACKAGES := obt_agent obt_server obt_standin obt_conformance
 CHECKED := $(PACKAGES) tests $(wildcard benchmarks docs/*.py docs/examples/*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-again lint format bench fuzz faults test-systemd test-browser deb docs site clean update-constraints venv
+.PHONY: help demo test test-again lint format bench fuzz faults test-systemd test-browser test-proxy deb docs site clean update-constraints venv
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -66,6 +66,10 @@ test-browser: $(STAMP) ## the page in headless Chromium (installed with apt-get 
 	scripts/ensure-chromium
 	$(PY) -m pytest tests/browser
 endif
+
+test-proxy: $(STAMP) ## the reverse proxies of deploy/proxy (installed with apt-get when missing and root)
+	scripts/ensure-proxies
+	$(PY) -m pytest tests/proxy
 
 deb: $(STAMP) ## the Debian package, in dist/
 	scripts/make-deb

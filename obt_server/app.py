@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
+from typing import Final
 
 from fastapi import APIRouter, FastAPI
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -29,6 +31,8 @@ CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
+ROOT_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+"""A path that a proxy may serve this server under."""
 _HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -55,6 +59,8 @@ class AppSettings:
         hub: the hub's numbers.
         quota: what each agent may make the database keep.
         recheck_s: see ``Context``.
+        root_path: the path under which a proxy serves this server, like ``/obt``; empty for none.
+        forwarded_prefix: whether ``X-Forwarded-Prefix`` names that path, request by request.
     """
 
     database: Path
@@ -63,6 +69,8 @@ class AppSettings:
     hub: HubSettings = field(default_factory=lambda: HubSettings(version=version()))
     quota: AgentQuota = field(default_factory=AgentQuota)
     recheck_s: float = 5.0
+    root_path: str = ""
+    forwarded_prefix: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,10 @@ def build(settings: AppSettings) -> Server:
     page.mount(app)
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_middleware(SecurityMiddleware, policy=policy)
+    # the last one added is the outermost: everything inside sees one path and one prefix
+    app.add_middleware(
+        PrefixMiddleware, root_path=settings.root_path, forwarded_prefix=settings.forwarded_prefix
+    )
     return Server(app, hub, storage, operators, database, context)
 
 
@@ -107,8 +119,10 @@ def _description(context: Context, app: FastAPI) -> APIRouter:
     router = APIRouter(route_class=route_class(context), tags=["description"])
 
     @router.get("/openapi.json", include_in_schema=False)
-    async def openapi() -> JSONResponse:
-        return JSONResponse(responses.with_security(app.openapi(), PREFIX))
+    async def openapi(request: Request) -> JSONResponse:
+        document = responses.with_security(app.openapi(), PREFIX)
+        root: str = request.scope.get("root_path", "")
+        return JSONResponse({**document, "servers": [{"url": root}]} if root else document)
 
     return router
 
@@ -119,6 +133,40 @@ async def _no_such_route(request: Request, error: Exception) -> JSONResponse:
     kind = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
     message = f"{request.method} {request.url.path[:200]}: {getattr(error, 'detail', 'refused')}."
     return failure(status, kind, message, headers=getattr(error, "headers", None))
+
+
+class PrefixMiddleware:
+    """Serve under a path of somebody else's host, whether the proxy takes the path off or leaves it on.
+
+    Args:
+        app: what is served.
+        root_path: the path; empty for none.
+        forwarded_prefix: whether ``X-Forwarded-Prefix`` may name it. Whoever forges it changes no more than
+            the path of the own cookie.
+    """
+
+    def __init__(self, app: ASGIApp, root_path: str, *, forwarded_prefix: bool) -> None:
+        self._app = app
+        self._root_path = root_path
+        self._forwarded_prefix = forwarded_prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Put the prefix into ``root_path``, and in front of the path where the proxy took it off."""
+        prefix = self._root_path
+        if scope["type"] != "lifespan" and self._forwarded_prefix and not prefix:
+            named = Headers(scope=scope).get("x-forwarded-prefix", "").rstrip("/")
+            prefix = named if ROOT_PATH.fullmatch(named) else ""
+        if scope["type"] == "lifespan" or not prefix:
+            await self._app(scope, receive, send)
+            return
+        path: str = scope["path"]
+        if path == prefix:
+            # the page's own files are relative: they need the slash at the end
+            await RedirectResponse(f"{prefix}/")(scope, receive, send)
+            return
+        if not path.startswith(f"{prefix}/"):
+            path = prefix + path
+        await self._app({**scope, "path": path, "root_path": prefix}, receive, send)
 
 
 class SecurityMiddleware:

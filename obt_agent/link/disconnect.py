@@ -61,10 +61,15 @@ _STATUS: Final[dict[int, tuple[str, str, NextDial]]] = {
         "The server has no agents' endpoint at this address (HTTP 404); check server.url.",
         NextDial.MAX_BACKOFF,
     ),
+    421: (
+        "misdirected",
+        "The server does not go by this name (HTTP 421): see its --allowed-host and its proxy's Host header.",
+        NextDial.MAX_BACKOFF,
+    ),
     407: ("proxy_credentials", "The proxy asks for credentials (HTTP 407).", NextDial.MAX_BACKOFF),
     426: (
         "no_subprotocol",
-        "The server does not speak obt.v1 (HTTP 426); it or the agent must be updated.",
+        "No WebSocket (HTTP 426): a proxy does not pass Upgrade on, or the server does not speak obt.v1.",
         NextDial.MAX_BACKOFF,
     ),
     429: ("too_many", "The server asks to dial less often (HTTP 429).", NextDial.REDIAL),

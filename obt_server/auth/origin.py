@@ -1,19 +1,36 @@
-"""Which browsers may ask: Host against DNS rebinding, Origin against other pages. Pure."""
+"""Which browsers may use the server: Host against DNS rebinding, Origin against other pages. Pure."""
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from typing import Final, NamedTuple
 
 from starlette.datastructures import Headers
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+# RFC 3986's authority without user information; an origin (RFC 6454, 6.2) is a scheme before one.
+_AUTHORITY: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[^\s/?#@:\[\]\\]+)(?::([0-9]{0,5}))?")
+_ORIGIN: Final = re.compile(r"(https?)://(.+)", re.IGNORECASE)
+_KEEP_HOST: Final = (
+    "let it pass the Host header on (nginx: proxy_set_header Host $http_host; Apache: ProxyPreserveHost On)"
+)
+_SHOWN_CHARS: Final = 100
+
+
+class Authority(NamedTuple):
+    """A host as it is compared, and the port that was written."""
+
+    host: str
+    port: int | None
 
 
 @dataclass(frozen=True)
 class RequestRefusal:
-    """An HTTP status and what to say."""
+    """An HTTP status and the message of the answer."""
 
     status: int
     message: str
@@ -36,32 +53,81 @@ class OriginPolicy:
 
     @classmethod
     def of(cls, hosts: Iterable[str], *, https_only: bool) -> OriginPolicy:
-        """A policy for these names."""
-        return cls(frozenset(host.lower().strip("[]") for host in hosts), https_only)
+        """Return a policy for these names."""
+        return cls(frozenset(normalized_host(host) for host in hosts), https_only)
 
     def check(self, headers: Headers) -> RequestRefusal | None:
-        """None when the request may go on."""
-        host = headers.get("host", "")
-        if self.hosts is not None and _name(host) not in self.hosts:
-            return RequestRefusal(421, "This server does not go by that name: see --allowed-host.")
+        """Return None when the request may go on."""
+        text = headers.get("host", "")
+        host = parse_authority(text)
+        if self.hosts is not None and (host is None or host.host not in self.hosts):
+            return RequestRefusal(421, self._wrong_host(text, headers))
         origin = headers.get("origin")
-        if origin is not None and not self._same(origin, host):
-            return RequestRefusal(403, "Requests from pages of another site are refused.")
+        if origin is None:
+            return None
+        message = self._wrong_origin(origin, host, text)
+        return None if message is None else RequestRefusal(403, message)
+
+    def _wrong_origin(self, origin: str, host: Authority | None, host_text: str) -> str | None:
+        """Return why the origin is not the server's own, or None when it is.
+
+        Origins are compared as RFC 6454 says: host and port, the scheme's own port where none is written. A
+        proxy that writes ``Host: name:443`` means the same as a browser that leaves the port out.
+        """
+        shown, host_shown = origin[:_SHOWN_CHARS], host_text[:_SHOWN_CHARS]
+        found = _ORIGIN.fullmatch(origin)
+        page = None if found is None else parse_authority(found[2])
+        if found is None or page is None:
+            return (
+                f"Requests from pages of another site are refused: Origin is {shown!r}, which is no address."
+            )
+        scheme = found[1].lower()
+        if self.https_only and scheme != "https":
+            return (
+                f"The page was opened as {shown}, and this server is reached by https alone (--tls-cert or "
+                "--behind-proxy was given). Open it with https://."
+            )
+        default = _DEFAULT_PORTS[scheme]
+        if host is not None and (page.host, page.port or default) == (host.host, host.port or default):
+            return None
+        return (
+            f"Requests from pages of another site are refused: the page is {shown}, the request came for "
+            f"{host_shown!r}. If that page is this server's own, a reverse proxy before it changed Host: "
+            f"{_KEEP_HOST}."
+        )
+
+    def _wrong_host(self, text: str, headers: Headers) -> str:
+        shown = text[:_SHOWN_CHARS]
+        message = f"This server does not go by the name {shown!r}."
+        if any(name in headers for name in ("x-forwarded-for", "x-forwarded-host", "forwarded", "via")):
+            # nginx's default is the upstream's own name, which no browser ever asked for
+            return (
+                f"{message} The request came through a reverse proxy: {_KEEP_HOST}, and start the server "
+                "with --behind-proxy and --allowed-host NAME, the name in the browser's address bar."
+            )
+        return f"{message} If it should: --allowed-host NAME. Behind a reverse proxy, {_KEEP_HOST}."
+
+
+def parse_authority(text: str) -> Authority | None:
+    """Return host and port of ``name:port``; None where it is no such thing."""
+    found = _AUTHORITY.fullmatch(text)
+    if found is None:
         return None
-
-    def _same(self, origin: str, host: str) -> bool:
-        try:
-            parts = urlsplit(origin)
-        except ValueError:
-            return False
-        if self.https_only and parts.scheme != "https":
-            return False
-        return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()
+    return Authority(normalized_host(found[1]), int(found[2]) if found[2] else None)
 
 
-def _name(host: str) -> str | None:
-    """The name in a Host header, without its port; None where it is no host."""
+def normalized_host(host: str) -> str:
+    """Return the one form of a host's name in which two are compared.
+
+    Names are compared in lower case, without the dot of the root, in the ASCII form (``xn--``) that browsers
+    send; IPv6 addresses in their shortest form.
+    """
+    host = host.strip("[]").rstrip(".").lower()
     try:
-        return urlsplit(f"//{host}").hostname
+        return str(ipaddress.ip_address(host))
     except ValueError:
-        return None
+        pass
+    try:
+        return host if host.isascii() else host.encode("idna").decode()
+    except UnicodeError:
+        return host

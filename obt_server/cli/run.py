@@ -48,6 +48,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a name or address that browsers and agents reach this server by; may be repeated",
     )
     parser.add_argument(
+        "--root-path",
+        type=_root_path,
+        default="",
+        metavar="/PATH",
+        help="the path under which a proxy serves this server, where it has no name of its own; with "
+        "--behind-proxy, X-Forwarded-Prefix names it too",
+    )
+    parser.add_argument(
         "--agent-results-mib",
         type=_positive,
         default=AgentQuota.result_bytes >> 20,
@@ -62,6 +70,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="of those, results of jobs that this server does not know: it lost its database, or the agent "
         "invents them (default: %(default)s)",
     )
+
+
+def _root_path(text: str) -> str:
+    path = text and "/" + text.strip("/")
+    if path and not application.ROOT_PATH.fullmatch(path):
+        raise argparse.ArgumentTypeError(f"{text!r}: write a path like /obt")
+    return path
 
 
 def _positive(text: str) -> int:
@@ -129,6 +144,8 @@ def settings_for(options: argparse.Namespace) -> application.AppSettings:
         database=options.database,
         hosts=(*options.allowed_host, options.host),
         https=https,
+        root_path=options.root_path,
+        forwarded_prefix=options.behind_proxy is not None,
         hub=HubSettings(version=application.version()),
         quota=AgentQuota(
             result_bytes=options.agent_results_mib << 20, unasked_bytes=options.agent_unasked_mib << 20

@@ -1,11 +1,11 @@
-"""``WS /agents/connect``: the door for agents."""
+"""``WS /agents/connect``: where agents dial."""
 
 from __future__ import annotations
 
 import time
 
 from fastapi import APIRouter, WebSocket
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from obt_agent.protocol.limits import SUBPROTOCOL
 from obt_server.auth import secrets
@@ -29,6 +29,19 @@ def routes(context: Context) -> APIRouter:
             return
         await websocket.accept(subprotocol=SUBPROTOCOL)
         await context.hub.serve(StarletteSocket(websocket), admitted)
+
+    @router.get("/agents/connect", include_in_schema=False)
+    async def without_upgrade() -> JSONResponse:
+        # Without this route the path would be that of an agent called "connect", answered 401, and the agent
+        # would blame its credential for what a proxy's configuration does.
+        return failure(
+            426,
+            "upgrade_missing",
+            "This address is for WebSockets, and the request came without Upgrade. Let the proxy pass it "
+            "on (nginx: proxy_http_version 1.1, proxy_set_header Upgrade and Connection; Apache: "
+            "ProxyPass ... upgrade=websocket). docs/how-to/server.md has tried configurations.",
+            headers={"Upgrade": "websocket"},
+        )
 
     return router
 

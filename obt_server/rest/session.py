@@ -62,6 +62,7 @@ def _sign_in_route(context: Context, operators: Operators, *, secure_cookie: boo
         response.set_cookie(
             COOKIE,
             made.token,
+            path=_cookie_path(request),
             max_age=int(SIGN_IN_S),
             httponly=True,
             samesite="strict",
@@ -83,7 +84,9 @@ def _operator_routes(context: Context, operators: Operators) -> APIRouter:
     @router.delete("/session", status_code=204, summary="Sign out")
     async def sign_out(request: Request, response: Response) -> None:
         await operators.sign_out(request)
-        response.delete_cookie(COOKIE, httponly=True, samesite="strict", secure=secure_cookie_of(request))
+        secure = request.url.scheme == "https"
+        path = _cookie_path(request)
+        response.delete_cookie(COOKIE, path=path, httponly=True, samesite="strict", secure=secure)
 
     @router.get("/api-tokens", summary="API tokens, without their secrets")
     async def tokens() -> list[ApiToken]:
@@ -102,6 +105,7 @@ def _operator_routes(context: Context, operators: Operators) -> APIRouter:
     return router
 
 
-def secure_cookie_of(request: Request) -> bool:
-    """Whether the request came by https."""
-    return request.url.scheme == "https"
+def _cookie_path(request: Request) -> str:
+    """Return the path under which the page is served: what else the same host serves gets no cookie."""
+    root: str = request.scope.get("root_path", "")
+    return f"{root}/"

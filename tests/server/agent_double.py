@@ -209,6 +209,7 @@ async def dial(url: str, token: str | None, agent_id: str, **options: Any) -> As
     """A socket of an agent, not yet admitted. ``headers`` adds to the request; the rest is its identity."""
     headers = {**({"Authorization": f"Bearer {token}"} if token else {}), **options.pop("headers", {})}
     subprotocols = options.pop("subprotocols", [websockets.Subprotocol(SUBPROTOCOL)])
+    tls = options.pop("tls", None)
     async with websockets.connect(
         url.replace("http", "ws", 1) + "/api/v1/agents/connect",
         additional_headers=headers,
@@ -218,6 +219,7 @@ async def dial(url: str, token: str | None, agent_id: str, **options: Any) -> As
         max_size=1 << 20,
         close_timeout=1,
         proxy=None,
+        ssl=tls,
     ) as socket:
         agent = AgentDouble(socket, agent_id, **options)
         try:

@@ -18,7 +18,7 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from obt_server import app as application
 from obt_server.auth import OriginPolicy, secrets
 from obt_server.auth.limiter import FailureLimiter
-from tests.server.conftest import PASSWORD, Running, running
+from tests.server.conftest import HASHED, PASSWORD, Running, running
 
 SIGN_IN = ("POST", "/api/v1/session")
 ENROL = ("POST", "/api/v1/agents/enroll")
@@ -345,6 +345,19 @@ async def test_the_cookie_is_for_https_alone_where_browsers_come_by_https(tmp_pa
         ("obt.example", "file://obt.example", 403),
         ("obt.example", "null", 403),
         ("obt.example", "http://[", 403),
+        ("obt.example:443", "https://obt.example", None),
+        ("obt.example", "https://OBT.example:443", None),
+        ("obt.example:80", "http://obt.example", None),
+        ("obt.example:80", "https://obt.example", 403),
+        ("obt.example:443", "https://obt.example:8443", 403),
+        ("obt.example.", "https://obt.example", None),
+        ("xn--mller-kva.example", "https://xn--mller-kva.example", None),
+        ("[2001:db8:0:0::1]", "http://[2001:DB8::1]:80", None),
+        ("obt.example/evil", None, 421),
+        ("user@obt.example", None, 421),
+        ("obt.example", "https://user@obt.example", 403),
+        ("obt.example", "https://obt.example/page", 403),
+        ("obt.example:", "https://obt.example", None),
         ("obt.example.evil.example", None, 421),
         ("evil.example:8881", None, 421),
         ("[::1", None, 421),
@@ -352,10 +365,68 @@ async def test_the_cookie_is_for_https_alone_where_browsers_come_by_https(tmp_pa
     ],
 )
 def test_host_and_origin(host: str, origin: str | None, status: int | None) -> None:
-    policy = OriginPolicy.of(["localhost", "[::1]", "OBT.example"], https_only=False)
+    policy = OriginPolicy.of(
+        ["localhost", "[::1]", "OBT.example", "müller.example", "2001:db8::1"], https_only=False
+    )
     given = {"host": host} | ({} if origin is None else {"origin": origin})
     refusal = policy.check(Headers(given))
     assert (None if refusal is None else refusal.status) == status
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        (
+            {"host": "obt_upstream", "x-forwarded-for": "192.0.2.1"},
+            ("proxy_set_header Host", "--behind-proxy"),
+        ),
+        ({"host": "obt.example"}, ("--allowed-host", "'obt.example'")),
+        (
+            {"host": "127.0.0.1:8881", "origin": "https://obt.example"},
+            ("proxy_set_header Host", "ProxyPreserve"),
+        ),
+    ],
+)
+def test_a_refusal_names_the_setting_that_is_the_usual_cause(
+    headers: dict[str, str], words: tuple[str, ...]
+) -> None:
+    refusal = OriginPolicy.of(["127.0.0.1"], https_only=False).check(Headers(headers))
+    assert refusal is not None
+    assert all(word in refusal.message for word in words), refusal.message
+
+
+@pytest.mark.parametrize("path", ["/obt/api/v1/session", "/api/v1/session"])
+async def test_under_a_path_the_cookie_is_of_that_path_whether_the_proxy_takes_it_off_or_not(
+    tmp_path: Path, path: str
+) -> None:
+    database = tmp_path / "obt.sqlite3"
+    parts = application.build(application.AppSettings(database=database, root_path="/obt"))
+    await parts.operators.store.set_password("admin", HASHED, 0.0)
+    transport = httpx.ASGITransport(app=parts.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        answer = await client.post(path, json={"name": "admin", "password": PASSWORD})
+        page = await client.get("/obt")
+    parts.database.close()
+    assert (answer.status_code, "Path=/obt/;" in answer.headers["set-cookie"]) == (200, True), answer.text
+    assert page.headers["location"] == "/obt/"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "path"),
+    [("/obt", "/obt/"), ("/obt/", "/obt/"), ("/obt; Domain=evil.example", "/"), ("obt", "/")],
+)
+async def test_a_forwarded_prefix_is_believed_where_it_is_a_path(
+    tmp_path: Path, prefix: str, path: str
+) -> None:
+    database = tmp_path / "obt.sqlite3"
+    parts = application.build(application.AppSettings(database=database, forwarded_prefix=True))
+    await parts.operators.store.set_password("admin", HASHED, 0.0)
+    transport = httpx.ASGITransport(app=parts.app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        body = {"name": "admin", "password": PASSWORD}
+        answer = await client.post("/api/v1/session", json=body, headers={"X-Forwarded-Prefix": prefix})
+    parts.database.close()
+    assert f"Path={path};" in answer.headers["set-cookie"]
 
 
 def test_the_limiter_counts_by_key_and_together_within_its_window() -> None:

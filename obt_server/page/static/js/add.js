@@ -1,6 +1,6 @@
 // How a machine is added: a join token, the commands to copy, and the news that it is there.
 
-import { get, part, post, remove } from "./api.js";
+import { get, part, post, remove, server as home } from "./api.js";
 import { count, when } from "./format.js";
 import { action, card, copyable, failed, field, h, loading, redraw, show, table } from "./dom.js";
 import { agents, on } from "./state.js";
@@ -23,7 +23,7 @@ export function addView(place) {
 }
 
 function joinCard(draw) {
-  const server = location.origin;
+  const server = home.href.replace(/\/$/, "");
   const note = h("input", { maxlength: "200", placeholder: "for example gpu-box" });
   const issued = h("div", { role: "status" });
   const issue = action(async () => {

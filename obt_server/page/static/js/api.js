@@ -1,6 +1,8 @@
 // The server's REST, and its sockets. Errors carry the server's message.
 
-export const base = "/api/v1";
+// Relative to the page, so that a proxy may serve it under a path of its own (https://host/obt/).
+export const server = new URL(".", document.baseURI);
+export const base = new URL("api/v1", server).pathname;
 export const part = encodeURIComponent;
 export const GONE = "The server does not answer.";
 
