@@ -72,7 +72,7 @@ class Agent:
         self.admitted_at = 0.0
         self.drained = False
         self._url = url.replace("http", "ws", 1) + limits.CONNECT_PATH
-        self._backoff = Backoff(clock=time.monotonic, chance=random.random)
+        self._backoff = Backoff(clock=time.monotonic, random=random.random)
         self._instance = self.secret.sha256()[:16]
 
     async def run(self) -> None:

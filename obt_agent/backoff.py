@@ -1,11 +1,11 @@
-"""When to dial again. Pure: the clock and the source of chance are passed in.
+"""When to dial again. Pure: the clock and the source of randomness are passed in.
 
 Three schedules, all of them for ever:
 
 - ordinary: full jitter below a ceiling that doubles from 1 s to 60 s, and starts anew only after 30 s of an
   admitted link (never at the handshake: a server that accepts and closes would be dialled in a loop);
 - a floor (``Retry-After``, ``server.drain``, "wait at the cap"): at least that long, at most an hour, plus up
-  to half of it by chance, so that a fleet does not come back in one instant;
+  to half of it at random, so that a fleet does not come back in one instant;
 - refused credentials: slow, doubling to 15 minutes for a credential that was admitted before. One that never
   was is given up after 10 refusals and 10 minutes; so is one that is said to be revoked.
 """
@@ -34,19 +34,19 @@ class Backoff:
 
     Args:
         clock: monotonic seconds.
-        chance: gives a number from 0 (included) to 1 (excluded).
+        random: gives a number from 0 (included) to 1 (excluded).
     """
 
     def __init__(
         self,
         *,
         clock: Callable[[], float],
-        chance: Callable[[], float],
+        random: Callable[[], float],
         settings: BackoffSettings | None = None,
     ) -> None:
         self._settings = settings if settings is not None else BackoffSettings()
         self._clock = clock
-        self._chance = chance
+        self._random = random
         self._failures = 0
         self._admitted_at: float | None = None
 
@@ -61,13 +61,13 @@ class Backoff:
             self._failures = 0
 
     def delay(self, floor_s: float = 0.0) -> float:
-        """Seconds until the next dial: by chance below the ceiling, and not below the floor."""
+        """Seconds until the next dial: at random below the ceiling, and not below the floor."""
         ceiling = self.ceiling_s
         self._failures += 1
-        ordinary = self._chance() * ceiling
+        ordinary = self._random() * ceiling
         if floor_s <= 0:
             return ordinary
-        return max(ordinary, with_jitter(min(floor_s, self._settings.floor_maximum_s), self._chance))
+        return max(ordinary, with_jitter(min(floor_s, self._settings.floor_maximum_s), self._random))
 
     @property
     def ceiling_s(self) -> float:
@@ -76,9 +76,9 @@ class Backoff:
         return min(self._settings.minimum_s * 2.0**doublings, self._settings.maximum_s)
 
 
-def with_jitter(floor_s: float, chance: Callable[[], float]) -> float:
+def with_jitter(floor_s: float, random: Callable[[], float]) -> float:
     """A delay of at least the floor, and at most one and a half of it."""
-    return floor_s * (1.0 + chance() / 2.0)
+    return floor_s * (1.0 + random() / 2.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +98,13 @@ class RefusedCredential:
         *,
         admitted_before: bool,
         clock: Callable[[], float],
-        chance: Callable[[], float],
+        random: Callable[[], float],
         settings: BackoffSettings | None = None,
     ) -> None:
         self._settings = settings if settings is not None else BackoffSettings()
         self._admitted_before = admitted_before
         self._clock = clock
-        self._chance = chance
+        self._random = random
         self._first: float | None = None
         self._count = 0
 
@@ -116,7 +116,7 @@ class RefusedCredential:
         self._count += 1
         return RefusalAction(
             give_up=revoked or self._hopeless(now - self._first),
-            delay_s=with_jitter(self._floor_s / 1.5, self._chance),
+            delay_s=with_jitter(self._floor_s / 1.5, self._random),
             count=self._count,
         )
 

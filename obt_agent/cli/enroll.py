@@ -23,7 +23,6 @@ from obt_agent.config.edit import CannotEdit, set_keys
 from obt_agent.config.file import SYSTEM_FILE, user_file
 from obt_agent.config.load import Loaded
 from obt_agent.config.urls import server_base
-from obt_agent.daemon import settings
 from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.provisioned import parse_token, read_token, token_file_seen
 from obt_agent.identity.secret import Secret
@@ -102,7 +101,7 @@ async def _enroll(loaded: Loaded, token: Secret) -> tuple[Enrolled, Path]:
         given = token_file_seen(config.server.token_file, os.environ, state.path)
         credentials = Credentials(state, read_token(given) if given else None)
         agent = EnrolAgent(id=state.agent_id, name=config.agent.name, version=__version__)
-        enrolled = await enroll(settings.link(config), token, agent=agent, credentials=credentials)
+        enrolled = await enroll(config.server, token, agent=agent, credentials=credentials)
         return enrolled, state.path
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,7 @@ from obt_agent.jobs.store.job_store import JobStore
 from obt_agent.jobs.transfers import TransferRunner
 from obt_agent.link.connection import Link, LinkEvents
 from obt_agent.link.session import LinkSession
-from obt_agent.link.settings import LinkTimings
+from obt_agent.link.timings import LinkTimings
 from obt_agent.ollama.catalog import Catalog
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.ollama.settings import configured
@@ -103,7 +103,7 @@ async def build(
     )
     components = _wired(services)
     components.link = Link(
-        replace(settings.link(config), timings=timings or LinkTimings()),
+        config.server,
         credentials=Credentials(state, token),
         events=LinkEvents(
             hello=functools.partial(_hello, config, state, components),
@@ -111,6 +111,7 @@ async def build(
             on_state_request=components.reporter.request,
         ),
         handler=components.dispatcher,
+        timings=timings,
         backoff=backoff,
     )
     return components

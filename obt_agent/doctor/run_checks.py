@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
 from obt_agent.config.load import Loaded
-from obt_agent.daemon import settings
 from obt_agent.doctor import configuration, machine, ollama, sandbox, server, state
 from obt_agent.doctor.findings import CheckReport, Finding, failure, skipped
 from obt_agent.errors import AgentError
@@ -36,7 +35,7 @@ async def examine(loaded: Loaded, environ: Mapping[str, str]) -> CheckReport:
         findings.append(skipped("server.address", "no server is named"))
     else:
         secret = seen.credential.secret if seen.credential else None
-        findings += await taken("server", server.look(settings.link(config), secret))
+        findings += await taken("server", server.look(config.server, secret))
     findings += await taken("ollama", ollama.look(configured(config.ollama)))
     findings += await taken("hardware", machine.look(config))
     unit = await asyncio.to_thread(sandbox.properties)

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from obt_agent.config.schema import ServerConfig
 from obt_agent.doctor.findings import Finding, failure, ok, skipped, warning
 from obt_agent.errors import AgentError
 from obt_agent.identity.secret import Secret
-from obt_agent.link import proxy, tcp
+from obt_agent.link import proxy
 from obt_agent.link.address import Address, parse_address
-from obt_agent.link.dial import Channel, open_channel
+from obt_agent.link.dial import Channel, open_channel, resolve
 from obt_agent.link.disconnect import DialFailed, DisconnectReason
-from obt_agent.link.settings import LinkSettings
-from obt_agent.link.upgrade import upgrade
-from obt_agent.link.wire import Wire
+from obt_agent.link.timings import LinkTimings
+from obt_agent.link.wire import USER_AGENT, Wire
 
 SKEW_WORTH_SAYING_S: Final = 60.0
 EXPIRES_SOON_S: Final = 14 * 86_400.0
@@ -69,13 +69,16 @@ class Clock:
 
 
 async def look(
-    settings: LinkSettings, secret: Secret | None, clock: Clock | None = None
+    server: ServerConfig,
+    secret: Secret | None,
+    clock: Clock | None = None,
+    timings: LinkTimings = LinkTimings(),  # noqa: B008 - immutable
 ) -> AsyncIterator[Finding]:
     """Look at every stage until one fails. The connection ends before the hello: no session comes of it."""
     clock = clock or Clock.here()
     try:
-        address = parse_address(settings.url, allow_insecure=settings.allow_insecure)
-        through = proxy.choose(settings.proxy, address)
+        address = parse_address(server.url or "", allow_insecure=server.allow_insecure)
+        through = proxy.choose(server.proxy, address)
     except AgentError as error:
         yield failure("server.address", error.message, _OTHERWISE)
         return
@@ -84,23 +87,23 @@ async def look(
         return
     try:
         if through is None:
-            yield await _name(address, settings)
+            yield await _name(address, timings)
             yield ok("server.proxy", "none: dialled directly")
         else:
             yield ok("server.proxy", f"through {through!r}")
-        channel = await open_channel(address, settings)
+        channel = await open_channel(address, server, timings)
     except DialFailed as failed:
         yield _failed(_stage(failed.ending), failed.ending)
         return
     yield ok("server.tcp", f"{address.authority} takes connections")
     for finding in _tls(channel, address, clock):
         yield finding
-    async for finding in _upgrade(channel, address, settings, secret, clock):
+    async for finding in _upgrade(channel, address, timings, secret, clock):
         yield finding
 
 
-async def _name(address: Address, settings: LinkSettings) -> Finding:
-    found = await tcp.resolve(address.host, address.port, settings.timings.resolve_s)
+async def _name(address: Address, timings: LinkTimings) -> Finding:
+    found = await resolve(address.host, address.port, timings.resolve_s)
     shown = ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found))
     return ok("server.dns", f"{address.host} is {shown}")
 
@@ -136,21 +139,14 @@ def _tls(channel: Channel, address: Address, clock: Clock) -> tuple[Finding, ...
 
 
 async def _upgrade(
-    channel: Channel, address: Address, settings: LinkSettings, secret: Secret | None, clock: Clock
+    channel: Channel, address: Address, timings: LinkTimings, secret: Secret | None, clock: Clock
 ) -> AsyncIterator[Finding]:
     """The opening handshake with the credential; a made-up one still shows whether a server answers."""
-    wire = Wire(
-        address.socket_url, max_frame_bytes=settings.max_frame_bytes, close_s=settings.timings.close_s
-    )
-    wire.below_tls = channel.below_tls
-    channel.transport.set_protocol(wire)
-    wire.connection_made(channel.transport)
+    wire = channel.wire(address, timings)
     shown = secret or Secret("obt-agent-check-without-a-credential")
     ending = None
     try:
-        await upgrade(
-            wire, shown, user_agent=f"{settings.user_agent} (check)", deadline_s=settings.timings.upgrade_s
-        )
+        await wire.upgrade(shown, deadline_s=timings.upgrade_s, user_agent=f"{USER_AGENT} (check)")
     except DialFailed as failed:
         ending = failed.ending
     finally:

@@ -9,7 +9,6 @@ dial ── DialFailed ───────────────────
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Final, Literal
 import structlog
 
 from obt_agent.backoff import BackoffSettings
+from obt_agent.config.schema import ServerConfig
 from obt_agent.errors import ConfigError
 from obt_agent.identity.credentials import AgentCredential, Credentials
 from obt_agent.identity.folder import FolderError
@@ -30,8 +30,7 @@ from obt_agent.link.liveness import LoopLag
 from obt_agent.link.network_monitor import NetworkMonitor
 from obt_agent.link.reconnect import ReconnectPolicy
 from obt_agent.link.session import LinkSession, RequestHandler
-from obt_agent.link.settings import LinkSettings
-from obt_agent.link.totals import LinkTotals
+from obt_agent.link.timings import LinkTimings
 from obt_agent.link.wire import Wire
 from obt_agent.protocol.admission import GoodbyeParams, HelloParams, HelloResult
 from obt_agent.protocol.commands import LinkStatistics
@@ -70,17 +69,59 @@ class LinkEvents:
     on_state_request: Callable[[Sequence[StateKind]], None]
 
 
+class LinkTotals:
+    """Sums over the sockets that are gone, to which those of the present one are added."""
+
+    def __init__(self) -> None:
+        self._admitted_at_s = 0.0
+        self._bytes_sent = self._bytes_received = self._frames_sent = self._frames_received = 0
+        self._last_disconnect: str | None = None
+        self.dials = 0
+        self.admissions = 0
+
+    def admitted(self) -> None:
+        """A hello was answered."""
+        self.admissions += 1
+        self._admitted_at_s = time.monotonic()
+
+    def add(self, attempt: ConnectionAttempt, reason: str) -> None:
+        """A socket is gone, for this reason."""
+        self._bytes_sent += attempt.wire.written_bytes
+        self._bytes_received += attempt.wire.received_bytes
+        self._frames_sent += attempt.session.frames_sent
+        self._frames_received += attempt.session.frames_received
+        self._last_disconnect = reason
+
+    def statistics(self, attempt: ConnectionAttempt | None, lag: LoopLag) -> LinkStatistics:
+        """The figures, with those of the present socket."""
+        now = LinkTotals()
+        if attempt is not None:
+            now.add(attempt, "")
+        admitted = attempt is not None and attempt.session.hello_result is not None
+        return LinkStatistics(
+            session=attempt.session.number if attempt is not None and admitted else None,
+            connected_s=time.monotonic() - self._admitted_at_s if admitted else 0.0,
+            admissions=self.admissions,
+            dials=self.dials,
+            bytes_sent=self._bytes_sent + now._bytes_sent,
+            bytes_received=self._bytes_received + now._bytes_received,
+            frames_sent=self._frames_sent + now._frames_sent,
+            frames_received=self._frames_received + now._frames_received,
+            last_disconnect=self._last_disconnect,
+            loop_lag_ms_max=lag.worst_ms,
+        )
+
+
 class Link:
     """The link to one server.
 
     Args:
-        settings: where and how to dial.
+        server: where and how to dial.
         credentials: what to show.
         events: what the link asks and tells the rest of the agent.
         handler: who answers commands.
+        timings: deadlines and intervals.
         backoff: numbers of the delays.
-        clock: monotonic seconds.
-        chance: a number from 0 (included) to 1 (excluded).
 
     Raises:
         ConfigError: the server's address cannot be used.
@@ -88,29 +129,27 @@ class Link:
 
     def __init__(
         self,
-        settings: LinkSettings,
+        server: ServerConfig,
         *,
         credentials: Credentials,
         events: LinkEvents,
         handler: RequestHandler,
+        timings: LinkTimings | None = None,
         backoff: BackoffSettings | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        chance: Callable[[], float] = random.random,
     ) -> None:
-        self._settings = settings
-        self._address = parse_address(settings.url, allow_insecure=settings.allow_insecure)
+        self._server = server
+        self._timings = timings or LinkTimings()
+        self._address = parse_address(server.url or "", allow_insecure=server.allow_insecure)
         self._credentials = credentials
         self._events = events
         self._handler = handler
-        self._judge = ReconnectPolicy(
-            credentials, clock=clock, chance=chance, settings=backoff or BackoffSettings()
-        )
+        self._policy = ReconnectPolicy(credentials, backoff or BackoffSettings())
         self._wake = asyncio.Event()
         self._stopping = False
         self._shown: AgentCredential | None = None
         self._dialling: asyncio.Task[Wire] | None = None
         self._attempt: ConnectionAttempt | None = None
-        self._totals = LinkTotals(clock)
+        self._totals = LinkTotals()
         self.lag = LoopLag()
         self.status = LinkStatus("idle")
 
@@ -122,9 +161,7 @@ class Link:
                 says that it is revoked. The process exits 78.
             ConfigError: there is no credential, or the state folder cannot be read.
         """
-        wakeups = NetworkMonitor(
-            self._woke, self._route_changed, interval_s=self._settings.timings.route_poll_s
-        )
+        wakeups = NetworkMonitor(self._woke, self._route_changed, interval_s=self._timings.route_poll_s)
         looking = asyncio.create_task(wakeups.run(), name="link-wakeups")
         try:
             while not self._stopping:
@@ -133,7 +170,7 @@ class Link:
                 ending = await self._dial_and_serve(credential)
                 self.status = LinkStatus("waiting", problem=ending.message)
                 if not self._stopping:
-                    await self._pause(ending, await self._judge.delay_s(credential, ending))
+                    await self._pause(ending, await self._policy.delay_s(credential, ending))
         finally:
             looking.cancel()
             self.status = LinkStatus("stopped", problem=self.status.problem)
@@ -202,7 +239,7 @@ class Link:
     async def _dial(self, credential: AgentCredential) -> Wire | None:
         """In a task of its own, so that ``drain`` can stop it; None when it did."""
         dialling = self._dialling = asyncio.create_task(
-            dial(self._address, self._settings, credential.secret), name="link-dial"
+            dial(self._address, self._server, self._timings, credential.secret), name="link-dial"
         )
         try:
             await asyncio.wait([dialling])
@@ -217,7 +254,7 @@ class Link:
             self._credentials, on_state_request=self._events.on_state_request, on_drain=drain.note
         )
         attempt = self._attempt = ConnectionAttempt(
-            wire, self._settings, handler=self._handler, own=own, lag=self.lag, drain=drain
+            wire, self._timings, handler=self._handler, own=own, lag=self.lag, drain=drain
         )
         ending = DisconnectReason("stopped", "The agent closed the link.")
         try:
@@ -238,7 +275,7 @@ class Link:
         log.info("link.admitted", session=result.session, server=self._address.authority)
         if skew_s is not None and abs(skew_s) > _SKEW_WORTH_SAYING_S:
             log.warning("link.clock_skew", server_ahead_s=round(skew_s, 1))
-        await self._judge.admitted(credential)
+        await self._policy.admitted(credential)
         if session.alive:
             self._events.on_admitted(session, result)
 
@@ -256,7 +293,7 @@ class Link:
         log.info("link.woke_from_suspend", slept_s=round(slept_s))
         if self._attempt is None:
             self._wake.set()
-        elif slept_s >= self._settings.timings.silence_s:
+        elif slept_s >= self._timings.silence_s:
             self._attempt.wire.abort("the machine was suspended")
             self._wake.set()
         else:

@@ -14,7 +14,7 @@ from obt_agent.link.control import ControlMethods
 from obt_agent.link.disconnect import DisconnectReason, NextDial, from_close_code, printable
 from obt_agent.link.liveness import LoopLag, Watchdog
 from obt_agent.link.session import LinkSession, RequestHandler
-from obt_agent.link.settings import LinkSettings
+from obt_agent.link.timings import LinkTimings
 from obt_agent.link.wire import Wire, WireClosed
 from obt_agent.protocol.admission import GoodbyeParams, HelloParams, HelloResult
 from obt_agent.protocol.limits import Close
@@ -40,7 +40,7 @@ class ConnectionAttempt:
 
     Args:
         wire: upgraded.
-        settings: deadlines and limits.
+        timings: deadlines.
         handler: who answers commands.
         own: the link's own methods.
         lag: where the event loop's lag is noted.
@@ -50,7 +50,7 @@ class ConnectionAttempt:
     def __init__(
         self,
         wire: Wire,
-        settings: LinkSettings,
+        timings: LinkTimings,
         *,
         handler: RequestHandler,
         own: ControlMethods,
@@ -58,12 +58,10 @@ class ConnectionAttempt:
         drain: DrainRequest,
     ) -> None:
         self.wire = wire
-        self.session = LinkSession(
-            wire, handler, own, timings=settings.timings, max_frame_bytes=settings.max_frame_bytes
-        )
-        self._settings = settings
+        self.session = LinkSession(wire, handler, own, timings=timings)
+        self._timings = timings
         self._drain = drain
-        self._watchdog = Watchdog(wire, settings.timings, lag, self.session.tick)
+        self._watchdog = Watchdog(wire, timings, lag, self.session.tick)
 
     async def run(
         self, hello: HelloParams, admitted: Callable[[LinkSession, HelloResult], Awaitable[None]]
@@ -81,7 +79,7 @@ class ConnectionAttempt:
         except WireClosed as closed:
             if self.session.hello_result is not None:
                 # A candidate that the server has taken is to be kept, however short the session was.
-                await asyncio.wait([admission], timeout=self._settings.timings.close_s)
+                await asyncio.wait([admission], timeout=self._timings.close_s)
             ending = self._why(closed, admission)
             return ending
         finally:
@@ -99,7 +97,7 @@ class ConnectionAttempt:
         if self.session.hello_result is not None:
             try:
                 self.session.notify("agent.goodbye", goodbye)
-                async with asyncio.timeout(self._settings.timings.flush_s):
+                async with asyncio.timeout(self._timings.flush_s):
                     await self.session.flushed()
             except (LinkLost, TimeoutError):
                 log.info("link.goodbye_unheard")

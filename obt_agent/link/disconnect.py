@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 from obt_agent.protocol.limits import Close
@@ -93,6 +95,25 @@ def of_status(status: int, *, retry_after_s: float = 0.0, location: str = "") ->
         )
         return DisconnectReason("redirect", message, NextDial.MAX_BACKOFF)
     return DisconnectReason("http_status", f"The server answered with HTTP {status}.", floor_s=retry_after_s)
+
+
+def retry_after_s(value: str | None, now: datetime) -> float:
+    """Return the seconds from ``now`` that a ``Retry-After`` header (RFC 9110, 10.2.3) asks for.
+
+    0 for none, a wrong or a past one.
+    """
+    if value is None:
+        return 0.0
+    text = value.strip()
+    if text.isascii() and text.isdigit():
+        return float(text[:9])
+    try:
+        when = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):  # numbers that no date holds
+        return 0.0
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max((when - now).total_seconds(), 0.0)
 
 
 _CLOSES: Final[dict[int, tuple[str, str, NextDial]]] = {

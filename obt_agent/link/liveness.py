@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import structlog
 
-from obt_agent.link.settings import LinkTimings
+from obt_agent.link.timings import LinkTimings
 from obt_agent.link.wire import Wire
 
 log = structlog.get_logger(__name__)

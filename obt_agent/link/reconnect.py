@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import random
+import time
 from typing import Final
 
 import structlog
@@ -26,24 +27,17 @@ class ReconnectPolicy:
 
     Args:
         credentials: told of refusals.
-        clock: monotonic seconds.
-        chance: a number from 0 (included) to 1 (excluded).
         settings: numbers of the delays.
     """
 
     def __init__(
         self,
         credentials: Credentials,
-        *,
-        clock: Callable[[], float],
-        chance: Callable[[], float],
         settings: BackoffSettings,
     ) -> None:
         self._credentials = credentials
-        self._clock = clock
-        self._chance = chance
         self._settings = settings
-        self._backoff = Backoff(clock=clock, chance=chance, settings=settings)
+        self._backoff = Backoff(clock=time.monotonic, random=random.random, settings=settings)
         self._refusals: dict[str, RefusedCredential] = {}
         self._admitted_here: set[str] = set()
         self._unnoted: AgentCredential | None = None
@@ -94,14 +88,14 @@ class ReconnectPolicy:
         if refusal.give_up:
             message = f"{ending.message} {ENROL_ANEW}"
             raise AdmissionRefused(message, retryable=False, revoked=ending.revoked)
-        return max(refusal.delay_s, with_jitter(ending.floor_s, self._chance))
+        return max(refusal.delay_s, with_jitter(ending.floor_s, random.random))
 
     async def _counter(self, credential: AgentCredential) -> RefusedCredential:
         counter = self._refusals.get(credential.sha256)
         if counter is None:
             known = await self._ever_admitted(credential)
             counter = self._refusals[credential.sha256] = RefusedCredential(
-                admitted_before=known, clock=self._clock, chance=self._chance, settings=self._settings
+                admitted_before=known, clock=time.monotonic, random=random.random, settings=self._settings
             )
         return counter
 

@@ -20,12 +20,16 @@ import structlog
 
 from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, TooLarge, Unsupported
 from obt_agent.link.control import ControlMethods
-from obt_agent.link.flow import SendScheduler
-from obt_agent.link.outgoing_stream import NOTHING_SENT, OutgoingStream, large_final, result_frame
 from obt_agent.link.pending_requests import PendingRequests
-from obt_agent.link.send import Pipe, SendQueue
-from obt_agent.link.settings import LinkTimings
-from obt_agent.link.stream_sink import LinkStreamSink
+from obt_agent.link.send import Pipe, SendQueue, SendScheduler
+from obt_agent.link.streams import (
+    NOTHING_SENT,
+    LinkStreamSink,
+    OutgoingStream,
+    large_final,
+    result_frame,
+)
+from obt_agent.link.timings import LinkTimings
 from obt_agent.protocol import codec, limits
 from obt_agent.protocol.admission import Empty, HelloParams, HelloResult
 from obt_agent.protocol.envelope import Notification, Request, RequestId
@@ -63,7 +67,6 @@ class LinkSession:
         handler: who answers requests.
         own: the link's own methods.
         timings: deadlines.
-        max_frame_bytes: the largest frame taken.
     """
 
     def __init__(
@@ -73,14 +76,12 @@ class LinkSession:
         own: ControlMethods,
         *,
         timings: LinkTimings,
-        max_frame_bytes: int = limits.MAX_FRAME_BYTES,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._out = SendQueue(pipe, self._sent_of)
         self._handler = handler
         self._own = own
         self._timings = timings
-        self._max_frame_bytes = max_frame_bytes
         self._peer_max_frame_bytes = limits.MAX_FRAME_BYTES
         self._waiting = PendingRequests()
         self._slots = asyncio.Semaphore(limits.MAX_IN_FLIGHT)
@@ -194,7 +195,7 @@ class LinkSession:
         """Take one text frame. Never raises."""
         self.frames_received += 1
         try:
-            message = codec.decode(frame, max_bytes=self._max_frame_bytes)
+            message = codec.decode(frame)
         except codec.FrameError as error:
             self._bad_frame(error)
             return

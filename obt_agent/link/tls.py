@@ -6,11 +6,11 @@ import ssl
 from datetime import UTC, datetime
 from typing import Final
 
+from obt_agent.config.schema import ServerConfig
 from obt_agent.errors import ConfigError
-from obt_agent.link.settings import TlsSettings
 
 
-def client_context(settings: TlsSettings) -> ssl.SSLContext:
+def client_context(server: ServerConfig) -> ssl.SSLContext:
     """TLS 1.2 or later, certificate and host name checked. Reads files: call it off the loop.
 
     Raises:
@@ -18,19 +18,17 @@ def client_context(settings: TlsSettings) -> ssl.SSLContext:
     """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if settings.ca_file is not None:
+    if server.ca_file is not None:
         try:
-            context.load_verify_locations(cafile=settings.ca_file)
+            context.load_verify_locations(cafile=server.ca_file)
         except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"server.ca_file {settings.ca_file}: {_reason(error)}.") from error
-    if settings.client_cert_file is not None:
+            raise ConfigError(f"server.ca_file {server.ca_file}: {_reason(error)}.") from error
+    if server.client_cert_file is not None:
         try:
-            context.load_cert_chain(
-                settings.client_cert_file, settings.client_key_file, password=_no_password
-            )
+            context.load_cert_chain(server.client_cert_file, server.client_key_file, password=_no_password)
         except (OSError, ssl.SSLError, ValueError) as error:
             raise ConfigError(
-                f"server.client_cert_file {settings.client_cert_file} and its key cannot be used: "
+                f"server.client_cert_file {server.client_cert_file} and its key cannot be used: "
                 f"{_reason(error)}."
             ) from error
     return context

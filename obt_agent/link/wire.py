@@ -1,7 +1,7 @@
-"""One WebSocket: the only module that knows the library.
+"""One WebSocket: the only module that knows the library, and of it the sans-I/O part alone.
 
-What the library does not do, and this does: frames are written synchronously (the session owns the order),
-all inbound bytes are counted where they arrive, and every wait for the peer is bounded.
+The library parses and serializes; this module moves the bytes. Frames are written synchronously (the session
+owns the order), all inbound bytes are counted where they arrive, and every wait for the server is bounded.
 """
 
 from __future__ import annotations
@@ -9,29 +9,53 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
+import re
+import ssl
 import sys
 import termios
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from datetime import UTC, datetime
+from typing import Final, cast
+from urllib.parse import urlsplit
 
-from websockets.asyncio.client import ClientConnection
 from websockets.client import ClientProtocol
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import InvalidStatus, NegotiationError
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.typing import Subprotocol
 from websockets.uri import parse_uri
 
-from obt_agent.protocol.limits import SUBPROTOCOL, Close
+from obt_agent import __version__
+from obt_agent.identity.secret import Secret
+from obt_agent.link import tls
+from obt_agent.link.disconnect import (
+    DialFailed,
+    DisconnectReason,
+    NextDial,
+    dial_failed,
+    of_status,
+    retry_after_s,
+)
+from obt_agent.protocol.limits import MAX_CONTROL_BACKLOG_BYTES, MAX_FRAME_BYTES, SUBPROTOCOL, Close
+
+USER_AGENT: Final = f"obt-agent/{__version__}"
 
 _QUIET: Final = logging.Logger("websockets.quiet", logging.CRITICAL + 1)  # noqa: LOG001 - outside the tree, so that no setting wakes it
 """The library's debug log shows headers, and with them the credential."""
 
 _BROKEN: Final = 1006
+_INVALID_TEXT: Final = 1007
+"""RFC 6455, section 7.4.1: the connection ended without a close frame; text that is not UTF-8."""
+
 _QUEUED_MESSAGES: Final = 64
+_VISIBLE: Final = re.compile(r"[!-~]+")
+_DATA: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 
 class WireClosed(Exception):
-    """The WebSocket is closed; ``code`` 1006: it broke. ``by_peer``: the peer or the network ended it."""
+    """The WebSocket is closed; ``code`` 1006: it broke. ``by_peer``: the server or the network ended it."""
 
     def __init__(self, code: int, reason: str, *, by_peer: bool) -> None:
         super().__init__(f"{code} {reason}".rstrip())
@@ -40,69 +64,143 @@ class WireClosed(Exception):
         self.by_peer = by_peer
 
 
-class RawTransport(Protocol):
-    """The TCP transport below TLS."""
-
-    def get_write_buffer_size(self) -> int:
-        """Bytes not yet taken by the kernel."""
-
-
-class Wire(ClientConnection):
+class Wire(asyncio.Protocol):
     """A connection, before and after its upgrade.
 
     Args:
         socket_url: the WebSocket's URL.
-        max_frame_bytes: a larger message closes 1009.
         close_s: how long a closing handshake may take.
+        below_tls: the TCP transport below TLS, if there is TLS: it buffers, too.
     """
 
-    def __init__(self, socket_url: str, *, max_frame_bytes: int, close_s: float) -> None:
-        protocol = ClientProtocol(
+    transport: asyncio.Transport
+
+    def __init__(
+        self, socket_url: str, *, close_s: float, below_tls: asyncio.Transport | None = None
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._protocol = ClientProtocol(
             parse_uri(socket_url),
             subprotocols=[Subprotocol(SUBPROTOCOL)],
+            # No compression: a small frame could stand for a large message, and secrets beside a server's
+            # own text could be guessed from sizes.
             extensions=None,
-            max_size=max_frame_bytes,
+            max_size=MAX_FRAME_BYTES,
             logger=_QUIET,
         )
-        super().__init__(
-            protocol,
-            ping_interval=None,
-            ping_timeout=None,
-            close_timeout=close_s,
-            max_queue=_QUEUED_MESSAGES,
-            write_limit=(1, 0),
-        )
-        self.received_bytes = 0
-        self.last_received_s = self.loop.time()
-        self.written_bytes = 0
-        self.below_tls: RawTransport | None = None
-        self.on_flow: Callable[[], None] = _nothing
         self._close_s = close_s
+        self._below_tls = below_tls
+
+        # Set when the answer to the upgrade came, or the connection was lost before it.
+        self._answered = asyncio.Event()
+        # The answer to the upgrade; the doctor reads its headers.
+        self.response: Response | None = None
+
+        # Whole messages that nobody has read yet. Reading from the socket pauses while there are many.
+        self._messages: deque[bytes | str] = deque()
+        self._reading_paused = False
+        # Fragments of a message whose last one has not come, and the opcode of the first.
+        self._fragments: list[bytes] = []
+        self._opcode = Opcode.TEXT
+        # Wakes ``read`` when a message came or the connection was lost.
+        self._news = asyncio.Event()
+
+        # Done when the connection is gone; the error that broke it, if one did.
+        self._lost = asyncio.Event()
+        self._broken_by: Exception | None = None
+        # Why this side ended the connection, if it did: it goes before whatever the library makes of the end.
         self._ended_here: tuple[int, str] | None = None
+        # Breaks the connection when the closing handshake takes too long.
         self._breaking: asyncio.TimerHandle | None = None
+
+        # Whether output waits in memory. ``on_flow`` is called when that begins and when it is over.
+        self.paused = False
+        self.on_flow: Callable[[], None] = _nothing
+
+        # Bytes since the connection was made, and the loop's time of the last that came.
+        self.received_bytes = 0
+        self.written_bytes = 0
+        self.last_received_s = self._loop.time()
+
+    # Opening.
+
+    async def upgrade(self, secret: Secret, *, deadline_s: float, user_agent: str = USER_AGENT) -> None:
+        """Turn the connection into a WebSocket that speaks ``obt.v1``.
+
+        Raises:
+            DialFailed: the server answered otherwise, or not at all.
+        """
+        request = self._protocol.connect()
+        request.headers["Authorization"] = bearer(secret)
+        request.headers["User-Agent"] = user_agent
+        self._protocol.send_request(request)
+        self._flush()
+        try:
+            async with asyncio.timeout(deadline_s):
+                await self._answered.wait()
+        except TimeoutError as error:
+            message = f"The server took the connection and said nothing for {deadline_s:g} s."
+            raise dial_failed("upgrade_timeout", message) from error
+        error = self._protocol.handshake_exc
+        if isinstance(error, InvalidStatus):
+            raise DialFailed(_of_response(error.response)) from error
+        if error is not None or self.response is None:
+            raise DialFailed(self._of_failure(error)) from error
+        if self._protocol.subprotocol != SUBPROTOCOL:
+            message = "The server opened a WebSocket that is not obt.v1."
+            raise dial_failed("no_subprotocol", message, NextDial.MAX_BACKOFF)
+
+    def _of_failure(self, error: Exception | None) -> DisconnectReason:
+        if isinstance(self._broken_by, ssl.SSLError):
+            kind, message = tls.explain(self._broken_by, self._protocol.uri.host)
+            return DisconnectReason(kind, message)
+        if isinstance(error, NegotiationError):
+            message = f"The server's answer to the upgrade is wrong: {error}."
+            return DisconnectReason("no_subprotocol", message, NextDial.MAX_BACKOFF)
+        if not self.received_bytes:
+            hint = ""
+            if self._below_tls is not None:
+                hint = " If it wants a client certificate, set server.client_cert_file."
+            return DisconnectReason(
+                "upgrade_cut", f"The server ended the connection without an answer.{hint}"
+            )
+        return DisconnectReason(
+            "upgrade_garbage",
+            "What answered is no WebSocket server: check host, port and path of server.url, and whether it "
+            "is http:// or https://.",
+        )
+
+    # Writing.
 
     def write(self, frames: Sequence[bytes]) -> None:
         """Write text frames now; what the kernel does not take waits in memory. Dropped once closing."""
-        if self.protocol.state is State.OPEN:
+        if self._protocol.state is State.OPEN:
             for frame in frames:
-                self.protocol.send_text(frame)
+                self._protocol.send_text(frame)
             self._flush()
 
     def probe(self) -> None:
-        """Ask for a sign of life: a peer's library answers a ping by itself."""
-        if self.protocol.state is State.OPEN:
-            self.protocol.send_ping(b"probe")
+        """Send a ping: a server's library answers it by itself."""
+        if self._protocol.state is State.OPEN:
+            self._protocol.send_ping(b"probe")
             self._flush()
 
     def _flush(self) -> None:
-        data = b"".join(self.protocol.data_to_send())
-        self.written_bytes += len(data)
-        self.transport.write(data)
+        chunks = self._protocol.data_to_send()
+        if data := b"".join(chunks):
+            self.written_bytes += len(data)
+            self.transport.write(data)
+        if chunks and not chunks[-1] and not self.transport.is_closing():
+            # An empty chunk is the library's mark for the end of output. TLS cannot be half-closed.
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            else:
+                self.transport.close()
 
     @property
     def waiting_bytes(self) -> int:
         """Bytes written and not yet taken by the kernel."""
-        below = self.below_tls.get_write_buffer_size() if self.below_tls is not None else 0
+        below = self._below_tls.get_write_buffer_size() if self._below_tls is not None else 0
         return self.transport.get_write_buffer_size() + below
 
     @property
@@ -122,39 +220,77 @@ class Wire(ClientConnection):
         """Bytes that the other end's kernel has acknowledged (below TLS: an estimate that grows with it)."""
         return self.written_bytes - self.outstanding_bytes
 
+    # Reading.
+
     async def read(self) -> str:
-        """The next text message.
+        """Return the next text message.
 
         Raises:
             WireClosed: there is none.
         """
-        try:
-            message = await self.recv()
-        except ConnectionClosed as closed:
-            raise self._why_closed(closed) from closed
+        while not self._messages:
+            if self._lost.is_set():
+                raise self._why_closed()
+            self._news.clear()
+            await self._news.wait()
+        message = self._messages.popleft()
+        if self._reading_paused and len(self._messages) < _QUEUED_MESSAGES // 4:
+            self._reading_paused = False
+            self.transport.resume_reading()
         if isinstance(message, str):
             return message
         self.fail(Close.UNSUPPORTED_DATA, "binary frame")
-        await self.wait_closed()
+        await self._lost.wait()
         raise WireClosed(Close.UNSUPPORTED_DATA, "binary frame", by_peer=False)
 
-    def _why_closed(self, closed: ConnectionClosed) -> WireClosed:
+    def _why_closed(self) -> WireClosed:
         if self._ended_here is not None:
             code, reason = self._ended_here
             return WireClosed(code, reason, by_peer=False)
+        closed = self._protocol.close_exc
         if closed.rcvd is not None and closed.rcvd_then_sent is not False:
             return WireClosed(closed.rcvd.code, closed.rcvd.reason, by_peer=True)
         if closed.sent is not None:  # the library refused a frame: too large, not UTF-8, no WebSocket
             return WireClosed(closed.sent.code, closed.sent.reason, by_peer=False)
-        cause = closed.__cause__
-        return WireClosed(_BROKEN, str(cause) if isinstance(cause, OSError) else "", by_peer=True)
+        reason = str(self._broken_by) if isinstance(self._broken_by, OSError) else ""
+        return WireClosed(_BROKEN, reason, by_peer=True)
+
+    def _take(self, event: object) -> None:
+        if isinstance(event, Response):
+            self.response = event
+            self._answered.set()
+        elif isinstance(event, Frame) and event.opcode in _DATA:
+            self._take_frame(event)
+
+    def _take_frame(self, frame: Frame) -> None:
+        if frame.opcode is not Opcode.CONT:
+            self._opcode = frame.opcode
+        self._fragments.append(bytes(frame.data))
+        if not frame.fin:
+            return
+        data = b"".join(self._fragments)
+        self._fragments.clear()
+        message: bytes | str = data
+        if self._opcode is Opcode.TEXT:
+            try:
+                message = data.decode()
+            except UnicodeDecodeError as error:
+                self.fail(_INVALID_TEXT, f"{error.reason} at position {error.start}")
+                return
+        self._messages.append(message)
+        self._news.set()
+        if len(self._messages) >= _QUEUED_MESSAGES and not self._reading_paused:
+            self._reading_paused = True
+            self.transport.pause_reading()
+
+    # Closing.
 
     def fail(self, code: int, reason: str) -> None:
-        """Close with this code; the connection is broken if the peer does not answer in time."""
-        if self.protocol.state is not State.OPEN:
+        """Close with this code; the connection is broken if the server does not answer in time."""
+        if self._protocol.state is not State.OPEN:
             return
         self._ended_here = (code, reason)
-        self.protocol.send_close(code, reason)
+        self._protocol.send_close(code, reason)
         self._flush()
         self._break_later()
 
@@ -162,40 +298,97 @@ class Wire(ClientConnection):
         """Break the connection now, without a closing handshake."""
         if self._ended_here is None:
             self._ended_here = (_BROKEN, reason)
-        if (
-            not self.connection_lost_waiter.done()
-        ):  # asyncio's transport fails when it is aborted after its end
+        if not self._lost.is_set():  # asyncio's transport fails when it is aborted after its end
             self.transport.abort()
 
     def _break_later(self) -> None:
         if self._breaking is None:
-            self._breaking = self.loop.call_later(self._close_s, self.transport.abort)
+            self._breaking = self._loop.call_later(self._close_s, self.transport.abort)
 
-    # What asyncio and the library call.
+    # What asyncio calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is there, with TLS if it is to have it."""
+        self.transport = cast("asyncio.Transport", transport)
+        # Nothing waits above the kernel unnoticed: control overtakes whatever is not written yet.
+        self.transport.set_write_buffer_limits(high=1, low=0)
 
     def data_received(self, data: bytes) -> None:
         """Count every byte where it arrives: also one of a message that is not whole yet proves life."""
         self.received_bytes += len(data)
-        self.last_received_s = self.loop.time()
-        super().data_received(data)
-        if self.protocol.state is State.CLOSING:
+        self.last_received_s = self._loop.time()
+        self._protocol.receive_data(data)
+        self._step()
+
+    def eof_received(self) -> None:
+        """The server ended its output; asyncio then closes the transport."""
+        self._protocol.receive_eof()
+        self._step()
+
+    def _step(self) -> None:
+        """Write what the library answers (pongs, a close frame), and take what came whole."""
+        events = self._protocol.events_received()
+        if self.waiting_bytes > MAX_CONTROL_BACKLOG_BYTES:
+            # A server that pings and never reads must not fill the memory with pongs: they are dropped.
+            self._protocol.data_to_send()
+            self.fail(Close.TOO_MUCH, "more than 1 MiB of output waits")
+        else:
+            self._flush()
+        if self._protocol.state is State.CLOSING:
             self._break_later()  # the other side has so long to end the connection, too
+        for event in events:
+            self._take(event)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is gone."""
-        super().connection_lost(exc)
+        self._broken_by = exc
+        self._protocol.receive_eof()
         if self._breaking is not None:
             self._breaking.cancel()
+        self._lost.set()
+        self._answered.set()
+        self._news.set()
 
     def pause_writing(self) -> None:
         """Output began to wait."""
-        super().pause_writing()
+        self.paused = True
         self.on_flow()
 
     def resume_writing(self) -> None:
         """All output went to the kernel."""
-        super().resume_writing()
+        self.paused = False
         self.on_flow()
+
+
+def bearer(secret: Secret) -> str:
+    """Return the value of an ``Authorization`` header (RFC 6750, section 2.1).
+
+    Raises:
+        DialFailed: the secret holds what cannot stand in a header, such as a space or a line's end.
+    """
+    text = secret.reveal()
+    if not _VISIBLE.fullmatch(text):
+        message = "The credential is empty, or holds a space, a line's end or a character outside ASCII."
+        raise dial_failed("credential_unusable", message, NextDial.MAX_BACKOFF) from None
+    return f"Bearer {text}"
+
+
+def _of_response(response: Response) -> DisconnectReason:
+    return of_status(
+        response.status_code,
+        retry_after_s=retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC)),
+        location=_origin(response.headers.get("Location", "")),
+    )
+
+
+def _origin(location: str) -> str:
+    """Scheme and host of a redirect: all of it that helps, and nothing that might be a secret."""
+    try:
+        parts = urlsplit(location)
+        host = parts.hostname
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{host}" if host and parts.scheme in {"http", "https", "ws", "wss"} else ""
 
 
 def _nothing() -> None:

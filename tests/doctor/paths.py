@@ -12,8 +12,9 @@ import trustme
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from obt_agent.config.schema import ServerConfig
 from obt_agent.doctor import run_checks
-from obt_agent.link.settings import LinkSettings, LinkTimings, TlsSettings
+from obt_agent.link.timings import LinkTimings
 
 ROOMS = "config|state|agent|outbox|server|ollama|hardware|service"
 
@@ -81,9 +82,7 @@ def tls_context(ca: trustme.CA, name: str = "localhost", **options: object) -> s
     return context
 
 
-def settings(server: Server | str, tls: TlsSettings | None = None, *, proxy: str = "none") -> LinkSettings:
+def settings(server: Server | str, tls: dict[str, str] | None = None, *, proxy: str = "none") -> ServerConfig:
     """How to dial it."""
     url = server if isinstance(server, str) else server.url
-    return LinkSettings(
-        url=url, user_agent="test", proxy=proxy, tls=tls or TlsSettings(), timings=SHORT, allow_insecure=True
-    )
+    return ServerConfig(url=url, proxy=proxy, allow_insecure=True, **(tls or {}))

@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 import trustme
 
+from obt_agent.config.schema import ServerConfig
 from obt_agent.doctor import server as doctor
 from obt_agent.doctor.findings import Finding
 from obt_agent.identity.secret import Secret
 from obt_agent.link import disconnect, tls
-from obt_agent.link.settings import LinkSettings, TlsSettings
-from tests.doctor.paths import Server, running, settings, tls_context
+from tests.doctor.paths import SHORT, Server, running, settings, tls_context
 
 TOKEN = Secret("obta_a-secret-of-the-test")
 
 
-async def looked(given: LinkSettings, secret: Secret | None = TOKEN) -> dict[str, Finding]:
+async def looked(given: ServerConfig, secret: Secret | None = TOKEN) -> dict[str, Finding]:
     async with asyncio.timeout(30):
-        return {finding.check: finding async for finding in doctor.look(given, secret)}
+        return {finding.check: finding async for finding in doctor.look(given, secret, timings=SHORT)}
 
 
 def levels(found: dict[str, Finding]) -> dict[str, str]:
@@ -28,13 +28,13 @@ def levels(found: dict[str, Finding]) -> dict[str, str]:
 
 
 @pytest.fixture
-def trusted(tmp_path: Path) -> tuple[trustme.CA, TlsSettings]:
+def trusted(tmp_path: Path) -> tuple[trustme.CA, dict[str, str]]:
     ca = trustme.CA(organization_name="Test Authority")
     ca.cert_pem.write_to_path(tmp_path / "ca.pem")
-    return ca, TlsSettings(ca_file=tmp_path / "ca.pem")
+    return ca, {"ca_file": str(tmp_path / "ca.pem")}
 
 
-async def test_every_stage_is_told_when_all_is_well(trusted: tuple[trustme.CA, TlsSettings]) -> None:
+async def test_every_stage_is_told_when_all_is_well(trusted: tuple[trustme.CA, dict[str, str]]) -> None:
     ca, tls = trusted
     async with running(Server(), tls_context(ca)) as server:
         found = await looked(settings(server, tls))
@@ -110,7 +110,7 @@ async def test_a_server_that_tells_no_time_is_no_fault() -> None:
     assert found["server.clock"].level == "skipped"
 
 
-async def test_a_certificate_that_ends_soon_is_told(trusted: tuple[trustme.CA, TlsSettings]) -> None:
+async def test_a_certificate_that_ends_soon_is_told(trusted: tuple[trustme.CA, dict[str, str]]) -> None:
     ca, tls = trusted
     soon = tls_context(ca, not_after=datetime.now(UTC) + timedelta(days=3))
     async with running(Server(), soon) as server:
@@ -119,7 +119,7 @@ async def test_a_certificate_that_ends_soon_is_told(trusted: tuple[trustme.CA, T
     assert "ends in" in found["server.tls"].says
 
 
-async def test_an_unknown_authority_is_a_failure_of_tls(trusted: tuple[trustme.CA, TlsSettings]) -> None:
+async def test_an_unknown_authority_is_a_failure_of_tls(trusted: tuple[trustme.CA, dict[str, str]]) -> None:
     async with running(Server(), tls_context(trusted[0])) as server:
         found = await looked(settings(server))
     assert found["server.tls"].level == "failure"
@@ -163,6 +163,6 @@ async def test_a_proxy_that_cannot_be_used_is_told() -> None:
 
 
 async def test_an_address_that_cannot_be_used_is_told() -> None:
-    given = LinkSettings(url="ws://obt.example.org/", user_agent="test")
+    given = ServerConfig(url="ws://obt.example.org/")
     found = await looked(given)
     assert levels(found) == {"server.address": "failure"}

@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
+from obt_agent.config.schema import ServerConfig
 from obt_agent.dispatcher import Dispatcher
 from obt_agent.handlers.table import Services, commands
 from obt_agent.identity.credentials import Credentials
@@ -26,7 +27,6 @@ from obt_agent.jobs.store import JobStore
 from obt_agent.jobs.store.database import JobDatabase
 from obt_agent.link.connection import Link, LinkEvents
 from obt_agent.link.session import LinkSession
-from obt_agent.link.settings import LinkSettings
 from obt_agent.protocol.admission import AgentIdentity, HelloParams, HelloResult, VersionRange
 from obt_agent.reporter import Gauges, Reporter
 from tests.dispatcher.doubles import permissive
@@ -166,10 +166,11 @@ class Supervisor:
             )
 
         return Link(
-            LinkSettings(url=self._site.url, user_agent="obt-agent/test", timings=SHORT.timings),
+            ServerConfig(url=self._site.url),
             credentials=Credentials(state, Secret(self._site.secret)),
             events=LinkEvents(hello, on_admitted, reporter.request),
             handler=dispatcher,
+            timings=SHORT.timings,
             backoff=QUICK,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from obt_agent.backoff import BackoffSettings
-from obt_agent.link.settings import LinkTimings
+from obt_agent.link.timings import LinkTimings
 from obt_server.hub import HubSettings
 
 

@@ -11,11 +11,12 @@ from typing import Any
 import msgspec
 
 from obt_agent.backoff import BackoffSettings
+from obt_agent.config.schema import ServerConfig
 from obt_agent.identity.credentials import AgentCredential, Credentials
 from obt_agent.identity.secret import Secret
 from obt_agent.link.connection import Link, LinkEvents
 from obt_agent.link.session import LinkSession
-from obt_agent.link.settings import LinkSettings, LinkTimings
+from obt_agent.link.timings import LinkTimings
 from obt_agent.protocol.admission import AgentIdentity, Empty, HelloParams, HelloResult, VersionRange
 from obt_agent.protocol.envelope import Notification, Request, RequestId
 from obt_agent.protocol.streams import Item
@@ -129,7 +130,7 @@ class LinkRig:
         self.asked: list[Sequence[str]] = []
         self.version = version
         self.link = Link(
-            LinkSettings(url=url, user_agent="obt-agent/test", timings=timings, **settings),
+            ServerConfig(url=url, **settings),
             credentials=self.credentials,
             events=LinkEvents(
                 self.hello,
@@ -137,6 +138,7 @@ class LinkRig:
                 lambda kinds: self.asked.append(tuple(kinds)),
             ),
             handler=self.handler,
+            timings=timings,
             backoff=backoff,
         )
         self.running: asyncio.Task[None] | None = None

@@ -19,8 +19,8 @@ class Clock:
         return self.now
 
 
-def backoff(clock: Clock, chance: float = 0.999999) -> Backoff:
-    return Backoff(clock=clock, chance=lambda: chance)
+def backoff(clock: Clock, random: float = 0.999999) -> Backoff:
+    return Backoff(clock=clock, random=lambda: random)
 
 
 def test_the_numbers_are_those_of_the_protocol() -> None:
@@ -41,7 +41,7 @@ def test_delays_double_from_one_second_to_sixty() -> None:
 
 
 def test_jitter_is_full() -> None:
-    assert backoff(Clock(), chance=0.0).delay() == 0.0
+    assert backoff(Clock(), random=0.0).delay() == 0.0
 
 
 def test_a_link_admitted_for_thirty_seconds_starts_the_delays_anew() -> None:
@@ -76,12 +76,12 @@ def test_time_before_a_failed_dial_counts_for_nothing() -> None:
 
 
 def test_a_floor_is_kept_and_gets_up_to_half_of_it_on_top() -> None:
-    assert backoff(Clock(), chance=0.0).delay(100.0) == 100.0
-    assert 149 < backoff(Clock(), chance=0.999999).delay(100.0) <= 150
+    assert backoff(Clock(), random=0.0).delay(100.0) == 100.0
+    assert 149 < backoff(Clock(), random=0.999999).delay(100.0) <= 150
 
 
 def test_a_floor_counts_for_an_hour_at_most() -> None:
-    assert backoff(Clock(), chance=0.0).delay(86400.0) == 3600.0
+    assert backoff(Clock(), random=0.0).delay(86400.0) == 3600.0
 
 
 def test_a_floor_below_the_ordinary_delay_does_not_shorten_it() -> None:
@@ -93,10 +93,10 @@ def test_a_floor_below_the_ordinary_delay_does_not_shorten_it() -> None:
 
 @given(st.lists(st.sampled_from(["fail", "flap", "long"]), max_size=60), st.floats(0, 0.999999))
 def test_a_delay_is_never_above_its_ceiling_nor_the_ceiling_above_a_minute(
-    history: list[str], chance: float
+    history: list[str], random: float
 ) -> None:
     clock = Clock()
-    delays = Backoff(clock=clock, chance=lambda: chance)
+    delays = Backoff(clock=clock, random=lambda: random)
     for event in history:
         if event != "fail":
             delays.admitted()
@@ -108,7 +108,7 @@ def test_a_delay_is_never_above_its_ceiling_nor_the_ceiling_above_a_minute(
 
 
 def refused(clock: Clock, *, admitted_before: bool) -> RefusedCredential:
-    return RefusedCredential(admitted_before=admitted_before, clock=clock, chance=lambda: 0.5)
+    return RefusedCredential(admitted_before=admitted_before, clock=clock, random=lambda: 0.5)
 
 
 def test_a_credential_that_was_admitted_before_is_never_given_up() -> None:
@@ -156,8 +156,8 @@ def test_a_credential_said_to_be_revoked_is_given_up_at_once() -> None:
 
 @given(st.booleans(), st.integers(1, 100), st.floats(0, 0.999999))
 def test_refusals_are_never_retried_more_often_than_every_forty_seconds_nor_less_than_every_fifteen_minutes(
-    admitted_before: bool, refusals: int, chance: float
+    admitted_before: bool, refusals: int, random: float
 ) -> None:
-    counter = RefusedCredential(admitted_before=admitted_before, clock=Clock(), chance=lambda: chance)
+    counter = RefusedCredential(admitted_before=admitted_before, clock=Clock(), random=lambda: random)
     for _ in range(refusals):
         assert 40.0 <= counter.refused().delay_s <= 900.0

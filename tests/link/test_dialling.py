@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from websockets.http11 import Response
 
+from obt_agent.config.schema import ServerConfig
 from obt_agent.errors import ConfigError
 from obt_agent.identity.secret import Secret
-from obt_agent.link import tcp
 from obt_agent.link.address import parse_address
-from obt_agent.link.dial import dial
+from obt_agent.link.dial import connect, dial
 from obt_agent.link.disconnect import DialFailed, DisconnectReason, NextDial
 from obt_agent.link.proxy import choose, parse_proxy
-from obt_agent.link.settings import LinkSettings, TlsSettings
 from tests.link.authority import Authority
 from tests.link.doubles import PATIENCE_S, TIMINGS, linked, shorter
 from tests.link.proxy_doubles import HttpProxyDouble, SocksProxyDouble
@@ -28,14 +28,14 @@ async def serve(peer: Peer) -> None:
     await peer.until_closed()
 
 
-async def failed_dial(url: str, **more: object) -> DisconnectReason:
+async def failed_dial(url: str, **more: Any) -> DisconnectReason:
     """Dial once; how it ended."""
-    settings = LinkSettings(url=url, user_agent="test", **{"timings": TIMINGS, **more})  # type: ignore[arg-type]  # a test's own settings
+    timings = more.pop("timings", TIMINGS)
+    server = ServerConfig(url=url, **more)
+    address = parse_address(url, allow_insecure=server.allow_insecure)
     async with asyncio.timeout(PATIENCE_S):
         with pytest.raises(DialFailed) as caught:
-            await dial(
-                parse_address(url, allow_insecure=settings.allow_insecure), settings, Secret("canary-secret")
-            )
+            await dial(address, server, timings, Secret("canary-secret"))
     return caught.value.ending
 
 
@@ -211,7 +211,7 @@ async def test_the_second_address_is_tried_when_the_first_is_dead(monkeypatch: p
             ]
 
         monkeypatch.setattr(socket, "getaddrinfo", two)  # the machine's resolver has no such name
-        sock = await tcp.connect("two.example.org", server.port, TIMINGS)
+        sock = await connect("two.example.org", server.port, TIMINGS)
         assert sock.getpeername()[1] == server.port
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         sock.close()
@@ -219,10 +219,10 @@ async def test_the_second_address_is_tried_when_the_first_is_dead(monkeypatch: p
 
 async def test_a_credential_that_cannot_stand_in_a_header_is_refused_without_being_shown() -> None:
     async with ServerDouble(serve) as server:
-        settings = LinkSettings(url=server.url, user_agent="test", timings=TIMINGS)
+        config = ServerConfig(url=server.url)
         for secret in ("", "two words", "line\r\nX-Evil: canary", "ümlaut"):
             with pytest.raises(DialFailed) as caught:
-                await dial(parse_address(server.url), settings, Secret(secret))
+                await dial(parse_address(server.url), config, TIMINGS, Secret(secret))
             assert caught.value.ending.kind == "credential_unusable"
             assert "canary" not in caught.value.ending.message
         assert not server.requests
@@ -246,11 +246,11 @@ async def test_an_http_proxy_of_the_configuration_is_used_with_its_credentials()
 
 async def test_tls_runs_through_a_proxy_to_the_server_itself(tmp_path: Path) -> None:
     authority = Authority()
-    tls = TlsSettings(ca_file=authority.ca_file(tmp_path))
+    tls = {"ca_file": str(authority.ca_file(tmp_path))}
     async with ServerDouble(serve, tls=authority.server("obt.test")) as server:
         async with HttpProxyDouble(server.port) as proxy:
             url = f"http://127.0.0.1:{proxy.port}"
-            async with linked("https://obt.test", proxy=url, tls=tls) as rig:
+            async with linked("https://obt.test", proxy=url, **tls) as rig:
                 await rig.session()
         assert proxy.asked == ["obt.test:443"]
 

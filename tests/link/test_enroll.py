@@ -12,13 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from obt_agent.config.schema import ServerConfig
 from obt_agent.errors import AdmissionRefused
 from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.secret import Secret
-from obt_agent.link.enroll import EnrolAgent, Enrolled, enroll
-from obt_agent.link.http import MAX_ANSWER_BYTES
-from obt_agent.link.retry_after import retry_after_s
-from obt_agent.link.settings import LinkSettings, TlsSettings
+from obt_agent.link.disconnect import retry_after_s
+from obt_agent.link.enroll import MAX_ANSWER_BYTES, EnrolAgent, Enrolled, enroll
 from obt_agent.protocol.admission import ServerIdentity
 from tests.link.authority import Authority
 from tests.link.doubles import PATIENCE_S, TIMINGS, shorter
@@ -46,7 +45,7 @@ class Joins(Credentials):
 
 
 class Desk:
-    """Answers every POST with the next answer; keeps the requests."""
+    """Answers every POST with the next answer, the last one again and again; keeps the requests."""
 
     def __init__(self, *answers: bytes) -> None:
         self.answers = list(answers)
@@ -58,7 +57,7 @@ class Desk:
             next(line for line in head.split("\r\n") if line.startswith("Content-Length")).split()[1]
         )
         self.requests.append((head, await reader.readexactly(length)))
-        writer.write(self.answers.pop(0))
+        writer.write(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
         await writer.drain()
 
 
@@ -69,13 +68,14 @@ def answer(status: int, body: Any, *headers: str) -> bytes:
 
 
 async def join(url: str, joins: Joins | None = None, **settings: Any) -> Enrolled:
-    values = {"timings": TIMINGS, "user_agent": "test", **settings}
+    timings = settings.pop("timings", TIMINGS)
     async with asyncio.timeout(PATIENCE_S):
         return await enroll(
-            LinkSettings(url=url, **values),
+            ServerConfig(url=url, **settings),
             Secret("join-canary"),
             agent=AGENT,
             credentials=joins or Joins(),
+            timings=timings,
         )
 
 
@@ -99,13 +99,26 @@ async def test_only_the_hash_of_the_agents_own_secret_is_sent_and_the_secret_is_
 async def test_a_join_whose_answer_was_lost_is_repeated_with_the_same_hash() -> None:
     desk, joins = Desk(b"", answer(200, ANSWER)), Joins()
     async with listening(desk.serve) as url:
-        with pytest.raises(AdmissionRefused) as caught:
-            await join(url, joins)
-        assert caught.value.retryable
-        assert joins.stored is None
         await join(url, joins)
     assert desk.requests[0][1] == desk.requests[1][1]
     assert joins.stored is not None
+
+
+async def test_a_server_that_is_busy_for_a_moment_is_tried_again() -> None:
+    desk, joins = Desk(answer(503, {}), answer(429, {}, "Retry-After: 1"), answer(200, ANSWER)), Joins()
+    async with listening(desk.serve) as url:
+        await join(url, joins)
+    assert len(desk.requests) == 3
+    assert joins.stored is not None
+
+
+@pytest.mark.parametrize("status", [401, 503])
+async def test_what_stays_wrong_or_asks_for_a_long_wait_is_not_tried_again(status: int) -> None:
+    desk = Desk(answer(status, {}, "Retry-After: 60"))
+    async with listening(desk.serve) as url:
+        with pytest.raises(AdmissionRefused):
+            await join(url)
+    assert len(desk.requests) == 1
 
 
 @pytest.mark.parametrize(
@@ -124,7 +137,7 @@ async def test_a_join_whose_answer_was_lost_is_repeated_with_the_same_hash() -> 
 )
 async def test_each_refusal_says_what_to_do(status: int, retryable: bool, says: str) -> None:
     problem = {"error": {"kind": "x", "message": "the server's\nown words"}}
-    desk, joins = Desk(answer(status, problem, "Retry-After: 7", "Location: http://127.0.0.1:1/")), Joins()
+    desk, joins = Desk(answer(status, problem, "Retry-After: 70", "Location: http://127.0.0.1:1/")), Joins()
     async with listening(desk.serve) as url:
         with pytest.raises(AdmissionRefused) as caught:
             await join(url, joins)
@@ -133,7 +146,7 @@ async def test_each_refusal_says_what_to_do(status: int, retryable: bool, says: 
     assert "\n" not in caught.value.message
     assert "canary" not in caught.value.message
     assert caught.value.retryable is retryable
-    assert caught.value.retry_after_ms == 7000
+    assert caught.value.retry_after_ms == 70_000
     assert joins.stored is None
 
 
@@ -176,12 +189,12 @@ async def test_a_server_that_does_not_answer_is_given_up_at_the_deadline() -> No
 async def test_enrolment_uses_the_same_tls_and_the_same_proxy_as_the_link(tmp_path: Path) -> None:
     authority = Authority()
     desk = Desk(answer(200, ANSWER))
-    tls = TlsSettings(ca_file=authority.ca_file(tmp_path))
+    tls = {"ca_file": str(authority.ca_file(tmp_path))}
     async with (
         listening(desk.serve, tls=authority.server("obt.test")) as url,
         HttpProxyDouble(int(url.rpartition(":")[2])) as proxy,
     ):
-        enrolled = await join("https://obt.test", proxy=f"http://127.0.0.1:{proxy.port}", tls=tls)
+        enrolled = await join("https://obt.test", proxy=f"http://127.0.0.1:{proxy.port}", **tls)
     assert enrolled.agent_id == "0190-agent"
     assert proxy.asked == ["obt.test:443"]
 

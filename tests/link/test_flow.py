@@ -10,8 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from obt_agent.link.flow import SendScheduler
-from obt_agent.link.outgoing_stream import large_final, result_frame
+from obt_agent.link.send import SendScheduler
+from obt_agent.link.streams import large_final, result_frame
 from obt_agent.protocol import codec
 from obt_agent.protocol.admission import Empty
 from obt_agent.protocol.assembly import StreamAssembler

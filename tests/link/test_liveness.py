@@ -15,7 +15,7 @@ import pytest
 from obt_agent.errors import LinkLost
 from obt_agent.link.liveness import LoopLag
 from obt_agent.link.session import LinkSession
-from obt_agent.link.settings import LinkTimings, TlsSettings
+from obt_agent.link.timings import LinkTimings
 from obt_agent.protocol.admission import Empty
 from obt_agent.protocol.envelope import Request
 from tests.link.authority import Authority
@@ -294,11 +294,11 @@ async def test_requests_under_way_fail_when_silence_ends_the_link() -> None:
 
 async def test_through_tls_a_stalled_upload_is_noticed_too(tmp_path: Any) -> None:
     authority = Authority()
-    tls = TlsSettings(ca_file=authority.ca_file(tmp_path))
+    tls = {"ca_file": str(authority.ca_file(tmp_path))}
     async with (
         ServerDouble(_ask_and_speak, tls=authority.server()) as server,
         FaultProxy(server.port) as proxy,
-        linked(f"https://localhost:{proxy.port}", timings=QUICK, tls=tls) as rig,
+        linked(f"https://localhost:{proxy.port}", timings=QUICK, **tls) as rig,
     ):
         rig.handler.methods["generate"] = flood
         first = await rig.session()

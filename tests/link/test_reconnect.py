@@ -71,7 +71,7 @@ async def test_a_server_that_accepts_and_closes_is_not_dialled_in_a_loop() -> No
     ):
         await until(lambda: len(server.requests) >= 3)
         await rig.until_down()
-        assert rig.link._judge._backoff.ceiling_s >= 0.4  # noqa: SLF001 - the delay itself is random
+        assert rig.link._policy._backoff.ceiling_s >= 0.4  # noqa: SLF001 - the delay itself is random
 
 
 async def test_a_session_that_was_admitted_too_shortly_does_not_reset_the_delay() -> None:
@@ -82,7 +82,7 @@ async def test_a_session_that_was_admitted_too_shortly_does_not_reset_the_delay(
         for _ in range(4):
             await rig.session()
         await rig.until_down()
-        assert rig.link._judge._backoff.ceiling_s == QUICK.maximum_s  # noqa: SLF001 - the delay itself is random
+        assert rig.link._policy._backoff.ceiling_s == QUICK.maximum_s  # noqa: SLF001 - the delay itself is random
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ import pytest
 
 from obt_agent.errors import DeadlineExceeded, LinkLost, ModelNotFound, OllamaError, TooLarge
 from obt_agent.errors import InvalidParams as WrongParams
+from obt_agent.link.wire import USER_AGENT
+from obt_agent.protocol import limits
 from obt_agent.protocol.admission import Empty
 from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.state import SyncResult
@@ -36,7 +38,7 @@ async def test_the_upgrade_carries_credential_and_subprotocol_and_no_extension()
         headers = met.server.requests[0].headers
         assert headers["Authorization"] == "Bearer canary-secret"
         assert headers["Sec-WebSocket-Protocol"] == "obt.v1"
-        assert headers["User-Agent"] == "obt-agent/test"
+        assert headers["User-Agent"] == USER_AGENT
         assert "Sec-WebSocket-Extensions" not in headers
         assert met.server.requests[0].path == "/api/v1/agents/connect"
 
@@ -250,8 +252,8 @@ async def test_a_binary_frame_closes_with_1003() -> None:
 
 
 async def test_a_frame_over_the_limit_closes_with_1009() -> None:
-    async with meeting(max_frame_bytes=65536, backoff=SLOW) as met:
-        await met.peer.send("x" * 70000)
+    async with meeting(backoff=SLOW) as met:
+        await met.peer.send("x" * (limits.MAX_FRAME_BYTES + 1))
         assert await met.peer.until_closed() == 1009
         assert "too large" in await met.rig.until_down()
 

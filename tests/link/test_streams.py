@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded, LinkLost
-from obt_agent.link.flow import SendScheduler
+from obt_agent.link.send import SendScheduler
 from obt_agent.link.session import LinkSession
 from obt_agent.protocol.assembly import StreamAssembler
 from obt_agent.protocol.envelope import Request

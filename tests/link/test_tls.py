@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization as pem
 
+from obt_agent.config.schema import ServerConfig
 from obt_agent.errors import ConfigError
 from obt_agent.link import tls
-from obt_agent.link.settings import TlsSettings
 from tests.link.authority import AlertingServer, Authority
 from tests.link.doubles import linked, shorter
 from tests.link.server_double import Peer, ServerDouble, listening
@@ -33,8 +33,8 @@ async def serve(peer: Peer) -> None:
 
 
 async def test_a_server_of_a_trusted_authority_is_dialled(authority: Authority, tmp_path: Path) -> None:
-    settings = TlsSettings(ca_file=authority.ca_file(tmp_path))
-    async with ServerDouble(serve, tls=authority.server()) as server, linked(server.url, tls=settings) as rig:
+    settings = {"ca_file": str(authority.ca_file(tmp_path))}
+    async with ServerDouble(serve, tls=authority.server()) as server, linked(server.url, **settings) as rig:
         session = await rig.session()
         connection = server.peers[0].socket.transport.get_extra_info("ssl_object")
         assert connection.version() in {"TLSv1.2", "TLSv1.3"}
@@ -43,9 +43,13 @@ async def test_a_server_of_a_trusted_authority_is_dialled(authority: Authority, 
 
 async def test_a_client_certificate_is_shown(authority: Authority, tmp_path: Path) -> None:
     chain, key = authority.client_files(tmp_path)
-    settings = TlsSettings(authority.ca_file(tmp_path), chain, key)
+    settings = {
+        "ca_file": str(authority.ca_file(tmp_path)),
+        "client_cert_file": str(chain),
+        "client_key_file": str(key),
+    }
     context = authority.server(wants_client=True)
-    async with ServerDouble(serve, tls=context) as server, linked(server.url, tls=settings) as rig:
+    async with ServerDouble(serve, tls=context) as server, linked(server.url, **settings) as rig:
         await rig.session()
         connection = server.peers[0].socket.transport.get_extra_info("ssl_object")
         assert connection.getpeercert()["subjectAltName"] == (("email", "agent@example.org"),)
@@ -69,9 +73,9 @@ async def test_each_failure_says_what_it_is_and_what_to_do(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # old TLS is what this test is about
         context = authority.server(*names, **server_settings)
-    settings = TlsSettings(ca_file=authority.ca_file(tmp_path))
+    settings = {"ca_file": str(authority.ca_file(tmp_path))}
     with AlertingServer(context) as server:
-        async with linked(server.url, tls=settings) as rig:
+        async with linked(server.url, **settings) as rig:
             problem = await rig.until_down()
     assert says in problem
     assert advises in problem
@@ -85,10 +89,10 @@ async def test_an_unknown_authority_is_refused_and_named_as_that(authority: Auth
 
 
 async def test_a_wrong_address_is_told_from_a_wrong_name(authority: Authority, tmp_path: Path) -> None:
-    settings = TlsSettings(ca_file=authority.ca_file(tmp_path))
+    settings = {"ca_file": str(authority.ca_file(tmp_path))}
     async with (
         ServerDouble(serve, tls=authority.server()) as server,
-        linked(f"https://127.0.0.1:{server.port}", tls=settings) as rig,
+        linked(f"https://127.0.0.1:{server.port}", **settings) as rig,
     ):
         assert "is not for 127.0.0.1" in await rig.until_down()
 
@@ -137,14 +141,17 @@ def test_files_that_cannot_be_used_are_named(authority: Authority, tmp_path: Pat
     garbage.write_text("not PEM")
     chain, key = authority.client_files(tmp_path)
     for settings, name in (
-        (TlsSettings(ca_file=tmp_path / "missing.pem"), "server.ca_file"),
-        (TlsSettings(ca_file=garbage), "server.ca_file"),
-        (TlsSettings(client_cert_file=garbage), "server.client_cert_file"),
-        (TlsSettings(client_cert_file=chain, client_key_file=tmp_path / "none"), "server.client_cert_file"),
+        (ServerConfig(ca_file=str(tmp_path / "missing.pem")), "server.ca_file"),
+        (ServerConfig(ca_file=str(garbage)), "server.ca_file"),
+        (ServerConfig(client_cert_file=str(garbage)), "server.client_cert_file"),
+        (
+            ServerConfig(client_cert_file=str(chain), client_key_file=str(tmp_path / "none")),
+            "server.client_cert_file",
+        ),
     ):
         with pytest.raises(ConfigError, match=name):
             tls.client_context(settings)
-    tls.client_context(TlsSettings(client_cert_file=chain, client_key_file=key))
+    tls.client_context(ServerConfig(client_cert_file=str(chain), client_key_file=str(key)))
 
 
 def test_an_encrypted_key_is_refused_without_asking_on_the_terminal(
@@ -157,19 +164,19 @@ def test_an_encrypted_key_is_refused_without_asking_on_the_terminal(
     )
     key.write_bytes(locked)
     with pytest.raises(ConfigError, match="without a passphrase"):
-        tls.client_context(TlsSettings(client_cert_file=chain, client_key_file=key))
+        tls.client_context(ServerConfig(client_cert_file=str(chain), client_key_file=str(key)))
 
 
 def test_the_context_checks_names_and_refuses_old_protocols() -> None:
-    context = tls.client_context(TlsSettings())
+    context = tls.client_context(ServerConfig())
     assert context.check_hostname
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 async def test_unusable_files_hold_up_the_dial_with_their_name(tmp_path: Path) -> None:
-    settings = TlsSettings(ca_file=tmp_path / "missing.pem")
-    async with ServerDouble(serve) as server, linked(f"https://localhost:{server.port}", tls=settings) as rig:
+    settings = {"ca_file": str(tmp_path / "missing.pem")}
+    async with ServerDouble(serve) as server, linked(f"https://localhost:{server.port}", **settings) as rig:
         assert "server.ca_file" in await rig.until_down()
 
 
