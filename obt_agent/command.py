@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, Generic, Literal, Protocol, TypeVar
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
 
 import msgspec
 
 from obt_agent.protocol.envelope import RequestId
+from obt_agent.protocol.methods import Method
 from obt_agent.session import StreamSink
 
-P = TypeVar("P")
-
-Shape = Literal["request", "stream", "series"]
 CancelState = Literal["cancelling", "answered", "unknown"]
 
 
@@ -45,17 +44,13 @@ class CommandContext(Protocol):
         """Say the effective interval of a live series: its final repeats it, also when it is cancelled."""
 
 
-class Command(msgspec.Struct, Generic[P], frozen=True, kw_only=True):
-    """A method and its coroutine: takes typed parameters and the context, gives the final result.
-
-    ``exempt`` commands are never refused as busy and have no deadline of the policy: only ``cancel``.
-    """
-
-    method: str
-    params: type[P]
-    run: Callable[[P, CommandContext], Awaitable[msgspec.Struct | msgspec.Raw]]
-    shape: Shape = "request"
-    exempt: bool = False
+Run = Callable[[Any, CommandContext], Awaitable[msgspec.Struct | msgspec.Raw]]
+"""Takes parameters, of the type in the method's row, and the context; returns the final result."""
 
 
-AnyCommand = Command[Any]
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A method of the protocol and the coroutine that does it."""
+
+    method: Method
+    run: Run

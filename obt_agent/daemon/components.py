@@ -17,7 +17,8 @@ from obt_agent.config.schema import Config
 from obt_agent.daemon import facts, settings
 from obt_agent.dispatcher import Dispatcher
 from obt_agent.errors import Unsupported
-from obt_agent.handlers.table import Services, commands
+from obt_agent.handlers.services import Services
+from obt_agent.handlers.table import commands
 from obt_agent.hardware.service import HardwareService
 from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.secret import Secret

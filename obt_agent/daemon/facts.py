@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from obt_agent.config.schema import Config
-from obt_agent.handlers.agent_info import AgentFacts
+from obt_agent.handlers.services import AgentFacts
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.protocol.commands import LinkStatistics, ProcessUse
 from obt_agent.version import full_version

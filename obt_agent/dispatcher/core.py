@@ -1,7 +1,8 @@
 """Commands to tasks, and tasks to exactly one final answer each.
 
-    request -> known? -> allowed? -> within limits? -> parameters -> named task -> done-callback -> final
+    request -> known? -> allowed? -> owner's limits? -> parameters -> task -> done-callback -> final
 
+How many requests may be in flight, and that no id is used twice at once, is the session's to admit.
 The final is written from the task's done-callback: a task that is cancelled before its first step never
 reaches an ``except`` of its own. This is also the one place where an exception becomes an error on the wire.
 """
@@ -17,7 +18,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from obt_agent.command import AnyCommand
+from obt_agent.command import Command
 from obt_agent.dispatcher.blobs import Blobs
 from obt_agent.dispatcher.inflight import InFlight, Requests
 from obt_agent.errors import (
@@ -26,7 +27,6 @@ from obt_agent.errors import (
     Cancelled,
     DeadlineExceeded,
     LinkLost,
-    ProtocolError,
     UnknownCommand,
 )
 from obt_agent.policy import Policy
@@ -46,12 +46,8 @@ SHOWN_CHARS: Final = 64
 
 @dataclass(frozen=True)
 class DispatchLimits:
-    """Bounds that are not the host's owner's to set.
+    """Seconds that are not the host's owner's to set: of a stopped handler's last words, of a blob's life."""
 
-    Requests in flight of a session; seconds of a stopped handler's last words, and of a blob's life.
-    """
-
-    max_in_flight: int = limits.MAX_IN_FLIGHT
     last_words_s: float = LAST_WORDS_S
     blob_lifetime_s: float = limits.BLOB_LIFETIME_S
 
@@ -68,13 +64,13 @@ class Dispatcher:
 
     def __init__(
         self,
-        commands: Sequence[AnyCommand],
+        commands: Sequence[Command],
         policy: Policy,
         *,
         bounds: DispatchLimits = DispatchLimits(),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._commands = {command.method: command for command in commands}
+        self._commands = {command.method.name: command for command in commands}
         self._policy = policy
         self._clock = clock
         self._bounds = bounds
@@ -120,7 +116,7 @@ class Dispatcher:
     def streams(self) -> int:
         """Streams and live series in flight."""
         entries = (entry for requests in self._sessions.values() for entry in requests)
-        return sum(entry.command.shape != "request" for entry in entries)
+        return sum(entry.command.method.shape != "request" for entry in entries)
 
     @property
     def blob_bytes(self) -> int:
@@ -139,7 +135,7 @@ class Dispatcher:
         self.stop_accepting()
         entries = [entry for requests in self._sessions.values() for entry in requests]
         for entry in entries:
-            if not entry.command.exempt:
+            if not entry.command.method.exempt:
                 self._stop(entry, Cancelled("The agent is stopping.", retryable=True))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within_s)
@@ -155,18 +151,16 @@ class Dispatcher:
         return found
 
     def _admit(self, session: Session, requests: Requests, request: Request) -> None:
-        if request.id in requests:
-            raise ProtocolError("A request with this id is in flight; the first one goes on.")
         if request.method == "blob.put":
             self._put_blob(session, requests, request)
             return
         command = self._command(request.method)
-        self._policy.check_command(command.method)
-        self._check_limits(requests, command)
-        params = codec.convert(request.params, command.params)
+        self._policy.check_command(command.method.name)
+        self._check_limits(command)
+        params = codec.convert(request.params, command.method.params)
         self._start(InFlight(command, request, session, requests), params, requests)
 
-    def _command(self, method: str) -> AnyCommand:
+    def _command(self, method: str) -> Command:
         command = self._commands.get(method)
         if command is not None:
             return command
@@ -177,8 +171,8 @@ class Dispatcher:
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise UnknownCommand(f"There is no command {shown!r}.{hint}", nearest=near[0] if near else None)
 
-    def _check_limits(self, requests: Requests, command: AnyCommand) -> None:
-        if command.exempt:
+    def _check_limits(self, command: Command) -> None:
+        if command.method.exempt:
             return
         if self._stopping is not None:
             raise self._stopping
@@ -191,12 +185,7 @@ class Dispatcher:
                 retry_after_ms=int(wait_s * 1000) + 1,
                 policy_key="policy.rate_limit",
             )
-        if requests.counted >= self._bounds.max_in_flight:
-            raise Busy(
-                f"{self._bounds.max_in_flight} requests are in flight on this session; wait for one to end.",
-                retry_after_ms=BUSY_RETRY_MS,
-            )
-        if command.shape != "request" and self.streams >= self._policy.max_streams:
+        if command.method.shape != "request" and self.streams >= self._policy.max_streams:
             raise Busy(
                 f"{self._policy.max_streams} streams are in flight, the most that the host's owner allows.",
                 retry_after_ms=BUSY_RETRY_MS,
@@ -223,12 +212,12 @@ class Dispatcher:
 
     def _start(self, entry: InFlight, params: Any, requests: Requests) -> None:
         loop = asyncio.get_running_loop()
-        name = f"command {entry.command.method} {entry.request_id} of session {entry.origin.number}"
+        name = f"command {entry.command.method.name} {entry.request_id} of session {entry.origin.number}"
         task = loop.create_task(_run(entry, params), name=name)
         entry.task = task
         self._tasks.add(task)
         requests.add(entry)
-        if entry.command.shape != "series" and not entry.command.exempt:
+        if entry.command.method.shape != "series" and not entry.command.method.exempt:
             entry.timers.append(loop.call_later(self._policy.max_seconds, self._overdue, entry))
         task.add_done_callback(lambda done: self._done(entry, requests, done))
 
@@ -252,7 +241,7 @@ class Dispatcher:
         entry.timers.append(loop.call_later(self._bounds.last_words_s, self._abandon, entry))
 
     def _abandon(self, entry: InFlight) -> None:
-        log.error("command.does_not_stop", method=entry.command.method, request_id=entry.request_id)
+        log.error("command.does_not_stop", method=entry.command.method.name, request_id=entry.request_id)
         requests = self._sessions.get(entry.origin)
         if requests is not None and entry.cause is not None:
             self._answer(entry, requests, entry.cause)
@@ -261,7 +250,7 @@ class Dispatcher:
         self._tasks.discard(task)
         outcome = _outcome(entry, task)
         if isinstance(outcome, BaseException) and not isinstance(outcome, AgentError):
-            log.error("command.failed", method=entry.command.method, exc_info=outcome)
+            log.error("command.failed", method=entry.command.method.name, exc_info=outcome)
         if entry.origin in self._sessions:
             self._answer(entry, requests, outcome)
         entry.drop_timers()
@@ -277,10 +266,10 @@ class Dispatcher:
             else:
                 entry.origin.respond(entry.request_id, outcome)
         except LinkLost:
-            log.debug("command.unheard", method=entry.command.method, request_id=entry.request_id)
+            log.debug("command.unheard", method=entry.command.method.name, request_id=entry.request_id)
         except Exception as error:
             # A text in it that no frame can hold, for instance: the request still gets its one final.
-            log.exception("command.answer_not_sent", method=entry.command.method)
+            log.exception("command.answer_not_sent", method=entry.command.method.name)
             entry.origin.respond_error(entry.request_id, to_wire(error))
 
     def _refuse(self, session: Session, requests: Requests, request: Request, error: Exception) -> None:
@@ -309,8 +298,8 @@ class Dispatcher:
 
 async def _run(entry: InFlight, params: Any) -> msgspec.Struct | msgspec.Raw:
     """What is logged on the way carries the request, and the stream that it opens, which goes by its id."""
-    fields: dict[str, Any] = {"request_id": entry.request_id, "method": entry.command.method}
-    if entry.command.shape in {"stream", "series"}:
+    fields: dict[str, Any] = {"request_id": entry.request_id, "method": entry.command.method.name}
+    if entry.command.method.shape in {"stream", "series"}:
         fields["stream_id"] = entry.request_id
     with structlog.contextvars.bound_contextvars(**fields):
         return await entry.command.run(params, entry)
@@ -323,7 +312,7 @@ def _outcome(entry: InFlight, task: asyncio.Task[Any]) -> msgspec.Struct | msgsp
         result: msgspec.Struct | msgspec.Raw = task.result()
         return result
     cause = entry.cause
-    if entry.command.shape == "series" and isinstance(cause, Cancelled):
+    if entry.command.method.shape == "series" and isinstance(cause, Cancelled):
         return SeriesFinal(interval_ms=entry.interval_ms, stream=entry.stream_end or StreamEnd(next_seq=0))
     if cause is not None:
         return cause

@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from obt_agent.command import AnyCommand, CancelState
+from obt_agent.command import CancelState, Command
 from obt_agent.dispatcher.blobs import Blobs
 from obt_agent.errors import AgentError
 from obt_agent.protocol import limits
@@ -22,7 +22,7 @@ class InFlight:
     ``cause`` is why it was stopped from outside: the error that answers it, whatever its handler then does.
     """
 
-    def __init__(self, command: AnyCommand, request: Request, session: Session, requests: Requests) -> None:
+    def __init__(self, command: Command, request: Request, session: Session, requests: Requests) -> None:
         self.command = command
         self.request_id = request.id
         self.params = request.params
@@ -38,7 +38,9 @@ class InFlight:
     def stream(self) -> StreamSink:
         """The request's stream, opened at its first use."""
         if self._stream is None:
-            self._stream = self.origin.open_stream(self.request_id, series=self.command.shape == "series")
+            self._stream = self.origin.open_stream(
+                self.request_id, series=self.command.method.shape == "series"
+            )
         return self._stream
 
     @property
@@ -94,13 +96,13 @@ class Requests:
     def __iter__(self) -> Iterator[InFlight]:
         return iter(list(self._live.values()))
 
-    @property
-    def counted(self) -> int:
-        """Requests in flight that count against the limit."""
-        return sum(not entry.command.exempt for entry in self._live.values())
-
     def add(self, entry: InFlight) -> None:
         """Take a request in."""
+        previous = self._live.get(entry.request_id)
+        if previous is not None:
+            # The session answered it for want of credit and its handler has not ended yet; the server may use
+            # the id anew. Forgotten here, the handler would outlive the session.
+            self._stop(previous)
         self._live[entry.request_id] = entry
         self._answered.pop(entry.request_id, None)
 
@@ -121,7 +123,7 @@ class Requests:
     def cancel_request(self, request_id: RequestId) -> CancelState:
         """Cancel a request in flight, or say that there is none."""
         entry = self._live.get(request_id)
-        if entry is not None and not entry.command.exempt:
+        if entry is not None and not entry.command.method.exempt:
             self._stop(entry)
             return "cancelling"
         return "answered" if request_id in self._answered else "unknown"

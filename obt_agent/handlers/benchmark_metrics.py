@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import msgspec
 
-from obt_agent.command import AnyCommand, Command, CommandContext
-from obt_agent.jobs import JobService
+from obt_agent.command import CommandContext
+from obt_agent.handlers.services import Services
 from obt_agent.protocol.commands import BenchmarkMetricsParams
 from obt_agent.protocol.streams import SeriesFinal
 
 
-def make(jobs: JobService) -> AnyCommand:
-    """The command. Ends with the job; watching never makes a benchmark sample faster.
+async def run(services: Services, params: BenchmarkMetricsParams, context: CommandContext) -> SeriesFinal:
+    """Ends with the job; watching never makes a benchmark sample faster.
 
     What ``after`` fills in comes complete, as fast as the server reads; the live part may replace samples.
     """
-
-    async def run(params: BenchmarkMetricsParams, context: CommandContext) -> SeriesFinal:
-        stream = context.stream
-        async for point in jobs.live(params.job_id, after=params.after):
-            if point.behind:
-                await stream.wait_writable()
-            sample = msgspec.json.encode(point.sample)
-            await stream.send_latest(sample, t_us=point.t_us, n=point.n, missed=point.missed)
-        return SeriesFinal(stream=stream.end)
-
-    return Command(method="benchmark_metrics", params=BenchmarkMetricsParams, run=run, shape="series")
+    stream = context.stream
+    async for point in services.jobs.live(params.job_id, after=params.after):
+        if point.behind:
+            await stream.wait_writable()
+        sample = msgspec.json.encode(point.sample)
+        await stream.send_latest(sample, t_us=point.t_us, n=point.n, missed=point.missed)
+    return SeriesFinal(stream=stream.end)

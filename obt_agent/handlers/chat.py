@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-from obt_agent.command import AnyCommand, Command, CommandContext
+from obt_agent.command import CommandContext
 from obt_agent.handlers.relay import relay
-from obt_agent.jobs.generation_gate import GenerationGate
-from obt_agent.ollama.client import OllamaClient
-from obt_agent.policy import Policy
-from obt_agent.policy.gate import ModelGate
+from obt_agent.handlers.services import Services
 from obt_agent.protocol.commands import InferenceParams
 from obt_agent.protocol.streams import StreamFinal
 
 
-def make(ollama: OllamaClient, policy: Policy, gate: ModelGate, traffic: GenerationGate) -> AnyCommand:
-    """The command."""
-
-    async def run(params: InferenceParams, context: CommandContext) -> StreamFinal:
-        await gate.admit(params.model)
-        with traffic.generation("chat"):
-            body = policy.shape_request("chat", context.params, context.blob)
-            return await relay(ollama, "/api/chat", body, context)
-
-    return Command(method="chat", params=InferenceParams, run=run, shape="stream")
+async def run(services: Services, params: InferenceParams, context: CommandContext) -> StreamFinal:
+    await services.gate.admit(params.model)
+    with services.jobs.traffic.generation("chat"):
+        body = services.policy.shape_request("chat", context.params, context.blob)
+        return await relay(services.ollama, "/api/chat", body, context)

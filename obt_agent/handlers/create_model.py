@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from obt_agent.command import AnyCommand, Command, CommandContext
-from obt_agent.jobs import JobService
-from obt_agent.policy import Policy
-from obt_agent.policy.gate import ModelGate, is_installed
+from obt_agent.command import CommandContext
+from obt_agent.handlers.services import Services
+from obt_agent.policy.gate import is_installed
 from obt_agent.protocol.commands import CreateModelParams
 from obt_agent.protocol.jobs import JobStarted
 
 
-def make(jobs: JobService, policy: Policy, gate: ModelGate) -> AnyCommand:
-    """The command. Both names must be allowed; a source that is not installed would be fetched by Ollama."""
-
-    async def run(params: CreateModelParams, context: CommandContext) -> JobStarted:
-        policy.check_fields(context.params)
-        installed = await gate.admit(params.from_)
-        policy.check_model(params.model, installed)
-        if not is_installed(params.from_, installed):
-            policy.check_command("pull_model")
-            policy.check_source(params.from_, installed)
-        return await jobs.start_create(params)
-
-    return Command(method="create_model", params=CreateModelParams, run=run)
+async def run(services: Services, params: CreateModelParams, context: CommandContext) -> JobStarted:
+    """Both names must be allowed; a source that is not installed would be fetched by Ollama."""
+    services.policy.check_fields(context.params)
+    installed = await services.gate.admit(params.from_)
+    services.policy.check_model(params.model, installed)
+    if not is_installed(params.from_, installed):
+        services.policy.check_command("pull_model")
+        services.policy.check_source(params.from_, installed)
+    return await services.jobs.start_create(params)

@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import msgspec
 
-from obt_agent.command import AnyCommand, Command, CommandContext
+from obt_agent.command import CommandContext
+from obt_agent.handlers.services import Services
 from obt_agent.hardware.legacy import legacy_hardware_info
-from obt_agent.hardware.service import HardwareService
-from obt_agent.policy.gate import GateCatalog
 from obt_agent.protocol.commands import HardwareParams, HardwareResult
 
 
-def make(hardware: HardwareService, catalog: GateCatalog) -> AnyCommand:
-    """The command."""
-
-    async def run(params: HardwareParams, _context: CommandContext) -> HardwareResult:
-        inventory = await hardware.inventory()
-        sample = await hardware.sample()
-        if not params.legacy:
-            return HardwareResult(inventory=inventory, sample=sample)
-        info = legacy_hardware_info(inventory, catalog.snapshot.state.version)
-        return HardwareResult(
-            inventory=inventory, sample=sample, legacy=msgspec.Raw(msgspec.json.encode(info))
-        )
-
-    return Command(method="hardware", params=HardwareParams, run=run)
+async def run(services: Services, params: HardwareParams, _context: CommandContext) -> HardwareResult:
+    inventory = await services.hardware.inventory()
+    sample = await services.hardware.sample()
+    if not params.legacy:
+        return HardwareResult(inventory=inventory, sample=sample)
+    info = legacy_hardware_info(inventory, services.catalog.snapshot.state.version)
+    return HardwareResult(inventory=inventory, sample=sample, legacy=msgspec.Raw(msgspec.json.encode(info)))

@@ -6,30 +6,26 @@ import time
 
 import msgspec
 
-from obt_agent.command import AnyCommand, Command, CommandContext
-from obt_agent.hardware.service import HardwareService
+from obt_agent.command import CommandContext
+from obt_agent.handlers.services import Services
 from obt_agent.protocol.commands import HardwareWatchParams
 from obt_agent.protocol.streams import SeriesFinal
 
 
-def make(hardware: HardwareService) -> AnyCommand:
-    """The command. ``t_us`` of an item counts from the start of the watch, on the monotonic clock."""
-
-    async def run(params: HardwareWatchParams, context: CommandContext) -> SeriesFinal:
-        began_ns = time.monotonic_ns()
-        sent = 0
-        async with hardware.watch(params.interval_ms / 1000, reason="hardware_watch") as watch:
-            interval_ms = round(watch.interval_s * 1000)
-            context.series_interval(interval_ms)
-            stream = context.stream
-            async for sample in watch:
-                sent += 1
-                await stream.send_latest(
-                    msgspec.json.encode(sample),
-                    t_us=(sample.t_mono_ns - began_ns) // 1000,
-                    n=sent,
-                    missed=watch.missed,
-                )
-        return SeriesFinal(interval_ms=interval_ms, stream=stream.end)
-
-    return Command(method="hardware_watch", params=HardwareWatchParams, run=run, shape="series")
+async def run(services: Services, params: HardwareWatchParams, context: CommandContext) -> SeriesFinal:
+    """``t_us`` of an item counts from the start of the watch, on the monotonic clock."""
+    began_ns = time.monotonic_ns()
+    sent = 0
+    async with services.hardware.watch(params.interval_ms / 1000, reason="hardware_watch") as watch:
+        interval_ms = round(watch.interval_s * 1000)
+        context.series_interval(interval_ms)
+        stream = context.stream
+        async for sample in watch:
+            sent += 1
+            await stream.send_latest(
+                msgspec.json.encode(sample),
+                t_us=(sample.t_mono_ns - began_ns) // 1000,
+                n=sent,
+                missed=watch.missed,
+            )
+    return SeriesFinal(interval_ms=interval_ms, stream=stream.end)

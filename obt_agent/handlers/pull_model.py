@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from obt_agent.command import AnyCommand, Command, CommandContext
-from obt_agent.jobs import JobService
-from obt_agent.policy import Policy
-from obt_agent.policy.gate import GateCatalog
+from obt_agent.command import CommandContext
+from obt_agent.handlers.services import Services
 from obt_agent.protocol.commands import PullModelParams
 from obt_agent.protocol.jobs import JobStarted
 
 
-def make(jobs: JobService, policy: Policy, catalog: GateCatalog) -> AnyCommand:
-    """The command. Ollama dials the host in a model's name: its registry must be on the owner's list."""
-
-    async def run(params: PullModelParams, context: CommandContext) -> JobStarted:
-        policy.check_fields(context.params)
-        policy.check_source(params.model, catalog.snapshot.models)
-        return await jobs.start_pull(params)
-
-    return Command(method="pull_model", params=PullModelParams, run=run)
+async def run(services: Services, params: PullModelParams, context: CommandContext) -> JobStarted:
+    """Ollama dials the host in a model's name: its registry must be on the owner's list."""
+    services.policy.check_fields(context.params)
+    services.policy.check_source(params.model, services.catalog.snapshot.models)
+    return await services.jobs.start_pull(params)

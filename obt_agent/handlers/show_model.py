@@ -8,9 +8,8 @@ from typing import Final
 
 import msgspec
 
-from obt_agent.command import AnyCommand, Command, CommandContext
-from obt_agent.ollama.client import OllamaClient
-from obt_agent.policy.gate import ModelGate
+from obt_agent.command import CommandContext
+from obt_agent.handlers.services import Services
 from obt_agent.protocol.commands import ShowModelParams
 
 REMOVED: Final = "[a path of the host, removed]"
@@ -28,14 +27,9 @@ _TEXT: Final = msgspec.json.Decoder(str)
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-def make(ollama: OllamaClient, gate: ModelGate) -> AnyCommand:
-    """The command."""
-
-    async def run(params: ShowModelParams, _context: CommandContext) -> msgspec.Raw:
-        await gate.admit(params.model)
-        return msgspec.Raw(without_paths(await ollama.show(params.model, verbose=params.verbose)))
-
-    return Command(method="show_model", params=ShowModelParams, run=run)
+async def run(services: Services, params: ShowModelParams, _context: CommandContext) -> msgspec.Raw:
+    await services.gate.admit(params.model)
+    return msgspec.Raw(without_paths(await services.ollama.show(params.model, verbose=params.verbose)))
 
 
 def without_paths(metadata: bytes) -> bytes:

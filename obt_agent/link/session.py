@@ -35,13 +35,13 @@ from obt_agent.protocol.admission import Empty, HelloParams, HelloResult
 from obt_agent.protocol.envelope import Notification, Request, RequestId
 from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError, to_wire
 from obt_agent.protocol.limits import Close
+from obt_agent.protocol.methods import METHODS
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_UNCOUNTED: Final = frozenset({"cancel", "blob.put"})
-"""Requests that are never refused as busy: one frees what others hold, the other is bounded by its bytes."""
+_EXEMPT: Final = frozenset(method.name for method in METHODS.values() if method.exempt)
 
 _BUSY_RETRY_MS: Final = 1000
 
@@ -222,7 +222,7 @@ class LinkSession:
         elif request.id in self._in_flight:
             message = "A request with this id is in flight; the first one goes on."
             self._out.control(codec.encode_error(request.id, _refusal("invalid_request", message)))
-        elif len(self._in_flight) >= limits.MAX_IN_FLIGHT and request.method not in _UNCOUNTED:
+        elif len(self._in_flight) >= limits.MAX_IN_FLIGHT and request.method not in _EXEMPT:
             message = f"{limits.MAX_IN_FLIGHT} requests are in flight; wait for one to end."
             busy = _refusal("busy", message, retry_after_ms=_BUSY_RETRY_MS)
             self._out.control(codec.encode_error(request.id, busy))

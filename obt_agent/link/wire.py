@@ -141,11 +141,11 @@ class Wire(asyncio.Protocol):
         except TimeoutError as error:
             message = f"The server took the connection and said nothing for {deadline_s:g} s."
             raise dial_failed("upgrade_timeout", message) from error
-        error = self._protocol.handshake_exc
-        if isinstance(error, InvalidStatus):
-            raise DialFailed(_of_response(error.response)) from error
-        if error is not None or self.response is None:
-            raise DialFailed(self._of_failure(error)) from error
+        failed = self._protocol.handshake_exc
+        if isinstance(failed, InvalidStatus):
+            raise DialFailed(_of_response(failed.response)) from failed
+        if failed is not None or self.response is None:
+            raise DialFailed(self._of_failure(failed)) from failed
         if self._protocol.subprotocol != SUBPROTOCOL:
             message = "The server opened a WebSocket that is not obt.v1."
             raise dial_failed("no_subprotocol", message, NextDial.MAX_BACKOFF)

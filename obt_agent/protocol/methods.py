@@ -15,12 +15,14 @@ Sender = Literal["agent", "server"]
 Shape = Literal["request", "notification", "stream", "series"]
 
 
-class Method(msgspec.Struct, frozen=True, kw_only=True):
+class Method(msgspec.Struct, frozen=True):
     """One method.
 
     ``shape``: ``request`` is answered at once or after work; ``stream`` sends Ollama's chunks before its
     final; ``series`` sends live samples until cancelled. ``opaque`` parameters travel to Ollama as they came.
     ``changes`` marks commands that alter what is installed: off unless the host's owner allows them.
+    ``exempt`` ones are never refused as busy and have no deadline of the policy: one frees what others hold,
+    the other is bounded by its bytes.
     """
 
     name: str
@@ -30,19 +32,14 @@ class Method(msgspec.Struct, frozen=True, kw_only=True):
     result: Any = None
     opaque: bool = False
     changes: bool = False
+    exempt: bool = False
     summary: str = ""
 
 
-def _command(name: str, params: type, result: Any, summary: str, **more: Any) -> Method:
-    return Method(
-        name=name,
-        sender="server",
-        shape=more.pop("shape", "request"),
-        params=params,
-        result=result,
-        summary=summary,
-        **more,
-    )
+def _command(
+    name: str, params: type, result: Any, summary: str, *, shape: Shape = "request", **more: Any
+) -> Method:
+    return Method(name, "server", shape, params, result, summary=summary, **more)
 
 
 COMMANDS: Final[tuple[Method, ...]] = (
@@ -87,15 +84,17 @@ COMMANDS: Final[tuple[Method, ...]] = (
     _command(
         "delete_model", commands.DeleteModelParams, commands.DoneResult, "Delete a model.", changes=True
     ),
-    _command("cancel", commands.CancelParams, commands.CancelResult, "Cancel a request or a job."),
+    _command(
+        "cancel", commands.CancelParams, commands.CancelResult, "Cancel a request or a job.", exempt=True
+    ),
     _command("agent_info", admission.Empty, commands.AgentInfoResult, "The agent itself."),
 )
 """Commands of the dispatcher, in the order of the document."""
 
 
-def _method(name: str, sender: Sender, params: type, result: Any, summary: str) -> Method:
+def _method(name: str, sender: Sender, params: type, result: Any, summary: str, **more: Any) -> Method:
     shape: Shape = "notification" if result is None else "request"
-    return Method(name=name, sender=sender, shape=shape, params=params, result=result, summary=summary)
+    return Method(name, sender, shape, params, result, summary=summary, **more)
 
 
 LINK_METHODS: Final[tuple[Method, ...]] = (
@@ -116,7 +115,9 @@ LINK_METHODS: Final[tuple[Method, ...]] = (
     _method("link.credit", "server", streams.LinkCredit, None, "More bytes for the link."),
     _method("streams.alive", "server", streams.StreamsAlive, None, "Streams that are still read."),
     _method("state.request", "server", state.StateRequest, admission.Empty, "Send states again."),
-    _method("blob.put", "server", streams.BlobPut, streams.BlobPutResult, "A piece of a large image."),
+    _method(
+        "blob.put", "server", streams.BlobPut, streams.BlobPutResult, "A piece of a large image.", exempt=True
+    ),
     _method(
         "credentials.rotate",
         "server",

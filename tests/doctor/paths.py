@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
 import trustme
 from websockets.asyncio.server import ServerConnection, serve
@@ -82,7 +83,7 @@ def tls_context(ca: trustme.CA, name: str = "localhost", **options: object) -> s
     return context
 
 
-def settings(server: Server | str, tls: dict[str, str] | None = None, *, proxy: str = "none") -> ServerConfig:
+def settings(server: Server | str, tls: dict[str, Any] | None = None, *, proxy: str = "none") -> ServerConfig:
     """How to dial it."""
     url = server if isinstance(server, str) else server.url
     return ServerConfig(url=url, proxy=proxy, allow_insecure=True, **(tls or {}))

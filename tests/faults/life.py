@@ -18,7 +18,8 @@ from typing import Any, cast
 
 from obt_agent.config.schema import ServerConfig
 from obt_agent.dispatcher import Dispatcher
-from obt_agent.handlers.table import Services, commands
+from obt_agent.handlers.services import Services
+from obt_agent.handlers.table import commands
 from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir

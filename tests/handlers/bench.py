@@ -10,7 +10,8 @@ from obt_agent.benchmark.lock import BenchmarkLock
 from obt_agent.benchmark.run import BenchmarkRun
 from obt_agent.config.schema import HardwareConfig
 from obt_agent.dispatcher import Dispatcher
-from obt_agent.handlers.table import AgentFacts, Services, commands
+from obt_agent.handlers.services import AgentFacts, Services
+from obt_agent.handlers.table import commands
 from obt_agent.hardware.service import HardwareService
 from obt_agent.jobs import GenerationGate, JobService
 from obt_agent.jobs.benchmarks import BenchmarkRunner
@@ -65,7 +66,7 @@ class Bench:
             self.jobs = self._job_service()
             self.running = asyncio.create_task(self.jobs.run(), name="jobs")
             stack.push_async_callback(self._stop_jobs)
-            services = Services(
+            self.services = Services(
                 ollama=self.ollama,
                 catalog=self.catalog,
                 hardware=self.hardware,
@@ -73,7 +74,7 @@ class Bench:
                 jobs=self.jobs,
                 facts=facts(),
             )
-            self.dispatcher = Dispatcher(commands(services), self.policy)
+            self.dispatcher = Dispatcher(commands(self.services), self.policy)
             stack.push_async_callback(self.dispatcher.close)
             self._stack = stack.pop_all()
         return self

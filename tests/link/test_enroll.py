@@ -189,7 +189,7 @@ async def test_a_server_that_does_not_answer_is_given_up_at_the_deadline() -> No
 async def test_enrolment_uses_the_same_tls_and_the_same_proxy_as_the_link(tmp_path: Path) -> None:
     authority = Authority()
     desk = Desk(answer(200, ANSWER))
-    tls = {"ca_file": str(authority.ca_file(tmp_path))}
+    tls: dict[str, Any] = {"ca_file": str(authority.ca_file(tmp_path))}
     async with (
         listening(desk.serve, tls=authority.server("obt.test")) as url,
         HttpProxyDouble(int(url.rpartition(":")[2])) as proxy,

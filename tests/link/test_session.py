@@ -209,6 +209,17 @@ async def test_the_sixty_fifth_request_is_busy_and_cancel_is_not() -> None:
         assert (await met.peer.expect(id=cancelled))["result"] == {}
 
 
+async def test_a_repeated_id_in_flight_is_refused_and_the_first_goes_on() -> None:
+    async with meeting() as met:
+        await met.peer.request("slow", id=1)
+        session, first = await met.handler.requests.get()
+        await met.peer.request("slow", id=1)
+        assert (await met.peer.expect(id=1))["error"]["code"] == -32600
+        session.respond(first.id, Empty())
+        assert (await met.peer.expect(id=1))["result"] == {}
+        assert met.handler.requests.empty()
+
+
 async def test_an_answer_that_nobody_waits_for_is_ignored() -> None:
     async with meeting() as met:
         await met.peer.send({"jsonrpc": "2.0", "id": 12345, "result": {}})

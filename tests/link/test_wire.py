@@ -8,6 +8,7 @@ from typing import Final
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed
+from websockets.uri import parse_uri
 
 from obt_agent.link import wire
 from tests.link.doubles import SLOW, meeting, until
@@ -61,7 +62,7 @@ def test_only_these_public_names_of_the_library_are_used() -> None:
     }
     assert imports == IMPORTED
     assert used == USED_OF_THE_PROTOCOL
-    protocol = ClientProtocol(wire.parse_uri("ws://localhost"))
+    protocol = ClientProtocol(parse_uri("ws://localhost"))
     assert {name for name in used - {"close_exc"} if not hasattr(protocol, name)} == set()
     assert {"rcvd", "sent", "rcvd_then_sent"} <= set(inspect.signature(ConnectionClosed).parameters)
 
