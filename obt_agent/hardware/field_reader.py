@@ -127,3 +127,15 @@ def non_negative(value: int) -> int:
     if value == _UNKNOWN_U32 or value >= _UNKNOWN_U64:
         raise Unreadable("not_reported")
     return value
+
+
+def positive(value: int) -> int:
+    """Return the number, of something that is never 0: a limit, a size, the power of a device that is on.
+
+    Raises:
+        Unreadable: it is 0, which then is a driver's way to say that it does not know ("not_reported"); or
+            as ``non_negative``.
+    """
+    if non_negative(value) == 0:
+        raise Unreadable("not_reported")
+    return value

@@ -423,3 +423,59 @@ def test_a_trial_is_not_given_the_agents_own_settings(
     assert driver.machine("dual").prober().probe() == "580.95.05"
     assert [name for name in given[0] if name.startswith("OBT_")] == []
     assert "PATH" in given[0]
+
+
+@pytest.mark.parametrize(
+    ("line", "fields"),
+    [
+        ("0 nvmlDeviceGetPowerUsage 0", {"power_watts"}),
+        ("0 nvmlDeviceGetEnforcedPowerLimit 0", {"power_limit_watts"}),
+        ("0 nvmlDeviceGetTotalEnergyConsumption 0", {"energy_joules_total"}),
+        ("0 nvmlDeviceGetTemperature.0 0", {"temperature_celsius"}),
+        ("0 nvmlDeviceGetTemperature.0 -1", {"temperature_celsius"}),
+        ("0 nvmlDeviceGetMemoryInfo 0 0 0", {"total_bytes", "memory_used_bytes"}),
+        ("0 nvmlDeviceGetMemoryInfo 25757220864 18446744073709551615 0", {"memory_used_bytes"}),
+        ("0 nvmlDeviceGetMemoryInfo 25757220864 6442450944 18446744073709551615", {"reserved_bytes"}),
+        ("0 nvmlDeviceGetUtilizationRates 97 4294967295", {"memory_controller_ratio"}),
+        ("0 nvmlDeviceGetNumGpuCores 0", {"shader_cores"}),
+        ("0 nvmlDeviceGetMemoryBusWidth 0", {"bus_width_bits"}),
+        ("0 nvmlDeviceGetCurrPcieLinkGeneration 0", {"pcie_gen"}),
+        ("0 nvmlDeviceGetCurrPcieLinkWidth 0", {"pcie_width"}),
+        ("0 nvmlDeviceGetVbiosVersion N/A", {"vbios_version"}),
+        ("0 nvmlDeviceGetName [Unknown Error]", {"name"}),
+        ("* nvmlSystemGetCudaDriverVersion_v2 0", {"cuda_version"}),
+    ],
+)
+def test_a_number_or_word_that_means_unknown_is_null_and_nothing_else_is(
+    machine: Path, driver: FakeDriver, line: str, fields: set[str]
+) -> None:
+    driver.machine("rtx4090").unsay("0 nvmlDeviceGetFieldValues.186 329000").say(line)
+    nvidia = provider(machine, driver)
+    nvidia.probe()
+    (gpu,) = nvidia.inventory()
+    sample = only(nvidia.sample(BOTH))
+    reasons = gpu.unavailable | gpu.memory.unavailable | sample.unavailable
+    unknown = {field for field, reason in reasons.items() if reason == "not_reported"}
+    assert (unknown, sample.state) == (fields, "ok")
+
+
+def test_clocks_of_zero_are_no_clocks(machine: Path, driver: FakeDriver) -> None:
+    driver.machine("rtx4090").say("0 nvmlDeviceGetClockInfo.0 0", "0 nvmlDeviceGetClockInfo.2 0")
+    nvidia = provider(machine, driver)
+    nvidia.probe()
+    clocks = only(nvidia.sample(BOTH)).clocks
+    assert clocks is not None
+    assert (clocks.graphics_hertz, clocks.sm_hertz, clocks.memory_hertz) == (None, 2_520_000_000, None)
+
+
+def test_a_process_with_no_memory_is_one_whose_memory_the_driver_does_not_tell(
+    machine: Path, driver: FakeDriver
+) -> None:
+    driver.machine("rtx4090").say("0 nvmlDeviceGetComputeRunningProcesses 4242:0 4243:123000000")
+    nvidia = provider(machine, driver)
+    nvidia.probe()
+    readings = nvidia.sample(BOTH)
+    assert (readings.process_memory, readings.process_gaps) == (
+        {4243: {RTX: 123000000}},
+        {4242: "not_reported"},
+    )

@@ -13,6 +13,7 @@ from tests.hardware.replay import NAMES, SNAPSHOTS, replay
 WANTED = {
     *("nvidia-desktop", "amd-dgpu", "amd-apu", "suspended-laptop", "intel-arc"),
     *("cpu-vm", "container-limits", "dual-socket", "arm-board", "gb10", "wsl2"),
+    *("amd-mi250", "amd-mi300"),
 }
 
 
@@ -134,3 +135,22 @@ def test_under_wsl_the_gpu_is_found_with_no_device_on_the_bus_and_marks_stay_unk
     assert (gpu.name, gpu.memory.total_bytes) == ("NVIDIA GeForce RTX 5080", 16303 << 20)
     runner = next(process for process in reading.sample.ollama if process.role == "runner")
     assert (runner.gpu_memory_bytes, runner.unavailable["gpu_memory_bytes"]) == ({}, "not_reported")
+
+
+def test_of_two_dies_the_second_has_no_power_of_its_own(driver: FakeDriver) -> None:
+    """The driver writes 0 W and a limit of 0 W there: both stand at the first die, for both."""
+    reading = reading_of("amd-mi250", driver)
+    first, second = reading.inventory.gpus
+    assert (first.power_limit_watts, second.power_limit_watts) == (560.0, None)
+    assert second.unavailable["power_limit_watts"] == "not_reported"
+    assert [gpu.power_watts for gpu in reading.sample.gpus] == [387.0, None]
+    assert reading.sample.gpus[1].unavailable["power_watts"] == "not_reported"
+    assert [gpu.utilization_ratio for gpu in reading.sample.gpus] == [0.99, 0.98]
+
+
+def test_an_accelerator_in_partitions_is_one_with_all_their_units_and_processes(driver: FakeDriver) -> None:
+    reading = reading_of("amd-mi300", driver)
+    (gpu,) = reading.inventory.gpus
+    assert gpu.shader_cores == 304 * 64
+    runner = next(process for process in reading.sample.ollama if process.role == "runner")
+    assert runner.gpu_memory_bytes == {gpu.id: 51_000_000_000}

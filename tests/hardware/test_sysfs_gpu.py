@@ -13,7 +13,7 @@ from obt_agent.hardware.field_reader import Unreadable
 from obt_agent.hardware.gpu.amd.provider import amd
 from obt_agent.hardware.gpu.intel.provider import intel
 from obt_agent.hardware.gpu.sysfs import SysfsGpuProvider
-from obt_agent.hardware.host.linux.kfd import Node, node_of
+from obt_agent.hardware.host.linux.kfd import ComputeGpu, Node, gpu_at
 from obt_agent.hardware.inventory import GpuInfo
 from obt_agent.hardware.provider import CostGroup, GpuReadings
 from obt_agent.hardware.samples import GpuSample
@@ -150,7 +150,8 @@ def test_an_accelerators_energy_is_read_at_an_edge(desktop: Path) -> None:
     ],
 )
 def test_a_node_with_odd_properties_gives_reasons(tmp_path: Path, properties: str, method: str) -> None:
-    node = Node(tree(tmp_path, {"/n/properties": properties, "/n/mem_banks/0/properties": "width 0"}), "/n")
+    root = tree(tmp_path, {"/n/properties": properties, "/n/mem_banks/0/properties": "width 0"})
+    node = ComputeGpu([Node(root, "/n")])
     with pytest.raises(Unreadable):
         getattr(node, method)()
     with pytest.raises(Unreadable):
@@ -159,9 +160,9 @@ def test_a_node_with_odd_properties_gives_reasons(tmp_path: Path, properties: st
 
 def test_the_node_of_another_gpu_is_not_taken(desktop: Path) -> None:
     root = SnapshotRoot(desktop)
-    assert node_of(root, "0000:03:00.0") is not None
-    assert node_of(root, "0000:04:00.0") is None
-    assert node_of(root, "0001:03:00.0") is None
+    assert gpu_at(root, "0000:03:00.0") is not None
+    assert gpu_at(root, "0000:04:00.0") is None
+    assert gpu_at(root, "0001:03:00.0") is None
 
 
 def test_a_cards_own_energy_counter_comes_before_its_packages(arc: Path) -> None:
@@ -262,3 +263,139 @@ def test_an_accelerator_counts_as_a_gpu_when_the_gpus_driver_runs_it(
     provider = amd(tree(tmp_path, BASICS | files, links=links))
     assert provider.probe().status == ("ok" if found else "absent")
     assert len(provider.inventory()) == found
+
+
+def unknown_in(info: GpuInfo, sample: GpuSample) -> set[str]:
+    """The fields that are null because the driver's number is its way to say that it does not know."""
+    reasons = info.unavailable | info.memory.unavailable | sample.unavailable
+    return {field for field, reason in reasons.items() if reason == "not_reported"}
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "fields"),
+    [
+        ("hwmon/hwmon4/power1_average", "0", {"power_watts"}),
+        ("hwmon/hwmon4/power1_cap", "0", {"power_limit_watts"}),
+        ("hwmon/hwmon4/temp1_input", "0", {"temperature_celsius"}),
+        ("hwmon/hwmon4/temp1_input", "-1000", {"temperature_celsius"}),
+        ("mem_info_vram_total", "0", {"total_bytes", "memory_used_bytes"}),
+        ("mem_info_gtt_total", "0", {"shared_total_bytes", "shared_used_bytes"}),
+        ("unique_id", "0000000000000000", {"uuid"}),
+        ("max_link_speed", "Unknown", {"pcie"}),
+    ],
+)
+def test_a_zero_that_means_unknown_is_null_on_an_amd_card(
+    desktop: Path, file: str, content: str, fields: set[str]
+) -> None:
+    before = unknown_in(*started(amd(SnapshotRoot(desktop))))
+    if file == "max_link_speed":
+        put(desktop, f"{PORT}/max_link_width", "255")
+    put(desktop, f"{PORT if file == 'max_link_speed' else CARD}/{file}", content)
+    info, sample = started(amd(SnapshotRoot(desktop)))
+    assert unknown_in(info, sample) - before == fields
+    assert sample.state == "ok"
+
+
+PORT = "/sys/devices/pci0000:00/0000:00:03.1/0000:01:00.0"
+"""The card's upstream port, where its link to the slot is."""
+
+
+def test_a_zero_that_means_unknown_is_null_on_an_intel_card(arc: Path) -> None:
+    for file in ("energy1_input", "energy2_input", "temp2_input", "power1_max"):
+        put(arc, f"{ARC}/hwmon/hwmon4/{file}", "0\n")
+    put(arc, f"{ARC}/tile0/gt0/freq0/act_freq", "0\n")
+    unknown = unknown_in(*started(intel(SnapshotRoot(arc))))
+    assert unknown >= {"energy_joules_total", "temperature_celsius", "power_limit_watts", "clocks"}
+
+
+def test_a_clock_that_is_off_leaves_the_other(desktop: Path) -> None:
+    put(desktop, f"{CARD}/hwmon/hwmon4/freq1_input", "0\n")
+    _, sample = started(amd(SnapshotRoot(desktop)))
+    assert sample.clocks is not None
+    assert (sample.clocks.graphics_hertz, (sample.clocks.memory_hertz or 0) > 0) == (None, True)
+
+
+def test_a_total_that_cannot_be_read_does_not_take_what_is_used_with_it(desktop: Path) -> None:
+    before = started(amd(SnapshotRoot(desktop)))[1].memory_used_bytes
+    deny(desktop, f"{CARD}/mem_info_vram_total", "EIO")
+    info, sample = started(amd(SnapshotRoot(desktop)))
+    assert (info.memory.total_bytes, sample.memory_used_bytes) == (None, before)
+
+
+def test_the_first_sensor_is_the_first_by_number(arc: Path) -> None:
+    for sensor, degrees in (("temp2", "0"), ("temp10", "90000"), ("temp3", "40000")):
+        put(arc, f"{ARC}/hwmon/hwmon4/{sensor}_input", f"{degrees}\n")
+        put(arc, f"{ARC}/hwmon/hwmon4/{sensor}_label", "unnamed\n")
+    put(arc, f"{ARC}/hwmon/hwmon4/temp2_input", "50000\n")
+    assert started(intel(SnapshotRoot(arc)))[1].temperature_celsius == 50.0
+
+
+def test_names_of_a_folder_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    root = tree(tmp_path, {f"/d/card{number}": "" for number in (10, 2, 1)}, links={"/d/card9": "card1"})
+    assert root.names("/d") == ["card1", "card2", "card9", "card10"]
+
+
+def test_one_tile_that_cannot_be_read_does_not_take_the_others_clock(arc: Path) -> None:
+    for number, megahertz in ((1, "1500"), (10, "2100")):
+        put(arc, f"{ARC}/tile{number}/gt{number}/freq0/act_freq", f"{megahertz}\n")
+    put(arc, f"{ARC}/tile1/gt2/freq0/act_freq", "9999\n")  # the media engine's
+    deny(arc, f"{ARC}/tile0/gt0/freq0/act_freq", "EIO")
+    _, sample = started(intel(SnapshotRoot(arc)))
+    assert sample.clocks is not None
+    assert sample.clocks.graphics_hertz == 2_100_000_000
+
+
+def test_one_reason_that_cannot_be_read_leaves_those_that_hold_and_hides_that_nothing_does(
+    arc: Path,
+) -> None:
+    throttle = f"{ARC}/tile0/gt0/freq0/throttle"
+    deny(arc, f"{throttle}/reason_thermal", "EIO")
+    _, sample = started(intel(SnapshotRoot(arc)))
+    assert (sample.throttle_reasons, sample.unavailable["throttle_reasons"]) == (None, "driver_error: EIO")
+    put(arc, f"{throttle}/reason_pl1", "1\n")
+    assert started(intel(SnapshotRoot(arc)))[1].throttle_reasons == ("pl1",)
+
+
+def test_virtual_functions_and_second_outputs_are_no_gpus_of_their_own(tmp_path: Path) -> None:
+    files, links = BASICS, {}
+    for address in ("0000:03:00.0", "0000:03:00.1", "0000:03:00.2", "0000:03:01.0"):
+        files = files | pci(address, "0x8086")
+    for address in ("0000:03:00.0", "0000:03:00.2", "0000:03:01.0"):
+        links[f"/sys/bus/pci/devices/{address}/driver"] = "../../drivers/xe"
+    links["/sys/bus/pci/devices/0000:03:00.2/physfn"] = "../0000:03:00.0"
+    provider = intel(tree(tmp_path, files, links=links))
+    assert provider.probe().status == "ok"
+    assert [gpu.pci_address for gpu in provider.inventory()] == ["0000:03:00.0", "0000:03:01.0"]
+
+
+def test_two_cards_that_share_a_serial_number_stay_two(tmp_path: Path) -> None:
+    files, links = BASICS, {}
+    for address in ("0000:03:00.0", "0000:83:00.0"):
+        files = files | pci(address, "0x1002", unique_id="1f2e3d4c5b6a7988", gpu_busy_percent=address[5])
+        links[f"/sys/bus/pci/devices/{address}/driver"] = "../../drivers/amdgpu"
+    provider = amd(tree(tmp_path, files, links=links))
+    provider.probe()
+    assert [gpu.id for gpu in provider.inventory()] == ["0000:03:00.0", "0000:83:00.0"]
+    samples = {gpu.id: gpu.utilization_ratio for gpu in provider.sample(BOTH).gpus}
+    assert samples == {"0000:03:00.0": 0.0, "0000:83:00.0": 0.08}
+
+
+def test_a_partition_that_is_hidden_leaves_the_units_unknown_and_not_too_few(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(SNAPSHOTS / "amd-mi300", tmp_path / "machine"))
+    deny(folder, "/sys/class/kfd/kfd/topology/nodes/1/properties", "EPERM")
+    info, _ = started(amd(SnapshotRoot(folder)))
+    assert info.shader_cores is None
+    assert info.unavailable["shader_cores"] == "not_reported: not every partition of the GPU is visible"
+
+
+def test_a_partition_that_cannot_be_asked_leaves_a_process_unknown_and_not_too_small(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(SNAPSHOTS / "amd-mi300", tmp_path / "machine"))
+    compute = gpu_at(SnapshotRoot(folder), "0000:07:00.0")
+    assert compute is not None
+    (folder / "tree/sys/class/kfd/kfd/proc/78/vram_5001").unlink()
+    assert compute.process_bytes(78) == 51_000_000_000
+    deny(folder, "/sys/class/kfd/kfd/proc/78/vram_5001")
+    compute = gpu_at(SnapshotRoot(folder), "0000:07:00.0")
+    assert compute is not None
+    with pytest.raises(Unreadable, match="no_permission"):
+        compute.process_bytes(78)

@@ -3,55 +3,93 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Protocol
 
 import msgspec
 
 from obt_agent.hardware.field_reader import FieldReader, optional
+from obt_agent.hardware.gpu.readings import from_bus, merged, unless_empty
 from obt_agent.hardware.host.linux import pci
-from obt_agent.hardware.inventory import GpuInfo, GpuMemory, ProviderState
+from obt_agent.hardware.host.linux.hwmon import Hwmon
+from obt_agent.hardware.inventory import GpuInfo, GpuPcie, ProviderState
 from obt_agent.hardware.provider import CostGroup, GpuReadings, unread
 from obt_agent.hardware.samples import GpuSample
-from obt_agent.hardware.snapshot.root import Root
-
-_FAULTS = ("driver_error", "malformed", "inconsistent")
+from obt_agent.hardware.snapshot.root import FileCache, Root
 
 
-class Card(Protocol):
-    """One GPU of one driver. Nothing of it raises but ``energy_joules``."""
+class SysfsCard(ABC):
+    """One GPU of one driver. Nothing of it raises but ``energy_joules`` and ``process_memory``."""
 
+    def __init__(self, root: Root, gpu: pci.PciGpu) -> None:
+        self._root = root
+        self._gpu = gpu
+        # Files that are read at every sample stay open: that is ten times cheaper than opening them anew.
+        self._hot = FileCache(root)
+        self._hwmon = Hwmon(root, gpu.path, gpu.driver or "")
+        # Where the link to the slot is described: on cards with a switch of their own, not at the GPU.
+        self._link = optional(partial(pci.link_folder, root, gpu.path)) or gpu.path
+
+    @abstractmethod
     def info(self) -> GpuInfo:
-        """What it is."""
+        """Describe it."""
 
+    @abstractmethod
     def fast(self, gaps: FieldReader) -> GpuSample:
-        """What changes at every tick."""
+        """Read what changes at every tick."""
 
+    @abstractmethod
     def slow(self, gaps: FieldReader) -> GpuSample:
-        """What is read rarely."""
+        """Read what is read rarely; the PCIe link is the caller's."""
 
+    @abstractmethod
     def energy_joules(self) -> float:
-        """The energy counter. Raises OSError, ValueError, Unreadable."""
+        """Return the energy counter. Raises OSError, ValueError, Unreadable."""
 
+    @abstractmethod
     def process_memory(self, pid: int) -> int | None:
-        """Bytes that a process has on this GPU; None where it has nothing.
+        """Return the bytes that a process has on this GPU; None where it has nothing.
 
         Raises OSError where it may not be looked into, or is gone.
         """
 
+    def pcie(self, gaps: FieldReader) -> GpuPcie | None:
+        """Return the fastest link that card and slot allow."""
+        gen = gaps.read("pcie", lambda: pci.generation(self._link_text("max_link_speed")))
+        width = gaps.read("pcie", lambda: pci.width(self._link_text("max_link_width")))
+        return unless_empty(gaps, "pcie", GpuPcie(max_gen=gen, max_width=width))
+
+    def slow_with_link(self) -> GpuSample:
+        """Return what is read rarely, with the link as it is now, its time and its reasons."""
+        gaps = FieldReader()
+        return msgspec.structs.replace(
+            self.slow(gaps),
+            slow_t_mono_ns=time.monotonic_ns(),
+            pcie_gen=gaps.read("pcie_gen", lambda: pci.generation(self._link_text("current_link_speed"))),
+            pcie_width=gaps.read("pcie_width", lambda: pci.width(self._link_text("current_link_width"))),
+            unavailable=gaps.reasons,
+        )
+
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
+        self._hot.close()
+        self._hwmon.close()
+
+    def _link_text(self, file: str) -> str:
+        return self._hot.text(f"{self._link}/{file}")
 
 
 class _Known:
-    """A card, how it was described, and what was last read of it in the slow group."""
+    """A card that was described, and what was last read of it in the slow group."""
 
-    def __init__(self, device: pci.PciGpu, card: Card) -> None:
+    def __init__(self, device: pci.PciGpu, card: SysfsCard) -> None:
         self.device = device
         self.card = card
         self.info = card.info()
         self.slow = GpuSample(id=self.info.id, state="ok")
+        # Bytes by PID, and by PID the reason why they are not known.
         self.processes: dict[int, int] = {}
         self.process_gaps: dict[int, str] = {}
 
@@ -64,18 +102,22 @@ class SysfsGpuProvider:
         root: Root,
         name: str,
         pci_vendor: str,
-        drivers: Mapping[str, Callable[[Root, pci.PciGpu], Card]],
+        drivers: Mapping[str, Callable[[Root, pci.PciGpu], SysfsCard]],
     ) -> None:
         self.name = name
         self._root = root
         self._pci_vendor = pci_vendor
+        # By kernel driver, what reads its GPUs.
         self._drivers = drivers
+        # What the bus had at the last probe, in the order of its addresses.
         self._devices: tuple[pci.PciGpu, ...] = ()
+        # By address; a card that fell asleep stays in here, with its description.
         self._known: dict[str, _Known] = {}
+        # Whose GPU memory is wanted.
         self._pids: tuple[int, ...] = ()
 
     def probe(self) -> ProviderState:
-        """Look at the bus again."""
+        """Read the bus again."""
         self.close()
         self._devices = pci.gpus(self._root, self._pci_vendor, self._drivers)
         if not self._devices:
@@ -91,11 +133,18 @@ class SysfsGpuProvider:
         return ProviderState(name=self.name, status="ok")
 
     def inventory(self) -> tuple[GpuInfo, ...]:
-        """All cards; those that sleep as last seen awake."""
-        return tuple(self._describe(gpu) for gpu in self._devices)
+        """Describe all cards; those that sleep as they were when awake."""
+        infos = [self._describe(gpu) for gpu in self._devices]
+        # Samples go by the id: a serial number that two cards share (seen on boards of one batch) is none.
+        times = Counter(info.uuid for info in infos)
+        for place, info in enumerate(infos):
+            if info.uuid and info.pci_address in self._known and times[info.uuid] > 1:
+                infos[place] = msgspec.structs.replace(info, id=info.pci_address)
+                self._known[info.pci_address].info = infos[place]
+        return tuple(infos)
 
     def sample(self, group: CostGroup) -> GpuReadings:
-        """What they do now."""
+        """Read what they do now."""
         samples = tuple(self._sample(gpu, group) for gpu in self._devices)
         memory: dict[int, dict[str, int]] = {}
         for known in self._known.values():
@@ -105,41 +154,29 @@ class SysfsGpuProvider:
         return GpuReadings(samples, memory, gaps)
 
     def energy(self) -> dict[str, float]:
-        """Energy counters of those that have one and are awake."""
+        """Return the energy counters of those that have one and are awake."""
         awake = (known for known in self._known.values() if not pci.asleep(self._root, known.device))
         read = ((known.info.id, optional(known.card.energy_joules)) for known in awake)
         return {gpu: joules for gpu, joules in read if joules is not None}
 
     def follow(self, pids: tuple[int, ...]) -> None:
-        """Look at these processes for GPU memory."""
+        """Read the GPU memory of these processes from now on."""
         self._pids = pids
 
     def close(self) -> None:
-        """Let go of the files; descriptions stay known."""
+        """Close the files; descriptions stay known."""
         for known in self._known.values():
             known.card.close()
 
     def _describe(self, gpu: pci.PciGpu) -> GpuInfo:
         if pci.asleep(self._root, gpu):
             known = self._known.get(gpu.address)
-            return known.info if known else self._bare(gpu, "suspended")
+            return known.info if known else from_bus(self.name, gpu, "suspended")
         make = self._drivers.get(gpu.driver or "")
         if make is None:
-            return self._bare(gpu, "not_present: its driver is not loaded")
+            return from_bus(self.name, gpu, "not_present: its driver is not loaded")
         known = self._known[gpu.address] = _Known(gpu, make(self._root, gpu))
         return known.info
-
-    def _bare(self, gpu: pci.PciGpu, reason: str) -> GpuInfo:
-        unavailable = dict.fromkeys(("name", "uuid", "power_limit_watts", "integrated"), reason)
-        return GpuInfo(
-            id=gpu.address,
-            vendor=self.name,
-            provider=self.name,
-            pci_address=gpu.address,
-            driver=gpu.driver,
-            memory=GpuMemory(unavailable={"kind": reason, "total_bytes": reason}),
-            unavailable=unavailable,
-        )
 
     def _sample(self, gpu: pci.PciGpu, group: CostGroup) -> GpuSample:
         known = self._known.get(gpu.address)
@@ -150,46 +187,28 @@ class SysfsGpuProvider:
             return unread(gpu.address, "degraded", reason if gpu.driver in self._drivers else "not_present")
         if not self._root.exists(f"{gpu.path}/vendor"):
             return unread(known.info.id, "lost", "lost")
-        sample = self._read(known, group)
-        if sample.state == "degraded" and pci.asleep(self._root, gpu):  # it fell asleep meanwhile
+        if CostGroup.SLOW in group:
+            known.slow = known.card.slow_with_link()
+            self._read_processes(known)
+        sample = _merged(known)
+        # Reading a card that falls asleep meanwhile gives errors: it is not faulty, it sleeps.
+        if sample.state == "degraded" and pci.asleep(self._root, gpu):
             return unread(known.info.id, "suspended", "suspended")
         return sample
-
-    def _read(self, known: _Known, group: CostGroup) -> GpuSample:
-        if CostGroup.SLOW in group:
-            gaps = FieldReader()
-            slow = known.card.slow(gaps)
-            known.slow = msgspec.structs.replace(
-                slow, slow_t_mono_ns=time.monotonic_ns(), unavailable=gaps.reasons
-            )
-            self._read_processes(known)
-        return _merged(known)
 
     def _read_processes(self, known: _Known) -> None:
         gaps = FieldReader()
         used = {pid: gaps.read(str(pid), partial(known.card.process_memory, pid)) for pid in self._pids}
         known.processes = {pid: size for pid, size in used.items() if size is not None}
-        gone = "not_present"
-        known.process_gaps = {int(pid): reason for pid, reason in gaps.reasons.items() if reason != gone}
+        # A process that ended since it was named is no gap.
+        known.process_gaps = {
+            int(pid): reason for pid, reason in gaps.reasons.items() if reason != "not_present"
+        }
 
 
 def _merged(known: _Known) -> GpuSample:
     gaps = FieldReader()
     now = time.monotonic_ns()
     fast = known.card.fast(gaps)
-    reasons = gaps.reasons | known.slow.unavailable
-    faulty = any(reason.startswith(_FAULTS) for reason in reasons.values())
-    return msgspec.structs.replace(
-        fast,
-        id=known.info.id,
-        state="degraded" if faulty else "ok",
-        t_mono_ns=now,
-        slow_t_mono_ns=known.slow.slow_t_mono_ns,
-        energy_joules_total=known.slow.energy_joules_total,
-        throttle_reasons=known.slow.throttle_reasons,
-        fan_ratio=known.slow.fan_ratio,
-        pcie_gen=known.slow.pcie_gen,
-        pcie_width=known.slow.pcie_width,
-        ecc_uncorrected=known.slow.ecc_uncorrected,
-        unavailable=reasons,
-    )
+    fast = msgspec.structs.replace(fast, id=known.info.id, t_mono_ns=now, unavailable=gaps.reasons)
+    return merged(fast, known.slow)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -19,6 +20,7 @@ import msgspec
 from obt_agent.hardware.field_reader import Unreadable
 
 _MOST_BYTES = 1 << 20
+_NUMBERS = re.compile(r"([0-9]+)")
 
 
 class FileSystemSize(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,8 +84,8 @@ class Root:
         return int(self.text(path, 64), 0)
 
     def names(self, path: str) -> list[str]:
-        """A folder's entries, sorted."""
-        return sorted(os.listdir(path))
+        """A folder's entries, sorted as a person would: card2 before card10."""
+        return sorted(os.listdir(path), key=_by_numbers)
 
     def link(self, path: str) -> str:
         """A link's target as it stands."""
@@ -162,7 +164,7 @@ class SnapshotRoot(Root):
         return super().open(str(self._place(path)))
 
     def names(self, path: str) -> list[str]:
-        """A folder's entries, sorted."""
+        """A folder's entries, sorted as a person would: card2 before card10."""
         place = self._place(path)
         inside = self.resolve(path).rstrip("/") + "/"
         linked = {
@@ -171,7 +173,7 @@ class SnapshotRoot(Root):
             if name.startswith(inside)
         }
         listed = os.listdir(place) if place.is_dir() or not linked else []
-        return sorted(linked.union(listed))
+        return sorted(linked.union(listed), key=_by_numbers)
 
     def link(self, path: str) -> str:
         """A link's target as the manifest has it."""
@@ -268,6 +270,11 @@ class FileCache:
         for hot in self._files.values():
             hot.close()
         self._files.clear()
+
+
+def _by_numbers(name: str) -> list[str | int]:
+    """A key for sorting. Words and numbers alternate in it, so that like is compared with like."""
+    return [int(part) if number % 2 else part for number, part in enumerate(_NUMBERS.split(name))]
 
 
 def _read(descriptor: int, limit: int) -> bytes:

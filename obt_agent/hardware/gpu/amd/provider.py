@@ -4,38 +4,42 @@ from __future__ import annotations
 
 from functools import partial
 
-from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, non_negative, optional
+from obt_agent.hardware.field_reader import (
+    FieldReader,
+    Unreadable,
+    bounded,
+    non_negative,
+    optional,
+    positive,
+)
 from obt_agent.hardware.gpu.amd import gpu_metrics
-from obt_agent.hardware.gpu.sysfs import SysfsGpuProvider
-from obt_agent.hardware.host.linux import drm, fdinfo, kernel_modules, pci
-from obt_agent.hardware.host.linux.hwmon import Hwmon
-from obt_agent.hardware.host.linux.kfd import LANES_PER_UNIT, Node, node_of
-from obt_agent.hardware.inventory import GpuInfo, GpuMemory, GpuPcie
+from obt_agent.hardware.gpu.readings import unless_empty
+from obt_agent.hardware.gpu.sysfs import SysfsCard, SysfsGpuProvider
+from obt_agent.hardware.host.linux import drm, fdinfo, kernel_modules, kfd, pci
+from obt_agent.hardware.inventory import GpuInfo, GpuMemory
 from obt_agent.hardware.samples import GpuClocks, GpuSample
-from obt_agent.hardware.snapshot.root import FileCache, Root
+from obt_agent.hardware.snapshot.root import Root
 
 NAME, PCI_VENDOR, DRIVER = "amd", "0x1002", "amdgpu"
 _MARKETING_NAMES = "/usr/share/libdrm/amdgpu.ids"
 _PERCENT = 100
 
 
-class AmdCard:
+class AmdCard(SysfsCard):
     """One GPU that amdgpu drives."""
 
     def __init__(self, root: Root, gpu: pci.PciGpu) -> None:
-        self._root = root
-        self._gpu = gpu
-        self._hot = FileCache(root)
-        self._hwmon = Hwmon(root, gpu.path, DRIVER)
-        self._node = node_of(root, gpu.address)
-        told = FieldReader()
-        self._device = told.read("device", partial(drm.amd_device, root, gpu))
-        self._device_reason = told.reasons.get("device", "not_reported")
+        super().__init__(root, gpu)
+        # The compute driver's view of the GPU; None where that driver does not run it.
+        self._compute = kfd.gpu_at(root, gpu.address)
+        answered = FieldReader()
+        # What the driver answers on the render node; None, with the reason, where it may not be asked.
+        self._device = answered.read("device", partial(drm.amd_device, root, gpu))
+        self._device_reason = answered.reasons.get("device", "not_reported")
         self._integrated = optional(self._is_integrated)
-        self._link = optional(partial(pci.link_folder, root, gpu.path)) or gpu.path
 
     def info(self) -> GpuInfo:
-        """What it is."""
+        """Describe it."""
         gaps = FieldReader()
         uuid = gaps.read("uuid", self._uuid)
         if self._integrated is None:
@@ -45,29 +49,29 @@ class AmdCard:
             vendor=NAME,
             provider=NAME,
             name=gaps.first(
-                "name", self._product, self._marketing_name, partial(pci.name, self._root, self._gpu.path)
+                "name",
+                lambda: bounded(self._text("product_name")),
+                self._marketing_name,
+                partial(pci.name, self._root, self._gpu.path),
             ),
             uuid=uuid,
             pci_address=self._gpu.address,
             integrated=self._integrated,
-            backend="rocm" if self._node else "vulkan",
+            backend="rocm" if self._compute else "vulkan",
             driver=DRIVER,
-            driver_version=self._driver_version(gaps),
+            # A separately built driver has a version; the kernel's own is as old as the kernel.
+            driver_version=gaps.read("driver_version", partial(kernel_modules.version, self._root, DRIVER)),
             vbios_version=gaps.read("vbios_version", lambda: bounded(self._text("vbios_version"))),
-            gfx_target=gaps.read("gfx_target", lambda: self._of_node().gfx_target()),
-            shader_cores=gaps.first(
-                "shader_cores",
-                lambda: _known(self._device.compute_units if self._device else None) * LANES_PER_UNIT,
-                lambda: self._of_node().shader_cores(),
-            ),
+            gfx_target=gaps.read("gfx_target", lambda: self._of_compute().gfx_target()),
+            shader_cores=self._shader_cores(gaps),
             memory=self._memory(),
-            pcie=self._pcie(gaps),
-            power_limit_watts=gaps.read("power_limit_watts", lambda: self._hwmon.watts("power1_cap")),
+            pcie=self.pcie(gaps),
+            power_limit_watts=gaps.read("power_limit_watts", partial(self._hwmon.watts, "power1_cap")),
             unavailable=gaps.reasons,
         )
 
     def fast(self, gaps: FieldReader) -> GpuSample:
-        """What changes at every tick."""
+        """Read what changes at every tick."""
         return GpuSample(
             id="",
             state="ok",
@@ -77,13 +81,16 @@ class AmdCard:
             ),
             memory_used_bytes=gaps.read("memory_used_bytes", partial(self._used, "vram")),
             shared_used_bytes=gaps.read("shared_used_bytes", partial(self._used, "gtt")),
-            power_watts=gaps.read("power_watts", lambda: self._hwmon.watts("power1_input", "power1_average")),
-            temperature_celsius=gaps.read("temperature_celsius", lambda: self._hwmon.celsius("edge")),
+            # Which of the two a GPU has depends on its generation; power1_input is the instant one.
+            power_watts=gaps.read(
+                "power_watts", partial(self._hwmon.watts, "power1_input", "power1_average")
+            ),
+            temperature_celsius=gaps.read("temperature_celsius", partial(self._hwmon.celsius, "edge")),
             clocks=self._clocks(gaps),
         )
 
     def slow(self, gaps: FieldReader) -> GpuSample:
-        """What is read rarely."""
+        """Read what is read rarely."""
         return GpuSample(
             id="",
             state="ok",
@@ -92,48 +99,43 @@ class AmdCard:
                 "throttle_reasons", lambda: gpu_metrics.throttle_reasons(self._table())
             ),
             fan_ratio=gaps.read("fan_ratio", self._hwmon.fan_ratio),
-            pcie_gen=gaps.read("pcie_gen", lambda: pci.generation(self._link_text("current_link_speed"))),
-            pcie_width=gaps.read("pcie_width", lambda: pci.width(self._link_text("current_link_width"))),
             ecc_uncorrected=gaps.read("ecc_uncorrected", self._uncorrected),
         )
 
     def energy_joules(self) -> float:
-        """The energy counter of the driver's table."""
+        """Return the energy counter of the driver's table."""
         return gpu_metrics.energy_joules(self._table())
 
     def process_memory(self, pid: int) -> int | None:
-        """The card's own memory; of an APU also what lies in shared memory, where its models are.
+        """Return the card's own memory; of an APU also what lies in shared memory, where its models are.
 
-        Of another user's processes, the compute driver tells the card's own memory alone: enough for a card.
+        Of another user's processes, the compute driver gives the card's own memory alone: enough for a card.
         """
-        by_driver = optional(partial(self._node.process_bytes, pid)) if self._node else None
+        by_driver = optional(partial(self._compute.process_bytes, pid)) if self._compute else None
         try:
             regions = fdinfo.regions(self._root, pid, self._gpu.address)
         except OSError:
-            if self._node is None or self._integrated:
+            if self._compute is None or self._integrated:
                 raise
             return by_driver
         names = ("vram", "gtt") if self._integrated else ("vram",)
         return sum(regions.get(name, 0) for name in names) or by_driver
 
-    def close(self) -> None:
-        """Let go of the files."""
-        self._hot.close()
-        self._hwmon.close()
-
     def _text(self, file: str) -> str:
         return self._hot.text(f"{self._gpu.path}/{file}")
 
-    def _link_text(self, file: str) -> str:
-        return self._hot.text(f"{self._link}/{file}")
-
-    def _bytes(self, file: str) -> int:
-        return non_negative(int(self._text(file)))
+    def _total(self, pool: str) -> int:
+        return positive(int(self._text(f"mem_info_{pool}_total")))
 
     def _used(self, pool: str) -> int:
-        used, total = self._bytes(f"mem_info_{pool}_used"), self._bytes(f"mem_info_{pool}_total")
-        if used > total:
+        used = non_negative(int(self._text(f"mem_info_{pool}_used")))
+        gaps = FieldReader()
+        total = gaps.read("total", partial(self._total, pool))
+        if total is not None and used > total:
             raise Unreadable("inconsistent")
+        # A pool of 0 bytes is one that the driver does not tell of: then 0 in use is no reading either.
+        if gaps.reasons.get("total") == "not_reported":
+            raise Unreadable("not_reported")
         return used
 
     def _ratio(self, file: str) -> float:
@@ -145,10 +147,7 @@ class AmdCard:
     def _clocks(self, gaps: FieldReader) -> GpuClocks | None:
         graphics = gaps.read("clocks", partial(self._hwmon.hertz, "freq1_input"))
         memory = optional(partial(self._hwmon.hertz, "freq2_input"))
-        if graphics is None and memory is None:
-            return None
-        gaps.reasons.pop("clocks", None)
-        return GpuClocks(graphics_hertz=graphics, memory_hertz=memory)
+        return unless_empty(gaps, "clocks", GpuClocks(graphics_hertz=graphics, memory_hertz=memory))
 
     def _table(self) -> bytes:
         return self._root.data(f"{self._gpu.path}/gpu_metrics", 4096)
@@ -160,6 +159,16 @@ class AmdCard:
             raise Unreadable("not_reported")
         return non_negative(int(values["ue"]))
 
+    def _shader_cores(self, gaps: FieldReader) -> int | None:
+        by_compute, by_device = lambda: self._of_compute().shader_cores(), self._device_cores
+        # Divided into partitions, the node answers for one of them, and the compute driver for all.
+        divided = self._compute is not None and self._compute.partitions > 1
+        sources = (by_compute, by_device) if divided else (by_device, by_compute)
+        return gaps.first("shader_cores", *sources)
+
+    def _device_cores(self) -> int:
+        return positive(self._device.compute_units if self._device else 0) * kfd.LANES_PER_UNIT
+
     def _memory(self) -> GpuMemory:
         gaps = FieldReader()
         kind = self._device.memory_type if self._device else None
@@ -170,37 +179,19 @@ class AmdCard:
             gaps.note("kind", "not_reported")
         return GpuMemory(
             kind=None if self._integrated is None else "carveout" if self._integrated else "dedicated",
-            total_bytes=gaps.read("total_bytes", partial(self._bytes, "mem_info_vram_total")),
-            shared_total_bytes=gaps.read("shared_total_bytes", partial(self._bytes, "mem_info_gtt_total")),
+            total_bytes=gaps.read("total_bytes", partial(self._total, "vram")),
+            shared_total_bytes=gaps.read("shared_total_bytes", partial(self._total, "gtt")),
             bus_width_bits=gaps.first(
                 "bus_width_bits",
-                lambda: _known(self._device.bus_width_bits if self._device else None),
-                lambda: self._of_node().bus_width_bits(),
+                lambda: positive((self._device and self._device.bus_width_bits) or 0),
+                lambda: self._of_compute().bus_width_bits(),
             ),
             type=kind,
             unavailable=gaps.reasons,
         )
 
-    def _pcie(self, gaps: FieldReader) -> GpuPcie | None:
-        gen = gaps.read("pcie", lambda: pci.generation(self._link_text("max_link_speed")))
-        width = gaps.read("pcie", lambda: pci.width(self._link_text("max_link_width")))
-        if gen is None and width is None:
-            return None
-        gaps.reasons.pop("pcie", None)
-        return GpuPcie(max_gen=gen, max_width=width)
-
-    def _driver_version(self, gaps: FieldReader) -> str | None:
-        """A separately built driver has a version; the kernel's own is as old as the kernel."""
-        return gaps.read("driver_version", partial(kernel_modules.version, self._root, DRIVER))
-
     def _uuid(self) -> str:
-        number = int(self._hot.word(f"{self._gpu.path}/unique_id"), 16)
-        if number == 0:
-            raise Unreadable("not_reported")
-        return f"GPU-{number:016x}"
-
-    def _product(self) -> str:
-        return bounded(self._text("product_name"))
+        return f"GPU-{positive(int(self._hot.word(f'{self._gpu.path}/unique_id'), 16)):016x}"
 
     def _marketing_name(self) -> str:
         """By libdrm's table, whose lines are device, revision, name."""
@@ -211,30 +202,25 @@ class AmdCard:
                 return bounded(words[2])
         raise Unreadable("not_reported")
 
-    def _of_node(self) -> Node:
-        if self._node is None:
+    def _of_compute(self) -> kfd.ComputeGpu:
+        if self._compute is None:
             raise Unreadable("not_present: the compute driver (KFD) does not run this GPU")
-        return self._node
+        return self._compute
 
     def _is_integrated(self) -> bool:
         """By the driver's word; else an APU is in its CPU's node of the compute driver, or has a vddnb."""
         if self._device is not None:
             return self._device.integrated
-        if self._node is not None and self._node.has_cpu_cores():
+        if self._compute is not None and self._compute.has_cpu_cores():
             return True
+        # The northbridge's voltage is measured on APUs alone.
         if self._hwmon.label("in1") == "vddnb":
             return True
+        # Without any sensor nothing can be said; the reading fails then.
         self._hwmon.integer("temp1_input")
         return False
 
 
-def _known(value: int | None) -> int:
-    """What the driver does not know, it writes as 0."""
-    if not value:
-        raise Unreadable("not_reported")
-    return value
-
-
 def amd(root: Root) -> SysfsGpuProvider:
-    """The provider of AMD's GPUs."""
+    """Return the provider of AMD's GPUs."""
     return SysfsGpuProvider(root, NAME, PCI_VENDOR, {DRIVER: AmdCard})

@@ -9,40 +9,37 @@ from __future__ import annotations
 
 from functools import partial
 
-from obt_agent.hardware.field_reader import FieldReader, Unreadable, non_negative, optional
-from obt_agent.hardware.gpu.sysfs import SysfsGpuProvider
+from obt_agent.hardware.field_reader import FieldReader, Unreadable, optional, positive
+from obt_agent.hardware.gpu.sysfs import SysfsCard, SysfsGpuProvider
 from obt_agent.hardware.host.linux import drm, fdinfo, pci
-from obt_agent.hardware.host.linux.hwmon import Hwmon
 from obt_agent.hardware.host.linux.memory import system_bytes
-from obt_agent.hardware.inventory import GpuInfo, GpuMemory, GpuPcie
+from obt_agent.hardware.inventory import GpuInfo, GpuMemory
 from obt_agent.hardware.samples import GpuClocks, GpuSample
-from obt_agent.hardware.snapshot.root import FileCache, Root
+from obt_agent.hardware.snapshot.root import Root
 
 NAME, PCI_VENDOR = "intel", "0x8086"
 _MEGAHERTZ = 1_000_000
+# Graphics within the processor sit on the root bus; cards behind a bridge.
 _PROCESSOR_BUS = "0000:00:"
-"""Graphics within the processor sit on the root bus; cards behind a bridge."""
 
 _COUNTERS = "no_source: the driver's counters are open to performance monitors alone"
 _MONITORS = "no_source: the driver tells it to performance monitors alone"
+# What the drivers call their regions of memory in the usage of a process: xe's names, then i915's.
 _CARD_REGIONS = ("vram0", "local0", "vram1", "local1")
 _SHARED_REGIONS = ("system0", "system", "gtt", "stolen-system0")
 
 
-class IntelCard:
+class IntelCard(SysfsCard):
     """One GPU that i915 or xe drives."""
 
     def __init__(self, root: Root, gpu: pci.PciGpu) -> None:
-        self._root = root
-        self._gpu = gpu
-        self._hot = FileCache(root)
-        self._hwmon = Hwmon(root, gpu.path, gpu.driver or "")
+        super().__init__(root, gpu)
         self._integrated = gpu.address.startswith(_PROCESSOR_BUS)
-        self._link = optional(partial(pci.link_folder, root, gpu.path)) or gpu.path
-        self._clock = self._clock_file()
+        # The files with the actual frequency, one for each tile of a card.
+        self._clock_files = self._find_clocks()
 
     def info(self) -> GpuInfo:
-        """What it is."""
+        """Describe it."""
         gaps = FieldReader()
         for field in ("uuid", "shader_cores", "vbios_version", "driver_version"):
             gaps.note(field, "no_source")
@@ -56,59 +53,54 @@ class IntelCard:
             backend="vulkan",
             driver=self._gpu.driver,
             memory=self._memory(),
-            pcie=None if self._integrated else self._pcie(gaps),
+            # Within the processor there is no link to a slot.
+            pcie=None if self._integrated else self.pcie(gaps),
             power_limit_watts=gaps.read(
-                "power_limit_watts", lambda: _positive(self._hwmon.watts("power1_max", "power1_cap"))
+                "power_limit_watts", partial(self._hwmon.watts, "power1_max", "power1_cap")
             ),
             unavailable=gaps.reasons,
         )
 
     def fast(self, gaps: FieldReader) -> GpuSample:
-        """What changes at every tick; the drivers have no reading of power."""
+        """Read what changes at every tick; the drivers have no reading of power."""
         gaps.note("utilization_ratio", _COUNTERS)
         gaps.note("memory_controller_ratio", _COUNTERS)
         gaps.note("memory_used_bytes", "unified_memory" if self._integrated else _MONITORS)
         gaps.note("power_watts", "no_source")
+        hertz = gaps.read("clocks", self._graphics_hertz)
         return GpuSample(
             id="",
             state="ok",
-            temperature_celsius=gaps.read("temperature_celsius", lambda: self._hwmon.celsius("pkg")),
-            clocks=self._clocks(gaps),
+            temperature_celsius=gaps.read("temperature_celsius", partial(self._hwmon.celsius, "pkg")),
+            clocks=None if hertz is None else GpuClocks(graphics_hertz=hertz),
         )
 
     def slow(self, gaps: FieldReader) -> GpuSample:
-        """What is read rarely."""
+        """Read what is read rarely."""
         gaps.note("ecc_uncorrected", "no_source")
         gaps.note("fan_ratio", "no_source: the driver gives revolutions, and no highest number of them")
-        link = self._link
         return GpuSample(
             id="",
             state="ok",
             energy_joules_total=gaps.read("energy_joules_total", self.energy_joules),
             throttle_reasons=gaps.read("throttle_reasons", self._throttle),
-            pcie_gen=gaps.read(
-                "pcie_gen", lambda: pci.generation(self._hot.text(f"{link}/current_link_speed"))
-            ),
-            pcie_width=gaps.read(
-                "pcie_width", lambda: pci.width(self._hot.text(f"{link}/current_link_width"))
-            ),
         )
 
     def energy_joules(self) -> float:
-        """The card's energy counter; where the card's stays at 0 (xe on some), that of the GPU's package."""
-        card = self._hwmon.joules("energy1_input")
-        return card or optional(partial(self._hwmon.joules, "energy2_input")) or card
+        """Return the card's energy counter; where that stays at 0 (xe on some), that of the GPU's package."""
+        try:
+            return self._hwmon.joules("energy1_input")
+        except Unreadable:
+            package = optional(partial(self._hwmon.joules, "energy2_input"))
+            if package is None:
+                raise
+            return package
 
     def process_memory(self, pid: int) -> int | None:
-        """The card's own memory; of graphics within the processor, what the process has of the system's."""
+        """Return the card's own memory; of graphics within the processor, what it has of the system's."""
         regions = fdinfo.regions(self._root, pid, self._gpu.address)
         names = _SHARED_REGIONS if self._integrated else _CARD_REGIONS
         return sum(regions.get(name, 0) for name in names) or None
-
-    def close(self) -> None:
-        """Let go of the files."""
-        self._hot.close()
-        self._hwmon.close()
 
     def _memory(self) -> GpuMemory:
         gaps = FieldReader()
@@ -121,57 +113,54 @@ class IntelCard:
         total = gaps.read("total_bytes", partial(drm.card_bytes, self._root, self._gpu))
         return GpuMemory(kind="dedicated", total_bytes=total, unavailable=gaps.reasons)
 
-    def _pcie(self, gaps: FieldReader) -> GpuPcie | None:
-        link = self._link
-        gen = gaps.read("pcie", lambda: pci.generation(self._root.text(f"{link}/max_link_speed")))
-        width = gaps.read("pcie", lambda: pci.width(self._root.text(f"{link}/max_link_width")))
-        if gen is None and width is None:
-            return None
-        gaps.reasons.pop("pcie", None)
-        return GpuPcie(max_gen=gen, max_width=width)
+    def _find_clocks(self) -> tuple[str, ...]:
+        """Xe has them below the device, by tile; i915 below its DRM card."""
+        # The first GT of each does the computing; a second one is the media engine, with its own clock.
+        tiles = (gt for tile in self._below(self._gpu.path, "tile") for gt in self._below(tile, "gt")[:1])
+        cards = (
+            gt
+            for card in self._below(f"{self._gpu.path}/drm", "card")
+            for gt in self._below(f"{card}/gt", "gt")[:1]
+        )
+        xe = tuple(filter(self._root.exists, (f"{gt}/freq0/act_freq" for gt in tiles)))
+        return xe or tuple(filter(self._root.exists, (f"{gt}/rps_act_freq_mhz" for gt in cards)))
 
-    def _clock_file(self) -> str | None:
-        """The actual frequency of the first GT: xe has it under the device, i915 under its DRM card."""
-        xe = f"{self._gpu.path}/tile0/gt0/freq0/act_freq"
-        if self._root.exists(xe):
-            return xe
-        cards = optional(partial(self._root.names, f"{self._gpu.path}/drm")) or []
-        files = (f"{self._gpu.path}/drm/{card}/gt/gt0/rps_act_freq_mhz" for card in cards)
-        return next(filter(self._root.exists, files), None)
-
-    def _clocks(self, gaps: FieldReader) -> GpuClocks | None:
-        hertz = gaps.read("clocks", self._graphics_hertz)
-        return None if hertz is None else GpuClocks(graphics_hertz=hertz)
+    def _below(self, folder: str, prefix: str) -> list[str]:
+        names = optional(partial(self._root.names, folder)) or []
+        return [f"{folder}/{name}" for name in names if name.startswith(prefix)]
 
     def _graphics_hertz(self) -> int:
-        if self._clock is None:
-            raise Unreadable("not_present")
-        return non_negative(self._hot.integer(self._clock)) * _MEGAHERTZ
+        """The fastest tile's. A GT that sleeps has 0, which says nothing of the others."""
+        gaps = FieldReader()
+        read = [gaps.read("clocks", partial(self._megahertz, file)) for file in self._clock_files]
+        known = [megahertz for megahertz in read if megahertz is not None]
+        if not known:
+            raise Unreadable(gaps.reasons.get("clocks", "not_present"))
+        return max(known) * _MEGAHERTZ
+
+    def _megahertz(self, file: str) -> int:
+        return positive(self._hot.integer(file))
 
     def _throttle(self) -> tuple[str, ...]:
         """The files whose names are reasons, and whose content is 0 or 1."""
-        folder, prefix = self._throttle_files()
-        names = [name for name in self._root.names(folder) if name.startswith(prefix)]
-        if not names:
-            raise Unreadable("not_present")
-        held = (
-            name for name in names if name != f"{prefix}status" and self._hot.text(f"{folder}/{name}") == "1"
-        )
-        return tuple(name.removeprefix(prefix) for name in held)
+        gaps = FieldReader()
+        held: dict[str, bool] = {}
+        for folder, prefix in map(self._throttle_files, self._clock_files):
+            for name in self._root.names(folder):
+                if name.startswith(prefix) and name != f"{prefix}status":
+                    word = name.removeprefix(prefix)
+                    content = gaps.read("", partial(self._hot.text, f"{folder}/{name}"))
+                    held[word] = held.get(word, False) or content == "1"
+        reasons = tuple(word for word, is_set in held.items() if is_set)
+        # A reason that is known is one; "nothing" is only known when every file was read.
+        if not reasons and (gaps.reasons or not held):
+            raise Unreadable(gaps.reasons.get("", "not_present"))
+        return reasons
 
-    def _throttle_files(self) -> tuple[str, str]:
-        if self._clock is None:
-            raise Unreadable("not_present")
-        folder = self._clock.rpartition("/")[0]
+    def _throttle_files(self, clock: str) -> tuple[str, str]:
+        folder = clock.rpartition("/")[0]
         throttle = f"{folder}/throttle"
         return (throttle, "reason_") if self._root.exists(throttle) else (folder, "throttle_reason_")
-
-
-def _positive(watts: float) -> float:
-    """A limit of 0 is none."""
-    if watts <= 0:
-        raise Unreadable("not_reported")
-    return watts
 
 
 def intel(root: Root) -> SysfsGpuProvider:

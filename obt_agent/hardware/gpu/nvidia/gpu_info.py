@@ -5,14 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from obt_agent.hardware.field_reader import FieldReader, optional
+from obt_agent.hardware.gpu.readings import from_bus, unless_empty
 from obt_agent.hardware.host.linux import pci
 from obt_agent.hardware.host.linux.memory import system_bytes
-from obt_agent.hardware.inventory import GpuInfo, GpuMemory, GpuPcie, MemoryKind, Mig, MigInstance
+from obt_agent.hardware.inventory import GpuInfo, GpuMemory, GpuPcie, Mig, MigInstance
 from obt_agent.hardware.snapshot.root import Root
 
-if TYPE_CHECKING:  # see nvidia.py
-    from obt_agent.hardware.gpu.nvidia.nvml import Device, Memory, Nvml
+if TYPE_CHECKING:  # the library's bindings take 2 MB: they are loaded where there is a GPU
+    from obt_agent.hardware.gpu.nvidia.nvml import Device, Nvml
 
 NAME = "nvidia"
 _MOST_MIG_INSTANCES = 16
@@ -28,14 +31,19 @@ THROTTLE_BITS = {
     0x100: "display_clock",
 }
 """nvmlClocksEventReason*; 0x1 is an idle GPU, which is no throttling."""
+# Fields of an NVIDIA GPU that other vendors' lack.
+_OWN_FIELDS = ("cuda_version", "compute_capability")
 
 
 def describe(root: Root, nvml: Nvml, device: Device) -> GpuInfo:
-    """One GPU, as the driver describes it. Never raises."""
+    """Return one GPU, as the driver describes it. Never raises."""
     gaps = FieldReader()
     uuid = gaps.read("uuid", device.uuid)
     address = gaps.read("pci_address", device.pci_address)
     memory = describe_memory(root, device)
+    pcie = GpuPcie(
+        max_gen=gaps.read("pcie", device.max_pcie_gen), max_width=gaps.read("pcie", device.max_pcie_width)
+    )
     return GpuInfo(
         id=uuid or address or f"nvidia-{device.index}",
         vendor=NAME,
@@ -53,7 +61,7 @@ def describe(root: Root, nvml: Nvml, device: Device) -> GpuInfo:
         compute_capability=gaps.read("compute_capability", device.compute_capability),
         shader_cores=gaps.read("shader_cores", device.cores),
         memory=memory,
-        pcie=_pcie(gaps, device),
+        pcie=unless_empty(gaps, "pcie", pcie),
         power_limit_watts=gaps.read("power_limit_watts", device.power_limit_watts),
         mig=_mig(device),
         unavailable=gaps.reasons,
@@ -61,17 +69,17 @@ def describe(root: Root, nvml: Nvml, device: Device) -> GpuInfo:
 
 
 def describe_memory(root: Root, device: Device) -> GpuMemory:
-    """The GPU's memory; where the driver supports no such reading, the GPU works in the system's."""
+    """Return the GPU's memory; where the driver supports no such reading, the GPU works in the system's."""
     gaps = FieldReader()
     memory = gaps.read("total_bytes", device.memory)
     unified = gaps.reasons.get("total_bytes") == "not_supported"
     if unified:
         gaps.note("total_bytes", "unified_memory")
-    if memory is not None and memory.reserved is None:
-        gaps.note("reserved_bytes", "not_supported: the driver is older than this reading")
+    if memory is not None and "reserved_bytes" in memory.reasons:
+        gaps.note("reserved_bytes", memory.reasons["reserved_bytes"])
     gaps.note("type", "no_source")
     return GpuMemory(
-        kind="unified" if unified else _dedicated(memory),
+        kind="unified" if unified else None if memory is None else "dedicated",
         total_bytes=memory.total if memory else None,
         reserved_bytes=memory.reserved if memory else None,
         shared_total_bytes=gaps.read("shared_total_bytes", partial(system_bytes, root)) if unified else None,
@@ -81,55 +89,12 @@ def describe_memory(root: Root, device: Device) -> GpuMemory:
 
 
 def without_library(root: Root, gpu: pci.PciGpu, reason: str) -> GpuInfo:
-    """One GPU, as far as the PCI bus shows it: its driver cannot be asked, for the reason given."""
+    """Return one GPU as far as the bus shows it: its driver cannot be asked, for the reason given."""
+    # The name is read from the kernel's files, which would wake a GPU that sleeps.
     gaps = FieldReader()
-    fields = (
-        "uuid",
-        "driver_version",
-        "cuda_version",
-        "compute_capability",
-        "shader_cores",
-        "power_limit_watts",
-    )
-    for field in fields:
-        gaps.note(field, reason)
-    return GpuInfo(
-        id=gpu.address,
-        vendor=NAME,
-        provider=NAME,
-        name=gaps.read("name", partial(pci.name, root, gpu.path)),
-        pci_address=gpu.address,
-        driver=gpu.driver,
-        memory=GpuMemory(unavailable={"kind": reason, "total_bytes": reason}),
-        unavailable=gaps.reasons,
-    )
-
-
-def asleep(gpu: pci.PciGpu) -> GpuInfo:
-    """One GPU that sleeps, and that was not seen awake: nothing more of it is read."""
-    fields = ("name", "uuid", "driver_version", "compute_capability", "shader_cores", "power_limit_watts")
-    return GpuInfo(
-        id=gpu.address,
-        vendor=NAME,
-        provider=NAME,
-        pci_address=gpu.address,
-        driver=gpu.driver,
-        memory=GpuMemory(unavailable={"kind": "suspended", "total_bytes": "suspended"}),
-        unavailable=dict.fromkeys(fields, "suspended"),
-    )
-
-
-def _dedicated(memory: Memory | None) -> MemoryKind | None:
-    return None if memory is None else "dedicated"
-
-
-def _pcie(gaps: FieldReader, device: Device) -> GpuPcie | None:
-    gen = gaps.read("pcie", device.max_pcie_gen)
-    width = gaps.read("pcie", device.max_pcie_width)
-    if gen is None and width is None:
-        return None
-    gaps.reasons.pop("pcie", None)
-    return GpuPcie(max_gen=gen, max_width=width)
+    name = None if reason == "suspended" else gaps.read("name", partial(pci.name, root, gpu.path))
+    info = from_bus(NAME, gpu, reason, *_OWN_FIELDS, name=name)
+    return msgspec.structs.replace(info, unavailable=info.unavailable | gaps.reasons)
 
 
 def _mig(device: Device) -> Mig | None:
@@ -143,7 +108,7 @@ def _mig(device: Device) -> Mig | None:
 
 
 def instances(device: Device, most: int) -> tuple[Device, ...]:
-    """The MIG instances that exist."""
+    """Return the MIG instances that exist."""
     numbers = range(min(most, _MOST_MIG_INSTANCES))
     found = (optional(partial(device.mig_instance, number)) for number in numbers)
     return tuple(instance for instance in found if instance is not None)

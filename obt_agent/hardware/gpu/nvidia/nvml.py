@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pynvml
 
-from obt_agent.hardware.field_reader import Unreadable, bounded, non_negative
+from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, non_negative, positive
 from obt_agent.hardware.gpu.nvidia.gpu_info import THROTTLE_BITS
 from obt_agent.hardware.host.linux.pci import normalised
 
@@ -23,8 +23,11 @@ PLACES = (LIBRARY, "/usr/lib/wsl/lib/libnvidia-ml.so.1", "/run/opengl-driver/lib
 """Where the driver's library is: the loader's own places, then WSL's and NixOS's."""
 
 _MOST_PID = 1 << 31
-_COLDEST, _HOTTEST = -50, 150
+_HOTTEST = 150
 """No GPU works beyond; drivers give 255 and more for "unknown"."""
+
+# What the driver writes where it has no word, in the languages of its many versions.
+_NO_WORD = {"n/a", "[n/a]", "unknown", "unknown error", "[unknown error]", "not supported", "[not supported]"}
 
 _CLOSED = "no_permission: the devices /dev/nvidia* are closed to the agent's user"
 _OLD_DRIVER = "not_supported: the driver is older than this reading"
@@ -48,21 +51,24 @@ _REASONS = {
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes. ``reserved`` is None where the driver does not tell it apart."""
+    """Bytes. ``used`` and ``reserved`` are None, with a reason, where the driver does not tell them."""
 
     total: int
-    used: int
+    used: int | None
     reserved: int | None
+    reasons: dict[str, str]
 
 
-def _call(function: Callable[..., Any], *arguments: Any) -> Any:
+def _call(binding: Any, function: str, *arguments: Any) -> Any:
     """Call the binding.
 
     Raises:
         Unreadable: whatever went wrong.
     """
     try:
-        return function(*arguments)
+        return getattr(binding, function)(*arguments)
+    except AttributeError as error:  # an older binding lacks what an older driver does
+        raise Unreadable(_OLD_DRIVER) from error
     except pynvml.NVMLError as error:
         code = error.value
         raise Unreadable(_REASONS.get(code, f"driver_error: NVML error {code}")) from error
@@ -71,24 +77,28 @@ def _call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 class Nvml:
-    """The library, loaded and initialised between ``open`` and ``close``."""
+    """The library, loaded and initialised between ``open`` and ``close``.
 
-    def __init__(self, places: tuple[str, ...] = PLACES) -> None:
+    ``binding`` is pynvml, or what answers in its place for a snapshot: then nothing is loaded.
+    """
+
+    def __init__(self, places: tuple[str, ...] = PLACES, binding: Any = pynvml) -> None:
         self._places = places
+        self._binding = binding
 
     def open(self) -> None:
         """Load the library if need be, and initialise it. Raises Unreadable."""
-        if pynvml.nvmlLib is None:
+        if self._binding is pynvml and pynvml.nvmlLib is None:
             pynvml.nvmlLib = self._load()
         try:
-            _call(pynvml.nvmlInit)
+            _call(self._binding, "nvmlInit")
         except Unreadable as error:
             raise Unreadable(_CLOSED if error.reason == "no_permission" else error.reason) from error
 
     def close(self) -> None:
         """Shut it down, which lets GPUs sleep. What goes wrong does not matter any more."""
         try:
-            _call(pynvml.nvmlShutdown)
+            _call(self._binding, "nvmlShutdown")
         except Unreadable:
             return
 
@@ -101,21 +111,21 @@ class Nvml:
             _ctypes.dlclose(library._handle)  # noqa: SLF001 -- ctypes has no public way to unload
 
     def driver_version(self) -> str:
-        """The kernel driver's version. Raises Unreadable."""
-        return bounded(_call(pynvml.nvmlSystemGetDriverVersion))
+        """Return the kernel driver's version. Raises Unreadable."""
+        return _word(_call(self._binding, "nvmlSystemGetDriverVersion"))
 
     def cuda_version(self) -> str:
-        """The newest CUDA that the driver supports ("13.0"). Raises Unreadable."""
-        version = int(_call(pynvml.nvmlSystemGetCudaDriverVersion_v2))
+        """Return the newest CUDA that the driver supports ("13.0"). Raises Unreadable."""
+        version = positive(int(_call(self._binding, "nvmlSystemGetCudaDriverVersion_v2")))
         return f"{version // 1000}.{version % 1000 // 10}"
 
     def count(self) -> int:
-        """How many GPUs the driver shows. Raises Unreadable."""
-        return int(_call(pynvml.nvmlDeviceGetCount))
+        """Return how many GPUs the driver shows. Raises Unreadable."""
+        return int(_call(self._binding, "nvmlDeviceGetCount"))
 
     def device(self, index: int) -> Device:
-        """A GPU by the driver's order of today. Raises Unreadable."""
-        return Device(_call(pynvml.nvmlDeviceGetHandleByIndex, index), index)
+        """Return a GPU by the driver's order of today. Raises Unreadable."""
+        return Device(self._binding, _call(self._binding, "nvmlDeviceGetHandleByIndex", index), index)
 
     def _load(self) -> ctypes.CDLL:
         for place in self._places:
@@ -127,24 +137,30 @@ class Nvml:
 
 
 class Device:
-    """One GPU, or one MIG instance of a GPU. Every method raises Unreadable."""
+    """One GPU, or one MIG instance of a GPU. Every method raises Unreadable.
 
-    def __init__(self, handle: Any, index: int) -> None:
+    Where 0 cannot be (power of a GPU that answers, its limit, its memory, its clocks), it is the driver's way
+    to say that it does not know, as under WSL, in virtual machines and on parts of a GPU.
+    """
+
+    def __init__(self, binding: Any, handle: Any, index: int) -> None:
+        self._binding = binding
         self._handle = handle
         self.index = index
+        # Cleared when the driver refuses the instant reading, so that it is not asked at every sample.
         self._instant_power = True
 
     def name(self) -> str:
-        """The product's name."""
-        return bounded(_call(pynvml.nvmlDeviceGetName, self._handle))
+        """Return the product's name."""
+        return _word(self._ask("Name"))
 
     def uuid(self) -> str:
-        """The UUID ("GPU-..." or "MIG-...")."""
-        return bounded(_call(pynvml.nvmlDeviceGetUUID, self._handle))
+        """Return the UUID ("GPU-..." or "MIG-...")."""
+        return _word(self._ask("UUID"))
 
     def pci_address(self) -> str:
-        """The address as the kernel writes it."""
-        info = _call(pynvml.nvmlDeviceGetPciInfo, self._handle)
+        """Return the address as the kernel writes it."""
+        info = self._ask("PciInfo")
         raw = info.busId or info.busIdLegacy
         try:
             return normalised(raw.decode() if isinstance(raw, bytes) else raw)
@@ -152,176 +168,203 @@ class Device:
             raise Unreadable("malformed") from None
 
     def vbios_version(self) -> str:
-        """The video BIOS's version."""
-        return bounded(_call(pynvml.nvmlDeviceGetVbiosVersion, self._handle))
+        """Return the video BIOS's version."""
+        return _word(self._ask("VbiosVersion"))
 
     def compute_capability(self) -> str:
-        """CUDA's "8.9"."""
-        major, minor = _call(pynvml.nvmlDeviceGetCudaComputeCapability, self._handle)
-        return f"{major}.{minor}"
+        """Return CUDA's "8.9"."""
+        major, minor = self._ask("CudaComputeCapability")
+        return f"{positive(int(major))}.{minor}"
 
     def cores(self) -> int:
-        """CUDA cores."""
-        return self._count(pynvml.nvmlDeviceGetNumGpuCores)
+        """Return the number of CUDA cores."""
+        return self._positive("NumGpuCores")
 
     def bus_width_bits(self) -> int:
-        """Width of the memory bus."""
-        return self._count(pynvml.nvmlDeviceGetMemoryBusWidth)
+        """Return the width of the memory bus."""
+        return self._positive("MemoryBusWidth")
 
     def memory(self) -> Memory:
-        """The GPU's own memory; drivers before 510 count what is reserved as used."""
+        """Return the GPU's own memory; drivers before 510 count what is reserved as used."""
+        gaps = FieldReader()
         try:
-            info = _call(pynvml.nvmlDeviceGetMemoryInfo, self._handle, pynvml.nvmlMemory_v2)
-            reserved = non_negative(info.reserved)
+            info = self._ask("MemoryInfo", pynvml.nvmlMemory_v2)
+            reserved = info.reserved
         except Unreadable as error:
             if error.reason != _OLD_DRIVER:
                 raise
-            info, reserved = _call(pynvml.nvmlDeviceGetMemoryInfo, self._handle), None
-        total, used = non_negative(info.total), non_negative(info.used)
-        if used > total or (reserved or 0) > total:
-            raise Unreadable("inconsistent")
-        return Memory(total, used, reserved)
+            info, reserved = self._ask("MemoryInfo"), None
+            gaps.note("reserved_bytes", _OLD_DRIVER)
+        total = positive(info.total)
+        # A part that is unknown, or contradicts the total, takes nothing but itself away.
+        used = gaps.read("memory_used_bytes", partial(_within, info.used, total))
+        if reserved is not None:
+            reserved = gaps.read("reserved_bytes", partial(_within, reserved, total))
+        return Memory(total, used, reserved, gaps.reasons)
 
     def max_pcie_gen(self) -> int:
-        """Fastest generation of card and slot together."""
-        return self._count(pynvml.nvmlDeviceGetMaxPcieLinkGeneration)
+        """Return the fastest generation of card and slot together."""
+        return self._positive("MaxPcieLinkGeneration")
 
     def max_pcie_width(self) -> int:
-        """Most lanes of card and slot together."""
-        return self._count(pynvml.nvmlDeviceGetMaxPcieLinkWidth)
+        """Return the most lanes of card and slot together."""
+        return self._positive("MaxPcieLinkWidth")
 
     def pcie_gen(self) -> int:
-        """Generation now; it falls when the GPU idles."""
-        return self._count(pynvml.nvmlDeviceGetCurrPcieLinkGeneration)
+        """Return the generation now; it falls when the GPU idles."""
+        return self._positive("CurrPcieLinkGeneration")
 
     def pcie_width(self) -> int:
-        """Lanes now."""
-        return self._count(pynvml.nvmlDeviceGetCurrPcieLinkWidth)
+        """Return the lanes now."""
+        return self._positive("CurrPcieLinkWidth")
 
     def power_limit_watts(self) -> float:
-        """The limit in force."""
-        return self._count(pynvml.nvmlDeviceGetEnforcedPowerLimit) / 1000
+        """Return the limit in force."""
+        return self._positive("EnforcedPowerLimit") / 1000
 
     def power_watts(self) -> float:
-        """The driver's instant reading where it has one, else its average (1 s on Ampere and later)."""
+        """Return the driver's instant reading where it has one, else its average (1 s since Ampere)."""
         if self._instant_power:
             try:
                 return self._instant_watts()
             except Unreadable as error:
                 self._instant_power = error.reason.startswith("lost")
-        return self._count(pynvml.nvmlDeviceGetPowerUsage) / 1000
-
-    def _instant_watts(self) -> float:
-        value = _call(pynvml.nvmlDeviceGetFieldValues, self._handle, [pynvml.NVML_FI_DEV_POWER_INSTANT])[0]
-        if value.nvmlReturn != pynvml.NVML_SUCCESS:
-            raise Unreadable(_REASONS.get(value.nvmlReturn, "not_supported"))
-        if value.valueType != pynvml.NVML_VALUE_TYPE_UNSIGNED_INT:
-            raise Unreadable("malformed")
-        return non_negative(value.value.uiVal) / 1000
+        return self._positive("PowerUsage") / 1000
 
     def energy_joules(self) -> float:
-        """Energy since the driver was loaded."""
-        return self._count(pynvml.nvmlDeviceGetTotalEnergyConsumption) / 1000
+        """Return the energy since the driver was loaded."""
+        return self._positive("TotalEnergyConsumption") / 1000
 
-    def utilization(self) -> tuple[float, float]:
-        """Shares of the last sample period with a kernel running, and with memory being read or written."""
-        rates = _call(pynvml.nvmlDeviceGetUtilizationRates, self._handle)
-        return _percent(rates.gpu), _percent(rates.memory)
+    def utilization(self, gaps: FieldReader) -> tuple[float | None, float | None]:
+        """Return shares of the last sample period: with a kernel running, and with memory read or written.
+
+        Does not raise: one call answers for both, and each may be unknown by itself, for a reason of its own.
+        """
+        rates = gaps.read("utilization_ratio", partial(self._ask, "UtilizationRates"))
+        if rates is None:
+            gaps.note("memory_controller_ratio", gaps.reasons["utilization_ratio"])
+            return None, None
+        return (
+            gaps.read("utilization_ratio", lambda: _percent(rates.gpu)),
+            gaps.read("memory_controller_ratio", lambda: _percent(rates.memory)),
+        )
 
     def temperature_celsius(self) -> float:
-        """The GPU's core."""
+        """Return the core's temperature. A GPU that runs is warmer than 0 °C; 0 and less is a mark."""
         kind = pynvml.NVML_TEMPERATURE_GPU
-        try:
-            degrees = int(_call(pynvml.nvmlDeviceGetTemperatureV, self._handle, kind))
-        except Unreadable as error:
-            if error.reason != _OLD_DRIVER:
-                raise
-            degrees = int(_call(pynvml.nvmlDeviceGetTemperature, self._handle, kind))
-        if not _COLDEST <= degrees <= _HOTTEST:
+        degrees = int(self._newer_or_older("TemperatureV", "Temperature", kind))
+        if degrees <= 0:
+            raise Unreadable("not_reported")
+        if degrees > _HOTTEST:
             raise Unreadable("malformed")
         return float(degrees)
 
     def graphics_hertz(self) -> int:
-        """The shaders' clock."""
+        """Return the shaders' clock."""
         return self._clock(pynvml.NVML_CLOCK_GRAPHICS)
 
     def sm_hertz(self) -> int:
-        """The multiprocessors' clock."""
+        """Return the multiprocessors' clock."""
         return self._clock(pynvml.NVML_CLOCK_SM)
 
     def memory_hertz(self) -> int:
-        """The memory's clock."""
+        """Return the memory's clock."""
         return self._clock(pynvml.NVML_CLOCK_MEM)
 
     def throttle_reasons(self) -> tuple[str, ...]:
-        """Why clocks are lower than they could be; empty when nothing holds them."""
-        try:
-            mask = int(_call(pynvml.nvmlDeviceGetCurrentClocksEventReasons, self._handle))
-        except Unreadable as error:
-            if error.reason != _OLD_DRIVER:
-                raise
-            mask = int(_call(pynvml.nvmlDeviceGetCurrentClocksThrottleReasons, self._handle))
+        """Return why clocks are lower than they could be; empty when nothing holds them."""
+        mask = non_negative(
+            int(self._newer_or_older("CurrentClocksEventReasons", "CurrentClocksThrottleReasons"))
+        )
         return tuple(name for bit, name in THROTTLE_BITS.items() if mask & bit)
 
     def fan_ratio(self) -> float:
-        """The fan's intended speed; drivers may say more than 100 %, which is held to 1."""
-        return min(1.0, self._count(pynvml.nvmlDeviceGetFanSpeed) / 100)
+        """Return the fan's intended speed; drivers may give more than 100 %, which is held to 1."""
+        return min(1.0, non_negative(int(self._ask("FanSpeed"))) / 100)
 
     def ecc_uncorrected(self) -> int:
-        """Memory errors that were not corrected, since the driver was loaded."""
+        """Return the memory errors that were not corrected, since the driver was loaded."""
         kinds = pynvml.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, pynvml.NVML_VOLATILE_ECC
-        return non_negative(int(_call(pynvml.nvmlDeviceGetTotalEccErrors, self._handle, *kinds)))
+        return non_negative(int(self._ask("TotalEccErrors", *kinds)))
 
     def processes(self) -> dict[int, int | None]:
-        """Bytes by PID of programs that compute; None where the driver does not say (WSL).
+        """Return bytes by PID of programs that compute; None where the driver does not tell (WSL).
 
         PIDs of 0 and of 2^31 and more are left out: some drivers give such in containers and after an
         upgrade.
         """
-        try:
-            listed = _call(pynvml.nvmlDeviceGetComputeRunningProcesses_v3, self._handle)
-        except Unreadable as error:
-            if error.reason != _OLD_DRIVER:
-                raise
-            listed = _call(pynvml.nvmlDeviceGetComputeRunningProcesses_v2, self._handle)
+        listed = self._newer_or_older("ComputeRunningProcesses_v3", "ComputeRunningProcesses_v2")
         return {int(p.pid): _process_bytes(p.usedGpuMemory) for p in listed if 0 < p.pid < _MOST_PID}
 
     def mig_enabled(self) -> bool:
-        """Whether the GPU is divided."""
-        return bool(_call(pynvml.nvmlDeviceGetMigMode, self._handle)[0])
+        """Return whether the GPU is divided."""
+        return bool(self._ask("MigMode")[0])
 
     def max_mig_instances(self) -> int:
-        """Into how many parts it could be divided."""
-        return self._count(pynvml.nvmlDeviceGetMaxMigDeviceCount)
+        """Return into how many parts it could be divided."""
+        return non_negative(int(self._ask("MaxMigDeviceCount")))
 
     def mig_instance(self, index: int) -> Device:
-        """One of its parts; Unreadable for numbers that are not in use."""
-        return Device(_call(pynvml.nvmlDeviceGetMigDeviceHandleByIndex, self._handle, index), index)
+        """Return one of its parts; Unreadable for numbers that are not in use."""
+        return Device(self._binding, self._ask("MigDeviceHandleByIndex", index), index)
 
     def gpu_instance_id(self) -> int:
-        """Of a MIG instance."""
-        return self._count(pynvml.nvmlDeviceGetGpuInstanceId)
+        """Return the number of a MIG instance's part of the GPU."""
+        return non_negative(int(self._ask("GpuInstanceId")))
 
     def compute_instance_id(self) -> int:
-        """Of a MIG instance."""
-        return self._count(pynvml.nvmlDeviceGetComputeInstanceId)
+        """Return the number of a MIG instance within that part."""
+        return non_negative(int(self._ask("ComputeInstanceId")))
 
     def multiprocessors(self) -> int:
-        """Of a MIG instance."""
-        return int(_call(pynvml.nvmlDeviceGetAttributes_v2, self._handle).multiprocessorCount)
+        """Return how many multiprocessors a MIG instance has."""
+        return positive(int(self._ask("Attributes_v2").multiprocessorCount))
 
-    def _count(self, function: Callable[..., Any]) -> int:
-        return non_negative(int(_call(function, self._handle)))
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        return _call(self._binding, f"nvmlDeviceGet{name}", self._handle, *arguments)
+
+    def _newer_or_older(self, newer: str, older: str, *arguments: Any) -> Any:
+        """Drivers before the newer function have the older one."""
+        try:
+            return self._ask(newer, *arguments)
+        except Unreadable as error:
+            if error.reason != _OLD_DRIVER:
+                raise
+            return self._ask(older, *arguments)
+
+    def _positive(self, name: str) -> int:
+        return positive(int(self._ask(name)))
 
     def _clock(self, kind: int) -> int:
-        return non_negative(int(_call(pynvml.nvmlDeviceGetClockInfo, self._handle, kind))) * 1_000_000
+        return positive(int(self._ask("ClockInfo", kind))) * 1_000_000
+
+    def _instant_watts(self) -> float:
+        value = self._ask("FieldValues", [pynvml.NVML_FI_DEV_POWER_INSTANT])[0]
+        if value.nvmlReturn != pynvml.NVML_SUCCESS:
+            raise Unreadable(_REASONS.get(value.nvmlReturn, "not_supported"))
+        if value.valueType != pynvml.NVML_VALUE_TYPE_UNSIGNED_INT:
+            raise Unreadable("malformed")
+        return positive(value.value.uiVal) / 1000
 
 
 def _percent(value: int) -> float:
-    if not 0 <= value <= 100:  # noqa: PLR2004 -- percent
+    if non_negative(value) > 100:  # noqa: PLR2004 -- percent
         raise Unreadable("malformed")
     return value / 100
 
 
+def _word(text: str) -> str:
+    if text.strip().lower() in _NO_WORD:
+        raise Unreadable("not_reported")
+    return bounded(text)
+
+
+def _within(part: int, total: int) -> int:
+    if non_negative(part) > total:
+        raise Unreadable("inconsistent")
+    return part
+
+
 def _process_bytes(value: int | None) -> int | None:
-    return None if value is None or value >= 1 << 63 else int(value)
+    """A program that computes has memory: 0 is no size, as little as the mark for an unknown one."""
+    return None if not value or value >= 1 << 63 else int(value)

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, optional
 from obt_agent.hardware.gpu.nvidia import gpu_info
 from obt_agent.hardware.gpu.nvidia.probe import Prober
+from obt_agent.hardware.gpu.readings import merged, unless_empty
 from obt_agent.hardware.host.linux import kernel_modules, pci
 from obt_agent.hardware.inventory import GpuInfo, ProviderState, ProviderStatus
 from obt_agent.hardware.provider import CostGroup, GpuReadings, unread
@@ -27,7 +26,7 @@ _SIGNS = ("/dev/nvidiactl", "/dev/dxg")
 """What a machine has, beside a PCI device, where NVIDIA's library may find a GPU (the last is WSL's)."""
 
 _IDLE_NS = 10_000_000_000
-_NOT_LOADED = "not_present: NVIDIA's library is not loaded for a snapshot"
+_NOT_LOADED = "not_present: the snapshot holds no answers of NVIDIA's library"
 _NOT_CONNECTED = "not_reported: awake again, not yet connected"
 
 
@@ -45,8 +44,12 @@ class _Connected:
 class NvidiaProvider:
     """Reads GPUs through NVML. While one that may sleep does, NVML stays shut, for opening it would wake it.
 
-    ``make_nvml`` is called once, when the library was tried and works. Without it and ``prober``, as over a
-    snapshot, GPUs are described as far as the PCI bus shows them.
+    Args:
+        root: the machine's files.
+        make_nvml: called once, when the library was tried and works. Without it GPUs are described as far as
+            the PCI bus shows them.
+        prober: tries the library in a process of its own first; None where nothing can go wrong, as with
+            answers from a snapshot.
     """
 
     name = gpu_info.NAME
@@ -54,16 +57,21 @@ class NvidiaProvider:
     def __init__(self, root: Root, make_nvml: Callable[[], Nvml] | None, prober: Prober | None) -> None:
         self._root = root
         self._make_nvml = make_nvml
-        self._nvml: Nvml | None = None
         self._prober = prober
+        # Made at the first connection, and kept: the library stays loaded between connections.
+        self._nvml: Nvml | None = None
+        # The GPUs that can be read now; None while there is no connection to the driver.
         self._connected: list[_Connected] | None = None
+        # All GPUs as last described, and those of them that the driver no longer answers for.
         self._infos: tuple[GpuInfo, ...] = ()
         self._lost: tuple[GpuInfo, ...] = ()
         self._pci: tuple[pci.PciGpu, ...] = ()
         self._version: str | None = None
+        # The kernel module's version at the last probe. Another one needs another library, tried anew.
         self._module: str | None = None
         self._trusted = False
         self._state = ProviderState(name=self.name, status="absent")
+        # Whether the connection was closed only to let a GPU sleep between samples that are far apart.
         self._resting = False
         self._sampled_ns = 0
 
@@ -114,8 +122,6 @@ class NvidiaProvider:
         self._release()
 
     def _by_bus(self, gpu: pci.PciGpu) -> GpuInfo:
-        if self._state.status == "suspended":
-            return gpu_info.asleep(gpu)
         return gpu_info.without_library(self._root, gpu, self._state.reason or "driver_error")
 
     def _state_of(self, status: ProviderStatus, reason: str | None) -> ProviderState:
@@ -152,15 +158,16 @@ class NvidiaProvider:
 
     def _start(self) -> None:
         """Try the library elsewhere, then here. A driver that was replaced needs its new library loaded."""
-        if self._make_nvml is None or self._prober is None:
+        if self._make_nvml is None:
             raise Unreadable(_NOT_LOADED)
-        if not self._trusted:
+        if not self._trusted and self._prober is not None:
             version = self._prober.probe()
             if self._nvml is not None and self._version not in (None, version):
                 self._nvml.unload()
             self._version = version
         self._nvml = self._nvml or self._make_nvml()
         self._open(self._nvml)
+        self._version = self._version or optional(self._nvml.driver_version)
 
     def _open(self, nvml: Nvml) -> None:
         nvml.open()
@@ -249,62 +256,41 @@ def _present(nvml: Nvml | None) -> Nvml:
 def _sample(gpu: _Connected, group: CostGroup) -> GpuSample:
     if CostGroup.SLOW in group:
         gpu.slow, gpu.processes = _slow(gpu), _processes(gpu)
-    fast = _fast(gpu)
-    reasons = fast.unavailable | gpu.slow.unavailable
-    lost = next((reason for reason in reasons.values() if reason.startswith("lost")), None)
-    if lost is not None:
-        return unread(gpu.info.id, "lost", lost)
-    faulty = any(
-        reason.startswith(("driver_error", "malformed", "inconsistent")) for reason in reasons.values()
-    )
-    return msgspec.structs.replace(
-        gpu.slow,
-        state="degraded" if faulty else "ok",
-        t_mono_ns=fast.t_mono_ns,
-        utilization_ratio=fast.utilization_ratio,
-        memory_controller_ratio=fast.memory_controller_ratio,
-        memory_used_bytes=fast.memory_used_bytes,
-        power_watts=fast.power_watts,
-        temperature_celsius=fast.temperature_celsius,
-        clocks=fast.clocks,
-        mig=fast.mig,
-        unavailable=reasons,
-    )
+    sample = merged(_fast(gpu), gpu.slow)
+    lost = next((reason for reason in sample.unavailable.values() if reason.startswith("lost")), None)
+    return sample if lost is None else unread(gpu.info.id, "lost", lost)
 
 
 def _fast(gpu: _Connected) -> GpuSample:
     gaps, device = FieldReader(), gpu.device
     now = time.monotonic_ns()
-    rates = gaps.read("utilization_ratio", device.utilization)
-    if rates is None:
-        gaps.note("memory_controller_ratio", gaps.reasons["utilization_ratio"])
-    unified = gpu.info.memory.kind == "unified"
-    memory = None if unified else gaps.read("memory_used_bytes", device.memory)
-    if unified:
+    utilization, memory_controller = device.utilization(gaps)
+    memory = None
+    if gpu.info.memory.kind == "unified":
         gaps.note("memory_used_bytes", "unified_memory")
         gaps.note("shared_used_bytes", "no_source")
+    else:
+        memory = gaps.read("memory_used_bytes", device.memory)
+    if memory is not None and memory.used is None:
+        gaps.note("memory_used_bytes", memory.reasons["memory_used_bytes"])
+    clocks = GpuClocks(
+        graphics_hertz=gaps.read("clocks", device.graphics_hertz),
+        sm_hertz=optional(device.sm_hertz),
+        memory_hertz=optional(device.memory_hertz),
+    )
     return GpuSample(
         id=gpu.info.id,
         state="ok",
         t_mono_ns=now,
-        utilization_ratio=rates[0] if rates else None,
-        memory_controller_ratio=rates[1] if rates else None,
+        utilization_ratio=utilization,
+        memory_controller_ratio=memory_controller,
         memory_used_bytes=memory.used if memory else None,
         power_watts=gaps.read("power_watts", device.power_watts),
         temperature_celsius=gaps.read("temperature_celsius", device.temperature_celsius),
-        clocks=_clocks(gaps, device),
+        clocks=unless_empty(gaps, "clocks", clocks),
         mig=tuple(_mig_sample(name, part) for name, part in gpu.parts),
         unavailable=gaps.reasons,
     )
-
-
-def _clocks(gaps: FieldReader, device: Device) -> GpuClocks | None:
-    graphics = gaps.read("clocks", device.graphics_hertz)
-    sm, memory = optional(device.sm_hertz), optional(device.memory_hertz)
-    if graphics is None and sm is None and memory is None:
-        return None
-    gaps.reasons.pop("clocks", None)
-    return GpuClocks(graphics_hertz=graphics, sm_hertz=sm, memory_hertz=memory)
 
 
 def _mig_sample(name: str, part: Device) -> MigSample:

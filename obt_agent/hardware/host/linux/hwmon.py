@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from functools import partial
 
-from obt_agent.hardware.field_reader import Unreadable, non_negative, optional
-from obt_agent.hardware.host.linux.cpu import celsius
+from obt_agent.hardware.field_reader import FieldReader, Unreadable, non_negative, optional, positive
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 _PWM_MOST = 255
+_HOTTEST = 150
 
 
 class Hwmon:
@@ -22,51 +22,60 @@ class Hwmon:
         self._hot = FileCache(root)
         names = optional(partial(root.names, f"{device}/hwmon")) or []
         folders = [f"{device}/hwmon/{name}" for name in names]
+        # None where the device has no sensors of this driver.
         self._folder = next((f for f in folders if optional(partial(root.text, f"{f}/name")) == driver), None)
 
     def celsius(self, *labels: str) -> float:
-        """The sensor of the first of these labels that is there, else the first sensor."""
+        """Return the sensor of the first of these labels that is there, else the first sensor.
+
+        A GPU that runs is warmer than 0 °C: drivers write 0 or less for a sensor that is off.
+        """
         names = [name for name in self._root.names(self._place()) if name.startswith("temp")]
         inputs = [name for name in names if name.endswith("_input")]
         by_label = {self.label(name.removesuffix("_input")): name for name in inputs}
         chosen = next((by_label[label] for label in labels if label in by_label), None)
-        if chosen is None:
-            chosen = inputs[0] if inputs else "temp1_input"
-        return celsius(self.integer(chosen))
+        degrees = self.integer(chosen or next(iter(inputs), "temp1_input")) / 1000
+        if degrees <= 0:
+            raise Unreadable("not_reported")
+        if degrees > _HOTTEST:
+            raise Unreadable("malformed")
+        return degrees
 
     def label(self, sensor: str) -> str | None:
-        """A sensor's label ("temp1" ...), or None."""
+        """Return a sensor's label ("temp1" ...), or None."""
         return optional(lambda: self._hot.text(f"{self._place()}/{sensor}_label"))
 
     def watts(self, *files: str) -> float:
-        """The first of these files that is there, in watts."""
-        for file in files[:-1]:
-            value = optional(partial(self.integer, file))
-            if value is not None:
-                return non_negative(value) / 1e6
-        return non_negative(self.integer(files[-1])) / 1e6
+        """Return the first of these files that has a value, in watts; power and limits are never 0."""
+        gaps = FieldReader()
+        for file in files:
+            microwatts = gaps.read(file, partial(self.integer, file))
+            if microwatts is not None and gaps.read(file, partial(positive, microwatts)) is not None:
+                return microwatts / 1e6
+        # A file that is there and has no value says more than one that is not there.
+        raise Unreadable(max(gaps.reasons.values(), key=lambda reason: reason != "not_present"))
 
     def joules(self, file: str) -> float:
-        """An energy counter."""
-        return non_negative(self.integer(file)) / 1e6
+        """Return an energy counter; one that stands at 0 does not count."""
+        return positive(self.integer(file)) / 1e6
 
     def hertz(self, file: str) -> int:
-        """A clock."""
-        return non_negative(self.integer(file))
+        """Return a clock; 0 is that of a part that is switched off, or not told."""
+        return positive(self.integer(file))
 
     def fan_ratio(self) -> float:
-        """The fan's duty, 0 to 1."""
+        """Return the fan's duty, 0 to 1; 0 is a fan that stands, as those of idle cards do."""
         duty = non_negative(self.integer("pwm1"))
         if duty > _PWM_MOST:
             raise Unreadable("malformed")
         return duty / _PWM_MOST
 
     def integer(self, file: str) -> int:
-        """Any file's number. Raises ValueError too."""
+        """Return any file's number. Raises ValueError too."""
         return self._hot.integer(f"{self._place()}/{file}")
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Close the files."""
         self._hot.close()
 
     def _place(self) -> str:

@@ -1,83 +1,132 @@
-"""AMD's compute driver: what a GPU is made of, and which process has how much of its memory."""
+"""AMD's compute driver: what a GPU is made of, and which process has how much of its memory.
+
+An accelerator that is divided (MI300X in DPX, QPX, CPX) has a node for each partition, all at the address of
+the one device: their number stands in bits 28 to 31 of ``location_id``.
+"""
 
 from __future__ import annotations
 
 from functools import partial
 
-from obt_agent.hardware.field_reader import Unreadable, non_negative, optional
+from obt_agent.hardware.field_reader import FieldReader, Unreadable, non_negative, optional
 from obt_agent.hardware.snapshot.root import Root
 
 NODES = "/sys/class/kfd/kfd/topology/nodes"
 _PROCESSES = "/sys/class/kfd/kfd/proc"
+_PARTITION_BIT = 28
 LANES_PER_UNIT = 64
 """Stream processors of one compute unit, in all of AMD's designs that the compute driver knows."""
 
 
 class Node:
-    """The compute driver's node of one GPU. Raises Unreadable where a property is missing."""
+    """One of the compute driver's nodes. Raises Unreadable where a property is missing."""
 
     def __init__(self, root: Root, folder: str) -> None:
         self._root = root
         self._folder = folder
         self._properties = _properties(root.text(f"{folder}/properties"))
 
-    def gfx_target(self) -> str:
-        """The instruction set's name ("gfx1100"): major, minor and stepping, the last two in hexadecimal."""
-        version = self._value("gfx_target_version")
-        if version == 0:
+    def value(self, name: str) -> int:
+        """Return a property."""
+        if name not in self._properties:
             raise Unreadable("not_reported")
-        return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
+        return self._properties[name]
 
-    def shader_cores(self) -> int:
-        """Compute units times 64."""
-        units, rest = divmod(self._value("simd_count"), self._value("simd_per_cu") or 1)
+    def units(self) -> int:
+        """Return the number of compute units."""
+        units, rest = divmod(self.value("simd_count"), self.value("simd_per_cu") or 1)
         if units == 0 or rest:
             raise Unreadable("malformed")
-        return units * LANES_PER_UNIT
+        return units
 
     def bus_width_bits(self) -> int:
-        """Width of the memory bus."""
+        """Return the width of the memory bus."""
         bank = _properties(self._root.text(f"{self._folder}/mem_banks/0/properties"))
         width = bank.get("width", 0)
         if width <= 0:
             raise Unreadable("not_reported")
         return width
 
-    def computes(self) -> bool:
-        """Whether it is a GPU: it has vector units."""
-        return self._properties.get("simd_count", 0) > 0
-
-    def has_cpu_cores(self) -> bool:
-        """Whether it is part of a CPU's node."""
-        return self._value("cpu_cores_count") > 0
-
     def process_bytes(self, pid: int) -> int:
-        """Bytes of the GPU's own memory that a process has. Raises OSError where it has none."""
+        """Return the bytes of memory that a process has here. Raises OSError where it has none."""
         gpu = self._root.text(f"{self._folder}/gpu_id")
         return non_negative(self._root.integer(f"{_PROCESSES}/{pid}/vram_{gpu}"))
 
-    def at(self, address: str) -> bool:
-        """Whether this is the GPU at a PCI address."""
+    def is_gpu_at(self, address: str) -> bool:
+        """Return whether this is the GPU at a PCI address, or a partition of it."""
         domain, bus, rest = address.split(":")
         device, function = rest.split(".")
         place = int(bus, 16) << 8 | int(device, 16) << 3 | int(function, 16)
-        return self._properties.get("location_id") == place and self._properties.get("domain", 0) == int(
-            domain, 16
+        # CPUs have nodes too, without vector units.
+        return (
+            self._properties.get("simd_count", 0) > 0
+            and self._properties.get("location_id", -1) & (1 << _PARTITION_BIT) - 1 == place
+            and self._properties.get("domain", 0) == int(domain, 16)
         )
 
-    def _value(self, name: str) -> int:
-        if name not in self._properties:
+    @property
+    def partition(self) -> int:
+        """Which part of the GPU it is, from 0."""
+        return self._properties.get("location_id", 0) >> _PARTITION_BIT
+
+
+class ComputeGpu:
+    """One GPU: all of its nodes, at least one. Raises Unreadable where a property is missing."""
+
+    def __init__(self, nodes: list[Node]) -> None:
+        self._nodes = nodes
+
+    @property
+    def partitions(self) -> int:
+        """Into how many parts it is divided."""
+        return len(self._nodes)
+
+    def gfx_target(self) -> str:
+        """Return the instruction set ("gfx1100"): major, minor and stepping, the last two in hexadecimal."""
+        version = self._nodes[0].value("gfx_target_version")
+        if version == 0:
             raise Unreadable("not_reported")
-        return self._properties[name]
+        return f"gfx{version // 10000}{version // 100 % 100:x}{version % 100:x}"
+
+    def shader_cores(self) -> int:
+        """Return the compute units of all partitions, times 64."""
+        # The sum is only right when no partition between them is missing, as in a container that has one.
+        if sorted(node.partition for node in self._nodes) != list(range(len(self._nodes))):
+            raise Unreadable("not_reported: not every partition of the GPU is visible")
+        return sum(node.units() for node in self._nodes) * LANES_PER_UNIT
+
+    def bus_width_bits(self) -> int:
+        """Return the width of the memory bus, which every partition gives for the whole."""
+        return self._nodes[0].bus_width_bits()
+
+    def has_cpu_cores(self) -> bool:
+        """Return whether it is part of a CPU's node."""
+        return any(node.value("cpu_cores_count") > 0 for node in self._nodes)
+
+    def process_bytes(self, pid: int) -> int:
+        """Return the bytes of the GPU's own memory that a process has, on whichever partition.
+
+        Raises OSError where it has none, Unreadable where a partition cannot be asked.
+        """
+        gaps = FieldReader()
+        read = [
+            gaps.read(str(number), partial(node.process_bytes, pid))
+            for number, node in enumerate(self._nodes)
+        ]
+        known = [used for used in read if used is not None]
+        # A process that does not use a partition has no file there; any other reason leaves the sum unknown.
+        unknown = [reason for reason in gaps.reasons.values() if reason != "not_present"]
+        if unknown or not known:
+            raise Unreadable(unknown[0] if unknown else "not_present")
+        return sum(known)
 
 
-def node_of(root: Root, address: str) -> Node | None:
-    """The node of the GPU at a PCI address; None where the compute driver does not run it. Never raises."""
-    for name in optional(partial(root.names, NODES)) or []:
-        node = optional(partial(Node, root, f"{NODES}/{name}"))
-        if node is not None and node.computes() and node.at(address):
-            return node
-    return None
+def gpu_at(root: Root, address: str) -> ComputeGpu | None:
+    """Return the GPU at a PCI address; None where the compute driver does not run it. Never raises."""
+    names = optional(partial(root.names, NODES)) or []
+    nodes = [optional(partial(Node, root, f"{NODES}/{name}")) for name in names]
+    found = [node for node in nodes if node is not None and node.is_gpu_at(address)]
+    return ComputeGpu(found) if found else None
 
 
 def _properties(text: str) -> dict[str, int]:

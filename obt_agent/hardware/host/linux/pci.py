@@ -40,7 +40,7 @@ def gpus(root: Root, vendor: str, drivers: Collection[str]) -> tuple[PciGpu, ...
 
     Of each, only identity and power state are read. Never raises.
     """
-    found = []
+    found: list[PciGpu] = []
     for address in optional(partial(root.names, _DEVICES)) or []:
         path = f"{_DEVICES}/{address}"
         if optional(partial(root.text, f"{path}/vendor")) != vendor:
@@ -52,9 +52,23 @@ def gpus(root: Root, vendor: str, drivers: Collection[str]) -> tuple[PciGpu, ...
         # AMD's Instinct MI300 and later are GPUs in all but their PCI class; NPUs of that class are not.
         if kind.startswith(_ACCELERATOR) and driver not in drivers:
             continue
+        if _is_part_of_another(root, path, driver, found):
+            continue
         may_sleep = optional(partial(root.text, f"{path}/power/control")) == "auto"
         found.append(PciGpu(address, path, driver or None, may_sleep))
     return tuple(found)
+
+
+def _is_part_of_another(root: Root, path: str, driver: str, found: list[PciGpu]) -> bool:
+    """Whether a function is no device of its own, but another face of one that the bus has already.
+
+    Virtual functions (SR-IOV) are parts of the physical one that they name. A second function of a slot with
+    no driver is the second display output of old graphics, which the driver runs through the first.
+    """
+    if optional(partial(root.link, f"{path}/physfn")) is not None:
+        return True
+    slot = path.rpartition(".")[0]
+    return not driver and any(gpu.driver and gpu.path.rpartition(".")[0] == slot for gpu in found)
 
 
 def asleep(root: Root, gpu: PciGpu) -> bool:
@@ -96,7 +110,11 @@ def generation(text: str) -> int:
 
     Raises Unreadable, ValueError.
     """
-    speed = float(text.split(maxsplit=1)[0]) if text else 0.0
+    words = text.split()
+    # The kernel writes "Unknown" where the device does not say; so do devices that fell off the bus.
+    if not words or words[0] == "Unknown":
+        raise Unreadable("not_reported")
+    speed = float(words[0])
     if speed not in _GENERATIONS:
         raise Unreadable("not_reported")
     return _GENERATIONS[speed]
