@@ -11,6 +11,10 @@ CONNECT_PATH: Final = "/api/v1/agents/connect"
 """Path of the agents' socket on a server, as in ``obt_agent.protocol.limits`` (a test compares them)."""
 
 OLLAMA_PORT: Final = 11434
+PROXY_SCHEMES: Final = ("http", "socks5", "socks5h")
+"""How the link speaks to a proxy. Not ``https``: TLS to the server runs through the tunnel, TLS to the proxy
+itself is not done."""
+
 _PORTS: Final = {"http": 80, "https": 443}
 _LAST_PORT: Final = 65535
 _LONGEST_PORT: Final = 5
@@ -96,7 +100,7 @@ def _host_and_port(authority: str, default: int) -> tuple[str, int]:
 
 
 def proxy_address(text: str) -> str:
-    """``env``, ``none`` or a proxy's URL (http, https, socks5, socks5h; user information allowed).
+    """``env``, ``none`` or a proxy's URL (``PROXY_SCHEMES``; user information allowed).
 
     Raises:
         WrongUrl: anything else.
@@ -109,8 +113,8 @@ def proxy_address(text: str) -> str:
             "is none of: env, none, a proxy's URL such as http://proxy:3128 or socks5h://proxy:1080"
         )
     parts = _split(text, userinfo=True)
-    if parts.scheme not in {"http", "https", "socks5", "socks5h"}:
-        raise WrongUrl(f"has the scheme {parts.scheme}; a proxy has http, https, socks5 or socks5h")
+    if parts.scheme not in PROXY_SCHEMES:
+        raise WrongUrl(f"has the scheme {parts.scheme}; a proxy is spoken to by {', '.join(PROXY_SCHEMES)}")
     return text
 
 

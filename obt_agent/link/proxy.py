@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import ipaddress
+import os
 import socket
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
-from urllib import request as urllib_request
 from urllib.parse import unquote, urlsplit
 
 from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError, ProxyType
@@ -14,7 +14,7 @@ from python_socks.async_.asyncio import Proxy as ProxyClient
 
 from obt_agent.config.urls import is_loopback
 from obt_agent.link.address import Address
-from obt_agent.link.disconnect import NextDial, dial_failed
+from obt_agent.link.disconnect import NextDial, dial_failed, printable
 
 _TYPES: Final = {
     "http": (ProxyType.HTTP, True, 80),
@@ -39,7 +39,7 @@ class ProxyAddress:
 
 
 def choose(setting: str, address: Address) -> ProxyAddress | None:
-    """The proxy for this server: none, the one of the configuration, or that of the environment.
+    """Return the proxy for this server: none, the one of the configuration, or that of the environment.
 
     The environment's ``https_proxy`` (``http_proxy`` for ``ws://``), ``all_proxy`` and ``no_proxy`` count, in
     either case; a server on this machine is never dialled through the environment's proxy.
@@ -50,22 +50,78 @@ def choose(setting: str, address: Address) -> ProxyAddress | None:
     if setting == "none":
         return None
     if setting != "env":
-        return parse_proxy(setting)
-    proxies = urllib_request.getproxies_environment()
-    if is_loopback(address.socket_url) or _bypassed(address, proxies):
+        return parse_proxy(setting, "server.proxy")
+    if is_loopback(address.socket_url) or bypasses(_variable("no_proxy"), address.host, address.port):
         return None
-    url = proxies.get("https" if address.secure else "http") or proxies.get("all")
-    return parse_proxy(url) if url else None
+    for name in ("https_proxy" if address.secure else "http_proxy", "all_proxy"):
+        if url := _variable(name):
+            return parse_proxy(url, name)
+    return None
 
 
-def _bypassed(address: Address, proxies: dict[str, str]) -> bool:
-    """Whether ``no_proxy`` names the server: the standard library knows, its annotations do not."""
-    bypass: Callable[[str, dict[str, str]], bool] = getattr(urllib_request, "proxy_bypass_environment")  # noqa: B009 - mypy knows no such attribute
-    return bool(bypass(f"{address.host}:{address.port}", proxies))
+def _variable(name: str) -> str:
+    """The lower-case variable wins, also when it is empty: so curl and Python read them."""
+    return os.environ.get(name, os.environ.get(name.upper(), "")).strip()
 
 
-def parse_proxy(url: str) -> ProxyAddress:
-    """Read a proxy's URL; one without a scheme is ``http``.
+def bypasses(no_proxy: str, host: str, port: int) -> bool:
+    """Return whether ``NO_PROXY`` names the server, in any form that curl, Go or Python takes.
+
+    Entries are divided by commas or spaces: ``*``; a domain, with or without a leading dot (it and all below
+    it); ``*.domain`` (all below it); an address, with or without brackets; a network (``10.0.0.0/8``). A port
+    may follow a name, an address in brackets and an IPv4 address. No name is looked up.
+    """
+    name = host.rstrip(".").lower()
+    return any(_names(entry, name, port) for entry in no_proxy.lower().replace(",", " ").split())
+
+
+def _names(entry: str, host: str, port: int) -> bool:
+    if entry == "*":
+        return True
+    if "/" in entry:
+        return _in_network(entry, host)
+    entry, entry_port = _split_port(entry)
+    if entry_port not in ("", str(port)):
+        return False
+    address, named = _ip(host), _ip(entry)
+    if address is not None or named is not None:
+        return address == named
+    domain = entry.removeprefix("*").lstrip(".").rstrip(".")
+    if not domain:
+        return False
+    return host.endswith(f".{domain}") or (host == domain and not entry.startswith("*"))
+
+
+def _split_port(entry: str) -> tuple[str, str]:
+    """An entry without its brackets, and its port; the colons of a bare IPv6 address are its own."""
+    if entry.startswith("["):
+        inside, _, rest = entry[1:].partition("]")
+        return inside, rest.removeprefix(":")
+    name, colon, port = entry.partition(":")
+    return (name, port) if colon and ":" not in port else (entry, "")
+
+
+def _in_network(entry: str, host: str) -> bool:
+    address = _ip(host)
+    if address is None:
+        return False
+    try:
+        # Not strict: 10.1.2.3/8 means what 10.0.0.0/8 does, as everywhere else.
+        network = ipaddress.ip_network(entry.replace("[", "").replace("]", ""), strict=False)
+    except ValueError:
+        return False
+    return address in network
+
+
+def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None
+
+
+def parse_proxy(url: str, source: str) -> ProxyAddress:
+    """Read a proxy's URL; one without a scheme is ``http``. ``source`` is the setting or variable it is from.
 
     Raises:
         DialFailed: it is not a URL of a proxy that can be used.
@@ -74,11 +130,12 @@ def parse_proxy(url: str) -> ProxyAddress:
         parts = urlsplit(url if "://" in url else f"http://{url}")
         port = parts.port
     except ValueError as error:
-        raise dial_failed("proxy_url", "The proxy's address is no URL.", NextDial.MAX_BACKOFF) from error
+        raise dial_failed("proxy_url", f"{source} is no URL.", NextDial.MAX_BACKOFF) from error
     if parts.scheme not in _TYPES or not parts.hostname:
         raise dial_failed(
             "proxy_url",
-            f"A proxy of scheme {parts.scheme!r} cannot be used: write http://, socks5:// or socks5h://.",
+            f"{source} has the scheme {parts.scheme!r}: write http://, socks5:// or socks5h://, or set "
+            "server.proxy.",
             NextDial.MAX_BACKOFF,
         )
     return ProxyAddress(
@@ -114,9 +171,8 @@ async def connect_through(proxy: ProxyAddress, host: str, port: int, deadline_s:
     except ProxyConnectionError as error:
         raise dial_failed("proxy_unreachable", f"The proxy {proxy!r} cannot be reached.") from error
     except (ProxyError, OSError) as error:
-        raise dial_failed("proxy_refused", f"The proxy {proxy!r} refused: {_short(error)}.") from error
+        raise dial_failed("proxy_refused", f"The proxy {proxy!r} refused: {_reason(error)}.") from error
 
 
-def _short(error: Exception) -> str:
-    """The proxy's words, fit for a log."""
-    return "".join(c for c in str(error) if c.isprintable())[:120].rstrip(".") or type(error).__name__
+def _reason(error: Exception) -> str:
+    return printable(str(error)).rstrip(".") or type(error).__name__

@@ -16,7 +16,6 @@ from obt_agent.identity.secret import Secret
 from obt_agent.link.address import parse_address
 from obt_agent.link.dial import connect, dial
 from obt_agent.link.disconnect import DialFailed, DisconnectReason, NextDial
-from obt_agent.link.proxy import choose, parse_proxy
 from tests.link.authority import Authority
 from tests.link.doubles import PATIENCE_S, TIMINGS, linked, shorter
 from tests.link.proxy_doubles import HttpProxyDouble, SocksProxyDouble
@@ -300,38 +299,3 @@ async def test_a_proxys_refusals_are_told_without_its_password() -> None:
         ending = await failed_dial("https://obt.test", proxy=f"socks5h://u:canary@127.0.0.1:{proxy.port}")
         assert ending.kind == "proxy_refused"
         assert "canary" not in ending.message
-
-
-def test_which_proxy_of_the_environment_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
-        monkeypatch.delenv(name, raising=False)
-        monkeypatch.delenv(name.upper(), raising=False)
-    secure, plain = (
-        parse_address("https://h.example.org"),
-        parse_address("http://h.example.org", allow_insecure=True),
-    )
-    local = parse_address("http://127.0.0.1:1")
-    assert choose("env", secure) is None
-    monkeypatch.setenv("https_proxy", "http://secure.example.org:3128")
-    monkeypatch.setenv("http_proxy", "plain.example.org")
-    assert repr(choose("env", secure)) == "http://secure.example.org:3128"
-    assert repr(choose("env", plain)) == "http://plain.example.org:80"
-    assert choose("env", local) is None
-    assert choose("none", secure) is None
-    assert repr(choose("socks5h://s.example.org", secure)) == "socks5h://s.example.org:1080"
-    monkeypatch.setenv("no_proxy", "other.org,.example.org")
-    assert choose("env", secure) is None
-
-
-@pytest.mark.parametrize("url", ["ftp://p", "http://", "http://p:x", "https://p"])
-def test_a_proxy_that_cannot_be_used_is_refused(url: str) -> None:
-    with pytest.raises(DialFailed) as caught:
-        parse_proxy(url)
-    assert caught.value.ending.next is NextDial.MAX_BACKOFF
-
-
-def test_a_proxy_never_shows_its_credentials() -> None:
-    proxy = parse_proxy("http://user:canary@p.example.org:1")
-    assert proxy.password == "canary"
-    assert "canary" not in f"{proxy!r} {proxy}"
-    assert "user" not in repr(proxy)
