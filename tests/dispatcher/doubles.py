@@ -1,7 +1,7 @@
 """A session as the dispatcher sees one: what it answered, what went out on its streams."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -132,13 +132,6 @@ class FakeSession:
     async def kind(self, request_id: RequestId) -> str:
         """The kind of a failed answer."""
         return from_wire(await self.error(request_id)).kind
-
-
-async def until(holds: Callable[[], bool]) -> None:
-    """Wait for something that has no event of its own."""
-    async with asyncio.timeout(20):
-        while not holds():  # noqa: ASYNC110 - what is waited for happens in another task, and tells nobody
-            await asyncio.sleep(0)
 
 
 def request(request_id: RequestId, method: str, **params: Any) -> Request:

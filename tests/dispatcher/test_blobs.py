@@ -9,7 +9,8 @@ from obt_agent.dispatcher.blobs import MAX_BLOBS, Blobs
 from obt_agent.dispatcher.core import DispatchLimits
 from obt_agent.errors import InvalidParams, TooLarge
 from obt_agent.protocol.streams import BlobPut
-from tests.dispatcher.doubles import FakeSession, permissive, request, until
+from tests.dispatcher.doubles import FakeSession, permissive, request
+from tests.waiting import until
 
 
 class Clock:

@@ -23,9 +23,10 @@ from obt_agent.protocol.commands import CancelResult, DoneResult, InferenceParam
 from obt_agent.protocol.envelope import Notification, RequestId
 from obt_agent.protocol.methods import METHODS, Method
 from obt_agent.protocol.streams import Item, SeriesFinal
-from tests.dispatcher.doubles import FakeSession, permissive, request, until
+from tests.dispatcher.doubles import FakeSession, permissive, request
 from tests.effort import examples
 from tests.policy.configs import config
+from tests.waiting import until
 
 
 class FakeJobs:

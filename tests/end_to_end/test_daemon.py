@@ -15,7 +15,8 @@ import pytest
 from obt_server.demo.client import ApiError
 from obt_standin import StandIn
 from obt_standin.script import Behaviour
-from tests.end_to_end.world import World, listening_sockets, until
+from tests.end_to_end.world import World, listening_sockets
+from tests.waiting import until
 
 MODEL = "standin-small:latest"
 

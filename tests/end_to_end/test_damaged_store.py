@@ -12,8 +12,9 @@ import msgspec
 
 from obt_agent.errors import AgentError
 from obt_server.storage import JobFilter
-from tests.end_to_end.world import AgentProcess, World, until
+from tests.end_to_end.world import AgentProcess, World
 from tests.job_store import broken
+from tests.waiting import until
 
 FINISHED = 30
 

@@ -7,7 +7,7 @@ import contextlib
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,7 @@ from obt_server.app import Server
 from obt_server.demo.client import Client
 from obt_server.demo.environment import free_port
 from obt_server.serve import configure
-
-WITHIN_S = 60.0
-"""Longest wait of a test for something that takes a moment; generous, since the machine may be busy."""
+from tests.waiting import WITHIN_S, until
 
 
 @dataclass
@@ -126,19 +124,6 @@ class World:
 
         await until(there, lambda: "\n".join(agent.log for agent in self.agents))
         return views
-
-
-async def until(condition: Callable[[], Any], why: Callable[[], str] = lambda: "") -> None:
-    """Wait for what happens in another process, by asking."""
-    try:
-        async with asyncio.timeout(WITHIN_S):
-            while True:
-                answer = condition()
-                if await answer if asyncio.iscoroutine(answer) else answer:
-                    return
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"it did not happen within {WITHIN_S:g} s; {why()}") from None
 
 
 @contextlib.asynccontextmanager

@@ -13,8 +13,9 @@ from obt_agent.errors import AgentError
 from tests.faults.agent import Agent
 from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.pace import Pace
-from tests.faults.place import Ledger, Place, place, until
+from tests.faults.place import Ledger, Place, place
 from tests.faults.states import STATES, Busy
+from tests.waiting import until
 
 HOLD = 1.5
 """A slow link is held for so many times the silence that would end it."""

@@ -25,9 +25,10 @@ from tests.faults.agent import Site
 from tests.faults.gate import Gate
 from tests.faults.life import Fuse, Killed, Supervisor
 from tests.faults.pace import SHORT
-from tests.faults.place import Ledger, serving, until
+from tests.faults.place import Ledger, serving
 from tests.jobs.doubles import FAST
 from tests.jobs.measuring import RECORDS
+from tests.waiting import until
 
 LIVES = 4
 COMMITS = 24

@@ -24,7 +24,8 @@ from obt_server.demo.environment import free_port
 from obt_server.storage import Enrolment
 from obt_standin import StandIn
 from obt_standin.script import Script
-from tests.faults.place import MODEL, Ledger, ledger, store_result, until
+from tests.faults.place import MODEL, Ledger, ledger, store_result
+from tests.waiting import until
 
 PATIENCE_S = 120.0
 RESULT_BYTES = 60_000

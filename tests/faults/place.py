@@ -7,7 +7,7 @@ import contextlib
 import secrets
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -134,12 +134,6 @@ def ledger(database: Path, jobs: set[str]) -> Ledger:
         rows = db.execute("select job_id, accepted from obt_results").fetchall()
     finals = {job_id for job_id, accepted in rows if accepted and job_id in jobs}
     return Ledger(accepted=len(jobs), finals=len(finals), duplicates=len(rows) - len(finals))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for a state that has no event; whoever calls bounds it."""
-    while not condition():  # noqa: ASYNC110 - the one place that polls
-        await asyncio.sleep(0.005)
 
 
 @contextlib.asynccontextmanager

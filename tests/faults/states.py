@@ -11,7 +11,8 @@ import msgspec
 
 from obt_agent.errors import AgentError
 from obt_agent.link.session import LinkSession
-from tests.faults.place import MODEL, Place, until
+from tests.faults.place import MODEL, Place
+from tests.waiting import until
 
 UPLOAD_BYTES = 600_000
 UPLOAD_RATE = 256 << 10

@@ -10,8 +10,9 @@ import pytest
 
 from obt_agent.protocol.errors import WireError
 from obt_standin import Behaviour, StandIn
-from tests.dispatcher.doubles import FakeSession, until
+from tests.dispatcher.doubles import FakeSession
 from tests.handlers.bench import Bench
+from tests.waiting import until
 
 TINY = "standin-small"
 

@@ -11,8 +11,8 @@ import pytest
 from obt_agent.protocol.envelope import Request
 from obt_standin import StandIn
 from obt_standin.script import Model
-from tests.dispatcher.doubles import until
 from tests.handlers.bench import Bench
+from tests.waiting import until
 
 TINY = "standin-small"
 OPEN = {"allow_changes": ["pull_model", "create_model", "copy_model", "delete_model"]}

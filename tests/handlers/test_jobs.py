@@ -12,9 +12,9 @@ from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.protocol.errors import WireError
 from obt_standin import StandIn
 from obt_standin.script import Model
-from tests.dispatcher.doubles import until
 from tests.handlers.bench import Bench
 from tests.job_store.doubles import ServerSession
+from tests.waiting import until
 
 PLAN: dict[str, Any] = {
     "model_name": "standin-small",

@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from tests.dispatcher.doubles import until
 from tests.handlers.bench import Bench
 from tests.handlers.test_jobs import PLAN
 from tests.link.doubles import Meeting, meeting
+from tests.waiting import until
 
 TINY = "standin-small"
 

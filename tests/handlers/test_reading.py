@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from obt_agent.handlers.show_model import REMOVED, modelfile_without_paths, without_paths
 from obt_standin import StandIn
-from tests.dispatcher.doubles import until
 from tests.handlers.bench import Bench
+from tests.waiting import until
 
 
 async def test_list_models_shows_what_the_policy_shows(standin: StandIn, tmp_path: Path) -> None:

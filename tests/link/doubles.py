@@ -21,6 +21,7 @@ from obt_agent.protocol.admission import AgentIdentity, Empty, HelloParams, Hell
 from obt_agent.protocol.envelope import Notification, Request, RequestId
 from obt_agent.protocol.streams import Item
 from tests.link.server_double import Peer, ServerDouble
+from tests.waiting import until
 
 PATIENCE_S = 20.0
 """No test waits longer for anything; nothing that passes comes near."""
@@ -44,12 +45,6 @@ TIMINGS = LinkTimings(
 QUICK = BackoffSettings(minimum_s=0.001, maximum_s=0.004)
 SLOW = BackoffSettings(minimum_s=3600, maximum_s=3600)
 """Nobody dials again in the time of a test."""
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Wait for what no event tells of; the caller's deadline bounds it."""
-    while not condition():  # noqa: ASYNC110 - the one place that polls, for state that has no event
-        await asyncio.sleep(0.002)
 
 
 class CredentialsDouble(Credentials):

@@ -19,9 +19,10 @@ from obt_agent.link.timings import LinkTimings
 from obt_agent.protocol.admission import Empty
 from obt_agent.protocol.envelope import Request
 from tests.link.authority import Authority
-from tests.link.doubles import PATIENCE_S, LinkRig, at_once, item, linked, shorter, until
+from tests.link.doubles import PATIENCE_S, LinkRig, at_once, item, linked, shorter
 from tests.link.fault_proxy import FaultProxy
 from tests.link.server_double import Peer, ServerDouble
+from tests.waiting import until
 
 QUICK = shorter(alive_s=0.05, silence_s=0.4, tick_s=0.02)
 CREDIT = {"stream_credit_bytes": 1 << 22, "link_credit_bytes": 1 << 22}

@@ -28,9 +28,9 @@ from tests.link.doubles import (
     linked,
     meeting,
     shorter,
-    until,
 )
 from tests.link.server_double import Peer, Script, ServerDouble, refusal
+from tests.waiting import until
 
 
 async def serve(peer: Peer) -> None:

@@ -16,8 +16,9 @@ from obt_agent.protocol import limits
 from obt_agent.protocol.admission import Empty
 from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.state import SyncResult
-from tests.link.doubles import SLOW, at_once, linked, meeting, never, shorter, until
+from tests.link.doubles import SLOW, at_once, linked, meeting, never, shorter
 from tests.link.server_double import Peer, ServerDouble
+from tests.waiting import until
 
 
 async def test_the_first_frame_is_hello_and_its_answer_admits() -> None:

@@ -18,8 +18,9 @@ from obt_agent.protocol.assembly import StreamAssembler
 from obt_agent.protocol.envelope import Request
 from obt_agent.protocol.errors import StreamEnd, to_wire
 from obt_agent.protocol.streams import Item, SeriesFinal, StreamData, StreamFinal
-from tests.link.doubles import at_once, item, meeting, shorter, until
+from tests.link.doubles import at_once, item, meeting, shorter
 from tests.link.server_double import Peer
+from tests.waiting import until
 
 Handler = Callable[[LinkSession, Request], Awaitable[None]]
 NO_CREDIT = {"stream_credit_bytes": 0, "link_credit_bytes": 1 << 20}

@@ -11,7 +11,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.uri import parse_uri
 
 from obt_agent.link import wire
-from tests.link.doubles import SLOW, meeting, until
+from tests.link.doubles import SLOW, meeting
+from tests.waiting import until
 
 IMPORTED: Final = {
     "websockets.client.ClientProtocol",

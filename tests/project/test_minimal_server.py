@@ -16,8 +16,8 @@ import yaml
 
 from obt_agent.protocol.limits import INLINE_RESULT_BYTES, LINK_CREDIT_BYTES
 from obt_standin import Script, StandIn
-from tests.end_to_end.world import until
 from tests.project.paths import ROOT
+from tests.waiting import until
 
 WITHIN_S = 100
 TOKENS = 12_000

@@ -1,0 +1,36 @@
+"""Wait for a state that no event announces. Where there is an event, wait for the event."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+
+WITHIN_S = 60.0
+"""Longest wait for something that takes a moment: generous, since the machine may be busy."""
+TURNS = 50
+"""Looks without a pause: most of what a test waits for is a few turns of the event loop away."""
+PAUSE_S = 0.005
+
+
+async def until(
+    condition: Callable[[], object], why: Callable[[], str] = lambda: "", *, within_s: float = WITHIN_S
+) -> None:
+    """Return when ``condition()``, awaited if it is a coroutine, is true.
+
+    Raises:
+        AssertionError: it was not within ``within_s``; the message ends with what ``why`` returns.
+    """
+    turn = 0
+    try:
+        async with asyncio.timeout(within_s):
+            while True:
+                answer = condition()
+                if inspect.isawaitable(answer):
+                    answer = await answer
+                if answer:
+                    return
+                turn += 1
+                await asyncio.sleep(0 if turn < TURNS else PAUSE_S)
+    except TimeoutError:
+        raise AssertionError(f"it did not happen within {within_s:g} s; {why()}") from None
