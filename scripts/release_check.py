@@ -1,0 +1,46 @@
+"""Refuse to publish what is not ready: ``python scripts/release_check.py v0.2.0`` (``make release-check``).
+
+The tag must be the version of pyproject.toml, the changelog must have a dated section of that version, and
+the project's addresses must be real ones.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).parents[1]
+
+
+def problems(tag: str, pyproject: str, changelog: str) -> list[str]:
+    """Return what stands in the way of publishing ``tag``, in words."""
+    project = tomllib.loads(pyproject)["project"]
+    version = project["version"]
+    found = []
+    if tag != f"v{version}":
+        found.append(f"the tag is {tag!r}, and pyproject.toml has version {version}")
+    if not re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", changelog, flags=re.MULTILINE):
+        found.append(f"CHANGELOG.md has no section '## [{version}] - YYYY-MM-DD'")
+    # RFC 2606: nothing is ever published below .example
+    found += [
+        f"project.urls: {name} is a placeholder ({url})"
+        for name, url in project.get("urls", {}).items()
+        if ".example/" in url
+    ]
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Print each problem; return 1 if there is one."""
+    tag = arguments[0] if arguments else ""
+    found = problems(tag, (ROOT / "pyproject.toml").read_text(), (ROOT / "CHANGELOG.md").read_text())
+    for problem in found:
+        sys.stderr.write(f"release-check: {problem}\n")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
