@@ -27,10 +27,10 @@ from obt_agent.benchmark.plan import Plan, PromptConfig, Sweep
 from obt_agent.benchmark.records import NullJournal
 from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics
 from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
-from obt_agent.config.schema import HardwareConfig
+from obt_agent.config.schema import HardwareConfig, OllamaConfig
 from obt_agent.hardware.service import HardwareService
 from obt_agent.log_setup.setup import LogSettings, configure
-from obt_agent.ollama.client import OllamaClient, OllamaSettings
+from obt_agent.ollama.client import OllamaClient
 from obt_standin import Script, Stall
 
 RELATIVE = 0.01
@@ -137,7 +137,7 @@ async def measure(scenario: Scenario, iterations: int) -> tuple[BenchmarkResult,
         hardware = HardwareService(HardwareConfig(), ollama_url=url)
         await hardware.start()
         try:
-            async with OllamaClient(OllamaSettings(url=url)) as ollama:
+            async with OllamaClient(OllamaConfig(url=url)) as ollama:
                 run = BenchmarkRun(
                     plan,
                     job_id="accuracy",

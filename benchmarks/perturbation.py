@@ -31,11 +31,11 @@ from obt_agent.benchmark.plan import Plan, PromptConfig
 from obt_agent.benchmark.records import NullJournal
 from obt_agent.benchmark.result import BenchmarkResult, Ratio
 from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
-from obt_agent.config.schema import HardwareConfig
+from obt_agent.config.schema import HardwareConfig, OllamaConfig
 from obt_agent.errors import AgentError
 from obt_agent.hardware.service import HardwareService
 from obt_agent.log_setup.setup import LogSettings, configure
-from obt_agent.ollama.client import OllamaClient, OllamaSettings
+from obt_agent.ollama.client import OllamaClient
 from obt_standin import Script
 
 AIM = 0.005
@@ -47,8 +47,8 @@ SCRIPT = Script(decode_tps=200, prefill_tps=5000, tokens=400)
 async def smallest_model(url: str) -> str | None:
     """The smallest local model that generates; None when no Ollama answers or it has none."""
     try:
-        async with OllamaClient(OllamaSettings(url=url, connect_timeout_s=2, retries=1)) as ollama:
-            models = await ollama.installed()
+        async with OllamaClient(OllamaConfig(url=url, connect_timeout_s=2), attempts=1) as ollama:
+            models = (await ollama.installed()).models
     except AgentError:
         return None
     local = [one for one in models if not one.remote_host and "embedding" not in one.capabilities]
@@ -69,7 +69,7 @@ async def measure(url: str, model: str, pairs: int, tokens: int) -> BenchmarkRes
     hardware = HardwareService(HardwareConfig(), ollama_url=url)
     await hardware.start()
     try:
-        async with OllamaClient(OllamaSettings(url=url)) as ollama:
+        async with OllamaClient(OllamaConfig(url=url)) as ollama:
             run = BenchmarkRun(
                 plan,
                 job_id="perturbation",

@@ -18,9 +18,9 @@ from obt_agent.benchmark.presets import preset, shape
 from obt_agent.benchmark.records import NullJournal
 from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.benchmark.run import BenchmarkRun
-from obt_agent.config.schema import HardwareConfig
+from obt_agent.config.schema import HardwareConfig, OllamaConfig
 from obt_agent.hardware.service import HardwareService
-from obt_agent.ollama.client import OllamaClient, OllamaSettings
+from obt_agent.ollama.client import OllamaClient
 from obt_standin import Script, StandIn
 
 HERE = Path(__file__).resolve().parent / "examples"
@@ -42,7 +42,7 @@ async def measured() -> BenchmarkResult:
         hardware = HardwareService(HardwareConfig(), ollama_url=standin.url)
         await hardware.start()
         try:
-            async with OllamaClient(OllamaSettings(url=standin.url)) as ollama:
+            async with OllamaClient(OllamaConfig(url=standin.url)) as ollama:
                 run = BenchmarkRun(
                     plan,
                     job_id=str(uuid4()),

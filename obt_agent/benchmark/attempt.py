@@ -82,7 +82,7 @@ async def attempt(
     finally:
         stage.flow.end()
         first.drop()
-    listed = loaded(await stage.ollama.running(), stage.plan.model_name)
+    listed = loaded((await stage.ollama.running()).models, stage.plan.model_name)
     window = TimeWindow(min(one.t_sent_ns for one in seen), max(one.end_ns for one in seen))
     requests = tuple(
         metrics.timings(one.trace, completion_tokens=cell.prompt.completion_tokens, cached=cached)

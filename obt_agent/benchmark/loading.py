@@ -70,7 +70,7 @@ async def _unloaded(stage: RunState) -> float:
 
 
 async def _listed(stage: RunState) -> bool:
-    return loaded(await stage.ollama.running(), stage.plan.model_name) is not None
+    return loaded((await stage.ollama.running()).models, stage.plan.model_name) is not None
 
 
 async def _take_baseline(stage: RunState) -> None:

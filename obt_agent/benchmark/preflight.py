@@ -37,8 +37,8 @@ async def preflight(stage: RunState) -> None:
     """
     stage.enter("preflight")
     version = await stage.ollama.version()
-    model = _find(await stage.ollama.installed(), stage.plan.model_name)
-    running = await stage.ollama.running()
+    model = _find((await stage.ollama.installed()).models, stage.plan.model_name)
+    running = (await stage.ollama.running()).models
     stage.inventory = await attempt(
         stage.machine.inventory(), what="inventory", timeout_s=stage.limits.reading_s
     )

@@ -28,7 +28,6 @@ from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
 from obt_agent.config.schema import Config
 from obt_agent.hardware.service import HardwareService
 from obt_agent.ollama.client import OllamaClient
-from obt_agent.ollama.settings import configured
 
 _WORDS = {
     "preflight": "looking around",
@@ -63,7 +62,7 @@ async def run_all(plans: Sequence[Plan], config: Config) -> list[BenchmarkResult
     with _Signals() as signals:
         await hardware.start()
         try:
-            async with OllamaClient(configured(config.ollama)) as ollama:
+            async with OllamaClient(config.ollama) as ollama:
                 return await _in_turn(plans, config, ollama, hardware, signals)
         finally:
             await hardware.close()

@@ -15,6 +15,7 @@ from rich.live import Live
 from obt_agent.cli import exit_codes
 from obt_agent.cli.common import add_config_options, load_config, say
 from obt_agent.cli.hardware_report import live, report
+from obt_agent.config.schema import OllamaConfig
 from obt_agent.errors import AgentError, ConfigError
 from obt_agent.hardware.gpu.registry import gpu_providers
 from obt_agent.hardware.inventory import Inventory
@@ -23,7 +24,6 @@ from obt_agent.hardware.service import HardwareService
 from obt_agent.hardware.snapshot.capture import RecordingRoot, capture
 from obt_agent.hardware.snapshot.root import Root
 from obt_agent.ollama.client import OllamaClient
-from obt_agent.ollama.settings import OllamaSettings
 
 _WATCH_INTERVAL_S = 1.0
 _FIRST_WINDOW_S = 0.3
@@ -91,9 +91,9 @@ async def _show(args: argparse.Namespace) -> None:
 
 
 async def _ollama_version(url: str) -> str | None:
-    settings = OllamaSettings(url=url, connect_timeout_s=1.0, request_timeout_s=2.0, retries=1)
+    config = OllamaConfig(url=url, connect_timeout_s=1.0, request_timeout_s=2.0)
     try:
-        async with OllamaClient(settings) as client:
+        async with OllamaClient(config, attempts=1) as client:
             return await client.version()
     except AgentError:
         return None

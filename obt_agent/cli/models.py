@@ -16,8 +16,8 @@ from obt_agent.cli import exit_codes
 from obt_agent.cli.common import add_config_options, load_config, say
 from obt_agent.config.schema import OllamaConfig
 from obt_agent.ollama.client import OllamaClient
+from obt_agent.ollama.lists import InstalledList, RunningList
 from obt_agent.ollama.payloads import InstalledModel, RunningModel
-from obt_agent.ollama.settings import configured
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP: Final = 1024
@@ -33,7 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the models; 69 when Ollama does not answer."""
     ollama = load_config(args).config.ollama
-    version, installed, running = asyncio.run(_ask(ollama))
+    version, (installed, odd), (running, odd_running) = asyncio.run(_ask(ollama))
+    for problem in odd + odd_running:
+        say(f"Note: {problem}")
     if args.json:
         _print_json(version, installed, running)
     elif installed:
@@ -43,10 +45,8 @@ def run(args: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
-async def _ask(
-    config: OllamaConfig,
-) -> tuple[str, tuple[InstalledModel, ...], tuple[RunningModel, ...]]:
-    async with OllamaClient(configured(config)) as client:
+async def _ask(config: OllamaConfig) -> tuple[str, InstalledList, RunningList]:
+    async with OllamaClient(config) as client:
         return await client.version(), await client.installed(), await client.running()
 
 

@@ -32,7 +32,6 @@ from obt_agent.link.session import LinkSession
 from obt_agent.link.timings import LinkTimings
 from obt_agent.ollama.catalog import Catalog
 from obt_agent.ollama.client import OllamaClient
-from obt_agent.ollama.settings import configured
 from obt_agent.policy import Policy
 from obt_agent.protocol import limits
 from obt_agent.protocol.admission import (
@@ -85,7 +84,7 @@ async def build(
         StorageFull: the store cannot be opened for want of room.
     """
     policy = Policy(config.policy)
-    ollama = await stack.enter_async_context(OllamaClient(configured(config.ollama)))
+    ollama = await stack.enter_async_context(OllamaClient(config.ollama))
     catalog = Catalog(ollama, poll_interval_s=config.ollama.poll_interval_s)
     hardware = HardwareService(config.hardware, ollama_url=config.ollama.url)
     stack.push_async_callback(hardware.close)

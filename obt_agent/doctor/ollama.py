@@ -6,21 +6,23 @@ import re
 from collections.abc import AsyncIterator
 from typing import Final
 
+from obt_agent.config.schema import OllamaConfig
 from obt_agent.doctor.findings import Finding, failure, ok, warning
 from obt_agent.errors import AgentError, OllamaUnavailable
 from obt_agent.ollama.client import OllamaClient
-from obt_agent.ollama.settings import OllamaSettings
 
 OLDEST: Final = (0, 5)
+_UNVERSIONED: Final = "0.0.0"
+"""What an Ollama says that somebody built without naming a version."""
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)")
 
 
-async def look(settings: OllamaSettings) -> AsyncIterator[Finding]:
+async def look(settings: OllamaConfig) -> AsyncIterator[Finding]:
     """Ask for version and models."""
     async with OllamaClient(settings) as ollama:
         try:
             version = await ollama.version()
-            models = await ollama.installed()
+            models, problems = await ollama.installed()
         except OllamaUnavailable as error:
             yield failure(
                 "ollama.reachable",
@@ -38,8 +40,14 @@ async def look(settings: OllamaSettings) -> AsyncIterator[Finding]:
             return
     yield ok("ollama.reachable", f"version {version} at {settings.url}")
     found = _VERSION.search(version)
-    if found and (int(found.group(1)), int(found.group(2))) < OLDEST:
+    if found and version != _UNVERSIONED and (int(found.group(1)), int(found.group(2))) < OLDEST:
         yield warning("ollama.version", f"{version} is older than what is supported (0.5)", "Update Ollama.")
+    for problem in problems:
+        yield warning(
+            "ollama.entries",
+            problem,
+            "The agent goes on without it; the server at ollama.url makes this list.",
+        )
     if models:
         yield ok("ollama.models", f"{len(models)} installed")
     else:

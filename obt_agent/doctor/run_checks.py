@@ -10,7 +10,6 @@ from obt_agent.config.load import Loaded
 from obt_agent.doctor import configuration, machine, ollama, sandbox, server, state
 from obt_agent.doctor.findings import CheckReport, Finding, failure, skipped
 from obt_agent.errors import AgentError
-from obt_agent.ollama.settings import configured
 from obt_agent.version import full_version
 
 LOOK_WITHIN_S: Final = 60.0
@@ -36,7 +35,7 @@ async def examine(loaded: Loaded, environ: Mapping[str, str]) -> CheckReport:
     else:
         secret = seen.credential.secret if seen.credential else None
         findings += await taken("server", server.look(config.server, secret))
-    findings += await taken("ollama", ollama.look(configured(config.ollama)))
+    findings += await taken("ollama", ollama.look(config.ollama))
     findings += await taken("hardware", machine.look(config))
     unit = await asyncio.to_thread(sandbox.properties)
     findings += sandbox.look(unit, seen.status)

@@ -15,7 +15,7 @@ async def afterwards(
     ollama: OllamaClient, policy: Policy, installed: Sequence[InstalledModel], model: str, wall_ms: float
 ) -> LoadResult:
     """The answer: whether the model is loaded now, what else is, and how long it took by the wall clock."""
-    running = await ollama.running()
+    running = (await ollama.running()).models
     wanted = canonical(model)
     return LoadResult(
         model=model,

@@ -9,7 +9,7 @@ from obt_agent.protocol.commands import RunningModelsResult
 
 
 async def run(services: Services, _params: Empty, _context: CommandContext) -> RunningModelsResult:
-    running = await services.ollama.running()
+    running = (await services.ollama.running()).models
     return RunningModelsResult(
         models=services.policy.visible_running(running, services.catalog.snapshot.models)
     )

@@ -8,14 +8,15 @@ import hashlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import structlog
 
-from obt_agent.errors import AgentError, DeadlineExceeded, OllamaUnavailable
+from obt_agent.errors import AgentError, DeadlineExceeded, OllamaError, OllamaUnavailable
 from obt_agent.ollama import lists
 from obt_agent.ollama.client import OllamaClient
+from obt_agent.ollama.lists import InstalledList, RunningList
 from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 
 log = structlog.get_logger(__name__)
@@ -26,7 +27,7 @@ SHOWS_AT_ONCE: Final = 2
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What was seen at one moment.
+    """Ollama's state at one moment.
 
     ``generation`` grows when something changed that others must hear of: whether Ollama answers, its version,
     the installed models, the loaded ones. An expiry that moved is no such change. ``list_digest`` is a sha256
@@ -40,6 +41,7 @@ class Snapshot:
     running: tuple[RunningModel, ...]
     list_digest: str
     stale: bool
+    problems: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,18 @@ class _Metadata:
 
     capabilities: tuple[str, ...] = ()
     context_length: int | None = None
+
+
+class _ModelKey(NamedTuple):
+    """One version of one model. The digest alone is none: servers that imitate Ollama give all models one."""
+
+    name: str
+    digest: str
+    modified_at: str | None
+
+
+def _key(model: InstalledModel) -> _ModelKey:
+    return _ModelKey(model.name, model.digest, model.modified_at)
 
 
 class Catalog:
@@ -66,11 +80,17 @@ class Catalog:
         self._client = client
         self._interval = poll_interval_s
         self._probe_timeout = probe_timeout_s
-        self._known: dict[str, _Metadata] = {}
+        # What /api/show answered, for models that the list leaves incomplete; only of models that are
+        # listed now.
+        self._metadata: dict[_ModelKey, _Metadata] = {}
+        # Notified with every new generation.
         self._changed = asyncio.Condition()
+        # Held during a poll, so that two never interleave and the later answer wins.
         self._polling = asyncio.Lock()
+        # Polls that have ended, by which those who wait know whether one began after they came.
         self._polls = 0
         unknown = OllamaState(reachable=False, since=time.time(), error="Ollama was not asked yet.")
+        # Replaced as a whole, never changed: whoever holds one has one moment.
         self._snapshot = Snapshot(0, unknown, (), (), list_digest(()), stale=True)
 
     @property
@@ -102,7 +122,7 @@ class Catalog:
                     await self.wait_changed(generation)
 
     async def refresh(self) -> Snapshot:
-        """Poll now and return what was seen; never raises for what Ollama does.
+        """Poll now and return the snapshot; never raises for what Ollama does.
 
         A caller that comes while a poll runs waits for the next one, and shares it with others that came so.
         """
@@ -124,23 +144,38 @@ class Catalog:
             async with asyncio.timeout(self._probe_timeout):
                 version = await self._client.version()
                 installed = await self._client.installed()
-                running = await self._client.running()
+                running = await self._running()
         except TimeoutError:
-            await self._publish(self._lost(f"Ollama gave no answer within {self._probe_timeout:g} s."))
+            await self._publish(self._unreachable(f"Ollama gave no answer within {self._probe_timeout:g} s."))
         except AgentError as error:
-            await self._publish(self._lost(error.message))
+            await self._publish(self._unreachable(error.message))
         else:
-            await self._publish(self._seen(version, installed, running))
+            await self._publish(self._answered(version, installed, running))
 
-    def _seen(
-        self, version: str, installed: tuple[InstalledModel, ...], running: tuple[RunningModel, ...]
-    ) -> Snapshot:
+    async def _running(self) -> RunningList:
+        """The loaded models. A server that imitates Ollama may have models, and no such list."""
+        try:
+            return await self._client.running()
+        except OllamaUnavailable:
+            raise
+        except OllamaError as error:
+            return RunningList((), (error.message,))
+
+    def _answered(self, version: str, installed: InstalledList, running: RunningList) -> Snapshot:
         state = OllamaState(reachable=True, version=version, since=self._since(reachable=True))
-        loaded = {model.name for model in running}
-        models = tuple(self._complete(model, loaded) for model in installed)
-        return Snapshot(self._snapshot.generation, state, models, running, list_digest(models), stale=False)
+        loaded = _names(running.models)
+        models = tuple(self._complete(model, loaded) for model in installed.models)
+        return Snapshot(
+            self._snapshot.generation,
+            state,
+            models,
+            running.models,
+            list_digest(models),
+            stale=False,
+            problems=installed.problems + running.problems,
+        )
 
-    def _lost(self, why: str) -> Snapshot:
+    def _unreachable(self, why: str) -> Snapshot:
         before = self._snapshot
         state = OllamaState(
             reachable=False, version=before.state.version, since=self._since(reachable=False), error=why
@@ -153,7 +188,7 @@ class Catalog:
         return state.since if state.reachable == reachable and self._snapshot.generation else time.time()
 
     def _complete(self, model: InstalledModel, loaded: set[str]) -> InstalledModel:
-        known = self._known.get(model.digest, _Metadata())
+        known = self._metadata.get(_key(model), _Metadata())
         return msgspec.structs.replace(
             model,
             loaded=model.name in loaded,
@@ -161,49 +196,44 @@ class Catalog:
             context_length=model.context_length or known.context_length,
         )
 
-    async def _publish(self, seen: Snapshot) -> None:
+    async def _publish(self, new: Snapshot) -> None:
         before = self._snapshot
-        changed = before.generation == 0 or _essence(seen) != _essence(before)
-        self._snapshot = replace(seen, generation=before.generation + changed)
+        changed = before.generation == 0 or _significant(new) != _significant(before)
+        self._snapshot = replace(new, generation=before.generation + changed)
         if changed:
-            _log_change(before, seen)
+            _log_change(before, new)
             async with self._changed:
                 self._changed.notify_all()
 
-    @property
-    def seen_within_s(self) -> float:
-        """How many seconds a change of Ollama's stays unseen at most."""
-        return self._interval + self._probe_timeout
-
     async def fill(self) -> None:
-        """Ask ``/api/show`` for what the list left out, once for each digest; never raises for Ollama."""
-        wanted = {
-            model.digest: model.name
+        """Ask ``/api/show`` for what the list left out, once for each model; never raises for Ollama."""
+        missing = {
+            _key(model): model.name
             for model in self._snapshot.models
-            if _incomplete(model) and model.digest not in self._known
+            if _incomplete(model) and _key(model) not in self._metadata
         }
-        if not wanted or self._snapshot.stale:
+        if not missing or self._snapshot.stale:
             return
         slots = asyncio.Semaphore(SHOWS_AT_ONCE)
         async with asyncio.TaskGroup() as group:
-            for digest, name in wanted.items():
-                group.create_task(self._show(digest, name, slots), name=f"ollama-show {name}")
+            for key, name in missing.items():
+                group.create_task(self._show(key, slots), name=f"ollama-show {name}")
         before = self._snapshot
-        listed = {model.digest for model in before.models}  # what is not listed any more is forgotten
-        self._known = {digest: known for digest, known in self._known.items() if digest in listed}
+        listed = set(map(_key, before.models))
+        self._metadata = {key: known for key, known in self._metadata.items() if key in listed}
         models = tuple(self._complete(model, _names(before.running)) for model in before.models)
         await self._publish(replace(before, models=models))
 
-    async def _show(self, digest: str, name: str, slots: asyncio.Semaphore) -> None:
+    async def _show(self, key: _ModelKey, slots: asyncio.Semaphore) -> None:
         async with slots:
             try:
-                capabilities, context_length = lists.read_shown(await self._client.show(name))
+                capabilities, context_length = lists.read_shown(await self._client.show(key.name))
             except AgentError as error:
-                log.info("ollama.show_failed", model=name, error=error.message)
+                log.info("ollama.show_failed", model=key.name, error=error.message)
                 if not isinstance(error, OllamaUnavailable | DeadlineExceeded):  # else it is asked again
-                    self._known[digest] = _Metadata()  # the list stays useful without it
+                    self._metadata[key] = _Metadata()  # the list stays useful without it
             else:
-                self._known[digest] = _Metadata(capabilities, context_length)
+                self._metadata[key] = _Metadata(capabilities, context_length)
 
 
 def list_digest(models: Iterable[InstalledModel]) -> str:
@@ -220,17 +250,20 @@ def _incomplete(model: InstalledModel) -> bool:
     return model.remote_model is None and not (model.capabilities and model.context_length)
 
 
-def _essence(snapshot: Snapshot) -> tuple[object, ...]:
+def _significant(snapshot: Snapshot) -> tuple[object, ...]:
     """What makes a new generation when it differs."""
     running = tuple(msgspec.structs.replace(model, expires_at=None) for model in snapshot.running)
-    return (snapshot.state.reachable, snapshot.state.version, snapshot.stale, snapshot.models, running)
+    state = snapshot.state
+    return (state.reachable, state.version, snapshot.stale, snapshot.models, running, snapshot.problems)
 
 
-def _log_change(before: Snapshot, seen: Snapshot) -> None:
-    if seen.state.reachable != before.state.reachable or before.generation == 0:
-        if seen.state.reachable:
-            log.info("ollama.reachable", version=seen.state.version, models=len(seen.models))
+def _log_change(before: Snapshot, new: Snapshot) -> None:
+    if new.state.reachable != before.state.reachable or before.generation == 0:
+        if new.state.reachable:
+            log.info("ollama.reachable", version=new.state.version, models=len(new.models))
         else:
-            log.warning("ollama.unreachable", error=seen.state.error)
-    elif seen.list_digest != before.list_digest:
-        log.info("ollama.models_changed", models=len(seen.models))
+            log.warning("ollama.unreachable", error=new.state.error)
+    elif new.list_digest != before.list_digest:
+        log.info("ollama.models_changed", models=len(new.models))
+    if new.problems != before.problems:
+        log.warning("ollama.entries_unreadable", problems=list(new.problems))

@@ -1,34 +1,37 @@
 """The HTTP client: every request that the agent makes of Ollama, with its deadlines and typed errors.
 
 There is no total limit on a generation: a cold model of 70 B parameters takes minutes. Three waits have
-limits of their own: for the connection, for the first byte, and between bytes (``OllamaSettings``). The
-address comes from the settings alone. Redirects are not followed; encodings other than identity are refused.
+limits of their own: for the connection, for the first byte, and between bytes (``ollama.*_timeout_s``). The
+address comes from the configuration alone. Redirects are not followed; encodings other than identity are
+refused.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+import ssl
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace, TracebackType
 from typing import Final, Self, cast
 
+import aiohttp
 import msgspec
+import tenacity
 from yarl import URL
 
+from obt_agent.config.schema import OllamaConfig
 from obt_agent.config.urls import ollama_base
 from obt_agent.errors import AgentError, OllamaError, OllamaUnavailable, TooLarge
 from obt_agent.ollama import failures, lists
-from obt_agent.ollama.http import aiohttp, trusting
-from obt_agent.ollama.ndjson import check
-from obt_agent.ollama.payloads import InstalledModel, RunningModel
-from obt_agent.ollama.settings import OllamaSettings
+from obt_agent.ollama.lists import InstalledList, RunningList
+from obt_agent.ollama.ndjson import MAX_LINE_BYTES, check
 from obt_agent.ollama.stream import Line, OllamaStream, Silence
 from obt_agent.ollama.timestamps import StampedResponse, StampingConnector
 
-__all__ = ["Line", "OllamaClient", "OllamaSettings", "OllamaStream"]
+__all__ = ["Line", "OllamaClient", "OllamaStream"]
 
 _JSON: Final = {"Content-Type": "application/json"}
 _HEADERS: Final = {
@@ -60,6 +63,12 @@ class _LoadRequest(msgspec.Struct, omit_defaults=True):
 class OllamaClient:
     """Speaks to one Ollama; an async context manager.
 
+    Args:
+        config: the address, and how long each kind of silence may last.
+        attempts: of an idempotent GET, the first one counted.
+        max_line_bytes: length that no line of a stream may exceed.
+        max_body_bytes: length that no other body may exceed.
+
     Raises (from every request):
         OllamaUnavailable: nothing answers, or the connection breaks before the answer.
         ModelNotFound: Ollama has no such model.
@@ -68,11 +77,31 @@ class OllamaClient:
         TooLarge: a body or a line is longer than the settings allow.
     """
 
-    def __init__(self, settings: OllamaSettings) -> None:
-        self.settings = settings
-        self._base = URL(ollama_base(settings.url))
+    def __init__(
+        self,
+        config: OllamaConfig,
+        *,
+        attempts: int = 3,
+        max_line_bytes: int = MAX_LINE_BYTES,
+        max_body_bytes: int = 64 << 20,
+    ) -> None:
+        self._config = config
+        self._max_line_bytes = max_line_bytes
+        self._max_body_bytes = max_body_bytes
+        self._base = URL(ollama_base(config.url))
+        # For what generates or changes something: each request on a connection of its own, since a kept one
+        # may be dead already, and closing the connection is how Ollama is made to stop.
         self._session: aiohttp.ClientSession | None = None
+        # For lists, which are asked for every two seconds: a connection that is kept costs a third of the
+        # CPU.
         self._lists: aiohttp.ClientSession | None = None
+        # Nothing but GETs may be sent twice: a DELETE or a generation may have had its effect.
+        self._retrying = tenacity.AsyncRetrying(
+            stop=tenacity.stop_after_attempt(attempts),
+            wait=tenacity.wait_random_exponential(multiplier=0.1, max=1),
+            retry=tenacity.retry_if_exception_type(OllamaUnavailable),
+            reraise=True,
+        )
 
     @property
     def url(self) -> str:
@@ -82,9 +111,9 @@ class OllamaClient:
     async def __aenter__(self) -> Self:
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(_note_sent)
-        trust = trusting() if self._base.scheme == "https" else None
+        # Made now and not at the import of aiohttp, so that authorities added since then count.
+        trust = ssl.create_default_context() if self._base.scheme == "https" else None
         self._session = self._opened(StampingConnector(trust), trace)
-        # Lists are asked for every two seconds: on a connection that is kept they cost a third of the CPU.
         self._lists = self._opened(StampingConnector(trust, keep=True))
         return self
 
@@ -97,7 +126,7 @@ class OllamaClient:
         self._session = self._lists = None
 
     def _opened(self, connector: StampingConnector, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
-        limit_s = self.settings.connect_timeout_s
+        limit_s = self._config.connect_timeout_s
         session = aiohttp.ClientSession(
             connector=connector,
             response_class=StampedResponse,
@@ -118,11 +147,11 @@ class OllamaClient:
         """Ollama's version."""
         return lists.read_version(await self._get("/api/version"))
 
-    async def installed(self) -> tuple[InstalledModel, ...]:
+    async def installed(self) -> InstalledList:
         """The installed models (``/api/tags``); ``loaded`` is false in all of them: see ``Catalog``."""
         return lists.read_installed(await self._get("/api/tags"))
 
-    async def running(self) -> tuple[RunningModel, ...]:
+    async def running(self) -> RunningList:
         """The loaded models (``/api/ps``)."""
         return lists.read_running(await self._get("/api/ps"))
 
@@ -153,7 +182,7 @@ class OllamaClient:
             answer = await self._unstreamed(response)
         head = check(answer)
         if head.error is not None:
-            raise failures.explained(str(head.error), 200)
+            raise failures.from_message(str(head.error), 200)
         if head.done is False and b'"_debug_info"' not in answer:
             raise failures.ended_early(broken=False, lines=1)
         return answer
@@ -165,7 +194,7 @@ class OllamaClient:
         Leaving the context, by whatever way, closes the connection at once, which makes Ollama stop.
         """
         async with self._generation(path, body) as (response, t_sent_ns):
-            stream = OllamaStream(response, t_sent_ns, self._silence(path), self.settings.max_line_bytes)
+            stream = OllamaStream(response, t_sent_ns, self._silence(path), self._max_line_bytes)
             try:
                 yield stream
             finally:
@@ -174,8 +203,8 @@ class OllamaClient:
     def _silence(self, path: str) -> Silence:
         """Verifying or converting a large model says nothing for minutes, like the wait for a first token."""
         if path in _TRANSFERS:
-            return Silence(self.settings.first_byte_timeout_s, "first_byte_timeout_s")
-        return Silence(self.settings.between_bytes_timeout_s, "between_bytes_timeout_s")
+            return Silence(self._config.first_byte_timeout_s, "first_byte_timeout_s")
+        return Silence(self._config.between_bytes_timeout_s, "between_bytes_timeout_s")
 
     async def load(
         self, model: str, *, keep_alive: str | float | None = None, options: bytes | None = None
@@ -194,7 +223,7 @@ class OllamaClient:
         try:
             await self.call("/api/generate", msgspec.json.encode(request))
         except OllamaError as error:
-            if "does not support generate" not in str(error.detail.get("ollama_message")):
+            if not str(error.detail.get("ollama_message")).endswith("does not support generate"):
                 raise
             request.input = ()
             await self.call("/api/embed", msgspec.json.encode(request))
@@ -202,7 +231,7 @@ class OllamaClient:
 
     async def _unstreamed(self, response: StampedResponse) -> bytes:
         """The body of a generation that was not streamed: it comes in one piece, after its headers."""
-        limit = self.settings.between_bytes_timeout_s
+        limit = self._config.between_bytes_timeout_s
         try:
             async with asyncio.timeout(limit):
                 return await self._body(response)
@@ -210,28 +239,12 @@ class OllamaClient:
             raise failures.too_late("end of the answer", limit, "between_bytes_timeout_s") from error
 
     async def _get(self, path: str) -> bytes:
-        """The body of an idempotent GET, tried again while nothing answers.
-
-        The second time at once: it may have been only the connection that was kept.
-        """
-        try:
-            return await self._whole("GET", path)
-        except OllamaUnavailable:
-            if self.settings.retries == 1:
-                raise
-        import tenacity  # noqa: PLC0415 - 0.3 MB that an agent beside a healthy Ollama never needs
-
-        tries = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(self.settings.retries - 1),
-            wait=tenacity.wait_random_exponential(multiplier=0.1, max=1),
-            retry=tenacity.retry_if_exception_type(OllamaUnavailable),
-            reraise=True,
-        )
-        return await tries(self._whole, "GET", path)
+        """The body of an idempotent GET, tried again while nothing answers."""
+        return await self._retrying(self._whole, "GET", path)
 
     async def _whole(self, method: str, path: str, body: bytes | None = None) -> bytes:
         """The body of a short request."""
-        limit = self.settings.request_timeout_s
+        limit = self._config.request_timeout_s
         try:
             async with asyncio.timeout(limit):
                 response, _ = await self._send(method, path, body)
@@ -245,7 +258,7 @@ class OllamaClient:
     @asynccontextmanager
     async def _generation(self, path: str, body: bytes) -> AsyncIterator[tuple[StampedResponse, int]]:
         """A request whose headers may be long in coming; its body is left to the caller."""
-        limit = self.settings.first_byte_timeout_s
+        limit = self._config.first_byte_timeout_s
         try:
             async with asyncio.timeout(limit):
                 response, t_sent_ns = await self._send("POST", path, body)
@@ -280,15 +293,15 @@ class OllamaClient:
         """What it means that a request got no headers."""
         match error:
             case aiohttp.ConnectionTimeoutError():
-                return failures.too_late("connection", self.settings.connect_timeout_s, "connect_timeout_s")
+                return failures.too_late("connection", self._config.connect_timeout_s, "connect_timeout_s")
             case aiohttp.ClientConnectorError():
-                return failures.unavailable(
+                return OllamaUnavailable(
                     f"Nothing answers at {self.url}; is Ollama running? Start it with: ollama serve"
                 )
             case aiohttp.ClientResponseError():
                 return failures.not_ollama("sends something other than HTTP", error.status)
             case _:
-                return failures.unavailable(
+                return OllamaUnavailable(
                     f"Ollama at {self.url} closed the connection before it answered; is it restarting?"
                 )
 
@@ -305,7 +318,7 @@ class OllamaClient:
     async def _error_body(self, response: StampedResponse) -> bytes:
         """The beginning of a refusal's body; empty if it does not come."""
         try:
-            async with asyncio.timeout(self.settings.request_timeout_s):
+            async with asyncio.timeout(self._config.request_timeout_s):
                 return await response.content.read(_ERROR_BYTES)
         except (TimeoutError, aiohttp.ClientError, OSError):
             return b""
@@ -319,13 +332,13 @@ class OllamaClient:
             async for part in response.content.iter_any():
                 parts.append(part)
                 size += len(part)
-                if size > self.settings.max_body_bytes:
+                if size > self._max_body_bytes:
                     raise TooLarge(
-                        f"Ollama's answer is longer than {self.settings.max_body_bytes} bytes.",
-                        limit_bytes=self.settings.max_body_bytes,
+                        f"Ollama's answer is longer than {self._max_body_bytes} bytes.",
+                        limit_bytes=self._max_body_bytes,
                     )
         except (aiohttp.ClientError, OSError) as error:
-            raise failures.unavailable(
+            raise OllamaUnavailable(
                 f"Ollama at {self.url} broke off its answer; is it restarting?"
             ) from error
         return b"".join(parts)

@@ -14,86 +14,117 @@ _NAME_CHARS: Final = 512
 
 _NOT_FOUND: Final = re.compile(r"""^model ['"](?P<name>.*?)['"] not found""")
 _HOST_PATH: Final = re.compile(r"(?<![\w./:@-])/(?:[^\s:\"'/]+/)+[^\s:\"',]*")
-_BUSY: Final = "server busy"
-_RUNNER_ENDED: Final = (
-    "unexpected EOF",
-    "process has terminated",
-    "llama runner process",
-    "wsarecv",
-    "connection reset",
+# Ollama's messages quote what models wrote, so that a phrase anywhere in one means nothing. Causes are told
+# by the status, by how Ollama's own messages begin (llm/server.go, server/sched.go, server/routes.go), and
+# by phrases only in what such a beginning says is the runner's own last word.
+_QUEUE_FULL: Final = "server busy, please try again"
+_TOO_LITTLE_MEMORY: Final = ("model requires more system memory", "cudaMalloc failed")
+_BAD_TOOL_CALL: Final = "error parsing tool call"
+_RUNNER_ENDED: Final = re.compile(
+    r"(?:(?:llama runner|llama-server) process (?:has terminated|no longer running)|CUDA error"
+    r"|model runner has unexpectedly stopped|an error was encountered while running the model"
+    r"|POST predict|do (?:load|embedding) request|unexpected EOF$"
+    r")[:, ]*(?P<cause>[^{]*?)(?:raw=|\{|$)",
+    re.IGNORECASE | re.DOTALL,
 )
+_KILLED_FOR_MEMORY: Final = ("signal: killed", "out of memory", "cudaMalloc failed", "unable to allocate")
+
 _REQUEST_AT_FAULT: Final = range(400, 500)
-_MEMORY: Final = (
-    "signal: killed",
-    "out of memory",
-    "requires more system memory",
-    "cudaMalloc",
-    "unable to allocate",
-)
+_REDIRECTS: Final = range(300, 400)
+_PROXY_STATUSES: Final = frozenset({502, 504, *range(520, 528), 530})
+"""Sent by what stands before a server that does not answer: 502 and 504 by any, the others by Cloudflare."""
+_UNAVAILABLE: Final = 503
+_SERVER_ERROR: Final = 500
+_PROXY_REMEDIES: Final = {
+    401: "asks for a password, and the agent has none; let it pass, or set ollama.url to Ollama itself",
+    407: "asks for a password, and the agent has none; let it pass, or set ollama.url to Ollama itself",
+    413: "takes no request of this size; raise its limit (client_max_body_size in nginx)",
+}
 
 
 def refused(status: int, content_type: str, body: bytes) -> OllamaError:
     """The error for a response whose status is not 200."""
     message = _message_of(body)
     if message is not None:
-        return explained(message, status)
+        return from_message(message, status)
     if status == 403:  # noqa: PLR2004 - HTTP's number for forbidden
         return _error(
             "Ollama refuses this Host or Origin header (403); list the agent's address in OLLAMA_ORIGINS, "
             "or set ollama.url to the address that Ollama listens on.",
             status,
         )
-    if "html" in content_type or 300 <= status < 400:  # noqa: PLR2004 - HTTP's range of redirects
+    is_html = "html" in content_type
+    # Before HTML is taken for another program: the pages of a proxy whose Ollama restarts are always HTML.
+    if proxy := _from_proxy(status, is_html=is_html):
+        return proxy
+    if is_html or status in _REDIRECTS:
         return not_ollama(f"answers {status} with {content_type or 'no content'}", status)
     if status in {404, 405}:
         return _error(
             f"This Ollama has no such function ({status} {_text(body)}); it may be too old: update Ollama.",
             status,
         )
-    if status in {502, 503, 504}:
-        return unavailable(f"Something in front of Ollama answers {status}; is Ollama running?")
     return _error(f"Ollama answers {status}: {_text(body) or 'no message'}.", status)
 
 
-def explained(message: str, status: int) -> OllamaError:
+def _from_proxy(status: int, *, is_html: bool) -> OllamaError | None:
+    """What a status means that Ollama does not send, or not as a page."""
+    if status in _PROXY_REMEDIES:
+        return _error(f"Something in front of Ollama {_PROXY_REMEDIES[status]} ({status}).", status)
+    if status in _PROXY_STATUSES or status == _UNAVAILABLE or (is_html and status >= _SERVER_ERROR):
+        return _proxy_alone(status)
+    return None
+
+
+def from_message(message: str, status: int) -> OllamaError:
     """The error for a message of Ollama's own, in a body or in a stream's ``error`` line (status 200)."""
     said = shown(_nested(message))
-    missing = _NOT_FOUND.match(message)
-    if missing:
+    if missing := _NOT_FOUND.match(message):
         return _model_not_found(missing["name"], said, status)
-    if _BUSY in message:
+    if status == _UNAVAILABLE or message.startswith(_QUEUE_FULL):
         return _error(
             f"Ollama's queue is full ({said}); try again, or raise OLLAMA_MAX_QUEUE.",
             status,
             said,
             retryable=True,
         )
-    if any(word in message for word in _MEMORY):
+    if status in _PROXY_STATUSES:
+        return _proxy_alone(status, said)
+    if message.startswith(_BAD_TOOL_CALL):
+        return _error(f"Ollama could not parse the model's tool call: {said}", status, said)
+    return _from_runner(message, said, status) or _error(f"Ollama answers: {said}", status, said)
+
+
+def _from_runner(message: str, said: str, status: int) -> OllamaError | None:
+    """The error where the process that runs the model ended, or lacked memory."""
+    ended = None if status in _REQUEST_AT_FAULT else _RUNNER_ENDED.match(message)
+    killed = ended is not None and any(phrase in ended["cause"] for phrase in _KILLED_FOR_MEMORY)
+    if killed or message.startswith(_TOO_LITTLE_MEMORY):
         return _error(
             f"Ollama could not hold the model in memory ({said}); choose a smaller model or quantization, a "
             "smaller num_ctx, or unload other models.",
             status,
             said,
         )
-    if status not in _REQUEST_AT_FAULT and any(word in message for word in _RUNNER_ENDED):
-        return _error(
-            f"The process that runs the model ended ({said}); the next request loads the model again. "
-            "Ollama's log says why.",
-            status,
-            said,
-            retryable=True,
-        )
-    return _error(f"Ollama answers: {said}", status, said)
+    if ended is None:
+        return None
+    return _error(
+        f"The process that runs the model ended ({said}); the next request loads the model again. "
+        "Ollama's log says why.",
+        status,
+        said,
+        retryable=True,
+    )
+
+
+def _proxy_alone(status: int, said: str | None = None) -> OllamaUnavailable:
+    words = f"Something in front of Ollama answers {status}; is Ollama running?"
+    return OllamaUnavailable(words, status=status, ollama_message=said)
 
 
 def not_ollama(what: str, status: int) -> OllamaError:
     """The error for an answer that no Ollama gives."""
     return _error(f"What answers at ollama.url is not Ollama: it {what}. Correct ollama.url.", status)
-
-
-def unavailable(message: str) -> OllamaUnavailable:
-    """The error for an Ollama that does not answer."""
-    return OllamaUnavailable(message)
 
 
 def ended_early(*, broken: bool, lines: int) -> StreamIncomplete:

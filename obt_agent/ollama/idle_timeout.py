@@ -1,7 +1,8 @@
 """A limit on each of many short waits, for the price of one timer.
 
-A stream waits fifty times a second. A timer made and cancelled for each wait costs a tenth of a token's whole
-way through the agent; here one is left running, and looks when it goes off whether anybody waited so long.
+A stream waits fifty times a second. A timer made and cancelled for each wait costs a tenth of a token's
+whole way through the agent; here one is left running, and when it goes off it checks whether anybody waited
+so long.
 """
 
 from __future__ import annotations
@@ -15,36 +16,39 @@ class IdleTimeout:
 
     Args:
         limit_s: how long a wait may last, in seconds.
-        over: called when one has lasted that long; the wait is then forgotten.
+        on_expiry: called when one has lasted that long; the wait is then forgotten.
     """
 
-    __slots__ = ("_limit_s", "_loop", "_over", "_timer", "_until")
+    __slots__ = ("_deadline", "_limit_s", "_loop", "_on_expiry", "_timer")
 
-    def __init__(self, limit_s: float, over: Callable[[], None]) -> None:
+    def __init__(self, limit_s: float, on_expiry: Callable[[], None]) -> None:
         self._limit_s = limit_s
-        self._over = over
+        self._on_expiry = on_expiry
         self._loop = asyncio.get_running_loop()
-        self._until: float | None = None
+        # Of the present wait, on the loop's clock; None between two.
+        self._deadline: float | None = None
+        # Goes off at the deadline or before, never after; it outlives the wait that it was set for.
         self._timer: asyncio.TimerHandle | None = None
 
-    def begins(self) -> None:
-        """A wait begins."""
-        self._until = self._loop.time() + self._limit_s
-        if self._timer is None or self._timer.when() > self._until:
-            self._set(self._until)
+    def start(self) -> None:
+        """Begin a wait."""
+        self._deadline = self._loop.time() + self._limit_s
+        # After a wait that was extended the timer may be set later than this wait's deadline.
+        if self._timer is None or self._timer.when() > self._deadline:
+            self._set(self._deadline)
 
-    def ends(self) -> None:
-        """It is over in time."""
-        self._until = None
+    def stop(self) -> None:
+        """End the wait, in time."""
+        self._deadline = None
 
     def extend(self, seconds: float) -> None:
-        """The present wait may last longer; nothing between two waits."""
-        if self._until is not None:
-            self._until += seconds
+        """Let the present wait last longer; do nothing between two waits."""
+        if self._deadline is not None:
+            self._deadline += seconds
 
     def close(self) -> None:
-        """There are no more waits."""
-        self._until = None
+        """Let go of the timer: there are no more waits."""
+        self._deadline = None
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -52,14 +56,14 @@ class IdleTimeout:
     def _set(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = self._loop.call_at(at, self._look)
+        self._timer = self._loop.call_at(at, self._check)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
-        if self._until is None:
+        if self._deadline is None:
             return
-        if self._loop.time() < self._until:
-            self._set(self._until)
+        if self._loop.time() < self._deadline:
+            self._set(self._deadline)
             return
-        self._until = None
-        self._over()
+        self._deadline = None
+        self._on_expiry()

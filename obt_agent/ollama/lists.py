@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
-from obt_agent.errors import OllamaError
 from obt_agent.ollama import failures
 from obt_agent.ollama.payloads import InstalledModel, RunningModel
 
@@ -22,7 +21,8 @@ class _Details(msgspec.Struct):
 
 
 class _Tag(msgspec.Struct):
-    name: str
+    name: str = ""
+    model: str = ""
     digest: str = ""
     size: int = 0
     modified_at: str | None = None
@@ -33,7 +33,8 @@ class _Tag(msgspec.Struct):
 
 
 class _Loaded(msgspec.Struct):
-    name: str
+    name: str = ""
+    model: str = ""
     digest: str = ""
     size: int = 0
     size_vram: int = 0
@@ -42,12 +43,9 @@ class _Loaded(msgspec.Struct):
     details: _Details | None = None
 
 
-class _Tags(msgspec.Struct):
-    models: tuple[_Tag, ...] | None
-
-
-class _Ps(msgspec.Struct):
-    models: tuple[_Loaded, ...] | None
+class _Listing(msgspec.Struct):
+    # Each entry is read by itself, so that an odd one costs itself and not the whole list.
+    models: tuple[msgspec.Raw, ...] | None
 
 
 class _VersionAnswer(msgspec.Struct):
@@ -59,7 +57,22 @@ class _Shown(msgspec.Struct):
     model_info: dict[str, Any] | None = None
 
 
+_Entry = TypeVar("_Entry", _Tag, _Loaded)
 _T = TypeVar("_T")
+
+
+class InstalledList(NamedTuple):
+    """The installed models, and why entries of the list could not be read."""
+
+    models: tuple[InstalledModel, ...]
+    problems: tuple[str, ...] = ()
+
+
+class RunningList(NamedTuple):
+    """The loaded models, and why entries of the list could not be read."""
+
+    models: tuple[RunningModel, ...]
+    problems: tuple[str, ...] = ()
 
 
 def read_version(body: bytes) -> str:
@@ -67,14 +80,33 @@ def read_version(body: bytes) -> str:
     return _decode(body, _VersionAnswer).version
 
 
-def read_installed(body: bytes) -> tuple[InstalledModel, ...]:
-    """The models of ``/api/tags``, none marked as loaded; raises ``OllamaError`` for anything else."""
-    return tuple(_installed(tag) for tag in _decode(body, _Tags).models or ())
+def read_installed(body: bytes) -> InstalledList:
+    """The models of ``/api/tags``, none marked as loaded; raises ``OllamaError`` where there is no list."""
+    tags, problems = _entries(body, _Tag, "/api/tags")
+    return InstalledList(tuple(map(_installed, tags)), problems)
 
 
-def read_running(body: bytes) -> tuple[RunningModel, ...]:
-    """The models of ``/api/ps``; raises ``OllamaError`` for anything else."""
-    return tuple(_running(model) for model in _decode(body, _Ps).models or ())
+def read_running(body: bytes) -> RunningList:
+    """The models of ``/api/ps``; raises ``OllamaError`` where there is no list."""
+    loaded, problems = _entries(body, _Loaded, "/api/ps")
+    return RunningList(tuple(map(_running, loaded)), problems)
+
+
+def _entries(body: bytes, shape: type[_Entry], path: str) -> tuple[list[_Entry], tuple[str, ...]]:
+    found: list[_Entry] = []
+    problems: list[str] = []
+    for number, raw in enumerate(_decode(body, _Listing).models or (), start=1):
+        try:
+            entry = msgspec.json.decode(raw, type=shape)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            problems.append(f"Entry {number} of {path} cannot be read: {error}")
+            continue
+        entry.name = entry.name or entry.model
+        if entry.name:
+            found.append(entry)
+        else:
+            problems.append(f"Entry {number} of {path} has no name.")
+    return found, tuple(problems)
 
 
 def read_shown(body: bytes) -> tuple[tuple[str, ...], int | None]:
@@ -89,11 +121,7 @@ def _decode(body: bytes, shape: type[_T]) -> _T:
     try:
         return msgspec.json.decode(body, type=shape)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise _strange(error) from error
-
-
-def _strange(error: Exception) -> OllamaError:
-    return failures.not_ollama(f"sends a list of another form ({error})", 200)
+        raise failures.not_ollama(f"sends a list of another form ({error})", 200) from error
 
 
 def _installed(tag: _Tag) -> InstalledModel:

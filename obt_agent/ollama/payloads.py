@@ -47,8 +47,14 @@ class RunningModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     @property
     def gpu_offload_ratio(self) -> float | None:
-        """Share of the model on GPUs, 0 to 1, by Ollama's estimate; None when the size is unknown."""
-        return self.size_vram_bytes / self.size_bytes if self.size_bytes > 0 else None
+        """Share of the model on GPUs, 0 to 1, by Ollama's estimate; None where its two sizes contradict.
+
+        Over several GPUs Ollama lists some models with more on the GPUs than in all, and its own client shows
+        "Unknown" for these.
+        """
+        if not 0 <= self.size_vram_bytes <= self.size_bytes or self.size_bytes == 0:
+            return None
+        return self.size_vram_bytes / self.size_bytes
 
 
 class OllamaState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

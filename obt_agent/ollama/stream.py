@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import NamedTuple
 
+import aiohttp
+
 from obt_agent.errors import AgentError, OllamaError
 from obt_agent.ollama import failures
-from obt_agent.ollama.http import aiohttp
 from obt_agent.ollama.idle_timeout import IdleTimeout
 from obt_agent.ollama.ndjson import LineSplitter, all_plain, check
 from obt_agent.ollama.timestamps import StampedResponse
@@ -45,11 +46,14 @@ class OllamaStream:
         self._response = response
         self._silence = silence
         self._splitter = LineSplitter(max_line_bytes)
+        # Bytes of the body that were taken so far: the place at which the next arrival begins.
         self._taken = 0
+        # When the latest bytes came; the end of the stream has no bytes of its own, and takes this time.
         self._last_ns = t_sent_ns
+        # Lines given so far, for the messages of errors.
         self._count = 0
         self._final: Line | None = None
-        self._patience = IdleTimeout(silence.limit_s, self._silent)
+        self._idle_timeout = IdleTimeout(silence.limit_s, self._on_silence)
 
     @property
     def final(self) -> Line:
@@ -63,15 +67,15 @@ class OllamaStream:
         return self._final
 
     def paused(self, us: int) -> None:
-        """Say that ``us`` microseconds of the present wait were ours (no credit): its deadline moves by them.
+        """Move the deadline of the present wait by ``us`` microseconds in which the reader had no credit.
 
-        Between two waits no deadline runs, and there is nothing to say.
+        Between two waits no deadline runs, and nothing happens.
         """
-        self._patience.extend(us / 1e6)
+        self._idle_timeout.extend(us / 1e6)
 
     def close(self) -> None:
-        """Nobody reads any more."""
-        self._patience.close()
+        """Stop the timer: nobody reads any more."""
+        self._idle_timeout.close()
 
     async def batches(self) -> AsyncIterator[list[Line]]:
         """Give the lines, as many at a time as have arrived, without the final one.
@@ -79,7 +83,7 @@ class OllamaStream:
         Raises:
             OllamaError: a line is an error, or breaks the form.
             StreamIncomplete: the stream ended, or broke, before its final line.
-            DeadlineExceeded: nothing came for as long as the settings allow.
+            DeadlineExceeded: nothing came for as long as the configuration allows.
             TooLarge: a line is too long.
         """
         while self._final is None:
@@ -94,7 +98,7 @@ class OllamaStream:
 
     async def _read(self) -> bytes:
         """The bytes that have arrived; empty at the end."""
-        self._patience.begins()
+        self._idle_timeout.start()
         try:
             return await self._response.content.readany()
         except TimeoutError as error:
@@ -102,9 +106,9 @@ class OllamaStream:
         except (aiohttp.ClientError, OSError) as error:
             raise failures.ended_early(broken=True, lines=self._count) from error
         finally:
-            self._patience.ends()
+            self._idle_timeout.stop()
 
-    def _silent(self) -> None:
+    def _on_silence(self) -> None:
         """Nothing came for as long as may be, unless it came just now and its reader has not run yet."""
         if not self._response.arrivals:
             self._response.content.set_exception(TimeoutError())
@@ -135,7 +139,7 @@ class OllamaStream:
         if self._final is not None:
             raise OllamaError("Ollama sent a line after its final one; the stream was ended.", status=200)
         if head.error is not None:
-            raise failures.explained(str(head.error), 200)
+            raise failures.from_message(str(head.error), 200)
         if head.final:
             self._final = line
         else:

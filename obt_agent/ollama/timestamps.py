@@ -2,6 +2,9 @@
 
 A reader that is busy elsewhere, or waits for credit, takes bytes late. Their arrival is when the event loop
 took them from the socket, and that is what a measurement needs.
+
+aiohttp has no public way to see that moment. What is used of its inside is named in
+``tests/ollama/test_private_parts.py``, and ``pyproject.toml`` bounds its version.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from collections import deque
 from functools import partial
 from typing import Any
 
-from obt_agent.ollama.http import ResponseHandler, aiohttp
+import aiohttp
+from aiohttp.client_proto import ResponseHandler
 
 
 class _StampingHandler(ResponseHandler):
@@ -21,9 +25,12 @@ class _StampingHandler(ResponseHandler):
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(loop)
+        # Of the latest read of the socket, on the monotonic clock.
         self.read_ns = 0
+        # Of the present response: for each read its time, and the length of the body after it.
         self._arrivals: deque[tuple[int, int]] | None = None
         self._body: aiohttp.StreamReader | None = None
+        # Length of the body at the latest entry of _arrivals.
         self._noted = 0
 
     def note(self, arrivals: deque[tuple[int, int]], body: aiohttp.StreamReader) -> None:

@@ -15,9 +15,10 @@ from obt_agent.benchmark.plan import Plan, PromptConfig
 from obt_agent.benchmark.records import Progress, Record, decode, encode
 from obt_agent.benchmark.result import BenchmarkResult, Phase
 from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
+from obt_agent.config.schema import OllamaConfig
 from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.samples import Sample
-from obt_agent.ollama.client import OllamaClient, OllamaSettings
+from obt_agent.ollama.client import OllamaClient
 from obt_standin import LoggedExchange, StandIn
 from tests.benchmark.samples import sample
 
@@ -135,7 +136,7 @@ async def bench(
     seen: list[Progress] = []
     async with (
         asyncio.timeout(30),
-        OllamaClient(OllamaSettings(url=standin.url, **(settings or {}))) as ollama,
+        OllamaClient(OllamaConfig(url=standin.url, **(settings or {}))) as ollama,
     ):
         journal, machine = journal or Stored(), machine or FakeMachine()
         run = BenchmarkRun(

@@ -225,13 +225,14 @@ async def test_a_model_that_was_loaded_before_is_unloaded_for_the_cold_load_and_
         assert result.cold_load is not None
         assert result.cold_load.unload_ms is not None
         assert result.cold_load.page_cache == "warm"
-        assert [model.name for model in await one.run._stage.ollama.running()] == ["standin-small:latest"]  # noqa: SLF001 - to look
+        running = await one.run._stage.ollama.running()  # noqa: SLF001 - to look
+        assert [model.name for model in running.models] == ["standin-small:latest"]
 
 
 async def test_what_the_run_loaded_it_unloads(standin: StandIn) -> None:
     async with bench(standin) as one:
         await one.run.execute()
-        assert await one.run._stage.ollama.running() == ()  # noqa: SLF001 - to look
+        assert (await one.run._stage.ollama.running()).models == ()  # noqa: SLF001 - to look
     assert standin.open_streams == 0
 
 

@@ -16,6 +16,7 @@ import pytest
 from obt_agent.cli import main
 from obt_agent.config.load import Loaded, ProcessContext, load
 from obt_agent.config.problems import WrongConfig
+from obt_agent.config.schema import OllamaConfig
 from obt_agent.daemon.status_file import LinkReport, ProviderReport, StatusFile
 from obt_agent.doctor import bundle, configuration, machine, ollama, run_checks, sandbox, state
 from obt_agent.doctor.findings import CheckReport, Finding, ok
@@ -28,7 +29,6 @@ from obt_agent.jobs.store.database import JobDatabase
 from obt_agent.jobs.store.job_store import DATABASE
 from obt_agent.jobs.store.rows import FinalText, NewJob
 from obt_agent.ollama.payloads import OllamaState
-from obt_agent.ollama.settings import OllamaSettings
 from obt_standin import StandIn
 from obt_standin.script import Script
 from tests.doctor.paths import ROOMS, Server, check_names, running
@@ -223,7 +223,7 @@ class Usage:
 
 async def ollama_looked(url: str) -> dict[str, str]:
     async with asyncio.timeout(30):
-        return levels([finding async for finding in ollama.look(OllamaSettings(url=url))])
+        return levels([finding async for finding in ollama.look(OllamaConfig(url=url))])
 
 
 async def test_an_ollama_that_answers_is_told_with_version_and_models() -> None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from obt_agent.benchmark.lock import BenchmarkLock
 from obt_agent.benchmark.run import BenchmarkRun
-from obt_agent.config.schema import HardwareConfig
+from obt_agent.config.schema import HardwareConfig, OllamaConfig
 from obt_agent.dispatcher import Dispatcher
 from obt_agent.handlers.services import AgentFacts, Services
 from obt_agent.handlers.table import commands
@@ -18,7 +18,7 @@ from obt_agent.jobs.benchmarks import BenchmarkRunner
 from obt_agent.jobs.store import JobStore
 from obt_agent.jobs.transfers import TransferRunner
 from obt_agent.ollama.catalog import Catalog
-from obt_agent.ollama.client import OllamaClient, OllamaSettings
+from obt_agent.ollama.client import OllamaClient
 from obt_agent.policy import Policy
 from obt_agent.protocol.commands import LinkStatistics, ProcessUse
 from obt_standin import StandIn
@@ -53,7 +53,7 @@ class Bench:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as stack:
-            settings = OllamaSettings(url=self.standin.url)
+            settings = OllamaConfig(url=self.standin.url)
             self.ollama = await stack.enter_async_context(OllamaClient(settings))
             self.catalog = Catalog(self.ollama)
             await self.catalog.refresh()

@@ -3,17 +3,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import ClassVar
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
+from obt_agent.config.schema import OllamaConfig
 from obt_agent.errors import OllamaError, OllamaUnavailable
 from obt_agent.ollama import lists
 from obt_agent.ollama.catalog import Catalog, Snapshot, list_digest
-from obt_agent.ollama.client import OllamaClient, OllamaSettings
-from obt_agent.ollama.payloads import InstalledModel
+from obt_agent.ollama.client import OllamaClient
+from obt_agent.ollama.payloads import InstalledModel, RunningModel
 from obt_standin import Model, Script, StandIn
 from obt_standin.script import Answer
 
@@ -21,7 +24,7 @@ from obt_standin.script import Answer
 @asynccontextmanager
 async def polled(standin: StandIn, *, run: bool = False) -> AsyncIterator[Catalog]:
     """A catalogue on a stand-in; with ``run`` it polls by itself, quickly."""
-    async with OllamaClient(OllamaSettings(url=standin.url, retries=1)) as client:
+    async with OllamaClient(OllamaConfig(url=standin.url), attempts=1) as client:
         catalog = Catalog(client, poll_interval_s=0.01, probe_timeout_s=5)
         task = asyncio.create_task(catalog.run()) if run else None
         try:
@@ -50,7 +53,7 @@ async def test_before_the_first_poll_nothing_is_known(standin: StandIn) -> None:
 
 
 async def test_a_poll_shows_models_and_which_of_them_are_loaded(standin: StandIn) -> None:
-    async with polled(standin) as catalog, OllamaClient(OllamaSettings(url=standin.url)) as client:
+    async with polled(standin) as catalog, OllamaClient(OllamaConfig(url=standin.url)) as client:
         await client.load("standin-small")
         snapshot = await catalog.refresh()
     assert snapshot.generation == 1
@@ -66,7 +69,7 @@ async def test_a_poll_shows_models_and_which_of_them_are_loaded(standin: StandIn
 
 
 async def test_polls_that_see_nothing_new_make_no_generation(standin: StandIn) -> None:
-    async with polled(standin) as catalog, OllamaClient(OllamaSettings(url=standin.url)) as client:
+    async with polled(standin) as catalog, OllamaClient(OllamaConfig(url=standin.url)) as client:
         await client.load("standin-small")
         first = await catalog.refresh()
         await client.load("standin-small", keep_alive="1h")
@@ -76,7 +79,7 @@ async def test_polls_that_see_nothing_new_make_no_generation(standin: StandIn) -
 
 
 async def test_a_new_model_a_loaded_one_and_an_unloaded_one_each_make_a_generation(standin: StandIn) -> None:
-    async with polled(standin) as catalog, OllamaClient(OllamaSettings(url=standin.url)) as client:
+    async with polled(standin) as catalog, OllamaClient(OllamaConfig(url=standin.url)) as client:
         first = await catalog.refresh()
         await client.copy("standin-small", "again")
         second = await catalog.refresh()
@@ -91,7 +94,7 @@ async def test_a_new_model_a_loaded_one_and_an_unloaded_one_each_make_a_generati
 async def test_ollama_going_away_keeps_the_last_list_as_stale_and_coming_back_freshens_it(
     standin: StandIn,
 ) -> None:
-    async with polled(standin, run=True) as catalog, OllamaClient(OllamaSettings(url=standin.url)) as client:
+    async with polled(standin, run=True) as catalog, OllamaClient(OllamaConfig(url=standin.url)) as client:
         await client.load("standin-small")
         there = await until(catalog, lambda seen: bool(seen.running))
         await standin.stop()
@@ -130,15 +133,10 @@ async def test_whatever_answers_in_ollamas_place_becomes_state_and_polling_goes_
 
 async def test_an_ollama_that_takes_the_connection_and_says_nothing_counts_as_gone(standin: StandIn) -> None:
     standin.script.answer = "hang"
-    async with OllamaClient(OllamaSettings(url=standin.url)) as client:
+    async with OllamaClient(OllamaConfig(url=standin.url)) as client:
         snapshot = await Catalog(client, probe_timeout_s=0.05).refresh()
     assert not snapshot.state.reachable
     assert "within 0.05 s" in (snapshot.state.error or "")
-
-
-async def test_with_the_usual_numbers_a_change_is_seen_within_five_seconds() -> None:
-    catalog = Catalog(OllamaClient(OllamaSettings()))
-    assert catalog.seen_within_s <= 5
 
 
 async def test_many_callers_at_once_share_a_poll(standin: StandIn) -> None:
@@ -200,9 +198,7 @@ def test_the_lists_digest_ignores_order_and_nothing_else_of_names_and_digests(
         assert list_digest([other, *models[1:]]) != list_digest(models)
 
 
-@pytest.mark.parametrize(
-    "body", [b"", b"[]", b"{}", b'{"models":[{}]}', b'{"models":5}', b"\xff", b"[" * 10_000]
-)
+@pytest.mark.parametrize("body", [b"", b"[]", b"{}", b'{"models":5}', b"\xff", b"[" * 10_000])
 def test_a_list_of_another_form_is_an_ollama_error(body: bytes) -> None:
     for read in (lists.read_installed, lists.read_running):
         with pytest.raises(OllamaError, match="not Ollama"):
@@ -215,8 +211,36 @@ def test_a_version_of_another_form_is_an_ollama_error() -> None:
 
 
 def test_models_that_are_null_are_none() -> None:
-    assert lists.read_installed(b'{"models":null}') == ()
-    assert lists.read_running(b'{"models":null}') == ()
+    assert lists.read_installed(b'{"models":null}').models == ()
+    assert lists.read_running(b'{"models":null}').models == ()
+
+
+@pytest.mark.parametrize("read", [lists.read_installed, lists.read_running])
+@pytest.mark.parametrize(
+    ("odd", "problem"),
+    [
+        (b"{}", "Entry 2 of {path} has no name."),
+        (b"5", "Entry 2 of {path} cannot be read: "),
+        (b'{"name":"x","size":"4 GB"}', "Entry 2 of {path} cannot be read: Expected `int`, got `str`"),
+        (b'{"name":"x","details":{"family":["a"]}}', "Entry 2 of {path} cannot be read: "),
+    ],
+)
+def test_an_odd_entry_costs_itself_and_says_why(
+    read: Callable[[bytes], lists.InstalledList | lists.RunningList], odd: bytes, problem: str
+) -> None:
+    found = read(b'{"models":[{"name":"a"},' + odd + b',{"model":"b"}]}')
+    assert [model.name for model in found.models] == ["a", "b"]
+    (said,) = found.problems
+    assert said.startswith(problem.format(path="/api/tags" if read is lists.read_installed else "/api/ps"))
+
+
+@pytest.mark.parametrize(
+    ("size", "vram", "ratio"),
+    [(4, 3, 0.75), (4, 4, 1.0), (4, 0, 0.0), (5_000, 6_100, None), (0, 0, None), (4, -1, None)],
+)
+def test_a_share_on_gpus_is_a_share_or_unknown(size: int, vram: int, ratio: float | None) -> None:
+    model = RunningModel(name="m", digest="d", size_bytes=size, size_vram_bytes=vram)
+    assert model.gpu_offload_ratio == ratio
 
 
 def test_an_unknown_architecture_has_no_context_length() -> None:
@@ -236,12 +260,12 @@ class Restless:
     async def version(self) -> str:
         return "1"
 
-    async def installed(self) -> tuple[InstalledModel, ...]:
+    async def installed(self) -> lists.InstalledList:
         self.looks += 1
-        return (InstalledModel(name="m", digest=f"d{self.looks % 2}", size_bytes=1),)
+        return lists.InstalledList((InstalledModel(name="m", digest=f"d{self.looks % 2}", size_bytes=1),))
 
-    async def running(self) -> tuple[()]:
-        return ()
+    async def running(self) -> lists.RunningList:
+        return lists.RunningList(())
 
     async def show(self, model: str) -> bytes:
         self.shows += 1
@@ -288,8 +312,8 @@ async def test_an_ollama_that_hangs_over_a_model_still_has_its_changes_seen() ->
 class Restarting(Restless):
     """Is away when it is first asked to show a model."""
 
-    async def installed(self) -> tuple[InstalledModel, ...]:
-        return (InstalledModel(name="m", digest="d", size_bytes=1),)
+    async def installed(self) -> lists.InstalledList:
+        return lists.InstalledList((InstalledModel(name="m", digest="d", size_bytes=1),))
 
     async def show(self, model: str) -> bytes:
         self.shows += 1
@@ -308,3 +332,49 @@ async def test_metadata_that_could_not_be_asked_for_is_asked_for_again() -> None
         seen.append(catalog.snapshot.models[0].capabilities)
     assert seen == [(), ("completion",), ("completion",)]
     assert ollama.shows == 2
+
+
+class Imitating(Restless):
+    """A router that imitates Ollama: one digest for all its models, and no list of loaded ones."""
+
+    shown: ClassVar[dict[str, tuple[str, int]]] = {
+        "small-chat:8b": ("completion", 40960),
+        "only-embeds:latest": ("embedding", 2048),
+        "sees-images:27b": ("vision", 131072),
+    }
+
+    def __init__(self, digest: str) -> None:
+        super().__init__()
+        self.digest = digest
+
+    async def installed(self) -> lists.InstalledList:
+        models = [InstalledModel(name=name, digest=self.digest, size_bytes=0) for name in self.shown]
+        return lists.InstalledList(tuple(models), ("Entry 4 of /api/tags has no name.",))
+
+    async def running(self) -> lists.RunningList:
+        raise OllamaError("This Ollama has no such function (404).", status=404)
+
+    async def show(self, model: str) -> bytes:
+        capability, length = self.shown[model]
+        info = {"general.architecture": "a", "a.context_length": length}
+        return msgspec.json.encode({"capabilities": [capability], "model_info": info})
+
+
+@pytest.mark.parametrize("digest", ["", "sha256:0"])
+async def test_models_that_share_a_digest_keep_what_each_of_them_can(digest: str) -> None:
+    catalog = Catalog(Imitating(digest))  # type: ignore[arg-type]  # what it asks of a client
+    await catalog.refresh()
+    await catalog.fill()
+    found = {one.name: (*one.capabilities, one.context_length) for one in catalog.snapshot.models}
+    assert found == Imitating.shown
+
+
+async def test_a_list_that_cannot_be_read_costs_itself_and_says_why() -> None:
+    catalog = Catalog(Imitating(""))  # type: ignore[arg-type]  # what it asks of a client
+    with capture_logs() as logs:
+        snapshot = await catalog.refresh()
+    assert snapshot.state.reachable
+    assert len(snapshot.models) == 3
+    problems = ("Entry 4 of /api/tags has no name.", "This Ollama has no such function (404).")
+    assert snapshot.problems == problems
+    assert {"ollama.entries_unreadable"} < {entry["event"] for entry in logs}

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from obt_agent.config.schema import OllamaConfig
 from obt_agent.errors import (
     AgentError,
     DeadlineExceeded,
@@ -22,7 +23,7 @@ from obt_agent.errors import (
     StreamIncomplete,
     TooLarge,
 )
-from obt_agent.ollama.client import OllamaClient, OllamaSettings, OllamaStream
+from obt_agent.ollama.client import OllamaClient, OllamaStream
 from obt_agent.protocol.errors import to_wire
 from obt_standin import Model, Script, Stall, StandIn
 from tests.ollama.raw_server import chunked, head, read_request, replying, serving
@@ -35,8 +36,20 @@ def request(model: str = "standin-small", **fields: Any) -> bytes:
     return json.dumps({"model": model, "prompt": "Why?", **fields}).encode()
 
 
-def settings(url: str, **values: Any) -> OllamaSettings:
-    return OllamaSettings(url=url, **{"retries": 1, **values})
+def client_of(
+    url: str,
+    *,
+    attempts: int = 1,
+    max_line_bytes: int = 1 << 20,
+    max_body_bytes: int = 64 << 20,
+    **config: Any,
+) -> OllamaClient:
+    return OllamaClient(
+        OllamaConfig(url=url, **config),
+        attempts=attempts,
+        max_line_bytes=max_line_bytes,
+        max_body_bytes=max_body_bytes,
+    )
 
 
 async def read_all(
@@ -59,7 +72,7 @@ async def failure(url: str, body: bytes | None = None, **values: Any) -> AgentEr
     with pytest.raises(AgentError) as caught:
         async with (
             asyncio.timeout(30),
-            OllamaClient(settings(url, **values)) as client,
+            client_of(url, **values) as client,
             client.stream("/api/generate", body or request()) as stream,
         ):
             await texts(stream)
@@ -72,7 +85,7 @@ async def test_ten_thousand_tokens_arrive_complete_and_in_order_though_bytes_com
     standin.script.tokens, standin.script.numbered, standin.script.split_bytes = 10_000, True, 1
     async with (
         asyncio.timeout(100),
-        OllamaClient(settings(standin.url)) as client,
+        client_of(standin.url) as client,
         client.stream("/api/generate", request()) as stream,
     ):
         assert await texts(stream) == [f" {number}" for number in range(10_000)]
@@ -92,7 +105,7 @@ async def test_a_read_of_a_single_byte_is_no_trouble() -> None:
 
     async with (
         serving(peer) as url,
-        OllamaClient(settings(url)) as client,
+        client_of(url) as client,
         client.stream("/api/generate", request()) as stream,
     ):
         assert await texts(stream) == ["x"] * 5
@@ -101,7 +114,7 @@ async def test_a_read_of_a_single_byte_is_no_trouble() -> None:
 async def test_times_are_those_of_the_arrival_however_late_they_are_read(standin: StandIn) -> None:
     standin.script.tokens, standin.script.decode_tps, standin.script.ttft_s = 20, 40.0, 0.05
     async with (
-        OllamaClient(settings(standin.url)) as client,
+        client_of(standin.url) as client,
         client.stream("/api/generate", request()) as stream,
     ):
         await standin.wait_for(lambda ollama: ollama.requests[0].ended == "complete")
@@ -119,7 +132,7 @@ async def test_a_reader_that_pauses_holds_ollama_back_and_loses_nothing(standin:
     standin.script.tokens, standin.script.numbered, standin.script.lines_per_write = 60_000, True, 1000
     async with (
         asyncio.timeout(60),
-        OllamaClient(settings(standin.url)) as client,
+        client_of(standin.url) as client,
         client.stream("/api/generate", request()) as stream,
     ):
         held = 0
@@ -136,7 +149,7 @@ async def test_a_reader_that_pauses_holds_ollama_back_and_loses_nothing(standin:
 
 async def test_every_field_of_a_request_reaches_ollama_as_it_was_sent(standin: StandIn) -> None:
     body = request(think=False, unknown={"a": [1]}, options={"num_ctx": 8, "nosuch": None}, format="json")
-    async with OllamaClient(settings(standin.url)) as client, client.stream("/api/generate", body) as stream:
+    async with client_of(standin.url) as client, client.stream("/api/generate", body) as stream:
         await texts(stream)
     exchange = standin.requests[0]
     assert exchange.body == body
@@ -147,7 +160,7 @@ async def test_every_field_of_a_request_reaches_ollama_as_it_was_sent(standin: S
 
 async def test_leaving_a_stream_closes_ollamas_connection_at_once(standin: StandIn) -> None:
     standin.script.tokens, standin.script.decode_tps = 10_000, 100.0
-    async with asyncio.timeout(20), OllamaClient(settings(standin.url)) as client:
+    async with asyncio.timeout(20), client_of(standin.url) as client:
         async with client.stream("/api/generate", request()) as stream:
             async for _ in stream.batches():
                 break
@@ -169,7 +182,7 @@ async def test_cancelling_closes_ollamas_connection_at_once_and_stays_a_cancella
             async for _ in stream.batches():
                 begun.set()
 
-    async with asyncio.timeout(20), OllamaClient(settings(standin.url)) as client:
+    async with asyncio.timeout(20), client_of(standin.url) as client:
         task = asyncio.create_task(generate(client))
         if moment == "reading":
             await begun.wait()
@@ -187,7 +200,7 @@ async def test_a_generation_longer_than_every_deadline_ends_well_while_bytes_kee
     standin.script.tokens, standin.script.decode_tps = 60, 50.0
     limits = {"between_bytes_timeout_s": 1.0, "first_byte_timeout_s": 1.0, "request_timeout_s": 0.5}
     async with (
-        OllamaClient(settings(standin.url, **limits)) as client,
+        OllamaClient(OllamaConfig(url=standin.url, **limits)) as client,
         client.stream("/api/generate", request()) as stream,
     ):
         assert len(await texts(stream)) == 60
@@ -216,7 +229,7 @@ async def test_a_pull_may_be_silent_for_longer_than_a_generation(standin: StandI
     standin.script.registry, standin.script.pull_s = [Model(name="new:latest")], 2.0
     limits = {"between_bytes_timeout_s": 0.01, "first_byte_timeout_s": 30.0}
     async with (
-        OllamaClient(settings(standin.url, **limits)) as client,
+        OllamaClient(OllamaConfig(url=standin.url, **limits)) as client,
         client.stream("/api/pull", b'{"model":"new"}') as stream,
     ):
         async for _ in stream.batches():
@@ -227,7 +240,7 @@ async def test_a_pull_may_be_silent_for_longer_than_a_generation(standin: StandI
 async def test_time_that_was_ours_does_not_count_towards_the_deadline(standin: StandIn) -> None:
     standin.script.tokens, standin.script.stalls = 3, (Stall(1, 1.5),)
     async with (
-        OllamaClient(settings(standin.url, between_bytes_timeout_s=1.0)) as client,
+        client_of(standin.url, between_bytes_timeout_s=1.0) as client,
         client.stream("/api/generate", request()) as stream,
     ):
         asyncio.get_running_loop().call_later(0.2, stream.paused, 10_000_000)
@@ -268,7 +281,7 @@ async def test_a_connection_that_breaks_in_mid_stream_is_incomplete_after_its_go
 
 async def test_ollama_stopped_in_mid_stream_is_incomplete_and_the_client_goes_on(standin: StandIn) -> None:
     standin.script.tokens, standin.script.decode_tps = 10_000, 100.0
-    async with asyncio.timeout(30), OllamaClient(settings(standin.url)) as client:
+    async with asyncio.timeout(30), client_of(standin.url) as client:
         with pytest.raises(StreamIncomplete, match="stopped or killed"):
             await read_all(client, [], standin.stop)
         with pytest.raises(OllamaUnavailable):
@@ -295,14 +308,14 @@ async def test_endless_repetition_is_incomplete_and_says_what_to_change(standin:
 async def test_an_error_with_status_200_in_one_piece_is_an_error() -> None:
     body = b'{"error":"model \'x\' not found"}'
     reply = head(200, "application/json", f"Content-Length: {len(body)}") + body
-    async with serving(replying(reply)) as url, OllamaClient(settings(url)) as client:
+    async with serving(replying(reply)) as url, client_of(url) as client:
         with pytest.raises(ModelNotFound):
             await client.call("/api/generate", b"{}")
 
 
 async def test_endless_repetition_in_one_piece_is_incomplete_too(standin: StandIn) -> None:
     standin.script.ending, standin.script.tokens = "repeat", 500
-    async with OllamaClient(settings(standin.url)) as client:
+    async with client_of(standin.url) as client:
         with pytest.raises(StreamIncomplete):
             await client.call("/api/generate", request(stream=False))
 
@@ -313,7 +326,7 @@ async def test_a_killed_runner_is_an_error_that_may_be_retried_and_the_retry_wor
     async def kill() -> None:
         standin.kill_runner()
 
-    async with asyncio.timeout(30), OllamaClient(settings(standin.url)) as client:
+    async with asyncio.timeout(30), client_of(standin.url) as client:
         with pytest.raises(OllamaError, match="loads the model again") as caught:
             await read_all(client, [], kill)
         assert caught.value.retryable
@@ -353,7 +366,7 @@ async def test_an_error_line_in_mid_stream_comes_after_the_lines_before_it(stand
     standin.script.ending, standin.script.ending_after = "error", 3
     standin.script.error = "something odd in /usr/share/ollama/.ollama/models/blobs/sha256-1"
     got: list[str] = []
-    async with OllamaClient(settings(standin.url)) as client:
+    async with client_of(standin.url) as client:
         with pytest.raises(OllamaError, match="something odd") as caught:
             await read_all(client, got)
     assert len(got) == 3
@@ -377,7 +390,7 @@ async def test_a_line_that_breaks_the_form_ends_the_stream_after_the_good_lines(
 ) -> None:
     reply = head(200, "application/x-ndjson", "Transfer-Encoding: chunked") + chunked(PARTIAL + tail)
     got: list[str] = []
-    async with serving(replying(reply)) as url, OllamaClient(settings(url, max_line_bytes=2000)) as client:
+    async with serving(replying(reply)) as url, client_of(url, max_line_bytes=2000) as client:
         with pytest.raises(kind, match=words):
             await read_all(client, got)
     assert got == ["x"]
@@ -387,7 +400,7 @@ async def test_a_final_line_without_its_newline_is_final() -> None:
     reply = head(200, "application/json; charset=utf-8", "Content-Length: 27") + DONE.strip()
     async with (
         serving(replying(reply)) as url,
-        OllamaClient(settings(url)) as client,
+        client_of(url) as client,
         client.stream("/api/generate", request()) as stream,
     ):
         with pytest.raises(RuntimeError):
@@ -401,8 +414,9 @@ async def test_a_final_line_without_its_newline_is_final() -> None:
     [
         (head(302, None, "Location: http://127.0.0.1:1/", "Content-Length: 0"), "answers 302"),
         (head(200, "application/json", "Content-Encoding: gzip", "Content-Length: 1") + b"x", "compresses"),
-        (head(401, "text/plain", "Content-Length: 2") + b"no", "answers 401: no"),
+        (head(401, "text/plain", "Content-Length: 2") + b"no", "asks for a password"),
         (head(502, "text/plain", "Content-Length: 2") + b"no", "in front of Ollama"),
+        (head(502, "text/html", "Content-Length: 6") + b"<html>", "in front of Ollama answers 502"),
         (head(404, "text/html", "Content-Length: 2") + b"<p", "not Ollama"),
         (head(500, "application/json", "Content-Length: 50") + b"{", "answers 500"),
         (head(500, "application/json", "Content-Length: 2") + b"{}", "answers 500"),
@@ -417,7 +431,7 @@ async def test_what_no_ollama_sends_is_a_typed_error(reply: bytes, words: str) -
         error = await failure(url)
         assert isinstance(error, OllamaError)
         with pytest.raises(OllamaError, match=words):
-            async with OllamaClient(settings(url)) as client:
+            async with client_of(url) as client:
                 await client.call("/api/generate", request(stream=False))
 
 
@@ -435,14 +449,14 @@ async def test_a_refusal_whose_body_never_comes_is_still_a_refusal() -> None:
 
 async def test_a_body_without_end_is_refused_at_its_limit() -> None:
     reply = head(200, "application/json", "Transfer-Encoding: chunked") + chunked(b" " * 5000)
-    async with serving(replying(reply)) as url, OllamaClient(settings(url, max_body_bytes=4000)) as client:
+    async with serving(replying(reply)) as url, client_of(url, max_body_bytes=4000) as client:
         with pytest.raises(TooLarge, match="4000 bytes"):
             await client.version()
 
 
 async def test_short_requests_have_a_deadline_of_their_own(standin: StandIn) -> None:
     standin.script.answer = "hang"
-    async with OllamaClient(settings(standin.url, request_timeout_s=0.05)) as client:
+    async with client_of(standin.url, request_timeout_s=0.05) as client:
         with pytest.raises(DeadlineExceeded, match="request_timeout_s"):
             await client.version()
 
@@ -454,7 +468,7 @@ async def test_an_answer_in_one_piece_that_stops_in_the_middle_is_a_timeout() ->
         await writer.drain()
         await reader.read()
 
-    async with serving(peer) as url, OllamaClient(settings(url, between_bytes_timeout_s=0.05)) as client:
+    async with serving(peer) as url, client_of(url, between_bytes_timeout_s=0.05) as client:
         with pytest.raises(DeadlineExceeded, match="between_bytes"):
             await client.call("/api/embed", b"{}")
 
@@ -468,7 +482,7 @@ async def test_only_idempotent_gets_are_tried_again() -> None:
             writer.write(head(200, "application/json", "Content-Length: 15") + b'{"version":"1"}')
             await writer.drain()
 
-    async with serving(peer) as url, OllamaClient(OllamaSettings(url=url, retries=3)) as client:
+    async with serving(peer) as url, OllamaClient(OllamaConfig(url=url), attempts=3) as client:
         assert await client.version() == "1"
         for act in (client.show("x"), client.call("/api/embed", b"{}"), client.delete("x")):
             with pytest.raises(OllamaUnavailable):
@@ -478,35 +492,35 @@ async def test_only_idempotent_gets_are_tried_again() -> None:
 
 @pytest.mark.parametrize("model", ["standin-small", "standin-embed"])
 async def test_loading_and_unloading_show_in_the_list_of_loaded_models(model: str, standin: StandIn) -> None:
-    async with OllamaClient(settings(standin.url)) as client:
-        assert await client.running() == ()
+    async with client_of(standin.url) as client:
+        assert (await client.running()).models == ()
         assert await client.load(model, keep_alive="5m", options=b'{"num_ctx":1024}') >= 0
-        (running,) = await client.running()
+        (running,) = (await client.running()).models
         assert running.name == f"{model}:latest"
         assert running.context_length == 1024
         assert await client.unload(model) >= 0
-        assert await client.running() == ()
+        assert (await client.running()).models == ()
 
 
 async def test_loading_what_is_not_there_is_model_not_found(standin: StandIn) -> None:
-    async with OllamaClient(settings(standin.url)) as client:
+    async with client_of(standin.url) as client:
         with pytest.raises(ModelNotFound):
             await client.load("nosuch")
 
 
 async def test_models_are_copied_and_deleted(standin: StandIn) -> None:
-    async with OllamaClient(settings(standin.url)) as client:
+    async with client_of(standin.url) as client:
         await client.copy("standin-small", "again")
-        assert "again:latest" in {model.name for model in await client.installed()}
+        assert "again:latest" in {model.name for model in (await client.installed()).models}
         await client.delete("again")
-        assert "again:latest" not in {model.name for model in await client.installed()}
+        assert "again:latest" not in {model.name for model in (await client.installed()).models}
         assert b'"model_info"' in await client.show("standin-small", verbose=True)
 
 
 async def test_a_pull_streams_its_progress_and_ends_with_success(standin: StandIn) -> None:
     standin.script.registry = [Model(name="new:latest")]
     async with (
-        OllamaClient(settings(standin.url)) as client,
+        client_of(standin.url) as client,
         client.stream("/api/pull", b'{"model":"new"}') as stream,
     ):
         steps = [json.loads(line.raw) async for batch in stream.batches() for line in batch]
@@ -516,7 +530,7 @@ async def test_a_pull_streams_its_progress_and_ends_with_success(standin: StandI
 
 async def test_a_prompt_of_five_mebibytes_goes_through(standin: StandIn) -> None:
     body = request(images=["A" * (5 << 20)])
-    async with OllamaClient(settings(standin.url)) as client:
+    async with client_of(standin.url) as client:
         with pytest.raises(OllamaError, match="multimodal"):
             await client.call("/api/generate", body)
     assert standin.requests[0].body == body
@@ -529,13 +543,13 @@ async def test_streams_run_side_by_side(standin: StandIn) -> None:
         async with client.stream("/api/generate", request()) as stream:
             return await texts(stream)
 
-    async with OllamaClient(settings(standin.url)) as client:
+    async with client_of(standin.url) as client:
         found = await asyncio.gather(*(one(client) for _ in range(8)))
     assert found == [[f" {number}" for number in range(50)]] * 8
 
 
 async def test_a_client_outside_its_context_says_so() -> None:
-    client = OllamaClient(OllamaSettings())
+    client = OllamaClient(OllamaConfig())
     with pytest.raises(RuntimeError, match="outside its context"):
         await client.version()
     with suppress(RuntimeError):
@@ -545,7 +559,7 @@ async def test_a_client_outside_its_context_says_so() -> None:
 async def test_the_clock_starts_when_the_request_is_sent(standin: StandIn) -> None:
     before = time.monotonic_ns()
     async with (
-        OllamaClient(settings(standin.url)) as client,
+        client_of(standin.url) as client,
         client.stream("/api/generate", request()) as stream,
     ):
         assert before < stream.t_sent_ns <= standin.requests[0].began_ns
@@ -560,7 +574,7 @@ def test_scripts_say_that_they_are_no_ollama() -> None:
 @pytest.mark.parametrize("status", [200, 500])
 async def test_a_content_type_that_is_no_utf_8_gives_an_error_that_can_be_sent(status: int) -> None:
     reply = head(status, "text/html", "Content-Length: 2").replace(b"html", b"\xff") + b"xx"
-    async with serving(replying(reply)) as url, OllamaClient(settings(url, retries=1)) as client:
+    async with serving(replying(reply)) as url, client_of(url, attempts=1) as client:
         with pytest.raises(OllamaError) as caught:
             await client.installed()
     assert msgspec.json.encode(to_wire(caught.value))

@@ -7,8 +7,9 @@ from collections.abc import Callable
 
 import pytest
 
+from obt_agent.config.schema import OllamaConfig
 from obt_agent.errors import AgentError, ModelNotFound, OllamaError, StreamIncomplete
-from obt_agent.ollama.client import OllamaClient, OllamaSettings
+from obt_agent.ollama.client import OllamaClient
 from tests.ollama.raw_server import recorded_response, replying, serving
 from tests.recordings import Recording, recordings
 
@@ -39,7 +40,7 @@ async def streamed(recording: Recording) -> tuple[list[bytes], bytes | None, Age
     async with (
         asyncio.timeout(20),
         serving(replying(recorded_response(recording))) as url,
-        OllamaClient(OllamaSettings(url=url)) as client,
+        OllamaClient(OllamaConfig(url=url)) as client,
     ):
         try:
             async with client.stream(recording.path, recording.request) as stream:
@@ -76,7 +77,7 @@ async def test_every_recorded_answer_in_one_piece_comes_through_or_is_its_typed_
     async with (
         asyncio.timeout(20),
         serving(replying(recorded_response(recording))) as url,
-        OllamaClient(OllamaSettings(url=url)) as client,
+        OllamaClient(OllamaConfig(url=url)) as client,
     ):
         if recording.status == 200 and name not in BROKEN_OFF_WHOLE:
             assert await client.call(recording.path, recording.request) == recording.response
@@ -106,9 +107,9 @@ async def test_every_recorded_list_of_models_is_read(name: str) -> None:
     recording = recordings()[name]
     async with (
         serving(replying(recorded_response(recording))) as url,
-        OllamaClient(OllamaSettings(url=url)) as client,
+        OllamaClient(OllamaConfig(url=url)) as client,
     ):
-        models = await client.installed()
+        models = (await client.installed()).models
     assert len(models) == recording.response.count(b'"digest"')
     for model in models:
         assert len(model.digest) == 64
@@ -122,9 +123,9 @@ async def test_every_recorded_list_of_loaded_models_is_read(name: str) -> None:
     recording = recordings()[name]
     async with (
         serving(replying(recorded_response(recording))) as url,
-        OllamaClient(OllamaSettings(url=url)) as client,
+        OllamaClient(OllamaConfig(url=url)) as client,
     ):
-        running = await client.running()
+        running = (await client.running()).models
     assert len(running) == recording.response.count(b'"digest"')
     assert all(model.size_vram_bytes == 0 and model.gpu_offload_ratio == 0 for model in running)
     if "forever" in name:
@@ -143,7 +144,7 @@ async def test_every_recorded_answer_about_one_model_is_passed_on_or_typed(name:
     }
     async with (
         serving(replying(recorded_response(recording))) as url,
-        OllamaClient(OllamaSettings(url=url)) as client,
+        OllamaClient(OllamaConfig(url=url)) as client,
     ):
         act = acts[name.split("-", maxsplit=1)[0]](client)
         assert asyncio.iscoroutine(act)
@@ -160,7 +161,7 @@ async def test_answers_that_are_no_json_are_typed_and_say_what_to_do(name: str) 
     recording = recordings()[name]
     async with (
         serving(replying(recorded_response(recording))) as url,
-        OllamaClient(OllamaSettings(url=url)) as client,
+        OllamaClient(OllamaConfig(url=url)) as client,
     ):
         with pytest.raises(OllamaError, match=r"update Ollama|OLLAMA_ORIGINS|ollama\.url") as caught:
             await client.installed()

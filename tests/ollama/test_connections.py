@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from obt_agent.config.schema import OllamaConfig
 from obt_agent.errors import OllamaUnavailable
-from obt_agent.ollama.client import OllamaClient, OllamaSettings
+from obt_agent.ollama.client import OllamaClient
 from tests.link.authority import Authority
 from tests.ollama.raw_server import head, read_request, serving
 
@@ -46,7 +45,7 @@ async def test_lists_share_a_connection_and_everything_else_has_one_of_its_own()
     async with (
         asyncio.timeout(30),
         serving(peer) as url,
-        OllamaClient(OllamaSettings(url=url)) as client,
+        OllamaClient(OllamaConfig(url=url)) as client,
     ):
         for _ in range(3):
             await client.version()
@@ -60,7 +59,7 @@ async def test_a_list_asked_for_on_a_connection_that_has_died_is_asked_for_again
     async with (
         asyncio.timeout(30),
         serving(peer) as url,
-        OllamaClient(OllamaSettings(url=url)) as client,
+        OllamaClient(OllamaConfig(url=url)) as client,
     ):
         assert [await client.version() for _ in range(3)] == ["1"] * 3
     assert peer.requests == [(number, "GET /api/version") for number in (1, 2, 3)]
@@ -89,7 +88,7 @@ async def test_an_ollama_behind_tls_is_trusted_when_the_system_trusts_its_author
     async with (
         asyncio.timeout(30),
         behind_tls(authority.server("127.0.0.1")) as url,
-        OllamaClient(OllamaSettings(url=url)) as client,
+        OllamaClient(OllamaConfig(url=url)) as client,
     ):
         assert await client.version() == "1"
         assert await client.call("/api/generate", b"{}") == b'{"done":true}'
@@ -99,25 +98,9 @@ async def test_an_ollama_behind_tls_is_not_trusted_when_the_system_does_not_know
     async with (
         asyncio.timeout(30),
         behind_tls(Authority().server("127.0.0.1")) as url,
-        OllamaClient(OllamaSettings(url=url, retries=1)) as client,
+        OllamaClient(OllamaConfig(url=url), attempts=1) as client,
     ):
         with pytest.raises(OllamaUnavailable):
             await client.version()
         with pytest.raises(OllamaUnavailable):
             await client.call("/api/generate", b"{}")
-
-
-def test_the_library_s_own_tls_contexts_trust_nobody_and_those_of_others_still_trust_the_system(
-    tmp_path: Path,
-) -> None:
-    code = (
-        "import ssl\n"
-        "from obt_agent.ollama.http import aiohttp, trusting\n"
-        "own = [aiohttp.connector._SSL_CONTEXT_VERIFIED, aiohttp.connector._SSL_CONTEXT_UNVERIFIED]\n"
-        "print([len(context.get_ca_certs()) for context in (*own, trusting(), ssl.create_default_context())])"
-    )
-    environ = {"SSL_CERT_FILE": str(Authority().ca_file(tmp_path)), "SSL_CERT_DIR": str(tmp_path / "none")}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environ, check=True
-    )
-    assert done.stdout == "[0, 0, 1, 1]\n"

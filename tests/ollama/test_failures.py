@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from obt_agent.errors import ModelNotFound, OllamaError
+from obt_agent.errors import ModelNotFound, OllamaError, OllamaUnavailable
 from obt_agent.ollama import failures
 
 
@@ -15,24 +15,24 @@ from obt_agent.ollama import failures
     ],
 )
 def test_each_wording_of_a_missing_model_says_how_to_pull_it(said: str) -> None:
-    error = failures.explained(said, 404)
+    error = failures.from_message(said, 404)
     assert isinstance(error, ModelNotFound)
     assert error.message.endswith("ollama pull llama3")
     assert error.detail == {"status": 404, "ollama_message": said, "model": "llama3"}
 
 
 def test_a_request_that_names_no_model_is_told_so() -> None:
-    assert "names no model" in failures.explained("model '' not found", 404).message
+    assert "names no model" in failures.from_message("model '' not found", 404).message
 
 
 def test_the_runners_own_error_is_taken_out_of_the_string_it_comes_in() -> None:
-    error = failures.explained('{"error":{"code":400,"message":"too long","type":"x"}}', 400)
+    error = failures.from_message('{"error":{"code":400,"message":"too long","type":"x"}}', 400)
     assert error.message == "Ollama answers: too long"
 
 
 @pytest.mark.parametrize("said", ["{not json", '{"other":1}', "[1]"])
 def test_what_only_looks_nested_is_shown_as_it_is(said: str) -> None:
-    assert failures.explained(said, 500).message == f"Ollama answers: {said}"
+    assert failures.from_message(said, 500).message == f"Ollama answers: {said}"
 
 
 @pytest.mark.parametrize(
@@ -53,18 +53,89 @@ def test_a_message_is_bounded() -> None:
     assert len(failures.shown("x" * 5000)) == failures.MAX_MESSAGE_CHARS
 
 
-@pytest.mark.parametrize("said", ["CUDA error: out of memory", "model requires more system memory (9 GiB)"])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA error: out of memory",
+        "cudaMalloc failed: out of memory",
+        "model requires more system memory (9 GiB) than is available (3 GiB)",
+        "llama runner process has terminated: signal: killed",
+        "llama-server process has terminated: error:unable to allocate CUDA0 buffer",
+    ],
+)
 def test_a_lack_of_memory_says_what_to_choose(said: str) -> None:
-    error = failures.explained(said, 500)
+    error = failures.from_message(said, 500)
     assert "num_ctx" in error.message
     assert not error.retryable
 
 
-@pytest.mark.parametrize(("status", "retryable"), [(500, True), (200, True), (400, False)])
-def test_an_unexpected_eof_is_the_runners_end_unless_the_request_was_at_fault(
-    status: int, retryable: bool
+RUNNER_ENDED = "an error was encountered while running the model: unexpected EOF"
+
+
+@pytest.mark.parametrize(
+    ("said", "status", "retryable"),
+    [
+        (RUNNER_ENDED, 500, True),
+        (RUNNER_ENDED, 200, True),
+        ("unexpected EOF", 500, True),
+        ("unexpected EOF", 400, False),  # of the request's body
+        ('POST predict: Post "http://127.0.0.1:4/completion": read tcp: connection reset by peer', 500, True),
+    ],
+)
+def test_the_runners_end_is_retryable_unless_the_request_was_at_fault(
+    said: str, status: int, retryable: bool
 ) -> None:
-    assert failures.explained("unexpected EOF", status).retryable == retryable
+    assert failures.from_message(said, status).retryable == retryable
+
+
+# Ollama's error for a tool call that is no JSON quotes what the model wrote (langchain#34746).
+@pytest.mark.parametrize(
+    "written",
+    [
+        '{"name":"page","arguments":{"text":"pod killed: out of memory',
+        "server busy, please try again",
+        "llama runner process has terminated: signal: killed",
+        "model 'x' not found",
+    ],
+)
+@pytest.mark.parametrize("status", [200, 500])
+def test_what_a_model_wrote_never_decides_the_diagnosis(written: str, status: int) -> None:
+    said = f"error parsing tool call: raw='{written}', err=unexpected end of JSON input"
+    error = failures.from_message(said, status)
+    assert error.message == f"Ollama could not parse the model's tool call: {failures.shown(said)}"
+    assert type(error) is OllamaError
+    assert not error.retryable
+    for quoting in (f'{{"error":{{"message":"Failed to parse: {written}"}}}}', f"Failed to parse: {written}"):
+        error = failures.from_message(quoting, status)
+        assert error.message.startswith("Ollama answers: ")
+        assert not error.retryable
+    wrapped = failures.from_message(f"{RUNNER_ENDED} {{{written} out of memory", 200)
+    assert wrapped.message.startswith("The process that runs the model ended")
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504, 520, 521, 522, 523, 524, 530])
+@pytest.mark.parametrize("kind", ["text/html", "text/plain", ""])
+def test_a_proxy_whose_ollama_restarts_is_asked_again(status: int, kind: str) -> None:
+    page = b"<html><head><title>502 Bad Gateway</title></head><body><hr><center>nginx</center></body></html>"
+    error = failures.refused(status, kind, page)
+    if status == 500 and kind != "text/html":
+        assert not error.retryable
+        return
+    assert isinstance(error, OllamaUnavailable)
+    assert error.retryable
+    assert error.message == f"Something in front of Ollama answers {status}; is Ollama running?"
+
+
+@pytest.mark.parametrize(("status", "words"), [(401, "password"), (407, "password"), (413, "size")])
+def test_a_proxy_that_refuses_is_not_taken_for_another_program(status: int, words: str) -> None:
+    error = failures.refused(status, "text/html", b"<html></html>")
+    assert "not Ollama" not in error.message
+    assert words in error.message
+
+
+def test_a_full_queue_is_told_by_its_status() -> None:
+    assert failures.from_message("maximum pending requests exceeded", 503).retryable
+    assert failures.from_message('{"error":"x"}', 502).retryable
 
 
 def test_every_refusal_is_an_ollama_error_whatever_its_body() -> None:
@@ -74,5 +145,5 @@ def test_every_refusal_is_an_ollama_error_whatever_its_body() -> None:
 
 
 def test_a_missing_models_name_is_bounded_too() -> None:
-    error = failures.explained(f"model '{'x' * 900_000}' not found", 404)
+    error = failures.from_message(f"model '{'x' * 900_000}' not found", 404)
     assert len(error.message) + sum(len(str(value)) for value in error.detail.values()) < 5000

@@ -38,8 +38,8 @@ async def test_a_wait_that_is_too_long_is_told_once() -> None:
         told.append(loop.time() - began)
         over.set()
 
-    patience = IdleTimeout(0.02, note)
-    patience.begins()
+    timeout = IdleTimeout(0.02, note)
+    timeout.start()
     async with asyncio.timeout(20):
         await over.wait()
     assert len(told) == 1
@@ -48,25 +48,25 @@ async def test_a_wait_that_is_too_long_is_told_once() -> None:
 
 async def test_a_thousand_waits_that_end_in_time_share_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:
     timers = Timers(monkeypatch)
-    patience = IdleTimeout(60, lambda: pytest.fail("no wait was too long"))
+    timeout = IdleTimeout(60, lambda: pytest.fail("no wait was too long"))
     for _ in range(1000):
-        patience.begins()
-        patience.ends()
-    patience.close()
+        timeout.start()
+        timeout.stop()
+    timeout.close()
     assert timers.made == 1
 
 
 async def test_a_wait_is_measured_from_its_own_beginning_and_not_from_that_of_the_timer() -> None:
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
-    patience = IdleTimeout(0.05, over.set)
-    patience.begins()
-    patience.ends()
+    timeout = IdleTimeout(0.05, over.set)
+    timeout.start()
+    timeout.stop()
     resumed = asyncio.Event()
     loop.call_later(0.03, resumed.set)
     await resumed.wait()
     began = loop.time()
-    patience.begins()
+    timeout.start()
     async with asyncio.timeout(20):
         await over.wait()
     assert loop.time() - began >= 0.05
@@ -74,16 +74,16 @@ async def test_a_wait_is_measured_from_its_own_beginning_and_not_from_that_of_th
 
 async def test_a_wait_after_one_that_was_extended_is_no_longer_than_any_other() -> None:
     over = asyncio.Event()
-    patience = IdleTimeout(0.02, over.set)
-    patience.begins()
-    patience.extend(1000)
+    timeout = IdleTimeout(0.02, over.set)
+    timeout.start()
+    timeout.extend(1000)
     looked = asyncio.Event()
     asyncio.get_running_loop().call_later(0.1, looked.set)
     await looked.wait()
     assert not over.is_set()
-    patience.ends()
-    patience.extend(1000)  # between two waits there is nothing to extend
-    patience.begins()
+    timeout.stop()
+    timeout.extend(1000)  # between two waits there is nothing to extend
+    timeout.start()
     async with asyncio.timeout(20):
         await over.wait()
 
@@ -94,11 +94,11 @@ async def test_nothing_is_left_of_one_that_was_closed() -> None:
             pytest.fail("nobody waits any more")
 
     owner = Owner()
-    patience = IdleTimeout(1000, owner.over)
-    patience.begins()
-    patience.close()
+    timeout = IdleTimeout(1000, owner.over)
+    timeout.start()
+    timeout.close()
     known = weakref.ref(owner)
-    del owner, patience
+    del owner, timeout
     await asyncio.sleep(0)
     gc.collect()
     assert known() is None

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
+from obt_agent.config.schema import OllamaConfig
 from obt_agent.errors import OllamaError, OllamaUnavailable
-from obt_agent.ollama.client import OllamaClient, OllamaSettings
+from obt_agent.ollama.client import OllamaClient
 from obt_standin import Behaviour, Model, Script, Stall, StandIn
 from obt_standin.script import Answer
 
@@ -29,7 +30,7 @@ async def generate(
     """The lines of a stream, and its last one."""
     async with (
         asyncio.timeout(30),
-        OllamaClient(OllamaSettings(url=standin.url)) as client,
+        OllamaClient(OllamaConfig(url=standin.url)) as client,
         client.stream(path, body or request()) as stream,
     ):
         lines = [json.loads(line.raw) async for batch in stream.batches() for line in batch]
@@ -196,8 +197,8 @@ async def test_loading_takes_its_time_once_and_again_when_the_context_changes(st
         _, final = await generate(standin, request(options=options))
         durations.append(final["load_duration"] >= 30 * MS)
     assert durations == [True, False, True, False, True]
-    async with OllamaClient(OllamaSettings(url=standin.url)) as client:
-        assert (await client.running())[0].context_length == 4096
+    async with OllamaClient(OllamaConfig(url=standin.url)) as client:
+        assert (await client.running()).models[0].context_length == 4096
 
 
 async def test_two_cold_requests_at_once_load_once(standin: StandIn) -> None:
@@ -209,33 +210,33 @@ async def test_two_cold_requests_at_once_load_once(standin: StandIn) -> None:
 
 async def test_a_model_is_unloaded_when_its_time_is_up(standin: StandIn) -> None:
     standin.script.keep_alive_s, standin.script.tokens = 0.02, 1
-    async with asyncio.timeout(20), OllamaClient(OllamaSettings(url=standin.url)) as client:
+    async with asyncio.timeout(20), OllamaClient(OllamaConfig(url=standin.url)) as client:
         await generate(standin)
-        assert len(await client.running()) == 1
+        assert len((await client.running()).models) == 1
         await comes_true(lambda: not standin.runners.loaded())
 
 
 async def test_a_model_in_use_is_unloaded_when_its_last_request_ends(standin: StandIn) -> None:
     standin.script.tokens, standin.script.decode_tps = 30, 300.0
-    async with asyncio.timeout(20), OllamaClient(OllamaSettings(url=standin.url)) as client:
+    async with asyncio.timeout(20), OllamaClient(OllamaConfig(url=standin.url)) as client:
         running = asyncio.create_task(generate(standin))
         await standin.wait_for(lambda ollama: bool(ollama.requests))
         await comes_true(standin.runners.busy)
         await client.unload("standin-small")
-        assert len(await client.running()) == 1
+        assert len((await client.running()).models) == 1
         lines, _ = await running
         assert len(lines) == 30
-        assert await client.running() == ()
+        assert (await client.running()).models == ()
 
 
 async def test_a_killed_runner_stays_listed_and_the_next_request_loads_again(standin: StandIn) -> None:
     standin.script.load_s = 0.02
-    async with OllamaClient(OllamaSettings(url=standin.url)) as client:
+    async with OllamaClient(OllamaConfig(url=standin.url)) as client:
         await generate(standin)
         standin.kill_runner("nosuch:latest")
         _, warm = await generate(standin)
         standin.kill_runner("standin-small:latest")
-        assert len(await client.running()) == 1
+        assert len((await client.running()).models) == 1
         _, again = await generate(standin)
     assert warm["load_duration"] < 20 * MS <= again["load_duration"]
 
@@ -261,7 +262,7 @@ async def test_a_runner_killed_during_prefill_or_an_unstreamed_answer_is_a_500(s
 
 async def test_a_client_that_leaves_frees_the_slot(standin: StandIn) -> None:
     standin.script.tokens, standin.script.decode_tps = 10_000, 1000.0
-    async with asyncio.timeout(20), OllamaClient(OllamaSettings(url=standin.url)) as client:
+    async with asyncio.timeout(20), OllamaClient(OllamaConfig(url=standin.url)) as client:
         async with client.stream("/api/generate", request()) as stream:
             async for _ in stream.batches():
                 break
@@ -287,7 +288,7 @@ async def test_one_generation_can_be_met_strangely_while_all_else_answers(
     answer: Answer, standin: StandIn
 ) -> None:
     standin.script.once = [Behaviour(answer=answer)]
-    async with OllamaClient(OllamaSettings(url=standin.url, retries=1)) as client:
+    async with OllamaClient(OllamaConfig(url=standin.url), attempts=1) as client:
         assert await client.version()
         with pytest.raises(OllamaError):
             await generate(standin)
@@ -316,7 +317,7 @@ async def test_it_stops_as_a_stopped_ollama_and_starts_on_the_same_port(standin:
     await standin.stop()
     await standin.stop()
     with pytest.raises(OllamaUnavailable):
-        async with OllamaClient(OllamaSettings(url=standin.url, retries=1)) as client:
+        async with OllamaClient(OllamaConfig(url=standin.url), attempts=1) as client:
             await client.version()
     await standin.start()
     assert standin.port == port
@@ -328,6 +329,6 @@ async def test_it_stops_as_a_stopped_ollama_and_starts_on_the_same_port(standin:
 
 async def test_a_stream_without_a_final_line_in_one_piece_is_not_done(standin: StandIn) -> None:
     standin.script.ending = "no_final_line"
-    async with OllamaClient(OllamaSettings(url=standin.url)) as client:
+    async with OllamaClient(OllamaConfig(url=standin.url)) as client:
         with pytest.raises(OllamaError):
             await client.call("/api/generate", request(stream=False))
