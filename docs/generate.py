@@ -17,6 +17,7 @@ from obt_agent.benchmark import metrics_registry
 from obt_agent.benchmark import schema as benchmark
 from obt_agent.config import reference
 from obt_agent.protocol import schema
+from obt_agent.protocol.methods import COMMANDS
 from obt_conformance import golden, table
 
 HERE: Final = Path(__file__).parent
@@ -53,12 +54,27 @@ def documents() -> dict[Path, str]:
             metrics_registry.as_markdown(),
             _END_OF_METRICS,
         ),
+        HERE.parent / "obt_agent" / "config" / "command_names.py": command_names(),
         _PAGE / "metrics.js": metrics_registry.as_javascript(),
         **{
             HERE / "golden" / f"{name}.jsonl": golden.as_lines(frames)
             for name, frames in golden.conversations().items()
         },
     }
+
+
+def command_names() -> str:
+    """A module for the configuration, which stands below the protocol and cannot import its table."""
+    reading = "".join(f'    "{method.name}",\n' for method in COMMANDS if not method.changes)
+    changing = "".join(f'    "{method.name}",\n' for method in COMMANDS if method.changes)
+    return (
+        '"""Names of the commands, written by ``make docs`` from ``obt_agent.protocol.methods``."""\n\n'
+        "from typing import Final, Literal\n\n"
+        f"READ_AND_RUN: Final = (\n{reading})\n"
+        '"""What a server may ask for unless the owner says otherwise."""\n\n'
+        f"ChangeCommand = Literal[\n{changing}]\n"
+        '"""What alters the models that are installed."""\n'
+    )
 
 
 def _with(path: Path, start: str, part: str, end: str) -> str:
@@ -83,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
             sys.stderr.write(f"{path.name} is not current: run make docs\n")
         return 1 if stale() else 0
     for path, text in documents().items():
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     return 0
 

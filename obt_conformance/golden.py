@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -16,6 +17,8 @@ from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 from obt_agent.protocol import admission, codec, commands, jobs, state, streams
 from obt_agent.protocol.envelope import RequestId
 from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, StreamEnd, WireError
+from obt_agent.protocol.example import example
+from obt_agent.protocol.methods import COMMANDS
 
 Sender = Literal["agent", "server"]
 
@@ -100,7 +103,19 @@ def conversations() -> dict[str, list[Golden]]:
         conversation = _FrameScript()
         fill(conversation)
         found[name] = conversation.frames
-    return found
+    found["other"] = _other_commands({frame.method for frames in found.values() for frame in frames})
+    return {name: frames for name, frames in found.items() if frames}
+
+
+def _other_commands(shown: AbstractSet[str | None]) -> list[Golden]:
+    """Smallest frames of the commands that no conversation shows."""
+    script = _FrameScript()
+    for method in COMMANDS:
+        if method.name not in shown:
+            params = Raw(msgspec.json.encode(example(method.params)))
+            result = {} if method.result is dict else example(method.result)
+            script.request("server", method.name, params, result)
+    return script.frames
 
 
 def as_lines(frames: list[Golden]) -> str:

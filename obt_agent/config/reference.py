@@ -66,6 +66,4 @@ def _meanings(text: str) -> dict[str, str]:
 
 def _default(key: Key) -> str:
     value: Any = list(key.default) if isinstance(key.default, tuple) else key.default
-    if key.name == "policy.commands.allow":
-        return "all that read and run"
     return "" if value in (None, "", []) else f"`{value if isinstance(value, str) else json.dumps(value)}`"

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Final, get_args
 
 from obt_agent.config import urls
+from obt_agent.config.command_names import READ_AND_RUN, ChangeCommand
 from obt_agent.config.problems import nearest, shown
-from obt_agent.config.schema import READ_AND_RUN, ChangeCommand, Config, PolicyConfig, ServerConfig
+from obt_agent.config.schema import Config, PolicyConfig, ServerConfig
 
 _HOURS: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)", re.ASCII)
 _HOST: Final = re.compile(r"[A-Za-z0-9*?.\-]+(:[0-9*]+)?|\[[0-9A-Fa-f:]+\](:[0-9*]+)?", re.ASCII)

@@ -10,32 +10,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from obt_agent.config.command_names import ChangeCommand
+
 Seconds = Annotated[float, Meta(gt=0, le=86_400, description="seconds, above 0")]
 Count = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
 Text = Annotated[str, Meta(min_length=1, max_length=4096, description="text")]
 Patterns = tuple[Text, ...]
-
-READ_AND_RUN = (
-    "list_models",
-    "show_model",
-    "running_models",
-    "hardware",
-    "hardware_watch",
-    "generate",
-    "chat",
-    "embed",
-    "load_model",
-    "unload_model",
-    "run_benchmark",
-    "benchmark_status",
-    "benchmark_metrics",
-    "cancel",
-    "agent_info",
-)
-"""Commands that only read and run: what a server may ask for unless the owner says otherwise."""
-
-ChangeCommand = Literal["pull_model", "create_model", "copy_model", "delete_model"]
-"""Commands that alter what is installed."""
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -81,9 +61,9 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
 
 
 class CommandsPolicy(_Section, frozen=True, kw_only=True):
-    """Commands by name; ``deny`` wins. Commands that change what is installed stand in ``allow_changes``."""
+    """Commands that only read and run, by name or pattern; ``deny`` wins, over ``allow_changes`` too."""
 
-    allow: Patterns = READ_AND_RUN
+    allow: Patterns = ("*",)
     deny: Patterns = ()
 
 

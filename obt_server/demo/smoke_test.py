@@ -1,7 +1,7 @@
 """Every command of the protocol once, through the server's public API.
 
-Each step is one command; the table must name every command of the protocol, so that a new one cannot be
-forgotten. A step gives what it saw, or raises ``CommandFailed`` with what was expected.
+Each step is one command; one without a step of its own gets a plain one, so that none can be forgotten. A
+step gives what it saw, or raises ``CommandFailed`` with what was expected.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from obt_agent.protocol.methods import COMMANDS
+from obt_agent.protocol.example import example
+from obt_agent.protocol.methods import COMMANDS, Method
 from obt_server.demo.client import ApiError, Client, JsonObject
 
 PROMPT: Final = "Explain in three sentences why the sky is blue."
@@ -72,7 +73,7 @@ def _can(model: JsonObject, capability: str) -> bool:
 async def run_smoke_test(client: Client, agent: str, on_step: Callable[[StepResult], None]) -> SmokeTest:
     """Make every step, in the table's order; a failed one does not keep the others from being made."""
     test = SmokeTest(client, agent)
-    for method, step in STEPS.items():
+    for method, step in steps().items():
         on_step(await _run_step(test, method, step))
     return test
 
@@ -263,12 +264,28 @@ STEPS: Final[dict[str, Step]] = {
     "cancel": cancel,
     "unload_model": unload_model,
     "agent_info": agent_info,
-    "pull_model": refused_by_default("pull_model", job_id="demo-pull", model="llama3.2:1b"),
-    "create_model": refused_by_default("create_model", job_id="demo-create", model="a", **{"from": "b"}),
-    "copy_model": refused_by_default("copy_model", source="a", destination="b"),
-    "delete_model": refused_by_default("delete_model", model="a"),
 }
-"""Every command, in an order in which each finds what it needs."""
+"""Steps of their own, in an order in which each finds what it needs."""
+
+
+def steps() -> dict[str, Step]:
+    """Return a step for every command: its own, else that it is refused or answered, as the table says."""
+    return STEPS | {method.name: _plain_step(method) for method in COMMANDS if method.name not in STEPS}
+
+
+def _plain_step(method: Method) -> Step:
+    params = example(method.params)
+    if method.changes:
+        return refused_by_default(method.name, **params)
+
+    async def step(test: SmokeTest) -> str:
+        if method.shape == "request":
+            await test.command(method.name, **params)
+            return "answered"
+        return f"{len([item async for item in _first(test, method.name, params, 1)])} items"
+
+    return step
+
 
 REFUSED: Final = frozenset(method.name for method in COMMANDS if method.changes)
 """Commands that a demonstration's agent refuses, since they change what is installed."""

@@ -3,12 +3,12 @@ from pathlib import Path
 import pytest
 
 from obt_agent.config import file
+from obt_agent.config.command_names import READ_AND_RUN
 from obt_agent.config.file import KEEP_APART
 from obt_agent.config.keys import all_keys
 from obt_agent.config.load import load
 from obt_agent.config.problems import WrongConfig
 from obt_agent.config.reload import value_of
-from obt_agent.config.schema import READ_AND_RUN
 from obt_agent.protocol.methods import COMMANDS
 from tests.config.process_context import around, loaded, written
 
@@ -29,9 +29,10 @@ def test_the_default_policy_only_reads_and_runs(tmp_path: Path) -> None:
     policy = loaded(tmp_path, "").config.policy
     reading = {method.name for method in COMMANDS if not method.changes}
     changing = {method.name for method in COMMANDS if method.changes}
-    assert set(policy.commands.allow) == reading == set(READ_AND_RUN)
+    assert policy.commands.allow == ("*",)
+    assert set(READ_AND_RUN) == reading
     assert policy.allow_changes == ()
-    assert changing.isdisjoint(policy.commands.allow)
+    assert changing.isdisjoint(READ_AND_RUN)
     assert not policy.remote_models
 
 

@@ -76,7 +76,7 @@ def ours(folder: Path) -> list[str]:
 
 
 def test_every_command_of_the_protocol_has_a_step() -> None:
-    assert set(smoke_test.STEPS) == {method.name for method in COMMANDS}
+    assert set(smoke_test.steps()) == {method.name for method in COMMANDS}
 
 
 async def test_once_runs_every_command_against_a_stand_in_that_says_so_and_leaves_nothing(

@@ -34,7 +34,7 @@ def test_the_generated_documents_are_current() -> None:
 
 def test_a_check_of_changed_documents_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = generator()
-    monkeypatch.setattr(module, "HERE", tmp_path)
+    monkeypatch.setattr(module, "HERE", tmp_path / "docs")
     assert module.main(["--check"]) == 1
     assert module.main([]) == 0
     assert module.main(["--check"]) == 0
