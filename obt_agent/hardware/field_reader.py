@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TypeVar
 
 from obt_agent.errors import HardwareError
@@ -97,6 +97,19 @@ class FieldReader:
     def note(self, field: str, reason: str) -> None:
         """Say why a field is null."""
         self.reasons[field] = reason
+
+
+def each(sources: Iterable[Callable[[], T]]) -> list[T]:
+    """Return what those sources give that can be read, for a maximum or a sum over many devices.
+
+    One device that is switched off must not hide all others. Raise Unreadable when none can be read, with the
+    reason of the last; "not_present" where there are none.
+    """
+    reasons = FieldReader()
+    found = [value for source in sources if (value := reasons.read("", source)) is not None]
+    if not found:
+        raise Unreadable(reasons.reasons.get("", "not_present"))
+    return found
 
 
 def optional(source: Callable[[], T]) -> T | None:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import msgspec
 
 from obt_agent.hardware.combine import assemble, combine
-from obt_agent.hardware.host.linux.storage import StorageProvider
 from obt_agent.hardware.host.reader import LOCAL_OLLAMA_URL, HostReader
 from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.provider import CostGroup, GpuProvider
@@ -34,7 +33,7 @@ class OneReading:
     def read(self) -> MachineReading:
         """Inventory and one sample."""
         host = HostReader(self.root, self.ollama_url)
-        storage = StorageProvider(self.root)
+        storage = host.storage
         try:
             inventory = host.inventory(None)
             states = [provider.probe() for provider in self.providers]

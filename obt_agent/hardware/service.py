@@ -17,7 +17,6 @@ from obt_agent.config.schema import HardwareConfig
 from obt_agent.daemon_thread import DaemonThread, Stalled
 from obt_agent.hardware.combine import assemble, combine
 from obt_agent.hardware.gpu.registry import TOPOLOGY, gpu_providers
-from obt_agent.hardware.host.linux.storage import StorageProvider
 from obt_agent.hardware.host.reader import LOCAL_OLLAMA_URL, HostInventory, HostReader, HostReading
 from obt_agent.hardware.inventory import Inventory, ProviderState, StorageInfo
 from obt_agent.hardware.provider import CostGroup, GpuProvider, GpuReadings, state_of
@@ -67,7 +66,7 @@ class HardwareService:
         files = open_root(root)
         self._host = HostReader(files, ollama_url)
         self._host_worker = DaemonThread("hardware-host")
-        self._storage = StorageProvider(files)
+        self._storage = self._host.storage
         self._storage_worker = DaemonThread("hardware-storage")
         found = gpu_providers(files) if providers is None else tuple(providers)
         self._guards = tuple(ProviderSupervisor(provider, timings) for provider in found)
@@ -249,7 +248,7 @@ class HardwareService:
         """In the host's thread. Another version of Ollama is another program, perhaps under a known PID."""
         if self._ollama_changed:
             self._ollama_changed = False
-            self._host.look_again()
+            self._host.rescan()
         return self._host.inventory(self._ollama_version), self._host.topology(TOPOLOGY)
 
     async def _collect_storage(self) -> tuple[tuple[StorageInfo, ...], tuple[ProviderState, ...]]:

@@ -13,12 +13,16 @@ from hypothesis import strategies as st
 from obt_agent.errors import HardwareError
 from obt_agent.hardware.field_reader import REASONS, FieldReader, Unreadable, bounded, non_negative, reason_of
 from obt_agent.hardware.gpu.amd import gpu_metrics
-from obt_agent.hardware.host.linux import cpu, cpu_info, dmi, fdinfo, memory, mounts, pci
+from obt_agent.hardware.host.counters import busy_ratio
+from obt_agent.hardware.host.linux import cpu_info, cpu_temperature, dmi, fdinfo, mounts, pci
 from obt_agent.hardware.host.linux.cpu_frequency import CpuFrequency
+from obt_agent.hardware.host.linux.file_readings import parse_cpu_times
+from obt_agent.hardware.host.linux.platform import LinuxPlatform
 from obt_agent.hardware.host.linux.pressure import PressureReader, parse_total
 from obt_agent.hardware.host.linux.rapl import Rapl
 from obt_agent.hardware.host.rates import Rates
-from obt_agent.hardware.provider import CostGroup
+from obt_agent.hardware.host.reader import LOCAL_OLLAMA_URL, HostReader
+from obt_agent.hardware.host.readings import CpuTimes
 from obt_agent.hardware.snapshot.root import FileCache, Root, open_root
 from tests.hardware.trees import put, tree
 
@@ -139,20 +143,18 @@ def test_a_rate_needs_two_readings_far_enough_apart() -> None:
 
 
 @given(
-    st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)),
-    st.tuples(st.integers(0, 2**40), st.integers(0, 2**40)),
+    st.builds(CpuTimes, st.floats(0, 2**40), st.floats(0, 2**40)),
+    st.builds(CpuTimes, st.floats(0, 2**40), st.floats(0, 2**40)),
 )
-def test_a_busy_share_is_between_0_and_1_whatever_the_counters_do(
-    before: tuple[int, int], now: tuple[int, int]
-) -> None:
-    ratio = cpu.busy_ratio(before, now)
+def test_a_busy_share_is_between_0_and_1_whatever_the_counters_do(before: CpuTimes, now: CpuTimes) -> None:
+    ratio = busy_ratio(before, now)
     assert ratio is None or 0.0 <= ratio <= 1.0
 
 
-@pytest.mark.parametrize("text", ["", "cpu 1 2", "cpux 1 2 3 4 5", "intr 5", "cpu a b c d"])
+@pytest.mark.parametrize("text", ["", "cpu 1 2", "cpux 1 2 3 4 5", "intr 5", "cpu a b c d", "cpu 1 2 3 4"])
 def test_counters_of_another_shape_are_refused(text: str) -> None:
     with pytest.raises(ValueError):  # noqa: PT011 -- any ValueError becomes "malformed"
-        cpu.parse_stat(text)
+        parse_cpu_times(text)
 
 
 @pytest.mark.parametrize(("text", "numbers"), [("0-3,8", [0, 1, 2, 3, 8]), ("", []), ("5\n", [5])])
@@ -247,9 +249,9 @@ def test_the_cpus_own_sensor_is_found(tmp_path: Path, files: dict[str, str], fou
     root = tree(tmp_path, {f"/sys/class/{path}": text for path, text in files.items()})
     if found is None:
         with pytest.raises((OSError, Unreadable)):
-            cpu.find_sensors(root)
+            cpu_temperature.find_sensors(root)
     else:
-        assert cpu.find_sensors(root) == (f"/sys/class/{found}",)
+        assert cpu_temperature.find_sensors(root) == (f"/sys/class/{found}",)
 
 
 def test_of_several_packages_the_hottest_is_told(tmp_path: Path) -> None:
@@ -258,13 +260,13 @@ def test_of_several_packages_the_hottest_is_told(tmp_path: Path) -> None:
         folder = f"/sys/class/hwmon/hwmon{package}"
         files |= {f"{folder}/name": "coretemp", f"{folder}/temp1_input": degrees}
         files |= {f"{folder}/temp1_label": f"Package id {package}"}
-    provider = cpu.CpuProvider(tree(tmp_path, files))
-    provider.probe()
-    assert provider.sample(CostGroup.FAST).temperature_celsius == 74.5
+    platform = LinuxPlatform(tree(tmp_path, files))
+    platform.probe()
+    assert platform.temperature_celsius() == 74.5
     for package in ("0", "1"):
         put(tmp_path, f"/sys/class/hwmon/hwmon{package}/temp1_input", "x")
-    sample = provider.sample(CostGroup.FAST)
-    assert (sample.temperature_celsius, sample.unavailable["temperature_celsius"]) == (None, "malformed")
+    with pytest.raises(Unreadable, match="malformed"):
+        platform.temperature_celsius()
 
 
 @pytest.mark.parametrize(
@@ -341,17 +343,15 @@ def test_modules_that_differ_have_no_common_type(tmp_path: Path) -> None:
     slots = (f"E:MEMORY_DEVICE_{n}_SIZE=1\nE:MEMORY_DEVICE_{n}_TYPE=DDR{n}" for n in (4, 5))
     udev = "\n".join(slots)
     root = tree(tmp_path, {dmi.UDEV: udev, "/proc/meminfo": "MemTotal: 8 kB\n"})
-    info = memory.MemoryProvider(root).inventory()
+    info = LinuxPlatform(root).memory_info()
     assert info.type is None
     assert info.unavailable["type"] == "not_reported"
     assert info.unavailable["swap_total_bytes"] == "not_reported"
 
 
 def test_more_available_than_there_is_is_not_believed(tmp_path: Path) -> None:
-    provider = memory.MemoryProvider(
-        tree(tmp_path, {"/proc/meminfo": "MemTotal: 8 kB\nMemAvailable: 9 kB\n"})
-    )
-    sample = provider.sample(CostGroup.FAST)
+    root = tree(tmp_path, {"/proc/meminfo": "MemTotal: 8 kB\nMemAvailable: 9 kB\n"})
+    sample = HostReader(root, LOCAL_OLLAMA_URL).sample().memory
     assert sample.used_bytes is None
     assert sample.unavailable["used_bytes"] == "inconsistent"
 

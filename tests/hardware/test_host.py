@@ -5,20 +5,26 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from obt_agent.hardware.field_reader import Unreadable
-from obt_agent.hardware.host.linux.io_counters import IoCounters
+from obt_agent.hardware.host.counters import IoRates
+from obt_agent.hardware.host.linux import devices
+from obt_agent.hardware.host.linux.file_readings import LinuxFileReadings
 from obt_agent.hardware.host.linux.limits import LimitsProvider
 from obt_agent.hardware.host.linux.memory import system_bytes
-from obt_agent.hardware.host.linux.ollama_processes import OllamaProcesses
+from obt_agent.hardware.host.linux.process_table import LinuxProcessTable
 from obt_agent.hardware.host.linux.storage import StorageProvider
 from obt_agent.hardware.host.linux.system import HostProvider
+from obt_agent.hardware.host.ollama_processes import OllamaProcesses
+from obt_agent.hardware.host.psutil_reader import PsutilReadings
 from obt_agent.hardware.host.reader import HostReader, is_this_machine
+from obt_agent.hardware.host.readings import HostReadings
 from obt_agent.hardware.inventory import CgroupLimits, StorageInfo
 from obt_agent.hardware.snapshot.root import Root, SnapshotRoot
 from tests.hardware.trees import BASICS, put, tree
@@ -41,6 +47,13 @@ class Clock:
 
     def __call__(self) -> int:
         return self.seconds * 1_000_000_000
+
+
+def processes_of(
+    root: Root, clock: Callable[[], int] = time.monotonic_ns, *, port: int = 11434
+) -> OllamaProcesses:
+    readings: HostReadings = PsutilReadings() if root.real else LinuxFileReadings(root)
+    return OllamaProcesses(LinuxProcessTable(root), readings, clock=clock, port=port)
 
 
 def limits(tmp_path: Path, files: dict[str, str], place: str, mountinfo: str) -> LimitsProvider:
@@ -348,18 +361,19 @@ def test_traffic_counts_whole_disks_and_real_interfaces_once(tmp_path: Path) -> 
     }
     root = tree(tmp_path, system | counters(0, 0))
     clock = Clock()
-    traffic = IoCounters(root, clock)
-    traffic.probe()
-    first = traffic.disk(), traffic.network()
+    readings = LinuxFileReadings(root)
+    rates = IoRates(readings, clock)
+    disks, interfaces = devices.disks(root), devices.interfaces(root)
+    first = rates.disk(disks), rates.network(interfaces)
     assert first[0].read_bytes_per_second is None
     assert first[1].unavailable["receive_bytes_per_second"] == "needs_two_readings"
     for path, text in counters(2000, 5000).items():
         put(tmp_path, path, text)
     clock.seconds += 2
-    disk, network = traffic.disk(), traffic.network()
+    disk, network = rates.disk(disks), rates.network(interfaces)
     assert (disk.read_bytes_per_second, disk.write_bytes_per_second) == (1000 * 512, 0.0)
     assert (network.receive_bytes_per_second, network.transmit_bytes_per_second) == (2500.0, 0.0)
-    traffic.close()
+    readings.close()
 
 
 OVERLAY = "1 0 0:40 / / rw - overlay overlay rw,lowerdir"
@@ -535,7 +549,7 @@ def test_the_server_and_its_descendants_are_found_measured_and_followed_through_
     root = Alone()
     root.visible = {str(ollama.pid), "1", "self"}
     clock = Clock()
-    processes = OllamaProcesses(root, clock)
+    processes = processes_of(root, clock)
     processes.update()
     assert processes.server_pid == ollama.pid
     samples = {sample.role: sample for sample in processes.sample()}
@@ -561,7 +575,7 @@ def test_the_server_and_its_descendants_are_found_measured_and_followed_through_
 def test_between_full_looks_only_new_processes_are_looked_at(tmp_path: Path) -> None:
     root = tree(tmp_path, {"/proc/10/comm": "bash\n", "/proc/10/cmdline": "bash"})
     clock = Clock()
-    processes = OllamaProcesses(root, clock)
+    processes = processes_of(root, clock)
     processes.update()
     clock.seconds += 6
     for path, text in {"/proc/11/comm": "ollama\n", "/proc/11/cmdline": "ollama\0serve"}.items():
@@ -580,19 +594,19 @@ def test_a_process_that_became_ollama_since_it_was_seen_is_found_when_asked_to_l
         {"/proc/10/comm": "bash\n", "/proc/10/cmdline": "bash", "/proc/10/stat": "10 (o) S 1" + " 0" * 40},
     )
     clock = Clock()
-    processes = OllamaProcesses(root, clock)
+    processes = processes_of(root, clock)
     processes.update()
     put(tmp_path, "/proc/10/comm", "ollama\n")
     put(tmp_path, "/proc/10/cmdline", "ollama\0serve")
     clock.seconds += 6
     processes.update()
     assert processes.server_pid != 10
-    processes.look_again()
+    processes.rescan()
     processes.update()
     assert 10 in processes.pids
     for path, text in {"/proc/4/comm": ".ollama-wrapped\n", "/proc/4/cmdline": "ollama\0serve"}.items():
         put(tmp_path, path, text)
-    processes.look_again()
+    processes.rescan()
     processes.update()
     assert sorted(processes.pids) == [4, 10]
 
@@ -605,7 +619,7 @@ def test_of_several_servers_the_one_that_listens_at_our_port_is_followed(
     files = {f"/proc/{pid}/environ": text for pid, text in hosts.items() if text is not None}
     for pid in hosts:
         files |= {f"/proc/{pid}/comm": "ollama\n", f"/proc/{pid}/cmdline": "ollama\0serve"}
-    processes = OllamaProcesses(tree(tmp_path, files, errors={"/proc/9/environ": "EACCES"}), port=port)
+    processes = processes_of(tree(tmp_path, files, errors={"/proc/9/environ": "EACCES"}), port=port)
     processes.update()
     assert processes.server_pid == server
     assert sorted(processes.pids) == [9, 10, 11, 12]
@@ -613,7 +627,7 @@ def test_of_several_servers_the_one_that_listens_at_our_port_is_followed(
 
 def test_a_client_called_ollama_is_no_server(tmp_path: Path) -> None:
     root = tree(tmp_path, {"/proc/10/comm": "ollama\n", "/proc/10/cmdline": "ollama\0run\0llama3"})
-    processes = OllamaProcesses(root)
+    processes = processes_of(root)
     processes.update()
     assert processes.server_pid is None
 

@@ -1,4 +1,4 @@
-"""Everything that the kernel's own files tell, read in one go and in one thread."""
+"""Everything of the host, read in one go and in one thread."""
 
 from __future__ import annotations
 
@@ -6,22 +6,16 @@ import ipaddress
 import socket
 import time
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from urllib.parse import urlsplit
 
-import msgspec
-
 from obt_agent.config.urls import ollama_port
-from obt_agent.hardware.field_reader import FieldReader, optional
-from obt_agent.hardware.host.linux.cpu import CpuProvider
-from obt_agent.hardware.host.linux.io_counters import IoCounters
-from obt_agent.hardware.host.linux.limits import LimitsProvider
-from obt_agent.hardware.host.linux.memory import MemoryProvider
-from obt_agent.hardware.host.linux.ollama_processes import OllamaProcesses
-from obt_agent.hardware.host.linux.pressure import PressureReader
-from obt_agent.hardware.host.linux.system import HostProvider
+from obt_agent.hardware.field_reader import FieldReader, Unreadable
+from obt_agent.hardware.host.counters import CpuLoad, IoRates
+from obt_agent.hardware.host.ollama_processes import OllamaProcesses
+from obt_agent.hardware.host.platform import StorageReader, platform_of
+from obt_agent.hardware.host.readings import HostReadings, Space
 from obt_agent.hardware.inventory import CgroupLimits, CpuInfo, HostInfo, MemoryInfo, ProviderState
-from obt_agent.hardware.provider import CostGroup
 from obt_agent.hardware.samples import (
     CpuSample,
     DiskSample,
@@ -38,7 +32,7 @@ _RESOLVE_AGAIN_S = 60.0
 
 @dataclass(frozen=True, slots=True)
 class HostInventory:
-    """What the kernel's files say that the machine is. ``server_pid`` is Ollama's, when it runs here."""
+    """What the machine is. ``server_pid`` is Ollama's, when it runs here."""
 
     host: HostInfo
     cpu: CpuInfo
@@ -50,7 +44,7 @@ class HostInventory:
 
 @dataclass(frozen=True, slots=True)
 class HostReading:
-    """What they say that it does."""
+    """What the machine does."""
 
     cpu: CpuSample
     memory: MemorySample
@@ -62,71 +56,71 @@ class HostReading:
 
 
 class HostReader:
-    """Reads the kernel's files. Used from one thread; never raises."""
+    """Reads the host. Used from one thread; never raises."""
 
     def __init__(self, root: Root, ollama_url: str) -> None:
         self._root = root
         self._url = ollama_url
+        # Whether the URL leads to this machine; None until its name could be resolved.
         self._local: bool | None = None
+        # Do not ask for the name again before then (monotonic seconds).
         self._resolve_at = 0.0
-        self._cpu = CpuProvider(root)
-        self._memory = MemoryProvider(root)
-        self._host = HostProvider(root)
-        self._limits = LimitsProvider(root)
-        self._traffic = IoCounters(root)
-        self._pressure = PressureReader(root)
-        self._processes = OllamaProcesses(root, port=ollama_port(ollama_url))
+        self._platform = platform_of(root)
+        self._load = CpuLoad(self._platform.readings)
+        self._rates = IoRates(self._platform.readings)
+        self._processes = OllamaProcesses(
+            self._platform.processes, self._platform.readings, port=ollama_port(ollama_url)
+        )
+        # The server whose limits are read; another one, or none, is noticed at the next reading.
         self._followed: int | None = None
 
+    @property
+    def storage(self) -> StorageReader:
+        """The model store's reader, which may hang and so belongs in a thread of its own."""
+        return self._platform.storage
+
     def inventory(self, ollama_version: str | None) -> HostInventory:
-        """Look at everything again."""
-        states = (self._cpu.probe(), self._memory.probe(), self._host.probe())
-        self._traffic.probe()
-        self._pressure.probe()
+        """Return what the machine is, with everything looked for anew."""
         self._follow()
         elsewhere = "not_running: Ollama's URL leads to another machine" if self._local is False else None
-        self._limits.follow(self._followed, elsewhere)
+        self._platform.follow(self._followed, elsewhere)
+        states = self._platform.probe()
         return HostInventory(
-            host=self._host.inventory(ollama_version),
-            cpu=self._cpu.inventory(),
-            memory=self._memory.inventory(),
-            limits=self._limits.inventory(),
-            providers=(*states, self._limits.probe()),
+            host=self._platform.host_info(ollama_version),
+            cpu=self._platform.cpu_info(),
+            memory=self._platform.memory_info(),
+            limits=self._platform.limits(),
+            providers=states,
             server_pid=self._followed,
         )
 
     def sample(self) -> HostReading:
-        """Everything that changes."""
+        """Return what changes."""
         self._follow()
         return HostReading(
-            cpu=self._cpu.sample(CostGroup.FAST),
-            memory=self._with_groups(self._memory.sample(CostGroup.FAST)),
-            pressure=self._pressure.sample(),
-            disk=self._traffic.disk(),
-            network=self._traffic.network(),
+            cpu=self._cpu(),
+            memory=self._memory(),
+            pressure=self._platform.pressure(),
+            disk=self._rates.disk(self._platform.disks()),
+            network=self._rates.network(self._platform.interfaces()),
             ollama=self._processes.sample(),
             server_pid=self._followed,
         )
 
-    def look_again(self) -> None:
-        """Look at every process with the next reading, for a PID that was seen may be another program now."""
-        self._processes.look_again()
+    def rescan(self) -> None:
+        """Examine every process with the next reading, for a known PID may be another program now."""
+        self._processes.rescan()
 
     def topology(self, more: tuple[str, ...] = ()) -> tuple[str, ...]:
         """Return cheap words that change with devices, drivers and restarts of Ollama.
 
         ``more`` are files and folders of the GPUs' drivers to watch beside the host's own.
         """
-        places = ("/sys/bus/pci/devices", "/sys/class/drm", "/dev/dri", *more)
-        listed = (",".join(optional(partial(self._root.names, place)) or []) for place in places)
-        files = ("/sys/devices/system/cpu/online", *more)
-        read = (optional(partial(self._root.text, file)) or "" for file in files)
-        return (*listed, *read, str(self._followed))
+        return (*self._platform.topology(more), str(self._followed))
 
     def close(self) -> None:
-        """Let go of the files."""
-        for provider in (self._cpu, self._memory, self._limits, self._traffic, self._pressure):
-            provider.close()
+        """Let go of files and processes."""
+        self._platform.close()
         self._processes.close()
 
     def _follow(self) -> None:
@@ -134,22 +128,67 @@ class HostReader:
             self._processes.update()
         if self._processes.server_pid != self._followed:
             self._followed = self._processes.server_pid
-            self._limits.follow(self._followed)
+            self._platform.follow(self._followed)
 
     def _is_local(self) -> bool:
-        """Whether Ollama's URL leads here. A name that cannot be resolved yet is asked for again later."""
         now = time.monotonic()
         if self._local is None and now >= self._resolve_at:
+            # A snapshot's processes are those of its Ollama, wherever it is replayed.
             self._local = is_this_machine(self._url) if self._root.real else True
             self._resolve_at = now + _RESOLVE_AGAIN_S
         return self._local is True
 
-    def _with_groups(self, memory: MemorySample) -> MemorySample:
-        gaps = FieldReader()
-        left = gaps.read("cgroup_available_bytes", self._limits.available_bytes)
-        return msgspec.structs.replace(
-            memory, cgroup_available_bytes=left, unavailable=memory.unavailable | gaps.reasons
+    def _cpu(self) -> CpuSample:
+        reasons = FieldReader()
+        platform = self._platform
+        return CpuSample(
+            utilization_ratio=reasons.read("utilization_ratio", self._load.ratio),
+            per_core_ratio=self._load.per_core,
+            load=reasons.read("load", partial(_checked_load, platform.readings)) or (),
+            temperature_celsius=reasons.read("temperature_celsius", platform.temperature_celsius),
+            package_energy_joules=reasons.read("package_energy_joules", platform.package_energy_joules),
+            clock_hertz=reasons.read("clock_hertz", platform.clock_hertz),
+            throttled_seconds_total=reasons.read("throttled_seconds_total", platform.throttled_seconds),
+            unavailable=reasons.reasons,
         )
+
+    def _memory(self) -> MemorySample:
+        reasons = FieldReader()
+        platform = self._platform
+        # One reading for both fields, so that they add up to the total.
+        memory = cache(lambda: _with_reclaimable(platform.readings.memory(), platform.reclaimable_bytes()))
+        return MemorySample(
+            used_bytes=reasons.read("used_bytes", lambda: _used(memory())),
+            available_bytes=reasons.read("available_bytes", lambda: _free(memory())),
+            swap_used_bytes=reasons.read("swap_used_bytes", lambda: _used(platform.readings.swap())),
+            cgroup_available_bytes=reasons.read("cgroup_available_bytes", platform.cgroup_available_bytes),
+            unavailable=reasons.reasons,
+        )
+
+
+def _checked_load(readings: HostReadings) -> tuple[float, ...]:
+    load = readings.load_average()
+    if len(load) != 3 or not all(0 <= value < 1e6 for value in load):  # noqa: PLR2004 -- 1, 5 and 15 minutes
+        raise Unreadable("malformed")
+    return load
+
+
+def _with_reclaimable(memory: Space, more: int) -> Space:
+    if memory.free_bytes is None or memory.free_bytes > memory.total_bytes:
+        return memory
+    return Space(memory.total_bytes, min(memory.total_bytes, memory.free_bytes + more))
+
+
+def _free(space: Space) -> int:
+    if space.free_bytes is None:
+        raise Unreadable("not_reported")
+    if space.free_bytes > space.total_bytes:
+        raise Unreadable("inconsistent")
+    return space.free_bytes
+
+
+def _used(space: Space) -> int:
+    return space.total_bytes - _free(space)
 
 
 def is_this_machine(url: str) -> bool | None:

@@ -33,6 +33,8 @@ _DEVICES = "/dev/dri/"
 class RecordingRoot(Root):
     """A root that takes note of every path that is asked for."""
 
+    recorded = True
+
     def __init__(self, inner: Root) -> None:
         self._inner = inner
         self.real = inner.real

@@ -62,6 +62,8 @@ class Root:
     """This machine's files. Paths are absolute; everything raises OSError as the kernel does."""
 
     real = True
+    recorded = False
+    """Whether what is read through it becomes a snapshot, so that everything must be read through it."""
 
     def open(self, path: str) -> int:
         """A descriptor for reading."""

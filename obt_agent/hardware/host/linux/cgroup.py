@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import TypeVar
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, optional
-from obt_agent.hardware.host.linux.cpu_info import expand_list
+from obt_agent.hardware.host.linux import cpu_info
 from obt_agent.hardware.host.linux.mounts import Mount, mounts
 from obt_agent.hardware.inventory import CgroupLimits
 from obt_agent.hardware.snapshot.root import FileCache, Root
@@ -157,10 +157,15 @@ class Groups:
         is hidden, its group's.
         """
         cpus = optional(self._affinity) or self._cpus_of_group()
-        if cpus is None:
+        online = optional(partial(cpu_info.online, self._root))
+        if cpus is None or online is None:
+            return cpus
+        allowed = set(cpu_info.expand_list(cpus))
+        if online <= allowed or (len(allowed) == len(online) and not cpu_info.is_of_this_scope(self._root)):
             return None
-        online = optional(lambda: self._root.text("/sys/devices/system/cpu/online"))
-        return None if online is not None and set(expand_list(online)) <= set(expand_list(cpus)) else cpus
+        if not cpu_info.is_of_this_scope(self._root):
+            raise Unreadable("inconsistent: the container sees the host's CPUs under other numbers")
+        return cpus
 
     def _affinity(self) -> str:
         lines = self._root.text(f"/proc/{self._pid}/status").splitlines()

@@ -6,12 +6,16 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from obt_agent.hardware.field_reader import FieldReader, Unreadable, non_negative, optional
+from obt_agent.hardware.field_reader import FieldReader, Unreadable, each, non_negative, optional
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 _CPUS = "/sys/devices/system/cpu"
 _MOST_CLOCKS = 8
 """Kernels before 5.18 take up to 10 ms for each clock of an idle CPU, asleep, not at work."""
+
+_CLOCKS = ("cpuinfo_avg_freq", "scaling_cur_freq")
+"""Files with a clock. The first is measured (Linux 6.14), and refuses (EAGAIN) for a core that idles; the
+second may be what was asked for, which some drivers never change."""
 
 _EVERY_NS = 5_000_000_000
 _THROTTLED = "thermal_throttle/package_throttle_total_time_ms"
@@ -25,6 +29,7 @@ class CpuFrequency:
         self._clock = clock
         self._hot = FileCache(root)
         self._policies: tuple[str, ...] = ()
+        self._files: list[str] = []
         self._counters: tuple[str, ...] = ()
         self._read_at_ns: int | None = None
         self._last = FieldReader()
@@ -33,9 +38,12 @@ class CpuFrequency:
     def probe(self) -> None:
         """Look for the files again."""
         names = optional(partial(self._root.names, f"{_CPUS}/cpufreq")) or []
-        found = [f"{_CPUS}/cpufreq/{name}/scaling_cur_freq" for name in names if name.startswith("policy")]
+        found = [
+            f"{_CPUS}/cpufreq/{name}" for name in sorted(names, key=_number) if name.startswith("policy")
+        ]
         step = max(1, -(-len(found) // _MOST_CLOCKS))
         self._policies = tuple(found[::step])
+        self._files = [file for file in _CLOCKS if any(self._root.exists(f"{one}/{file}") for one in found)]
         self._counters = tuple(self._by_package().values())
         self._read_at_ns = None
 
@@ -53,19 +61,30 @@ class CpuFrequency:
         """Time in which heat held a package back, summed over packages. Raises as reading does."""
         if not self._counters:
             raise Unreadable("not_present")
-        return sum(non_negative(self._hot.integer(file)) for file in self._counters) / 1000
+        return sum(each(partial(self._throttled_ms, file) for file in self._counters)) / 1000
+
+    def _throttled_ms(self, file: str) -> int:
+        return non_negative(self._hot.integer(file))
 
     def close(self) -> None:
         """Let go of the files."""
         self._hot.close()
 
     def _fastest(self) -> int:
-        if not self._policies:
+        """Return the measured clocks' maximum; where no core tells one, that of the requested clocks."""
+        for file in self._files[:-1]:
+            measured = optional(partial(self._highest, file))
+            if measured is not None:
+                return measured
+        if not self._files:
             raise Unreadable("not_present")
-        hertz = max(self._hot.integer(file) for file in self._policies) * 1000
-        if hertz <= 0:
+        return self._highest(self._files[-1])
+
+    def _highest(self, file: str) -> int:
+        kilohertz = max(each(partial(self._hot.integer, f"{policy}/{file}") for policy in self._policies))
+        if kilohertz <= 0:
             raise Unreadable("not_reported")
-        return hertz
+        return kilohertz * 1000
 
     def _by_package(self) -> dict[str, str]:
         """One CPU's file for each package."""
@@ -77,3 +96,9 @@ class CpuFrequency:
                 if package is not None and package not in found and self._root.exists(file):
                     found[package] = file
         return found
+
+
+def _number(name: str) -> tuple[int, str]:
+    """Sort policy2 before policy10."""
+    digits = name.removeprefix("policy")
+    return (int(digits) if digits.isdigit() else 0, name)

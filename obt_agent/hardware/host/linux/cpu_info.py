@@ -5,12 +5,16 @@ from __future__ import annotations
 import re
 from functools import partial
 
-from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, optional
+import msgspec
+
+from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, each, optional
 from obt_agent.hardware.host.linux import arm_cores
 from obt_agent.hardware.inventory import CoreType, CpuInfo
 from obt_agent.hardware.snapshot.root import Root
 
 _CPUS = "/sys/devices/system/cpu"
+_DEVICE_TREE = "/sys/firmware/devicetree/base"
+_NUMBERS = re.compile(r"-?[0-9][0-9,-]*")
 _BRANDED = re.compile(r"@ ([0-9]+\.[0-9]+)GHz$")
 
 _ISA = (
@@ -85,7 +89,7 @@ def read(root: Root) -> CpuInfo:
     """Describe the CPUs. Never raises."""
     gaps = FieldReader()
     text = CpuText(gaps.read("model", lambda: root.text("/proc/cpuinfo")) or "")
-    return CpuInfo(
+    info = CpuInfo(
         model=gaps.first(
             "model", lambda: text.value("model name", "Model Name"), lambda: arm_cores.name(text.processors())
         ),
@@ -99,7 +103,7 @@ def read(root: Root) -> CpuInfo:
         ),
         logical_cores=gaps.first(
             "logical_cores",
-            lambda: _positive(count_list(root.text(f"{_CPUS}/online"))),
+            lambda: _positive(len(online(root))),
             lambda: _logical(text),
         ),
         core_types=_core_types(root, text),
@@ -116,11 +120,15 @@ def read(root: Root) -> CpuInfo:
         ),
         unavailable=gaps.reasons,
     )
+    if info.physical_cores and info.logical_cores and info.physical_cores > info.logical_cores:
+        reason = {"physical_cores": "inconsistent"}
+        return msgspec.structs.replace(info, physical_cores=None, unavailable=info.unavailable | reason)
+    return info
 
 
 def _positive(count: int) -> int:
     if count <= 0:
-        raise Unreadable("malformed")
+        raise Unreadable("malformed" if count < 0 else "not_reported")
     return count
 
 
@@ -134,44 +142,78 @@ def _isa(text: CpuText) -> tuple[str, ...]:
     return tuple(word for word in _ISA if word in flags)
 
 
+def online(root: Root) -> frozenset[int]:
+    """Return the CPUs that run. Raise OSError, ValueError."""
+    return frozenset(expand_list(root.text(f"{_CPUS}/online")))
+
+
+def is_of_this_scope(root: Root) -> bool:
+    """Return whether the folders of CPUs are of the machine that ``online`` speaks of.
+
+    In a container of LXC they are the host's, while lxcfs writes the list anew, in the container's numbers.
+    """
+    listed = optional(partial(online, root))
+    return not listed or all(
+        number in listed or optional(partial(root.text, f"{_CPUS}/cpu{number}/online")) == "0"
+        for number in _numbers(root)
+        # The folder of a CPU that is switched off has lost its topology.
+        if root.exists(f"{_CPUS}/cpu{number}/topology")
+    )
+
+
+def _numbers(root: Root) -> list[int]:
+    names = optional(partial(root.names, _CPUS)) or []
+    return sorted(int(name[3:]) for name in names if name.startswith("cpu") and name[3:].isdigit())
+
+
 def _cpu_folders(root: Root) -> list[str]:
-    names = [name for name in root.names(_CPUS) if name.startswith("cpu") and name[3:].isdigit()]
-    return [f"{_CPUS}/{name}" for name in names]
+    return [f"{_CPUS}/cpu{number}" for number in _numbers(root)]
+
+
+def _of_each_cpu(root: Root, file: str) -> set[str]:
+    """Return what the CPUs' files of this name hold. Raise Unreadable."""
+    if not is_of_this_scope(root):
+        raise Unreadable("inconsistent: the container sees the host's CPUs under other numbers")
+    return set(each(partial(_filled, root, f"{folder}/{file}") for folder in _cpu_folders(root)))
+
+
+def _filled(root: Root, path: str) -> str:
+    """Return a list of numbers as the kernel wrote it. Raise OSError, ValueError, Unreadable."""
+    text = root.text(path)
+    if not text:
+        raise Unreadable("not_reported")
+    if not _NUMBERS.fullmatch(text):
+        raise ValueError(text)
+    return text
 
 
 def _cores(root: Root) -> int:
-    groups = (
-        optional(partial(root.text, f"{folder}/topology/core_cpus_list")) for folder in _cpu_folders(root)
-    )
-    return _positive(len(set(filter(None, groups))))
+    return _positive(len(_of_each_cpu(root, "topology/core_cpus_list")))
 
 
 def _sockets(root: Root) -> int:
-    packages = {root.text(f"{folder}/topology/physical_package_id") for folder in _cpu_folders(root)}
-    return _positive(len(packages))
+    """Return the count of packages.
+
+    On Arm without ACPI the kernel has called clusters of cores packages: there the device tree tells sockets
+    in its map of CPUs, and a tree without them is of a board with one.
+    """
+    packages = {int(package) for package in _of_each_cpu(root, "topology/physical_package_id")}
+    if root.exists(_DEVICE_TREE):
+        names = optional(partial(root.names, f"{_DEVICE_TREE}/cpus/cpu-map")) or []
+        return max(1, sum(name.startswith("socket") for name in names))
+    return _positive(len([package for package in packages if package >= 0]))  # -1: the kernel cannot tell
 
 
 def _kilohertz(root: Root, file: str) -> int:
     policies = f"{_CPUS}/cpufreq"
-    speeds = [
-        root.integer(f"{policies}/{name}/{file}")
-        for name in root.names(policies)
-        if name.startswith("policy")
-    ]
-    if not speeds:
-        raise Unreadable("not_present")
-    return _positive(max(speeds)) * 1000
+    names = [name for name in root.names(policies) if name.startswith("policy")]
+    return _positive(max(each(partial(root.integer, f"{policies}/{name}/{file}") for name in names))) * 1000
 
 
 def _nominal(root: Root) -> int:
     """ACPI's nominal frequency, in MHz, which AMD's and Arm's firmware tells; some firmware says 0."""
-    megahertz = [
-        optional(partial(root.integer, f"{cpu}/acpi_cppc/nominal_freq")) for cpu in _cpu_folders(root)
-    ]
-    known = [value for value in megahertz if value]
-    if not known:
-        raise Unreadable("not_present")
-    return _positive(max(known)) * 1_000_000
+    files = (f"{cpu}/acpi_cppc/nominal_freq" for cpu in _cpu_folders(root))
+    return _positive(max(each(partial(root.integer, file) for file in files))) * 1_000_000
 
 
 def _branded(text: CpuText) -> int:
@@ -214,4 +256,5 @@ def _cpus_of(root: Root, pmu: str) -> list[int]:
 
 
 def _fastest(root: Root, cpus: list[int]) -> int:
-    return max(root.integer(f"{_CPUS}/cpu{n}/cpufreq/cpuinfo_max_freq") for n in cpus) * 1000
+    files = (f"{_CPUS}/cpu{number}/cpufreq/cpuinfo_max_freq" for number in cpus)
+    return _positive(max(each(partial(root.integer, file) for file in files))) * 1000

@@ -6,6 +6,7 @@ and asset numbers stand in both, and are never taken up.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 
@@ -37,7 +38,24 @@ _MEMORY_DEVICE, _END = 17, 127
 _LEAST_LENGTH = 0x15
 _UNKNOWN_WORD, _EXTENDED_SIZE, _EXTENDED_SPEED = 0xFFFF, 0x7FFF, 0xFFFF
 _KIB, _MIB = 1 << 10, 1 << 20
-_UNKNOWN_WORDS = {"unknown", "<out of spec>", "none", "not specified", ""}
+_FILLERS = {
+    *("unknown", "none", "n/a", "na", "null", "undefined", "invalid", "empty", "oem", "o.e.m", "-"),
+    *("not specified", "not applicable", "not available", "not provided", "no dimm", "no enclosure"),
+    *("<out of spec>", "<bad index>", "to be filled by o.e.m", "to be filled by oem", "to be filled"),
+    *("default string", "system manufacturer", "system product name", "system version", "system name"),
+    *("product name", "base board", "base board product name", "board vendor", "chassis manufacturer"),
+    *("manufacturer", "version", "bios version", "bios date"),
+}
+"""What makers of boards leave where they wrote nothing, without the dot at the end."""
+
+_PATTERN_FILLERS = re.compile(
+    r"([x0.*#?_ -])\1*|0?123456789.*|type\d ?-? ?.*|fill by oem.*|to be filled by.*"
+)
+
+_NOT_MAIN_MEMORY = {0x08, 0x09, 0x0A, 0x0B, 0x0C, 0x1F}
+"""Types of table 78 that hold firmware (ROM, flash, EEPROM, FEPROM, EPROM), or are a disk in a slot."""
+
+_NOT_MAIN_MEMORY_WORDS = {"rom", "flash", "eeprom", "feprom", "eprom", "logical non-volatile device"}
 _MOST_SLOTS = 256
 
 
@@ -59,29 +77,30 @@ def modules(root: Root) -> tuple[MemoryModule, ...]:
 
 
 def parse_udev(text: str) -> Iterator[MemoryModule]:
-    """The modules in udev's record of the DMI device. Raises ValueError."""
+    """The modules in udev's record of the DMI device."""
     values = dict(
         line[2:].partition("=")[::2] for line in text.splitlines() if line.startswith("E:MEMORY_DEVICE_")
     )
     for slot in range(_MOST_SLOTS):
         prefix = f"MEMORY_DEVICE_{slot}_"
-        size = values.get(f"{prefix}SIZE")
-        if size is None or values.get(f"{prefix}PRESENT") == "0":
+        if f"{prefix}SIZE" not in values or values.get(f"{prefix}PRESENT") == "0":
             continue
-        speed = values.get(f"{prefix}CONFIGURED_SPEED_MTS") or values.get(f"{prefix}SPEED_MTS")
+        if values.get(f"{prefix}TYPE", "").strip().lower() in _NOT_MAIN_MEMORY_WORDS:
+            continue
+        speeds = (f"{prefix}CONFIGURED_SPEED_MTS", f"{prefix}SPEED_MTS")
         yield MemoryModule(
-            size_bytes=int(size),
-            type=_known(values.get(f"{prefix}TYPE")),
-            speed_mt_s=int(speed) if speed else None,
-            locator=_known(values.get(f"{prefix}LOCATOR")),
-            bank=_known(values.get(f"{prefix}BANK_LOCATOR")),
+            size_bytes=_count(values[f"{prefix}SIZE"]),
+            type=fact(values.get(f"{prefix}TYPE")),
+            speed_mt_s=next(filter(None, (_count(values.get(name, "")) for name in speeds)), None),
+            locator=fact(values.get(f"{prefix}LOCATOR")),
+            bank=fact(values.get(f"{prefix}BANK_LOCATOR")),
         )
 
 
 def parse_table(table: bytes) -> Iterator[MemoryModule]:
     """The modules in a raw SMBIOS table. Raises Unreadable ("malformed")."""
     for kind, body, strings in _structures(table):
-        if kind == _MEMORY_DEVICE and len(body) >= _LEAST_LENGTH:
+        if kind == _MEMORY_DEVICE and len(body) >= _LEAST_LENGTH and body[0x12] not in _NOT_MAIN_MEMORY:
             size = _size(body)
             if size != 0:
                 yield MemoryModule(
@@ -133,10 +152,17 @@ def _speed(body: bytes, at: int, extended_at: int) -> int | None:
 def _string(strings: list[bytes], number: int) -> str | None:
     if not 0 < number <= len(strings):
         return None
-    return _known(strings[number - 1].decode(errors="replace"))
+    return fact(strings[number - 1].decode(errors="replace"))
 
 
-def _known(word: str | None) -> str | None:
-    if word is None or word.strip().lower() in _UNKNOWN_WORDS:
+def _count(text: str) -> int | None:
+    """Return a number that is told, for neither a size nor a speed is 0."""
+    return int(text) or None if text.isascii() and text.isdigit() else None
+
+
+def fact(word: str | None) -> str | None:
+    """Return a word of DMI's; None for one that only fills the field, or that cannot be shown."""
+    plain = (word or "").strip().lower().rstrip(". ")
+    if not plain or plain in _FILLERS or _PATTERN_FILLERS.fullmatch(plain):
         return None
-    return optional(lambda: bounded(word, 60))
+    return optional(lambda: bounded(word or ""))

@@ -5,13 +5,38 @@ Its units are millidegrees, microwatts, microjoules and hertz.
 
 from __future__ import annotations
 
+import re
 from functools import partial
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, non_negative, optional, positive
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 _PWM_MOST = 255
-_HOTTEST = 150
+_COLDEST, _HOTTEST = -50, 150
+_INPUT = re.compile(r"temp(\d+)_input")
+
+
+def celsius(millidegrees: int) -> float:
+    """Return a sensor's reading in degrees.
+
+    Raise Unreadable when no CPU or GPU can be so hot or cold ("malformed"), and for exactly 0, which drivers
+    write where the sensor is not there ("not_reported").
+    """
+    degrees = millidegrees / 1000
+    if degrees == 0:
+        raise Unreadable("not_reported")
+    if not _COLDEST <= degrees <= _HOTTEST:
+        raise Unreadable("malformed")
+    return degrees
+
+
+def temperature_inputs(root: Root, folder: str) -> list[str]:
+    """Return the names of a folder's temperature files by number, so that temp2 comes before temp10.
+
+    Raise OSError.
+    """
+    found = [(int(match[1]), name) for name in root.names(folder) if (match := _INPUT.fullmatch(name))]
+    return [name for _, name in sorted(found)]
 
 
 class Hwmon:
@@ -30,8 +55,7 @@ class Hwmon:
 
         A GPU that runs is warmer than 0 °C: drivers write 0 or less for a sensor that is off.
         """
-        names = [name for name in self._root.names(self._place()) if name.startswith("temp")]
-        inputs = [name for name in names if name.endswith("_input")]
+        inputs = temperature_inputs(self._root, self._place())
         by_label = {self.label(name.removesuffix("_input")): name for name in inputs}
         chosen = next((by_label[label] for label in labels if label in by_label), None)
         degrees = self.integer(chosen or next(iter(inputs), "temp1_input")) / 1000

@@ -1,95 +1,52 @@
-"""System memory and swap."""
+"""What Linux tells of memory beside its size and use."""
 
 from __future__ import annotations
 
-import re
-from functools import partial
+from collections.abc import Callable
 from typing import TypeVar
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable
-from obt_agent.hardware.host.linux import dmi
-from obt_agent.hardware.inventory import MemoryInfo, ProviderState
-from obt_agent.hardware.provider import CostGroup, state_of
-from obt_agent.hardware.samples import MemorySample
+from obt_agent.hardware.host.linux.file_readings import LinuxFileReadings
+from obt_agent.hardware.host.readings import HostReadings
+from obt_agent.hardware.inventory import MemoryInfo, MemoryModule
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 T = TypeVar("T")
 
-_MEMINFO = "/proc/meminfo"
-_KIB = 1 << 10
-_LINE = re.compile(r"^(Mem(?:Total|Available)|Swap(?:Total|Free)):\s+([0-9]{1,18}) kB$", re.MULTILINE)
+_ARC = "/proc/spl/kstat/zfs/arcstats"
 
 
-class MemoryProvider:
-    """Linux's view of the system's memory."""
+def memory_info(readings: HostReadings, modules: Callable[[], tuple[MemoryModule, ...]]) -> MemoryInfo:
+    """Return sizes, and the modules where firmware's table is readable. Never raises."""
+    reasons = FieldReader()
+    found = reasons.read("modules", modules) or ()
+    missing = reasons.reasons.get("modules", "not_reported")
+    return MemoryInfo(
+        total_bytes=reasons.read("total_bytes", lambda: readings.memory().total_bytes),
+        swap_total_bytes=reasons.read("swap_total_bytes", lambda: readings.swap().total_bytes),
+        type=reasons.read("type", lambda: _agreed([module.type for module in found], missing)),
+        speed_mt_s=reasons.read("speed_mt_s", lambda: _agreed([m.speed_mt_s for m in found], missing)),
+        modules=found,
+        unavailable=reasons.reasons,
+    )
 
-    name = "memory"
 
-    def __init__(self, root: Root) -> None:
-        self._root = root
-        self._hot = FileCache(root)
+def arc_reclaimable_bytes(files: FileCache) -> int:
+    """Return how much of its cache ZFS gives back on demand: all but the least size that it keeps.
 
-    def probe(self) -> ProviderState:
-        """Whether the kernel tells."""
-        gaps = FieldReader()
-        gaps.read("total_bytes", self._read)
-        return state_of(self.name, gaps.reasons.get("total_bytes"), verified=True)
-
-    def inventory(self) -> MemoryInfo:
-        """Sizes, and the modules where firmware's table is readable."""
-        gaps = FieldReader()
-        info = gaps.read("total_bytes", self._read) or {}
-        modules = gaps.read("modules", partial(dmi.modules, self._root)) or ()
-        missing = gaps.reasons.get("modules", "not_reported")
-        return MemoryInfo(
-            total_bytes=gaps.read("total_bytes", partial(_bytes, info, "MemTotal")),
-            swap_total_bytes=gaps.read("swap_total_bytes", partial(_bytes, info, "SwapTotal")),
-            type=gaps.read("type", lambda: _agreed([m.type for m in modules], missing)),
-            speed_mt_s=gaps.read("speed_mt_s", lambda: _agreed([m.speed_mt_s for m in modules], missing)),
-            modules=modules,
-            unavailable=gaps.reasons,
-        )
-
-    def sample(self, group: CostGroup) -> MemorySample:  # noqa: ARG002 -- one cheap file
-        """What is in use now; ``cgroup_available_bytes`` is the limits provider's to add."""
-        gaps = FieldReader()
-        info = gaps.read("used_bytes", self._read) or {}
-        return MemorySample(
-            used_bytes=gaps.read("used_bytes", partial(_less, info, "MemTotal", "MemAvailable")),
-            available_bytes=gaps.read("available_bytes", partial(_bytes, info, "MemAvailable")),
-            swap_used_bytes=gaps.read("swap_used_bytes", partial(_less, info, "SwapTotal", "SwapFree")),
-            unavailable=gaps.reasons,
-        )
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._hot.close()
-
-    def _read(self) -> dict[str, int]:
-        return parse_meminfo(self._hot.text(_MEMINFO))
+    The kernel counts the ARC as used, unlike the page cache of other file systems. Raise OSError where ZFS is
+    not loaded, and ValueError.
+    """
+    lines = (line.split() for line in files.text(_ARC).splitlines())
+    values = {words[0]: int(words[2]) for words in lines if len(words) == 3 and words[2].isdigit()}  # noqa: PLR2004 -- name, type and data
+    if "size" not in values or "c_min" not in values:
+        raise ValueError(_ARC)
+    return max(0, values["size"] - values["c_min"])
 
 
 def system_bytes(root: Root) -> int:
-    """Return the size of the system's memory, which integrated GPUs share. Raises OSError, Unreadable."""
-    return _bytes(parse_meminfo(root.text(_MEMINFO)), "MemTotal")
-
-
-def parse_meminfo(text: str) -> dict[str, int]:
-    """KiB by name, of the four lines that are used; those of another shape are left out."""
-    return {name: int(number) for name, number in _LINE.findall(text)}
-
-
-def _bytes(info: dict[str, int], name: str) -> int:
-    if name not in info:
-        raise Unreadable("not_reported")
-    return info[name] * _KIB
-
-
-def _less(info: dict[str, int], total: str, free: str) -> int:
-    used = _bytes(info, total) - _bytes(info, free)
-    if used < 0:
-        raise Unreadable("inconsistent")
-    return used
+    """Return the size of the system's memory, which some GPUs share. Raise as reading does."""
+    return LinuxFileReadings(root).memory().total_bytes
 
 
 def _agreed(values: list[T | None], reason: str) -> T:

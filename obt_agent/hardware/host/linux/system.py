@@ -7,6 +7,7 @@ import re
 from functools import partial
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, optional
+from obt_agent.hardware.host.linux import dmi
 from obt_agent.hardware.host.linux.mounts import mounts
 from obt_agent.hardware.inventory import Bios, Board, HostInfo, ProviderState
 from obt_agent.hardware.provider import state_of
@@ -33,6 +34,7 @@ _HYPERVISORS = {
 }
 """Words of DMI vendor and product names, as systemd-detect-virt reads them."""
 
+_XEN_DOM0_BIT = 11
 _METAL = re.compile(r"\.metal(-|$)")
 _TREE = "/sys/firmware/devicetree/base"
 _TREE_HYPERVISORS = {"kvm": "kvm", "xen": "xen", "vmware": "vmware"}
@@ -101,29 +103,49 @@ class HostProvider:
             return os.uname().machine
         return self._word("/proc/sys/kernel/arch")  # Linux has it since 6.1; a snapshot always has
 
+    def _fact(self, name: str) -> str | None:
+        """Return a word of DMI that its maker filled in."""
+        return dmi.fact(self._dmi(name))
+
     def _bios(self, gaps: FieldReader) -> Bios | None:
-        names = [self._dmi(name) for name in ("bios_vendor", "bios_version", "bios_date")]
-        if not any(names):
-            gaps.read("bios", lambda: self._root.names(_DMI) and self._word(f"{_DMI}/bios_vendor"))
+        vendor, version, date = map(self._fact, ("bios_vendor", "bios_version", "bios_date"))
+        if not (vendor or version or date):
+            gaps.note("bios", self._why_no_dmi("bios_vendor"))
             return None
-        return Bios(vendor=names[0], version=names[1], date=names[2])
+        return Bios(vendor=vendor, version=version, date=date)
 
     def _board(self, gaps: FieldReader) -> Board | None:
-        tree = optional(lambda: self._word(f"{_TREE}/model"))
-        names = [self._dmi(name) for name in ("board_vendor", "board_name", "product_name")]
-        if not any(names) and tree is None:
-            gaps.read("board", lambda: self._word(f"{_DMI}/board_name"))
+        vendor = self._fact("board_vendor") or self._fact("sys_vendor")
+        name = self._fact("board_name") or optional(lambda: self._word(f"{_TREE}/model"))
+        product = self._fact("product_name")
+        if not (vendor or name or product):
+            gaps.note("board", self._why_no_dmi("board_name"))
             return None
-        return Board(vendor=names[0] or self._dmi("sys_vendor"), name=names[1] or tree, product=names[2])
+        return Board(vendor=vendor, name=name, product=product)
+
+    def _why_no_dmi(self, file: str) -> str:
+        """Return the reason that a file of DMI gave nothing: it cannot be read, or holds a filler."""
+        reasons = FieldReader()
+        reasons.read("", lambda: self._word(f"{_DMI}/{file}"))
+        return reasons.reasons.get("", "not_reported")
 
     def _virtualization(self) -> str:
         if "microsoft" in self._word("/proc/sys/kernel/osrelease").lower():
             return "hyperv"
         known = optional(lambda: self._word("/sys/hypervisor/type"))
         if known:
-            return known
+            return "none" if known == "xen" and self._is_xen_control_domain() else known
         named = self._hypervisor_by_dmi() or self._hypervisor_by_device_tree()
         return named or ("unnamed" if self._behind_hypervisor() else "none")
+
+    def _is_xen_control_domain(self) -> bool:
+        """Whether this is dom0, which Xen starts first and gives the hardware to: that is no guest.
+
+        As systemd-detect-virt has it: by a bit of Xen's features, or by /proc/xen where that is mounted.
+        """
+        features = optional(lambda: int(self._word("/sys/hypervisor/properties/features"), 16)) or 0
+        capabilities = optional(lambda: self._word("/proc/xen/capabilities")) or ""
+        return bool(features >> _XEN_DOM0_BIT & 1) or "control_d" in capabilities
 
     def _hypervisor_by_dmi(self) -> str | None:
         """As systemd-detect-virt does. Clouds name machines of metal too, which the product's name tells."""

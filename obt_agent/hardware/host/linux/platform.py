@@ -1,0 +1,137 @@
+"""Linux: this machine's, read by psutil and the kernel's files, or a snapshot's, read by the files alone."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from obt_agent.hardware.field_reader import FieldReader, Unreadable, each, optional
+from obt_agent.hardware.host.linux import cpu_info, devices, dmi
+from obt_agent.hardware.host.linux.cpu_frequency import CpuFrequency
+from obt_agent.hardware.host.linux.cpu_temperature import find_sensors
+from obt_agent.hardware.host.linux.file_readings import LinuxFileReadings
+from obt_agent.hardware.host.linux.hwmon import celsius
+from obt_agent.hardware.host.linux.limits import LimitsProvider
+from obt_agent.hardware.host.linux.memory import arc_reclaimable_bytes, memory_info
+from obt_agent.hardware.host.linux.pressure import PressureReader
+from obt_agent.hardware.host.linux.process_table import LinuxProcessTable
+from obt_agent.hardware.host.linux.rapl import Rapl
+from obt_agent.hardware.host.linux.storage import StorageProvider
+from obt_agent.hardware.host.linux.system import HostProvider
+from obt_agent.hardware.host.psutil_reader import PsutilReadings
+from obt_agent.hardware.host.readings import HostReadings
+from obt_agent.hardware.inventory import CgroupLimits, CpuInfo, HostInfo, MemoryInfo, ProviderState
+from obt_agent.hardware.provider import state_of
+from obt_agent.hardware.samples import PressureSample
+from obt_agent.hardware.snapshot.root import FileCache, Root
+
+
+class LinuxPlatform:
+    """``HostPlatform`` of Linux."""
+
+    def __init__(self, root: Root) -> None:
+        # psutil reads the machine that it runs on and no other, and past a root that records what is read.
+        through_psutil = root.real and not root.recorded
+        self.readings: HostReadings = PsutilReadings() if through_psutil else LinuxFileReadings(root)
+        self.processes = LinuxProcessTable(root)
+        self.storage = StorageProvider(root)
+        self._root = root
+        self._files = FileCache(root)
+        self._system = HostProvider(root)
+        self._rapl = Rapl(root)
+        self._frequency = CpuFrequency(root)
+        self._pressure = PressureReader(root)
+        self._limits = LimitsProvider(root)
+        # Found by ``probe``: devices come and go rarely, and looking for them costs more than reading them.
+        self._sensors: tuple[str, ...] = ()
+        self._disks: frozenset[str] = frozenset()
+        self._interfaces: frozenset[str] = frozenset()
+
+    def probe(self) -> tuple[ProviderState, ...]:
+        """Look again for everything."""
+        self._rapl.probe()
+        self._frequency.probe()
+        self._pressure.probe()
+        # psutil's sensors_temperatures() reads every sensor of the machine each time, those of GPUs that
+        # sleep too, which wakes them: so the CPUs' own are looked for once, and read alone.
+        self._sensors = optional(partial(find_sensors, self._root)) or ()
+        self._disks = devices.disks(self._root)
+        self._interfaces = devices.interfaces(self._root)
+        reasons = FieldReader()
+        reasons.read("cpu", self.readings.cpu_times)
+        reasons.read("memory", self.readings.memory)
+        states = (state_of(name, reasons.reasons.get(name), verified=True) for name in ("cpu", "memory"))
+        return (*states, self._system.probe(), self._limits.probe())
+
+    def host_info(self, ollama_version: str | None) -> HostInfo:
+        """Return the system."""
+        return self._system.inventory(ollama_version)
+
+    def cpu_info(self) -> CpuInfo:
+        """Return the CPUs."""
+        return cpu_info.read(self._root)
+
+    def memory_info(self) -> MemoryInfo:
+        """Return sizes and modules."""
+        return memory_info(self.readings, partial(dmi.modules, self._root))
+
+    def temperature_celsius(self) -> float:
+        """Return the hottest of the CPUs' sensors."""
+        if not self._sensors:
+            raise Unreadable("not_present")
+        return max(each(partial(self._celsius, sensor) for sensor in self._sensors))
+
+    def package_energy_joules(self) -> float:
+        """Return RAPL's sum."""
+        return self._rapl.joules()
+
+    def clock_hertz(self) -> int:
+        """Return the fastest clock."""
+        return self._frequency.clock_hertz()
+
+    def throttled_seconds(self) -> float:
+        """Return throttled time."""
+        return self._frequency.throttled_seconds()
+
+    def pressure(self) -> PressureSample:
+        """Return pressure stall information."""
+        return self._pressure.sample()
+
+    def reclaimable_bytes(self) -> int:
+        """Return what ZFS's cache gives back."""
+        return optional(partial(arc_reclaimable_bytes, self._files)) or 0
+
+    def disks(self) -> frozenset[str]:
+        """Return the disks as of the last probe."""
+        return self._disks
+
+    def interfaces(self) -> frozenset[str]:
+        """Return the interfaces as of the last probe."""
+        return self._interfaces
+
+    def follow(self, pid: int | None, reason: str | None = None) -> None:
+        """Read this process's control groups."""
+        self._limits.follow(pid, reason)
+
+    def limits(self) -> CgroupLimits:
+        """Return the control groups' limits."""
+        return self._limits.inventory()
+
+    def cgroup_available_bytes(self) -> int | None:
+        """Return what the control groups leave."""
+        return self._limits.available_bytes()
+
+    def topology(self, more: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the names of devices, and the contents of small files."""
+        places = ("/sys/bus/pci/devices", "/sys/class/drm", "/dev/dri", *more)
+        listed = (",".join(optional(partial(self._root.names, place)) or []) for place in places)
+        files = ("/sys/devices/system/cpu/online", *more)
+        return (*listed, *(optional(partial(self._root.text, file)) or "" for file in files))
+
+    def close(self) -> None:
+        """Let go of the files."""
+        parts = (self.readings, self._files, self._rapl, self._frequency, self._pressure, self._limits)
+        for part in parts:
+            part.close()
+
+    def _celsius(self, sensor: str) -> float:
+        return celsius(self._files.integer(sensor))
