@@ -65,24 +65,24 @@ class Metric(msgspec.Struct, frozen=True):
 
 # fmt: off
 METRICS: Final = (
-    Metric("decode_tps_corrected", "Decode", "tokens/s", "higher", "agent",
+    Metric("decode_tps_corrected", "Decode", "tok/s", "higher", "agent",
            "(n−1)/(t_last−t_first). `decode_tps_uncertainty` is what lines of several tokens leave open",
            headline=True, compared=True),
-    Metric("tokens_per_second", "Decode, as Ollama counts", "tokens/s", "higher", "ollama",
+    Metric("tokens_per_second", "Decode, as Ollama counts", "tok/s", "higher", "ollama",
            "`eval_count / eval_duration`. High by n/(n−1): the clock starts at the first token, which is "
            "counted. 6.7 % at 16 tokens, 0.8 % at 128",
            compared=True, percentiles=True),
-    Metric("decode_tps_uncertainty", "Decode, left open by the stream", "tokens/s", None, "agent",
+    Metric("decode_tps_uncertainty", "Decode, left open by the stream", "tok/s", None, "agent",
            "half-width of decode speed that lines of several tokens leave open", shown="detail"),
-    Metric("output_tps_total", "All requests", "tokens/s", "higher", "agent",
+    Metric("output_tps_total", "All requests", "tok/s", "higher", "agent",
            "tokens of all concurrent requests / wall time of the iteration",
            aggregation="iteration", shown="concurrent", headline=True, compared=True),
-    Metric("output_tps_wall", "Output over the whole time", "tokens/s", "higher", "agent",
+    Metric("output_tps_wall", "Output over the whole time", "tok/s", "higher", "agent",
            "n / whole time; depends on the prompt's length", compared=True),
-    Metric("prefill_tps_ttft", "Prefill", "tokens/s", "higher", "agent",
+    Metric("prefill_tps_ttft", "Prefill", "tok/s", "higher", "agent",
            "prompt tokens / TTFT; only of uncached prompts. Low by all of TTFT that is not prefill",
            headline=True, compared=True),
-    Metric("prefill_tps", "Prefill, as Ollama counts", "tokens/s", "higher", "ollama",
+    Metric("prefill_tps", "Prefill, as Ollama counts", "tok/s", "higher", "ollama",
            "`prompt_eval_count / prompt_eval_duration`; only of uncached prompts", compared=True),
     Metric("first_token_ms", "Time to first token", "ms", "lower", "agent",
            "TTFT of any token, queueing and prefill included (`latency_ms` is the same). About 1 ms of "

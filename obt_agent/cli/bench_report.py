@@ -21,7 +21,7 @@ UNKNOWN: Final = "–"
 _PLURAL: Final = ("iteration", "iterations")
 
 
-_PIPE_COLUMNS: Final = 160
+_PIPE_COLUMNS: Final = 120
 _COLUMN_GAP: Final = 3
 _HEADINGS: Final = ("", "Median", "95 % interval of the mean", "Spread", "Least to most", "n")
 

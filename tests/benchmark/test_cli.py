@@ -145,7 +145,7 @@ async def test_a_table_for_people_and_a_comparison_with_before(standin: StandIn,
     assert "Written to a.json." in err
     code, out, err = await command(standin, tmp_path, "standin-small", *SHAPE, "--compare", "a.json")
     assert code == 0
-    assert "Decode (tokens/s)" in out
+    assert "Decode (tok/s)" in out
     assert "measured apart" in err
     assert "time to first token" in err.lower()
     assert "prefill_tps_ttft" not in err
@@ -321,7 +321,7 @@ def test_csv_has_a_line_for_each_iteration() -> None:
 
 def test_markdown_has_figures_then_warnings_with_what_to_do() -> None:
     text = bench_report.as_markdown(result(iteration(0, flags=("queued",)), iteration(1)))
-    assert text.index("| Decode (tokens/s) |") < text.index(
+    assert text.index("| Decode (tok/s) |") < text.index(
         "**requests waited for a slot (iteration 0)**: lower"
     )
 

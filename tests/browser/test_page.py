@@ -64,7 +64,7 @@ async def test_a_benchmark_is_started_followed_and_read(page: Page) -> None:
     result = page.locator("#result")
     await expect(result).to_contain_text("Result: standin-small")
     await expect(result).to_contain_text("TTFT, ms")
-    await expect(result).to_contain_text("Decode, tokens/s")
+    await expect(result).to_contain_text("Decode, tok/s")
     await expect(result.locator(".badge.standin")).to_be_visible()
     await expect(page.locator("table .badge.good", has_text="completed").first).to_be_visible()
 

@@ -146,7 +146,7 @@ async def test_two_results_are_picked_and_compared_with_a_verdict(bare: Page, se
     await expect(bare.locator(".picking")).to_contain_text("pick another of the same plan")
     await bare.get_by_label(re.compile("Pick small:1b on beta")).check()
     await bare.click("a.button:has-text('Compare')")
-    row = bare.locator("#comparison tr", has_text="Decode, tokens/s")
+    row = bare.locator("#comparison tr", has_text="Decode, tok/s")
     await expect(row).to_contain_text("first is better by 100 %")
     await expect(bare.locator(".cards .card").first).to_contain_text("on alpha")
     slower = bare.locator("#comparison tr", has_text="TTFT, ms").first
@@ -177,7 +177,7 @@ async def test_a_result_has_an_address_and_shows_what_to_mind(bare: Page, server
     await bare.goto(f"{server.url}/#/result/{job_id}")
     await expect(bare.locator("h2")).to_have_text("small:1b")
     await expect(bare.locator("main .caution")).to_contain_text("Close other programs.")
-    await expect(bare.locator("main tr", has_text="Decode, tokens/s").first).to_contain_text("78.0 … 82.0")
+    await expect(bare.locator("main tr", has_text="Decode, tok/s").first).to_contain_text("78.0 … 82.0")
     chart = bare.locator(".trace", has_text="GPU utilisation")
     await expect(chart.locator("svg")).to_have_attribute("aria-label", re.compile("from 90 % to 93 %"))
     await bare.click("summary:has-text('3 iterations, 1 with a flag')")

@@ -3,7 +3,7 @@ export default [
   {
     "name": "decode_tps_corrected",
     "label": "Decode",
-    "unit": "tokens/s",
+    "unit": "tok/s",
     "better": "higher",
     "clock": "agent",
     "description": "(n−1)/(t_last−t_first). `decode_tps_uncertainty` is what lines of several tokens leave open",
@@ -19,7 +19,7 @@ export default [
   {
     "name": "tokens_per_second",
     "label": "Decode, as Ollama counts",
-    "unit": "tokens/s",
+    "unit": "tok/s",
     "better": "higher",
     "clock": "ollama",
     "description": "`eval_count / eval_duration`. High by n/(n−1): the clock starts at the first token, which is counted. 6.7 % at 16 tokens, 0.8 % at 128",
@@ -35,7 +35,7 @@ export default [
   {
     "name": "decode_tps_uncertainty",
     "label": "Decode, left open by the stream",
-    "unit": "tokens/s",
+    "unit": "tok/s",
     "better": null,
     "clock": "agent",
     "description": "half-width of decode speed that lines of several tokens leave open",
@@ -51,7 +51,7 @@ export default [
   {
     "name": "output_tps_total",
     "label": "All requests",
-    "unit": "tokens/s",
+    "unit": "tok/s",
     "better": "higher",
     "clock": "agent",
     "description": "tokens of all concurrent requests / wall time of the iteration",
@@ -67,7 +67,7 @@ export default [
   {
     "name": "output_tps_wall",
     "label": "Output over the whole time",
-    "unit": "tokens/s",
+    "unit": "tok/s",
     "better": "higher",
     "clock": "agent",
     "description": "n / whole time; depends on the prompt's length",
@@ -83,7 +83,7 @@ export default [
   {
     "name": "prefill_tps_ttft",
     "label": "Prefill",
-    "unit": "tokens/s",
+    "unit": "tok/s",
     "better": "higher",
     "clock": "agent",
     "description": "prompt tokens / TTFT; only of uncached prompts. Low by all of TTFT that is not prefill",
@@ -99,7 +99,7 @@ export default [
   {
     "name": "prefill_tps",
     "label": "Prefill, as Ollama counts",
-    "unit": "tokens/s",
+    "unit": "tok/s",
     "better": "higher",
     "clock": "ollama",
     "description": "`prompt_eval_count / prompt_eval_duration`; only of uncached prompts",

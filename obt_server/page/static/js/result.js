@@ -60,7 +60,7 @@ function iterations(metrics) {
   const flagged = metrics.filter((one) => one.flags?.length || one.excluded).length;
   return h("details", {}, h("summary", {}, `${count(metrics.length, "iteration")}${flagged ? `, ${flagged} with a flag` : ""}`), table([
     { title: "No.", number: true, of: (one) => String(one.index + 1) },
-    { title: "Decode, tokens/s", number: true, of: (one) => significant(one.decode_tps_corrected ?? one.tokens_per_second) },
+    { title: "Decode, tok/s", number: true, of: (one) => significant(one.decode_tps_corrected ?? one.tokens_per_second) },
     { title: "TTFT, ms", number: true, of: (one) => significant(one.first_token_ms) },
     { title: "Prompt tokens", number: true, of: (one) => String(one.prompt_tokens ?? "–") },
     { title: "Output tokens", number: true, of: (one) => String(one.completion_tokens ?? "–") },
