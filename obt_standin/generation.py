@@ -112,7 +112,8 @@ class Figures:
             "total_duration": time.monotonic_ns() - self.began_ns,
             "load_duration": max(self.load_ns, 1000),
             "prompt_eval_count": self.prompt_count,
-            "prompt_eval_duration": max(self.prompt_ns // 1000, 1) * 1000,
+            # Without a rate nothing waits; what is reported stays within what a machine could do.
+            "prompt_eval_duration": max(self.prompt_ns // 1000, 10, self.prompt_count // 10) * 1000,
             "eval_count": count,
             "eval_duration": max(spent, 1000),
         }

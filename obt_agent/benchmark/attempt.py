@@ -85,7 +85,9 @@ async def attempt(
     listed = loaded((await stage.ollama.running()).models, stage.plan.model_name)
     window = TimeWindow(min(one.t_sent_ns for one in seen), max(one.end_ns for one in seen))
     requests = tuple(
-        metrics.timings(one.trace, completion_tokens=cell.prompt.completion_tokens, cached=cached)
+        metrics.timings(
+            one.trace, completion_tokens=cell.prompt.completion_tokens, cached=cached, num_ctx=cell.num_ctx
+        )
         for one in seen
     )
     wall_ms = window.seconds * 1e3

@@ -23,6 +23,7 @@ def flags(one: IterationMetrics, expected: ExpectedConditions, loaded: RunningMo
     """The flags of one iteration, given what was planned and what ``/api/ps`` lists after it."""
     said = {
         "short_output": one.short_output,
+        "counters_rejected": bool(one.rejected_counters),
         "no_text": one.chunks == 0,
         "prompt_length_off": _length_off(one, expected),
         "prompt_truncated": _truncated(one, expected),

@@ -71,6 +71,7 @@ def combine_requests(requests: Sequence[RequestTimings], wall_ms: float) -> Requ
         latency_ms=fields["first_token_ms"],
         total_duration_ms=wall_ms,
         done_reason=next(iter(reasons)) if len(reasons) == 1 else "mixed",
+        rejected_counters=tuple(dict.fromkeys(name for one in requests for name in one.rejected_counters)),
         short_output=any(one.short_output for one in requests),
         unavailable=missing,
     )

@@ -21,11 +21,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from obt_agent.benchmark import statistics
+from obt_agent.benchmark.counters import COUNTS, DURATIONS, AgentClock, Counters, checked
 from obt_agent.benchmark.result import ChunkGaps, RequestTimings
 
 T = TypeVar("T")
@@ -41,24 +42,27 @@ _NO_TEXT: Final = "no line of the stream carried text"
 _NO_ANSWER: Final = "no answer came: thinking took all tokens, or there was no text"
 _TOO_FEW: Final = "a rate takes at least two tokens that arrive apart"
 _NOT_REPORTED: Final = "Ollama's last line does not say"
+_CONTRADICTED: Final = "Ollama's figure contradicts the agent's clock, or what was asked for"
 _NO_THOUGHT: Final = "the first text was an answer: nothing was thought"
 _NO_GAPS: Final = "fewer than two lines carried text"
 _CACHED: Final = "the prompt was cached on purpose, so that nothing was prefilled"
 
 
 class Chunk(msgspec.Struct, frozen=True):
-    """What is read of a line of ``/api/generate``; the last one carries Ollama's counters (nanoseconds)."""
+    """What is read of a line of ``/api/generate``; the last one carries Ollama's counters (nanoseconds).
+
+    The counters stay raw: one that is no integer costs itself, not the whole line.
+    """
 
     response: str = ""
     thinking: str | None = None
-    done: bool = False
     done_reason: str | None = None
-    total_duration: int | None = None
-    load_duration: int | None = None
-    prompt_eval_count: int | None = None
-    prompt_eval_duration: int | None = None
-    eval_count: int | None = None
-    eval_duration: int | None = None
+    total_duration: msgspec.Raw = msgspec.Raw()
+    load_duration: msgspec.Raw = msgspec.Raw()
+    prompt_eval_count: msgspec.Raw = msgspec.Raw()
+    prompt_eval_duration: msgspec.Raw = msgspec.Raw()
+    eval_count: msgspec.Raw = msgspec.Raw()
+    eval_duration: msgspec.Raw = msgspec.Raw()
 
 
 class Arrival(NamedTuple):
@@ -70,11 +74,12 @@ class Arrival(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """One request as it was seen: its text lines in order, and its last line."""
+    """One request as the agent saw it: its text lines in order, and when the last line came with what."""
 
     arrivals: tuple[Arrival, ...]
     final_t_us: int
-    final: Chunk
+    counters: Counters = Counters()
+    done_reason: str | None = None
 
 
 def arrival(t_us: int, chunk: Chunk) -> Arrival | None:
@@ -83,67 +88,65 @@ def arrival(t_us: int, chunk: Chunk) -> Arrival | None:
     return Arrival(t_us, thinking, answer) if thinking or answer else None
 
 
-def timings(trace: Trace, *, completion_tokens: int, cached: bool) -> RequestTimings:
-    """All figures of one request.
+def timings(
+    trace: Trace, *, completion_tokens: int, cached: bool, num_ctx: int | None = None
+) -> RequestTimings:
+    """Return all figures of one request.
 
     Args:
         trace: what arrived, and when.
         completion_tokens: how many were asked for.
         cached: whether the prompt was sent before on purpose, so that no prefill rate exists.
+        num_ctx: the context that was asked for.
     """
-    final, edges, missing = trace.final, _Edges.of(trace), Missing()
-    n, prompt_tokens = final.eval_count, final.prompt_eval_count
-    first_ms = missing.unless(_ms(edges.first), "first_token_ms", _NO_TEXT)
-    decode = missing.unless(_decode_tps(n, edges), "decode_tps_corrected", _TOO_FEW)
-    no_prefill = _CACHED if cached else _NOT_REPORTED
+    clock = AgentClock([one.t_us for one in trace.arrivals], trace.final_t_us)
+    said = checked(trace.counters, clock, completion_tokens=completion_tokens, num_ctx=num_ctx)
+
+    def why(*names: str) -> str:
+        return _NOT_REPORTED if said.rejected.isdisjoint(names) else _CONTRADICTED
+
+    n, prompt, edges = said.eval_count, said.prompt_eval_count, _Edges.of(trace)
+    decode = _decode_tps(n, edges)
+    no_rate = why("eval_count") if n is None else _TOO_FEW
+    no_prefill = _CACHED if cached else why("prompt_eval_count", "prompt_eval_duration")
+    first_ms, lines = _ms(edges.first), len(trace.arrivals)
+    # Each figure beside the reason that stands for it where it is null.
+    figures: dict[str, tuple[object, str]] = {
+        "tokens_per_second": (
+            None if n == 1 else _rate(n, said.eval_duration),
+            _TOO_FEW if n == 1 else why("eval_count", "eval_duration"),
+        ),
+        "decode_tps_corrected": (decode, no_rate),
+        "decode_tps_uncertainty": (_decode_uncertainty(decode, n, trace), no_rate),
+        "average_token_ms": (None if decode is None else _MS_PER_S / decode, no_rate),
+        "output_tps_wall": (_per_second(n, trace.final_t_us), why("eval_count")),
+        "prefill_tps": (None if cached else _rate(prompt, said.prompt_eval_duration), no_prefill),
+        "prefill_tps_ttft": (None if cached else _per_second(prompt, edges.first), no_prefill),
+        "first_token_ms": (first_ms, _NO_TEXT),
+        "latency_ms": (first_ms, _NO_TEXT),
+        "ttft_answer_ms": (_ms(edges.first_answer), _NO_ANSWER),
+        "thinking_ms": (_thinking_ms(trace, edges), _NO_THOUGHT),
+        "inter_chunk_ms": (chunk_gaps(clock.lines_us), _NO_GAPS),
+        "tokens_per_chunk": (n / lines if n and lines else None, _NO_TEXT if n else why("eval_count")),
+        "server_total_ms": (_ns_ms(said.total_duration), why("total_duration")),
+        "load_ms": (_ns_ms(said.load_duration), why("load_duration")),
+        "prompt_eval_ms": (_ns_ms(said.prompt_eval_duration), why("prompt_eval_duration")),
+        "eval_ms": (_ns_ms(said.eval_duration), why("eval_duration")),
+        "unaccounted_ms": (_unaccounted(said), why(*DURATIONS)),
+        "prompt_tokens": (prompt, why("prompt_eval_count")),
+        "completion_tokens": (n, why("eval_count")),
+        "total_tokens": (None if n is None or prompt is None else n + prompt, why(*COUNTS)),
+    }
+    values: dict[str, Any] = {name: value for name, (value, _) in figures.items()}
     return RequestTimings(
-        tokens_per_second=missing.unless(
-            _rate(n, final.eval_duration) if n != 1 else None,
-            "tokens_per_second",
-            _TOO_FEW if n == 1 else _NOT_REPORTED,
-        ),
-        decode_tps_corrected=decode,
-        decode_tps_uncertainty=missing.unless(
-            _decode_uncertainty(decode, n, trace), "decode_tps_uncertainty", _TOO_FEW
-        ),
-        output_tps_wall=missing.unless(_per_second(n, trace.final_t_us), "output_tps_wall", _NOT_REPORTED),
-        prefill_tps=missing.unless(
-            None if cached else _rate(prompt_tokens, final.prompt_eval_duration), "prefill_tps", no_prefill
-        ),
-        prefill_tps_ttft=missing.unless(
-            None if cached else _per_second(prompt_tokens, edges.first), "prefill_tps_ttft", no_prefill
-        ),
-        first_token_ms=first_ms,
-        latency_ms=first_ms,
-        ttft_answer_ms=missing.unless(_ms(edges.first_answer), "ttft_answer_ms", _NO_ANSWER),
-        thinking_ms=missing.unless(_thinking_ms(trace, edges), "thinking_ms", _NO_THOUGHT),
-        average_token_ms=missing.unless(
-            None if decode is None else _MS_PER_S / decode, "average_token_ms", _TOO_FEW
-        ),
-        inter_chunk_ms=missing.unless(
-            chunk_gaps([one.t_us for one in trace.arrivals]), "inter_chunk_ms", _NO_GAPS
-        ),
-        chunks=len(trace.arrivals),
-        tokens_per_chunk=missing.unless(
-            n / len(trace.arrivals) if n and trace.arrivals else None,
-            "tokens_per_chunk",
-            _NO_TEXT if n else _NOT_REPORTED,
-        ),
+        **values,
+        chunks=lines,
         total_duration_ms=trace.final_t_us / _US_PER_MS,
-        server_total_ms=missing.unless(_ns_ms(final.total_duration), "server_total_ms", _NOT_REPORTED),
-        load_ms=missing.unless(_ns_ms(final.load_duration), "load_ms", _NOT_REPORTED),
-        prompt_eval_ms=missing.unless(_ns_ms(final.prompt_eval_duration), "prompt_eval_ms", _NOT_REPORTED),
-        eval_ms=missing.unless(_ns_ms(final.eval_duration), "eval_ms", _NOT_REPORTED),
-        unaccounted_ms=missing.unless(_unaccounted(final), "unaccounted_ms", _NOT_REPORTED),
-        prompt_tokens=missing.unless(prompt_tokens, "prompt_tokens", _NOT_REPORTED),
-        completion_tokens=missing.unless(n, "completion_tokens", _NOT_REPORTED),
-        total_tokens=missing.unless(
-            None if n is None or prompt_tokens is None else n + prompt_tokens, "total_tokens", _NOT_REPORTED
-        ),
         thinking_chars=sum(one.thinking_chars for one in trace.arrivals),
-        done_reason=final.done_reason,
+        done_reason=trace.done_reason,
         short_output=n is not None and n < completion_tokens,
-        unavailable=dict(missing),
+        rejected_counters=tuple(name for name in (*COUNTS, *DURATIONS) if name in said.rejected),
+        unavailable={name: reason for name, (value, reason) in figures.items() if value is None},
     )
 
 
@@ -190,7 +193,7 @@ class _Edges(NamedTuple):
         if not trace.arrivals:
             return cls(None, None, None)
         answers = (one.t_us for one in trace.arrivals if one.answer_chars)
-        by_itself = trace.final.done_reason == "stop"
+        by_itself = trace.done_reason == "stop"
         return cls(
             trace.arrivals[0].t_us,
             next(answers, None),
@@ -215,7 +218,7 @@ def _decode_uncertainty(decode: float | None, n: int | None, trace: Trace) -> fl
     if decode is None or n is None:
         return None
     open_tokens = max(n / len(trace.arrivals) - 1.0, 0.0)
-    if trace.final.done_reason == "stop":
+    if trace.done_reason == "stop":
         open_tokens += 1.0
     return decode * open_tokens / max(n - 1 - open_tokens, 1.0)
 
@@ -228,12 +231,12 @@ def _thinking_ms(trace: Trace, edges: _Edges) -> float | None:
     return (end - edges.first) / _US_PER_MS
 
 
-def _unaccounted(final: Chunk) -> float | None:
-    parts = (final.total_duration, final.prompt_eval_duration, final.eval_duration)
-    if any(part is None for part in parts):
+def _unaccounted(said: Counters) -> float | None:
+    """What Ollama's parts leave of its whole; None when a part is missing or impossible."""
+    total, prompt, decode = said.total_duration, said.prompt_eval_duration, said.eval_duration
+    if total is None or prompt is None or decode is None or "load_duration" in said.rejected:
         return None
-    total, prompt, decode = (part or 0 for part in parts)
-    return (total - (final.load_duration or 0) - prompt - decode) / _NS_PER_MS
+    return (total - (said.load_duration or 0) - prompt - decode) / _NS_PER_MS
 
 
 def _rate(count: int | None, duration_ns: int | None) -> float | None:

@@ -7,6 +7,8 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from obt_agent.benchmark import counters
+from obt_agent.benchmark.counters import COUNTS, DURATIONS
 from obt_agent.benchmark.metrics import Chunk, Trace, arrival
 from obt_agent.errors import OllamaError
 from obt_agent.ollama.client import Line, OllamaClient
@@ -60,5 +62,6 @@ def _trace(lines: list[Line], final: Line) -> Trace:
         last = _CHUNK.decode(final.raw)
     except msgspec.ValidationError as error:
         raise OllamaError(f"Ollama sent a line of another form than /api/generate has: {error}") from error
-    own = arrival(final.t_us, last)
-    return Trace(tuple(one for one in [*found, own] if one is not None), final.t_us, last)
+    found.append(arrival(final.t_us, last))
+    reported = counters.read({name: bytes(getattr(last, name)) for name in (*COUNTS, *DURATIONS)})
+    return Trace(tuple(one for one in found if one is not None), final.t_us, reported, last.done_reason)

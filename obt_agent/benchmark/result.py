@@ -48,9 +48,11 @@ class Throttle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class RequestTimings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One answered request, by the agent's monotonic clock and by Ollama's own figures.
 
-    ``tokens_per_second`` is Ollama's eval_count / eval_duration under OBT's name; it reads high by n/(n-1) on
-    versions that start the clock at the first token (see ``environment.metric_semantics``).
-    ``average_token_ms`` is TPOT. ``latency_ms`` equals ``first_token_ms`` (OBT's two names for one thing).
+    ``tokens_per_second`` is Ollama's eval_count / eval_duration under OBT's name; it reads high by n/(n-1)
+    on versions that start the clock at the first token (see ``environment.metric_semantics``).
+    ``rejected_counters`` names those figures of Ollama's last line that contradict the agent's clock or
+    what was asked for; whatever rests on them is null. ``average_token_ms`` is TPOT. ``latency_ms`` equals
+    ``first_token_ms`` (OBT's two names for one thing).
     """
 
     tokens_per_second: float | None = None
@@ -79,6 +81,7 @@ class RequestTimings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     thinking_chars: int = 0
     done_reason: str | None = None
     short_output: bool = False
+    rejected_counters: tuple[str, ...] = ()
     unavailable: dict[str, str] = {}
 
 

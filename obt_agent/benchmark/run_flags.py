@@ -82,6 +82,10 @@ ADVICE: Final[Mapping[str, WarningText]] = MappingProxyType(
             "requests waited for a slot",
             "lower concurrency, or raise OLLAMA_NUM_PARALLEL where Ollama starts",
         ),
+        "counters_rejected": WarningText(
+            "figures of Ollama's own contradict the agent's clock and are left out",
+            "use the figures by the agent's clock, which are complete; update Ollama, or its proxy",
+        ),
         "throttled_thermal": WarningText(
             "a GPU was held back by heat",
             "improve cooling, or raise cooldown_s; compare only with runs in the same state",
@@ -224,8 +228,9 @@ def compare_within_cells(metrics: Sequence[IterationMetrics]) -> tuple[Iteration
 
 def _group_flags(group: Sequence[IterationMetrics]) -> Iterable[tuple[str, list[int]]]:
     decode = [(one.index, stopping_rule.decode_speed(one)) for one in group]
+    reported = [(one.index, one.tokens_per_second) for one in group]
     firsts = [(one.index, one.first_token_ms) for one in group]
-    yield "outlier_decode", _outlying(decode)
+    yield "outlier_decode", [*_outlying(decode), *_outlying(reported)]
     yield "outlier_ttft", _outlying(firsts)
     yield "cached_prompt_suspected", _cached(group)
     yield "clock_drop", _slow_clocks(group)

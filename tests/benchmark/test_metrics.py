@@ -4,14 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from obt_agent.benchmark.counters import Counters
 from obt_agent.benchmark.metrics import Arrival, Chunk, Trace, arrival, chunk_gaps, rate_of_lines, timings
 from obt_agent.benchmark.result import RequestTimings
 
 
-def final(**fields: object) -> Chunk:
-    usual: dict[str, object] = {
-        "done": True,
-        "done_reason": "length",
+def counters(**fields: int | None) -> Counters:
+    usual: dict[str, int | None] = {
         "total_duration": 1_630_000_000,
         "load_duration": 2_000_000,
         "prompt_eval_count": 512,
@@ -19,15 +18,20 @@ def final(**fields: object) -> Chunk:
         "eval_count": 16,
         "eval_duration": 1_125_000_000,
     }
-    return Chunk(**{**usual, **fields})  # type: ignore[arg-type] # the fields are Chunk's own
+    return Counters(**usual | fields)  # type: ignore[arg-type] # the fields are Counters' own
 
 
 def steady(
-    n: int = 16, ttft_us: int = 505_000, tpot_us: int = 75_000, last: Chunk | None = None, final_us: int = 800
+    n: int = 16,
+    ttft_us: int = 505_000,
+    tpot_us: int = 75_000,
+    final_us: int = 800,
+    said: Counters | None = None,
+    done_reason: str = "length",
 ) -> Trace:
     """A stream of one token a line at a steady rate."""
     arrivals = tuple(Arrival(ttft_us + i * tpot_us, 0, 4) for i in range(n))
-    return Trace(arrivals, arrivals[-1].t_us + final_us, last or final(eval_count=n))
+    return Trace(arrivals, arrivals[-1].t_us + final_us, said or counters(eval_count=n), done_reason)
 
 
 def figures(trace: Trace, *, tokens: int = 16, cached: bool = False) -> RequestTimings:
@@ -70,7 +74,7 @@ def test_a_steady_stream_has_exactly_its_rate(n: int, ttft_us: int, tpot_us: int
 def test_bursts_of_two_tokens_a_line_stay_within_the_stated_uncertainty() -> None:
     true_us = 10_000
     arrivals = tuple(Arrival(100_000 + (2 * line + 1) * true_us, 0, 8) for line in range(32))
-    found = figures(Trace(arrivals, arrivals[-1].t_us + 500, final(eval_count=64)), tokens=64)
+    found = figures(Trace(arrivals, arrivals[-1].t_us + 500, counters(eval_count=64)), tokens=64)
     assert found.tokens_per_chunk == 2.0
     assert found.decode_tps_corrected is not None
     assert found.decode_tps_uncertainty is not None
@@ -79,7 +83,7 @@ def test_bursts_of_two_tokens_a_line_stay_within_the_stated_uncertainty() -> Non
 
 
 def test_the_token_that_ends_a_text_by_itself_arrives_with_the_last_line() -> None:
-    trace = steady(9, last=final(eval_count=10, done_reason="stop"), final_us=75_000)
+    trace = steady(9, said=counters(eval_count=10), done_reason="stop", final_us=75_000)
     found = figures(trace, tokens=100)
     assert found.decode_tps_corrected == pytest.approx(1000 / 75)
     assert found.short_output
@@ -87,27 +91,27 @@ def test_the_token_that_ends_a_text_by_itself_arrives_with_the_last_line() -> No
 
 def test_thinking_counts_as_the_first_token_and_the_answer_is_reported_apart() -> None:
     arrivals = (Arrival(10_000, 5, 0), Arrival(20_000, 5, 0), Arrival(30_000, 0, 3), Arrival(40_000, 0, 3))
-    found = figures(Trace(arrivals, 41_000, final(eval_count=4)))
+    found = figures(Trace(arrivals, 41_000, counters(eval_count=4)))
     assert (found.first_token_ms, found.ttft_answer_ms, found.thinking_ms) == (10.0, 30.0, 20.0)
     assert found.thinking_chars == 10
 
 
 def test_a_model_that_only_thinks_has_no_answer_and_says_why() -> None:
-    found = figures(Trace((Arrival(10_000, 5, 0),), 50_000, final(eval_count=1)))
+    found = figures(Trace((Arrival(10_000, 5, 0),), 50_000, counters(eval_count=1)))
     assert found.ttft_answer_ms is None
     assert "thinking took all tokens" in found.unavailable["ttft_answer_ms"]
     assert found.thinking_ms == 40.0
 
 
 def test_one_token_has_no_rate_instead_of_a_million_a_second() -> None:
-    found = figures(Trace((Arrival(10_000, 0, 1),), 10_100, final(eval_count=1, eval_duration=1000)))
+    found = figures(Trace((Arrival(10_000, 0, 1),), 10_100, counters(eval_count=1, eval_duration=1000)))
     assert found.tokens_per_second is None
     assert found.decode_tps_corrected is None
     assert set(found.unavailable) >= {"tokens_per_second", "decode_tps_corrected", "average_token_ms"}
 
 
 def test_no_text_at_all_is_null_with_reasons() -> None:
-    found = figures(Trace((), 10_000, Chunk(done=True)))
+    found = figures(Trace((), 10_000))
     assert found.first_token_ms is None
     assert found.total_tokens is None
     assert found.unavailable["first_token_ms"] == "no line of the stream carried text"
@@ -121,7 +125,7 @@ def test_a_prompt_cached_on_purpose_has_no_prefill_rate() -> None:
 
 
 def test_equal_stamps_give_no_rate() -> None:
-    found = figures(Trace((Arrival(5, 0, 1), Arrival(5, 0, 1)), 5, final(eval_count=2)))
+    found = figures(Trace((Arrival(5, 0, 1), Arrival(5, 0, 1)), 5, counters(eval_count=2)))
     assert found.decode_tps_corrected is None
 
 
