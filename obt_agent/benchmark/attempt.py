@@ -39,15 +39,15 @@ class AttemptResult(NamedTuple):
 class _FirstToken:
     """Reads the energy counters when the first text of the only request arrives."""
 
-    def __init__(self, stage: RunState, *, wanted: bool) -> None:
-        self._stage = stage
+    def __init__(self, state: RunState, *, wanted: bool) -> None:
+        self._state = state
         self._wanted = wanted
         self._task: asyncio.Task[EdgeReading | None] | None = None
 
     def __call__(self, t_sent_ns: int, lines: list[Line]) -> None:
-        self._stage.flow.add(t_sent_ns, lines)
+        self._state.flow.add(t_sent_ns, lines)
         if self._wanted and self._task is None:
-            reading = hardware_reader.edge(self._stage.machine, self._stage.limits.reading_s)
+            reading = hardware_reader.edge(self._state.machine, self._state.limits.reading_s)
             self._task = asyncio.create_task(reading, name="benchmark.energy-at-first-token")
 
     async def reading(self) -> EdgeReading | None:
@@ -59,7 +59,7 @@ class _FirstToken:
 
 
 async def attempt(
-    stage: RunState, cell: Cell, prompts: Sequence[Prompt], *, cached: bool, sampled: bool
+    state: RunState, cell: Cell, prompts: Sequence[Prompt], *, cached: bool, sampled: bool
 ) -> AttemptResult:
     """Send the prompts at once, wait for all of them, and work out their figures.
 
@@ -68,80 +68,80 @@ async def attempt(
         DeadlineExceeded: a request took longer than the plan's ``timeout_s``.
         OllamaError and its kinds, TooLarge.
     """
-    edge_wanted = sampled and stage.sampler.running
-    first = _FirstToken(stage, wanted=edge_wanted and len(prompts) == 1)
-    stage.sampler.forget()
-    missed_before = stage.sampler.missed
-    before = await _edge(stage, wanted=edge_wanted)
+    edge_wanted = sampled and state.sampler.running
+    first = _FirstToken(state, wanted=edge_wanted and len(prompts) == 1)
+    state.sampler.forget()
+    missed_before = state.sampler.missed
+    before = await _edge(state, wanted=edge_wanted)
     started_at = datetime.now(UTC)
-    stage.flow.begin()
+    state.flow.begin()
     try:
-        seen = await _in_time(stage, cell, prompts, first)
-        after = await _edge(stage, wanted=edge_wanted)
+        answered = await _in_time(state, cell, prompts, first)
+        after = await _edge(state, wanted=edge_wanted)
         at_first = await first.reading()
     finally:
-        stage.flow.end()
+        state.flow.end()
         first.drop()
-    listed = loaded((await stage.ollama.running()).models, stage.plan.model_name)
-    window = TimeWindow(min(one.t_sent_ns for one in seen), max(one.end_ns for one in seen))
+    listed = loaded((await state.ollama.running()).models, state.plan.model_name)
+    window = TimeWindow(min(one.t_sent_ns for one in answered), max(one.end_ns for one in answered))
     requests = tuple(
         metrics.timings(
             one.trace, completion_tokens=cell.prompt.completion_tokens, cached=cached, num_ctx=cell.num_ctx
         )
-        for one in seen
+        for one in answered
     )
     wall_ms = window.seconds * 1e3
-    surroundings = MachineContext(
+    context = MachineContext(
         window=window,
-        samples=stage.sampler.recent,
-        missed=stage.sampler.missed - missed_before,
+        samples=state.sampler.recent,
+        missed=state.sampler.missed - missed_before,
         edges=Edges(before, at_first, after),
-        baseline=stage.baseline,
+        baseline=state.baseline,
         loaded=listed,
-        first_token_ns=seen[0].first_token_ns if len(seen) == 1 else None,
+        first_token_ns=answered[0].first_token_ns if len(answered) == 1 else None,
         sampled=sampled,
     )
-    whole = iteration_result.observe(iteration_result.combine_requests(requests, wall_ms), surroundings)
+    whole = iteration_result.observe(iteration_result.combine_requests(requests, wall_ms), context)
     return AttemptResult(started_at, whole, requests, wall_ms, listed)
 
 
-async def _edge(stage: RunState, *, wanted: bool) -> EdgeReading | None:
-    return await hardware_reader.edge(stage.machine, stage.limits.reading_s) if wanted else None
+async def _edge(state: RunState, *, wanted: bool) -> EdgeReading | None:
+    return await hardware_reader.edge(state.machine, state.limits.reading_s) if wanted else None
 
 
 async def _in_time(
-    stage: RunState, cell: Cell, prompts: Sequence[Prompt], first: _FirstToken
+    state: RunState, cell: Cell, prompts: Sequence[Prompt], first: _FirstToken
 ) -> tuple[MeasuredRequest, ...]:
     """The requests, within the plan's deadline for one and for all."""
-    deadline = asyncio.timeout(min(stage.plan.timeout_s, stage.seconds_left))
+    deadline = asyncio.timeout(min(state.plan.timeout_s, state.seconds_left))
     try:
         async with deadline:
-            return await _all(stage, cell, prompts, first)
+            return await _all(state, cell, prompts, first)
     except TimeoutError as error:
         if not deadline.expired():
             raise
-        if stage.seconds_left <= 0:
+        if state.seconds_left <= 0:
             raise OutOfTime("the plan's max_duration_s is over", waited_for="benchmark") from error
         raise DeadlineExceeded(
-            f"a request took longer than the plan's timeout_s of {stage.plan.timeout_s:g} s: "
+            f"a request took longer than the plan's timeout_s of {state.plan.timeout_s:g} s: "
             "raise it, or ask for fewer tokens",
             waited_for="request",
         ) from error
 
 
 async def _all(
-    stage: RunState, cell: Cell, prompts: Sequence[Prompt], first: _FirstToken
+    state: RunState, cell: Cell, prompts: Sequence[Prompt], first: _FirstToken
 ) -> tuple[MeasuredRequest, ...]:
     """All requests at once; the first failure ends the others."""
-    bodies = [request_body.generate(stage.plan, cell, prompt.text) for prompt in prompts]
+    bodies = [request_body.generate(state.plan, cell, prompt.text) for prompt in prompts]
     if len(bodies) == 1:
-        return (await generate(stage.ollama, bodies[0], first),)
+        return (await generate(state.ollama, bodies[0], first),)
     began = time.monotonic_ns()
     try:
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(
-                    generate(stage.ollama, one, first), name=f"benchmark.request-{number}-{began}"
+                    generate(state.ollama, one, first), name=f"benchmark.request-{number}-{began}"
                 )
                 for number, one in enumerate(bodies)
             ]

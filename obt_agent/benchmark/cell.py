@@ -16,52 +16,52 @@ WARMUP_AGREEMENT: Final = 0.05
 """Two warm-ups agree when they differ by no more than this share of the larger."""
 
 
-async def run_cell(stage: RunState, cell: Cell) -> None:
+async def run_cell(state: RunState, cell: Cell) -> None:
     """Warm up, measure until the stopping rule is met or the plan's time is over, and record the end.
 
     Raises:
         OllamaError and its kinds, DeadlineExceeded, TooLarge, StorageFull: the run cannot go on.
     """
-    runner = CellRunner(stage, cell)
+    runner = CellRunner(state, cell)
     try:
-        await _warm_up(stage, cell, runner)
-        while (reason := _reason(stage, cell)) is None:
+        await _warm_up(state, cell, runner)
+        while (reason := _reason(state, cell)) is None:
             await runner.measure_once()
     except OutOfTime:
         reason = "max_duration"
-    ended = stopping_rule.recorded(stage.plan, summarised(stage, cell), reason)
-    await stage.record(CellRecord(cell=cell.index, stopping=ended))
+    ended = stopping_rule.recorded(state.plan, summarised(state, cell), reason)
+    await state.record(CellRecord(cell=cell.index, stopping=ended))
 
 
-def summarised(stage: RunState, cell: Cell) -> list[IterationMetrics]:
+def summarised(state: RunState, cell: Cell) -> list[IterationMetrics]:
     """The iterations that the cell's stopping rule looks at."""
-    state: CacheState = "warm" if stage.plan.cache_mode == "warm" else "bust"
-    return stopping_rule.counted(stage.metrics, cell.index, state)
+    cache: CacheState = "warm" if state.plan.cache_mode == "warm" else "bust"
+    return stopping_rule.counted(state.metrics, cell.index, cache)
 
 
-def _reason(stage: RunState, cell: Cell) -> StoppingReason | None:
-    if stage.seconds_left <= 0:
+def _reason(state: RunState, cell: Cell) -> StoppingReason | None:
+    if state.seconds_left <= 0:
         return "max_duration"
-    counted = summarised(stage, cell)
-    excluded = sum(one.excluded is not None for one in stage.of_cell(cell))
-    if excluded > MAX_SHORT_RETRIES and len(counted) + excluded >= stage.plan.most_iterations:
+    counted = summarised(state, cell)
+    excluded = sum(one.excluded is not None for one in state.of_cell(cell))
+    if excluded > MAX_SHORT_RETRIES and len(counted) + excluded >= state.plan.most_iterations:
         return "max_iterations"
-    return stopping_rule.decide(stage.plan, counted)
+    return stopping_rule.decide(state.plan, counted)
 
 
-async def _warm_up(stage: RunState, cell: Cell, runner: CellRunner) -> None:
+async def _warm_up(state: RunState, cell: Cell, runner: CellRunner) -> None:
     """As many warm-ups as the plan says, else until two agree and the prompt has its length, four at most.
 
     A resumed cell warms up anew: the model may have been unloaded meanwhile.
     """
-    planned = stage.plan.warmup_iterations
+    planned = state.plan.warmup_iterations
     done: list[Warmup] = []
     while len(done) < (MAX_WARMUPS if planned is None else planned):
         done.append(await runner.warm_up_once())
         if planned is None and stable(done, cell.prompt.prompt_tokens):
             return
     if planned is None:
-        stage.caution(
+        state.warn(
             "warmup_unstable",
             f"after {MAX_WARMUPS} warm-ups no two agreed within {WARMUP_AGREEMENT:.0%} at the planned length",
             "close other programs; read the spread before the mean",
@@ -88,6 +88,6 @@ def agree(one: Warmup, other: Warmup) -> bool:
     return False
 
 
-def shortfall(stage: RunState) -> list[Cell]:
+def shortfall(state: RunState) -> list[Cell]:
     """The cells that ended with fewer iterations than the plan's least."""
-    return [cell for cell in stage.cells if len(summarised(stage, cell)) < stage.plan.num_iterations]
+    return [cell for cell in state.cells if len(summarised(state, cell)) < state.plan.num_iterations]

@@ -20,11 +20,11 @@ from obt_agent.errors import InvalidParams
 
 OFFLOAD_TOLERANCE: Final = 0.02
 
-Weight = Literal["subject", "warning", "note"]
+Weight = Literal["intended", "warning", "note"]
 
 
 class Difference(msgspec.Struct, frozen=True, kw_only=True):
-    """One thing in which the runs differ. ``subject`` is what one compares on purpose, such as the model."""
+    """One thing in which the runs differ. ``intended`` is what one compares on purpose, such as the model."""
 
     field: str
     a: str | None
@@ -179,15 +179,15 @@ def _positive(one: IterationMetrics, name: str) -> float | None:
 
 
 _FIELDS: Final[tuple[tuple[str, Weight, str], ...]] = (
-    ("model", "subject", "another model"),
-    ("model_digest", "subject", "another version of the model"),
+    ("model", "intended", "another model"),
+    ("model_digest", "intended", "another version of the model"),
     ("quantization", "warning", "other precision: speed and quality differ"),
     ("parameter_size", "note", "another size"),
     ("ollama_version", "warning", "Ollama itself may be faster or slower"),
-    ("gpu", "subject", "other GPUs"),
+    ("gpu", "intended", "other GPUs"),
     ("driver", "note", "another driver"),
     ("power_limit_watts", "warning", "GPUs may draw different power"),
-    ("cpu", "subject", "another CPU"),
+    ("cpu", "intended", "another CPU"),
     ("other_models_loaded", "warning", "other models took memory, and perhaps time"),
     ("memory_bytes", "note", "another amount of memory"),
     ("os", "note", "another system"),
@@ -200,8 +200,8 @@ def differences(a: BenchmarkResult, b: BenchmarkResult) -> tuple[Difference, ...
     found = [
         Difference(
             field=field,
-            a=_said(getattr(a.environment, field)),
-            b=_said(getattr(b.environment, field)),
+            a=_text(getattr(a.environment, field)),
+            b=_text(getattr(b.environment, field)),
             weight=_weight(a, b, field, weight),
             meaning=meaning,
         )
@@ -209,12 +209,12 @@ def differences(a: BenchmarkResult, b: BenchmarkResult) -> tuple[Difference, ...
         if getattr(a.environment, field) != getattr(b.environment, field)
     ]
     found += _offload(a, b) + _states(a, b)
-    order = {"warning": 0, "subject": 1, "note": 2}
+    order = {"warning": 0, "intended": 1, "note": 2}
     return tuple(sorted(found, key=lambda one: order[one.weight]))
 
 
 def _weight(a: BenchmarkResult, b: BenchmarkResult, field: str, usual: Weight) -> Weight:
-    """The same name with another digest is a surprise, not a subject."""
+    """The same name with another digest is a surprise, not what was meant."""
     same_name = a.environment.model == b.environment.model
     return "warning" if field == "model_digest" and same_name else usual
 
@@ -241,7 +241,7 @@ def _states(a: BenchmarkResult, b: BenchmarkResult) -> list[Difference]:
     return [Difference(field="status", a=a.status, b=b.status, weight="warning", meaning=meaning)]
 
 
-def _said(value: object) -> str | None:
+def _text(value: object) -> str | None:
     if value is None:
         return None
     return (", ".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)

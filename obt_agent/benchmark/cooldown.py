@@ -20,20 +20,20 @@ class CooldownResult(NamedTuple):
     reached: bool
 
 
-async def cool_down(stage: RunState, cell: Cell) -> CooldownResult:
+async def cool_down(state: RunState, cell: Cell) -> CooldownResult:
     """Wait for the starting temperature + 5 °C, at most the plan's ``cooldown_s`` or the host's."""
-    start, most = stage.start_temperature, min(stage.plan.cooldown_s, stage.limits.cooldown_s)
+    start, most = state.start_temperature, min(state.plan.cooldown_s, state.limits.cooldown_s)
     if start is None or not most:
         return CooldownResult(0.0, reached=True)
     began = time.monotonic()
     while True:
         waited = time.monotonic() - began
-        sample = stage.sampler.latest
+        sample = state.sampler.latest
         now = resources.hottest(sample) if sample else None
         if now is None or now <= start + COOL_ABOVE_START_C:
             return CooldownResult(waited, reached=True)
-        left = min(most - waited, stage.seconds_left)
+        left = min(most - waited, state.seconds_left)
         if left <= 0:
             return CooldownResult(waited, reached=False)
-        stage.enter("cooldown", cell)
-        await stage.sampler.wait_next(left)
+        state.enter("cooldown", cell)
+        await state.sampler.wait_next(left)

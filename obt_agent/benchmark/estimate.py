@@ -36,46 +36,46 @@ class Measured(NamedTuple):
 
 
 def remaining_s(
-    so_far: Measured, cells: Sequence[Cell], ended: Iterable[int], step_elapsed_s: float = 0.0
+    measured: Measured, cells: Sequence[Cell], ended: Iterable[int], step_elapsed_s: float = 0.0
 ) -> float | None:
     """Seconds until every open cell is done; None with nothing to go by.
 
     Args:
-        so_far: what was measured.
+        measured: what was measured.
         cells: all cells of the plan.
         ended: the cells that are done.
         step_elapsed_s: since the warm-up or iteration that runs now began.
     """
-    per_token = _seconds_per_token(so_far)
+    per_token = _seconds_per_token(measured)
     if per_token is None:
         return None
     closed = set(ended)
     open_cells = [cell for cell in cells if cell.index not in closed]
-    total = sum(_left(so_far, cell, per_token) * _one_s(so_far, cell, per_token) for cell in open_cells)
-    running = min(step_elapsed_s, _one_s(so_far, open_cells[0], per_token)) if open_cells else 0.0
+    total = sum(_left(measured, cell, per_token) * _one_s(measured, cell, per_token) for cell in open_cells)
+    running = min(step_elapsed_s, _one_s(measured, open_cells[0], per_token)) if open_cells else 0.0
     return max(total - running, 0.0)
 
 
-def planned(so_far: Measured, cell: Cell) -> int:
+def planned(measured: Measured, cell: Cell) -> int:
     """How many iterations a cell will have, both halves of pairs counted.
 
     The plan's number; for one that goes on until an interval is narrow an estimate, from the width so far
     (which shrinks with the root of their number) and from the time that is to be measured.
     """
-    return _planned(so_far, cell, _seconds_per_token(so_far)) * so_far.halves
+    return _planned(measured, cell, _seconds_per_token(measured)) * measured.halves
 
 
-def _planned(so_far: Measured, cell: Cell, per_token: tuple[float, float] | None) -> int:
-    plan = so_far.plan
+def _planned(measured: Measured, cell: Cell, per_token: tuple[float, float] | None) -> int:
+    plan = measured.plan
     if plan.most_iterations == plan.num_iterations:
         return plan.num_iterations
     counted = stopping_rule.counted(
-        so_far.metrics, cell.index, "warm" if plan.cache_mode == "warm" else "bust"
+        measured.metrics, cell.index, "warm" if plan.cache_mode == "warm" else "bust"
     )
     least = max(plan.num_iterations, len(counted) + (stopping_rule.decide(plan, counted) is None))
     wanted = [least, _for_width(plan, counted)]
     if per_token is not None:
-        wanted.append(math.ceil(plan.min_duration_s / max(_one_s(so_far, cell, per_token), 1e-3)))
+        wanted.append(math.ceil(plan.min_duration_s / max(_one_s(measured, cell, per_token), 1e-3)))
     return min(max(wanted), max(plan.most_iterations, len(counted)))
 
 
@@ -84,20 +84,20 @@ def _for_width(plan: Plan, counted: Sequence[IterationMetrics]) -> int:
     return math.ceil(len(counted) * (max(known) / plan.target_ci) ** 2) if known else 0
 
 
-def _left(so_far: Measured, cell: Cell, per_token: tuple[float, float]) -> int:
+def _left(measured: Measured, cell: Cell, per_token: tuple[float, float]) -> int:
     """Requests, or groups of them, that a cell will still make."""
-    plan, done = so_far.plan, len(so_far.iterations_of(cell))
+    plan, done = measured.plan, len(measured.iterations_of(cell))
     usual = _USUAL_WARMUPS if plan.warmup_iterations is None else plan.warmup_iterations
-    warming = 0 if done else max(usual - len(so_far.warmups_of(cell)), 0)
-    return max(_planned(so_far, cell, per_token) * so_far.halves - done, 0) + warming
+    warming = 0 if done else max(usual - len(measured.warmups_of(cell)), 0)
+    return max(_planned(measured, cell, per_token) * measured.halves - done, 0) + warming
 
 
-def _seconds_per_token(so_far: Measured) -> tuple[float, float] | None:
+def _seconds_per_token(measured: Measured) -> tuple[float, float] | None:
     """Seconds to the first token per prompt token, and per token of output."""
     first: list[float] = []
     decode: list[float] = []
-    measured: list[Warmup | IterationMetrics] = [*so_far.warmups, *so_far.metrics]
-    for one in measured:
+    requests: list[Warmup | IterationMetrics] = [*measured.warmups, *measured.metrics]
+    for one in requests:
         if one.first_token_ms is None or not one.prompt_tokens or not one.tokens_per_second:
             continue
         loading_ms = one.load_ms or 0.0
@@ -106,11 +106,11 @@ def _seconds_per_token(so_far: Measured) -> tuple[float, float] | None:
     return (statistics.median(first), statistics.median(decode)) if first else None
 
 
-def _one_s(so_far: Measured, cell: Cell, per_token: tuple[float, float]) -> float:
+def _one_s(measured: Measured, cell: Cell, per_token: tuple[float, float]) -> float:
     """Seconds of one iteration: as its cell's others took, cooling included, else by its tokens."""
     took = [
         one.total_duration_ms / 1e3 + one.cooldown_s
-        for one in so_far.iterations_of(cell)
+        for one in measured.iterations_of(cell)
         if one.total_duration_ms is not None
     ]
     if took:

@@ -27,33 +27,33 @@ _COOL = CooldownResult(0.0, reached=True)
 class CellRunner:
     """Warms up and measures one cell."""
 
-    def __init__(self, stage: RunState, cell: Cell) -> None:
-        self._stage = stage
+    def __init__(self, state: RunState, cell: Cell) -> None:
+        self._state = state
         self._cell = cell
         self._words = self._planned_words()
         self._stops_early = False
-        self._returning = OllamaRecovery(stage, lambda: self._send(self._fresh(), cached=False))
+        self._recovery = OllamaRecovery(state, lambda: self._send(self._fresh(), cached=False))
 
     async def warm_up_once(self) -> Warmup:
         """One warm-up in the full shape; recorded, and the prompt's length calibrated by it."""
-        stage, cell = self._stage, self._cell
-        index = len(stage.warmups_of(cell))
-        stage.enter("warmup", cell, index + 1)
-        prompts = self._repeated if stage.plan.cache_mode == "warm" else self._fresh
-        done = await self._returning.surviving(lambda: self._send(prompts(), cached=False))
+        state, cell = self._state, self._cell
+        index = len(state.warmups_of(cell))
+        state.enter("warmup", cell, index + 1)
+        prompts = self._repeated if state.plan.cache_mode == "warm" else self._fresh
+        done = await self._recovery.surviving(lambda: self._send(prompts(), cached=False))
         warmup = _as_warmup(cell, index, self._words, done)
-        await stage.record(WarmupRecord(warmup=warmup))
+        await state.record(WarmupRecord(warmup=warmup))
         if warmup.words is not None and warmup.prompt_tokens is not None:
-            stage.observations.append(synthetic.Observation(warmup.words, warmup.prompt_tokens))
+            state.observations.append(synthetic.Observation(warmup.words, warmup.prompt_tokens))
             self._words = self._planned_words()
-        stage.learn_offload(done.whole.gpu_offload_ratio)
-        stage.learn_line(done.whole.tokens_per_chunk)
+        state.learn_offload(done.whole.gpu_offload_ratio)
+        state.learn_line(done.whole.tokens_per_chunk)
         return warmup
 
     async def measure_once(self) -> None:
         """One measured iteration, or a pair of them; recorded."""
-        cooled = await cool_down(self._stage, self._cell)
-        mode = self._stage.plan.cache_mode
+        cooled = await cool_down(self._state, self._cell)
+        mode = self._state.plan.cache_mode
         if mode == "warm":
             await self._iterate(self._repeated(), "warm", cooled)
             return
@@ -62,56 +62,56 @@ class CellRunner:
             await self._iterate(prompts, "warm", _COOL)
 
     async def _iterate(
-        self, given: list[Prompt] | None, state: CacheState, cooled: CooldownResult
+        self, given: list[Prompt] | None, cache: CacheState, cooled: CooldownResult
     ) -> list[Prompt]:
         """Measure and record one iteration; returns the prompts that it ended with."""
-        stage, cell = self._stage, self._cell
-        before, gone = len(stage.of_cell(cell)), self._returning.times
-        stage.enter("iteration", cell, before + 1)
-        sampled = not stage.plan.alternate_sampling or _sampled_turn(
-            before, in_pairs=stage.plan.cache_mode == "pair"
+        state, cell = self._state, self._cell
+        before, gone = len(state.of_cell(cell)), self._recovery.times
+        state.enter("iteration", cell, before + 1)
+        sampled = not state.plan.alternate_sampling or _sampled_turn(
+            before, in_pairs=state.plan.cache_mode == "pair"
         )
-        tries = IterationRetry(
+        retry = IterationRetry(
             given,
             fresh=self._fresh,
-            send=partial(self._send, cached=state == "warm", sampled=sampled),
-            survive=self._returning.surviving,
+            send=partial(self._send, cached=cache == "warm", sampled=sampled),
+            survive=self._recovery.surviving,
             stops_early=self._stops_early,
         )
         if not sampled:
-            await stage.sampler.pause()
+            await state.sampler.pause()
         try:
-            done = await tries.run()
+            done = await retry.run()
         finally:
-            stage.sampler.resume()
-        self._stops_early = tries.stops_early
-        flags = tries.flags | ({"after_restart"} if self._returning.times > gone else set())
+            state.sampler.resume()
+        self._stops_early = retry.stops_early
+        flags = retry.flags | ({"after_restart"} if self._recovery.times > gone else set())
         flags |= set() if cooled.reached else {"cooldown_timeout"}
-        one = self._as_metrics(tries, done, state, cooled.seconds, sampled=sampled)
+        one = self._as_metrics(retry, done, cache, cooled.seconds, sampled=sampled)
         flags |= iteration_flags.flags(one, self._expected(), done.loaded)
-        stage.learn_line(one.tokens_per_chunk)
-        await stage.record(IterationRecord(metrics=run_flags.with_flags(one, flags)))
-        return tries.prompts
+        state.learn_line(one.tokens_per_chunk)
+        await state.record(IterationRecord(metrics=run_flags.with_flags(one, flags)))
+        return retry.prompts
 
     async def _send(self, prompts: list[Prompt], *, cached: bool, sampled: bool = True) -> AttemptResult:
-        return await attempt(self._stage, self._cell, prompts, cached=cached, sampled=sampled)
+        return await attempt(self._state, self._cell, prompts, cached=cached, sampled=sampled)
 
     def _as_metrics(
-        self, tries: IterationRetry, done: AttemptResult, state: CacheState, cooled_s: float, *, sampled: bool
+        self, retry: IterationRetry, done: AttemptResult, cache: CacheState, cooled_s: float, *, sampled: bool
     ) -> IterationMetrics:
-        stage, several = self._stage, len(done.requests) > 1
+        state, several = self._state, len(done.requests) > 1
         queued = [one.unaccounted_ms for one in done.requests if one.unaccounted_ms is not None]
         fields: dict[str, Any] = msgspec.structs.asdict(done.whole)
         fields["unavailable"] = done.whole.unavailable | _unavailable(done, several=several)
         tokens = done.whole.completion_tokens
         return IterationMetrics(
             **fields,
-            index=stage.metrics[-1].index + 1 if stage.metrics else 0,
+            index=state.metrics[-1].index + 1 if state.metrics else 0,
             cell=self._cell.index,
             started_at=done.started_at,
-            prompt_sha256=_digest(tries.prompts),
-            cache_state=state,
-            attempts=tries.attempts,
+            prompt_sha256=_digest(retry.prompts),
+            cache_state=cache,
+            attempts=retry.attempts,
             sampled=sampled,
             cooldown_s=cooled_s,
             num_ctx=done.loaded.context_length if done.loaded else None,
@@ -121,18 +121,18 @@ class CellRunner:
         )
 
     def _expected(self) -> ExpectedConditions:
-        stage, cell = self._stage, self._cell
-        loads = [one.load_ms for one in stage.warmups_of(cell)[1:] if one.load_ms is not None]
+        state, cell = self._state, self._cell
+        loads = [one.load_ms for one in state.warmups_of(cell)[1:] if one.load_ms is not None]
         return ExpectedConditions(
             num_ctx=cell.num_ctx,
             prompt_tokens=cell.prompt.prompt_tokens,
-            digest=stage.environment.model_digest,
+            digest=state.environment.model_digest,
             warm_load_ms=min(loads, default=None),
         )
 
     def _planned_words(self) -> int:
         target = self._cell.prompt.prompt_tokens
-        return 0 if target is None else synthetic.words_for(target, self._stage.observations)
+        return 0 if target is None else synthetic.words_for(target, self._state.observations)
 
     def _fresh(self) -> list[Prompt]:
         """Prompts that were never sent before."""

@@ -21,7 +21,7 @@ RELOAD_LEAST_MS: Final = 100.0
 
 def flags(one: IterationMetrics, expected: ExpectedConditions, loaded: RunningModel | None) -> set[str]:
     """The flags of one iteration, given what was planned and what ``/api/ps`` lists after it."""
-    said = {
+    raised = {
         "short_output": one.short_output,
         "counters_rejected": bool(one.rejected_counters),
         "no_text": one.chunks == 0,
@@ -33,7 +33,7 @@ def flags(one: IterationMetrics, expected: ExpectedConditions, loaded: RunningMo
         "samples_missed": one.samples_missed > 0,
         "reloaded": reloaded(one.load_ms, expected.warm_load_ms),
     }
-    return {flag for flag, yes in said.items() if yes} | _by_list(expected, loaded)
+    return {flag for flag, yes in raised.items() if yes} | _by_list(expected, loaded)
 
 
 def reloaded(load_ms: float | None, warm_ms: float | None) -> bool:

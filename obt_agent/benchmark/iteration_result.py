@@ -35,7 +35,7 @@ class Edges(NamedTuple):
 
 
 class MachineContext(NamedTuple):
-    """What was seen of the machine during one iteration.
+    """What the agent saw of the machine during one iteration.
 
     ``first_token_ns`` parts prefill from decode; None when no text came or requests overlapped.
     """
@@ -82,13 +82,13 @@ def _combined(requests: Sequence[RequestTimings], field: str, combine: Callable[
     return None if any(value is None for value in values) else combine(values)
 
 
-def observe(timings: RequestTimings, seen: MachineContext) -> Observed:
+def observe(timings: RequestTimings, context: MachineContext) -> Observed:
     """The timings with the machine's figures beside them, null with a reason where nothing was read."""
     missing = Missing(timings.unavailable)
     fields: dict[str, Any] = msgspec.structs.asdict(timings)
-    fields |= _of_ollamas_list(seen.loaded, missing)
-    if seen.sampled:
-        fields |= _of_samples(seen, missing) | _of_energy(timings, seen, missing)
+    fields |= _of_ollamas_list(context.loaded, missing)
+    if context.sampled:
+        fields |= _of_samples(context, missing) | _of_energy(timings, context, missing)
     else:
         missing |= dict.fromkeys(_SAMPLED_FIELDS, NOT_SAMPLED)
     _explain_the_rest(fields, missing)
@@ -156,33 +156,33 @@ def _of_ollamas_list(loaded: RunningModel | None, missing: Missing) -> dict[str,
     }
 
 
-def _of_samples(seen: MachineContext, missing: Missing) -> dict[str, Any]:
+def _of_samples(context: MachineContext, missing: Missing) -> dict[str, Any]:
     def mean(reading: resources.Reading) -> resources.Mean | None:
-        return resources.over_time(seen.samples, seen.window, reading)
+        return resources.over_time(context.samples, context.window, reading)
 
     cpu, gpu = mean(resources.cpu_percent), mean(resources.gpu_percent)
     rss, clock = mean(resources.ollama_rss), mean(resources.gpu_clock_mhz)
     process = mean(resources.ollama_cpu_percent)
-    no_gpu = _why_no_gpu(seen.samples)
+    no_gpu = _why_no_gpu(context.samples)
     peak_rss = missing.unless(rss and rss.high, "memory_usage_mb", "Ollama's processes were not seen")
-    known_delta = peak_rss is not None and seen.baseline.rss_mb is not None
+    known_delta = peak_rss is not None and context.baseline.rss_mb is not None
     return {
         "memory_usage_mb": peak_rss,
-        "memory_delta_mb": (peak_rss or 0.0) - (seen.baseline.rss_mb or 0.0) if known_delta else None,
-        **_gpu_memory(seen, missing, no_gpu),
+        "memory_delta_mb": (peak_rss or 0.0) - (context.baseline.rss_mb or 0.0) if known_delta else None,
+        **_gpu_memory(context, missing, no_gpu),
         "cpu_usage_percent": missing.unless(cpu and cpu.mean, "cpu_usage_percent", "no sample has it"),
         "cpu_usage_percent_max": cpu and cpu.high,
         "cpu_process_percent": process and process.mean,
         "gpu_usage_percent": missing.unless(gpu and gpu.mean, "gpu_usage_percent", no_gpu),
         "gpu_usage_percent_max": gpu and gpu.high,
-        **_temperatures(seen, missing, no_gpu),
+        **_temperatures(context, missing, no_gpu),
         "gpu_clock_mhz_mean": clock and clock.mean,
         "gpu_clock_mhz_min": clock and clock.low,
         "throttle": missing.unless(
-            resources.throttle(seen.samples, seen.window), "throttle", _why_no_throttle(seen.samples)
+            resources.throttle(context.samples, context.window), "throttle", _why_no_throttle(context.samples)
         ),
-        "samples": len(resources.within(seen.samples, seen.window)),
-        "samples_missed": seen.missed,
+        "samples": len(resources.within(context.samples, context.window)),
+        "samples_missed": context.missed,
     }
 
 
@@ -194,7 +194,7 @@ def _why_no_throttle(samples: Sequence[Sample]) -> str:
     return _why_no_gpu(samples) if not any(sample.gpus for sample in samples) else "not read meanwhile"
 
 
-def _temperatures(seen: MachineContext, missing: Missing, no_gpu: str) -> dict[str, float | None]:
+def _temperatures(context: MachineContext, missing: Missing, no_gpu: str) -> dict[str, float | None]:
     fields: dict[str, float | None] = {}
     for name, reading, reason in (
         ("cpu_temperature", resources.cpu_temperature, "no sensor gave it"),
@@ -202,7 +202,7 @@ def _temperatures(seen: MachineContext, missing: Missing, no_gpu: str) -> dict[s
     ):
         known = [
             value
-            for sample in resources.within(seen.samples, seen.window)
+            for sample in resources.within(context.samples, context.window)
             if (value := reading(sample)) is not None
         ]
         fields[name] = missing.unless(max(known, default=None), name, reason)
@@ -211,18 +211,18 @@ def _temperatures(seen: MachineContext, missing: Missing, no_gpu: str) -> dict[s
     return fields
 
 
-def _gpu_memory(seen: MachineContext, missing: Missing, no_gpu: str) -> dict[str, Any]:
+def _gpu_memory(context: MachineContext, missing: Missing, no_gpu: str) -> dict[str, Any]:
     """Peak GPU memory: by Ollama's PIDs, else device less baseline, else Ollama's own estimate."""
-    by_processes = resources.over_time(seen.samples, seen.window, resources.ollama_gpu_memory)
-    of_device = resources.over_time(seen.samples, seen.window, resources.gpu_memory_used)
-    baseline = seen.baseline.vram_mb
+    by_processes = resources.over_time(context.samples, context.window, resources.ollama_gpu_memory)
+    of_device = resources.over_time(context.samples, context.window, resources.gpu_memory_used)
+    baseline = context.baseline.vram_mb
     method, peak = None, None
     if by_processes is not None:
         method, peak = "ollama_processes", by_processes.high
     elif of_device is not None and baseline is not None:
         method, peak = "device_minus_baseline", max(of_device.high - baseline, 0.0)
-    elif seen.loaded is not None and seen.loaded.size_vram_bytes:
-        method, peak = "ollama_ps", seen.loaded.size_vram_bytes / MIB
+    elif context.loaded is not None and context.loaded.size_vram_bytes:
+        method, peak = "ollama_ps", context.loaded.size_vram_bytes / MIB
     return {
         "gpu_memory_usage_mb": missing.unless(peak, "gpu_memory_usage_mb", no_gpu),
         "gpu_memory_method": method,
@@ -230,19 +230,19 @@ def _gpu_memory(seen: MachineContext, missing: Missing, no_gpu: str) -> dict[str
     }
 
 
-def _of_energy(timings: RequestTimings, seen: MachineContext, missing: Missing) -> dict[str, Any]:
-    found = resources.energy(seen.samples, seen.window, seen.edges.start, seen.edges.end)
-    short = seen.window.seconds < resources.LEAST_ENERGY_WINDOW_S
+def _of_energy(timings: RequestTimings, context: MachineContext, missing: Missing) -> dict[str, Any]:
+    found = resources.energy(context.samples, context.window, context.edges.start, context.edges.end)
+    short = context.window.seconds < resources.LEAST_ENERGY_WINDOW_S
     why = (
         f"withheld: the window is shorter than {resources.LEAST_ENERGY_WINDOW_S:g} s"
         if short
         else "no counter and no power reading"
     )
-    idle = seen.baseline.idle_watts
-    power = resources.over_time(seen.samples, seen.window, resources.gpu_power)
-    watts = found.joules / seen.window.seconds if found else power and power.mean
+    idle = context.baseline.idle_watts
+    power = resources.over_time(context.samples, context.window, resources.gpu_power)
+    watts = found.joules / context.window.seconds if found else power and power.mean
     scope = found.scope if found else ("gpus" if power else None)
-    net = _net(found, idle, seen.window)
+    net = _net(found, idle, context.window)
     n = timings.completion_tokens
     return {
         "power_usage_watts": missing.unless(watts, "power_usage_watts", "no driver gave power or energy"),
@@ -252,7 +252,7 @@ def _of_energy(timings: RequestTimings, seen: MachineContext, missing: Missing) 
         "energy_net_joules": net,
         "energy_uncertainty_joules": found and found.uncertainty,
         "energy_method": found and found.method,
-        **_split(seen),
+        **_split(context),
         "joules_per_output_token": found.joules / n if found and n else None,
     }
 
@@ -264,18 +264,18 @@ def _net(found: Energy | None, idle_watts: float | None, window: TimeWindow) -> 
     return found.joules - idle_watts * window.seconds
 
 
-def _split(seen: MachineContext) -> dict[str, float | None]:
+def _split(context: MachineContext) -> dict[str, float | None]:
     """Energy before and after the first token, each withheld when its own window is too short."""
-    if seen.first_token_ns is None:
+    if context.first_token_ns is None:
         return {}
-    edges, first_ns = seen.edges, seen.first_token_ns
+    edges, first_ns = context.edges, context.first_token_ns
     fields: dict[str, float | None] = {}
     for part, window, start, end in (
-        ("prefill", TimeWindow(seen.window.start_ns, first_ns), edges.start, edges.first_token),
-        ("decode", TimeWindow(first_ns, seen.window.end_ns), edges.first_token, edges.end),
+        ("prefill", TimeWindow(context.window.start_ns, first_ns), edges.start, edges.first_token),
+        ("decode", TimeWindow(first_ns, context.window.end_ns), edges.first_token, edges.end),
     ):
-        found = resources.energy(seen.samples, window, start, end)
+        found = resources.energy(context.samples, window, start, end)
         fields[f"energy_{part}_joules"] = found and found.joules
-        fields[f"energy_{part}_net_joules"] = _net(found, seen.baseline.idle_watts, window)
+        fields[f"energy_{part}_net_joules"] = _net(found, context.baseline.idle_watts, window)
         fields[f"energy_{part}_uncertainty_joules"] = found and found.uncertainty
     return fields

@@ -34,7 +34,7 @@ def merged(runs: Sequence[BenchmarkResult]) -> BenchmarkResult:
     """One side's runs as one result; its plan is that of one turn. The live series are left out."""
     first, last = runs[0], runs[-1]
     metrics = [one for run in runs for one in run.metrics]
-    gathered = RunRecords(
+    records = RunRecords(
         job_id=first.id,
         client_id=first.client_id,
         plan=first.config,
@@ -46,14 +46,14 @@ def merged(runs: Sequence[BenchmarkResult]) -> BenchmarkResult:
         warmups=[one for run in runs for one in run.warmups],
         cold_load=None,
         stops={},
-        cautions=_cautions(runs),
+        warnings=_warnings(runs),
         sampler=_sampler(runs),
         samples=(),
         samples_dropped=sum(len(run.samples) + run.samples_dropped for run in runs),
         resumed=0,
         hardware=last.hardware,
     )
-    whole = report.assemble(gathered, RunOutcome(last.status))
+    whole = report.assemble(records, RunOutcome(last.status))
     return msgspec.structs.replace(whole, error=last.error, error_kind=last.error_kind)
 
 
@@ -62,8 +62,8 @@ def _renumbered(one: IterationMetrics, index: int) -> IterationMetrics:
     return msgspec.structs.replace(one, index=index)
 
 
-def _cautions(runs: Sequence[BenchmarkResult]) -> list[BenchmarkWarning]:
-    """The runs' cautions that speak of no iteration, each once."""
+def _warnings(runs: Sequence[BenchmarkResult]) -> list[BenchmarkWarning]:
+    """The runs' warnings that speak of no iteration, each once."""
     found = {
         (one.code, one.cell): one
         for run in runs

@@ -26,8 +26,8 @@ BUSY_CPU_PERCENT: Final = 25.0
 BUSY_GPU_PERCENT: Final = 10.0
 
 
-async def preflight(stage: RunState) -> None:
-    """Look at Ollama and at the machine, and record where the run measures.
+async def preflight(state: RunState) -> None:
+    """Check Ollama and the machine, and record where the run measures.
 
     Raises:
         ModelNotFound: Ollama has no such model.
@@ -35,27 +35,27 @@ async def preflight(stage: RunState) -> None:
         OllamaError: Ollama, or the model, is another one than before the run was interrupted.
         OllamaUnavailable: no Ollama answers.
     """
-    stage.enter("preflight")
-    version = await stage.ollama.version()
-    model = _find((await stage.ollama.installed()).models, stage.plan.model_name)
-    running = (await stage.ollama.running()).models
-    stage.inventory = await attempt(
-        stage.machine.inventory(), what="inventory", timeout_s=stage.limits.reading_s
+    state.enter("preflight")
+    version = await state.ollama.version()
+    model = _find((await state.ollama.installed()).models, state.plan.model_name)
+    running = (await state.ollama.running()).models
+    state.inventory = await attempt(
+        state.machine.inventory(), what="inventory", timeout_s=state.limits.reading_s
     )
-    loaded_now = loaded(running, stage.plan.model_name) is not None
-    if not stage.starts:
-        stage.was_loaded = loaded_now
-    _look_at_idle(stage, await _settle(stage), loaded_now=loaded_now)
-    others = tuple(one.name for one in running if not same(one.name, stage.plan.model_name))
+    loaded_now = loaded(running, state.plan.model_name) is not None
+    if not state.starts:
+        state.was_loaded = loaded_now
+    _check_idle(state, await _settle(state), loaded_now=loaded_now)
+    others = tuple(one.name for one in running if not same(one.name, state.plan.model_name))
     if others:
-        stage.caution(
+        state.warn(
             "other_models_loaded",
             f"other models were loaded: {', '.join(others)}",
             "unload them (ollama stop NAME), for they take memory and may take time",
         )
-    now = _environment(stage, version, model, others)
-    _check_unchanged(stage, now)
-    await stage.record(RunStarted(start_time=stage.start_time, environment=now, was_loaded=stage.was_loaded))
+    now = _environment(state, version, model, others)
+    _check_unchanged(state, now)
+    await state.record(RunStarted(start_time=state.start_time, environment=now, was_loaded=state.was_loaded))
 
 
 def same(one: str, other: str) -> bool:
@@ -81,71 +81,71 @@ def _find(installed: tuple[InstalledModel, ...], name: str) -> InstalledModel:
     raise ModelNotFound(f"Ollama has no model {name!r}; pull it with: ollama pull {name}", model=name)
 
 
-async def _settle(stage: RunState) -> list[Sample]:
+async def _settle(state: RunState) -> list[Sample]:
     """Samples of the machine at rest, once its GPU memory holds still; fewer when they do not come."""
-    deadline = time.monotonic() + stage.limits.settle_s
-    seen = stage.sampler.recent
-    while len(seen) < stage.limits.settle_samples or not settled(seen):
+    deadline = time.monotonic() + state.limits.settle_s
+    samples = state.sampler.recent
+    while len(samples) < state.limits.settle_samples or not settled(samples):
         left = deadline - time.monotonic()
-        if left <= 0 or await stage.sampler.wait_next(left) is None:
+        if left <= 0 or await state.sampler.wait_next(left) is None:
             break
-    if not settled(seen):
-        stage.caution(
+    if not settled(samples):
+        state.warn(
             "vram_not_settled",
             f"GPU memory still moved by more than {SETTLED_MB:g} MB when the run began",
             "let other programs finish; the baseline of GPU memory is uncertain",
         )
-    return seen
+    return samples
 
 
-def settled(seen: list[Sample]) -> bool:
+def settled(samples: list[Sample]) -> bool:
     """Whether the last two samples that know GPU memory agree; true where none does."""
-    known = [used for sample in seen if (used := resources.gpu_memory_used(sample)) is not None]
+    known = [used for sample in samples if (used := resources.gpu_memory_used(sample)) is not None]
     return len(known) < 2 or abs(known[-1] - known[-2]) <= SETTLED_MB  # noqa: PLR2004 - two to compare
 
 
-def _mean_of(seen: list[Sample], reading: resources.Reading) -> float | None:
-    known = [value for sample in seen if (value := reading(sample)) is not None]
+def _mean_of(samples: list[Sample], reading: resources.Reading) -> float | None:
+    known = [value for sample in samples if (value := reading(sample)) is not None]
     return statistics.mean(known) if known else None
 
 
-def _look_at_idle(stage: RunState, seen: list[Sample], *, loaded_now: bool) -> None:
-    cpu, gpu = _mean_of(seen, resources.cpu_percent), _mean_of(seen, resources.gpu_percent)
+def _check_idle(state: RunState, samples: list[Sample], *, loaded_now: bool) -> None:
+    cpu, gpu = _mean_of(samples, resources.cpu_percent), _mean_of(samples, resources.gpu_percent)
     if cpu is not None and cpu > BUSY_CPU_PERCENT:
-        stage.caution(
+        state.warn(
             "cpu_busy",
             f"the CPU was {cpu:.0f} % busy before the run",
             "close other programs and run again",
         )
     if gpu is not None and gpu > BUSY_GPU_PERCENT:
-        stage.caution(
+        state.warn(
             "gpu_busy",
             f"the GPU was {gpu:.0f} % busy before the run",
             "close other programs and run again",
         )
-    last = seen[-1] if seen else None
-    stage.start_temperature = resources.hottest(last) if last else None
-    stage.baseline = Baseline(
+    last = samples[-1] if samples else None
+    state.start_temperature = resources.hottest(last) if last else None
+    state.baseline = Baseline(
         rss_mb=None if loaded_now or last is None else resources.ollama_rss(last),
         vram_mb=None if loaded_now or last is None else resources.gpu_memory_used(last),
-        idle_watts=_mean_of(seen, resources.gpu_power),
+        idle_watts=_mean_of(samples, resources.gpu_power),
     )
-    stage.environment = msgspec.structs.replace(
-        stage.environment, idle_watts=stage.baseline.idle_watts, idle_cpu_percent=cpu
+    state.environment = msgspec.structs.replace(
+        state.environment, idle_watts=state.baseline.idle_watts, idle_cpu_percent=cpu
     )
 
 
 def _environment(
-    stage: RunState, version: str, model: InstalledModel, others: tuple[str, ...]
+    state: RunState, version: str, model: InstalledModel, others: tuple[str, ...]
 ) -> Environment:
-    here = stage.inventory
+    here = state.inventory
     missing = {"num_parallel": "Ollama's API does not tell it"}
     if here is None:
         missing["hardware"] = "the inventory could not be read"
-    if stage.environment.idle_watts is None:
+    if state.environment.idle_watts is None:
         missing["idle_watts"] = "no driver gave power"
     return msgspec.structs.replace(
-        stage.environment,
+        state.environment,
         ollama_version=version,
         metric_semantics=semantics(version),
         model=model.name,
@@ -174,11 +174,11 @@ def _of_inventory(here: Inventory) -> dict[str, object]:
     }
 
 
-def _check_unchanged(stage: RunState, now: Environment) -> None:
+def _check_unchanged(state: RunState, now: Environment) -> None:
     """A resumed run measures the same thing, or it ends with what it has."""
-    if not stage.starts:
+    if not state.starts:
         return
-    before = stage.environment
+    before = state.environment
     for what, then, today in (
         ("Ollama's version", before.ollama_version, now.ollama_version),
         ("the model's digest", before.model_digest, now.model_digest),

@@ -42,7 +42,7 @@ class RunOutcome(NamedTuple):
 
 
 class RunRecords(NamedTuple):
-    """All that a run has gathered, at its end."""
+    """All that a run has records, at its end."""
 
     job_id: str
     client_id: str
@@ -55,7 +55,7 @@ class RunRecords(NamedTuple):
     warmups: Sequence[Warmup]
     cold_load: ColdLoad | None
     stops: dict[int, Stopping]
-    cautions: Sequence[BenchmarkWarning]
+    warnings: Sequence[BenchmarkWarning]
     sampler: SamplerReport | None
     samples: Sequence[ResourceSample]
     samples_dropped: int
@@ -63,39 +63,39 @@ class RunRecords(NamedTuple):
     hardware: Inventory | None
 
 
-def assemble(gathered: RunRecords, ending: RunOutcome) -> BenchmarkResult:
-    """The whole result, whatever the ending."""
-    metrics = run_flags.compare_within_cells(gathered.metrics)
+def assemble(records: RunRecords, outcome: RunOutcome) -> BenchmarkResult:
+    """The whole result, whatever the outcome."""
+    metrics = run_flags.compare_within_cells(records.metrics)
     cells = tuple(
-        cell_result(gathered.plan, cell, metrics, gathered.stops.get(cell.index), ending.status)
-        for cell in gathered.cells
+        cell_result(records.plan, cell, metrics, records.stops.get(cell.index), outcome.status)
+        for cell in records.cells
     )
     only = cells[0] if len(cells) == 1 else None
-    error = ending.error
+    error = outcome.error
     return BenchmarkResult(
-        id=gathered.job_id,
-        benchmark_id=gathered.job_id,
-        client_id=gathered.client_id,
-        status=ending.status,
+        id=records.job_id,
+        benchmark_id=records.job_id,
+        client_id=records.client_id,
+        status=outcome.status,
         error=None if error is None else error.message,
         error_kind=None if error is None else error.kind,
-        start_time=gathered.start_time,
-        end_time=gathered.end_time,
-        config=gathered.plan,
-        environment=gathered.environment,
+        start_time=records.start_time,
+        end_time=records.end_time,
+        config=records.plan,
+        environment=records.environment,
         metrics=metrics,
-        cold_load=gathered.cold_load,
-        warmups=tuple(gathered.warmups),
+        cold_load=records.cold_load,
+        warmups=tuple(records.warmups),
         cells=cells,
         summary=only.summary if only else {},
         percentiles=only.percentiles if only else {},
-        warnings=_cautions(gathered, metrics, cells),
-        sampler=_with_effect(gathered, metrics),
-        samples=tuple(gathered.samples),
-        samples_dropped=gathered.samples_dropped,
-        resumed=gathered.resumed,
-        hardware=gathered.hardware,
-        unavailable=_unavailable(gathered, only, metrics),
+        warnings=_warnings(records, metrics, cells),
+        sampler=_with_effect(records, metrics),
+        samples=tuple(records.samples),
+        samples_dropped=records.samples_dropped,
+        resumed=records.resumed,
+        hardware=records.hardware,
+        unavailable=_unavailable(records, only, metrics),
     )
 
 
@@ -141,59 +141,65 @@ def _values(metrics: Sequence[IterationMetrics], name: str) -> list[float]:
 
 
 def _summaries(metrics: Sequence[IterationMetrics]) -> dict[str, Summary]:
-    found = {one.name: _values(metrics, one.name) for one in METRICS if one.summarised}
-    return {name: statistics.summarise(values) for name, values in found.items() if values}
+    return {
+        one.name: statistics.summarise(values, one.values)
+        for one in METRICS
+        if one.summarised and (values := _values(metrics, one.name))
+    }
 
 
 def _percentiles(metrics: Sequence[IterationMetrics]) -> dict[str, Percentiles]:
-    found = {one.name: _values(metrics, one.name) for one in METRICS if one.percentiles}
-    return {name: statistics.percentiles(values) for name, values in found.items() if values}
+    return {
+        one.name: statistics.percentiles(values)
+        for one in METRICS
+        if one.percentiles and (values := _values(metrics, one.name))
+    }
 
 
-def _cautions(
-    gathered: RunRecords, metrics: Sequence[IterationMetrics], cells: Sequence[CellResult]
+def _warnings(
+    records: RunRecords, metrics: Sequence[IterationMetrics], cells: Sequence[CellResult]
 ) -> tuple[BenchmarkWarning, ...]:
     tested = sum(cell.trend_p is not None for cell in cells)
     of_cells = [
-        caution
+        warning
         for cell in cells
-        for caution in (
-            run_flags.width_caution(cell),
-            run_flags.trend_caution(cell, tested),
-            run_flags.stream_caution(cell),
+        for warning in (
+            run_flags.width_warning(cell),
+            run_flags.trend_warning(cell, tested),
+            run_flags.stream_warning(cell),
         )
-        if caution is not None
+        if warning is not None
     ]
-    return (*gathered.cautions, *run_flags.cautions_for(metrics), *of_cells)
+    return (*records.warnings, *run_flags.warnings_for(metrics), *of_cells)
 
 
 def _unavailable(
-    gathered: RunRecords, only: CellResult | None, metrics: Sequence[IterationMetrics]
+    records: RunRecords, only: CellResult | None, metrics: Sequence[IterationMetrics]
 ) -> dict[str, str]:
     reasons: dict[str, str] = {}
     if not metrics:
         reasons["summary"] = _NOTHING
     elif only is None:
         reasons["summary"] = _SWEEP
-    if gathered.cold_load is None:
-        reasons["cold_load"] = _why_no_cold_load(gathered)
-    if gathered.resumed:
+    if records.cold_load is None:
+        reasons["cold_load"] = _why_no_cold_load(records)
+    if records.resumed:
         reasons["samples"] = "those from before the agent was stopped are not kept"
-    if gathered.hardware is None:
+    if records.hardware is None:
         reasons["hardware"] = "the inventory could not be read"
     return reasons
 
 
-def _why_no_cold_load(gathered: RunRecords) -> str:
-    if not gathered.plan.cold_load:
+def _why_no_cold_load(records: RunRecords) -> str:
+    if not records.plan.cold_load:
         return "the plan did not ask for it"
-    stayed = any(one.code == "not_unloaded" for one in gathered.cautions)
+    stayed = any(one.code == "not_unloaded" for one in records.warnings)
     return "Ollama kept the model loaded" if stayed else "the run ended before it"
 
 
-def _with_effect(gathered: RunRecords, metrics: Sequence[IterationMetrics]) -> SamplerReport | None:
-    report = gathered.sampler
-    if report is None or not gathered.plan.alternate_sampling:
+def _with_effect(records: RunRecords, metrics: Sequence[IterationMetrics]) -> SamplerReport | None:
+    report = records.sampler
+    if report is None or not records.plan.alternate_sampling:
         return report
     return SamplerReport(
         interval_ms=report.interval_ms,

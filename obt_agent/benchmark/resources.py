@@ -164,16 +164,16 @@ def energy(
 
 
 def throttle(samples: Sequence[Sample], window: TimeWindow) -> Throttle | None:
-    """Time held back, by the reasons that drivers gave; None when no GPU told within the window.
+    """Time held back, by the reasons that drivers gave; None when no GPU known within the window.
 
     Drivers are asked for reasons more rarely than for the rest, so one reading stands until the next.
     """
-    told = [sample for sample in within(samples, window) if _tells_throttle(sample, window)]
-    if not told:
+    known = [sample for sample in within(samples, window) if _knows_throttle(sample, window)]
+    if not known:
         return None
     thermal, power, reasons = 0.0, 0.0, set[str]()
-    edges = [max(sample.t_mono_ns, window.start_ns) for sample in told]
-    for sample, (start, end) in zip(told, pairwise([*edges, window.end_ns]), strict=True):
+    edges = [max(sample.t_mono_ns, window.start_ns) for sample in known]
+    for sample, (start, end) in zip(known, pairwise([*edges, window.end_ns]), strict=True):
         given = _reasons(sample)
         reasons |= given
         length = (end - start) / _NS_PER_S * _MS_PER_S
@@ -182,7 +182,7 @@ def throttle(samples: Sequence[Sample], window: TimeWindow) -> Throttle | None:
     return Throttle(thermal_ms=thermal, power_ms=power, reasons=tuple(sorted(reasons)))
 
 
-def _tells_throttle(sample: Sample, window: TimeWindow) -> bool:
+def _knows_throttle(sample: Sample, window: TimeWindow) -> bool:
     return any(
         gpu.throttle_reasons is not None
         and (gpu.slow_t_mono_ns is None or gpu.slow_t_mono_ns >= window.start_ns)

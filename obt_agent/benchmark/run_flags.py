@@ -1,6 +1,6 @@
-"""What must be known about an iteration or a run beside its figures: flags, and cautions for people. Pure.
+"""What must be known about an iteration or a run beside its figures: flags, and warnings for people. Pure.
 
-A flag is a stable word on one iteration. A caution is said once for a run, after the figures, with what to
+A flag is a stable word on one iteration. A warning is said once for a run, after the figures, with what to
 do. Nothing is dropped: only ``EXCLUDING`` flags take an iteration out of the summary, and the cause stands in
 it.
 """
@@ -22,7 +22,8 @@ CLOCK_DROP: Final = 0.90
 """A mean clock under this share of the cell's highest is a drop."""
 QUEUED_SHARE: Final = 0.10
 """Unaccounted time over this share of an iteration, and over ``QUEUED_LEAST_MS``, is queueing."""
-QUEUED_LEAST_MS: Final = 20.0
+# A busy machine delays a request by tens of milliseconds without any slot being taken.
+QUEUED_LEAST_MS: Final = 100.0
 LENGTH_TOLERANCE: Final = 0.02
 """A synthetic prompt may miss its length by this share, or by ``LENGTH_TOLERANCE_TOKENS``."""
 LENGTH_TOLERANCE_TOKENS: Final = 8
@@ -38,7 +39,7 @@ EXCLUDING: Final = frozenset({"reloaded"})
 
 
 class WarningText(NamedTuple):
-    """A caution's words: what happened, and what to do."""
+    """A warning's words: what happened, and what to do."""
 
     message: str
     action: str
@@ -139,24 +140,24 @@ class ExpectedConditions(NamedTuple):
     warm_load_ms: float | None
 
 
-def cautions_for(metrics: Sequence[IterationMetrics]) -> list[BenchmarkWarning]:
-    """One caution for each flag and cell, naming its iterations."""
+def warnings_for(metrics: Sequence[IterationMetrics]) -> list[BenchmarkWarning]:
+    """One warning for each flag and cell, naming its iterations."""
     found: dict[tuple[str, int], list[int]] = {}
     for one in metrics:
         for flag in one.flags:
             found.setdefault((flag, one.cell), []).append(one.index)
-    return [caution(flag, cell=cell, iterations=tuple(indices)) for (flag, cell), indices in found.items()]
+    return [warning_of(flag, cell=cell, iterations=tuple(indices)) for (flag, cell), indices in found.items()]
 
 
-def caution(code: str, *, cell: int | None = None, iterations: tuple[int, ...] = ()) -> BenchmarkWarning:
-    """The caution of a flag."""
+def warning_of(code: str, *, cell: int | None = None, iterations: tuple[int, ...] = ()) -> BenchmarkWarning:
+    """The warning of a flag."""
     advice = ADVICE[code]
     return BenchmarkWarning(
         code=code, message=advice.message, action=advice.action, cell=cell, iterations=iterations
     )
 
 
-def trend_caution(cell: CellResult, tested: int = 1) -> BenchmarkWarning | None:
+def trend_warning(cell: CellResult, tested: int = 1) -> BenchmarkWarning | None:
     """Speed that rises or falls with the iteration's number; ``tested`` cells were looked at for it."""
     if cell.trend is None or cell.trend_p is None or cell.trend_p >= TREND_P / max(tested, 1):
         return None
@@ -169,7 +170,7 @@ def trend_caution(cell: CellResult, tested: int = 1) -> BenchmarkWarning | None:
     )
 
 
-def width_caution(cell: CellResult) -> BenchmarkWarning | None:
+def width_warning(cell: CellResult) -> BenchmarkWarning | None:
     """An adaptive cell that ended before its interval was narrow enough, or long enough measured."""
     end = cell.stopping
     if end.reason != "max_iterations":
@@ -189,7 +190,7 @@ def width_caution(cell: CellResult) -> BenchmarkWarning | None:
     return BenchmarkWarning(code="target_not_met", message=message, action=action, cell=cell.index)
 
 
-def stream_caution(cell: CellResult) -> BenchmarkWarning | None:
+def stream_warning(cell: CellResult) -> BenchmarkWarning | None:
     """A stream whose lines hold several tokens, or whose end came alone: more is open than intervals say."""
     speed, half = cell.summary.get("decode_tps_corrected"), cell.summary.get("decode_tps_uncertainty")
     if speed is None or half is None or half.median <= COARSE_SHARE * speed.median:

@@ -124,7 +124,7 @@ class RunState:
     warmups: list[Warmup] = field(default_factory=list)
     cold_load: ColdLoad | None = None
     stops: dict[int, Stopping] = field(default_factory=dict)
-    cautions: list[BenchmarkWarning] = field(default_factory=list)
+    warnings: list[BenchmarkWarning] = field(default_factory=list)
     starts: int = 0
     inventory: Inventory | None = None
     baseline: Baseline = field(default_factory=Baseline)
@@ -189,10 +189,10 @@ class RunState:
         finally:
             self.doing, self.step_began = before, time.monotonic()
 
-    def caution(self, code: str, message: str, action: str, cell: int | None = None) -> None:
-        """Note a caution once."""
-        if not any(one.code == code and one.cell == cell for one in self.cautions):
-            self.cautions.append(BenchmarkWarning(code=code, message=message, action=action, cell=cell))
+    def warn(self, code: str, message: str, action: str, cell: int | None = None) -> None:
+        """Note a warning once."""
+        if not any(one.code == code and one.cell == cell for one in self.warnings):
+            self.warnings.append(BenchmarkWarning(code=code, message=message, action=action, cell=cell))
 
     @property
     def seconds_left(self) -> float:

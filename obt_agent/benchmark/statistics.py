@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from statistics import NormalDist
 from typing import Final, NamedTuple
 
+from obt_agent.benchmark.metrics_registry import Values
 from obt_agent.benchmark.result import Percentiles, Ratio, Summary
 
 CONFIDENCE: Final = 0.95
@@ -151,18 +152,52 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
     return Interval(mean(values) - half, mean(values) + half)
 
 
+def positive_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
+    """Interval of the mean of values that cannot be negative: mean × e^±h with h = t(n-1) s/(mean √n).
+
+    The t-interval of the mean's logarithm, whose standard error is s/(mean √n) by the delta method (Meeker
+    and Escobar, "Statistical Methods for Reliability Data", 1998, section 8.3, with Student's t for few
+    values). It cannot reach below zero. None for fewer than two values.
+    """
+    spread, centre = stddev(values), mean(values) if values else 0.0
+    if spread is None:
+        return None
+    if min(values) < 0.0:  # no such quantity: the caller was wrong about it, and the logarithm has no meaning
+        return t_interval(values, confidence)
+    if spread == 0.0:
+        return Interval(centre, centre)
+    n = len(values)
+    half = t_quantile((1 + confidence) / 2, n - 1) * spread / (centre * math.sqrt(n))
+    return Interval(centre * math.exp(-half), centre * math.exp(half))
+
+
+def mean_interval(
+    values: Sequence[float], possible: Values = "positive", confidence: float = CONFIDENCE
+) -> Interval | None:
+    """Interval of the mean of values of that kind, which holds no value that the mean cannot have."""
+    if possible == "any":
+        return t_interval(values, confidence)
+    interval = positive_interval(values, confidence)
+    if interval is not None and possible == "percent":
+        # Cutting at a bound that the true mean cannot pass leaves the coverage as it is.
+        return Interval(min(interval.low, 100.0), min(interval.high, 100.0))
+    return interval
+
+
 def relative_width(values: Sequence[float], confidence: float = CONFIDENCE) -> float | None:
-    """Whole width of the t-interval over the mean; None without an interval or with a mean of 0."""
-    interval = t_interval(values, confidence)
-    centre = mean(values) if values else 0.0
-    if interval is None or centre == 0.0:
+    """Whole width of the interval of positive values over their mean; None where either is missing or 0."""
+    interval = positive_interval(values, confidence)
+    if interval is None or (centre := mean(values)) == 0.0:
         return None
     return (interval.high - interval.low) / abs(centre)
 
 
-def summarise(values: Sequence[float], confidence: float = CONFIDENCE) -> Summary:
+def summarise(
+    values: Sequence[float], possible: Values = "positive", confidence: float = CONFIDENCE
+) -> Summary:
     """The summary of at least one value."""
-    centre, spread, interval = mean(values), stddev(values), t_interval(values, confidence)
+    centre, spread = mean(values), stddev(values)
+    interval = mean_interval(values, possible, confidence)
     return Summary(
         n=len(values),
         mean=centre,

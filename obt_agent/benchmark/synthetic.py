@@ -58,15 +58,15 @@ def _pick(position: int) -> int:
     return hashlib.sha256(position.to_bytes(4, "big")).digest()[0] % len(WORDS)
 
 
-def words_for(target: int, seen: Sequence[Observation]) -> int:
+def words_for(target: int, observations: Sequence[Observation]) -> int:
     """How many words make ``target`` tokens, from what was counted so far.
 
-    With nothing seen, a guess; with one observation the guess's nonce and its own tokens per word; with more,
+    Without any, a guess; with one observation the guess's nonce and its own tokens per word; with more,
     the line through the two observations nearest to the target. At least 0.
     """
-    if not seen:
+    if not observations:
         return max(math.floor((target - _FIRST_GUESS_NONCE_TOKENS) / _FIRST_GUESS_TOKENS_PER_WORD), 0)
-    nearest = sorted(seen, key=lambda one: abs(one.tokens - target))
+    nearest = sorted(observations, key=lambda one: abs(one.tokens - target))
     best = nearest[0]
     slope = _slope(best, nearest[1:])
     return max(round(best.words + (target - best.tokens) / slope), 0)

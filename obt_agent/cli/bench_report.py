@@ -69,7 +69,7 @@ def _plain(value: object) -> str:
 
 
 def as_markdown(result: BenchmarkResult) -> str:
-    """The table, the cautions and the environment as Markdown."""
+    """The table, the warnings and the environment as Markdown."""
     lines = [f"## {heading(result)}", ""]
     for cell in result.cells:
         if len(result.cells) > 1:
@@ -79,7 +79,7 @@ def as_markdown(result: BenchmarkResult) -> str:
         lines += [f"| {' | '.join(row)} |" for row in rows(result, cell)]
         lines.append("")
     lines += [f"- {line}" for line in footing(result)]
-    lines += [f"- **{message}**: {action}" for message, action in cautions(result)]
+    lines += [f"- **{message}**: {action}" for message, action in warnings(result)]
     return "\n".join(lines) + "\n"
 
 
@@ -108,22 +108,15 @@ def rows(result: BenchmarkResult, cell: CellResult) -> list[tuple[str, ...]]:
 
 
 def _figures(metric: Metric, one: Summary) -> tuple[str, ...]:
-    """Equal counts have no decimals. No figure of ROWS can be negative, so no interval is shown that is."""
-    exact = metric.unit == "tokens" and one.min == one.max
+    exact = metric.unit == "tokens" and one.min == one.max  # equal counts have no decimals
     shown = (lambda value: f"{value:.0f}") if exact else number
-    interval = (
-        UNKNOWN
-        if one.ci_low is None or one.ci_high is None
-        else f"{shown(max(one.ci_low, 0.0))} – {shown(one.ci_high)}"
-    )
+    interval = UNKNOWN
+    if one.ci_low is not None and one.ci_high is not None:
+        interval = f"{shown(one.ci_low)} – {shown(one.ci_high)}"
+        if not one.ci_low <= one.median <= one.ci_high:  # of a skewed sample the mean is another figure
+            interval += f" (mean {shown(one.mean)})"
     spread = UNKNOWN if one.cv is None else f"{one.cv * 100:.1f} %"
-    return (
-        shown(one.median),
-        interval,
-        spread,
-        f"{shown(one.min)} – {shown(one.max)}",
-        str(one.n),
-    )
+    return shown(one.median), interval, spread, f"{shown(one.min)} – {shown(one.max)}", str(one.n)
 
 
 def number(value: float) -> str:
@@ -169,8 +162,8 @@ def _sampling_effect(result: BenchmarkResult) -> str:
     )
 
 
-def cautions(result: BenchmarkResult) -> list[tuple[str, str]]:
-    """Each caution with where it applies, and what to do."""
+def warnings(result: BenchmarkResult) -> list[tuple[str, str]]:
+    """Each warning with where it applies, and what to do."""
     kept = f"{len(result.metrics)} iterations measured before are kept"
     found = [(result.error, kept if result.metrics else "nothing was measured")] if result.error else []
     labels = {cell.index: cell.label for cell in result.cells} if len(result.cells) > 1 else {}
@@ -196,7 +189,7 @@ def _print_tables(console: Console, result: BenchmarkResult) -> None:
         console.print(_table(rows(result, result.cells[0])))
     for line in footing(result):
         console.print(Text(line, style="dim"))
-    for message, action in cautions(result):
+    for message, action in warnings(result):
         console.print(Text.assemble(("! ", "yellow"), message, (" → ", "yellow"), action))
 
 

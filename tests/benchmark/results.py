@@ -76,7 +76,7 @@ def result(
     of: Plan | None = None,
     status: str = "completed",
     error: AgentError | None = None,
-    gathered: dict[str, Any] | None = None,
+    records: dict[str, Any] | None = None,
     **about: Any,
 ) -> BenchmarkResult:
     of = of or plan()
@@ -92,13 +92,13 @@ def result(
         warmups=(),
         cold_load=None,
         stops={},
-        cautions=(),
+        warnings=(),
         sampler=None,
         samples=(),
         samples_dropped=0,
         resumed=0,
         hardware=MACHINE,
-    )._replace(**(gathered or {}))
+    )._replace(**(records or {}))
     return report.assemble(whole, RunOutcome(status, error))  # type: ignore[arg-type] # one of the four words
 
 

@@ -13,7 +13,7 @@ import msgspec
 
 from obt_agent.benchmark.plan import Plan, PromptConfig
 from obt_agent.benchmark.records import Progress, Record, decode, encode
-from obt_agent.benchmark.result import BenchmarkResult, Phase
+from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics, Phase
 from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
 from obt_agent.config.schema import OllamaConfig
 from obt_agent.hardware.inventory import Inventory
@@ -41,13 +41,18 @@ class FakeWatch:
     def push(self, one: Sample) -> None:
         self._queue.put_nowait(one)
 
+    async def taken(self) -> None:
+        """Wait until the reader has done with all samples so far."""
+        await self._queue.join()
+
     async def __aiter__(self) -> AsyncIterator[Sample]:
         while True:
             yield await self._queue.get()
+            self._queue.task_done()  # the reader asks for the next one
 
 
 class FakeMachine:
-    """The hardware room at its seam."""
+    """The hardware service, scripted."""
 
     def __init__(self, *samples: Sample, energy: Sequence[dict[str, float]] = ()) -> None:
         self.samples = samples or (now(),)
@@ -67,8 +72,10 @@ class FakeMachine:
         finally:
             self.watching -= 1
 
-    def push(self, one: Sample) -> None:
+    async def push(self, one: Sample) -> None:
+        """Give a sample to the run, and wait until it has taken it."""
         self.watches[-1].push(one)
+        await self.watches[-1].taken()
 
     async def energy_edges(self) -> dict[str, float]:
         return self.energy.pop(0) if self.energy else {}
@@ -135,7 +142,7 @@ async def bench(
 ) -> AsyncIterator[Bench]:
     seen: list[Progress] = []
     async with (
-        asyncio.timeout(30),
+        asyncio.timeout(120),
         OllamaClient(OllamaConfig(url=standin.url, **(settings or {}))) as ollama,
     ):
         journal, machine = journal or Stored(), machine or FakeMachine()
@@ -156,6 +163,11 @@ async def bench(
 async def result_of(standin: StandIn, of: Plan | None = None, **more: Any) -> BenchmarkResult:
     async with bench(standin, of, **more) as one:
         return await one.run.execute()
+
+
+def flags_of(one: IterationMetrics) -> set[str]:
+    """The flags, but for the one that a loaded machine may add: what delays the stand-in reads as a queue."""
+    return set(one.flags) - {"queued"}
 
 
 def generations(standin: StandIn) -> list[LoggedExchange]:

@@ -332,7 +332,7 @@ def test_what_sampling_costs_is_shown_when_it_was_asked_for() -> None:
 
     def footer(*speeds_of: tuple[float, bool]) -> str:
         turns = [iteration(n, speed, sampled=sampled) for n, (speed, sampled) in enumerate(speeds_of)]
-        return "\n".join(bench_report.footing(result(*turns, of=of, gathered={"sampler": sampler})))
+        return "\n".join(bench_report.footing(result(*turns, of=of, records={"sampler": sampler})))
 
     four = footer((99.0, True), (100.0, False), (100.0, False), (98.0, True))
     assert "decode speed with sampling -1.50 % (95 % interval" in four.replace("%", " %").replace("  ", " ")
@@ -341,17 +341,28 @@ def test_what_sampling_costs_is_shown_when_it_was_asked_for() -> None:
     assert "ask for more iterations" in footer((99.0, True))
 
 
-def test_counts_have_no_decimals_and_no_interval_goes_below_nothing() -> None:
+def test_counts_have_no_decimals_and_no_interval_leaves_what_is_possible() -> None:
     cpu = [iteration(n, cpu_usage_percent=value) for n, value in enumerate((1.0, 2.0, 60.0))]
     shown = {row[0]: row[1:3] for row in bench_report.rows(result(*cpu), result(*cpu).cells[0])}
     assert shown["Answer (tokens)"] == ("12", "12 – 12")
-    assert shown["CPU (%)"][1].startswith("0 – ")
+    low, high = shown["CPU (%)"][1].split(" – ")
+    assert float(low) > 0
+    assert float(high) == 100
+
+
+def test_the_mean_is_named_where_the_median_lies_outside_its_interval() -> None:
+    skewed = [iteration(n, first_token_ms=value) for n, value in enumerate([50.0] * 8 + [90.0] * 7)]
+    shown = {row[0]: row[1:3] for row in bench_report.rows(result(*skewed), result(*skewed).cells[0])}
+    median, interval = shown["Time to first token (ms)"]
+    assert median == "50.00"
+    assert interval.endswith("(mean 68.67)")
+    assert "mean" not in shown["Decode (tok/s)"][1]
 
 
 def test_one_caution_of_several_cells_is_said_once_with_its_cells() -> None:
     of = plan(sweep=Sweep(concurrency=(1, 2)))
     flagged = [iteration(n, cell=n // 3, flags=("queued",)) for n in range(6)]
-    shown = [message for message, _ in bench_report.cautions(result(*flagged, of=of))]
+    shown = [message for message, _ in bench_report.warnings(result(*flagged, of=of))]
     where = "(40:12 ctx 4096 x1, iterations 0, 1, 2; 40:12 ctx 4096 x2, iterations 3, 4, 5)"
     assert shown == [f"requests waited for a slot {where}"]
 
@@ -369,8 +380,8 @@ def test_a_sweep_that_is_too_wide_shows_medians_alone() -> None:
 
 def test_a_failed_run_says_how_many_iterations_are_kept() -> None:
     error = OllamaUnavailable("gone")
-    some = bench_report.cautions(result(iteration(), status="failed", error=error))
-    none = bench_report.cautions(result(status="failed", error=error))
+    some = bench_report.warnings(result(iteration(), status="failed", error=error))
+    none = bench_report.warnings(result(status="failed", error=error))
     assert ("gone", "1 iterations measured before are kept") in some
     assert none == [("gone", "nothing was measured")]
 
@@ -379,9 +390,7 @@ def test_a_sweep_is_a_line_for_each_cell() -> None:
     text = io.StringIO()
     swept = planned("--prompt-tokens", "64,128", "--concurrency", "1,2")
     metrics = [iteration(n, 100.0 + n, cell=n // 2, queue_ms_max=5.0, output_tps_total=9.0) for n in range(8)]
-    bench_report.show(
-        [result(*metrics, of=swept, gathered={"cold_load": ColdLoad(wall_ms=12.0)})], None, text
-    )
+    bench_report.show([result(*metrics, of=swept, records={"cold_load": ColdLoad(wall_ms=12.0)})], None, text)
     shown = text.getvalue()
     assert "cold load 12.00 ms" in shown
     assert shown.count(" iterations (") == 4

@@ -47,11 +47,11 @@ def test_differences_are_listed_weightiest_first() -> None:
         1, 2, model="n:latest", model_digest="d2", driver="9", gpu_offload_ratio=0.5, status="cancelled"
     )
     found = {one.field: one for one in compare(a, b).differences}
-    assert found["model"].weight == found["model_digest"].weight == "subject"
+    assert found["model"].weight == found["model_digest"].weight == "intended"
     assert found["gpu_offload_ratio"].weight == found["status"].weight == "warning"
     assert (found["driver"].a, found["driver"].b, found["driver"].weight) == (None, "9", "note")
     weights = [one.weight for one in compare(a, b).differences]
-    assert weights == sorted(weights, key=["warning", "subject", "note"].index)
+    assert weights == sorted(weights, key=["warning", "intended", "note"].index)
 
 
 def test_the_same_name_with_another_digest_is_a_warning() -> None:

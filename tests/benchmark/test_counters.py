@@ -29,7 +29,7 @@ STREAM = tuple(Arrival(25_000 + i * 2_500, 0, 4) for i in range(64))
 """64 tokens in 0.16 s, by the agent's clock."""
 
 
-def timed(arrivals: tuple[Arrival, ...] = STREAM, **fields: int | None) -> RequestTimings:
+def timed(arrivals: tuple[Arrival, ...] = STREAM, /, **fields: int | None) -> RequestTimings:
     """The figures of the usual request with some of Ollama's counters changed."""
     said = Counters(**{**USUAL, **fields})  # type: ignore[arg-type] # the fields are Counters' own
     trace = Trace(arrivals, arrivals[-1].t_us + 500, said, "length")

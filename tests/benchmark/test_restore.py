@@ -73,12 +73,12 @@ async def test_a_resumed_run_leaves_ollama_as_the_first_life_found_it(
 ) -> None:
     async with bench(standin, WANTED) as one:
         if loaded_before:
-            await one.run._stage.ollama.load(MODEL)  # noqa: SLF001 - another program's load
+            await one.run._state.ollama.load(MODEL)  # noqa: SLF001 - another program's load
         await one.run.execute()
         before = one.journal.records[:3]
-        await one.run._stage.ollama.load(MODEL)  # noqa: SLF001 - as the killed life left it
+        await one.run._state.ollama.load(MODEL)  # noqa: SLF001 - as the killed life left it
         assert (await result_of(standin, WANTED, restored=before)).status == "completed"
-        names = [listed.name for listed in (await one.run._stage.ollama.running()).models]  # noqa: SLF001 - the same
+        names = [listed.name for listed in (await one.run._state.ollama.running()).models]  # noqa: SLF001 - the same
     assert names == ([f"{MODEL}:latest"] if loaded_before else [])
 
 

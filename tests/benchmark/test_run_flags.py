@@ -1,4 +1,4 @@
-"""Flags and cautions: what is said about an iteration, and what never happens silently."""
+"""Flags and warnings: what is said about an iteration, and what never happens silently."""
 
 from typing import Any
 
@@ -88,7 +88,7 @@ def test_iterations_are_compared_within_their_cell_and_cache_state_only() -> Non
 
 def test_a_caution_is_said_once_for_all_its_iterations_and_says_what_to_do() -> None:
     flagged = [run_flags.with_flags(iteration(n), {"queued", "short_output"}) for n in range(3)]
-    found = run_flags.cautions_for(flagged)
+    found = run_flags.warnings_for(flagged)
     assert [(one.code, one.iterations) for one in found] == [
         ("short_output", (0, 1, 2)),
         ("queued", (0, 1, 2)),
@@ -133,11 +133,11 @@ def test_a_sweep_of_many_cells_shows_no_trend_by_chance() -> None:
 def test_a_run_that_was_too_short_is_not_said_to_be_too_wide() -> None:
     of = plan(num_iterations=3, max_iterations=5, target_ci=0.1, min_duration_s=60.0)
     stop = stopping_rule.recorded(of, [iteration(n, 100.0 + n / 100) for n in range(5)], "max_iterations")
-    short = speeds(*(100.0 + n / 100 for n in range(5)), of=of, gathered={"stops": {0: stop}})
+    short = speeds(*(100.0 + n / 100 for n in range(5)), of=of, records={"stops": {0: stop}})
     said = next(one for one in short.warnings if one.code == "target_not_met")
     assert said.message == "5 iterations took 10.0 s, less than the plan's min_duration_s"
     stop = stopping_rule.recorded(of, [iteration(n, 100.0 + 40 * n) for n in range(5)], "max_iterations")
-    wide = speeds(*(100.0 + 40 * n for n in range(5)), of=of, gathered={"stops": {0: stop}})
+    wide = speeds(*(100.0 + 40 * n for n in range(5)), of=of, records={"stops": {0: stop}})
     said = next(one for one in wide.warnings if one.code == "target_not_met")
     assert "widest interval is still" in said.message
 
@@ -172,4 +172,4 @@ def test_a_cell_without_speeds_cannot_meet_its_target() -> None:
 
 def test_the_result_says_why_a_summary_is_missing() -> None:
     assert result().unavailable["summary"] == "no iteration was measured"
-    assert result(iteration(), gathered={"hardware": None}).unavailable["hardware"]
+    assert result(iteration(), records={"hardware": None}).unavailable["hardware"]

@@ -120,7 +120,7 @@ def test_obts_hardware_is_derived_and_never_null() -> None:
     full = to_obt(result(iteration())).hardware_info
     assert (full.cpu_model, full.cpu_cores, full.cpu_threads, full.ram_total) == ("A CPU", 8, 16, 65536)
     assert (full.gpus[0].id, full.gpus[0].name, full.gpus[0].memory_total) == (0, "A GPU", 24576)
-    none = to_obt(result(iteration(), gathered={"hardware": None})).hardware_info
+    none = to_obt(result(iteration(), records={"hardware": None})).hardware_info
     assert (none.cpu_model, none.cpu_cores, none.gpus) == ("unknown", 0, ())
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from obt_agent.benchmark import statistics
+from obt_agent.benchmark import metrics_registry, statistics
 from obt_agent.benchmark.presets import preset
 
 values = st.lists(st.floats(min_value=0.01, max_value=1e6, allow_nan=False), min_size=2, max_size=40)
@@ -155,6 +155,55 @@ def test_the_t_interval_covers_the_true_mean_at_its_nominal_rate(n: int) -> None
     assert abs(hits / TRIALS - 0.95) < coverage_error(0.95)
 
 
+@pytest.mark.parametrize("n", [2, 3, 5, 10, 30])
+@pytest.mark.parametrize("cv", [0.05, 0.12, 0.3])
+def test_the_interval_of_positive_values_covers_the_true_mean_at_its_nominal_rate(n: int, cv: float) -> None:
+    source, hits = random.Random(n), 0
+    for _ in range(TRIALS):
+        interval = statistics.positive_interval([abs(source.gauss(100, 100 * cv)) for _ in range(n)])
+        assert interval is not None
+        hits += interval.low <= 100 <= interval.high
+    # The delta method is an approximation: a little more is allowed than the simulation's error.
+    assert abs(hits / TRIALS - 0.95) < coverage_error(0.95) + 0.01
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_of_skewed_times_it_covers_more_than_the_t_interval(n: int) -> None:
+    source, plain, positive = random.Random(n), 0, 0
+    truth = math.exp(0.6**2 / 2)
+    for _ in range(TRIALS):
+        values = [source.lognormvariate(0, 0.6) for _ in range(n)]
+        t, log = statistics.t_interval(values), statistics.positive_interval(values)
+        assert t is not None
+        assert log is not None
+        plain += t.low <= truth <= t.high
+        positive += log.low <= truth <= log.high
+    assert positive > plain
+    assert positive / TRIALS > 0.91
+
+
+@given(values, st.sampled_from(["positive", "percent"]))
+def test_no_interval_of_what_cannot_be_negative_reaches_below_nothing(
+    sample: list[float], possible: metrics_registry.Values
+) -> None:
+    if possible == "percent":
+        sample = [min(value, 100.0) for value in sample]
+    interval = statistics.mean_interval(sample, possible)
+    assert interval is not None
+    assert 0 <= interval.low <= statistics.mean(sample) * (1 + 1e-9)
+    assert statistics.mean(sample) <= interval.high * (1 + 1e-9)
+    assert possible == "positive" or interval.high <= 100
+
+
+def test_times_that_scatter_have_no_interval_below_zero() -> None:
+    seen = statistics.summarise([20.0, 38.0, 55.0])
+    plain = statistics.t_interval([20.0, 38.0, 55.0])
+    assert plain is not None
+    assert plain.low < 0
+    assert seen.ci_low is not None
+    assert seen.ci_low > 10
+
+
 @pytest.mark.parametrize("name", ["standard", "thorough"])
 @pytest.mark.parametrize("cv", [0.03, 0.05, 0.08, 0.12])
 def test_an_interval_whose_width_decided_the_number_covers_what_the_documentation_says(
@@ -169,7 +218,7 @@ def test_an_interval_whose_width_decided_the_number_covers_what_the_documentatio
             and len(speeds) < adaptive.most_iterations
         ):
             speeds.append(source.gauss(100, 100 * cv))
-        interval = statistics.t_interval(speeds)
+        interval = statistics.positive_interval(speeds)
         assert interval is not None
         hits += interval.low <= 100 <= interval.high
     assert hits / (TRIALS // 2) > 0.92 - 4 * math.sqrt(0.92 * 0.08 / (TRIALS // 2))

@@ -9,7 +9,10 @@ export const METRICS = Object.fromEntries(metrics.filter((one) => one.shown !== 
 
 export const titled = (key) => `${METRICS[key].label}, ${METRICS[key].unit}`;
 export const brief = (key) => `${METRICS[key].short || METRICS[key].label}, ${METRICS[key].unit}`;
-export const interval = (summary, words = significant) => (summary?.ci_low === null || summary?.ci_low === undefined ? "–" : `${words(summary.ci_low)} … ${words(summary.ci_high)}`);
+// The interval is the mean's; where the median that is shown lies outside it, the mean is named.
+const apart = ({ median, ci_low: low, ci_high: high }) => median < low || median > high;
+export const interval = (summary, words = significant) => (summary?.ci_low === null || summary?.ci_low === undefined ? "–"
+  : `${words(summary.ci_low)} … ${words(summary.ci_high)}${apart(summary) ? ` (mean ${words(summary.mean)})` : ""}`);
 
 export function summaryTable(summary, standIn) {
   const rows = Object.keys(METRICS).filter((key) => summary[key]).map((key) => ({ key, ...summary[key] }));
