@@ -11,6 +11,10 @@ from obt_standin.script import Answer
 from obt_standin.wire import reset
 
 _HTML: Final = "<!DOCTYPE html><html><head><title>Welcome</title></head><body>It works!</body></html>"
+_BAD_GATEWAY: Final = (
+    "<html>\r\n<head><title>502 Bad Gateway</title></head>\r\n<body>\r\n"
+    "<center><h1>502 Bad Gateway</h1></center>\r\n<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+)
 
 
 async def instead(request: web.Request, answer: Answer) -> web.Response | None:
@@ -18,6 +22,8 @@ async def instead(request: web.Request, answer: Answer) -> web.Response | None:
     match answer:
         case "html":
             return web.Response(text=_HTML, content_type="text/html")
+        case "bad_gateway":
+            return web.Response(status=502, text=_BAD_GATEWAY, content_type="text/html")
         case "hang":
             await asyncio.Event().wait()  # silence, until the client or the stand-in goes
         case "reset":

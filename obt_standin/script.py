@@ -6,9 +6,9 @@ from typing import Literal
 
 import msgspec
 
-Answer = Literal["ollama", "html", "busy", "load_fails", "hang", "reset", "garbage"]
-"""How a request is met: as Ollama would; with a web page; 503 queue full; 500 as when memory runs out at
-load; with silence; with a reset connection; with bytes that are no HTTP."""
+Answer = Literal["ollama", "html", "bad_gateway", "busy", "load_fails", "hang", "reset", "garbage"]
+"""How a request is met: as Ollama would; with a web page; with nginx's own page for 502; 503 queue full;
+500 as when memory runs out at load; with silence; with a reset connection; with bytes that are no HTTP."""
 
 Ending = Literal[
     "done",

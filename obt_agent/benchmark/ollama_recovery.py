@@ -10,7 +10,7 @@ from typing import TypeVar
 import structlog
 
 from obt_agent.benchmark.run_state import RunState
-from obt_agent.errors import OllamaError, OllamaUnavailable
+from obt_agent.errors import OllamaError
 
 log = structlog.get_logger(__name__)
 
@@ -18,16 +18,17 @@ T = TypeVar("T")
 
 
 class OllamaRecovery:
-    """Counts, for one cell, how often Ollama went away, and waits for it.
+    """Waits for an Ollama that went away, and makes what it broke off again.
 
     Args:
-        stage: the run; its limits say how often and how long.
-        reload: loads the model again, so that no iteration's TTFT holds the load.
+        state: the run; its limits say how often and how long.
+        reload: loads the model again after Ollama came back, so that no iteration's TTFT holds the load.
     """
 
-    def __init__(self, stage: RunState, reload: Callable[[], Awaitable[object]]) -> None:
-        self._stage = stage
+    def __init__(self, state: RunState, reload: Callable[[], Awaitable[object]] | None = None) -> None:
+        self._state = state
         self._reload = reload
+        # How often Ollama went away so far; at the limit its next failure ends the run.
         self.times = 0
 
     async def surviving(self, action: Callable[[], Awaitable[T]]) -> T:
@@ -44,7 +45,7 @@ class OllamaRecovery:
                     await self._come_back(away)
                 return await action()
             except OllamaError as error:
-                if not error.retryable or self.times >= self._stage.limits.returns:
+                if not error.retryable or self.times >= self._state.limits.returns:
                     raise
                 self.times += 1
                 away = error
@@ -52,23 +53,27 @@ class OllamaRecovery:
 
     async def _come_back(self, cause: OllamaError) -> None:
         """Wait until Ollama answers as the version that it was, then load the model."""
-        with self._stage.waiting():
+        with self._state.waiting():
             version = await self._answering_version(cause)
-        before = self._stage.environment.ollama_version
+        before = self._state.environment.ollama_version
         if version != before:
             raise OllamaError(
                 f"Ollama came back as version {version}, after {before}: "
                 "figures of two versions do not belong together; run again"
             ) from cause
-        await self._reload()
+        if self._reload is not None:
+            await self._reload()
 
     async def _answering_version(self, cause: OllamaError) -> str:
-        deadline = time.monotonic() + self._stage.limits.return_s
+        deadline = time.monotonic() + self._state.limits.return_s
         while True:
             try:
-                return await self._stage.ollama.version()
-            except OllamaUnavailable:
+                return await self._state.ollama.version()
+            except OllamaError as error:
+                # What stands before a restarting Ollama answers in its place; Ollama itself may be busy.
+                if not error.retryable:
+                    raise
                 if time.monotonic() >= deadline:
-                    self.times = self._stage.limits.returns
+                    self.times = self._state.limits.returns
                     raise cause from None
-                await asyncio.sleep(self._stage.limits.poll_s)
+                await asyncio.sleep(self._state.limits.poll_s)

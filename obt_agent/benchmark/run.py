@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 import structlog
@@ -17,6 +18,7 @@ from obt_agent.benchmark.expansion import Cell, expand
 from obt_agent.benchmark.hardware_reader import HardwareReader
 from obt_agent.benchmark.live import LiveSeries
 from obt_agent.benchmark.loading import cold_load, leave_quiet
+from obt_agent.benchmark.ollama_recovery import OllamaRecovery
 from obt_agent.benchmark.plan import Plan, plan_hash
 from obt_agent.benchmark.preflight import CannotResume, preflight
 from obt_agent.benchmark.records import Progress, Record, RunJournal
@@ -75,7 +77,7 @@ class BenchmarkRun:
         self._on_progress = on_progress
         self._cause: StopCause | None = None
         self._work: asyncio.Task[None] | None = None
-        self._stage = RunState(
+        self._state = RunState(
             plan=plan,
             cells=expand(plan),
             ollama=ollama,
@@ -86,10 +88,10 @@ class BenchmarkRun:
             environment=Environment(plan_hash=plan_hash(plan), agent_version=__version__),
         )
         for record in restored:
-            self._stage.apply(record)
+            self._state.apply(record)
 
     async def execute(self) -> BenchmarkResult:
-        """Run the plan; every foreseen ending is a result. At the end nothing runs in Ollama.
+        """Run the plan; every foreseen outcome is a result. At the end nothing runs in Ollama.
 
         Raises:
             asyncio.CancelledError: the caller's task was cancelled; Ollama's streams are closed by then.
@@ -106,9 +108,9 @@ class BenchmarkRun:
             raise
         finally:
             self.live.end()
-        ending = self._ending(work)
-        await self._tidy_up(ending)
-        return report.assemble(self._gathered(), ending)
+        outcome = self._outcome(work)
+        await self._tidy_up(outcome)
+        return report.assemble(self._records(), outcome)
 
     def stop(self, cause: StopCause) -> None:
         """End the run now: Ollama's streams are closed at once, and ``execute`` returns soon after."""
@@ -120,27 +122,27 @@ class BenchmarkRun:
     @property
     def progress(self) -> Progress:
         """How far the run is."""
-        return self._stage.progress()
+        return self._state.progress()
 
     def result_so_far(self) -> BenchmarkResult:
         """The result as it would be if the run was interrupted now."""
-        return report.assemble(self._gathered(), RunOutcome("interrupted"))
+        return report.assemble(self._records(), RunOutcome("interrupted"))
 
     async def _measure(self) -> None:
-        stage = self._stage
-        async with stage.sampler, self._reporting():
-            await preflight(stage)
+        state = self._state
+        async with state.sampler, self._reporting():
+            await preflight(state)
             for cell in self._open_cells():
-                if stage.plan.cold_load and stage.cold_load is None:
-                    await cold_load(stage, cell)
-                await run_cell(stage, cell)
-            stage.enter("reporting")
-        missing = shortfall(stage)
+                if state.plan.cold_load and state.cold_load is None:
+                    await OllamaRecovery(state).surviving(partial(cold_load, state, cell))
+                await run_cell(state, cell)
+            state.enter("reporting")
+        missing = shortfall(state)
         if missing:
-            raise _why_short(stage, missing[0])
+            raise _why_short(state, missing[0])
 
     def _open_cells(self) -> list[Cell]:
-        return [cell for cell in self._stage.cells if cell.index not in self._stage.stops]
+        return [cell for cell in self._state.cells if cell.index not in self._state.stops]
 
     @contextlib.asynccontextmanager
     async def _reporting(self) -> AsyncIterator[None]:
@@ -154,10 +156,10 @@ class BenchmarkRun:
 
     async def _keep_reporting(self) -> None:
         while True:
-            self._on_progress(self._stage.progress())
-            await asyncio.sleep(self._stage.limits.progress_s)
+            self._on_progress(self._state.progress())
+            await asyncio.sleep(self._state.limits.progress_s)
 
-    def _ending(self, work: asyncio.Task[None]) -> RunOutcome:
+    def _outcome(self, work: asyncio.Task[None]) -> RunOutcome:
         if work.cancelled():
             cause = self._cause or "interrupted"
             return RunOutcome(cause, Cancelled(_STOPPED[cause]))
@@ -173,44 +175,44 @@ class BenchmarkRun:
                 log.error("benchmark.broken", job_id=self.job_id, exc_info=error)
                 return RunOutcome("failed", AgentError("the agent failed inside; its log says more"))
 
-    async def _tidy_up(self, ending: RunOutcome) -> None:
+    async def _tidy_up(self, outcome: RunOutcome) -> None:
         """Leave Ollama as it was found, unless the run is to go on after a restart of the agent."""
-        if ending.status == "interrupted":
+        if outcome.status == "interrupted":
             return
         try:
-            await leave_quiet(self._stage)
+            await leave_quiet(self._state)
         except (AgentError, TimeoutError) as error:
             log.info("benchmark.not_unloaded", job_id=self.job_id, error=str(error))
 
-    def _gathered(self) -> RunRecords:
-        stage = self._stage
+    def _records(self) -> RunRecords:
+        state = self._state
         return RunRecords(
             job_id=self.job_id,
             client_id=self._client_id,
-            plan=stage.plan,
-            cells=stage.cells,
-            start_time=stage.start_time,
+            plan=state.plan,
+            cells=state.cells,
+            start_time=state.start_time,
             end_time=datetime.now(UTC),
-            environment=stage.environment,
-            metrics=tuple(stage.metrics),
-            warmups=tuple(stage.warmups),
-            cold_load=stage.cold_load,
-            stops=dict(stage.stops),
-            cautions=tuple(stage.cautions),
-            sampler=stage.sampler.report(),
+            environment=state.environment,
+            metrics=tuple(state.metrics),
+            warmups=tuple(state.warmups),
+            cold_load=state.cold_load,
+            stops=dict(state.stops),
+            warnings=tuple(state.warnings),
+            sampler=state.sampler.report(),
             samples=self.live.samples,
             samples_dropped=self.live.dropped,
-            resumed=max(stage.starts - 1, 0),
-            hardware=stage.inventory,
+            resumed=max(state.starts - 1, 0),
+            hardware=state.inventory,
         )
 
 
-def _why_short(stage: RunState, cell: Cell) -> AgentError:
+def _why_short(state: RunState, cell: Cell) -> AgentError:
     """Why a cell has fewer iterations than the plan's least."""
-    if stage.stops[cell.index].reason == "max_duration":
+    if state.stops[cell.index].reason == "max_duration":
         return DeadlineExceeded(
-            f"the plan's max_duration_s of {stage.plan.max_duration_s:g} s was over before cell "
-            f"{cell.label} had its {stage.plan.num_iterations} iterations: raise it, or ask for less",
+            f"the plan's max_duration_s of {state.plan.max_duration_s:g} s was over before cell "
+            f"{cell.label} had its {state.plan.num_iterations} iterations: raise it, or ask for less",
             waited_for="benchmark",
         )
     return Unsupported(
