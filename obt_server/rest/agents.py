@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from dataclasses import asdict
+from typing import Annotated
 
-import msgspec
 from fastapi import APIRouter, Query, Response
 
 from obt_server.hub.events import AgentChanged
@@ -14,22 +13,19 @@ from obt_server.hub.shared_series import Viewer
 from obt_server.rest import responses
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.sse import EventStream, after_first, event
-from obt_server.rest.views import AgentView, Json, ModelView, agent_view, model_view
-
-
-@dataclass(frozen=True, kw_only=True)
-class HardwareView:
-    """An agent's inventory, and the light sample of its last heartbeat."""
-
-    fingerprint: str | None
-    updated_at: float | None
-    inventory: Json | None
-    sample: Json | None
+from obt_server.rest.views import AgentView, HardwareView, ModelView, agent_view, model_view
 
 
 def routes(context: Context) -> APIRouter:
-    """The routes."""
+    """Return the routes."""
     router = APIRouter(route_class=route_class(context), tags=["agents"], responses=responses.AGENT)
+    router.include_router(_agents(context))
+    router.include_router(_streams(context))
+    return router
+
+
+def _agents(context: Context) -> APIRouter:
+    router = APIRouter(route_class=route_class(context))
     hub, storage = context.hub, context.storage
 
     @router.get("/agents", summary="All enrolled agents, with presence")
@@ -59,12 +55,22 @@ def routes(context: Context) -> APIRouter:
         stored = await storage.hardware(found.id)
         presence = hub.presence(found.id)
         beat = presence.heartbeat if presence is not None else None
+        sample = None if beat is None else beat.hardware
+        if stored is None:
+            return HardwareView(sample=sample)
         return HardwareView(
-            fingerprint=None if stored is None else stored.fingerprint,
-            updated_at=None if stored is None else stored.updated_at,
-            inventory=None if stored is None else msgspec.json.decode(stored.inventory),
-            sample=None if beat is None or beat.hardware is None else msgspec.to_builtins(beat.hardware),
+            fingerprint=stored.fingerprint,
+            updated_at=stored.updated_at,
+            inventory=stored.inventory,
+            sample=sample,
         )
+
+    return router
+
+
+def _streams(context: Context) -> APIRouter:
+    router = APIRouter(route_class=route_class(context))
+    hub = context.hub
 
     @router.get(
         "/agents/{agent}/hardware/watch",
@@ -110,7 +116,7 @@ async def _news(context: Context) -> AsyncIterator[bytes]:
     with context.hub.events.listen() as listener:
         known = await context.storage.agents()
         for agent in known:
-            yield event("agent", _view(context, agent))
+            yield event("agent", agent_view(context.hub, agent))
         yield event("current", {"agents": [agent.id for agent in known]})
         while True:
             change = await listener.next()
@@ -121,11 +127,4 @@ async def _news(context: Context) -> AsyncIterator[bytes]:
             if found is None:
                 yield event("agent_gone", {"id": change.agent_id})
             else:
-                yield event("agent", _view(context, found))
-
-
-def _view(context: Context, agent: Any) -> AgentView:
-    return agent_view(context.hub, agent)
-
-
-__all__ = ["routes", "samples"]
+                yield event("agent", agent_view(context.hub, found))

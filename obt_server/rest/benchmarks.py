@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from obt_agent.benchmark.compare import compare
+from obt_agent.benchmark.compare import Comparison, compare
 from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.errors import InvalidParams
+from obt_agent.protocol.commands import CancelResult
 from obt_agent.protocol.jobs import JobState
 from obt_server.hub.events import JobChanged
 from obt_server.hub.storage import ENDED_STATES, JobRecord
@@ -22,12 +23,13 @@ from obt_server.rest.agents import samples
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.problems import JobOpen
 from obt_server.rest.sse import EventStream, after_first, event
-from obt_server.rest.views import JobView, Json, job_view
+from obt_server.rest.struct_route import described
+from obt_server.rest.views import JobView, job_view
 from obt_server.storage import JobFilter, NotStored
 
 State = Literal[JobState, "starting", "lost"]
 """The protocol's states, and two of the server's own (docs/reference/rest.md)."""
-_EXAMPLE: Final[Json] = {
+_EXAMPLE: Final[dict[str, Any]] = {
     "agent": "box",
     "plan": {
         "model_name": "llama3.2:1b",
@@ -50,21 +52,13 @@ class StartBenchmark(BaseModel):
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobAccepted:
+class JobAccepted(msgspec.Struct, frozen=True, kw_only=True):
     """The agent has stored the job."""
 
     job_id: str
     agent_id: str
-    state: str
+    state: JobState
     position: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class CancelView:
-    """What the agent says to a cancellation."""
-
-    state: str
 
 
 def routes(context: Context) -> APIRouter:
@@ -125,8 +119,8 @@ def _reading(context: Context) -> APIRouter:
         return await _list(context, agent, JobFilter(state=state, before=before, limit=limit))
 
     @router.get("/benchmarks/compare", summary="Two results side by side")
-    async def compare(a: str, b: str) -> Response:
-        return Response(await compared(context, a, b), media_type="application/json")
+    async def compare(a: str, b: str) -> Comparison:
+        return await compared(context, a, b)
 
     @router.get("/benchmarks/{job_id}", summary="One job: state, progress, digest of its model")
     async def one(job_id: str, agent: str | None = None) -> JobView:
@@ -134,13 +128,8 @@ def _reading(context: Context) -> APIRouter:
 
     @router.get(
         "/benchmarks/{job_id}/result",
-        response_class=Response,
-        responses={
-            200: {
-                "description": "As docs/explanation/benchmarking.md says.",
-                "content": {"application/json": {}},
-            }
-        },
+        response_model=described(BenchmarkResult),
+        response_description="As docs/explanation/benchmarking.md says; of a pull or a creation, its own.",
         summary="The result, byte by byte as the agent stored it (sha256 in ETag)",
     )
     async def result(job_id: str, agent: str | None = None) -> Response:
@@ -199,13 +188,12 @@ def _ending(context: Context) -> APIRouter:
     hub, storage = context.hub, context.storage
 
     @router.post("/benchmarks/{job_id}/cancel", summary="Cancel a job at its agent")
-    async def cancel(job_id: str, agent: str | None = None) -> CancelView:
+    async def cancel(job_id: str, agent: str | None = None) -> CancelResult:
         job = await _job(context, job_id, agent)
-        return CancelView(state=(await hub.cancel_job(job.agent_id, job.job_id)).state)
+        return await hub.cancel_job(job.agent_id, job.job_id)
 
     @router.delete("/benchmarks/{job_id}", status_code=204, summary="Forget a job that has ended")
-    async def remove(job_id: str, request: Request, agent: str | None = None) -> None:
-        del request
+    async def remove(job_id: str, agent: str | None = None) -> None:
         job = await _job(context, job_id, agent)
         if job.state not in ENDED_STATES:
             raise JobOpen(f"Job {job.job_id} is {job.state}: cancel it first.")
@@ -217,7 +205,7 @@ def _ending(context: Context) -> APIRouter:
 async def _list(context: Context, agent: str | None, which: JobFilter) -> list[JobView]:
     if agent is not None:
         found = await context.hub.find(agent)
-        which = JobFilter(**{**asdict(which), "agent_id": found.id})
+        which = replace(which, agent_id=found.id)
     return [job_view(context.hub, job) for job in await context.storage.jobs(which)]
 
 
@@ -230,7 +218,7 @@ async def _progress(context: Context, job: JobRecord) -> AsyncIterator[bytes]:
     with context.hub.events.listen() as listener:
         while True:
             now = await context.storage.job_by_id(job.job_id, job.agent_id)
-            view: JobView = job_view(context.hub, now)
+            view = job_view(context.hub, now)
             if now.state in ENDED_STATES:
                 yield event("end", view)
                 return
@@ -244,8 +232,8 @@ async def _progress(context: Context, job: JobRecord) -> AsyncIterator[bytes]:
                     break
 
 
-async def compared(context: Context, a: str, b: str) -> bytes:
-    """The comparison of two stored results.
+async def compared(context: Context, a: str, b: str) -> Comparison:
+    """Return the comparison of two stored results.
 
     Raises:
         NotStored: one of them has none.
@@ -261,13 +249,10 @@ async def compared(context: Context, a: str, b: str) -> bytes:
     return await asyncio.to_thread(_compare_texts, *texts)
 
 
-def _compare_texts(a: bytes, b: bytes) -> bytes:
+def _compare_texts(a: bytes, b: bytes) -> Comparison:
     """Decoding two long results takes a while: not on the event loop."""
     try:
         first, second = (msgspec.json.decode(text, type=BenchmarkResult) for text in (a, b))
     except msgspec.MsgspecError as error:
         raise InvalidParams(f"One of the two is no benchmark's result: {error}.") from error
-    return msgspec.json.encode(compare(first, second))
-
-
-__all__ = ["Json", "compared", "routes"]
+    return compare(first, second)

@@ -20,6 +20,7 @@ from obt_server.auth.limiter import FailureLimiter
 from obt_server.hub import AgentHub
 from obt_server.rest.problems import error_response, failure, wrong_request
 from obt_server.rest.sse import EventStream
+from obt_server.rest.struct_route import StructRoute
 from obt_server.storage import ServerStorage
 
 
@@ -80,7 +81,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 def route_class(context: Context) -> type[APIRoute]:
     """Routes that are gated before anything of the request is read, and whose errors are answered as JSON."""
 
-    class GatedRoute(APIRoute):
+    class GatedRoute(StructRoute):
         def get_route_handler(self) -> Handler:
             inner = super().get_route_handler()
 
@@ -102,7 +103,7 @@ def route_class(context: Context) -> type[APIRoute]:
 def public_route_class(context: Context) -> type[APIRoute]:
     """Routes that bring a secret of their own (enrolment, sign-in)."""
 
-    class PublicRoute(APIRoute):
+    class PublicRoute(StructRoute):
         def get_route_handler(self) -> Handler:
             inner = super().get_route_handler()
 

@@ -6,9 +6,11 @@ import time
 import uuid
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
+from obt_agent.protocol.admission import ServerIdentity
 from obt_server.auth import secrets
 from obt_server.auth.operators import TooManyAttempts, bearer
 from obt_server.rest import responses
@@ -31,18 +33,11 @@ class EnrollRequest(BaseModel):
     secret_sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class ServerView(BaseModel):
-    """Who answers."""
-
-    name: str
-    version: str
-
-
-class EnrollAnswer(BaseModel):
+class EnrollAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """The agent may dial from now on."""
 
     agent_id: str
-    server: ServerView
+    server: ServerIdentity
 
 
 def routes(context: Context) -> APIRouter:
@@ -74,7 +69,7 @@ def routes(context: Context) -> APIRouter:
         context.hub.events.agent_changed(agent.id)
         settings = context.hub.settings
         return EnrollAnswer(
-            agent_id=agent.id, server=ServerView(name=settings.name, version=settings.version)
+            agent_id=agent.id, server=ServerIdentity(name=settings.name, version=settings.version)
         )
 
     return router

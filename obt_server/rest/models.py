@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
 from fastapi import APIRouter
 
 from obt_agent.hardware.inventory import Inventory
-from obt_agent.hardware.legacy import legacy_hardware_info
+from obt_agent.hardware.legacy import LegacyHardwareInfo, legacy_hardware_info
+from obt_agent.ollama.payloads import InstalledModel
 from obt_server.rest import responses
 from obt_server.rest.context import Context, route_class
-from obt_server.rest.views import Json, model_view, plain
 from obt_server.storage import Hardware, ModelVersion
 
 
-@dataclass(frozen=True, kw_only=True)
-class DigestOnAgent:
+class DigestOnAgent(msgspec.Struct, frozen=True, kw_only=True):
     """A digest on one agent."""
 
     agent_id: str
@@ -30,8 +28,7 @@ class DigestOnAgent:
     last_seen: float
 
 
-@dataclass(frozen=True, kw_only=True)
-class NameView:
+class NameView(msgspec.Struct, frozen=True, kw_only=True):
     """A model's name with every digest seen under it. ``drifted``: machines have different ones now."""
 
     name: str
@@ -40,8 +37,7 @@ class NameView:
     versions: list[DigestOnAgent]
 
 
-@dataclass(frozen=True, kw_only=True)
-class LegacyModel:
+class LegacyModel(msgspec.Struct, frozen=True, kw_only=True):
     """A model as OBT's own interface lists it."""
 
     name: str
@@ -52,15 +48,14 @@ class LegacyModel:
     digest: str
 
 
-@dataclass(frozen=True, kw_only=True)
-class LegacyClient:
+class LegacyClient(msgspec.Struct, frozen=True, kw_only=True):
     """A client as OBT's own interface lists it; ``hardware`` is OBT's ``HardwareInfo`` where it is known."""
 
     id: str
     version: str
     available: bool
     model_count: int
-    hardware: Json | None
+    hardware: LegacyHardwareInfo | None
     last_heartbeat: float | None
     missed_heartbeats: int
 
@@ -141,19 +136,19 @@ def _name_view(name: str, group: list[ModelVersion], agent_names: dict[str, str]
 
 
 def _legacy(version: ModelVersion) -> LegacyModel:
-    details = model_view(version).details
+    details = msgspec.json.decode(version.details, type=InstalledModel)
     _, _, tag = version.name.rpartition(":")
     return LegacyModel(
         name=version.name,
         tags=[tag] if ":" in version.name else [],
-        size=int(details.get("size_bytes", 0)),
-        modified=_epoch(details.get("modified_at")),
+        size=details.size_bytes,
+        modified=_epoch(details.modified_at),
         version=version.digest[:12],
         digest=version.digest,
     )
 
 
-def _legacy_hardware(hardware: Hardware | None) -> Json | None:
+def _legacy_hardware(hardware: Hardware | None) -> LegacyHardwareInfo | None:
     """OBT's ``HardwareInfo``; None where no inventory came, or one that this release cannot read."""
     if hardware is None:
         return None
@@ -161,7 +156,7 @@ def _legacy_hardware(hardware: Hardware | None) -> Json | None:
         inventory = msgspec.json.decode(hardware.inventory, type=Inventory)
     except msgspec.MsgspecError:
         return None
-    return plain(legacy_hardware_info(inventory))
+    return legacy_hardware_info(inventory)
 
 
 def _epoch(text: str | None) -> int:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Final
 
 import msgspec
 from fastapi import APIRouter, Query
 
 from obt_agent.benchmark.metrics_registry import METRICS
+from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.presets import PRESETS
 from obt_agent.benchmark.result import Summary
 from obt_server.hub.storage import JobRecord
 from obt_server.rest.context import Context, route_class
-from obt_server.rest.views import Json
+from obt_server.rest.struct_route import Shape
 from obt_server.storage import JobFilter
 
 HEADLINE: Final = tuple(metric.name for metric in METRICS if metric.headline)
@@ -25,6 +24,10 @@ REMEMBERED: Final = 2000
 """Lines kept in memory. A stored result never changes, so that its line is computed once."""
 MOST: Final = 64
 """Cells, warnings and kinds of flag of a line: an agent may send more, and a line stays short."""
+
+
+Preset = Annotated[msgspec.Raw, Shape(Plan, partial=True)]
+"""A plan without its model; what is left out has the plan's default."""
 
 
 class _ResultEnvironment(msgspec.Struct, frozen=True):
@@ -38,7 +41,9 @@ class _ResultEnvironment(msgspec.Struct, frozen=True):
     cpu: str | None = None
 
 
-class _Cell(msgspec.Struct, frozen=True):
+class ResultCell(msgspec.Struct, frozen=True):
+    """One shape of a sweep, with its headline metrics by name."""
+
     index: int
     label: str
     summary: dict[str, Summary] = {}
@@ -49,7 +54,9 @@ class _Iteration(msgspec.Struct, frozen=True):
     excluded: str | None = None
 
 
-class _BenchmarkWarning(msgspec.Struct, frozen=True):
+class ResultWarning(msgspec.Struct, frozen=True):
+    """What makes figures doubtful, and what to do about it."""
+
     code: str
     message: str
     action: str
@@ -61,9 +68,9 @@ class _Result(msgspec.Struct, frozen=True):
 
     status: str
     environment: _ResultEnvironment
-    cells: tuple[_Cell, ...] = ()
+    cells: tuple[ResultCell, ...] = ()
     metrics: tuple[_Iteration, ...] = ()
-    warnings: tuple[_BenchmarkWarning, ...] = ()
+    warnings: tuple[ResultWarning, ...] = ()
 
 
 class ResultDigest(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,12 +81,11 @@ class ResultDigest(msgspec.Struct, frozen=True, kw_only=True):
     iterations: int
     excluded: int
     flags: dict[str, int]
-    warnings: tuple[_BenchmarkWarning, ...]
-    cells: tuple[_Cell, ...]
+    warnings: tuple[ResultWarning, ...]
+    cells: tuple[ResultCell, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class ResultView:
+class ResultView(msgspec.Struct, frozen=True, kw_only=True):
     """A stored result in short.
 
     ``status`` is the result's own. ``flags`` counts iterations by flag, ``excluded`` those that the figures
@@ -103,8 +109,8 @@ class ResultView:
     iterations: int
     excluded: int
     flags: dict[str, int]
-    warnings: list[Json]
-    cells: list[Json]
+    warnings: tuple[ResultWarning, ...]
+    cells: tuple[ResultCell, ...]
 
 
 def routes(context: Context) -> APIRouter:
@@ -128,8 +134,8 @@ def routes(context: Context) -> APIRouter:
         return [_view(job, digest, names) for job, digest in found if digest is not None]
 
     @router.get("/benchmark-presets", summary="Named plans, the same that `obt-agent bench` knows")
-    async def presets() -> dict[str, Json]:
-        return {name: msgspec.to_builtins(dict(plan)) for name, plan in PRESETS.items()}
+    async def presets() -> dict[str, Preset]:
+        return {name: msgspec.Raw(msgspec.json.encode(dict(plan))) for name, plan in PRESETS.items()}
 
     return router
 
@@ -178,9 +184,9 @@ def digest_of(text: bytes) -> ResultDigest | None:
     )
 
 
-def _headline(cell: _Cell) -> _Cell:
+def _headline(cell: ResultCell) -> ResultCell:
     summary = {name: cell.summary[name] for name in HEADLINE if name in cell.summary}
-    return _Cell(index=cell.index, label=cell.label, summary=summary)
+    return ResultCell(index=cell.index, label=cell.label, summary=summary)
 
 
 def _view(job: JobRecord, digest: ResultDigest, names: dict[str, str]) -> ResultView:
@@ -203,10 +209,6 @@ def _view(job: JobRecord, digest: ResultDigest, names: dict[str, str]) -> Result
         iterations=digest.iterations,
         excluded=digest.excluded,
         flags=digest.flags,
-        warnings=_plain(digest.warnings),
-        cells=_plain(digest.cells),
+        warnings=digest.warnings,
+        cells=digest.cells,
     )
-
-
-def _plain(structs: Sequence[msgspec.Struct]) -> list[Json]:
-    return [msgspec.to_builtins(one) for one in structs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
@@ -56,9 +57,10 @@ def routes(context: Context, operators: Operators, *, secure_cookie: bool) -> AP
 def _sign_in_route(context: Context, operators: Operators, *, secure_cookie: bool) -> APIRouter:
     router = APIRouter(route_class=public_route_class(context), responses=responses.PUBLIC)
 
-    @router.post("/session", summary="Sign in; sets a cookie")
-    async def sign_in(body: SignInBody, request: Request, response: Response) -> OperatorView:
+    @router.post("/session", response_model=OperatorView, summary="Sign in; sets a cookie")
+    async def sign_in(body: SignInBody, request: Request) -> Response:
         made = await operators.sign_in(body.name, body.password, client_address(request))
+        response = Response(msgspec.json.encode(OperatorView(made.operator)), media_type="application/json")
         response.set_cookie(
             COOKIE,
             made.token,
@@ -68,7 +70,7 @@ def _sign_in_route(context: Context, operators: Operators, *, secure_cookie: boo
             samesite="strict",
             secure=secure_cookie,
         )
-        return OperatorView(made.operator)
+        return response
 
     return router
 

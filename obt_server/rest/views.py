@@ -1,29 +1,33 @@
-"""What the interface shows, and how it is made from what hub and storage know. Times are Unix seconds."""
+"""What the interface shows, made from what hub and storage know. Times are Unix seconds."""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Literal
 
 import msgspec
 
+from obt_agent.hardware.inventory import Inventory
+from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
+from obt_agent.protocol.admission import JobCounts, LightSample, OutboxCounts
+from obt_agent.protocol.errors import WireError
+from obt_agent.protocol.jobs import JobKind, JobProgress
 from obt_server.hub import AgentHub
-from obt_server.hub.presence import Presence
-from obt_server.hub.storage import AgentRecord, JobRecord
+from obt_server.hub.storage import AgentRecord, JobRecord, StoredJobState
+from obt_server.rest.struct_route import Shape
 from obt_server.storage import ModelVersion
 
-Json = dict[str, Any]
 
+class AgentView(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent. ``presence`` is ``online`` while it has a session that was heard within 18 s.
 
-@dataclass(frozen=True, kw_only=True)
-class AgentView:
-    """An agent. ``presence`` is ``online`` while it has a session that was heard within 18 s."""
+    What only a live session knows is null while the agent is offline.
+    """
 
     id: str
     name: str
     version: str
-    presence: str
+    presence: Literal["online", "offline"]
     enrolled_at: float
     last_seen: float | None
     connected_at: float | None
@@ -31,18 +35,18 @@ class AgentView:
     heartbeat_at: float | None
     session: int
     capabilities: tuple[str, ...]
-    ollama: Json | None
+    ollama: OllamaState | None
     loaded: tuple[str, ...]
-    running: list[Json]
-    jobs: Json | None
-    outbox: Json | None
+    running: tuple[RunningModel, ...]
+    jobs: JobCounts | None
+    outbox: OutboxCounts | None
     streams: int | None
-    hardware: Json | None
+    hardware: LightSample | None
     model_count: int | None
 
 
 def agent_view(hub: AgentHub, agent: AgentRecord) -> AgentView:
-    """An agent as it is now."""
+    """Return an agent as it is now."""
     presence = hub.presence(agent.id)
     beat = presence.heartbeat if presence is not None else None
     heard = hub.heard_ago_s(agent.id)
@@ -52,41 +56,33 @@ def agent_view(hub: AgentHub, agent: AgentRecord) -> AgentView:
         version=agent.version,
         presence="offline" if presence is None else "online",
         enrolled_at=agent.enrolled_at,
-        last_seen=time.time() - heard if presence is not None and heard is not None else agent.last_seen,
+        last_seen=agent.last_seen if heard is None else time.time() - heard,
         connected_at=presence.connected_at if presence is not None else None,
-        heard_ago_s=heard if presence is not None else None,
+        heard_ago_s=heard,
         heartbeat_at=presence.heartbeat_at if presence is not None else None,
         session=agent.session,
         capabilities=agent.capabilities,
-        ollama=_plain(presence.ollama) if presence is not None else None,
+        ollama=presence.ollama if presence is not None else None,
         loaded=beat.loaded if beat is not None else (),
-        running=[plain(model) for model in presence.running] if presence is not None else [],
-        jobs=_plain(beat.jobs) if beat is not None else None,
-        outbox=_plain(beat.outbox) if beat is not None else None,
+        running=presence.running if presence is not None else (),
+        jobs=beat.jobs if beat is not None else None,
+        outbox=beat.outbox if beat is not None else None,
         streams=beat.streams if beat is not None else None,
-        hardware=_plain(beat.hardware) if beat is not None else None,
-        model_count=_model_count(presence),
+        hardware=beat.hardware if beat is not None else None,
+        model_count=len(presence.models) if presence is not None and presence.models is not None else None,
     )
 
 
-def _model_count(presence: Presence | None) -> int | None:
-    if presence is None or presence.models is None:
-        return None
-    return len(presence.models)
+class HardwareView(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent's inventory, as it sent it, and the light sample of its last heartbeat."""
+
+    fingerprint: str | None = None
+    updated_at: float | None = None
+    inventory: Annotated[msgspec.Raw, Shape(Inventory | None)] = msgspec.Raw(b"null")
+    sample: LightSample | None = None
 
 
-def plain(value: msgspec.Struct) -> Json:
-    """A struct as a JSON object."""
-    result: Json = msgspec.to_builtins(value)
-    return result
-
-
-def _plain(value: msgspec.Struct | None) -> Json | None:
-    return None if value is None else plain(value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelView:
+class ModelView(msgspec.Struct, frozen=True, kw_only=True):
     """A model on an agent; ``details`` as the agent listed it."""
 
     name: str
@@ -94,43 +90,42 @@ class ModelView:
     current: bool
     first_seen: float
     last_seen: float
-    details: Json
+    details: Annotated[msgspec.Raw, Shape(InstalledModel)]
 
 
 def model_view(version: ModelVersion) -> ModelView:
-    """One version as the interface shows it."""
+    """Return one version as the interface shows it."""
     return ModelView(
         name=version.name,
         digest=version.digest,
         current=version.current,
         first_seen=version.first_seen,
         last_seen=version.last_seen,
-        details=msgspec.json.decode(version.details),
+        details=msgspec.Raw(version.details),
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobView:
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
     """A job. ``result_available`` when its result is stored; the text is at ``.../result``."""
 
     job_id: str
     agent_id: str
-    kind: str
-    state: str
+    kind: JobKind
+    state: StoredJobState
     model: str | None
     model_digest: str | None
-    params: Json
+    params: Annotated[msgspec.Raw, Shape(dict[str, object])]
     created_at: float
     finished_at: float | None
-    progress: Json | None
-    error: Json | None
+    progress: JobProgress | None
+    error: WireError | None
     bytes: int | None
     sha256: str | None
     result_available: bool
 
 
 def job_view(hub: AgentHub, job: JobRecord) -> JobView:
-    """A job as it is now: progress comes from the live session."""
+    """Return a job as it is now: progress comes from the live session."""
     presence = hub.presence(job.agent_id)
     live = presence.progress.get(job.job_id) if presence is not None and job.sha256 is None else None
     return JobView(
@@ -140,11 +135,11 @@ def job_view(hub: AgentHub, job: JobRecord) -> JobView:
         state=live.state if live is not None else job.state,
         model=job.model,
         model_digest=job.model_digest,
-        params=msgspec.json.decode(job.params),
+        params=msgspec.Raw(job.params),
         created_at=job.created_at,
         finished_at=job.finished_at,
-        progress=plain(live.progress) if live is not None else None,
-        error=_plain(job.error),
+        progress=live.progress if live is not None else None,
+        error=job.error,
         bytes=job.bytes,
         sha256=job.sha256,
         result_available=job.sha256 is not None,

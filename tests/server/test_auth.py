@@ -69,6 +69,9 @@ async def test_every_http_route_refuses_who_is_not_signed_in(
         answer = await nobody.request(method, path)
         if (method, path) in (SIGN_IN, ENROL):
             assert answer.status_code == 422, "they ask for a secret of their own"
+        elif path.endswith("/agents/connect"):
+            assert answer.status_code == 426, "it names what a proxy left out, and does nothing else"
+            continue
         else:
             assert (answer.status_code, path) == (401, path)
             assert answer.json()["error"]["kind"] == "not_signed_in"
@@ -313,6 +316,33 @@ async def test_openapi_says_of_every_route_what_it_does_and_how_it_refuses(serve
     schemas = described["components"]["schemas"]
     assert "HTTPValidationError" not in schemas
     assert set(schemas["ObtError"]["properties"]) == {"error"}
+
+
+async def test_openapi_names_the_type_of_every_answer(server: Running) -> None:
+    document = (await server.http.get("/api/v1/openapi.json")).json()
+    schemas = document["components"]["schemas"]
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            for status, answer in operation["responses"].items():
+                content = answer.get("content", {}).get("application/json")
+                if not status.startswith("2") or content is None or path.endswith("/commands/{method}"):
+                    continue
+                schema = content["schema"]
+                items = schema.get("items") or schema.get("additionalProperties") or schema
+                assert "$ref" in items, (method, path, schema)
+    for name in (
+        "AgentView",
+        "HardwareView",
+        "JobView",
+        "ResultView",
+        "Comparison",
+        "ModelView",
+        "PlanFields",
+    ):
+        assert name in schemas, sorted(schemas)
+    shown = schemas["AgentView"]["properties"]
+    assert shown["ollama"]["anyOf"][0] == {"$ref": "#/components/schemas/OllamaState"}
+    assert "default" not in schemas["OllamaState"]["properties"]["version"]
 
 
 async def test_the_cookie_is_for_https_alone_where_browsers_come_by_https(tmp_path: Path) -> None:

@@ -1,0 +1,96 @@
+"""Answers of msgspec's types: encoded by msgspec, described to OpenAPI through models of pydantic's.
+
+FastAPI knows pydantic's types and dataclasses. The types of the protocol are msgspec's, and listing each a
+second time for the description would let the two drift; so the description is made from them. The models made
+here validate nothing: msgspec encodes the answer, past pydantic.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+from fastapi import Response
+from fastapi.datastructures import DefaultPlaceholder
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What a ``msgspec.Raw`` holds: ``Annotated[msgspec.Raw, Shape(Inventory)]``.
+
+    Args:
+        kind: the type that describes it.
+        partial: whether any of its fields may be missing.
+    """
+
+    kind: Any
+    partial: bool = False
+
+
+def described(kind: Any) -> Any:
+    """Return the type by which pydantic describes a type of msgspec's."""
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin is Annotated:
+        shape = next((one for one in arguments[1:] if isinstance(one, Shape)), None)
+        if shape is None:
+            return described(arguments[0])
+        return _model(shape.kind, partial=True) if shape.partial else described(shape.kind)
+    if origin in (Union, types.UnionType):
+        return Union[tuple(described(one) for one in arguments if one is not msgspec.UnsetType)]  # noqa: UP007 - built
+    if origin in (tuple, list, dict):
+        return origin[tuple(one if one is ... else described(one) for one in arguments)]
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return _model(kind)
+    return Any if kind is msgspec.Raw else kind
+
+
+@functools.cache
+def _model(struct: type[msgspec.Struct], *, partial: bool = False) -> type[BaseModel]:
+    """Return the model that describes a struct; fields that msgspec may leave out are not required."""
+    optional = partial or struct.__struct_config__.omit_defaults
+    fields: dict[str, Any] = {}
+    for field in msgspec.structs.fields(struct):
+        required = field.required and not partial
+        default = ... if required or not optional else None
+        fields[field.encode_name] = (described(field.type), Field(default, json_schema_extra=_drop_default))
+    name = f"{struct.__name__}Fields" if partial else struct.__name__
+    # a newer agent may send more, and it is passed on
+    config = ConfigDict(extra="allow", protected_namespaces=())
+    return create_model(
+        name, __config__=config, __doc__=struct.__doc__, __module__=struct.__module__, **fields
+    )
+
+
+def _drop_default(schema: dict[str, Any]) -> None:
+    """The default is the model's, not the struct's: it must not be shown."""
+    schema.pop("default", None)
+
+
+class StructRoute(APIRoute):
+    """A route whose endpoint may return whatever msgspec encodes."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        # a router that is included in another makes its routes anew, with the model that was found before
+        if isinstance(options.get("response_model"), DefaultPlaceholder):
+            returned = get_type_hints(endpoint, include_extras=True).get("return")
+            if not (isinstance(returned, type) and issubclass(returned, (Response, types.NoneType))):
+                options["response_model"] = described(returned)
+                endpoint = _encoded(endpoint, options.get("status_code") or 200)
+        super().__init__(path, endpoint, **options)
+
+
+def _encoded(
+    endpoint: Callable[..., Coroutine[Any, Any, Any]], status: int
+) -> Callable[..., Coroutine[Any, Any, Response]]:
+    @functools.wraps(endpoint)
+    async def encode(*args: Any, **kwargs: Any) -> Response:
+        answer = await endpoint(*args, **kwargs)
+        return Response(msgspec.json.encode(answer), status, media_type="application/json")
+
+    return encode
