@@ -10,9 +10,7 @@ import argparse
 import asyncio
 import json
 import os
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +31,7 @@ from obt_agent.errors import AgentError
 from obt_agent.hardware.service import HardwareService
 from obt_agent.identity.provisioned import read_token, token_file_seen
 from obt_agent.log_setup.setup import LogSettings, configure
+from obt_agent.service.system import ServiceError, System
 from obt_agent.version import full_version
 
 _PUBLIC: Final = frozenset({"registry.ollama.ai", "ollama.com", "hf.co", "huggingface.co"})
@@ -114,7 +113,7 @@ def collect(loaded: Loaded) -> dict[str, str]:
 
 
 def _about_the_system() -> dict[str, str]:
-    said = {name: _said(command) for name, command in _SYSTEM.items()}
+    said = {name: _output(command) for name, command in _SYSTEM.items()}
     return {"versions.json": json.dumps(version.facts(), indent=2), **said}
 
 
@@ -139,23 +138,13 @@ def _status(loaded: Loaded) -> str:
     return f"{found.holder}, which has written no status yet" if found.holder else "no agent runs"
 
 
-def _said(command: tuple[str, ...]) -> str:
-    """What a command of the system says; why not, where it says nothing."""
-    program = shutil.which(command[0])
-    if program is None:
-        return f"there is no {command[0]} here\n"
+def _output(command: tuple[str, ...]) -> str:
+    """What a command of the system prints; why not, where it cannot be run."""
     try:
-        done = subprocess.run(  # noqa: S603 - words of ours
-            [program, *command[1:]],
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_WITHIN_S,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        return f"{command[0]}: {error}\n"
-    return done.stdout + done.stderr
+        outcome = System(timeout_s=_WITHIN_S).call(command)
+    except ServiceError as error:
+        return f"{error}\n"
+    return outcome.out + outcome.err
 
 
 def _secrets(loaded: Loaded) -> list[str]:

@@ -144,7 +144,7 @@ def _do(steps: Iterable[InstallStep], where: ServicePaths, runner: System, *, dr
         return
 
     with alone(where) as lock, interruptible():
-        runner.held = (lock,)
+        runner.inherited = (lock,)
         try:
             for step in steps:
                 say(f"- {step.words}")
@@ -156,17 +156,18 @@ def _do(steps: Iterable[InstallStep], where: ServicePaths, runner: System, *, dr
 
 
 def _status(_args: argparse.Namespace) -> int:
-    told = state.ask(paths.here(), system.System())
-    if not told.installed:
+    service = state.read_state(paths.here(), system.System())
+    if not service.installed:
         say("The service is not installed: sudo obt-agent service install --server URL --token-file FILE")
         return exit_codes.FAILED
-    print(f"{told.active}, {'enabled' if told.enabled else 'not enabled'}, {told.restarts} restarts")
-    print(f"unit  {told.unit_file}")
-    if told.line:
-        print(f"says  {told.line}")
-    if not told.runs:
-        print(f"ended {told.result}, exit status {told.exit_status}; journalctl -u obt-agent tells more")
-    return exit_codes.OK if told.runs else exit_codes.FAILED
+    print(f"{service.active}, {'enabled' if service.enabled else 'not enabled'}, {service.restarts} restarts")
+    print(f"unit    {service.unit_file}")
+    if service.runs and service.status_text:
+        print(f"status  {service.status_text}")
+    if not service.runs:
+        print(f"ended   {service.ending}")
+        print("log     journalctl -u obt-agent")
+    return exit_codes.OK if service.runs else exit_codes.FAILED
 
 
 def _unit(args: argparse.Namespace) -> int:

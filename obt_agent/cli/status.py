@@ -46,7 +46,7 @@ def _why_not(folder: Path) -> Iterator[str]:
     """What systemd knows of the service whose folder this is, and what to do."""
     where = paths.here()
     try:
-        service = state.ask(where, system.System())
+        service = state.read_state(where, system.System())
     except system.ServiceError as error:
         yield f"{error.message} Start it: obt-agent run"
         return
@@ -59,7 +59,7 @@ def _why_not(folder: Path) -> Iterator[str]:
     elif service.result == "success":
         yield "Start it: sudo systemctl start obt-agent"
     else:
-        yield f"It ended with {service.result}, exit status {service.exit_status}: {service.line}"
+        yield f"It ended with {service.ending}"
         yield _after(service.exit_status, starting=service.active.startswith("activating"))
 
 

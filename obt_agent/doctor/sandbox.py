@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -11,8 +9,9 @@ from typing import Final
 from obt_agent.daemon.status_file import Status
 from obt_agent.doctor.findings import Finding, failure, ok, skipped, warning
 from obt_agent.hardware.gpu.registry import VENDORS
+from obt_agent.service.state import describe_ending
+from obt_agent.service.system import ServiceError, System
 
-UNIT: Final = "obt-agent.service"
 _WITHIN_S: Final = 10.0
 _PROPERTIES: Final = (
     "LoadState",
@@ -31,27 +30,17 @@ _PROPERTIES: Final = (
     "NRestarts",
 )
 _MANY_RESTARTS: Final = 5
-_CONFIG_STATUS: Final = "78"
+_CONFIG_STATUS: Final = 78
 _GPU_NODES: Final = sorted({node for vendor in VENDORS for node in vendor.device_nodes})
 _GPU_CLASSES: Final = tuple(allowed.split()[0] for vendor in VENDORS for allowed in vendor.device_classes)
 
 
 def properties() -> dict[str, str] | None:
     """Properties of the unit; None where systemd cannot be asked."""
-    systemctl = shutil.which("systemctl")
-    if systemctl is None:
-        return None
     try:
-        told = subprocess.run(  # noqa: S603 - words of ours
-            [systemctl, "show", UNIT, "--property", ",".join(_PROPERTIES)],
-            capture_output=True,
-            text=True,
-            timeout=_WITHIN_S,
-            check=True,
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
+        return System(timeout_s=_WITHIN_S).properties(*_PROPERTIES)
+    except ServiceError:
         return None
-    return dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
 
 
 def look(unit: Mapping[str, str] | None, status: Status | None, root: Path = Path("/")) -> Iterator[Finding]:
@@ -72,12 +61,12 @@ def _state(unit: Mapping[str, str]) -> Iterator[Finding]:
     """Whether systemd keeps it running, and after the next boot too."""
     active = unit.get("ActiveState", "")
     if active == "failed" or (active == "activating" and unit.get("Result") != "success"):
-        said = unit.get("StatusText") or "journalctl -u obt-agent says why"
+        status = int(unit.get("ExecMainStatus") or 0)
         yield failure(
             "service.state",
-            f"it ended with {unit.get('Result')}, exit status {unit.get('ExecMainStatus')}: {said}",
+            f"it ended with {describe_ending(unit.get('Result', ''), status, unit.get('StatusText', ''))}",
             "Put that right, then: sudo systemctl restart obt-agent"
-            if unit.get("ExecMainStatus") == _CONFIG_STATUS
+            if status == _CONFIG_STATUS
             else "journalctl -u obt-agent tells more; systemd starts it again, unless it was stopped",
         )
     elif active == "active" and int(unit.get("NRestarts") or 0) >= _MANY_RESTARTS:

@@ -10,7 +10,8 @@ from typing import Final
 from obt_agent.errors import AgentError, NotPermitted
 from obt_agent.service.paths import UNIT
 
-WITHIN_S: Final = 120.0
+TIMEOUT_S: Final = 120.0
+"""Long enough for `systemctl restart`: the old process ends, the new one is ready."""
 
 
 class ServiceError(AgentError):
@@ -33,12 +34,13 @@ class Outcome:
 
 
 class System:
-    """Runs commands. A test puts a folder of its own first in PATH, or another object in this one's place.
+    """Runs commands. A test puts a folder of its own first in PATH, or another object in this one's place."""
 
-    ``held`` are descriptors that the commands keep open, such as a lock's.
-    """
-
-    held: tuple[int, ...] = ()
+    def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
+        self._timeout_s = timeout_s
+        # Descriptors that the commands keep open: with the lock's, one that outlives a killed parent still
+        # holds it.
+        self.inherited: tuple[int, ...] = ()
 
     def call(self, command: Sequence[str], *, text: str | None = None, user: str | None = None) -> Outcome:
         """Run a command to its end.
@@ -49,7 +51,7 @@ class System:
             user: run as this user with that user's groups and nothing of our environment but PATH.
 
         Raises:
-            ServiceError: there is no such program, or it took longer than ``WITHIN_S``.
+            ServiceError: there is no such program, it cannot be run, or it took longer than ``timeout_s``.
         """
         environ = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
         try:
@@ -60,22 +62,24 @@ class System:
                 capture_output=True,
                 text=True,
                 errors="replace",
-                timeout=WITHIN_S,
+                timeout=self._timeout_s,
                 check=False,
                 env=environ if user else None,
                 cwd="/",
                 user=user,
                 group=user,
                 extra_groups=[] if user else None,
-                pass_fds=self.held,
+                pass_fds=self.inherited,
             )
         except FileNotFoundError as error:
             raise ServiceError(
                 f"There is no {command[0]} here; install the package that brings it."
             ) from error
+        except OSError as error:
+            raise ServiceError(f"{command[0]} cannot be run: {error.strerror}.") from error
         except subprocess.TimeoutExpired as error:
             raise ServiceError(
-                f"{' '.join(command)} did not end within {WITHIN_S:.0f} s; see journalctl -u {UNIT}."
+                f"{' '.join(command)} did not end within {self._timeout_s:.0f} s; see journalctl -u {UNIT}."
             ) from error
         return Outcome(done.returncode, done.stdout, done.stderr)
 

@@ -515,7 +515,7 @@ def test_the_bundle_is_made_of_what_can_be_had(tmp_path: Path, monkeypatch: pyte
     assert main(["diag", *options, "--output", str(path)]) == 0
     with tarfile.open(path) as archive:
         (unit,) = [member for member in archive.getmembers() if member.name.endswith("unit.txt")]
-        assert b"there is no systemctl here" in archive.extractfile(unit).read()  # type: ignore[union-attr] # a file
+        assert b"There is no systemctl here" in archive.extractfile(unit).read()  # type: ignore[union-attr] # a file
 
 
 def test_a_wrong_configuration_is_part_of_the_bundle(

@@ -83,6 +83,22 @@ REFUSED = "The server refused the credential. Enrol this agent anew."
             ["watchdog", "starts it again in a few seconds", "journalctl -u obt-agent"],
         ),
         (
+            "LoadState=loaded\nActiveState=failed\nResult=exit-code\nExecMainStatus=217\nStatusText=admitted",
+            ["exit status 217: systemd could not become the user: it is missing (User=)"],
+        ),
+        (
+            "LoadState=loaded\nActiveState=failed\nResult=exit-code\nExecMainStatus=226",
+            ["exit status 226: systemd could not make a file system namespace"],
+        ),
+        (
+            "LoadState=loaded\nActiveState=failed\nResult=exit-code\nExecMainStatus=234",
+            ["exit status 234: systemd could not set up what the unit asks for"],
+        ),
+        (
+            "LoadState=loaded\nActiveState=failed\nResult=oom-kill\nExecMainStatus=9",
+            ["It ended with oom-kill, SIGKILL"],
+        ),
+        (
             "LoadState=loaded\nActiveState=failed\nResult=timeout",
             ["Start it: sudo systemctl start", "journalctl"],
         ),
@@ -427,8 +443,13 @@ def test_uninstalling_a_package_is_refused_and_another_is_done(
     ("told", "code", "words"),
     [
         ("LoadState=not-found\nActiveState=inactive", 1, "is not installed"),
-        ("LoadState=loaded\nActiveState=active\nSubState=running\nStatusText=admitted", 0, "says  admitted"),
+        (
+            "LoadState=loaded\nActiveState=active\nSubState=running\nStatusText=admitted",
+            0,
+            "status  admitted",
+        ),
         ("LoadState=loaded\nActiveState=failed\nResult=exit-code\nExecMainStatus=78", 1, "exit status 78"),
+        ("LoadState=loaded\nActiveState=failed\nResult=exit-code\nExecMainStatus=217", 1, "become the user"),
     ],
 )
 def test_the_services_state_is_shown(
