@@ -22,6 +22,7 @@ from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.samples import Sample
 from obt_agent.hardware.service import HardwareService
 from obt_agent.hardware.snapshot.capture import RecordingRoot, capture
+from obt_agent.hardware.snapshot.replay import replay
 from obt_agent.hardware.snapshot.root import Root
 from obt_agent.ollama.client import OllamaClient
 
@@ -46,18 +47,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="between readings with --watch (1)",
     )
-    parser.add_argument("--snapshot", metavar="DIR", help="show a captured machine instead of this one")
+    parser.add_argument(
+        "--replay",
+        metavar="DIR",
+        help="show the machine of a snapshot, as --capture writes it",
+    )
     add_config_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was asked for."""
-    if args.capture:
-        return _capture(Path(args.capture))
-    try:
+    """Print this machine, or that of a snapshot; or write a snapshot."""
+    if args.replay:
+        if args.watch or args.capture:
+            raise ConfigError("--replay shows one reading of another machine: no --watch, no --capture")
+        _replay(Path(args.replay), as_json=args.json)
+    elif args.capture:
+        _capture(Path(args.capture))
+    else:
         asyncio.run(_show(args))
-    except FileNotFoundError as error:
-        raise ConfigError(f"{args.snapshot} is no snapshot: it has no {error.filename}") from error
     return exit_codes.OK
 
 
@@ -73,19 +80,15 @@ async def _show(args: argparse.Namespace) -> None:
     service = HardwareService(
         msgspec.structs.replace(config.hardware, min_interval_s=min(args.interval, _FIRST_WINDOW_S)),
         ollama_url=config.ollama.url,
-        root=Path(args.snapshot or "/"),
     )
-    service.note_ollama_version(None if args.snapshot else await _ollama_version(config.ollama.url))
+    service.note_ollama_version(await _ollama_version(config.ollama.url))
     try:
         inventory = await service.inventory()
         if args.watch:
             await _watch(service, inventory, args.interval)
             return
         sample = await _second_sample(service)
-        if args.json:
-            _print_json(inventory, sample)
-        else:
-            _print_report(inventory, sample)
+        _print(inventory, sample, as_json=args.json)
     finally:
         await service.close()
 
@@ -106,13 +109,12 @@ async def _second_sample(service: HardwareService) -> Sample:
     return await service.sample()
 
 
-def _print_json(inventory: Inventory, sample: Sample) -> None:
-    document = msgspec.json.encode({"inventory": inventory, "sample": sample})
-    print(msgspec.json.format(document, indent=2).decode())
-
-
-def _print_report(inventory: Inventory, sample: Sample) -> None:
-    Console().print(report(inventory, sample))
+def _print(inventory: Inventory, sample: Sample, *, as_json: bool) -> None:
+    if as_json:
+        document = msgspec.json.encode({"inventory": inventory, "sample": sample})
+        print(msgspec.json.format(document, indent=2).decode())
+    else:
+        Console().print(report(inventory, sample))
 
 
 async def _watch(service: HardwareService, inventory: Inventory, interval_s: float) -> None:
@@ -136,7 +138,18 @@ async def _samples(service: HardwareService, interval_s: float) -> AsyncIterator
             yield sample
 
 
-def _capture(folder: Path) -> int:
+def _replay(folder: Path, *, as_json: bool) -> None:
+    try:
+        reading, root = replay(folder)
+    except OSError as error:
+        raise ConfigError(f"{folder} is no snapshot: {error.filename}: {error.strerror}") from error
+    except msgspec.DecodeError as error:
+        raise ConfigError(f"{folder} is no snapshot: manifest.json: {error}") from error
+    say(f"Replayed from {folder} ({root.manifest.origin}): rates are missing, for they need two readings.")
+    _print(reading.inventory, reading.sample, as_json=as_json)
+
+
+def _capture(folder: Path) -> None:
     recorder = RecordingRoot(Root())
     try:
         capture(folder, Root(), gpu_providers(recorder), recorder, source="obt-agent hardware --capture")
@@ -145,4 +158,3 @@ def _capture(folder: Path) -> int:
     except OSError as error:
         raise ConfigError(f"cannot write {folder}: {error.strerror}") from error
     say(f"Wrote {folder}. Look through it before you send it: it should hold no serial number, UUID or name.")
-    return exit_codes.OK

@@ -13,9 +13,10 @@ from obt_agent.hardware.gpu.registry import gpu_providers
 from obt_agent.hardware.read_once import MachineReading, OneReading
 from obt_agent.hardware.snapshot.capture import RecordingRoot, capture
 from obt_agent.hardware.snapshot.masking import Masker
+from obt_agent.hardware.snapshot.replay import replay
 from obt_agent.hardware.snapshot.root import Root, SnapshotRoot
 from tests.hardware.nvml.fake import FakeDriver
-from tests.hardware.replay import SNAPSHOTS, replay
+from tests.hardware.replay import SNAPSHOTS
 from tests.hardware.trees import BASICS, tree
 
 SECRETS = (
@@ -150,7 +151,7 @@ def test_what_nvidias_driver_said_replays_with_another_uuid(tmp_path: Path, driv
     reading = capture(tmp_path / "sent", source, [nvidia], recorder, source="a test")
     (before,) = reading.inventory.gpus
     assert before.id not in (tmp_path / "sent/nvml.txt").read_text()
-    again, _ = replay(tmp_path / "sent", driver)
+    again, _ = replay(tmp_path / "sent")
     (after,) = again.inventory.gpus
     assert (after.name, after.memory, after.pcie) == (before.name, before.memory, before.pcie)
     (was,), (now,) = reading.sample.gpus, again.sample.gpus

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,10 +15,12 @@ import pytest
 from rich.console import Console
 
 from obt_agent.cli import main
-from obt_agent.cli.hardware_report import report
+from obt_agent.cli.hardware_report import live, report
 from obt_agent.hardware.advice import advice, explained
 from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
 from obt_agent.hardware.read_once import OneReading
+from obt_agent.hardware.service import SamplerCost
+from obt_agent.hardware.snapshot.replay import replay
 from obt_agent.hardware.snapshot.root import SnapshotRoot
 from tests.hardware.nvml.fake import FakeDriver
 from tests.hardware.replay import SNAPSHOTS
@@ -39,7 +42,7 @@ def hardware(*arguments: str) -> int:
 
 
 def test_the_report_says_what_was_found_and_what_was_not_and_why(capsys: pytest.CaptureFixture[str]) -> None:
-    assert hardware("--snapshot", str(SNAPSHOTS / "amd-apu")) == 0
+    assert hardware("--replay", str(SNAPSHOTS / "amd-apu")) == 0
     shown = capsys.readouterr().out
     for words in (
         "AMD Ryzen 7 PRO 7840U",
@@ -53,10 +56,12 @@ def test_the_report_says_what_was_found_and_what_was_not_and_why(capsys: pytest.
 
 
 def test_a_narrow_terminal_shows_every_word_of_it_whole(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("COLUMNS", "48")
-    assert hardware("--snapshot", str(SNAPSHOTS / "nvidia-desktop")) == 0
+    folder = Path(shutil.copytree(SNAPSHOTS / "nvidia-desktop", tmp_path / "snapshot"))
+    (folder / "nvml.txt").unlink()  # a driver that cannot be asked leaves long gaps
+    assert hardware("--replay", str(folder)) == 0
     shown = capsys.readouterr().out
     assert max(map(len, shown.splitlines())) <= 48
     _, _, gaps = shown.partition("Could not be read")
@@ -65,12 +70,12 @@ def test_a_narrow_terminal_shows_every_word_of_it_whole(
 
 
 def test_a_sleeping_gpu_is_shown_asleep(capsys: pytest.CaptureFixture[str]) -> None:
-    assert hardware("--snapshot", str(SNAPSHOTS / "suspended-laptop")) == 0
+    assert hardware("--replay", str(SNAPSHOTS / "suspended-laptop")) == 0
     assert "suspended" in capsys.readouterr().out
 
 
 def test_limits_of_a_container_are_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    assert hardware("--snapshot", str(SNAPSHOTS / "container-limits")) == 0
+    assert hardware("--replay", str(SNAPSHOTS / "container-limits")) == 0
     assert "memory limited to 8.0 GiB, 4 CPUs, on CPUs 0-7" in capsys.readouterr().out
 
 
@@ -90,16 +95,23 @@ def test_a_capture_is_written_and_can_be_shown(tmp_path: Path, capsys: pytest.Ca
     folder = tmp_path / "mine"
     assert hardware("--capture", str(folder)) == 0
     assert (folder / "manifest.json").exists()
-    assert hardware("--snapshot", str(folder)) == 0
+    assert hardware("--replay", str(folder)) == 0
     assert "This machine" in capsys.readouterr().out
 
 
 def test_what_cannot_be_done_is_said_plainly(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert hardware("--capture", str(tmp_path)) != 0
     assert hardware("--capture", "/proc/nowhere/x") != 0
-    assert hardware("--snapshot", str(tmp_path)) != 0
+    assert hardware("--replay", str(tmp_path)) != 0
+    (tmp_path / "manifest.json").write_text("{")
+    assert hardware("--replay", str(tmp_path)) != 0
     shown = capsys.readouterr().err
-    for words in ("is there already", "cannot write /proc/nowhere/x", "is no snapshot"):
+    for words in (
+        "is there already",
+        "cannot write /proc/nowhere/x",
+        "manifest.json: No such file",
+        "manifest.json: Input data",
+    ):
         assert words in shown
 
 
@@ -111,19 +123,54 @@ def test_an_interval_for_people_is_demanded(interval: str) -> None:
 
 def test_a_watch_shows_bars_until_it_is_interrupted() -> None:
     command = [sys.executable, "-m", "obt_agent", "hardware", "--watch", "--interval", "0.1"]
-    command += ["--snapshot", str(SNAPSHOTS / "amd-dgpu")]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stdout is not None
-        seen = ""
-        while "sampler:" not in seen:
+        printed = ""
+        while "sampler:" not in printed:
             line = process.stdout.readline()
             assert line, "it ended by itself"
-            seen += line
+            printed += line
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
-    assert "AMD Radeon RX 7800 XT" in seen
+    assert "Memory" in printed
     assert process.returncode == 130
+
+
+def test_live_readings_show_a_bar_for_every_gpu_and_its_memory() -> None:
+    reading, _ = replay(SNAPSHOTS / "amd-dgpu")
+    console = Console(width=100, record=True, file=io.StringIO())
+    console.print(live(reading.inventory, reading.sample, SamplerCost(0.001, 3, 0)))
+    words = console.export_text()
+    assert "AMD Radeon RX 7800 XT" in words
+    assert "sampler: 0.10% of a core, 3 samples, 0 missed" in words
+
+
+def test_a_snapshot_is_replayed_as_json_with_the_answers_of_the_drivers_library(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert hardware("--replay", str(SNAPSHOTS / "nvidia-desktop"), "--json") == 0
+    out, err = capsys.readouterr()
+    whole = json.loads(out)
+    assert whole["inventory"]["gpus"][0]["name"] == "NVIDIA GeForce RTX 4090"
+    assert whole["sample"]["gpus"][0]["state"] == "ok"
+    assert "rates are missing" in err
+
+
+def test_a_snapshot_without_these_answers_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = Path(shutil.copytree(SNAPSHOTS / "nvidia-desktop", tmp_path / "snapshot"))
+    (folder / "nvml.txt").unlink()
+    assert hardware("--replay", str(folder)) == 0
+    assert "the snapshot holds no answers of NVIDIA's library" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("more", [["--watch"], ["--capture", "x"]])
+def test_a_replay_is_one_reading_and_writes_nothing(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert hardware("--replay", str(SNAPSHOTS / "cpu-vm"), *more) != 0
+    assert "no --watch, no --capture" in capsys.readouterr().err
+    assert list(tmp_path.glob("**/x")) == []
 
 
 def shown(machine: Path, driver: FakeDriver) -> str:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import subprocess
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from obt_agent.hardware.gpu.nvidia.nvml import Nvml
 from obt_agent.hardware.gpu.nvidia.probe import main as trial
 from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
+from obt_agent.hardware.gpu.nvidia.recorded import RecordedBinding
 from obt_agent.hardware.provider import CostGroup, GpuReadings
 from obt_agent.hardware.samples import GpuSample
 from obt_agent.hardware.snapshot.root import SnapshotRoot
-from tests.hardware.nvml.fake import FakeDriver
+from tests.hardware.nvml.fake import HERE, FakeDriver
 from tests.hardware.trees import BASICS, pci, put, tree
 
 BOTH = CostGroup.FAST | CostGroup.SLOW
@@ -479,3 +483,24 @@ def test_a_process_with_no_memory_is_one_whose_memory_the_driver_does_not_tell(
         {4243: {RTX: 123000000}},
         {4242: "not_reported"},
     )
+
+
+ANSWERS = [HERE / f"{name}.txt" for name in ("dual", "gb10", "h100_mig", "wsl")]
+ANSWERS += sorted((HERE.parent / "snapshots").glob("*/nvml.txt"))
+
+
+@pytest.mark.parametrize("lines", ANSWERS, ids=[f"{path.parent.name}-{path.stem}" for path in ANSWERS])
+def test_recorded_answers_read_as_the_library_does(tmp_path: Path, driver: FakeDriver, lines: Path) -> None:
+    """A snapshot is replayed without a library: what stands in for the binding must read lines alike."""
+    root = tree(tmp_path / "machine", BASICS | {"/dev/nvidiactl": ""})
+    by_library = NvidiaProvider(root, driver.say(*lines.read_text().splitlines()).nvml, driver.prober())
+    by_lines = NvidiaProvider(root, lambda: Nvml(binding=RecordedBinding(lines.read_text())), None)
+    assert by_lines.probe() == by_library.probe()
+    assert by_lines.inventory() == by_library.inventory() != ()
+    assert timeless(by_lines.sample(BOTH)) == timeless(by_library.sample(BOTH))
+    assert by_lines.energy() == by_library.energy()
+
+
+def timeless(readings: GpuReadings) -> GpuReadings:
+    gpus = (msgspec.structs.replace(gpu, t_mono_ns=None, slow_t_mono_ns=None) for gpu in readings.gpus)
+    return dataclasses.replace(readings, gpus=tuple(gpus))

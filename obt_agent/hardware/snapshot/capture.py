@@ -79,6 +79,10 @@ class RecordingRoot(Root):
         self.paths.add(path)
         return self._inner.exists(path)
 
+    def recorded(self, file: str) -> str | None:
+        """As the inner root."""
+        return self._inner.recorded(file)
+
     def size(self, path: str) -> FileSystemSize:
         """As the inner root."""
         self.sizes[path] = self._inner.size(path)

@@ -116,6 +116,10 @@ class Root:
         finally:
             os.close(descriptor)
 
+    def recorded(self, file: str) -> str | None:  # noqa: ARG002 -- a running machine's library is asked itself
+        """What a vendor's library answered when a snapshot was taken; None where that is not known."""
+        return None
+
     def hot(self, path: str) -> CachedFile:
         """A file kept open between readings; opened at the first."""
         return _OpenFile(self, path)
@@ -128,6 +132,7 @@ class SnapshotRoot(Root):
 
     def __init__(self, folder: Path) -> None:
         self.manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
+        self._folder = folder
         self._tree = folder / "tree"
         self.opened: list[str] = []
         """Every path that was opened or listed, in order: what a test asks for."""
@@ -203,6 +208,11 @@ class SnapshotRoot(Root):
         if answer is None:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), node)
         return bytes.fromhex(answer)
+
+    def recorded(self, file: str) -> str | None:
+        """The answers that lie in the snapshot's folder."""
+        place = self._folder / file
+        return place.read_text(errors="replace") if place.is_file() else None
 
     def size(self, path: str) -> FileSystemSize:
         """The size that the manifest has."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from obt_agent.hardware.gpu.nvidia.answers import ANSWERS_FILE, answers
@@ -17,14 +18,24 @@ if TYPE_CHECKING:
 
 
 def provider(root: Root) -> NvidiaProvider:
-    """Return the provider. The driver's library is loaded for this machine, never for a snapshot."""
-    return NvidiaProvider(root, _nvml, Prober()) if root.real else NvidiaProvider(root, None, None)
+    """Return the provider: over the driver's library here, over what it answered in a snapshot."""
+    if root.real:
+        return NvidiaProvider(root, _nvml, Prober())
+    lines = root.recorded(ANSWERS_FILE)
+    return NvidiaProvider(root, None if lines is None else partial(_recorded_nvml, lines), None)
 
 
 def _nvml() -> Nvml:
     from obt_agent.hardware.gpu.nvidia.nvml import Nvml  # noqa: PLC0415 -- 2 MB, needed where there is a GPU
 
     return Nvml()
+
+
+def _recorded_nvml(lines: str) -> Nvml:
+    from obt_agent.hardware.gpu.nvidia.nvml import Nvml  # noqa: PLC0415 -- as above
+    from obt_agent.hardware.gpu.nvidia.recorded import RecordedBinding  # noqa: PLC0415 -- as above
+
+    return Nvml(binding=RecordedBinding(lines))
 
 
 NVIDIA = Vendor(
