@@ -79,9 +79,9 @@ class RecordingRoot(Root):
         self.paths.add(path)
         return self._inner.exists(path)
 
-    def recorded(self, file: str) -> str | None:
+    def library_answers(self, file: str) -> str | None:
         """As the inner root."""
-        return self._inner.recorded(file)
+        return self._inner.library_answers(file)
 
     def size(self, path: str) -> FileSystemSize:
         """As the inner root."""

@@ -116,7 +116,7 @@ class Root:
         finally:
             os.close(descriptor)
 
-    def recorded(self, file: str) -> str | None:  # noqa: ARG002 -- a running machine's library is asked itself
+    def library_answers(self, file: str) -> str | None:  # noqa: ARG002 -- a running machine's library is asked itself
         """What a vendor's library answered when a snapshot was taken; None where that is not known."""
         return None
 
@@ -209,7 +209,7 @@ class SnapshotRoot(Root):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), node)
         return bytes.fromhex(answer)
 
-    def recorded(self, file: str) -> str | None:
+    def library_answers(self, file: str) -> str | None:
         """The answers that lie in the snapshot's folder."""
         place = self._folder / file
         return place.read_text(errors="replace") if place.is_file() else None

@@ -21,7 +21,7 @@ def provider(root: Root) -> NvidiaProvider:
     """Return the provider: over the driver's library here, over what it answered in a snapshot."""
     if root.real:
         return NvidiaProvider(root, _nvml, Prober())
-    lines = root.recorded(ANSWERS_FILE)
+    lines = root.library_answers(ANSWERS_FILE)
     return NvidiaProvider(root, None if lines is None else partial(_recorded_nvml, lines), None)
 
 
