@@ -9,8 +9,9 @@ from collections.abc import Callable
 WITHIN_S = 60.0
 """Longest wait for something that takes a moment: generous, since the machine may be busy."""
 TURNS = 50
-"""Looks without a pause: most of what a test waits for is a few turns of the event loop away."""
-PAUSE_S = 0.005
+"""Checks without a pause: most of what a test waits for is a few turns of the event loop away."""
+MAX_PAUSE_S = 0.05
+"""A check may cost a request or a query; the pauses grow to this, so that checking does not become the load."""
 
 
 async def until(
@@ -21,7 +22,7 @@ async def until(
     Raises:
         AssertionError: it was not within ``within_s``; the message ends with what ``why`` returns.
     """
-    turn = 0
+    turn, pause_s = 0, 0.001
     try:
         async with asyncio.timeout(within_s):
             while True:
@@ -31,6 +32,10 @@ async def until(
                 if answer:
                     return
                 turn += 1
-                await asyncio.sleep(0 if turn < TURNS else PAUSE_S)
+                if turn <= TURNS:
+                    await asyncio.sleep(0)
+                else:
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(pause_s * 1.5, MAX_PAUSE_S)
     except TimeoutError:
         raise AssertionError(f"it did not happen within {within_s:g} s; {why()}") from None
