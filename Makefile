@@ -35,7 +35,7 @@ PYTEST := $(PY) -m pytest -n 2 --dist loadfile
 measured = $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0)
 
 test: $(STAMP) ## unit and wire: what to run while working, two to three minutes
-	COVERAGE_FILE=.coverage-test $(PYTEST) -m "not slow" $(measured)
+	COVERAGE_FILE=.coverage-test $(PYTEST) -m "not slow and not lint" $(measured)
 
 test-faults: $(STAMP) ## real processes: kills, histories, a sample of the fault matrix, packaging
 	COVERAGE_FILE=.coverage-faults $(PYTEST) -m slow $(measured)
@@ -53,11 +53,15 @@ test-lowest: ## "make test" with the lowest dependencies that pyproject.toml all
 test-latest: ## "make test" with the latest releases of all dependencies
 	scripts/test-dependencies latest "$(PYTHON)"
 
-lint: $(STAMP) ## ruff, mypy --strict, the import contracts
+lint: $(STAMP) ## ruff, mypy --strict, import contracts, names, lengths, unused code, documents
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict $(CHECKED)
 	$(VENV)/bin/lint-imports --no-cache
+	$(PY) scripts/check_code.py --report
+	-$(PY) scripts/check_unused.py
+	$(PY) docs/generate.py --check
+	$(PY) -m pytest -q -m lint tests/project
 
 format: $(STAMP) ## let ruff lay out the code
 	$(VENV)/bin/ruff check --fix .

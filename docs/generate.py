@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +27,8 @@ _KEYS: Final = "<!-- keys: written by make docs -->\n"
 _END_OF_KEYS: Final = "<!-- end of keys -->"
 _TABLE: Final = "<!-- table: written by make docs -->\n"
 _END_OF_TABLE: Final = "<!-- end of table -->"
+_LAYERS: Final = "<!-- layers: written by make docs -->\n"
+_END_OF_LAYERS: Final = "<!-- end of layers -->"
 _METRICS: Final = "<!-- metrics: written by make docs -->\n"
 _END_OF_METRICS: Final = "<!-- end of metrics -->"
 _PAGE: Final = HERE.parent / "obt_server" / "page" / "static" / "js"
@@ -44,6 +48,9 @@ def documents() -> dict[Path, str]:
         },
         HERE / "reference" / "configuration.md": _with(
             HERE / "reference" / "configuration.md", _KEYS, reference.markdown(), _END_OF_KEYS
+        ),
+        HERE / "developers" / "architecture.md": _with(
+            HERE / "developers" / "architecture.md", _LAYERS, layers(), _END_OF_LAYERS
         ),
         HERE / "reference" / "conformance.md": _with(
             HERE / "reference" / "conformance.md", _TABLE, table.markdown(), _END_OF_TABLE
@@ -75,6 +82,17 @@ def command_names() -> str:
         f"ChangeCommand = Literal[\n{changing}]\n"
         '"""What alters the models that are installed."""\n'
     )
+
+
+def layers() -> str:
+    """Return the picture of the agent's layers, from the import contract that holds the code to it."""
+    pyproject = tomllib.loads((HERE.parent / "pyproject.toml").read_text())
+    contracts = pyproject["tool"]["importlinter"]["contracts"]
+    (contract,) = (one for one in contracts if one.get("containers") == ["obt_agent"])
+    boxes = [" · ".join(re.findall(r"\w+", layer)) for layer in contract["layers"]]
+    lines = [f'    L{number}["{box}"]' for number, box in enumerate(boxes)]
+    arrows = "    " + " --> ".join(f"L{number}" for number in range(len(boxes)))
+    return "\n".join(["```mermaid", "flowchart TB", *lines, arrows, "```", ""])
 
 
 def _with(path: Path, start: str, part: str, end: str) -> str:

@@ -11,7 +11,7 @@ WITHIN_S = 60.0
 TURNS = 50
 """Checks without a pause: most of what a test waits for is a few turns of the event loop away."""
 MAX_PAUSE_S = 0.05
-"""A check may cost a request or a query; the pauses grow to this, so that checking does not become the load."""
+"""A check may cost a request or a query; pauses grow to this, so that checking does not become the load."""
 
 
 async def until(

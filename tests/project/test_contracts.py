@@ -4,10 +4,15 @@ import ast
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.project.paths import ROOT
 
-# Named everywhere by design: the log, and the types of every value that crosses the wire.
-SHARED_LIBRARIES = {"msgspec", "structlog"}
+pytestmark = pytest.mark.lint
+
+# Named everywhere by design: the log, the types of every value that crosses the wire, and plain retries, of
+# which each edge has its own.
+SHARED_LIBRARIES = {"msgspec", "structlog", "tenacity"}
 
 
 def third_party_imports(path: Path) -> set[str]:
@@ -19,11 +24,11 @@ def third_party_imports(path: Path) -> set[str]:
     return roots - set(sys.stdlib_module_names) - {"obt_agent"} - SHARED_LIBRARIES
 
 
-def test_each_third_party_library_of_the_agent_is_imported_by_one_room() -> None:
+def test_each_third_party_library_of_the_agent_is_imported_by_one_package() -> None:
     libraries: dict[str, set[str]] = {}
     agent = ROOT / "obt_agent"
     for path in agent.rglob("*.py"):
-        room = path.relative_to(agent).parts[0].removesuffix(".py")
+        package = path.relative_to(agent).parts[0].removesuffix(".py")
         for library in third_party_imports(path):
-            libraries.setdefault(library, set()).add(room)
+            libraries.setdefault(library, set()).add(package)
     assert {library: sorted(found) for library, found in libraries.items() if len(found) > 1} == {}

@@ -19,6 +19,8 @@ from obt_server import cli as server_cli
 from tests.doctor.paths import check_names
 from tests.project.paths import ROOT
 
+pytestmark = pytest.mark.lint
+
 DOCUMENTS = sorted(
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *(ROOT / "docs").rglob("*.md")]
 )

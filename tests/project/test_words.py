@@ -7,6 +7,8 @@ import pytest
 
 from tests.project.paths import ROOT, run
 
+pytestmark = pytest.mark.lint
+
 # Each is written in two parts, so that this file passes its own test.
 FORBIDDEN = {
     "a path of one machine": r"(?<![\w.])/(wor"
