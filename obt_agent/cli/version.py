@@ -16,6 +16,7 @@ _LIBRARIES: Final = (
     "aiohttp",
     "msgspec",
     "nvidia-ml-py",
+    "psutil",
     "pyyaml",
     "structlog",
     "websockets",

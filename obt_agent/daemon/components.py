@@ -19,6 +19,7 @@ from obt_agent.dispatcher import Dispatcher
 from obt_agent.errors import Unsupported
 from obt_agent.handlers.services import Services
 from obt_agent.handlers.table import commands
+from obt_agent.hardware.host.platform import boot_id
 from obt_agent.hardware.service import HardwareService
 from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.secret import Secret
@@ -190,7 +191,7 @@ def _hello(config: Config, state: StateDir, components: Components) -> HelloPara
             name=config.agent.name,
             version=__version__,
             instance=state.instance,
-            boot_id=state.boot_id,
+            boot_id=boot_id(),
         ),
         store_id=components.jobs.store_id,
         capabilities=components.policy.allowed_commands(),

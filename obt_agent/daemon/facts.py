@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
 from obt_agent.config.schema import Config
 from obt_agent.handlers.services import AgentFacts
+from obt_agent.hardware.host.psutil_reader import own_use
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.protocol.commands import LinkStatistics, ProcessUse
 from obt_agent.version import full_version
 
-_STATM: Final = Path("/proc/self/statm")
 _HIDDEN: Final = {"server": None, "agent": ("state_dir",), "ollama": ("url",)}
 """What a server has no need to know: None stands for the whole section."""
 
@@ -34,14 +32,9 @@ def shown_config(config: Config) -> bytes:
 
 
 def process_use() -> ProcessUse:
-    """CPU seconds since the start (user and system), resident bytes, threads."""
-    times = os.times()
-    pages = int(_STATM.read_text().split()[1])
-    return ProcessUse(
-        cpu_s=times.user + times.system,
-        rss_bytes=pages * os.sysconf("SC_PAGE_SIZE"),
-        threads=threading.active_count(),
-    )
+    """Return what this process costs: CPU seconds since the start, resident bytes, threads."""
+    use = own_use()
+    return ProcessUse(cpu_s=use.cpu_s, rss_bytes=use.rss_bytes, threads=threading.active_count())
 
 
 def agent_facts(config: Config, state: StateDir, link: Callable[[], LinkStatistics]) -> AgentFacts:

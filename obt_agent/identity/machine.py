@@ -1,4 +1,4 @@
-"""What tells this machine from another, and this boot from the last."""
+"""What tells this machine from another."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 _MACHINE_IDS: Final = ("etc/machine-id", "var/lib/dbus/machine-id")
-_BOOT_ID: Final = "proc/sys/kernel/random/boot_id"
 _MAX_CHARS: Final = 128
 
 
@@ -22,11 +21,6 @@ def machine_hash(salt: str, root: Path = Path("/")) -> str | None:
         if text and text != "uninitialized":
             return hmac.new(salt.encode(), text.encode(), hashlib.sha256).hexdigest()
     return None
-
-
-def boot_id(root: Path = Path("/")) -> str | None:
-    """The kernel's random id of this boot; None where there is none."""
-    return _first_line(root / _BOOT_ID) or None
 
 
 def _first_line(path: Path) -> str:

@@ -31,7 +31,7 @@ class StoredIdentity(msgspec.Struct, frozen=True, kw_only=True):
 class StateDir:
     """A locked state folder and the identity in it.
 
-    ``agent_id`` is a UUIDv7, made once. ``instance`` is random per process, ``boot_id`` the kernel's.
+    ``agent_id`` is a UUIDv7, made once. ``instance`` is random per process.
     ``moved_from`` is the agent id of the machine that this folder was copied from: what it held lies in a
     folder of that name now, and this agent must enrol.
     """
@@ -44,7 +44,6 @@ class StateDir:
         self.agent_id = identity.agent_id
         self.moved_from = moved_from
         self.instance = secrets.token_hex(16)
-        self.boot_id = machine.boot_id()
 
     @classmethod
     def open(cls, path: Path, *, wait: bool = False, root: Path = Path("/")) -> Self:

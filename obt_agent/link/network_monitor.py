@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Callable
 from typing import Final
 
-ROUTE_FILES: Final = (Path("/proc/net/route"), Path("/proc/net/ipv6_route"))
+from obt_agent.hardware.host.platform import default_routes
+
 _SUSPENDED_S: Final = 2.0
-_IPV4_DEFAULT: Final = "00000000"
-_IPV6_DEFAULT: Final = ("0" * 32, "00")
-_IPV4_FIELDS, _IPV6_FIELDS = 11, 10
 
 
 def suspended_s() -> float:
@@ -21,30 +18,6 @@ def suspended_s() -> float:
     if boottime is None:
         return 0.0
     return time.clock_gettime(boottime) - time.clock_gettime(time.CLOCK_MONOTONIC)
-
-
-def default_routes(files: Sequence[Path] = ROUTE_FILES) -> frozenset[tuple[str, str, str]]:
-    """Interface, gateway and metric of every default route; empty where the files cannot be read."""
-    ipv4, ipv6 = _lines(files[0], _IPV4_FIELDS), _lines(files[1], _IPV6_FIELDS)
-    found = {
-        (interface, gateway, metric)
-        for interface, to, gateway, _, _, _, metric, mask, *_ in ipv4
-        if to == mask == _IPV4_DEFAULT
-    }
-    found |= {
-        (interface, gateway, metric)
-        for to, prefix, _, _, gateway, metric, _, _, _, interface in ipv6
-        if (to, prefix) == _IPV6_DEFAULT and interface != "lo"
-    }
-    return frozenset(found)
-
-
-def _lines(path: Path, fields: int) -> list[list[str]]:
-    try:
-        lines = [line.split() for line in path.read_text().splitlines()]
-    except OSError:
-        return []
-    return [line for line in lines if len(line) == fields]
 
 
 class NetworkMonitor:

@@ -27,7 +27,6 @@ def path(tmp_path: Path) -> Path:
 def test_an_agent_keeps_its_id_and_gets_a_new_instance_with_each_process(path: Path, here: Path) -> None:
     with StateDir.open(path, root=here) as first:
         assert is_uuid7(first.agent_id)
-        assert first.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     with StateDir.open(path, root=here) as second:
         assert second.agent_id == first.agent_id
         assert second.instance != first.instance

@@ -1,6 +1,7 @@
 """What the import contracts in pyproject.toml cannot say."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -32,3 +33,26 @@ def test_each_third_party_library_of_the_agent_is_imported_by_one_package() -> N
         for library in third_party_imports(path):
             libraries.setdefault(library, set()).add(package)
     assert {library: sorted(found) for library, found in libraries.items() if len(found) > 1} == {}
+
+
+def test_only_the_readers_of_linux_and_of_snapshots_know_where_linux_keeps_its_files() -> None:
+    agent = ROOT / "obt_agent"
+    knowing = (agent / "hardware/host/linux", agent / "hardware/snapshot")
+    found = {
+        f"{path.relative_to(ROOT)}: {node.value}"
+        for path in agent.rglob("*.py")
+        if not any(path.is_relative_to(folder) for folder in knowing)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if re.search(r"(^|[^\w.])/?(proc|sys)/\w|/(proc|sys)\b", node.value)
+    }
+    assert found == set()
+
+
+def test_psutil_is_imported_by_the_hosts_readers_alone() -> None:
+    agent = ROOT / "obt_agent"
+    found = {path for path in agent.rglob("*.py") if "psutil" in third_party_imports(path)}
+    assert {str(path.relative_to(agent)) for path in found} == {
+        "hardware/host/portable.py",
+        "hardware/host/psutil_reader.py",
+    }

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from typing import Protocol
 
+from obt_agent.hardware.field_reader import optional
 from obt_agent.hardware.host.readings import HostReadings
 from obt_agent.hardware.inventory import (
     CgroupLimits,
@@ -120,6 +121,26 @@ class HostPlatform(Protocol):
 
     def close(self) -> None:
         """Let go of files."""
+
+
+def default_routes() -> frozenset[tuple[str, str, str]]:
+    """Return interface, gateway and metric of every default route; nothing where the system does not tell."""
+    if sys.platform != "linux":
+        return frozenset()
+    from obt_agent.hardware.host.linux import routes  # noqa: PLC0415 -- Linux alone has it
+
+    return routes.default_routes()
+
+
+def boot_id() -> str | None:
+    """Return what tells this boot of the machine from the last; None where the system does not tell."""
+    if sys.platform != "linux":
+        from obt_agent.hardware.host.psutil_reader import boot_time  # noqa: PLC0415 -- another system's
+
+        return optional(boot_time)
+    from obt_agent.hardware.host.linux.system import boot_id as kernels  # noqa: PLC0415 -- Linux alone has it
+
+    return optional(kernels)
 
 
 def platform_of(root: Root) -> HostPlatform:

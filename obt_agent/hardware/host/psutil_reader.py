@@ -109,3 +109,8 @@ class _PsutilProcess:
 def own_use() -> ProcessUse:
     """Return what this process uses."""
     return _PsutilProcess(os.getpid()).read()
+
+
+def boot_time() -> str:
+    """Return when the machine was booted, in whole seconds."""
+    return f"{psutil.boot_time():.0f}"

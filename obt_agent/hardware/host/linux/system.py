@@ -204,3 +204,8 @@ class HostProvider:
 def container_hint(groups: str) -> str | None:
     """The kind of container that a process's control groups tell of; None where they tell of none."""
     return next((name for hint, name in _CONTAINER_HINTS if hint in groups), None)
+
+
+def boot_id() -> str:
+    """Return the kernel's random number of this boot. Raise OSError, Unreadable."""
+    return bounded(Root().text("/proc/sys/kernel/random/boot_id", 128))
