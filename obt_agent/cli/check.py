@@ -1,4 +1,4 @@
-"""``obt-agent check``: look for what is wrong, and say what to do. A running agent is not disturbed."""
+"""``obt-agent check``: find what is wrong, and what to do. A running agent is not disturbed."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Look, and tell."""
+    """Run all checks and print the findings."""
     configure(LogSettings(level="error", format="console"))
     try:
         loaded = load_config(args)
     except WrongConfig as error:
-        _tell(CheckReport(version=full_version(), findings=tuple(configuration.of_problems(error))), args)
+        _print(CheckReport(version=full_version(), findings=tuple(configuration.from_problems(error))), args)
         return exit_codes.CONFIG
-    report = asyncio.run(run_checks.examine(loaded, os.environ))
-    _tell(report, args)
+    report = asyncio.run(run_checks.run_all(loaded, os.environ))
+    _print(report, args)
     return exit_codes.FAILED if report.failed else exit_codes.OK
 
 
-def _tell(report: CheckReport, args: argparse.Namespace) -> None:
+def _print(report: CheckReport, args: argparse.Namespace) -> None:
     if args.json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
         return
@@ -59,5 +59,5 @@ def _tell(report: CheckReport, args: argparse.Namespace) -> None:
 
 def shown(finding: Finding) -> str:
     """A finding for a person."""
-    line = f"{_MARKS[finding.level]:<8} {finding.check:<20} {finding.says}"
+    line = f"{_MARKS[finding.level]:<8} {finding.check:<20} {finding.message}"
     return f"{line}\n{'':<29} -> {finding.remedy}" if finding.remedy else line

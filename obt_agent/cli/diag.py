@@ -26,7 +26,7 @@ from obt_agent.config.problems import WrongConfig
 from obt_agent.daemon.status_file import look
 from obt_agent.doctor import bundle, configuration
 from obt_agent.doctor.findings import CheckReport
-from obt_agent.doctor.run_checks import examine
+from obt_agent.doctor.run_checks import run_all
 from obt_agent.errors import AgentError
 from obt_agent.hardware.service import HardwareService
 from obt_agent.identity.provisioned import read_token, token_file_seen
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _problems(error: WrongConfig) -> str:
-    report = CheckReport(version=full_version(), findings=tuple(configuration.of_problems(error)))
+    report = CheckReport(version=full_version(), findings=tuple(configuration.from_problems(error)))
     return msgspec.json.format(msgspec.json.encode(report)).decode()
 
 
@@ -92,7 +92,7 @@ def _machine() -> dict[str, str]:
 
 
 def _configured(loaded: Loaded) -> dict[str, str]:
-    """Hosts and names that the configuration tells."""
+    """Hosts and names in the configuration."""
     config = loaded.config
     urls = {"<server>": config.server.url, "<proxy>": config.server.proxy, "<ollama-host>": config.ollama.url}
     hosts = {host: stand_in for stand_in, url in urls.items() if (host := urlsplit(url or "").hostname)}
@@ -103,7 +103,7 @@ def _configured(loaded: Loaded) -> dict[str, str]:
 def collect(loaded: Loaded) -> dict[str, str]:
     """Name and text of each file of the bundle, not masked yet."""
     configure(LogSettings(level="error", format="console"))
-    report = asyncio.run(examine(loaded, os.environ))
+    report = asyncio.run(run_all(loaded, os.environ))
     return {
         "check.json": msgspec.json.format(msgspec.json.encode(report)).decode(),
         "hardware.json": asyncio.run(_hardware(loaded)),
@@ -113,8 +113,8 @@ def collect(loaded: Loaded) -> dict[str, str]:
 
 
 def _about_the_system() -> dict[str, str]:
-    said = {name: _output(command) for name, command in _SYSTEM.items()}
-    return {"versions.json": json.dumps(version.facts(), indent=2), **said}
+    outputs = {name: _output(command) for name, command in _SYSTEM.items()}
+    return {"versions.json": json.dumps(version.facts(), indent=2), **outputs}
 
 
 async def _hardware(loaded: Loaded) -> str:

@@ -17,7 +17,7 @@ from obt_agent.identity.secret import Secret
 from obt_agent.service import files, install, paths, state, system, uninstall
 from obt_agent.service.environment import Wheels
 from obt_agent.service.install import InstallStep
-from obt_agent.service.lock import alone, interruptible
+from obt_agent.service.lock import hold_lock, interruptible
 from obt_agent.service.paths import ServicePaths
 from obt_agent.service.system import System
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     remove = parts.add_parser("uninstall", help="remove it, and everything that was made for it")
     remove.add_argument("--keep-state", action="store_true", help="leave identity, jobs, configuration, user")
     remove.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parts.add_parser("status", help="what systemd says of it, and the daemon's own line")
+    parts.add_parser("status", help="its state in systemd, and the daemon's own line")
     unit = parts.add_parser("unit", help="print the unit file")
     unit.add_argument("--user", action="store_true", help="the one for people without root")
 
@@ -81,7 +81,7 @@ def _install(args: argparse.Namespace) -> int:
     install.check_machine(where, user=os.geteuid())
     if where.packaged and Path(sys.prefix) != where.prefix:
         say(f"A Debian package brought {where.program}, which stays as it is; apt upgrades it.")
-    wishes = install.InstallOptions(
+    options = install.InstallOptions(
         server=args.server,
         ollama=args.ollama_url,
         token=lambda: _token(args.token_file),
@@ -93,28 +93,28 @@ def _install(args: argparse.Namespace) -> int:
         enroll_again=args.enroll_again,
         admitted_within_s=args.wait,
     )
-    planned = install.plan(wishes, where, runner, user=os.geteuid())
-    if wishes.join and planned.token is None:
+    planned = install.plan(options, where, runner, user=os.geteuid())
+    if options.join and planned.token is None:
         say(
             "This machine is enrolled already, so that the join token is not used; "
             "--enroll-again enrols it anew."
         )
     _do(planned.steps(), where, runner, dry_run=args.dry_run)
-    if args.dry_run or not wishes.start or not wishes.admitted_within_s:
+    if args.dry_run or not options.start or not options.admitted_within_s:
         return exit_codes.OK
-    return _tell(install.wait_admitted(where, runner, wishes.admitted_within_s))
+    return _report_start(install.wait_admitted(where, runner, options.admitted_within_s))
 
 
-def _tell(status: Status | None) -> int:
+def _report_start(status: Status | None) -> int:
     """How the start went, and what to do about what is not well."""
     if status is None:
-        say("The service runs, and has said nothing yet: journalctl -u obt-agent -f")
+        say("The service runs, and has written no status yet: journalctl -u obt-agent -f")
         return exit_codes.UNAVAILABLE
     say(status_line(status))
     if not status.ollama.reachable:
         say("Ollama does not answer; the agent waits for it. Start it, or set ollama.url in agent.yaml.")
     if status.link.state != "admitted":
-        say("The service runs and goes on trying. What is in the way: sudo obt-agent check")
+        say("The service runs and goes on trying. For the cause: sudo obt-agent check")
         return exit_codes.UNAVAILABLE
     return exit_codes.OK
 
@@ -140,16 +140,16 @@ def _uninstall(args: argparse.Namespace) -> int:
 def _do(steps: Iterable[InstallStep], where: ServicePaths, runner: System, *, dry_run: bool) -> None:
     if dry_run:
         for step in steps:
-            say(f"would {step.words}")
+            say(f"would {step.description}")
         return
 
-    with alone(where) as lock, interruptible():
+    with hold_lock(where) as lock, interruptible():
         runner.inherited = (lock,)
         try:
             for step in steps:
-                say(f"- {step.words}")
-                if said := step.act():
-                    say(f"  {said}")
+                say(f"- {step.description}")
+                if note := step.run():
+                    say(f"  {note}")
         except KeyboardInterrupt:
             say("Interrupted. Give the same command again: every step can be repeated.")
             raise

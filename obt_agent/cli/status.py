@@ -66,7 +66,7 @@ def _why_not(folder: Path) -> Iterator[str]:
 def _after(exit_status: int, *, starting: bool) -> str:
     if exit_status == exit_codes.CONFIG:
         return (
-            "systemd does not start it again, since that would change nothing. Put right what it says, then: "
+            "systemd does not start it again, since that would change nothing. Correct the cause, then: "
             "sudo systemctl restart obt-agent"
         )
     again = (

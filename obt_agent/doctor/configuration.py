@@ -10,27 +10,25 @@ from obt_agent.config.problems import WrongConfig
 from obt_agent.doctor.findings import Finding, Value, failure, ok, warning
 
 
-def of_problems(error: WrongConfig) -> Iterator[Finding]:
+def from_problems(error: WrongConfig) -> Iterator[Finding]:
     """Every fault, with its place."""
     for problem in error.problems:
-        yield failure(
-            "config.valid", str(problem), "Correct it there; obt-agent config check tells when all is right."
-        )
+        yield failure("config.valid", str(problem), "Correct it there; obt-agent config check confirms it.")
 
 
-def of_loaded(loaded: Loaded) -> Iterator[Finding]:
+def from_loaded(loaded: Loaded) -> Iterator[Finding]:
     """A valid configuration."""
     if loaded.unread:
         yield warning(
             "config.unread",
-            f"{loaded.unread} may not be read by this user: the service is looked at from outside alone",
-            "sudo obt-agent check looks at all of it",
+            f"{loaded.unread} may not be read by this user: the service is checked from outside only",
+            "sudo obt-agent check reads all of it",
         )
     changed = sum(origin.kind != "default" for origin in loaded.origins.values())
     where = str(loaded.path) if loaded.path else "no file; defaults, environment and flags"
     yield ok("config.valid", f"{where}: {changed} values set, {len(loaded.origins) - changed} defaults")
     for notice in () if loaded.unread else loaded.notices:
-        yield warning("config.notice", notice, "obt-agent config show tells which value counts.")
+        yield warning("config.notice", notice, "obt-agent config show prints the value in force.")
     if loaded.config.server.url is None and not loaded.unread:
         yield failure(
             "config.server",

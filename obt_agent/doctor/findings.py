@@ -1,4 +1,4 @@
-"""What a look finds. Pure."""
+"""Results of checks. Pure."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Level = Literal["ok", "warning", "failure", "skipped"]
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One thing: ``check`` is its stable name, ``says`` how it is, ``remedy`` what to do if it is not well.
+    """``check`` is its stable name, ``message`` the state of it, ``remedy`` what to do if it is not well.
 
-    ``skipped`` is neither good nor bad: it could not be looked at, and ``says`` tells why.
+    ``skipped`` is neither good nor bad: it could not be checked, and ``message`` gives the reason.
     """
 
     check: str
     level: Level
-    says: str
+    message: str
     remedy: str | None = None
 
 
@@ -31,7 +31,7 @@ class Value(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
-    """All findings, in the order of the looks; ``version`` is the program's."""
+    """All findings, in the order of the checks; ``version`` is the program's."""
 
     version: str
     findings: tuple[Finding, ...]
@@ -58,21 +58,21 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def ok(check: str, says: str) -> Finding:
+def ok(check: str, message: str) -> Finding:
     """It is well."""
-    return Finding(check=check, level="ok", says=says)
+    return Finding(check=check, level="ok", message=message)
 
 
-def warning(check: str, says: str, remedy: str) -> Finding:
-    """It works, and should be looked at."""
-    return Finding(check=check, level="warning", says=says, remedy=remedy)
+def warning(check: str, message: str, remedy: str) -> Finding:
+    """It works, and needs attention."""
+    return Finding(check=check, level="warning", message=message, remedy=remedy)
 
 
-def failure(check: str, says: str, remedy: str) -> Finding:
+def failure(check: str, message: str, remedy: str) -> Finding:
     """It does not work."""
-    return Finding(check=check, level="failure", says=says, remedy=remedy)
+    return Finding(check=check, level="failure", message=message, remedy=remedy)
 
 
-def skipped(check: str, says: str) -> Finding:
-    """It could not be looked at."""
-    return Finding(check=check, level="skipped", says=says)
+def skipped(check: str, message: str) -> Finding:
+    """It could not be checked."""
+    return Finding(check=check, level="skipped", message=message)

@@ -12,22 +12,22 @@ from obt_agent.hardware.inventory import Inventory, ProviderState
 from obt_agent.hardware.service import HardwareService
 
 
-async def look(config: Config) -> AsyncIterator[Finding]:
-    """Collect an inventory, and judge its sources."""
+async def check(config: Config) -> AsyncIterator[Finding]:
+    """Collect an inventory, and report on its sources."""
     service = HardwareService(config.hardware, ollama_url=config.ollama.url)
     try:
         inventory = await service.inventory()
     except AgentError as error:
-        yield warning("hardware.inventory", error.message, "Try again; if it stays so, look into dmesg.")
+        yield warning("hardware.inventory", error.message, "Try again; if it stays so, see dmesg.")
         return
     finally:
         await service.close()
-    for finding in judged(inventory):
+    for finding in findings_of(inventory):
         yield finding
 
 
-def judged(inventory: Inventory) -> tuple[Finding, ...]:
-    """What an inventory says. No GPU is no fault; a GPU that cannot be read is."""
+def findings_of(inventory: Inventory) -> tuple[Finding, ...]:
+    """Findings of an inventory. No GPU is no fault; a GPU that cannot be read is."""
     gpus = ", ".join(gpu.name or gpu.id for gpu in inventory.gpus)
     found = [ok("hardware.gpus", gpus or "none found: models run on the processor")]
     return (*found, *(_provider(state) for state in inventory.providers if state.status != "absent"))
@@ -41,7 +41,7 @@ def _provider(state: ProviderState) -> Finding:
     if state.status == "suspended":
         return ok(check, "asleep; nothing else is read of it, so that it stays so")
     reason = state.reason or "no reason given"
-    todo = advice(state.name, reason) or "docs/reference/hardware.md says what each source needs"
+    todo = advice(state.name, reason) or "docs/reference/hardware.md lists what each source needs"
     return warning(
         check,
         f"{state.status}: {explained(reason)}",

@@ -13,11 +13,11 @@ from obt_agent.ollama.client import OllamaClient
 
 OLDEST: Final = (0, 5)
 _UNVERSIONED: Final = "0.0.0"
-"""What an Ollama says that somebody built without naming a version."""
+"""The version of an Ollama that was built from source without naming one."""
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)")
 
 
-async def look(settings: OllamaConfig) -> AsyncIterator[Finding]:
+async def check(settings: OllamaConfig) -> AsyncIterator[Finding]:
     """Ask for version and models."""
     async with OllamaClient(settings) as ollama:
         try:

@@ -1,4 +1,4 @@
-"""All looks, in order. Each is bounded in time, and one that breaks does not keep the others away."""
+"""All checks, in order. Each is bounded in time, and one that breaks does not keep the others away."""
 
 from __future__ import annotations
 
@@ -12,55 +12,55 @@ from obt_agent.doctor.findings import CheckReport, Finding, failure, skipped
 from obt_agent.errors import AgentError
 from obt_agent.version import full_version
 
-LOOK_WITHIN_S: Final = 60.0
+CHECK_TIMEOUT_S: Final = 60.0
 
 
-async def examine(loaded: Loaded, environ: Mapping[str, str]) -> CheckReport:
-    """Look at everything.
+async def run_all(loaded: Loaded, environ: Mapping[str, str]) -> CheckReport:
+    """Run every check.
 
     Args:
         loaded: the configuration; valid, for a wrong one is a report of its own.
         environ: the environment, which may name systemd's credentials.
     """
     config = loaded.config
-    findings = list(configuration.of_loaded(loaded))
-    seen = state.StateFindings()
+    findings = list(configuration.from_loaded(loaded))
+    known = state.StateFindings()
     if loaded.unread:
         findings.append(skipped("state.folder", "where it is stands in a file that may not be read"))
     else:
-        seen_findings, seen = await asyncio.to_thread(state.look, config, environ)
-        findings += seen_findings
+        state_findings, known = await asyncio.to_thread(state.check, config, environ)
+        findings += state_findings
     if config.server.url is None:
         findings.append(skipped("server.address", "no server is named"))
     else:
-        secret = seen.credential.secret if seen.credential else None
-        findings += await taken("server", server.look(config.server, secret))
-    findings += await taken("ollama", ollama.look(config.ollama))
-    findings += await taken("hardware", machine.look(config))
+        secret = known.credential.secret if known.credential else None
+        findings += await collect("server", server.check(config.server, secret))
+    findings += await collect("ollama", ollama.check(config.ollama))
+    findings += await collect("hardware", machine.check(config))
     unit = await asyncio.to_thread(sandbox.properties)
-    findings += sandbox.look(unit, seen.status)
+    findings += sandbox.check(unit, known.status)
     return CheckReport(
         version=full_version(), findings=tuple(findings), configuration=configuration.values(loaded)
     )
 
 
-async def taken(
-    name: str, looks: AsyncIterator[Finding], *, within_s: float = LOOK_WITHIN_S
+async def collect(
+    name: str, checks: AsyncIterator[Finding], *, within_s: float = CHECK_TIMEOUT_S
 ) -> list[Finding]:
-    """What a look finds within ``within_s``; what it found before it broke counts."""
+    """Return the findings of a check within ``within_s``; those before a failure count."""
     found: list[Finding] = []
     try:
         async with asyncio.timeout(within_s):
-            async for finding in looks:
+            async for finding in checks:
                 found.append(finding)  # noqa: PERF401 - what came before a failure counts
     except TimeoutError:
         found.append(
             failure(
-                f"{name}.time",
+                f"{name}.timeout",
                 f"no answer within {within_s:g} s",
-                "Try again; then look at its network.",
+                "Try again; then check its network.",
             )
         )
     except (AgentError, OSError) as error:
-        found.append(failure(f"{name}.look", str(error), "Put right what it says, then check again."))
+        found.append(failure(f"{name}.failed", str(error), "Correct the cause, then check again."))
     return found

@@ -43,8 +43,8 @@ def properties() -> dict[str, str] | None:
         return None
 
 
-def look(unit: Mapping[str, str] | None, status: Status | None, root: Path = Path("/")) -> Iterator[Finding]:
-    """Judge the unit as systemd has it, and what the running agent sees of the devices."""
+def check(unit: Mapping[str, str] | None, status: Status | None, root: Path = Path("/")) -> Iterator[Finding]:
+    """Check the unit as systemd has it, and the devices as the running agent sees them."""
     if unit is None or unit.get("LoadState") != "loaded":
         yield skipped("service.unit", "obt-agent.service is not installed, or systemd does not run here")
         return
@@ -67,13 +67,13 @@ def _state(unit: Mapping[str, str]) -> Iterator[Finding]:
             f"it ended with {describe_ending(unit.get('Result', ''), status, unit.get('StatusText', ''))}",
             "Put that right, then: sudo systemctl restart obt-agent"
             if status == _CONFIG_STATUS
-            else "journalctl -u obt-agent tells more; systemd starts it again, unless it was stopped",
+            else "the log has more: journalctl -u obt-agent; systemd starts it again, unless it was stopped",
         )
     elif active == "active" and int(unit.get("NRestarts") or 0) >= _MANY_RESTARTS:
         yield warning(
             "service.state",
             f"it runs, and systemd had to start it again {unit['NRestarts']} times",
-            "journalctl -u obt-agent -p err says why it ended",
+            "its log has the reason: journalctl -u obt-agent -p err",
         )
     elif active == "active":
         yield ok("service.state", "it runs")

@@ -1,4 +1,4 @@
-"""The way to the server, stage by stage: name, proxy, TCP, TLS, upgrade with the credential."""
+"""The way to the server, step by step: name, proxy, TCP, TLS, upgrade with the credential."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from obt_agent.link.disconnect import DialFailed, DisconnectReason
 from obt_agent.link.timings import LinkTimings
 from obt_agent.link.wire import USER_AGENT, Wire
 
-SKEW_WORTH_SAYING_S: Final = 60.0
+CLOCK_SKEW_WARNING_S: Final = 60.0
 EXPIRES_SOON_S: Final = 14 * 86_400.0
 _DAY_S: Final = 86_400.0
 
@@ -49,9 +49,10 @@ REMEDIES: Final = {
     "refused_401": "The server does not know this credential: enrol again, with a new join token.",
     "refused_403": "If the server says so: enrol again. A proxy before it must let WebSockets pass.",
     "not_found": "server.url must be the address of the OBT server; a path before /api belongs into it.",
+    "misdirected": "Have the proxy before it pass on Host, or allow the name: obt-server --allowed-host.",
     "no_subprotocol": "Update the server, or point server.url at an OBT server.",
     "redirect": "Write the final address into server.url.",
-    "upgrade_timeout": "A proxy before the server may not pass WebSockets; look into its configuration.",
+    "upgrade_timeout": "A proxy before the server may not pass WebSockets; check its configuration.",
 }
 _OTHERWISE: Final = "Check server.url, and whether the server is well."
 
@@ -68,13 +69,13 @@ class Clock:
         return cls(time.time())
 
 
-async def look(
+async def check(
     server: ServerConfig,
     secret: Secret | None,
     clock: Clock | None = None,
     timings: LinkTimings = LinkTimings(),  # noqa: B008 - immutable
 ) -> AsyncIterator[Finding]:
-    """Look at every stage until one fails. The connection ends before the hello: no session comes of it."""
+    """Check every step until one fails. The connection ends before the hello: no session comes of it."""
     clock = clock or Clock.here()
     try:
         address = parse_address(server.url or "", allow_insecure=server.allow_insecure)
@@ -87,13 +88,13 @@ async def look(
         return
     try:
         if through is None:
-            yield await _name(address, timings)
+            yield await _resolved(address, timings)
             yield ok("server.proxy", "none: dialled directly")
         else:
             yield ok("server.proxy", f"through {through!r}")
         channel = await open_channel(address, server, timings)
     except DialFailed as failed:
-        yield _failed(_stage(failed.ending), failed.ending)
+        yield _failed(_failed_check(failed.ending), failed.ending)
         return
     yield ok("server.tcp", f"{address.authority} takes connections")
     for finding in _tls(channel, address, clock):
@@ -102,13 +103,13 @@ async def look(
         yield finding
 
 
-async def _name(address: Address, timings: LinkTimings) -> Finding:
+async def _resolved(address: Address, timings: LinkTimings) -> Finding:
     found = await resolve(address.host, address.port, timings.resolve_s)
     shown = ", ".join(dict.fromkeys(str(entry[4][0]) for entry in found))
     return ok("server.dns", f"{address.host} is {shown}")
 
 
-def _stage(ending: DisconnectReason) -> str:
+def _failed_check(ending: DisconnectReason) -> str:
     for prefix, check in (("resolve", "dns"), ("proxy", "proxy"), ("tls", "tls")):
         if ending.kind.startswith(prefix):
             return f"server.{check}"
@@ -128,14 +129,16 @@ def _tls(channel: Channel, address: Address, clock: Clock) -> tuple[Finding, ...
     left_s = ssl.cert_time_to_seconds(str(expires)) - clock.now if expires else None
     issuer = dict(entry[0] for entry in certificate.get("issuer", ()) if entry)  # type: ignore[misc] # the stub's type of the names is wider than what OpenSSL gives
     by = issuer.get("organizationName") or issuer.get("commonName") or "unknown"
-    says = f"{secured.version()}, certificate by {by}"
+    message = f"{secured.version()}, certificate by {by}"
     if left_s is not None and left_s < EXPIRES_SOON_S:
         return (
             warning(
-                "server.tls", f"{says}, which ends in {left_s / _DAY_S:.0f} days", "Renew it on the server."
+                "server.tls",
+                f"{message}, which ends in {left_s / _DAY_S:.0f} days",
+                "Renew it on the server.",
             ),
         )
-    return (ok("server.tls", f"{says}, good until {expires}"),)
+    return (ok("server.tls", f"{message}, good until {expires}"),)
 
 
 async def _upgrade(
@@ -151,13 +154,13 @@ async def _upgrade(
         ending = failed.ending
     finally:
         channel.abort()
-    for finding in _judged(ending, known=secret is not None):
+    for finding in _upgrade_findings(ending, known=secret is not None):
         yield finding
     for finding in _headers(wire, clock):
         yield finding
 
 
-def _judged(ending: DisconnectReason | None, *, known: bool) -> tuple[Finding, ...]:
+def _upgrade_findings(ending: DisconnectReason | None, *, known: bool) -> tuple[Finding, ...]:
     refused = ending is not None and ending.kind in {"refused_401", "refused_403"}
     if ending is None and known:
         return (
@@ -170,7 +173,7 @@ def _judged(ending: DisconnectReason | None, *, known: bool) -> tuple[Finding, .
 
 
 def _headers(wire: Wire, clock: Clock) -> tuple[Finding, ...]:
-    """What the answer's headers tell: the server's clock, and its name."""
+    """What the answer's headers contain: the server's clock, and its name."""
     response = wire.response
     if response is None:
         return ()
@@ -180,9 +183,9 @@ def _headers(wire: Wire, clock: Clock) -> tuple[Finding, ...]:
     try:
         skew_s = parsedate_to_datetime(response.headers.get("Date", "")).timestamp() - clock.now
     except ValueError:
-        found.append(skipped("server.clock", "the server does not say what time it is"))
+        found.append(skipped("server.clock", "the server sends no time (Date)"))
         return tuple(found)
-    if abs(skew_s) > SKEW_WORTH_SAYING_S:
+    if abs(skew_s) > CLOCK_SKEW_WARNING_S:
         side = "ahead of" if skew_s > 0 else "behind"
         found.append(
             warning(
@@ -192,5 +195,5 @@ def _headers(wire: Wire, clock: Clock) -> tuple[Finding, ...]:
             )
         )
     else:
-        found.append(ok("server.clock", f"the clocks agree within {SKEW_WORTH_SAYING_S:.0f} s"))
+        found.append(ok("server.clock", f"the clocks agree within {CLOCK_SKEW_WARNING_S:.0f} s"))
     return tuple(found)

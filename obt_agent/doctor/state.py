@@ -1,4 +1,4 @@
-"""The state folder: who holds it, who this agent is, what it may show, what waits, and room on the disk."""
+"""The state folder: who holds it, who this agent is, what it may show, what waits, and free disk space."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _STALE_S = 30.0
 
 @dataclass(frozen=True)
 class StateFindings:
-    """What later looks need: the credential to show, and the running agent's status."""
+    """What later checks need: the credential to show, and the running agent's status."""
 
     credential: AgentCredential | None = None
     status: status_file.Status | None = None
@@ -41,8 +41,8 @@ class _Unlocked:
     folder: Folder
 
 
-def look(config: Config, environ: Mapping[str, str]) -> tuple[list[Finding], StateFindings]:
-    """Look without locking, making or changing anything."""
+def check(config: Config, environ: Mapping[str, str]) -> tuple[list[Finding], StateFindings]:
+    """Check without locking, making or changing anything."""
     path = Path(config.agent.state_dir)
     if not path.exists():
         return [
@@ -54,21 +54,19 @@ def look(config: Config, environ: Mapping[str, str]) -> tuple[list[Finding], Sta
         ], StateFindings()
     if not os.access(path, os.R_OK | os.X_OK):
         return [
-            skipped(
-                "state.folder", f"{path} may not be read by this user; sudo obt-agent check looks at it too"
-            )
+            skipped("state.folder", f"{path} may not be read by this user; sudo obt-agent check reads it")
         ], StateFindings()
     found: list[Finding] = []
     try:
         found += _identity(path)
         status = status_file.look(path).status
         found += _running(status, path)
-        credential, said = _credential(config, path, environ)
-        found += said
+        credential, credential_findings = _credential(config, path, environ)
+        found += credential_findings
         found += _store(config, path)
-        found += _room(config, path)
+        found += _disk_space(config, path)
     except AgentError as error:
-        found.append(failure("state.folder", error.message, "Put right what it says; nothing was changed."))
+        found.append(failure("state.folder", error.message, "Correct the cause; nothing was changed."))
         return found, StateFindings()
     return found, StateFindings(credential, status)
 
@@ -103,7 +101,7 @@ def _running(status: status_file.Status | None, path: Path) -> Iterator[Finding]
         yield warning(
             "agent.link",
             status_file.status_line(status),
-            "The looks at the server, below, say what is in the way.",
+            "The checks of the server, below, name the cause.",
         )
 
 
@@ -140,13 +138,13 @@ def _credential(
 def _store(config: Config, path: Path) -> Iterator[Finding]:
     if damaged := set_aside_stores(path / DATABASE):
         yield warning(
-            "outbox.damaged",
+            "store.damaged",
             f"{len(damaged)} damaged job stores were set aside, the last one as {damaged[-1].name}",
             "Look at the disk (dmesg, smartctl). What could be read was saved; delete the file once nobody "
             "wants it.",
         )
     if not (path / DATABASE).is_file():
-        yield ok("outbox.store", "no jobs yet")
+        yield ok("store.results", "no jobs yet")
         return
     with as_owner(path):
         store = StoreReading(path / DATABASE)
@@ -155,28 +153,30 @@ def _store(config: Config, path: Path) -> Iterator[Finding]:
         finally:
             store.close()
     quota = config.storage.quota_bytes
-    says = f"{len(waiting)} results wait, {used} of {quota} bytes used"
+    message = f"{len(waiting)} results wait, {used} of {quota} bytes used"
     limit = time.time() - config.storage.max_age_days * _DAY_S
     old = [job.job_id for job in waiting if (job.finished_at or job.accepted_at) < limit]
     if used > quota * 9 // 10:
-        yield warning("outbox.quota", says, "Let the server fetch what waits, or raise storage.quota_bytes.")
+        yield warning(
+            "store.quota", message, "Let the server fetch what waits, or raise storage.quota_bytes."
+        )
     elif old:
         yield warning(
-            "outbox.old",
-            f"{says}; {len(old)} for more than {config.storage.max_age_days:g} days",
+            "store.old",
+            f"{message}; {len(old)} for more than {config.storage.max_age_days:g} days",
             "If no server will ever want them: obt-agent results drop JOB",
         )
     else:
-        yield ok("outbox.store", says)
+        yield ok("store.results", message)
 
 
-def _room(config: Config, path: Path) -> Iterator[Finding]:
+def _disk_space(config: Config, path: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(path).free
     if free < min(config.storage.quota_bytes, 1 << 28):
         yield warning(
             "state.disk",
             f"{free >> 20} MiB are free where {path} lies",
-            "Free some room: a job reserves it first.",
+            "Free some space: a job reserves it before it starts.",
         )
     else:
         yield ok("state.disk", f"{free >> 20} MiB free")

@@ -1,6 +1,6 @@
 """The agent as a system service: installed, removed and looked at on the machine that it runs on.
 
-``places``       where everything lies, and whether a Debian package owns it
+``paths``        where everything lies, and whether a Debian package owns it
 ``system``       the commands of the system that are called, and their errors
 ``interpreter``  which Python the service runs on
 ``environment``  the service's own environment, copied from the one that runs or made from wheels

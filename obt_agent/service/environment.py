@@ -36,7 +36,7 @@ class Wheels:
 
 
 def make(prefix: Path, python: Interpreter, wheels: Wheels | None, system: System) -> None:
-    """Make the environment, or make it anew; the one before stays beside it for ``restore`` or ``settle``.
+    """Make the environment, or make it anew; the one before stays until it is discarded or restored.
 
     Raises:
         ServiceError: it cannot be made; an environment that was there is untouched.
@@ -50,11 +50,11 @@ def make(prefix: Path, python: Interpreter, wheels: Wheels | None, system: Syste
         if wheels:
             _from_wheels(fresh, wheels, system)
         else:
-            for distribution in closure("obt-agent"):
+            for distribution in required_distributions("obt-agent"):
                 copy(distribution, site)
         _launcher(fresh, prefix)
-        system.must([str(fresh / "bin" / "python"), "-I", "-m", "compileall", "-q", str(site)])
-        system.must([str(fresh / "bin" / "python"), "-I", "-c", "import obt_agent.cli"])
+        system.run([str(fresh / "bin" / "python"), "-I", "-m", "compileall", "-q", str(site)])
+        system.run([str(fresh / "bin" / "python"), "-I", "-c", "import obt_agent.cli"])
         _swap(fresh, prefix)
     except OSError as error:
         raise ServiceError(
@@ -65,7 +65,7 @@ def make(prefix: Path, python: Interpreter, wheels: Wheels | None, system: Syste
         _discard(fresh)
 
 
-def settle(prefix: Path) -> None:
+def discard_previous(prefix: Path) -> None:
     """The new environment works: the one before is not needed any more."""
     _discard(_before(prefix))
 
@@ -152,26 +152,26 @@ def _from_wheels(fresh: Path, wheels: Wheels, system: System) -> None:
     command = [sys.executable, "-I", "-m", "pip", "--python", str(fresh / "bin" / "python")]
     command += ["--disable-pip-version-check", "--quiet", "install", "--no-index", "--no-compile"]
     command += ["--find-links", str(folder), str(wheels.wheel) if wheels.wheel else "obt-agent"]
-    system.must(command)
+    system.run(command)
 
 
-def closure(name: str) -> tuple[Distribution, ...]:
+def required_distributions(root: str) -> tuple[Distribution, ...]:
     """The installed distributions that one needs, itself first. Extras that are not installed are left out.
 
     Raises:
         ServiceError: it runs from a checkout, so that there are no files to copy.
     """
     found: dict[str, Distribution] = {}
-    waiting: list[tuple[str, frozenset[str]]] = [(name, frozenset({"uvloop"}))]
+    waiting: list[tuple[str, frozenset[str]]] = [(root, frozenset({"uvloop"}))]
     while waiting:
-        asked, extras = waiting.pop()
-        key = re.sub(r"[-_.]+", "-", asked).lower()
-        distribution = _installed(asked)
+        name, extras = waiting.pop()
+        key = re.sub(r"[-_.]+", "-", name).lower()
+        distribution = _installed(name)
         if key in found or distribution is None:
             continue
         if editable(distribution):
             raise ServiceError(
-                f"{asked} runs from a checkout, which the service cannot. Build a wheel and give it with "
+                f"{name} runs from a checkout, which the service cannot. Build a wheel and give it with "
                 "--wheel, or install the agent with pip or pipx first."
             )
         found[key] = distribution
@@ -188,8 +188,8 @@ def _installed(name: str) -> Distribution | None:
 
 def editable(distribution: Distribution) -> bool:
     """Whether it runs from a checkout (PEP 610)."""
-    told = distribution.read_text("direct_url.json")
-    return bool(told and json.loads(told).get("dir_info", {}).get("editable"))
+    origin = distribution.read_text("direct_url.json")
+    return bool(origin and json.loads(origin).get("dir_info", {}).get("editable"))
 
 
 def needs(distribution: Distribution, extras: frozenset[str]) -> Iterator[tuple[str, frozenset[str]]]:

@@ -90,9 +90,9 @@ def remove(path: Path) -> bool:
     return True
 
 
-def unit_for(places: ServicePaths) -> str:
+def unit_for(paths: ServicePaths) -> str:
     """The unit, with the paths of this installation."""
-    return shipped(UNIT_FILE).replace("/opt/obt-agent/", f"{places.prefix}/")
+    return shipped(UNIT_FILE).replace("/opt/obt-agent/", f"{paths.prefix}/")
 
 
 def with_server(text: str, url: str, ollama_url: str | None = None) -> str:

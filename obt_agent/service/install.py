@@ -1,4 +1,4 @@
-"""Install the service, or bring it up to date: look at everything, then do and tell each step.
+"""Install the service, or bring it up to date: check everything, then take each step.
 
 Every step can be repeated; configuration and state stay as they are.
 """
@@ -30,7 +30,7 @@ _POLL_S: Final = 0.2
 
 @dataclass(frozen=True, kw_only=True)
 class InstallOptions:
-    """What the owner asked for.
+    """The options of ``service install``.
 
     ``server`` and ``ollama`` are addresses for a first configuration. ``token`` gives the join token when it
     is needed (it may ask at the terminal), and ``join`` says that the owner named one; ``static_token`` is
@@ -52,20 +52,20 @@ class InstallOptions:
 
 @dataclass(frozen=True)
 class InstallStep:
-    """Something to do: what, in words, and how. ``act`` may give words of its own for what it did."""
+    """Something to do: what, in words, and how. ``run`` may give words of its own for what it did."""
 
-    words: str
-    act: Callable[[], str | None]
+    description: str
+    run: Callable[[], str | None]
 
 
-def check_machine(places: ServicePaths, *, user: int) -> None:
+def check_machine(paths: ServicePaths, *, user: int) -> None:
     """Whether anything can be installed here at all.
 
     Raises:
         NotRoot: only root may.
         ServiceError: systemd does not run here.
     """
-    if not places.systemd_runs:
+    if not paths.systemd_runs:
         raise ServiceError(
             "systemd does not run here (there is no /run/systemd/system), so there is nothing to install "
             "into. `obt-agent run` serves in the foreground, under whatever starts services here."
@@ -97,8 +97,8 @@ class InstallPlan:
     A new version that does not start gives way to the one that ran before.
     """
 
-    places: ServicePaths
-    wishes: InstallOptions
+    paths: ServicePaths
+    options: InstallOptions
     system: System
     python: Interpreter | None
     config_text: str | None
@@ -109,66 +109,66 @@ class InstallPlan:
         """The steps, in order."""
         if self.python:
             yield InstallStep(
-                f"make {self.places.prefix} with Python {self.python.full_version}", self._environment
+                f"make {self.paths.prefix} with Python {self.python.full_version}", self._environment
             )
-        if not self.places.packaged:
-            yield InstallStep(f"write {self.places.unit}, user and folders", self._unit)
+        if not self.paths.packaged:
+            yield InstallStep(f"write {self.paths.unit}, user and folders", self._unit)
         if self.config_text is not None:
-            yield InstallStep(f"write {self.places.config}", self._config)
-        if self.wishes.static_token:
-            yield InstallStep(f"write the token to {self.places.token}", self._static_token)
+            yield InstallStep(f"write {self.paths.config}", self._config)
+        if self.options.static_token:
+            yield InstallStep(f"write the token to {self.paths.token}", self._static_token)
         if self.token:
-            replaced = f", in place of {self.places.token}" if self.places.token.exists() else ""
+            replaced = f", in place of {self.paths.token}" if self.paths.token.exists() else ""
             yield InstallStep(
                 f"stop the service if it runs, and enrol this machine with the join token{replaced}",
                 self._enroll,
             )
-        if self.wishes.start:
+        if self.options.start:
             yield InstallStep("enable and start the service", self._start)
 
     def _environment(self) -> None:
         if self.python:
-            self._look_before()
-            environment.make(self.places.prefix, self.python, self.wishes.wheels, self.system)
-            launcher = self.places.launcher
+            self._note_whether_it_runs()
+            environment.make(self.paths.prefix, self.python, self.options.wheels, self.system)
+            launcher = self.paths.launcher
             if launcher.is_symlink() or not launcher.exists():
                 files.remove(launcher)
                 launcher.parent.mkdir(parents=True, exist_ok=True)
-                launcher.symlink_to(self.places.program)
-            if not self.wishes.start:
-                environment.settle(self.places.prefix)
+                launcher.symlink_to(self.paths.program)
+            if not self.options.start:
+                environment.discard_previous(self.paths.prefix)
 
-    def _look_before(self) -> None:
+    def _note_whether_it_runs(self) -> None:
         if self.before.running is None:
             self.before.running = self.system.properties("ActiveState").get("ActiveState") == "active"
 
     def _unit(self) -> None:
-        places = self.places
-        files.write(places.sysusers, files.shipped(files.SYSUSERS_FILE))
-        files.write(places.tmpfiles, files.shipped(files.TMPFILES_FILE))
-        self.system.must(["systemd-sysusers", str(places.sysusers)])
-        self.system.must(["systemd-tmpfiles", "--create", str(places.tmpfiles)])
-        self.before.unit = files.text_of(places.unit)
-        files.write(places.unit, files.unit_for(places))
-        self.system.must(["systemctl", "daemon-reload"])
+        paths = self.paths
+        files.write(paths.sysusers, files.shipped(files.SYSUSERS_FILE))
+        files.write(paths.tmpfiles, files.shipped(files.TMPFILES_FILE))
+        self.system.run(["systemd-sysusers", str(paths.sysusers)])
+        self.system.run(["systemd-tmpfiles", "--create", str(paths.tmpfiles)])
+        self.before.unit = files.text_of(paths.unit)
+        files.write(paths.unit, files.unit_for(paths))
+        self.system.run(["systemctl", "daemon-reload"])
 
     def _config(self) -> None:
-        files.write(self.places.config, self.config_text or "", mode=0o640, group=_group())
+        files.write(self.paths.config, self.config_text or "", mode=0o640, group=_group())
 
     def _static_token(self) -> None:
-        if self.wishes.static_token:
-            files.write(self.places.token, self.wishes.static_token.reveal() + "\n", mode=0o600)
+        if self.options.static_token:
+            files.write(self.paths.token, self.options.static_token.reveal() + "\n", mode=0o600)
 
     def _enroll(self) -> str | None:
         """As the service's own user: what a server answers is never read with root's rights."""
         if self.token is None:
             return None
-        self._look_before()
-        self.system.must(["systemctl", "stop", UNIT])
-        places = self.places
-        self.system.must(["install", "-d", "-m", "0700", "-o", USER, "-g", USER, str(places.state)])
-        command = [str(places.program), "enroll", "--config", str(places.config)]
-        command += ["--state-dir", str(places.state), "--token-file", "-"]
+        self._note_whether_it_runs()
+        self.system.run(["systemctl", "stop", UNIT])
+        paths = self.paths
+        self.system.run(["install", "-d", "-m", "0700", "-o", USER, "-g", USER, str(paths.state)])
+        command = [str(paths.program), "enroll", "--config", str(paths.config)]
+        command += ["--state-dir", str(paths.state), "--token-file", "-"]
         done = self.system.call(command, text=self.token.reveal() + "\n", user=USER)
         if done.code != 0:
             if self.before.running:
@@ -176,76 +176,76 @@ class InstallPlan:
             state = "the service runs as before" if self.before.running else "all else is installed"
             raise ServiceError(
                 f"Enrolment failed, and {state}:\n{(done.err or done.out).strip()}\n"
-                "Put right what it says, then give the same command again."
+                "Correct the cause, then give the same command again."
             )
-        files.remove(places.token)  # a token that lies there would win over the credential, as the newer one
+        files.remove(paths.token)  # a token that lies there would win over the credential, as the newer one
         return done.out.strip().partition("\n")[0] or None
 
     def _start(self) -> None:
-        self.system.must(["systemctl", "enable", "--quiet", UNIT])
+        self.system.run(["systemctl", "enable", "--quiet", UNIT])
         self.system.call(["systemctl", "reset-failed", UNIT])
         outcome = self.system.call(["systemctl", "restart", UNIT])
         if outcome.code != 0:
-            said = self.system.journal(15).strip()
+            log = self.system.journal(15).strip()
             again = self._go_back()
             raise ServiceError(
                 f"The service does not start{', and the version before it runs again' if again else ''}. "
-                f"It said:\n{said}"
+                f"Its log:\n{log}"
             )
         if self.python:
-            environment.settle(self.places.prefix)
+            environment.discard_previous(self.paths.prefix)
 
     def _go_back(self) -> bool:
-        """To the version that ran before, if there was one; says whether it runs again."""
-        if not (self.python and self.before.running and environment.restore(self.places.prefix)):
+        """Go back to the version that ran before, if there was one. Return whether it runs again."""
+        if not (self.python and self.before.running and environment.restore(self.paths.prefix)):
             return False
         if self.before.unit is not None:
-            files.write(self.places.unit, self.before.unit)
-            self.system.must(["systemctl", "daemon-reload"])
+            files.write(self.paths.unit, self.before.unit)
+            self.system.run(["systemctl", "daemon-reload"])
         self.system.call(["systemctl", "reset-failed", UNIT])
         return self.system.call(["systemctl", "restart", UNIT]).code == 0
 
 
-def plan(wishes: InstallOptions, places: ServicePaths, system: System, *, user: int) -> InstallPlan:
-    """Look at everything that can be known before anything is changed.
+def plan(options: InstallOptions, paths: ServicePaths, system: System, *, user: int) -> InstallPlan:
+    """Decide everything that can be decided before anything is changed.
 
     Raises:
         ServiceError: it cannot be installed here, or something is missing; the message says what.
         ConfigError: the configuration, or an address that was given, is wrong.
     """
-    check_machine(places, user=user)
-    text = _config_text(wishes, places)
-    token = _needed_token(wishes) if _must_enrol(wishes, places) else None
+    check_machine(paths, user=user)
+    text = _config_text(options, paths)
+    token = _needed_token(options) if _must_enrol(options, paths) else None
     return InstallPlan(
-        places=places,
-        wishes=wishes,
+        paths=paths,
+        options=options,
         system=system,
-        python=_python(wishes, places),
+        python=_python(options, paths),
         config_text=text,
         token=token,
     )
 
 
-def _python(wishes: InstallOptions, places: ServicePaths) -> Interpreter | None:
+def _python(options: InstallOptions, paths: ServicePaths) -> Interpreter | None:
     """The Python for a new environment; None where the program runs from its own already, or dpkg owns it."""
-    if places.packaged or (Path(sys.prefix) == places.prefix and wishes.wheels is None):
+    if paths.packaged or (Path(sys.prefix) == paths.prefix and options.wheels is None):
         return None
-    return interpreter.choose(wishes.python, same_as_ours=wishes.wheels is None)
+    return interpreter.choose(options.python, same_as_ours=options.wheels is None)
 
 
-def _must_enrol(wishes: InstallOptions, places: ServicePaths) -> bool:
+def _must_enrol(options: InstallOptions, paths: ServicePaths) -> bool:
     """Whether it takes a join token: never twice, and not beside a static one, unless the owner says so."""
-    if wishes.static_token:
+    if options.static_token:
         return False
-    if wishes.enroll_again:
+    if options.enroll_again:
         return True
-    if (places.state / STORED_FILE).exists():
+    if (paths.state / STORED_FILE).exists():
         return False
-    return wishes.join or not places.token.exists()
+    return options.join or not paths.token.exists()
 
 
-def _needed_token(wishes: InstallOptions) -> Secret:
-    token = wishes.token()
+def _needed_token(options: InstallOptions) -> Secret:
+    token = options.token()
     if token is None:
         raise ConfigError(
             "A join token is needed to enrol this machine. Make one on the server (obt-server tokens join, "
@@ -254,49 +254,49 @@ def _needed_token(wishes: InstallOptions) -> Secret:
     return token
 
 
-def _config_text(wishes: InstallOptions, places: ServicePaths) -> str | None:
+def _config_text(options: InstallOptions, paths: ServicePaths) -> str | None:
     """The text to write; None where the configuration that is there will do.
 
     Raises:
         ConfigError: it is wrong, or an address is.
         ServiceError: it names another server than the one that was asked for.
     """
-    there = places.config.exists()
-    now = _load(places, {}) if there else None
+    there = paths.config.exists()
+    now = _load(paths, {}) if there else None
     known = now.config.server.url if now else None
-    if wishes.server is None and known is None:
+    if options.server is None and known is None:
         raise ConfigError(
-            f"Which server? Give --server https://HOST, or write server.url into {places.config}."
+            f"Which server? Give --server https://HOST, or write server.url into {paths.config}."
         )
-    if wishes.server is None:
+    if options.server is None:
         return None
-    wanted = _asked(wishes, places).config.server.url
+    wanted = _requested(options, paths).config.server.url
     if known is None:
-        text = places.config.read_text(encoding="utf-8") if there else files.shipped(files.CONFIG_FILE)
-        return files.with_server(text, wishes.server, wishes.ollama)
+        text = paths.config.read_text(encoding="utf-8") if there else files.shipped(files.CONFIG_FILE)
+        return files.with_server(text, options.server, options.ollama)
     if known != wanted:
         raise ServiceError(
-            f"{places.config} names another server ({known}), and is yours to change: edit server.url there, "
+            f"{paths.config} names another server ({known}), and is yours to change: edit server.url there, "
             "then give the same command with --enroll-again."
         )
     return None
 
 
-def _load(places: ServicePaths, flags: dict[str, tuple[str, str]]) -> Loaded:
+def _load(paths: ServicePaths, flags: dict[str, tuple[str, str]]) -> Loaded:
     """What the service would read: its file, and nothing of this shell's environment."""
-    nobody = {"XDG_CONFIG_HOME": str(places.root / "nonexistent")}
-    around = ProcessContext(environ=nobody, working_dir=places.root, terminal=False, user=0)
-    path = str(places.config) if places.config.exists() else None
+    nobody = {"XDG_CONFIG_HOME": str(paths.root / "nonexistent")}
+    around = ProcessContext(environ=nobody, working_dir=paths.root, terminal=False, user=0)
+    path = str(paths.config) if paths.config.exists() else None
     return load(path, flags=flags, surroundings=around)
 
 
-def _asked(wishes: InstallOptions, places: ServicePaths) -> Loaded:
+def _requested(options: InstallOptions, paths: ServicePaths) -> Loaded:
     flags = {}
-    if wishes.server is not None:
-        flags["server.url"] = ("--server", wishes.server)
-    if wishes.ollama is not None:
-        flags["ollama.url"] = ("--ollama-url", wishes.ollama)
-    return _load(places, flags)
+    if options.server is not None:
+        flags["server.url"] = ("--server", options.server)
+    if options.ollama is not None:
+        flags["ollama.url"] = ("--ollama-url", options.ollama)
+    return _load(paths, flags)
 
 
 def _group() -> int | None:
@@ -306,7 +306,7 @@ def _group() -> int | None:
         return None
 
 
-def wait_admitted(places: ServicePaths, system: System, within_s: float) -> Status | None:
+def wait_admitted(paths: ServicePaths, system: System, within_s: float) -> Status | None:
     """Wait until the running service is admitted; its status as it was last, or None if it wrote none.
 
     Raises:
@@ -315,10 +315,10 @@ def wait_admitted(places: ServicePaths, system: System, within_s: float) -> Stat
     deadline = time.monotonic() + within_s
     status = None
     while time.monotonic() < deadline:
-        status = look(places.state).status
+        status = look(paths.state).status
         if status and status.link.state == "admitted":
             return status
         if system.properties("ActiveState").get("ActiveState") == "failed":
-            raise ServiceError(f"The service ended. It said:\n{system.journal(15).strip()}")
+            raise ServiceError(f"The service ended. Its log:\n{system.journal(15).strip()}")
         time.sleep(_POLL_S)
     return status

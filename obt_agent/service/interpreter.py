@@ -120,13 +120,13 @@ def ask(command: Sequence[str]) -> tuple[tuple[int, int], str, str, str]:
         raise ServiceError(f"{command[0]} is no Python that runs here.") from error
 
 
-def hidden(path: Path, places: Sequence[str] = HIDDEN) -> str | None:
+def hidden(path: Path, paths: Sequence[str] = HIDDEN) -> str | None:
     """Why the service could not run the file; None where it can.
 
     ``ProtectHome=`` and ``PrivateTmp=`` hide whole trees, and the service's user passes only folders that all
     users pass.
     """
-    if any(path.is_relative_to(place) for place in places):
+    if any(path.is_relative_to(place) for place in paths):
         return "lies in a folder that the service's sandbox hides"
     for folder in path.parents:
         if not folder.stat().st_mode & stat.S_IXOTH:

@@ -17,7 +17,7 @@ _ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
 
 
 @contextlib.contextmanager
-def alone(places: ServicePaths) -> Iterator[int]:
+def hold_lock(paths: ServicePaths) -> Iterator[int]:
     """Hold the lock of those who change the service; gives its descriptor, for children to hold it too.
 
     A child that outlives a parent that was killed so keeps the next command from working beside it.
@@ -25,7 +25,7 @@ def alone(places: ServicePaths) -> Iterator[int]:
     Raises:
         Busy: another one works.
     """
-    folder = os.open(places.root / "run/systemd/system", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = os.open(paths.root / "run/systemd/system", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         lock(folder)
         yield folder

@@ -84,6 +84,6 @@ class ServicePaths:
 
 
 def here() -> ServicePaths:
-    """The places of this machine, judged by where the running program lies and what is installed."""
+    """The paths of this machine, by where the running program lies and what is installed."""
     runs_packaged = Path(sys.prefix) == PACKAGED_PREFIX
     return ServicePaths(packaged=runs_packaged or (PACKAGED_PREFIX / "bin" / "obt-agent").exists())

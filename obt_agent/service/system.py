@@ -1,4 +1,4 @@
-"""The system's own commands: called with words of ours, bounded in time, their errors told in their words."""
+"""The system's own commands: with fixed arguments, bounded in time, their errors passed on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TIMEOUT_S: Final = 120.0
 
 
 class ServiceError(AgentError):
-    """Installing, removing or looking at the service failed; the message says what to do."""
+    """Installing, removing or reading the service failed; the message says what to do."""
 
     kind = "service"
 
@@ -83,22 +83,22 @@ class System:
             ) from error
         return Outcome(done.returncode, done.stdout, done.stderr)
 
-    def must(self, command: Sequence[str]) -> str:
+    def run(self, command: Sequence[str]) -> str:
         """Run a command that has to succeed; gives its output.
 
         Raises:
-            ServiceError: it failed; the message holds what it said.
+            ServiceError: it failed; the message holds its output.
         """
         outcome = self.call(command)
         if outcome.code != 0:
-            said = (outcome.err or outcome.out).strip()[-2000:]
-            raise ServiceError(f"{' '.join(command)} failed with status {outcome.code}:\n{said}")
+            output = (outcome.err or outcome.out).strip()[-2000:]
+            raise ServiceError(f"{' '.join(command)} failed with status {outcome.code}:\n{output}")
         return outcome.out
 
     def properties(self, *names: str) -> dict[str, str]:
         """Properties of the unit, as ``systemctl show`` gives them."""
-        told = self.must(["systemctl", "show", UNIT, "--property", ",".join(names)])
-        return dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+        output = self.run(["systemctl", "show", UNIT, "--property", ",".join(names)])
+        return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
 
     def journal(self, lines: int) -> str:
         """The last lines that the service logged; empty where the journal gives none."""

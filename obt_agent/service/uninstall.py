@@ -13,27 +13,27 @@ from obt_agent.service.paths import UNIT, USER, ServicePaths
 from obt_agent.service.system import ServiceError, System
 
 
-def steps(places: ServicePaths, system: System, *, keep_state: bool) -> Iterator[InstallStep]:
+def steps(paths: ServicePaths, system: System, *, keep_state: bool) -> Iterator[InstallStep]:
     """The steps, in order; each can be repeated.
 
     Raises:
         ServiceError: a Debian package brought the service.
     """
-    if places.packaged:
+    if paths.packaged:
         raise ServiceError(
             "A Debian package brought this service: `apt purge obt-agent` removes it with its state, "
             "`apt remove obt-agent` without."
         )
     yield InstallStep("stop and disable the service", lambda: _stop(system))
     yield InstallStep(
-        f"remove {places.unit}, {places.sysusers} and {places.tmpfiles}", lambda: _unit(places, system)
+        f"remove {paths.unit}, {paths.sysusers} and {paths.tmpfiles}", lambda: _unit(paths, system)
     )
     if not keep_state:
         yield InstallStep(
-            f"remove {places.config.parent}, {places.state} and {places.token}", lambda: _state(places)
+            f"remove {paths.config.parent}, {paths.state} and {paths.token}", lambda: _state(paths)
         )
         yield InstallStep(f"remove the user {USER}", lambda: _user(system))
-    yield InstallStep(f"remove {places.prefix} and {places.launcher}", lambda: _program(places))
+    yield InstallStep(f"remove {paths.prefix} and {paths.launcher}", lambda: _program(paths))
 
 
 def _stop(system: System) -> None:
@@ -41,33 +41,33 @@ def _stop(system: System) -> None:
     system.call(["systemctl", "reset-failed", UNIT])
 
 
-def _unit(places: ServicePaths, system: System) -> None:
-    for path in (places.unit, places.sysusers, places.tmpfiles):
+def _unit(paths: ServicePaths, system: System) -> None:
+    for path in (paths.unit, paths.sysusers, paths.tmpfiles):
         files.remove(path)
-    _empty(places.sysusers.parent)
-    _tree(places.overrides)
-    _tree(places.locks)
-    system.must(["systemctl", "daemon-reload"])
+    _empty(paths.sysusers.parent)
+    _tree(paths.overrides)
+    _tree(paths.locks)
+    system.run(["systemctl", "daemon-reload"])
 
 
-def _state(places: ServicePaths) -> None:
-    _tree(places.config.parent)
-    _tree(places.state)
-    files.remove(places.token)
-    _empty(places.token.parent)
+def _state(paths: ServicePaths) -> None:
+    _tree(paths.config.parent)
+    _tree(paths.state)
+    files.remove(paths.token)
+    _empty(paths.token.parent)
 
 
 def _user(system: System) -> None:
     if system.call(["getent", "passwd", USER]).code == 0:
-        system.must(["userdel", USER])
+        system.run(["userdel", USER])
     if system.call(["getent", "group", USER]).code == 0:
-        system.must(["groupdel", USER])
+        system.run(["groupdel", USER])
 
 
-def _program(places: ServicePaths) -> None:
-    if places.launcher.is_symlink() and places.launcher.readlink() == places.program:
-        files.remove(places.launcher)
-    environment.remove(places.prefix)
+def _program(paths: ServicePaths) -> None:
+    if paths.launcher.is_symlink() and paths.launcher.readlink() == paths.program:
+        files.remove(paths.launcher)
+    environment.remove(paths.prefix)
 
 
 def _empty(folder: Path) -> None:

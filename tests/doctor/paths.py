@@ -17,13 +17,13 @@ from obt_agent.config.schema import ServerConfig
 from obt_agent.doctor import run_checks
 from obt_agent.link.timings import LinkTimings
 
-ROOMS = "config|state|agent|outbox|server|ollama|hardware|service"
+CHECK_GROUPS = "config|state|agent|store|server|ollama|hardware|service"
 
 
 def check_names() -> set[str]:
     """The names of all checks that stand in the doctor's code."""
     code = "".join(file.read_text() for file in Path(run_checks.__file__).parent.glob("*.py"))
-    return set(re.findall(rf'"((?:{ROOMS})\.[a-z_]+)"', code))
+    return set(re.findall(rf'"((?:{CHECK_GROUPS})\.[a-z_]+)"', code))
 
 
 SHORT = LinkTimings(resolve_s=5, connect_s=5, proxy_s=5, tls_s=5, upgrade_s=5)

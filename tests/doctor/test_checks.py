@@ -31,7 +31,7 @@ from obt_agent.jobs.store.rows import FinalText, NewJob
 from obt_agent.ollama.payloads import OllamaState
 from obt_standin import StandIn
 from obt_standin.script import Script
-from tests.doctor.paths import ROOMS, Server, check_names, running
+from tests.doctor.paths import CHECK_GROUPS, Server, check_names, running
 from tests.project.paths import ROOT
 from tests.service.test_status import a_status
 
@@ -57,9 +57,9 @@ def loaded(tmp_path: Path, text: str = "", **flags: str) -> Loaded:
 
 def test_a_valid_configuration_says_where_it_came_from(tmp_path: Path) -> None:
     given = loaded(tmp_path, "server:\n  url: https://obt.example.org\n")
-    (finding,) = configuration.of_loaded(given)
+    (finding,) = configuration.from_loaded(given)
     assert finding.level == "ok"
-    assert str(tmp_path / "agent.yaml") in finding.says
+    assert str(tmp_path / "agent.yaml") in finding.message
     origins = {value.key: value.origin for value in configuration.values(given)}
     assert origins["server.url"].endswith("agent.yaml:4")
     assert origins["ollama.url"].startswith("default")
@@ -67,7 +67,7 @@ def test_a_valid_configuration_says_where_it_came_from(tmp_path: Path) -> None:
 
 def test_a_missing_server_and_clear_text_are_told(tmp_path: Path) -> None:
     text = "server:\n  allow_insecure: true\n"
-    assert levels(list(configuration.of_loaded(loaded(tmp_path, text)))) == {
+    assert levels(list(configuration.from_loaded(loaded(tmp_path, text)))) == {
         "config.valid": "ok",
         "config.server": "failure",
         "config.allow_insecure": "warning",
@@ -76,7 +76,7 @@ def test_a_missing_server_and_clear_text_are_told(tmp_path: Path) -> None:
 
 def test_a_notice_of_the_loader_is_a_warning(tmp_path: Path) -> None:
     given = noticed(loaded(tmp_path, "server:\n  url: https://s.example\n"), ("take care",))
-    assert levels(list(configuration.of_loaded(given)))["config.notice"] == "warning"
+    assert levels(list(configuration.from_loaded(given)))["config.notice"] == "warning"
 
 
 def noticed(given: Loaded, notices: tuple[str, ...]) -> Loaded:
@@ -84,26 +84,26 @@ def noticed(given: Loaded, notices: tuple[str, ...]) -> Loaded:
 
 
 def test_every_problem_is_a_failure_with_its_place(tmp_path: Path) -> None:
-    with pytest.raises(WrongConfig) as told:
+    with pytest.raises(WrongConfig) as named:
         loaded(tmp_path, "serve: 1\nollama:\n  url: 7://\n")
-    findings = list(configuration.of_problems(told.value))
+    findings = list(configuration.from_problems(named.value))
     assert len(findings) == 2
     assert {finding.level for finding in findings} == {"failure"}
-    assert "agent.yaml:3" in findings[0].says
+    assert "agent.yaml:3" in findings[0].message
 
 
 # The state folder.
 
 
 def state_looked(tmp_path: Path, text: str = "") -> tuple[dict[str, Finding], state.StateFindings]:
-    findings, seen = state.look(loaded(tmp_path, text).config, {})
-    return {finding.check: finding for finding in findings}, seen
+    findings, known = state.check(loaded(tmp_path, text).config, {})
+    return {finding.check: finding for finding in findings}, known
 
 
 def test_a_folder_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
-    found, seen = state_looked(tmp_path)
+    found, known = state_looked(tmp_path)
     assert found["state.folder"].level == "failure"
-    assert seen.credential is None
+    assert known.credential is None
     assert not (tmp_path / "state").exists()
 
 
@@ -111,12 +111,12 @@ def test_an_enrolled_and_running_agent_is_seen_without_its_lock(tmp_path: Path) 
     with StateDir.open(tmp_path / "state") as held:
         Credentials(held, None).store_enrolled(Secret(CANARY))
         StatusFile(held.folder).write(a_status(written_at=time.time()))
-        found, seen = state_looked(tmp_path)
+        found, known = state_looked(tmp_path)
     assert {finding.level for finding in found.values()} == {"ok"}
     assert "agent.link" in found
-    assert seen.credential is not None
-    assert seen.credential.secret.reveal() == CANARY
-    assert seen.status is not None
+    assert known.credential is not None
+    assert known.credential.secret.reveal() == CANARY
+    assert known.status is not None
     assert CANARY not in repr(found)
 
 
@@ -148,13 +148,13 @@ def test_a_token_file_counts_and_a_bad_one_is_told(tmp_path: Path) -> None:
     token.write_text("a-static-token\n")
     token.chmod(0o600)
     text = f"server:\n  token_file: {token}\n"
-    found, seen = state_looked(tmp_path, text)
-    assert found["state.credential"].says == "from a token file"
-    assert seen.credential is not None
+    found, known = state_looked(tmp_path, text)
+    assert found["state.credential"].message == "from a token file"
+    assert known.credential is not None
     token.chmod(0o644)
-    found, seen = state_looked(tmp_path, text)
-    assert (found["state.credential"].level, seen.credential) == ("failure", None)
-    assert "chmod o=" in found["state.credential"].says
+    found, known = state_looked(tmp_path, text)
+    assert (found["state.credential"].level, known.credential) == ("failure", None)
+    assert "chmod o=" in found["state.credential"].message
     assert "state.disk" in found, "one look that fails does not keep the others away"
 
 
@@ -185,27 +185,27 @@ def finished_job(folder: Path, job_id: str, ended_at: float) -> None:
 def test_results_that_wait_are_counted_and_old_ones_named(tmp_path: Path) -> None:
     StateDir.open(tmp_path / "state").close()
     finished_job(tmp_path / "state", "new", time.time())
-    assert "1 results wait" in state_looked(tmp_path)[0]["outbox.store"].says
+    assert "1 results wait" in state_looked(tmp_path)[0]["store.results"].message
     finished_job(tmp_path / "state", "old", time.time() - 90 * 86_400)
-    assert "1 for more than 30 days" in state_looked(tmp_path)[0]["outbox.old"].says
+    assert "1 for more than 30 days" in state_looked(tmp_path)[0]["store.old"].message
 
 
 def test_damaged_stores_that_were_set_aside_are_told_and_one_that_is_damaged_now(tmp_path: Path) -> None:
     StateDir.open(tmp_path / "state").close()
     store = tmp_path / "state" / "jobs.sqlite"
     store.write_bytes(b"no database" * 1000)
-    assert "not a database" in state_looked(tmp_path)[0]["state.folder"].says
+    assert "not a database" in state_looked(tmp_path)[0]["state.folder"].message
     JobDatabase(store).close()
     looked = state_looked(tmp_path)[0]
-    assert "1 damaged job stores were set aside" in looked["outbox.damaged"].says
-    assert looked["outbox.store"].level == "ok"
+    assert "1 damaged job stores were set aside" in looked["store.damaged"].message
+    assert looked["store.results"].level == "ok"
 
 
 def test_a_quota_that_is_nearly_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     StateDir.open(tmp_path / "state").close()
     finished_job(tmp_path / "state", "new", time.time())
     monkeypatch.setattr("obt_agent.doctor.state.StoreReading.reserved_bytes", lambda self: 1 << 40)
-    assert state_looked(tmp_path)[0]["outbox.quota"].level == "warning"
+    assert state_looked(tmp_path)[0]["store.quota"].level == "warning"
 
 
 def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ class Usage:
 
 async def ollama_looked(url: str) -> dict[str, str]:
     async with asyncio.timeout(30):
-        return levels([finding async for finding in ollama.look(OllamaConfig(url=url))])
+        return levels([finding async for finding in ollama.check(OllamaConfig(url=url))])
 
 
 async def test_an_ollama_that_answers_is_told_with_version_and_models() -> None:
@@ -268,13 +268,13 @@ def test_what_the_hardware_says_is_judged() -> None:
             ),
         ),
     )
-    findings = {finding.check: finding for finding in machine.judged(inventory)}
-    assert findings["hardware.gpus"].says == "RTX 4090"
+    findings = {finding.check: finding for finding in machine.findings_of(inventory)}
+    assert findings["hardware.gpus"].message == "RTX 4090"
     assert findings["hardware.nvidia"].level == "ok"
-    assert findings["hardware.rapl"].says == "degraded: only root reads it"
+    assert findings["hardware.rapl"].message == "degraded: only root reads it"
     assert "hardware.amd" not in findings
-    assert (findings["hardware.intel"].level, findings["hardware.intel"].says[:6]) == ("ok", "asleep")
-    assert findings["hardware.storage"].says == "degraded: the kernel driver is not loaded"
+    assert (findings["hardware.intel"].level, findings["hardware.intel"].message[:6]) == ("ok", "asleep")
+    assert findings["hardware.storage"].message == "degraded: the kernel driver is not loaded"
     assert "modprobe" in (findings["hardware.storage"].remedy or "")
 
 
@@ -291,7 +291,7 @@ def test_what_the_hardware_says_is_judged() -> None:
     ],
 )
 def test_a_sandbox_that_is_too_tight_is_told(properties: dict[str, str], level: str) -> None:
-    (finding,) = sandbox.look({"LoadState": "loaded", **properties}, None)
+    (finding,) = sandbox.check({"LoadState": "loaded", **properties}, None)
     assert finding.level == level
 
 
@@ -316,40 +316,40 @@ LOADED = {"LoadState": "loaded", "UnitFileState": "enabled", "Result": "success"
     ],
 )
 def test_how_the_service_is_is_told(changed: dict[str, str], level: str, words: str) -> None:
-    found = {one.check: one for one in sandbox.look(LOADED | changed, None)}
+    found = {one.check: one for one in sandbox.check(LOADED | changed, None)}
     assert found["service.state"].level == level
-    assert words in found["service.state"].says
+    assert words in found["service.state"].message
     assert "service.enabled" not in found
 
 
 def test_a_service_that_does_not_start_with_the_machine_is_told() -> None:
-    found = {one.check: one for one in sandbox.look({**LOADED, "UnitFileState": "disabled"}, None)}
+    found = {one.check: one for one in sandbox.check({**LOADED, "UnitFileState": "disabled"}, None)}
     assert found["service.enabled"].level == "warning"
 
 
 @pytest.mark.parametrize("unit", [None, {"LoadState": "not-found"}])
 def test_without_a_unit_there_is_no_sandbox_to_look_at(unit: dict[str, str] | None) -> None:
-    (finding,) = sandbox.look(unit, None)
+    (finding,) = sandbox.check(unit, None)
     assert finding.level == "skipped"
 
 
 def test_what_the_running_agent_cannot_read_is_told() -> None:
     lost = ProviderReport(name="nvidia", status="lost", reason="fell off the bus")
     well = ProviderReport(name="cpu", status="ok")
-    findings = list(sandbox.look({"LoadState": "loaded"}, a_status(providers=(lost, well))))
+    findings = list(sandbox.check({"LoadState": "loaded"}, a_status(providers=(lost, well))))
     assert levels(findings) == {"service.unit": "ok", "service.reads": "warning"}
-    assert "fell off the bus" in findings[-1].says
+    assert "fell off the bus" in findings[-1].message
 
 
 def test_a_device_that_came_after_the_start_is_told(tmp_path: Path) -> None:
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev" / "nvidia0").touch()
     unit = {"LoadState": "loaded"}
-    late = list(sandbox.look(unit, a_status(started_at=time.time() - 3600), tmp_path))
+    late = list(sandbox.check(unit, a_status(started_at=time.time() - 3600), tmp_path))
     assert levels(late)["service.devices"] == "warning"
-    assert "/dev/nvidia0" in late[-1].says
+    assert "/dev/nvidia0" in late[-1].message
     assert "service.devices" not in levels(
-        list(sandbox.look(unit, a_status(started_at=time.time() + 60), tmp_path))
+        list(sandbox.check(unit, a_status(started_at=time.time() + 60), tmp_path))
     )
 
 
@@ -376,7 +376,7 @@ async def test_a_look_that_breaks_does_not_keep_the_others_away() -> None:
         yield ok("a.first", "well")
         raise AgentError("it broke")
 
-    assert levels(await run_checks.taken("a", breaks())) == {"a.first": "ok", "a.look": "failure"}
+    assert levels(await run_checks.collect("a", breaks())) == {"a.first": "ok", "a.failed": "failure"}
 
 
 async def test_a_look_may_not_take_for_ever() -> None:
@@ -384,9 +384,9 @@ async def test_a_look_may_not_take_for_ever() -> None:
         yield ok("a.first", "well")
         await asyncio.get_running_loop().create_future()
 
-    assert levels(await run_checks.taken("a", hangs(), within_s=0.05)) == {
+    assert levels(await run_checks.collect("a", hangs(), within_s=0.05)) == {
         "a.first": "ok",
-        "a.time": "failure",
+        "a.timeout": "failure",
     }
 
 
@@ -409,8 +409,10 @@ def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_every_check_has_a_place_in_the_documents() -> None:
     """Programs go by their names."""
     document = (ROOT / "docs" / "how-to" / "troubleshooting.md").read_text()
-    told = {name for row in re.findall(r"^\| `[a-z]+\..*", document, re.MULTILINE) for name in row.split("`")}
-    assert check_names() == {name for name in told if re.fullmatch(rf"(?:{ROOMS})\.[a-z_]+", name)}
+    named = {
+        name for row in re.findall(r"^\| `[a-z]+\..*", document, re.MULTILINE) for name in row.split("`")
+    }
+    assert check_names() == {name for name in named if re.fullmatch(rf"(?:{CHECK_GROUPS})\.[a-z_]+", name)}
 
 
 def test_check_tells_a_person_and_a_program(
@@ -453,10 +455,10 @@ def test_check_by_a_user_who_may_not_read_the_services_configuration_says_who_ma
     given = dataclasses.replace(given, path=None, unread=unread)
     monkeypatch.setattr("obt_agent.cli.check.load_config", lambda _: given)
     assert main(["check"]) == 1
-    told = capsys.readouterr().out
-    assert f"{unread} may not be read by this user" in told
-    assert "-> sudo obt-agent check" in told
-    assert re.findall(r"FAILURE +(\S+)", told) == ["ollama.reachable"]
+    named = capsys.readouterr().out
+    assert f"{unread} may not be read by this user" in named
+    assert "-> sudo obt-agent check" in named
+    assert re.findall(r"FAILURE +(\S+)", named) == ["ollama.reachable"]
 
 
 def test_check_of_a_wrong_configuration_ends_with_78(

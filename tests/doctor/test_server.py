@@ -20,7 +20,7 @@ TOKEN = Secret("obta_a-secret-of-the-test")
 
 async def looked(given: ServerConfig, secret: Secret | None = TOKEN) -> dict[str, Finding]:
     async with asyncio.timeout(30):
-        return {finding.check: finding async for finding in doctor.look(given, secret, timings=SHORT)}
+        return {finding.check: finding async for finding in doctor.check(given, secret, timings=SHORT)}
 
 
 def levels(found: dict[str, Finding]) -> dict[str, str]:
@@ -49,8 +49,8 @@ async def test_every_stage_is_told_when_all_is_well(trusted: tuple[trustme.CA, d
         "server.version",
         "server.clock",
     ]
-    assert "TLSv1.3, certificate by Test Authority" in found["server.tls"].says
-    assert "test-server/1" in found["server.version"].says
+    assert "TLSv1.3, certificate by Test Authority" in found["server.tls"].message
+    assert "test-server/1" in found["server.version"].message
 
 
 async def test_the_look_ends_before_the_hello_so_that_no_running_agent_is_disturbed() -> None:
@@ -83,7 +83,7 @@ async def test_an_answer_other_than_yes_is_told_with_what_to_do(status: int, che
     async with running(Server(status)) as server:
         found = await looked(settings(server))
     assert found[check].level == "failure"
-    assert words in found[check].says
+    assert words in found[check].message
     assert found[check].remedy
 
 
@@ -100,7 +100,7 @@ async def test_a_clock_that_is_off_is_told() -> None:
     async with running(Server(date=ahead, name=None)) as server:
         found = await looked(settings(server))
     assert found["server.clock"].level == "warning"
-    assert "ahead of" in found["server.clock"].says
+    assert "ahead of" in found["server.clock"].message
     assert "NTP" in (found["server.clock"].remedy or "")
 
 
@@ -116,14 +116,14 @@ async def test_a_certificate_that_ends_soon_is_told(trusted: tuple[trustme.CA, d
     async with running(Server(), soon) as server:
         found = await looked(settings(server, tls))
     assert found["server.tls"].level == "warning"
-    assert "ends in" in found["server.tls"].says
+    assert "ends in" in found["server.tls"].message
 
 
 async def test_an_unknown_authority_is_a_failure_of_tls(trusted: tuple[trustme.CA, dict[str, str]]) -> None:
     async with running(Server(), tls_context(trusted[0])) as server:
         found = await looked(settings(server))
     assert found["server.tls"].level == "failure"
-    assert "server.ca_file" in found["server.tls"].says
+    assert "server.ca_file" in found["server.tls"].message
     assert "server.ca_file" in (found["server.tls"].remedy or "")
     assert "server.upgrade" not in found
 

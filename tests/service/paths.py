@@ -12,13 +12,13 @@ class FakeSystem(System):
 
     def __init__(self, **answers: Outcome) -> None:
         self.asked: list[list[str]] = []
-        self.told: list[str] = []
+        self.output: list[str] = []
         self.users: list[str] = []
         self.answers = answers
 
     def call(self, command: Sequence[str], *, text: str | None = None, user: str | None = None) -> Outcome:
         self.asked.append(list(command))
-        self.told += [text] if text else []
+        self.output += [text] if text else []
         self.users += [user] if user else []
         words = " ".join(command)
         found = (answer for key, answer in self.answers.items() if key.replace("_", " ") in words)

@@ -55,8 +55,8 @@ def options(tmp_path: Path) -> list[str]:
 def test_status_of_an_agent_of_ones_own_that_does_not_run_names_the_systems_service(
     tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, state: str, *, service: bool
 ) -> None:
-    told = Outcome(0, f"LoadState={state}\nActiveState=active\nSubState=running", "")
-    arranged(monkeypatch, machine(tmp_path / "root"), FakeSystem(systemctl_show=told))
+    output = Outcome(0, f"LoadState={state}\nActiveState=active\nSubState=running", "")
+    arranged(monkeypatch, machine(tmp_path / "root"), FakeSystem(systemctl_show=output))
     assert main(["status", *options(tmp_path)]) == 1
     said = capsys.readouterr().err
     assert "Start it: obt-agent run" in said
@@ -67,7 +67,7 @@ REFUSED = "The server refused the credential. Enrol this agent anew."
 
 
 @pytest.mark.parametrize(
-    ("told", "words"),
+    ("output", "words"),
     [
         ("LoadState=not-found", ["sudo obt-agent service install --server URL"]),
         (
@@ -105,10 +105,10 @@ REFUSED = "The server refused the credential. Enrol this agent anew."
     ],
 )
 def test_status_of_a_service_that_ended_says_why_and_what_to_do(
-    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, told: str, words: list[str]
+    tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch, output: str, words: list[str]
 ) -> None:
     where = machine(tmp_path)
-    arranged(monkeypatch, where, FakeSystem(systemctl_show=Outcome(0, told, "")))
+    arranged(monkeypatch, where, FakeSystem(systemctl_show=Outcome(0, output, "")))
     (tmp_path / "agent.yaml").touch()
     given = ["--config", str(tmp_path / "agent.yaml"), "--state-dir", str(where.state)]
     assert main(["status", *given]) == 1
@@ -148,7 +148,7 @@ def test_status_of_an_agent_without_a_link(tmp_path: Path, held: StateDir, capsy
 
 
 def test_every_fact_of_a_status_is_shown() -> None:
-    told = "\n".join(
+    output = "\n".join(
         lines(
             a_status(
                 link=LinkReport(state="admitted", server="s", since=0.0),
@@ -169,13 +169,13 @@ def test_every_fact_of_a_status_is_shown() -> None:
         "written 1 d 3 h ago: the agent may hang",
         "up 2 d 7 h",
     ):
-        assert words in told
+        assert words in output
     away = a_status(
         ollama=OllamaState(reachable=False), link=LinkReport(state="admitted", server="s", since=1e6)
     )
-    told = "\n".join(lines(away, now=Clocks(wall=1e6 + 59, uptime=0.0, tick=0.0)))
-    assert "does not answer: no reason known" in told
-    assert "admitted for 59 s" in told
+    output = "\n".join(lines(away, now=Clocks(wall=1e6 + 59, uptime=0.0, tick=0.0)))
+    assert "does not answer: no reason known" in output
+    assert "admitted for 59 s" in output
 
 
 @pytest.mark.parametrize("step_s", [86_400.0, 0.0, -86_400.0])
@@ -188,10 +188,10 @@ def test_a_clock_that_is_set_moves_neither_age_nor_duration(step_s: float) -> No
         written_tick_s=3_000.0,
         link=LinkReport(state="admitted", server="s", since=1e9 + 60, since_uptime_s=160.0),
     )
-    told = "\n".join(lines(status, Clocks(wall=1e9 + 3600 + step_s, uptime=3_700.0, tick=3_005.0)))
-    assert "up 1 h 0 min" in told
-    assert "admitted for 59 min 0 s" in told
-    assert "may hang" not in told
+    output = "\n".join(lines(status, Clocks(wall=1e9 + 3600 + step_s, uptime=3_700.0, tick=3_005.0)))
+    assert "up 1 h 0 min" in output
+    assert "admitted for 59 min 0 s" in output
+    assert "may hang" not in output
 
 
 # results
@@ -363,16 +363,16 @@ def test_installing_ends_with_how_the_agent_is(
     given = [*INSTALL, "--token-file", token_file(tmp_path)]
     assert main([*given, "--no-start"]) == 0
     assert main([*given, "--wait", "0.1"]) == 69
-    assert "has said nothing yet" in capsys.readouterr().err
+    assert "has written no status yet" in capsys.readouterr().err
     where.state.parent.mkdir(parents=True)
     with StateDir.open(where.state) as held:
         StatusFile(held.folder).write(a_status())
         assert main(given) == 0
         StatusFile(held.folder).write(a_status(link=WAITING, ollama=OllamaState(reachable=False)))
         assert main([*given, "--wait", "0.1"]) == 69
-    told = capsys.readouterr().err
-    assert "Ollama does not answer; the agent waits for it" in told
-    assert "sudo obt-agent check" in told
+    output = capsys.readouterr().err
+    assert "Ollama does not answer; the agent waits for it" in output
+    assert "sudo obt-agent check" in output
 
 
 def test_a_token_comes_from_a_prompt_or_standard_input(
@@ -391,7 +391,7 @@ def test_a_token_comes_from_a_prompt_or_standard_input(
     with os.fdopen(read) as piped:
         monkeypatch.setattr(sys, "stdin", piped)
         assert main([*INSTALL, "--no-start", "--token-file", "-"]) == 0
-    assert system.told == ["obtj_typed-token\n", "obtj_piped-token\n"]
+    assert system.output == ["obtj_typed-token\n", "obtj_piped-token\n"]
     static = ["--static-token-file", token_file(tmp_path), "--wheel", "none.whl"]
     assert main([*INSTALL, "--no-start", *static]) == 0
     assert where.token.read_text() == "obtj_one-time-token\n"
@@ -423,7 +423,7 @@ def test_a_join_token_that_is_not_needed_is_left_and_said_to_be(
     (where.state / "credential.json").touch()
     assert main([*INSTALL, "--no-start", "--token-file", token_file(tmp_path)]) == 0
     assert "--enroll-again enrols it anew" in capsys.readouterr().err
-    assert system.told == []
+    assert system.output == []
 
 
 def test_uninstalling_a_package_is_refused_and_another_is_done(
@@ -440,7 +440,7 @@ def test_uninstalling_a_package_is_refused_and_another_is_done(
 
 
 @pytest.mark.parametrize(
-    ("told", "code", "words"),
+    ("output", "code", "words"),
     [
         ("LoadState=not-found\nActiveState=inactive", 1, "is not installed"),
         (
@@ -453,9 +453,14 @@ def test_uninstalling_a_package_is_refused_and_another_is_done(
     ],
 )
 def test_the_services_state_is_shown(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured, told: str, code: int, words: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: Captured,
+    output: str,
+    code: int,
+    words: str,
 ) -> None:
-    arranged(monkeypatch, machine(tmp_path), FakeSystem(systemctl_show=Outcome(0, told, "")))
+    arranged(monkeypatch, machine(tmp_path), FakeSystem(systemctl_show=Outcome(0, output, "")))
     assert main(["service", "status"]) == code
     shown = capsys.readouterr()
     assert words in shown.out + shown.err

@@ -59,7 +59,7 @@ def test_an_environment_from_a_wheel_works_and_is_replaced_as_a_whole(tmp_path: 
     assert said(prefix) == "works\n"
     assert not environment.restore(prefix), "there is nothing before the first"
     environment.make(prefix, PYTHON, Wheels(wheel=later, folder=tmp_path / "w"), System())
-    environment.settle(prefix)
+    environment.discard_previous(prefix)
     assert said(prefix) == "later\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["opt", "w"]
     assert environment.remove(prefix)
@@ -157,7 +157,7 @@ def test_a_checkout_is_not_copied(tmp_path: Path) -> None:
 
 
 def test_what_a_distribution_needs_is_found_and_a_copy_of_it_works(tmp_path: Path) -> None:
-    found = environment.closure("aiohttp")
+    found = environment.required_distributions("aiohttp")
     names = {distribution.name.lower() for distribution in found}
     assert {"aiohttp", "yarl", "multidict"} <= names
     assert "pytest" not in names

@@ -79,11 +79,11 @@ def test_what_is_no_python_is_told(anywhere: Path) -> None:
 
 
 def test_when_no_python_will_do_every_reason_is_told() -> None:
-    with pytest.raises(ServiceError) as told:
+    with pytest.raises(ServiceError) as output:
         interpreter.choose(None, same_as_ours=True, hidden_places=("/",))
-    assert "No Python here will do" in told.value.message
-    assert "sandbox hides" in told.value.message
-    assert "apt-get install python3" in told.value.message
+    assert "No Python here will do" in output.value.message
+    assert "sandbox hides" in output.value.message
+    assert "apt-get install python3" in output.value.message
 
 
 def test_a_file_that_may_not_be_run_is_told(anywhere: Path) -> None:

@@ -34,18 +34,18 @@ def test_ready_carries_the_status_line(listener: socket.socket) -> None:
 
 def test_a_status_is_one_line_whatever_it_holds(listener: socket.socket) -> None:
     Notifier(environ(listener)).status("a model named\nREADY=1\r\n" + "x" * 1000)
-    told = heard(listener)
-    assert list(told) == ["STATUS"]
-    assert told["STATUS"].startswith("a model named READY=1 x")
-    assert len(told["STATUS"]) == STATUS_LIMIT
+    output = heard(listener)
+    assert list(output) == ["STATUS"]
+    assert output["STATUS"].startswith("a model named READY=1 x")
+    assert len(output["STATUS"]) == STATUS_LIMIT
 
 
 def test_reloading_says_when_on_the_monotonic_clock(listener: socket.socket) -> None:
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     Notifier(environ(listener)).reloading()
-    told = heard(listener)
-    assert told["RELOADING"] == "1"
-    assert before <= int(told["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    output = heard(listener)
+    assert output["RELOADING"] == "1"
+    assert before <= int(output["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
 
 def test_stopping_and_watchdog_are_told(listener: socket.socket) -> None:
