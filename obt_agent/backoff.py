@@ -2,8 +2,9 @@
 
 Three schedules, all of them for ever:
 
-- ordinary: full jitter below a ceiling that doubles from 1 s to 60 s, and starts anew only after 30 s of an
-  admitted link (never at the handshake: a server that accepts and closes would be dialled in a loop);
+- ordinary: full jitter below a ceiling that doubles from 1 s to 60 s. Each 5 s of an admitted session take
+  one doubling back, 30 s all of them: a network that cuts the link now and then costs little time, and a
+  server that accepts and closes is not dialled in a loop;
 - a floor (``Retry-After``, ``server.drain``, "wait at the cap"): at least that long, at most an hour, plus up
   to half of it at random, so that a fleet does not come back in one instant;
 - refused credentials: slow, doubling to 15 minutes for a credential that was admitted before. One that never
@@ -12,6 +13,7 @@ Three schedules, all of them for ever:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -47,7 +49,11 @@ class Backoff:
         self._settings = settings if settings is not None else BackoffSettings()
         self._clock = clock
         self._random = random
+        # Doublings that bring the ceiling from its least to its most.
+        self._most = math.ceil(math.log2(self._settings.maximum_s / self._settings.minimum_s))
+        # Doublings that the next delay's ceiling has.
         self._failures = 0
+        # Of the session that lasts; None without one.
         self._admitted_at: float | None = None
 
     def admitted(self) -> None:
@@ -55,15 +61,16 @@ class Backoff:
         self._admitted_at = self._clock()
 
     def ended(self) -> None:
-        """The link ended, or was not made; one that was admitted for long enough starts the delays anew."""
+        """The link ended, or was not made. The longer it was admitted, the shorter are the next delays."""
         started, self._admitted_at = self._admitted_at, None
-        if started is not None and self._clock() - started >= self._settings.reset_after_s:
-            self._failures = 0
+        if started is not None:
+            share = (self._clock() - started) / self._settings.reset_after_s
+            self._failures = max(0, self._failures - int(share * self._most))
 
     def delay(self, floor_s: float = 0.0) -> float:
         """Seconds until the next dial: at random below the ceiling, and not below the floor."""
         ceiling = self.ceiling_s
-        self._failures += 1
+        self._failures = min(self._failures + 1, self._most)
         ordinary = self._random() * ceiling
         if floor_s <= 0:
             return ordinary
@@ -72,8 +79,7 @@ class Backoff:
     @property
     def ceiling_s(self) -> float:
         """What the next ordinary delay stays below."""
-        doublings = min(self._failures, 32)
-        return min(self._settings.minimum_s * 2.0**doublings, self._settings.maximum_s)
+        return min(self._settings.minimum_s * 2.0**self._failures, self._settings.maximum_s)
 
 
 def with_jitter(floor_s: float, random: Callable[[], float]) -> float:

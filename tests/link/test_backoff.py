@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from random import Random
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -55,15 +58,46 @@ def test_a_link_admitted_for_thirty_seconds_starts_the_delays_anew() -> None:
     assert delays.ceiling_s == 1.0
 
 
-def test_a_link_admitted_for_less_does_not() -> None:
+@pytest.mark.parametrize(("admitted_s", "ceiling_s"), [(4.9, 60.0), (5.0, 32.0), (10.0, 16.0), (29.9, 2.0)])
+def test_each_five_seconds_of_an_admitted_link_take_one_doubling_back(
+    admitted_s: float, ceiling_s: float
+) -> None:
     clock = Clock()
     delays = backoff(clock)
     for _ in range(7):
         delays.delay()
     delays.admitted()
-    clock.now += 29.9
+    clock.now += admitted_s
     delays.ended()
-    assert delays.ceiling_s == 60.0
+    assert delays.ceiling_s == ceiling_s
+
+
+def online(cut_every_s: float, hours: float = 1.0, dial_s: float = 0.3) -> tuple[float, int]:
+    """The share of the time that a link is admitted which is always cut after so long, and its dials."""
+    clock, random = Clock(), Random(7)
+    delays = Backoff(clock=clock, random=random.random)
+    for _ in range(7):  # it begins in an outage
+        delays.delay()
+    admitted_s, dials, end = 0.0, 0, clock.now + hours * 3600
+    while clock.now < end:
+        clock.now += delays.delay() + dial_s
+        dials += 1
+        delays.admitted()
+        clock.now += cut_every_s
+        admitted_s += cut_every_s
+        delays.ended()
+    return admitted_s / (clock.now - end + hours * 3600), dials
+
+
+@pytest.mark.parametrize(("cut_every_s", "least"), [(25.0, 0.90), (10.0, 0.75)])
+def test_a_link_that_is_cut_again_and_again_is_online_most_of_the_time(
+    cut_every_s: float, least: float
+) -> None:
+    assert online(cut_every_s)[0] >= least
+
+
+def test_a_server_that_admits_and_closes_soon_is_dialled_twice_a_minute_at_most() -> None:
+    assert online(4.0)[1] <= 120
 
 
 def test_time_before_a_failed_dial_counts_for_nothing() -> None:
