@@ -2,10 +2,8 @@
 
 import argparse
 import asyncio
-import csv
 import io
 import os
-import random
 import signal
 import sys
 from pathlib import Path
@@ -15,18 +13,17 @@ import msgspec
 import pytest
 
 from obt_agent.benchmark.lock import BenchmarkLock
-from obt_agent.benchmark.pairs import merged, single, turns
-from obt_agent.benchmark.plan import Plan, PromptConfig, Sweep
+from obt_agent.benchmark.plan import Plan, PromptConfig
 from obt_agent.benchmark.presets import preset, shape
 from obt_agent.benchmark.records import Progress
-from obt_agent.benchmark.result import BenchmarkResult, ColdLoad, SamplerReport
+from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.benchmark.run import BenchmarkRun
 from obt_agent.cli import bench, bench_report, bench_run, main
 from obt_agent.config.schema import Config, OllamaConfig
-from obt_agent.errors import InvalidParams, OllamaUnavailable
+from obt_agent.errors import InvalidParams
 from obt_agent.hardware.service import HardwareService
 from obt_standin import StandIn
-from tests.benchmark.results import iteration, result, speeds
+from tests.benchmark.results import speeds
 from tests.benchmark.runs import generations, plan
 
 SHAPE = ("--shape", "24:8", "--warmup", "1")
@@ -43,7 +40,7 @@ def planned(*words: str) -> Plan:
 
 
 async def command(
-    standin: StandIn, folder: Path, *words: str, interrupt: bool = False
+    standin: StandIn, folder: Path, *words: str, interrupt: bool = False, **variables: str
 ) -> tuple[int | None, str, str]:
     """Run the command in a process of its own: status, standard output, standard error."""
     process = await asyncio.create_subprocess_exec(
@@ -59,6 +56,7 @@ async def command(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=folder,
+        env=os.environ | variables,
     )
     if interrupt:
         await standin.wait_for(lambda ollama: len(generations(ollama)) == 3)
@@ -278,23 +276,6 @@ async def test_two_models_in_turns_have_an_interval_on_their_ratio(standin: Stan
     assert "measured in turns" in err
 
 
-def test_each_pair_holds_both_sides_in_random_order() -> None:
-    order = turns(200, random.Random(1))
-    pairs = [tuple(order[at : at + 2]) for at in range(0, len(order), 2)]
-    assert set(pairs) == {(0, 1), (1, 0)}
-    assert 70 < pairs.count((0, 1)) < 130
-
-
-def test_one_sides_runs_become_one_result() -> None:
-    turn = single(plan(cold_load=True, max_iterations=9))
-    assert (turn.num_iterations, turn.max_iterations, turn.cold_load) == (1, None, False)
-    runs = [speeds(100 + n, of=turn) for n in range(3)]
-    whole = merged(runs)
-    assert [one.index for one in whole.metrics] == [0, 1, 2]
-    assert whole.summary["decode_tps_corrected"].mean == 101
-    assert whole.cells[0].stopping.reason == "fixed"
-
-
 def test_json_of_several_models_is_a_list_that_can_be_compared_with(tmp_path: Path) -> None:
     path, text = tmp_path / "r.json", io.StringIO()
     bench_report.show([speeds(1, 2), speeds(3, 4, model="n:latest")], "json", text)
@@ -312,93 +293,12 @@ def test_a_file_that_holds_no_result_is_refused_by_name(content: bytes, tmp_path
         bench.read_results(tmp_path / "absent")
 
 
-def test_csv_has_a_line_for_each_iteration() -> None:
-    rows = list(csv.DictReader(io.StringIO(bench_report.as_csv([speeds(100, 101)]))))
-    assert [row["decode_tps_corrected"] for row in rows] == ["100", "101"]
-    assert rows[0]["model"] == "standin-small"
-    assert rows[0]["energy_joules"] == ""
-
-
-def test_markdown_has_figures_then_warnings_with_what_to_do() -> None:
-    text = bench_report.as_markdown(result(iteration(0, flags=("queued",)), iteration(1)))
-    assert text.index("| Decode (tok/s) |") < text.index(
-        "**requests waited for a slot (iteration 0)**: lower"
-    )
-
-
-def test_what_sampling_costs_is_shown_when_it_was_asked_for() -> None:
-    of = plan(alternate_sampling=True)
-    sampler = SamplerReport(interval_ms=500, samples=9, missed=0)
-
-    def footer(*speeds_of: tuple[float, bool]) -> str:
-        turns = [iteration(n, speed, sampled=sampled) for n, (speed, sampled) in enumerate(speeds_of)]
-        return "\n".join(bench_report.footing(result(*turns, of=of, records={"sampler": sampler})))
-
-    four = footer((99.0, True), (100.0, False), (100.0, False), (98.0, True))
-    assert "decode speed with sampling -1.50 % (95 % interval" in four.replace("%", " %").replace("  ", " ")
-    assert "2 pairs" in four
-    assert "1 pair, too few for an interval" in footer((99.0, True), (100.0, False))
-    assert "ask for more iterations" in footer((99.0, True))
-
-
-def test_counts_have_no_decimals_and_no_interval_leaves_what_is_possible() -> None:
-    cpu = [iteration(n, cpu_usage_percent=value) for n, value in enumerate((1.0, 2.0, 60.0))]
-    shown = {row[0]: row[1:3] for row in bench_report.rows(result(*cpu), result(*cpu).cells[0])}
-    assert shown["Answer (tokens)"] == ("12", "12 – 12")
-    low, high = shown["CPU (%)"][1].split(" – ")
-    assert float(low) > 0
-    assert float(high) == 100
-
-
-def test_the_mean_is_named_where_the_median_lies_outside_its_interval() -> None:
-    skewed = [iteration(n, first_token_ms=value) for n, value in enumerate([50.0] * 8 + [90.0] * 7)]
-    shown = {row[0]: row[1:3] for row in bench_report.rows(result(*skewed), result(*skewed).cells[0])}
-    median, interval = shown["Time to first token (ms)"]
-    assert median == "50.00"
-    assert interval.endswith("(mean 68.67)")
-    assert "mean" not in shown["Decode (tok/s)"][1]
-
-
-def test_one_caution_of_several_cells_is_said_once_with_its_cells() -> None:
-    of = plan(sweep=Sweep(concurrency=(1, 2)))
-    flagged = [iteration(n, cell=n // 3, flags=("queued",)) for n in range(6)]
-    shown = [message for message, _ in bench_report.warnings(result(*flagged, of=of))]
-    where = "(40:12 ctx 4096 x1, iterations 0, 1, 2; 40:12 ctx 4096 x2, iterations 3, 4, 5)"
-    assert shown == [f"requests waited for a slot {where}"]
-
-
-def test_a_sweep_that_is_too_wide_shows_medians_alone() -> None:
-    metrics = [iteration(n, 100.0 + n, cell=n // 2) for n in range(4)]
-    swept = result(*metrics, of=plan(sweep=Sweep(concurrency=(1, 2))))
-    wide, narrow = (
-        [cell for column in bench_report._sweep_table(swept, width).columns for cell in column.cells]  # noqa: SLF001 - the table by width
-        for width in (200, 60)
-    )
-    assert any("±" in str(cell) for cell in wide)
-    assert not any("±" in str(cell) for cell in narrow)
-
-
-def test_a_failed_run_says_how_many_iterations_are_kept() -> None:
-    error = OllamaUnavailable("gone")
-    some = bench_report.warnings(result(iteration(), status="failed", error=error))
-    none = bench_report.warnings(result(status="failed", error=error))
-    assert ("gone", "1 iterations measured before are kept") in some
-    assert none == [("gone", "nothing was measured")]
-
-
-def test_a_sweep_is_a_line_for_each_cell() -> None:
-    text = io.StringIO()
-    swept = planned("--prompt-tokens", "64,128", "--concurrency", "1,2")
-    metrics = [iteration(n, 100.0 + n, cell=n // 2, queue_ms_max=5.0, output_tps_total=9.0) for n in range(8)]
-    bench_report.show([result(*metrics, of=swept, records={"cold_load": ColdLoad(wall_ms=12.0)})], None, text)
-    shown = text.getvalue()
-    assert "cold load 12.00 ms" in shown
-    assert shown.count(" iterations (") == 4
-
-
-@pytest.mark.parametrize(
-    ("value", "shown"),
-    [(12345.6, "12 346"), (123.45, "123.5"), (1.234, "1.23"), (0.01234, "0.0123"), (-5.0, "-5.00")],
-)
-def test_numbers_are_short_and_have_no_exponent(value: float, shown: str) -> None:
-    assert bench_report.number(value) == shown
+@pytest.mark.parametrize(("encoding", "form"), [("ascii", ()), ("latin-1", ("--markdown",))])
+async def test_a_finished_measurement_is_shown_on_a_terminal_of_any_encoding(
+    encoding: str, form: tuple[str, ...], standin: StandIn, tmp_path: Path
+) -> None:
+    words = ("standin-small", *SHAPE, "--iterations", "1", *form)
+    code, out, err = await command(standin, tmp_path, *words, PYTHONIOENCODING=encoding)
+    assert code == 0, err
+    assert "standin-small" in out
+    assert "Traceback" not in err
