@@ -15,7 +15,6 @@ from obt_agent import __version__
 from obt_agent.benchmark import report
 from obt_agent.benchmark.cell import run_cell, shortfall
 from obt_agent.benchmark.expansion import Cell, expand
-from obt_agent.benchmark.hardware_reader import HardwareReader
 from obt_agent.benchmark.live import LiveSeries
 from obt_agent.benchmark.loading import cold_load, leave_quiet
 from obt_agent.benchmark.ollama_recovery import OllamaRecovery
@@ -26,6 +25,7 @@ from obt_agent.benchmark.report import RunOutcome, RunRecords
 from obt_agent.benchmark.result import BenchmarkResult, Environment
 from obt_agent.benchmark.run_state import RunDeadlines, RunState
 from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded, Unsupported
+from obt_agent.hardware.service import HardwareService
 from obt_agent.ollama.client import OllamaClient
 
 __all__ = ["BenchmarkRun", "RunDeadlines"]
@@ -65,7 +65,7 @@ class BenchmarkRun:
         job_id: str,
         client_id: str,
         ollama: OllamaClient,
-        hardware: HardwareReader,
+        hardware: HardwareService,
         journal: RunJournal,
         on_progress: Callable[[Progress], None],
         restored: Sequence[Record] = (),

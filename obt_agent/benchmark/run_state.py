@@ -14,7 +14,6 @@ import msgspec
 
 from obt_agent.benchmark import estimate, resources
 from obt_agent.benchmark.expansion import Cell
-from obt_agent.benchmark.hardware_reader import HardwareReader
 from obt_agent.benchmark.iteration_result import Baseline
 from obt_agent.benchmark.live import LiveSeries
 from obt_agent.benchmark.metrics import rate_of_lines
@@ -41,6 +40,7 @@ from obt_agent.benchmark.result import (
 from obt_agent.benchmark.sampling import RunPhase, Sampler
 from obt_agent.benchmark.synthetic import Observation
 from obt_agent.hardware.inventory import Inventory
+from obt_agent.hardware.service import HardwareService
 from obt_agent.ollama.client import Line, OllamaClient
 
 _US_PER_S: Final = 1e6
@@ -114,7 +114,7 @@ class RunState:
     plan: Plan
     cells: tuple[Cell, ...]
     ollama: OllamaClient
-    machine: HardwareReader
+    machine: HardwareService
     journal: RunJournal
     limits: RunDeadlines
     series: LiveSeries

@@ -11,10 +11,10 @@ from typing import Final, NamedTuple, Self
 import structlog
 
 from obt_agent.benchmark import resources
-from obt_agent.benchmark.hardware_reader import HardwareReader
 from obt_agent.benchmark.live import LiveSeries
 from obt_agent.benchmark.result import Phase, ResourceSample, SamplerReport
 from obt_agent.hardware.samples import Sample
+from obt_agent.hardware.service import HardwareService
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +43,7 @@ class Sampler:
 
     def __init__(
         self,
-        machine: HardwareReader,
+        machine: HardwareService,
         *,
         interval_s: float,
         reason: str,

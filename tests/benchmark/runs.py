@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -18,6 +18,7 @@ from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
 from obt_agent.config.schema import OllamaConfig
 from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.samples import Sample
+from obt_agent.hardware.service import HardwareService
 from obt_agent.ollama.client import OllamaClient
 from obt_standin import LoggedExchange, StandIn
 from tests.benchmark.samples import sample
@@ -151,7 +152,7 @@ async def bench(
             job_id="job-1",
             client_id="client-1",
             ollama=ollama,
-            hardware=machine,
+            hardware=cast("HardwareService", machine),
             journal=journal,
             on_progress=seen.append,
             restored=restored,
