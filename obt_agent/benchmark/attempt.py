@@ -16,7 +16,7 @@ from obt_agent.benchmark.request import MeasuredRequest, generate
 from obt_agent.benchmark.request_body import Prompt
 from obt_agent.benchmark.resources import EdgeReading, TimeWindow
 from obt_agent.benchmark.result import Observed, RequestTimings
-from obt_agent.benchmark.run_state import RunState
+from obt_agent.benchmark.run_state import Flow, RunState
 from obt_agent.errors import DeadlineExceeded
 from obt_agent.ollama.client import Line
 from obt_agent.ollama.payloads import RunningModel
@@ -41,7 +41,9 @@ class _FirstToken:
 
     def __init__(self, state: RunState, *, wanted: bool) -> None:
         self._state = state
+        # False where the reading could not be parted: several requests at once, or no counters.
         self._wanted = wanted
+        # The reading, from the first line on; it runs beside the stream, which must not wait for a driver.
         self._task: asyncio.Task[EdgeReading | None] | None = None
 
     def __call__(self, t_sent_ns: int, lines: list[Line]) -> None:
@@ -68,20 +70,23 @@ async def attempt(
         DeadlineExceeded: a request took longer than the plan's ``timeout_s``.
         OllamaError and its kinds, TooLarge.
     """
+    # Without samples there is nothing to hold the counters beside, and reading them is part of what is
+    # compared.
     edge_wanted = sampled and state.sampler.running
     first = _FirstToken(state, wanted=edge_wanted and len(prompts) == 1)
     state.sampler.forget()
     missed_before = state.sampler.missed
     before = await _edge(state, wanted=edge_wanted)
     started_at = datetime.now(UTC)
-    state.flow.begin()
+    state.flow = Flow(active=True)
     try:
         answered = await _in_time(state, cell, prompts, first)
         after = await _edge(state, wanted=edge_wanted)
         at_first = await first.reading()
     finally:
-        state.flow.end()
+        state.flow.active = False
         first.drop()
+    # Asked after the counters were read: the answer takes milliseconds, which would go into the energy.
     listed = loaded((await state.ollama.running()).models, state.plan.model_name)
     window = TimeWindow(min(one.t_sent_ns for one in answered), max(one.end_ns for one in answered))
     requests = tuple(
@@ -146,5 +151,6 @@ async def _all(
                 for number, one in enumerate(bodies)
             ]
     except BaseExceptionGroup as errors:
+        # The group's first is the failure; the others are what its cancellation made of the rest.
         raise errors.exceptions[0] from errors
     return tuple(task.result() for task in tasks)

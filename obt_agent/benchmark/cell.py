@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from obt_agent.benchmark import iteration_flags, stopping_rule
+from obt_agent.benchmark import flags, stopping_rule
 from obt_agent.benchmark.attempt import OutOfTime
 from obt_agent.benchmark.expansion import MAX_SHORT_RETRIES, MAX_WARMUPS, Cell
 from obt_agent.benchmark.iteration import CellRunner
@@ -12,8 +12,8 @@ from obt_agent.benchmark.records import CellRecord
 from obt_agent.benchmark.result import CacheState, IterationMetrics, StoppingReason, Warmup
 from obt_agent.benchmark.run_state import RunState
 
+# Two warm-ups agree when they differ by no more than this share of the larger.
 WARMUP_AGREEMENT: Final = 0.05
-"""Two warm-ups agree when they differ by no more than this share of the larger."""
 
 
 async def run_cell(state: RunState, cell: Cell) -> None:
@@ -74,7 +74,7 @@ def stable(done: list[Warmup], prompt_tokens: int | None) -> bool:
     if len(done) < 2 or not agree(done[-2], done[-1]):  # noqa: PLR2004 - two agree
         return False
     counted = done[-1].prompt_tokens
-    return prompt_tokens is None or counted is None or iteration_flags.near(counted, prompt_tokens)
+    return prompt_tokens is None or counted is None or flags.near(counted, prompt_tokens)
 
 
 def agree(one: Warmup, other: Warmup) -> bool:

@@ -9,8 +9,8 @@ from obt_agent.benchmark import resources
 from obt_agent.benchmark.expansion import Cell
 from obt_agent.benchmark.run_state import RunState
 
+# Degrees above the starting temperature that count as cooled down.
 COOL_ABOVE_START_C: Final = 5.0
-"""Degrees above the starting temperature that count as cooled down."""
 
 
 class CooldownResult(NamedTuple):

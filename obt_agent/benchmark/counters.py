@@ -23,16 +23,16 @@ DURATIONS: Final = ("total_duration", "load_duration", "prompt_eval_duration", "
 # Larger integers have no exact float, and no model writes so many tokens or runs for a hundred days.
 _COUNTER: Final = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 _LATE_SHARE: Final = 1.1
+# A duration may exceed the agent's by a tenth and 50 ms: clocks of virtual machines differ a little.
 _LATE_NS: Final = 50_000_000
-"""A duration may exceed the agent's by a tenth and 50 ms: clocks of virtual machines differ a little."""
+# Decoding this many times as fast as half of the lines came apart is impossible.
 _FASTER_THAN_SEEN: Final = 10
-"""Decoding this many times as fast as half of the lines came apart is impossible."""
+# A million tokens a second of one stream: a thousand times what any hardware decodes.
 _LEAST_NS_PER_TOKEN: Final = 1000
-"""A million tokens a second of one stream: a thousand times what any hardware decodes."""
+# A prefill starts hundreds of GPU kernels, of which each takes microseconds to start.
 _LEAST_NS_OF_PREFILL: Final = 10_000
-"""A prefill starts hundreds of GPU kernels, of which each takes microseconds to start."""
+# Fifty million tokens a second: more than a prompt reaches of which all but the end was cached.
 _LEAST_NS_PER_PROMPT_TOKEN: Final = 20
-"""Fifty million tokens a second: more than a prompt reaches of which all but the end was cached."""
 
 
 class Counters(NamedTuple):

@@ -15,19 +15,19 @@ from obt_agent.benchmark import prompts
 from obt_agent.benchmark.plan import Plan, PromptConfig
 from obt_agent.errors import InvalidParams, TooLarge
 
+# More cells than this are refused whatever the policy says.
 MAX_CELLS: Final = 4096
-"""More cells than this are refused whatever the policy says."""
+# Warm-ups of a cell whose plan leaves the number open.
 MAX_WARMUPS: Final = 4
-"""Warm-ups of a cell whose plan leaves the number open."""
+# How often one iteration is repeated because the model stopped early.
 MAX_SHORT_RETRIES: Final = 3
-"""How often one iteration is repeated because the model stopped early."""
+# Longest wait for Ollama to list nothing after an unload.
 COLD_LOAD_ALLOWANCE_S: Final = 60.0
-"""Longest wait for Ollama to list nothing after an unload."""
+# Longest preflight wait for memory of the GPU to settle and for idle power.
 SETTLE_ALLOWANCE_S: Final = 30.0
-"""Longest preflight wait for memory of the GPU to settle and for idle power."""
 
+# Generous upper estimate of a synthetic prompt's bytes for each token.
 _BYTES_PER_TOKEN: Final = 8
-"""Generous upper estimate of a synthetic prompt's bytes for each token."""
 _LEAST_CONTEXT: Final = 4096
 _CONTEXT_STEP: Final = 1024
 _CONTEXT_MARGIN: Final = 256

@@ -9,16 +9,16 @@ from typing import Any
 
 import msgspec
 
-from obt_agent.benchmark import iteration_flags, run_flags, statistics, stopping_rule, synthetic
+from obt_agent.benchmark import flags, statistics, stopping_rule, synthetic
 from obt_agent.benchmark.attempt import AttemptResult, attempt
 from obt_agent.benchmark.cooldown import CooldownResult, cool_down
 from obt_agent.benchmark.expansion import Cell
+from obt_agent.benchmark.flags import ExpectedConditions
 from obt_agent.benchmark.iteration_retry import IterationRetry
 from obt_agent.benchmark.ollama_recovery import OllamaRecovery
 from obt_agent.benchmark.records import IterationRecord, WarmupRecord
 from obt_agent.benchmark.request_body import Prompt, opened
 from obt_agent.benchmark.result import CacheState, IterationMetrics, RequestTimings, Warmup
-from obt_agent.benchmark.run_flags import ExpectedConditions
 from obt_agent.benchmark.run_state import RunState
 
 _COOL = CooldownResult(0.0, reached=True)
@@ -30,8 +30,11 @@ class CellRunner:
     def __init__(self, state: RunState, cell: Cell) -> None:
         self._state = state
         self._cell = cell
+        # Words of the next synthetic prompt; corrected by each warm-up, fixed while measuring.
         self._words = self._planned_words()
+        # The model ended an iteration early although it was asked again and again: the rest are not repeated.
         self._stops_early = False
+        # Loads the model again by a whole request, which goes into no figure.
         self._recovery = OllamaRecovery(state, lambda: self._send(self._fresh(), cached=False))
 
     async def warm_up_once(self) -> Warmup:
@@ -85,12 +88,12 @@ class CellRunner:
         finally:
             state.sampler.resume()
         self._stops_early = retry.stops_early
-        flags = retry.flags | ({"after_restart"} if self._recovery.times > gone else set())
-        flags |= set() if cooled.reached else {"cooldown_timeout"}
+        raised = retry.flags | ({"after_restart"} if self._recovery.times > gone else set())
+        raised |= set() if cooled.reached else {"cooldown_timeout"}
         one = self._as_metrics(retry, done, cache, cooled.seconds, sampled=sampled)
-        flags |= iteration_flags.flags(one, self._expected(), done.loaded)
+        raised |= flags.of_iteration(one, self._expected(), done.loaded)
         state.learn_line(one.tokens_per_chunk)
-        await state.record(IterationRecord(metrics=run_flags.with_flags(one, flags)))
+        await state.record(IterationRecord(metrics=flags.with_flags(one, raised)))
         return retry.prompts
 
     async def _send(self, prompts: list[Prompt], *, cached: bool, sampled: bool = True) -> AttemptResult:

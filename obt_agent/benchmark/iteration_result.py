@@ -109,6 +109,7 @@ _SAMPLED_FIELDS: Final = (
 )
 
 
+# Figures that are null for another figure's reason, and their own reason where that one is there.
 _FOLLOWS: Final = {
     "memory_delta_mb": ("memory_usage_mb", "the model was loaded before the run: nothing to subtract"),
     "cpu_usage_percent_max": ("cpu_usage_percent", ""),
@@ -138,7 +139,6 @@ _FOLLOWS: Final = {
     ),
     "joules_per_output_token": ("energy_joules", "no tokens were counted"),
 }
-"""Figures that are null for another figure's reason, and their own reason where that one is there."""
 
 
 def _explain_the_rest(fields: Mapping[str, Any], missing: Missing) -> None:

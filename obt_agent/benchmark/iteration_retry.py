@@ -39,8 +39,10 @@ class IterationRetry:
         self._send = send
         self._survive = survive
         self.stops_early = stops_early
+        # Those of the last attempt, whose figures count.
         self.prompts: list[Prompt] = []
         self.attempts = 0
+        # What happened on the way, for the iteration's flags.
         self.flags: set[str] = set()
 
     async def run(self) -> AttemptResult:

@@ -9,24 +9,23 @@ from typing import Final
 
 from obt_agent.benchmark.result import ResourceSample
 
-LiveSample = ResourceSample
-"""One tick of the series, as the result holds it."""
-
+# Samples that a series keeps (over five hours at two a second); older ones are dropped and counted.
 KEPT: Final = 40_000
-"""Samples that a series keeps (over five hours at two a second); older ones are dropped and counted."""
 
 
 class LiveSeries:
     """Samples in order, numbered from 0 without holes; ends with the run."""
 
     def __init__(self, kept: int = KEPT) -> None:
-        self._samples: deque[LiveSample] = deque(maxlen=kept)
+        self._samples: deque[ResourceSample] = deque(maxlen=kept)
+        # Number of the next sample; with the deque's length it tells how many were dropped.
         self._next = 0
         self._ended = False
+        # Set, and replaced by a new one, at each change: every subscriber waits for the one that it last saw.
         self._changed = asyncio.Event()
 
     @property
-    def samples(self) -> Sequence[LiveSample]:
+    def samples(self) -> Sequence[ResourceSample]:
         """What is kept, oldest first."""
         return tuple(self._samples)
 
@@ -40,7 +39,7 @@ class LiveSeries:
         """The number of the next sample."""
         return self._next
 
-    def append(self, sample: LiveSample) -> None:
+    def append(self, sample: ResourceSample) -> None:
         """Add a sample, whose ``n`` is ``next_n``."""
         self._samples.append(sample)
         self._next += 1
@@ -55,7 +54,7 @@ class LiveSeries:
         self._changed.set()
         self._changed = asyncio.Event()
 
-    async def subscribe(self, after: int | None = None) -> AsyncIterator[LiveSample]:
+    async def subscribe(self, after: int | None = None) -> AsyncIterator[ResourceSample]:
         """Kept samples numbered above ``after``, then each as it comes; None: new ones only.
 
         A number that this series has not reached is of the one before the agent was restarted: its reader

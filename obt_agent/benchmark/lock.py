@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 from obt_agent.errors import Busy, ConfigError
 from obt_agent.file_lock import Locked, LockHolder, command_line, lock, write_note
 
+# World-writable with the sticky bit.
 DEFAULT_DIR: Final = Path("/run/lock/obt-agent")
-"""World-writable with the sticky bit."""
 
 _FILE_MODE: Final = 0o666
 _DIR_MODE: Final = 0o1777

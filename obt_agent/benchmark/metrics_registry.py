@@ -63,6 +63,7 @@ class Metric(msgspec.Struct, frozen=True):
         return self.short or self.label
 
 
+# All metrics, in the order in which tables show them.
 # fmt: off
 METRICS: Final = (
     Metric("decode_tps_corrected", "Decode", "tok/s", "higher", "agent",
@@ -159,7 +160,6 @@ METRICS: Final = (
            "`energy_joules` / n", short="Energy", aggregation="iteration", headline=True, compared=True),
 )
 # fmt: on
-"""All metrics, in the order in which tables show them."""
 
 BY_NAME: Final = MappingProxyType({metric.name: metric for metric in METRICS})
 

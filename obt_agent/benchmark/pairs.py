@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from obt_agent.benchmark import report, run_flags
+from obt_agent.benchmark import flags, report
 from obt_agent.benchmark.expansion import expand
 from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.report import RunOutcome, RunRecords
@@ -68,7 +68,7 @@ def _warnings(runs: Sequence[BenchmarkResult]) -> list[BenchmarkWarning]:
         (one.code, one.cell): one
         for run in runs
         for one in run.warnings
-        if one.code not in run_flags.ADVICE and not one.iterations
+        if one.code not in flags.ADVICE and not one.iterations
     }
     return list(found.values())
 

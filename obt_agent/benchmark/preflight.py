@@ -20,8 +20,8 @@ from obt_agent.hardware.samples import Sample
 from obt_agent.ollama.names import canonical
 from obt_agent.ollama.payloads import InstalledModel, RunningModel
 
+# GPU memory that differs by no more between two samples has settled.
 SETTLED_MB: Final = 50.0
-"""GPU memory that differs by no more between two samples has settled."""
 BUSY_CPU_PERCENT: Final = 25.0
 BUSY_GPU_PERCENT: Final = 10.0
 

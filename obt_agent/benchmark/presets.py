@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from obt_agent.benchmark.plan import Plan, PromptConfig
-
-PresetName = Literal["quick", "standard", "thorough"]
 
 
 def shape(text: str) -> PromptConfig:
@@ -24,6 +22,7 @@ def shape(text: str) -> PromptConfig:
 
 _GREEDY: Final[dict[str, Any]] = {"temperature": 0.0, "seed": 1}
 
+# The fields that each preset sets; the rest are the plan's defaults.
 PRESETS: Final[MappingProxyType[str, MappingProxyType[str, Any]]] = MappingProxyType(
     {
         "quick": MappingProxyType(
@@ -56,7 +55,6 @@ PRESETS: Final[MappingProxyType[str, MappingProxyType[str, Any]]] = MappingProxy
         ),
     }
 )
-"""The fields that each preset sets; the rest are the plan's defaults."""
 
 
 def preset(name: str, model_name: str, **changes: Any) -> Plan:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import Final
 
+# Name of this set, for ``prompt_config.suite_name``.
 SUITE: Final = "obt-agent"
-"""Name of this set, for ``prompt_config.suite_name``."""
 
+# Prompt texts by name.
 NAMED: Final[MappingProxyType[str, str]] = MappingProxyType(
     {
         "explain": (
@@ -42,4 +43,3 @@ NAMED: Final[MappingProxyType[str, str]] = MappingProxyType(
         ),
     }
 )
-"""Prompt texts by name."""

@@ -54,8 +54,8 @@ class CellRecord(msgspec.Struct, frozen=True, kw_only=True, tag="cell"):
     stopping: Stopping
 
 
+# What a journal holds, in order; told apart by ``type`` in JSON.
 Record = RunStarted | ColdLoadRecord | WarmupRecord | IterationRecord | CellRecord
-"""What a journal holds, in order; told apart by ``type`` in JSON."""
 
 
 _DECODER: Final[msgspec.json.Decoder[Record]] = msgspec.json.Decoder(Record)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from obt_agent.benchmark import run_flags, statistics, stopping_rule
+from obt_agent.benchmark import flags, statistics, stopping_rule
 from obt_agent.benchmark.expansion import Cell
 from obt_agent.benchmark.metrics_registry import METRICS
 from obt_agent.benchmark.plan import Plan
@@ -65,7 +65,7 @@ class RunRecords(NamedTuple):
 
 def assemble(records: RunRecords, outcome: RunOutcome) -> BenchmarkResult:
     """The whole result, whatever the outcome."""
-    metrics = run_flags.compare_within_cells(records.metrics)
+    metrics = flags.compare_within_cells(records.metrics)
     cells = tuple(
         cell_result(records.plan, cell, metrics, records.stops.get(cell.index), outcome.status)
         for cell in records.cells
@@ -164,13 +164,13 @@ def _warnings(
         warning
         for cell in cells
         for warning in (
-            run_flags.width_warning(cell),
-            run_flags.trend_warning(cell, tested),
-            run_flags.stream_warning(cell),
+            flags.width_warning(cell),
+            flags.trend_warning(cell, tested),
+            flags.stream_warning(cell),
         )
         if warning is not None
     ]
-    return (*records.warnings, *run_flags.warnings_for(metrics), *of_cells)
+    return (*records.warnings, *flags.warnings_for(metrics), *of_cells)
 
 
 def _unavailable(

@@ -34,8 +34,8 @@ class MeasuredRequest(NamedTuple):
         return self.t_sent_ns + self.trace.final_t_us * 1000
 
 
+# Called with the sending time and the lines that one read gave.
 OnLines = Callable[[int, list[Line]], None]
-"""Called with the sending time and the lines that one read gave."""
 
 
 async def generate(ollama: OllamaClient, body: bytes, on_lines: OnLines) -> MeasuredRequest:

@@ -17,12 +17,12 @@ from obt_agent.benchmark import statistics
 from obt_agent.benchmark.result import Throttle
 from obt_agent.hardware.samples import GpuSample, Sample
 
+# Energy of shorter windows is withheld: power readings average up to a second.
 LEAST_ENERGY_WINDOW_S: Final = 5.0
-"""Energy of shorter windows is withheld: power readings average up to a second."""
+# Time over which a driver may average ``power_watts`` (Ampere and later).
 POWER_AVERAGING_S: Final = 1.0
-"""Time over which a driver may average ``power_watts`` (Ampere and later)."""
+# Time between updates of an energy counter, at most.
 COUNTER_STEP_S: Final = 0.1
-"""Time between updates of an energy counter, at most."""
 MIB: Final = 1 << 20
 
 _NS_PER_S: Final = 1e9

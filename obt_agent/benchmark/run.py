@@ -75,7 +75,9 @@ class BenchmarkRun:
         self.live = LiveSeries()
         self._client_id = client_id
         self._on_progress = on_progress
+        # Why the run is to end before its plan does; the first cause stands.
         self._cause: StopCause | None = None
+        # Measures; None before ``execute``. Stopping cancels it, which closes Ollama's streams.
         self._work: asyncio.Task[None] | None = None
         self._state = RunState(
             plan=plan,
@@ -98,7 +100,7 @@ class BenchmarkRun:
         """
         work = asyncio.create_task(self._measure(), name=f"benchmark {self.job_id}")
         self._work = work
-        if self._cause is not None:
+        if self._cause is not None:  # stopped before it began
             work.cancel()
         try:
             await asyncio.wait({work})

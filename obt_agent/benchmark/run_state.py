@@ -44,6 +44,9 @@ from obt_agent.hardware.service import HardwareService
 from obt_agent.ollama.client import Line, OllamaClient
 
 _US_PER_S: Final = 1e6
+# More than come in the second that the live speed looks back, so that long answers cost no more than short
+# ones.
+_RATE_LINES: Final = 4096
 _OLLAMA_BACK: Final = "Ollama to answer again"
 
 
@@ -76,35 +79,29 @@ class RunDeadlines:
     cooldown_s: float = math.inf
 
 
+@dataclass
 class Flow:
     """The lines of the requests that run now, for the live speed."""
 
-    def __init__(self) -> None:
-        self._lines_us: list[int] = []
-        self.first_token_ms: float | None = None
-        self.active = False
-
-    def begin(self) -> None:
-        """Requests are about to be sent."""
-        self.__init__()  # type: ignore[misc] # starting anew is what the method is for
-        self.active = True
+    # Requests are under way; afterwards the last lines say nothing of the present.
+    active: bool = False
+    # Of the first line of any of them, counted from its own request.
+    first_token_ms: float | None = None
+    # Arrival of every line on the monotonic clock: requests that run at once were not sent at once.
+    lines_us: list[int] = field(default_factory=list)
 
     def add(self, t_sent_ns: int, lines: Sequence[Line]) -> None:
         """Lines of one request arrived."""
         if self.first_token_ms is None and lines:
             self.first_token_ms = lines[0].t_us / 1e3
-        self._lines_us.extend(t_sent_ns // 1000 + line.t_us for line in lines)
-
-    def end(self) -> None:
-        """The requests are over."""
-        self.active = False
+        self.lines_us.extend(t_sent_ns // 1000 + line.t_us for line in lines)
 
     def rate(self) -> float | None:
         """Lines a second over the last second; None when nothing runs."""
         if not self.active:
             return None
         now_us = time.monotonic_ns() // 1000
-        return rate_of_lines(self._lines_us[-4096:], now_us)
+        return rate_of_lines(self.lines_us[-_RATE_LINES:], now_us)
 
 
 @dataclass
@@ -118,23 +115,35 @@ class RunState:
     journal: RunJournal
     limits: RunDeadlines
     series: LiveSeries
+    # Where the figures are taken: filled by the preflight, the offload by the first warm-up.
     environment: Environment
+    # The first start's, also after a restart of the agent.
     start_time: datetime = field(default_factory=lambda: datetime.now(UTC))
+    # In the order of their ends, of all cells, the excluded ones too.
     metrics: list[IterationMetrics] = field(default_factory=list)
     warmups: list[Warmup] = field(default_factory=list)
     cold_load: ColdLoad | None = None
+    # By the cell's index; a cell that stands here is not opened again.
     stops: dict[int, Stopping] = field(default_factory=dict)
+    # What concerns the run or a cell; what concerns an iteration follows from its flags.
     warnings: list[BenchmarkWarning] = field(default_factory=list)
+    # How often the run was begun: above 1 it goes on after the agent was stopped.
     starts: int = 0
     inventory: Inventory | None = None
+    # Memory without the model and idle power, which iterations are compared with.
     baseline: Baseline = field(default_factory=Baseline)
+    # Degrees Celsius before the run, to which the machine cools down between iterations.
     start_temperature: float | None = None
+    # Whether the model was loaded before the first start, and so is to be left loaded.
     was_loaded: bool = False
+    # Of all cells: what one cell learnt of the tokenizer serves the next.
     observations: list[Observation] = field(default_factory=list)
     flow: Flow = field(default_factory=Flow)
     doing: RunPhase = field(default_factory=lambda: RunPhase("preflight"))
+    # Monotonic seconds of the run's start, and of the start of what it does now.
     began: float = field(default_factory=time.monotonic)
     step_began: float = field(default_factory=time.monotonic)
+    # Tokens in a line of the stream, from the answer before; turns lines a second into tokens a second.
     tokens_per_line: float = 1.0
     sampler: Sampler = field(init=False)
 

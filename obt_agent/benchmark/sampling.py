@@ -19,6 +19,7 @@ from obt_agent.hardware.service import HardwareService
 log = structlog.get_logger(__name__)
 
 _NS_PER_MS: Final = 1e6
+# An iteration of hours keeps its latest samples; the live series keeps them all.
 _BUFFER: Final = 20_000
 
 
@@ -55,15 +56,21 @@ class Sampler:
         self._reason = reason
         self._series = series
         self._doing = doing
+        # Takes samples until it is cancelled by ``pause``; None while paused.
         self._task: asyncio.Task[None] | None = None
+        # Notified at each sample and when no more will come.
         self._came = asyncio.Condition()
+        # Zero of the live series' clock.
         self._start_ns = time.monotonic_ns()
         self._taken = 0
+        # CPU time that taking them cost, as the hardware service says of each.
         self._cpu_us = 0
+        # Ticks left out, over all resumptions: each watch counts from 0.
         self._missed = 0
+        # The hardware service gave up, or a reading raised: the run goes on without samples.
         self._failed = False
+        # Samples since the last ``forget``, and the one before it, which speaks for a window's beginning.
         self.recent: list[Sample] = []
-        """Samples since the last ``forget``, and the one before it."""
 
     async def __aenter__(self) -> Self:
         self.resume()

@@ -11,11 +11,11 @@ from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.result import BenchmarkResult
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+# File names, and what they describe.
 TYPES: Final[dict[str, type[msgspec.Struct]]] = {
     "benchmark-plan.json": Plan,
     "benchmark-result.json": BenchmarkResult,
 }
-"""File names, and what they describe."""
 
 
 def schema_of(type_: type[msgspec.Struct]) -> dict[str, Any]:

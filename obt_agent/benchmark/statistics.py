@@ -15,22 +15,22 @@ from typing import Final, NamedTuple
 from obt_agent.benchmark.metrics_registry import Values
 from obt_agent.benchmark.result import Percentiles, Ratio, Summary
 
+# Confidence of every interval in a result.
 CONFIDENCE: Final = 0.95
-"""Confidence of every interval in a result."""
+# Share of samples of normal data in which any value is flagged as an outlier.
 FALSE_ALARMS: Final = 0.01
-"""Share of samples of normal data in which any value is flagged as an outlier."""
 
+# Up to so many values a rank correlation's p-value is counted out (5,040 orders).
 EXACT_RANKS: Final = 7
-"""Up to so many values a rank correlation's p-value is counted out (5,040 orders)."""
 
+# The 75th percentile of the standard normal distribution: MAD over sigma of normal data.
 _MAD_TO_SIGMA: Final = 0.6744897501960817
-"""The 75th percentile of the standard normal distribution: MAD over sigma of normal data."""
+# Sample size, and the modified z-score that the largest of so many normal values passes in one sample of
+# a hundred: quantiles of 400,000 simulated samples each, rounded up.
 _OUTLIER_THRESHOLDS: Final = (
     (4, 16.4), (5, 18.9), (6, 10.3), (7, 10.8), (8, 8.0), (9, 8.3), (10, 6.9), (11, 7.1), (12, 6.4),
     (15, 6.0), (20, 5.3), (25, 5.1), (30, 4.8), (40, 4.6), (50, 4.5), (75, 4.4), (100, 4.35), (200, 4.3),
 )  # fmt: skip
-"""Sample size, and the modified z-score that the largest of so many normal values passes in one sample of a
-hundred: quantiles of 400,000 simulated samples each, rounded up."""
 _TINY: Final = 1e-300
 _EPSILON: Final = 1e-15
 _MAX_TERMS: Final = 10_000

@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
+# Common words, so that most tokenizers need one token for each.
 # fmt: off
 WORDS: Final = (
     "stone", "river", "garden", "window", "paper", "market", "bridge", "winter", "letter", "morning",
@@ -24,10 +25,9 @@ WORDS: Final = (
     "pencil", "quarter", "rocket", "saddle", "ticket", "umbrella", "violin", "wagon",
 )
 # fmt: on
-"""Common words, so that most tokenizers need one token for each."""
 
+# Opens prompts that are meant to be cached.
 FIXED_OPENING: Final = "benchmark"
-"""Opens prompts that are meant to be cached."""
 
 _NONCE_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz"
 _NONCE_LETTERS: Final = 12

@@ -105,7 +105,9 @@ class _Signals:
     """
 
     def __init__(self) -> None:
+        # How many signals came; the first stops the run, any other one also the tidying up.
         self.came = 0
+        # What runs now; both None before the first run, when a signal only leaves out what was to come.
         self._run: BenchmarkRun | None = None
         self._task: asyncio.Task[BenchmarkResult] | None = None
 
@@ -157,6 +159,7 @@ class _Line:
 
     def __init__(self, progress: Progress, plan: Plan) -> None:
         self._progress = progress
+        # Position of each cell by its label, which is what progress names.
         self._cells = {cell.label: cell.index for cell in expand(plan)}
         self._task = progress.add_task(plan.model_name, total=len(self._cells), phase="", facts="")
 

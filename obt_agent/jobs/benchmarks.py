@@ -13,10 +13,9 @@ import msgspec
 import structlog
 
 from obt_agent.benchmark import records as journal_records
-from obt_agent.benchmark.live import LiveSample
 from obt_agent.benchmark.plan import Plan, plan_hash
 from obt_agent.benchmark.records import OnProgress, Record, RunJournal
-from obt_agent.benchmark.result import BenchmarkResult, BenchmarkWarning, Environment, Status
+from obt_agent.benchmark.result import BenchmarkResult, BenchmarkWarning, Environment, ResourceSample, Status
 from obt_agent.errors import AgentError, Busy, ConfigError, Unsupported
 from obt_agent.jobs import runner
 from obt_agent.jobs.generation_gate import GenerationGate
@@ -43,7 +42,7 @@ class Series(Protocol):
     def next_n(self) -> int:
         """The number of the next sample."""
 
-    def subscribe(self, after: int | None = None) -> AsyncIterator[LiveSample]:
+    def subscribe(self, after: int | None = None) -> AsyncIterator[ResourceSample]:
         """Samples after number ``after``, until the run ends."""
 
 

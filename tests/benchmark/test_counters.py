@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obt_agent.benchmark import counters, iteration_flags
+from obt_agent.benchmark import counters, flags
 from obt_agent.benchmark.counters import COUNTS, DURATIONS, AgentClock, Counters, checked
 from obt_agent.benchmark.metrics import Arrival, Trace, timings
 from obt_agent.benchmark.result import RequestTimings
 from obt_agent.ollama.client import Line
 from tests.benchmark.results import iteration, result
-from tests.benchmark.test_run_flags import EXPECTED, LISTED
+from tests.benchmark.test_flags import EXPECTED, LISTED
 
 MS = 1_000_000
 USUAL = {
@@ -77,7 +77,7 @@ def test_an_impossible_duration_is_out_of_the_mean_and_is_not_called_a_wait_for_
             **{name: getattr(one, name) for name in RequestTimings.__struct_fields__},
             queue_ms_max=one.unaccounted_ms,
             flags=tuple(
-                iteration_flags.flags(
+                flags.of_iteration(
                     iteration(rejected_counters=one.rejected_counters, queue_ms_max=one.unaccounted_ms),
                     EXPECTED,
                     LISTED,

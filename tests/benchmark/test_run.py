@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from obt_agent.benchmark.plan import Plan, PlanHardware, PromptConfig, Sweep
+from obt_agent.benchmark.run_state import Flow
 from obt_agent.ollama.stream import Line
 from obt_standin import Behaviour, Script, Stall, StandIn
 from tests.benchmark.runs import (
@@ -328,6 +329,6 @@ async def test_the_live_speed_is_in_tokens_although_a_line_holds_several(standin
         assert state.live_speed is None
         await one.run.execute()
         assert state.tokens_per_line == pytest.approx(4.0, rel=0.1)
-        state.flow.begin()
+        state.flow = Flow(active=True)
         state.flow.add(time.monotonic_ns(), [Line(at * 1000, b"") for at in (0, 10, 20)])
         assert state.live_speed == pytest.approx(400.0, rel=0.1)

@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from obt_agent.benchmark import iteration_flags, run_flags, stopping_rule
+from obt_agent.benchmark import flags, stopping_rule
+from obt_agent.benchmark.flags import ExpectedConditions, compare_within_cells
 from obt_agent.benchmark.plan import Sweep
 from obt_agent.benchmark.result import RequestTimings, Throttle
-from obt_agent.benchmark.run_flags import ExpectedConditions, compare_within_cells
 from obt_agent.ollama.payloads import RunningModel
 from tests.benchmark.results import iteration, result, speeds
 from tests.benchmark.runs import plan
@@ -31,35 +31,35 @@ LISTED = RunningModel(name="m", digest="d", size_bytes=1, size_vram_bytes=0, con
     ],
 )
 def test_each_fault_has_its_flag(fields: dict[str, Any], flag: str) -> None:
-    assert flag in iteration_flags.flags(iteration(**fields), EXPECTED, LISTED)
-    assert flag in run_flags.ADVICE
+    assert flag in flags.of_iteration(iteration(**fields), EXPECTED, LISTED)
+    assert flag in flags.ADVICE
 
 
 def test_a_given_text_that_fills_the_context_was_cut_as_well_as_a_synthetic_one() -> None:
     text = EXPECTED._replace(prompt_tokens=None)
-    assert iteration_flags.flags(iteration(prompt_tokens=4096), text, LISTED) == {"prompt_truncated"}
-    assert iteration_flags.flags(iteration(prompt_tokens=3000), text, LISTED) == set()
+    assert flags.of_iteration(iteration(prompt_tokens=4096), text, LISTED) == {"prompt_truncated"}
+    assert flags.of_iteration(iteration(prompt_tokens=3000), text, LISTED) == set()
     one_of_two = iteration(
         prompt_tokens=4196, requests=(RequestTimings(prompt_tokens=100), RequestTimings(prompt_tokens=4096))
     )
-    assert iteration_flags.flags(one_of_two, text, LISTED) == {"prompt_truncated"}
+    assert flags.of_iteration(one_of_two, text, LISTED) == {"prompt_truncated"}
 
 
 def test_a_good_iteration_has_no_flags() -> None:
-    assert iteration_flags.flags(iteration(), EXPECTED, LISTED) == set()
-    assert iteration_flags.flags(iteration(), EXPECTED, None) == set()
+    assert flags.of_iteration(iteration(), EXPECTED, LISTED) == set()
+    assert flags.of_iteration(iteration(), EXPECTED, None) == set()
 
 
 def test_ollamas_list_shows_a_clamp_and_another_model() -> None:
     other = RunningModel(name="m", digest="e", size_bytes=1, size_vram_bytes=0, context_length=2048)
-    assert iteration_flags.flags(iteration(), EXPECTED, other) == {"num_ctx_clamped", "model_changed"}
+    assert flags.of_iteration(iteration(), EXPECTED, other) == {"num_ctx_clamped", "model_changed"}
 
 
 def test_only_a_load_far_above_the_usual_is_a_reload() -> None:
-    assert not iteration_flags.reloaded(None, None)
-    assert not iteration_flags.reloaded(90.0, 2.0)
-    assert iteration_flags.reloaded(110.0, None)
-    assert not iteration_flags.reloaded(400.0, 90.0)
+    assert not flags.reloaded(None, None)
+    assert not flags.reloaded(90.0, 2.0)
+    assert flags.reloaded(110.0, None)
+    assert not flags.reloaded(400.0, 90.0)
 
 
 def test_outliers_slow_clocks_and_cached_prompts_show_beside_the_others() -> None:
@@ -87,8 +87,8 @@ def test_iterations_are_compared_within_their_cell_and_cache_state_only() -> Non
 
 
 def test_a_caution_is_said_once_for_all_its_iterations_and_says_what_to_do() -> None:
-    flagged = [run_flags.with_flags(iteration(n), {"queued", "short_output"}) for n in range(3)]
-    found = run_flags.warnings_for(flagged)
+    flagged = [flags.with_flags(iteration(n), {"queued", "short_output"}) for n in range(3)]
+    found = flags.warnings_for(flagged)
     assert [(one.code, one.iterations) for one in found] == [
         ("short_output", (0, 1, 2)),
         ("queued", (0, 1, 2)),
@@ -97,10 +97,10 @@ def test_a_caution_is_said_once_for_all_its_iterations_and_says_what_to_do() -> 
 
 
 def test_nothing_but_a_reload_is_left_out_and_its_cause_is_recorded() -> None:
-    every = run_flags.with_flags(iteration(), set(run_flags.ADVICE) - {"reloaded"})
+    every = flags.with_flags(iteration(), set(flags.ADVICE) - {"reloaded"})
     assert every.excluded is None
-    assert run_flags.with_flags(every, {"reloaded"}).excluded == "reloaded"
-    assert set(every.flags) == set(run_flags.ADVICE) - {"reloaded"}
+    assert flags.with_flags(every, {"reloaded"}).excluded == "reloaded"
+    assert set(every.flags) == set(flags.ADVICE) - {"reloaded"}
 
 
 def test_speed_that_falls_from_iteration_to_iteration_is_a_trend() -> None:

@@ -15,27 +15,32 @@ import msgspec
 
 from obt_agent.benchmark import statistics, stopping_rule
 from obt_agent.benchmark.result import BenchmarkWarning, CellResult, IterationMetrics
+from obt_agent.ollama.payloads import RunningModel
 
+# A prefill this many times the median rate of its cell, and an outlier, suggests a cached prompt.
 CACHED_FACTOR: Final = 2.0
-"""A prefill this many times the median rate of its cell, and an outlier, suggests a cached prompt."""
+# A mean clock under this share of the cell's highest is a drop.
 CLOCK_DROP: Final = 0.90
-"""A mean clock under this share of the cell's highest is a drop."""
+# Unaccounted time over this share of an iteration, and over ``QUEUED_LEAST_MS``, is queueing.
 QUEUED_SHARE: Final = 0.10
-"""Unaccounted time over this share of an iteration, and over ``QUEUED_LEAST_MS``, is queueing."""
 # A busy machine delays a request by tens of milliseconds without any slot being taken.
 QUEUED_LEAST_MS: Final = 100.0
+# A synthetic prompt may miss its length by this share, or by ``LENGTH_TOLERANCE_TOKENS``.
 LENGTH_TOLERANCE: Final = 0.02
-"""A synthetic prompt may miss its length by this share, or by ``LENGTH_TOLERANCE_TOKENS``."""
 LENGTH_TOLERANCE_TOKENS: Final = 8
+# A rank correlation of speed with index under this p-value is a trend; with several cells under this
+# p-value over their number (Bonferroni), or a sweep of twenty would show one by chance.
 TREND_P: Final = 0.05
-"""A rank correlation of speed with index under this p-value is a trend; with several cells under this p-value
-over their number (Bonferroni), or a sweep of twenty would show one by chance."""
 
+# Share of decode speed that the stream's shape may leave open without a word.
 COARSE_SHARE: Final = 0.01
-"""Share of decode speed that the stream's shape may leave open without a word."""
 
+# A load this many times as long as with the model warm, and of at least ``RELOAD_LEAST_MS``, is a reload.
+RELOAD_FACTOR: Final = 5.0
+RELOAD_LEAST_MS: Final = 100.0
+
+# Flags that take an iteration out of the summary: its TTFT holds a load.
 EXCLUDING: Final = frozenset({"reloaded"})
-"""Flags that take an iteration out of the summary: its TTFT holds a load."""
 
 
 class WarningText(NamedTuple):
@@ -138,6 +143,67 @@ class ExpectedConditions(NamedTuple):
     prompt_tokens: int | None
     digest: str | None
     warm_load_ms: float | None
+
+
+def of_iteration(
+    one: IterationMetrics, expected: ExpectedConditions, loaded: RunningModel | None
+) -> set[str]:
+    """The flags of one iteration, given what was planned and what ``/api/ps`` lists after it."""
+    raised = {
+        "short_output": one.short_output,
+        "counters_rejected": bool(one.rejected_counters),
+        "no_text": one.chunks == 0,
+        "prompt_length_off": _length_off(one, expected),
+        "prompt_truncated": _truncated(one, expected),
+        "queued": _queued(one),
+        "throttled_thermal": one.throttle is not None and one.throttle.thermal_ms > 0,
+        "throttled_power": one.throttle is not None and one.throttle.power_ms > 0,
+        "samples_missed": one.samples_missed > 0,
+        "reloaded": reloaded(one.load_ms, expected.warm_load_ms),
+    }
+    return {flag for flag, yes in raised.items() if yes} | _by_list(expected, loaded)
+
+
+def reloaded(load_ms: float | None, warm_ms: float | None) -> bool:
+    """Whether a request that should have found the model loaded waited for a load."""
+    if load_ms is None:
+        return False
+    return load_ms > max(RELOAD_LEAST_MS, RELOAD_FACTOR * (warm_ms or 0.0))
+
+
+def _by_list(expected: ExpectedConditions, loaded: RunningModel | None) -> set[str]:
+    found: set[str] = set()
+    if loaded is None:
+        return found
+    if loaded.context_length is not None and loaded.context_length < expected.num_ctx:
+        found.add("num_ctx_clamped")
+    if expected.digest is not None and loaded.digest != expected.digest:
+        found.add("model_changed")
+    return found
+
+
+def _length_off(one: IterationMetrics, expected: ExpectedConditions) -> bool:
+    if expected.prompt_tokens is None or one.prompt_tokens is None:
+        return False
+    requests = max(len(one.requests), 1)
+    return not near(one.prompt_tokens / requests, expected.prompt_tokens)
+
+
+def near(tokens: float, planned: int) -> bool:
+    """Whether a prompt is as long as planned, within the tolerance."""
+    return abs(tokens - planned) <= max(LENGTH_TOLERANCE_TOKENS, LENGTH_TOLERANCE * planned)
+
+
+def _truncated(one: IterationMetrics, expected: ExpectedConditions) -> bool:
+    """Whether the prompt filled the context: Ollama cuts what is longer and says so only in its log."""
+    counts = [request.prompt_tokens for request in one.requests] or [one.prompt_tokens]
+    return any(count is not None and count >= expected.num_ctx - 1 for count in counts)
+
+
+def _queued(one: IterationMetrics) -> bool:
+    if one.queue_ms_max is None or not one.total_duration_ms:
+        return False
+    return one.queue_ms_max > max(QUEUED_LEAST_MS, QUEUED_SHARE * one.total_duration_ms)
 
 
 def warnings_for(metrics: Sequence[IterationMetrics]) -> list[BenchmarkWarning]:
