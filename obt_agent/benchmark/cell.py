@@ -43,6 +43,8 @@ def _reason(state: RunState, cell: Cell) -> StoppingReason | None:
     if state.seconds_left <= 0:
         return "max_duration"
     counted = summarised(state, cell)
+    # Something reloads the model again and again: without this end the cell would never have enough
+    # iterations.
     excluded = sum(one.excluded is not None for one in state.of_cell(cell))
     if excluded > MAX_SHORT_RETRIES and len(counted) + excluded >= state.plan.most_iterations:
         return "max_iterations"
@@ -54,6 +56,7 @@ async def _warm_up(state: RunState, cell: Cell, runner: CellRunner) -> None:
 
     A resumed cell warms up anew: the model may have been unloaded meanwhile.
     """
+    # Only this start's warm-ups: those before the agent was stopped warmed another process.
     planned = state.plan.warmup_iterations
     done: list[Warmup] = []
     while len(done) < (MAX_WARMUPS if planned is None else planned):
@@ -79,6 +82,7 @@ def stable(done: list[Warmup], prompt_tokens: int | None) -> bool:
 
 def agree(one: Warmup, other: Warmup) -> bool:
     """Whether two warm-ups agree in decode speed, or in duration where there is no speed."""
+    # Speed first: a short answer changes the duration and not the machine.
     for first, second in (
         (one.tokens_per_second, other.tokens_per_second),
         (one.total_duration_ms, other.total_duration_ms),

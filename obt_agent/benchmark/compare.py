@@ -18,6 +18,7 @@ from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics, Ratio
 from obt_agent.benchmark.semantics import version_class
 from obt_agent.errors import InvalidParams
 
+# Ollama's estimate of the share on GPUs varies by this much between loads of one model.
 OFFLOAD_TOLERANCE: Final = 0.02
 
 Weight = Literal["intended", "warning", "note"]
@@ -81,6 +82,7 @@ def _compared(
     side_a: Sequence[BenchmarkResult], side_b: Sequence[BenchmarkResult], *, paired: bool
 ) -> Comparison:
     a, b = side_a[0], side_b[0]
+    # Every run is held against the first: equality of hashes is transitive.
     for other in (*side_a[1:], *side_b):
         _check_plans(a, other)
     _check_contexts(side_a, side_b)
@@ -122,6 +124,7 @@ def changed_fields(a: Plan, b: Plan) -> list[str]:
 
 
 def _check_contexts(a: Sequence[BenchmarkResult], b: Sequence[BenchmarkResult]) -> None:
+    # Ollama clamps a context that the model or the memory does not allow; prefill then does other work.
     for index in {one.cell for result in a for one in result.metrics}:
         in_a = {one.num_ctx for one in _of_cell(a, index)} - {None}
         in_b = {one.num_ctx for one in _of_cell(b, index)} - {None}
@@ -175,6 +178,7 @@ def _ratios(
 
 def _positive(one: IterationMetrics, name: str) -> float | None:
     value = getattr(one, name)
+    # Ratios are taken on the logarithm, which zero does not have.
     return float(value) if value is not None and value > 0 else None
 
 
@@ -209,6 +213,7 @@ def differences(a: BenchmarkResult, b: BenchmarkResult) -> tuple[Difference, ...
         if getattr(a.environment, field) != getattr(b.environment, field)
     ]
     found += _offload(a, b) + _states(a, b)
+    # What puts the ratio in doubt comes before what one compares on purpose.
     order = {"warning": 0, "intended": 1, "note": 2}
     return tuple(sorted(found, key=lambda one: order[one.weight]))
 

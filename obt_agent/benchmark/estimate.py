@@ -76,6 +76,7 @@ def _planned(measured: Measured, cell: Cell, per_token: tuple[float, float] | No
     wanted = [least, _for_width(plan, counted)]
     if per_token is not None:
         wanted.append(math.ceil(plan.min_duration_s / max(_one_s(measured, cell, per_token), 1e-3)))
+    # More may be measured than the plan's most, where iterations were excluded.
     return min(max(wanted), max(plan.most_iterations, len(counted)))
 
 
@@ -100,6 +101,7 @@ def _seconds_per_token(measured: Measured) -> tuple[float, float] | None:
     for one in requests:
         if one.first_token_ms is None or not one.prompt_tokens or not one.tokens_per_second:
             continue
+        # The first warm-up holds the load, which comes only once.
         loading_ms = one.load_ms or 0.0
         first.append(max(one.first_token_ms - loading_ms, 0.0) / 1e3 / one.prompt_tokens)
         decode.append(1 / one.tokens_per_second)
@@ -115,6 +117,7 @@ def _one_s(measured: Measured, cell: Cell, per_token: tuple[float, float]) -> fl
     ]
     if took:
         return statistics.mean(took)
+    # Requests at once may share one slot: at worst they run one after the other.
     prefill, decode = per_token
     prompt = cell.prompt.prompt_tokens or len((cell.prompt.prompt or "").split()) or 64
     return cell.concurrency * (prompt * prefill + cell.prompt.completion_tokens * decode)

@@ -28,8 +28,10 @@ SETTLE_ALLOWANCE_S: Final = 30.0
 
 # Generous upper estimate of a synthetic prompt's bytes for each token.
 _BYTES_PER_TOKEN: Final = 8
+# Ollama's own default is 4096; steps keep plans of nearly equal length on one context.
 _LEAST_CONTEXT: Final = 4096
 _CONTEXT_STEP: Final = 1024
+# Room for the template's tokens and for a prompt that is calibrated a little long.
 _CONTEXT_MARGIN: Final = 256
 
 
@@ -111,6 +113,7 @@ def budget(plan: Plan) -> Budget:
     cells = len(base) * lengths * len(contexts) * len(streams)
     iterations = plan.most_iterations * (2 if plan.cache_mode == "pair" else 1)
     warmups = MAX_WARMUPS if plan.warmup_iterations is None else plan.warmup_iterations
+    # At worst every iteration is repeated as often as may be, and all warm-ups are needed.
     rounds = iterations * (1 + MAX_SHORT_RETRIES) + warmups
     requests_of_prompt = rounds * sum(streams) * len(contexts)
     prompt_tokens = requests_of_prompt * sum(_swept_tokens(plan, prompt) for prompt in base)
@@ -143,6 +146,7 @@ def expand(plan: Plan) -> tuple[Cell, ...]:
             cells=cost.cells,
         )
     contexts = plan.sweep.num_ctx or (plan.num_ctx or context_for(plan),)
+    # The context is outermost: each change of it reloads the model.
     combinations = [
         (prompt, num_ctx, concurrency)
         for num_ctx in contexts

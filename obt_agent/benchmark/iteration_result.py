@@ -58,6 +58,7 @@ def combine_requests(requests: Sequence[RequestTimings], wall_ms: float) -> Requ
     if len(requests) == 1:
         return requests[0]
     missing = {field: reason for one in requests for field, reason in one.unavailable.items()}
+    # Gaps of streams that interleave would mean nothing.
     missing["inter_chunk_ms"] = "requests ran at once: each has its own"
     reasons = {one.done_reason for one in requests}
     combine: dict[str, Callable[[list[Any]], Any]] = {"mean": statistics.mean, "sum": sum}
@@ -165,6 +166,7 @@ def _of_samples(context: MachineContext, missing: Missing) -> dict[str, Any]:
     process = mean(resources.ollama_cpu_percent)
     no_gpu = _why_no_gpu(context.samples)
     peak_rss = missing.unless(rss and rss.high, "memory_usage_mb", "Ollama's processes were not seen")
+    # A model that was loaded before the run stands in the baseline already.
     known_delta = peak_rss is not None and context.baseline.rss_mb is not None
     return {
         "memory_usage_mb": peak_rss,
@@ -232,6 +234,7 @@ def _gpu_memory(context: MachineContext, missing: Missing, no_gpu: str) -> dict[
 
 def _of_energy(timings: RequestTimings, context: MachineContext, missing: Missing) -> dict[str, Any]:
     found = resources.energy(context.samples, context.window, context.edges.start, context.edges.end)
+    # Two reasons look alike, a null, and call for different remedies.
     short = context.window.seconds < resources.LEAST_ENERGY_WINDOW_S
     why = (
         f"withheld: the window is shorter than {resources.LEAST_ENERGY_WINDOW_S:g} s"
@@ -266,6 +269,7 @@ def _net(found: Energy | None, idle_watts: float | None, window: TimeWindow) -> 
 
 def _split(context: MachineContext) -> dict[str, float | None]:
     """Energy before and after the first token, each withheld when its own window is too short."""
+    # Without one first token there is no moment that parts prefill from decode.
     if context.first_token_ns is None:
         return {}
     edges, first_ns = context.edges, context.first_token_ns

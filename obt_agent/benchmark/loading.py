@@ -24,6 +24,7 @@ async def cold_load(state: RunState, cell: Cell) -> None:
     """
     state.enter("cold_load", cell)
     name = state.plan.model_name
+    # The model was in use a moment ago when it had to be unloaded: its file is in the system's cache.
     unload_ms = await _unloaded(state) if await _listed(state) else None
     if await _listed(state):
         state.warn(
@@ -46,7 +47,7 @@ async def leave_quiet(state: RunState) -> None:
     Raises:
         Exception: whatever Ollama's client raises; the caller logs it.
     """
-    if state.was_loaded:
+    if state.was_loaded:  # somebody else's: it stays
         return
     async with asyncio.timeout(state.limits.goodbye_s):
         if await _listed(state):

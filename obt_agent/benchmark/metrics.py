@@ -36,6 +36,7 @@ _US_PER_S: Final = 1e6
 _NS_PER_MS: Final = 1e6
 _NS_PER_S: Final = 1e9
 _MS_PER_S: Final = 1e3
+# Of fewer gaps the 99th percentile is nothing but the longest one.
 _LEAST_FOR_P99: Final = 100
 
 _NO_TEXT: Final = "no line of the stream carried text"
@@ -166,6 +167,7 @@ def chunk_gaps(t_us: Sequence[int]) -> ChunkGaps | None:
 def rate_of_lines(t_us: Sequence[int], now_us: int, window_us: int = 1_000_000) -> float | None:
     """Lines a second over the last window (or since the first line, if that is shorter); None under two."""
     recent = [t for t in t_us if t > now_us - window_us]
+    # From the first to the last line, not over the whole window: at a low rate its edges cut intervals.
     if len(recent) < 2 or recent[-1] == recent[0]:  # noqa: PLR2004 - a rate takes two
         return None
     return (len(recent) - 1) * _US_PER_S / (recent[-1] - recent[0])
@@ -193,6 +195,7 @@ class _Edges(NamedTuple):
         if not trace.arrivals:
             return cls(None, None, None)
         answers = (one.t_us for one in trace.arrivals if one.answer_chars)
+        # The token that ends an answer carries no text and arrives with the last line.
         by_itself = trace.done_reason == "stop"
         return cls(
             trace.arrivals[0].t_us,
@@ -204,6 +207,7 @@ class _Edges(NamedTuple):
 def _decode_tps(n: int | None, edges: _Edges) -> float | None:
     if n is None or n < 2 or edges.first is None or edges.last is None:  # noqa: PLR2004 - see TPOT
         return None
+    # Lines that came in one piece have equal stamps: then nothing is known of the speed.
     elapsed = edges.last - edges.first
     return (n - 1) * _US_PER_S / elapsed if elapsed > 0 else None
 
@@ -217,6 +221,7 @@ def _decode_uncertainty(decode: float | None, n: int | None, trace: Trace) -> fl
     """
     if decode is None or n is None:
         return None
+    # All lines are taken to be as long as the mean line: how many tokens the first one held is not reported.
     open_tokens = max(n / len(trace.arrivals) - 1.0, 0.0)
     if trace.done_reason == "stop":
         open_tokens += 1.0

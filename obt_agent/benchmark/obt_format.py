@@ -145,12 +145,14 @@ def _prompt(prompt: PromptConfig) -> ObtPrompt:
 
 def _metrics(one: IterationMetrics) -> ObtMetrics:
     values = {name: getattr(one, name) for name in ObtMetrics.__struct_fields__}
+    # Fields without a default are OBT's required ones, which may not be null.
     required = ObtMetrics.__struct_fields__[: -len(ObtMetrics.__struct_defaults__)]
     return ObtMetrics(**values | {name: values[name] or 0 for name in required})
 
 
 def _hardware(result: BenchmarkResult) -> ObtHardware:
     here = result.hardware or Inventory(fingerprint="", collected_at=0.0)
+    # Free memory is asked for and not known: total less what was in use at the first sample.
     used = next((one.gpu_memory_used_mb for one in result.samples if one.gpu_memory_used_mb), None)
     return ObtHardware(
         cpu_model=here.cpu.model or "unknown",

@@ -16,6 +16,7 @@ from obt_agent.benchmark import prompts
 
 CacheMode = Literal["bust", "warm", "pair"]
 
+# Bounds of what is decoded at all; what a host allows is the policy's.
 MAX_PROMPTS: Final = 64
 MAX_SWEEP: Final = 32
 MAX_ITERATIONS: Final = 1_000_000
@@ -115,6 +116,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     repeat_penalty: Annotated[float, Meta(ge=0, le=1_000_000)] = 1.1
     hardware: PlanHardware = PlanHardware()
 
+    # Added to OBT's fields; all optional.
     prompts: Annotated[tuple[PromptConfig, ...], Meta(max_length=MAX_PROMPTS)] = ()
     seed: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)] | None = None
     think: bool | Literal["low", "medium", "high"] | None = None
@@ -159,6 +161,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 DEFAULT_PROMPT: Final = PromptConfig(prompt_tokens=512, completion_tokens=128)
 
+# Raised when the method changes in a way that no field of the plan shows, such as other synthetic words.
 _HASH_VERSION: Final = 1
 
 
@@ -172,6 +175,7 @@ def plan_hash(plan: Plan) -> str:
     fields = {name: getattr(plan, name) for name in plan.__struct_fields__}
     for name in ("model_name", "prompt_config"):
         del fields[name]
+    # Equal prompts hash alike, whichever field they were given in.
     fields["prompts"] = tuple(_prompt_fields(prompt) for prompt in plan.all_prompts)
     fields["hardware"] = msgspec.structs.asdict(plan.hardware)
     fields["sweep"] = msgspec.structs.asdict(plan.sweep)

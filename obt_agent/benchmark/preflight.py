@@ -22,6 +22,7 @@ from obt_agent.ollama.payloads import InstalledModel, RunningModel
 
 # GPU memory that differs by no more between two samples has settled.
 SETTLED_MB: Final = 50.0
+# Above these other programs take more than an idle desktop does, and the figures with it.
 BUSY_CPU_PERCENT: Final = 25.0
 BUSY_GPU_PERCENT: Final = 10.0
 
@@ -43,6 +44,7 @@ async def preflight(state: RunState) -> None:
         state.machine.inventory(), what="inventory", timeout_s=state.limits.reading_s
     )
     loaded_now = loaded(running, state.plan.model_name) is not None
+    # After a restart of the agent the model may be loaded by the run itself.
     if not state.starts:
         state.was_loaded = loaded_now
     _check_idle(state, await _settle(state), loaded_now=loaded_now)
@@ -123,6 +125,7 @@ def _check_idle(state: RunState, samples: list[Sample], *, loaded_now: bool) -> 
             f"the GPU was {gpu:.0f} % busy before the run",
             "close other programs and run again",
         )
+    # Memory is baselined only without the model: else the model itself would be subtracted.
     last = samples[-1] if samples else None
     state.start_temperature = resources.hottest(last) if last else None
     state.baseline = Baseline(
@@ -176,7 +179,7 @@ def _of_inventory(here: Inventory) -> dict[str, object]:
 
 def _check_unchanged(state: RunState, now: Environment) -> None:
     """A resumed run measures the same thing, or it ends with what it has."""
-    if not state.starts:
+    if not state.starts:  # the first start: there is nothing to hold it against
         return
     before = state.environment
     for what, then, today in (

@@ -70,6 +70,7 @@ def assemble(records: RunRecords, outcome: RunOutcome) -> BenchmarkResult:
         cell_result(records.plan, cell, metrics, records.stops.get(cell.index), outcome.status)
         for cell in records.cells
     )
+    # Means over cells of different shapes mean nothing.
     only = cells[0] if len(cells) == 1 else None
     error = outcome.error
     return BenchmarkResult(
@@ -109,6 +110,7 @@ def cell_result(
     """One cell's figures; ``stop`` is None when the run ended before the cell did."""
     cold = stopping_rule.counted(metrics, cell.index, "bust")
     warm = stopping_rule.counted(metrics, cell.index, "warm")
+    # Cached and uncached iterations are never summarised as one.
     main, paired = (warm, []) if plan.cache_mode == "warm" else (cold, warm)
     trend = statistics.rank_correlation(
         [speed for one in main if (speed := stopping_rule.decode_speed(one)) is not None]
@@ -224,6 +226,7 @@ def sampling_effect(metrics: Sequence[IterationMetrics]) -> Ratio | None:
 def _neighbours(group: Sequence[tuple[bool, float]]) -> list[tuple[float, float]]:
     """Speeds sampled and unsampled of neighbours that differ in it, each iteration in one pair at most."""
     found: list[tuple[float, float]] = []
+    # Neighbours share the state of the machine; a later pair would mix in its drift.
     waiting: tuple[bool, float] | None = None
     for one in group:
         if waiting is None or waiting[0] == one[0]:

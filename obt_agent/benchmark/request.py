@@ -47,6 +47,7 @@ async def generate(ollama: OllamaClient, body: bytes, on_lines: OnLines) -> Meas
     Raises:
         OllamaError and its kinds, DeadlineExceeded, TooLarge: as ``OllamaClient``.
     """
+    # Decoded only when the stream is over, for decoding takes time in which no byte is stamped.
     lines: list[Line] = []
     async with ollama.stream("/api/generate", body) as stream:
         async for batch in stream.batches():
@@ -62,6 +63,7 @@ def _trace(lines: list[Line], final: Line) -> Trace:
         last = _CHUNK.decode(final.raw)
     except msgspec.ValidationError as error:
         raise OllamaError(f"Ollama sent a line of another form than /api/generate has: {error}") from error
+    # The last line may carry text, too: answers that are not streamed in full end so.
     found.append(arrival(final.t_us, last))
     reported = counters.read({name: bytes(getattr(last, name)) for name in (*COUNTS, *DURATIONS)})
     return Trace(tuple(one for one in found if one is not None), final.t_us, reported, last.done_reason)

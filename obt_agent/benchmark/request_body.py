@@ -29,6 +29,7 @@ def opened(cell: Cell, nonce: str | None, words: int) -> Prompt:
 def options(plan: Plan, cell: Cell) -> dict[str, Any]:
     """Ollama's options for a cell: everything that the plan says, and ``num_ctx`` always."""
     chosen: dict[str, Any] = {
+        # Always: Ollama's default depends on the GPU's memory.
         "num_ctx": cell.num_ctx,
         "temperature": plan.temperature,
         "top_p": plan.top_p,
@@ -44,6 +45,7 @@ def options(plan: Plan, cell: Cell) -> dict[str, Any]:
 
 def generate(plan: Plan, cell: Cell, prompt: str) -> bytes:
     """The body of a measured ``/api/generate``."""
+    # A template opens every prompt with the same words, which Ollama would keep cached.
     raw = cell.prompt.synthetic if plan.raw is None else plan.raw
     body: dict[str, Any] = {
         "model": plan.model_name,

@@ -27,6 +27,7 @@ MIB: Final = 1 << 20
 
 _NS_PER_S: Final = 1e9
 _MS_PER_S: Final = 1e3
+# Words in the reasons that drivers give; their spelling differs by vendor and version.
 _THERMAL: Final = ("thermal", "hot")
 _POWER: Final = ("power", "brake", "current")
 _NO_THROTTLE: Final = ("idle", "none", "applications_clocks", "sync_boost", "display")
@@ -91,6 +92,7 @@ def over_time(samples: Sequence[Sample], window: TimeWindow, reading: Reading) -
         return None
     values = [value for _, value in known]
     starts = [max(t, window.start_ns) for t, _ in known]
+    # Before the first sample nothing is known: it stands for the window's beginning as well.
     starts[0] = window.start_ns
     weights = [later - earlier for earlier, later in pairwise([*starts, window.end_ns])]
     total = sum(weights)
@@ -113,6 +115,7 @@ def energy_by_counters(start: EdgeReading, end: EdgeReading, window: TimeWindow)
     seconds = (end.t_ns - start.t_ns) / _NS_PER_S
     if not shared or shared != start.joules.keys() or min(seconds, window.seconds) < LEAST_ENERGY_WINDOW_S:
         return None
+    # A counter went back: the driver was loaded again meanwhile.
     if any(end.joules[gpu] < start.joules[gpu] for gpu in shared):
         return None
     watts = math.fsum(end.joules[gpu] - start.joules[gpu] for gpu in shared) / seconds
@@ -129,6 +132,7 @@ def energy_by_power(samples: Sequence[Sample], window: TimeWindow) -> Energy | N
     ]
     if len(points) < 2 or window.seconds < LEAST_ENERGY_WINDOW_S:  # noqa: PLR2004 - a trapezoid has two sides
         return None
+    # The edges take the nearest reading: power between samples is not known better.
     points = [(window.start_ns, points[0][1]), *points, (window.end_ns, points[-1][1])]
     joules = math.fsum((t2 - t1) / _NS_PER_S * (p1 + p2) / 2 for (t1, p1), (t2, p2) in pairwise(points))
     powers = [power for _, power in points]
@@ -157,6 +161,7 @@ def energy(
     samples: Sequence[Sample], window: TimeWindow, start: EdgeReading | None, end: EdgeReading | None
 ) -> Energy | None:
     """The best that can be had: GPUs' counters, else GPUs' power, else the CPU packages'."""
+    # A counter integrates inside the driver; samples of power miss what lies between them.
     by_counters = energy_by_counters(start, end, window) if start and end else None
     if by_counters is not None:
         return by_counters
@@ -171,6 +176,7 @@ def throttle(samples: Sequence[Sample], window: TimeWindow) -> Throttle | None:
     known = [sample for sample in within(samples, window) if _knows_throttle(sample, window)]
     if not known:
         return None
+    # Heat goes before power: a hot GPU also draws less, and would be counted twice.
     thermal, power, reasons = 0.0, 0.0, set[str]()
     edges = [max(sample.t_mono_ns, window.start_ns) for sample in known]
     for sample, (start, end) in zip(known, pairwise([*edges, window.end_ns]), strict=True):

@@ -15,6 +15,7 @@ import msgspec
 from obt_agent.benchmark.plan import Plan
 from obt_agent.hardware.inventory import Inventory
 
+# Raised when a field changes its meaning; new fields need no new version.
 RESULT_VERSION: Final = 1
 
 Status = Literal["completed", "failed", "cancelled", "interrupted"]
@@ -55,6 +56,7 @@ class RequestTimings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     ``first_token_ms`` (OBT's two names for one thing).
     """
 
+    # Rates in tokens a second, times in milliseconds; each is defined in its row of the metrics' registry.
     tokens_per_second: float | None = None
     decode_tps_corrected: float | None = None
     decode_tps_uncertainty: float | None = None
@@ -66,19 +68,23 @@ class RequestTimings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     ttft_answer_ms: float | None = None
     thinking_ms: float | None = None
     average_token_ms: float | None = None
+    # Of the stream's lines, which are not tokens.
     inter_chunk_ms: ChunkGaps | None = None
     chunks: int = 0
     tokens_per_chunk: float | None = None
     total_duration_ms: float | None = None
+    # Ollama's counters, in milliseconds.
     server_total_ms: float | None = None
     load_ms: float | None = None
     prompt_eval_ms: float | None = None
     eval_ms: float | None = None
+    # May be a little negative: Ollama takes its parts and its whole with different stamps.
     unaccounted_ms: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     total_tokens: int | None = None
     thinking_chars: int = 0
+    # As Ollama says it: ``stop`` or ``length``; ``mixed`` when concurrent requests differ.
     done_reason: str | None = None
     short_output: bool = False
     rejected_counters: tuple[str, ...] = ()
@@ -95,16 +101,20 @@ class Observed(RequestTimings, frozen=True, kw_only=True, omit_defaults=True):
     ``energy_joules`` is gross; ``energy_net_joules`` has the idle power of the preflight subtracted.
     """
 
+    # Of Ollama's processes: peak, and peak less what they held before the model was loaded.
     memory_usage_mb: float | None = None
     memory_delta_mb: float | None = None
+    # As Ollama lists the model after the iteration, by its own estimate.
     model_size_mb: float | None = None
     gpu_memory_usage_mb: float | None = None
     gpu_memory_method: Literal["ollama_processes", "device_minus_baseline", "ollama_ps"] | None = None
     vram_baseline_mb: float | None = None
     size_vram_mb: float | None = None
+    # 0 to 1; null where Ollama lists more on the GPUs than in all.
     gpu_offload_ratio: float | None = None
     cpu_usage_percent: float | None = None
     cpu_usage_percent_max: float | None = None
+    # Of one core, of Ollama's processes: may exceed 100.
     cpu_process_percent: float | None = None
     gpu_usage_percent: float | None = None
     gpu_usage_percent_max: float | None = None
@@ -114,15 +124,18 @@ class Observed(RequestTimings, frozen=True, kw_only=True, omit_defaults=True):
     gpu_temperature: float | None = None
     gpu_temperature_start: float | None = None
     gpu_temperature_end: float | None = None
+    # A clock that falls between iterations means that the machine was not in one state.
     gpu_clock_mhz_mean: float | None = None
     gpu_clock_mhz_min: float | None = None
     power_usage_watts: float | None = None
+    # Of what power and energy are: ``gpus``, or ``cpu_package`` where no GPU is metered.
     power_scope: str | None = None
     idle_watts: float | None = None
     energy_joules: float | None = None
     energy_net_joules: float | None = None
     energy_uncertainty_joules: float | None = None
     energy_method: Literal["counter", "trapezoid"] | None = None
+    # Parted at the first token; each withheld where its own window is too short to be metered.
     energy_prefill_joules: float | None = None
     energy_prefill_net_joules: float | None = None
     energy_prefill_uncertainty_joules: float | None = None
@@ -131,6 +144,7 @@ class Observed(RequestTimings, frozen=True, kw_only=True, omit_defaults=True):
     energy_decode_uncertainty_joules: float | None = None
     joules_per_output_token: float | None = None
     throttle: Throttle | None = None
+    # Samples of the machine that the figures rest on, and those that came too late to be taken.
     samples: int = 0
     samples_missed: int = 0
 
@@ -149,13 +163,17 @@ class IterationMetrics(Observed, frozen=True, kw_only=True, omit_defaults=True):
     index: int
     cell: int
     started_at: datetime
+    # Of the prompts as they were sent: shows that pairs are pairs, without storing texts.
     prompt_sha256: str
     cache_state: CacheState
     flags: tuple[str, ...] = ()
     excluded: str | None = None
+    # Requests, or groups of them, that it took: short outputs and repetition are asked for again.
     attempts: int = 1
+    # False for every other one when the plan measures what sampling costs.
     sampled: bool = True
     cooldown_s: float = 0.0
+    # As Ollama lists it, which may be less than was asked for.
     num_ctx: int | None = None
     output_tps_total: float | None = None
     queue_ms_max: float | None = None

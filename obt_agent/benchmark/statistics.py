@@ -59,6 +59,7 @@ def stddev(values: Sequence[float]) -> float | None:
 def quantile(values: Sequence[float], q: float) -> float:
     """Quantile by linear interpolation of order statistics (type 7 of Hyndman and Fan, 1996), 0 <= q <= 1."""
     ordered = sorted(values)
+    # Type 7, as NumPy's default: the smallest value has q = 0 and the largest q = 1.
     position = q * (len(ordered) - 1)
     below = math.floor(position)
     above = min(below + 1, len(ordered) - 1)
@@ -80,6 +81,7 @@ def beta_fraction(a: float, b: float, x: float) -> float:
         return min(max(x, 0.0), 1.0)
     if x > (a + 1) / (a + b + 2):
         return 1.0 - beta_fraction(b, a, 1.0 - x)
+    # In logarithms: the gamma functions of a few hundred degrees of freedom overflow.
     log_front = math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) + a * math.log(x) + b * math.log1p(-x)
     return math.exp(log_front) / a * _beta_continued_fraction(a, b, x)
 
@@ -99,6 +101,7 @@ def _beta_continued_fraction(a: float, b: float, x: float) -> float:
     return product
 
 
+# Lentz's method divides by these; a zero is replaced by a number too small to matter.
 def _away_from_zero(value: float) -> float:
     return value if abs(value) > _TINY else _TINY
 
@@ -120,6 +123,7 @@ def t_quantile(p: float, df: float) -> float:
     """The t below which a share ``p`` of Student's distribution lies, 0 < p < 1; bisects ``t_cdf``."""
     if p < 0.5:  # noqa: PLR2004 - the distribution is symmetric about its median
         return -t_quantile(1.0 - p, df)
+    # With one degree of freedom the tail is long: the bracket doubles until it holds the quantile.
     high = 1.0
     while t_cdf(high, df) < p:
         high *= 2.0
@@ -130,6 +134,7 @@ def _bisect(function: Callable[[float], float], low: float, high: float) -> floa
     """The root of a rising function between ``low`` and ``high``, to the last bits of a float."""
     while True:
         middle = (low + high) / 2
+        # The two are neighbouring floats: no number lies between them.
         if middle in (low, high):
             return middle
         if function(middle) < 0:
@@ -275,6 +280,7 @@ def rank_correlation(values: Sequence[float]) -> Correlation | None:
     rho = _pearson(order, ranks)
     if n <= EXACT_RANKS:
         return Correlation(rho, _exact_p(order, ranks))
+    # Perfect order: t is infinite.
     if abs(rho) >= 1.0 - _EPSILON:
         return Correlation(math.copysign(1.0, rho), 0.0)
     t = abs(rho) * math.sqrt((n - 2) / (1 - rho * rho))
@@ -289,6 +295,7 @@ def _exact_p(order: Sequence[float], ranks: Sequence[float]) -> float:
     def strength(arranged: Sequence[float]) -> float:
         return abs(math.fsum(w * r for w, r in zip(weights, arranged, strict=True)))
 
+    # Equal strengths differ in their last bits by the order of summation.
     least = strength(ranks) - 1e-9
     strong = sum(strength(arranged) >= least for arranged in itertools.permutations(ranks))
     return strong / math.factorial(len(ranks))
@@ -297,6 +304,7 @@ def _exact_p(order: Sequence[float], ranks: Sequence[float]) -> float:
 def _ranks(values: Sequence[float]) -> list[float]:
     order = sorted(range(len(values)), key=values.__getitem__)
     ranks = [0.0] * len(values)
+    # Runs of equal values share the mean of the ranks that they take up.
     start = 0
     while start < len(order):
         end = start
@@ -338,6 +346,7 @@ def _log_welch(
     total = var_a + var_b
     if total == 0.0:
         return ratio, ratio
+    # Welch and Satterthwaite's degrees of freedom, of the variances on the logarithm.
     df = total**2 / (var_a**2 / (len(a) - 1) + var_b**2 / (len(b) - 1))
     half = t_quantile((1 + confidence) / 2, df) * math.sqrt(total)
     return ratio * math.exp(-half), ratio * math.exp(half)
@@ -353,6 +362,7 @@ def ratio_paired(a: Sequence[float], b: Sequence[float], confidence: float = CON
 
     The ratio is the geometric mean of the pairs' ratios. Both samples are equally long.
     """
+    # What both of a pair share, such as heat, cancels in the difference.
     logs = [math.log(x) - math.log(y) for x, y in zip(a, b, strict=True)]
     interval = t_interval(logs, confidence)
     return Ratio(

@@ -52,6 +52,7 @@ def decide(plan: Plan, metrics: Sequence[IterationMetrics]) -> StoppingReason | 
     n = len(metrics)
     if n < plan.num_iterations:
         return None
+    # A plan without room to go on has a number, not a rule.
     if plan.most_iterations == plan.num_iterations:
         return "fixed"
     if measured_s(metrics) >= plan.min_duration_s and _narrow(widths(metrics), plan.target_ci):
@@ -60,6 +61,7 @@ def decide(plan: Plan, metrics: Sequence[IterationMetrics]) -> StoppingReason | 
 
 
 def _narrow(now: IntervalWidths, target: float) -> bool:
+    # A metric without a width, such as decode speed of one token, cannot hold the cell up.
     known = [width for width in now if width is not None]
     return bool(known) and all(width <= target for width in known)
 

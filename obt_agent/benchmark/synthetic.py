@@ -30,9 +30,11 @@ WORDS: Final = (
 FIXED_OPENING: Final = "benchmark"
 
 _NONCE_ALPHABET: Final = "abcdefghijklmnopqrstuvwxyz"
+# 26^12 is 2^56: no two runs of any machine share an opening.
 _NONCE_LETTERS: Final = 12
 _FIRST_GUESS_TOKENS_PER_WORD: Final = 1.15
 _FIRST_GUESS_NONCE_TOKENS: Final = 7.0
+# Tokens a word: outside these two counts contradict each other, and the line would run away.
 _LEAST_SLOPE, _MOST_SLOPE = 0.5, 8.0
 
 
@@ -66,6 +68,7 @@ def words_for(target: int, observations: Sequence[Observation]) -> int:
     """
     if not observations:
         return max(math.floor((target - _FIRST_GUESS_NONCE_TOKENS) / _FIRST_GUESS_TOKENS_PER_WORD), 0)
+    # Tokenizers are linear enough near the target; far from it the nonce and rare words weigh differently.
     nearest = sorted(observations, key=lambda one: abs(one.tokens - target))
     best = nearest[0]
     slope = _slope(best, nearest[1:])
