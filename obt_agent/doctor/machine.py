@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from obt_agent.config.schema import Config
 from obt_agent.doctor.findings import Finding, ok, warning
 from obt_agent.errors import AgentError
-from obt_agent.hardware.advice import advice, explained
+from obt_agent.hardware.advice import advice, reason_text
 from obt_agent.hardware.inventory import Inventory, ProviderState
 from obt_agent.hardware.service import HardwareService
 
@@ -44,6 +44,6 @@ def _provider(state: ProviderState) -> Finding:
     todo = advice(state.name, reason) or "docs/reference/hardware.md lists what each source needs"
     return warning(
         check,
-        f"{state.status}: {explained(reason)}",
+        f"{state.status}: {reason_text(reason)}",
         f"Measurements go on without it. To have it: {todo}.",
     )

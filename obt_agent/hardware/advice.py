@@ -41,7 +41,7 @@ def advice(field: str, reason: str) -> str | None:
     return next((todo for words, todo in _BY_WORDS.items() if words in reason), _BY_REASON.get(word))
 
 
-def explained(reason: str) -> str:
+def reason_text(reason: str) -> str:
     """A reason in words."""
     word, colon, words = reason.partition(": ")
     return words if colon else REASONS.get(word, word)

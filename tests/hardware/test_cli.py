@@ -12,13 +12,24 @@ import sys
 from pathlib import Path
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from obt_agent.cli import main
 from obt_agent.cli.hardware_report import live, report
-from obt_agent.hardware.advice import advice, explained
+from obt_agent.hardware.advice import advice, reason_text
 from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
+from obt_agent.hardware.inventory import CgroupLimits, GpuInfo, Inventory, MemoryInfo
 from obt_agent.hardware.read_once import OneReading
+from obt_agent.hardware.samples import (
+    CpuSample,
+    DiskSample,
+    GpuClocks,
+    GpuSample,
+    MemorySample,
+    NetworkSample,
+    PressureSample,
+    Sample,
+)
 from obt_agent.hardware.service import SamplerCost
 from obt_agent.hardware.snapshot.replay import replay
 from obt_agent.hardware.snapshot.root import SnapshotRoot
@@ -224,5 +235,87 @@ def test_advice_is_given_where_there_is_any() -> None:
     assert "udev" in (advice("package_energy_joules", "no_permission") or "")
     assert "modprobe" in (advice("x", "driver_error: NVIDIA's kernel driver is not loaded") or "")
     assert advice("x", "no_source") is None
-    assert explained("lost") == "the device is gone, or its driver says so"
-    assert explained("no_source: because") == "because"
+    assert reason_text("lost") == "the device is gone, or its driver says so"
+    assert reason_text("no_source: because") == "because"
+
+
+BUSY = Sample(
+    t_wall=1.0,
+    t_mono_ns=1,
+    cpu=CpuSample(
+        utilization_ratio=0.31,
+        per_core_ratio=(0.0, 0.58, 1.0) * 4,
+        load=(3.5, 2.5, 1.5),
+        temperature_celsius=71.0,
+        clock_hertz=4_200_000_000,
+        throttled_seconds_total=12.0,
+    ),
+    memory=MemorySample(used_bytes=3 << 30, swap_used_bytes=1 << 30, cgroup_available_bytes=5 << 30),
+    pressure=PressureSample(cpu_ratio=0.21, memory_ratio=0.22, io_ratio=0.23),
+    disk=DiskSample(read_bytes_per_second=1024.0 * 31, write_bytes_per_second=1024.0 * 32),
+    network=NetworkSample(receive_bytes_per_second=1024.0 * 41, transmit_bytes_per_second=1024.0 * 42),
+    gpus=(
+        GpuSample(
+            id="GPU-1",
+            state="ok",
+            utilization_ratio=0.97,
+            memory_controller_ratio=0.62,
+            power_watts=329.0,
+            temperature_celsius=63.0,
+            clocks=GpuClocks(graphics_hertz=2_520_000_000),
+            throttle_reasons=("sw_power_cap",),
+            fan_ratio=0.45,
+            ecc_uncorrected=3,
+        ),
+    ),
+)
+MACHINE = Inventory(
+    fingerprint="",
+    collected_at=1.0,
+    memory=MemoryInfo(total_bytes=8 << 30, swap_total_bytes=2 << 30),
+    limits=CgroupLimits(memory_bytes=6 << 30, memory_high_bytes=4 << 30, cpus=1.5),
+    gpus=(GpuInfo(id="GPU-1", vendor="nvidia", provider="nvidia", power_limit_watts=450.0),),
+)
+ACTIVITY = (
+    *("31 %", "load 3.5 2.5 1.5", "4.20 GHz", "71 °C", "throttled 12 s so far", "05905905 9059"),
+    *("for a CPU 21 %, for memory 22 %, for I/O 23 %", "read 31.0 KiB/s, write 32.0 KiB/s"),
+    *("receive 41.0 KiB/s, send 42.0 KiB/s", "memory left 5.0 GiB"),
+)
+OF_THE_GPU = (
+    *("97 % busy", "memory access 62 %", "329 of 450 W", "63 °C", "fan 45 %", "2.52 GHz"),
+    *("held back: sw_power_cap", "ECC: 3 uncorrected"),
+)
+
+
+def printed(picture: RenderableType, width: int) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(picture)
+    return console.export_text()
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_all_that_is_measured_is_shown(width: int) -> None:
+    words = printed(report(MACHINE, BUSY), width)
+    assert max(map(len, words.splitlines())) <= width
+    wanted = (*ACTIVITY, *OF_THE_GPU, "3.0 GiB used", "1.0 GiB of 2.0 GiB", "slowed from 4.0 GiB")
+    flat = " ".join(words.split())
+    assert [each for each in wanted if each not in flat] == []
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_all_that_is_measured_is_shown_live(width: int) -> None:
+    words = printed(live(MACHINE, BUSY, SamplerCost(0.001, 3, 0)), width)
+    assert max(map(len, words.splitlines())) <= width
+    flat = " ".join(words.split())
+    assert [each for each in (*ACTIVITY, *OF_THE_GPU) if each not in flat] == []
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_a_terminal_that_lacks_characters_is_shown_the_rest(encoding: str) -> None:
+    command = [sys.executable, "-m", "obt_agent", "hardware", "--replay", str(SNAPSHOTS / "nvidia-desktop")]
+    environment = os.environ | {"PYTHONIOENCODING": encoding}
+    finished = subprocess.run(command, capture_output=True, env=environment, timeout=120, check=False)
+    assert finished.returncode == 0, finished.stderr.decode(encoding)
+    words = finished.stdout.decode(encoding)
+    assert "NVIDIA GeForce RTX 4090" in words
+    assert "see docs/reference/hardware.md" in words
