@@ -150,12 +150,14 @@ class Reporter:
         requested = state.requested["jobs"]
         while True:
             requested.clear()
-            generation = self._jobs.generation
+            generation = self._jobs.store.generation
             revision = state.next_revision()
             for page, jobs in pages(await self._jobs.unsettled()):
-                message = JobsSync(revision=revision, page=page, store_id=self._jobs.store_id, jobs=jobs)
+                message = JobsSync(
+                    revision=revision, page=page, store_id=self._jobs.store.store_id, jobs=jobs
+                )
                 await _sync(state.session, "jobs.sync", message)
-            await first_of(self._jobs.wait_changed(generation), requested.wait())
+            await first_of(self._jobs.store.wait_changed(generation), requested.wait())
 
     async def _heartbeat_loop(self, state: _SessionState, interval_s: float) -> None:
         while True:
@@ -168,13 +170,13 @@ class Reporter:
         return HeartbeatParams(
             ollama=snapshot.state,
             loaded=tuple(model.name for model in self._policy.visible_running(snapshot.running)),
-            jobs=self._jobs.counts(),
-            outbox=self._jobs.outbox_counts(),
+            jobs=self._jobs.store.counts,
+            outbox=self._jobs.store.waiting_counts,
             streams=self._gauges.streams(),
             t_mono_us=time.monotonic_ns() // 1000,
             loop_lag_ms=self._gauges.loop_lag_ms(),
             hardware=light(self._machine.latest),
-            store_problem=self._jobs.store_problem,
+            store_problem=self._jobs.store.problem,
         )
 
 

@@ -1,10 +1,9 @@
-"""The composition root: builds every room, wires them, keeps them running, and ends them in order.
+"""The composition root: builds every package's service, wires them, keeps them running, ends them in order.
 
-``settings``  the configuration as plain values of each room
 ``components``     what is built, and from what
-``facts``     what ``agent_info`` tells of the agent itself
-``status_writer``   status file, systemd's status line, signs of life
-``life``      root tasks, signals, reload, shutdown
+``facts``          what ``agent_info`` shows of the agent itself
+``status_writer``  status file, systemd's status line, watchdog
+``supervisor``     root tasks, signals, reload, shutdown
 """
 
 from __future__ import annotations

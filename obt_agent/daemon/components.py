@@ -14,7 +14,7 @@ from obt_agent.backoff import BackoffSettings
 from obt_agent.benchmark.lock import BenchmarkLock
 from obt_agent.benchmark.plan import Plan
 from obt_agent.config.schema import Config
-from obt_agent.daemon import facts, settings
+from obt_agent.daemon import facts
 from obt_agent.dispatcher import Dispatcher
 from obt_agent.errors import Unsupported
 from obt_agent.handlers.services import Services
@@ -89,10 +89,11 @@ async def build(
     catalog = Catalog(ollama, poll_interval_s=config.ollama.poll_interval_s)
     hardware = HardwareService(config.hardware, ollama_url=config.ollama.url)
     stack.push_async_callback(hardware.close)
-    outbox = JobStore(state.path, settings.outbox(config))
-    await outbox.open()
-    stack.push_async_callback(outbox.close)
-    jobs = _jobs(config, state, policy, outbox, ollama, hardware)
+    store = JobStore(state.path, config.storage)
+    await store.open()
+    stack.push_async_callback(store.close)
+    gate = GenerationGate(config.benchmark.during_benchmark)
+    jobs = _jobs(config, state, policy, store, gate, ollama, hardware)
     stack.push_async_callback(jobs.close)
     services = Services(
         ollama=ollama,
@@ -100,6 +101,7 @@ async def build(
         hardware=hardware,
         policy=policy,
         jobs=jobs,
+        generation_gate=gate,
         facts=facts.agent_facts(config, state, lambda: components.link.statistics),
     )
     components = _wired(services)
@@ -122,16 +124,16 @@ def _jobs(
     config: Config,
     state: StateDir,
     policy: Policy,
-    outbox: JobStore,
+    store: JobStore,
+    gate: GenerationGate,
     ollama: OllamaClient,
     hardware: HardwareService,
 ) -> JobService:
-    traffic = GenerationGate(config.benchmark.during_benchmark)
     transfers = TransferRunner(ollama, policy)
     benchmarks = BenchmarkRunner(
-        outbox,
+        store,
         policy,
-        traffic,
+        gate,
         functools.partial(
             benchmark_run,
             cooldown_s=config.benchmark.cooldown_s,
@@ -143,9 +145,7 @@ def _jobs(
         agent_version=__version__,
         make_lock=lambda who: BenchmarkLock(config.ollama.url, Path(config.benchmark.lock_dir), who=who),
     )
-    return JobService(
-        outbox, {"benchmark": benchmarks, "pull": transfers, "create": transfers}, policy, traffic
-    )
+    return JobService(store, {"benchmark": benchmarks, "pull": transfers, "create": transfers}, policy)
 
 
 def benchmark_run(plan: Plan, *, cooldown_s: float, **given: Any) -> BenchmarkRun:
@@ -193,9 +193,9 @@ def _hello(config: Config, state: StateDir, components: Components) -> HelloPara
             instance=state.instance,
             boot_id=boot_id(),
         ),
-        store_id=components.jobs.store_id,
+        store_id=components.jobs.store.store_id,
         capabilities=components.policy.allowed_commands(),
         limits=AgentLimits(max_streams=components.policy.max_streams, max_jobs=components.policy.max_jobs),
-        jobs=components.jobs.counts(),
-        outbox=components.jobs.outbox_counts(),
+        jobs=components.jobs.store.counts,
+        outbox=components.jobs.store.waiting_counts,
     )

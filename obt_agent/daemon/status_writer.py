@@ -99,9 +99,9 @@ class StatusWriter:
             loaded=tuple(model.name for model in snapshot.running),
             streams=components.dispatcher.streams,
             jobs=tuple(sorted((job for job in jobs if job.finished_at is None), key=_running_first)),
-            job_counts=components.jobs.counts(),
-            outbox=components.jobs.outbox_counts(),
-            store_problem=components.jobs.store_problem,
+            job_counts=components.jobs.store.counts,
+            outbox=components.jobs.store.waiting_counts,
+            store_problem=components.jobs.store.problem,
             providers=self._providers(),
             loop_lag_ms=components.link.lag.last_ms,
         )

@@ -87,7 +87,7 @@ class Supervisor:
             "catalog": components.catalog.run,
             "follow-ollama": self._follow_ollama,
             "follow-store": self._follow_store,
-            "jobs": components.jobs.run,
+            "jobs": components.jobs.worker.run,
             "link": components.link.run,
             "telling": self._status_writer.run,
             "watchdog": self._status_writer.watchdog,
@@ -137,11 +137,11 @@ class Supervisor:
     async def _follow_store(self) -> None:
         """A store that was found damaged and replaced has another id, which only a hello tells the server."""
         jobs = self._components.jobs
-        known = jobs.store_id
+        known = jobs.store.store_id
         while True:
-            await jobs.wait_changed(jobs.generation)
-            if jobs.store_id != known:
-                known = jobs.store_id
+            await jobs.store.wait_changed(jobs.store.generation)
+            if jobs.store.store_id != known:
+                known = jobs.store.store_id
                 self._status_writer.changed()
                 await self._components.link.redial("reload")
 
@@ -224,4 +224,4 @@ class Supervisor:
 
     async def _drain_outbox(self) -> None:
         if self._components.link.session is not None:
-            await self._components.jobs.drain(OUTBOX_DRAIN_S)
+            await self._components.jobs.uploader.drain(OUTBOX_DRAIN_S)

@@ -266,7 +266,9 @@ class Dispatcher:
             else:
                 entry.origin.respond(entry.request_id, outcome)
         except LinkLost:
-            log.debug("command.unheard", method=entry.command.method.name, request_id=entry.request_id)
+            log.debug(
+                "command.response_dropped", method=entry.command.method.name, request_id=entry.request_id
+            )
         except Exception as error:
             # A text in it that no frame can hold, for instance: the request still gets its one final.
             log.exception("command.answer_not_sent", method=entry.command.method.name)
@@ -279,7 +281,7 @@ class Dispatcher:
         try:
             session.respond_error(request.id, to_wire(error))
         except LinkLost:
-            log.debug("command.unheard", method=request.method[:SHOWN_CHARS])
+            log.debug("command.response_dropped", method=request.method[:SHOWN_CHARS])
 
     def _say_refusal(self, requests: Requests, request: Request, error: Exception) -> None:
         """Once a session for each kind and policy key: a server that insists cannot fill the log."""

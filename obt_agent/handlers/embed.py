@@ -11,6 +11,6 @@ from obt_agent.protocol.commands import InferenceParams
 
 async def run(services: Services, params: InferenceParams, context: CommandContext) -> msgspec.Raw:
     await services.gate.admit(params.model)
-    with services.jobs.traffic.generation("embed"):
+    with services.generation_gate.generation("embed"):
         body = services.policy.shape_request("embed", context.params, context.blob)
         return msgspec.Raw(await services.ollama.call("/api/embed", body))

@@ -11,7 +11,7 @@ from obt_agent.protocol.commands import LoadModelParams, LoadResult
 async def run(services: Services, params: LoadModelParams, context: CommandContext) -> LoadResult:
     services.policy.check_fields(context.params)
     installed = await services.gate.admit(params.model)
-    with services.jobs.traffic.generation("load_model"):
+    with services.generation_gate.generation("load_model"):
         wall_ms = await services.ollama.load(
             params.model,
             keep_alive=services.policy.keep_alive(params.keep_alive),

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from obt_agent.hardware.service import HardwareService
-from obt_agent.jobs import JobService
+from obt_agent.jobs import GenerationGate, JobService
 from obt_agent.ollama.catalog import Catalog
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.policy import Policy
@@ -41,6 +41,7 @@ class Services:
     hardware: HardwareService
     policy: Policy
     jobs: JobService
+    generation_gate: GenerationGate
     facts: AgentFacts
 
     @property

@@ -12,6 +12,6 @@ async def run(services: Services, params: UnloadModelParams, context: CommandCon
     """``/api/ps`` lags an unload: ``loaded`` may be true for a moment after it."""
     services.policy.check_fields(context.params)
     installed = await services.gate.admit(params.model)
-    with services.jobs.traffic.generation("unload_model"):
+    with services.generation_gate.generation("unload_model"):
         wall_ms = await services.ollama.unload(params.model)
     return await afterwards(services.ollama, services.policy, installed, params.model, wall_ms)

@@ -4,6 +4,6 @@ start ─► Outbox.accept (durable) ─► queue ─► Execution ─► Outbox
 """
 
 from obt_agent.jobs.generation_gate import GenerationGate
-from obt_agent.jobs.service import JobService, JobSettings
+from obt_agent.jobs.service import JobService
 
-__all__ = ["GenerationGate", "JobService", "JobSettings"]
+__all__ = ["GenerationGate", "JobService"]

@@ -1,4 +1,4 @@
-"""Progress of open jobs, told to the server at most twice a second a job; what is late is dropped."""
+"""Progress of open jobs, sent to the server at most twice a second a job; what is late is dropped."""
 
 from __future__ import annotations
 
@@ -20,40 +20,40 @@ class ProgressPublisher:
 
     def __init__(self, interval_s: float = INTERVAL_S) -> None:
         self._interval_s = interval_s
+        # The last state and progress of each open job.
         self._last: dict[str, tuple[JobState, JobProgress]] = {}
-        self._version = 0
+        # Set when ``_last`` has something that may not have been sent.
         self._changed = asyncio.Event()
 
     def get(self, job_id: str) -> JobProgress | None:
-        """The last progress of a job."""
+        """Return the last progress of a job."""
         return self._last[job_id][1] if job_id in self._last else None
 
     def note(self, job_id: str, progress: JobProgress, state: JobState = "running") -> None:
-        """A job came on; what was noted before, and not told yet, is not told any more."""
+        """Note a job's progress; it replaces what was noted before, and not sent yet."""
         if self._last.get(job_id) == (state, progress):
             return
         self._last[job_id] = state, progress
-        self._version += 1
         self._changed.set()
 
     def forget(self, job_id: str) -> None:
-        """The job is over."""
+        """Drop a job that is over."""
         self._last.pop(job_id, None)
 
-    async def tell(self, peer: Session) -> None:
+    async def publish(self, session: Session) -> None:
         """Send what changes to one session, until cancelled.
 
         Raises:
             LinkLost: the session ended.
         """
-        told: dict[str, tuple[JobState, JobProgress]] = {}
+        sent: dict[str, tuple[JobState, JobProgress]] = {}
         while True:
             for job_id, (state, progress) in self._last.items():
-                if told.get(job_id) != (state, progress):
+                if sent.get(job_id) != (state, progress):
                     params = JobProgressParams(job_id=job_id, state=state, progress=progress)
-                    peer.notify("job.progress", params, droppable=True)
-            told = dict(self._last)
+                    session.notify("job.progress", params, droppable=True)
+            sent = dict(self._last)
             await asyncio.sleep(self._interval_s)
             self._changed.clear()
-            if told == self._last:
+            if sent == self._last:
                 await self._changed.wait()

@@ -9,24 +9,21 @@ import asyncio
 import datetime as dt
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 import structlog
 
 from obt_agent.errors import Busy, DeadlineExceeded, InvalidParams, JobNotFound, LinkLost, StorageFailed
-from obt_agent.jobs.generation_gate import GenerationGate
 from obt_agent.jobs.progress import ProgressPublisher
 from obt_agent.jobs.result_size import TRANSFER_BYTES, benchmark_bytes
 from obt_agent.jobs.runner import JobRunner, LivePoint
 from obt_agent.jobs.store import JobStore, NewJob, StoredJob
 from obt_agent.jobs.store.rows import fingerprint
-from obt_agent.jobs.store.upload import Uploader, UploadSettings
-from obt_agent.jobs.worker import JobWorker, WorkerSettings
+from obt_agent.jobs.store.upload import Uploader
+from obt_agent.jobs.worker import JobTimings, JobWorker
 from obt_agent.policy import Policy
 from obt_agent.protocol import limits
-from obt_agent.protocol.admission import JobCounts, OutboxCounts
 from obt_agent.protocol.commands import (
     NOTHING,
     BenchmarkStatusResult,
@@ -42,149 +39,99 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 BUSY_RETRY_MS: Final = 10_000
-LOOK_AT_SESSION_S: Final = 1.0
+SESSION_CHECK_S: Final = 1.0
 CLOSE_WITHIN_S: Final = 10.0
+# A clock that nobody sets; it counts time in suspend too where the system has such a clock.
 _UPTIME_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
-@dataclass(frozen=True)
-class JobSettings:
-    """Settings of the worker and of the upload."""
-
-    worker: WorkerSettings = field(default_factory=WorkerSettings)
-    upload: UploadSettings = field(default_factory=UploadSettings)
-
-
 class JobService:
-    """Everything about jobs.
+    """Jobs: their start, state, cancellation and live series, and what is sent to the server about them.
 
     Args:
-        outbox: the store, open.
+        store: the jobs, open.
         runners: by kind of job.
         policy: what the owner allows.
-        traffic: what the server makes Ollama do beside benchmarks.
-        settings: see ``JobSettings``.
+        uploader: sends the finals.
         clock: Unix seconds by this machine's clock.
         local_time: for quiet hours.
+        timings: of the worker.
     """
 
     def __init__(
         self,
-        outbox: JobStore,
+        store: JobStore,
         runners: Mapping[JobKind, JobRunner],
         policy: Policy,
-        traffic: GenerationGate,
         *,
-        settings: JobSettings | None = None,
+        uploader: Uploader | None = None,
         clock: Callable[[], float] = time.time,
         local_time: Callable[[], dt.datetime] = lambda: dt.datetime.now().astimezone(),
+        timings: JobTimings = JobTimings(),  # noqa: B008 - frozen
     ) -> None:
-        chosen = settings or JobSettings()
-        self.traffic = traffic
-        self._outbox = outbox
+        self.store = store
+        self.uploader = uploader or Uploader(store)
         self._runners = runners
         self._policy = policy
         self._clock = clock
-        self._server_started_at: float | None = None
-        self._board = ProgressPublisher()
-        self._uploader = Uploader(outbox, chosen.upload)
-        self._worker = JobWorker(
-            outbox,
+        # Unix seconds by the server's clock when this machine's uptime was 0; None before the first session.
+        self._server_boot_time: float | None = None
+        self._progress = ProgressPublisher()
+        self.worker = JobWorker(
+            store,
             runners,
             policy,
-            self._board,
+            self._progress,
             now=self._now,
             local_time=local_time,
-            settings=chosen.worker,
+            timings=timings,
         )
+        # Starts and cancellations under way; they end even if their command is cancelled.
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._taking_in = 0
+        # Jobs that are being stored, and not counted by the store yet: many starts at once keep the limit.
+        self._being_accepted = 0
 
-    # life
-
-    async def run(self) -> None:
-        """Take up what an earlier process left, then run jobs until cancelled, which is a checkpoint."""
-        await self._worker.run()
-
-    async def serve(self, peer: Session, server_time: float | None) -> None:
-        """Tell one session of progress and finals, until it ends or this is cancelled.
+    async def serve(self, session: Session, server_time: float | None) -> None:
+        """Send progress and finals over one session, until it ends or this is cancelled.
 
         Args:
-            peer: the admitted session.
-            server_time: Unix seconds as the server told them just now; the reference for ``not_after`` and
-                for the age of tombstones.
+            session: the admitted session.
+            server_time: Unix seconds by the server's clock just now; the reference for ``not_after`` and for
+                the age of tombstones.
         """
         if server_time is not None:
-            self._server_started_at = server_time - _uptime_s()
+            self._server_boot_time = server_time - _uptime_s()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._uploader.run(peer, server_time), name="outbox upload")
-                group.create_task(self._board.tell(peer), name="job progress")
-                group.create_task(_until_over(peer), name="job session's end")
+                group.create_task(self.uploader.run(session, server_time), name="result upload")
+                group.create_task(self._progress.publish(session), name="job progress")
+                group.create_task(_until_over(session), name="job session's end")
         except* LinkLost:
-            log.debug("jobs.session_over", session=peer.number)
-
-    async def drain(self, within_s: float) -> bool:
-        """Wait until the server has acknowledged every final, at most ``within_s`` seconds."""
-        return await self._uploader.drain(within_s)
+            log.debug("jobs.session_ended", session=session.number)
 
     async def close(self) -> None:
-        """Let what is being stored be stored; bounded. ``run`` is ended by its owner."""
+        """Wait until what is being stored is stored; bounded. The worker's task is ended by its owner."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=CLOSE_WITHIN_S)
 
     def _now(self) -> float:
-        """Unix seconds by the server's clock, once it is known: then a correction of ours changes nothing."""
-        if self._server_started_at is None:
+        # By the server's clock, once it is known: a correction of this machine's clock then changes nothing.
+        if self._server_boot_time is None:
             return self._clock()
-        return self._server_started_at + _uptime_s()
-
-    # the book of jobs
-
-    @property
-    def generation(self) -> int:
-        """Grows with every change of the list."""
-        return self._outbox.generation
-
-    @property
-    def store_id(self) -> str:
-        """Names the store of jobs."""
-        return self._outbox.store_id
-
-    async def wait_changed(self, after_generation: int) -> int:
-        """Wait for a later generation."""
-        return await self._outbox.wait_changed(after_generation)
+        return self._server_boot_time + _uptime_s()
 
     async def unsettled(self) -> tuple[JobSummary, ...]:
-        """Jobs that are open, or finished and not acknowledged; oldest first."""
-        return tuple(self._summary(job) for job in await self._outbox.unsettled())
-
-    def counts(self) -> JobCounts:
-        """How many."""
-        return self._outbox.counts
-
-    def outbox_counts(self) -> OutboxCounts:
-        """What waits to be sent."""
-        return self._outbox.waiting_counts
-
-    @property
-    def store_problem(self) -> str | None:
-        """What is wrong with the store of jobs, or that it was replaced."""
-        return self._outbox.problem
-
-    @property
-    def running(self) -> str | None:
-        """The id of the job that runs."""
-        return None if self._worker.current is None else self._worker.current.job_id
+        """Return the jobs that are open, or finished and not acknowledged; oldest first."""
+        return tuple(self._summary(job) for job in await self.store.unsettled())
 
     def _summary(self, job: StoredJob) -> JobSummary:
         return msgspec.structs.replace(
             job.summary(),
-            position=self._worker.position(job.job_id),
-            progress=None if job.terminal else self._board.get(job.job_id),
+            position=self.worker.position(job.job_id),
+            progress=None if job.terminal else self._progress.get(job.job_id),
         )
 
-    # starts
+    # Starts.
 
     async def start_benchmark(self, params: RunBenchmarkParams) -> JobStarted:
         """Store a benchmark and queue it; the plan is allowed (see ``Policy.check_plan``).
@@ -217,38 +164,44 @@ class JobService:
             fingerprint=fingerprint(kind, params),
             not_after=params.not_after,
             reserve_bytes=reserve_bytes,
-            withdrawn=b"",
         )
-        cancelled = self._runners[kind].ending(job.as_stored(self._clock()), (), "cancelled", None)
-        return await self._owned(self._take_in(job.with_withdrawn(cancelled.text)), f"start of {job.job_id}")
+        return await self._shielded(self._accept(job), f"start of {job.job_id}")
 
-    async def _take_in(self, job: NewJob) -> JobStarted:
-        stored = await self._outbox.get(job.job_id)
-        if stored is None:
-            self._check_not_after(job.not_after)
-        self._taking_in += 1
-        try:
-            if stored is None:
-                self._check_room()
-            stored = await self._outbox.accept(job)
-        finally:
-            self._taking_in -= 1
+    async def _accept(self, job: NewJob) -> JobStarted:
+        stored = await self._stored(job)
         if stored is not None:
             return JobStarted(
-                job_id=job.job_id, state=stored.state, position=self._worker.position(job.job_id)
+                job_id=job.job_id, state=stored.state, position=self.worker.position(job.job_id)
             )
-        position = self._worker.put(job.job_id, job.kind, job.model)
+        position = self.worker.put(job.job_id, job.kind, job.model)
         log.info("job.accepted", job_id=job.job_id, kind=job.kind, model=job.model, position=position)
         try:
-            await self._outbox.queue(job.job_id)
+            await self.store.queue(job.job_id)
         except StorageFailed as error:  # it is stored and in the queue: that is what was asked
             log.warning("job.still_accepted", job_id=job.job_id, reason=error.message)
             return JobStarted(job_id=job.job_id, state="accepted", position=position)
         return JobStarted(job_id=job.job_id, state="queued", position=position)
 
-    def _check_room(self) -> None:
-        most = self._policy.max_jobs
-        if self._outbox.counts.open + self._taking_in > most:
+    async def _stored(self, job: NewJob) -> StoredJob | None:
+        """Store a job; return it as stored when it is known or cancelled already, and not to be queued."""
+        known = await self.store.get(job.job_id) is not None
+        if not known:
+            self._check_not_after(job.not_after)
+        self._being_accepted += 1
+        try:
+            if not known:
+                self._check_open_jobs()
+            stored = await self.store.accept(job)
+        finally:
+            self._being_accepted -= 1
+        if stored is None or stored.kind is not None:
+            return stored
+        ending = self._runners[job.kind].ending(job.as_stored(self._clock()), (), "cancelled", None)
+        return await self.store.accept_cancelled(job, ending.text)
+
+    def _check_open_jobs(self) -> None:
+        most = self._policy.config.max_jobs
+        if self.store.counts.open + self._being_accepted > most:
             raise Busy(
                 f"{most} jobs are open, the most that the host's owner allows.",
                 retry_after_ms=BUSY_RETRY_MS,
@@ -271,10 +224,10 @@ class JobService:
                 waited_for="the start",
             )
 
-    # questions and cancellation
+    # State, cancellation, live series.
 
     async def status(self, job_id: str, *, include_result: bool = True) -> BenchmarkStatusResult:
-        """A job, and the result so far: the final one, or out of what a running job has stored.
+        """Return a job, and the result so far: the final one, or from the records of a running job.
 
         Raises:
             JobNotFound
@@ -286,54 +239,54 @@ class JobService:
         )
 
     async def _known(self, job_id: str) -> StoredJob:
-        job = await self._outbox.get(job_id)
+        job = await self.store.get(job_id)
         if job is None or job.kind is None:
             raise JobNotFound(f"No job {job_id!r} is stored here.")
         return job
 
     async def _result_so_far(self, job: StoredJob) -> bytes | None:
         if job.terminal:
-            final = await self._outbox.result(job.job_id)
+            final = await self.store.result(job.job_id)
             return None if final is None else final.text
-        records = await self._outbox.records(job.job_id)
+        records = await self.store.records(job.job_id)
         if not records or job.kind is None:
             return None
         return self._runners[job.kind].ending(job, records, "interrupted", None).text
 
     async def cancel(self, job_id: str) -> Literal["cancelling", "unknown"] | JobState:
-        """Cancel a job at whatever instant; an unknown one is remembered: a late start will not run."""
-        return await self._owned(self._cancel(job_id), f"cancellation of {job_id}")
+        """Cancel a job in any state; an unknown one is remembered: a late start will not run."""
+        return await self._shielded(self._cancel(job_id), f"cancellation of {job_id}")
 
     async def _cancel(self, job_id: str) -> Literal["cancelling", "unknown"] | JobState:
-        job = await self._outbox.cancel(job_id)
+        job = await self.store.cancel(job_id)
         if job is None or job.kind is None:
             return "unknown"
         if job.terminal:
             return job.state
-        if self._worker.stop(job_id, "cancelled"):
+        if self.worker.stop(job_id, "cancelled"):
             return "cancelling"
-        self._worker.remove(job_id)
-        records = await self._outbox.records(job_id)
-        await self._worker.finish(job, self._runners[job.kind].ending(job, records, "cancelled", None))
+        self.worker.remove(job_id)
+        records = await self.store.records(job_id)
+        await self.worker.finish(job, self._runners[job.kind].ending(job, records, "cancelled", None))
         return "cancelled"
 
     async def live(self, job_id: str, *, after: int | None = None) -> AsyncIterator[LivePoint]:
-        """The live series of a job, from when it runs to its end.
+        """Yield the live series of a job, from when it runs to its end.
 
         Raises:
             JobNotFound
         """
         while not (await self._known(job_id)).terminal:
-            generation = self.generation
-            current = self._worker.current
+            generation = self.store.generation
+            current = self.worker.current
             if current is not None and current.job_id == job_id and current.execution is not None:
                 async for point in current.execution.live(after):
                     yield point
                 return
-            await self.wait_changed(generation)
+            await self.store.wait_changed(generation)
 
-    async def _owned(self, work: Coroutine[Any, Any, T], name: str) -> T:
-        """Do something to its end, even when the command that asked for it is cancelled."""
+    async def _shielded(self, work: Coroutine[Any, Any, T], name: str) -> T:
+        """Do something to its end, even when its command is cancelled."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -341,12 +294,11 @@ class JobService:
 
 
 def _uptime_s() -> float:
-    """Seconds of a clock that nobody sets, the time in suspend included where the system counts it."""
     return time.clock_gettime(_UPTIME_CLOCK)
 
 
-async def _until_over(peer: Session) -> None:
-    """Those who only wait for news would not notice that nobody is left to tell."""
-    while peer.alive:  # noqa: ASYNC110 - a session's end is no event up here, and a second is soon enough
-        await asyncio.sleep(LOOK_AT_SESSION_S)
+async def _until_over(session: Session) -> None:
+    """Raise ``LinkLost`` when the session has ended: tasks that wait for a change would not notice it."""
+    while session.alive:  # noqa: ASYNC110 - a session's end is no event up here, and a second is soon enough
+        await asyncio.sleep(SESSION_CHECK_S)
     raise LinkLost("The session ended.")

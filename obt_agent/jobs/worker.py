@@ -1,16 +1,18 @@
-"""The queue of jobs and the one that runs: from ``queued`` to a stored final."""
+"""The queue of jobs, and the one that runs: from ``queued`` to a stored final."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 import structlog
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential
 
 from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded, StorageFailed
 from obt_agent.jobs.progress import ProgressPublisher
@@ -24,26 +26,14 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-LOOK_AGAIN_S: Final = 60.0
-"""Quiet hours are looked at again at least this often: clocks and time zones change."""
+# Quiet hours are checked again at least this often: clocks and time zones change.
+QUIET_CHECK_S: Final = 60.0
+# How long a run has to close its connections when the agent stops.
 CHECKPOINT_S: Final = 5.0
+# A job that began this often and took the agent down each time is not run again.
+MAX_STARTS: Final = 3
 _WAITING_FOR_CHARS: Final = 200
 _UNFORESEEN: Final = "The job failed in an unforeseen way; the agent's log has the details."
-
-
-@dataclass(frozen=True)
-class WorkerSettings:
-    """How patient the worker is.
-
-    A stopped job gets ``stop_within_s`` seconds to give what it has. A job that began ``max_starts`` times
-    and took the agent down each time is ended. A final that cannot be written is tried again after
-    ``retry_s`` seconds, doubling up to ``retry_max_s``.
-    """
-
-    stop_within_s: float = 15.0
-    max_starts: int = 3
-    retry_s: float = 1.0
-    retry_max_s: float = 60.0
 
 
 class QueuedJob(NamedTuple):
@@ -54,178 +44,189 @@ class QueuedJob(NamedTuple):
     model: str | None
 
     def __str__(self) -> str:
-        """For those who wait behind it."""
         return f"{self.kind} of {self.model or 'a model'} (job {self.job_id})"
+
+
+@dataclass(frozen=True)
+class JobTimings:
+    """Deadlines and intervals of the worker, in seconds."""
+
+    # How long a stopped job has to return what it measured, before its task is cancelled.
+    stop_within_s: float = 15.0
+    # The store is used again after the first of these, doubling up to the second.
+    store_retry_s: tuple[float, float] = (1.0, 60.0)
 
 
 @dataclass
 class RunningJob:
-    """The job that runs. ``execution`` is None while it is being prepared."""
+    """The job that runs."""
 
     entry: QueuedJob
+    # None while the run is being prepared.
     execution: Execution | None = None
+    # Why it was stopped; None while it may go on.
     cause: Cause | None = None
     task: asyncio.Task[JobOutcome] | None = None
-    stopping: asyncio.TimerHandle | None = None
-    began: asyncio.Event = field(default_factory=asyncio.Event)
+    # Cancels ``task`` when a stop takes too long.
+    cutoff: asyncio.TimerHandle | None = None
 
     @property
     def job_id(self) -> str:
-        """Its id."""
+        """The job's id."""
         return self.entry.job_id
 
-    def why_stopped(self) -> Cause:
-        """The cause; ``interrupted`` when nobody gave one."""
+    def stop_cause(self) -> Cause:
+        """Return why it was stopped; ``interrupted`` when nobody said why."""
         return self.cause or "interrupted"
 
     def stop(self, cause: Cause, within_s: float) -> None:
-        """Stop it; when it does not give what it has in time, it is cut off."""
+        """Stop it; when it does not return what it has within ``within_s``, it is cancelled."""
         if self.cause is not None:
             return
         self.cause = cause
         if self.execution is not None:
             self.execution.stop(cause)
         if self.task is not None:
-            self.stopping = asyncio.get_running_loop().call_later(within_s, self.task.cancel)
+            self.cutoff = asyncio.get_running_loop().call_later(within_s, self.task.cancel)
 
 
 class JobWorker:
     """Runs the jobs of a queue, one at a time.
 
     Args:
-        outbox: the store.
+        store: the jobs.
         runners: by kind.
         policy: for quiet hours.
-        board: where progress goes.
+        progress: where progress goes.
         now: Unix seconds by the best clock there is.
         local_time: for quiet hours.
-        settings: see ``WorkerSettings``.
+        timings: deadlines and intervals.
     """
 
     def __init__(
         self,
-        outbox: JobStore,
+        store: JobStore,
         runners: Mapping[JobKind, JobRunner],
         policy: Policy,
-        board: ProgressPublisher,
+        progress: ProgressPublisher,
         *,
         now: Callable[[], float],
         local_time: Callable[[], dt.datetime],
-        settings: WorkerSettings,
+        timings: JobTimings,
     ) -> None:
-        self._outbox = outbox
+        self._store = store
         self._runners = runners
         self._policy = policy
-        self._board = board
+        self._progress = progress
         self._now = now
         self._local_time = local_time
-        self._settings = settings
+        self._timings = timings
+        # Jobs that wait for their turn, first come, first served; a benchmark in quiet hours is passed over.
         self._queue: deque[QueuedJob] = deque()
-        self._woken = asyncio.Event()
+        # Set when a job was queued, for ``_next`` to check the queue again.
+        self._queued = asyncio.Event()
+        # The job that runs or is being prepared.
         self.current: RunningJob | None = None
 
     def put(self, job_id: str, kind: JobKind, model: str | None = None) -> int:
-        """Queue a job; gives how many are before it."""
+        """Queue a job; return how many are before it."""
         position = len(self._queue) + (self.current is not None)
         self._queue.append(QueuedJob(job_id, kind, model))
-        self._woken.set()
-        self._say_who_waits()
+        self._queued.set()
+        self._note_positions()
         return position
 
     def position(self, job_id: str) -> int | None:
-        """How many jobs are before a queued one; None when it is not queued."""
+        """Return how many jobs are before a queued one; None when it is not queued."""
         ahead = int(self.current is not None)
         return next((n + ahead for n, entry in enumerate(self._queue) if entry.job_id == job_id), None)
 
     def remove(self, job_id: str) -> None:
         """Take a job out of the queue."""
         self._queue = deque(entry for entry in self._queue if entry.job_id != job_id)
-        self._say_who_waits()
+        self._note_positions()
 
-    def _say_who_waits(self) -> None:
-        """Note for every queued job its place, and for what it waits."""
+    def _note_positions(self) -> None:
+        """Note for every queued job its position, and for what it waits."""
         quiet = self._policy.quiet_wait_s(self._local_time()) > 0
         before = [] if self.current is None else [self.current.entry]
         for entry in self._queue:
             waits_for = _waits_for(entry, before, quiet=quiet)
             if waits_for is not None:
                 progress = JobProgress(phase="queued", position=len(before), waiting_for=waits_for)
-                self._board.note(entry.job_id, progress, "queued")
+                self._progress.note(entry.job_id, progress, "queued")
             before = [*before, entry]
 
     def stop(self, job_id: str, cause: Cause) -> bool:
         """Stop the running job if it is this one."""
         if self.current is None or self.current.job_id != job_id:
             return False
-        self.current.stop(cause, self._settings.stop_within_s)
+        self.current.stop(cause, self._timings.stop_within_s)
         return True
 
     async def run(self) -> None:
-        """Take up what an earlier process left, then run jobs for ever.
+        """Resume what an earlier process left, then run jobs for ever.
 
         Cancelling it is the checkpoint: the running job's connection to Ollama closes, its records are in the
         store, it has no final, and the next process goes on with it.
         """
-        for job in await self._patiently("open jobs", self._outbox.open_jobs):
+        for job in await self._until_stored("open jobs", self._store.open_jobs):
             if job.kind is not None:
                 self.put(job.job_id, job.kind, job.model)
-                log.info("job.taken_up", job_id=job.job_id, state=job.state, starts=job.starts)
+                log.info("job.resumed", job_id=job.job_id, state=job.state, starts=job.starts)
         while True:
             self.current = RunningJob(await self._next())
-            self._say_who_waits()
+            self._note_positions()
             try:
                 await self._run_one(self.current)
             finally:
                 self.current = None
 
     async def _next(self) -> QueuedJob:
-        """The first job that may run now."""
+        """Wait for a job that may run now, and take it out of the queue."""
         while True:
-            self._woken.clear()
+            self._queued.clear()
             quiet_s = self._policy.quiet_wait_s(self._local_time())
             for entry in self._queue:
                 if quiet_s == 0 or entry.kind != "benchmark":
                     self._queue.remove(entry)
                     return entry
-            self._say_who_waits()
-            await self._woken_within(min(quiet_s, LOOK_AGAIN_S) if self._queue else None)
-
-    async def _woken_within(self, seconds: float | None) -> None:
-        try:
-            async with asyncio.timeout(seconds):
-                await self._woken.wait()
-        except TimeoutError:
-            return
+            self._note_positions()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(quiet_s, QUIET_CHECK_S) if self._queue else None):
+                    await self._queued.wait()
 
     async def _run_one(self, current: RunningJob) -> None:
-        job = await self._patiently(current.job_id, lambda: self._outbox.get(current.job_id))
+        job = await self._until_stored(current.job_id, lambda: self._store.get(current.job_id))
         if job is None or job.terminal or job.kind is None:
-            self._board.forget(current.job_id)
+            self._progress.forget(current.job_id)
             return
         runner = self._runners[job.kind]
         records = await self._records(job)
         try:
-            ending = self._ended_before(current, job, runner, records)
+            ending = self._ending_without_run(current, job, runner, records)
             if ending is None:
                 ending = await self._attempt(current, job, runner, records)
         except Exception:
-            log.exception("job.has_no_ending", job_id=job.job_id)
-            ending = _bare_ending(job)
+            log.exception("job.result_failed", job_id=job.job_id)
+            # Not even a result can be made. The job must neither end the agent nor come back for ever.
+            text = msgspec.json.encode({"id": job.job_id, "status": "failed", "error": _UNFORESEEN})
+            ending = JobOutcome(state="failed", text=text, error=AgentError(_UNFORESEEN))
         await self.finish(job, ending)
 
     async def _records(self, job: StoredJob) -> list[bytes]:
-        return await self._patiently(job.job_id, lambda: self._outbox.records(job.job_id))
+        return await self._until_stored(job.job_id, lambda: self._store.records(job.job_id))
 
-    def _ended_before(
+    def _ending_without_run(
         self, current: RunningJob, job: StoredJob, runner: JobRunner, records: list[bytes]
     ) -> JobOutcome | None:
-        """The ending of a job that is not to run (again)."""
+        """Return the ending of a job that is not to run (again); None when it is to run."""
         if current.cause is not None:
             return runner.ending(job, records, current.cause, None)
         if job.starts == 0 and job.not_after is not None and self._now() > job.not_after:
             late = DeadlineExceeded("The job could not start before its not_after.", waited_for="its turn")
             return runner.ending(job, records, "failed", late)
-        if job.starts >= self._settings.max_starts:
+        if job.starts >= MAX_STARTS:
             often = Cancelled(f"The agent ended {job.starts} times while this job ran; it is not run again.")
             return runner.ending(job, records, "interrupted", often)
         return None
@@ -233,86 +234,81 @@ class JobWorker:
     async def _attempt(
         self, current: RunningJob, job: StoredJob, runner: JobRunner, records: list[bytes]
     ) -> JobOutcome:
-        """Run the job; whatever it raises becomes its ending, but for the cancellation of the worker."""
+        """Run the job. Whatever it raises becomes its ending, except the cancellation of the worker."""
         try:
-            await self._outbox.start(job.job_id)
-            self._board.note(job.job_id, JobProgress(phase="starting"))
+            await self._store.start(job.job_id)
+            self._progress.note(job.job_id, JobProgress(phase="starting"))
             log.info("job.started", job_id=job.job_id, kind=job.kind, starts=job.starts + 1)
-            return await self._executed(current, job, runner, records)
-        except AgentError as error:
-            return await self._out_of_records(job, runner, error)
+            return await self._execute(current, job, runner, records)
+        except AgentError as raised:
+            error = raised
         except Exception:
             log.exception("job.failed_unforeseen", job_id=job.job_id)
-            return await self._out_of_records(job, runner, AgentError(_UNFORESEEN))
-
-    async def _out_of_records(self, job: StoredJob, runner: JobRunner, error: AgentError) -> JobOutcome:
+            error = AgentError(_UNFORESEEN)
         return runner.ending(job, await self._records(job), "failed", error)
 
-    async def _executed(
+    async def _execute(
         self, current: RunningJob, job: StoredJob, runner: JobRunner, records: list[bytes]
     ) -> JobOutcome:
-        current.execution = runner.begin(job, records, lambda p: self._board.note(job.job_id, p))
+        current.execution = runner.begin(job, records, lambda p: self._progress.note(job.job_id, p))
         if current.cause is not None:
             return runner.ending(job, records, current.cause, None)
         current.task = asyncio.create_task(current.execution.execute(), name=f"job {job.job_id}")
-        current.began.set()
         try:
             await asyncio.wait([current.task])
         except asyncio.CancelledError:
-            await _end(current.task)
+            # The agent stops: no final is stored, so that the next process goes on with this job.
+            current.task.cancel()
+            await asyncio.wait([current.task], timeout=CHECKPOINT_S)
             raise
         finally:
-            if current.stopping is not None:
-                current.stopping.cancel()
+            if current.cutoff is not None:
+                current.cutoff.cancel()
         if current.task.cancelled():
             log.error("job.cut_off", job_id=job.job_id)
-            left = await self._records(job)
-            return runner.ending(job, left, current.why_stopped(), None)
+            return runner.ending(job, await self._records(job), current.stop_cause(), None)
         return current.task.result()
 
     async def finish(self, job: StoredJob, ending: JobOutcome) -> None:
-        """Store the final, however long the disk takes to have room for it."""
+        """Store the final, however long the disk takes to have space for it."""
         error = None if ending.error is None else to_wire(ending.error)
 
         async def store() -> None:
-            stored = await self._outbox.finish(job.job_id, ending.state, ending.text, error)
-            if not stored and await self._outbox.get(job.job_id) is None:  # a damaged store took it along
-                await self._outbox.restore(job)
-                await self._outbox.finish(job.job_id, ending.state, ending.text, error)
+            stored = await self._store.finish(job.job_id, ending.state, ending.text, error)
+            if not stored and await self._store.get(job.job_id) is None:  # lost with a damaged store
+                await self._store.restore(job)
+                await self._store.finish(job.job_id, ending.state, ending.text, error)
 
-        await self._patiently(job.job_id, store)
-        self._board.forget(job.job_id)
+        await self._until_stored(job.job_id, store)
+        self._progress.forget(job.job_id)
         log.info("job.finished", job_id=job.job_id, kind=job.kind, state=ending.state, bytes=len(ending.text))
 
-    async def _patiently(self, what: str, use: Callable[[], Awaitable[T]]) -> T:
+    async def _until_stored(self, what: str, use: Callable[[], Awaitable[T]]) -> T:
         """Use the store, again and again while it cannot be used: the queue waits, and nothing is lost."""
-        wait_s = self._settings.retry_s
-        while True:
-            try:
-                return await use()
-            except StorageFailed as error:
-                log.error("job.store_fails", job_id=what, reason=error.message, again_in_s=wait_s)  # noqa: TRY400 - the message says it all
-                await asyncio.sleep(wait_s)
-                wait_s = min(wait_s * 2, self._settings.retry_max_s)
 
+        def note(state: RetryCallState) -> None:
+            error = None if state.outcome is None else state.outcome.exception()
+            log.error("job.store_fails", job_id=what, reason=str(error), again_in_s=state.upcoming_sleep)
 
-def _bare_ending(job: StoredJob) -> JobOutcome:
-    """For a job of which not even a result can be made: it must not end the agent, nor come back for ever."""
-    text = msgspec.json.encode({"id": job.job_id, "status": "failed", "error": _UNFORESEEN})
-    return JobOutcome(state="failed", text=text, error=AgentError(_UNFORESEEN))
+        first_s, longest_s = self._timings.store_retry_s
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(StorageFailed),
+            wait=wait_exponential(multiplier=first_s, max=longest_s),
+            before_sleep=note,
+        )
+
+        # tenacity awaits only what is declared with ``async def``, which a lambda is not.
+        async def call() -> T:
+            return await use()
+
+        return await retrying(call)
 
 
 def _waits_for(entry: QueuedJob, before: Sequence[QueuedJob], *, quiet: bool) -> str | None:
-    """In words, what a queued job waits for; None when its turn has come."""
+    """Return in words what a queued job waits for; None when its turn has come."""
     if quiet and entry.kind == "benchmark":
         return "the end of quiet hours (policy.quiet_hours)"
     if not before:
         return None
     others = f" and {len(before) - 1} more" if len(before) > 1 else ""
     return f"{before[0]}"[:_WAITING_FOR_CHARS] + others
-
-
-async def _end(task: asyncio.Task[JobOutcome]) -> None:
-    """Cancel a run and give it a moment to close its connections."""
-    task.cancel()
-    await asyncio.wait([task], timeout=CHECKPOINT_S)

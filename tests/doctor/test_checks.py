@@ -174,7 +174,6 @@ def finished_job(folder: Path, job_id: str, ended_at: float) -> None:
         fingerprint="f",
         not_after=None,
         reserve_bytes=10,
-        withdrawn=b"{}",
     )
     store.accept(job, ended_at)
     store.start(job_id, ended_at)

@@ -57,7 +57,7 @@ async def test_a_store_damaged_while_the_agent_was_down_costs_only_what_cannot_b
 
     await until(most, lambda: agent.log)
     assert "done5" not in await delivered(here)
-    assert "outbox.damaged" in agent.log
+    assert "store.damaged" in agent.log
     assert "damaged job stores were set aside" in await said(here, agent, "check")
     assert "The job store was damaged and set aside" in await said(here, agent, "status")
 

@@ -73,7 +73,7 @@ class Agent:
         components.on_admitted = self._on_admitted
         await components.hardware.start()
         self._own(components.catalog.run(), "catalog")
-        self._own(components.jobs.run(), "jobs")
+        self._own(components.jobs.worker.run(), "jobs")
         self._own(components.link.run(), "link")
 
     def _on_admitted(self, session: LinkSession, hello: HelloResult) -> None:
@@ -110,7 +110,7 @@ class Agent:
         await components.jobs.close()
         await components.dispatcher.close()
         if components.link.session is not None:
-            await components.jobs.drain(OUTBOX_DRAIN_S)
+            await components.jobs.uploader.drain(OUTBOX_DRAIN_S)
         await components.link.drain("shutdown")
         await self.close()
 

@@ -18,6 +18,7 @@ import msgspec
 from obt_agent.errors import AgentError
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
+from obt_agent.jobs.worker import MAX_STARTS
 from obt_agent.protocol.jobs import TERMINAL_STATES, JobStarted
 from obt_server.app import Server
 from obt_server.storage import Enrolment
@@ -26,7 +27,6 @@ from tests.faults.gate import Gate
 from tests.faults.life import Fuse, Killed, Supervisor
 from tests.faults.pace import SHORT
 from tests.faults.place import Ledger, serving
-from tests.jobs.doubles import FAST
 from tests.jobs.measuring import RECORDS
 from tests.waiting import until
 
@@ -217,7 +217,7 @@ def _judge(here: Ground, agent_id: str, jobs: list[str], history: History) -> No
     wanted = [str(number) for number in range(RECORDS)]
     for job_id, text in accepted.items():
         result = json.loads(text)
-        given_up = result.get("starts", 0) >= FAST.worker.max_starts
+        given_up = result.get("starts", 0) >= MAX_STARTS
         if not given_up and result.get("records") != wanted:
             history.problems.append(f"{job_id}: {text[:200]!r}")
 

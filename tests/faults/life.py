@@ -34,7 +34,7 @@ from tests.dispatcher.doubles import permissive
 from tests.faults.agent import Site
 from tests.faults.pace import SHORT
 from tests.handlers.bench import facts
-from tests.jobs.doubles import FAST
+from tests.jobs.doubles import FAST, fast_uploader
 from tests.jobs.measuring import MeasuringRunner
 from tests.link.doubles import QUICK
 from tests.reporter.test_reporter import FakeMachine, FakeModels
@@ -125,11 +125,17 @@ class Supervisor:
     async def _serve(self, state: StateDir) -> None:
         policy = permissive()
         runners: Any = {"benchmark": MeasuringRunner(self.outbox, _any_size)}
-        jobs = JobService(self.outbox, runners, policy, GenerationGate(), settings=FAST)
+        jobs = JobService(self.outbox, runners, policy, uploader=fast_uploader(self.outbox), timings=FAST)
         nothing: Any = None  # no command of these histories asks for Ollama or the hardware
         models: Any = FakeModels(("a:latest",))
         services = Services(
-            ollama=nothing, catalog=models, hardware=nothing, policy=policy, jobs=jobs, facts=facts()
+            ollama=nothing,
+            catalog=models,
+            hardware=nothing,
+            policy=policy,
+            jobs=jobs,
+            generation_gate=GenerationGate(),
+            facts=facts(),
         )
         dispatcher = Dispatcher(commands(services), policy)
         self._closers = [dispatcher.close, jobs.close]
@@ -148,7 +154,7 @@ class Supervisor:
 
             link = self._link(state, dispatcher, reporter, on_admitted)
             self.opened.set()
-            tasks.create_task(jobs.run(), name="life jobs")
+            tasks.create_task(jobs.worker.run(), name="life jobs")
             await link.run()
 
     def _link(

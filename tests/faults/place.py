@@ -109,9 +109,9 @@ class Place:
 
     async def settled(self) -> None:
         """Wait until the agent has nothing left to tell."""
-        outbox = self.agent.components.jobs
-        while (counts := outbox.counts()).open or counts.finished_unacknowledged:
-            await outbox.wait_changed(outbox.generation)
+        store = self.agent.components.jobs.store
+        while store.counts.open or store.counts.finished_unacknowledged:
+            await store.wait_changed(store.generation)
 
 
 async def store_result(folder: Path, size: int) -> str:

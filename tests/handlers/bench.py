@@ -23,7 +23,7 @@ from obt_agent.policy import Policy
 from obt_agent.protocol.commands import LinkStatistics, ProcessUse
 from obt_standin import StandIn
 from tests.dispatcher.doubles import FakeSession, permissive, request
-from tests.jobs.doubles import FAST
+from tests.jobs.doubles import FAST, fast_uploader
 
 
 def facts() -> AgentFacts:
@@ -64,7 +64,7 @@ class Bench:
             await self.outbox.open()
             stack.push_async_callback(self.outbox.close)
             self.jobs = self._job_service()
-            self.running = asyncio.create_task(self.jobs.run(), name="jobs")
+            self.running = asyncio.create_task(self.jobs.worker.run(), name="jobs")
             stack.push_async_callback(self._stop_jobs)
             self.services = Services(
                 ollama=self.ollama,
@@ -72,6 +72,7 @@ class Bench:
                 hardware=self.hardware,
                 policy=self.policy,
                 jobs=self.jobs,
+                generation_gate=self.traffic,
                 facts=facts(),
             )
             self.dispatcher = Dispatcher(commands(self.services), self.policy)
@@ -96,7 +97,9 @@ class Bench:
             make_lock=lambda who: BenchmarkLock(self.standin.url, self.locks, who=who),
         )
         runners: Any = {"benchmark": benchmarks, "pull": transfers, "create": transfers}
-        return JobService(self.outbox, runners, self.policy, self.traffic, settings=FAST)
+        return JobService(
+            self.outbox, runners, self.policy, uploader=fast_uploader(self.outbox), timings=FAST
+        )
 
     async def _stop_jobs(self) -> None:
         self.running.cancel()

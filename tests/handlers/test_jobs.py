@@ -54,7 +54,7 @@ async def test_a_benchmark_runs_to_a_result_that_the_server_acknowledges(bench: 
         started = await bench.result("run_benchmark", job_id="b1", plan=PLAN)
         assert started["state"] in ("queued", "running")
         assert await bench.job("b1") == "completed"
-        assert await bench.jobs.drain(30)
+        assert await bench.jobs.uploader.drain(30)
         result = msgspec.json.decode(server.results["b1"], type=BenchmarkResult)
         assert result.status == "completed"
         assert len(result.metrics) == 2
@@ -161,7 +161,7 @@ async def test_a_pull_is_a_job_with_bytes(standin: StandIn, tmp_path: Path) -> N
     async with Bench(standin, tmp_path, **CHANGES) as bench, Served(bench) as server:
         await bench.result("pull_model", job_id="p1", model="fresh")
         assert await bench.job("p1") == "completed"
-        assert await bench.jobs.drain(30)
+        assert await bench.jobs.uploader.drain(30)
         result = json.loads(server.results["p1"])
         assert (result["state"], result["model"], result["kind"]) == ("completed", "fresh", "pull")
         assert result["total_bytes"] == result["completed_bytes"] > 0

@@ -133,6 +133,6 @@ async def test_a_benchmark_is_acknowledged_over_the_wire(bench: Bench) -> None:
                 assert message["params"]["state"] == "completed"
                 await met.peer.answer(message, {"job_id": "b1", "sha256": message["params"]["sha256"]})
                 break
-        assert await bench.jobs.drain(20)
+        assert await bench.jobs.uploader.drain(20)
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)

@@ -115,6 +115,5 @@ def new_job(job_id: str = "j", *, params: bytes = b"{}", reserve: int = 1000, **
         "model": "tiny",
         "fingerprint": hashlib.sha256(params).hexdigest(),
         "not_after": None,
-        "withdrawn": b'{"status":"cancelled"}',
     }
     return NewJob(job_id=job_id, params=params, reserve_bytes=reserve, **(fields | more))

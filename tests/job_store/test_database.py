@@ -123,7 +123,7 @@ def test_a_conflicting_result_is_set_aside_not_lost(db: JobDatabase) -> None:
     assert final.text == b'{"mine":1}'
 
 
-def test_tombstones_go_90_days_after_acknowledgement_by_the_servers_time(db: JobDatabase) -> None:
+def test_tombstones_go_90_days_after_acknowledgement_by_both_clocks(db: JobDatabase) -> None:
     day = 86_400.0
     for job_id, server_time in (("early", 0.0), ("late", 10 * day), ("untimed", None)):
         db.accept(new_job(job_id), 1.0)
@@ -131,11 +131,35 @@ def test_tombstones_go_90_days_after_acknowledgement_by_the_servers_time(db: Job
         db.acknowledge(job_id, FinalText.of(b"{}").sha256, server_time, conflict=False)
     db.accept(new_job("waits"), 1.0)
     finish(db, "waits", now=1.0)
-    assert db.expire(90 * day - 1, 90 * day) == 0
-    assert db.expire(90 * day, 90 * day) == 1
+    assert db.expire(0.0, 500.0, 90 * day) == 0
+    assert db.expire(90 * day - 1, 500.0 + 90 * day, 90 * day) == 0
+    assert db.expire(90 * day, 499.0 + 90 * day, 90 * day) == 0
+    assert db.expire(90 * day, 500.0 + 90 * day, 90 * day) == 2
     assert db.get("early") is None
-    assert db.expire(10_000 * day, 90 * day) == 2
+    assert db.expire(10_000 * day, 10_000 * day, 90 * day) == 1
     assert [job.job_id for job in db.waiting()] == ["waits"], "what nobody acknowledged never goes"
+
+
+@pytest.mark.parametrize(
+    ("server_times", "local_times"),
+    [
+        ((100.0, 100.0 + 91 * 86_400, 200.0), (5.0, 6.0, 7.0)),
+        ((1.0, 2.0, 3.0), (5.0, 5.0 + 91 * 86_400, 7.0)),
+    ],
+    ids=["the server's clock", "this machine's clock"],
+)
+def test_one_clock_that_is_wrong_once_leaves_the_tombstones(
+    db: JobDatabase, server_times: tuple[float, ...], local_times: tuple[float, ...]
+) -> None:
+    db.accept(new_job(), 1.0)
+    finish(db, "j")
+    db.acknowledge("j", FinalText.of(b"{}").sha256, 0.5, conflict=False)
+    assert [db.expire(*times, 90 * 86_400) for times in zip(server_times, local_times, strict=True)] == [
+        0,
+        0,
+        0,
+    ]
+    assert db.get("j") is not None, "a repeated start must not run again"
 
 
 def test_the_mark_of_a_cancelled_job_turns_a_late_start_into_its_final(db: JobDatabase) -> None:

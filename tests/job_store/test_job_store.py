@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import structlog
 
+from obt_agent.config.schema import StorageConfig
 from obt_agent.errors import JobConflict, StorageFailed, StorageFull
-from obt_agent.jobs.store import JobStore, JobStoreSettings
+from obt_agent.jobs.store import JobStore
 from obt_agent.jobs.store.database import JobDatabase
 from obt_agent.jobs.store.reserved_space import ReservedFile
 from obt_agent.jobs.store.rows import FinalText
@@ -74,9 +75,13 @@ async def test_a_repeat_of_an_acknowledged_job_gives_its_tombstone(outbox: JobSt
 async def test_a_job_cancelled_before_it_was_started_ends_so_with_a_final(outbox: JobStore) -> None:
     assert await outbox.cancel("j") is None
     assert await outbox.cancel("j") is None
-    job = await outbox.accept(new_job(withdrawn=b'{"status":"cancelled"}'))
-    assert job is not None
+    mark = await outbox.accept(new_job())
+    assert mark is not None
+    assert mark.kind is None
+    job = await outbox.accept_cancelled(new_job(), b'{"status":"cancelled"}')
     assert job.state == "cancelled"
+    again = await outbox.accept_cancelled(new_job(), b'{"status":"cancelled","later":true}')
+    assert again == job
     final = await outbox.result("j")
     assert final is not None
     assert final.text == b'{"status":"cancelled"}'
@@ -93,13 +98,13 @@ async def test_cancel_gives_the_job_that_is_there(outbox: JobStore) -> None:
 async def test_disk_for_the_result_is_held_until_the_job_ends(outbox: JobStore, tmp_path: Path) -> None:
     await outbox.accept(new_job("a", reserve=300_000))
     await outbox.accept(new_job("b", reserve=100_000))
-    ballast = tmp_path / "jobs.reserve"
-    assert ballast.stat().st_size == 400_000
-    assert ballast.stat().st_blocks * 512 >= 400_000, "real blocks, no hole"
+    reserved = tmp_path / "jobs.reserve"
+    assert reserved.stat().st_size == 400_000
+    assert reserved.stat().st_blocks * 512 >= 400_000, "real blocks, no hole"
     await outbox.finish("a", "completed", b"{}")
-    assert ballast.stat().st_size == 100_000
+    assert reserved.stat().st_size == 100_000
     await outbox.finish("b", "completed", b"{}")
-    assert not ballast.exists()
+    assert not reserved.exists()
 
 
 async def test_reservations_are_there_again_after_a_restart(tmp_path: Path) -> None:
@@ -116,7 +121,7 @@ async def test_reservations_are_there_again_after_a_restart(tmp_path: Path) -> N
 
 
 async def test_a_job_over_the_quota_is_refused_and_the_key_is_named(tmp_path: Path) -> None:
-    box = JobStore(tmp_path, JobStoreSettings(quota_bytes=1 << 20))
+    box = JobStore(tmp_path, StorageConfig(quota_bytes=1 << 20))
     await box.open()
     await box.accept(new_job("a", reserve=900_000))
     with pytest.raises(StorageFull) as refused:
@@ -130,7 +135,7 @@ async def test_a_job_over_the_quota_is_refused_and_the_key_is_named(tmp_path: Pa
 
 
 async def test_results_that_nobody_acknowledges_fill_the_quota_and_stay(tmp_path: Path) -> None:
-    box = JobStore(tmp_path, JobStoreSettings(quota_bytes=1 << 20))
+    box = JobStore(tmp_path, StorageConfig(quota_bytes=1 << 20))
     await box.open()
     stored = 0
     with contextlib.suppress(StorageFull):
@@ -149,7 +154,7 @@ async def test_a_disk_without_room_refuses_the_job_and_keeps_what_was_held(
 ) -> None:
     await outbox.accept(new_job("a", reserve=10_000))
     room = os.statvfs(tmp_path)
-    box = JobStore(tmp_path, JobStoreSettings(quota_bytes=1 << 62))
+    box = JobStore(tmp_path, StorageConfig(quota_bytes=1 << 62))
     await box.open()
     with pytest.raises(StorageFull, match="no room"):
         await box.accept(new_job("b", reserve=room.f_bavail * room.f_frsize * 4))
@@ -218,9 +223,9 @@ async def test_a_reservation_that_cannot_be_made_again_is_said(tmp_path: Path) -
     (tmp_path / "jobs.reserve").unlink()
     with structlog.testing.capture_logs() as logs:
         second = JobStore(tmp_path)
-        second._ballast = _NoRoom(tmp_path / "x")  # noqa: SLF001 - stands for a disk that filled meanwhile
+        second._reserved = _NoRoom(tmp_path / "x")  # noqa: SLF001 - stands for a disk that filled meanwhile
         await second.open()
-    assert "outbox.reservation_lost" in [entry["event"] for entry in logs]
+    assert "store.reservation_failed" in [entry["event"] for entry in logs]
     assert second.counts.open == 1
     await second.close()
 
@@ -235,7 +240,7 @@ async def test_a_damaged_store_is_said_and_has_a_new_id(tmp_path: Path) -> None:
     with structlog.testing.capture_logs() as logs:
         box = JobStore(tmp_path)
         await box.open()
-    (said,) = [entry for entry in logs if entry["event"] == "outbox.damaged"]
+    (said,) = [entry for entry in logs if entry["event"] == "store.damaged"]
     assert said["log_level"] == "error"
     assert said["set_aside"].startswith("jobs.sqlite.damaged-")
     assert box.store_id
@@ -244,7 +249,7 @@ async def test_a_damaged_store_is_said_and_has_a_new_id(tmp_path: Path) -> None:
 
 async def test_old_results_are_named_once_a_day_and_kept(tmp_path: Path) -> None:
     clock = Clock()
-    box = JobStore(tmp_path, JobStoreSettings(max_age_days=1), clock=clock)
+    box = JobStore(tmp_path, StorageConfig(max_age_days=1), clock=clock)
     await box.open()
     await box.accept(new_job())
     await box.finish("j", "completed", b"{}")
@@ -252,18 +257,24 @@ async def test_old_results_are_named_once_a_day_and_kept(tmp_path: Path) -> None
     with structlog.testing.capture_logs() as logs:
         await box.expire(clock.now)
         await box.expire(clock.now)
-    assert [entry["event"] for entry in logs] == ["outbox.old"]
+    assert [entry["event"] for entry in logs] == ["store.old_results"]
     assert box.waiting_counts.entries == 1
     await box.close()
 
 
-async def test_expired_tombstones_are_counted_in_the_log(outbox: JobStore) -> None:
+async def test_expired_tombstones_are_counted_in_the_log(tmp_path: Path) -> None:
+    clock = Clock()
+    outbox = JobStore(tmp_path, clock=clock)
+    await outbox.open()
     await outbox.accept(new_job())
     await outbox.finish("j", "completed", b"{}")
     await outbox.acknowledge("j", FinalText.of(b"{}").sha256, 0.0)
+    await outbox.expire(1.0)
+    clock.now += 91 * 86_400.0
     with structlog.testing.capture_logs() as logs:
         await outbox.expire(91 * 86_400.0)
-    assert {"event": "outbox.expired", "tombstones": 1, "log_level": "info"} in logs
+    await outbox.close()
+    assert {"event": "store.expired", "tombstones": 1, "log_level": "info"} in logs
     assert await outbox.get("j") is None
 
 
@@ -284,37 +295,30 @@ async def test_a_call_that_nobody_waits_for_is_still_made(outbox: JobStore) -> N
     assert await outbox.get("j") is not None
 
 
-async def test_dropping_is_the_owners_way_to_forget(outbox: JobStore) -> None:
-    await outbox.accept(new_job())
-    await outbox.finish("j", "completed", b"{}")
-    assert await outbox.drop("j")
-    assert outbox.waiting_counts.entries == 0
-
-
 async def test_a_store_that_was_never_opened_closes(tmp_path: Path) -> None:
     await JobStore(tmp_path).close()
 
 
-def test_a_ballast_that_the_disk_refuses_holds_what_it_held(tmp_path: Path) -> None:
-    ballast = ReservedFile(tmp_path / "ballast")
-    ballast.resize(10_000)
+def test_a_reserved_that_the_disk_refuses_holds_what_it_held(tmp_path: Path) -> None:
+    reserved = ReservedFile(tmp_path / "reserved")
+    reserved.resize(10_000)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, before[1]))
     try:
         with pytest.raises(StorageFull, match="no room"):
-            ballast.resize(100_000)
+            reserved.resize(100_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert ballast.size == 10_000
+    assert reserved.size == 10_000
 
 
-def test_a_ballast_on_a_broken_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reserved_on_a_broken_disk_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*args: object) -> None:
         raise OSError(errno.EIO, "the disk is broken")
 
     monkeypatch.setattr(os, "posix_fallocate", broken)
     with pytest.raises(StorageFailed, match="broken"):
-        ReservedFile(tmp_path / "ballast").resize(10)
+        ReservedFile(tmp_path / "reserved").resize(10)
 
 
 async def test_a_store_that_hangs_does_not_hold_the_exit(
@@ -328,6 +332,6 @@ async def test_a_store_that_hangs_does_not_hold_the_exit(
     await asyncio.sleep(0)
     with structlog.testing.capture_logs() as logs:
         await box.close()
-    assert [entry["event"] for entry in logs] == ["outbox.does_not_close"]
+    assert [entry["event"] for entry in logs] == ["store.close_timed_out"]
     release.set()
     await hung

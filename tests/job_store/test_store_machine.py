@@ -117,7 +117,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(crash=CRASHES)
     def expire_nothing_yet(self, crash: str | None) -> None:
-        self.attempt(crash, "expire", 50.0, 90.0)
+        self.attempt(crash, "expire", 50.0, 50.0, 90.0)
 
     @rule()
     def crash(self) -> None:

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 
 from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost
 from obt_agent.jobs.store import JobStore
-from obt_agent.jobs.store.upload import Uploader, UploadSettings, piece_end
+from obt_agent.jobs.store.upload import Uploader, piece_end
 from obt_agent.protocol.jobs import JobFinishedResult, JobPartResult
 from tests.job_store.doubles import ServerSession, new_job
 
 SMALL = b'{"small":"\xc3\xa9"}'
 LARGE = b'{"large":"' + hashlib.sha512(b"x").hexdigest().encode() * 3000 + "é".encode() * 40_000 + b'"}'
-FAST = UploadSettings(piece_bytes=500, answer_within_s=5, retry_s=0.01, retry_max_s=0.02)
+FAST: dict[str, Any] = {"piece_bytes": 500, "answer_within_s": 5, "retry_s": (0.01, 0.02)}
 
 
 @pytest.fixture
@@ -37,10 +37,10 @@ async def finished(outbox: JobStore, job_id: str, text: bytes = SMALL) -> None:
 class Serving:
     """An uploader at work on one session."""
 
-    def __init__(self, outbox: JobStore, peer: ServerSession, settings: UploadSettings = FAST) -> None:
+    def __init__(self, outbox: JobStore, peer: ServerSession) -> None:
         self.outbox = outbox
         self.peer = peer
-        self.uploader = Uploader(outbox, settings)
+        self.uploader = Uploader(outbox, **FAST)
 
     async def __aenter__(self) -> Self:
         self.task = asyncio.create_task(self.uploader.run(self.peer, 1000.0))

@@ -3,26 +3,27 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import msgspec
 
 from obt_agent.benchmark.plan import Plan
 from obt_agent.errors import AgentError
-from obt_agent.jobs import GenerationGate, JobService, JobSettings
+from obt_agent.jobs import GenerationGate, JobService
 from obt_agent.jobs.runner import Cause, JobOutcome, LivePoint, OnProgress
 from obt_agent.jobs.store import JobStore, StoredJob
-from obt_agent.jobs.store.upload import UploadSettings
-from obt_agent.jobs.worker import WorkerSettings
+from obt_agent.jobs.store.upload import Uploader
+from obt_agent.jobs.worker import JobTimings
 from obt_agent.policy import Policy
 from obt_agent.protocol.commands import RunBenchmarkParams
 from obt_agent.protocol.jobs import JobProgress, JobState
 from tests.policy.configs import config
 
-FAST = JobSettings(
-    worker=WorkerSettings(stop_within_s=5, retry_s=0.01, retry_max_s=0.02),
-    upload=UploadSettings(piece_bytes=2000, answer_within_s=10, retry_s=0.05, retry_max_s=0.1),
-)
+FAST: Final = JobTimings(stop_within_s=5, store_retry_s=(0.01, 0.02))
+
+
+def fast_uploader(store: JobStore) -> Uploader:
+    return Uploader(store, piece_bytes=2000, answer_within_s=10, retry_s=(0.05, 0.1))
 
 
 class Sample(msgspec.Struct):
@@ -111,7 +112,7 @@ class Daemon:
         self.outbox = JobStore(folder)
         self.runner = runner or SteeredRunner()
         self.traffic = traffic or GenerationGate()
-        self.settings = FAST
+        self.stop_within_s = 5.0
         self.now = 1_000_000.0
         self.local_time: Callable[[], Any] | None = None
 
@@ -123,12 +124,12 @@ class Daemon:
             self.outbox,
             kinds,  # type: ignore[arg-type]  # the keys are kinds of jobs
             self.policy,
-            self.traffic,
-            settings=self.settings,
+            uploader=fast_uploader(self.outbox),
+            timings=JobTimings(self.stop_within_s, store_retry_s=(0.01, 0.02)),
             clock=lambda: self.now,
             **more,
         )
-        self.task = asyncio.create_task(self.jobs.run(), name="jobs")
+        self.task = asyncio.create_task(self.jobs.worker.run(), name="jobs")
         return self
 
     async def __aexit__(self, *exc: object) -> None:

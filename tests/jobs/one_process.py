@@ -16,13 +16,13 @@ from typing import Any
 
 import msgspec
 
-from obt_agent.jobs import GenerationGate, JobService
+from obt_agent.jobs import JobService
 from obt_agent.jobs.store import JobStore
 from obt_agent.jobs.store.database import JobDatabase
 from obt_agent.policy import Policy
 from obt_agent.protocol.jobs import JobFinishedParams, JobFinishedResult
 from tests.job_store.doubles import ServerSession
-from tests.jobs.doubles import FAST, benchmark
+from tests.jobs.doubles import FAST, benchmark, fast_uploader
 from tests.jobs.measuring import MeasuringRunner
 from tests.policy.configs import config
 
@@ -71,9 +71,9 @@ async def live(folder: Path) -> None:
     outbox = JobStore(folder, database=DyingDatabase)
     await outbox.open()
     runners: Any = {"benchmark": MeasuringRunner(outbox, lambda _: "x" * 30_000)}
-    jobs = JobService(outbox, runners, Policy(config()), GenerationGate(), settings=FAST)
+    jobs = JobService(outbox, runners, Policy(config()), uploader=fast_uploader(outbox), timings=FAST)
     tasks = [
-        asyncio.create_task(jobs.run(), name="jobs"),
+        asyncio.create_task(jobs.worker.run(), name="jobs"),
         asyncio.create_task(jobs.serve(FileServer(folder), 1_000.0), name="serve"),
     ]
     await jobs.start_benchmark(benchmark("j"))

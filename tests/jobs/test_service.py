@@ -21,14 +21,13 @@ from obt_agent.errors import (
     NotPermitted,
     StorageFull,
 )
-from obt_agent.jobs import GenerationGate, JobSettings
+from obt_agent.jobs import GenerationGate
 from obt_agent.jobs.benchmarks import BenchmarkExecution, Lock, Run
 from obt_agent.jobs.runner import LivePoint
-from obt_agent.jobs.worker import WorkerSettings
 from obt_agent.protocol.commands import NOTHING, CreateModelParams, PullModelParams
 from obt_agent.protocol.jobs import JobProgressParams
 from tests.job_store.doubles import ServerSession
-from tests.jobs.doubles import FAST, Daemon, Sample, SteeredRunner, benchmark, progress
+from tests.jobs.doubles import Daemon, Sample, SteeredRunner, benchmark, progress
 
 
 async def final(daemon: Daemon, job_id: str) -> dict[str, Any]:
@@ -45,10 +44,9 @@ async def test_a_job_is_queued_run_and_its_final_stored(tmp_path: Path) -> None:
         assert (started.job_id, started.state, started.position) == ("j", "queued", 0)
         run = await daemon.runner.run_number(1)
         assert await daemon.state("j") == "running"
-        assert daemon.jobs.running == "j"
         run.end()
         assert await final(daemon, "j") == {"id": "j", "status": "completed"}
-        assert daemon.jobs.counts().finished_unacknowledged == 1
+        assert daemon.jobs.store.counts.finished_unacknowledged == 1
 
 
 async def test_jobs_run_one_at_a_time_in_their_order(tmp_path: Path) -> None:
@@ -176,7 +174,7 @@ async def test_a_running_job_is_cancelled_and_keeps_what_it_had(tmp_path: Path) 
 
 async def test_a_run_that_ignores_its_cancellation_is_cut_off(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path)
-    daemon.settings = JobSettings(worker=WorkerSettings(stop_within_s=0.01), upload=FAST.upload)
+    daemon.stop_within_s = 0.01
     async with daemon:
         daemon.runner.deaf = True
         await daemon.jobs.start_benchmark(benchmark())
@@ -198,7 +196,7 @@ async def test_a_cancellation_at_any_instant_after_the_start_gives_one_final(
         await starting
         assert said in ("unknown", "cancelling", "cancelled")
         assert (await final(daemon, "j"))["status"] == "cancelled"
-        assert daemon.jobs.counts().open == 0
+        assert daemon.jobs.store.counts.open == 0
 
 
 async def test_a_job_cancelled_while_it_is_being_started_never_executes(tmp_path: Path) -> None:
@@ -364,7 +362,7 @@ async def test_status_tells_progress_and_results_so_far_and_after_the_end(tmp_pa
         assert (await daemon.jobs.status("j")).job.state == "completed", "also after a restart"
         peer = ServerSession()
         serving = asyncio.create_task(daemon.jobs.serve(peer, None))
-        assert await daemon.jobs.drain(20)
+        assert await daemon.jobs.uploader.drain(20)
         assert (await daemon.jobs.status("j")).result == NOTHING, "the server has it"
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
@@ -388,7 +386,7 @@ async def test_progress_goes_to_the_session_and_what_is_too_quick_is_left_out(tm
         run.end()
         async with asyncio.timeout(20):
             while "j" not in peer.results:
-                await daemon.jobs.wait_changed(daemon.jobs.generation)
+                await daemon.jobs.store.wait_changed(daemon.jobs.store.generation)
         peer.alive = False
         await daemon.jobs.start_benchmark(benchmark("k"))
         (await daemon.runner.run_number(2)).on_progress(progress("iteration", 1))
@@ -485,8 +483,8 @@ async def test_creates_are_jobs_too(tmp_path: Path) -> None:
         assert (await daemon.jobs.start_create(params)).state == "queued"
         (await daemon.runner.run_number(1)).end("failed")
         assert (await final(daemon, "c"))["status"] == "failed"
-        assert daemon.jobs.outbox_counts().entries == 1
-        assert daemon.jobs.store_id == daemon.outbox.store_id
+        assert daemon.jobs.store.waiting_counts.entries == 1
+        assert daemon.jobs.store.store_id == daemon.outbox.store_id
 
 
 async def test_the_runner_is_given_back_the_exact_plan(tmp_path: Path) -> None:

@@ -78,9 +78,9 @@ async def test_a_final_waits_for_a_store_that_cannot_be_written(tmp_path: Path) 
             run.end()
             await met(4)
             assert await here.state("j") == "running"
-            assert "disk I/O error" in str(here.jobs.store_problem)
+            assert "disk I/O error" in str(here.jobs.store.problem)
         assert await here.until("j", "completed") == "completed"
-        assert here.jobs.store_problem is None
+        assert here.jobs.store.problem is None
 
 
 async def test_a_queue_that_cannot_be_read_is_held_and_goes_on(tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ async def test_an_upload_goes_on_when_the_store_can_be_read_again(tmp_path: Path
         async with failing("waiting", "expire"):
             serving = asyncio.create_task(here.jobs.serve(peer, 1_000.0))
             await met(2)
-        assert await here.jobs.drain(20)
+        assert await here.jobs.uploader.drain(20)
         assert peer.finals == ["j"]
         peer.alive = False
         await serving
@@ -151,8 +151,8 @@ async def test_what_the_server_has_is_told_again_until_its_acknowledgement_is_st
         async with failing("acknowledge", "failed_upload"):
             serving = asyncio.create_task(here.jobs.serve(peer, 1_000.0))
             await met(3)
-            assert here.jobs.counts().finished_unacknowledged == 1
-        assert await here.jobs.drain(20)
+            assert here.jobs.store.counts.finished_unacknowledged == 1
+        assert await here.jobs.uploader.drain(20)
         assert len(peer.finals) > 1
         assert list(peer.results) == ["j"]
         peer.alive = False
@@ -186,11 +186,11 @@ async def test_the_result_of_a_job_that_a_damaged_store_took_along_is_stored_all
         broken.connection(here.outbox).execute("DELETE FROM jobs")
         run.end()
         async with asyncio.timeout(20):
-            while not here.jobs.counts().finished_unacknowledged:
+            while not here.jobs.store.counts.finished_unacknowledged:
                 await here.outbox.wait_changed(here.outbox.generation)
         peer = ServerSession()
         serving = asyncio.create_task(here.jobs.serve(peer, 1_000.0))
-        assert await here.jobs.drain(20)
+        assert await here.jobs.uploader.drain(20)
         assert list(peer.results) == ["j"]
         peer.alive = False
         await serving
@@ -210,7 +210,7 @@ async def test_a_job_of_which_no_result_can_be_made_fails_and_the_next_one_runs(
         with structlog.testing.capture_logs() as logs:
             (await runner.run_number(1)).end(ValueError("a fault"))
             assert await here.until("j", "failed") == "failed"
-        assert "job.has_no_ending" in [entry["event"] for entry in logs]
+        assert "job.result_failed" in [entry["event"] for entry in logs]
         final = await here.outbox.result("j")
         assert final is not None
         assert msgspec.json.decode(final.text)["status"] == "failed"

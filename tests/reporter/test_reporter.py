@@ -106,19 +106,20 @@ class FakeJobs(Changing):
     async def unsettled(self) -> tuple[JobSummary, ...]:
         return self.jobs
 
+    waiting_counts = OutboxCounts()
+    problem = None
+
+    @property
+    def store(self) -> FakeJobs:
+        return self
+
     async def wait_changed(self, after_generation: int) -> int:
         await self.later(after_generation)
         return self.generation
 
+    @property
     def counts(self) -> JobCounts:
         return JobCounts(open=len(self.jobs))
-
-    def outbox_counts(self) -> OutboxCounts:
-        return OutboxCounts()
-
-    @property
-    def store_problem(self) -> str | None:
-        return None
 
 
 class RecordingSession(FakeSession):

@@ -256,7 +256,7 @@ def test_an_upgrade_in_the_middle_of_a_benchmark_lets_it_go_on_afterwards(site: 
     site.machine.run(INSTALL, timeout_s=120)
     assert site.agent("MainPID") != pid
     site.until_api("/benchmarks/upgraded", 'a["state"] == "completed"', timeout_s=120)
-    taken_up = site.machine.journal("OBT_JOB_ID=upgraded", "OBT_EVENT=job.taken_up")
+    taken_up = site.machine.journal("OBT_JOB_ID=upgraded", "OBT_EVENT=job.resumed")
     assert len(taken_up) == 1
     admitted(site)
 

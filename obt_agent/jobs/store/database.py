@@ -83,7 +83,7 @@ class JobDatabase:
         self.set_aside = aside
         salvage.remove_oldest(self.path)
         log.error(
-            "outbox.damaged",
+            "store.damaged",
             reason=reason,
             set_aside=aside.name,
             jobs_saved=self.salvaged.jobs,
@@ -185,49 +185,45 @@ class JobDatabase:
         with self._transaction():
             self._insert(job, "accepted", job.reserve_bytes, now)
 
-    def accept_cancelled(self, job: NewJob, final: FinalText, now: float) -> None:
-        """Store a job that was cancelled before it was started, with its final, in the place of the mark."""
+    def accept_cancelled(self, job: NewJob, final: FinalText, now: float) -> StoredJob:
+        """Store a job that was cancelled before it was started, with its final, in the place of the mark.
+
+        Return it as stored: an earlier one of this id stays as it is.
+        """
         with self._transaction():
             self._db.execute("DELETE FROM jobs WHERE job_id = ? AND kind IS NULL", (job.job_id,))
-            self._insert(job, "accepted", 0, now)
-            self._write_final(job.job_id, "cancelled", final, None, now)
-
-    def _insert(self, job: NewJob, state: JobState, reserve_bytes: int, now: float) -> None:
-        self._db.execute(
-            "INSERT INTO jobs (job_id, kind, state, model, params, fingerprint, not_after, accepted_at,"
-            " reserve_bytes) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                job.job_id,
-                job.kind,
-                state,
-                job.model,
-                job.params,
-                job.fingerprint,
-                job.not_after,
-                now,
-                reserve_bytes,
-            ),
-        )
+            if not self._select("job_id = ?", (job.job_id,)):
+                self._insert(job, "accepted", 0, now)
+                self._write_final(job.job_id, "cancelled", final, None, now)
+            return self._select("job_id = ?", (job.job_id,))[0]
 
     def restore(self, job: StoredJob) -> None:
-        """Store an open job again that a damaged store took with it. One that is there stays as it is."""
+        """Store an open job again that was lost with a damaged store. One that is there stays as it is."""
         with self._transaction():
-            self._db.execute(
-                "INSERT OR IGNORE INTO jobs (job_id, kind, state, model, params, fingerprint, not_after,"
-                " accepted_at, started_at, starts) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    job.job_id,
-                    job.kind,
-                    "running",
-                    job.model,
-                    job.params,
-                    job.fingerprint,
-                    job.not_after,
-                    job.accepted_at,
-                    job.started_at,
-                    job.starts,
-                ),
-            )
+            if not self._select("job_id = ?", (job.job_id,)):
+                self._insert(job, "running", 0, job.accepted_at)
+                self._db.execute(
+                    "UPDATE jobs SET started_at = ?, starts = ? WHERE job_id = ?",
+                    (job.started_at, job.starts, job.job_id),
+                )
+
+    def _insert(
+        self, job: NewJob | StoredJob, state: JobState, reserve_bytes: int, accepted_at: float
+    ) -> None:
+        values = {
+            "job_id": job.job_id,
+            "kind": job.kind,
+            "state": state,
+            "model": job.model,
+            "params": job.params,
+            "fingerprint": job.fingerprint,
+            "not_after": job.not_after,
+            "accepted_at": accepted_at,
+            "reserve_bytes": reserve_bytes,
+        }
+        names, marks = ", ".join(values), ", ".join("?" * len(values))
+        sql = f"INSERT INTO jobs ({names}) VALUES ({marks})"  # noqa: S608 - names of this function
+        self._db.execute(sql, tuple(values.values()))
 
     def mark_cancelled(self, job_id: str, now: float) -> None:
         """Remember that a job nobody started was cancelled."""
@@ -301,18 +297,22 @@ class JobDatabase:
         """Count an attempt at sending the final that failed."""
         self._update("attempts = attempts + 1", "job_id = ?", (job_id,))
 
-    def expire(self, server_time: float, keep_s: float) -> int:
-        """Drop tombstones acknowledged more than ``keep_s`` seconds ago by the server's time; how many.
+    def expire(self, server_time: float, now: float, keep_s: float) -> int:
+        """Drop tombstones that are older than ``keep_s`` seconds by both clocks; return how many.
 
-        Those whose time is not known yet (the server had not told it) begin to count now.
+        A tombstone keeps a repeated start from running again, so that one clock that is wrong once must not
+        remove it. Its age by this machine's clock (``now``) counts from the first call that finds it, its age
+        by the server's from the acknowledgement, or from that call where the time was not known then.
         """
         with self._transaction():
             self._db.execute(
-                "UPDATE jobs SET acknowledged_at = ? WHERE acknowledged = 1 AND acknowledged_at IS NULL",
-                (server_time,),
+                "UPDATE jobs SET acknowledged_at = coalesce(acknowledged_at, ?),"
+                " local_since = coalesce(local_since, ?) WHERE acknowledged = 1",
+                (server_time, now),
             )
             return self._db.execute(
-                "DELETE FROM jobs WHERE acknowledged = 1 AND acknowledged_at <= ?", (server_time - keep_s,)
+                "DELETE FROM jobs WHERE acknowledged = 1 AND acknowledged_at <= ? AND local_since <= ?",
+                (server_time - keep_s, now - keep_s),
             ).rowcount
 
     def drop(self, job_id: str) -> bool:
@@ -370,7 +370,7 @@ def _migrate(db: sqlite3.Connection) -> None:
     for number in range(found, VERSION):
         db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
         if found:
-            log.info("outbox.migrated", version=number + 1)
+            log.info("store.migrated", version=number + 1)
 
 
 def _job(row: tuple[Any, ...]) -> StoredJob:

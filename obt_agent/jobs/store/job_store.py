@@ -1,4 +1,4 @@
-"""The store as coroutines: jobs accepted, records, finals, acknowledgements. Blocks nothing.
+"""The store as coroutines: jobs accepted, records, finals, acknowledgements. Nothing here blocks the loop.
 
 Everything that changes the list of unsettled jobs makes ``generation`` grow; a reader can wait for it.
 """
@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
 import structlog
 
+from obt_agent.config.schema import StorageConfig
 from obt_agent.daemon_thread import DaemonThread
 from obt_agent.errors import JobConflict, StorageFailed, StorageFull
 from obt_agent.jobs.store import sqlite_errors
@@ -31,30 +31,18 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 DATABASE: Final = "jobs.sqlite"
-BALLAST: Final = "jobs.reserve"
+RESERVED: Final = "jobs.reserve"
 DAY_S: Final = 86_400.0
+TOMBSTONE_S: Final = limits.TOMBSTONE_DAYS * DAY_S
 CLOSE_WITHIN_S: Final = 5.0
 
 
-@dataclass(frozen=True)
-class JobStoreSettings:
-    """Bounds of the store.
-
-    ``quota_bytes`` bounds database and reservations together; a result that waits longer than
-    ``max_age_days`` for its server is named in the log once a day, and kept.
-    """
-
-    quota_bytes: int = 1 << 30
-    max_age_days: float = 30.0
-    tombstone_days: float = float(limits.TOMBSTONE_DAYS)
-
-
 class JobStore:
-    """Jobs and what is left to tell the server.
+    """Jobs, and the results that the server has not acknowledged.
 
     Args:
         folder: the agent's state folder; the store's files are made in it, readable by the agent alone.
-        settings: bounds.
+        config: bounds. A result that waits longer than ``max_age_days`` is named in the log, and kept.
         clock: Unix seconds by this machine's clock.
         database: makes the database from its path.
     """
@@ -62,26 +50,38 @@ class JobStore:
     def __init__(
         self,
         folder: Path,
-        settings: JobStoreSettings | None = None,
+        config: StorageConfig | None = None,
         *,
         clock: Callable[[], float] = time.time,
         database: Callable[[Path], JobDatabase] = JobDatabase,
     ) -> None:
         self._folder = folder
-        self._settings = settings or JobStoreSettings()
+        self._config = config or StorageConfig()
         self._clock = clock
-        self._open_database = database
-        self._ballast = ReservedFile(folder / BALLAST)
+        self._make_database = database
+        # Disk that is kept free, so that the result of an accepted job can be written on a full disk.
+        self._reserved = ReservedFile(folder / RESERVED)
+        # Everything that touches the database or the reserved file runs on this thread, in order.
         self._thread = DaemonThread("job-store")
+        # None before ``open``, after ``close``, and after damage until the next call opens it again.
         self._db: JobDatabase | None = None
+        # Set at each change, and then replaced by a fresh event: it wakes everybody who waits at that moment.
         self._changed = asyncio.Event()
-        self._counts = JobCounts()
-        self._waiting = OutboxCounts()
-        self._said_old_at = 0.0
-        self._failing = ""
-        self._replaced = ""
+        # When old results were last named in the log (Unix seconds).
+        self._warned_at = 0.0
+        # Why the last use failed; empty again after a successful write. A read proves nothing: a full disk
+        # can be read.
+        self._failure = ""
+        # That a damaged store was replaced. It stays until the process ends, for its owner to see.
+        self._replacement = ""
+        # Grows with every change of the list of unsettled jobs.
         self.generation = 0
+        # Names the store for the server; another one after damage tells it that jobs may be lost.
         self.store_id = ""
+        # How many jobs are open, and finished and not acknowledged.
+        self.counts = JobCounts()
+        # How many results, and bytes of them, wait for the server.
+        self.waiting_counts = OutboxCounts()
 
     async def open(self) -> None:
         """Open or make the store; a damaged one is set aside, and another goes on with what was sound in it.
@@ -91,7 +91,7 @@ class JobStore:
             StorageFailed: it cannot be opened.
         """
         await self._thread.call(self._open)
-        await self._count()
+        await self._publish_change()
 
     def _open(self) -> JobDatabase:
         path = self._folder / DATABASE
@@ -99,58 +99,27 @@ class JobStore:
             path.touch(mode=0o600)
         except OSError as error:
             raise sqlite_errors.from_os(error, "The agent's job store") from error
-        self._db = db = self._open_database(path)
+        self._db = db = self._make_database(path)
         self.store_id = db.store_id
         if db.set_aside is not None:
-            self._replaced = (
+            self._replacement = (
                 f"The job store was damaged and set aside as {db.set_aside.name}; "
                 f"{db.salvaged.jobs} jobs were saved, {db.salvaged.unreadable} could not be read."
             )
         try:
-            self._ballast.resize(db.reserved_bytes())
+            self._reserved.resize(db.reserved_bytes())
         except StorageFailed as error:
-            log.warning("outbox.reservation_lost", reason=error.message)
+            # Jobs run without the reserve; only on a full disk would their results have to wait for room.
+            log.warning("store.reservation_failed", reason=error.message)
         return db
 
-    def _guarded(self, function: Callable[[JobDatabase], T]) -> T:
-        """On the store's thread: errors are the project's, and a store that is found damaged is replaced.
-
-        What met the damage is done once more, in the store that took its place.
-        """
-        try:
-            return _used(function, self._db or self._open())
-        except sqlite_errors.StoreDamaged:
-            self._close_database()
-            return _used(function, self._open())
-
-    async def _reading(self, function: Callable[[JobDatabase], T]) -> T:
-        told = self.store_id
-        try:
-            return await self._thread.call(lambda: self._guarded(function))
-        except StorageFailed as error:
-            self._failing = error.message
-            raise
-        finally:
-            if self.store_id != told:
-                self._tell()
-
-    async def _writing(self, function: Callable[[JobDatabase], T]) -> T:
-        result = await self._reading(function)
-        self._failing = ""
-        return result
-
-    @property
-    def problem(self) -> str | None:
-        """What the owner should know of the store: why it cannot be used now, or that it was replaced."""
-        return self._failing or self._replaced or None
-
     async def close(self) -> None:
-        """Close the store, after what was asked of it before; bounded."""
+        """Close the store, after the calls that were made before; bounded."""
         try:
             async with asyncio.timeout(CLOSE_WITHIN_S):
                 await self._thread.call(self._close_database)
         except TimeoutError:
-            log.error("outbox.does_not_close", within_s=CLOSE_WITHIN_S)  # noqa: TRY400 - the fact is all there is
+            log.error("store.close_timed_out", limit_s=CLOSE_WITHIN_S)  # noqa: TRY400 - the fact is all there is
         finally:
             self._thread.close()
 
@@ -160,87 +129,141 @@ class JobStore:
             with contextlib.suppress(StorageFailed):
                 db.close()
 
-    # what is known
-
-    async def get(self, job_id: str) -> StoredJob | None:
-        """One job."""
-        return await self._reading(lambda db: db.get(job_id))
-
-    async def open_jobs(self) -> list[StoredJob]:
-        """Jobs without a final, oldest first."""
-        return await self._reading(lambda db: db.open_jobs())
-
-    async def waiting(self) -> list[StoredJob]:
-        """Finished jobs that the server has not acknowledged, in the order in which they ended."""
-        return await self._reading(lambda db: db.waiting())
-
-    async def unsettled(self) -> list[StoredJob]:
-        """Open and waiting jobs, oldest first."""
-        return await self._reading(lambda db: db.unsettled())
-
-    async def result(self, job_id: str) -> FinalText | None:
-        """The stored result of a finished job; None when it has none (any more)."""
-        return await self._reading(lambda db: db.result(job_id))
-
-    async def records(self, job_id: str) -> list[bytes]:
-        """What was stored of a job while it ran."""
-        return await self._reading(lambda db: db.records(job_id))
-
     @property
-    def counts(self) -> JobCounts:
-        """Open jobs, and finished ones not acknowledged."""
-        return self._counts
+    def problem(self) -> str | None:
+        """What the owner should know of the store: why it cannot be used now, or that it was replaced."""
+        return self._failure or self._replacement or None
 
-    @property
-    def waiting_counts(self) -> OutboxCounts:
-        """Entries and bytes that wait for the server."""
-        return self._waiting
+    # Every use of the database goes through one of these three.
+
+    async def _read(self, function: Callable[[JobDatabase], T]) -> T:
+        store_id = self.store_id
+        try:
+            return await self._thread.call(lambda: self._use(function))
+        except StorageFailed as error:
+            self._failure = error.message
+            raise
+        finally:
+            if self.store_id != store_id:
+                self._notify()
+
+    async def _write(self, function: Callable[[JobDatabase], T]) -> T:
+        result = await self._read(function)
+        self._failure = ""
+        return result
+
+    async def _change(self, function: Callable[[JobDatabase], T]) -> T:
+        """Write something that alters the list of unsettled jobs, and publish that it changed.
+
+        It is published after a failure and a cancellation too: the write itself may have taken place.
+        """
+        try:
+            return await self._write(function)
+        finally:
+            await self._publish_change()
+
+    def _use(self, function: Callable[[JobDatabase], T]) -> T:
+        """Call a function on the store's thread; a store that is found damaged is replaced first."""
+        try:
+            try:
+                return function(self._db or self._open())
+            except sqlite_errors.StoreDamaged:
+                self._close_database()
+                return function(self._open())
+        except OSError as error:
+            raise sqlite_errors.from_os(error, "The agent's job store") from error
+
+    async def _publish_change(self) -> None:
+        with contextlib.suppress(StorageFailed):  # counted at the next change
+            jobs = await self.unsettled()
+            waiting = [job for job in jobs if job.terminal]
+            self.counts = JobCounts(open=len(jobs) - len(waiting), finished_unacknowledged=len(waiting))
+            self.waiting_counts = OutboxCounts(
+                entries=len(waiting), bytes=sum(job.stored_bytes for job in waiting)
+            )
+        self._notify()
+
+    def _notify(self) -> None:
+        self.generation += 1
+        self._changed.set()
+        self._changed = asyncio.Event()
 
     async def wait_changed(self, after_generation: int) -> int:
-        """Wait until ``generation`` is above ``after_generation``; gives it."""
+        """Wait until ``generation`` is above ``after_generation``, and return it."""
         while self.generation <= after_generation:
             await self._changed.wait()
         return self.generation
 
-    # what changes it
+    # Reading.
+
+    async def get(self, job_id: str) -> StoredJob | None:
+        """Return one job."""
+        return await self._read(lambda db: db.get(job_id))
+
+    async def open_jobs(self) -> list[StoredJob]:
+        """Return the jobs without a final, oldest first."""
+        return await self._read(lambda db: db.open_jobs())
+
+    async def waiting(self) -> list[StoredJob]:
+        """Return finished jobs that the server has not acknowledged, in the order in which they ended."""
+        return await self._read(lambda db: db.waiting())
+
+    async def unsettled(self) -> list[StoredJob]:
+        """Return open and waiting jobs, oldest first."""
+        return await self._read(lambda db: db.unsettled())
+
+    async def result(self, job_id: str) -> FinalText | None:
+        """Return the stored result of a finished job; None when it has none (any more)."""
+        return await self._read(lambda db: db.result(job_id))
+
+    async def records(self, job_id: str) -> list[bytes]:
+        """Return what was stored of a job while it ran."""
+        return await self._read(lambda db: db.records(job_id))
+
+    # Writing.
 
     async def accept(self, job: NewJob) -> StoredJob | None:
         """Store a new job and reserve disk for its result; durable when this returns None.
 
         Returns:
-            The job as stored, when the same start was made before, or when it was cancelled before it was
-            started (then it ends so, and its final waits for the server). None when it is new.
+            The job as stored, when the same start was made before; the mark (``kind`` is None) of a job that
+            was cancelled before it was started: see ``accept_cancelled``. None when it is new.
 
         Raises:
             JobConflict: the id is taken by a job with other parameters.
             StorageFull: quota or disk have no room for its result.
             StorageFailed: the store cannot be used.
         """
-        return await self._changing(lambda db: self._accept(db, job))
+        return await self._change(lambda db: self._accept(db, job))
 
     def _accept(self, db: JobDatabase, job: NewJob) -> StoredJob | None:
         stored = db.get(job.job_id)
-        if stored is not None and stored.kind is None:
-            db.accept_cancelled(job, FinalText.of(job.withdrawn), self._clock())
-            return db.get(job.job_id)
         if stored is not None:
-            if stored.fingerprint == job.fingerprint:
+            if stored.kind is None or stored.fingerprint == job.fingerprint:
                 return stored
             raise JobConflict(
                 f"Job {job.job_id!r} exists with other parameters; choose another job_id.", state=stored.state
             )
         self._check_quota(db, job.reserve_bytes)
-        self._ballast.resize(db.reserved_bytes() + job.reserve_bytes)
+        self._reserved.resize(db.reserved_bytes() + job.reserve_bytes)
         try:
             db.accept(job, self._clock())
         except BaseException:
-            self._ballast.resize(db.reserved_bytes())
+            self._reserved.resize(db.reserved_bytes())
             raise
         return None
 
+    async def accept_cancelled(self, job: NewJob, text: bytes) -> StoredJob:
+        """Store a job that was cancelled before it was started, with the result that says so.
+
+        Returns:
+            The job as stored. Of two starts at once the first one's result stands.
+        """
+        return await self._change(lambda db: db.accept_cancelled(job, FinalText.of(text), self._clock()))
+
     def _check_quota(self, db: JobDatabase, more: int) -> None:
         used = db.used_bytes() + db.reserved_bytes()
-        quota = self._settings.quota_bytes
+        quota = self._config.quota_bytes
         if used + more > quota:
             raise StorageFull(
                 f"The agent's store holds {used} of {quota} bytes, and the job's result may need {more}: "
@@ -251,8 +274,11 @@ class JobStore:
             )
 
     async def cancel(self, job_id: str) -> StoredJob | None:
-        """The job, for its cancellation; when there is none, remember that: a late start will not run."""
-        return await self._writing(lambda db: self._cancel(db, job_id))
+        """Return the job, for its cancellation.
+
+        When there is none, return None and remember the cancellation: a late start will not run.
+        """
+        return await self._write(lambda db: self._cancel(db, job_id))
 
     def _cancel(self, db: JobDatabase, job_id: str) -> StoredJob | None:
         stored = db.get(job_id)
@@ -261,115 +287,80 @@ class JobStore:
         return stored if stored is not None and stored.kind is not None else None
 
     async def queue(self, job_id: str) -> None:
-        """From ``accepted`` to ``queued``."""
-        await self._changing(lambda db: db.queue(job_id))
+        """Move a job from ``accepted`` to ``queued``."""
+        await self._change(lambda db: db.queue(job_id))
 
     async def start(self, job_id: str) -> None:
-        """To ``running``; counts the starts."""
-        await self._changing(lambda db: db.start(job_id, self._clock()))
+        """Move a job to ``running``, and count the start."""
+        await self._change(lambda db: db.start(job_id, self._clock()))
 
     async def add_record(self, job_id: str, body: bytes) -> None:
         """Keep something of a running job; durable when this returns.
 
         Raises:
-            StorageFull: not even the room reserved for the result was enough.
+            StorageFull: not even the space reserved for the result was enough.
             StorageFailed: it cannot be written.
         """
-        await self._writing(lambda db: self._add_record(db, job_id, body))
+        await self._write(lambda db: self._add_record(db, job_id, body))
 
     def _add_record(self, db: JobDatabase, job_id: str, body: bytes) -> None:
         try:
             db.add_record(job_id, body)
-        except StorageFailed:  # an error of the disk may be its being full
-            self._ballast.resize(self._ballast.size // 2)
+        except StorageFailed:
+            # The disk may be full, whatever SQLite calls it: half of the reserve goes to records, and half
+            # stays for the final.
+            self._reserved.resize(self._reserved.size // 2)
             db.add_record(job_id, body)
 
     async def finish(self, job_id: str, state: JobState, text: bytes, error: WireError | None = None) -> bool:
-        """Store a job's final; False when it had one before, which stands.
+        """Store a job's final; return False when it had one before, which stands.
 
         Raises:
             StorageFailed: it cannot be written; the job is as it was.
         """
-        return await self._changing(lambda db: self._finish(db, job_id, state, text, error))
+        return await self._change(lambda db: self._finish(db, job_id, state, text, error))
 
     def _finish(
         self, db: JobDatabase, job_id: str, state: JobState, text: bytes, error: WireError | None
     ) -> bool:
         final = FinalText.of(text)
-        self._ballast.resize(self._others_reserve(db, job_id))
+        # This job's share of the reserve is released for its result; the other jobs keep theirs.
+        self._reserved.resize(min(self._reserved.size, db.reserved_bytes(without=job_id)))
         try:
             return db.finish(job_id, state, final, error, self._clock())
         except StorageFailed:
-            self._ballast.resize(0)
+            # A result that exists comes before results that do not exist yet.
+            self._reserved.resize(0)
             return db.finish(job_id, state, final, error, self._clock())
 
     async def restore(self, job: StoredJob) -> None:
-        """Store an open job again that a damaged store took with it; its final can be stored then."""
-        await self._changing(lambda db: db.restore(job))
-
-    def _others_reserve(self, db: JobDatabase, job_id: str) -> int:
-        return min(self._ballast.size, db.reserved_bytes(without=job_id))
+        """Store an open job again that was lost with a damaged store; its final can be stored then."""
+        await self._change(lambda db: db.restore(job))
 
     async def acknowledge(
         self, job_id: str, sha256: str, server_time: float | None, *, conflict: bool = False
     ) -> bool:
-        """The server has the result of this hash, or (``conflict``) keeps another one."""
-        return await self._changing(lambda db: db.acknowledge(job_id, sha256, server_time, conflict=conflict))
+        """Note that the server has the result of this hash, or (``conflict``) keeps another one."""
+        return await self._change(lambda db: db.acknowledge(job_id, sha256, server_time, conflict=conflict))
 
     async def failed_upload(self, job_id: str) -> None:
         """Count an attempt that failed."""
-        await self._writing(lambda db: db.failed_upload(job_id))
-
-    async def drop(self, job_id: str) -> bool:
-        """Forget a result that waits: the owner's decision, never the agent's."""
-        return await self._changing(lambda db: db.drop(job_id))
+        await self._write(lambda db: db.failed_upload(job_id))
 
     async def expire(self, server_time: float) -> None:
-        """Drop tombstones that are old by the server's time, and name results that wait too long."""
-        keep_s = self._settings.tombstone_days * DAY_S
-        dropped = await self._changing(lambda db: db.expire(server_time, keep_s))
+        """Drop tombstones that are old by the server's clock and by this machine's; name old results."""
+        dropped = await self._change(lambda db: db.expire(server_time, self._clock(), TOMBSTONE_S))
         if dropped:
-            log.info("outbox.expired", tombstones=dropped)
-        await self._say_old()
+            log.info("store.expired", tombstones=dropped)
+        await self._warn_of_old_results()
 
-    async def _say_old(self) -> None:
-        """Age is said, never acted upon: what no server acknowledged is kept."""
+    async def _warn_of_old_results(self) -> None:
+        """Name old results in the log once a day. They are kept: no server has acknowledged them."""
         now = self._clock()
-        if now - self._said_old_at < DAY_S:
+        if now - self._warned_at < DAY_S:
             return
-        limit = now - self._settings.max_age_days * DAY_S
+        limit = now - self._config.max_age_days * DAY_S
         old = [job.job_id for job in await self.waiting() if (job.finished_at or now) < limit]
         if old:
-            self._said_old_at = now
-            log.warning("outbox.old", results=len(old), oldest=old[0], days=self._settings.max_age_days)
-
-    async def _changing(self, function: Callable[[JobDatabase], T]) -> T:
-        try:
-            return await self._writing(function)
-        finally:
-            await self._count()
-
-    async def _count(self) -> None:
-        """The news goes out even when the store cannot be read: what was written is written."""
-        with contextlib.suppress(StorageFailed):
-            await self._tally()
-        self._tell()
-
-    def _tell(self) -> None:
-        """Wake everybody who waits for a change."""
-        self.generation += 1
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    async def _tally(self) -> None:
-        jobs = await self.unsettled()
-        waiting = [job for job in jobs if job.terminal]
-        self._counts = JobCounts(open=len(jobs) - len(waiting), finished_unacknowledged=len(waiting))
-        self._waiting = OutboxCounts(entries=len(waiting), bytes=sum(job.stored_bytes for job in waiting))
-
-
-def _used(function: Callable[[JobDatabase], T], db: JobDatabase) -> T:
-    try:
-        return function(db)
-    except OSError as error:
-        raise sqlite_errors.from_os(error, "The agent's job store") from error
+            self._warned_at = now
+            log.warning("store.old_results", results=len(old), oldest=old[0], days=self._config.max_age_days)

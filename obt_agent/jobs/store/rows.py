@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
@@ -24,8 +24,7 @@ class NewJob:
     """A job to be stored.
 
     ``params`` is the JSON text of what was asked, ``fingerprint`` a hash of what decides whether a repeat is
-    the same job. ``not_after`` is Unix seconds; ``reserve_bytes`` is disk kept free for the result;
-    ``withdrawn`` the result's text should the job turn out to be cancelled before this start.
+    the same job. ``not_after`` is Unix seconds; ``reserve_bytes`` is disk kept free for the result.
     """
 
     job_id: str
@@ -35,14 +34,9 @@ class NewJob:
     fingerprint: str
     not_after: float | None
     reserve_bytes: int
-    withdrawn: bytes
-
-    def with_withdrawn(self, text: bytes) -> NewJob:
-        """The same job with that text."""
-        return replace(self, withdrawn=text)
 
     def as_stored(self, now: float) -> StoredJob:
-        """The job as it will be stored."""
+        """Return the job as it will be stored."""
         return StoredJob(
             job_id=self.job_id,
             kind=self.kind,
@@ -52,17 +46,6 @@ class NewJob:
             fingerprint=self.fingerprint,
             not_after=self.not_after,
             accepted_at=now,
-            started_at=None,
-            finished_at=None,
-            starts=0,
-            error=None,
-            encoding="identity",
-            bytes=None,
-            sha256=None,
-            stored_bytes=0,
-            acknowledged=False,
-            conflict=False,
-            attempts=0,
         )
 
 
@@ -82,17 +65,17 @@ class StoredJob:
     fingerprint: str | None
     not_after: float | None
     accepted_at: float
-    started_at: float | None
-    finished_at: float | None
-    starts: int
-    error: WireError | None
-    encoding: Encoding
-    bytes: int | None
-    sha256: str | None
-    stored_bytes: int
-    acknowledged: bool
-    conflict: bool
-    attempts: int
+    started_at: float | None = None
+    finished_at: float | None = None
+    starts: int = 0
+    error: WireError | None = None
+    encoding: Encoding = "identity"
+    bytes: int | None = None
+    sha256: str | None = None
+    stored_bytes: int = 0
+    acknowledged: bool = False
+    conflict: bool = False
+    attempts: int = 0
 
     @property
     def terminal(self) -> bool:

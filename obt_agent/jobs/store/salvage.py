@@ -66,8 +66,10 @@ class _SalvagedRow(msgspec.Struct, kw_only=True, frozen=True):
     result: bytes | None
     acknowledged: int
     acknowledged_at: float | None
+    # Columns that a store of an earlier version lacks have the defaults of their migrations.
     conflict: int = 0
     attempts: int = 0
+    local_since: float | None = None
 
 
 def set_aside(path: Path) -> Path:
@@ -90,7 +92,7 @@ def replace(path: Path, new: Path) -> None:
 def remove_oldest(path: Path) -> None:
     """Keep the newest of the stores that were set aside."""
     for old in set_aside_stores(path)[:-KEPT]:
-        log.warning("outbox.damaged_store_removed", name=old.name, kept=KEPT)
+        log.warning("store.damaged_copy_removed", name=old.name, kept=KEPT)
         remove(old)
 
 
@@ -135,7 +137,7 @@ def _readable(source: sqlite3.Connection) -> bool:
     try:
         return 1 <= int(source.execute("PRAGMA user_version").fetchone()[0]) <= VERSION
     except sqlite3.DatabaseError as error:
-        log.warning("outbox.nothing_to_save", reason=str(error))
+        log.warning("store.nothing_salvaged", reason=str(error))
         return False
 
 

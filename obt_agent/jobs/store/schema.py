@@ -1,4 +1,4 @@
-"""The store's tables. A database says its version in ``user_version``; a migration leads to the next one."""
+"""The store's tables. A database keeps its version in ``user_version``; a migration leads to the next one."""
 
 from __future__ import annotations
 
@@ -40,6 +40,9 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     ALTER TABLE jobs ADD COLUMN conflict INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE jobs ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;
     CREATE INDEX jobs_waiting ON jobs (acknowledged, state);
+    """,
+    """
+    ALTER TABLE jobs ADD COLUMN local_since REAL;
     """,
 )
 """SQL that leads from version n to n + 1."""

@@ -32,18 +32,12 @@ log = structlog.get_logger(__name__)
 MAX_REWINDS: Final = 16
 
 
-@dataclass(frozen=True)
-class UploadSettings:
-    """Sizes and deadlines.
-
-    ``piece_bytes`` of a result go in one ``job.part``, before base64; each request is answered within
-    ``answer_within_s`` seconds; a failed entry waits ``retry_s`` seconds, doubling up to ``retry_max_s``.
-    """
-
-    piece_bytes: int = 12 << 10
-    answer_within_s: float = 120.0
-    retry_s: float = 15.0
-    retry_max_s: float = 900.0
+# Bytes of a result in one ``job.part``, before base64.
+PIECE_BYTES: Final = 12 << 10
+# How long a server has to answer a part or a final: it may have to write the result to a slow disk.
+ANSWER_WITHIN_S: Final = 120.0
+# An entry that failed waits the first of these seconds for its next turn, doubling up to the second.
+RETRY_S: Final = (15.0, 900.0)
 
 
 @dataclass
@@ -58,29 +52,34 @@ class Uploader:
     """Sends the finals of one store over whatever session is admitted.
 
     Args:
-        outbox: the store.
-        settings: sizes and deadlines.
+        store: the jobs.
         clock: monotonic seconds.
+        piece_bytes: how much of a result goes in one request, before base64.
+        answer_within_s: how long the server has to answer a request.
+        retry_s: least and longest seconds before an entry that failed is sent again.
     """
 
     def __init__(
         self,
-        outbox: JobStore,
-        settings: UploadSettings | None = None,
+        store: JobStore,
         *,
         clock: Callable[[], float] = time.monotonic,
+        piece_bytes: int = PIECE_BYTES,
+        answer_within_s: float = ANSWER_WITHIN_S,
+        retry_s: tuple[float, float] = RETRY_S,
     ) -> None:
-        self._outbox = outbox
-        self._settings = settings or UploadSettings()
+        self._store = store
         self._clock = clock
-        self.active = 0
+        self._piece_bytes = piece_bytes
+        self._answer_within_s = answer_within_s
+        self._retry_s, self._retry_max_s = retry_s
 
-    async def run(self, peer: Session, server_time: float | None) -> None:
+    async def run(self, session: Session, server_time: float | None) -> None:
         """Serve one session until it ends; never raises ``LinkLost``.
 
         Args:
-            peer: the session.
-            server_time: Unix seconds by the server's clock at this moment, if it told it.
+            session: the session.
+            server_time: Unix seconds by the server's clock at this moment, if it is known.
         """
         offset = None if server_time is None else server_time - self._clock()
         retries: dict[str, _Retry] = {}
@@ -88,23 +87,23 @@ class Uploader:
             if server_time is not None:
                 await self._expire(server_time)
             while True:
-                generation = self._outbox.generation
+                generation = self._store.generation
                 try:
-                    await self._turn(peer, offset, retries)
+                    await self._turn(session, offset, retries)
                 except StorageFailed as error:
-                    log.warning("outbox.not_read", reason=error.message, again_in_s=self._settings.retry_s)
-                    await self._wait_at_most(generation, self._settings.retry_s)
+                    log.warning("upload.store_not_read", reason=error.message, again_in_s=self._retry_s)
+                    await self._wait_at_most(generation, self._retry_s)
                 else:
                     await self._wait(generation, retries)
         except LinkLost:
-            log.debug("outbox.session_over", session=peer.number)
+            log.debug("upload.session_ended", session=session.number)
 
     async def drain(self, within_s: float) -> bool:
-        """Wait until nothing waits for the server, at most ``within_s`` seconds; whether it came to that."""
+        """Wait until no result waits, at most ``within_s`` seconds; return whether none does."""
         try:
             async with asyncio.timeout(within_s):
-                while self._outbox.waiting_counts.entries:
-                    await self._outbox.wait_changed(self._outbox.generation)
+                while self._store.waiting_counts.entries:
+                    await self._store.wait_changed(self._store.generation)
         except TimeoutError:
             return False
         return True
@@ -112,18 +111,18 @@ class Uploader:
     async def _expire(self, server_time: float) -> None:
         """Old tombstones can wait for the next session."""
         try:
-            await self._outbox.expire(server_time)
+            await self._store.expire(server_time)
         except StorageFailed as error:
-            log.warning("outbox.not_expired", reason=error.message)
+            log.warning("store.not_expired", reason=error.message)
 
-    async def _turn(self, peer: Session, offset: float | None, retries: dict[str, _Retry]) -> None:
+    async def _turn(self, session: Session, offset: float | None, retries: dict[str, _Retry]) -> None:
         """Send every entry whose turn it is."""
-        for job in await self._outbox.waiting():
+        for job in await self._store.waiting():
             retry = retries.get(job.job_id)
             if retry is not None and retry.at > self._clock():
                 continue
             try:
-                await self._send(peer, job, None if offset is None else offset + self._clock())
+                await self._send(session, job, None if offset is None else offset + self._clock())
                 retries.pop(job.job_id, None)
             except LinkLost:
                 raise
@@ -132,11 +131,10 @@ class Uploader:
 
     async def _failed(self, job: StoredJob, error: AgentError, retries: dict[str, _Retry]) -> None:
         before = retries.get(job.job_id)
-        settings = self._settings
-        wait_s = settings.retry_s if before is None else min(before.wait_s * 2, settings.retry_max_s)
+        wait_s = self._retry_s if before is None else min(before.wait_s * 2, self._retry_max_s)
         retries[job.job_id] = _Retry(at=self._clock() + wait_s, wait_s=wait_s)
         log.warning(
-            "outbox.not_acknowledged",
+            "upload.not_acknowledged",
             job_id=job.job_id,
             kind=error.kind,
             reason=error.message,
@@ -144,7 +142,7 @@ class Uploader:
             again_in_s=wait_s,
         )
         with contextlib.suppress(StorageFailed):  # a count for people, not worth a retry
-            await self._outbox.failed_upload(job.job_id)
+            await self._store.failed_upload(job.job_id)
 
     async def _wait(self, generation: int, retries: dict[str, _Retry]) -> None:
         """Until the store changes or an entry's next turn comes."""
@@ -154,17 +152,17 @@ class Uploader:
     async def _wait_at_most(self, generation: int, timeout: float | None) -> None:
         try:
             async with asyncio.timeout(timeout):
-                await self._outbox.wait_changed(generation)
+                await self._store.wait_changed(generation)
         except TimeoutError:
             return
 
-    async def _send(self, peer: Session, job: StoredJob, server_time: float | None) -> None:
+    async def _send(self, session: Session, job: StoredJob, server_time: float | None) -> None:
         """Send one final until the server settles it.
 
         Raises:
             LinkLost, or why the entry failed this time.
         """
-        final = await self._outbox.result(job.job_id)
+        final = await self._store.result(job.job_id)
         if final is None or job.kind is None:
             return  # settled meanwhile
         if not await asyncio.to_thread(lambda: final.whole):
@@ -173,13 +171,13 @@ class Uploader:
             )
         inline = final.encoding == "identity" and final.size <= limits.INLINE_RESULT_BYTES
         if not inline:
-            await self._send_parts(peer, job.job_id, final, 0)
-        answer = await self._finished(peer, job, final, inline=inline)
+            await self._send_parts(session, job.job_id, final, 0)
+        answer = await self._finished(session, job, final, inline=inline)
         for _ in range(MAX_REWINDS):
             if answer.resend_from is None:
                 break
-            await self._send_parts(peer, job.job_id, final, answer.resend_from)
-            answer = await self._finished(peer, job, final, inline=False)
+            await self._send_parts(session, job.job_id, final, answer.resend_from)
+            answer = await self._finished(session, job, final, inline=False)
         await self._settle(job, final, answer, server_time)
 
     async def _settle(
@@ -188,14 +186,14 @@ class Uploader:
         if answer.job_id != job.job_id:
             raise ProtocolError(f"The server answered for job {answer.job_id!r}.")
         if answer.conflict:
-            log.warning("outbox.conflict", job_id=job.job_id, what_now="the server keeps another result")
+            log.warning("upload.conflict", job_id=job.job_id, what_now="the server keeps another result")
         elif answer.sha256 != final.sha256:
             raise ProtocolError("The server answered with another sha256 than that of the result.")
-        await self._outbox.acknowledge(job.job_id, final.sha256, server_time, conflict=answer.conflict)
+        await self._store.acknowledge(job.job_id, final.sha256, server_time, conflict=answer.conflict)
         log.info("job.acknowledged", job_id=job.job_id, bytes=final.size, conflict=answer.conflict)
 
     async def _finished(
-        self, peer: Session, job: StoredJob, final: FinalText, *, inline: bool
+        self, session: Session, job: StoredJob, final: FinalText, *, inline: bool
     ) -> JobFinishedResult:
         params = JobFinishedParams(
             job_id=job.job_id,
@@ -207,28 +205,28 @@ class Uploader:
             result=final.stored.decode() if inline else None,
             error=job.error,
         )
-        within = self._settings.answer_within_s
-        return await peer.request("job.finished", params, JobFinishedResult, timeout_s=within, bulk=True)
+        within = self._answer_within_s
+        return await session.request("job.finished", params, JobFinishedResult, timeout_s=within, bulk=True)
 
-    async def _send_parts(self, peer: Session, job_id: str, final: FinalText, start: int) -> None:
+    async def _send_parts(self, session: Session, job_id: str, final: FinalText, start: int) -> None:
         """Send pieces from ``start``; the server's next offset leads, within bounds."""
         data, offset, rewinds = final.stored, start, 0
         if not _may_start(final, start):
             raise ProtocolError(f"The server asks for offset {start} of {len(data)} bytes.")
         while offset < len(data):
-            end = piece_end(data, offset, self._settings.piece_bytes, text=final.encoding == "identity")
-            expected = await self._part(peer, job_id, final, data[offset:end], offset)
+            end = piece_end(data, offset, self._piece_bytes, text=final.encoding == "identity")
+            expected = await self._part(session, job_id, final, data[offset:end], offset)
             if expected != end:
                 rewinds += 1
                 if rewinds > MAX_REWINDS or not _may_start(final, expected):
                     raise ProtocolError(f"The server expects offset {expected} after {end}.")
             offset = expected
 
-    async def _part(self, peer: Session, job_id: str, final: FinalText, piece: bytes, offset: int) -> int:
+    async def _part(self, session: Session, job_id: str, final: FinalText, piece: bytes, offset: int) -> int:
         text = piece.decode() if final.encoding == "identity" else base64.b64encode(piece).decode()
         params = JobPartParams(job_id=job_id, offset=offset, data=text, encoding=final.encoding)
-        within = self._settings.answer_within_s
-        answer = await peer.request("job.part", params, JobPartResult, timeout_s=within, bulk=True)
+        within = self._answer_within_s
+        answer = await session.request("job.part", params, JobPartResult, timeout_s=within, bulk=True)
         return answer.next_offset
 
 
