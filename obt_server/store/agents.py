@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -13,6 +14,7 @@ from obt_agent.ollama.payloads import InstalledModel
 from obt_server.hub.storage import Admission, AgentRecord, StoredCredential
 from obt_server.storage import CredentialInfo, Enrolment, Hardware, IdentityTaken, ModelVersion, NotStored
 from obt_server.store import jobs
+from obt_server.store.database import from_row
 from obt_server.store.tables import AgentRow, CredentialRow, HardwareRow, ModelVersionRow
 
 _AT_ONCE: Final = 500
@@ -20,16 +22,8 @@ _AT_ONCE: Final = 500
 
 def record(row: AgentRow) -> AgentRecord:
     """A row as the rest of the server sees it."""
-    return AgentRecord(
-        id=row.id,
-        name=row.name,
-        version=row.version,
-        session=row.session,
-        store_id=row.store_id,
-        capabilities=msgspec.json.decode(row.capabilities, type=tuple[str, ...]),
-        enrolled_at=row.enrolled_at,
-        last_seen=row.last_seen,
-    )
+    capabilities = msgspec.json.decode(row.capabilities, type=tuple[str, ...])
+    return from_row(AgentRecord, row, capabilities=capabilities)
 
 
 def get(db: Session, agent_id: str) -> AgentRecord | None:
@@ -100,20 +94,24 @@ def credential(db: Session, sha256: str) -> StoredCredential | None:
     row = db.scalar(select(CredentialRow).where(CredentialRow.sha256 == sha256))
     if row is None:
         return None
-    return msgspec.convert({"id": row.id, "agent_id": row.agent_id, "state": row.state}, StoredCredential)
+    return from_row(StoredCredential, row)
 
 
-def revoked(db: Session, ids: Sequence[int]) -> list[int]:
+def revoked(db: Session, credential_ids: Sequence[int]) -> list[int]:
     """See ``HubStorage.revoked``."""
+    if not credential_ids:
+        return []
     good = set(
         db.scalars(
-            select(CredentialRow.id).where(CredentialRow.id.in_(ids), CredentialRow.state != "revoked")
+            select(CredentialRow.id).where(
+                CredentialRow.id.in_(credential_ids), CredentialRow.state != "revoked"
+            )
         )
     )
-    return [one for one in ids if one not in good]
+    return [one for one in credential_ids if one not in good]
 
 
-def promote(db: Session, credential_id: int, at: float) -> None:
+def promote(db: Session, credential_id: int) -> None:
     """See ``HubStorage.promote``. What it replaces is deleted: it was never revoked, only used up."""
     row = db.get(CredentialRow, credential_id)
     if row is None or row.state == "revoked":
@@ -126,10 +124,10 @@ def promote(db: Session, credential_id: int, at: float) -> None:
         )
     )
     row.state = "current"
-    row.last_used_at = at
+    row.last_used_at = time.time()
 
 
-def add_candidate(db: Session, agent_id: str, sha256: str, at: float) -> None:
+def add_candidate(db: Session, agent_id: str, sha256: str) -> None:
     """See ``HubStorage.add_candidate``."""
     agent = require(db, agent_id)
     agent.rotation_requested_at = None
@@ -137,7 +135,7 @@ def add_candidate(db: Session, agent_id: str, sha256: str, at: float) -> None:
         delete(CredentialRow).where(CredentialRow.agent_id == agent_id, CredentialRow.state == "candidate")
     )
     if db.scalar(select(CredentialRow.id).where(CredentialRow.sha256 == sha256)) is None:
-        db.add(CredentialRow(agent_id=agent_id, sha256=sha256, state="candidate", created_at=at))
+        db.add(CredentialRow(agent_id=agent_id, sha256=sha256, state="candidate", created_at=time.time()))
 
 
 def rotations_due(db: Session) -> list[str]:
@@ -150,8 +148,9 @@ def request_rotation(db: Session, agent_id: str, at: float) -> None:
     require(db, agent_id).rotation_requested_at = at
 
 
-def revoke(db: Session, agent_id: str) -> int:
-    """Revoke all credentials of an agent."""
+def revoke(db: Session, agent_id: str, at: float) -> int:
+    """See ``ServerStorage.revoke_credentials``."""
+    del at  # another storage may keep when it was
     require(db, agent_id).rotation_requested_at = None
     result = db.execute(
         update(CredentialRow)
@@ -170,22 +169,12 @@ def credentials(db: Session) -> list[CredentialInfo]:
         .order_by(AgentRow.name, AgentRow.id, CredentialRow.id)
     )
     return [
-        msgspec.convert(
-            {
-                "id": row.id,
-                "agent_id": row.agent_id,
-                "state": row.state,
-                "created_at": row.created_at,
-                "last_used_at": row.last_used_at,
-                "rotation_requested": agent.rotation_requested_at is not None,
-            },
-            CredentialInfo,
-        )
+        from_row(CredentialInfo, row, rotation_requested=agent.rotation_requested_at is not None)
         for row, agent in rows
     ]
 
 
-def enrol(db: Session, enrolment: Enrolment, at: float, *, retake: bool) -> AgentRecord:
+def enrol(db: Session, enrolment: Enrolment, at: float, *, retake: bool = False) -> AgentRecord:
     """Store an agent and its credential.
 
     Args:
@@ -266,7 +255,7 @@ def _forget_oldest(db: Session, agent_id: str, most: int) -> None:
         db.execute(delete(ModelVersionRow).where(*gone, ModelVersionRow.id.not_in(newest)))
 
 
-def versions(db: Session, agent_id: str | None, name: str | None) -> list[ModelVersion]:
+def versions(db: Session, *, agent_id: str | None = None, name: str | None = None) -> list[ModelVersion]:
     """See ``ServerStorage.versions``."""
     query = select(ModelVersionRow).order_by(
         ModelVersionRow.name, ModelVersionRow.agent_id, ModelVersionRow.first_seen, ModelVersionRow.id
@@ -275,24 +264,15 @@ def versions(db: Session, agent_id: str | None, name: str | None) -> list[ModelV
         query = query.where(ModelVersionRow.agent_id == agent_id)
     if name is not None:
         query = query.where(ModelVersionRow.name == name)
-    return [
-        ModelVersion(
-            agent_id=row.agent_id,
-            name=row.name,
-            digest=row.digest,
-            current=row.current,
-            first_seen=row.first_seen,
-            last_seen=row.last_seen,
-            details=row.details,
-        )
-        for row in db.scalars(query)
-    ]
+    return [from_row(ModelVersion, row) for row in db.scalars(query)]
 
 
-def save_inventory(db: Session, agent_id: str, fingerprint: str, inventory: bytes, at: float) -> None:
+def save_inventory(db: Session, agent_id: str, fingerprint: str, inventory: msgspec.Raw, at: float) -> None:
     """See ``HubStorage.save_inventory``."""
     require(db, agent_id)
-    db.merge(HardwareRow(agent_id=agent_id, fingerprint=fingerprint, inventory=inventory, updated_at=at))
+    db.merge(
+        HardwareRow(agent_id=agent_id, fingerprint=fingerprint, inventory=bytes(inventory), updated_at=at)
+    )
 
 
 def hardware(db: Session, agent_id: str) -> Hardware | None:
@@ -300,6 +280,4 @@ def hardware(db: Session, agent_id: str) -> Hardware | None:
     row = db.get(HardwareRow, agent_id)
     if row is None:
         return None
-    return Hardware(
-        fingerprint=row.fingerprint, inventory=msgspec.Raw(row.inventory), updated_at=row.updated_at
-    )
+    return from_row(Hardware, row, inventory=msgspec.Raw(row.inventory))

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
 from sqlalchemy.orm import Session
 
 from obt_server.store.tables import SCHEMA_VERSION, Schema, Table
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 P = ParamSpec("P")
 T = TypeVar("T")
+D = TypeVar("D", bound="DataclassInstance")
 
 
 class SchemaTooNew(Exception):
@@ -71,6 +77,39 @@ class Database:
         self._closed = True
         self._thread.shutdown(wait=True)
         self._engine.dispose()
+
+
+class Stored:
+    """Base of what is kept in a database.
+
+    Args:
+        database: where.
+    """
+
+    def __init__(self, database: Database) -> None:
+        # the one thread that all work goes to, in the order in which it was given
+        self._db = database
+
+
+S = TypeVar("S", bound=Stored)
+
+
+def transaction(
+    work: Callable[Concatenate[Session, P], T],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Return a method that runs ``work(session, ...)`` as one transaction on the store's thread."""
+
+    @functools.wraps(work)
+    async def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._db.run(work, *args, **kwargs)
+
+    return method
+
+
+def from_row(kind: type[D], row: object, **other: object) -> D:
+    """Return a dataclass whose fields are the row's columns of the same names, but for ``other``."""
+    names = (field.name for field in dataclasses.fields(kind) if field.name not in other)
+    return kind(**{name: getattr(row, name) for name in names}, **other)
 
 
 def sqlite_engine(url: str) -> Engine:

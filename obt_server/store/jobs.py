@@ -13,19 +13,15 @@ from obt_agent.errors import TooLarge
 from obt_agent.protocol.errors import WireError
 from obt_server.hub.storage import ENDED_STATES, JobChange, JobRecord, JobResult
 from obt_server.storage import JobFilter, NotStored
+from obt_server.store.database import from_row
 from obt_server.store.quota import ROW_BYTES, UNASKED_PARAMS, AgentQuota
 from obt_server.store.tables import JobRow, PartRow, ResultRow
 
 
 def record(row: JobRow) -> JobRecord:
     """A row as the rest of the server sees it."""
-    fields = {
-        field.name: getattr(row, field.name)
-        for field in dataclasses.fields(JobRecord)
-        if field.name not in ("progress", "error", "params")
-    }
     error = None if row.error is None else msgspec.json.decode(row.error, type=WireError)
-    return JobRecord(**fields, params=row.params, error=error)
+    return from_row(JobRecord, row, error=error, progress=None)  # progress is the live session's
 
 
 def create(db: Session, job: JobRecord) -> None:
@@ -52,19 +48,19 @@ def unfinished(db: Session, agent_id: str) -> list[JobRecord]:
     return [record(row) for row in db.scalars(query.order_by(JobRow.created_at))]
 
 
-def change(db: Session, agent_id: str, job_id: str, what: JobChange) -> None:
+def apply_change(db: Session, agent_id: str, job_id: str, change: JobChange) -> None:
     """See ``HubStorage.change_job``."""
     row = db.get(JobRow, (agent_id, job_id))
     if row is None or row.sha256 is not None:
         return
-    if what.state is not None:
-        row.state = what.state
-    if what.started_session is not None:
-        row.started_session = what.started_session
-    if what.finished_at is not None:
-        row.finished_at = what.finished_at
-    if what.error is not None:
-        row.error = msgspec.json.encode(what.error)
+    if change.state is not None:
+        row.state = change.state
+    if change.started_session is not None:
+        row.started_session = change.started_session
+    if change.finished_at is not None:
+        row.finished_at = change.finished_at
+    if change.error is not None:
+        row.error = msgspec.json.encode(change.error)
 
 
 def lose_all(db: Session, agent_id: str, at: float) -> None:
@@ -185,7 +181,7 @@ def find(db: Session, which: JobFilter) -> list[JobRecord]:
     return [record(row) for row in db.scalars(query)]
 
 
-def by_id(db: Session, job_id: str, agent_id: str | None) -> JobRecord:
+def by_id(db: Session, job_id: str, agent_id: str | None = None) -> JobRecord:
     """See ``ServerStorage.job_by_id``."""
     query = select(JobRow).where(JobRow.job_id == job_id).order_by(JobRow.created_at)
     if agent_id is not None:

@@ -8,20 +8,8 @@ from sqlalchemy.orm import Session
 from obt_server.hub.storage import AgentRecord
 from obt_server.storage import Enrolment, JoinRefused, JoinToken, NotStored
 from obt_server.store import agents
+from obt_server.store.database import from_row
 from obt_server.store.tables import JoinTokenRow
-
-
-def _token(row: JoinTokenRow) -> JoinToken:
-    return JoinToken(
-        id=row.id,
-        note=row.note,
-        agent_id=row.agent_id,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        revoked_at=row.revoked_at,
-        used_at=row.used_at,
-        used_by=row.used_by,
-    )
 
 
 def create(
@@ -31,12 +19,14 @@ def create(
     row = JoinTokenRow(sha256=sha256, note=note, agent_id=agent_id, created_at=at, expires_at=expires_at)
     db.add(row)
     db.flush()
-    return _token(row)
+    return from_row(JoinToken, row)
 
 
 def everything(db: Session) -> list[JoinToken]:
     """All join tokens."""
-    return [_token(row) for row in db.scalars(select(JoinTokenRow).order_by(JoinTokenRow.id.desc()))]
+    return [
+        from_row(JoinToken, row) for row in db.scalars(select(JoinTokenRow).order_by(JoinTokenRow.id.desc()))
+    ]
 
 
 def revoke(db: Session, token_id: int, at: float) -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.orm import Session
 
 from obt_server.storage import NotStored
-from obt_server.store.database import Database
+from obt_server.store.database import Stored, from_row, transaction
 from obt_server.store.tables import ApiTokenRow, OperatorRow, SignInRow
 
 
@@ -24,83 +24,33 @@ class ApiToken:
     last_used_at: float | None
 
 
-class OperatorStore:
-    """Who may drive the machines.
-
-    Args:
-        database: where it is kept.
-    """
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
-    async def names(self) -> list[str]:
-        """All operators."""
-        return await self._db.run(
-            lambda db: list(db.scalars(select(OperatorRow.name).order_by(OperatorRow.name)))
-        )
-
-    async def password(self, name: str) -> str | None:
-        """The scrypt hash of an operator's password."""
-        return await self._db.run(
-            lambda db: db.scalar(select(OperatorRow.password).where(OperatorRow.name == name))
-        )
-
-    async def set_password(self, name: str, password_hash: str, at: float) -> None:
-        """Make an operator, or change a password; sign-ins of that operator end."""
-        await self._db.run(_set_password, name, password_hash, at)
-
-    async def create_first(self, name: str, password_hash: str, at: float) -> bool:
-        """Make an operator if there is none at all; whether it was made."""
-        return await self._db.run(_create_first, name, password_hash, at)
-
-    async def remove(self, name: str) -> None:
-        """Forget an operator, with sign-ins and API tokens. Raises NotStored."""
-        await self._db.run(_remove, name)
-
-    async def add_sign_in(self, sha256: str, operator: str, at: float, expires_at: float) -> None:
-        """Remember a browser; expired ones are forgotten meanwhile."""
-        await self._db.run(_add_sign_in, sha256, operator, at, expires_at)
-
-    async def sign_in(self, sha256: str, at: float) -> str | None:
-        """The operator of that sign-in, if it is valid."""
-        query = select(SignInRow.operator).where(SignInRow.sha256 == sha256, SignInRow.expires_at > at)
-        return await self._db.run(lambda db: db.scalar(query))
-
-    async def remove_sign_in(self, sha256: str) -> None:
-        """Sign out."""
-        await self._db.run(
-            lambda db: _nothing(db.execute(delete(SignInRow).where(SignInRow.sha256 == sha256)))
-        )
-
-    async def add_token(
-        self, sha256: str, *, name: str, operator: str, at: float, expires_at: float | None
-    ) -> ApiToken:
-        """Store an API token by its hash. Raises NotStored where there is no such operator."""
-        return await self._db.run(
-            _add_token, sha256, name=name, operator=operator, at=at, expires_at=expires_at
-        )
-
-    async def tokens(self) -> list[ApiToken]:
-        """All API tokens."""
-        return await self._db.run(
-            lambda db: [_token(row) for row in db.scalars(select(ApiTokenRow).order_by(ApiTokenRow.id))]
-        )
-
-    async def token_operator(self, sha256: str, at: float) -> str | None:
-        """Whose API token that is, if it is valid; notes its use."""
-        return await self._db.run(_token_operator, sha256, at)
-
-    async def revoke_token(self, token_id: int) -> None:
-        """Forget an API token. Raises NotStored."""
-        await self._db.run(_revoke_token, token_id)
+def _names(db: Session) -> list[str]:
+    """Return the names of all operators."""
+    return list(db.scalars(select(OperatorRow.name).order_by(OperatorRow.name)))
 
 
-def _nothing(_: object) -> None:
-    return None
+def _password(db: Session, name: str) -> str | None:
+    """Return the scrypt hash of an operator's password."""
+    return db.scalar(select(OperatorRow.password).where(OperatorRow.name == name))
+
+
+def _sign_in(db: Session, sha256: str, at: float) -> str | None:
+    """Return the operator of that sign-in, if it is valid."""
+    return db.scalar(select(SignInRow.operator).where(SignInRow.sha256 == sha256, SignInRow.expires_at > at))
+
+
+def _remove_sign_in(db: Session, sha256: str) -> None:
+    """Sign out."""
+    db.execute(delete(SignInRow).where(SignInRow.sha256 == sha256))
+
+
+def _tokens(db: Session) -> list[ApiToken]:
+    """Return all API tokens."""
+    return [from_row(ApiToken, row) for row in db.scalars(select(ApiTokenRow).order_by(ApiTokenRow.id))]
 
 
 def _set_password(db: Session, name: str, password_hash: str, at: float) -> None:
+    """Make an operator, or change a password; sign-ins of that operator end."""
     row = db.get(OperatorRow, name)
     if row is None:
         db.add(OperatorRow(name=name, password=password_hash, created_at=at))
@@ -110,6 +60,7 @@ def _set_password(db: Session, name: str, password_hash: str, at: float) -> None
 
 
 def _create_first(db: Session, name: str, password_hash: str, at: float) -> bool:
+    """Make an operator if there is none at all; return whether it was made."""
     if db.scalar(select(func.count()).select_from(OperatorRow)):
         return False
     db.add(OperatorRow(name=name, password=password_hash, created_at=at))
@@ -117,6 +68,7 @@ def _create_first(db: Session, name: str, password_hash: str, at: float) -> bool
 
 
 def _remove(db: Session, name: str) -> None:
+    """Forget an operator, with sign-ins and API tokens. Raise NotStored."""
     row = db.get(OperatorRow, name)
     if row is None:
         raise NotStored(f"There is no operator {name[:64]!r}.")
@@ -124,33 +76,25 @@ def _remove(db: Session, name: str) -> None:
 
 
 def _add_sign_in(db: Session, sha256: str, operator: str, at: float, expires_at: float) -> None:
+    """Remember a browser; expired ones are forgotten meanwhile."""
     db.execute(delete(SignInRow).where(SignInRow.expires_at <= at))
     db.add(SignInRow(sha256=sha256, operator=operator, created_at=at, expires_at=expires_at))
-
-
-def _token(row: ApiTokenRow) -> ApiToken:
-    return ApiToken(
-        id=row.id,
-        name=row.name,
-        operator=row.operator,
-        created_at=row.created_at,
-        expires_at=row.expires_at,
-        last_used_at=row.last_used_at,
-    )
 
 
 def _add_token(
     db: Session, sha256: str, *, name: str, operator: str, at: float, expires_at: float | None
 ) -> ApiToken:
+    """Store an API token by its hash. Raise NotStored where there is no such operator."""
     if db.get(OperatorRow, operator) is None:
         raise NotStored(f"There is no operator {operator[:64]!r}.")
     row = ApiTokenRow(sha256=sha256, name=name, operator=operator, created_at=at, expires_at=expires_at)
     db.add(row)
     db.flush()
-    return _token(row)
+    return from_row(ApiToken, row)
 
 
 def _token_operator(db: Session, sha256: str, at: float) -> str | None:
+    """Return whose API token that is, if it is valid; note its use."""
     row = db.scalar(select(ApiTokenRow).where(ApiTokenRow.sha256 == sha256))
     if row is None or (row.expires_at is not None and row.expires_at <= at):
         return None
@@ -160,7 +104,25 @@ def _token_operator(db: Session, sha256: str, at: float) -> str | None:
 
 
 def _revoke_token(db: Session, token_id: int) -> None:
+    """Forget an API token. Raise NotStored."""
     row = db.get(ApiTokenRow, token_id)
     if row is None:
         raise NotStored(f"There is no API token {token_id}.")
     db.delete(row)
+
+
+class OperatorStore(Stored):
+    """Who may drive the machines. Each method is one transaction, described at the function that it runs."""
+
+    names = transaction(_names)
+    password = transaction(_password)
+    set_password = transaction(_set_password)
+    create_first = transaction(_create_first)
+    remove = transaction(_remove)
+    add_sign_in = transaction(_add_sign_in)
+    sign_in = transaction(_sign_in)
+    remove_sign_in = transaction(_remove_sign_in)
+    add_token = transaction(_add_token)
+    tokens = transaction(_tokens)
+    token_operator = transaction(_token_operator)
+    revoke_token = transaction(_revoke_token)

@@ -40,7 +40,7 @@ def inventory(**more: Any) -> dict[str, Any]:
     return {"fingerprint": "f1", "revision": 1, "inventory": known | more}
 
 
-def sampled(n: int, gpu: dict[str, Any] | None = None) -> msgspec.Raw:
+def sampled(n: int, gpu: dict[str, Any] | None = None, **more: Any) -> msgspec.Raw:
     sample: dict[str, Any] = {
         "t_wall": 1.0 + n,
         "t_mono_ns": n,
@@ -48,6 +48,7 @@ def sampled(n: int, gpu: dict[str, Any] | None = None) -> msgspec.Raw:
         "memory": {"used_bytes": 16 * GIB, "available_bytes": 48 * GIB},
         "ollama": [{"pid": 7, "role": "runner", "cpu_ratio": 1.5, "rss_bytes": 2 * GIB}],
     }
+    sample |= more
     if gpu is not None:
         sample["gpus"] = [{"id": "gpu-0", "state": "ok", **gpu}]
     return msgspec.Raw(json.dumps({"t_us": n, "n": n, "missed": 0, "sample": sample}).encode())
@@ -111,6 +112,48 @@ async def test_a_gpu_is_drawn_live_with_memory_temperature_and_power(bare: Page,
         await expect(card).to_contain_text("200 W of 350 W")
         chart = card.locator(".trace", has_text="Utilisation").locator("svg")
         await expect(chart).to_have_attribute("aria-label", re.compile("90 %; from 20 % to 90 %"))
+
+
+async def test_whatever_else_is_measured_is_shown(bare: Page, server: Running) -> None:
+    def everything(n: int) -> dict[str, Any]:
+        return {
+            "cpu": {
+                "utilization_ratio": 0.5,
+                "per_core_ratio": [0.1, 0.9],
+                "throttled_seconds_total": 7.0 + n,
+            },
+            "memory": {"used_bytes": 1, "cgroup_available_bytes": 3 * GIB},
+            "pressure": {"cpu_ratio": 0.25, "memory_ratio": 0.0, "io_ratio": 0.5},
+            "disk": {"read_bytes_per_second": 5 << 20, "write_bytes_per_second": 0},
+            "network": {"receive_bytes_per_second": 2048, "transmit_bytes_per_second": 1024},
+        }
+
+    async with server.agent("whole") as agent:
+        agent.handlers["hardware_watch"] = never
+        await agent.ask("hardware.sync", inventory(gpus=[GPU]))
+        await open_machine(bare, "whole")
+        await expect(bare.locator("main .card h3", has_text="A big GPU")).to_be_visible()
+        await agent.until(lambda: bool(agent.requests))
+        gpu = {"fan_ratio": 0.4, "ecc_uncorrected": 2, "clocks": {"graphics_hertz": 1_500_000_000}}
+        for n in (1, 2):
+            await agent.stream_items(agent.requests[-1], sampled(n, gpu, **everything(n)))
+        main = bare.locator("main")
+        for words in (
+            "Heat held the CPU back for 1.0 s",
+            "3.0 GiB left in Ollama's control group",
+            "busiest 90 %",
+        ):
+            await expect(main).to_contain_text(words)
+        for words in ("fan 40 % · 1500 MHz", "2 memory errors that ECC could not correct"):
+            await expect(main).to_contain_text(words)
+        for name, figure in (
+            ("Waited for a disk", "50 %"),
+            ("Disks, read", "5 MiB/s"),
+            ("Network, sent", "1 KiB/s"),
+        ):
+            await expect(bare.locator(".trace", has_text=name)).to_contain_text(figure)
+        cores = bare.locator(".trace", has_text="Cores").locator("svg")
+        await expect(cores).to_have_attribute("aria-label", "Cores: 2, the busiest 90 %")
 
 
 async def test_what_a_machines_owner_refuses_is_said_where_it_would_be_shown(

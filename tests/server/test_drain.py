@@ -8,12 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy.orm import Session
 
 from obt_agent.protocol.limits import Close
 from obt_server.auth import secrets
 from obt_server.storage import Enrolment
-from obt_server.store import agents
 from tests.server.agent_double import AgentDouble, dial, uuid7
 from tests.server.conftest import Running, running
 
@@ -40,17 +38,17 @@ async def test_a_fleet_is_told_closed_and_stored_as_seen_when_the_server_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commits: list[int] = []
-    real = agents.mark_seen
-
-    def slow(db: Session, agent_ids: Sequence[str], at: float) -> None:
-        time.sleep(SLOW_DISK_S)
-        commits.append(len(agent_ids))
-        real(db, agent_ids, at)
-
     async with contextlib.AsyncExitStack() as stack:
         server = await stack.enter_async_context(running(tmp_path))
         fleet = await admitted(server, stack, FLEET)
-        monkeypatch.setattr(agents, "mark_seen", slow)
+        real = server.parts.storage.mark_seen
+
+        async def slow(agent_ids: Sequence[str], at: float) -> None:
+            await asyncio.sleep(SLOW_DISK_S)
+            commits.append(len(agent_ids))
+            await real(agent_ids, at)
+
+        monkeypatch.setattr(server.parts.storage, "mark_seen", slow)
         began = time.time()
         server.uvicorn.should_exit = True
         async with asyncio.timeout(60):

@@ -93,7 +93,7 @@ async def test_names_agents_and_credentials(opened: Database) -> None:
         await storage.issue_credential(again, 2.0)
     await storage.revoke_credentials(agent_id, 2.0)
     assert (await storage.issue_credential(again, 3.0)).name == "x"
-    assert await storage.revoked(()) == ()
+    assert await storage.revoked(()) == []
     assert await storage.revoked((1, 4711)) == [1, 4711]
     with pytest.raises(NotStored):
         await storage.request_rotation("nobody", 1.0)

@@ -78,6 +78,15 @@ export function thin(values, most) {
   });
 }
 
+// One bar a core, 0 to 1; the words say what a reader of the screen cannot see.
+export function bars(name, values, text) {
+  const busiest = values.reduce((a, b) => Math.max(a, b), 0);
+  const drawn = values.map((value, at) => svg("rect", { x: at + 0.1, width: 0.8, y: HEIGHT - value * HEIGHT, height: value * HEIGHT, class: "bar" }));
+  const label = `${name}: ${values.length}, the busiest ${text(busiest)}`;
+  return h("div", { class: "trace" }, h("div", { class: "pair" }, h("span", { class: "quiet" }, name), h("b", {}, `busiest ${text(busiest)}`)),
+    svg("svg", { viewBox: `0 0 ${values.length} ${HEIGHT}`, preserveAspectRatio: "none", class: "spark", role: "img", "aria-label": label }, ...drawn));
+}
+
 // Traces made when their figure is first known: a machine without a GPU shows no empty charts.
 export class Traces {
   constructor(kinds, kept) {

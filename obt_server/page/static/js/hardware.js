@@ -2,7 +2,7 @@
 
 import { get, part } from "./api.js";
 import { events } from "./sse.js";
-import { Traces } from "./charts.js";
+import { bars, Traces } from "./charts.js";
 import { bytes, bytesOf, figure, percent, share } from "./format.js";
 import { card, failed, h, loading, redraw, show, since } from "./dom.js";
 import { online } from "./state.js";
@@ -14,6 +14,11 @@ const machineKinds = { cpu: { name: "CPU", text: percent, most: 1, over: OVER },
   temperature: { name: "CPU temperature", text: celsius, most: 110, over: OVER } };
 const gpuKinds = { busy: { name: "Utilisation", text: percent, most: 1, over: OVER }, memory: { name: "Memory", text: percent, most: 1, over: OVER },
   used: { name: "Memory used", text: bytes, over: OVER }, temperature: { name: "Temperature", text: celsius, most: 110, over: OVER }, power: { name: "Power", text: watts, over: OVER } };
+const rate = (value) => (value === null || value === undefined ? "–" : `${bytes(value)}/s`);
+const flowKinds = { read: { name: "Disks, read", text: rate, over: OVER }, write: { name: "Disks, written", text: rate, over: OVER },
+  receive: { name: "Network, received", text: rate, over: OVER }, transmit: { name: "Network, sent", text: rate, over: OVER } };
+const pressureKinds = { cpu: { name: "Waited for a CPU", text: percent, most: 1, over: OVER }, memory: { name: "Waited for memory", text: percent, most: 1, over: OVER },
+  io: { name: "Waited for a disk", text: percent, most: 1, over: OVER } };
 const ollamaKinds = { cpu: { name: "CPU, of one core", text: percent, over: OVER }, memory: { name: "Memory", text: bytes, over: OVER } };
 
 export function hardwareView(place, agent) {
@@ -44,6 +49,8 @@ class LiveMachine {
 
   take(sample) {
     this.machine(sample.cpu ?? {}, sample.memory ?? {});
+    this.flows(sample.disk ?? {}, sample.network ?? {});
+    this.pressure(sample.pressure ?? {});
     for (const gpu of sample.gpus ?? []) this.gpu(gpu, (this.inventory.gpus ?? []).find((one) => one.id === gpu.id) ?? {});
     this.ollama(sample.ollama ?? []);
   }
@@ -63,8 +70,29 @@ class LiveMachine {
     traces.push("cpu", cpu.utilization_ratio);
     traces.push("memory", share(memory.used_bytes, total), bytesOf(memory.used_bytes, total));
     traces.push("temperature", cpu.temperature_celsius);
-    const words = [cpu.load?.length && `load ${cpu.load.map((value) => value.toFixed(1)).join(" ")}`, memory.swap_used_bytes > 0 && `${bytes(memory.swap_used_bytes)} swapped`];
-    show(note, words.filter(Boolean).join(" · "));
+    // counted since the machine started: what matters is what was added while somebody looks
+    this.throttledBefore ??= cpu.throttled_seconds_total;
+    const throttled = cpu.throttled_seconds_total - this.throttledBefore;
+    const words = [cpu.load?.length && `load ${cpu.load.map((value) => value.toFixed(1)).join(" ")}`, cpu.clock_hertz && `${(cpu.clock_hertz / 1e9).toFixed(1)} GHz`,
+      memory.swap_used_bytes > 0 && `${bytes(memory.swap_used_bytes)} swapped`, isKnown(memory.cgroup_available_bytes) && `${bytes(memory.cgroup_available_bytes)} left in Ollama's control group`];
+    show(note, cpu.per_core_ratio?.length > 1 && bars("Cores", cpu.per_core_ratio, percent), words.filter(Boolean).join(" · "),
+      throttled > 0 && h("p", { class: "caution" }, `Heat held the CPU back for ${throttled.toFixed(1)} s since this view was opened.`));
+  }
+
+  flows(disk, network) {
+    const figures = { read: disk.read_bytes_per_second, write: disk.write_bytes_per_second, receive: network.receive_bytes_per_second, transmit: network.transmit_bytes_per_second };
+    this.figures("flows", "Disks and network", flowKinds, figures);
+  }
+
+  pressure(pressure) {
+    this.figures("pressure", "Pressure", pressureKinds, { cpu: pressure.cpu_ratio, memory: pressure.memory_ratio, io: pressure.io_ratio });
+  }
+
+  // A card of figures that may all be missing: then there is no card.
+  figures(key, title, kinds, figures) {
+    if (!this.cards.has(key) && !Object.values(figures).some(isKnown)) return;
+    const { traces } = this.card(key, title, kinds);
+    for (const [name, value] of Object.entries(figures)) traces.push(name, value);
   }
 
   gpu(gpu, known) {
@@ -78,7 +106,10 @@ class LiveMachine {
     traces.push("temperature", gpu.temperature_celsius);
     traces.push("power", gpu.power_watts, known.power_limit_watts && gpu.power_watts !== undefined ? `${watts(gpu.power_watts)} of ${watts(known.power_limit_watts)}` : undefined);
     const held = gpu.throttle_reasons ?? [];
-    show(note, held.length > 0 && h("p", { class: "caution" }, `Held back: ${held.join(", ")}`));
+    const words = [isKnown(gpu.fan_ratio) && `fan ${percent(gpu.fan_ratio)}`, gpu.clocks?.graphics_hertz && `${(gpu.clocks.graphics_hertz / 1e6).toFixed(0)} MHz`,
+      gpu.pcie_gen && `PCIe ${gpu.pcie_gen}${gpu.pcie_width ? ` x${gpu.pcie_width}` : ""}`, isKnown(gpu.memory_controller_ratio) && `memory bus ${percent(gpu.memory_controller_ratio)}`];
+    show(note, words.filter(Boolean).join(" · "), gpu.ecc_uncorrected > 0 && h("p", { class: "caution" }, `${gpu.ecc_uncorrected} memory errors that ECC could not correct`),
+      held.length > 0 && h("p", { class: "caution" }, `Held back: ${held.join(", ")}`));
   }
 
   ollama(processes) {
@@ -91,6 +122,8 @@ class LiveMachine {
     redraw(note, lines.length ? lines : "None was found on this machine: Ollama may run in a container, or elsewhere.");
   }
 }
+
+const isKnown = (value) => value !== null && value !== undefined;
 
 function gpuShare(process) {
   const used = Object.values(process.gpu_memory_bytes ?? {}).reduce((a, b) => a + b, 0);
