@@ -18,6 +18,12 @@ class NotStored(AgentError):
     kind = "not_found"
 
 
+class AmbiguousJob(AgentError):
+    """Several agents have a job of that id: name one."""
+
+    kind = "job_ambiguous"
+
+
 class JoinRefused(AgentError):
     """The join token is unknown, expired, revoked or used; ``reason`` in detail says which."""
 
@@ -94,7 +100,10 @@ class Enrolment:
 
 @dataclass(frozen=True, kw_only=True)
 class JobFilter:
-    """Which jobs to list; the newest come first. ``with_result``: only those whose result is stored."""
+    """Which jobs to list; the newest come first. ``with_result``: only those whose result is stored.
+
+    ``requested``: only those that this server started, or only those that it did not; None for both.
+    """
 
     agent_id: str | None = None
     kind: str | None = None
@@ -103,6 +112,7 @@ class JobFilter:
     before: float | None = None
     limit: int = 100
     with_result: bool = False
+    requested: bool | None = None
 
 
 class ServerStorage(HubStorage, Protocol):
@@ -126,7 +136,15 @@ class ServerStorage(HubStorage, Protocol):
         """Jobs that pass the filter."""
 
     async def job_by_id(self, job_id: str, agent_id: str | None = None) -> JobRecord:
-        """The job of that id, of any agent unless one is named. Raises NotStored."""
+        """Return the job of that id.
+
+        A job is an agent and an id. Where no agent is named, a requested job comes before results that nobody
+        asked for: an agent must not answer for another by storing a final under its job's id.
+
+        Raises:
+            NotStored: there is none.
+            AmbiguousJob: no agent is named, and several jobs are equally good.
+        """
 
     async def result(self, agent_id: str, job_id: str) -> bytes | None:
         """The JSON text of a job's result, exactly as the agent stored it."""

@@ -274,9 +274,9 @@ class AgentHub:
 
     # -- draining ------------------------------------------------------------------------------------
 
-    async def drain(self, *, within_s: float = 5.0) -> None:
+    async def drain(self) -> None:
         """Tell every agent to come back later, close with 4503, and wait for the sessions' ends."""
-        await self._sessions.drain(within_s=within_s)
+        await self._sessions.drain()
         for series in list(self._series.values()):
             await series.close()
         self.events.close()

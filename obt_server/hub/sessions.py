@@ -214,12 +214,13 @@ class Sessions:
 
     # -- draining ------------------------------------------------------------------------------------
 
-    async def drain(self, *, within_s: float = 5.0) -> None:
+    async def drain(self) -> None:
         """Admit nobody more; tell every agent to come back later, close with 4503, store when it was seen.
 
         All at once, so that it takes as long as the slowest; whoever does not read is dropped after
-        ``within_s`` seconds.
+        ``drain_within_s`` seconds.
         """
+        within_s = self.settings.drain_within_s
         self._draining = True
         sessions = self.live()
         for session in sessions:

@@ -75,6 +75,8 @@ class JobRecord:
     error: WireError | None = None
     bytes: int | None = None
     sha256: str | None = None
+    requested: bool = True
+    """Whether this storage started it; else a final came for it that nobody here had asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)

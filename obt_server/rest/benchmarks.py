@@ -104,10 +104,11 @@ def _reading(context: Context) -> APIRouter:
         state: State | None = None,
         before: float | None = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+        *,
+        requested: bool | None = None,
     ) -> list[JobView]:
-        return await _list(
-            context, agent, JobFilter(kind="benchmark", model=model, state=state, before=before, limit=limit)
-        )
+        which = JobFilter(model=model, state=state, before=before, requested=requested, limit=limit)
+        return await _list(context, agent, replace(which, kind="benchmark"))
 
     @router.get("/jobs", summary="Jobs of every kind, the newest first")
     async def jobs(
@@ -119,8 +120,9 @@ def _reading(context: Context) -> APIRouter:
         return await _list(context, agent, JobFilter(state=state, before=before, limit=limit))
 
     @router.get("/benchmarks/compare", summary="Two results side by side")
-    async def compare(a: str, b: str) -> Comparison:
-        return await compared(context, a, b)
+    async def compare(a: str, b: str, a_agent: str | None = None, b_agent: str | None = None) -> Comparison:
+        first, second = await _job(context, a, a_agent), await _job(context, b, b_agent)
+        return await _compared(context, first, second)
 
     @router.get("/benchmarks/{job_id}", summary="One job: state, progress, digest of its model")
     async def one(job_id: str, agent: str | None = None) -> JobView:
@@ -232,7 +234,7 @@ async def _progress(context: Context, job: JobRecord) -> AsyncIterator[bytes]:
                     break
 
 
-async def compared(context: Context, a: str, b: str) -> Comparison:
+async def _compared(context: Context, *jobs: JobRecord) -> Comparison:
     """Return the comparison of two stored results.
 
     Raises:
@@ -240,8 +242,7 @@ async def compared(context: Context, a: str, b: str) -> Comparison:
         InvalidParams: one of them is no benchmark's result.
     """
     texts = []
-    for job_id in (a, b):
-        job = await context.storage.job_by_id(job_id)
+    for job in jobs:
         text = await context.storage.result(job.agent_id, job.job_id)
         if text is None:
             raise NotStored(f"Job {job.job_id} has no result yet; its state is {job.state}.")

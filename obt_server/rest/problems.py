@@ -14,6 +14,7 @@ from obt_agent.errors import AgentError, InvalidParams
 STATUS_OF_KIND: Final[Mapping[str, int]] = {
     "agent_unknown": 404,
     "agent_ambiguous": 409,
+    "job_ambiguous": 409,
     "agent_offline": 409,
     "draining": 503,
     "not_found": 404,

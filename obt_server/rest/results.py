@@ -97,6 +97,7 @@ class ResultView(msgspec.Struct, frozen=True, kw_only=True):
     agent_name: str
     finished_at: float | None
     created_at: float
+    requested: bool
     status: str
     model: str | None
     model_digest: str | None
@@ -197,6 +198,7 @@ def _view(job: JobRecord, digest: ResultDigest, names: dict[str, str]) -> Result
         agent_name=names.get(job.agent_id, ""),
         finished_at=job.finished_at,
         created_at=job.created_at,
+        requested=job.requested,
         status=digest.status,
         model=environment.model or job.model,
         model_digest=environment.model_digest or job.model_digest,

@@ -106,7 +106,11 @@ def model_view(version: ModelVersion) -> ModelView:
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job. ``result_available`` when its result is stored; the text is at ``.../result``."""
+    """A job. ``result_available`` when its result is stored; the text is at ``.../result``.
+
+    ``requested`` is false for a result that this server never asked for: it lost its database, or the agent
+    made it up.
+    """
 
     job_id: str
     agent_id: str
@@ -122,6 +126,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int | None
     sha256: str | None
     result_available: bool
+    requested: bool
 
 
 def job_view(hub: AgentHub, job: JobRecord) -> JobView:
@@ -143,4 +148,5 @@ def job_view(hub: AgentHub, job: JobRecord) -> JobView:
         bytes=job.bytes,
         sha256=job.sha256,
         result_available=job.sha256 is not None,
+        requested=job.requested,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from sqlalchemy import delete, func, select, update
@@ -12,16 +12,22 @@ from sqlalchemy.orm import Session
 from obt_agent.errors import TooLarge
 from obt_agent.protocol.errors import WireError
 from obt_server.hub.storage import ENDED_STATES, JobChange, JobRecord, JobResult
-from obt_server.storage import JobFilter, NotStored
+from obt_server.storage import AmbiguousJob, JobFilter, NotStored
 from obt_server.store.database import from_row
 from obt_server.store.quota import ROW_BYTES, UNASKED_PARAMS, AgentQuota
 from obt_server.store.tables import JobRow, PartRow, ResultRow
+
+_AGENTS_NAMED: Final = 10
+"""Agents that a message names: the list may be long."""
 
 
 def record(row: JobRow) -> JobRecord:
     """A row as the rest of the server sees it."""
     error = None if row.error is None else msgspec.json.decode(row.error, type=WireError)
-    return from_row(JobRecord, row, error=error, progress=None)  # progress is the live session's
+    requested = row.params != UNASKED_PARAMS
+    return from_row(
+        JobRecord, row, error=error, requested=requested, progress=None
+    )  # progress is the live session's
 
 
 def create(db: Session, job: JobRecord) -> None:
@@ -31,7 +37,7 @@ def create(db: Session, job: JobRecord) -> None:
     fields = {
         field.name: getattr(job, field.name)
         for field in dataclasses.fields(JobRecord)
-        if field.name not in ("progress", "error")
+        if field.name not in ("progress", "error", "requested")
     }
     db.add(JobRow(**fields))
 
@@ -176,6 +182,9 @@ def find(db: Session, which: JobFilter) -> list[JobRecord]:
             query = query.where(column == value)
     if which.before is not None:
         query = query.where(JobRow.created_at < which.before)
+    if which.requested is not None:
+        started = JobRow.params != UNASKED_PARAMS
+        query = query.where(started if which.requested else ~started)
     if which.with_result:
         query = query.where(JobRow.sha256.is_not(None))
     return [record(row) for row in db.scalars(query)]
@@ -186,10 +195,16 @@ def by_id(db: Session, job_id: str, agent_id: str | None = None) -> JobRecord:
     query = select(JobRow).where(JobRow.job_id == job_id).order_by(JobRow.created_at)
     if agent_id is not None:
         query = query.where(JobRow.agent_id == agent_id)
-    row = db.scalars(query).first()
-    if row is None:
+    found = [record(row) for row in db.scalars(query)]
+    candidates = [job for job in found if job.requested] or found
+    if not candidates:
         raise NotStored(f"There is no job {job_id[:128]!r}.")
-    return record(row)
+    if len(candidates) > 1:
+        agents = ", ".join(job.agent_id for job in candidates[:_AGENTS_NAMED])
+        raise AmbiguousJob(
+            f"{len(candidates)} agents have a job {job_id[:128]!r}: name one with agent=, of {agents}."
+        )
+    return candidates[0]
 
 
 def result_text(db: Session, agent_id: str, job_id: str) -> bytes | None:

@@ -15,6 +15,7 @@ import pytest
 
 from obt_agent.errors import InvalidParams, JobConflict, JobNotFound, NotPermitted, TooLarge
 from obt_agent.ollama.payloads import InstalledModel
+from obt_agent.protocol.commands import CancelResult
 from obt_agent.protocol.envelope import Request
 from obt_agent.protocol.jobs import (
     JobProgress,
@@ -491,3 +492,38 @@ async def test_two_results_are_compared_and_what_is_no_result_is_refused(server:
     assert (refused.status_code, refused.json()["error"]["kind"]) == (422, "invalid_params")
     assert (await server.http.get(f"{path}?a={a}&b={open_}")).status_code == 404
     assert (await server.http.get(f"{path}?a={a}&b=nothing")).status_code == 404
+
+
+async def test_an_agent_cannot_answer_for_a_job_that_was_started_elsewhere(server: Running) -> None:
+    forged = RESULT.replace("tiny", "forged")
+    async with server.agent("liar") as liar, server.agent("honest") as honest:
+        honest.handlers["cancel"] = cancelling
+        await finish(liar, "job-7", forged)
+        alone = await view(server, "job-7")
+        assert (alone["agent_id"], alone["requested"]) == (liar.agent_id, False)
+        await start(server, honest, job_id="job-7")
+        shown = await view(server, "job-7")
+        assert (shown["agent_id"], shown["requested"]) == (honest.agent_id, True)
+        assert (await server.http.post("/api/v1/benchmarks/job-7/cancel")).json() == {"state": "cancelling"}
+        await finish(honest, "job-7")
+        result = await server.http.get("/api/v1/benchmarks/job-7/result")
+        theirs = await server.http.get(f"/api/v1/benchmarks/job-7/result?agent={liar.agent_id}")
+        apart = (await server.http.get("/api/v1/benchmarks?requested=false")).json()
+        listed = (await server.http.get("/api/v1/results")).json()
+    assert (result.content, theirs.content) == (RESULT.encode(), forged.encode())
+    assert [job["agent_id"] for job in apart] == [liar.agent_id]
+    assert {(row["agent_name"], row["requested"]) for row in listed} <= {("liar", False), ("honest", True)}
+
+
+async def test_a_job_id_that_two_agents_were_asked_for_needs_the_agent(server: Running) -> None:
+    async with server.agent("one") as one, server.agent("two") as two:
+        await start(server, one, job_id="same")
+        await start(server, two, job_id="same")
+        answer = await server.http.get("/api/v1/benchmarks/same")
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (409, "job_ambiguous")
+        named = await server.http.get("/api/v1/benchmarks/same?agent=two")
+    assert named.json()["agent_id"] == two.agent_id
+
+
+async def cancelling(_: AgentDouble, __: Request) -> Answer:
+    return CancelResult(state="cancelling")

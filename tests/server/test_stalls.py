@@ -148,10 +148,10 @@ async def test_a_hub_that_drains_meanwhile_admits_nobody_more() -> None:
 
 
 async def test_a_drain_does_not_wait_for_ever_for_a_peer_that_does_not_read() -> None:
-    async with served(close_timeout_s=600.0) as (hub, socket, serving):
+    async with served(close_timeout_s=600.0, drain_within_s=0.05) as (hub, socket, serving):
         await online(hub)
         socket.reading.clear()
-        await hub.drain(within_s=0.05)
+        await hub.drain()
         await serving
         assert socket.aborted
 

@@ -100,7 +100,7 @@ const columns = ({ follow, show: reveal, list }) => [
     OPEN.has(job.state) && h("button", { class: "plain", type: "button", "data-key": `follow ${job.job_id}`, onclick: () => follow(job) }, "Follow"),
     !OPEN.has(job.state) && h("button", { class: "danger", type: "button", "data-key": `delete ${job.job_id}`, "aria-label": `Delete the benchmark of ${job.model}`, onclick: action(async () => {
       if (!confirm(`Delete this benchmark of ${job.model} (${count(job.result_available ? 1 : 0, "result")})? It cannot be had back.`)) return;
-      await remove(`/benchmarks/${part(job.job_id)}`);
+      await remove(`/benchmarks/${part(job.job_id)}?agent=${part(job.agent_id)}`);
       await list();
     }) }, "Delete")) },
 ];

@@ -4,24 +4,25 @@ import { get, part } from "./api.js";
 import { figure, when } from "./format.js";
 import { card, digest, failed, h, loading, show, standInBadge, table } from "./dom.js";
 import { METRICS, titled, verdict } from "./figures.js";
+import { of } from "./result.js";
 import { nameOf } from "./state.js";
 
-export function compareView(place, a, b) {
+export function compareView(place, a, b, agentA, agentB) {
   const out = h("div", { id: "comparison" }, loading("the comparison"));
   const sides = h("div", { class: "cards" });
-  show(place, h("div", { class: "title" }, h("h2", {}, "Comparison"), h("a", { href: `#/compare/${part(b ?? "")}/${part(a ?? "")}` }, "Swap"), h("a", { href: "#/results" }, "All results")), sides, out);
+  show(place, h("div", { class: "title" }, h("h2", {}, "Comparison"), h("a", { href: `#/compare/${[b, a, agentB, agentA].map((one) => part(one ?? "")).join("/")}` }, "Swap"), h("a", { href: "#/results" }, "All results")), sides, out);
   let closed = false;
-  Promise.all([side("First", a), side("Second", b)]).then((made) => { if (!closed) show(sides, made); }).catch(() => {});
-  get(`/benchmarks/compare?a=${part(a ?? "")}&b=${part(b ?? "")}`).then((answer) => { if (!closed) show(out, compared(answer)); })
+  Promise.all([side("First", a, agentA), side("Second", b, agentB)]).then((made) => { if (!closed) show(sides, made); }).catch(() => {});
+  get(`/benchmarks/compare?a=${part(a ?? "")}&b=${part(b ?? "")}${agentA ? `&a_agent=${part(agentA)}` : ""}${agentB ? `&b_agent=${part(agentB)}` : ""}`).then((answer) => { if (!closed) show(out, compared(answer)); })
     .catch((error) => show(out, h("p", { class: "caution", role: "alert" }, `These two cannot be compared: ${error.message}`)));
   return () => { closed = true; };
 }
 
-async function side(title, jobId) {
-  const job = await get(`/benchmarks/${part(jobId)}`);
+async function side(title, jobId, agentId) {
+  const job = await get(`/benchmarks/${part(jobId)}${of(agentId)}`);
   const result = job.result_available ? await get(`/benchmarks/${part(jobId)}/result?agent=${part(job.agent_id)}`) : {};
   const environment = result.environment ?? {};
-  return card(title, h("p", {}, h("a", { href: `#/result/${part(jobId)}` }, h("strong", {}, job.model ?? "–")), ` on ${nameOf(job.agent_id)} `, standInBadge(environment.ollama_version)),
+  return card(title, h("p", {}, h("a", { href: `#/result/${part(jobId)}/${part(job.agent_id)}` }, h("strong", {}, job.model ?? "–")), ` on ${nameOf(job.agent_id)} `, standInBadge(environment.ollama_version)),
     h("p", { class: "quiet small" }, [environment.gpu?.join(", ") || environment.cpu, environment.quantization, when(job.finished_at)].filter(Boolean).join(" · "), " ", digest(job.model_digest)));
 }
 

@@ -32,7 +32,7 @@ export class LiveBenchmark {
     this.figures = h("div", { class: "figures" });
     this.waiting = h("p", { class: "quiet", role: "status" });
     this.traces = new Traces(KINDS, 600);
-    const cancel = action(async () => { await post(`/benchmarks/${part(job.job_id)}/cancel`); });
+    const cancel = action(async () => { await post(`/benchmarks/${part(job.job_id)}/cancel?agent=${part(job.agent_id)}`); });
     this.element = h("section", { class: "card", id: "running" },
       h("div", { class: "title" }, h("h3", {}, `Running: ${job.model ?? ""}`), this.phase, standInBadge(agent.ollama?.version)),
       this.bar, this.waiting, this.figures, this.traces.element, h("button", { class: "danger", type: "button", onclick: cancel }, "Cancel"));

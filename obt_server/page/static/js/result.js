@@ -1,6 +1,6 @@
 // One result: figures with their intervals, what a reader must know, how the machine was meanwhile.
 
-import { get, part } from "./api.js";
+import { base, get, part } from "./api.js";
 import { Trace } from "./charts.js";
 import { bytes, count, figure, isStandIn, short, significant, when } from "./format.js";
 import { card, digest, failed, h, loading, show, standInBadge, table } from "./dom.js";
@@ -9,15 +9,18 @@ import { KINDS } from "./live.js";
 import { pick } from "./picked.js";
 import { nameOf } from "./state.js";
 
-export function resultView(place, jobId) {
+export function resultView(place, jobId, agentId) {
   show(place, loading("the result"));
   let closed = false;
-  get(`/benchmarks/${part(jobId)}`).then(async (job) => {
+  get(`/benchmarks/${part(jobId)}${of(agentId)}`).then(async (job) => {
     const made = await resultCard(job);
     if (!closed) show(place, h("div", { class: "title" }, h("h2", {}, job.model ?? "Result"), h("span", { class: "quiet" }, `on ${nameOf(job.agent_id)}, ${when(job.finished_at)}`)), made);
   }).catch((error) => show(place, h("h2", {}, "Result"), failed(error), h("a", { href: "#/results" }, "All results")));
   return () => { closed = true; };
 }
+
+// A job is a machine and an id; an address without the machine means the one that was asked for it.
+export const of = (agentId) => (agentId ? `?agent=${part(agentId)}` : "");
 
 export async function resultCard(job) {
   if (!job.result_available) return card(`${job.model}: ${job.state}`, h("p", {}, job.error?.message ?? "There is no result."));
@@ -30,9 +33,9 @@ export async function resultCard(job) {
     (result.warnings ?? []).map(caution),
     cells(result).map((cell, _, all) => [all.length > 1 && h("h3", { class: "gap" }, cell.label), summaryTable(cell.summary ?? {}, standIn)]),
     coldLoad(result.cold_load), charts(result.samples ?? []), iterations(result.metrics ?? []), setting(environment, job),
-    h("div", { class: "row gap" }, h("a", { class: "button", href: "#/results", onclick: () => pick(job.job_id) }, "Compare with another"),
-      h("a", { href: `#/result/${part(job.job_id)}` }, "Link to this result"),
-      h("a", { href: `/api/v1/benchmarks/${part(job.job_id)}/result`, download: `${job.job_id}.json` }, "The whole result as JSON")));
+    h("div", { class: "row gap" }, h("a", { class: "button", href: "#/results", onclick: () => pick(job) }, "Compare with another"),
+      h("a", { href: `#/result/${part(job.job_id)}/${part(job.agent_id)}` }, "Link to this result"),
+      h("a", { href: `${base}/benchmarks/${part(job.job_id)}/result?agent=${part(job.agent_id)}`, download: `${job.job_id}.json` }, "The whole result as JSON")));
 }
 
 const cells = (result) => (result.cells?.length ? result.cells : [{ label: "", summary: result.summary }]);

@@ -4,7 +4,7 @@ import { get, part, remove } from "./api.js";
 import { count, isStandIn, short, significant, when } from "./format.js";
 import { action, card, digest, failed, field, h, loading, redraw, show, table } from "./dom.js";
 import { METRICS, brief, interval } from "./figures.js";
-import { drop, pick, picked } from "./picked.js";
+import { drop, isPicked, keyOf, pick, picked } from "./picked.js";
 import { on } from "./state.js";
 
 const PAGE = 200;
@@ -97,40 +97,40 @@ function columns({ top, draw, load, energy }) {
   const bar = (row) => (top && row.summary.decode_tps_corrected ? h("progress", { class: "beside", max: String(top), value: String(row.summary.decode_tps_corrected.median), "aria-hidden": "true" }) : null);
   return [
     { title: "Pick", of: (row) => chooser(row, draw) },
-    { title: "Model", sort: sort("model"), of: (row) => [h("a", { href: `#/result/${part(row.job_id)}` }, h("strong", {}, row.model ?? "–")), h("div", { class: "quiet small" }, [row.parameter_size, row.quantization].filter(Boolean).join(" "), " ", digest(row.model_digest)), isStandIn(row.ollama_version) && h("span", { class: "badge standin" }, "stand-in")] },
+    { title: "Model", sort: sort("model"), of: (row) => [h("a", { href: `#/result/${part(row.job_id)}/${part(row.agent_id)}` }, h("strong", {}, row.model ?? "–")), h("div", { class: "quiet small" }, [row.parameter_size, row.quantization].filter(Boolean).join(" "), " ", digest(row.model_digest)), isStandIn(row.ollama_version) && h("span", { class: "badge standin" }, "stand-in")] },
     { title: "Machine", sort: sort("agent_name"), of: (row) => [h("a", { href: `#/machine/${part(row.agent_id)}/benchmarks` }, row.agent_name || "–"), h("div", { class: "quiet small" }, row.gpu.join(", ") || row.cpu || "")] },
     { title: "Plan", sort: sort("label"), of: (row) => [h("span", { class: "keep" }, row.label || "–"), h("div", { class: "quiet small mono", title: row.plan_hash }, short(row.plan_hash).slice(0, 6))] },
     metric("decode_tps_corrected", bar), metric("first_token_ms"), { title: "To know", of: notes }, metric("prefill_tps_ttft"), ...(energy ? [metric("joules_per_output_token")] : []),
     { title: "n", number: true, hint: "Iterations in the figures", of: (row) => String(row.summary.decode_tps_corrected?.n ?? row.iterations - row.excluded) },
     { title: "Ended", sort: sort("finished_at"), of: (row) => when(row.finished_at) },
-    { title: "", of: (row) => row.cell === 0 && h("button", { class: "danger", type: "button", "data-key": `delete ${row.job_id}`, "aria-label": `Delete the result of ${row.model} on ${row.agent_name}`, onclick: action(async () => {
+    { title: "", of: (row) => row.cell === 0 && h("button", { class: "danger", type: "button", "data-key": `delete ${row.agent_id} ${row.job_id}`, "aria-label": `Delete the result of ${row.model} on ${row.agent_name}`, onclick: action(async () => {
       if (!confirm(`Delete this result of ${row.model} on ${row.agent_name}? It cannot be had back.`)) return;
       await remove(`/benchmarks/${part(row.job_id)}?agent=${part(row.agent_id)}`);
-      drop(row.job_id);
+      drop(row);
       await load();
     }) }, "Delete") },
   ];
 }
 
 function notes(row) {
-  return [row.status !== "completed" && h("span", { class: "badge bad" }, row.status),
+  return [row.requested === false && h("span", { class: "badge warn", title: "This server did not start it: it lost its database, or the machine made it up." }, "not requested"), row.status !== "completed" && h("span", { class: "badge bad" }, row.status),
     row.warnings.map((one) => h("details", { class: "inline" }, h("summary", {}, h("span", { class: "badge warn" }, one.code)), h("p", { class: "small" }, one.message, h("br"), one.action))),
     Object.entries(row.flags).map(([flag, times]) => h("span", { class: "badge" }, `${flag} × ${times}`)), row.excluded > 0 && h("span", { class: "badge warn" }, `${row.excluded} left out`)];
 }
 
 function chooser(row, draw) {
   if (row.cell !== 0) return null;
-  const box = h("input", { type: "checkbox", name: "pick", "data-key": `pick ${row.job_id}`, checked: picked.includes(row.job_id), "aria-label": `Pick ${row.model} on ${row.agent_name}, ${when(row.finished_at)}`,
-    onchange: () => { (box.checked ? pick : drop)(row.job_id); draw(); } });
+  const box = h("input", { type: "checkbox", name: "pick", "data-key": `pick ${row.agent_id} ${row.job_id}`, checked: isPicked(row), "aria-label": `Pick ${row.model} on ${row.agent_name}, ${when(row.finished_at)}`,
+    onchange: () => { (box.checked ? pick : drop)(row); draw(); } });
   return box;
 }
 
 function drawPicking(place, rows) {
-  const chosen = picked.map((id) => rows.find((row) => row.job_id === id)).filter(Boolean);
+  const chosen = picked.map((id) => rows.find((row) => keyOf(row) === id)).filter(Boolean);
   const [a, b] = chosen;
   const said = chosen.map((row) => `${row.model} on ${row.agent_name}`).join(" and ");
   const differ = b && a.plan_hash !== b.plan_hash;
-  redraw(place, b && h("a", { class: "button", "data-key": "compare", href: `#/compare/${part(a.job_id)}/${part(b.job_id)}` }, "Compare"),
+  redraw(place, b && h("a", { class: "button", "data-key": "compare", href: `#/compare/${[a.job_id, b.job_id, a.agent_id, b.agent_id].map(part).join("/")}` }, "Compare"),
     h("span", { class: differ ? "error" : "quiet" }, differ ? `${said}: their plans differ, so that nothing can be compared. Choose one plan above.`
       : b ? said : a ? `${said}: pick another of the same plan` : rows.length > 1 && "Pick two to compare them."));
 }
