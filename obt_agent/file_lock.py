@@ -17,6 +17,8 @@ from typing import Final
 
 import msgspec
 
+from obt_agent.printable import printable
+
 _MAX_COMMAND_CHARS: Final = 200
 _MAX_NOTE_BYTES: Final = 4096
 
@@ -66,7 +68,10 @@ def write_note(descriptor: int, *, command: str, user: str = "") -> None:
         OSError: the note cannot be written, for instance because the disk is full.
     """
     note = LockHolder(
-        pid=os.getpid(), started_at=time.time(), command=_printable(command), user=_printable(user)
+        pid=os.getpid(),
+        started_at=time.time(),
+        command=_short(command),
+        user=_short(user),
     )
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, msgspec.json.encode(note), 0)
@@ -96,9 +101,13 @@ def _read_note(descriptor: int) -> LockHolder | None:
     # one that cannot be decoded names nobody.
     with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
         note = msgspec.json.decode(os.pread(descriptor, _MAX_NOTE_BYTES, 0), type=LockHolder)
-        return msgspec.structs.replace(note, user=_printable(note.user), command=_printable(note.command))
+        return msgspec.structs.replace(
+            note,
+            user=_short(note.user),
+            command=_short(note.command),
+        )
     return None
 
 
-def _printable(text: str) -> str:
-    return "".join(one if one.isprintable() else "?" for one in text)[:_MAX_COMMAND_CHARS]
+def _short(text: str) -> str:
+    return printable(text, _MAX_COMMAND_CHARS)

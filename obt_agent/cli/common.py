@@ -73,11 +73,6 @@ def _log_to_terminal(loaded: Loaded) -> None:
     )
 
 
-def printable(line: str) -> str:
-    """A line as a terminal may have it: names and ids that a server chose cannot move its cursor."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
-
-
 def say(text: str) -> None:
     """A line for the person at the terminal; standard output is left to results."""
     print(text, file=sys.stderr)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, load_config, printable, say
+from obt_agent.cli.common import add_config_options, load_config, say
 from obt_agent.daemon.status_file import look, status_line
 from obt_agent.identity.owner import as_owner
 from obt_agent.identity.state_dir import StateDir
@@ -20,6 +20,7 @@ from obt_agent.jobs.store.database import JobDatabase
 from obt_agent.jobs.store.job_store import DATABASE
 from obt_agent.jobs.store.read_only import StoreReading
 from obt_agent.jobs.store.rows import StoredJob
+from obt_agent.printable import printable
 
 _POLL_S: Final = 0.2
 

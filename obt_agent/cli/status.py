@@ -10,8 +10,9 @@ from pathlib import Path
 import msgspec
 
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, load_config, printable, say
+from obt_agent.cli.common import add_config_options, load_config, say
 from obt_agent.daemon.status_file import Clocks, Status, look, status_line
+from obt_agent.printable import printable
 from obt_agent.protocol.jobs import JobSummary
 from obt_agent.service import paths, state, system
 

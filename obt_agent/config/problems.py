@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from obt_agent.errors import ConfigError
+from obt_agent.printable import printable
 
 EXIT_CONFIG: Final = 78
 """``EX_CONFIG`` of sysexits.h: the process ends with it when its configuration cannot be used."""
@@ -43,8 +44,7 @@ def shown(value: object) -> str:
     """A value as a message quotes it: on one line, shortened, control characters escaped."""
     text = value if isinstance(value, str) else repr(value)
     quoted = text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
-    escaped = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in quoted)
-    return f'"{escaped}"'
+    return f'"{printable(quoted)}"'
 
 
 def nearest(

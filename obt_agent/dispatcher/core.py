@@ -33,6 +33,7 @@ from obt_agent.policy import Policy
 from obt_agent.protocol import codec, limits
 from obt_agent.protocol.envelope import Notification, Request
 from obt_agent.protocol.errors import StreamEnd, to_wire
+from obt_agent.protocol.rates import TokenBucket
 from obt_agent.protocol.streams import BlobPut, SeriesFinal
 from obt_agent.session import Session
 
@@ -40,6 +41,9 @@ log = structlog.get_logger(__name__)
 
 BUSY_RETRY_MS: Final = 1000
 LAST_WORDS_S: Final = 5.0
+RATE_BURST_S: Final = 10.0
+"""What this many seconds earn may come at once, and never less than one request."""
+
 SWEEP_MARGIN_S: Final = 0.1
 SHOWN_CHARS: Final = 64
 
@@ -74,7 +78,9 @@ class Dispatcher:
         self._policy = policy
         self._clock = clock
         self._bounds = bounds
-        self._rate = policy.rate_limiter(clock)
+        # Requests a minute that the bucket is made for: the owner may change them while the agent runs.
+        self._per_minute: int | None = None
+        self._bucket: TokenBucket | None = None
         self._sessions: dict[Session, Requests] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._stopping: AgentError | None = None
@@ -176,9 +182,7 @@ class Dispatcher:
             return
         if self._stopping is not None:
             raise self._stopping
-        if self._rate.per_minute != self._policy.config.rate_limit:  # the owner changed it meanwhile
-            self._rate = self._policy.rate_limiter(self._clock)
-        wait_s = self._rate.take()
+        wait_s = self._rate_limited_s()
         if wait_s > 0:
             raise Busy(
                 "More requests a minute than the host's owner allows.",
@@ -191,6 +195,16 @@ class Dispatcher:
                 retry_after_ms=BUSY_RETRY_MS,
                 policy_key="policy.max_streams",
             )
+
+    def _rate_limited_s(self) -> float:
+        """Seconds until the owner's rate allows another request; 0 when it does now."""
+        per_minute, now = self._policy.config.rate_limit, self._clock()
+        if per_minute != self._per_minute:
+            self._per_minute = per_minute
+            per_second = (per_minute or 0) / 60
+            burst = max(1.0, per_second * RATE_BURST_S)
+            self._bucket = TokenBucket(per_second, burst, now) if per_minute else None
+        return 0.0 if self._bucket is None else self._bucket.take(now)
 
     def _put_blob(self, session: Session, requests: Requests, request: Request) -> None:
         result = requests.blobs.put(codec.convert(request.params, BlobPut))

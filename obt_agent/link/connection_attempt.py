@@ -11,11 +11,12 @@ import structlog
 
 from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, Unsupported
 from obt_agent.link.control import ControlMethods
-from obt_agent.link.disconnect import DisconnectReason, NextDial, from_close_code, printable
+from obt_agent.link.disconnect import SHOWN_CHARS, DisconnectReason, NextDial, from_close_code
 from obt_agent.link.liveness import LoopLag, Watchdog
 from obt_agent.link.session import LinkSession, RequestHandler
 from obt_agent.link.timings import LinkTimings
 from obt_agent.link.wire import Wire, WireClosed
+from obt_agent.printable import printable
 from obt_agent.protocol.admission import GoodbyeParams, HelloParams, HelloResult
 from obt_agent.protocol.limits import Close
 
@@ -120,7 +121,8 @@ class ConnectionAttempt:
         except AgentError as error:
             self.wire.fail(Close.PROTOCOL_ERROR, "agent.hello was not answered with a result")
             return DisconnectReason(
-                "hello_refused", f"The server did not admit the agent: {printable(error.message)}"
+                "hello_refused",
+                f"The server did not admit the agent: {printable(error.message, SHOWN_CHARS)}",
             )
         try:
             await admitted(self.session, result)

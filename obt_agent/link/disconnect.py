@@ -12,7 +12,11 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+from obt_agent.printable import printable
 from obt_agent.protocol.limits import Close
+
+SHOWN_CHARS: Final = 200
+"""Of a text that the other side wrote."""
 
 
 class NextDial(enum.Enum):
@@ -149,7 +153,7 @@ def from_close_code(code: int, reason: str, *, floor_s: float = 0.0) -> Disconne
     kind, message, next_ = _CLOSES.get(
         code, ("closed_otherwise", f"The link was closed with code {code}.", NextDial.REDIAL)
     )
-    shown = printable(reason)
+    shown = printable(reason, SHOWN_CHARS)
     return DisconnectReason(
         kind,
         f"{message} ({shown})" if shown else message,
@@ -157,10 +161,3 @@ def from_close_code(code: int, reason: str, *, floor_s: float = 0.0) -> Disconne
         floor_s=floor_s,
         revoked=code == Close.CREDENTIAL_REFUSED and "revoked" in reason.lower(),
     )
-
-
-def printable(text: str) -> str:
-    """What a peer wrote, fit for a log."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )[:200]

@@ -26,9 +26,10 @@ from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.secret import Secret
 from obt_agent.link.address import Address, parse_address
 from obt_agent.link.dial import open_channel
-from obt_agent.link.disconnect import DialFailed, dial_failed, printable, retry_after_s
+from obt_agent.link.disconnect import SHOWN_CHARS, DialFailed, dial_failed, retry_after_s
 from obt_agent.link.timings import LinkTimings
 from obt_agent.link.wire import USER_AGENT, bearer
+from obt_agent.printable import printable
 from obt_agent.protocol.admission import ServerIdentity
 
 log = structlog.get_logger(__name__)
@@ -192,7 +193,7 @@ def _refused(answer: HttpResponse) -> AdmissionRefused:
 def _problem(body: bytes) -> str:
     """The server's own words, if it sent any that can be shown."""
     try:
-        return printable(msgspec.json.decode(body, type=_ProblemBody).error.message)
+        return printable(msgspec.json.decode(body, type=_ProblemBody).error.message, SHOWN_CHARS)
     except _UNREADABLE:
         return ""
 

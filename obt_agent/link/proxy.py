@@ -14,7 +14,8 @@ from python_socks.async_.asyncio import Proxy as ProxyClient
 
 from obt_agent.config.urls import is_loopback
 from obt_agent.link.address import Address
-from obt_agent.link.disconnect import NextDial, dial_failed, printable
+from obt_agent.link.disconnect import NextDial, dial_failed
+from obt_agent.printable import printable
 
 _TYPES: Final = {
     "http": (ProxyType.HTTP, True, 80),
@@ -175,4 +176,4 @@ async def connect_through(proxy: ProxyAddress, host: str, port: int, deadline_s:
 
 
 def _reason(error: Exception) -> str:
-    return printable(str(error)).rstrip(".") or type(error).__name__
+    return printable(str(error), 120).rstrip(".") or type(error).__name__

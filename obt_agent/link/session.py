@@ -11,7 +11,6 @@ Whatever waits here is bounded by credit, or ends the session.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol, TypeVar
 
@@ -36,6 +35,7 @@ from obt_agent.protocol.envelope import Notification, Request, RequestId
 from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError, to_wire
 from obt_agent.protocol.limits import Close
 from obt_agent.protocol.methods import METHODS
+from obt_agent.protocol.rates import BadFrames
 
 log = structlog.get_logger(__name__)
 
@@ -87,7 +87,7 @@ class LinkSession:
         self._slots = asyncio.Semaphore(limits.MAX_IN_FLIGHT)
         self._in_flight: set[RequestId] = set()
         self._sinks: dict[RequestId, LinkStreamSink] = {}
-        self._bad_frames: deque[float] = deque()
+        self._bad_frames = BadFrames(timings.bad_frames_s)
         self._ended: LinkLost | None = None
         self.hello_result: HelloResult | None = None
         self.frames_received = 0
@@ -207,13 +207,10 @@ class LinkSession:
             log.debug("link.answer_ignored", id=message.id)
 
     def _bad_frame(self, error: codec.FrameError) -> None:
-        now = self._loop.time()
-        self._bad_frames.append(now)
-        while now - self._bad_frames[0] > self._timings.bad_frames_s:
-            self._bad_frames.popleft()
+        too_many = self._bad_frames.another(self._loop.time())
         log.warning("link.bad_frame", reason=error.message, count=len(self._bad_frames))
         self._out.control(codec.encode_error(error.id, error.wire))
-        if len(self._bad_frames) >= limits.BAD_FRAMES_PER_MINUTE:
+        if too_many:
             self._out.fail(Close.PROTOCOL_ERROR, f"{len(self._bad_frames)} bad frames in a minute")
 
     def _on_request(self, request: Request) -> None:

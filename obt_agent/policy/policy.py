@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import fnmatch
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -17,7 +17,6 @@ from obt_agent.ollama.payloads import InstalledModel, RunningModel
 from obt_agent.policy.models import ModelRules
 from obt_agent.policy.plans import check_plan
 from obt_agent.policy.quiet import QuietHours
-from obt_agent.policy.rate import RateLimiter
 from obt_agent.policy.requests import Blob, RequestShaper, clamp_keep_alive, clamp_options, fields_of
 from obt_agent.protocol.methods import COMMANDS
 
@@ -86,10 +85,6 @@ class Policy:
     def max_seconds(self) -> float:
         """Longest time of one command."""
         return self.config.max_seconds
-
-    def rate_limiter(self, clock: Callable[[], float]) -> RateLimiter:
-        """A limiter of requests a minute; it starts full."""
-        return RateLimiter(self.config.rate_limit, clock)
 
     # commands
 

@@ -21,10 +21,10 @@ from obt_agent.protocol.admission import Empty
 from obt_agent.protocol.envelope import ErrorResponse, Message, Notification, Request, RequestId, Response
 from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.limits import Close
+from obt_agent.protocol.rates import BadFrames, TokenBucket
 from obt_agent.protocol.streams import LinkCredit, StreamData, StreamsAlive
 from obt_server.hub.calls import Calls
 from obt_server.hub.presence import Presence
-from obt_server.hub.rate_limits import BadFrames, TokenBucket
 from obt_server.hub.settings import HubSettings
 from obt_server.hub.sockets import BinaryFrame, HubSocket, SocketClosed
 from obt_server.hub.window import ReceiveWindow
@@ -269,7 +269,7 @@ class AgentSession:
             raise SessionEnds(Close.TOO_MUCH, error.message) from error
 
     def _spend_control(self) -> None:
-        if not self._control.take(self._loop.time()):
+        if self._control.take(self._loop.time()) > 0:
             raise SessionEnds(Close.TOO_MUCH, "too many frames a second")
 
     def _give_back_link(self, size: int) -> None:

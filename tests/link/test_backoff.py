@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obt_agent.backoff import Backoff, BackoffSettings, RefusalAction, RefusedCredential
-from obt_agent.protocol import limits
+from obt_agent.backoff import Backoff, RefusalAction, RefusedCredential
 
 
 class Clock:
@@ -24,18 +23,6 @@ class Clock:
 
 def backoff(clock: Clock, random: float = 0.999999) -> Backoff:
     return Backoff(clock=clock, random=lambda: random)
-
-
-def test_the_numbers_are_those_of_the_protocol() -> None:
-    assert BackoffSettings() == BackoffSettings(
-        minimum_s=limits.RECONNECT_MIN_S,
-        maximum_s=limits.RECONNECT_MAX_S,
-        reset_after_s=limits.RECONNECT_RESET_AFTER_S,
-        floor_maximum_s=limits.MAX_RETRY_AFTER_S,
-        refused_maximum_s=limits.REFUSED_RETRY_MAX_S,
-        refusals_before_exit=limits.REFUSALS_BEFORE_EXIT,
-        refused_for_s_before_exit=limits.REFUSED_FOR_S_BEFORE_EXIT,
-    )
 
 
 def test_delays_double_from_one_second_to_sixty() -> None:

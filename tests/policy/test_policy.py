@@ -6,12 +6,9 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from obt_agent.benchmark.plan import Plan
 from obt_agent.errors import ConfigError, InvalidParams, NotPermitted, TooLarge
-from obt_agent.policy.rate import RateLimiter
 from obt_agent.protocol.methods import COMMANDS
 from tests.policy.configs import config, policy
 
@@ -170,39 +167,6 @@ def test_a_plan_that_nothing_can_run_is_refused() -> None:
     generous = {"benchmark": {"max_iterations": 10**9, "max_tokens": 10**9, "max_prompt_bytes": 10**12}}
     with pytest.raises(TooLarge):
         policy(**generous).check_plan(msgspec.convert({"model_name": "x", **many}, Plan))
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def test_a_rate_limit_lets_a_burst_through_and_then_its_rate() -> None:
-    clock = Clock()
-    limiter = RateLimiter(60, clock)
-    assert [limiter.take() for _ in range(10)] == [0.0] * 10
-    assert limiter.take() == pytest.approx(1.0)
-    clock.now = 0.5
-    assert limiter.take() == pytest.approx(0.5)
-    clock.now = 1.0
-    assert limiter.take() == 0.0
-    assert limiter.take() > 0
-    assert all(RateLimiter(None, clock).take() == 0 for _ in range(100))
-
-
-@given(st.lists(st.floats(0, 5), max_size=80), st.integers(1, 600))
-def test_no_span_of_time_lets_more_through_than_its_rate_and_a_burst(
-    gaps: list[float], per_minute: int
-) -> None:
-    clock = Clock()
-    limiter = RateLimiter(per_minute, clock)
-    passed = 0
-    for gap in gaps:
-        clock.now += gap
-        passed += limiter.take() == 0.0
-    assert passed <= per_minute / 60 * (clock.now + 10) + 1.001
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from obt_agent.protocol.jobs import JobFinishedParams
 from obt_agent.protocol.state import Page
 from obt_server.hub import images, results
 from obt_server.hub.incoming import Bounds, Pages
-from obt_server.hub.rate_limits import BadFrames, TokenBucket
 from obt_server.hub.window import ReceiveWindow
 from obt_server.rest.problems import error_response
 
@@ -50,21 +49,6 @@ def test_a_sender_without_credit_is_stopped_within_two_frames_of_its_window(size
         pass
     assert taken <= 32_768 + 2 * 40_000
     assert ours.outstanding_grant == 0
-
-
-def test_ten_bad_frames_count_only_within_a_minute() -> None:
-    bad = BadFrames()
-    assert not any(bad.another(second) for second in range(0, 90, 10))
-    assert not any(bad.another(200.0) for _ in range(9))
-    assert bad.another(201.0)
-
-
-@given(times=st.lists(st.floats(min_value=0, max_value=1000), max_size=300).map(sorted))
-def test_a_bucket_lets_through_no_more_than_rate_and_burst(times: list[float]) -> None:
-    bucket = TokenBucket(rate=2.0, burst=10.0, now=0.0)
-    passed = [at for at in times if bucket.take(at)]
-    if passed:
-        assert len(passed) <= 10 + 2 * passed[-1] + 1e-6
 
 
 def final(text: bytes, **more: object) -> JobFinishedParams:

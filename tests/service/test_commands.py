@@ -13,7 +13,6 @@ import msgspec
 import pytest
 
 from obt_agent.cli import main
-from obt_agent.cli.common import printable
 from obt_agent.cli.status import lines
 from obt_agent.daemon.status_file import Clocks, LinkReport, ProviderReport, Status, StatusFile
 from obt_agent.errors import ConfigError
@@ -24,6 +23,7 @@ from obt_agent.jobs.store.database import JobDatabase
 from obt_agent.jobs.store.job_store import DATABASE
 from obt_agent.jobs.store.read_only import StoreReading
 from obt_agent.ollama.payloads import OllamaState
+from obt_agent.printable import printable
 from obt_agent.protocol.admission import OutboxCounts
 from obt_agent.protocol.jobs import JobProgress
 from obt_agent.service import paths
