@@ -24,6 +24,8 @@ from tests.conformance.agent_process import WITHIN_S, running_agent
 from tests.conformance.relay import Fault, Message, Relay
 from tests.conformance.times import SHORT
 
+pytestmark = pytest.mark.slow
+
 TARGET = AgentTarget(model="standin-small:latest", embed_model="standin-embed:latest")
 
 

@@ -21,6 +21,8 @@ from obt_server.demo.processes import ChildFailed, running
 from obt_standin import StandIn
 from obt_standin.script import Behaviour, Script
 
+pytestmark = pytest.mark.slow
+
 WITHIN_S = 110
 
 

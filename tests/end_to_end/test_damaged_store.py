@@ -9,12 +9,15 @@ import sqlite3
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from obt_agent.errors import AgentError
 from obt_server.storage import JobFilter
 from tests.end_to_end.world import AgentProcess, World
 from tests.job_store import broken
 from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 FINISHED = 30
 

@@ -25,9 +25,9 @@ from obt_server.storage import Enrolment
 from tests.faults.agent import Site
 from tests.faults.gate import Gate
 from tests.faults.life import Fuse, Killed, Supervisor
+from tests.faults.measuring import RECORDS
 from tests.faults.pace import SHORT
 from tests.faults.place import Ledger, serving
-from tests.jobs.measuring import RECORDS
 from tests.waiting import until
 
 LIVES = 4

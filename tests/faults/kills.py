@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -32,6 +34,7 @@ RESULT_BYTES = 60_000
 AGENT_STEPS = ("accept", "queue", "start", "add_record", "finish", "acknowledge")
 SERVER_STEPS = ("create_job", "change_job", "store_part", "finish_job")
 JOB = "once"
+ITERATIONS = 2
 
 
 @dataclass(frozen=True)
@@ -119,7 +122,16 @@ async def run_kill(kill: Kill, folder: Path) -> tuple[Ledger, list[str]]:
     counted = ledger(database, jobs)
     if counted.lost or counted.duplicates:
         problems.append(f"{counted.lost} lost, {counted.duplicates} twice")
+    elif (measured := _measured(database)) != ITERATIONS:
+        problems.append(f"the result has {measured} iterations, and {ITERATIONS} were measured")
     return counted, problems
+
+
+def _measured(database: Path) -> int:
+    """Return how many iterations the benchmark's result has: none lost with a death, none doubled."""
+    with contextlib.closing(sqlite3.connect(database)) as db:
+        (text,) = db.execute("select text from obt_results where job_id = ? and accepted", (JOB,)).fetchone()
+    return len(json.loads(text)["metrics"])
 
 
 async def _prepare(folder: Path, url: str, ollama_url: str) -> tuple[str, str, Path]:
@@ -158,7 +170,7 @@ async def _running(*programs: Supervised) -> AsyncIterator[None]:
 
 async def _start(client: Client, agent_id: str) -> None:
     """Ask for a benchmark, under one id, until it is accepted."""
-    plan = {"model_name": MODEL, "num_iterations": 2, "warmup_iterations": 0, "cooldown_s": 0}
+    plan = {"model_name": MODEL, "num_iterations": ITERATIONS, "warmup_iterations": 0, "cooldown_s": 0}
     plan["prompt_config"] = {"prompt_tokens": 16, "completion_tokens": 8}
     while True:
         try:

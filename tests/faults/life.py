@@ -32,10 +32,10 @@ from obt_agent.protocol.admission import AgentIdentity, HelloParams, HelloResult
 from obt_agent.reporter import Gauges, Reporter
 from tests.dispatcher.doubles import permissive
 from tests.faults.agent import Site
+from tests.faults.measuring import MeasuringRunner
 from tests.faults.pace import SHORT
 from tests.handlers.bench import facts
 from tests.jobs.doubles import FAST, fast_uploader
-from tests.jobs.measuring import MeasuringRunner
 from tests.link.doubles import QUICK
 from tests.reporter.test_reporter import FakeMachine, FakeModels
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.faults.histories import run_histories
 from tests.faults.place import Ledger
+
+pytestmark = pytest.mark.slow
 
 COUNT = 20
 

@@ -1,4 +1,4 @@
-"""SIGKILL of real processes at two steps; ``make faults`` does it at every one."""
+"""SIGKILL of real processes before and after every commit of a job's life."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.kills import Kill, run_kill
+from tests.faults.kills import KILLS, Kill, run_kill
 from tests.faults.place import Ledger
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
-@pytest.mark.parametrize(
-    "kill", [Kill("agent", "finish", "after"), Kill("server", "finish_job", "after")], ids=str
-)
+
+@pytest.mark.parametrize("kill", KILLS, ids=[kill.title for kill in KILLS])
 async def test_a_program_that_is_killed_leaves_each_job_with_one_final(kill: Kill, tmp_path: Path) -> None:
     ledger, problems = await run_kill(kill, tmp_path)
     assert problems == []

@@ -12,6 +12,8 @@ from tests.faults.cells import CELLS, run_cell
 from tests.faults.matrix import shown
 from tests.faults.pace import SHORT
 
+pytestmark = pytest.mark.slow
+
 PATIENT = replace(SHORT, margin_s=20.0)
 """The machine may be busy: what must come, comes, but nothing is said about how soon."""
 

@@ -19,6 +19,8 @@ from obt_conformance.listening import AgentListener
 from obt_standin import StandIn
 from tests.conformance.agent_process import WITHIN_S, Agent, running_agent
 
+pytestmark = pytest.mark.slow
+
 MODEL = "standin-small:latest"
 MIB = 1 << 20
 OPEN = {"allow_changes": ["pull_model", "create_model", "copy_model", "delete_model"]}

@@ -12,12 +12,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
 import yaml
 
 from obt_agent.protocol.limits import INLINE_RESULT_BYTES, LINK_CREDIT_BYTES
 from obt_standin import Script, StandIn
 from tests.project.paths import ROOT
 from tests.waiting import until
+
+pytestmark = pytest.mark.slow
 
 WITHIN_S = 100
 TOKENS = 12_000

@@ -19,6 +19,8 @@ from obt_standin import StandIn
 from tests.conformance.agent_process import WITHIN_S, running_agent
 from tests.link.proxy_doubles import HttpProxyDouble
 
+pytestmark = pytest.mark.slow
+
 TOKEN = "canary-token-4b1d7f"
 PROXY_PASSWORD = "canary-proxy-90aa2c"
 CANARIES = (TOKEN, PROXY_PASSWORD)

@@ -21,6 +21,8 @@ from tests.server.agent_double import AgentDouble, dial, never, uuid7
 from tests.server.job_steps import accept, sync_jobs
 from tests.server.process import ServerProcess, server_process
 
+pytestmark = pytest.mark.slow
+
 TEXT = json.dumps({"metrics": list(range(9000))})
 SHA256 = hashlib.sha256(TEXT.encode()).hexdigest()
 HALF = len(TEXT) // 2
