@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from obt_agent.benchmark import hardware_reader, iteration_result, metrics, request_body
+from obt_agent.benchmark import iteration_result, metrics, request_body
 from obt_agent.benchmark.expansion import Cell
 from obt_agent.benchmark.iteration_result import Edges, MachineContext
 from obt_agent.benchmark.preflight import loaded
@@ -17,6 +17,7 @@ from obt_agent.benchmark.request_body import Prompt
 from obt_agent.benchmark.resources import EdgeReading, TimeWindow
 from obt_agent.benchmark.result import Observed, RequestTimings
 from obt_agent.benchmark.run_state import Flow, RunState
+from obt_agent.benchmark.sampling import energy_edge
 from obt_agent.errors import DeadlineExceeded
 from obt_agent.ollama.client import Line
 from obt_agent.ollama.payloads import RunningModel
@@ -49,7 +50,7 @@ class _FirstToken:
     def __call__(self, t_sent_ns: int, lines: list[Line]) -> None:
         self._state.flow.add(t_sent_ns, lines)
         if self._wanted and self._task is None:
-            reading = hardware_reader.edge(self._state.machine, self._state.limits.reading_s)
+            reading = energy_edge(self._state.machine, self._state.limits.reading_s)
             self._task = asyncio.create_task(reading, name="benchmark.energy-at-first-token")
 
     async def reading(self) -> EdgeReading | None:
@@ -111,7 +112,7 @@ async def attempt(
 
 
 async def _edge(state: RunState, *, wanted: bool) -> EdgeReading | None:
-    return await hardware_reader.edge(state.machine, state.limits.reading_s) if wanted else None
+    return await energy_edge(state.machine, state.limits.reading_s) if wanted else None
 
 
 async def _in_time(

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from obt_agent.benchmark import flags, statistics, stopping_rule, synthetic
+from obt_agent.benchmark import flags, resources, statistics, stopping_rule, synthetic
 from obt_agent.benchmark.attempt import AttemptResult, attempt
-from obt_agent.benchmark.cooldown import CooldownResult, cool_down
 from obt_agent.benchmark.expansion import Cell
 from obt_agent.benchmark.flags import ExpectedConditions
 from obt_agent.benchmark.iteration_retry import IterationRetry
@@ -21,7 +21,18 @@ from obt_agent.benchmark.request_body import Prompt, opened
 from obt_agent.benchmark.result import CacheState, IterationMetrics, RequestTimings, Warmup
 from obt_agent.benchmark.run_state import RunState
 
-_COOL = CooldownResult(0.0, reached=True)
+# Degrees above the starting temperature that count as cooled down.
+COOL_ABOVE_START_C: Final = 5.0
+
+
+class CooldownResult(NamedTuple):
+    """How long was waited, and whether the temperature came down; a machine that tells none is cool."""
+
+    seconds: float
+    reached: bool
+
+
+_COOL: Final = CooldownResult(0.0, reached=True)
 
 
 class CellRunner:
@@ -147,6 +158,25 @@ class CellRunner:
 
     def _prompts(self, nonce: Callable[[], str | None]) -> list[Prompt]:
         return [opened(self._cell, nonce(), self._words) for _ in range(self._cell.concurrency)]
+
+
+async def cool_down(state: RunState, cell: Cell) -> CooldownResult:
+    """Wait for the starting temperature + 5 °C, at most the plan's ``cooldown_s`` or the host's."""
+    start, most = state.start_temperature, min(state.plan.cooldown_s, state.limits.cooldown_s)
+    if start is None or not most:
+        return CooldownResult(0.0, reached=True)
+    began = time.monotonic()
+    while True:
+        waited = time.monotonic() - began
+        sample = state.sampler.latest
+        now = resources.hottest(sample) if sample else None
+        if now is None or now <= start + COOL_ABOVE_START_C:
+            return CooldownResult(waited, reached=True)
+        left = min(most - waited, state.seconds_left)
+        if left <= 0:
+            return CooldownResult(waited, reached=False)
+        state.enter("cooldown", cell)
+        await state.sampler.wait_next(left)
 
 
 def _sampled_turn(before: int, *, in_pairs: bool) -> bool:

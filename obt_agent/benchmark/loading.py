@@ -23,7 +23,6 @@ async def cold_load(state: RunState, cell: Cell) -> None:
         OllamaError: the load failed.
     """
     state.enter("cold_load", cell)
-    name = state.plan.model_name
     # The model was in use a moment ago when it had to be unloaded: its file is in the system's cache.
     unload_ms = await _unloaded(state) if await _listed(state) else None
     if await _listed(state):
@@ -35,7 +34,10 @@ async def cold_load(state: RunState, cell: Cell) -> None:
         return
     await _take_baseline(state)
     page_cache: Literal["warm", "unknown"] = "unknown" if unload_ms is None else "warm"
-    wall_ms = await _load(state, name, cell)
+    options = request_body.load_options(state.plan, cell)
+    wall_ms = await state.ollama.load(
+        state.plan.model_name, keep_alive=state.plan.keep_alive, options=options
+    )
     await state.record(
         ColdLoadRecord(cold_load=ColdLoad(wall_ms=wall_ms, unload_ms=unload_ms, page_cache=page_cache))
     )
@@ -52,12 +54,6 @@ async def leave_quiet(state: RunState) -> None:
     async with asyncio.timeout(state.limits.goodbye_s):
         if await _listed(state):
             await state.ollama.unload(state.plan.model_name)
-
-
-async def _load(state: RunState, name: str, cell: Cell) -> float:
-    return await state.ollama.load(
-        name, keep_alive=state.plan.keep_alive, options=request_body.load_options(state.plan, cell)
-    )
 
 
 async def _unloaded(state: RunState) -> float:

@@ -15,7 +15,7 @@ from obt_agent.benchmark import flags, report
 from obt_agent.benchmark.expansion import expand
 from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.report import RunOutcome, RunRecords
-from obt_agent.benchmark.result import BenchmarkResult, BenchmarkWarning, IterationMetrics, SamplerReport
+from obt_agent.benchmark.result import BenchmarkResult, BenchmarkWarning, SamplerReport
 
 
 def single(plan: Plan) -> Plan:
@@ -42,7 +42,8 @@ def merged(runs: Sequence[BenchmarkResult]) -> BenchmarkResult:
         start_time=first.start_time,
         end_time=last.end_time,
         environment=last.environment,
-        metrics=[_renumbered(one, index) for index, one in enumerate(metrics)],
+        # Flags that compare an iteration with others are worked out anew.
+        metrics=[msgspec.structs.replace(one, index=index) for index, one in enumerate(metrics)],
         warmups=[one for run in runs for one in run.warmups],
         cold_load=None,
         stops={},
@@ -55,11 +56,6 @@ def merged(runs: Sequence[BenchmarkResult]) -> BenchmarkResult:
     )
     whole = report.assemble(records, RunOutcome(last.status))
     return msgspec.structs.replace(whole, error=last.error, error_kind=last.error_kind)
-
-
-def _renumbered(one: IterationMetrics, index: int) -> IterationMetrics:
-    """The iteration under its number in the whole; flags that compare it with others are worked out anew."""
-    return msgspec.structs.replace(one, index=index)
 
 
 def _warnings(runs: Sequence[BenchmarkResult]) -> list[BenchmarkWarning]:

@@ -8,11 +8,11 @@ from typing import Final
 import msgspec
 
 from obt_agent.benchmark import resources, statistics
-from obt_agent.benchmark.hardware_reader import attempt
 from obt_agent.benchmark.iteration_result import Baseline
 from obt_agent.benchmark.records import RunStarted
 from obt_agent.benchmark.result import Environment
 from obt_agent.benchmark.run_state import RunState
+from obt_agent.benchmark.sampling import read_once
 from obt_agent.benchmark.semantics import semantics
 from obt_agent.errors import ModelNotFound, OllamaError, Unsupported
 from obt_agent.hardware.inventory import Inventory
@@ -40,7 +40,7 @@ async def preflight(state: RunState) -> None:
     version = await state.ollama.version()
     model = _find((await state.ollama.installed()).models, state.plan.model_name)
     running = (await state.ollama.running()).models
-    state.inventory = await attempt(
+    state.inventory = await read_once(
         state.machine.inventory(), what="inventory", timeout_s=state.limits.reading_s
     )
     loaded_now = loaded(running, state.plan.model_name) is not None

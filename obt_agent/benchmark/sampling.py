@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Final, NamedTuple, Self
+from typing import Final, NamedTuple, Self, TypeVar
 
 import structlog
 
 from obt_agent.benchmark import resources
 from obt_agent.benchmark.live import LiveSeries
+from obt_agent.benchmark.resources import EdgeReading
 from obt_agent.benchmark.result import Phase, ResourceSample, SamplerReport
 from obt_agent.hardware.samples import Sample
 from obt_agent.hardware.service import HardwareService
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 _NS_PER_MS: Final = 1e6
 # An iteration of hours keeps its latest samples; the live series keeps them all.
@@ -176,3 +179,20 @@ class Sampler:
             gpu_temperature=resources.gpu_temperature(sample),
             gpu_clock_mhz=resources.gpu_clock_mhz(sample),
         )
+
+
+async def read_once(reading: Awaitable[T], *, what: str, timeout_s: float) -> T | None:
+    """The reading, or None when it fails or takes too long: a driver's bad day ends no benchmark."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await reading
+    except Exception as error:  # noqa: BLE001 - whatever a reading raises, the run goes on without it
+        log.warning("benchmark.reading_failed", what=what, error=str(error), kind=type(error).__name__)
+        return None
+
+
+async def energy_edge(machine: HardwareService, timeout_s: float) -> EdgeReading | None:
+    """The GPUs' energy counters, as of the middle of the reading; None when there are none."""
+    began_ns = time.monotonic_ns()
+    joules = await read_once(machine.energy_edges(), what="energy counters", timeout_s=timeout_s)
+    return EdgeReading((began_ns + time.monotonic_ns()) // 2, joules) if joules else None

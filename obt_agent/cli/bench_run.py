@@ -30,7 +30,7 @@ from obt_agent.hardware.service import HardwareService
 from obt_agent.ollama.client import OllamaClient
 
 _WORDS = {
-    "preflight": "looking around",
+    "preflight": "checking the machine",
     "cold_load": "cold load",
     "warmup": "warming up",
     "iteration": "measuring",
@@ -80,7 +80,7 @@ async def _in_turn(
         for plan in plans:
             if signals.came:
                 break
-            line = lines.line_for(plan)
+            line = _Line(lines, plan)
             run = BenchmarkRun(
                 plan,
                 job_id=str(uuid4()),
@@ -143,17 +143,6 @@ class _Signals:
         return self._task.result()
 
 
-class _Lines:
-    """The live lines, one for each model."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def line_for(self, plan: Plan) -> _Line:
-        """A new line."""
-        return _Line(self._progress, plan)
-
-
 class _Line:
     """One model's progress: phase, bar, speed, time left."""
 
@@ -171,7 +160,7 @@ class _Line:
             self._task,
             completed=self._cells.get(now.cell or "", 0) + share,
             phase=_phase(now),
-            facts=Text("  ".join(_facts(now)[: _room(self._progress.console.width)])),
+            facts=Text("  ".join(_facts(now)[: _facts_shown(self._progress.console.width)])),
         )
 
     def end(self, result: BenchmarkResult) -> None:
@@ -187,8 +176,8 @@ def _phase(now: RunProgress) -> str:
     return f"{words} ({now.cell})" if now.cell else words
 
 
-def _room(width: int) -> int:
-    """How many facts a terminal of so many columns has room for."""
+def _facts_shown(width: int) -> int:
+    """How many facts fit a terminal of so many columns."""
     return 4 if width >= _WIDE else 2 if width >= _NARROW else 1
 
 
@@ -209,7 +198,7 @@ def _facts(now: RunProgress) -> list[str]:
 
 
 @contextmanager
-def _live_lines() -> Iterator[_Lines]:
+def _live_lines() -> Iterator[Progress]:
     """Lines on standard error, so that standard output is the results'; none where it is no terminal."""
     console = Console(file=sys.stderr)
     columns: tuple[ProgressColumn, ...] = (
@@ -220,4 +209,4 @@ def _live_lines() -> Iterator[_Lines]:
         TextColumn("{task.fields[facts]}", markup=False),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal, expand=False) as progress:
-        yield _Lines(progress)
+        yield progress

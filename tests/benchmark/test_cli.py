@@ -244,7 +244,7 @@ def test_a_narrow_terminal_keeps_the_time_left() -> None:
     )  # fmt: skip
     facts = bench_run._facts(now)  # noqa: SLF001 - what the line is made of
     assert facts == ["about 0:01:01 left", "50.0 tok/s", "TTFT 9 ms", "CPU 50 %"]
-    assert [bench_run._room(width) for width in (60, 80, 120)] == [1, 2, 4]  # noqa: SLF001 - as above
+    assert [bench_run._facts_shown(width) for width in (60, 80, 120)] == [1, 2, 4]  # noqa: SLF001 - as above
     assert bench_run._phase(now) == "waiting for Ollama"  # noqa: SLF001 - as above
 
 
