@@ -34,10 +34,9 @@ async def cold_load(state: RunState, cell: Cell) -> None:
         return
     await _take_baseline(state)
     page_cache: Literal["warm", "unknown"] = "unknown" if unload_ms is None else "warm"
-    options = request_body.load_options(state.plan, cell)
-    wall_ms = await state.ollama.load(
-        state.plan.model_name, keep_alive=state.plan.keep_alive, options=options
-    )
+    plan = state.plan
+    options = request_body.load_options(plan, cell)
+    wall_ms = await state.ollama.load(plan.model_name, keep_alive=plan.keep_alive, options=options)
     await state.record(
         ColdLoadRecord(cold_load=ColdLoad(wall_ms=wall_ms, unload_ms=unload_ms, page_cache=page_cache))
     )
