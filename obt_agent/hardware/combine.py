@@ -42,7 +42,9 @@ def fingerprint(inventory: Inventory) -> str:
         fingerprint="",
         collected_at=0.0,
         storage=tuple(msgspec.structs.replace(s, free_bytes=None) for s in inventory.storage),
-        providers=tuple(_steady(p) for p in inventory.providers),
+        # A source that finds nothing to read is no part of the machine: an agent that knows one vendor of
+        # GPUs more gives the same fingerprint.
+        providers=tuple(_steady(p) for p in inventory.providers if p.status != "absent"),
     )
     return hashlib.sha256(msgspec.json.encode(steady)).hexdigest()
 
