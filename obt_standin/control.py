@@ -41,7 +41,7 @@ def routes(
         return _answer(script)
 
     async def show_log(_request: web.Request) -> web.Response:
-        return _answer([_told(exchange) for exchange in exchanges])
+        return _answer([_shown(exchange) for exchange in exchanges])
 
     async def kill_runner(_request: web.Request) -> web.Response:
         runners.kill()
@@ -55,12 +55,12 @@ def routes(
     ]
 
 
-def _told(exchange: LoggedExchange) -> dict[str, Any]:
+def _shown(exchange: LoggedExchange) -> dict[str, Any]:
     """An exchange without its bytes: of each write when and how many."""
-    told = {
+    shown = {
         name: value for name, value in vars(exchange).items() if name not in {"body", "writes", "headers"}
     }
-    return told | {"writes": [(at_ns, len(data)) for at_ns, data in exchange.writes]}
+    return shown | {"writes": [(at_ns, len(data)) for at_ns, data in exchange.writes]}
 
 
 def _answer(value: object) -> web.Response:

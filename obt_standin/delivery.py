@@ -29,7 +29,6 @@ class GenerationJob:
     chat: bool
     thinking: bool
     keep_alive_s: float | None
-    said_name: str
 
     @property
     def streamed(self) -> bool:
@@ -44,7 +43,7 @@ class Delivery:
         self,
         job: GenerationJob,
         lease: Lease,
-        said: GenerationPlan,
+        content: GenerationPlan,
         figures: Figures,
         lines: AnswerLines,
         first_ns: int,
@@ -53,7 +52,7 @@ class Delivery:
         self._job = job
         self._behaviour = job.behaviour
         self._lease = lease
-        self._said = said
+        self._content = content
         self._figures = figures
         self._lines = lines
         self._schedule = Schedule(job.behaviour, first_ns, seed)
@@ -63,7 +62,7 @@ class Delivery:
     async def whole(self) -> web.StreamResponse:
         """Generate to the end, then answer with one object."""
         try:
-            for index in range(len(self._said.tokens)):
+            for index in range(len(self._content.tokens)):
                 await self._token_due(index)
             await self._end_of_sequence()
         except RunnerKilledError:
@@ -72,7 +71,7 @@ class Delivery:
             raise ErrorAnswer(500, RUNNER_ENDED)
         figures = self._measured()
         no_end = self._behaviour.ending == "no_final_line"
-        return json_answer(self._lines.whole(self._said, None if no_end else figures))
+        return json_answer(self._lines.whole(self._content, None if no_end else figures))
 
     async def stream(self) -> web.StreamResponse:
         """Generate line by line."""
@@ -88,23 +87,26 @@ class Delivery:
 
     async def _stream_fast(self) -> None:
         self._figures.token_ns = [time.monotonic_ns()]
-        for block in blocks(self._lines, self._said, self._behaviour.fast_block_lines):
+        for block in blocks(self._lines, self._content, self._behaviour.fast_block_lines):
             await self._wire.write_block(block)
         self._figures.token_ns.append(time.monotonic_ns())
         await self._end()
 
     async def _stream_tokens(self) -> None:
-        total = len(self._said.tokens)
+        total = len(self._content.tokens)
         abnormal = self._behaviour.ending not in {"done", "no_final_line", "repeat"}
         stop = min(self._cut_at(), total) if abnormal else total
         waiting: list[bytes] = []
         text = ""
-        for index, token in enumerate(self._said.tokens[:stop]):
+        for index, token in enumerate(self._content.tokens[:stop]):
             await self._token_due(index)
             text += token
-            if (index + 1) % self._behaviour.tokens_per_line and index + 1 not in {stop, self._said.thoughts}:
+            if (index + 1) % self._behaviour.tokens_per_line and index + 1 not in {
+                stop,
+                self._content.thoughts,
+            }:
                 continue
-            waiting.append(self._lines.token(text, thought=index < self._said.thoughts))
+            waiting.append(self._lines.token(text, thought=index < self._content.thoughts))
             text = ""
             if len(waiting) >= self._behaviour.lines_per_write or index + 1 == stop:
                 await self._wire.write(waiting)
@@ -117,7 +119,7 @@ class Delivery:
 
     def _cut_at(self) -> int:
         after = self._behaviour.ending_after
-        return max(1, len(self._said.tokens) // 2) if after is None else after
+        return max(1, len(self._content.tokens) // 2) if after is None else after
 
     async def _token_due(self, index: int) -> None:
         due = self._schedule.due(index)
@@ -129,19 +131,19 @@ class Delivery:
 
     async def _end_of_sequence(self) -> None:
         """The token that ends an answer by itself: it takes its time and counts, and is not shown."""
-        if self._said.counted > len(self._said.tokens):
-            await self._token_due(len(self._said.tokens))
+        if self._content.counted > len(self._content.tokens):
+            await self._token_due(len(self._content.tokens))
 
     async def _end(self) -> None:
-        if self._said.tool_call is not None:
-            await self._wire.write([self._lines.tool_call(self._said.tool_call)])
-        if self._behaviour.ending != "no_final_line" and self._said.reason is not None:
-            await self._wire.write([self._lines.final(self._said.reason, self._measured())])
+        if self._content.tool_call is not None:
+            await self._wire.write([self._lines.tool_call(self._content.tool_call)])
+        if self._behaviour.ending != "no_final_line" and self._content.reason is not None:
+            await self._wire.write([self._lines.final(self._content.reason, self._measured())])
         await self._wire.finish()
 
     def _measured(self) -> Json:
-        self._exchange.eval_tokens = self._said.counted
-        return self._figures.of(self._said.counted)
+        self._exchange.eval_tokens = self._content.counted
+        return self._figures.of(self._content.counted)
 
     async def _end_badly(self) -> None:
         match self._behaviour.ending:

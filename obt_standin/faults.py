@@ -17,8 +17,8 @@ _BAD_GATEWAY: Final = (
 )
 
 
-async def instead(request: web.Request, answer: Answer) -> web.Response | None:
-    """The answer that is given in place of Ollama's; None where it is Ollama's turn."""
+async def special_answer(request: web.Request, answer: Answer) -> web.Response | None:
+    """Return the answer that the script wants in place of Ollama's; None for Ollama's own."""
     match answer:
         case "html":
             return web.Response(text=_HTML, content_type="text/html")

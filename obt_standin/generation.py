@@ -1,4 +1,4 @@
-"""One generation: what is said, when each token is due, and the lines that carry it."""
+"""One generation: its tokens, when each token is due, and the lines that carry it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from obt_standin.script import Behaviour, Model
 from obt_standin.text import before_repetition, before_stop, endless, fitting
 
 _TEMPLATE_TOKENS = 11
+"""What the template of the recorded model added to each prompt."""
 
 
 @dataclass
 class GenerationPlan:
-    """What a generation will say.
+    """The content of one generation.
 
     ``tokens`` are the answer's, the first ``thoughts`` of them thoughts. ``reason`` is the ``done_reason``;
     None when the stream ends with no final line. ``counted`` is ``eval_count``: a proper stop counts its EOS.
@@ -39,14 +40,14 @@ class GenerationPlan:
 
 
 def plan(
-    model: Model, behaviour: Behaviour, asked: Json, *, thinking: bool, template_path: bool
+    model: Model, behaviour: Behaviour, request: Json, *, thinking: bool, template_path: bool
 ) -> GenerationPlan:
-    """Decide what is said: the scripted text, cut by num_predict, stop sequences and endless repetition."""
-    options = asked.get("options") or {}
+    """Return the content: the scripted text, cut by num_predict, stop sequences and endless repetition."""
+    options = request.get("options") or {}
     limit = int(options.get("num_predict") or model.num_predict or 0)
-    if behaviour.tool_call and asked.get("tools"):
-        return _tool_plan(asked["tools"][0], behaviour)
-    formed = fitting(asked.get("format"), behaviour)
+    if behaviour.tool_call and request.get("tools"):
+        return _tool_plan(request["tools"][0], behaviour)
+    formed = fitting(request.get("format"), behaviour)
     natural = formed if formed is not None else list(itertools.islice(endless(behaviour), behaviour.tokens))
     reason = "stop"
     if 0 < limit <= len(natural):
@@ -79,7 +80,9 @@ class Schedule:
 
     def __init__(self, behaviour: Behaviour, first_ns: int, seed: int) -> None:
         self._behaviour = behaviour
+        # When token 0 is due: after the queue, the load and the prompt.
         self._first_ns = first_ns
+        # Seeded, so that a test sees the same jitter each time.
         self._random = random.Random(seed)  # noqa: S311 - jitter protects nothing
 
     def due(self, index: int) -> int:
@@ -106,7 +109,7 @@ class Figures:
     token_ns: list[int] = field(default_factory=list)
 
     def of(self, count: int) -> Json:
-        """The fields, as Ollama orders them; one token alone is said to have taken 1 µs."""
+        """The fields, as Ollama orders them; one token alone counts as 1 µs."""
         spent = self.token_ns[-1] - self.token_ns[0] if self.token_ns else 0
         return {
             "total_duration": time.monotonic_ns() - self.began_ns,
@@ -122,15 +125,17 @@ class Figures:
 class AnswerLines:
     """The lines of one answer. ``chat`` chooses between ``message`` and ``response``."""
 
-    def __init__(self, model_name: str, asked: Json, *, chat: bool) -> None:
+    def __init__(self, model_name: str, request: Json, *, chat: bool) -> None:
+        # As the request wrote it: Ollama repeats that, and not the name of its list.
         self._name = model_name
         self._chat = chat
-        self._context = None if chat or asked.get("raw") else list(asked.get("context") or (1, 2, 3))
-        self._logprobs = asked.get("top_logprobs", 0) if asked.get("logprobs") else None
+        # Any numbers will do: a client only sends them back.
+        self._context = None if chat or request.get("raw") else list(request.get("context") or (1, 2, 3))
+        self._logprobs = request.get("top_logprobs", 0) if request.get("logprobs") else None
 
     def token(self, text: str, *, thought: bool = False) -> bytes:
         """A line in the middle."""
-        fields = self._said(text, thought=thought) | {"done": False}
+        fields = self._fields(text, thought=thought) | {"done": False}
         if self._logprobs is not None:
             fields["logprobs"] = [_logprob(text, self._logprobs)]
         return line(fields)
@@ -142,37 +147,39 @@ class AnswerLines:
 
     def final(self, reason: str, figures: Json) -> bytes:
         """The last line."""
-        return line(self._end(self._said(""), reason, figures))
+        return line(self._end(self._fields(""), reason, figures))
 
-    def whole(self, said: GenerationPlan, figures: Json | None) -> bytes:
+    def whole(self, content: GenerationPlan, figures: Json | None) -> bytes:
         """The one object of an answer that is not streamed; without figures it is one that was broken off."""
-        fields = self._said("".join(said.tokens[said.thoughts :]))
-        if said.thoughts:
-            self._add_thoughts(fields, "".join(said.tokens[: said.thoughts]))
-        if said.tool_call is not None:
-            fields["message"]["tool_calls"] = [said.tool_call]
-        if figures is None or said.reason is None:
+        fields = self._fields("".join(content.tokens[content.thoughts :]))
+        if content.thoughts:
+            self._add_thoughts(fields, "".join(content.tokens[: content.thoughts]))
+        if content.tool_call is not None:
+            fields["message"]["tool_calls"] = [content.tool_call]
+        if figures is None or content.reason is None:
             return encode(fields | {"done": False})
-        return encode(self._end(fields, said.reason, figures))
+        return encode(self._end(fields, content.reason, figures))
 
     def empty(self, reason: str) -> bytes:
         """The answer to a request that only loads or unloads."""
-        return encode(self._said("") | {"done": True, "done_reason": reason})
+        return encode(self._fields("") | {"done": True, "done_reason": reason})
 
     def debug(self, rendered: str) -> bytes:
         """The answer to a request that only wants to see its prompt."""
-        return encode(self._said("") | {"done": False, "_debug_info": {"rendered_template": rendered}})
+        return encode(self._fields("") | {"done": False, "_debug_info": {"rendered_template": rendered}})
 
     def _head(self) -> Json:
         return {"model": self._name, "created_at": rfc3339()}
 
-    def _said(self, text: str, *, thought: bool = False) -> Json:
-        said = self._head()
+    def _fields(self, text: str, *, thought: bool = False) -> Json:
+        fields = self._head()
         answer = "" if thought else text
-        said |= {"message": {"role": "assistant", "content": answer}} if self._chat else {"response": answer}
+        fields |= (
+            {"message": {"role": "assistant", "content": answer}} if self._chat else {"response": answer}
+        )
         if thought:
-            self._add_thoughts(said, text)
-        return said
+            self._add_thoughts(fields, text)
+        return fields
 
     def _add_thoughts(self, fields: Json, text: str) -> None:
         (fields["message"] if self._chat else fields)["thinking"] = text
@@ -184,11 +191,12 @@ class AnswerLines:
         return fields | figures
 
 
-def blocks(lines: AnswerLines, said: GenerationPlan, size: int) -> Iterator[bytes]:
+def blocks(lines: AnswerLines, content: GenerationPlan, size: int) -> Iterator[bytes]:
     """Framed chunks of many lines each, for the fast way."""
+    # Texts repeat, so that each line is made and framed once; the fast way is there to load a client.
     made: dict[str, bytes] = {}
     framed: list[bytes] = []
-    for token in said.tokens:
+    for token in content.tokens:
         if token not in made:
             one = lines.token(token)
             made[token] = b"%x\r\n%b\r\n" % (len(one), one)
@@ -200,9 +208,9 @@ def blocks(lines: AnswerLines, said: GenerationPlan, size: int) -> Iterator[byte
         yield b"".join(framed)
 
 
-def prompt_overhead(asked: Json) -> int:
+def prompt_overhead(request: Json) -> int:
     """Tokens that the template adds to the prompt."""
-    return 0 if asked.get("raw") else _TEMPLATE_TOKENS
+    return 0 if request.get("raw") else _TEMPLATE_TOKENS
 
 
 def line(fields: Json) -> bytes:

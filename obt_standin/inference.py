@@ -96,13 +96,13 @@ class Inference:
             return json_answer(lines.debug(_rendered(fields)))
         thinks = "thinking" in model.capabilities and thinking is not False
         behaviour = self._behaviour(model, once=True)
-        job = GenerationJob(request, fields, model, behaviour, chat, thinks, keep_alive_s, fields["model"])
+        job = GenerationJob(request, fields, model, behaviour, chat, thinks, keep_alive_s)
         return await self._run(job, lines)
 
     async def _run(self, job: GenerationJob, lines: AnswerLines) -> web.StreamResponse:
-        strange = await faults.instead(job.request, job.behaviour.answer)
-        if strange is not None:
-            return strange
+        special = await faults.special_answer(job.request, job.behaviour.answer)
+        if special is not None:
+            return special
         if job.behaviour.answer == "busy":
             raise ErrorAnswer(503, "server busy, please try again.  maximum pending requests exceeded")
         options = job.fields.get("options") or {}
@@ -115,18 +115,18 @@ class Inference:
                 await alive(lease, first_ns)
             except RunnerKilledError:
                 raise ErrorAnswer(500, RUNNER_ENDED, charset=not job.streamed) from None
-            said = plan(
+            content = plan(
                 job.model,
                 job.behaviour,
                 job.fields,
                 thinking=job.thinking,
                 template_path=not job.chat or job.model.go_template,
             )
-            delivery = Delivery(job, lease, said, figures, lines, first_ns, self._script.seed)
+            delivery = Delivery(job, lease, content, figures, lines, first_ns, self._script.seed)
             return await (delivery.stream() if job.streamed else delivery.whole())
 
     def _prefill(self, job: GenerationJob, lease: Lease, figures: Figures) -> int:
-        """Reckon the prompt, fill in its figures, and say when the first token is due."""
+        """Count the prompt, fill in its figures, and return when the first token is due."""
         tokens = tokens_of(_prompt(job.fields, chat=job.chat))
         count = job.behaviour.prompt_tokens or len(tokens) + prompt_overhead(job.fields)
         count = fitted(job.fields, count, lease.runner.num_ctx)
@@ -172,8 +172,8 @@ class Inference:
 def _prompt(fields: Json, *, chat: bool) -> str:
     if not chat:
         return f"{fields.get('system') or ''}{fields['prompt']}"
-    said = [f"{message.get('role')}\n{message.get('content')}" for message in fields["messages"]]
-    return "\n".join([*(str(tool) for tool in fields.get("tools") or ()), *said])
+    messages = [f"{message.get('role')}\n{message.get('content')}" for message in fields["messages"]]
+    return "\n".join([*(str(tool) for tool in fields.get("tools") or ()), *messages])
 
 
 def _rendered(fields: Json) -> str:

@@ -22,13 +22,16 @@ class LoggedExchange:
     path: str
     body: bytes
     headers: dict[str, str]
+    # When the request's headers were read.
     began_ns: int = field(default_factory=time.monotonic_ns)
+    # When the answer's headers went out, and when all was written; 0 until then.
     headers_ns: int = 0
     ended_ns: int = 0
     status: int = 0
     ended: Ended = "open"
     writes: list[tuple[int, bytes]] = field(default_factory=list)
     token_ns: list[int] = field(default_factory=list)
+    # What the stand-in counted itself, to hold a client's figures against.
     prompt_tokens: int = 0
     cached_tokens: int = 0
     eval_tokens: int = 0

@@ -33,23 +33,24 @@ class ModelRoutes:
         self._script = script
         self._store = installed
         self._runners = runners
+        # Digests of the blobs that were uploaded to this stand-in.
         self._blobs: set[str] = set()
 
     async def version(self, _request: web.Request) -> web.StreamResponse:
         """``GET /api/version``."""
-        return await self._late({"version": self._script.version})
+        return await self._delayed({"version": self._script.version})
 
     async def status(self, _request: web.Request) -> web.StreamResponse:
         """``GET /api/status``."""
-        return await self._late({"cloud": {"disabled": not self._script.cloud, "source": "env"}})
+        return await self._delayed({"cloud": {"disabled": not self._script.cloud, "source": "env"}})
 
     async def tags(self, _request: web.Request) -> web.StreamResponse:
         """``GET /api/tags``."""
-        return await self._late(self._store.tags())
+        return await self._delayed(self._store.tags())
 
     async def ps(self, _request: web.Request) -> web.StreamResponse:
         """``GET /api/ps``."""
-        return await self._late(self._runners.ps())
+        return await self._delayed(self._runners.ps())
 
     async def openai(self, _request: web.Request) -> web.StreamResponse:
         """``GET /v1/models``."""
@@ -71,7 +72,7 @@ class ModelRoutes:
             raise ErrorAnswer(403, _NO_CLOUD)
         if model is None:
             raise ErrorAnswer(404, f"model '{display(name) or name}' not found")
-        return await self._late(store.show(model, verbose=bool(fields.get("verbose"))))
+        return await self._delayed(store.show(model, verbose=bool(fields.get("verbose"))))
 
     async def copy(self, request: web.Request) -> web.StreamResponse:
         """``POST /api/copy``."""
@@ -139,7 +140,7 @@ class ModelRoutes:
         self._blobs.add(found)
         return web.Response(status=201)
 
-    async def _late(self, answer: Json) -> web.Response:
+    async def _delayed(self, answer: Json) -> web.Response:
         await asyncio.sleep(self._script.latency_s)
         return json_answer(encode(answer))
 

@@ -61,7 +61,7 @@ def read(body: bytes, kind: str) -> Json:
     """The fields of a request; ``kind`` is the name of Go's type.
 
     Raises:
-        Refusal: it is missing, no JSON, or a field has the wrong type.
+        ErrorAnswer: it is missing, no JSON, or a field has the wrong type.
     """
     if not body:
         raise ErrorAnswer(400, "missing request body")
@@ -79,7 +79,7 @@ def keep_alive(value: object, default_s: float) -> float | None:
     """Seconds to keep a model after use; None is for ever.
 
     Raises:
-        Refusal: it is no duration.
+        ErrorAnswer: it is no duration.
     """
     match value:
         case None:
@@ -99,7 +99,7 @@ def think(value: object) -> bool | None:
     """Whether thinking is asked for; None when the request says nothing.
 
     Raises:
-        Refusal: it is no way of thinking.
+        ErrorAnswer: it is no way of thinking.
     """
     if value is None or isinstance(value, bool):
         return value
@@ -114,7 +114,7 @@ def check_options(options: Json | None) -> Json:
     """The options as they are; unknown ones are left alone, as Ollama does.
 
     Raises:
-        Refusal: a known one has the wrong type.
+        ErrorAnswer: a known one has the wrong type.
     """
     for name, value in (options or {}).items():
         wanted = _OPTIONS.get(name)
@@ -130,7 +130,7 @@ def check_images(images: object) -> int:
     """How many images came.
 
     Raises:
-        Refusal: one of them is not base64.
+        ErrorAnswer: one of them is not base64.
     """
     if not isinstance(images, list):
         return 0
@@ -147,7 +147,7 @@ def check_format(value: object, *, streamed: bool) -> None:
     """Let ``json`` and schemas pass.
 
     Raises:
-        Refusal: it is neither.
+        ErrorAnswer: it is neither.
     """
     if value in (None, "", "json") or isinstance(value, dict):
         return
@@ -161,12 +161,12 @@ def _parse(body: bytes) -> object:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise ErrorAnswer(400, _go_says(text, error.pos)) from error
+        raise ErrorAnswer(400, _go_error(text, error.pos)) from error
     except RecursionError as error:
         raise ErrorAnswer(400, "exceeded max depth") from error
 
 
-def _go_says(text: str, position: int) -> str:
+def _go_error(text: str, position: int) -> str:
     if position >= len(text.rstrip()):
         return "unexpected EOF"
     found = text[position]

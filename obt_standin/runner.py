@@ -13,6 +13,7 @@ from obt_standin.request_body import ErrorAnswer, Json
 from obt_standin.script import Behaviour, Model, Script
 from obt_standin.store import details
 
+# Options that a runner gets at its start (server/sched.go, needsReload).
 _LOADS_ANEW = ("num_ctx", "num_gpu", "num_batch", "main_gpu", "num_thread", "use_mmap")
 
 
@@ -26,13 +27,21 @@ class LoadedModel:
 
     model: Model
     num_ctx: int
+    # One for each parallel generation; whoever comes later waits, in order.
     slots: asyncio.Semaphore
+    # Those with which it was loaded: a request with others loads it anew.
     options: tuple[object, ...]
+    # Of the latest request; None is for ever.
     keep_alive_s: float | None = 0.0
+    # As /api/ps shows it.
     expires_at: str = ""
+    # Generations that hold a slot or wait for one: a model in use is not unloaded.
     in_use: int = 0
+    # Set when its process is killed; generations end then, and the next request loads it anew.
     killed: asyncio.Event = field(default_factory=asyncio.Event)
+    # Unloads it; None while it is in use, or stays for ever.
     timer: asyncio.TimerHandle | None = None
+    # The prompts that its slots read last, the oldest first.
     cached: list[list[str]] = field(default_factory=list)
 
     def common(self, prompt: list[str]) -> int:
@@ -57,8 +66,11 @@ class Runners:
 
     def __init__(self, script: Script) -> None:
         self._script = script
+        # By the name that lists show.
         self._loaded: dict[str, LoadedModel] = {}
+        # Ollama loads one model at a time.
         self._loading = asyncio.Lock()
+        # Requests that wait for it: what OLLAMA_MAX_QUEUE bounds. Those that wait for a slot are not counted.
         self._waiting = 0
 
     @asynccontextmanager
@@ -68,12 +80,12 @@ class Runners:
         """Load the model if need be and hold one slot; waiting for a slot has no limit.
 
         Raises:
-            Refusal: too many requests wait for a load.
+            ErrorAnswer: too many requests wait for a load.
         """
         began = time.monotonic_ns()
         runner = await self._ready(model, options, behaviour)
         load_ns = time.monotonic_ns() - began
-        self._hold(runner, keep_alive_s)
+        self._acquire(runner, keep_alive_s)
         try:
             for _ in range(slots):
                 await runner.slots.acquire()
@@ -83,7 +95,7 @@ class Runners:
                 for _ in range(slots):
                     runner.slots.release()
         finally:
-            self._let_go(runner)
+            self._release(runner)
 
     def ps(self) -> Json:
         """The answer of ``/api/ps``: the latest expiry first."""
@@ -161,7 +173,7 @@ class Runners:
         rest = tuple(options.get(name) for name in _LOADS_ANEW if name != "num_ctx")
         return (self.num_ctx(model, options), *rest)
 
-    def _hold(self, runner: LoadedModel, keep_alive_s: float | None) -> None:
+    def _acquire(self, runner: LoadedModel, keep_alive_s: float | None) -> None:
         runner.in_use += 1
         runner.keep_alive_s = keep_alive_s
         runner.expires_at = expiry(keep_alive_s)
@@ -169,7 +181,7 @@ class Runners:
             runner.timer.cancel()
             runner.timer = None
 
-    def _let_go(self, runner: LoadedModel) -> None:
+    def _release(self, runner: LoadedModel) -> None:
         runner.in_use -= 1
         if runner.in_use or self._loaded.get(runner.model.name) is not runner:
             return

@@ -1,4 +1,4 @@
-"""What a stand-in is told to do: speed, content, faults, models. Plain values, also readable from JSON."""
+"""What a stand-in does: speed, content, faults, models. Plain values, also readable from JSON."""
 
 from __future__ import annotations
 

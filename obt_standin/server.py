@@ -49,12 +49,16 @@ class StandIn:
     ) -> None:
         self.script = script or Script()
         self.host = host
+        # 0 until it listens for the first time.
         self.port = port
+        # The latest exchanges, the open ones among them, in the order in which they began.
         self.requests: deque[LoggedExchange] = deque(maxlen=_KEPT_EXCHANGES)
         self.store = Store(self.script)
         self.runners = Runners(self.script)
         self._control = control
+        # Notified when a request begins or ends, for ``wait_for``.
         self._changed = asyncio.Condition()
+        # None while it does not listen.
         self._runner: web.AppRunner | None = None
 
     @property
@@ -83,8 +87,8 @@ class StandIn:
 
     async def start(self) -> None:
         """Listen, on the port of last time if there was one."""
-        application = web.Application(client_max_size=_MAX_BODY, middlewares=[self._around])
-        application.on_response_prepare.append(_dress)
+        application = web.Application(client_max_size=_MAX_BODY, middlewares=[self._logged])
+        application.on_response_prepare.append(_set_headers)
         inference = Inference(self.script, self.store, self.runners)
         models = ModelRoutes(self.script, self.store, self.runners)
         for method, path, handler in self._routes(inference, models):
@@ -93,6 +97,7 @@ class StandIn:
                 application.router.add_route("HEAD", path, handler)
         if self._control:
             application.add_routes(control.routes(self.script, self.store, self.runners, self.requests))
+        # Ollama stops generating when its client goes; without cancellation the stand-in would not.
         self._runner = web.AppRunner(
             application, handler_cancellation=True, access_log=None, shutdown_timeout=0.01
         )
@@ -113,7 +118,7 @@ class StandIn:
         self.runners.kill(model)
 
     async def wait_for(self, what: Callable[[StandIn], bool]) -> None:
-        """Wait until a condition on this stand-in holds; looked at whenever a request begins or ends."""
+        """Wait until a condition on this stand-in holds; checked whenever a request begins or ends."""
         async with self._changed:
             await self._changed.wait_for(lambda: what(self))
 
@@ -141,8 +146,8 @@ class StandIn:
         ]
 
     @web.middleware
-    async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Note the exchange, and meet the request as the script says."""
+    async def _logged(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Log the exchange, and answer the request as the script wants."""
         if self._control and request.path.startswith(control.PREFIX):
             return await handler(request)
         exchange = LoggedExchange(
@@ -150,10 +155,10 @@ class StandIn:
         )
         request[EXCHANGE] = exchange
         self.requests.append(exchange)
-        await self._tell()
+        await self._notify()
         try:
             exchange.body = await request.read()
-            response = await self._met(request, handler)
+            response = await self._respond(request, handler)
             exchange.status = response.status
             if isinstance(response, web.Response) and isinstance(response.body, bytes):
                 exchange.headers_ns = time.monotonic_ns()
@@ -165,32 +170,33 @@ class StandIn:
             if exchange.ended == "open":
                 exchange.ended = "client_closed"
             exchange.ended_ns = time.monotonic_ns()
-            await asyncio.shield(self._tell())
+            # The client that went away cancels this handler, and whoever waits must hear of it all the same.
+            await asyncio.shield(self._notify())
 
-    async def _tell(self) -> None:
+    async def _notify(self) -> None:
         async with self._changed:
             self._changed.notify_all()
 
-    async def _met(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        refused = await faults.instead(request, self.script.answer)
-        if refused is not None:
-            return refused
-        refused = _foreign(request) or _preflight(request)
-        if refused is not None:
-            return refused
+    async def _respond(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        special = await faults.special_answer(request, self.script.answer)
+        if special is not None:
+            return special
+        special = _forbidden(request) or _preflight(request)
+        if special is not None:
+            return special
         try:
             return await handler(request)
         except ErrorAnswer as refusal:
             return _error(refusal)
         except web.HTTPException as error:
-            return _no_route(request, error)
+            return _unknown_route(request, error)
 
 
 async def _root(_request: web.Request) -> web.StreamResponse:
     return web.Response(text="Ollama is running")
 
 
-async def _dress(_request: web.Request, response: web.StreamResponse) -> None:
+async def _set_headers(_request: web.Request, response: web.StreamResponse) -> None:
     """Make the headers Ollama's: no Server, no content type on nothing, chunked where streamed."""
     response.headers.pop("Server", None)
     if response.get(OWN_FRAMING):
@@ -208,7 +214,7 @@ def _error(refusal: ErrorAnswer) -> web.Response:
     )
 
 
-def _no_route(request: web.Request, error: web.HTTPException) -> web.Response:
+def _unknown_route(request: web.Request, error: web.HTTPException) -> web.Response:
     """404 and 405 as Ollama's router words them, and its redirect of a trailing slash."""
     if error.status == 404 and request.path != "/" and request.path.endswith("/"):  # noqa: PLR2004 - HTTP's number
         there = request.path.rstrip("/")
@@ -220,7 +226,7 @@ def _no_route(request: web.Request, error: web.HTTPException) -> web.Response:
     return web.Response(status=error.status, body=body.encode(), headers={"Content-Type": "text/plain"})
 
 
-def _foreign(request: web.Request) -> web.Response | None:
+def _forbidden(request: web.Request) -> web.Response | None:
     """403 for a Host or an Origin that is not of this machine."""
     host = urlsplit(f"//{request.host}").hostname or ""
     origin = request.headers.get("Origin")

@@ -19,6 +19,7 @@ class Store:
 
     def __init__(self, script: Script) -> None:
         self._script = script
+        # The newest first, as Ollama lists them.
         self._models: dict[str, Model] = {}
         self.install(script.models)
 

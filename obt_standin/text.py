@@ -11,14 +11,15 @@ from typing import Any
 from obt_standin.script import Behaviour
 
 _TOKEN = re.compile(r"\s*\w{1,6}|\s*[^\w\s]|\s+")
-_SAYS = tuple(
+_WORDS = tuple(
     re.findall(
         r"\s?[^\s]+",
         "These words come from a stand-in for Ollama. No model ran, nothing was computed: "
         "only the times are kept.",
     )
 )
-_REPEATED = 30
+_MOST_REPEATED = 30
+"""Equal tokens after which Ollama ends a stream by itself (llm/server.go)."""
 
 
 def tokens_of(text: str) -> list[str]:
@@ -34,15 +35,15 @@ def endless(behaviour: Behaviour) -> Iterator[str]:
         return itertools.repeat(" the")
     if behaviour.text:
         return itertools.cycle(behaviour.text)
-    return itertools.chain(_SAYS, itertools.cycle((f" {_SAYS[0]}", *_SAYS[1:])))
+    return itertools.chain(_WORDS, itertools.cycle((f" {_WORDS[0]}", *_WORDS[1:])))
 
 
-def fitting(wanted: object, behaviour: Behaviour) -> list[str] | None:
+def fitting(format_: object, behaviour: Behaviour) -> list[str] | None:
     """Tokens of a JSON text that fits ``format``; None when the format is free."""
-    if wanted in (None, ""):
+    if format_ in (None, ""):
         return None
-    if isinstance(wanted, dict):
-        return re.findall(r".{1,4}", json.dumps(_instance(wanted)), re.DOTALL)
+    if isinstance(format_, dict):
+        return re.findall(r".{1,4}", json.dumps(_instance(format_)), re.DOTALL)
     return ["{", '"stand_in":"', *itertools.islice(endless(behaviour), behaviour.tokens), '"', "}"]
 
 
@@ -54,7 +55,7 @@ def before_repetition(tokens: Iterable[str]) -> tuple[list[str], bool]:
         bare = token.strip()
         repeated = repeated + 1 if bare == last else 0
         last = bare
-        if repeated > _REPEATED:
+        if repeated > _MOST_REPEATED:
             return passed, True
         passed.append(token)
     return passed, False
@@ -74,7 +75,7 @@ def before_stop(tokens: Iterable[str], stops: list[str]) -> tuple[list[str], boo
     return passed, False
 
 
-_PLAIN = {"integer": 1, "number": 1, "boolean": True, "null": None}
+_INSTANCES = {"integer": 1, "number": 1, "boolean": True, "null": None}
 
 
 def _instance(schema: dict[str, Any]) -> object:
@@ -88,4 +89,4 @@ def _instance(schema: dict[str, Any]) -> object:
         return {name: _instance(part) for name, part in schema.get("properties", {}).items()}
     if kind == "array":
         return [_instance(schema.get("items", {}))]
-    return _PLAIN.get(str(kind), "stand-in")
+    return _INSTANCES.get(str(kind), "stand-in")

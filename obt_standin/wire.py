@@ -28,6 +28,7 @@ class StreamedBody:
         self._exchange = request[EXCHANGE]
         self.response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         self.response[OWN_FRAMING] = True
+        # aiohttp then leaves the framing alone, and each line gets a chunk of its own, as with Ollama.
         self.response.content_length = _UNBOUNDED
 
     async def write(self, lines: list[bytes]) -> None:
@@ -93,6 +94,7 @@ def reset(request: web.Request) -> None:
         return
     raw: socket.socket | None = transport.get_extra_info("socket")
     if raw is not None:
+        # A linger of no time: closing sends RST and not FIN.
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     transport.abort()
 

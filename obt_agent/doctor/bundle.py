@@ -23,9 +23,11 @@ _KEYS: Final = re.compile(r"-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----", re
 
 
 _HOMES: Final = re.compile(r"(/home/|/Users/)[^/\s\"':]+")
+# Neither inside a longer number with dots nor a version followed by more of it.
 _IPV4: Final = re.compile(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.]*\d)")
 _IPV6: Final = re.compile(r"(?<![\w:.])[0-9A-Fa-f:]*:[0-9A-Fa-f:]*:[0-9A-Fa-f:.]*(?![\w:])")
-_TELLS_NOTHING: Final = frozenset({"localhost", "obt-agent", "ollama", "linux", "root", "debian", "ubuntu"})
+# Host names that identify nobody; replaced, they would make every line of a log unreadable.
+_COMMON_NAMES: Final = frozenset({"localhost", "obt-agent", "ollama", "linux", "root", "debian", "ubuntu"})
 _SHORTEST_NAME: Final = 3
 
 
@@ -38,18 +40,21 @@ class Pseudonymizer:
     """
 
     def __init__(self, names: Mapping[str, str]) -> None:
+        # By the name in lower case; host names ignore case.
         self._names = {
             name.lower(): stand_in
             for name, stand_in in names.items()
-            if len(name) >= _SHORTEST_NAME and name.lower() not in _TELLS_NOTHING and not _address(name)
+            if len(name) >= _SHORTEST_NAME and name.lower() not in _COMMON_NAMES and not _address(name)
         }
+        # "box" must not cut "box.example.org" in two.
         longest_first = sorted(self._names, key=len, reverse=True)
         either = "|".join(map(re.escape, longest_first))
         self._known = re.compile(rf"(?<![\w-])(?:{either})(?![\w-])", re.IGNORECASE) if either else None
+        # In the order in which they came, so that one address has one number throughout the bundle.
         self._addresses: dict[str, str] = {}
 
-    def of(self, text: str) -> str:
-        """The text with stand-ins for private names, homes' owners, and addresses other than loopback."""
+    def replace(self, text: str) -> str:
+        """Return the text with stand-ins for private names, owners of homes, and addresses but loopback."""
         if self._known:
             text = self._known.sub(lambda found: self._names[found[0].lower()], text)
         text = _HOMES.sub(r"\1<user>", text)
@@ -72,6 +77,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def redacted(text: str, secrets: Iterable[str] = ()) -> str:
     """The text without secrets: known ones, whatever looks like one, keys in PEM, serial numbers."""
+    # A secret may contain another one.
     for secret in sorted(filter(None, secrets), key=len, reverse=True):
         text = text.replace(secret, MASK)
     return masked_text(_SERIALS.sub(rf"\1{MASK}", _KEYS.sub(MASK, text)))
@@ -91,7 +97,7 @@ def write(
     Raises:
         OSError: it cannot be written, or exists.
     """
-    known, namesake = tuple(secrets), Pseudonymizer(names or {})
+    known, pseudonymizer = tuple(secrets), Pseudonymizer(names or {})
     folder = path.name.removesuffix(".tar.gz")
     with (
         open(path, "xb", opener=_private) as file,
@@ -99,7 +105,7 @@ def write(
         tarfile.open(fileobj=packed, mode="w") as archive,
     ):
         for name, text in texts.items():
-            _add(archive, f"{folder}/{name}", namesake.of(redacted(text, known)))
+            _add(archive, f"{folder}/{name}", pseudonymizer.replace(redacted(text, known)))
 
 
 def _private(path: str, flags: int) -> int:

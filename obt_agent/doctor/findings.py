@@ -16,6 +16,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ``skipped`` is neither good nor bad: it could not be checked, and ``message`` gives the reason.
     """
 
+    # Programs go by it: it is never renamed for wording.
     check: str
     level: Level
     message: str

@@ -15,6 +15,7 @@ from obt_agent.hardware.service import HardwareService
 async def check(config: Config) -> AsyncIterator[Finding]:
     """Collect an inventory, and report on its sources."""
     service = HardwareService(config.hardware, ollama_url=config.ollama.url)
+    # A service of its own: the running agent's sampler is another process, and is not disturbed.
     try:
         inventory = await service.inventory()
     except AgentError as error:

@@ -24,6 +24,7 @@ async def run_all(loaded: Loaded, environ: Mapping[str, str]) -> CheckReport:
     """
     config = loaded.config
     findings = list(configuration.from_loaded(loaded))
+    # Later checks need what the state folder holds: the credential, and the running agent's status.
     known = state.StateFindings()
     if loaded.unread:
         findings.append(skipped("state.folder", "where it is stands in a file that may not be read"))
@@ -37,6 +38,7 @@ async def run_all(loaded: Loaded, environ: Mapping[str, str]) -> CheckReport:
         findings += await collect("server", server.check(config.server, secret))
     findings += await collect("ollama", ollama.check(config.ollama))
     findings += await collect("hardware", machine.check(config))
+    # Systemd and SQLite block, and the deadline of a check must hold on this loop.
     unit = await asyncio.to_thread(sandbox.properties)
     findings += sandbox.check(unit, known.status)
     return CheckReport(

@@ -60,6 +60,7 @@ def check(unit: Mapping[str, str] | None, status: Status | None, root: Path = Pa
 def _state(unit: Mapping[str, str]) -> Iterator[Finding]:
     """Whether systemd keeps it running, and after the next boot too."""
     active = unit.get("ActiveState", "")
+    # "activating" after a failure is the wait before the next start.
     if active == "failed" or (active == "activating" and unit.get("Result") != "success"):
         status = int(unit.get("ExecMainStatus") or 0)
         yield failure(
@@ -125,6 +126,7 @@ def _late_devices(status: Status | None, root: Path) -> Iterator[Finding]:
     """Nodes that are newer than the agent's process are not in its own /dev."""
     if status is None:
         return
+    # The sandbox binds nodes at its start; one that is made later never appears in it.
     late = sorted(
         f"/dev/{node.relative_to(root / 'dev')}"
         for pattern in _GPU_NODES

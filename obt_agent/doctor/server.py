@@ -125,6 +125,7 @@ def _tls(channel: Channel, address: Address, clock: Clock) -> tuple[Finding, ...
     if not isinstance(secured, ssl.SSLObject):
         return (skipped("server.tls", f"{address.authority} is spoken to without TLS"),)
     certificate = secured.getpeercert() or {}
+    # Its expiry counts by this machine's clock, as it does in the handshake.
     expires = certificate.get("notAfter")
     left_s = ssl.cert_time_to_seconds(str(expires)) - clock.now if expires else None
     issuer = dict(entry[0] for entry in certificate.get("issuer", ()) if entry)  # type: ignore[misc] # the stub's type of the names is wider than what OpenSSL gives
@@ -146,6 +147,7 @@ async def _upgrade(
 ) -> AsyncIterator[Finding]:
     """The opening handshake with the credential; a made-up one still shows whether a server answers."""
     wire = channel.wire(address, timings)
+    # Without a credential a made-up one: the refusal proves that a server of OBT answers.
     shown = secret or Secret("obt-agent-check-without-a-credential")
     ending = None
     try:
@@ -153,6 +155,7 @@ async def _upgrade(
     except DialFailed as failed:
         ending = failed.ending
     finally:
+        # Before the hello: a session would push out the running agent's.
         channel.abort()
     for finding in _upgrade_findings(ending, known=secret is not None):
         yield finding

@@ -88,6 +88,7 @@ def _identity(path: Path) -> Iterator[Finding]:
 def _running(status: status_file.Status | None, path: Path) -> Iterator[Finding]:
     if status is None:
         return
+    # By the monotonic clock where the boot is the same: a clock that was set is no hanging agent.
     age_s = status.age_s(status_file.Clocks.now())
     if age_s > _STALE_S:
         yield failure(
@@ -146,6 +147,7 @@ def _store(config: Config, path: Path) -> Iterator[Finding]:
     if not (path / DATABASE).is_file():
         yield ok("store.results", "no jobs yet")
         return
+    # SQLite makes -shm and -wal files, which must not belong to root.
     with as_owner(path):
         store = StoreReading(path / DATABASE)
         try:
@@ -156,6 +158,7 @@ def _store(config: Config, path: Path) -> Iterator[Finding]:
     message = f"{len(waiting)} results wait, {used} of {quota} bytes used"
     limit = time.time() - config.storage.max_age_days * _DAY_S
     old = [job.job_id for job in waiting if (job.finished_at or job.accepted_at) < limit]
+    # From nine tenths on the next job's reservation may not fit.
     if used > quota * 9 // 10:
         yield warning(
             "store.quota", message, "Let the server fetch what waits, or raise storage.quota_bytes."

@@ -126,6 +126,7 @@ class Catalog:
 
         A caller that comes while a poll runs waits for the next one, and shares it with others that came so.
         """
+        # A poll that runs now may have asked already: its answer may be older than this call.
         wanted = self._polls + (2 if self._polling.locked() else 1)
         async with self._polling:
             if self._polls < wanted:
@@ -252,6 +253,7 @@ def _incomplete(model: InstalledModel) -> bool:
 
 def _significant(snapshot: Snapshot) -> tuple[object, ...]:
     """What makes a new generation when it differs."""
+    # Each use of a model moves its expiry, which nobody needs to hear of.
     running = tuple(msgspec.structs.replace(model, expires_at=None) for model in snapshot.running)
     state = snapshot.state
     return (state.reachable, state.version, snapshot.stale, snapshot.models, running, snapshot.problems)

@@ -133,9 +133,15 @@ class OllamaClient:
             headers=_HEADERS,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(
-                total=None, connect=limit_s, sock_connect=limit_s, ceil_threshold=float("inf")
+                # ceil_threshold: aiohttp rounds longer deadlines up to whole seconds unless told not to.
+                total=None,
+                connect=limit_s,
+                sock_connect=limit_s,
+                ceil_threshold=float("inf"),
             ),
+            # A compressed body would have no arrival times of its lines.
             auto_decompress=False,
+            # Ollama is reached directly: a proxy for the web is not for this machine or its network.
             trust_env=False,
             trace_configs=list(traces),
         )
@@ -183,6 +189,7 @@ class OllamaClient:
         head = check(answer)
         if head.error is not None:
             raise failures.from_message(str(head.error), 200)
+        # A request for the rendered prompt ends without "done", and is whole.
         if head.done is False and b'"_debug_info"' not in answer:
             raise failures.ended_early(broken=False, lines=1)
         return answer
@@ -225,6 +232,7 @@ class OllamaClient:
         except OllamaError as error:
             if not str(error.detail.get("ollama_message")).endswith("does not support generate"):
                 raise
+            # A model that only embeds is loaded by embedding nothing.
             request.input = ()
             await self.call("/api/embed", msgspec.json.encode(request))
         return (time.monotonic_ns() - began) / 1e6
@@ -362,5 +370,6 @@ def _hang_up(response: aiohttp.ClientResponse) -> None:
     """Close the connection now, whatever waits in it."""
     connection = response.connection
     if connection is not None and connection.transport is not None:
+        # close() would wait for buffers to drain, and Ollama go on generating meanwhile.
         connection.transport.abort()
     response.close()

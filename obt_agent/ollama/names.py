@@ -53,6 +53,7 @@ def canonical(name: str) -> CanonicalName:
     """
     if len(name) > MAX_NAME_CHARS or not name.isascii():
         raise _invalid(name)
+    # The order of types.model.ParseNameBare: the tag is what follows the last colon after the last slash.
     rest = name.lower()
     slash, colon = rest.rfind("/"), rest.rfind(":")
     rest, tag = (rest[:colon], rest[colon + 1 :]) if colon > slash else (rest, DEFAULT_TAG)

@@ -54,6 +54,7 @@ class LineSplitter:
     def __init__(self, max_line_bytes: int = MAX_LINE_BYTES) -> None:
         self.failure: TooLarge | None = None
         self._max = max_line_bytes
+        # The beginning of a line whose newline has not come; in pieces, since joining each time is quadratic.
         self._kept: list[bytes] = []
         self._kept_bytes = 0
 

@@ -153,6 +153,7 @@ class OllamaStream:
         start, end, parts = self._taken, self._taken + len(data), []
         while self._taken < end and arrivals:
             at_ns, upto = arrivals[0]
+            # One that reaches further is needed again for the rest of its bytes.
             if upto <= end:
                 arrivals.popleft()
             upto = min(upto, end)

@@ -80,6 +80,7 @@ class StampingConnector(aiohttp.TCPConnector):
 
     def __init__(self, trust: ssl.SSLContext | None = None, *, keep: bool = False) -> None:
         super().__init__(force_close=not keep, limit=0, ttl_dns_cache=10, ssl=trust or True)
+        # What the connector makes each connection with.
         self._factory = partial(_connection, loop=self._loop)
 
 

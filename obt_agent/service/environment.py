@@ -42,9 +42,11 @@ def make(prefix: Path, python: Interpreter, wheels: Wheels | None, system: Syste
         ServiceError: it cannot be made; an environment that was there is untouched.
     """
     fresh = _fresh(prefix)
+    # Of an installation that was killed.
     _discard(fresh)
     try:
         fresh.mkdir(parents=True, mode=0o755)
+        # First of all, so that what is left of a killed installation may be removed.
         (fresh / MARK).write_text("made by obt-agent service install; replaced and removed as a whole\n")
         site = _skeleton(fresh, prefix, python)
         if wheels:
@@ -53,7 +55,9 @@ def make(prefix: Path, python: Interpreter, wheels: Wheels | None, system: Syste
             for distribution in required_distributions("obt-agent"):
                 copy(distribution, site)
         _launcher(fresh, prefix)
+        # Now, for the service may not write into its own environment.
         system.run([str(fresh / "bin" / "python"), "-I", "-m", "compileall", "-q", str(site)])
+        # A missing library shows before anything that works is replaced.
         system.run([str(fresh / "bin" / "python"), "-I", "-c", "import obt_agent.cli"])
         _swap(fresh, prefix)
     except OSError as error:
@@ -139,6 +143,7 @@ def _swap(fresh: Path, prefix: Path) -> None:
             raise ServiceError(f"{prefix} was not made by obt-agent; move it away.")
         _discard(_before(prefix))
         prefix.rename(_before(prefix))
+    # Scripts and pyvenv.cfg were written for the final path.
     fresh.rename(prefix)
 
 
@@ -162,6 +167,7 @@ def required_distributions(root: str) -> tuple[Distribution, ...]:
         ServiceError: it runs from a checkout, so that there are no files to copy.
     """
     found: dict[str, Distribution] = {}
+    # uvloop is an extra, and taken along where it is installed.
     waiting: list[tuple[str, frozenset[str]]] = [(root, frozenset({"uvloop"}))]
     while waiting:
         name, extras = waiting.pop()

@@ -27,6 +27,7 @@ def shipped(name: str) -> str:
     Raises:
         ServiceError: the installation is incomplete.
     """
+    # A wheel has the folder inside the package; a checkout has it beside the packages.
     package = files("obt_agent.service")
     for place in (package / "systemd" / name, Path(str(package)).parent.parent / "systemd" / name):
         try:
@@ -47,11 +48,14 @@ def write(path: Path, text: str, *, mode: int = 0o644, group: int | None = None)
             _own(path, mode, group)
             return False
         path.parent.mkdir(parents=True, exist_ok=True)
+        # A name of its own in the same folder: renaming within a file system replaces the file at once or
+        # not at all.
         fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
+            # Else a power cut after the rename may leave an empty file under the name.
             os.fsync(descriptor)
         _own(fresh, mode, group)
         fresh.rename(path)

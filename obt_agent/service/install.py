@@ -86,7 +86,9 @@ def _this_program() -> str:
 class PreviousInstall:
     """What was there before the first step, to go back to; None is not known yet, or was not there."""
 
+    # Noted before the first step that stops the service.
     running: bool | None = None
+    # The text of the unit, which an older version may need as it was.
     unit: str | None = None
 
 
@@ -100,9 +102,13 @@ class InstallPlan:
     paths: ServicePaths
     options: InstallOptions
     system: System
+    # For a new environment; None where the one that is there stays.
     python: Interpreter | None
+    # To be written; None where the configuration stays as it is.
     config_text: str | None
+    # The join token; None where the machine does not enrol.
     token: Secret | None
+    # The one thing that changes while the steps are taken.
     before: PreviousInstall = field(default_factory=PreviousInstall)
 
     def steps(self) -> Iterator[InstallStep]:
@@ -131,6 +137,7 @@ class InstallPlan:
             self._note_whether_it_runs()
             environment.make(self.paths.prefix, self.python, self.options.wheels, self.system)
             launcher = self.paths.launcher
+            # A file of that name that is no link is somebody else's.
             if launcher.is_symlink() or not launcher.exists():
                 files.remove(launcher)
                 launcher.parent.mkdir(parents=True, exist_ok=True)
@@ -169,6 +176,7 @@ class InstallPlan:
         self.system.run(["install", "-d", "-m", "0700", "-o", USER, "-g", USER, str(paths.state)])
         command = [str(paths.program), "enroll", "--config", str(paths.config)]
         command += ["--state-dir", str(paths.state), "--token-file", "-"]
+        # The token goes through standard input: arguments can be read by every user of the machine.
         done = self.system.call(command, text=self.token.reveal() + "\n", user=USER)
         if done.code != 0:
             if self.before.running:
@@ -183,6 +191,7 @@ class InstallPlan:
 
     def _start(self) -> None:
         self.system.run(["systemctl", "enable", "--quiet", UNIT])
+        # Else systemd would go on counting the failures of the version before.
         self.system.call(["systemctl", "reset-failed", UNIT])
         outcome = self.system.call(["systemctl", "restart", UNIT])
         if outcome.code != 0:
@@ -284,6 +293,7 @@ def _config_text(options: InstallOptions, paths: ServicePaths) -> str | None:
 
 def _load(paths: ServicePaths, flags: dict[str, tuple[str, str]]) -> Loaded:
     """What the service would read: its file, and nothing of this shell's environment."""
+    # The installer's own variables must not decide what the service will read.
     nobody = {"XDG_CONFIG_HOME": str(paths.root / "nonexistent")}
     around = ProcessContext(environ=nobody, working_dir=paths.root, terminal=False, user=0)
     path = str(paths.config) if paths.config.exists() else None
@@ -318,6 +328,7 @@ def wait_admitted(paths: ServicePaths, system: System, within_s: float) -> Statu
         status = look(paths.state).status
         if status and status.link.state == "admitted":
             return status
+        # Only "failed" is final: "activating" is a restart, which may still lead to an admission.
         if system.properties("ActiveState").get("ActiveState") == "failed":
             raise ServiceError(f"The service ended. Its log:\n{system.journal(15).strip()}")
         time.sleep(_POLL_S)

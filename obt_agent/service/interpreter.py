@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import stat
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from obt_agent.service.system import ServiceError
+from obt_agent.service.system import ServiceError, System
 
 OLDEST: Final = (3, 11)
 NEWEST_KNOWN: Final = 14
@@ -111,12 +110,9 @@ def ask(command: Sequence[str]) -> tuple[tuple[int, int], str, str, str]:
         ServiceError: it is none, or does not answer.
     """
     try:
-        done = subprocess.run(  # noqa: S603 - the owner's choice of interpreter, run by the owner
-            [*command, "-I", "-c", _ASK], capture_output=True, text=True, timeout=_WITHIN_S, check=True
-        )
-        version, base, name, full = json.loads(done.stdout)
+        version, base, name, full = json.loads(System(timeout_s=_WITHIN_S).run([*command, "-I", "-c", _ASK]))
         return (int(version[0]), int(version[1])), str(base), str(name), str(full)
-    except (OSError, subprocess.SubprocessError, ValueError, TypeError, IndexError) as error:
+    except (ServiceError, ValueError, TypeError, IndexError) as error:
         raise ServiceError(f"{command[0]} is no Python that runs here.") from error
 
 
@@ -128,6 +124,7 @@ def hidden(path: Path, paths: Sequence[str] = HIDDEN) -> str | None:
     """
     if any(path.is_relative_to(place) for place in paths):
         return "lies in a folder that the service's sandbox hides"
+    # The user obt-agent is in no group that could let it pass, so that only the rights of others count.
     for folder in path.parents:
         if not folder.stat().st_mode & stat.S_IXOTH:
             return f"lies below {folder}, which other users may not enter"

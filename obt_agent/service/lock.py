@@ -25,6 +25,7 @@ def hold_lock(paths: ServicePaths) -> Iterator[int]:
     Raises:
         Busy: another one works.
     """
+    # A folder of systemd's, which is there wherever a service can be, and gone at the next boot.
     folder = os.open(paths.root / "run/systemd/system", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         lock(folder)

@@ -1,9 +1,8 @@
-"""Where the service's parts lie. Nothing is looked up here but whether a Debian package owns the program."""
+"""Where the service's parts lie. Nothing is read here but whether a Debian package owns the program."""
 
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -12,70 +11,33 @@ UNIT: Final = "obt-agent.service"
 PACKAGED_PREFIX: Final = Path("/usr/lib/obt-agent")
 
 
-@dataclass(frozen=True, kw_only=True)
 class ServicePaths:
     """Paths of one installation below ``root`` (another root than ``/`` is for tests).
 
     ``packaged`` says that dpkg owns program and unit: they are left to it.
     """
 
-    root: Path = Path("/")
-    packaged: bool = False
-
-    @property
-    def prefix(self) -> Path:
-        """The service's own environment."""
-        return self.root / (PACKAGED_PREFIX if self.packaged else Path("/opt/obt-agent")).relative_to("/")
-
-    @property
-    def program(self) -> Path:
-        """The command in that environment."""
-        return self.prefix / "bin" / "obt-agent"
-
-    @property
-    def launcher(self) -> Path:
-        """The link to the command that stands in everybody's PATH."""
-        return self.root / "usr/local/bin/obt-agent"
-
-    @property
-    def config(self) -> Path:
-        """The configuration."""
-        return self.root / "etc/obt-agent/agent.yaml"
-
-    @property
-    def token(self) -> Path:
-        """A static token, where systemd looks for the unit's ``LoadCredential=obt-token``."""
-        return self.root / "etc/credstore/obt-token"
-
-    @property
-    def state(self) -> Path:
-        """Identity, credential, jobs."""
-        return self.root / "var/lib/obt-agent"
-
-    @property
-    def locks(self) -> Path:
-        """The folder of the lock that keeps benchmarks apart."""
-        return self.root / "run/lock/obt-agent"
-
-    @property
-    def unit(self) -> Path:
-        """The unit, where it is not a package's."""
-        return self.root / "etc/systemd/system" / UNIT
-
-    @property
-    def overrides(self) -> Path:
-        """The owner's changes to the unit (``systemctl edit``)."""
-        return self.root / "etc/systemd/system" / f"{UNIT}.d"
-
-    @property
-    def sysusers(self) -> Path:
-        """What makes the user."""
-        return self.root / "etc/sysusers.d/obt-agent.conf"
-
-    @property
-    def tmpfiles(self) -> Path:
-        """What makes the folders."""
-        return self.root / "etc/tmpfiles.d/obt-agent.conf"
+    def __init__(self, *, root: Path = Path("/"), packaged: bool = False) -> None:
+        self.root = root
+        self.packaged = packaged
+        # The service's own environment, and the command in it.
+        self.prefix = root / (PACKAGED_PREFIX.relative_to("/") if packaged else "opt/obt-agent")
+        self.program = self.prefix / "bin" / "obt-agent"
+        # The link to the command that stands in everybody's PATH.
+        self.launcher = root / "usr/local/bin/obt-agent"
+        self.config = root / "etc/obt-agent/agent.yaml"
+        # A static token, where systemd looks for the unit's LoadCredential=obt-token.
+        self.token = root / "etc/credstore/obt-token"
+        # Identity, credential, jobs.
+        self.state = root / "var/lib/obt-agent"
+        # The folder of the lock that keeps benchmarks apart.
+        self.locks = root / "run/lock/obt-agent"
+        # The unit, where it is not a package's, and the owner's changes to it (systemctl edit).
+        self.unit = root / "etc/systemd/system" / UNIT
+        self.overrides = root / "etc/systemd/system" / f"{UNIT}.d"
+        # What makes the user, and the folders.
+        self.sysusers = root / "etc/sysusers.d/obt-agent.conf"
+        self.tmpfiles = root / "etc/tmpfiles.d/obt-agent.conf"
 
     @property
     def systemd_runs(self) -> bool:

@@ -53,6 +53,7 @@ class System:
         Raises:
             ServiceError: there is no such program, it cannot be run, or it took longer than ``timeout_s``.
         """
+        # What a server answers is read by such a command: it gets nothing of root's environment.
         environ = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
         try:
             done = subprocess.run(  # noqa: S603 - words of ours, never through a shell
@@ -65,6 +66,7 @@ class System:
                 timeout=self._timeout_s,
                 check=False,
                 env=environ if user else None,
+                # Another user may not be allowed to enter the folder in which this command was given.
                 cwd="/",
                 user=user,
                 group=user,
@@ -91,6 +93,7 @@ class System:
         """
         outcome = self.call(command)
         if outcome.code != 0:
+            # The end of it: that is where the error stands.
             output = (outcome.err or outcome.out).strip()[-2000:]
             raise ServiceError(f"{' '.join(command)} failed with status {outcome.code}:\n{output}")
         return outcome.out

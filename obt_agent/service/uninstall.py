@@ -44,6 +44,7 @@ def _stop(system: System) -> None:
 def _unit(paths: ServicePaths, system: System) -> None:
     for path in (paths.unit, paths.sysusers, paths.tmpfiles):
         files.remove(path)
+    # A folder that systemd made is left; /etc/sysusers.d may have been made by the installation.
     _empty(paths.sysusers.parent)
     _tree(paths.overrides)
     _tree(paths.locks)
@@ -60,11 +61,13 @@ def _state(paths: ServicePaths) -> None:
 def _user(system: System) -> None:
     if system.call(["getent", "passwd", USER]).code == 0:
         system.run(["userdel", USER])
+    # userdel removes the group with the user, unless somebody else was put into it.
     if system.call(["getent", "group", USER]).code == 0:
         system.run(["groupdel", USER])
 
 
 def _program(paths: ServicePaths) -> None:
+    # Whatever else goes by that name stays.
     if paths.launcher.is_symlink() and paths.launcher.readlink() == paths.program:
         files.remove(paths.launcher)
     environment.remove(paths.prefix)

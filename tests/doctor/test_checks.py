@@ -568,8 +568,10 @@ def test_a_bundle_names_neither_hosts_nor_people_nor_addresses(
 
 
 def test_a_name_that_stands_in_every_log_stays() -> None:
-    namesake = bundle.Pseudonymizer({"ollama": "<host>", "pi": "<host>", "127.0.0.1": "<host>", "": "<user>"})
-    assert namesake.of("ollama on pi at 127.0.0.1") == "ollama on pi at 127.0.0.1"
+    pseudonymizer = bundle.Pseudonymizer(
+        {"ollama": "<host>", "pi": "<host>", "127.0.0.1": "<host>", "": "<user>"}
+    )
+    assert pseudonymizer.replace("ollama on pi at 127.0.0.1") == "ollama on pi at 127.0.0.1"
 
 
 def test_what_looks_like_a_secret_is_masked_in_a_bundle() -> None:
