@@ -16,7 +16,7 @@ CancelState = Literal["cancelling", "answered", "unknown"]
 
 
 class CommandContext(Protocol):
-    """One command's surroundings."""
+    """What a handler knows of the request that it answers."""
 
     @property
     def request_id(self) -> RequestId:
@@ -38,7 +38,7 @@ class CommandContext(Protocol):
         """
 
     def cancel_request(self, request_id: RequestId) -> CancelState:
-        """Cancel another request of the same session; says what became of it."""
+        """Cancel another request of the same session; return what became of it."""
 
     def series_interval(self, interval_ms: int) -> None:
         """Say the effective interval of a live series: its final repeats it, also when it is cancelled."""

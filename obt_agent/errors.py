@@ -12,7 +12,7 @@ AgentError (kind, retryable)
  │    ├── ModelNotFound     Ollama has no such model
  │    └── StreamIncomplete  a stream ended without its final line
  ├── DeadlineExceeded       something took longer than it may
- ├── Cancelled              the caller withdrew the command (not asyncio's CancelledError)
+ ├── Cancelled              the caller cancelled the command (not asyncio's CancelledError)
  ├── NotPermitted           the host's owner does not allow it
  ├── Busy                   a limit on concurrent work is reached
  ├── TooLarge               a message, line or prompt is over its limit
@@ -134,7 +134,7 @@ class DeadlineExceeded(AgentError):
 
 
 class Cancelled(AgentError):
-    """The caller withdrew the command."""
+    """The caller cancelled the command."""
 
     kind = "cancelled"
 

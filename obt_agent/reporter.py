@@ -45,7 +45,7 @@ E = TypeVar("E", InstalledModel, JobSummary)
 
 @dataclass(frozen=True, slots=True)
 class Gauges:
-    """Figures of the heartbeat that other rooms hold: streams in flight, event-loop lag in milliseconds."""
+    """Figures of the heartbeat from elsewhere: streams in flight, the event loop's lag in milliseconds."""
 
     streams: Callable[[], int]
     loop_lag_ms: Callable[[], float | None]
@@ -87,6 +87,7 @@ class Reporter:
         self._jobs = jobs
         self._policy = policy
         self._gauges = gauges
+        # Of the session that is reported to; one at a time.
         self._state: _SessionState | None = None
 
     def request(self, kinds: Sequence[StateKind]) -> None:
@@ -182,8 +183,8 @@ class Reporter:
 
 def heartbeat_every_s(hello: HelloResult, own_s: float) -> float:
     """Seconds between heartbeats: the server's wish, else our own, within bounds that no server may leave."""
-    asked_s = hello.heartbeat_interval_s or own_s
-    return min(max(asked_s, limits.HEARTBEAT_AT_LEAST_S), limits.HEARTBEAT_AT_MOST_S)
+    interval_s = hello.heartbeat_interval_s or own_s
+    return min(max(interval_s, limits.HEARTBEAT_AT_LEAST_S), limits.HEARTBEAT_AT_MOST_S)
 
 
 def light(sample: Sample | None) -> LightSample | None:

@@ -24,11 +24,11 @@ class _Blob:
 
 
 class Blobs:
-    """The blobs of one session: at most 16 MiB together, each kept 60 s after its last piece.
+    """The blobs of one session: at most 16 MiB of all, each kept 60 s after its last piece.
 
     Args:
         clock: monotonic seconds.
-        max_bytes: most bytes of all together.
+        max_bytes: most bytes of all.
         lifetime_s: how long a blob stays after its last piece.
     """
 
@@ -59,6 +59,7 @@ class Blobs:
         self.expire()
         data = _decoded(piece.data)
         held = self._blobs.get(piece.blob)
+        # Anew at offset 0, in a fresh object: the old bytes stay until the new piece is known to fit.
         blob = _Blob() if held is None or piece.offset == 0 else held
         if piece.offset != len(blob.data) or blob.whole:
             raise InvalidParams(

@@ -40,7 +40,7 @@ from obt_agent.session import Session
 log = structlog.get_logger(__name__)
 
 BUSY_RETRY_MS: Final = 1000
-LAST_WORDS_S: Final = 5.0
+STOP_WITHIN_S: Final = 5.0
 RATE_BURST_S: Final = 10.0
 """What this many seconds earn may come at once, and never less than one request."""
 
@@ -50,9 +50,9 @@ SHOWN_CHARS: Final = 64
 
 @dataclass(frozen=True)
 class DispatchLimits:
-    """Seconds that are not the host's owner's to set: of a stopped handler's last words, of a blob's life."""
+    """Seconds that are not the host's owner's to set: to stop a handler, to keep a blob."""
 
-    last_words_s: float = LAST_WORDS_S
+    stop_within_s: float = STOP_WITHIN_S
     blob_lifetime_s: float = limits.BLOB_LIFETIME_S
 
 
@@ -81,8 +81,11 @@ class Dispatcher:
         # Requests a minute that the bucket is made for: the owner may change them while the agent runs.
         self._per_minute: int | None = None
         self._bucket: TokenBucket | None = None
+        # By session, from its first request until it ends.
         self._sessions: dict[Session, Requests] = {}
+        # Also those whose session is gone: a handler may need a moment to end.
         self._tasks: set[asyncio.Task[Any]] = set()
+        # The error that refuses every command while the agent stops; None otherwise.
         self._stopping: AgentError | None = None
 
     # what the link calls
@@ -133,7 +136,7 @@ class Dispatcher:
         """Answer every further command, except ``cancel``, with ``busy``."""
         self._stopping = Busy(why, retry_after_ms=5000)
 
-    async def close(self, within_s: float = LAST_WORDS_S) -> None:
+    async def close(self, within_s: float = STOP_WITHIN_S) -> None:
         """Stop all commands, answer them, and wait for their tasks, at most ``within_s`` seconds.
 
         A ``cancel`` is let to its end: it is short, and what it withdraws must not come back.
@@ -213,7 +216,7 @@ class Dispatcher:
         session.respond(request.id, result)
 
     def _sweep_later(self, requests: Requests) -> None:
-        """Blobs that nobody uses go when their time is over, also on a session that says nothing more."""
+        """Blobs that nobody uses go when their time is over, also on a session that sends nothing more."""
         if requests.sweep is None:
             after_s = requests.blobs.lifetime_s + SWEEP_MARGIN_S
             requests.sweep = asyncio.get_running_loop().call_later(after_s, self._sweep, requests)
@@ -252,7 +255,7 @@ class Dispatcher:
             return
         entry.stop(cause)
         loop = asyncio.get_running_loop()
-        entry.timers.append(loop.call_later(self._bounds.last_words_s, self._abandon, entry))
+        entry.timers.append(loop.call_later(self._bounds.stop_within_s, self._abandon, entry))
 
     def _abandon(self, entry: InFlight) -> None:
         log.error("command.does_not_stop", method=entry.command.method.name, request_id=entry.request_id)
@@ -291,19 +294,19 @@ class Dispatcher:
     def _refuse(self, session: Session, requests: Requests, request: Request, error: Exception) -> None:
         if request.id not in requests:
             requests.remember(request.id)
-        self._say_refusal(requests, request, error)
+        self._log_refusal(requests, request, error)
         try:
             session.respond_error(request.id, to_wire(error))
         except LinkLost:
             log.debug("command.response_dropped", method=request.method[:SHOWN_CHARS])
 
-    def _say_refusal(self, requests: Requests, request: Request, error: Exception) -> None:
+    def _log_refusal(self, requests: Requests, request: Request, error: Exception) -> None:
         """Once a session for each kind and policy key: a server that insists cannot fill the log."""
         if not isinstance(error, AgentError):
             return
         key = f"{error.kind} {error.detail.get('policy_key')}"
-        if key not in requests.said:
-            requests.said.add(key)
+        if key not in requests.logged_refusals:
+            requests.logged_refusals.add(key)
             log.info(
                 "command.refused",
                 method=request.method[:SHOWN_CHARS],

@@ -27,9 +27,11 @@ class InFlight:
         self.request_id = request.id
         self.params = request.params
         self.origin = session
+        # Of a live series, as it was granted.
         self.interval_ms: int | None = None
         self.cause: AgentError | None = None
         self.task: asyncio.Task[Any] | None = None
+        # The policy's deadline, and that of stopping.
         self.timers: list[asyncio.TimerHandle] = []
         self._requests = requests
         self._stream: StreamSink | None = None
@@ -86,8 +88,11 @@ class Requests:
         self.blobs = blobs
         self._stop = stop
         self._live: dict[RequestId, InFlight] = {}
+        # The last ids that were answered, oldest first: ``cancel`` tells them from unknown ones.
         self._answered: OrderedDict[RequestId, None] = OrderedDict()
-        self.said: set[str] = set()
+        # Kinds and policy keys whose refusal is in the log already.
+        self.logged_refusals: set[str] = set()
+        # Drops blobs when their time is over.
         self.sweep: asyncio.TimerHandle | None = None
 
     def __contains__(self, request_id: RequestId) -> bool:

@@ -1,4 +1,4 @@
-"""``cancel``: withdraw a request of this session, or a job."""
+"""``cancel``: end a request of this session, or a job."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from obt_agent.command import CommandContext
-from obt_agent.handlers.memory import afterwards
+from obt_agent.handlers.memory import load_result
 from obt_agent.handlers.services import Services
 from obt_agent.protocol.commands import LoadModelParams, LoadResult
 
@@ -17,4 +17,4 @@ async def run(services: Services, params: LoadModelParams, context: CommandConte
             keep_alive=services.policy.keep_alive(params.keep_alive),
             options=services.policy.load_options(params.options),
         )
-    return await afterwards(services.ollama, services.policy, installed, params.model, wall_ms)
+    return await load_result(services.ollama, services.policy, installed, params.model, wall_ms)

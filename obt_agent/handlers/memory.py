@@ -11,7 +11,7 @@ from obt_agent.policy import Policy
 from obt_agent.protocol.commands import LoadResult
 
 
-async def afterwards(
+async def load_result(
     ollama: OllamaClient, policy: Policy, installed: Sequence[InstalledModel], model: str, wall_ms: float
 ) -> LoadResult:
     """The answer: whether the model is loaded now, what else is, and how long it took by the wall clock."""

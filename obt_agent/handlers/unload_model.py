@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from obt_agent.command import CommandContext
-from obt_agent.handlers.memory import afterwards
+from obt_agent.handlers.memory import load_result
 from obt_agent.handlers.services import Services
 from obt_agent.protocol.commands import LoadResult, UnloadModelParams
 
@@ -14,4 +14,4 @@ async def run(services: Services, params: UnloadModelParams, context: CommandCon
     installed = await services.gate.admit(params.model)
     with services.generation_gate.generation("unload_model"):
         wall_ms = await services.ollama.unload(params.model)
-    return await afterwards(services.ollama, services.policy, installed, params.model, wall_ms)
+    return await load_result(services.ollama, services.policy, installed, params.model, wall_ms)

@@ -2,8 +2,8 @@
 
  ┌─────────────────────────── delay ◄─────────────────────────────┐
  ▼                                                                │
-dial ── DialFailed ──────────────────────────────► Ending ──► Judge ── gives up: AdmissionRefused
- └─► Attempt: agent.hello ─► frames until closed ─────┘
+dial ── DialFailed ─────────────────► DisconnectReason ──► ReconnectPolicy ── gives up: AdmissionRefused
+ └─► ConnectionAttempt: agent.hello ─► frames until closed ─────┘
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from obt_agent.errors import ConfigError
 from obt_agent.identity.credentials import AgentCredential, Credentials
 from obt_agent.identity.folder import FolderError
 from obt_agent.link.address import parse_address
-from obt_agent.link.connection_attempt import ConnectionAttempt, DrainRequest
+from obt_agent.link.connection_attempt import ConnectionAttempt
 from obt_agent.link.control import ControlMethods
 from obt_agent.link.dial import dial
 from obt_agent.link.disconnect import DialFailed, DisconnectReason
@@ -38,7 +38,7 @@ from obt_agent.protocol.state import StateKind
 
 log = structlog.get_logger(__name__)
 
-_SKEW_WORTH_SAYING_S: Final = 60.0
+_NOTABLE_SKEW_S: Final = 60.0
 
 State = Literal["idle", "dialling", "admitted", "waiting", "stopped"]
 Reason = Literal["shutdown", "restart", "reload", "error"]
@@ -58,7 +58,7 @@ class LinkStatus:
 
 @dataclass(frozen=True, slots=True)
 class LinkEvents:
-    """What the link asks and tells; none may block.
+    """What the link calls of the rest of the agent; none may block.
 
     ``hello`` makes the introduction, at every dial. ``on_admitted`` is called with each admitted session,
     ``on_state_request`` with the states that the server asks for again.
@@ -73,7 +73,9 @@ class LinkTotals:
     """Sums over the sockets that are gone, to which those of the present one are added."""
 
     def __init__(self) -> None:
+        # Monotonic seconds of the last admission.
         self._admitted_at_s = 0.0
+        # Of sockets that are gone; those of the present one are added when somebody asks.
         self._bytes_sent = self._bytes_received = self._frames_sent = self._frames_received = 0
         self._last_disconnect: str | None = None
         self.dials = 0
@@ -118,7 +120,7 @@ class Link:
     Args:
         server: where and how to dial.
         credentials: what to show.
-        events: what the link asks and tells the rest of the agent.
+        events: what the link calls of the rest of the agent.
         handler: who answers commands.
         timings: deadlines and intervals.
         backoff: numbers of the delays.
@@ -144,11 +146,16 @@ class Link:
         self._events = events
         self._handler = handler
         self._policy = ReconnectPolicy(credentials, backoff or BackoffSettings())
+        # Ends the delay before the next dial. Cleared when a dial begins: what happens during one counts.
         self._wake = asyncio.Event()
+        # Set once, by ``drain``: no dial follows.
         self._stopping = False
+        # The credential of the last dial: it is shown again when the disk that holds it fails.
         self._shown: AgentCredential | None = None
+        # At most one of these two is there: the dial under way, or the socket that it made.
         self._dialling: asyncio.Task[Wire] | None = None
         self._attempt: ConnectionAttempt | None = None
+        # Kept over all sockets, for ``agent_info`` and the status file.
         self._totals = LinkTotals()
         self.lag = LoopLag()
         self.status = LinkStatus("idle")
@@ -161,10 +168,11 @@ class Link:
                 says that it is revoked. The process exits 78.
             ConfigError: there is no credential, or the state folder cannot be read.
         """
-        wakeups = NetworkMonitor(self._woke, self._route_changed, interval_s=self._timings.route_poll_s)
-        looking = asyncio.create_task(wakeups.run(), name="link-wakeups")
+        monitor = NetworkMonitor(self._woke, self._route_changed, interval_s=self._timings.route_poll_s)
+        watching = asyncio.create_task(monitor.run(), name="link-network-monitor")
         try:
             while not self._stopping:
+                # Read at every dial: the owner may have replaced it, a rotation may have made a candidate.
                 credential = await self._credential()
                 self._wake.clear()
                 ending = await self._dial_and_serve(credential)
@@ -172,7 +180,7 @@ class Link:
                 if not self._stopping:
                     await self._pause(ending, await self._policy.delay_s(credential, ending))
         finally:
-            looking.cancel()
+            watching.cancel()
             self.status = LinkStatus("stopped", problem=self.status.problem)
 
     def dial_now(self) -> None:
@@ -181,7 +189,7 @@ class Link:
             self._wake.set()
 
     async def drain(self, reason: Reason, retry_after_s: float | None = None) -> None:
-        """Say goodbye, let what was said go out, and close with 1001. Bounded; ``run`` returns afterwards."""
+        """Say goodbye, let what is queued go out, and close with 1001. Bounded; then ``run`` returns."""
         self._stopping = True
         if self._attempt is not None:
             await self._attempt.close(GoodbyeParams(reason=reason, retry_after_s=retry_after_s))
@@ -190,7 +198,7 @@ class Link:
         self._wake.set()
 
     async def redial(self, reason: Reason) -> None:
-        """Say goodbye and dial again at once: what the hello tells has changed. Nothing without a session."""
+        """Say goodbye and dial again at once, for the hello has changed. Without a session, do nothing."""
         if self._attempt is not None:
             self._wake.set()
             await self._attempt.close(GoodbyeParams(reason=reason))
@@ -242,6 +250,7 @@ class Link:
             dial(self._address, self._server, self._timings, credential.secret), name="link-dial"
         )
         try:
+            # Not awaited itself: its cancellation by ``drain`` is no cancellation of this task.
             await asyncio.wait([dialling])
             return None if dialling.cancelled() else dialling.result()
         finally:
@@ -249,12 +258,9 @@ class Link:
             self._dialling = None
 
     async def _serve(self, wire: Wire, credential: AgentCredential) -> DisconnectReason:
-        drain = DrainRequest()
-        own = ControlMethods(
-            self._credentials, on_state_request=self._events.on_state_request, on_drain=drain.note
-        )
+        own = ControlMethods(self._credentials, self._events.on_state_request)
         attempt = self._attempt = ConnectionAttempt(
-            wire, self._timings, handler=self._handler, own=own, lag=self.lag, drain=drain
+            wire, self._timings, handler=self._handler, own=own, lag=self.lag
         )
         ending = DisconnectReason("stopped", "The agent closed the link.")
         try:
@@ -273,9 +279,10 @@ class Link:
         server = f"{result.server.name} {result.server.version}".strip()
         self.status = LinkStatus("admitted", session=result.session, server=server, clock_skew_s=skew_s)
         log.info("link.admitted", session=result.session, server=self._address.authority)
-        if skew_s is not None and abs(skew_s) > _SKEW_WORTH_SAYING_S:
+        if skew_s is not None and abs(skew_s) > _NOTABLE_SKEW_S:
             log.warning("link.clock_skew", server_ahead_s=round(skew_s, 1))
         await self._policy.admitted(credential)
+        # Noting the admission took a while: the session may be over.
         if session.alive:
             self._events.on_admitted(session, result)
 
@@ -294,6 +301,7 @@ class Link:
         if self._attempt is None:
             self._wake.set()
         elif slept_s >= self._timings.silence_s:
+            # The server has given the session up meanwhile: no use in asking whether it still lives.
             self._attempt.wire.abort("the machine was suspended")
             self._wake.set()
         else:

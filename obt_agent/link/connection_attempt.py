@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final
 
 import structlog
@@ -25,17 +24,6 @@ log = structlog.get_logger(__name__)
 _BROKEN: Final = 1006
 
 
-@dataclass(slots=True)
-class DrainRequest:
-    """Seconds after which the server wants to be dialled again (``server.drain``)."""
-
-    retry_after_s: float = 0.0
-
-    def note(self, retry_after_s: float) -> None:
-        """The server said so."""
-        self.retry_after_s = retry_after_s
-
-
 class ConnectionAttempt:
     """Serves one wire.
 
@@ -45,7 +33,6 @@ class ConnectionAttempt:
         handler: who answers commands.
         own: the link's own methods.
         lag: where the event loop's lag is noted.
-        drain: what the server wished, as ``own`` notes it.
     """
 
     def __init__(
@@ -56,12 +43,12 @@ class ConnectionAttempt:
         handler: RequestHandler,
         own: ControlMethods,
         lag: LoopLag,
-        drain: DrainRequest,
     ) -> None:
         self.wire = wire
         self.session = LinkSession(wire, handler, own, timings=timings)
         self._timings = timings
-        self._drain = drain
+        # Also knows after how many seconds the server wants to be dialled again.
+        self._own = own
         self._watchdog = Watchdog(wire, timings, lag, self.session.tick)
 
     async def run(
@@ -101,7 +88,7 @@ class ConnectionAttempt:
                 async with asyncio.timeout(self._timings.flush_s):
                     await self.session.flushed()
             except (LinkLost, TimeoutError):
-                log.info("link.goodbye_unheard")
+                log.info("link.goodbye_not_sent")
         self.wire.fail(Close.GOING_AWAY, goodbye.reason)
 
     async def _admit(
@@ -137,7 +124,7 @@ class ConnectionAttempt:
             refused = admission.result()
             if refused is not None:
                 return refused
-        floor_s = self._drain.retry_after_s
+        floor_s = self._own.retry_after_s
         if not closed.by_peer and closed.code == _BROKEN and closed.reason:
             return DisconnectReason("dead", f"The link was broken off: {closed.reason}.", floor_s=floor_s)
         return from_close_code(closed.code, closed.reason, floor_s=floor_s)

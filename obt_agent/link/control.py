@@ -1,4 +1,4 @@
-"""Methods of the link itself: credit, life, drain, state, credentials. All others are the handler's."""
+"""Methods of the link itself: credit, liveness, drain, state, credentials. All others are the handler's."""
 
 from __future__ import annotations
 
@@ -29,20 +29,21 @@ class ControlMethods:
     Args:
         candidates: where ``credentials.rotate`` keeps the new credential.
         on_state_request: called with the states that the server asks for again.
-        on_drain: called with the seconds after which the server wants to be dialled again.
     """
 
     def __init__(
         self,
         candidates: Credentials,
-        *,
         on_state_request: Callable[[Sequence[StateKind]], None],
-        on_drain: Callable[[float], None],
     ) -> None:
         self._candidates = candidates
         self._on_state_request = on_state_request
-        self._on_drain = on_drain
+        # Seconds after which the server wants to be dialled again, as ``server.drain`` said.
+        self.retry_after_s = 0.0
+        # The last ``credentials.rotate``; each waits for the one before.
         self._rotating: asyncio.Task[None] | None = None
+        # Streams that the last ``streams.alive`` left out. Twice in a row ends a stream: the first may have
+        # crossed the request on its way.
         self._absent: frozenset[RequestId] = frozenset()
         self._requests: Final = {"credentials.rotate": self._rotate, "state.request": self._state_request}
         self._notifications: Final = {
@@ -130,8 +131,8 @@ class ControlMethods:
     def _drain(self, session: LinkSession, notification: Notification) -> None:
         seconds = codec.convert(notification.params, DrainParams).retry_after_s
         log.info("link.server_drains", retry_after_s=seconds, session=session.number)
-        self._on_drain(seconds)
+        self.retry_after_s = seconds
 
 
 def _alive(session: LinkSession, notification: Notification) -> None:
-    """Its arrival said it all."""
+    """Its arrival is all there is to it."""

@@ -1,6 +1,6 @@
 """How a dial or a session ended, and what follows from it. Pure.
 
-What follows is one of three: dial again (with ordinary delays and possibly a floor), dial again at the cap,
+What follows is one of three: dial again (with ordinary delays and possibly a floor), at the longest delay,
 or the slow schedule of refused credentials.
 """
 
@@ -23,7 +23,7 @@ class NextDial(enum.Enum):
     """What to do after an ending."""
 
     REDIAL = "redial"
-    MAX_BACKOFF = "at_cap"
+    MAX_BACKOFF = "max_backoff"
     REFUSED = "refused"
 
 
@@ -31,7 +31,7 @@ class NextDial(enum.Enum):
 class DisconnectReason:
     """Why there is no session.
 
-    ``kind`` is a stable word for logs and status; ``message`` says to a person what happened and what to do;
+    ``kind`` is a stable word for logs and status; ``message`` is for a person: what happened and what to do;
     ``floor_s`` is what the server asked for (``Retry-After``, ``server.drain``); ``revoked`` that it said so.
     """
 
@@ -72,6 +72,7 @@ _STATUS: Final[dict[int, tuple[str, str, NextDial]]] = {
         "The server does not go by this name (HTTP 421): see its --allowed-host and its proxy's Host header.",
         NextDial.MAX_BACKOFF,
     ),
+    # Somebody has to change something before a dial can do better: no hurry.
     407: ("proxy_credentials", "The proxy asks for credentials (HTTP 407).", NextDial.MAX_BACKOFF),
     426: (
         "no_subprotocol",

@@ -1,7 +1,7 @@
 """The watchdog of one session: silence, output that does not move, and the event loop's own lag.
 
 Only inbound bytes prove life; and output that the other end's kernel takes nothing of, for as long, proves
-that nobody reads. Neither is judged in a turn in which the event loop itself was late: bytes may lie unread.
+that nobody reads. Neither is decided in a turn in which the event loop itself was late: bytes may lie unread.
 """
 
 from __future__ import annotations
@@ -48,8 +48,10 @@ class Watchdog:
         self._lag = lag
         self._on_tick = on_tick
         self._loop = asyncio.get_running_loop()
+        # The most that the other kernel was seen to have taken, and when that last grew or nothing waited.
         self._taken = wire.taken_bytes
         self._moved_at_s = self._loop.time()
+        # Set by a probe: anything that comes after it was sent will do as its answer.
         self._answer_by_s: float | None = None
         self._probed_at_s = 0.0
 
@@ -78,6 +80,7 @@ class Watchdog:
         if late_s > timings.tick_s:
             log.warning("link.loop_lag", late_ms=round(late_s * 1000))
             return ""
+        # Bytes, not frames: a large frame on a slow link is alive while it arrives.
         heard_at = self._wire.last_received_s
         if self._answer_by_s is not None:
             if heard_at > self._probed_at_s:

@@ -19,6 +19,7 @@ class PendingRequests:
     def __init__(self) -> None:
         self._next_id = 0
         self._futures: dict[RequestId, asyncio.Future[msgspec.Raw]] = {}
+        # What must happen before the next frame is read; only the hello has something.
         self._at_once: dict[RequestId, Callable[[msgspec.Raw], None]] = {}
 
     def __len__(self) -> int:

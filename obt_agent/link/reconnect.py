@@ -23,10 +23,10 @@ ENROL_ANEW: Final = (
 
 
 class ReconnectPolicy:
-    """Remembers what went wrong, and says how long to wait.
+    """Keeps what went wrong, and decides how long to wait.
 
     Args:
-        credentials: told of refusals.
+        credentials: where admissions and refusals are noted.
         settings: numbers of the delays.
     """
 
@@ -38,9 +38,13 @@ class ReconnectPolicy:
         self._credentials = credentials
         self._settings = settings
         self._backoff = Backoff(clock=time.monotonic, random=random.random, settings=settings)
+        # By the credential's hash: each has a schedule of its own, and an admission clears all of them.
         self._refusals: dict[str, RefusedCredential] = {}
+        # Hashes that a server took in this process. The disk may have failed to keep that.
         self._admitted_here: set[str] = set()
+        # An admission that could not be written; tried again after each disconnect.
         self._unnoted: AgentCredential | None = None
+        # The last reason and how often it came in a row: the first is logged as a warning, repeats are not.
         self._kind = ""
         self._count = 0
 
@@ -82,6 +86,7 @@ class ReconnectPolicy:
         except AgentError as error:
             log.warning("link.refusal_not_noted", reason=error.message)
         refusal = (await self._counter(credential)).refused(revoked=ending.revoked)
+        # A refused candidate gives way to the credential that was good before it: ordinary delays.
         if credential.source == "candidate":
             log.warning("link.candidate_refused", count=refusal.count)
             return self._backoff.delay(ending.floor_s)

@@ -1,6 +1,6 @@
-"""What a session says: control at once, the rest in fair turns, under credit, as fast as the wire takes it.
+"""What a session sends: control at once, the rest in fair turns, under credit, as fast as the wire takes it.
 
-No task: it runs at the end of a turn of the event loop in which something was said, and when the wire has
+No task: it runs at the end of a turn of the event loop in which something was queued, and when the wire has
 gone quiet again. An idle link so sends each chunk at once; a busy one sends all that has gathered.
 """
 
@@ -53,11 +53,16 @@ class SendScheduler:
     """
 
     def __init__(self, stream_credit_bytes: int, link_credit_bytes: int) -> None:
+        # How fast the link is: sizes the frames, so that none holds up control for long.
         self.pace = RateEstimator()
+        # Credit of everything here together; each stream has its own besides.
         self.link = Balance(link_credit_bytes)
+        # By request id, from the first item or grant until the final has gone.
         self.streams: dict[RequestId, OutgoingStream] = {}
         self._stream_credit = stream_credit_bytes
+        # Encoded requests. They share one turn: a sync of 100 pages must not have a hundred.
         self._bulk: deque[bytes] = deque()
+        # Flows that may send now: something waits in them, and they have credit.
         self._ring: FairRing[RequestId | bytes] = FairRing()
 
     def open(self, request_id: RequestId) -> OutgoingStream:
@@ -85,7 +90,7 @@ class SendScheduler:
         self._bulk.append(frame)
         self._ring.add(_BULK)
 
-    def withdraw_bulk(self, frame: bytes) -> bool:
+    def cancel_bulk(self, frame: bytes) -> bool:
         """Take a bulk request back; False when it has gone out."""
         try:
             self._bulk.remove(frame)
@@ -115,6 +120,7 @@ class SendScheduler:
             frame, stream, more = self._bulk.popleft(), None, bool(self._bulk)
         else:
             stream = self.streams[flow]  # type: ignore[index]  # every flow but _BULK is a request's id
+            # Cut now, not when it was queued: its size follows the link's rate of this moment.
             frame = stream.cut(limit)
             stream.balance.spend(len(frame))
             more = stream.balance.positive and not stream.empty
@@ -143,11 +149,15 @@ class SendQueue:
         self._loop = asyncio.get_running_loop()
         self._pipe = pipe
         self._sent = sent
+        # Set while a pump is due at the end of this turn of the loop.
         self._pumping: asyncio.Handle | None = None
+        # Set when all has gone to the kernel.
         self._quiet = asyncio.Event()
         self._closed = False
+        # Without credit until the hello's answer brings some.
         self.flow = SendScheduler(0, 0)
         self.frames_sent = 0
+        # The loop's time of the last write: silence after it calls for a ``link.alive``.
         self.last_sent_s = self._loop.time()
         pipe.on_flow = self._on_flow
 
@@ -176,12 +186,12 @@ class SendQueue:
         self._quiet.set()
 
     def pump_soon(self) -> None:
-        """At the end of this turn of the event loop: what several handlers said in it goes out together."""
+        """Write at the end of this turn of the event loop: what several handlers queued goes out at once."""
         if self._pumping is None and not self._pipe.paused and self.flow.ready:
             self._pumping = self._loop.call_soon(self._pump)
 
     async def flushed(self) -> None:
-        """Wait until everything that was said has gone to the kernel, or the session is over."""
+        """Wait until everything that was queued has gone to the kernel, or the session is over."""
         while not self._closed and not self._idle:
             self._quiet.clear()
             await self._quiet.wait()
@@ -199,7 +209,7 @@ class SendQueue:
             self._quiet.set()
 
     def _burst(self, most_bytes: int) -> None:
-        """One write of several frames, together about what one frame may hold."""
+        """One write of several small frames, about as many bytes as one frame may hold."""
         frames: list[bytes] = []
         streams: dict[OutgoingStream, None] = {}
         size = 0

@@ -1,10 +1,10 @@
-"""One socket's life, from its upgrade to its end: what comes in is told apart, what goes out is put in order.
+"""One socket from its upgrade to its end: what comes in is dispatched, what goes out is put in order.
 
-    wire ─ frames in ─► session ─┬─ link's own ─► own ──────┐
-                                 ├─ answers ────► requests   ├─► output ─ frames out ─► wire
-                                 └─ the rest ───► handler ──┘
+    wire ─ frames in ─► session ─┬─ link's own ─► control ──────────┐
+                                 ├─ answers ────► pending requests   ├─► send queue ─ frames out ─► wire
+                                 └─ the rest ───► handler ──────────┘
 
-No task of its own: it runs when a frame comes, when a handler speaks, and at every tick of the watchdog.
+No task of its own: it runs when a frame comes, when a handler sends, and at every tick of the watchdog.
 Whatever waits here is bounded by credit, or ends the session.
 """
 
@@ -82,13 +82,20 @@ class LinkSession:
         self._handler = handler
         self._own = own
         self._timings = timings
+        # The largest frame that the server takes; the hello's answer may say less.
         self._peer_max_frame_bytes = limits.MAX_FRAME_BYTES
+        # Requests of this side: their answers, and how many may be under way.
         self._waiting = PendingRequests()
         self._slots = asyncio.Semaphore(limits.MAX_IN_FLIGHT)
+        # Requests of the server without a final. This is the one place that admits them, and the one that
+        # forgets them: whoever answers an id that is not in here is too late, and is ignored.
         self._in_flight: set[RequestId] = set()
+        # Where handlers write; a subset of the streams, which a grant can open before its handler does.
         self._sinks: dict[RequestId, LinkStreamSink] = {}
         self._bad_frames = BadFrames(timings.bad_frames_s)
+        # Why the session is over; None while it lasts.
         self._ended: LinkLost | None = None
+        # The server's answer to the hello; None before it, and then nothing but that answer is taken.
         self.hello_result: HelloResult | None = None
         self.frames_received = 0
 
@@ -152,6 +159,7 @@ class LinkSession:
             return
         self._ended = LinkLost(reason)
         self._waiting.fail_all(self._ended)
+        # Cleared before anybody is woken: what they answer or send from now on goes nowhere.
         sinks, self._sinks = self._sinks, {}
         self._in_flight.clear()
         self._out.close()
@@ -162,7 +170,7 @@ class LinkSession:
             self._handler.session_ended(self)
 
     def tick(self, now_s: float) -> None:
-        """Called about once a second: says that it is there, and ends streams that get no credit."""
+        """Called about once a second: send ``link.alive`` when due, and end streams that get no credit."""
         if self.alive and now_s - self._out.last_sent_s >= self._timings.alive_s:
             self.notify("link.alive", Empty())
         for request_id, stream in list(self.flow.streams.items()):
@@ -186,7 +194,7 @@ class LinkSession:
         self.respond_error(request_id, to_wire(error))
 
     async def flushed(self) -> None:
-        """Wait until everything that was said has gone to the kernel, or the session has ended."""
+        """Wait until everything that was queued has gone to the kernel, or the session has ended."""
         await self._out.flushed()
 
     # What comes in.
@@ -280,6 +288,7 @@ class LinkSession:
             return
         stream = self.flow.streams.get(id)
         if stream is not None and error.data is not None:
+            # How far the stream came, so that the server knows whether it has all that was sent.
             error = msgspec.structs.replace(
                 error, data=msgspec.structs.replace(error.data, stream=stream.end)
             )
@@ -344,7 +353,7 @@ class LinkSession:
         finally:
             self._waiting.forget(request_id)
             if bulk:
-                self.flow.withdraw_bulk(frame)
+                self.flow.cancel_bulk(frame)
 
     def notify(self, method: str, params: msgspec.Struct, *, droppable: bool = False) -> bool:
         """Send a control notification; a droppable one is left out when output already waits."""

@@ -74,16 +74,23 @@ class OutgoingStream:
     def __init__(self, request_id: RequestId, credit_bytes: int) -> None:
         self.request_id = request_id
         self.balance = Balance(credit_bytes)
+        # What may wait here before a handler has to; as much as the server wanted under way.
         self.window_bytes = max(self.balance.bytes, MIN_DATA_FRAME_BYTES)
         self.waiting_bytes = 0
+        # The ``seq`` of the next frame, and samples that were replaced before they could go.
         self.next_seq = 0
         self.dropped = 0
+        # A live sample that waits: one place, so that a slow reader gets the newest.
         self.latest: bytes | None = None
+        # The answer, when the handler is done; it goes after everything that waits here.
         self.final: MakeFinal | None = None
+        # For the deadline of streams without credit: the last grant, since when it is blocked, and the
+        # ``next_seq`` at the last check, by which a frame between two checks is noticed.
         self.granted_at_s = 0.0
         self._blocked_since_s: float | None = None
         self._seen_seq = 0
         self._queue: deque[bytes | _Text] = deque()
+        # The same for every frame of the stream: encoded once, this is the path of every token.
         self._head = b'{"jsonrpc":"2.0","method":"stream.data","params":{"id":%b,"seq":' % _ENCODER.encode(
             request_id
         )
@@ -125,7 +132,7 @@ class OutgoingStream:
     def stalled_for(self, now_s: float, *, link_positive: bool) -> float:
         """Seconds that something has waited here for want of credit, without a frame or a grant.
 
-        To be asked regularly: what happened since the last time counts.
+        To be called regularly: what happened since the last call counts.
         """
         moved, self._seen_seq = self.next_seq != self._seen_seq, self.next_seq
         if moved or self.empty or (self.balance.positive and link_positive):
@@ -237,8 +244,11 @@ class LinkStreamSink:
         self._stream = stream
         self._queued = queued
         self._loop = asyncio.get_running_loop()
+        # Wakes a handler that waits for the window.
         self._room = asyncio.Event()
+        # The first error stands; every later call raises it.
         self._error: AgentError | None = None
+        # Waited since the last item: the next one carries it, so that a pause is not taken for Ollama's.
         self._paused_us = 0
 
     @property

@@ -24,8 +24,11 @@ class StreamAssembler:
 
     def __init__(self, max_joined_bytes: int = MAX_JOINED_BYTES) -> None:
         self.expected_seq = 0
+        # Of a text whose last piece has not come.
         self._pieces: list[str] = []
+        # UTF-8 bytes of those pieces, or of the joined text.
         self._held = 0
+        # A whole text that is either a large item or the result: what comes next decides.
         self._joined: str | None = None
         self._max = max_joined_bytes
 

@@ -1,4 +1,4 @@
-"""Frames to messages and back. Pure: bytes in, values out; every refusal says what to answer.
+"""Frames to messages and back. Pure: bytes in, values out; every refusal brings its answer.
 
 A frame is checked in this order, so that the cost of refusing it is bounded: size, UTF-8, depth, JSON, shape.
 """
@@ -58,6 +58,7 @@ def decode(frame: str | bytes, *, max_bytes: int = limits.MAX_FRAME_BYTES) -> Me
     Raises:
         FrameError: it is too large, no UTF-8, no JSON, too deep, a batch, or no JSON-RPC 2.0 message.
     """
+    # Before the parser: depth costs it stack, and a batch would be one frame that is many.
     data = _checked_bytes(frame, max_bytes)
     if data.lstrip()[:1] == b"[":
         raise FrameError("Batches are not part of obt.v1: send one object a frame.")

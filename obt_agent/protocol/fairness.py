@@ -1,7 +1,7 @@
 """Whose turn it is, and how much may go in one frame. Pure; time is passed in.
 
 Deficit round robin by bytes (Shreedhar and Varghese, 1995), with one change: a frame is cut while it is
-being sent, so that its cost is known only afterwards. A flow sends while its allowance is positive and pays
+being sent, so that its cost is known only then. A flow sends while its allowance is positive and pays
 the debt before its next turn. Over any stretch of time in which two flows both have something to send, their
 bytes differ by at most two quanta and two frames.
 """
@@ -26,7 +26,9 @@ class FairRing(Generic[F]):
 
     def __init__(self, quantum_bytes: int = MAX_DATA_FRAME_BYTES) -> None:
         self.quantum_bytes = quantum_bytes
+        # What each may still send before the turn passes on; the first has the turn.
         self._allowance: OrderedDict[F, int] = OrderedDict()
+        # Of flows that left while they owed: leaving must not pay.
         self._debts: dict[F, int] = {}
 
     def __len__(self) -> int:
@@ -82,7 +84,9 @@ class RateEstimator:
     __slots__ = ("_since", "_waiting", "bytes_per_second")
 
     def __init__(self) -> None:
+        # None until output had to wait once: such a link counts as fast.
         self.bytes_per_second: float | None = None
+        # When output began to wait, and how much of it there was.
         self._since = 0.0
         self._waiting = 0
 

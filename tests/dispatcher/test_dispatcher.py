@@ -354,7 +354,7 @@ async def test_a_handler_that_does_not_stop_is_answered_for() -> None:
         return DoneResult()
 
     session = FakeSession()
-    desk = dispatcher(command("embed", stubborn), last_words_s=0.01)
+    desk = dispatcher(command("embed", stubborn), stop_within_s=0.01)
     desk.on_request(session, request(1, "embed", model="tiny"))
     await asyncio.sleep(0)
     desk.on_request(session, request(2, "cancel", id=1))

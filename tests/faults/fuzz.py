@@ -147,7 +147,7 @@ async def _generate(session: LinkSession, request: Request) -> None:
 async def at_agent(frames: Sequence[str]) -> None:
     """An agent's session takes these frames: nothing raises, hangs, grows, or is answered twice."""
     pipe, handler = _Pipe(), _Handler()
-    own = ControlMethods(CredentialsDouble(), on_state_request=lambda _: None, on_drain=lambda _: None)
+    own = ControlMethods(CredentialsDouble(), lambda _: None)
     session = LinkSession(pipe, handler, own, timings=TIMINGS)
     identity = AgentIdentity(id="a", name="n", version="1", instance="i")
     params = HelloParams(protocol=VersionRange(min=1, max=1), agent=identity, store_id="s", capabilities=())

@@ -147,12 +147,12 @@ def test_a_withdrawn_bulk_request_is_gone_and_the_others_stay() -> None:
     flow = SendScheduler(1000, 1000)
     for frame in (b"a", b"b"):
         flow.add_bulk(frame)
-    assert flow.withdraw_bulk(b"a")
-    assert not flow.withdraw_bulk(b"a")
+    assert flow.cancel_bulk(b"a")
+    assert not flow.cancel_bulk(b"a")
     assert flow.next_frame() == (b"b", None)
-    assert not flow.withdraw_bulk(b"b")
+    assert not flow.cancel_bulk(b"b")
     flow.add_bulk(b"c")
-    assert flow.withdraw_bulk(b"c")
+    assert flow.cancel_bulk(b"c")
     assert flow.next_frame() is None
     assert not flow.waiting
 
