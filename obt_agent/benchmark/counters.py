@@ -2,7 +2,7 @@
 
 A counter that contradicts the clock, another counter or physics is left out by name and never corrected:
 which of the two is right cannot be known, and a wrong one would stand in means as millions of tokens a
-second. The bounds leave room of an order of magnitude for slow links and busy machines, so that what they
+second. The bounds leave a margin of an order of magnitude for slow links and busy machines, so that what they
 reject is impossible rather than odd.
 """
 
@@ -50,7 +50,7 @@ class Counters(NamedTuple):
     rejected: frozenset[str] = frozenset()
 
     def without(self, **impossible: bool) -> Counters:
-        """Return the same with those rejected that are said to be impossible."""
+        """Return the same with those rejected that are impossible."""
         names = {name for name, reject in impossible.items() if reject}
         fields: dict[str, Any] = dict.fromkeys(names)
         return self._replace(**fields, rejected=self.rejected | names)

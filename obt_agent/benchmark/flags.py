@@ -1,6 +1,6 @@
 """What must be known about an iteration or a run beside its figures: flags, and warnings for people. Pure.
 
-A flag is a stable word on one iteration. A warning is said once for a run, after the figures, with what to
+A flag is a stable word on one iteration. A warning is given once for a run, after the figures, with what to
 do. Nothing is dropped: only ``EXCLUDING`` flags take an iteration out of the summary, and the cause stands in
 it.
 """

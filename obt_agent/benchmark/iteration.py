@@ -26,7 +26,7 @@ COOL_ABOVE_START_C: Final = 5.0
 
 
 class CooldownResult(NamedTuple):
-    """How long was waited, and whether the temperature came down; a machine that tells none is cool."""
+    """How long was waited, and whether the temperature came down; a machine without a sensor is cool."""
 
     seconds: float
     reached: bool
@@ -196,7 +196,7 @@ def _unavailable(done: AttemptResult, *, several: bool) -> dict[str, str]:
     if "unaccounted_ms" in done.whole.unavailable:
         reasons["queue_ms_max"] = done.whole.unavailable["unaccounted_ms"]
     if done.loaded is None:
-        reasons["num_ctx"] = "Ollama did not list the model afterwards"
+        reasons["num_ctx"] = "Ollama did not list the model after the iteration"
     return reasons
 
 

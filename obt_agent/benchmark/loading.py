@@ -60,7 +60,7 @@ async def _unloaded(state: RunState) -> float:
     began = time.monotonic()
     await state.ollama.unload(state.plan.model_name)
     deadline = began + state.limits.unload_s
-    while await _listed(state) and time.monotonic() < deadline:  # noqa: ASYNC110 - Ollama tells no event
+    while await _listed(state) and time.monotonic() < deadline:  # noqa: ASYNC110 - Ollama has no event for it
         await asyncio.sleep(state.limits.poll_s)
     return (time.monotonic() - began) * 1e3
 

@@ -101,12 +101,12 @@ def timings(
         num_ctx: the context that was asked for.
     """
     clock = AgentClock([one.t_us for one in trace.arrivals], trace.final_t_us)
-    said = checked(trace.counters, clock, completion_tokens=completion_tokens, num_ctx=num_ctx)
+    reported = checked(trace.counters, clock, completion_tokens=completion_tokens, num_ctx=num_ctx)
 
     def why(*names: str) -> str:
-        return _NOT_REPORTED if said.rejected.isdisjoint(names) else _CONTRADICTED
+        return _NOT_REPORTED if reported.rejected.isdisjoint(names) else _CONTRADICTED
 
-    n, prompt, edges = said.eval_count, said.prompt_eval_count, _Edges.of(trace)
+    n, prompt, edges = reported.eval_count, reported.prompt_eval_count, _Edges.of(trace)
     decode = _decode_tps(n, edges)
     no_rate = why("eval_count") if n is None else _TOO_FEW
     no_prefill = _CACHED if cached else why("prompt_eval_count", "prompt_eval_duration")
@@ -114,14 +114,14 @@ def timings(
     # Each figure beside the reason that stands for it where it is null.
     figures: dict[str, tuple[object, str]] = {
         "tokens_per_second": (
-            None if n == 1 else _rate(n, said.eval_duration),
+            None if n == 1 else _rate(n, reported.eval_duration),
             _TOO_FEW if n == 1 else why("eval_count", "eval_duration"),
         ),
         "decode_tps_corrected": (decode, no_rate),
         "decode_tps_uncertainty": (_decode_uncertainty(decode, n, trace), no_rate),
         "average_token_ms": (None if decode is None else _MS_PER_S / decode, no_rate),
         "output_tps_wall": (_per_second(n, trace.final_t_us), why("eval_count")),
-        "prefill_tps": (None if cached else _rate(prompt, said.prompt_eval_duration), no_prefill),
+        "prefill_tps": (None if cached else _rate(prompt, reported.prompt_eval_duration), no_prefill),
         "prefill_tps_ttft": (None if cached else _per_second(prompt, edges.first), no_prefill),
         "first_token_ms": (first_ms, _NO_TEXT),
         "latency_ms": (first_ms, _NO_TEXT),
@@ -129,11 +129,11 @@ def timings(
         "thinking_ms": (_thinking_ms(trace, edges), _NO_THOUGHT),
         "inter_chunk_ms": (chunk_gaps(clock.lines_us), _NO_GAPS),
         "tokens_per_chunk": (n / lines if n and lines else None, _NO_TEXT if n else why("eval_count")),
-        "server_total_ms": (_ns_ms(said.total_duration), why("total_duration")),
-        "load_ms": (_ns_ms(said.load_duration), why("load_duration")),
-        "prompt_eval_ms": (_ns_ms(said.prompt_eval_duration), why("prompt_eval_duration")),
-        "eval_ms": (_ns_ms(said.eval_duration), why("eval_duration")),
-        "unaccounted_ms": (_unaccounted(said), why(*DURATIONS)),
+        "server_total_ms": (_ns_ms(reported.total_duration), why("total_duration")),
+        "load_ms": (_ns_ms(reported.load_duration), why("load_duration")),
+        "prompt_eval_ms": (_ns_ms(reported.prompt_eval_duration), why("prompt_eval_duration")),
+        "eval_ms": (_ns_ms(reported.eval_duration), why("eval_duration")),
+        "unaccounted_ms": (_unaccounted(reported), why(*DURATIONS)),
         "prompt_tokens": (prompt, why("prompt_eval_count")),
         "completion_tokens": (n, why("eval_count")),
         "total_tokens": (None if n is None or prompt is None else n + prompt, why(*COUNTS)),
@@ -146,7 +146,7 @@ def timings(
         thinking_chars=sum(one.thinking_chars for one in trace.arrivals),
         done_reason=trace.done_reason,
         short_output=n is not None and n < completion_tokens,
-        rejected_counters=tuple(name for name in (*COUNTS, *DURATIONS) if name in said.rejected),
+        rejected_counters=tuple(name for name in (*COUNTS, *DURATIONS) if name in reported.rejected),
         unavailable={name: reason for name, (value, reason) in figures.items() if value is None},
     )
 
@@ -236,12 +236,12 @@ def _thinking_ms(trace: Trace, edges: _Edges) -> float | None:
     return (end - edges.first) / _US_PER_MS
 
 
-def _unaccounted(said: Counters) -> float | None:
+def _unaccounted(reported: Counters) -> float | None:
     """What Ollama's parts leave of its whole; None when a part is missing or impossible."""
-    total, prompt, decode = said.total_duration, said.prompt_eval_duration, said.eval_duration
-    if total is None or prompt is None or decode is None or "load_duration" in said.rejected:
+    total, prompt, decode = reported.total_duration, reported.prompt_eval_duration, reported.eval_duration
+    if total is None or prompt is None or decode is None or "load_duration" in reported.rejected:
         return None
-    return (total - (said.load_duration or 0) - prompt - decode) / _NS_PER_MS
+    return (total - (reported.load_duration or 0) - prompt - decode) / _NS_PER_MS
 
 
 def _rate(count: int | None, duration_ns: int | None) -> float | None:

@@ -7,6 +7,7 @@ from typing import Final
 from rich.console import Console
 from rich.table import Table
 
+from obt_agent.benchmark.metrics_registry import BY_NAME
 from obt_server.demo.client import JsonObject
 from obt_server.demo.ollama_target import OllamaTarget
 from obt_server.demo.smoke_test import REFUSED, SmokeTest, StepResult
@@ -14,12 +15,11 @@ from obt_server.demo.smoke_test import REFUSED, SmokeTest, StepResult
 STANDIN: Final = "stand-in, not a real model"
 OWN: Final = frozenset({"hardware", "hardware_watch", "agent_info"})
 """Commands that tell of machine and agent; the other lines hold what Ollama, or a stand-in, said."""
-_METRICS: Final = (
-    ("tokens_per_second", "tokens/s (Ollama)", "{:.1f}"),
-    ("decode_tps_corrected", "decode tok/s", "{:.1f}"),
-    ("first_token_ms", "TTFT ms", "{:.1f}"),
-    ("average_token_ms", "TPOT ms", "{:.2f}"),
+_METRICS: Final = tuple(
+    BY_NAME[name]
+    for name in ("tokens_per_second", "decode_tps_corrected", "first_token_ms", "average_token_ms")
 )
+"""Of an iteration; the result has more."""
 
 
 class SmokeReport:
@@ -131,12 +131,14 @@ class SmokeReport:
         if not measured:
             return
         table = self._table(
-            f"Benchmark, {len(measured)} iterations", "iteration", *(name for _, name, _ in _METRICS)
+            f"Benchmark, {len(measured)} iterations",
+            "iteration",
+            *(f"{one.brief} {one.unit}" for one in _METRICS),
         )
         for number, metrics in enumerate(measured, start=1):
-            table.add_row(str(number), *(_figure(metrics.get(key), form) for key, _, form in _METRICS))
+            table.add_row(str(number), *(_figure(metrics.get(one.name)) for one in _METRICS))
         self._console.print(table)
 
 
-def _figure(value: float | None, form: str) -> str:
-    return "not measured" if value is None else form.format(value)
+def _figure(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.2f}"

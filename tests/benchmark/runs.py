@@ -183,5 +183,5 @@ def body_of(one: LoggedExchange) -> dict[str, Any]:
 
 async def until_phase(one: Bench, phase: Phase) -> None:
     """Wait until a run says that it is in a phase."""
-    while one.run.progress.phase != phase:  # noqa: ASYNC110 - the run tells no event of it
+    while one.run.progress.phase != phase:  # noqa: ASYNC110 - a run has no event for it
         await asyncio.sleep(0.001)

@@ -184,12 +184,12 @@ def test_a_file_that_cannot_be_compared_with_is_refused_before_anything_is_measu
 
 
 class Deaf:
-    """A run that does not end when it is told to."""
+    """A run that does not end when it is stopped."""
 
     job_id = "deaf"
 
     def __init__(self) -> None:
-        self.told: list[str] = []
+        self.stops: list[str] = []
 
     async def execute(self) -> BenchmarkResult:
         os.kill(os.getpid(), signal.SIGINT)
@@ -197,7 +197,7 @@ class Deaf:
         raise AssertionError("never")
 
     def stop(self, cause: str) -> None:
-        self.told.append(cause)
+        self.stops.append(cause)
         os.kill(os.getpid(), signal.SIGTERM)
 
     def result_so_far(self) -> BenchmarkResult:
@@ -209,7 +209,7 @@ async def test_a_second_ctrl_c_does_not_wait_and_still_keeps_what_was_measured()
     async with asyncio.timeout(20):
         with bench_run._Signals() as signals:  # noqa: SLF001 - there is no other way to a run that is deaf
             found = await signals.execute(cast("BenchmarkRun", run))
-    assert run.told == ["cancelled"]
+    assert run.stops == ["cancelled"]
     assert (found.status, len(found.metrics)) == ("cancelled", 2)
     assert "may still be loaded" in (found.error or "")
 
@@ -248,7 +248,7 @@ def test_a_narrow_terminal_keeps_the_time_left() -> None:
     assert bench_run._phase(now) == "waiting for Ollama"  # noqa: SLF001 - as above
 
 
-async def test_the_second_benchmark_is_told_who_runs_the_first(standin: StandIn, tmp_path: Path) -> None:
+async def test_the_second_benchmark_learns_who_runs_the_first(standin: StandIn, tmp_path: Path) -> None:
     with BenchmarkLock(standin.url, tmp_path / "locks", who="somebody's job"):
         code, _, err = await command(standin, tmp_path, "standin-small")
     assert code == 75

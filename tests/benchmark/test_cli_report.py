@@ -62,7 +62,7 @@ def test_the_mean_is_named_where_the_median_lies_outside_its_interval() -> None:
     assert "mean" not in shown["Decode (tok/s)"][1]
 
 
-def test_one_caution_of_several_cells_is_said_once_with_its_cells() -> None:
+def test_one_warning_of_several_cells_is_shown_once_with_its_cells() -> None:
     of = plan(sweep=Sweep(concurrency=(1, 2)))
     flagged = [iteration(n, cell=n // 3, flags=("queued",)) for n in range(6)]
     shown = [message for message, _ in bench_report.warnings(result(*flagged, of=of))]

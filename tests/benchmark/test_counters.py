@@ -31,8 +31,8 @@ STREAM = tuple(Arrival(25_000 + i * 2_500, 0, 4) for i in range(64))
 
 def timed(arrivals: tuple[Arrival, ...] = STREAM, /, **fields: int | None) -> RequestTimings:
     """The figures of the usual request with some of Ollama's counters changed."""
-    said = Counters(**{**USUAL, **fields})  # type: ignore[arg-type] # the fields are Counters' own
-    trace = Trace(arrivals, arrivals[-1].t_us + 500, said, "length")
+    reported = Counters(**{**USUAL, **fields})  # type: ignore[arg-type] # the fields are Counters' own
+    trace = Trace(arrivals, arrivals[-1].t_us + 500, reported, "length")
     return timings(trace, completion_tokens=64, cached=False, num_ctx=4096)
 
 
@@ -122,10 +122,10 @@ def test_a_counter_that_is_null_or_left_out_was_not_reported() -> None:
     st.lists(st.integers(0, 10**9), max_size=80).map(sorted),
 )
 def test_whatever_ollama_reports_no_figure_is_infinite_and_no_speed_is_above_the_clocks(
-    said: dict[str, Any], stamps: list[int]
+    reported: dict[str, Any], stamps: list[int]
 ) -> None:
     arrivals = tuple(Arrival(t, 0, 1) for t in stamps)
-    trace = Trace(arrivals, (stamps or [0])[-1], Counters(**said))
+    trace = Trace(arrivals, (stamps or [0])[-1], Counters(**reported))
     found = timings(trace, completion_tokens=64, cached=False, num_ctx=4096)
     for name, value in msgspec.structs.asdict(found).items():
         assert not isinstance(value, float) or math.isfinite(value), name

@@ -74,7 +74,7 @@ async def test_memory_that_runs_out_in_mid_run_keeps_what_was_measured(standin: 
     assert result.cells[0].stopping.reason == "failed"
 
 
-async def test_no_ollama_at_all_is_said(standin: StandIn) -> None:
+async def test_no_ollama_at_all_fails_the_run(standin: StandIn) -> None:
     await standin.stop()
     result = await result_of(standin)
     assert (result.status, result.error_kind) == ("failed", "ollama_unavailable")

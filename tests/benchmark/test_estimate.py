@@ -77,7 +77,7 @@ def test_both_halves_of_a_cache_pair_take_time() -> None:
     assert planned(of, []) == 6
 
 
-def test_an_adaptive_run_is_not_said_to_be_over_at_its_least_number() -> None:
+def test_an_adaptive_run_is_not_over_at_its_least_number() -> None:
     wide = [iteration(n, 100.0 + 10 * (n % 2), total_duration_ms=3000.0) for n in range(5)]
     width = stopping_rule.widths(wide).decode
     assert width is not None

@@ -1,4 +1,4 @@
-"""Flags and warnings: what is said about an iteration, and what never happens silently."""
+"""Flags and warnings: what is known about an iteration, and what never happens silently."""
 
 from typing import Any
 
@@ -86,7 +86,7 @@ def test_iterations_are_compared_within_their_cell_and_cache_state_only() -> Non
     assert all(one.flags == () for one in compare_within_cells(cells))
 
 
-def test_a_caution_is_said_once_for_all_its_iterations_and_says_what_to_do() -> None:
+def test_a_warning_stands_once_for_all_its_iterations_and_says_what_to_do() -> None:
     flagged = [flags.with_flags(iteration(n), {"queued", "short_output"}) for n in range(3)]
     found = flags.warnings_for(flagged)
     assert [(one.code, one.iterations) for one in found] == [
@@ -130,22 +130,22 @@ def test_a_sweep_of_many_cells_shows_no_trend_by_chance() -> None:
     assert "trend" not in [one.code for one in swept.warnings]
 
 
-def test_a_run_that_was_too_short_is_not_said_to_be_too_wide() -> None:
+def test_a_run_that_was_too_short_is_not_called_too_wide() -> None:
     of = plan(num_iterations=3, max_iterations=5, target_ci=0.1, min_duration_s=60.0)
     stop = stopping_rule.recorded(of, [iteration(n, 100.0 + n / 100) for n in range(5)], "max_iterations")
     short = speeds(*(100.0 + n / 100 for n in range(5)), of=of, records={"stops": {0: stop}})
-    said = next(one for one in short.warnings if one.code == "target_not_met")
-    assert said.message == "5 iterations took 10.0 s, less than the plan's min_duration_s"
+    warning = next(one for one in short.warnings if one.code == "target_not_met")
+    assert warning.message == "5 iterations took 10.0 s, less than the plan's min_duration_s"
     stop = stopping_rule.recorded(of, [iteration(n, 100.0 + 40 * n) for n in range(5)], "max_iterations")
     wide = speeds(*(100.0 + 40 * n for n in range(5)), of=of, records={"stops": {0: stop}})
-    said = next(one for one in wide.warnings if one.code == "target_not_met")
-    assert "widest interval is still" in said.message
+    warning = next(one for one in wide.warnings if one.code == "target_not_met")
+    assert "widest interval is still" in warning.message
 
 
-def test_a_stream_whose_lines_hold_several_tokens_is_said_where_an_interval_would_not_show_it() -> None:
+def test_a_stream_whose_lines_hold_several_tokens_is_warned_of_where_an_interval_would_not_show_it() -> None:
     coarse = result(*(iteration(n, 100.0, decode_tps_uncertainty=1.6) for n in range(3)))
-    said = next(one for one in coarse.warnings if one.code == "coarse_stream")
-    assert "±1.6%" in said.message
+    warning = next(one for one in coarse.warnings if one.code == "coarse_stream")
+    assert "±1.6%" in warning.message
     fine = result(*(iteration(n, 100.0, decode_tps_uncertainty=0.8) for n in range(3)))
     assert fine.warnings == ()
 

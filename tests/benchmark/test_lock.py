@@ -35,7 +35,7 @@ def hold_elsewhere(directory: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
+def test_the_second_learns_who_holds_it(tmp_path: Path) -> None:
     with BenchmarkLock(URL, tmp_path, who="job 7"), pytest.raises(Busy, match="job 7") as caught:
         BenchmarkLock(URL, tmp_path).acquire()
     assert str(os.getpid()) in caught.value.message
@@ -99,7 +99,7 @@ def test_something_else_in_the_locks_place_is_refused(tmp_path: Path) -> None:
         lock.acquire()
 
 
-def test_a_folder_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_an_error_of_the_configuration(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"benchmark\.lock_dir"):
         BenchmarkLock(URL, tmp_path / "file" / "below").acquire()

@@ -26,12 +26,12 @@ def steady(
     ttft_us: int = 505_000,
     tpot_us: int = 75_000,
     final_us: int = 800,
-    said: Counters | None = None,
+    reported: Counters | None = None,
     done_reason: str = "length",
 ) -> Trace:
     """A stream of one token a line at a steady rate."""
     arrivals = tuple(Arrival(ttft_us + i * tpot_us, 0, 4) for i in range(n))
-    return Trace(arrivals, arrivals[-1].t_us + final_us, said or counters(eval_count=n), done_reason)
+    return Trace(arrivals, arrivals[-1].t_us + final_us, reported or counters(eval_count=n), done_reason)
 
 
 def figures(trace: Trace, *, tokens: int = 16, cached: bool = False) -> RequestTimings:
@@ -83,7 +83,7 @@ def test_bursts_of_two_tokens_a_line_stay_within_the_stated_uncertainty() -> Non
 
 
 def test_the_token_that_ends_a_text_by_itself_arrives_with_the_last_line() -> None:
-    trace = steady(9, said=counters(eval_count=10), done_reason="stop", final_us=75_000)
+    trace = steady(9, reported=counters(eval_count=10), done_reason="stop", final_us=75_000)
     found = figures(trace, tokens=100)
     assert found.decode_tps_corrected == pytest.approx(1000 / 75)
     assert found.short_output

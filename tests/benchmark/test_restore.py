@@ -68,7 +68,7 @@ async def test_a_run_killed_after_any_record_ends_with_every_iteration_once(
 
 
 @pytest.mark.parametrize("loaded_before", [True, False])
-async def test_a_resumed_run_leaves_ollama_as_the_first_life_found_it(
+async def test_a_resumed_run_leaves_ollama_as_the_first_start_found_it(
     standin: StandIn, *, loaded_before: bool
 ) -> None:
     async with bench(standin, WANTED) as one:
@@ -76,7 +76,7 @@ async def test_a_resumed_run_leaves_ollama_as_the_first_life_found_it(
             await one.run._state.ollama.load(MODEL)  # noqa: SLF001 - another program's load
         await one.run.execute()
         before = one.journal.records[:3]
-        await one.run._state.ollama.load(MODEL)  # noqa: SLF001 - as the killed life left it
+        await one.run._state.ollama.load(MODEL)  # noqa: SLF001 - as the killed run left it
         assert (await result_of(standin, WANTED, restored=before)).status == "completed"
         names = [listed.name for listed in (await one.run._state.ollama.running()).models]  # noqa: SLF001 - the same
     assert names == ([f"{MODEL}:latest"] if loaded_before else [])

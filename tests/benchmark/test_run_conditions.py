@@ -136,7 +136,7 @@ async def test_both_halves_of_a_cache_pair_are_sampled_alike_so_that_equals_comp
     assert result.sampler.effect.n_a == 2
 
 
-async def test_a_busy_machine_and_other_models_are_said_before_the_run(standin: StandIn) -> None:
+async def test_a_busy_machine_and_other_models_are_warned_of_before_the_run(standin: StandIn) -> None:
     async with bench(standin, machine=FakeMachine(now(gpu(utilization_ratio=0.7), cpu=0.8))) as one:
         await one.run._state.ollama.load("standin-think:8b")  # noqa: SLF001 - another program's load
         result = await one.run.execute()
@@ -176,7 +176,7 @@ async def test_a_reader_of_the_series_before_a_restart_gets_all_of_the_new_one(s
         assert [sample.n async for sample in one.run.live.subscribe(500)] == [0, 1, 2]
 
 
-async def test_the_real_hardware_service_fits_the_seam(standin: StandIn) -> None:
+async def test_the_real_hardware_service_serves_a_run(standin: StandIn) -> None:
     hardware = HardwareService(HardwareConfig(), ollama_url=standin.url)
     await hardware.start()
     try:
@@ -203,7 +203,7 @@ async def test_a_machine_whose_readings_fail_ends_no_benchmark(standin: StandIn)
     assert result.metrics[0].unavailable["cpu_usage_percent"] == "no sample has it"
 
 
-async def test_warm_ups_that_never_agree_are_said(standin: StandIn) -> None:
+async def test_warm_ups_that_never_agree_are_warned_of(standin: StandIn) -> None:
     standin.script.once = [Behaviour(decode_tps=rate) for rate in (20, 40, 80, 160)]
     result = await result_of(standin, plan(num_iterations=1, warmup_iterations=None))
     assert len(result.warmups) == 4
@@ -226,7 +226,7 @@ async def test_a_cell_whose_every_iteration_is_spoilt_ends_all_the_same(standin:
     assert (result.status, result.error_kind) == ("failed", "unsupported")
 
 
-async def test_gpu_memory_that_still_moves_is_said(standin: StandIn) -> None:
+async def test_gpu_memory_that_still_moves_is_warned_of(standin: StandIn) -> None:
     moving = [now(gpu(memory_used_bytes=n << 30)) for n in (1, 2)]
     limits = dataclasses.replace(QUICK, settle_s=1, settle_samples=2)
     result = await result_of(standin, machine=FakeMachine(*moving), limits=limits)
