@@ -26,6 +26,7 @@ def fitted(fields: Json, count: int, num_ctx: int) -> int:
         figures = {"n_prompt_tokens": count, "n_ctx": num_ctx}
         message = _runner_error(400, said, "exceed_context_size_error", **figures)
         raise ErrorAnswer(400, message, charset=fields.get("stream") is False)
+    # As recorded of Ollama: half of the context is dropped, and its first tokens are kept.
     return num_ctx // 2 + 3
 
 

@@ -36,6 +36,7 @@ def routes(
             return web.json_response({"error": str(error)}, status=400)
         for name in changes.keys() & set(Script.__struct_fields__):
             setattr(script, name, getattr(wanted, name))
+        # The script is only what is installed at the start; the store is what is there now.
         if "models" in changes:
             store.install(script.models)
         return _answer(script)

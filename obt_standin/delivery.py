@@ -94,8 +94,10 @@ class Delivery:
 
     async def _stream_tokens(self) -> None:
         total = len(self._content.tokens)
+        # These end with the last token, as they do by themselves; the others break off before.
         abnormal = self._behaviour.ending not in {"done", "no_final_line", "repeat"}
         stop = min(self._cut_at(), total) if abnormal else total
+        # Lines whose tokens are due, and whose write is not full yet.
         waiting: list[bytes] = []
         text = ""
         for index, token in enumerate(self._content.tokens[:stop]):

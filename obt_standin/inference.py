@@ -47,6 +47,7 @@ class Inference:
         model = self._model(fields, f'model "{fields.get("model")}" not found, try pulling it first')
         if "embedding" not in model.capabilities:
             raise ErrorAnswer(501, "This server does not support embeddings. Start it with `--embeddings`")
+        # The model's first and last token come on top.
         counts = [len(tokens_of(text)) + 2 for text in inputs]
         if fields.get("truncate") is False and max(counts, default=0) > model.context_length:
             raise ErrorAnswer(400, "the input length exceeds the context length")
@@ -95,6 +96,7 @@ class Inference:
             await self._only_load(model, fields)
             return json_answer(lines.debug(_rendered(fields)))
         thinks = "thinking" in model.capabilities and thinking is not False
+        # Only now: a request that is refused does not use up a behaviour that is meant for once.
         behaviour = self._behaviour(model, once=True)
         job = GenerationJob(request, fields, model, behaviour, chat, thinks, keep_alive_s)
         return await self._run(job, lines)
@@ -130,6 +132,7 @@ class Inference:
         tokens = tokens_of(_prompt(job.fields, chat=job.chat))
         count = job.behaviour.prompt_tokens or len(tokens) + prompt_overhead(job.fields)
         count = fitted(job.fields, count, lease.runner.num_ctx)
+        # Ollama reads at least the last token again, to have something to go on from.
         cached = min(lease.runner.common(tokens), count - 1) if job.behaviour.prompt_cache else 0
         lease.runner.remember(tokens, self._script.num_parallel)
         spent = (count - cached) / job.behaviour.prefill_tps if job.behaviour.prefill_tps else 0.0

@@ -97,6 +97,7 @@ class ModelRoutes:
         if model is None:
             raise ErrorAnswer(404, f"model '{name}' not found")
         self._store.remove(name)
+        # Else /api/ps would go on listing a model that is gone.
         self._runners.unload(model)
         return web.Response()
 
@@ -261,6 +262,7 @@ def _derived(base: Model, fields: Json) -> Model:
         capabilities=tuple(dict.fromkeys((*base.capabilities, *gained))),
         parent_model=base.name if fields.get("from") else "",
         num_predict=(fields.get("parameters") or {}).get("num_predict", base.num_predict),
+        # Filled in when it is installed: it is another model than its base.
         digest="",
         modified_at="",
     )

@@ -87,6 +87,7 @@ def keep_alive(value: object, default_s: float) -> float | None:
         case bool():
             raise ErrorAnswer(400, f"time: invalid duration {json.dumps(value)}")
         case int() | float():
+            # Any negative number keeps the model for ever.
             return None if value < 0 else float(value)
         case str() if _DURATION.fullmatch(value):
             seconds = sum(float(n) * _UNITS[u] for n, u in re.findall(r"([\d.]+)(ns|us|µs|ms|s|m|h)", value))
@@ -120,6 +121,7 @@ def check_options(options: Json | None) -> Json:
         wanted = _OPTIONS.get(name)
         if wanted is None or value is None:
             continue
+        # True is an int in Python, and no number in Go.
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             shown = "integer" if wanted is int else "float32"
             raise ErrorAnswer(500, f'option "{name}" must be of type {shown}')

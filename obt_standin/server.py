@@ -93,6 +93,7 @@ class StandIn:
         models = ModelRoutes(self.script, self.store, self.runners)
         for method, path, handler in self._routes(inference, models):
             application.router.add_route(method, path, handler)
+            # Ollama's router answers HEAD wherever it answers GET.
             if method == "GET":
                 application.router.add_route("HEAD", path, handler)
         if self._control:

@@ -43,6 +43,7 @@ class Store:
             digest=model.digest or hashlib.sha256(msgspec.json.encode(model)).hexdigest(),
             modified_at=model.modified_at or rfc3339(),
         )
+        # Installed anew it is the newest, and comes first in the list.
         self._models.pop(name, None)
         self._models = {name: filled, **self._models}
 
@@ -143,6 +144,7 @@ def _model_info(model: Model, *, verbose: bool) -> Json:
     }
     if "embedding" in model.capabilities:
         info[f"{family}.pooling_type"] = 1
+    # Go prints maps in the order of their keys.
     return dict(sorted(info.items()))
 
 

@@ -98,9 +98,11 @@ def write(
         OSError: it cannot be written, or exists.
     """
     known, pseudonymizer = tuple(secrets), Pseudonymizer(names or {})
+    # All files in one folder, so that unpacking does not litter.
     folder = path.name.removesuffix(".tar.gz")
     with (
         open(path, "xb", opener=_private) as file,
+        # Without a name in the header: it would be the path on this machine.
         gzip.GzipFile(fileobj=file, mode="wb", filename="") as packed,
         tarfile.open(fileobj=packed, mode="w") as archive,
     ):

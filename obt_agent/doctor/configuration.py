@@ -24,6 +24,7 @@ def from_loaded(loaded: Loaded) -> Iterator[Finding]:
             f"{loaded.unread} may not be read by this user: the service is checked from outside only",
             "sudo obt-agent check reads all of it",
         )
+    # A key that a file repeats with its default counts as set: its owner wrote it.
     changed = sum(origin.kind != "default" for origin in loaded.origins.values())
     where = str(loaded.path) if loaded.path else "no file; defaults, environment and flags"
     yield ok("config.valid", f"{where}: {changed} values set, {len(loaded.origins) - changed} defaults")

@@ -30,6 +30,7 @@ async def check(config: Config) -> AsyncIterator[Finding]:
 def findings_of(inventory: Inventory) -> tuple[Finding, ...]:
     """Findings of an inventory. No GPU is no fault; a GPU that cannot be read is."""
     gpus = ", ".join(gpu.name or gpu.id for gpu in inventory.gpus)
+    # No GPU is a machine like any other; only one that is there and cannot be read needs attention.
     found = [ok("hardware.gpus", gpus or "none found: models run on the processor")]
     return (*found, *(_provider(state) for state in inventory.providers if state.status != "absent"))
 

@@ -23,6 +23,7 @@ async def check(settings: OllamaConfig) -> AsyncIterator[Finding]:
         try:
             version = await ollama.version()
             models, problems = await ollama.installed()
+        # Nothing answers: start it. Something else answers: the address is wrong. Two remedies, two checks.
         except OllamaUnavailable as error:
             yield failure(
                 "ollama.reachable",

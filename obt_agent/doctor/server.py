@@ -87,6 +87,7 @@ async def check(
         yield _failed("server.proxy", failed.ending)
         return
     try:
+        # Through a proxy the name is resolved there, and may be unknown here.
         if through is None:
             yield await _resolved(address, timings)
             yield ok("server.proxy", "none: dialled directly")
@@ -170,6 +171,7 @@ def _upgrade_findings(ending: DisconnectReason | None, *, known: bool) -> tuple[
             ok("server.upgrade", "it speaks obt.v1"),
             ok("server.token", "the credential is accepted"),
         )
+    # Refusing the made-up credential is what a server of OBT does.
     if ending is None or (refused and not known):
         return (ok("server.upgrade", "an OBT server answers"),)
     return (_failed("server.token" if refused else "server.upgrade", ending),)

@@ -104,6 +104,7 @@ class Catalog:
         Metadata is asked for beside the polling: an Ollama that is slow to show a model, or hangs over it,
         must not keep a change from being seen.
         """
+        # If one of the two ends by a fault, the other must not go on alone.
         async with asyncio.TaskGroup() as group:
             group.create_task(self._poll_for_ever(), name="ollama-poll")
             group.create_task(self._fill_for_ever(), name="ollama-fill")
@@ -219,6 +220,7 @@ class Catalog:
         async with asyncio.TaskGroup() as group:
             for key, name in missing.items():
                 group.create_task(self._show(key, slots), name=f"ollama-show {name}")
+        # The list may have changed while models were shown: what is gone is forgotten.
         before = self._snapshot
         listed = set(map(_key, before.models))
         self._metadata = {key: known for key, known in self._metadata.items() if key in listed}

@@ -13,6 +13,7 @@ MAX_MESSAGE_CHARS: Final = 1000
 _NAME_CHARS: Final = 512
 
 _NOT_FOUND: Final = re.compile(r"""^model ['"](?P<name>.*?)['"] not found""")
+# At least two folders deep and not part of a URL: "and/or" and "library/llama3" are no paths.
 _HOST_PATH: Final = re.compile(r"(?<![\w./:@-])/(?:[^\s:\"'/]+/)+[^\s:\"',]*")
 # Ollama's messages quote what models wrote, so that a phrase anywhere in one means nothing. Causes are told
 # by the status, by how Ollama's own messages begin (llm/server.go, server/sched.go, server/routes.go), and

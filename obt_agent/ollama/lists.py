@@ -113,6 +113,7 @@ def read_shown(body: bytes) -> tuple[tuple[str, ...], int | None]:
     """Capabilities and context length out of ``/api/show``; raises ``OllamaError`` for anything else."""
     shown = _decode(body, _Shown)
     info = shown.model_info or {}
+    # The key is named after the architecture: llama.context_length.
     length = info.get(f"{info.get('general.architecture')}.context_length")
     return shown.capabilities, length if type(length) is int else None  # True is an int, and no length
 

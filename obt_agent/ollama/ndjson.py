@@ -110,6 +110,7 @@ def check(line: bytes) -> Head:
     """
     if not line.isascii():
         _check_utf8(line)
+    # A short line cannot hold so many brackets, and counting them costs as much as decoding.
     if len(line) >= _SHALLOW_BYTES and deeper_than(line, MAX_DEPTH):
         raise _bad(f"nests deeper than {MAX_DEPTH} levels", line)
     try:

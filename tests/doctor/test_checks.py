@@ -1,4 +1,4 @@
-"""The other looks: configuration, state folder, Ollama, hardware, sandbox; and all of them together."""
+"""The other checks: configuration, state folder, Ollama, hardware, sandbox; and all of them in order."""
 
 import asyncio
 import dataclasses
@@ -65,7 +65,7 @@ def test_a_valid_configuration_says_where_it_came_from(tmp_path: Path) -> None:
     assert origins["ollama.url"].startswith("default")
 
 
-def test_a_missing_server_and_clear_text_are_told(tmp_path: Path) -> None:
+def test_a_missing_server_and_clear_text_are_reported(tmp_path: Path) -> None:
     text = "server:\n  allow_insecure: true\n"
     assert levels(list(configuration.from_loaded(loaded(tmp_path, text)))) == {
         "config.valid": "ok",
@@ -100,14 +100,14 @@ def state_looked(tmp_path: Path, text: str = "") -> tuple[dict[str, Finding], st
     return {finding.check: finding for finding in findings}, known
 
 
-def test_a_folder_that_is_not_there_is_told_and_not_made(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_reported_and_not_made(tmp_path: Path) -> None:
     found, known = state_looked(tmp_path)
     assert found["state.folder"].level == "failure"
     assert known.credential is None
     assert not (tmp_path / "state").exists()
 
 
-def test_an_enrolled_and_running_agent_is_seen_without_its_lock(tmp_path: Path) -> None:
+def test_an_enrolled_and_running_agent_is_found_without_its_lock(tmp_path: Path) -> None:
     with StateDir.open(tmp_path / "state") as held:
         Credentials(held, None).store_enrolled(Secret(CANARY))
         StatusFile(held.folder).write(a_status(written_at=time.time()))
@@ -120,7 +120,7 @@ def test_an_enrolled_and_running_agent_is_seen_without_its_lock(tmp_path: Path) 
     assert CANARY not in repr(found)
 
 
-def test_a_stopped_agent_with_no_credential_is_told(tmp_path: Path) -> None:
+def test_a_stopped_agent_with_no_credential_is_reported(tmp_path: Path) -> None:
     StateDir.open(tmp_path / "state").close()
     found, _ = state_looked(tmp_path)
     assert found["agent.running"].level == "warning"
@@ -133,7 +133,7 @@ def test_an_empty_folder_holds_no_identity(tmp_path: Path) -> None:
     assert found["state.identity"].level == "warning"
 
 
-def test_an_agent_that_hangs_or_is_not_admitted_is_told(tmp_path: Path) -> None:
+def test_an_agent_that_hangs_or_is_not_admitted_is_reported(tmp_path: Path) -> None:
     with StateDir.open(tmp_path / "state") as held:
         StatusFile(held.folder).write(a_status(written_at=time.time() - 600))
         assert state_looked(tmp_path)[0]["agent.alive"].level == "failure"
@@ -142,7 +142,7 @@ def test_an_agent_that_hangs_or_is_not_admitted_is_told(tmp_path: Path) -> None:
         assert state_looked(tmp_path)[0]["agent.link"].level == "warning"
 
 
-def test_a_token_file_counts_and_a_bad_one_is_told(tmp_path: Path) -> None:
+def test_a_token_file_counts_and_a_bad_one_is_reported(tmp_path: Path) -> None:
     StateDir.open(tmp_path / "state").close()
     token = tmp_path / "token"
     token.write_text("a-static-token\n")
@@ -189,7 +189,7 @@ def test_results_that_wait_are_counted_and_old_ones_named(tmp_path: Path) -> Non
     assert "1 for more than 30 days" in state_looked(tmp_path)[0]["store.old"].message
 
 
-def test_damaged_stores_that_were_set_aside_are_told_and_one_that_is_damaged_now(tmp_path: Path) -> None:
+def test_damaged_stores_that_were_set_aside_are_reported_and_one_that_is_damaged_now(tmp_path: Path) -> None:
     StateDir.open(tmp_path / "state").close()
     store = tmp_path / "state" / "jobs.sqlite"
     store.write_bytes(b"no database" * 1000)
@@ -200,14 +200,14 @@ def test_damaged_stores_that_were_set_aside_are_told_and_one_that_is_damaged_now
     assert looked["store.results"].level == "ok"
 
 
-def test_a_quota_that_is_nearly_used_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_quota_that_is_nearly_used_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     StateDir.open(tmp_path / "state").close()
     finished_job(tmp_path / "state", "new", time.time())
     monkeypatch.setattr("obt_agent.doctor.state.StoreReading.reserved_bytes", lambda self: 1 << 40)
     assert state_looked(tmp_path)[0]["store.quota"].level == "warning"
 
 
-def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     StateDir.open(tmp_path / "state").close()
     monkeypatch.setattr("obt_agent.doctor.state.shutil.disk_usage", lambda _: Usage())
     assert state_looked(tmp_path)[0]["state.disk"].level == "warning"
@@ -220,19 +220,19 @@ class Usage:
 # Ollama, hardware, sandbox.
 
 
-async def ollama_looked(url: str) -> dict[str, str]:
+async def ollama_levels(url: str) -> dict[str, str]:
     async with asyncio.timeout(30):
         return levels([finding async for finding in ollama.check(OllamaConfig(url=url))])
 
 
-async def test_an_ollama_that_answers_is_told_with_version_and_models() -> None:
+async def test_an_ollama_that_answers_is_reported_with_version_and_models() -> None:
     async with StandIn() as standin:
-        assert await ollama_looked(standin.url) == {"ollama.reachable": "ok", "ollama.models": "ok"}
+        assert await ollama_levels(standin.url) == {"ollama.reachable": "ok", "ollama.models": "ok"}
 
 
-async def test_an_old_ollama_and_one_without_models_are_told() -> None:
+async def test_an_old_ollama_and_one_without_models_are_reported() -> None:
     async with StandIn(Script(version="0.3.1", models=[])) as standin:
-        assert await ollama_looked(standin.url) == {
+        assert await ollama_levels(standin.url) == {
             "ollama.reachable": "ok",
             "ollama.version": "warning",
             "ollama.models": "warning",
@@ -242,16 +242,16 @@ async def test_an_old_ollama_and_one_without_models_are_told() -> None:
 async def test_an_ollama_that_is_away_is_a_failure() -> None:
     async with StandIn() as standin:
         url = standin.url
-    assert await ollama_looked(url) == {"ollama.reachable": "failure"}
+    assert await ollama_levels(url) == {"ollama.reachable": "failure"}
 
 
 async def test_something_else_than_ollama_is_a_failure() -> None:
     async with running(Server(404)) as server:
         url = server.url.replace("ws://", "http://").removesuffix("/api/v1/agents/connect")
-        assert await ollama_looked(url) == {"ollama.answers": "failure"}
+        assert await ollama_levels(url) == {"ollama.answers": "failure"}
 
 
-def test_what_the_hardware_says_is_judged() -> None:
+def test_what_the_hardware_reports_is_a_finding() -> None:
     gpu = GpuInfo(id="GPU-1", provider="nvidia", index=0, vendor="nvidia", name="RTX 4090")
     inventory = Inventory(
         fingerprint="f",
@@ -289,7 +289,7 @@ def test_what_the_hardware_says_is_judged() -> None:
         ({"NeedDaemonReload": "yes"}, "warning"),
     ],
 )
-def test_a_sandbox_that_is_too_tight_is_told(properties: dict[str, str], level: str) -> None:
+def test_a_sandbox_that_is_too_tight_is_reported(properties: dict[str, str], level: str) -> None:
     (finding,) = sandbox.check({"LoadState": "loaded", **properties}, None)
     assert finding.level == level
 
@@ -314,25 +314,25 @@ LOADED = {"LoadState": "loaded", "UnitFileState": "enabled", "Result": "success"
         ),
     ],
 )
-def test_how_the_service_is_is_told(changed: dict[str, str], level: str, words: str) -> None:
+def test_the_state_of_the_service_is_reported(changed: dict[str, str], level: str, words: str) -> None:
     found = {one.check: one for one in sandbox.check(LOADED | changed, None)}
     assert found["service.state"].level == level
     assert words in found["service.state"].message
     assert "service.enabled" not in found
 
 
-def test_a_service_that_does_not_start_with_the_machine_is_told() -> None:
+def test_a_service_that_does_not_start_with_the_machine_is_reported() -> None:
     found = {one.check: one for one in sandbox.check({**LOADED, "UnitFileState": "disabled"}, None)}
     assert found["service.enabled"].level == "warning"
 
 
 @pytest.mark.parametrize("unit", [None, {"LoadState": "not-found"}])
-def test_without_a_unit_there_is_no_sandbox_to_look_at(unit: dict[str, str] | None) -> None:
+def test_without_a_unit_there_is_no_sandbox_to_check(unit: dict[str, str] | None) -> None:
     (finding,) = sandbox.check(unit, None)
     assert finding.level == "skipped"
 
 
-def test_what_the_running_agent_cannot_read_is_told() -> None:
+def test_what_the_running_agent_cannot_read_is_reported() -> None:
     lost = ProviderReport(name="nvidia", status="lost", reason="fell off the bus")
     well = ProviderReport(name="cpu", status="ok")
     findings = list(sandbox.check({"LoadState": "loaded"}, a_status(providers=(lost, well))))
@@ -340,7 +340,7 @@ def test_what_the_running_agent_cannot_read_is_told() -> None:
     assert "fell off the bus" in findings[-1].message
 
 
-def test_a_device_that_came_after_the_start_is_told(tmp_path: Path) -> None:
+def test_a_device_that_came_after_the_start_is_reported(tmp_path: Path) -> None:
     (tmp_path / "dev").mkdir()
     (tmp_path / "dev" / "nvidia0").touch()
     unit = {"LoadState": "loaded"}
@@ -370,7 +370,7 @@ def test_systemd_is_asked_for_the_units_properties(tmp_path: Path, monkeypatch: 
 # All together.
 
 
-async def test_a_look_that_breaks_does_not_keep_the_others_away() -> None:
+async def test_a_check_that_breaks_does_not_keep_the_others_away() -> None:
     async def breaks() -> AsyncIterator[Finding]:
         yield ok("a.first", "well")
         raise AgentError("it broke")
@@ -378,7 +378,7 @@ async def test_a_look_that_breaks_does_not_keep_the_others_away() -> None:
     assert levels(await run_checks.collect("a", breaks())) == {"a.first": "ok", "a.failed": "failure"}
 
 
-async def test_a_look_may_not_take_for_ever() -> None:
+async def test_a_check_may_not_take_for_ever() -> None:
     async def hangs() -> AsyncIterator[Finding]:
         yield ok("a.first", "well")
         await asyncio.get_running_loop().create_future()
@@ -414,7 +414,7 @@ def test_every_check_has_a_place_in_the_documents() -> None:
     assert check_names() == {name for name in named if re.fullmatch(rf"(?:{CHECK_GROUPS})\.[a-z_]+", name)}
 
 
-def test_check_tells_a_person_and_a_program(
+def test_check_prints_for_a_person_and_for_a_program(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = at_work(tmp_path, monkeypatch)

@@ -34,7 +34,7 @@ def trusted(tmp_path: Path) -> tuple[trustme.CA, dict[str, str]]:
     return ca, {"ca_file": str(tmp_path / "ca.pem")}
 
 
-async def test_every_stage_is_told_when_all_is_well(trusted: tuple[trustme.CA, dict[str, str]]) -> None:
+async def test_every_step_is_reported_when_all_is_well(trusted: tuple[trustme.CA, dict[str, str]]) -> None:
     ca, tls = trusted
     async with running(Server(), tls_context(ca)) as server:
         found = await looked(settings(server, tls))
@@ -53,7 +53,7 @@ async def test_every_stage_is_told_when_all_is_well(trusted: tuple[trustme.CA, d
     assert "test-server/1" in found["server.version"].message
 
 
-async def test_the_look_ends_before_the_hello_so_that_no_running_agent_is_disturbed() -> None:
+async def test_the_check_ends_before_the_hello_so_that_no_running_agent_is_disturbed() -> None:
     async with running(Server()) as server:
         await looked(settings(server))
         assert server.shown == [f"Bearer {TOKEN.reveal()}"]
@@ -79,7 +79,9 @@ async def test_no_finding_shows_the_credential() -> None:
         (200, "server.upgrade", "HTTP 200"),
     ],
 )
-async def test_an_answer_other_than_yes_is_told_with_what_to_do(status: int, check: str, words: str) -> None:
+async def test_an_answer_other_than_yes_is_reported_with_what_to_do(
+    status: int, check: str, words: str
+) -> None:
     async with running(Server(status)) as server:
         found = await looked(settings(server))
     assert found[check].level == "failure"
@@ -88,14 +90,14 @@ async def test_an_answer_other_than_yes_is_told_with_what_to_do(status: int, che
 
 
 @pytest.mark.parametrize("status", [101, 401])
-async def test_without_a_credential_it_is_still_told_whether_a_server_answers(status: int) -> None:
+async def test_without_a_credential_it_is_still_reported_whether_a_server_answers(status: int) -> None:
     async with running(Server(status)) as server:
         found = await looked(settings(server), None)
     assert found["server.upgrade"].level == "ok"
     assert "server.token" not in found
 
 
-async def test_a_clock_that_is_off_is_told() -> None:
+async def test_a_clock_that_is_off_is_reported() -> None:
     ahead = (datetime.now(UTC) + timedelta(hours=2)).strftime("%a, %d %b %Y %H:%M:%S GMT")
     async with running(Server(date=ahead, name=None)) as server:
         found = await looked(settings(server))
@@ -104,13 +106,13 @@ async def test_a_clock_that_is_off_is_told() -> None:
     assert "NTP" in (found["server.clock"].remedy or "")
 
 
-async def test_a_server_that_tells_no_time_is_no_fault() -> None:
+async def test_a_server_that_sends_no_time_is_no_fault() -> None:
     async with running(Server(date="half past three")) as server:
         found = await looked(settings(server))
     assert found["server.clock"].level == "skipped"
 
 
-async def test_a_certificate_that_ends_soon_is_told(trusted: tuple[trustme.CA, dict[str, str]]) -> None:
+async def test_a_certificate_that_ends_soon_is_reported(trusted: tuple[trustme.CA, dict[str, str]]) -> None:
     ca, tls = trusted
     soon = tls_context(ca, not_after=datetime.now(UTC) + timedelta(days=3))
     async with running(Server(), soon) as server:
@@ -148,7 +150,7 @@ async def test_a_port_where_nothing_listens_is_a_failure_of_tcp() -> None:
     assert levels(found) == {"server.dns": "ok", "server.proxy": "ok", "server.tcp": "failure"}
 
 
-async def test_a_proxy_that_is_away_is_told() -> None:
+async def test_a_proxy_that_is_away_is_reported() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         proxy = f"http://127.0.0.1:{unused.getsockname()[1]}"
@@ -157,12 +159,12 @@ async def test_a_proxy_that_is_away_is_told() -> None:
     assert "server.dns" not in found
 
 
-async def test_a_proxy_that_cannot_be_used_is_told() -> None:
+async def test_a_proxy_that_cannot_be_used_is_reported() -> None:
     found = await looked(settings("wss://obt.example.org/", proxy="ftp://proxy"))
     assert levels(found) == {"server.proxy": "failure"}
 
 
-async def test_an_address_that_cannot_be_used_is_told() -> None:
+async def test_an_address_that_cannot_be_used_is_reported() -> None:
     given = ServerConfig(url="ws://obt.example.org/")
     found = await looked(given)
     assert levels(found) == {"server.address": "failure"}

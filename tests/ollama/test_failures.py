@@ -21,7 +21,7 @@ def test_each_wording_of_a_missing_model_says_how_to_pull_it(said: str) -> None:
     assert error.detail == {"status": 404, "ollama_message": said, "model": "llama3"}
 
 
-def test_a_request_that_names_no_model_is_told_so() -> None:
+def test_a_request_that_names_no_model_is_answered_so() -> None:
     assert "names no model" in failures.from_message("model '' not found", 404).message
 
 
@@ -133,7 +133,7 @@ def test_a_proxy_that_refuses_is_not_taken_for_another_program(status: int, word
     assert words in error.message
 
 
-def test_a_full_queue_is_told_by_its_status() -> None:
+def test_a_full_queue_is_known_by_its_status() -> None:
     assert failures.from_message("maximum pending requests exceeded", 503).retryable
     assert failures.from_message('{"error":"x"}', 502).retryable
 

@@ -28,7 +28,7 @@ class Timers:
         monkeypatch.setattr(loop, "call_at", call_at)
 
 
-async def test_a_wait_that_is_too_long_is_told_once() -> None:
+async def test_a_wait_that_is_too_long_is_reported_once() -> None:
     told: list[float] = []
     over = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -126,7 +126,7 @@ def test_status_where_no_systemd_runs_says_so(
     assert "systemd does not run here" in capsys.readouterr().err
 
 
-def test_status_of_an_agent_that_has_said_nothing_yet(
+def test_status_of_an_agent_that_has_written_no_status_yet(
     tmp_path: Path, held: StateDir, capsys: Captured
 ) -> None:
     assert main(["status", *options(tmp_path)]) == 69
@@ -298,7 +298,9 @@ def test_flush_by_somebody_else_says_who_may(
     assert "sudo" in capsys.readouterr().err
 
 
-def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_may_not_be_entered_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def forbidden(*_: object) -> list[str]:
         raise PermissionError(13, "Permission denied")
 
@@ -414,7 +416,7 @@ def test_an_interrupted_installation_says_that_it_can_be_repeated(
     assert "Give the same command again" in capsys.readouterr().err
 
 
-def test_a_join_token_that_is_not_needed_is_left_and_said_to_be(
+def test_a_join_token_that_is_not_needed_is_left_and_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
 ) -> None:
     where, system = machine(tmp_path / "root", packaged=True), FakeSystem()

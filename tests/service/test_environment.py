@@ -92,7 +92,7 @@ def test_what_a_killed_installation_left_is_replaced_and_removed(tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w"]
 
 
-def test_a_full_disk_is_told_and_leaves_the_old_environment(
+def test_a_full_disk_is_reported_and_leaves_the_old_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     prefix, given = tmp_path / "opt", Wheels(wheel=wheel(tmp_path / "w"))
@@ -108,7 +108,7 @@ def test_a_full_disk_is_told_and_leaves_the_old_environment(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["opt", "w"]
 
 
-def test_a_folder_that_cannot_be_removed_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_removed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = tmp_path / "opt"
     environment.make(prefix, PYTHON, Wheels(wheel=wheel(tmp_path / "w")), System())
 
@@ -189,7 +189,7 @@ def test_extras_are_followed_where_they_are_asked_for() -> None:
     assert "fastapi" not in ours
 
 
-def test_a_file_that_is_gone_is_told(tmp_path: Path) -> None:
+def test_a_file_that_is_gone_is_reported(tmp_path: Path) -> None:
     info = tmp_path / "gone-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: gone\nVersion: 1.0\n")

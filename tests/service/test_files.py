@@ -19,7 +19,7 @@ def test_every_file_of_the_service_is_shipped(name: str) -> None:
     assert files.shipped(name)
 
 
-def test_a_file_that_is_not_shipped_is_told() -> None:
+def test_a_file_that_is_not_shipped_is_reported() -> None:
     with pytest.raises(ServiceError, match="install obt-agent anew"):
         files.shipped("nothing")
 
@@ -48,7 +48,7 @@ def test_a_planted_link_is_replaced_and_not_written_through(tmp_path: Path) -> N
     assert victim.read_text() == "kept"
 
 
-def test_what_cannot_be_written_or_removed_is_told(tmp_path: Path) -> None:
+def test_what_cannot_be_written_or_removed_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ServiceError, match="cannot be written"):
         files.write(tmp_path / "file" / "below", "x")

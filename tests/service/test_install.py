@@ -93,7 +93,7 @@ def test_everything_is_decided_before_anything_is_changed(tmp_path: Path) -> Non
         ({"ollama": "ftp://here"}, "ollama.url"),
     ],
 )
-def test_what_is_missing_or_wrong_is_told_and_changes_nothing(
+def test_what_is_missing_or_wrong_is_reported_and_changes_nothing(
     tmp_path: Path, given: dict[str, object], words: str
 ) -> None:
     paths, system = machine(tmp_path, packaged=True), FakeSystem()
@@ -134,7 +134,7 @@ def test_a_packages_empty_configuration_gets_the_server(tmp_path: Path) -> None:
     assert paths.config.read_text().startswith("# from the package\npolicy:\n  max_streams: 3\n\nserver:")
 
 
-def test_a_wrong_configuration_that_is_there_is_told(tmp_path: Path) -> None:
+def test_a_wrong_configuration_that_is_there_is_reported(tmp_path: Path) -> None:
     paths = machine(tmp_path, packaged=True)
     paths.config.parent.mkdir(parents=True)
     paths.config.write_text("serve: 1\n")
@@ -178,7 +178,7 @@ def test_a_failed_enrolment_says_why_and_starts_nothing(tmp_path: Path) -> None:
     assert ["systemctl", "restart", "obt-agent.service"] not in system.asked
 
 
-def test_a_service_that_does_not_start_shows_what_it_said(tmp_path: Path) -> None:
+def test_a_service_that_does_not_start_shows_its_log(tmp_path: Path) -> None:
     system = FakeSystem(systemctl_restart=Outcome(1, "", ""), journalctl=Outcome(0, "it said this", ""))
     with pytest.raises(ServiceError, match="it said this"):
         run(plan(machine(tmp_path, packaged=True), system))
@@ -348,7 +348,7 @@ def test_the_wait_is_bounded_and_gives_what_is_known(tmp_path: Path) -> None:
         assert install.wait_admitted(paths, FakeSystem(), 0.05) == waiting
 
 
-def test_a_service_that_ends_meanwhile_shows_what_it_said(tmp_path: Path) -> None:
+def test_a_service_that_ends_meanwhile_shows_its_log(tmp_path: Path) -> None:
     system = FakeSystem(
         systemctl_show=Outcome(0, "ActiveState=failed\n", ""), journalctl=Outcome(0, "revoked", "")
     )
@@ -412,7 +412,7 @@ def test_a_package_is_left_to_its_manager(tmp_path: Path) -> None:
         list(uninstall.steps(machine(tmp_path, packaged=True), FakeSystem(), keep_state=False))
 
 
-def test_somebody_elses_launcher_and_what_cannot_be_removed_are_told(tmp_path: Path) -> None:
+def test_somebody_elses_launcher_and_what_cannot_be_removed_are_reported(tmp_path: Path) -> None:
     paths = furnished(tmp_path)
     paths.launcher.unlink()
     paths.launcher.write_text("somebody else's")
@@ -439,7 +439,7 @@ def test_systemd_is_asked_for_the_service(tmp_path: Path) -> None:
         state.read_state(machine(tmp_path / "other", systemd=False), FakeSystem())
 
 
-def test_a_command_of_the_system_that_fails_is_told_in_its_words() -> None:
+def test_a_command_of_the_system_that_fails_is_reported_in_its_words() -> None:
     system = System()
     with pytest.raises(ServiceError, match="no such thing"):
         system.run(["sh", "-c", "echo no such thing >&2; exit 3"])

@@ -68,7 +68,7 @@ def test_a_python_in_a_closed_folder_is_refused(anywhere: Path) -> None:
         interpreter.fit(path, None, ())
 
 
-def test_what_is_no_python_is_told(anywhere: Path) -> None:
+def test_what_is_no_python_is_reported(anywhere: Path) -> None:
     with pytest.raises(ServiceError, match="is no Python"):
         interpreter.choose(anywhere / "nothing", same_as_ours=False)
     other = anywhere / "other"
@@ -78,7 +78,7 @@ def test_what_is_no_python_is_told(anywhere: Path) -> None:
         interpreter.choose(other, same_as_ours=False)
 
 
-def test_when_no_python_will_do_every_reason_is_told() -> None:
+def test_when_no_python_will_do_every_reason_is_reported() -> None:
     with pytest.raises(ServiceError) as output:
         interpreter.choose(None, same_as_ours=True, hidden_places=("/",))
     assert "No Python here will do" in output.value.message
@@ -86,7 +86,7 @@ def test_when_no_python_will_do_every_reason_is_told() -> None:
     assert "apt-get install python3" in output.value.message
 
 
-def test_a_file_that_may_not_be_run_is_told(anywhere: Path) -> None:
+def test_a_file_that_may_not_be_run_is_reported(anywhere: Path) -> None:
     path = anywhere / "plain"
     path.write_text("")
     path.chmod(0o644)

@@ -48,7 +48,7 @@ def test_reloading_says_when_on_the_monotonic_clock(listener: socket.socket) -> 
     assert before <= int(output["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
 
 
-def test_stopping_and_watchdog_are_told(listener: socket.socket) -> None:
+def test_stopping_and_watchdog_are_reported(listener: socket.socket) -> None:
     notifier = Notifier(environ(listener))
     notifier.watchdog()
     assert heard(listener) == {"WATCHDOG": "1"}

@@ -45,7 +45,7 @@ def running(progress: JobProgress | None) -> JobSummary:
     return JobSummary(job_id="j1", kind="benchmark", state="running", model="llama3", progress=progress)
 
 
-def test_a_running_agent_is_seen_with_what_it_wrote(tmp_path: Path) -> None:
+def test_a_running_agent_is_found_with_what_it_wrote(tmp_path: Path) -> None:
     with StateDir.open(tmp_path / "state") as state:
         StatusFile(state.folder).write(a_status())
         found = look(state.path)

@@ -62,13 +62,13 @@ async def test_tokens_are_due_at_the_rate_and_never_written_before(standin: Stan
     assert final["total_duration"] >= 135 * MS
 
 
-async def test_one_token_is_said_to_have_taken_a_microsecond(standin: StandIn) -> None:
+async def test_one_token_counts_as_a_microsecond(standin: StandIn) -> None:
     _, final = await generate(standin, request(options={"num_predict": 1}))
     assert final["done_reason"] == "length"
     assert (final["eval_count"], final["eval_duration"]) == (1, 1000)
 
 
-async def test_a_prompt_read_before_is_not_read_again_unless_told_otherwise(standin: StandIn) -> None:
+async def test_a_prompt_read_before_is_not_read_again_unless_the_cache_is_off(standin: StandIn) -> None:
     standin.script.prefill_tps, standin.script.tokens = 10_000.0, 2
     _, cold = await generate(standin)
     _, warm = await generate(standin)
@@ -116,7 +116,7 @@ async def test_lines_can_hold_several_tokens_and_writes_several_lines(standin: S
     assert [data.count(b"\n") for _, data in standin.requests[-1].writes] == [2, 2, 1]
 
 
-async def test_a_thinking_model_thinks_first_unless_it_is_told_not_to(standin: StandIn) -> None:
+async def test_a_thinking_model_thinks_first_unless_asked_not_to(standin: StandIn) -> None:
     standin.script.thinking_tokens, standin.script.tokens, standin.script.tokens_per_line = 3, 8, 2
     messages = [{"role": "user", "content": "Hi"}]
     body = {"model": "standin-think:8b", "messages": messages}
@@ -152,7 +152,7 @@ async def test_num_predict_stop_sequences_and_formats_end_a_generation(standin: 
     assert json.loads(text(lines)) == expected
 
 
-async def test_what_is_said_says_that_it_is_a_stand_in(standin: StandIn) -> None:
+async def test_answers_say_that_they_are_a_stand_ins(standin: StandIn) -> None:
     lines, _ = await generate(standin)
     assert "stand-in for Ollama" in text(lines)
 

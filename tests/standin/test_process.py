@@ -84,7 +84,7 @@ async def test_a_script_with_an_unknown_or_wrong_field_is_refused_by_name(tmp_pa
         assert word in said
 
 
-async def test_a_port_that_is_taken_is_said_so() -> None:
+async def test_a_port_that_is_taken_is_reported() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
