@@ -111,6 +111,7 @@ class RefusedCredential:
         self._admitted_before = admitted_before
         self._clock = clock
         self._random = random
+        # The first refusal, and how many there were: giving up takes both time and number.
         self._first: float | None = None
         self._count = 0
 

@@ -196,17 +196,8 @@ def light(sample: Sample | None) -> LightSample | None:
         cpu_temperature_celsius=sample.cpu.temperature_celsius,
         memory_used_bytes=sample.memory.used_bytes,
         memory_available_bytes=sample.memory.available_bytes,
-        gpus=tuple(
-            LightGpu(
-                id=gpu.id,
-                state=gpu.state,
-                utilization_ratio=gpu.utilization_ratio,
-                memory_used_bytes=gpu.memory_used_bytes,
-                temperature_celsius=gpu.temperature_celsius,
-                power_watts=gpu.power_watts,
-            )
-            for gpu in sample.gpus
-        ),
+        # The heartbeat's fields are a part of the sample's, by the same names.
+        gpus=tuple(msgspec.convert(gpu, LightGpu, from_attributes=True) for gpu in sample.gpus),
     )
 
 

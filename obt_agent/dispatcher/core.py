@@ -254,6 +254,7 @@ class Dispatcher:
         if entry.cause is not None:
             return
         entry.stop(cause)
+        # A handler that swallows its cancellation must not keep the server waiting.
         loop = asyncio.get_running_loop()
         entry.timers.append(loop.call_later(self._bounds.stop_within_s, self._abandon, entry))
 

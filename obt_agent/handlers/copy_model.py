@@ -11,6 +11,7 @@ async def run(services: Services, params: CopyModelParams, context: CommandConte
     """Both names must be allowed."""
     services.policy.check_fields(context.params)
     installed = await services.gate.admit(params.source)
+    # A copy must not give a hidden model a name that is shown.
     services.policy.check_model(params.destination, installed)
     await services.ollama.copy(params.source, params.destination)
     return DoneResult()

@@ -14,6 +14,7 @@ async def run(services: Services, params: CreateModelParams, context: CommandCon
     services.policy.check_fields(context.params)
     installed = await services.gate.admit(params.from_)
     services.policy.check_model(params.model, installed)
+    # Ollama pulls a source that it lacks: then the rules of a pull count, too.
     if not is_installed(params.from_, installed):
         services.policy.check_command("pull_model")
         services.policy.check_source(params.from_, installed)

@@ -16,6 +16,7 @@ async def load_result(
 ) -> LoadResult:
     """The answer: whether the model is loaded now, what else is, and how long it took by the wall clock."""
     running = (await ollama.running()).models
+    # Names are compared in full: Ollama adds registry, namespace and tag that a request left out.
     wanted = canonical(model)
     return LoadResult(
         model=model,

@@ -29,9 +29,11 @@ async def relay(ollama: OllamaClient, path: str, body: bytes, context: CommandCo
     async with ollama.stream(path, body) as answer:
         async for batch in answer.batches():
             items = [Item(t_us, Raw(raw)) for t_us, raw in batch]
+            # The pause was before this batch: only its first item waited longer for it.
             if paused_us:
                 items[0] = msgspec.structs.replace(items[0], paused_us=paused_us)
             paused_us = await stream.send(items)
+            # Waiting for the server is not Ollama's silence: its deadline stands still.
             if paused_us:
                 answer.paused(paused_us)
         final = answer.final

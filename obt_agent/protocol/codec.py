@@ -19,6 +19,7 @@ T = TypeVar("T")
 
 _SHOWN_CHARS: Final = 200
 """Of the library's words, which may quote a value of the peer's at any length."""
+# JSON-RPC lets them be left out; every method here takes an object.
 _NO_PARAMS: Final = msgspec.Raw(b"{}")
 
 
@@ -155,6 +156,7 @@ def _read_error(raw: msgspec.Raw) -> WireError:
         )
 
 
+# One for each type: making a decoder costs more than most messages do.
 _DECODERS: Final[dict[Any, msgspec.json.Decoder[Any]]] = {}
 
 

@@ -32,25 +32,11 @@ CODE_OF_KIND: Final[dict[str, int]] = {
 }
 KIND_OF_CODE: Final[dict[int, str]] = {code: kind for kind, code in CODE_OF_KIND.items()}
 
+# Only kinds of the wire: a server must not be able to raise a ``ConfigError`` here, which ends the process.
 _CLASS_OF_KIND: Final[dict[str, type[errors.AgentError]]] = {
-    "invalid_request": errors.ProtocolError,
-    "unknown_method": errors.UnknownCommand,
-    "invalid_params": errors.InvalidParams,
-    "ollama_unavailable": errors.OllamaUnavailable,
-    "model_not_found": errors.ModelNotFound,
-    "busy": errors.Busy,
-    "cancelled": errors.Cancelled,
-    "not_permitted": errors.NotPermitted,
-    "timeout": errors.DeadlineExceeded,
-    "ollama_error": errors.OllamaError,
-    "too_large": errors.TooLarge,
-    "job_not_found": errors.JobNotFound,
-    "unsupported": errors.Unsupported,
-    "stream_incomplete": errors.StreamIncomplete,
-    "job_conflict": errors.JobConflict,
-    "storage_full": errors.StorageFull,
-    "storage_failed": errors.StorageFailed,
-    "link_lost": errors.LinkLost,
+    cls.kind: cls
+    for cls in vars(errors).values()
+    if isinstance(cls, type) and issubclass(cls, errors.AgentError) and cls.kind in CODE_OF_KIND
 }
 
 
@@ -114,4 +100,5 @@ def from_wire(error: WireError) -> errors.AgentError:
     return cls(error.message, retryable=data.retryable, retry_after_ms=data.retry_after_ms, **detail)
 
 
+# Arguments of the error's own: a server's detail of such a name would be taken for them.
 _RESERVED: Final = frozenset({"message", "retryable", "retry_after_ms", "self"})

@@ -28,6 +28,7 @@ def _value(type_: inspect.Type) -> Any:
     match type_:
         case inspect.StructType(fields=fields):
             value: Any = {field.encode_name: _value(field.type) for field in fields if field.required}
+        # The first of a union: the one that is meant; null and the like come after it.
         case inspect.UnionType(types=types):
             value = _value(types[0])
         case inspect.LiteralType(values=values):

@@ -6,41 +6,56 @@ SUBPROTOCOL: Final = "obt.v1"
 PROTOCOL_VERSION: Final = 1
 CONNECT_PATH: Final = "/api/v1/agents/connect"
 
+# Of a text frame, in UTF-8. A server may take less, but never less than the second.
 MAX_FRAME_BYTES: Final = 1 << 20
 MIN_FRAME_BYTES: Final = 64 << 10
+# Before anybody is known, little is read.
 MAX_HELLO_BYTES: Final = 32 << 10
+# Of arrays and objects in each other: parsers recurse, and Ollama's own objects stay below ten.
 MAX_DEPTH: Final = 64
+# What JavaScript holds exactly.
 MAX_ID: Final = 2**53 - 1
 MAX_ID_CHARS: Final = 64
 MAX_JOB_ID_CHARS: Final = 128
 BAD_FRAMES_PER_MINUTE: Final = 10
 
 HELLO_WITHIN_S: Final = 10.0
+# A server may choose within the bounds: neither a flood, nor none at all.
 HEARTBEAT_INTERVAL_S: Final = 15.0
 HEARTBEAT_AT_LEAST_S: Final = 1.0
 HEARTBEAT_AT_MOST_S: Final = 3600.0
+# Either side sends something this often, and gives the other up after three times that and a margin.
 ALIVE_INTERVAL_S: Final = 5.0
 SILENCE_S: Final = 18.0
+# A stream without credit for so long has no reader.
 STALLED_STREAM_S: Final = 60.0
 STREAMS_ALIVE_INTERVAL_S: Final = 60.0
 
+# Credit before the first grant: some 200 chunks of a stream; four streams at once.
 STREAM_CREDIT_BYTES: Final = 32 << 10
 LINK_CREDIT_BYTES: Final = 128 << 10
+# What a server can make the agent hold for one stream, however much it grants.
 MAX_BALANCE_BYTES: Final = 4 << 20
+# A larger result or item goes in pieces, so that it passes nobody for long.
 INLINE_RESULT_BYTES: Final = 24 << 10
 MAX_ITEM_BYTES: Final = 1 << 20
 MAX_IN_FLIGHT: Final = 64
+# Control waits for no credit. A server that reads so little of it is not there.
 MAX_CONTROL_BACKLOG_BYTES: Final = 1 << 20
+# A data frame holds what the link carries in this time, within these bounds: control waits no longer.
 MIN_DATA_FRAME_BYTES: Final = 1 << 10
 MAX_DATA_FRAME_BYTES: Final = 32 << 10
 FRAME_DURATION_S: Final = 0.25
 
 MAX_BLOB_BYTES_PER_SESSION: Final = 16 << 20
 BLOB_LIFETIME_S: Final = 60.0
+# Answered ids of a session, for a ``cancel`` that crossed the answer.
 REMEMBERED_IDS: Final = 1024
 
+# What the conformance kit waits for a redial; ``obt_agent.backoff`` has the schedule.
 RECONNECT_MAX_S: Final = 60.0
 
+# How long the agent knows a job that is over, and how far ahead a start may be dated.
 TOMBSTONE_DAYS: Final = 90
 MAX_NOT_AFTER_S: Final = 7 * 86400.0
 

@@ -18,6 +18,7 @@ from obt_agent.protocol.streams import Item, LargeFinal, SeriesItem
 
 SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 SCHEMA_ID: Final = "urn:obt:v1:messages"
+# Types that no row of the table names: what frames, errors and streams are made of.
 _ENVELOPES: Final = (
     envelope.Request,
     envelope.Notification,
