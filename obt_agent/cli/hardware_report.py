@@ -75,6 +75,7 @@ def _machine_rows(inventory: Inventory, sample: Sample) -> Iterator[Row]:
             _size(memory.total_bytes), memory.type, speed, None if used is None else f"{size_text(used)} used"
         ),
     )
+    # A machine without swap has no row for it.
     if memory.swap_total_bytes:
         yield "Swap", _of(sample.memory.swap_used_bytes, memory.swap_total_bytes) or _NOTHING
     yield from _activity_rows(sample)
@@ -173,6 +174,7 @@ def _gpu_words(gpu: GpuInfo, now: GpuSample) -> Iterator[str]:
     yield gpu.name or gpu.vendor
     yield gpu.id
     named = (("driver", gpu.driver_version), ("CUDA", gpu.cuda_version), ("compute", gpu.compute_capability))
+    # What a vendor lacks is left out: CUDA of an AMD card, the instruction set of an NVIDIA one.
     words = [f"{name} {word}" for name, word in named if word] + [gpu.gfx_target, _link(gpu, now)]
     if any(words):
         yield _joined(*words)
@@ -201,6 +203,7 @@ def _gpu_now(gpu: GpuInfo, now: GpuSample) -> Text:
         now.memory_controller_ratio is not None and f"memory access {_percent(now.memory_controller_ratio)}"
     )
     fan = now.fan_ratio is not None and f"fan {_percent(now.fan_ratio)}"
+    # The state comes first, for of a GPU that is lost or asleep there is nothing else.
     state = Text(now.state, style=_STYLES.get(now.state, "yellow"))
     for words in (
         _joined(busy or None, access or None),
@@ -265,6 +268,7 @@ def _missing(inventory: Inventory, sample: Sample) -> Iterator[tuple[str, str, s
         *((f"Ollama's {process.role}", process.unavailable) for process in sample.ollama),
     ]
     fields: dict[tuple[str, str, str], list[str]] = {}
+    # Fields that are missing for one reason are in one line.
     for place, unavailable in places:
         for field, reason in unavailable.items():
             if reason not in _NOT_SHOWN and not reason.startswith("no_source"):
@@ -291,8 +295,10 @@ def _bars(inventory: Inventory, sample: Sample) -> Iterator[Bar]:
     yield from _memory_bar("Memory", sample.memory.used_bytes, inventory.memory.total_bytes)
     known = {gpu.id: gpu for gpu in inventory.gpus}
     for now in sample.gpus:
+        # A GPU that came since the inventory was taken has a bar and no name yet.
         gpu = known.get(now.id) or GpuInfo(id=now.id, vendor="", provider="")
         words = _gpu_now(gpu, now).plain.split("\n")
+        # "ok" is left out: beside a bar it says nothing.
         yield gpu.name or gpu.id, now.utilization_ratio, ", ".join(words[now.state == "ok" :])
         yield from _memory_bar("  memory", now.memory_used_bytes, gpu.memory.total_bytes)
         yield from _memory_bar("  shared", now.shared_used_bytes, gpu.memory.shared_total_bytes)
@@ -306,6 +312,7 @@ def _memory_bar(name: str, used: int | None, total: int | None) -> Iterator[Bar]
 def _table(title: str | None, *headings: str) -> Table:
     table = Table(box=box.SIMPLE, title=title, title_justify="left", show_header=bool(headings))
     for heading in headings:
+        # Identifiers and file systems have no spaces: fold them, for an ellipsis hides what tells them apart.
         table.add_column(heading, overflow="fold")
     return table
 

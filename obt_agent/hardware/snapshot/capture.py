@@ -25,8 +25,10 @@ from obt_agent.hardware.snapshot.root import FileSystemSize, Manifest, Root
 
 _PROCESS = re.compile(r"/proc/(\d+)(/|$)")
 _INTERFACE = re.compile(r"/sys/class/net/([^/]+)")
+# Its control group tells a container from a machine.
 _INIT = 1
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, None)
+# Of a process's open files only those of GPUs are kept: the others' names are its user's.
 _DEVICES = "/dev/dri/"
 
 
@@ -38,8 +40,10 @@ class RecordingRoot(Root):
     def __init__(self, inner: Root) -> None:
         self._inner = inner
         self.real = inner.real
+        # What was read, as it was asked for: files, folders and links alike.
         self.paths: set[str] = set()
         self.sizes: dict[str, FileSystemSize] = {}
+        # What devices answered, in hexadecimal, by node and question, and which nodes refused.
         self.answers: dict[str, str] = {}
         self.refusals: dict[str, str] = {}
 
@@ -108,7 +112,9 @@ def capture(
     writer = _Writer(folder, root, masker)
     for path in paths:
         writer.add(path)
+    # In place of firmware's table, which holds serial numbers.
     writer.put(dmi.UDEV, udev_record(reading.inventory.memory.modules))
+    # Kernels before 6.1 lack this file, and a replay cannot ask this machine.
     writer.put("/proc/sys/kernel/arch", (reading.inventory.host.arch or os.uname().machine).encode())
     for vendor in VENDORS:
         if vendor.library_answers is not None:

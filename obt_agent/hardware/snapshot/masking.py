@@ -18,78 +18,77 @@ from obt_agent.hardware.host.linux.storage import NETWORK
 from obt_agent.hardware.host.linux.system import LAYERS, SERVICE_ACCOUNT
 from obt_agent.hardware.inventory import MemoryModule
 
+# With underscores too, as Kubernetes writes those of pods into the names of control groups.
 _UUID = re.compile(
     r"[0-9a-f]{8}([-_])[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{4}\1[0-9a-f]{12}(?![0-9a-f])",
     re.IGNORECASE,
 )
-"""With underscores, as Kubernetes writes those of pods into the names of control groups."""
 
 _MAC = re.compile(r"\b(?:[0-9a-f]{2}:){5}[0-9a-f]{2}\b", re.IGNORECASE)
 _MAC_NAME = re.compile(r"\b(enx|wlx)[0-9a-f]{12}\b")
+# Containers' identifiers, in the paths of control groups and layers.
 _LONG_ID = re.compile(r"\b[0-9a-f]{32,64}\b")
 _HOME = re.compile(r"/(home|var/home|Users)/[^/\s:\0]+")
 _MEDIA = re.compile(r"/(media|run/media)/[^/\s:\0]+")
 _SERIAL_LINE = re.compile(r"^(serial(?:_number)?|unique_id)(\s*[:=]?\s*)\S.*$", re.IGNORECASE | re.MULTILINE)
 
+# All before the port, if there is one.
 _HOST = re.compile(r"^(OLLAMA_HOST=).*?(\d*)/?$")
-"""All before the port, if there is one."""
 
 _TABLES = ("/pci.ids", *(f"/{name}" for vendor in VENDORS for name in vendor.device_tables))
 _BINARY_FILES = tuple(f"/{name}" for vendor in VENDORS for name in vendor.binary_files)
+# Of a command line only what tells a server from a runner stays: prompts and paths of models may stand in it.
 _KEPT_WORDS = {"serve", "start", "runner"}
 _KEPT_VARIABLES = ("OLLAMA_MODELS", "OLLAMA_HOST", "HOME")
 _CGROUPS = ("cgroup", "cgroup2")
+# Names that the kernel and container engines give; others are people's ("vpn-acme") and are masked.
 _USUAL_INTERFACE = re.compile(
     r"lo|eth\d+|en[a-z0-9]+|wl[a-z0-9]+|ib\d+|bond\d+|docker\d+|veth[0-9a-f]+|br-[0-9a-f]+|virbr\d+"
     r"|tun\d+|tap\d+|wg\d+|ifb\d+|tailscale\d+"
 )
+# Names of hosts and people that give away nothing, and that paths and programs have too: masking them would
+# break the snapshot.
 _ORDINARY = frozenset(
-    (
-        *(
-            "admin",
-            "amd",
-            "arch",
-            "box",
-            "cpu",
-            "debian",
-            "default",
-            "desktop",
-            "docker",
-            "fedora",
-            "gpu",
-            "home",
-        ),
-        *(
-            "host",
-            "intel",
-            "kvm",
-            "laptop",
-            "linux",
-            "localhost",
-            "machine",
-            "models",
-            "node",
-            "nvidia",
-            "ollama",
-        ),
-        *(
-            "pc",
-            "pci",
-            "pi",
-            "proc",
-            "raspberrypi",
-            "root",
-            "server",
-            "sys",
-            "system",
-            "ubuntu",
-            "user",
-            "vm",
-        ),
-    )
+    [
+        "admin",
+        "amd",
+        "arch",
+        "box",
+        "cpu",
+        "debian",
+        "default",
+        "desktop",
+        "docker",
+        "fedora",
+        "gpu",
+        "home",
+        "host",
+        "intel",
+        "kvm",
+        "laptop",
+        "linux",
+        "localhost",
+        "machine",
+        "models",
+        "node",
+        "nvidia",
+        "ollama",
+        "pc",
+        "pci",
+        "pi",
+        "proc",
+        "raspberrypi",
+        "root",
+        "server",
+        "sys",
+        "system",
+        "ubuntu",
+        "user",
+        "vm",
+    ]
 )
-"""Names of hosts and people that tell nothing of them, and that paths and programs have too."""
 
+# The first account of a person, and the account of nobody, on every distribution.
 _FIRST_PERSON, _NOBODY = 1000, 65534
 _PCI_VENDORS = frozenset(vendor.pci_vendor.removeprefix("0x") for vendor in VENDORS)
 
@@ -112,6 +111,7 @@ class Masker:
         words = dict.fromkeys({name, name.partition(".")[0]}, "host")
         words |= dict.fromkeys(people, "user")
         words |= {i: f"net{_digest(i)[:4]}" for i in interfaces if not _USUAL_INTERFACE.fullmatch(i)}
+        # Longest first, so that "castle-2" is not left as "host-2".
         secret = sorted(words.keys() - _ORDINARY - {""}, key=len, reverse=True)
         self._names = [(_whole(word), words[word]) for word in secret]
         self._devices = devices
@@ -123,6 +123,7 @@ class Masker:
         text = content.decode(errors="replace")
         if path.endswith(_TABLES):
             return _rows(text, self._devices).encode()
+        # What is left of a file is masked too: a reduction only takes lines and words away.
         reduce = next((rule for end, rule in _REDUCTIONS.items() if path.endswith(end)), None)
         return self.text(reduce(text) if reduce else text).encode()
 
@@ -212,6 +213,7 @@ def _mount(line: str) -> str | None:
         return " ".join([*words[: dash + 3], *layers])
     if not source.startswith("/dev/") and kind not in NETWORK and not words[4].endswith(SERVICE_ACCOUNT):
         return None
+    # The root of the mount, options and server of a network file system name people and machines.
     words[3] = "/"
     return " ".join([*words[: dash + 2], source if source.startswith("/dev/") else kind, "rw"])
 

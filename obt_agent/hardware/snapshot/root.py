@@ -13,12 +13,12 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 import msgspec
 
 from obt_agent.hardware.field_reader import Unreadable
 
+# No file that is read is larger; what claims to be is cut.
 _MOST_BYTES = 1 << 20
 _NUMBERS = re.compile(r"([0-9]+)")
 
@@ -48,16 +48,6 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     answers: dict[str, str] = {}
 
 
-class CachedFile(Protocol):
-    """A file that is read again and again."""
-
-    def text(self) -> str:
-        """The whole of it now, stripped. Raises OSError."""
-
-    def close(self) -> None:
-        """Let go of it; the next reading opens it again."""
-
-
 class Root:
     """This machine's files. Paths are absolute; everything raises OSError as the kernel does."""
 
@@ -67,6 +57,7 @@ class Root:
 
     def open(self, path: str) -> int:
         """A descriptor for reading."""
+        # O_NONBLOCK: a path may turn out to be a FIFO or a device whose opening waits.
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
 
     def data(self, path: str, limit: int = _MOST_BYTES) -> bytes:
@@ -120,10 +111,6 @@ class Root:
         """What a vendor's library answered when a snapshot was taken; None where that is not known."""
         return None
 
-    def hot(self, path: str) -> CachedFile:
-        """A file kept open between readings; opened at the first."""
-        return _OpenFile(self, path)
-
 
 class SnapshotRoot(Root):
     """A snapshot's files. Links out of the tree are not followed."""
@@ -134,11 +121,12 @@ class SnapshotRoot(Root):
         self.manifest = msgspec.json.decode((folder / "manifest.json").read_bytes(), type=Manifest)
         self._folder = folder
         self._tree = folder / "tree"
+        # Every path that was opened or listed, in order, for tests of what is not touched.
         self.opened: list[str] = []
-        """Every path that was opened or listed, in order: what a test asks for."""
 
     def resolve(self, path: str) -> str:
         """The path with every link of the manifest followed."""
+        # The kernel's own limit: links of a snapshot may lead in a circle.
         for _ in range(40):
             followed = self._follow_first(path)
             if followed == path:
@@ -174,6 +162,7 @@ class SnapshotRoot(Root):
         """A folder's entries, sorted as a person would: card2 before card10."""
         place = self._place(path)
         inside = self.resolve(path).rstrip("/") + "/"
+        # Links and files that gave errors are in the manifest alone.
         linked = {
             name.removeprefix(inside).split("/", 1)[0]
             for name in (*self.manifest.links, *self.manifest.errors)
@@ -222,27 +211,34 @@ class SnapshotRoot(Root):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path) from None
 
 
-class _OpenFile:
-    """Reads by pread at 0, which sysfs and procfs answer afresh: 11 us where opening anew costs 121 us."""
+class CachedFile:
+    """A file that is kept open: pread at 0 is answered afresh, in 11 us where opening anew costs 121 us."""
 
     def __init__(self, root: Root, path: str) -> None:
-        self._root, self._path, self._descriptor = root, path, -1
-        self._room = 4096
+        self._root = root
+        self._path = path
+        # -1 while it is not open: before the first reading, and after one that failed.
+        self._descriptor = -1
+        # Bytes to ask for. It grows to what the file needed, so that the next reading takes one call.
+        self._size = 4096
 
     def text(self) -> str:
+        """Return the whole of it now, stripped. Raises OSError."""
         if self._descriptor < 0:
             self._descriptor = self._root.open(self._path)
         try:
-            data = os.pread(self._descriptor, self._room, 0)
-            while len(data) == self._room and self._room < _MOST_BYTES:
-                self._room *= 4
-                data = os.pread(self._descriptor, self._room, 0)
+            data = os.pread(self._descriptor, self._size, 0)
+            while len(data) == self._size and self._size < _MOST_BYTES:
+                self._size *= 4
+                data = os.pread(self._descriptor, self._size, 0)
         except OSError:
+            # The device may be gone, and another one of its name be there at the next reading.
             self.close()
             raise
         return data.decode(errors="replace").strip(" \t\r\n\0")
 
     def close(self) -> None:
+        """Close it; the next reading opens it again."""
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             with contextlib.suppress(OSError):
@@ -263,7 +259,7 @@ class FileCache:
         """The file's text. Raises OSError."""
         hot = self._files.get(path)
         if hot is None:
-            hot = self._files[path] = self._root.hot(path)
+            hot = self._files[path] = CachedFile(self._root, path)
         return hot.text()
 
     def integer(self, path: str) -> int:

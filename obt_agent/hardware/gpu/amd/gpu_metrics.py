@@ -12,9 +12,12 @@ import struct
 
 from obt_agent.hardware.field_reader import Unreadable
 
+# Size of the table, and its version: major and minor.
 _HEADER = struct.Struct("<HBB")
 _ENERGY_AT, _THROTTLE_AT, _LEAST_SIZE = 24, 112, {(1, 3): 120, (1, 4): 32}
+# 15.259 uJ, as the header's comment has it.
 _ENERGY_UNIT_JOULES = 2.0**-16
+# What the firmware leaves in fields that it does not fill in.
 _UNKNOWN = 0xFFFFFFFFFFFFFFFF
 _CARD, _ACCELERATOR = (1, 3), (1, 4)
 
@@ -35,6 +38,7 @@ def energy_joules(table: bytes) -> float:
         Unreadable: the version has none that is documented ("no_source"), or it is not filled in.
     """
     _check(table, _ACCELERATOR)
+    # A counter that stands at 0 was never started.
     (energy,) = struct.unpack_from("<Q", table, _ENERGY_AT)
     if energy in (0, _UNKNOWN):
         raise Unreadable("not_reported")

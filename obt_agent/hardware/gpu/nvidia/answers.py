@@ -28,8 +28,8 @@ def answers(inventory: Inventory, sample: Sample) -> str | None:
     lines = list(_system(gpus))
     for number, gpu in enumerate(gpus):
         now = samples[gpu.id]
-        said = [*_described(gpu, now), *_sampled(now), *_processes(gpu, sample.ollama)]
-        lines += [f"{number} nvmlDeviceGet{symbol} {value}" for symbol, value in said if value is not None]
+        values = [*_described(gpu, now), *_sampled(now), *_processes(gpu, sample.ollama)]
+        lines += [f"{number} nvmlDeviceGet{symbol} {value}" for symbol, value in values if value is not None]
     return "\n".join(lines) + "\n"
 
 
@@ -53,6 +53,7 @@ def _described(gpu: GpuInfo, now: GpuSample) -> Iterator[tuple[str, str | int | 
     yield "EnforcedPowerLimit", _scaled(gpu.power_limit_watts, _MILLI)
     yield "MaxPcieLinkGeneration", gpu.pcie.max_gen if gpu.pcie else None
     yield "MaxPcieLinkWidth", gpu.pcie.max_width if gpu.pcie else None
+    # One line answers for all three; with unified memory there is none, and the replay finds it so.
     if gpu.memory.total_bytes is not None and now.memory_used_bytes is not None:
         yield (
             "MemoryInfo",
@@ -72,6 +73,7 @@ def _sampled(now: GpuSample) -> Iterator[tuple[str, str | int | None]]:
     yield "CurrPcieLinkWidth", now.pcie_width
     yield "TotalEccErrors", now.ecc_uncorrected
     if now.throttle_reasons is not None:
+        # Bits that the agent has no name for are lost: they say nothing that a replay would show.
         mask = sum(bit for bit, name in THROTTLE_BITS.items() if name in now.throttle_reasons)
         yield "CurrentClocksEventReasons", mask
     if now.clocks is not None:

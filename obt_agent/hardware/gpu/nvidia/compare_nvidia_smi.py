@@ -49,12 +49,12 @@ class ComparisonRow:
         return f"{self.name:38} {self.ours:>26} {self.theirs:>26}{'' if self.agrees else '   DIFFERS'}"
 
 
-def compare(info: GpuInfo, seen: list[GpuSample], theirs: dict[str, str]) -> Iterator[ComparisonRow]:
+def compare(info: GpuInfo, readings: list[GpuSample], theirs: dict[str, str]) -> Iterator[ComparisonRow]:
     """Each field of one GPU that this nvidia-smi knows. Both saying that there is no value is agreement."""
     for field in FIELDS:
         column = _column(field, theirs)
         if column is not None:
-            ours = [field.ours(info, now) for now in seen]
+            ours = [field.ours(info, now) for now in readings]
             their = field.theirs(value(theirs[column]))
             row = ComparisonRow(column, ours, their)
             row.agrees = agrees(ours, their, field.tolerance)
@@ -68,18 +68,19 @@ def _column(field: Field, theirs: dict[str, str]) -> str | None:
 
 
 def compare_processes(
-    gpu: str, seen: list[GpuReadings], theirs: dict[int, float | None]
+    gpu: str, readings: list[GpuReadings], theirs: dict[int, float | None]
 ) -> Iterator[ComparisonRow]:
     """MiB of each process that nvidia-smi names on a GPU, and of those that the agent alone names."""
     by_pid: dict[int, list[float | str | None]] = {pid: [] for pid in theirs}
-    for reading in seen:
+    for reading in readings:
         for pid, used in reading.process_memory.items():
             if gpu in used:
                 by_pid.setdefault(pid, []).append(used[gpu] / (1 << 20))
     for pid, ours in sorted(by_pid.items()):
         row = ComparisonRow(f"memory of process {pid}", ours or [None], theirs.get(pid))
-        lasted = pid in theirs and bool(ours)  # a process may end, or begin, while both look
-        row.agrees = agrees(ours, theirs[pid], 256) if lasted else len(ours) < len(seen)
+        # A process may end, or begin, while both read: only one that both saw throughout is compared.
+        lasted = pid in theirs and bool(ours)
+        row.agrees = agrees(ours, theirs[pid], 256) if lasted else len(ours) < len(readings)
         yield row
 
 
@@ -88,7 +89,7 @@ def _shown(value: float | str | None) -> str:
 
 
 def _range(values: list[float | str | None]) -> str:
-    """What was seen: one value, or the least and the most."""
+    """What was read: one value, or the least and the most."""
     numbers = [float(value) for value in values if isinstance(value, int | float)]
     if len(numbers) == len(values) and len(set(numbers)) > 1:
         return f"{min(numbers):.6g} .. {max(numbers):.6g}"
@@ -131,67 +132,68 @@ def main(argv: list[str], provider: GpuProvider | None = None) -> int:
     )
     parser.add_argument("--seconds", type=float, default=10.0, help="over which energy is compared (10)")
     arguments = parser.parse_args(argv)
-    say = partial(print, flush=True)
+    write = partial(print, flush=True)
+    # Under WSL the tool lies outside of the usual path.
     program = shutil.which("nvidia-smi") or shutil.which(_WSL)
     if program is None:
-        say("nvidia-smi is not in PATH: nothing to compare with")
+        write("nvidia-smi is not in PATH: nothing to compare with")
         return _UNAVAILABLE
     nvidia = provider or NvidiaProvider(Root(), Nvml, Prober())
     state = nvidia.probe()
     if state.status not in ("ok", "lost") or not nvidia.inventory():
-        say(f"no NVIDIA GPU can be read: {state.reason}")
+        write(f"no NVIDIA GPU can be read: {state.reason}")
         return _UNAVAILABLE
     try:
-        return int(not _compare_all(nvidia, NvidiaSmi(program), arguments.seconds, say))
+        return int(not _compare_all(nvidia, NvidiaSmi(program), arguments.seconds, write))
     except (OSError, subprocess.SubprocessError, ValueError) as error:
-        say(f"{Path(program).name} cannot be used: {error}")
+        write(f"{Path(program).name} cannot be used: {error}")
         return _UNAVAILABLE
     finally:
         nvidia.close()
 
 
-def _compare_all(nvidia: GpuProvider, smi: NvidiaSmi, seconds: float, say: Callable[[str], None]) -> bool:
-    seen: list[GpuReadings] = []
-    theirs = smi.gpus(lambda: seen.append(nvidia.sample(_BOTH)))
-    apps = smi.processes(lambda: seen.append(nvidia.sample(_BOTH)))
-    for column in smi.unknown:
-        say(f"this nvidia-smi does not know {column}: not compared")
-    say(f"{'field':38} {'obt-agent':>26} {'nvidia-smi':>26}")
+def _compare_all(nvidia: GpuProvider, smi: NvidiaSmi, seconds: float, write: Callable[[str], None]) -> bool:
+    readings: list[GpuReadings] = []
+    theirs = smi.gpus(lambda: readings.append(nvidia.sample(_BOTH)))
+    apps = smi.processes(lambda: readings.append(nvidia.sample(_BOTH)))
+    for column in smi.unknown_columns:
+        write(f"this nvidia-smi does not know {column}: not compared")
+    write(f"{'field':38} {'obt-agent':>26} {'nvidia-smi':>26}")
     verdicts = []
     for info in nvidia.inventory():
-        say(info.id)
-        verdicts.append(_compare_one(info, seen, theirs.pop(info.id, None), apps.get(info.id, {}), say))
+        write(info.id)
+        verdicts.append(_compare_one(info, readings, theirs.pop(info.id, None), apps.get(info.id, {}), write))
     for gpu in theirs:
-        say(f"{gpu}\n  seen by nvidia-smi alone")
+        write(f"{gpu}\n  seen by nvidia-smi alone")
         verdicts.append(False)
-    verdicts += [_say_energy(gpu, ratio, say) for gpu, ratio in energy_ratios(nvidia, seconds).items()]
-    say("All agree." if all(verdicts) else "Not all agree: see above.")
+    verdicts += [_write_energy(gpu, ratio, write) for gpu, ratio in energy_ratios(nvidia, seconds).items()]
+    write("All agree." if all(verdicts) else "Not all agree: see above.")
     return all(verdicts)
 
 
 def _compare_one(
     info: GpuInfo,
-    seen: list[GpuReadings],
+    readings: list[GpuReadings],
     theirs: dict[str, str] | None,
     apps: dict[int, float | None],
-    say: Callable[[str], None],
+    write: Callable[[str], None],
 ) -> bool:
-    samples = [gpu for reading in seen for gpu in reading.gpus if gpu.id == info.id]
+    samples = [gpu for reading in readings for gpu in reading.gpus if gpu.id == info.id]
     if theirs is None:
-        say(f"  seen by obt-agent alone, as {samples[-1].state if samples else 'lost'}")
+        write(f"  seen by obt-agent alone, as {samples[-1].state if samples else 'lost'}")
         return False
     rows = list(compare(info, samples, theirs))
     if not (info.mig and info.mig.enabled):  # there nvidia-smi names processes by the instance
-        rows += compare_processes(info.id, seen, apps)
+        rows += compare_processes(info.id, readings, apps)
     for row in rows:
-        say(str(row))
+        write(str(row))
     return all(row.agrees for row in rows)
 
 
-def _say_energy(gpu: str, ratio: float, say: Callable[[str], None]) -> bool:
+def _write_energy(gpu: str, ratio: float, write: Callable[[str], None]) -> bool:
     fits = abs(ratio - 1) <= _ENERGY_TOLERANCE
     verdict = "" if fits else "   DIFFERS by more than 5 %"
-    say(f"{gpu}: energy counter / integrated power = {ratio:.3f}{verdict}")
+    write(f"{gpu}: energy counter / integrated power = {ratio:.3f}{verdict}")
     return fits
 
 

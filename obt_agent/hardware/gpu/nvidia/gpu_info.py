@@ -72,6 +72,7 @@ def describe_memory(root: Root, device: Device) -> GpuMemory:
     """Return the GPU's memory; where the driver supports no such reading, the GPU works in the system's."""
     gaps = FieldReader()
     memory = gaps.read("total_bytes", device.memory)
+    # GB10 and Jetson have no memory of their own, and answer so; a driver that fails answers otherwise.
     unified = gaps.reasons.get("total_bytes") == "not_supported"
     if unified:
         gaps.note("total_bytes", "unified_memory")
@@ -99,6 +100,7 @@ def without_library(root: Root, gpu: pci.PciGpu, reason: str) -> GpuInfo:
 
 def _mig(device: Device) -> Mig | None:
     """None where the GPU cannot be divided, which needs no reason."""
+    # GPUs that cannot be divided refuse the question.
     enabled = optional(device.mig_enabled)
     if enabled is None:
         return None
@@ -109,6 +111,7 @@ def _mig(device: Device) -> Mig | None:
 
 def instances(device: Device, most: int) -> tuple[Device, ...]:
     """Return the MIG instances that exist."""
+    # Parts have numbers with holes: those that are not in use are refused.
     numbers = range(min(most, _MOST_MIG_INSTANCES))
     found = (optional(partial(device.mig_instance, number)) for number in numbers)
     return tuple(instance for instance in found if instance is not None)

@@ -132,40 +132,44 @@ def _plain(word: str) -> str:
 
 
 class NvidiaSmi:
-    """The program. ``unknown`` are columns that this one, older or newer, does not know.
+    """The program. ``unknown_columns`` are those that this one, older or newer, does not know.
 
     Everything raises OSError, subprocess.SubprocessError or ValueError where it cannot be run, or fails.
     """
 
     def __init__(self, program: str) -> None:
         self._program = program
-        self.unknown: list[str] = []
+        self.unknown_columns: list[str] = []
 
     def gpus(self, meanwhile: Callable[[], None]) -> dict[str, dict[str, str]]:
         """Cells by UUID and column. One column that it does not know fails the whole: ask without."""
         while True:
-            wanted = [column for field in FIELDS for column in field.columns if column not in self.unknown]
+            wanted = [
+                column for field in FIELDS for column in field.columns if column not in self.unknown_columns
+            ]
             columns = ["uuid", *wanted]
-            status, said = self._run(f"--query-gpu={','.join(columns)}", meanwhile)
-            strange = _UNKNOWN_FIELD.search(said)
-            if status != 0 and strange is not None and strange[1] in wanted:
-                self.unknown.append(strange[1])
+            status, output = self._run(f"--query-gpu={','.join(columns)}", meanwhile)
+            unknown = _UNKNOWN_FIELD.search(output)
+            if status != 0 and unknown is not None and unknown[1] in wanted:
+                self.unknown_columns.append(unknown[1])
                 continue
-            return {row[0]: dict(zip(columns, row, strict=True)) for row in self._rows(status, said)}
+            return {row[0]: dict(zip(columns, row, strict=True)) for row in self._rows(status, output)}
 
     def processes(self, meanwhile: Callable[[], None]) -> dict[str, dict[int, float | None]]:
-        """MiB of programs that compute, by GPU's UUID and PID; none where it does not tell."""
-        status, said = self._run("--query-compute-apps=gpu_uuid,pid,used_gpu_memory", meanwhile)
+        """MiB of programs that compute, by GPU's UUID and PID; none where it gives no size."""
+        status, output = self._run("--query-compute-apps=gpu_uuid,pid,used_gpu_memory", meanwhile)
         found: dict[str, dict[int, float | None]] = {}
-        for gpu, pid, used in (row for row in self._rows(status, said) if len(row) == 3 and row[1].isdigit()):  # noqa: PLR2004 -- the three that were asked for
+        # Where no program runs, some versions print a sentence in place of rows.
+        rows = [row for row in self._rows(status, output) if len(row) == len(("gpu", "pid", "used"))]
+        for gpu, pid, used in (row for row in rows if row[1].isdigit()):
             size = value(used)
             found.setdefault(gpu, {})[int(pid)] = size if isinstance(size, float) else None
         return found
 
-    def _rows(self, status: int, said: str) -> list[list[str]]:
+    def _rows(self, status: int, output: str) -> list[list[str]]:
         if status != 0:
-            raise ValueError(f"it ended with status {status}: {said.strip() or 'and no word'}")
-        return [row for row in csv.reader(said.splitlines(), skipinitialspace=True) if row]
+            raise ValueError(f"it ended with status {status}: {output.strip() or 'and no output'}")
+        return [row for row in csv.reader(output.splitlines(), skipinitialspace=True) if row]
 
     def _run(self, query: str, meanwhile: Callable[[], None]) -> tuple[int, str]:
         """Run it, calling ``meanwhile`` before, again and again while it runs, and after."""
@@ -175,17 +179,17 @@ class NvidiaSmi:
         with subprocess.Popen(  # noqa: S603 -- the user's own nvidia-smi, found in PATH
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as process:
-            while (said := _waited(process)) is None:
+            while (output := _waited(process)) is None:
                 meanwhile()
                 if time.monotonic() > until:
                     process.kill()
                     raise ValueError(f"it did not answer within {_TIMEOUT_S} s")
         meanwhile()
-        return process.returncode, said
+        return process.returncode, output
 
 
 def _waited(process: subprocess.Popen[str]) -> str | None:
-    """All that it said, when it ends within the period."""
+    """All that it printed, when it ends within the period."""
     try:
         return process.communicate(timeout=_PERIOD_S)[0]
     except subprocess.TimeoutExpired:

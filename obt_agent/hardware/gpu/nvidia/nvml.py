@@ -22,6 +22,7 @@ LIBRARY = "libnvidia-ml.so.1"
 PLACES = (LIBRARY, "/usr/lib/wsl/lib/libnvidia-ml.so.1", "/run/opengl-driver/lib/libnvidia-ml.so.1")
 """Where the driver's library is: the loader's own places, then WSL's and NixOS's."""
 
+# The kernel gives no greater ones; drivers write marks for processes of other containers.
 _MOST_PID = 1 << 31
 _HOTTEST = 150
 """No GPU works beyond; drivers give 255 and more for "unknown"."""
@@ -72,7 +73,7 @@ def _call(binding: Any, function: str, *arguments: Any) -> Any:
     except pynvml.NVMLError as error:
         code = error.value
         raise Unreadable(_REASONS.get(code, f"driver_error: NVML error {code}")) from error
-    except Exception as error:
+    except Exception as error:  # ctypes, decoding, version checks: the binding lets all of them out
         raise Unreadable(f"driver_error: {type(error).__name__}") from error
 
 
@@ -116,6 +117,7 @@ class Nvml:
 
     def cuda_version(self) -> str:
         """Return the newest CUDA that the driver supports ("13.0"). Raises Unreadable."""
+        # 13020 is 13.2
         version = positive(int(_call(self._binding, "nvmlSystemGetCudaDriverVersion_v2")))
         return f"{version // 1000}.{version % 1000 // 10}"
 
@@ -146,6 +148,7 @@ class Device:
     def __init__(self, binding: Any, handle: Any, index: int) -> None:
         self._binding = binding
         self._handle = handle
+        # The driver's order of today, which identifies nothing.
         self.index = index
         # Cleared when the driver refuses the instant reading, so that it is not asked at every sample.
         self._instant_power = True
@@ -161,6 +164,7 @@ class Device:
     def pci_address(self) -> str:
         """Return the address as the kernel writes it."""
         info = self._ask("PciInfo")
+        # Drivers before 2017 fill in the shorter, legacy field alone.
         raw = info.busId or info.busIdLegacy
         try:
             return normalised(raw.decode() if isinstance(raw, bytes) else raw)
@@ -228,6 +232,7 @@ class Device:
             try:
                 return self._instant_watts()
             except Unreadable as error:
+                # A GPU that is lost for now may have the reading when it is back.
                 self._instant_power = error.reason.startswith("lost")
         return self._positive("PowerUsage") / 1000
 
@@ -342,6 +347,7 @@ class Device:
         value = self._ask("FieldValues", [pynvml.NVML_FI_DEV_POWER_INSTANT])[0]
         if value.nvmlReturn != pynvml.NVML_SUCCESS:
             raise Unreadable(_REASONS.get(value.nvmlReturn, "not_supported"))
+        # The union holds another member for each type; reading the wrong one gives garbage.
         if value.valueType != pynvml.NVML_VALUE_TYPE_UNSIGNED_INT:
             raise Unreadable("malformed")
         return positive(value.value.uiVal) / 1000

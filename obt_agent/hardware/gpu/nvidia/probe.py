@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # bound to the library's bindings, which only the tried proce
 
 _KILL_WAIT_S = 1.0
 _OK = "ok "
+# The beginning of the names of the agent's own settings, some of which are secret.
 _OWN = "OBT_"
 
 
@@ -30,6 +31,7 @@ class Prober:
     def __init__(self, places: tuple[str, ...] = (), *, deadline_s: float = 10.0) -> None:
         self._places = places
         self._deadline_s = deadline_s
+        # A process that survived its kill: it waits in the kernel, and another one would too.
         self._stuck: subprocess.Popen[str] | None = None
 
     def probe(self) -> str:
@@ -71,6 +73,7 @@ def _environment() -> dict[str, str]:
 
 
 def _verdict(code: int, output: str) -> str:
+    # Negative: the process died of a signal, as of the library's segmentation fault.
     if code < 0:
         raise Unreadable(f"driver_error: NVIDIA's library crashed when tried (signal {-code})")
     if code != 0 or not output.startswith(_OK):
@@ -82,6 +85,7 @@ def main(places: tuple[str, ...]) -> int:
     """Probe in this process, and print the outcome; the usual places when none are given."""
     from obt_agent.hardware.gpu.nvidia.nvml import PLACES, Nvml  # noqa: PLC0415 -- see above
 
+    # Names are read too, for some drivers start and then crash at the first question about a GPU.
     nvml = Nvml(places or PLACES)
     try:
         nvml.open()

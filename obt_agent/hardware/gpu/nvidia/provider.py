@@ -25,6 +25,7 @@ PCI_VENDOR, DRIVER = "0x10de", "nvidia"
 _SIGNS = ("/dev/nvidiactl", "/dev/dxg")
 """What a machine has, beside a PCI device, where NVIDIA's library may find a GPU (the last is WSL's)."""
 
+# Samples that are farther apart let a GPU fall asleep between them: drivers wait some seconds for that.
 _IDLE_NS = 10_000_000_000
 _NOT_LOADED = "not_present: the snapshot holds no answers of NVIDIA's library"
 _NOT_CONNECTED = "not_reported: awake again, not yet connected"
@@ -81,6 +82,7 @@ class NvidiaProvider:
         The library is tried in a process of its own first, unless it just worked and the driver is the same.
         """
         module = optional(partial(kernel_modules.version, self._root, DRIVER))
+        # A library that works with the driver that is loaded need not be tried in another process again.
         self._trusted = self._connected is not None and not self._lost and module == self._module
         self._module = module
         self._release()
@@ -97,6 +99,7 @@ class NvidiaProvider:
 
     def sample(self, group: CostGroup) -> GpuReadings:
         """What the GPUs do now."""
+        # Opening the library wakes all GPUs that it drives, so that one that sleeps hides the others.
         if self._asleep():
             self._release()
             self._state = self._state_of("suspended", "suspended")
@@ -162,6 +165,7 @@ class NvidiaProvider:
             raise Unreadable(_NOT_LOADED)
         if not self._trusted and self._prober is not None:
             version = self._prober.probe()
+            # The library of another driver refuses to work with this one.
             if self._nvml is not None and self._version not in (None, version):
                 self._nvml.unload()
             self._version = version
@@ -173,6 +177,7 @@ class NvidiaProvider:
         nvml.open()
         self._connected, self._resting = [], False
         count = nvml.count()
+        # One GPU that does not answer leaves the others readable.
         devices = (optional(partial(nvml.device, index)) for index in range(count))
         learned = (self._learn(nvml, device) for device in devices if device is not None)
         self._connected = [gpu for gpu in learned if not _is_lost(gpu.info)]
@@ -211,6 +216,7 @@ class NvidiaProvider:
         """Between samples that are far apart, shut the library, so that a GPU that may sleep can."""
         now, before = time.monotonic_ns(), self._sampled_ns
         self._sampled_ns = now
+        # With samples close together, opening anew each time would cost more than the sleep saves.
         if self._may_sleep() and now - before > _IDLE_NS:
             self._release()
             self._resting = True
@@ -317,6 +323,7 @@ def _slow(gpu: _Connected) -> GpuSample:
 def _processes(gpu: _Connected) -> dict[int, int | None]:
     """By PID; with MIG, the driver names processes by the instance that they run on."""
     found: dict[int, int | None] = {}
+    # A list that one part refuses leaves those of the others.
     for device in (gpu.device, *(part for _, part in gpu.parts)):
         found |= optional(device.processes) or {}
     return found

@@ -72,7 +72,7 @@ class LinuxFileReadings:
 
     def process(self, pid: int) -> HeldProcess:
         """Hold on to a process, by its open file, which never comes to name another process."""
-        return _FileProcess(self._root.hot(f"/proc/{pid}/stat"))
+        return _FileProcess(CachedFile(self._root, f"/proc/{pid}/stat"))
 
     def close(self) -> None:
         """Let go of the files."""
