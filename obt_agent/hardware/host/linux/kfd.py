@@ -48,8 +48,13 @@ class Node:
         return width
 
     def process_bytes(self, pid: int) -> int:
-        """Return the bytes of memory that a process has here. Raises OSError where it has none."""
-        gpu = self._root.text(f"{self._folder}/gpu_id")
+        """Return the bytes of memory that a process has here.
+
+        Raise OSError where it has none; ValueError or Unreadable where the node does not tell its number.
+        """
+        gpu = optional(partial(self._root.integer, f"{self._folder}/gpu_id"))
+        if not gpu:  # without it the process's file is not found, which would read as no memory at all
+            raise Unreadable("not_reported")
         return non_negative(self._root.integer(f"{_PROCESSES}/{pid}/vram_{gpu}"))
 
     def is_gpu_at(self, address: str) -> bool:
