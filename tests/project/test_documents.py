@@ -76,8 +76,10 @@ def test_every_file_that_is_named_in_the_text_exists(path: Path) -> None:
     """Paths of the repository in backquotes, such as ``docs/reference/protocol.md``."""
     tops = "|".join(re.escape(entry.name) for entry in ROOT.iterdir() if not entry.name.startswith("."))
     named = re.findall(rf"`((?:{tops})/[\w./-]*)`", prose(path.read_text()))
-    made = {"dist/", "docs/", "site/"}
-    assert [name for name in named if name not in made and not (ROOT / name).exists()] == []
+    made = {"dist/", "docs/", "site/", "docs/golden/other.jsonl"}
+    assert [
+        name for name in named if name not in made and "NAME" not in name and not (ROOT / name).exists()
+    ] == []
 
 
 # Commands.
