@@ -191,11 +191,11 @@ async def test_a_full_queue_of_loads_is_refused_with_503(standin: StandIn) -> No
 
 
 async def test_loading_takes_its_time_once_and_again_when_the_context_changes(standin: StandIn) -> None:
-    standin.script.load_s, standin.script.tokens = 0.03, 1
+    standin.script.load_s, standin.script.tokens = 0.3, 1
     durations = []
     for options in ({}, {}, {"num_ctx": 1024}, {"num_ctx": 1024}, {"num_ctx": 999_999}):
         _, final = await generate(standin, request(options=options))
-        durations.append(final["load_duration"] >= 30 * MS)
+        durations.append(final["load_duration"] >= 300 * MS)
     assert durations == [True, False, True, False, True]
     async with OllamaClient(OllamaConfig(url=standin.url)) as client:
         assert (await client.running()).models[0].context_length == 4096
@@ -209,15 +209,16 @@ async def test_two_cold_requests_at_once_load_once(standin: StandIn) -> None:
 
 
 async def test_a_model_is_unloaded_when_its_time_is_up(standin: StandIn) -> None:
-    standin.script.keep_alive_s, standin.script.tokens = 0.02, 1
+    standin.script.tokens = 1
     async with asyncio.timeout(20), OllamaClient(OllamaConfig(url=standin.url)) as client:
         await generate(standin)
         assert len((await client.running()).models) == 1
+        await generate(standin, request(keep_alive=0.02))
         await comes_true(lambda: not standin.runners.loaded())
 
 
 async def test_a_model_in_use_is_unloaded_when_its_last_request_ends(standin: StandIn) -> None:
-    standin.script.tokens, standin.script.decode_tps = 30, 300.0
+    standin.script.tokens, standin.script.decode_tps = 30, 30.0
     async with asyncio.timeout(20), OllamaClient(OllamaConfig(url=standin.url)) as client:
         running = asyncio.create_task(generate(standin))
         await standin.wait_for(lambda ollama: bool(ollama.requests))
