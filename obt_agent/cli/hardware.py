@@ -27,6 +27,7 @@ from obt_agent.hardware.snapshot.root import Root
 from obt_agent.ollama.client import OllamaClient
 
 _WATCH_INTERVAL_S = 1.0
+# Between the two samples that rates need: the kernel counts processor time in steps of 10 ms.
 _FIRST_WINDOW_S = 0.3
 
 
@@ -94,6 +95,7 @@ async def _show(args: argparse.Namespace) -> None:
 
 
 async def _ollama_version(url: str) -> str | None:
+    # Its version is a detail of the report: an Ollama that does not answer must not hold it up.
     config = OllamaConfig(url=url, connect_timeout_s=1.0, request_timeout_s=2.0)
     try:
         async with OllamaClient(config, attempts=1) as client:
@@ -121,6 +123,7 @@ async def _watch(service: HardwareService, inventory: Inventory, interval_s: flo
     """In place at a terminal; into a pipe or file, one after the other."""
     await service.start()
     console = Console()
+    # A terminal has the latest picture alone, on a screen of its own, which is left as it was.
     place = Live(console=console, auto_refresh=False, screen=True) if console.is_terminal else nullcontext()
     with place as screen:
         async for sample in _samples(service, interval_s):

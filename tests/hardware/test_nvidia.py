@@ -9,6 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from obt_agent.hardware.gpu.nvidia.nvml import Nvml
 from obt_agent.hardware.gpu.nvidia.probe import main as trial
@@ -16,7 +18,7 @@ from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
 from obt_agent.hardware.gpu.nvidia.recorded import RecordedBinding
 from obt_agent.hardware.provider import CostGroup, GpuReadings
 from obt_agent.hardware.samples import GpuSample
-from obt_agent.hardware.snapshot.root import SnapshotRoot
+from obt_agent.hardware.snapshot.root import Root, SnapshotRoot
 from tests.hardware.nvml.fake import HERE, FakeDriver
 from tests.hardware.trees import BASICS, pci, put, tree
 
@@ -504,3 +506,38 @@ def test_recorded_answers_read_as_the_library_does(tmp_path: Path, driver: FakeD
 def timeless(readings: GpuReadings) -> GpuReadings:
     gpus = (msgspec.structs.replace(gpu, t_mono_ns=None, slow_t_mono_ns=None) for gpu in readings.gpus)
     return dataclasses.replace(readings, gpus=tuple(gpus))
+
+
+def test_a_count_that_no_machine_has_is_no_count(machine: Path) -> None:
+    binding = RecordedBinding("* nvmlDeviceGetCount_v2 99999999999")
+    nvidia = NvidiaProvider(SnapshotRoot(machine), lambda: Nvml(binding=binding), None)
+    assert (nvidia.probe().status, nvidia.probe().reason) == ("degraded", "malformed")
+
+
+@given(st.text(max_size=200))
+def test_any_lines_of_a_snapshot_read_without_an_error(lines: str) -> None:
+    """Whoever looks into a report replays what somebody sent."""
+    text = f"* nvmlDeviceGetCount_v2 1\n0 nvmlDeviceGetName {lines}\n{lines}"
+    nvidia = NvidiaProvider(ALWAYS_THERE, lambda: Nvml(binding=RecordedBinding(text)), None)
+    nvidia.probe()
+    nvidia.inventory()
+    nvidia.sample(BOTH)
+    nvidia.close()
+
+
+class AlwaysThere(Root):
+    """A machine of which nothing is known but that it may have a GPU."""
+
+    real = False
+
+    def exists(self, path: str) -> bool:
+        return path.startswith("/dev/")
+
+    def names(self, path: str) -> list[str]:
+        raise FileNotFoundError(path)
+
+    def open(self, path: str) -> int:
+        raise FileNotFoundError(path)
+
+
+ALWAYS_THERE = AlwaysThere()

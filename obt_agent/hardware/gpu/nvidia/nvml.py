@@ -24,6 +24,8 @@ PLACES = (LIBRARY, "/usr/lib/wsl/lib/libnvidia-ml.so.1", "/run/opengl-driver/lib
 
 # The kernel gives no greater ones; drivers write marks for processes of other containers.
 _MOST_PID = 1 << 31
+# No machine has more; a number beyond is garbage, and each GPU would be asked for.
+_MOST_GPUS = 1024
 _HOTTEST = 150
 """No GPU works beyond; drivers give 255 and more for "unknown"."""
 
@@ -123,7 +125,10 @@ class Nvml:
 
     def count(self) -> int:
         """Return how many GPUs the driver shows. Raises Unreadable."""
-        return int(_call(self._binding, "nvmlDeviceGetCount"))
+        count = non_negative(int(_call(self._binding, "nvmlDeviceGetCount")))
+        if count > _MOST_GPUS:
+            raise Unreadable("malformed")
+        return count
 
     def device(self, index: int) -> Device:
         """Return a GPU by the driver's order of today. Raises Unreadable."""
