@@ -18,6 +18,12 @@ class NotStored(AgentError):
     kind = "not_found"
 
 
+class NameTaken(AgentError):
+    """Another agent has the name from an operator, or it can be no name."""
+
+    kind = "name_taken"
+
+
 class AmbiguousJob(AgentError):
     """Several agents have a job of that id: name one."""
 
@@ -120,6 +126,12 @@ class ServerStorage(HubStorage, Protocol):
 
     async def agents(self) -> Sequence[AgentRecord]:
         """All enrolled agents, by name."""
+
+    async def rename_agent(self, agent_id: str, name: str | None) -> AgentRecord:
+        """Give an agent a name that no hello of its own changes; None lets it choose at its next hello.
+
+        An agent that only calls itself so is shown with its id from then on. Raise NotStored, NameTaken.
+        """
 
     async def delete_agent(self, agent_id: str) -> None:
         """Forget an agent with everything that it reported. Raises NotStored."""

@@ -27,7 +27,7 @@ from obt_server.hub.calls import AgentStream
 from obt_server.hub.errors import AmbiguousAgent, UnknownAgent
 from obt_server.hub.events import EventBus
 from obt_server.hub.incoming import Incoming
-from obt_server.hub.jobs import KIND_OF_METHOD, JobTracker, new_job_id
+from obt_server.hub.jobs import KIND_OF_METHOD, JobTracker, check_job_id, new_job_id
 from obt_server.hub.presence import Presence
 from obt_server.hub.sessions import Sessions
 from obt_server.hub.settings import HubSettings
@@ -212,6 +212,7 @@ class AgentHub:
         body = codec.convert(params, dict[str, Any])
         body.setdefault("job_id", new_job_id())
         codec.convert(msgspec.Raw(msgspec.json.encode(body)), methods.METHODS[method].params)
+        check_job_id(body["job_id"], "params.job_id")
         return await self._jobs.start(session, method, body)
 
     async def cancel_job(self, agent_id: str, job_id: str) -> CancelResult:

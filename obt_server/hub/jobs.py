@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 import uuid
 from collections.abc import Sequence
+from typing import Final
 
 import msgspec
 import structlog
@@ -50,6 +52,18 @@ class _Started(msgspec.Struct):
         """The model that the parameters name."""
         planned = (self.plan or {}).get("model_name")
         return self.model or (planned if isinstance(planned, str) else None)
+
+
+_JOB_ID: Final = re.compile(r"(?!(?:\.{1,2}|compare)$)[A-Za-z0-9._~:@+-]{1,128}")
+"""What an id may be: each is reachable as a part of an address."""
+
+
+def check_job_id(job_id: str, field: str) -> None:
+    """Raise InvalidParams for an id that no address can name."""
+    if _JOB_ID.fullmatch(job_id) is None:
+        raise InvalidParams(
+            f"{field}: 1 to 128 of A-Z, a-z, 0-9 and . _ ~ : @ + -, and no word of an address.", field=field
+        )
 
 
 def new_job_id() -> str:
@@ -200,6 +214,7 @@ class JobTracker:
     async def on_part(self, session: AgentSession, params: msgspec.Raw) -> JobPartResult:
         """``job.part``: kept until the final."""
         part = codec.convert(params, JobPartParams)
+        check_job_id(part.job_id, "params.job_id")
         async with self._lock(session.agent_id, part.job_id):
             next_offset = await self._storage.store_part(
                 session.agent_id,
@@ -213,6 +228,7 @@ class JobTracker:
     async def on_finished(self, session: AgentSession, params: msgspec.Raw) -> JobFinishedResult:
         """``job.finished``: commit, then answer. A death between the two makes the agent repeat, no more."""
         final = codec.convert(params, JobFinishedParams)
+        check_job_id(final.job_id, "params.job_id")
         if final.state not in TERMINAL_STATES:
             raise InvalidParams("params.state: a final has a terminal state.", field="params.state")
         async with self._lock(session.agent_id, final.job_id):

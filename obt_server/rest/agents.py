@@ -7,6 +7,7 @@ from dataclasses import asdict
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
 
 from obt_server.hub.events import AgentChanged
 from obt_server.hub.shared_series import Viewer
@@ -14,6 +15,12 @@ from obt_server.rest import responses
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.sse import EventStream, after_first, event
 from obt_server.rest.views import AgentView, HardwareView, ModelView, agent_view, model_view
+
+
+class AgentName(BaseModel):
+    """An operator's name for an agent."""
+
+    name: Annotated[str | None, Field(min_length=1, max_length=150, pattern="^[^/]+$")]
 
 
 def routes(context: Context) -> APIRouter:
@@ -35,6 +42,12 @@ def _agents(context: Context) -> APIRouter:
     @router.get("/agents/{agent}", summary="One agent, by id or unique name")
     async def one(agent: str) -> AgentView:
         return agent_view(hub, await hub.find(agent))
+
+    @router.patch("/agents/{agent}", summary="Give an agent a name; null lets it choose its own again")
+    async def rename(agent: str, body: AgentName) -> AgentView:
+        found = await storage.rename_agent((await hub.find(agent)).id, body.name)
+        hub.events.agent_changed(found.id)
+        return agent_view(hub, found)
 
     @router.delete("/agents/{agent}", status_code=204, summary="Forget an agent and end its session")
     async def remove(agent: str) -> None:

@@ -15,6 +15,7 @@ STATUS_OF_KIND: Final[Mapping[str, int]] = {
     "agent_unknown": 404,
     "agent_ambiguous": 409,
     "job_ambiguous": 409,
+    "name_taken": 409,
     "agent_offline": 409,
     "draining": 503,
     "not_found": 404,

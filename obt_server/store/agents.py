@@ -12,12 +12,24 @@ from sqlalchemy.orm import Session
 
 from obt_agent.ollama.payloads import InstalledModel
 from obt_server.hub.storage import Admission, AgentRecord, StoredCredential
-from obt_server.storage import CredentialInfo, Enrolment, Hardware, IdentityTaken, ModelVersion, NotStored
+from obt_server.storage import (
+    CredentialInfo,
+    Enrolment,
+    Hardware,
+    IdentityTaken,
+    ModelVersion,
+    NameTaken,
+    NotStored,
+)
 from obt_server.store import jobs
 from obt_server.store.database import from_row
 from obt_server.store.tables import AgentRow, CredentialRow, HardwareRow, ModelVersionRow
 
 _AT_ONCE: Final = 500
+_NAME_CHARS: Final = 150
+"""Of a name of an agent's own, so that an id fits the column beside it."""
+_NO_NAMES: Final = frozenset({".", "..", "connect"})
+"""Clients take dots out of an address, and ``/agents/connect`` is where agents dial."""
 
 
 def record(row: AgentRow) -> AgentRecord:
@@ -52,6 +64,38 @@ def require(db: Session, agent_id: str) -> AgentRow:
     return row
 
 
+def rename(db: Session, agent_id: str, name: str | None) -> AgentRecord:
+    """See ``ServerStorage.rename_agent``."""
+    row = require(db, agent_id)
+    row.given_name = name
+    if name is not None:
+        holder = db.scalar(select(AgentRow).where(AgentRow.name == name, AgentRow.id != agent_id))
+        if holder is not None and holder.given_name is not None:
+            raise NameTaken(f"An operator gave the name {name[:64]!r} to agent {holder.id}.")
+        if _free_name(db, name, agent_id) != name and holder is None:
+            raise NameTaken(f"{name[:64]!r} cannot be a name: it is an agent's id, or no part of an address.")
+        row.name = name
+        db.flush()
+        if holder is not None:
+            holder.name = _free_name(db, holder.name, holder.id)
+    return record(row)
+
+
+def _free_name(db: Session, name: str, agent_id: str) -> str:
+    """Return the name by which an agent that calls itself ``name`` is shown and found.
+
+    Whoever had a name first keeps it, so that no agent can make another's name ambiguous. A name that is
+    taken, and one that cannot stand in an address, gets the end of the agent's id (its beginning is a time,
+    which agents that were set up together share).
+    """
+    name = name.replace("/", "-")[:_NAME_CHARS]
+    for candidate in (name, f"{name} ({agent_id[-8:]})"):
+        others = AgentRow.id != agent_id, (AgentRow.name == candidate) | (AgentRow.id == candidate)
+        if candidate not in _NO_NAMES and db.scalar(select(AgentRow.id).where(*others).limit(1)) is None:
+            return candidate
+    return f"{name} ({agent_id})"
+
+
 def remove(db: Session, agent_id: str) -> None:
     """Forget an agent; what it reported goes with it."""
     db.delete(require(db, agent_id))
@@ -62,7 +106,9 @@ def admit(db: Session, admission: Admission) -> int:
     row = require(db, admission.agent_id)
     if row.store_id is not None and row.store_id != admission.store_id:
         jobs.lose_all(db, admission.agent_id, admission.at)
-    row.name, row.version, row.store_id = admission.name, admission.version, admission.store_id
+    if row.given_name is None:
+        row.name = _free_name(db, admission.name, row.id)
+    row.version, row.store_id = admission.version, admission.store_id
     row.capabilities = msgspec.json.encode(admission.capabilities).decode()
     row.last_seen = admission.at
     row.session += 1
@@ -192,10 +238,13 @@ def enrol(db: Session, enrolment: Enrolment, at: float, *, retake: bool = False)
             "An agent of this id is enrolled already. Revoke its credential first, or make a join token for "
             "this agent alone."
         )
+    name = _free_name(db, enrolment.name, enrolment.agent_id)
     if row is None:
         row = AgentRow(id=enrolment.agent_id, session=0, enrolled_at=at, capabilities="[]")
         db.add(row)
-    row.name, row.version = enrolment.name, enrolment.version
+    if row.given_name is None:
+        row.name = name
+    row.version = enrolment.version
     db.flush()
     db.execute(delete(CredentialRow).where(CredentialRow.agent_id == row.id))
     if db.scalar(select(CredentialRow.id).where(CredentialRow.sha256 == enrolment.secret_sha256)) is not None:

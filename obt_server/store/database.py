@@ -29,7 +29,11 @@ class SchemaTooNew(Exception):
     """A newer release wrote this database."""
 
 
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {}
+def _add_given_name(connection: Connection) -> None:
+    connection.exec_driver_sql("ALTER TABLE obt_agents ADD COLUMN given_name VARCHAR(200)")
+
+
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {1: _add_given_name}
 """What brings a database from that version to the next."""
 
 

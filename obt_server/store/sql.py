@@ -62,6 +62,7 @@ class SqlStorage(Stored):
     # -- for the interface --------------------------------------------------------------------------
 
     agents = transaction(agent_rows.everyone)
+    rename_agent = transaction(agent_rows.rename)
     delete_agent = transaction(agent_rows.remove)
     versions = transaction(agent_rows.versions)
     hardware = transaction(agent_rows.hardware)

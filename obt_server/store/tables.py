@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 
 class Table(DeclarativeBase):
@@ -24,11 +24,12 @@ class Schema(Table):
 
 
 class AgentRow(Table):
-    """An enrolled agent."""
+    """An enrolled agent. No two have one ``name``; ``given_name`` is the operator's, and then the name."""
 
     __tablename__ = "obt_agents"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
     name: Mapped[str] = mapped_column(String(200), index=True)
+    given_name: Mapped[str | None] = mapped_column(String(200))
     version: Mapped[str] = mapped_column(String(200), default="")
     session: Mapped[int] = mapped_column(default=0)
     store_id: Mapped[str | None] = mapped_column(String(200))

@@ -48,9 +48,9 @@ async def test_an_answer_streams_and_stops_when_told(page: Page, ollama: StandIn
     answer = page.locator(".answer")
     await expect(answer).to_contain_text("stand-in")
     await expect(answer).to_have_text(re.compile(r"(stand-in.*){3}", re.DOTALL))
-    await page.click("button:has-text('Step')")
+    await page.click("button:has-text('Stop')")
     await expect(page.locator(".figures")).to_contain_text("stop")
-    await expect(page.locator("button:has-text('Step')")).to_be_disabled()
+    await expect(page.locator("button:has-text('Stop')")).to_be_disabled()
     assert ollama.open_streams == 0
 
 
@@ -63,7 +63,7 @@ async def test_a_benchmark_is_started_followed_and_read(page: Page) -> None:
     await expect(running.locator(".trace", has_text="Tokens/s")).to_contain_text(re.compile(r"\d\d\.\d"))
     result = page.locator("#result")
     await expect(result).to_contain_text("Result: standin-small")
-    await expect(result).to_contain_text("TTFT, ms")
+    await expect(result).to_contain_text("Time to first token, ms")
     await expect(result).to_contain_text("Decode, tok/s")
     await expect(result.locator(".badge.standin")).to_be_visible()
     await expect(page.locator("table .badge.good", has_text="completed").first).to_be_visible()

@@ -149,7 +149,7 @@ async def test_two_results_are_picked_and_compared_with_a_verdict(bare: Page, se
     row = bare.locator("#comparison tr", has_text="Decode, tok/s")
     await expect(row).to_contain_text("first is better by 100 %")
     await expect(bare.locator(".cards .card").first).to_contain_text("on alpha")
-    slower = bare.locator("#comparison tr", has_text="TTFT, ms").first
+    slower = bare.locator("#comparison tr", has_text="Time to first token, ms").first
     await expect(slower).to_contain_text("second is better by 29 %")
     await bare.click("a:has-text('Swap')")
     await expect(row).to_contain_text("second is better by 100 %")

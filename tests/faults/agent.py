@@ -115,7 +115,7 @@ class Agent:
         await self.close()
 
     async def close(self) -> None:
-        """Step everything that still runs, and close the files."""
+        """Stop everything that still runs, and close the files."""
         tasks = list(self._tasks.values())
         for task in tasks:
             task.cancel()

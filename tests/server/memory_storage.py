@@ -52,6 +52,9 @@ class MemoryStorage:
     async def agents(self) -> Sequence[AgentRecord]:
         return list(self.records.values())
 
+    async def rename_agent(self, agent_id: str, name: str | None) -> AgentRecord:
+        raise NotImplementedError
+
     async def delete_agent(self, agent_id: str) -> None:
         del self.records[agent_id]
 

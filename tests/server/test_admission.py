@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import websockets
@@ -208,14 +209,40 @@ async def test_a_second_process_takes_over_when_nothing_is_heard_of_the_first(tm
                 assert (await first.until_closed())[0] == Close.GOING_AWAY
 
 
-async def test_two_agents_of_one_name_are_two_agents_and_the_name_alone_is_ambiguous(server: Running) -> None:
+async def test_an_agent_that_takes_anothers_name_is_shown_with_its_id(server: Running) -> None:
     async with server.agent("twin") as one, server.agent("twin") as two:
-        listed = (await server.http.get("/api/v1/agents")).json()
-        assert {agent["id"] for agent in listed} == {one.agent_id, two.agent_id}
-        answer = await server.http.get("/api/v1/agents/twin")
-    assert answer.status_code == 409
-    assert answer.json()["error"]["kind"] == "agent_ambiguous"
-    assert one.agent_id in answer.json()["error"]["message"]
+        named = (await server.http.get("/api/v1/agents/twin")).json()
+        other = f"twin ({two.agent_id[-8:]})"
+        assert (named["id"], (await server.http.get(f"/api/v1/agents/{other}")).json()["id"]) == (
+            one.agent_id,
+            two.agent_id,
+        )
+        async with server.agent(one.agent_id) as three:
+            by_id = (await server.http.get(f"/api/v1/agents/{one.agent_id}")).json()
+            assert by_id["id"] == one.agent_id != three.agent_id
+
+
+async def test_a_name_that_an_operator_gives_wins_and_stays(server: Running) -> None:
+    credentials = await server.enrol("box")
+    async with server.agent("rack-1") as squatter:
+        answer = await server.http.patch(f"/api/v1/agents/{credentials[0]}", json={"name": "rack-1"})
+        assert (answer.status_code, answer.json()["name"]) == (200, "rack-1")
+        shown = (await server.http.get(f"/api/v1/agents/{squatter.agent_id}")).json()
+        assert shown["name"] == f"rack-1 ({squatter.agent_id[-8:]})"
+        async with server.agent("box", credentials=credentials):
+            assert (await server.http.get("/api/v1/agents/rack-1")).json()["id"] == credentials[0]
+        taken = await server.http.patch(f"/api/v1/agents/{squatter.agent_id}", json={"name": "rack-1"})
+    assert (taken.status_code, taken.json()["error"]["kind"]) == (409, "name_taken")
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "..", ".", "connect", "enroll", "ä ö", "50 %", "?q#f", "x" * 200, "\\", " "]
+)
+async def test_every_agent_is_reachable_by_the_name_it_is_shown_with(server: Running, name: str) -> None:
+    async with server.agent(name) as agent:
+        (shown,) = (await server.http.get("/api/v1/agents")).json()
+        found = await server.http.get(f"/api/v1/agents/{quote(shown['name'], safe='')}")
+    assert found.json()["id"] == agent.agent_id, shown["name"]
 
 
 async def test_a_unique_name_is_as_good_as_the_id(server: Running) -> None:

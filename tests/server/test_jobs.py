@@ -10,8 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from obt_agent.errors import InvalidParams, JobConflict, JobNotFound, NotPermitted, TooLarge
 from obt_agent.ollama.payloads import InstalledModel
@@ -22,6 +25,7 @@ from obt_agent.protocol.jobs import (
     JobProgressParams,
 )
 from obt_agent.protocol.state import Page
+from obt_server.hub.jobs import check_job_id
 from tests.server.agent_double import AgentDouble, Answer, dial, never
 from tests.server.conftest import Running, running
 from tests.server.job_steps import PLAN, RESULT, accept, digest, finish, part, start, summary, sync_jobs, view
@@ -527,3 +531,25 @@ async def test_a_job_id_that_two_agents_were_asked_for_needs_the_agent(server: R
 
 async def cancelling(_: AgentDouble, __: Request) -> Answer:
     return CancelResult(state="cancelling")
+
+
+@given(st.text(max_size=140) | st.sampled_from(["a/b", ".", "..", "compare", "a b", "x" * 128]))
+def test_a_job_id_is_refused_or_is_the_last_part_of_its_address(job_id: str) -> None:
+    try:
+        check_job_id(job_id, "params.job_id")
+    except InvalidParams:
+        return
+    path = str(httpx.URL(f"http://host/api/v1/benchmarks/{job_id}").path)
+    assert path == f"/api/v1/benchmarks/{job_id}"
+    assert job_id != "compare"
+
+
+@pytest.mark.parametrize("job_id", ["a/b", "..", "compare", "a b"])
+async def test_a_job_under_an_id_that_no_address_can_name_is_refused(server: Running, job_id: str) -> None:
+    async with server.agent() as agent:
+        agent.handlers["run_benchmark"] = accept
+        body = {"agent": agent.agent_id, "plan": PLAN, "job_id": job_id}
+        answer = await server.http.post("/api/v1/benchmarks", json=body)
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (422, "invalid_params")
+        with pytest.raises(InvalidParams, match="job_id"):
+            await finish(agent, job_id)

@@ -53,11 +53,25 @@ async def test_an_older_schema_is_brought_up_to_date_step_by_step(
     path = tmp_path / "obt.sqlite3"
     Database.sqlite(path).close()
     steps: list[int] = []
-    monkeypatch.setattr(database, "SCHEMA_VERSION", 3)
-    monkeypatch.setattr(database, "MIGRATIONS", {1: lambda _: steps.append(1), 2: lambda _: steps.append(2)})
+    now = database.SCHEMA_VERSION
+    monkeypatch.setattr(database, "SCHEMA_VERSION", now + 2)
+    later = {now: lambda _: steps.append(1), now + 1: lambda _: steps.append(2)}
+    monkeypatch.setattr(database, "MIGRATIONS", later)
     Database.sqlite(path).close()
     Database.sqlite(path).close()
     assert steps == [1, 2]
+
+
+async def test_a_database_of_schema_1_gets_the_operators_names(tmp_path: Path) -> None:
+    path = tmp_path / "obt.sqlite3"
+    Database.sqlite(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.executescript("alter table obt_agents drop column given_name; update obt_schema set version = 1;")
+    opened = Database.sqlite(path)
+    storage = SqlStorage(opened)
+    renamed = await storage.rename_agent(await enrolled(storage), "rack-1")
+    opened.close()
+    assert renamed.name == "rack-1"
 
 
 async def test_work_runs_off_the_event_loop_and_undone_when_it_fails(opened: Database) -> None:
