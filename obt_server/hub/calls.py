@@ -45,12 +45,16 @@ class Calls:
         settings: HubSettings,
         peer_max_frame_bytes: int,
     ) -> None:
+        # a larger frame would end the session, and with it everybody's requests
         self.peer_max_frame_bytes = peer_max_frame_bytes
         self._writer = writer
         self._post = post
         self._settings = settings
+        # ids are never used twice in a session: a late answer must not meet a newer request
         self._ids = itertools.count(1)
+        # cancelled ones stay until their final, so that their data is still charged and dropped
         self._requests: dict[RequestId, OutgoingRequest] = {}
+        # by request, for cancelled ones whose final does not come
         self._forget_timers: dict[RequestId, asyncio.TimerHandle] = {}
         self._ended = False
 

@@ -37,12 +37,16 @@ class OutgoingRequest:
     ) -> None:
         self.request_id = request_id
         self.method = method
+        # nobody reads any more; what still comes costs credit and is dropped
         self.abandoned = False
         self._assembler = StreamAssembler(max_joined_bytes)
         self._window = window
         self._grant = grant
+        # items as they came, each with the credit that goes back when it is read
         self._batches: deque[tuple[list[msgspec.Raw], int]] = deque()
+        # bytes of the items that wait for the reader
         self._buffered = 0
+        # credit of pieces that came while whole items waited: given back when those are read
         self._deferred = 0
         self._wake = asyncio.Event()
         self._result: msgspec.Raw | None = None

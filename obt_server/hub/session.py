@@ -92,7 +92,9 @@ class AgentSession:
         self.agent_id = agent_id
         self.credential_id = credential_id
         self.presence = presence
+        # set when run() has returned: every task of the session is over
         self.ended = asyncio.Event()
+        # of any frame, in the loop's time; what the watch on silence and probes go by
         self.last_heard = loop.time()
         self._loop = loop
         self._socket = socket
@@ -100,14 +102,20 @@ class AgentSession:
         self._handlers = handlers
         self._writer = FrameWriter(socket)
         self.calls = Calls(self._writer, self.post, settings, peer_max_frame_bytes)
+        # requests of the agent that are not answered yet, by the agent's ids; bounded by max_in_flight
         self._answering: dict[RequestId, asyncio.Task[None]] = {}
+        # work that must not outlive the session; the set keeps tasks from being collected as garbage
         self._spawned: set[asyncio.Task[None]] = set()
+        # credit of all that the agent sends on the link, whichever stream it belongs to
         self._link = ReceiveWindow(settings.link_credit_bytes, settings.max_frame_bytes)
         self._bad_frames = BadFrames()
         rate = settings.control_frames_per_s
+        # frames outside credit (answers nobody asked for, notifications) cost a token each
         self._control = TokenBucket(rate, rate * _BURST_S, loop.time())
+        # why the session ends; the first reason stands, and done() means that nothing new begins
         self._end: asyncio.Future[SessionEnds] = loop.create_future()
         self._streams_alive_at = loop.time() + settings.streams_alive_interval_s
+        # the deadline of the closing handshake, so that abort() can move it to now
         self._closing: asyncio.Timeout | None = None
         self._dropped = False
 

@@ -47,10 +47,15 @@ class Sessions:
         self._events = events
         self._storage = storage
         self._incoming = incoming
+        # by agent: the newest admission; an older one may still be closing
         self._sessions: dict[str, AgentSession] = {}
+        # one admission of an agent at a time: session numbers must follow the order of the sockets
         self._admitting: dict[str, asyncio.Lock] = {}
+        # sockets before admission, by agent
         self._waiting: Counter[str] = Counter()
+        # admitted or not: what max_sessions bounds
         self._open_sockets = 0
+        # set once and for good: nobody is admitted any more
         self._draining = False
 
     # -- live sessions -------------------------------------------------------------------------------

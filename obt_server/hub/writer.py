@@ -24,14 +24,17 @@ class FrameWriter:
     def __init__(self, socket: HubSocket, *, request_backlog_bytes: int = 128 << 10) -> None:
         self._socket = socket
         self._queue: deque[bytes] = deque()
+        # a frame counts until the socket has taken it, not until it left the queue
         self._queued_bytes = 0
         self._request_backlog = request_backlog_bytes
         self._filled = asyncio.Event()
+        # set while a request may be queued; control frames do not wait for it
         self._space = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
         self._space.set()
         self._closed = False
+        # the loop's time; the session says that it lives when this is long ago
         self.last_sent = asyncio.get_running_loop().time()
 
     @property

@@ -15,6 +15,7 @@ from obt_agent.protocol.errors import WireError
 from obt_server.hub.storage import Admission, JobChange, JobRecord
 from obt_server.storage import Enrolment, IdentityTaken, JobFilter, NotStored
 from obt_server.store import Database, OperatorStore, SchemaTooNew, SqlStorage, database
+from obt_server.store.tables import SCHEMA_VERSION
 from tests.server.agent_double import uuid7
 
 
@@ -53,7 +54,7 @@ async def test_an_older_schema_is_brought_up_to_date_step_by_step(
     path = tmp_path / "obt.sqlite3"
     Database.sqlite(path).close()
     steps: list[int] = []
-    now = database.SCHEMA_VERSION
+    now = SCHEMA_VERSION
     monkeypatch.setattr(database, "SCHEMA_VERSION", now + 2)
     later = {now: lambda _: steps.append(1), now + 1: lambda _: steps.append(2)}
     monkeypatch.setattr(database, "MIGRATIONS", later)
