@@ -92,6 +92,7 @@ class CellRunner:
             survive=self._recovery.surviving,
             stops_early=self._stops_early,
         )
+        # Paused around the request alone: between iterations cooling down needs its samples.
         if not sampled:
             await state.sampler.pause()
         try:
@@ -136,6 +137,7 @@ class CellRunner:
 
     def _expected(self) -> ExpectedConditions:
         state, cell = self._state, self._cell
+        # The first warm-up may have loaded the model; the others show what finding it loaded takes.
         loads = [one.load_ms for one in state.warmups_of(cell)[1:] if one.load_ms is not None]
         return ExpectedConditions(
             num_ctx=cell.num_ctx,

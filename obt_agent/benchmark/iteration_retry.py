@@ -61,6 +61,7 @@ class IterationRetry:
                     raise
                 self.flags.add("repetition_retried")
                 continue
+            # A short answer measures a shorter decode: its rates compare, its totals do not.
             if not done.whole.short_output:
                 return done
             if self.stops_early or not self._may_repeat():

@@ -76,6 +76,7 @@ class BenchmarkLock:
         """Give the lock back; do nothing when it is not held."""
         fd, self._fd = self._fd, None
         if fd is not None:
+            # The note goes first: between the two steps a reader finds the lock held by nobody named.
             with suppress(OSError):
                 os.ftruncate(fd, 0)
             os.close(fd)

@@ -56,6 +56,7 @@ class OllamaRecovery:
         with self._state.waiting():
             version = await self._answering_version(cause)
         before = self._state.environment.ollama_version
+        # Versions differ in speed and in what their counters mean: one mean over both means nothing.
         if version != before:
             raise OllamaError(
                 f"Ollama came back as version {version}, after {before}: "

@@ -27,6 +27,7 @@ def single(plan: Plan) -> Plan:
 
 def turns(pairs: int, source: random.Random) -> list[int]:
     """Whose turn it is, 0 or 1: each pair holds both, in random order."""
+    # Random within each pair, so that a drift of the machine favours neither side.
     return [side for _ in range(pairs) for side in source.sample((0, 1), 2)]
 
 

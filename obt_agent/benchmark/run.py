@@ -179,6 +179,7 @@ class BenchmarkRun:
 
     async def _tidy_up(self, outcome: RunOutcome) -> None:
         """Leave Ollama as it was found, unless the run is to go on after a restart of the agent."""
+        # The agent goes on after its restart, sooner with the model loaded.
         if outcome.status == "interrupted":
             return
         try:

@@ -109,6 +109,7 @@ class Sampler:
         """Take no samples until resumed."""
         task, self._task = self._task, None
         if task is not None:
+            # Waited for, so that no sample of the old watch comes after the pause.
             task.cancel()
             await asyncio.wait({task})
 

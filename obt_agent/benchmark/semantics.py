@@ -16,6 +16,7 @@ from obt_agent.benchmark.result import MetricSemantics
 Version = tuple[int, int, int]
 
 _NUMBERS: Final = re.compile(r"v?(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?")
+# First and last release of each kind, as read in Ollama's source.
 _SAMPLING_SUBTRACTED: Final = ((0, 12, 6), (0, 20, 7))
 _WHOLE_PROMPT_SINCE: Final = (0, 1, 49)
 _UNCACHED_ONLY: Final = frozenset({(0, 30, 0)})

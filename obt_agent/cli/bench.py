@@ -128,6 +128,7 @@ def run(args: argparse.Namespace) -> int:
         check_comparable(plans, baseline, args)
     log = loaded.config.log
     configure(LogSettings(level="error" if log.level == "info" else log.level, format=log.format))
+    # Taken after everything that can be refused was refused, and held until all models are measured.
     with BenchmarkLock(loaded.config.ollama.url, Path(loaded.config.benchmark.lock_dir)):
         if args.pairs is not None:
             return _in_pairs(args, plans, loaded.config)
@@ -187,6 +188,7 @@ def plan_of(args: argparse.Namespace, model: str) -> Plan:
         if prompts is not None:
             changes["prompts"] = prompts
         plan = preset(args.preset, model, **changes)
+        # Construction checks no ranges; conversion does, as it would for a plan from a server.
         checked = msgspec.convert(msgspec.to_builtins(plan), Plan)
     except (msgspec.ValidationError, ValueError) as error:
         raise InvalidParams(f"these options make no benchmark: {error}") from error
@@ -270,6 +272,7 @@ def write(args: argparse.Namespace, results: Sequence[BenchmarkResult]) -> None:
         with args.output.open("w", encoding="utf-8") as file:
             bench_report.show(results, form, file)
     except OSError as error:
+        # A measurement of an hour is never lost to a path that cannot be written.
         bench_report.show(results, form, sys.stdout)
         raise InvalidParams(
             f"{args.output} cannot be written ({error.strerror}); the results are on standard output"

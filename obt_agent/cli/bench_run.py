@@ -138,6 +138,7 @@ class _Signals:
             await asyncio.wait({self._task})
         finally:
             self._task.cancel()
+        # The second signal cancelled it in mid-way: the records so far still make a result.
         if self._task.cancelled():
             return msgspec.structs.replace(run.result_so_far(), status="cancelled", error=_CUT_SHORT)
         return self._task.result()
