@@ -50,7 +50,7 @@ class Backoff:
         self._clock = clock
         self._random = random
         # Doublings that bring the ceiling from its least to its most.
-        self._most = math.ceil(math.log2(self._settings.maximum_s / self._settings.minimum_s))
+        self._most = max(0, math.ceil(math.log2(self._settings.maximum_s / self._settings.minimum_s)))
         # Doublings that the next delay's ceiling has.
         self._failures = 0
         # Of the session that lasts; None without one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -35,6 +36,7 @@ def test_the_generated_documents_are_current() -> None:
 def test_a_check_of_changed_documents_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = generator()
     monkeypatch.setattr(module, "HERE", tmp_path / "docs")
+    shutil.copy(DOCS.parent / "pyproject.toml", tmp_path)  # the layers are drawn from it
     assert module.main(["--check"]) == 1
     assert module.main([]) == 0
     assert module.main(["--check"]) == 0
