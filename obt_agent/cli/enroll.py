@@ -28,6 +28,7 @@ from obt_agent.identity.provisioned import parse_token, read_token, token_file_s
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.link.enroll import EnrolAgent, Enrolled, enroll
+from obt_agent.printable import printable
 
 _MAX_TOKEN_BYTES: Final = 4096
 _UNITS: Final = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
@@ -87,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     loaded = load_config(args, need_server=True, may_be_missing=args.write_config)
     token = _token(args.token_file)
     enrolled, state_dir = asyncio.run(_enroll(loaded, token))
-    name = enrolled.server.name or "the server"
+    name = printable(enrolled.server.name or "the server")  # the server chose it
     print(f"Enrolled at {name} as {loaded.config.agent.name} ({enrolled.agent_id}).")
     print(f"The credential is kept in {state_dir}.")
     written = args.write_config and _write_config(args, loaded)

@@ -48,8 +48,11 @@ _OF_ERRORS: Final[tuple[tuple[type[errors.AgentError], int], ...]] = (
 
 
 def of(error: errors.AgentError) -> int:
-    """The code for an error that ends a command."""
+    """Return the code for an error that ends a command."""
     if error.kind == "identity_in_use":
+        return TEMPORARY
+    if isinstance(error, errors.ConfigError) and error.retryable:
+        # A full or read-only disk: 75 has the service started again, 78 would leave it down for good.
         return TEMPORARY
     if isinstance(error, errors.AdmissionRefused):
         return UNAVAILABLE if error.retryable else NO_PERMISSION

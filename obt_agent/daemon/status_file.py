@@ -140,8 +140,8 @@ class StatusFile:
                 _NEW_FILE, STATUS_FILE, src_dir_fd=self.folder.descriptor, dst_dir_fd=self.folder.descriptor
             )
         except OSError as error:
-            raise FolderError(
-                f"{self.folder.path / STATUS_FILE} cannot be written: {error.strerror}."
+            raise FolderError.from_os_error(
+                f"{self.folder.path / STATUS_FILE} cannot be written", error
             ) from error
 
     def remove(self) -> None:

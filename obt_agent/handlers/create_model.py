@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from obt_agent.command import CommandContext
 from obt_agent.handlers.services import Services
-from obt_agent.policy.gate import is_installed
 from obt_agent.protocol.commands import CreateModelParams
 from obt_agent.protocol.jobs import JobStarted
 
@@ -15,7 +14,7 @@ async def run(services: Services, params: CreateModelParams, context: CommandCon
     installed = await services.gate.admit(params.from_)
     services.policy.check_model(params.model, installed)
     # Ollama pulls a source that it lacks: then the rules of a pull count, too.
-    if not is_installed(params.from_, installed):
+    if not services.policy.is_installed(params.from_, installed):
         services.policy.check_command("pull_model")
         services.policy.check_source(params.from_, installed)
     return await services.jobs.start_create(params)

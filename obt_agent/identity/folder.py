@@ -6,6 +6,7 @@ All access goes through one descriptor of the folder: a name that is exchanged m
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -16,12 +17,34 @@ from typing import Final
 from obt_agent.errors import ConfigError
 
 MAX_FILE_BYTES: Final = 64 << 10
+_ELSEWHERE: Final = "name another in agent.state_dir, or run as the user that owns it"
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
+# Failures of the file system that somebody mends without touching the configuration, and how.
+_REMEDIES: Final = {
+    errno.EROFS: "mount the file system writable",
+    errno.ENOSPC: "free some disk space",
+    errno.EDQUOT: "free some disk space: the user's quota is used up",
+    errno.EIO: "check the disk: it is failing",
+}
+
+
 class FolderError(ConfigError):
-    """The state folder, or a file in it, cannot be used; the message says what to do."""
+    """The state folder, or a file in it, cannot be used; the message says what to do.
+
+    It is retryable where the file system fails (read-only, full, an error of the disk): that may pass, so
+    that the service is started again. A wrong owner, or a damaged file, does not pass.
+    """
+
+    @classmethod
+    def from_os_error(cls, text: str, error: OSError, remedy: str = "") -> FolderError:
+        """Return the error for ``text`` (without a full stop), with the system's reason and a remedy."""
+        mends = _REMEDIES.get(error.errno or 0, "")
+        advice = mends or remedy
+        reason = f"{text}: {error.strerror or error}" + (f"; {advice}." if advice else ".")
+        return cls(reason, retryable=bool(mends))
 
 
 @dataclass(frozen=True)
@@ -43,7 +66,7 @@ class Folder:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self._error(name, f"cannot be read: {error.strerror}") from error
+            raise self._os_error(name, "cannot be read", error) from error
         with os.fdopen(descriptor, "rb") as file:
             self._check(name, os.fstat(descriptor))
             data = file.read(MAX_FILE_BYTES + 1)
@@ -65,7 +88,7 @@ class Folder:
         except OSError as error:
             with contextlib.suppress(OSError):
                 os.unlink(temporary, dir_fd=self.descriptor)
-            raise self._error(name, f"cannot be written: {error.strerror}") from error
+            raise self._os_error(name, "cannot be written", error) from error
 
     def rename(self, old: str, new: str) -> None:
         """Give a file another name, replacing what had it, durably.
@@ -77,7 +100,7 @@ class Folder:
             os.rename(old, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
             os.fsync(self.descriptor)
         except OSError as error:
-            raise self._error(old, f"cannot be renamed: {error.strerror}") from error
+            raise self._os_error(old, "cannot be renamed", error) from error
 
     def remove(self, name: str) -> None:
         """Remove a file, durably; one that is not there is no error.
@@ -91,7 +114,7 @@ class Folder:
         except FileNotFoundError:
             return
         except OSError as error:
-            raise self._error(name, f"cannot be removed: {error.strerror}") from error
+            raise self._os_error(name, "cannot be removed", error) from error
 
     def _write_new(self, name: str, data: bytes) -> None:
         descriptor = os.open(name, _CREATE, 0o600, dir_fd=self.descriptor)
@@ -110,6 +133,9 @@ class Folder:
         if status.st_mode & 0o077:
             raise self._error(name, f"can be read by other users: chmod 600 {self.path / name}")
 
+    def _os_error(self, name: str, text: str, error: OSError) -> FolderError:
+        return FolderError.from_os_error(f"{self.path / name} {text}", error)
+
     def _error(self, name: str, text: str) -> FolderError:
         return FolderError(f"{self.path / name} {text}.")
 
@@ -126,12 +152,11 @@ def open_folder(path: Path) -> Folder:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_link(path)
         descriptor = os.open(path.resolve(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise FolderError(
-            f"The state folder {path} cannot be used: {reason}. Name another in agent.state_dir, "
-            "or run as the user that owns it."
-        ) from error
+    except OSError as error:
+        text = f"The state folder {path} cannot be used"
+        raise FolderError.from_os_error(text, error, _ELSEWHERE) from error
+    except RuntimeError as error:  # a loop of links
+        raise FolderError(f"The state folder {path} cannot be used: {error}; {_ELSEWHERE}.") from error
     try:
         return _checked(path, descriptor)
     except BaseException:

@@ -45,7 +45,7 @@ def acquire(folder: Folder, *, wait: bool = False) -> int:
     try:
         descriptor = os.open(LOCK_FILE, flags, 0o600, dir_fd=folder.descriptor)
     except OSError as error:
-        raise FolderError(f"{folder.path / LOCK_FILE} cannot be opened: {error.strerror}.") from error
+        raise FolderError.from_os_error(f"{folder.path / LOCK_FILE} cannot be opened", error) from error
     try:
         lock(descriptor, wait=wait)
         if os.geteuid() == 0:  # a file that root made in another user's folder would lock that user out
@@ -56,7 +56,7 @@ def acquire(folder: Folder, *, wait: bool = False) -> int:
         raise IdentityInUse(folder, locked.holder) from None
     except OSError as error:  # the disk is full, or the file system has no locks
         os.close(descriptor)
-        raise FolderError(f"{folder.path / LOCK_FILE} cannot be locked: {error.strerror}.") from error
+        raise FolderError.from_os_error(f"{folder.path / LOCK_FILE} cannot be locked", error) from error
     return descriptor
 
 

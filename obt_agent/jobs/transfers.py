@@ -84,7 +84,7 @@ class TransferRunner:
         self._policy.check_command("create_model")
         self._policy.check_model(params.model)
         self._policy.check_model(params.from_)
-        options = self._policy.load_options(params.parameters)
+        options = self._policy.model_parameters(params.parameters)
         body = _CreateBody(
             model=params.model,
             from_=params.from_,

@@ -48,6 +48,23 @@ def is_cloud_name(name: CanonicalName) -> bool:
     return name.tag == "cloud" or name.tag.endswith("-cloud") or name.model.endswith("-cloud")
 
 
+class InstalledIndex:
+    """What Ollama has, prepared for many decisions: made in one pass over the list.
+
+    Args:
+        installed: the models.
+        deny: matches canonical names that are denied.
+    """
+
+    def __init__(self, installed: Sequence[InstalledModel], deny: re.Pattern[str]) -> None:
+        names = [(_text(model.name), model) for model in installed]
+        # The first of several entries with one name, as Ollama lists them.
+        self.by_name = dict(reversed(names))
+        # A copy under an allowed name has the digest of the denied model.
+        denied = (model.digest for name, model in names if deny.match(name))
+        self.denied_digests = frozenset(digest for digest in denied if digest)
+
+
 class ModelRules:
     """Decisions on names of models.
 
@@ -62,6 +79,10 @@ class ModelRules:
         self._deny = compiled(models.deny, deny=True)
         self._remote_models = remote_models
         self._registries = compiled_hosts(registries)
+        # The last list and its index. A list that a peer makes long is checked once for each of its models,
+        # and with every command: without the index 10,000 models cost the event loop 10,000 passes.
+        self._indexed: tuple[InstalledModel, ...] = ()
+        self._index = InstalledIndex((), self._deny)
 
     def check(self, name: str, installed: Sequence[InstalledModel] = ()) -> CanonicalName:
         """Refuse a name that the owner does not allow.
@@ -80,8 +101,9 @@ class ModelRules:
             raise _refused(found, "policy.models.deny", "the host's owner denies this model")
         if not self._allow.match(text):
             raise _refused(found, "policy.models.allow", "the host's owner does not allow this model")
-        here = _of_name(found, installed)
-        if here is not None and here.digest in self.denied_digests(installed):
+        index = self._index_of(installed)
+        here = index.by_name.get(text)
+        if here is not None and here.digest in index.denied_digests:
             raise _refused(found, "policy.models.deny", "it is another name of a model that is denied")
         if not self._remote_models and (is_cloud_name(found) or (here is not None and _is_remote(here))):
             raise _refused(found, "policy.remote_models", "its prompts would leave this machine")
@@ -96,14 +118,20 @@ class ModelRules:
         if not self._registries.match(name.host):
             raise _refused(name, "policy.registries", f"the registry {name.host!r} is not on the list")
 
-    def denied_digests(self, installed: Sequence[InstalledModel]) -> frozenset[str]:
-        """Digests of installed models that a deny pattern names."""
-        return frozenset(
-            model.digest for model in installed if model.digest and self._deny.match(_text(model.name))
-        )
+    def is_installed(self, name: str, installed: Sequence[InstalledModel]) -> bool:
+        """Return whether Ollama has a model of this name, however it is written. Raises ``InvalidParams``."""
+        return str(canonical(name)) in self._index_of(installed).by_name
+
+    def _index_of(self, installed: Sequence[InstalledModel]) -> InstalledIndex:
+        # Only a tuple cannot have changed since. It is kept, so that no other object can have its identity.
+        if not isinstance(installed, tuple):
+            return InstalledIndex(installed, self._deny)
+        if installed is not self._indexed:
+            self._indexed, self._index = installed, InstalledIndex(installed, self._deny)
+        return self._index
 
     def allows(self, name: str, installed: Sequence[InstalledModel]) -> bool:
-        """Whether a list may show the model."""
+        """Return whether a list may show the model."""
         try:
             self.check(name, installed)
         except (NotPermitted, InvalidParams):
@@ -121,11 +149,6 @@ def _text(name: str) -> str:
         return str(canonical(name))
     except InvalidParams:
         return name.lower()
-
-
-def _of_name(name: CanonicalName, installed: Sequence[InstalledModel]) -> InstalledModel | None:
-    wanted = str(name)
-    return next((model for model in installed if _text(model.name) == wanted), None)
 
 
 def _is_remote(model: InstalledModel) -> bool:

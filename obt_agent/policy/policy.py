@@ -61,10 +61,14 @@ class Policy:
         )
         self._requests = RequestShaper(config)
         self._quiet = QuietHours(config.quiet_hours)
+        # The last list given to ``visible``, and its answer.
+        self._visible_of: tuple[InstalledModel, ...] = ()
+        self._visible: tuple[InstalledModel, ...] = ()
+        # The configuration key that refuses each command that is refused.
         self._refusals = {name: key for name in _NAMES if (key := self._refused_by(name)) is not None}
 
     def adopt(self, config: PolicyConfig) -> None:
-        """Go on under another configuration; what is in flight was judged by the one before.
+        """Go on under another configuration; what is in flight goes on under the one before.
 
         Raises:
             ConfigError: as for a new policy; the one before stays in force.
@@ -128,9 +132,17 @@ class Policy:
         self._models.check_registry(found)
         return found
 
-    def visible(self, models: Sequence[InstalledModel]) -> tuple[InstalledModel, ...]:
-        """The models that a server may know of."""
-        return tuple(model for model in models if self._models.allows(model.name, models))
+    def is_installed(self, name: str, installed: Sequence[InstalledModel]) -> bool:
+        """Return whether Ollama has a model of this name, however it is written. Raises ``InvalidParams``."""
+        return self._models.is_installed(name, installed)
+
+    def visible(self, models: tuple[InstalledModel, ...]) -> tuple[InstalledModel, ...]:
+        """Return the models that a server may know of."""
+        # The status asks several times a second, and the list changes rarely: one pass for each list.
+        if models is not self._visible_of:
+            allowed = tuple(model for model in models if self._models.allows(model.name, models))
+            self._visible_of, self._visible = models, allowed
+        return self._visible
 
     def visible_running(
         self, models: Sequence[RunningModel], installed: Sequence[InstalledModel] = ()
@@ -158,8 +170,15 @@ class Policy:
         fields_of(raw)
 
     def load_options(self, options: msgspec.Raw | None) -> bytes | None:
-        """The options of a load, clamped."""
+        """Return the options of a load, clamped."""
         return clamp_options(options, self.config.options, None)
+
+    def model_parameters(self, parameters: msgspec.Raw | None) -> bytes | None:
+        """Return the parameters that a new model is to have, clamped: they are the defaults of its requests.
+
+        ``num_predict`` is clamped where it is given: requests that name none get the policy's own limit.
+        """
+        return clamp_options(parameters, self.config.options, self._requests.max_tokens, always=False)
 
     def keep_alive(self, value: str | float | None) -> str | float | None:
         """``keep_alive`` of a load, clamped."""
@@ -172,7 +191,7 @@ class Policy:
     # benchmarks
 
     def check_plan(self, plan: Plan, installed: Sequence[InstalledModel] = ()) -> Plan:
-        """Refuse a plan; see ``check_plan`` of ``obt_agent.policy.plans``. Gives it back unaltered."""
+        """Refuse a plan, or return it as it is; see ``check_plan`` of ``obt_agent.policy.plans``."""
         self.check_model(plan.model_name, installed)
         check_plan(plan, self.config, self._requests.max_tokens)
         return plan

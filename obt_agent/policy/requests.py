@@ -116,15 +116,15 @@ def clamp_keep_alive(raw: msgspec.Raw | bytes, most_s: float | None) -> bytes:
 
 
 def clamp_options(
-    raw: msgspec.Raw | bytes | None, limits: OptionsPolicy, predict: int | None
+    raw: msgspec.Raw | bytes | None, limits: OptionsPolicy, predict: int | None, *, always: bool = True
 ) -> bytes | None:
     """Ollama's ``options`` with the clamped ones within their limits; unknown options stay untouched.
 
     Args:
         raw: the object as it came, or None.
         limits: largest values.
-        predict: most output tokens; None leaves ``num_predict`` out. Set even where the request names none,
-            for Ollama's own default is no limit.
+        predict: most output tokens; None leaves ``num_predict`` as it is.
+        always: set ``num_predict`` even where the request names none, for Ollama's own default is no limit.
 
     Raises:
         InvalidParams: no object, or a clamped option that is no number.
@@ -134,7 +134,7 @@ def clamp_options(
         most: int | None = getattr(limits, key)
         if key in options and most is not None:
             options[key] = _clamped(options[key], _LEAST[key], most, key)
-    if predict is not None:
+    if predict is not None and (always or NUM_PREDICT in options):
         options[NUM_PREDICT] = _clamped_predict(options.get(NUM_PREDICT), predict)
     return _ENCODE(options) if options else None
 

@@ -26,6 +26,7 @@ class Server:
 
     url: str = ""
     status: int = 200
+    name: str = "obt.example.org"
     seen: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     async def enroll(self, request: web.Request) -> web.Response:
@@ -33,7 +34,7 @@ class Server:
         self.seen.append((request.headers["Authorization"], body))
         if self.status != 200:
             return web.json_response({"error": {"message": "no"}}, status=self.status)
-        answer = {"agent_id": body["agent"]["id"], "server": {"name": "obt.example.org", "version": "1"}}
+        answer = {"agent_id": body["agent"]["id"], "server": {"name": self.name, "version": "1"}}
         return web.json_response(answer)
 
 
@@ -173,7 +174,7 @@ async def test_a_refusal_is_told_and_a_second_try_sends_the_same_hash(
     server.status = status
     refused = await enroll(tmp_path, server.url, given=TOKEN)
     assert refused.code == code
-    assert refused.err.startswith("obt-agent: The server")
+    assert "obt-agent: The server" in refused.err
     assert not (tmp_path / "state/credential.json").exists()
     server.status = 200
     assert (await enroll(tmp_path, server.url, given=TOKEN)).code == 0
@@ -201,3 +202,10 @@ def test_at_a_terminal_the_token_is_asked_for_and_not_shown(monkeypatch: pytest.
         monkeypatch.setattr("getpass.getpass", lambda prompt: raw.readline().decode().strip())
         assert _token(None).reveal() == TOKEN
     os.close(master)
+
+
+async def test_a_servers_name_cannot_steer_the_terminal(tmp_path: Path, server: Server) -> None:
+    server.name = "\x1b[2Jbad\u202e"
+    ended = await enroll(tmp_path, server.url, given=TOKEN + "\n")
+    assert ended.code == exit_codes.OK
+    assert "Enrolled at \\x1b[2Jbad\\u202e as" in ended.out

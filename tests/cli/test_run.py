@@ -6,6 +6,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -127,3 +128,25 @@ async def test_without_any_credential_it_says_what_to_do_and_ends_78(tmp_path: P
     )
     with StateDir.open(tmp_path / "state") as state:
         assert state.agent_id
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
+@pytest.mark.parametrize(
+    ("options", "remedy"),
+    [("ro", "mount the file system writable"), ("size=4k,nr_inodes=2", "free some disk space")],
+    ids=["read-only", "full"],
+)
+def test_a_first_start_on_a_disk_that_takes_nothing_is_to_be_tried_again(
+    tmp_path: Path, options: str, remedy: str
+) -> None:
+    """In a mount namespace of its own. 78 would have systemd never start it again."""
+    words = (
+        f"{sys.executable} -m obt_agent run --server-url http://127.0.0.1:9 --state-dir {tmp_path}/disk/state"
+    )
+    script = f"mkdir disk && mount -t tmpfs -o {options} none disk && {words}"
+    ended = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    if "unshare" in ended.stderr or "mount:" in ended.stderr:
+        pytest.skip(f"no mount namespaces here: {ended.stderr}")
+    assert (ended.returncode, remedy in ended.stderr) == (exit_codes.TEMPORARY, True), ended.stderr

@@ -109,7 +109,7 @@ def test_a_damaged_identity_is_refused_and_left_as_it_is(path: Path, here: Path,
 
 def test_a_folder_that_cannot_be_made_says_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(FolderError, match=r"Name another in agent\.state_dir"):
+    with pytest.raises(FolderError, match=r"name another in agent\.state_dir"):
         StateDir.open(tmp_path / "file" / "state")
     with pytest.raises(FolderError, match=r"cannot be used"):
         StateDir.open(tmp_path / "file")

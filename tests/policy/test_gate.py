@@ -5,7 +5,7 @@ import pytest
 from obt_agent.errors import NotPermitted
 from obt_agent.ollama.catalog import Snapshot
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
-from obt_agent.policy.gate import ModelGate, is_installed
+from obt_agent.policy.gate import ModelGate
 from tests.policy.configs import installed, policy
 
 
@@ -49,5 +49,5 @@ async def test_a_denied_name_is_refused_before_ollama_hears_of_it() -> None:
 
 def test_installed_is_by_canonical_name() -> None:
     models = (installed("..//odd"), installed("llama3:latest"))
-    assert is_installed("registry.ollama.ai/library/LLAMA3", models)
-    assert not is_installed("llama3:8b", models)
+    assert policy().is_installed("registry.ollama.ai/library/LLAMA3", models)
+    assert not policy().is_installed("llama3:8b", models)

@@ -1,7 +1,10 @@
 """Which models a server may name: one name in all its spellings, patterns, registries, remote models."""
 
+import sys
+from collections.abc import Callable
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from obt_agent.errors import InvalidParams, NotPermitted
@@ -153,3 +156,58 @@ def test_case_never_changes_a_decision(name: str, data: st.DataObject) -> None:
             return error.kind
 
     assert decision(name) == decision(swapped)
+
+
+def calls(function: Callable[[], object]) -> int:
+    """How many calls of Python functions it takes."""
+    count = 0
+
+    def note(_frame: object, event: str, _argument: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+@given(size=st.integers(20, 150))
+@settings(max_examples=10, deadline=None)
+def test_a_list_twice_as_long_costs_twice_as_much(size: int) -> None:
+    """A peer can make the list long: each of its models is checked against the whole list."""
+
+    def cost(length: int) -> int:
+        models = tuple(installed(f"m{number}:latest", f"d{number}") for number in range(length))
+        owner = policy(models={"deny": ["other"]})
+        running = tuple(
+            RunningModel(name=model.name, digest=model.digest, size_bytes=1, size_vram_bytes=0)
+            for model in models
+        )
+
+        def use() -> None:
+            assert owner.visible(models) == models
+            assert owner.visible_running(running, models) == running
+            for model in models:
+                owner.check_model(model.name, models)
+                assert owner.is_installed(model.name, models)
+
+        return calls(use)
+
+    assert cost(2 * size) <= 2.2 * cost(size)
+
+
+def test_a_list_that_did_not_change_costs_one_pass() -> None:
+    models = tuple(installed(f"m{number}:latest") for number in range(100))
+    owner = policy()
+    first = calls(lambda: owner.visible(models))
+    assert calls(lambda: owner.visible(models)) < first / 50
+
+
+def test_another_list_is_decided_afresh() -> None:
+    owner = policy(models={"deny": ["secret"]})
+    copy = installed("free:latest", "d1")
+    assert owner.visible((copy,)) == (copy,)
+    assert owner.visible((copy, installed("secret:latest", "d1"))) == ()

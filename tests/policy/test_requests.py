@@ -293,3 +293,18 @@ def test_a_blob_named_many_times_is_refused_before_it_is_written_out() -> None:
         with pytest.raises(TooLarge):
             policy(max_prompt_bytes=4 << 20).shape_request("generate", raw, blob)
     assert fetched <= 12, "two thousand copies would be two gigabytes"
+
+
+@pytest.mark.parametrize(
+    ("given", "becomes"),
+    [(b"-1", b"16384"), (b"0", b"16384"), (b"99999999", b"16384"), (b"null", b"16384"), (b"7", b"7")],
+)
+def test_a_new_models_num_predict_is_clamped(given: bytes, becomes: bytes) -> None:
+    """What a model is created with holds for requests that no policy reads."""
+    parameters = msgspec.Raw(b'{"num_predict":' + given + b',"temperature":1}')
+    assert policy().model_parameters(parameters) == b'{"num_predict":' + becomes + b',"temperature":1}'
+
+
+def test_a_new_model_that_names_no_num_predict_is_given_none() -> None:
+    assert policy().model_parameters(msgspec.Raw(b'{"temperature":1}')) == b'{"temperature":1}'
+    assert policy().model_parameters(None) is None
