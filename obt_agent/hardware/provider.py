@@ -1,4 +1,4 @@
-"""What every provider offers.
+"""What a provider of GPUs offers.
 
 A provider is used from one thread at a time, and owns its files and handles. ``probe`` looks whether there is
 anything to read, ``inventory`` describes it, ``sample`` reads what changes, ``close`` lets go; after
@@ -12,13 +12,10 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from obt_agent.hardware.inventory import GpuInfo, ProviderState, ProviderStatus
 from obt_agent.hardware.samples import GpuSample, GpuState
-
-Inventory_co = TypeVar("Inventory_co", covariant=True)
-Sample_co = TypeVar("Sample_co", covariant=True)
 
 
 class CostGroup(enum.Flag):
@@ -28,26 +25,6 @@ class CostGroup(enum.Flag):
     """Utilisation, memory, power, temperature, clocks: at every tick."""
     SLOW = enum.auto()
     """Fans, throttle reasons, PCIe link, ECC, energy, processes: every 5 to 10 s, as drivers serialise."""
-
-
-class Provider(Protocol[Inventory_co, Sample_co]):
-    """One source of readings."""
-
-    @property
-    def name(self) -> str:
-        """The word in ``ProviderState.name``."""
-
-    def probe(self) -> ProviderState:
-        """Look again whether and how well it can be read."""
-
-    def inventory(self) -> Inventory_co:
-        """What is there."""
-
-    def sample(self, group: CostGroup) -> Sample_co:
-        """What it does now."""
-
-    def close(self) -> None:
-        """Let go of files and handles."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +39,24 @@ class GpuReadings:
     process_gaps: Mapping[int, str] = field(default_factory=dict)
 
 
-class GpuProvider(Provider[tuple[GpuInfo, ...], GpuReadings], Protocol):
-    """A provider of GPUs."""
+class GpuProvider(Protocol):
+    """The GPUs of one vendor."""
+
+    @property
+    def name(self) -> str:
+        """The word in ``ProviderState.name``."""
+
+    def probe(self) -> ProviderState:
+        """Return whether and how well it can be read now."""
+
+    def inventory(self) -> tuple[GpuInfo, ...]:
+        """Return what is there."""
+
+    def sample(self, group: CostGroup) -> GpuReadings:
+        """Return what it does now."""
+
+    def close(self) -> None:
+        """Let go of files and handles."""
 
     def energy(self) -> dict[str, float]:
         """Energy counters right now, in joules by GPU id, of those GPUs that have one."""

@@ -71,24 +71,35 @@ class HardwareService:
         found = gpu_providers(files) if providers is None else tuple(providers)
         self._guards = tuple(ProviderSupervisor(provider, timings) for provider in found)
         self._tasks: list[asyncio.Task[None]] = []
+        # Everybody who follows samples; the fastest of them sets the cadence.
         self._watches: set[SampleStream] = set()
+        # Whether Ollama has a model in memory: then it is worth sampling at the active interval.
         self._loaded = False
+        # Set when the sampler must not sleep until the tick that it had in mind.
         self._cadence_changed = asyncio.Event()
-        self._look = asyncio.Event()
+        # Set when the inventory is to be collected before the next check.
+        self._inventory_due = asyncio.Event()
         self._inventory: Inventory | None = None
+        # Notified with each new inventory.
         self._changed = asyncio.Condition()
+        # One collection, and one sample, at a time: the second waits and takes the result of the first.
         self._collecting = asyncio.Lock()
         self._sampling = asyncio.Lock()
         self._ollama_version: str | None = None
+        # Another version answers: its process may be a new program under a known PID.
         self._ollama_changed = False
+        # As of the last inventory; another one now means that devices or drivers changed.
         self._topology: tuple[str, ...] = ()
         self._ticks = Ticks()
         self._samples = 0
+        # When the rarely read group of the GPUs is due again.
         self._slow_due_ns = 0
         self._started_ns = time.monotonic_ns()
+        # Processor time of the event loop for sampling, and of everything at the last sample.
         self._loop_ns = 0
         self._cpu_at_last_ns = 0
         self._server_pid: int | None = None
+        # Of the last sample: providers that must examine each process are told these.
         self._pids: tuple[int, ...] = ()
         self.latest: Sample | None = None
         """The newest sample, or None before the first."""
@@ -182,7 +193,7 @@ class HardwareService:
         if version != self._ollama_version:
             self._ollama_version = version
             self._ollama_changed = True
-            self._look.set()
+            self._inventory_due.set()
 
     @property
     def providers(self) -> tuple[ProviderState, ...]:
@@ -211,9 +222,9 @@ class HardwareService:
         while True:
             now = time.monotonic()
             try:
-                due = self._look.is_set() or now - collected_at >= _HOURLY_S
+                due = self._inventory_due.is_set() or now - collected_at >= _HOURLY_S
                 if due or await self._something_changed():
-                    self._look.clear()
+                    self._inventory_due.clear()
                     await self.inventory(refresh=self._inventory is not None)
                     collected_at = now
             except Stalled as error:
@@ -221,8 +232,8 @@ class HardwareService:
             except Exception:  # one reading that nobody foresaw must not end all that follow
                 log.exception("hardware.inventory_failed")
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._timings.look_interval_s):
-                    await self._look.wait()
+                async with asyncio.timeout(self._timings.check_interval_s):
+                    await self._inventory_due.wait()
 
     async def _something_changed(self) -> bool:
         if any(guard.due for guard in self._guards):
@@ -293,7 +304,7 @@ class HardwareService:
         thread_ns = time.thread_time_ns()
         if host.server_pid != self._server_pid:
             self._server_pid = host.server_pid
-            self._look.set()
+            self._inventory_due.set()
         self._pids = tuple(process.pid for process in host.ollama)
         sample = self._finish(combine(host, readings), started_ns, cpu_before)
         for watch in self._watches:

@@ -38,7 +38,7 @@ class Timings:
     # Fans, throttle reasons, PCIe link and the like: drivers serialise on them, so they are read this often.
     slow_interval_s: float = 5.0
     # How often to look whether devices, drivers or Ollama's process changed.
-    look_interval_s: float = 30.0
+    check_interval_s: float = 30.0
     # A call to a GPU's driver that takes longer is stalled: its GPUs are shown as such from then on.
     gpu_deadline_s: float = 2.0
     # Reading the host's own values. They come from memory, so that only a machine in great trouble gets here.
@@ -66,8 +66,11 @@ class ProviderSupervisor:
         self._timings = timings
         self._clock = clock
         self._worker = DaemonThread(f"hardware-{provider.name}")
+        # Until what is not well is probed again; doubles with each failure.
         self._delay_s = timings.retry_first_s
+        # When that is due (the clock's seconds); None while all is well.
         self._retry_at: float | None = None
+        # While a probe is out, samples must not queue behind it, for it may take 15 s.
         self._probing = False
         self.state = ProviderState(name=provider.name, status="absent", reason="not probed yet")
         self.gpus: tuple[GpuInfo, ...] = ()

@@ -32,7 +32,7 @@ OFTEN = HardwareConfig(idle_interval_s=0.05, active_interval_s=0.05, min_interva
 SELDOM = HardwareConfig(idle_interval_s=3600.0, active_interval_s=0.05, min_interval_s=0.001)
 SOON = Timings(
     slow_interval_s=0.001,
-    look_interval_s=0.05,
+    check_interval_s=0.05,
     gpu_deadline_s=1.0,
     retry_first_s=0.05,
     retry_most_s=0.2,
@@ -237,7 +237,7 @@ async def test_closing_ends_every_watch(machine: Path) -> None:
 
 
 async def test_the_version_of_ollama_is_in_the_inventory_as_soon_as_it_is_known(machine: Path) -> None:
-    service = service_of(machine, timings=replace(SOON, look_interval_s=3600))
+    service = service_of(machine, timings=replace(SOON, check_interval_s=3600))
     await service.start()
     async with asyncio.timeout(30):
         before = await service.inventory()
@@ -252,7 +252,7 @@ async def test_the_version_of_ollama_is_in_the_inventory_as_soon_as_it_is_known(
 async def test_a_process_that_turns_into_ollama_is_found_as_soon_as_ollama_answers(machine: Path) -> None:
     put(machine, "/proc/10/comm", "sh\n")
     put(machine, "/proc/10/stat", "10 (ollama) S 1" + " 0" * 40)
-    service = service_of(machine, timings=replace(SOON, look_interval_s=60.0))
+    service = service_of(machine, timings=replace(SOON, check_interval_s=60.0))
     await service.start()
     async with asyncio.timeout(30):
         await first(service, lambda _: True)

@@ -62,9 +62,6 @@ class StorageProvider:
         store = optional(self._store)
         return () if store is None else (self._describe(store),)
 
-    def close(self) -> None:
-        """Nothing is kept open."""
-
     def _store(self) -> _Store:
         """By what the process was told; else its user's home; else the packages' places.
 

@@ -81,9 +81,6 @@ class HostProvider:
             unavailable=gaps.reasons,
         )
 
-    def close(self) -> None:
-        """Nothing is kept open."""
-
     def _word(self, path: str) -> str:
         return bounded(self._root.text(path, 4096))
 
