@@ -81,15 +81,12 @@ class Stored:
         self.operators = Operators(OperatorStore(database))
 
     async def agent_id(self, id_or_name: str) -> str:
-        """The agent of that id, or the only one of that name. Raises UsageError."""
+        """Return the id of the agent of that id or name. Raise UsageError."""
         if await self.storage.agent(id_or_name) is not None:
             return id_or_name
         named = await self.storage.agents_named(id_or_name)
-        if len(named) == 1:
-            return named[0].id
         if named:
-            ids = ", ".join(agent.id for agent in named)
-            raise UsageError(f"{len(named)} agents are called {id_or_name!r}; use an id: {ids}")
+            return named[0].id  # this storage lets no two have one name
         raise UsageError(f"no agent has the id or name {id_or_name!r} (obt-server tokens list shows them)")
 
 

@@ -89,9 +89,12 @@ def test_credentials_are_listed_rotated_and_revoked_by_name_or_id(command: Comma
 
 def test_an_agent_that_is_not_one_is_refused(command: Command, tmp_path: Path) -> None:
     assert "no agent has the id or name" in command("tokens", "rotate", "nobody")[2]
-    enrol(tmp_path)
-    enrol(tmp_path)
-    assert "2 agents are called 'pc'" in command("tokens", "rotate", "pc")[2]
+    first, second = enrol(tmp_path), enrol(tmp_path)
+    assert command("tokens", "rotate", "pc")[0] == 0
+    listed = [line.split() for line in command("tokens", "list")[1].splitlines()]
+    names = {words[0]: " ".join(words[2:]) for words in listed if words[0] in (first, second)}
+    assert names[first].startswith("pc"), names
+    assert names[second] == f"pc ({second[-8:]})"
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("30m", 1800), ("1h", 3600), ("7d", 604800)])
