@@ -29,10 +29,19 @@ KINDS: Final = {"class", "function", "method", "property"}
 REGISTERED: Final = ["@CHECKS.check", "@*.get", "@*.post", "@*.delete"]
 """Decorators that hand the function to somebody who calls it."""
 
+BY_LIBRARIES: Final = {
+    "connection_lost": "asyncio calls it on a protocol",
+    "eof_received": "asyncio, the same",
+    "pause_writing": "asyncio, the same",
+    "resume_writing": "asyncio, the same",
+    "makefile": "http.client reads an answer through it",
+    "nvml*": "looked up by name, as in the driver's binding",
+}
+"""Names that a library prescribes, with who calls them."""
+
 KEPT: Final = {
     "obt_agent.__getattr__": "Python calls it for an attribute that the module lacks",
     "obt_server.router.obt_router": "public: other applications mount it",
-    "obt_agent.link.http.makefile": "http.client reads the answer through it",
     "obt_server.serve.capture_signals": "uvicorn calls it; it replaces uvicorn's own",
     "obt_standin.server.open_streams": "public: what tests with the stand-in ask for",
 }
@@ -41,7 +50,7 @@ KEPT: Final = {
 
 def unused() -> dict[str, str]:
     """Return what is found: its place as a dotted name, and the line of the report."""
-    finder = Vulture(ignore_decorators=REGISTERED)
+    finder = Vulture(ignore_decorators=REGISTERED, ignore_names=list(BY_LIBRARIES))
     finder.scavenge([str(ROOT / name) for name in USERS])
     found = {}
     for item in finder.get_unused_code(min_confidence=60):
