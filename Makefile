@@ -58,7 +58,7 @@ lint: $(STAMP) ## ruff, mypy --strict, import contracts, names, lengths, unused 
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict $(CHECKED)
 	$(VENV)/bin/lint-imports --no-cache
-	$(PY) scripts/check_code.py --report
+	$(PY) scripts/check_code.py
 	-$(PY) scripts/check_unused.py
 	$(PY) docs/generate.py --check
 	$(PY) -m pytest -q -m lint tests/project

@@ -106,7 +106,7 @@ def timings(
     def why(*names: str) -> str:
         return _NOT_REPORTED if reported.rejected.isdisjoint(names) else _CONTRADICTED
 
-    n, prompt, edges = reported.eval_count, reported.prompt_eval_count, _Edges.of(trace)
+    n, prompt, edges = reported.eval_count, reported.prompt_eval_count, _RequestEdges.of(trace)
     decode = _decode_tps(n, edges)
     no_rate = why("eval_count") if n is None else _TOO_FEW
     no_prefill = _CACHED if cached else why("prompt_eval_count", "prompt_eval_duration")
@@ -183,7 +183,7 @@ class Missing(dict[str, str]):
         return value
 
 
-class _Edges(NamedTuple):
+class _RequestEdges(NamedTuple):
     """The times that the definitions name, in microseconds; None when no line carried text."""
 
     first: int | None
@@ -191,7 +191,7 @@ class _Edges(NamedTuple):
     last: int | None
 
     @classmethod
-    def of(cls, trace: Trace) -> _Edges:
+    def of(cls, trace: Trace) -> _RequestEdges:
         if not trace.arrivals:
             return cls(None, None, None)
         answers = (one.t_us for one in trace.arrivals if one.answer_chars)
@@ -204,7 +204,7 @@ class _Edges(NamedTuple):
         )
 
 
-def _decode_tps(n: int | None, edges: _Edges) -> float | None:
+def _decode_tps(n: int | None, edges: _RequestEdges) -> float | None:
     if n is None or n < 2 or edges.first is None or edges.last is None:  # noqa: PLR2004 - see TPOT
         return None
     # Lines that came in one piece have equal stamps: then nothing is known of the speed.
@@ -228,7 +228,7 @@ def _decode_uncertainty(decode: float | None, n: int | None, trace: Trace) -> fl
     return decode * open_tokens / max(n - 1 - open_tokens, 1.0)
 
 
-def _thinking_ms(trace: Trace, edges: _Edges) -> float | None:
+def _thinking_ms(trace: Trace, edges: _RequestEdges) -> float | None:
     """From the first thinking to the first answer, or to the end when no answer came; None without any."""
     if edges.first is None or not trace.arrivals[0].thinking_chars:
         return None

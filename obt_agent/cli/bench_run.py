@@ -80,7 +80,7 @@ async def _in_turn(
         for plan in plans:
             if signals.came:
                 break
-            line = _Line(lines, plan)
+            line = _ProgressLine(lines, plan)
             run = BenchmarkRun(
                 plan,
                 job_id=str(uuid4()),
@@ -144,7 +144,7 @@ class _Signals:
         return self._task.result()
 
 
-class _Line:
+class _ProgressLine:
     """One model's progress: phase, bar, speed, time left."""
 
     def __init__(self, progress: Progress, plan: Plan) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import Final
 
-from obt_agent.config.load import Loaded, load
+from obt_agent.config.load import LoadedConfig, load
 from obt_agent.log_setup.setup import LogSettings, configure
 
 _FLAGS: Final = {
@@ -42,7 +42,7 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 
 def load_config(
     args: argparse.Namespace, *, need_server: bool = False, log: bool = True, may_be_missing: bool = False
-) -> Loaded:
+) -> LoadedConfig:
     """The configuration that the options name. What its reader should know goes to standard error.
 
     With ``log``, what the program's rooms log goes there as well: warnings, unless a level is set. With
@@ -65,7 +65,7 @@ def load_config(
     return loaded
 
 
-def _log_to_terminal(loaded: Loaded) -> None:
+def _log_to_terminal(loaded: LoadedConfig) -> None:
     log = loaded.config.log
     level = "warning" if loaded.origins["log.level"].kind == "default" else log.level
     configure(

@@ -21,7 +21,7 @@ import msgspec
 
 from obt_agent.cli import exit_codes, version
 from obt_agent.cli.common import add_config_options, load_config, say
-from obt_agent.config.load import Loaded
+from obt_agent.config.load import LoadedConfig
 from obt_agent.config.problems import WrongConfig
 from obt_agent.daemon.status_file import look
 from obt_agent.doctor import bundle, configuration
@@ -91,7 +91,7 @@ def _machine() -> dict[str, str]:
     return {host: "<host>", host.partition(".")[0]: "<host>"} | dict.fromkeys(people, "<user>")
 
 
-def _configured(loaded: Loaded) -> dict[str, str]:
+def _configured(loaded: LoadedConfig) -> dict[str, str]:
     """Hosts and names in the configuration."""
     config = loaded.config
     urls = {"<server>": config.server.url, "<proxy>": config.server.proxy, "<ollama-host>": config.ollama.url}
@@ -100,7 +100,7 @@ def _configured(loaded: Loaded) -> dict[str, str]:
     return {config.agent.name: "<agent>"} | registries | hosts
 
 
-def collect(loaded: Loaded) -> dict[str, str]:
+def collect(loaded: LoadedConfig) -> dict[str, str]:
     """Name and text of each file of the bundle, not masked yet."""
     configure(LogSettings(level="error", format="console"))
     report = asyncio.run(run_all(loaded, os.environ))
@@ -117,7 +117,7 @@ def _about_the_system() -> dict[str, str]:
     return {"versions.json": json.dumps(version.facts(), indent=2), **outputs}
 
 
-async def _hardware(loaded: Loaded) -> str:
+async def _hardware(loaded: LoadedConfig) -> str:
     service = HardwareService(loaded.config.hardware, ollama_url=loaded.config.ollama.url)
     try:
         inventory = await service.inventory()
@@ -128,7 +128,7 @@ async def _hardware(loaded: Loaded) -> str:
     return msgspec.json.format(msgspec.json.encode(inventory)).decode()
 
 
-def _status(loaded: Loaded) -> str:
+def _status(loaded: LoadedConfig) -> str:
     try:
         found = look(Path(loaded.config.agent.state_dir))
     except AgentError as error:
@@ -147,7 +147,7 @@ def _output(command: tuple[str, ...]) -> str:
     return outcome.out + outcome.err
 
 
-def _secrets(loaded: Loaded) -> list[str]:
+def _secrets(loaded: LoadedConfig) -> list[str]:
     """Every secret that this user can read, so that none of them is in the bundle by any road."""
     found = []
     try:

@@ -21,7 +21,7 @@ from obt_agent.cli import exit_codes
 from obt_agent.cli.common import add_config_options, load_config, say
 from obt_agent.config.edit import CannotEdit, set_keys
 from obt_agent.config.file import SYSTEM_FILE, user_file
-from obt_agent.config.load import Loaded
+from obt_agent.config.load import LoadedConfig
 from obt_agent.config.urls import server_base
 from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.provisioned import parse_token, read_token, token_file_seen
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
-async def _enroll(loaded: Loaded, token: Secret) -> tuple[Enrolled, Path]:
+async def _enroll(loaded: LoadedConfig, token: Secret) -> tuple[Enrolled, Path]:
     config = loaded.config
     with StateDir.open(Path(config.agent.state_dir)) as state:
         given = token_file_seen(config.server.token_file, os.environ, state.path)
@@ -118,7 +118,7 @@ def _token(named: str | None) -> Secret:
     return parse_token(typed.encode(), "what was typed")
 
 
-def _write_config(args: argparse.Namespace, loaded: Loaded) -> bool:
+def _write_config(args: argparse.Namespace, loaded: LoadedConfig) -> bool:
     path = loaded.path or (SYSTEM_FILE if os.geteuid() == 0 else user_file(os.environ))
     values = {"server.url": args.url or server_base(str(loaded.config.server.url))}
     if name := getattr(args, "key:agent.name"):
@@ -132,7 +132,7 @@ def _write_config(args: argparse.Namespace, loaded: Loaded) -> bool:
     return True
 
 
-def _next_step(args: argparse.Namespace, loaded: Loaded, *, written: bool) -> str:
+def _next_step(args: argparse.Namespace, loaded: LoadedConfig, *, written: bool) -> str:
     if any((folder / "obt-agent.service").exists() for folder in _UNITS) and os.geteuid() == 0:
         return "systemctl restart obt-agent"
     if written or not args.url:

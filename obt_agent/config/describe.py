@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from obt_agent.config.keys import PATHS, all_keys
-from obt_agent.config.load import Loaded
+from obt_agent.config.load import LoadedConfig
 from obt_agent.config.origins import Origin
 from obt_agent.config.reload import value_of
 from obt_agent.config.urls import without_userinfo
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownKey:
     """A key, its value with secrets masked, and where it came from."""
 
     key: str
@@ -21,12 +21,12 @@ class Shown:
     origin: Origin
 
 
-def for_owner(loaded: Loaded) -> list[Shown]:
+def for_owner(loaded: LoadedConfig) -> list[ShownKey]:
     """Every key in the schema's order."""
-    return [Shown(key, _masked(value_of(loaded, key)), loaded.origins[key]) for key in all_keys()]
+    return [ShownKey(key, _masked(value_of(loaded, key)), loaded.origins[key]) for key in all_keys()]
 
 
-def for_server(loaded: Loaded) -> dict[str, Any]:
+def for_server(loaded: LoadedConfig) -> dict[str, Any]:
     """Sections as nested objects of JSON values. Instead of a path it says only whether one is set."""
     tree: dict[str, Any] = {}
     for shown in for_owner(loaded):

@@ -40,7 +40,7 @@ class Scalar:
 
 
 @dataclass(frozen=True)
-class Listing:
+class SequenceNode:
     """A list."""
 
     items: tuple[Node, ...]
@@ -64,7 +64,7 @@ class Mapping:
     line: int
 
 
-Node = Scalar | Listing | Mapping
+Node = Scalar | SequenceNode | Mapping
 
 
 def read(data: bytes) -> Mapping:
@@ -151,11 +151,11 @@ class _Composer:
             entries.append(MappingEntry(key.text, key.line, self._node(next(self._events), depth + 1)))
         return Mapping(tuple(entries), _line(start))
 
-    def _listing(self, start: yaml.Event, depth: int) -> Listing:
+    def _listing(self, start: yaml.Event, depth: int) -> SequenceNode:
         items = []
         while not isinstance(event := next(self._events), yaml.SequenceEndEvent):
             items.append(self._node(event, depth + 1))
-        return Listing(tuple(items), _line(start))
+        return SequenceNode(tuple(items), _line(start))
 
 
 def _scalar(event: yaml.Event) -> Scalar:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from obt_agent.config import document
-from obt_agent.config.document import Listing, MappingEntry, Node, Scalar
+from obt_agent.config.document import MappingEntry, Node, Scalar, SequenceNode
 from obt_agent.config.keys import Key, all_keys, all_sections
 from obt_agent.config.origins import Origin, Setting, SourceReading
 from obt_agent.config.problems import ConfigProblem, nearest, shown
@@ -176,7 +176,7 @@ def _children(section: str) -> Iterator[str]:
 
 
 def _value(key: Key, node: Node) -> object:
-    if isinstance(node, Listing):
+    if isinstance(node, SequenceNode):
         return from_items(key, [_item(key, item) for item in node.items])
     if not isinstance(node, Scalar):
         raise WrongValue(f"found {_kind(node)}, expected {key.expected}")
@@ -204,4 +204,4 @@ def _nothing(key: Key) -> object:
 def _kind(node: Node) -> str:
     if isinstance(node, Scalar):
         return "nothing" if node.empty else shown(node.text)
-    return "a list" if isinstance(node, Listing) else "a section"
+    return "a list" if isinstance(node, SequenceNode) else "a section"

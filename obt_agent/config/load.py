@@ -41,7 +41,7 @@ class LoadArguments:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Loaded:
+class LoadedConfig:
     """A valid configuration, where each value came from, and what the reader should be told.
 
     ``path`` is the file that was read, ``unread`` one that this user may not read, ``dotenv`` the ``.env``
@@ -64,7 +64,7 @@ def load(
     need_server: bool = False,
     may_be_missing: bool = False,
     surroundings: ProcessContext | None = None,
-) -> Loaded:
+) -> LoadedConfig:
     """Load and check everything; nothing is used when anything is wrong.
 
     Args:
@@ -96,7 +96,7 @@ def load(
         problems.append(_no_server(found))
     if problems:
         raise WrongConfig(sorted(problems, key=_place))
-    return Loaded(
+    return LoadedConfig(
         config=config,
         origins={
             name: finished[name].origin if name in finished else Origin("default") for name in all_keys()

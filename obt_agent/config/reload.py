@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from obt_agent.config.keys import all_keys
-from obt_agent.config.load import Loaded, ProcessContext, load
+from obt_agent.config.load import LoadedConfig, ProcessContext, load
 
 APPLIED_LIVE: Final = ("policy.", "log.level")
 """Keys, and beginnings of keys, that a running agent takes on; the others take a restart."""
@@ -26,7 +26,7 @@ class Changed:
 class Reloaded:
     """The new configuration and how it differs from the one before."""
 
-    loaded: Loaded
+    loaded: LoadedConfig
     changes: tuple[Changed, ...]
 
     @property
@@ -35,7 +35,7 @@ class Reloaded:
         return tuple(change.key for change in self.changes if change.restart)
 
 
-def reload(before: Loaded, *, surroundings: ProcessContext | None = None) -> Reloaded:
+def reload(before: LoadedConfig, *, surroundings: ProcessContext | None = None) -> Reloaded:
     """Load with the same arguments as before.
 
     Raises:
@@ -48,7 +48,7 @@ def reload(before: Loaded, *, surroundings: ProcessContext | None = None) -> Rel
     return Reloaded(again, differences(before, again))
 
 
-def differences(before: Loaded, after: Loaded) -> tuple[Changed, ...]:
+def differences(before: LoadedConfig, after: LoadedConfig) -> tuple[Changed, ...]:
     """Keys whose values differ, in the schema's order."""
     return tuple(
         Changed(key, old, new, not key.startswith(APPLIED_LIVE))
@@ -57,7 +57,7 @@ def differences(before: Loaded, after: Loaded) -> tuple[Changed, ...]:
     )
 
 
-def value_of(loaded: Loaded, key: str) -> Any:
+def value_of(loaded: LoadedConfig, key: str) -> Any:
     """The value of a dotted key."""
     value: Any = loaded.config
     for part in key.split("."):

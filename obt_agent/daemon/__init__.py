@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from obt_agent.config.load import Loaded
+from obt_agent.config.load import LoadedConfig
 from obt_agent.daemon.components import build
 from obt_agent.daemon.supervisor import Supervisor
 from obt_agent.errors import AdmissionRefused, ConfigError
@@ -30,7 +30,7 @@ __all__ = ["run"]
 log = structlog.get_logger(__name__)
 
 
-def run(loaded: Loaded) -> int:
+def run(loaded: LoadedConfig) -> int:
     """Serve until told to stop; the process's exit status.
 
     Raises:
@@ -49,17 +49,17 @@ def run(loaded: Loaded) -> int:
                 raise ConfigError(error.message) from error
 
 
-async def _serve(loaded: Loaded, state: StateDir, token: Secret | None) -> int:
+async def _serve(loaded: LoadedConfig, state: StateDir, token: Secret | None) -> int:
     async with AsyncExitStack() as stack:
         components = await build(stack, loaded.config, state, token)
         return await Supervisor(components, loaded, state).run()
 
 
-def _state_path(loaded: Loaded) -> Path:
+def _state_path(loaded: LoadedConfig) -> Path:
     return Path(loaded.config.agent.state_dir)
 
 
-def _provisioned(loaded: Loaded) -> Secret | None:
+def _provisioned(loaded: LoadedConfig) -> Secret | None:
     path = token_file(loaded.config.server.token_file, os.environ)
     return None if path is None else read_token(path)
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from obt_agent.config.load import Loaded
+from obt_agent.config.load import LoadedConfig
 from obt_agent.config.problems import WrongConfig
 from obt_agent.config.reload import Reloaded, reload
 from obt_agent.daemon.components import Components
@@ -47,7 +47,12 @@ class Supervisor:
     """
 
     def __init__(
-        self, components: Components, loaded: Loaded, state: StateDir, *, notifier: Notifier | None = None
+        self,
+        components: Components,
+        loaded: LoadedConfig,
+        state: StateDir,
+        *,
+        notifier: Notifier | None = None,
     ) -> None:
         self._components = components
         self._loaded = loaded

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from obt_agent.config.describe import for_owner
-from obt_agent.config.load import Loaded
+from obt_agent.config.load import LoadedConfig
 from obt_agent.config.problems import WrongConfig
 from obt_agent.doctor.findings import Finding, Value, failure, ok, warning
 
@@ -16,7 +16,7 @@ def from_problems(error: WrongConfig) -> Iterator[Finding]:
         yield failure("config.valid", str(problem), "Correct it there; obt-agent config check confirms it.")
 
 
-def from_loaded(loaded: Loaded) -> Iterator[Finding]:
+def from_loaded(loaded: LoadedConfig) -> Iterator[Finding]:
     """A valid configuration."""
     if loaded.unread:
         yield warning(
@@ -44,6 +44,6 @@ def from_loaded(loaded: Loaded) -> Iterator[Finding]:
         )
 
 
-def values(loaded: Loaded) -> tuple[Value, ...]:
+def values(loaded: LoadedConfig) -> tuple[Value, ...]:
     """Every key, its value with secrets masked, and its origin."""
     return tuple(Value(key=one.key, value=one.value, origin=str(one.origin)) for one in for_owner(loaded))

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from typing import Final
 
-from obt_agent.config.load import Loaded
+from obt_agent.config.load import LoadedConfig
 from obt_agent.doctor import configuration, machine, ollama, sandbox, server, state
 from obt_agent.doctor.findings import CheckReport, Finding, failure, skipped
 from obt_agent.errors import AgentError
@@ -15,7 +15,7 @@ from obt_agent.version import full_version
 CHECK_TIMEOUT_S: Final = 60.0
 
 
-async def run_all(loaded: Loaded, environ: Mapping[str, str]) -> CheckReport:
+async def run_all(loaded: LoadedConfig, environ: Mapping[str, str]) -> CheckReport:
     """Run every check.
 
     Args:

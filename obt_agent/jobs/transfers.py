@@ -35,7 +35,7 @@ class TransferResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     error: WireError | None = None
 
 
-class _Status(msgspec.Struct):
+class _TransferStatus(msgspec.Struct):
     """One line of Ollama's."""
 
     status: str = ""
@@ -54,7 +54,7 @@ class _CreateBody(msgspec.Struct, omit_defaults=True):
     stream: bool | None = None
 
 
-_LINE: Final = msgspec.json.Decoder(_Status)
+_LINE: Final = msgspec.json.Decoder(_TransferStatus)
 
 
 class TransferRunner:

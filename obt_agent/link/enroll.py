@@ -62,12 +62,12 @@ class EnrolAgent(msgspec.Struct, frozen=True, kw_only=True):
     version: str
 
 
-class _EnrollRequest(msgspec.Struct, frozen=True, kw_only=True):
+class _EnrolmentRequest(msgspec.Struct, frozen=True, kw_only=True):
     agent: EnrolAgent
     secret_sha256: str
 
 
-class _EnrollAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class _EnrolmentReply(msgspec.Struct, frozen=True, kw_only=True):
     agent_id: str
     server: ServerIdentity = ServerIdentity()
 
@@ -114,7 +114,7 @@ async def enroll(
     """
     address = parse_address(server.url or "", allow_insecure=server.allow_insecure)
     secret = await asyncio.to_thread(credentials.pending_join, address.authority)
-    body = msgspec.json.encode(_EnrollRequest(agent=agent, secret_sha256=secret.sha256()))
+    body = msgspec.json.encode(_EnrolmentRequest(agent=agent, secret_sha256=secret.sha256()))
     tries = tenacity.AsyncRetrying(
         stop=tenacity.stop_after_attempt(_TRIES),
         retry=tenacity.retry_if_exception(_may_pass),
@@ -169,7 +169,7 @@ async def _join(
     if answer.status not in _OK:
         raise _refused(answer)
     try:
-        enrolled = msgspec.json.decode(answer.body, type=_EnrollAnswer)
+        enrolled = msgspec.json.decode(answer.body, type=_EnrolmentReply)
     except _UNREADABLE as error:
         message = f"{address.authority} answered with something else than an OBT server does; check the URL."
         raise AdmissionRefused(message) from error

@@ -32,7 +32,7 @@ class _Tag(msgspec.Struct):
     remote_host: str | None = None
 
 
-class _Loaded(msgspec.Struct):
+class _LoadedEntry(msgspec.Struct):
     name: str = ""
     model: str = ""
     digest: str = ""
@@ -43,7 +43,7 @@ class _Loaded(msgspec.Struct):
     details: _Details | None = None
 
 
-class _Listing(msgspec.Struct):
+class _ModelListing(msgspec.Struct):
     # Each entry is read by itself, so that an odd one costs itself and not the whole list.
     models: tuple[msgspec.Raw, ...] | None
 
@@ -52,12 +52,12 @@ class _VersionAnswer(msgspec.Struct):
     version: str
 
 
-class _Shown(msgspec.Struct):
+class _ShowAnswer(msgspec.Struct):
     capabilities: tuple[str, ...] = ()
     model_info: dict[str, Any] | None = None
 
 
-_Entry = TypeVar("_Entry", _Tag, _Loaded)
+_Entry = TypeVar("_Entry", _Tag, _LoadedEntry)
 _T = TypeVar("_T")
 
 
@@ -88,14 +88,14 @@ def read_installed(body: bytes) -> InstalledList:
 
 def read_running(body: bytes) -> RunningList:
     """The models of ``/api/ps``; raises ``OllamaError`` where there is no list."""
-    loaded, problems = _entries(body, _Loaded, "/api/ps")
+    loaded, problems = _entries(body, _LoadedEntry, "/api/ps")
     return RunningList(tuple(map(_running, loaded)), problems)
 
 
 def _entries(body: bytes, shape: type[_Entry], path: str) -> tuple[list[_Entry], tuple[str, ...]]:
     found: list[_Entry] = []
     problems: list[str] = []
-    for number, raw in enumerate(_decode(body, _Listing).models or (), start=1):
+    for number, raw in enumerate(_decode(body, _ModelListing).models or (), start=1):
         try:
             entry = msgspec.json.decode(raw, type=shape)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -111,7 +111,7 @@ def _entries(body: bytes, shape: type[_Entry], path: str) -> tuple[list[_Entry],
 
 def read_shown(body: bytes) -> tuple[tuple[str, ...], int | None]:
     """Capabilities and context length out of ``/api/show``; raises ``OllamaError`` for anything else."""
-    shown = _decode(body, _Shown)
+    shown = _decode(body, _ShowAnswer)
     info = shown.model_info or {}
     # The key is named after the architecture: llama.context_length.
     length = info.get(f"{info.get('general.architecture')}.context_length")
@@ -145,7 +145,7 @@ def _installed(tag: _Tag) -> InstalledModel:
     )
 
 
-def _running(model: _Loaded) -> RunningModel:
+def _running(model: _LoadedEntry) -> RunningModel:
     details = model.details or _Details()
     return RunningModel(
         name=model.name,

@@ -38,7 +38,7 @@ class FrameError(ProtocolError):
         self.wire = WireError(code=CODE_OF_KIND[kind], message=message, data=ErrorData(kind=kind))
 
 
-class _Frame(msgspec.Struct):
+class _RawFrame(msgspec.Struct):
     """Every field still JSON, so that a wrong one is reported with the id beside it."""
 
     jsonrpc: msgspec.Raw = msgspec.Raw(b"")
@@ -49,7 +49,7 @@ class _Frame(msgspec.Struct):
     error: msgspec.Raw = msgspec.Raw(b"")
 
 
-_FRAMES: Final = msgspec.json.Decoder(_Frame)
+_FRAMES: Final = msgspec.json.Decoder(_RawFrame)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
@@ -97,7 +97,7 @@ def check_depth(data: bytes, limit: int = limits.MAX_DEPTH) -> None:
         raise ProtocolError(f"JSON may nest at most {limit} levels deep here.")
 
 
-def _message(parts: _Frame) -> Message:
+def _message(parts: _RawFrame) -> Message:
     request_id = _read_id(parts.id)
     if bytes(parts.jsonrpc) != b'"2.0"':
         raise FrameError('"jsonrpc" must be "2.0".', request_id=request_id)
@@ -110,7 +110,7 @@ def _message(parts: _Frame) -> Message:
     raise FrameError('A message has "method", or "id" with "result" or "error".', request_id=request_id)
 
 
-def _call(parts: _Frame, request_id: RequestId | None) -> Request | Notification:
+def _call(parts: _RawFrame, request_id: RequestId | None) -> Request | Notification:
     try:
         method = msgspec.json.decode(parts.method, type=str)
     except msgspec.MsgspecError as error:

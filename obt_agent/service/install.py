@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from obt_agent.config.load import Loaded, ProcessContext, load
+from obt_agent.config.load import LoadedConfig, ProcessContext, load
 from obt_agent.daemon.status_file import Status, look
 from obt_agent.errors import ConfigError
 from obt_agent.identity.credentials import STORED_FILE
@@ -291,7 +291,7 @@ def _config_text(options: InstallOptions, paths: ServicePaths) -> str | None:
     return None
 
 
-def _load(paths: ServicePaths, flags: dict[str, tuple[str, str]]) -> Loaded:
+def _load(paths: ServicePaths, flags: dict[str, tuple[str, str]]) -> LoadedConfig:
     """What the service would read: its file, and nothing of this shell's environment."""
     # The installer's own variables must not decide what the service will read.
     nobody = {"XDG_CONFIG_HOME": str(paths.root / "nonexistent")}
@@ -300,7 +300,7 @@ def _load(paths: ServicePaths, flags: dict[str, tuple[str, str]]) -> Loaded:
     return load(path, flags=flags, surroundings=around)
 
 
-def _requested(options: InstallOptions, paths: ServicePaths) -> Loaded:
+def _requested(options: InstallOptions, paths: ServicePaths) -> LoadedConfig:
     flags = {}
     if options.server is not None:
         flags["server.url"] = ("--server", options.server)

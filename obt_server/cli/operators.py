@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from obt_server.auth.secrets import MAX_PASSWORD_CHARS
-from obt_server.cli.options import Stored, UsageError, add_database, duration_up_to, when, with_stored
+from obt_server.cli.options import OpenStorage, UsageError, add_database, duration_up_to, when, with_stored
 from obt_server.store.operators import ApiToken
 
 _SHORTEST_PASSWORD = 10
@@ -47,7 +47,7 @@ def _add(commands: Any, name: str, text: str, work: Any) -> argparse.ArgumentPar
     return parser
 
 
-async def _list(stored: Stored, _: argparse.Namespace) -> int:
+async def _list(stored: OpenStorage, _: argparse.Namespace) -> int:
     print("OPERATORS")
     for name in await stored.operators.store.names():
         print(f"  {name}")
@@ -84,12 +84,12 @@ def read_password() -> str:
     return password
 
 
-async def _password(stored: Stored, options: argparse.Namespace) -> int:
+async def _password(stored: OpenStorage, options: argparse.Namespace) -> int:
     await stored.operators.set_password(options.name, read_password())
     return 0
 
 
-async def _remove(stored: Stored, options: argparse.Namespace) -> int:
+async def _remove(stored: OpenStorage, options: argparse.Namespace) -> int:
     names = await stored.operators.store.names()
     if names == [options.name]:
         raise UsageError("this is the only operator: nobody could sign in any more")
@@ -97,13 +97,13 @@ async def _remove(stored: Stored, options: argparse.Namespace) -> int:
     return 0
 
 
-async def _token(stored: Stored, options: argparse.Namespace) -> int:
+async def _token(stored: OpenStorage, options: argparse.Namespace) -> int:
     expires_at = None if options.valid_for is None else time.time() + options.valid_for
     secret, _ = await stored.operators.new_token(options.operator, options.name, expires_at)
     print(secret)
     return 0
 
 
-async def _revoke(stored: Stored, options: argparse.Namespace) -> int:
+async def _revoke(stored: OpenStorage, options: argparse.Namespace) -> int:
     await stored.operators.store.revoke_token(options.id)
     return 0

@@ -73,7 +73,7 @@ def when(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
-class Stored:
+class OpenStorage:
     """An open database with what the commands need of it."""
 
     def __init__(self, database: Database) -> None:
@@ -90,13 +90,13 @@ class Stored:
         raise UsageError(f"no agent has the id or name {id_or_name!r} (obt-server tokens list shows them)")
 
 
-def with_stored(options: argparse.Namespace, work: Callable[[Stored], Awaitable[T]]) -> T:
+def with_stored(options: argparse.Namespace, work: Callable[[OpenStorage], Awaitable[T]]) -> T:
     """Open the database, work, close it. A running server sees what changed within seconds."""
 
     async def run() -> T:
         database = Database.sqlite(options.database)
         try:
-            return await work(Stored(database))
+            return await work(OpenStorage(database))
         finally:
             database.close()
 

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 from obt_server.auth import secrets
-from obt_server.cli.options import Stored, UsageError, add_database, duration_up_to, when, with_stored
+from obt_server.cli.options import OpenStorage, UsageError, add_database, duration_up_to, when, with_stored
 
 duration = duration_up_to(30)
 
@@ -45,7 +45,7 @@ def _add(commands: Any, name: str, text: str, work: Any) -> argparse.ArgumentPar
     return parser
 
 
-async def _join(stored: Stored, options: argparse.Namespace) -> int:
+async def _join(stored: OpenStorage, options: argparse.Namespace) -> int:
     agent_id = None if options.agent is None else await stored.agent_id(options.agent)
     secret, at = secrets.new_secret("obtj"), time.time()
     await stored.storage.create_join_token(
@@ -59,7 +59,7 @@ async def _join(stored: Stored, options: argparse.Namespace) -> int:
     return 0
 
 
-async def _list(stored: Stored, _: argparse.Namespace) -> int:
+async def _list(stored: OpenStorage, _: argparse.Namespace) -> int:
     now = time.time()
     print("JOIN TOKENS")
     for token in await stored.storage.join_tokens():
@@ -81,12 +81,12 @@ async def _list(stored: Stored, _: argparse.Namespace) -> int:
     return 0
 
 
-async def _cancel(stored: Stored, options: argparse.Namespace) -> int:
+async def _cancel(stored: OpenStorage, options: argparse.Namespace) -> int:
     await stored.storage.revoke_join_token(options.id, time.time())
     return 0
 
 
-async def _revoke(stored: Stored, options: argparse.Namespace) -> int:
+async def _revoke(stored: OpenStorage, options: argparse.Namespace) -> int:
     agent_id = await stored.agent_id(options.agent)
     count = await stored.storage.revoke_credentials(agent_id, time.time())
     if not count:
@@ -95,7 +95,7 @@ async def _revoke(stored: Stored, options: argparse.Namespace) -> int:
     return 0
 
 
-async def _rotate(stored: Stored, options: argparse.Namespace) -> int:
+async def _rotate(stored: OpenStorage, options: argparse.Namespace) -> int:
     await stored.storage.request_rotation(await stored.agent_id(options.agent), time.time())
     print(
         "Asked for: a running server starts it when the agent is connected; it takes effect at its next dial."

@@ -20,13 +20,13 @@ MAX_ERROR_BYTES: Final = 8192
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
-class _Environment(msgspec.Struct, frozen=True):
+class _PlanEnvironment(msgspec.Struct, frozen=True):
     model: str | None = None
     model_digest: str | None = None
 
 
-class _Summary(msgspec.Struct, frozen=True):
-    environment: _Environment = _Environment()
+class _ResultHead(msgspec.Struct, frozen=True):
+    environment: _PlanEnvironment = _PlanEnvironment()
 
 
 def part_bytes(part: JobPartParams) -> bytes:
@@ -87,7 +87,7 @@ def model_of(text: bytes) -> tuple[str | None, str | None]:
     Names and digests longer than any that Ollama gives are none.
     """
     try:
-        environment = msgspec.json.decode(text, type=_Summary).environment
+        environment = msgspec.json.decode(text, type=_ResultHead).environment
     except msgspec.MsgspecError:
         return None, None
     return _short(environment.model, MAX_NAME_CHARS), _short(environment.model_digest, MAX_DIGEST_CHARS)

@@ -19,7 +19,7 @@ from obt_server.rest.problems import STATUS_OF_KIND, error_object, failure
 from obt_server.rest.socket import refuse
 
 
-class _Chunk(msgspec.Struct):
+class _GeneratedChunk(msgspec.Struct):
     response: str = ""
     thinking: str | None = None
 
@@ -125,7 +125,9 @@ class _GenerateSocket:
 
     async def _send(self, batch: list[msgspec.Raw]) -> None:
         for raw in batch:
-            chunk = codec.convert(codec.convert(raw, Item, where="item").chunk, _Chunk, where="item.chunk")
+            chunk = codec.convert(
+                codec.convert(raw, Item, where="item").chunk, _GeneratedChunk, where="item.chunk"
+            )
             message: dict[str, Any] = {"response": chunk.response, "done": False}
             if chunk.thinking is not None:
                 message["thinking"] = chunk.thinking

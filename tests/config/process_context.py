@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from obt_agent.config.load import Loaded, ProcessContext, load
+from obt_agent.config.load import LoadedConfig, ProcessContext, load
 from obt_agent.config.problems import WrongConfig
 
 
@@ -27,7 +27,7 @@ def written(folder: Path, text: str | bytes, name: str = "agent.yaml") -> str:
     return str(path)
 
 
-def loaded(folder: Path, text: str | bytes, environ: Mapping[str, str] | None = None) -> Loaded:
+def loaded(folder: Path, text: str | bytes, environ: Mapping[str, str] | None = None) -> LoadedConfig:
     return load(written(folder, text), surroundings=around(folder, environ))
 
 

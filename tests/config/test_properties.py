@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from obt_agent.config.keys import SHORT_NAMES, all_keys, all_sections
-from obt_agent.config.load import Loaded, load
+from obt_agent.config.load import LoadedConfig, load
 from obt_agent.config.problems import WrongConfig
 from obt_agent.config.reload import value_of
 from obt_agent.config.urls import WrongUrl, ollama_base, server_socket, without_userinfo
@@ -42,7 +42,7 @@ TREES = st.dictionaries(
 )
 
 
-def outcome(data: bytes, environ: dict[str, str] | None = None) -> Loaded | WrongConfig:
+def outcome(data: bytes, environ: dict[str, str] | None = None) -> LoadedConfig | WrongConfig:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         try:
@@ -97,8 +97,8 @@ def test_a_value_that_a_key_takes_survives_the_file(data: st.DataObject) -> None
     )
 
 
-def _good(found: Loaded | WrongConfig) -> Loaded:
-    assert isinstance(found, Loaded), found
+def _good(found: LoadedConfig | WrongConfig) -> LoadedConfig:
+    assert isinstance(found, LoadedConfig), found
     return found
 
 

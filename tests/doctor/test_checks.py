@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from obt_agent.cli import main
-from obt_agent.config.load import Loaded, ProcessContext, load
+from obt_agent.config.load import LoadedConfig, ProcessContext, load
 from obt_agent.config.problems import WrongConfig
 from obt_agent.config.schema import OllamaConfig
 from obt_agent.daemon.status_file import LinkReport, ProviderReport, StatusFile
@@ -42,7 +42,7 @@ def levels(findings: list[Finding]) -> dict[str, str]:
     return {finding.check: finding.level for finding in findings}
 
 
-def loaded(tmp_path: Path, text: str = "", **flags: str) -> Loaded:
+def loaded(tmp_path: Path, text: str = "", **flags: str) -> LoadedConfig:
     path = tmp_path / "agent.yaml"
     path.write_text(f"agent:\n  state_dir: {tmp_path / 'state'}\n{text}")
     return load(
@@ -79,8 +79,8 @@ def test_a_notice_of_the_loader_is_a_warning(tmp_path: Path) -> None:
     assert levels(list(configuration.from_loaded(given)))["config.notice"] == "warning"
 
 
-def noticed(given: Loaded, notices: tuple[str, ...]) -> Loaded:
-    return Loaded(config=given.config, origins=given.origins, path=None, notices=notices)
+def noticed(given: LoadedConfig, notices: tuple[str, ...]) -> LoadedConfig:
+    return LoadedConfig(config=given.config, origins=given.origins, path=None, notices=notices)
 
 
 def test_every_problem_is_a_failure_with_its_place(tmp_path: Path) -> None:

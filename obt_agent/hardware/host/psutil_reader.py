@@ -13,7 +13,7 @@ from typing import ParamSpec, TypeVar
 import psutil
 
 from obt_agent.hardware.field_reader import Unreadable
-from obt_agent.hardware.host.readings import CpuTimes, HeldProcess, Moved, ProcessUse, Space
+from obt_agent.hardware.host.readings import CpuTimes, HeldProcess, Moved, OwnProcess, Space
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -91,7 +91,7 @@ class _PsutilProcess:
         self._process: psutil.Process | None = None
 
     @translated
-    def read(self) -> ProcessUse:
+    def read(self) -> OwnProcess:
         """Return what it uses."""
         if self._process is None:
             self._process = psutil.Process(self._pid)
@@ -99,14 +99,14 @@ class _PsutilProcess:
             raise Unreadable("not_present")
         with self._process.oneshot():
             times, memory = self._process.cpu_times(), self._process.memory_info()
-        return ProcessUse(times.user + times.system, memory.rss)
+        return OwnProcess(times.user + times.system, memory.rss)
 
     def close(self) -> None:
         """Nothing is kept open."""
 
 
 @translated
-def own_use() -> ProcessUse:
+def own_use() -> OwnProcess:
     """Return what this process uses."""
     return _PsutilProcess(os.getpid()).read()
 

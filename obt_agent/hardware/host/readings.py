@@ -36,7 +36,7 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessUse:
+class OwnProcess:
     """CPU time that a process took since its start, and its resident memory."""
 
     cpu_s: float
@@ -46,7 +46,7 @@ class ProcessUse:
 class HeldProcess(Protocol):
     """One process, never another that got its number later."""
 
-    def read(self) -> ProcessUse:
+    def read(self) -> OwnProcess:
         """Return what it uses. Raise OSError or Unreadable when it has ended or is hidden."""
 
     def close(self) -> None:

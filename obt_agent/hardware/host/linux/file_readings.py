@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from obt_agent.hardware.field_reader import Unreadable
-from obt_agent.hardware.host.readings import CpuTimes, HeldProcess, Moved, ProcessUse, Space
+from obt_agent.hardware.host.readings import CpuTimes, HeldProcess, Moved, OwnProcess, Space
 from obt_agent.hardware.snapshot.root import CachedFile, FileCache, Root
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
@@ -89,10 +89,10 @@ class LinuxFileReadings:
 class _FileProcess:
     stat: CachedFile
 
-    def read(self) -> ProcessUse:
+    def read(self) -> OwnProcess:
         words = fields_of_stat(self.stat.text())
         ticks = int(words[_UTIME]) + int(words[_STIME])
-        return ProcessUse(ticks / _TICKS_PER_SECOND, max(0, int(words[_RSS])) * _PAGE_BYTES)
+        return OwnProcess(ticks / _TICKS_PER_SECOND, max(0, int(words[_RSS])) * _PAGE_BYTES)
 
     def close(self) -> None:
         self.stat.close()

@@ -25,7 +25,7 @@ _NOT_FOUND = "not_present: Ollama's process does not tell its store, and the usu
 
 
 @dataclass(frozen=True, slots=True)
-class _Store:
+class _ModelStore:
     """Where the models are. With ``inside``, as that process in a container of its own sees it."""
 
     path: str
@@ -62,7 +62,7 @@ class StorageProvider:
         store = optional(self._store)
         return () if store is None else (self._describe(store),)
 
-    def _store(self) -> _Store:
+    def _store(self) -> _ModelStore:
         """By what the process was told; else its user's home; else the packages' places.
 
         Raises Unreadable: it is not to be found; a path of the host says nothing about a container's.
@@ -70,15 +70,15 @@ class StorageProvider:
         inside = self._pid if optional(self._is_contained) else None
         told = self._models or optional(self._from_environment)
         if told is not None:
-            return _Store(told, "setting", inside)
+            return _ModelStore(told, "setting", inside)
         if inside is not None:
             raise Unreadable(_IN_CONTAINER)
         home = optional(self._in_home)
         if home is not None:
-            return _Store(home, "home")
+            return _ModelStore(home, "home")
         for path in _DEFAULT_STORES:
             if self._root.exists(path):
-                return _Store(path, "usual_place")
+                return _ModelStore(path, "usual_place")
         raise Unreadable(_NOT_FOUND)
 
     def _is_contained(self) -> bool:
@@ -113,7 +113,7 @@ class StorageProvider:
             return f"{variables['HOME']}/.ollama/models"
         raise Unreadable("not_reported")
 
-    def _describe(self, store: _Store) -> StorageInfo:
+    def _describe(self, store: _ModelStore) -> StorageInfo:
         gaps = FieldReader()
         view = "" if store.inside is None else f"/proc/{store.inside}/root"
         # a link into another process's view must be followed by the kernel, not by us
