@@ -13,14 +13,16 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import yaml
 
 from obt_agent.benchmark import metrics_registry
 from obt_agent.benchmark import schema as benchmark
 from obt_agent.config import reference
-from obt_agent.protocol import schema
+from obt_agent.protocol import codec, schema
+from obt_agent.protocol.example import example
 from obt_agent.protocol.methods import COMMANDS
-from obt_conformance import golden, table
+from obt_conformance import table
 
 HERE: Final = Path(__file__).parent
 _KEYS: Final = "<!-- keys: written by make docs -->\n"
@@ -63,11 +65,26 @@ def documents() -> dict[Path, str]:
         ),
         HERE.parent / "obt_agent" / "config" / "command_names.py": command_names(),
         _PAGE / "metrics.js": metrics_registry.as_javascript(),
-        **{
-            HERE / "golden" / f"{name}.jsonl": golden.as_lines(frames)
-            for name, frames in golden.conversations().items()
-        },
+        **other_frames(),
     }
+
+
+def other_frames() -> dict[Path, str]:
+    """Return the smallest frames of the commands that no conversation in ``docs/golden`` shows yet."""
+    path = HERE / "golden" / "other.jsonl"
+    written = [file.read_text() for file in (HERE / "golden").glob("*.jsonl") if file != path]
+    shown = {json.loads(line)["method"] for text in written for line in text.splitlines()}
+    lines = []
+    for number, method in enumerate((one for one in COMMANDS if one.name not in shown), 1):
+        params = msgspec.Raw(msgspec.json.encode(example(method.params)))
+        result = {} if method.result is dict else example(method.result)
+        for sender, what, frame in (
+            ("server", "request", codec.encode_request(number, method.name, params)),
+            ("agent", "result", codec.encode_result(number, result)),
+        ):
+            line = {"from": sender, "what": what, "method": method.name, "frame": msgspec.Raw(frame)}
+            lines.append(msgspec.json.encode(line).decode() + "\n")
+    return {path: "".join(lines)} if lines else {}
 
 
 def command_names() -> str:
