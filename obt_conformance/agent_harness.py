@@ -1,4 +1,4 @@
-"""What a check of an agent has at hand: the listener, the admitted session, and an ledger of credit."""
+"""What a check of an agent has at hand: the listener, the admitted session, and a ledger of credit."""
 
 from __future__ import annotations
 

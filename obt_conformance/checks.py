@@ -11,7 +11,7 @@ S = TypeVar("S")
 
 
 class RuleBroken(Exception):
-    """The other side broke the rule; the text says what was detail."""
+    """The other side broke the rule; the text says what was observed."""
 
 
 class Untested(Exception):
@@ -22,8 +22,8 @@ class Untested(Exception):
 class Check(Generic[S]):
     """One way to try one rule.
 
-    ``run`` gives what was detail when the rule was kept, and raises ``RuleBroken`` or ``Untested`` otherwise.
-    ``takes_s`` is the time that the rule itself makes the check wait (0: none to speak of).
+    ``run`` returns what was observed when the rule was kept, and raises ``RuleBroken`` or ``Untested``
+    otherwise. ``takes_s`` is the time that the rule itself makes the check wait (0: none to speak of).
     """
 
     rule: str
@@ -52,7 +52,7 @@ class CheckRegistry(Generic[S]):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """How one check ended. ``detail`` is what was detail, or why the check could not be made."""
+    """How one check ended. ``detail`` is what was observed, or why the check could not be made."""
 
     rule: str
     title: str

@@ -23,7 +23,7 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "run_benchmark": {"model_name": "conformance:1b"},
     "credentials.rotate": {},
 }
-"""What the server is ids to send, by method: the parameters of ``run_benchmark`` are its plan."""
+"""What the server is asked to send, by method: the parameters of ``run_benchmark`` are its plan."""
 
 
 class Provoked(Protocol):
@@ -46,7 +46,7 @@ class Driver(Protocol):
         """Make the server send the method to that agent; leaving the context stops it."""
 
     async def job_state(self, job_id: str) -> str | None:
-        """What the server says of a job; None when it cannot be ids."""
+        """What the server says of a job; None when it cannot be read."""
 
 
 class CommandDriver:
@@ -80,7 +80,7 @@ class CommandDriver:
             await running.stop()
 
     async def job_state(self, job_id: str) -> str | None:
-        """A command cannot be ids."""
+        """A command cannot be asked."""
         del job_id
         return None
 

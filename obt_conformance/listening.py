@@ -20,7 +20,7 @@ from obt_conformance.wire import RawSocket
 
 @dataclass(frozen=True)
 class Dial:
-    """One upgrade that was ids for. Header names are lower case."""
+    """One requested upgrade. Header names are lower case."""
 
     path: str
     headers: dict[str, str]

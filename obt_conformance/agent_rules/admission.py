@@ -30,7 +30,7 @@ async def hello_first(harness: AgentHarness) -> str:
     return f"{hello.size} bytes"
 
 
-@CHECKS.check("HELLO-2", "the shortest answer admits it, and it tells models, hardware and jobs")
+@CHECKS.check("HELLO-2", "the shortest answer admits it, and models, hardware and jobs are synced")
 async def shortest_answer(harness: AgentHarness) -> str:
     """Protocol and session; the rest has defaults."""
     session = await harness.session()
@@ -44,7 +44,7 @@ async def shortest_answer(harness: AgentHarness) -> str:
     for method in SYNCS:
         await session.wire.expect(method, count=before[method] + 1)
     session.ledger.check_clean()
-    return "three states, and three again when ids"
+    return "three states, and three again when asked for"
 
 
 @CHECKS.check("HELLO-3", "after 4426 it comes back", takes_s=LONGEST_DELAYS * limits.RECONNECT_MAX_S)

@@ -144,10 +144,10 @@ async def hashed(harness: AgentHarness) -> str:
 async def resent(harness: AgentHarness) -> str:
     """From the start: also what came inline at first."""
     session = await harness.session()
-    ids = itertools.count()
+    asks = itertools.count()
 
     async def once_more(frame: Frame) -> JsonObject:
-        first = next(ids) == 0
+        first = next(asks) == 0
         ask = {"resend_from": 0} if first else {"sha256": frame.params.get("sha256")}
         return {"job_id": frame.params.get("job_id"), **ask}
 

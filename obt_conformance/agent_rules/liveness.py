@@ -49,7 +49,7 @@ async def silent_server(harness: AgentHarness) -> str:
     return f"dropped after {waited:.1f} s, and dialled again"
 
 
-@CHECKS.check("LIFE-3", "heartbeats come as often as the server ids, and are of the documented shape")
+@CHECKS.check("LIFE-3", "heartbeats come as often as the server asks for, and are of the documented shape")
 async def heartbeats(harness: AgentHarness) -> str:
     """Every half second."""
     session = await harness.session(fresh=True, heartbeat_interval_s=0.5)
@@ -61,7 +61,7 @@ async def heartbeats(harness: AgentHarness) -> str:
     return f"Ollama {'reachable' if beat.ollama.reachable else 'not reachable'}"
 
 
-@CHECKS.check("LIFE-4", "after server.drain it comes back, and no earlier than it was told", takes_s=DRAIN_S)
+@CHECKS.check("LIFE-4", "after server.drain it comes back, and no earlier than asked", takes_s=DRAIN_S)
 async def drain(harness: AgentHarness) -> str:
     """A floor, whatever else would make it hurry."""
     session = await harness.session()

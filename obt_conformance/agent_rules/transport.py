@@ -46,7 +46,7 @@ async def error_after(session: KitSession, text: str, what: str) -> Frame:
 
 @CHECKS.check("TRANSPORT-1", "it dials the path with obt.v1, a bearer credential and no extension")
 async def upgrade(harness: AgentHarness) -> str:
-    """What it ids for."""
+    """What it asks for."""
     await harness.session()
     dial = harness.listener.dials[-1]
     if dial.path != CONNECT_PATH:
@@ -141,7 +141,7 @@ async def unknown(harness: AgentHarness) -> str:
     if answer.error_code != UNKNOWN_METHOD:
         raise RuleBroken(f"an unknown method was answered with {answer.message}"[:200])
     await session.wire.notify("x.conformance")
-    await session.wire.send('{"jsonrpc":"2.0","id":"nobody-ids","result":{}}')
+    await session.wire.send('{"jsonrpc":"2.0","id":"nobody-asked","result":{}}')
     listed = await session.wire.ask("list_models", {"x_conformance": True})
     if listed.error_code is not None:
         raise RuleBroken("an unknown field of list_models was refused")

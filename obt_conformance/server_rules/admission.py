@@ -85,14 +85,14 @@ def _admission(agent: AgentConnection) -> HelloResult:
     return result
 
 
-@CHECKS.check("HELLO-2", "the highest version within the agent's range is select_checks")
+@CHECKS.check("HELLO-2", "the highest version within the agent's range is chosen")
 async def highest(harness: ServerHarness) -> str:
     """An agent of the future speaks this version too."""
     async with harness.agent(protocol={"min": 1, "max": 7}) as agent:
-        select_checks = agent.admission.get("protocol")
-        if not isinstance(select_checks, int) or not 1 <= select_checks <= 7:  # noqa: PLR2004 - the range above
-            raise RuleBroken(f"protocol is {select_checks!r} for 1 to 7")
-        return f"{select_checks} of 1 to 7"
+        version = agent.admission.get("protocol")
+        if not isinstance(version, int) or not 1 <= version <= 7:  # noqa: PLR2004 - the range above
+            raise RuleBroken(f"protocol is {version!r} for 1 to 7")
+        return f"{version} of 1 to 7"
 
 
 @CHECKS.check("HELLO-3", "no common version closes 4426")
@@ -156,7 +156,7 @@ async def silent_process(harness: ServerHarness) -> str:
 async def lost_store(harness: ServerHarness) -> str:
     """What the server says of a job shows it."""
     if harness.driver is not None and not harness.driver.knows_jobs:
-        raise Untested("what the server says of a job cannot be ids through --trigger")
+        raise Untested("what the server says of a job cannot be read through --trigger")
     async with harness.agent() as agent, harness.provoked(agent, "run_benchmark") as (_, request):
         job_id = str(request.params.get("job_id"))
         await agent.wire.send(

@@ -27,7 +27,7 @@ async def answered_once(harness: ServerHarness) -> str:
 
 @CHECKS.check("CMD-2", "generate comes with Ollama's own fields, model among them")
 async def ollama_fields(harness: ServerHarness) -> str:
-    """What the trigger ids for travels under Ollama's names."""
+    """What the trigger asks for travels under Ollama's names."""
     async with harness.agent() as agent, harness.provoked(agent, "generate") as (_, request):
         model = request.params.get("model")
         if not isinstance(model, str) or not model:
@@ -78,12 +78,12 @@ async def cancel(harness: ServerHarness) -> str:
     async with harness.agent() as agent, harness.provoked(agent, "generate") as (call, request):
         agent.wire.handlers["cancel"] = _cancelling
         await call.stop()
-        ids = await agent.wire.expect("cancel")
-        named = [key for key in ("id", "job_id") if ids.params.get(key) is not None]
+        frame = await agent.wire.expect("cancel")
+        named = [key for key in ("id", "job_id") if frame.params.get(key) is not None]
         if len(named) != 1:
-            raise RuleBroken(f"cancel came with {sorted(ids.params)}")
-        if named == ["id"] and ids.params["id"] != request.id:
-            raise RuleBroken(f"cancel names id {ids.params['id']!r}, not {request.id!r}")
+            raise RuleBroken(f"cancel came with {sorted(frame.params)}")
+        if named == ["id"] and frame.params["id"] != request.id:
+            raise RuleBroken(f"cancel names id {frame.params['id']!r}, not {request.id!r}")
         error = {"code": -32004, "message": "cancelled", "data": {"kind": "cancelled"}}
         await agent.wire.send({"jsonrpc": "2.0", "id": request.id, "error": error})
         await agent.check_responsive()

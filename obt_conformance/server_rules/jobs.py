@@ -202,7 +202,7 @@ async def gzip_parts(harness: ServerHarness) -> str:
         return await job.acknowledged(text, inline=False, encoding="gzip")
 
 
-@CHECKS.check("JOB-5", "a piece that is missing is ids for again")
+@CHECKS.check("JOB-5", "a piece that is missing is requested again")
 async def missing_part(harness: ServerHarness) -> str:
     """Then all of it is acknowledged."""
     async with running_job(harness) as job:

@@ -130,7 +130,7 @@ async def unknown(harness: ServerHarness) -> str:
         if answer.error_code != UNKNOWN_METHOD:
             raise RuleBroken(f"an unknown method was answered with {answer.message}"[:200])
         await agent.wire.notify("x.conformance")
-        await agent.wire.send('{"jsonrpc":"2.0","id":"nobody-ids","result":{}}')
+        await agent.wire.send('{"jsonrpc":"2.0","id":"nobody-asked","result":{}}')
         sync = agent.models_sync(x_conformance={"new": True})
         if (await agent.wire.ask("models.sync", sync)).error_code is not None:
             raise RuleBroken("an unknown field of models.sync was refused")

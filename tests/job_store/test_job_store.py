@@ -273,9 +273,9 @@ async def test_expired_tombstones_are_counted_in_the_log(tmp_path: Path) -> None
     clock.now += 91 * 86_400.0
     with structlog.testing.capture_logs() as logs:
         await outbox.expire(91 * 86_400.0)
-    await outbox.close()
     assert {"event": "store.expired", "tombstones": 1, "log_level": "info"} in logs
     assert await outbox.get("j") is None
+    await outbox.close()
 
 
 async def test_every_change_wakes_who_waits_for_it(outbox: JobStore) -> None:
