@@ -56,9 +56,7 @@ def json_line(event: Mapping[str, Any]) -> str:
 
 def console(*, colors: bool) -> Callable[[EventDict], str]:
     """A renderer of lines for people: time, level, event, then the rest; tracebacks below."""
-    renderer = structlog.dev.ConsoleRenderer(
-        colors=colors, exception_formatter=structlog.dev.plain_traceback, pad_event_to=24
-    )
+    renderer = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
     hidden = {"agent_id", *_CODE}
 
     def render(event: EventDict) -> str:
