@@ -26,52 +26,45 @@ def choose(path: Path, *, same_as_ours: bool = False) -> interpreter.Interpreter
     return interpreter.fit(path, OURS if same_as_ours else None, ())
 
 
-@pytest.fixture
-def anywhere(tmp_path: Path) -> Path:
-    """A folder that all users may enter, like its parents."""
-    for folder in [tmp_path, *tmp_path.parents]:
-        if folder.owner() == tmp_path.owner() and folder != Path("/"):
-            folder.chmod(folder.stat().st_mode | 0o111)
-    return tmp_path
-
-
-def test_a_python_that_fits_is_taken(anywhere: Path) -> None:
-    found = choose(fake_python(anywhere, (3, 13)))
+def test_a_python_that_fits_is_taken(passable_path: Path) -> None:
+    found = choose(fake_python(passable_path, (3, 13)))
     assert (found.version, found.short, found.full_version) == ((3, 13), "3.13", "3.13.2")
 
 
-def test_an_old_python_is_refused_with_what_is_needed(anywhere: Path) -> None:
+def test_an_old_python_is_refused_with_what_is_needed(passable_path: Path) -> None:
     with pytest.raises(ServiceError, match=r"is cpython 3\.9\.2, and obt-agent needs CPython 3\.11 or later"):
-        interpreter.choose(fake_python(anywhere, (3, 9)), same_as_ours=False)
+        interpreter.choose(fake_python(passable_path, (3, 9)), same_as_ours=False)
 
 
-def test_another_kind_of_python_is_refused(anywhere: Path) -> None:
+def test_another_kind_of_python_is_refused(passable_path: Path) -> None:
     with pytest.raises(ServiceError, match="is pypy"):
-        interpreter.choose(fake_python(anywhere, OURS, "pypy"), same_as_ours=True)
+        interpreter.choose(fake_python(passable_path, OURS, "pypy"), same_as_ours=True)
 
 
-def test_compiled_modules_need_the_version_that_they_were_compiled_for(anywhere: Path) -> None:
+def test_compiled_modules_need_the_version_that_they_were_compiled_for(passable_path: Path) -> None:
     with pytest.raises(ServiceError, match="compiled for"):
-        choose(fake_python(anywhere, (3, OURS[1] + 1)), same_as_ours=True)
+        choose(fake_python(passable_path, (3, OURS[1] + 1)), same_as_ours=True)
 
 
-def test_a_python_in_a_home_is_refused(anywhere: Path) -> None:
+def test_a_python_in_a_home_is_refused(passable_path: Path) -> None:
     with pytest.raises(ServiceError, match="sandbox hides"):
-        interpreter.choose(fake_python(anywhere, OURS), same_as_ours=True, hidden_places=(str(anywhere),))
+        interpreter.choose(
+            fake_python(passable_path, OURS), same_as_ours=True, hidden_places=(str(passable_path),)
+        )
 
 
-def test_a_python_in_a_closed_folder_is_refused(anywhere: Path) -> None:
-    closed = anywhere / "closed"
+def test_a_python_in_a_closed_folder_is_refused(passable_path: Path) -> None:
+    closed = passable_path / "closed"
     closed.mkdir(mode=0o700)
     path = fake_python(closed, OURS)
     with pytest.raises(ServiceError, match="other users may not enter"):
         interpreter.fit(path, None, ())
 
 
-def test_what_is_no_python_is_reported(anywhere: Path) -> None:
+def test_what_is_no_python_is_reported(passable_path: Path) -> None:
     with pytest.raises(ServiceError, match="is no Python"):
-        interpreter.choose(anywhere / "nothing", same_as_ours=False)
-    other = anywhere / "other"
+        interpreter.choose(passable_path / "nothing", same_as_ours=False)
+    other = passable_path / "other"
     other.write_text("#!/bin/sh\necho hello\n")
     other.chmod(0o755)
     with pytest.raises(ServiceError, match="is no Python"):
@@ -86,8 +79,8 @@ def test_when_no_python_will_do_every_reason_is_reported() -> None:
     assert "apt-get install python3" in output.value.message
 
 
-def test_a_file_that_may_not_be_run_is_reported(anywhere: Path) -> None:
-    path = anywhere / "plain"
+def test_a_file_that_may_not_be_run_is_reported(passable_path: Path) -> None:
+    path = passable_path / "plain"
     path.write_text("")
     path.chmod(0o644)
     assert interpreter.hidden(path, ()) == "may not be run"
