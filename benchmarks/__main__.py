@@ -4,7 +4,7 @@ throughput   (a) CPU for each token at saturation, beside loops that only forwar
 latency      (b) what a token's way through agent and server adds, beside ``ssh -R``
 idle         (c) memory, CPU and start of an agent with nothing to do
 streams      (d) 64 streams at once: memory, fairness, CPU
-fleet        (e) a server with 1,000 idle agents, and their return after its restart
+fleet        (e) a server with 1,000 agents: with 200 viewers, idle, and their return after its restart
 hardware     what reading the machine costs
 accuracy     metrics beside the stand-in's own log
 perturbation what sampling costs the model

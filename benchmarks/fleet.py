@@ -1,8 +1,9 @@
-"""(e) What 1,000 idle agents cost one server process, how they come back after its death, how they leave it.
+"""(e) What 1,000 agents cost one server process: idle, watched by 200 viewers, coming back, leaving.
 
 The agents are the least that the protocol asks for, all in this process: hello, signs of life every 5 s, a
-heartbeat every 15 s, the agent's own delays between dials. The server is the reference one, in a process of
-its own, with a database in which they are enrolled.
+heartbeat every 15 s, the agent's own delays between dials. Under load each has ten models, 200 readers of
+``GET /events`` are there, and one agent sends a heartbeat a second, whose way to a reader is timed. The
+server is the reference one, in a process of its own, with a database in which they are enrolled.
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import asyncio
 import contextlib
 import json
 import random
+import re
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -42,6 +45,9 @@ NO_UVLOOP = (
 AWAY_S = 2.0
 """How long the server is gone in its restart."""
 WITHIN_S = 180.0
+VIEWERS = 200
+MODELS = 10
+"""Of each agent, under load."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +69,27 @@ class Cost:
     end_s: float
 
 
+@dataclass(frozen=True)
+class Load:
+    """Of one server process with viewers: CPU, and what those who ask wait for. Seconds."""
+
+    cpu_ratio: float
+    agents_p50_s: float
+    agents_p99_s: float
+    models_s: float
+    news_p50_s: float
+    news_last_s: float
+    bytes_per_s: float
+
+
 class Agent:
     """One minimal agent, which redials for ever."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, models: int = 0) -> None:
+        self.sent: dict[int, float] = {}
+        """When the heartbeats of ``beat`` were sent, by their number."""
+        self._models = models
+        self._socket: ClientConnection | None = None
         self.id = str(uuid7())
         self.secret = Secret.new()
         self.admitted_at = 0.0
@@ -115,8 +138,32 @@ class Agent:
                 elif message.get("id") == 1 and "result" in message:
                     self.admitted_at = time.monotonic()
                     self._backoff.admitted()
+                    self._socket = socket
+                    if self._models:
+                        await socket.send(_frame(id=2, method="models.sync", params=self._sync()))
         finally:
             self.drained = told and socket.close_code == limits.Close.DRAINING
+
+    def _sync(self) -> dict[str, object]:
+        models = [
+            {"name": f"model-{n}:latest", "digest": f"{n:064x}", "size_bytes": 10**9}
+            for n in range(self._models)
+        ]
+        ollama = {"reachable": True, "version": "0"}
+        return {
+            "revision": 1,
+            "ollama": ollama,
+            "list_digest": "d",
+            "models": models,
+            "page": {"index": 0, "last": True},
+        }
+
+    async def beat(self, number: int) -> None:
+        """Send a heartbeat that a viewer can tell from others."""
+        beat = {"ollama": {"reachable": True, "version": "0"}, "t_mono_us": 0, "streams": number}
+        if self._socket is not None:
+            self.sent[number] = time.monotonic()
+            await self._socket.send(_frame(method="heartbeat", params=beat))
 
     async def _speak(self, socket: ClientConnection) -> None:
         await asyncio.sleep(random.random() * limits.ALIVE_INTERVAL_S)
@@ -133,14 +180,114 @@ def _frame(**message: object) -> str:
     return json.dumps({"jsonrpc": "2.0", **message})
 
 
-async def _enrol(database: Path, agents: list[Agent]) -> None:
+class Viewer(asyncio.Protocol):
+    """A reader of ``GET /events``. With an agent's id, it notes when numbered heartbeats of it arrive."""
+
+    def __init__(self, token: str, agent_id: str = "") -> None:
+        self.received = 0
+        self.arrived: dict[int, float] = {}
+        self._token = token
+        self._agent = agent_id.encode()
+        self._rest = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Ask."""
+        assert isinstance(transport, asyncio.Transport)
+        head = (
+            f"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self._token}\r\n\r\n"
+        )
+        transport.write(head.encode())
+
+    def data_received(self, data: bytes) -> None:
+        """Count, and look for the one agent's heartbeats."""
+        self.received += len(data)
+        if not self._agent:
+            return
+        *lines, self._rest = (self._rest + data).split(b"\n")
+        for line in lines:
+            found = re.search(rb'"streams":([0-9]+)', line) if self._agent in line else None
+            if found is not None:
+                self.arrived.setdefault(int(found[1]), time.monotonic())
+
+
+def _itself(viewer: Viewer) -> Viewer:
+    return viewer
+
+
+def _request(path: str, token: str, more: str = "") -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{more}Authorization: Bearer {token}\r\n\r\n".encode()
+
+
+async def _get(port: int, token: str, path: str) -> float:
+    """Seconds of one request on a connection of its own."""
+    began = time.monotonic()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(_request(path, token, "Connection: close\r\n"))
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 200"), answer[:200]
+    return time.monotonic() - began
+
+
+async def loaded(folder: Path, count: int, seconds: float, viewers: int = VIEWERS) -> Load:
+    """One server with agents and viewers."""
+    port = free_port(0)
+    agents = [Agent(f"http://127.0.0.1:{port}", MODELS) for _ in range(count)]
+    database = folder / "server.sqlite3"
+    token = await _enrol(database, agents)
+    async with _server(database, port, uvloop=True) as server:
+        tasks = [asyncio.create_task(agent.run(), name=f"agent {agent.id}") for agent in agents]
+        transports = []
+        try:
+            await _all_admitted(agents)
+            loop = asyncio.get_running_loop()
+            readers = [Viewer(token, agents[0].id if n == 0 else "") for n in range(viewers)]
+            for one in readers:
+                transport, _ = await loop.create_connection(partial(_itself, one), "127.0.0.1", port)
+                transports.append(transport)
+            await asyncio.sleep(limits.ALIVE_INTERVAL_S + seconds / 6)
+            before = sum(one.received for one in readers)
+            cpu, began = server.cpu_s(), time.monotonic()
+            waits = await _ask(port, token, agents[0], began + seconds)
+            passed = time.monotonic() - began
+            ratio = (server.cpu_s() - cpu) / passed
+            rate = (sum(one.received for one in readers) - before) / passed
+            await asyncio.sleep(1.0)
+            models = await _get(port, token, "/api/v1/models")
+        finally:
+            for transport in transports:
+                transport.close()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    late = [readers[0].arrived.get(n, began + passed) - at for n, at in agents[0].sent.items()]
+    p99 = sorted(waits)[int(len(waits) * 0.99)]
+    return Load(ratio, statistics.median(waits), p99, models, statistics.median(late), max(late), rate)
+
+
+async def _ask(port: int, token: str, agent: Agent, until: float) -> list[float]:
+    """``GET /agents`` five times a second, and a heartbeat every second; what each request took."""
+    waits: list[float] = []
+    while time.monotonic() < until:
+        if len(waits) % 5 == 0:
+            await agent.beat(len(waits) + 1)
+        waits.append(await _get(port, token, "/api/v1/agents"))
+        await asyncio.sleep(0.2)
+    return waits
+
+
+async def _enrol(database: Path, agents: list[Agent]) -> str:
+    """Enrol the agents; give an API token."""
     parts = application.build(application.AppSettings(database=database))
+    await parts.operators.set_password("bench", "a password of the benchmark")
+    token, _ = await parts.operators.new_token("bench", "bench", None)
     for agent in agents:
         enrolment = Enrolment(
             agent_id=agent.id, name="fleet", version="0", secret_sha256=agent.secret.sha256()
         )
         await parts.storage.issue_credential(enrolment, time.time())
     parts.database.close()
+    return token
 
 
 @contextlib.asynccontextmanager
@@ -219,6 +366,33 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quick", action="store_true")
     quick = parser.parse_args(argv).quick
     count, seconds = (200, 5.0) if quick else (1000, 30.0)
+    with tempfile.TemporaryDirectory() as name:
+        load = asyncio.run(loaded(Path(name), count, seconds))
+    print_table(
+        f"(e) one server process with {count} agents of {MODELS} models and {VIEWERS} viewers",
+        [
+            Column("what"),
+            Column("CPU % of a core", 1),
+            Column("GET /agents p50 ms", 1),
+            Column("p99 ms", 1),
+            Column("GET /models ms", 0),
+            Column("news late s, p50", 2),
+            Column("last", 2),
+            Column("MB/s to viewers", 2),
+        ],
+        [
+            (
+                "with uvloop",
+                load.cpu_ratio * 100,
+                load.agents_p50_s * 1e3,
+                load.agents_p99_s * 1e3,
+                load.models_s * 1e3,
+                load.news_p50_s,
+                load.news_last_s,
+                load.bytes_per_s / 1e6,
+            )
+        ],
+    )
     costs = asyncio.run(measure(count, seconds))
     print_table(
         f"(e) one server process with {count} idle agents, and their return after {AWAY_S:g} s without it",
