@@ -137,9 +137,9 @@ class ServerStorage(HubStorage, Protocol):
         """Forget an agent with everything that it reported. Raises NotStored."""
 
     async def versions(
-        self, *, agent_id: str | None = None, name: str | None = None
+        self, *, agent_id: str | None = None, name: str | None = None, details: bool = True
     ) -> Sequence[ModelVersion]:
-        """Every digest seen, by name, agent and first seen."""
+        """Every digest seen, by name, agent and first seen. Without ``details`` those may be empty."""
 
     async def hardware(self, agent_id: str) -> Hardware | None:
         """The agent's last inventory."""

@@ -137,7 +137,7 @@ class HubStorage(Protocol):
         """Agents whose credential somebody asked to rotate, and that have no candidate yet."""
 
     async def mark_seen(self, agent_ids: Sequence[str], at: float) -> None:
-        """These agents, and the models that they had last, were there at that time."""
+        """These agents, with the models that they had last, were there at that time."""
 
     async def save_models(
         self, agent_id: str, models: Sequence[InstalledModel], ollama: OllamaState, at: float

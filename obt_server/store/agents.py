@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import time
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import LargeBinary, case, delete, func, insert, literal, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from obt_agent.ollama.payloads import InstalledModel
@@ -23,9 +25,11 @@ from obt_server.storage import (
 )
 from obt_server.store import jobs
 from obt_server.store.database import from_row
+from obt_server.store.quota import ROW_BYTES, AgentQuota
 from obt_server.store.tables import AgentRow, CredentialRow, HardwareRow, ModelVersionRow
 
-_AT_ONCE: Final = 500
+AT_ONCE: Final = 200
+"""Rows of one statement, and of one transaction of a list of models: others wait for some milliseconds."""
 _NAME_CHARS: Final = 150
 """Of a name of an agent's own, so that an id fits the column beside it."""
 _NO_NAMES: Final = frozenset({".", "..", "connect"})
@@ -34,8 +38,7 @@ _NO_NAMES: Final = frozenset({".", "..", "connect"})
 
 def record(row: AgentRow) -> AgentRecord:
     """A row as the rest of the server sees it."""
-    capabilities = msgspec.json.decode(row.capabilities, type=tuple[str, ...])
-    return from_row(AgentRecord, row, capabilities=capabilities)
+    return from_row(AgentRecord, row, capabilities=_capabilities(row.capabilities))
 
 
 def get(db: Session, agent_id: str) -> AgentRecord | None:
@@ -52,8 +55,16 @@ def named(db: Session, name: str) -> list[AgentRecord]:
 
 
 def everyone(db: Session) -> list[AgentRecord]:
-    """All agents."""
-    return [record(row) for row in db.scalars(select(AgentRow).order_by(AgentRow.name, AgentRow.id))]
+    """All agents. By columns: a thousand rows as objects of the mapper would take ten times as long."""
+    columns = [getattr(AgentRow, field.name) for field in dataclasses.fields(AgentRecord)]
+    rows = db.execute(select(*columns).order_by(AgentRow.name, AgentRow.id))
+    return [from_row(AgentRecord, row, capabilities=_capabilities(row.capabilities)) for row in rows]
+
+
+@functools.lru_cache(maxsize=256)
+def _capabilities(text: str) -> tuple[str, ...]:
+    """Agents of one release have the same ones."""
+    return msgspec.json.decode(text, type=tuple[str, ...])
 
 
 def require(db: Session, agent_id: str) -> AgentRow:
@@ -108,6 +119,7 @@ def admit(db: Session, admission: Admission) -> int:
         jobs.lose_all(db, admission.agent_id, admission.at)
     if row.given_name is None:
         row.name = _free_name(db, admission.name, row.id)
+    _keep_last_seen(db, row)
     row.version, row.store_id = admission.version, admission.store_id
     row.capabilities = msgspec.json.encode(admission.capabilities).decode()
     row.last_seen = admission.at
@@ -120,16 +132,23 @@ def admit(db: Session, admission: Admission) -> int:
     return row.session
 
 
+def _keep_last_seen(db: Session, agent: AgentRow) -> None:
+    """Before an agent is seen again: its models were there when it was last seen, and may be gone since.
+
+    Between admissions a model that is ``current`` was last seen when its agent was, which saves a write of
+    every model of every agent each minute.
+    """
+    if agent.last_seen is not None:
+        mine = ModelVersionRow.agent_id == agent.id, ModelVersionRow.current
+        older = ModelVersionRow.last_seen < agent.last_seen
+        db.execute(update(ModelVersionRow).where(*mine, older).values(last_seen=agent.last_seen))
+
+
 def mark_seen(db: Session, agent_ids: Sequence[str], at: float) -> None:
     """See ``HubStorage.mark_seen``. Each statement stays below SQLite's bound on parameters."""
-    for start in range(0, len(agent_ids), _AT_ONCE):
-        some = agent_ids[start : start + _AT_ONCE]
+    for start in range(0, len(agent_ids), AT_ONCE):
+        some = agent_ids[start : start + AT_ONCE]
         db.execute(update(AgentRow).where(AgentRow.id.in_(some)).values(last_seen=at))
-        db.execute(
-            update(ModelVersionRow)
-            .where(ModelVersionRow.agent_id.in_(some), ModelVersionRow.current)
-            .values(last_seen=at)
-        )
 
 
 # -- credentials --------------------------------------------------------------------------------------
@@ -264,56 +283,88 @@ def _has_valid_credential(db: Session, agent_id: str) -> bool:
 # -- models and hardware ------------------------------------------------------------------------------
 
 
-def save_models(
-    db: Session, agent_id: str, models: Sequence[InstalledModel], at: float, most_gone: int
-) -> None:
-    """See ``HubStorage.save_models``. ``most_gone`` versions that are no longer installed are remembered."""
+def save_models(db: Session, agent_id: str, models: Sequence[InstalledModel], at: float) -> None:
+    """Store some models of an agent's list. Only what the list changes is read and written."""
     require(db, agent_id)
-    rows = db.scalars(select(ModelVersionRow).where(ModelVersionRow.agent_id == agent_id))
-    known = {(row.name, row.digest): row for row in rows}
-    now = {(model.name, model.digest): model for model in models}
-    for key, row in known.items():
-        if row.current and key not in now:
-            row.current = False
-    for key, model in now.items():
-        details = msgspec.json.encode(model)
-        found = known.get(key)
-        if found is not None:
-            found.current, found.last_seen, found.details = True, at, details
-        else:
-            db.add(
-                ModelVersionRow(
-                    agent_id=agent_id,
-                    name=model.name,
-                    digest=model.digest,
-                    current=True,
-                    first_seen=at,
-                    last_seen=at,
-                    details=details,
-                )
-            )
-    db.flush()
-    _forget_oldest(db, agent_id, most_gone)
+    key = tuple_(ModelVersionRow.name, ModelVersionRow.digest)
+    columns = ModelVersionRow.id, ModelVersionRow.name, ModelVersionRow.digest, ModelVersionRow.current
+    query = select(*columns, ModelVersionRow.details).where(
+        ModelVersionRow.agent_id == agent_id, key.in_([(model.name, model.digest) for model in models])
+    )
+    known = {(row.name, row.digest): row for row in db.execute(query)}
+    new: list[dict[str, Any]] = []
+    changed: list[dict[str, Any]] = []
+    for model in models:
+        values = {"current": True, "last_seen": at, "details": msgspec.json.encode(model)}
+        found = known.get((model.name, model.digest))
+        if found is None:
+            identity = {"agent_id": agent_id, "name": model.name, "digest": model.digest, "first_seen": at}
+            new.append(identity | values)
+        elif not found.current or found.details != values["details"]:
+            changed.append({"id": found.id} | values)
+    if new:
+        db.execute(insert(ModelVersionRow), new)
+    if changed:
+        db.execute(update(ModelVersionRow), changed)
 
 
-def _forget_oldest(db: Session, agent_id: str, most: int) -> None:
-    gone = (ModelVersionRow.agent_id == agent_id, ModelVersionRow.current.is_(False))
-    newest = select(ModelVersionRow.id).where(*gone)
-    newest = newest.order_by(ModelVersionRow.last_seen.desc(), ModelVersionRow.id.desc()).limit(most)
-    if (db.scalar(select(func.count()).where(*gone)) or 0) > most:
-        db.execute(delete(ModelVersionRow).where(*gone, ModelVersionRow.id.not_in(newest)))
+def drop_missing_models(
+    db: Session, agent_id: str, keys: Collection[tuple[str, str]], quota: AgentQuota
+) -> None:
+    """Every current model of an agent but those of these names and digests is installed no more."""
+    mine = ModelVersionRow.agent_id == agent_id, ModelVersionRow.current
+    columns = ModelVersionRow.id, ModelVersionRow.name, ModelVersionRow.digest
+    gone = [row.id for row in db.execute(select(*columns).where(*mine)) if (row.name, row.digest) not in keys]
+    for start in range(0, len(gone), AT_ONCE):
+        some = ModelVersionRow.id.in_(gone[start : start + AT_ONCE])
+        db.execute(update(ModelVersionRow).where(some).values(current=False))
+    if gone:
+        _forget_oldest(db, agent_id, quota)
 
 
-def versions(db: Session, *, agent_id: str | None = None, name: str | None = None) -> list[ModelVersion]:
+def _forget_oldest(db: Session, agent_id: str, quota: AgentQuota) -> None:
+    """Of the versions that are no longer installed, the newest are remembered: so many, and so many bytes."""
+    size = func.length(ModelVersionRow.details)
+    query = select(ModelVersionRow.id, size).where(
+        ModelVersionRow.agent_id == agent_id, ModelVersionRow.current.is_(False)
+    )
+    rows = db.execute(query.order_by(ModelVersionRow.last_seen.desc(), ModelVersionRow.id.desc())).all()
+    total, kept = 0, 0
+    for _, length in rows[: quota.model_versions]:
+        total += length + ROW_BYTES
+        if total > quota.model_bytes:
+            break
+        kept += 1
+    forgotten = [row_id for row_id, _ in rows[kept:]]
+    for start in range(0, len(forgotten), AT_ONCE):
+        some = forgotten[start : start + AT_ONCE]
+        db.execute(delete(ModelVersionRow).where(ModelVersionRow.id.in_(some)))
+
+
+def versions(
+    db: Session, *, agent_id: str | None = None, name: str | None = None, details: bool = True
+) -> list[ModelVersion]:
     """See ``ServerStorage.versions``."""
-    query = select(ModelVersionRow).order_by(
+    columns = [
+        getattr(ModelVersionRow, field.name)
+        for field in dataclasses.fields(ModelVersion)
+        if field.name not in ("last_seen", "details")
+    ]
+    # a current model is there for as long as its agent is
+    last_seen = case(
+        (ModelVersionRow.current & (AgentRow.last_seen > ModelVersionRow.last_seen), AgentRow.last_seen),
+        else_=ModelVersionRow.last_seen,
+    ).label("last_seen")
+    text = (ModelVersionRow.details if details else literal(b"", LargeBinary)).label("details")
+    query = select(*columns, last_seen, text).join(AgentRow, AgentRow.id == ModelVersionRow.agent_id)
+    query = query.order_by(
         ModelVersionRow.name, ModelVersionRow.agent_id, ModelVersionRow.first_seen, ModelVersionRow.id
     )
     if agent_id is not None:
         query = query.where(ModelVersionRow.agent_id == agent_id)
     if name is not None:
         query = query.where(ModelVersionRow.name == name)
-    return [from_row(ModelVersion, row) for row in db.scalars(query)]
+    return [ModelVersion(**row) for row in db.execute(query).mappings()]
 
 
 def save_inventory(db: Session, agent_id: str, fingerprint: str, inventory: msgspec.Raw, at: float) -> None:

@@ -1,4 +1,4 @@
-"""One database: opened, brought to the current schema, and worked on by one thread of its own."""
+"""One database: opened, brought to the current schema; one thread writes, others read beside it."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import contextlib
 import dataclasses
 import functools
 import os
+import time
+import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
 from sqlalchemy.orm import Session
@@ -25,6 +27,16 @@ T = TypeVar("T")
 D = TypeVar("D", bound="DataclassInstance")
 
 
+READERS: Final = 2
+"""Threads that read. More would contend for the interpreter's lock: rows are made into objects under it."""
+AGENT_SHARE: Final = 0.25
+"""Of the writer's time, for one agent."""
+MAX_PAUSE_S: Final = 5.0
+"""Before an agent's next write: a slow disk must not look to it like a server that is dead."""
+_READ: Final = "obt_read"
+"""The execution option of connections that only read."""
+
+
 class SchemaTooNew(Exception):
     """A newer release wrote this database."""
 
@@ -33,22 +45,35 @@ def _add_given_name(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE obt_agents ADD COLUMN given_name VARCHAR(200)")
 
 
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {1: _add_given_name}
+def _add_index_of_versions(connection: Connection) -> None:
+    connection.exec_driver_sql(
+        "CREATE INDEX IF NOT EXISTS obt_versions_of_agent "
+        "ON obt_model_versions (agent_id, current, last_seen)"
+    )
+
+
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {1: _add_given_name, 2: _add_index_of_versions}
 """What brings a database from that version to the next."""
 
 
 class Database:
-    """SQLAlchemy on one thread, so that the event loop never waits for a disk.
+    """SQLAlchemy on threads of its own, so that the event loop never waits for a disk.
 
-    Everything that ``run`` did is committed, and synchronised to disk, when it returns.
+    Everything that ``run`` did is committed, and synchronised to disk, when it returns. One thread writes;
+    reads have others, and see what was committed before they began: no read waits for an agent's write.
 
     Args:
-        engine: any that SQLAlchemy knows; tables are made where they are missing.
+        engine: any that SQLAlchemy knows and that several threads may use; tables are made where missing.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="obt-store")
+        self._reading = engine.execution_options(**{_READ: True})
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="obt-store")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="obt-read")
+        # by agent: held while a write of it is queued or runs, and for a pause that keeps it to its share; so
+        # the writer's queue holds one write of each agent at most. Weak: a lock that nobody holds goes.
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._closed = False
         migrate(engine)
 
@@ -66,21 +91,57 @@ class Database:
         return cls(sqlite_engine(f"sqlite:///{path}"))
 
     async def run(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``work(session, ...)`` in a transaction on the store's thread."""
+        """Run ``work(session, ...)`` in a transaction on the writer's thread."""
+        job = functools.partial(_transact, self._engine, work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._writer, job)
 
-        def job() -> T:
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                return work(session, *args, **kwargs)
+    async def read(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run ``work(session, ...)``, which changes nothing, on a reader's thread."""
+        job = functools.partial(_transact, self._reading, work, *args, **kwargs)
+        return await asyncio.get_running_loop().run_in_executor(self._readers, job)
 
-        return await asyncio.get_running_loop().run_in_executor(self._thread, job)
+    async def run_for(
+        self, agent_id: str, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``work(session, ...)`` as ``run`` does, for an agent and at its expense.
+
+        One write of an agent waits at a time, and after each the agent's next one waits until this was no
+        more than ``AGENT_SHARE`` of the time since. The answer does not wait for that.
+        """
+        loop = asyncio.get_running_loop()
+        turn = self._turns.setdefault(agent_id, asyncio.Lock())
+        took = 0.0
+
+        def timed() -> T:
+            nonlocal took
+            began = time.monotonic()
+            try:
+                return _transact(self._engine, work, *args, **kwargs)
+            finally:
+                took = time.monotonic() - began
+
+        await turn.acquire()
+        try:
+            return await loop.run_in_executor(self._writer, timed)
+        finally:
+            # the handle keeps the lock alive; released by the loop, whoever waits goes on
+            loop.call_later(min(took * (1 / AGENT_SHARE - 1), MAX_PAUSE_S), turn.release)
 
     def close(self) -> None:
         """Finish what runs and close. Closing twice does nothing."""
         if self._closed:
             return
         self._closed = True
-        self._thread.shutdown(wait=True)
+        for threads in (self._writer, self._readers):
+            threads.shutdown(wait=True)
         self._engine.dispose()
+
+
+def _transact(
+    engine: Engine, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
+) -> T:
+    with Session(engine, expire_on_commit=False) as session, session.begin():
+        return work(session, *args, **kwargs)
 
 
 class Stored:
@@ -91,7 +152,7 @@ class Stored:
     """
 
     def __init__(self, database: Database) -> None:
-        # the one thread that all work goes to, in the order in which it was given
+        # writes go to its one thread in the order in which they are given
         self._db = database
 
 
@@ -101,11 +162,23 @@ S = TypeVar("S", bound=Stored)
 def transaction(
     work: Callable[Concatenate[Session, P], T],
 ) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Return a method that runs ``work(session, ...)`` as one transaction on the store's thread."""
+    """Return a method that runs ``work(session, ...)`` as one transaction on the writer's thread."""
 
     @functools.wraps(work)
     async def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._db.run(work, *args, **kwargs)
+
+    return method
+
+
+def query(
+    work: Callable[Concatenate[Session, P], T],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Return a method that runs ``work(session, ...)``, which only reads, beside the writer."""
+
+    @functools.wraps(work)
+    async def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._db.read(work, *args, **kwargs)
 
     return method
 
@@ -117,10 +190,10 @@ def from_row(kind: type[D], row: object, **other: object) -> D:
 
 
 def sqlite_engine(url: str) -> Engine:
-    """An engine whose transactions take the write lock at their start.
+    """An engine whose transactions take the write lock at their start, but for those that only read.
 
     Two processes (server and command line) then wait for each other, at most 10 s, and never see a half-done
-    change.
+    change. Readers take no lock (WAL): they see the last commit, and hold nobody up.
     """
     engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 10})
 
@@ -132,7 +205,8 @@ def sqlite_engine(url: str) -> Engine:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reads = connection.get_execution_options().get(_READ, False)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
 

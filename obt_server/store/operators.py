@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from obt_server.storage import NotStored
-from obt_server.store.database import Stored, from_row, transaction
+from obt_server.store.database import Stored, from_row, query, transaction
 from obt_server.store.tables import ApiTokenRow, OperatorRow, SignInRow
+
+_USE_STORED_EVERY_S: Final = 60.0
+"""Of an API token: a program that asks every second must not make a write of each request."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,14 +97,17 @@ def _add_token(
     return from_row(ApiToken, row)
 
 
-def _token_operator(db: Session, sha256: str, at: float) -> str | None:
-    """Return whose API token that is, if it is valid; note its use."""
-    row = db.scalar(select(ApiTokenRow).where(ApiTokenRow.sha256 == sha256))
-    if row is None or (row.expires_at is not None and row.expires_at <= at):
+def _token_use(db: Session, sha256: str, at: float) -> tuple[str, bool] | None:
+    """Return whose API token that is, if it is valid, and whether its last use is stored recently enough."""
+    columns = ApiTokenRow.operator, ApiTokenRow.expires_at, ApiTokenRow.last_used_at
+    found = db.execute(select(*columns).where(ApiTokenRow.sha256 == sha256)).one_or_none()
+    if found is None or (found.expires_at is not None and found.expires_at <= at):
         return None
-    if row.last_used_at is None or at - row.last_used_at > 60.0:  # noqa: PLR2004 -- not a write for each request
-        row.last_used_at = at
-    return row.operator
+    return found.operator, found.last_used_at is not None and at - found.last_used_at <= _USE_STORED_EVERY_S
+
+
+def _note_use(db: Session, sha256: str, at: float) -> None:
+    db.execute(update(ApiTokenRow).where(ApiTokenRow.sha256 == sha256).values(last_used_at=at))
 
 
 def _revoke_token(db: Session, token_id: int) -> None:
@@ -114,15 +121,24 @@ def _revoke_token(db: Session, token_id: int) -> None:
 class OperatorStore(Stored):
     """Who may drive the machines. Each method is one transaction, described at the function that it runs."""
 
-    names = transaction(_names)
-    password = transaction(_password)
+    names = query(_names)
+    password = query(_password)
     set_password = transaction(_set_password)
     create_first = transaction(_create_first)
     remove = transaction(_remove)
     add_sign_in = transaction(_add_sign_in)
-    sign_in = transaction(_sign_in)
+    sign_in = query(_sign_in)
     remove_sign_in = transaction(_remove_sign_in)
     add_token = transaction(_add_token)
-    tokens = transaction(_tokens)
-    token_operator = transaction(_token_operator)
+    tokens = query(_tokens)
     revoke_token = transaction(_revoke_token)
+
+    async def token_operator(self, sha256: str, at: float) -> str | None:
+        """Return whose API token that is, if it is valid; note its use."""
+        used = await self._db.read(_token_use, sha256, at)
+        if used is None:
+            return None
+        operator, noted = used
+        if not noted:
+            await self._db.run(_note_use, sha256, at)
+        return operator

@@ -33,6 +33,8 @@ class AgentQuota:
         conflicts: different results of one job that are set aside; further ones are answered alike and not
             kept, for the agent keeps them.
         model_versions: digests remembered that are no longer installed; the oldest go.
+        model_bytes: of what is remembered of those; what is installed is bounded by the list that an agent
+            may send (``HubSettings.max_sync_bytes``).
     """
 
     result_bytes: int = 8 << 30
@@ -40,6 +42,7 @@ class AgentQuota:
     unasked_bytes: int = 1 << 30
     conflicts: int = 3
     model_versions: int = 20_000
+    model_bytes: int = 16 << 20
 
     def check_unasked(self, db: Session, agent_id: str, more: int) -> None:
         """Whether one more result that nobody asked for is taken.

@@ -7,12 +7,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+import msgspec
+
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
-from obt_server.hub.storage import JobResult
+from obt_server.hub.storage import Admission, JobChange, JobResult
 from obt_server.store import agents as agent_rows
 from obt_server.store import jobs as job_rows
 from obt_server.store import joining
-from obt_server.store.database import Database, Stored, transaction
+from obt_server.store.database import Database, Stored, query, transaction
 from obt_server.store.quota import AgentQuota
 
 
@@ -31,50 +33,67 @@ class SqlStorage(Stored):
 
     # -- for the hub --------------------------------------------------------------------------------
 
-    agent = transaction(agent_rows.get)
-    agents_named = transaction(agent_rows.named)
-    credential = transaction(agent_rows.credential)
-    revoked = transaction(agent_rows.revoked)
-    admit = transaction(agent_rows.admit)
+    agent = query(agent_rows.get)
+    agents_named = query(agent_rows.named)
+    credential = query(agent_rows.credential)
+    revoked = query(agent_rows.revoked)
     promote = transaction(agent_rows.promote)
     add_candidate = transaction(agent_rows.add_candidate)
-    rotations_due = transaction(agent_rows.rotations_due)
+    rotations_due = query(agent_rows.rotations_due)
     mark_seen = transaction(agent_rows.mark_seen)
-    save_inventory = transaction(agent_rows.save_inventory)
     create_job = transaction(job_rows.create)
-    job = transaction(job_rows.get)
-    open_jobs = transaction(job_rows.unfinished)
-    change_job = transaction(job_rows.apply_change)
-    parts = transaction(job_rows.parts)
+    job = query(job_rows.get)
+    open_jobs = query(job_rows.unfinished)
+    parts = query(job_rows.parts)
+
+    async def admit(self, admission: Admission) -> int:
+        return await self._db.run_for(admission.agent_id, agent_rows.admit, admission)
 
     async def save_models(
         self, agent_id: str, models: Sequence[InstalledModel], ollama: OllamaState, at: float
     ) -> None:
         del ollama  # live state: the hub holds it
-        await self._db.run(agent_rows.save_models, agent_id, models, at, self._quota.model_versions)
+        # In pieces, so that no other agent's write waits for more than one. A death between two leaves a list
+        # that was not answered, and that the agent sends again.
+        unique = list({(model.name, model.digest): model for model in models}.values())
+        for start in range(0, len(unique), agent_rows.AT_ONCE):
+            some = unique[start : start + agent_rows.AT_ONCE]
+            await self._db.run_for(agent_id, agent_rows.save_models, agent_id, some, at)
+        keys = {(model.name, model.digest) for model in unique}
+        await self._db.run_for(agent_id, agent_rows.drop_missing_models, agent_id, keys, self._quota)
+
+    async def save_inventory(
+        self, agent_id: str, fingerprint: str, inventory: msgspec.Raw, at: float
+    ) -> None:
+        await self._db.run_for(agent_id, agent_rows.save_inventory, agent_id, fingerprint, inventory, at)
+
+    async def change_job(self, agent_id: str, job_id: str, change: JobChange) -> None:
+        await self._db.run_for(agent_id, job_rows.apply_change, agent_id, job_id, change)
 
     async def store_part(self, agent_id: str, job_id: str, offset: int, data: bytes, limit: int) -> int:
-        return await self._db.run(job_rows.store_part, agent_id, job_id, offset, data, limit, self._quota)
+        return await self._db.run_for(
+            agent_id, job_rows.store_part, agent_id, job_id, offset, data, limit, self._quota
+        )
 
     async def finish_job(self, result: JobResult) -> Literal["stored", "repeated", "conflict"]:
-        return await self._db.run(job_rows.finish, result, self._quota)
+        return await self._db.run_for(result.agent_id, job_rows.finish, result, self._quota)
 
     # -- for the interface --------------------------------------------------------------------------
 
-    agents = transaction(agent_rows.everyone)
+    agents = query(agent_rows.everyone)
     rename_agent = transaction(agent_rows.rename)
     delete_agent = transaction(agent_rows.remove)
-    versions = transaction(agent_rows.versions)
-    hardware = transaction(agent_rows.hardware)
-    jobs = transaction(job_rows.find)
-    job_by_id = transaction(job_rows.by_id)
-    result = transaction(job_rows.result_text)
+    versions = query(agent_rows.versions)
+    hardware = query(agent_rows.hardware)
+    jobs = query(job_rows.find)
+    job_by_id = query(job_rows.by_id)
+    result = query(job_rows.result_text)
     delete_job = transaction(job_rows.remove)
     create_join_token = transaction(joining.create)
-    join_tokens = transaction(joining.everything)
+    join_tokens = query(joining.everything)
     revoke_join_token = transaction(joining.revoke)
     enroll = transaction(joining.enroll)
-    credentials = transaction(agent_rows.credentials)
+    credentials = query(agent_rows.credentials)
     issue_credential = transaction(agent_rows.enrol)
     revoke_credentials = transaction(agent_rows.revoke)
     request_rotation = transaction(agent_rows.request_rotation)

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 
 
 class Table(DeclarativeBase):
@@ -72,7 +72,11 @@ class ModelVersionRow(Table):
     """A digest seen under a name on an agent."""
 
     __tablename__ = "obt_model_versions"
-    __table_args__ = (UniqueConstraint("agent_id", "name", "digest"), Index("obt_versions_by_name", "name"))
+    __table_args__ = (
+        UniqueConstraint("agent_id", "name", "digest"),
+        Index("obt_versions_by_name", "name"),
+        Index("obt_versions_of_agent", "agent_id", "current", "last_seen"),
+    )
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"))
     name: Mapped[str] = mapped_column(String(512))

@@ -134,7 +134,7 @@ class MemoryStorage:
         return "stored"
 
     async def versions(
-        self, *, agent_id: str | None = None, name: str | None = None
+        self, *, agent_id: str | None = None, name: str | None = None, details: bool = True
     ) -> Sequence[ModelVersion]:
         return [one for one in self.models.values() if agent_id in (None, one.agent_id)]
 
