@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 import structlog
 from fastapi import APIRouter, FastAPI
@@ -66,13 +66,21 @@ def router_for(context: Context) -> APIRouter:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        enforcing = asyncio.create_task(_enforce(context.hub), name="enforce credentials")
+        hub = context.hub
+        seen_every_s = hub.settings.seen_interval_s
+        tasks = [
+            # what another process wrote to the storage (a revocation, a request to rotate) takes effect here
+            _every(ENFORCE_EVERY_S, hub.enforce_credentials, "enforce credentials"),
+            _every(ENFORCE_EVERY_S, hub.directory.refresh, "refresh agents"),
+            _every(seen_every_s, hub.store_last_seen, "store last seen"),
+        ]
         try:
             yield
         finally:
-            enforcing.cancel()
-            await asyncio.gather(enforcing, return_exceptions=True)
-            await context.hub.drain()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await hub.drain()
 
     router = APIRouter(prefix=PREFIX, lifespan=lifespan, responses=responses.GATED)
     # enrolment before agents, so that no agent called "enroll" hides it
@@ -81,11 +89,13 @@ def router_for(context: Context) -> APIRouter:
     return router
 
 
-async def _enforce(hub: AgentHub) -> None:
-    """What another process wrote to the storage (a revocation, a wish to rotate) takes effect here."""
-    while True:
-        await asyncio.sleep(ENFORCE_EVERY_S)
-        try:
-            await hub.enforce_credentials()
-        except Exception:
-            log.exception("credentials.check_failed")
+def _every(seconds: float, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+    async def repeat() -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except Exception:
+                log.exception("periodic_task.failed", task=name)
+
+    return asyncio.create_task(repeat(), name=name)

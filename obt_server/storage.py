@@ -124,9 +124,6 @@ class JobFilter:
 class ServerStorage(HubStorage, Protocol):
     """All that the router needs. ``obt_server.store.SqlStorage`` implements it."""
 
-    async def agents(self) -> Sequence[AgentRecord]:
-        """All enrolled agents, by name."""
-
     async def rename_agent(self, agent_id: str, name: str | None) -> AgentRecord:
         """Give an agent a name that no hello of its own changes; None lets it choose at its next hello.
 

@@ -7,12 +7,13 @@ import contextlib
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
 
 from obt_agent.protocol.jobs import JobProgress
 from obt_server.hub.errors import Draining
 
 _KEPT = 256
+_KEPT_CHANGES = 50_000
 _COME_AGAIN_MS = 1000
 
 
@@ -36,6 +37,7 @@ class JobChanged:
 
 
 Event = AgentChanged | JobChanged
+L = TypeVar("L", "Listener", "LatestChanges")
 
 
 class Listener:
@@ -71,11 +73,49 @@ class Listener:
         return self._events.popleft()
 
 
+class LatestChanges:
+    """A listener that keeps the last change of each agent and job: for one who shows how things are now.
+
+    Its size is bounded by what there is to change, and by ``_KEPT_CHANGES`` for agents that invent jobs.
+    """
+
+    def __init__(self) -> None:
+        self._changes: dict[tuple[str, str], Event] = {}
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    def put(self, event: Event) -> None:
+        """Keep a change in place of an earlier one of the same."""
+        self._changes[event.agent_id, getattr(event, "job_id", "")] = event
+        if len(self._changes) > _KEPT_CHANGES:
+            del self._changes[next(iter(self._changes))]
+        self._wake.set()
+
+    def close(self) -> None:
+        """No more changes will come."""
+        self._closed = True
+        self._wake.set()
+
+    async def take(self) -> list[Event]:
+        """Return what changed since the last call; wait for some.
+
+        Raises:
+            Draining: the server stops, and all changes were given.
+        """
+        while not self._changes:
+            if self._closed:
+                raise Draining("The server is stopping.", retry_after_ms=_COME_AGAIN_MS)
+            self._wake.clear()
+            await self._wake.wait()
+        changes, self._changes = list(self._changes.values()), {}
+        return changes
+
+
 class EventBus:
     """Gives each event to every listener."""
 
     def __init__(self) -> None:
-        self._listeners: set[Listener] = set()
+        self._listeners: set[Listener | LatestChanges] = set()
         self._closed = False
 
     def close(self) -> None:
@@ -99,7 +139,17 @@ class EventBus:
     @contextlib.contextmanager
     def listen(self) -> Iterator[Listener]:
         """A listener for as long as the context lasts."""
-        listener = Listener()
+        with self._attached(Listener()) as listener:
+            yield listener
+
+    @contextlib.contextmanager
+    def latest(self) -> Iterator[LatestChanges]:
+        """A listener to how things are, for as long as the context lasts."""
+        with self._attached(LatestChanges()) as listener:
+            yield listener
+
+    @contextlib.contextmanager
+    def _attached(self, listener: L) -> Iterator[L]:
         if self._closed:
             listener.close()
         self._listeners.add(listener)

@@ -24,6 +24,7 @@ from obt_agent.protocol.jobs import JobStarted
 from obt_agent.protocol.limits import Close
 from obt_server.hub import images
 from obt_server.hub.calls import AgentStream
+from obt_server.hub.directory import AgentDirectory
 from obt_server.hub.errors import AmbiguousAgent, UnknownAgent
 from obt_server.hub.events import EventBus
 from obt_server.hub.incoming import Incoming
@@ -64,7 +65,8 @@ class AgentHub:
         self._storage = storage
         self._jobs = JobTracker(storage, self.events, self.settings)
         incoming = Incoming(storage, self._jobs, self.events, self.settings)
-        self._sessions = Sessions(storage, incoming, self.events, self.settings)
+        self.directory = AgentDirectory(storage, self.events)
+        self._sessions = Sessions(storage, incoming, self.directory, self.settings)
         self._series: dict[tuple[str, str, bytes], SharedSeries] = {}
 
     # -- sockets ------------------------------------------------------------------------------------
@@ -272,6 +274,10 @@ class AgentHub:
             await self.rotate(agent_id, new_job_id())
         except AgentError as error:
             log.warning("agent.rotation_failed", agent=agent_id, error=error.message)
+
+    async def store_last_seen(self) -> None:
+        """Store that the live agents are there. Call it every ``settings.seen_interval_s``."""
+        await self._sessions.store_last_seen()
 
     # -- draining ------------------------------------------------------------------------------------
 

@@ -14,8 +14,8 @@ import structlog
 from obt_agent.protocol.admission import DrainParams
 from obt_agent.protocol.limits import Close
 from obt_server.hub import admission
+from obt_server.hub.directory import AgentDirectory
 from obt_server.hub.errors import AgentOffline, Draining
-from obt_server.hub.events import EventBus
 from obt_server.hub.incoming import Incoming
 from obt_server.hub.presence import Presence
 from obt_server.hub.session import AgentSession
@@ -36,15 +36,15 @@ class Sessions:
     Args:
         storage: where admissions go.
         incoming: what agents may ask and tell.
-        events: told who comes and goes.
+        directory: told who comes and goes.
         settings: the hub's numbers.
     """
 
     def __init__(
-        self, storage: HubStorage, incoming: Incoming, events: EventBus, settings: HubSettings
+        self, storage: HubStorage, incoming: Incoming, directory: AgentDirectory, settings: HubSettings
     ) -> None:
         self.settings = settings
-        self._events = events
+        self._directory = directory
         self._storage = storage
         self._incoming = incoming
         # by agent: the newest admission; an older one may still be closing
@@ -195,8 +195,7 @@ class Sessions:
         )
 
     async def _run(self, session: AgentSession) -> None:
-        self._events.agent_changed(session.agent_id)
-        session.spawn(self._store_last_seen(session), "store last seen")
+        self._directory.changed(session.agent_id)
         if self._draining:  # since the last look: its admission was on the way
             session.spawn(self._drain_one(session, self.settings.close_timeout_s), "drain")
         try:
@@ -206,16 +205,17 @@ class Sessions:
             self._incoming.forget(session)
             if self._sessions.get(session.agent_id) is session:
                 del self._sessions[session.agent_id]
-            self._events.agent_changed(session.agent_id)
+            self._directory.changed(session.agent_id)
             if (
                 not self._draining
             ):  # then all are stored at once: a thousand commits take longer than there is
                 await self._storage.mark_seen((session.agent_id,), time.time())
 
-    async def _store_last_seen(self, session: AgentSession) -> None:
-        while True:
-            await asyncio.sleep(self.settings.seen_interval_s)
-            await self._storage.mark_seen((session.agent_id,), time.time())
+    async def store_last_seen(self) -> None:
+        """Store that the live agents are there: one write for all of them."""
+        live = [session.agent_id for session in self.live()]
+        if live:
+            await self._storage.mark_seen(live, time.time())
 
     # -- draining ------------------------------------------------------------------------------------
 

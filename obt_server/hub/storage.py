@@ -112,6 +112,9 @@ class HubStorage(Protocol):
     async def agent(self, agent_id: str) -> AgentRecord | None:
         """One agent."""
 
+    async def agents(self) -> Sequence[AgentRecord]:
+        """All enrolled agents, by name."""
+
     async def agents_named(self, name: str) -> Sequence[AgentRecord]:
         """All agents of that name."""
 

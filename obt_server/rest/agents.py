@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, cast
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from obt_server.hub.events import AgentChanged
 from obt_server.hub.shared_series import Viewer
 from obt_server.rest import responses
 from obt_server.rest.context import Context, route_class
@@ -37,7 +35,8 @@ def _agents(context: Context) -> APIRouter:
 
     @router.get("/agents", summary="All enrolled agents, with presence")
     async def agents() -> list[AgentView]:
-        return [agent_view(hub, agent) for agent in await storage.agents()]
+        # each is encoded already, and described by its type
+        return cast("list[AgentView]", await context.fleet.views())
 
     @router.get("/agents/{agent}", summary="One agent, by id or unique name")
     async def one(agent: str) -> AgentView:
@@ -46,7 +45,7 @@ def _agents(context: Context) -> APIRouter:
     @router.patch("/agents/{agent}", summary="Give an agent a name; null lets it choose its own again")
     async def rename(agent: str, body: AgentName) -> AgentView:
         found = await storage.rename_agent((await hub.find(agent)).id, body.name)
-        hub.events.agent_changed(found.id)
+        hub.directory.changed(found.id)
         return agent_view(hub, found)
 
     @router.delete("/agents/{agent}", status_code=204, summary="Forget an agent and end its session")
@@ -54,7 +53,7 @@ def _agents(context: Context) -> APIRouter:
         found = await hub.find(agent)
         await storage.delete_agent(found.id)
         await hub.end_agent(found.id)
-        hub.events.agent_changed(found.id)
+        hub.directory.changed(found.id)
 
     @router.get("/agents/{agent}/models", summary="Models of an agent; every version seen with history=true")
     async def models(agent: str, *, history: bool = False) -> list[ModelView]:
@@ -113,7 +112,7 @@ def _streams(context: Context) -> APIRouter:
         summary="What changes (SSE): `agent` events, all at first, then `current`; `agent_gone`, `job`",
     )
     async def news() -> Response:
-        return EventStream(_news(context))
+        return EventStream(context.fleet.news())
 
     return router
 
@@ -123,21 +122,3 @@ async def samples(viewer: Viewer) -> AsyncIterator[bytes]:
     async for item in viewer:
         yield event("sample", item, event_id=item.n)
     yield event("end", {})
-
-
-async def _news(context: Context) -> AsyncIterator[bytes]:
-    with context.hub.events.listen() as listener:
-        known = await context.storage.agents()
-        for agent in known:
-            yield event("agent", agent_view(context.hub, agent))
-        yield event("current", {"agents": [agent.id for agent in known]})
-        while True:
-            change = await listener.next()
-            if not isinstance(change, AgentChanged):
-                yield event("job", asdict(change))
-                continue
-            found = await context.storage.agent(change.agent_id)
-            if found is None:
-                yield event("agent_gone", {"id": change.agent_id})
-            else:
-                yield event("agent", agent_view(context.hub, found))

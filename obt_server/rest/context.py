@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from obt_agent.errors import AgentError
 from obt_server.auth import Authenticate, OriginPolicy, Principal
 from obt_server.auth.limiter import FailureLimiter
 from obt_server.hub import AgentHub
+from obt_server.rest.fleet import Fleet
 from obt_server.rest.problems import error_response, failure, wrong_request
 from obt_server.rest.sse import EventStream
 from obt_server.rest.struct_route import StructRoute
@@ -45,6 +47,11 @@ class Context:
     joins: FailureLimiter = field(default_factory=lambda: FailureLimiter(most=20, most_together=500))
     max_body_bytes: int = 32 << 20
     recheck_s: float = 5.0
+
+    @functools.cached_property
+    def fleet(self) -> Fleet:
+        """The agents as all viewers see them."""
+        return Fleet(self.hub)
 
     async def gate(self, connection: HTTPConnection) -> Principal | JSONResponse:
         """Who asks, or the answer to somebody who may not."""

@@ -66,7 +66,7 @@ def routes(context: Context) -> APIRouter:
         except JoinRefused:
             context.joins.failed(address, at)
             raise
-        context.hub.events.agent_changed(agent.id)
+        context.hub.directory.changed(agent.id)
         settings = context.hub.settings
         return EnrollAnswer(
             agent_id=agent.id, server=ServerIdentity(name=settings.name, version=settings.version)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import asyncio
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -67,8 +68,9 @@ def routes(context: Context) -> APIRouter:
 
     @router.get("/models", summary="Every model name, with the digests and machines that have it")
     async def models(name: str | None = None, *, drifted: bool = False) -> list[NameView]:
-        names = {agent.id: agent.name for agent in await storage.agents()}
-        views = by_name(await storage.versions(name=name), names)
+        names = {agent.id: agent.name for agent in (await hub.directory.current()).values()}
+        versions = await storage.versions(name=name, details=False)
+        views = await asyncio.to_thread(by_name, versions, names)  # ten thousand of them take a while
         return [view for view in views if view.drifted or not drifted]
 
     legacy = APIRouter(
@@ -78,16 +80,17 @@ def routes(context: Context) -> APIRouter:
     @legacy.get("/models/clients", summary="Agents, as OBT's own interface shows clients")
     async def clients() -> list[LegacyClient]:
         views = []
+        versions = await storage.versions(details=False)
+        counts = Counter(version.agent_id for version in versions if version.current)
         for agent in await storage.agents():
             presence = hub.presence(agent.id)
-            versions = await storage.versions(agent_id=agent.id)
             heard = hub.heard_ago_s(agent.id)
             views.append(
                 LegacyClient(
                     id=agent.id,
                     version=agent.version,
                     available=presence is not None,
-                    model_count=sum(version.current for version in versions),
+                    model_count=counts[agent.id],
                     hardware=_legacy_hardware(await storage.hardware(agent.id)),
                     last_heartbeat=heard if presence is not None else None,
                     missed_heartbeats=0,
