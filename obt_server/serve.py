@@ -4,43 +4,145 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import resource
 import signal
 import socket
 import threading
+import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, cast
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from obt_agent.protocol import limits
+from obt_agent.protocol.rates import TokenBucket
 from obt_server.app import Server
+from obt_server.connections import (
+    DESCRIPTORS_KEPT,
+    EXTENSION,
+    MAX_CONNECTIONS,
+    SWEEP_EVERY_S,
+    ConnectionLimits,
+    Connections,
+    Phase,
+)
 from obt_server.rest.socket import ABORT_EXTENSION
 
+MAX_PONG_BACKLOG_BYTES: Final = 64 << 10
+"""Unsent bytes beyond which pings are answered later, and the newest alone (RFC 6455, 5.5.3)."""
+PINGS_PER_S: Final = 10.0
+"""Of one peer; bursts of ten times that. An honest one sends one every few seconds."""
+TLS_WITHIN_S: Final = 10.0
+"""For a TLS handshake; before its end the connection is not counted."""
 
-class AbortableProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's WebSockets, with a way to drop a connection whose peer does not read.
+
+class BoundedHttp(H11Protocol):
+    """uvicorn's HTTP, with a place among the server's connections."""
+
+    connections_of_server: Connections
+
+    def connection_made(self, transport: Any) -> None:
+        """Take a stranger's place."""
+        super().connection_made(transport)
+        self.connection = self.connections_of_server.opened(transport)
+        self.connection.state = self._state
+
+    def _state(self) -> tuple[Phase, object]:
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
+            return "head", cycle
+        return ("body" if cycle.more_body else "answer"), cycle
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave the place."""
+        self.connections_of_server.closed(self.transport)
+        super().connection_lost(exc)
+
+    def handle_events(self) -> None:
+        """Put the connection into the scope, before the application's task begins."""
+        super().handle_events()
+        if self.scope is not None:
+            self.scope["extensions"] = {EXTENSION: {"connection": self.connection}}
+
+    def pause_writing(self) -> None:
+        """The peer reads too slowly."""
+        super().pause_writing()
+        self.connection.stalled_at = time.monotonic()
+
+    def resume_writing(self) -> None:
+        """The peer has read."""
+        super().resume_writing()
+        self.connection.stalled_at = None
+
+
+class BoundedWebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's WebSockets, with bounded pongs, and a way to drop a connection whose peer does not read.
 
     ASGI has none, and a close frame would wait behind what the peer does not take.
     """
 
+    connections_of_server: Connections
+
+    def connection_made(self, transport: Any) -> None:
+        """Keep the place that the connection has since it was HTTP."""
+        super().connection_made(transport)
+        self.connection = self.connections_of_server.opened(transport)
+        self.connection.state = lambda: ("open" if self.handshake_complete else "upgrade", self)
+        self._pings = TokenBucket(PINGS_PER_S, PINGS_PER_S * 10, self.loop.time())
+        # the newest pong that waits until the peer has read
+        self._pong = b""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Leave the place."""
+        self.connections_of_server.closed(self.transport)
+        super().connection_lost(exc)
+
     def handle_connect(self, event: Any) -> None:
-        """Put the way into the scope before the application sees it."""
+        """Put abort and connection into the scope before the application sees it."""
         super().handle_connect(event)
         if hasattr(self, "scope"):
             self.scope["extensions"] = {
                 **(self.scope.get("extensions") or {}),
                 ABORT_EXTENSION: {"abort": self.transport.abort},
+                EXTENSION: {"connection": self.connection},
             }
+
+    def handle_ping(self) -> None:
+        """Answer, unless the peer sends pings faster than anybody needs, or does not read the answers."""
+        pong = b"".join(self.conn.data_to_send())
+        if self._pings.take(self.loop.time()) > 0:
+            self.transport.abort()
+        elif self.transport.get_write_buffer_size() > MAX_PONG_BACKLOG_BYTES:
+            self._pong = pong
+        else:
+            self.transport.write(pong)
+
+    def pause_writing(self) -> None:
+        """The peer reads too slowly."""
+        super().pause_writing()
+        self.connection.stalled_at = time.monotonic()
+
+    def resume_writing(self) -> None:
+        """The peer has read: the pong that waited goes out."""
+        super().resume_writing()
+        self.connection.stalled_at = None
+        pong, self._pong = self._pong, b""
+        if pong and not self.close_sent:
+            self.transport.write(pong)
 
 
 class DrainingServer(uvicorn.Server):
     """Says goodbye to agents before uvicorn closes their sockets."""
 
-    def __init__(self, config: uvicorn.Config, server: Server) -> None:
+    def __init__(self, config: uvicorn.Config, server: Server, connections: Connections) -> None:
         super().__init__(config)
         self._obt = server
+        self.connections = connections
+        self._sweeping: asyncio.Task[None] | None = None
         self.listening = asyncio.Event()
 
     @property
@@ -49,11 +151,40 @@ class DrainingServer(uvicorn.Server):
         name: tuple[str, int] = self.servers[0].sockets[0].getsockname()
         return name[1]
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start as uvicorn does, and say so."""
-        await super().startup(sockets)
-        if self.started:
-            self.listening.set()
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's signature
+        """Start the application and listen. uvicorn's own way gives a TLS handshake a minute."""
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            self.should_exit = True
+            return
+        config = self.config
+        protocol = functools.partial(
+            cast("Any", config.http_protocol_class),
+            config=config,
+            server_state=self.server_state,
+            app_state=self.lifespan.state,
+        )
+        try:
+            listener = await asyncio.get_running_loop().create_server(
+                protocol,
+                config.host,
+                config.port,
+                ssl=config.ssl,
+                backlog=config.backlog,
+                ssl_handshake_timeout=TLS_WITHIN_S if config.ssl else None,
+            )
+        except OSError:
+            await self.lifespan.shutdown()
+            raise
+        self.servers = [listener]
+        self._sweeping = asyncio.create_task(self._sweep(), name="sweep connections")
+        self.started = True
+        self.listening.set()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_EVERY_S)
+            self.connections.sweep()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
@@ -77,6 +208,8 @@ class DrainingServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Drain, then close as uvicorn does."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         await self._obt.hub.drain()
         await super().shutdown(sockets)
 
@@ -100,11 +233,15 @@ def configure(
         key: PEM file of its key.
         behind_proxy: addresses of proxies whose ``X-Forwarded-*`` are believed; None: nobody's.
     """
+    proxies = [] if behind_proxy is None else [one.strip() for one in behind_proxy.split(",")]
+    connections = Connections(ConnectionLimits.of_descriptors(raise_descriptors()), proxies)
+    own = {"connections_of_server": connections}
     config = uvicorn.Config(
         server.app,
+        http=type("ServerHttp", (BoundedHttp,), own),
         host=host,
         port=port,
-        ws=AbortableProtocol,
+        ws=type("ServerWebSocket", (BoundedWebSocket,), own),
         ws_max_size=limits.MAX_FRAME_BYTES,
         ws_ping_interval=None,
         ws_ping_timeout=None,
@@ -119,9 +256,23 @@ def configure(
         timeout_graceful_shutdown=5,
         lifespan="on",
     )
-    return DrainingServer(config, server)
+    return DrainingServer(config, server, connections)
 
 
 def _in_main_thread() -> bool:
     """Only there can a program be told of signals."""
     return threading.current_thread() is threading.main_thread()
+
+
+def raise_descriptors() -> int:
+    """Raise the process's soft limit on open files as far as is allowed and useful; return it.
+
+    The common 1,024 is for programs that use ``select``; each agent costs a descriptor.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_CONNECTIONS + DESCRIPTORS_KEPT
+    target = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
+    if soft == resource.RLIM_INFINITY or soft >= target:
+        return wanted if soft == resource.RLIM_INFINITY else soft
+    resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
+    return target

@@ -11,6 +11,7 @@ from typing import Any
 from obt_server import app as application
 from obt_server.cli.options import UsageError, add_database, port
 from obt_server.hub import HubSettings
+from obt_server.log_limit import limit_lines
 from obt_server.serve import configure
 from obt_server.store import AgentQuota
 
@@ -89,6 +90,7 @@ def _positive(text: str) -> int:
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal."""
     check(options)
+    limit_lines()
     return asyncio.run(_serve(options))
 
 

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from obt_agent.protocol.limits import SUBPROTOCOL
 from obt_server.auth import secrets
 from obt_server.auth.operators import bearer
+from obt_server.connections import recognise
 from obt_server.hub import StoredCredential
 from obt_server.hub.errors import Draining
 from obt_server.rest.context import Context, client_address
@@ -70,7 +71,9 @@ async def _check_token(context: Context, websocket: WebSocket) -> StoredCredenti
     token = bearer(websocket)
     found = None if token is None else await context.storage.credential(secrets.sha256(token))
     if found is not None:
-        return found
+        if recognise(websocket, "agent"):
+            return found
+        return error_response(Draining("The server has as many agents as it takes.", retry_after_ms=60_000))
     address, at = client_address(websocket), time.monotonic()
     wait = context.joins.wait_s(address, at)
     if wait > 0:

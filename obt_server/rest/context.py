@@ -18,6 +18,7 @@ from starlette.requests import HTTPConnection
 from obt_agent.errors import AgentError
 from obt_server.auth import Authenticate, OriginPolicy, Principal
 from obt_server.auth.limiter import FailureLimiter
+from obt_server.connections import recognise
 from obt_server.hub import AgentHub
 from obt_server.rest.fleet import Fleet
 from obt_server.rest.problems import error_response, failure, wrong_request
@@ -65,6 +66,13 @@ class Context:
                 "not_signed_in",
                 "Sign in, or send an API token (Authorization: Bearer ...).",
                 headers={"WWW-Authenticate": "Bearer"},
+            )
+        if not recognise(connection, "operator"):
+            return failure(
+                503,
+                "busy",
+                "As many requests of operators are open as this server takes; close pages and try again.",
+                headers={"Retry-After": "5"},
             )
         return principal
 

@@ -308,10 +308,16 @@ def save_models(db: Session, agent_id: str, models: Sequence[InstalledModel], at
         db.execute(update(ModelVersionRow), changed)
 
 
-def drop_missing_models(
-    db: Session, agent_id: str, keys: Collection[tuple[str, str]], quota: AgentQuota
+def save_last_models(
+    db: Session,
+    agent_id: str,
+    models: Sequence[InstalledModel],
+    keys: Collection[tuple[str, str]],
+    at: float,
+    quota: AgentQuota,
 ) -> None:
-    """Every current model of an agent but those of these names and digests is installed no more."""
+    """Store the last piece of a list; what is not among its ``keys`` (name, digest) is not installed."""
+    save_models(db, agent_id, models, at)
     mine = ModelVersionRow.agent_id == agent_id, ModelVersionRow.current
     columns = ModelVersionRow.id, ModelVersionRow.name, ModelVersionRow.digest
     gone = [row.id for row in db.execute(select(*columns).where(*mine)) if (row.name, row.digest) not in keys]

@@ -31,6 +31,8 @@ READERS: Final = 2
 """Threads that read. More would contend for the interpreter's lock: rows are made into objects under it."""
 AGENT_SHARE: Final = 0.25
 """Of the writer's time, for one agent."""
+AGENT_WRITES: Final = 2
+"""Of all agents, in the writer's queue: one runs, the other spares the thread a wait for the loop."""
 MAX_PAUSE_S: Final = 5.0
 """Before an agent's next write: a slow disk must not look to it like a server that is dead."""
 _READ: Final = "obt_read"
@@ -74,6 +76,8 @@ class Database:
         # by agent: held while a write of it is queued or runs, and for a pause that keeps it to its share; so
         # the writer's queue holds one write of each agent at most. Weak: a lock that nobody holds goes.
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        # what agents make it write, a few at a time: an operator's write waits for no more than these
+        self._for_agents = asyncio.Semaphore(AGENT_WRITES)
         self._closed = False
         migrate(engine)
 
@@ -122,7 +126,8 @@ class Database:
 
         await turn.acquire()
         try:
-            return await loop.run_in_executor(self._writer, timed)
+            async with self._for_agents:
+                return await loop.run_in_executor(self._writer, timed)
         finally:
             # the handle keeps the lock alive; released by the loop, whoever waits goes on
             loop.call_later(min(took * (1 / AGENT_SHARE - 1), MAX_PAUSE_S), turn.release)

@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from obt_server.storage import NotStored
-from obt_server.store.database import Stored, from_row, query, transaction
+from obt_server.store.database import Database, Stored, from_row, query, transaction
 from obt_server.store.tables import ApiTokenRow, OperatorRow, SignInRow
 
 _USE_STORED_EVERY_S: Final = 60.0
@@ -121,6 +121,11 @@ def _revoke_token(db: Session, token_id: int) -> None:
 class OperatorStore(Stored):
     """Who may drive the machines. Each method is one transaction, described at the function that it runs."""
 
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        # by hash of a valid token: whose use this process stores already; many requests may come at once
+        self._noted: dict[str, float] = {}
+
     names = query(_names)
     password = query(_password)
     set_password = transaction(_set_password)
@@ -139,6 +144,7 @@ class OperatorStore(Stored):
         if used is None:
             return None
         operator, noted = used
-        if not noted:
+        if not noted and at - self._noted.get(sha256, 0.0) > _USE_STORED_EVERY_S:
+            self._noted[sha256] = at
             await self._db.run(_note_use, sha256, at)
         return operator

@@ -55,12 +55,14 @@ class SqlStorage(Stored):
         del ollama  # live state: the hub holds it
         # In pieces, so that no other agent's write waits for more than one. A death between two leaves a list
         # that was not answered, and that the agent sends again.
-        unique = list({(model.name, model.digest): model for model in models}.values())
-        for start in range(0, len(unique), agent_rows.AT_ONCE):
-            some = unique[start : start + agent_rows.AT_ONCE]
-            await self._db.run_for(agent_id, agent_rows.save_models, agent_id, some, at)
-        keys = {(model.name, model.digest) for model in unique}
-        await self._db.run_for(agent_id, agent_rows.drop_missing_models, agent_id, keys, self._quota)
+        unique = {(model.name, model.digest): model for model in models}
+        every, size = list(unique.values()), agent_rows.AT_ONCE
+        pieces = [every[start : start + size] for start in range(0, len(every), size)] or [[]]
+        for piece in pieces[:-1]:
+            await self._db.run_for(agent_id, agent_rows.save_models, agent_id, piece, at)
+        await self._db.run_for(
+            agent_id, agent_rows.save_last_models, agent_id, pieces[-1], unique.keys(), at, self._quota
+        )
 
     async def save_inventory(
         self, agent_id: str, fingerprint: str, inventory: msgspec.Raw, at: float

@@ -34,9 +34,12 @@ class ServerProcess:
 
 
 @contextlib.asynccontextmanager
-async def server_process(database: Path, *arguments: str) -> AsyncIterator[ServerProcess]:
-    """Start one and wait until it listens; told to stop at the end, if it still runs."""
+async def server_process(
+    database: Path, *arguments: str, before: tuple[str, ...] = ()
+) -> AsyncIterator[ServerProcess]:
+    """Start one (by the command ``before``) and wait until it listens; stopped at the end."""
     process = await asyncio.create_subprocess_exec(
+        *before,
         sys.executable,
         "-m",
         "obt_server",

@@ -1,0 +1,166 @@
+"""Connections without a word, at a server process with few descriptors; and the bounds themselves."""
+
+import asyncio
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from obt_server.connections import Connection, ConnectionLimits, Connections, address_key
+from obt_server.log_limit import BURST, WINDOW_S, LineLimit
+from tests.server.conftest import Running
+from tests.server.process import server_process
+
+FEW = 512
+
+
+class DoubleTransport:
+    """A transport that knows its peer and whether it was dropped."""
+
+    def __init__(self, address: str) -> None:
+        self.address, self.aborted = address, False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        return (self.address, 1) if name == "peername" else default
+
+
+def opened(connections: Connections, address: str) -> tuple[DoubleTransport, Connection]:
+    transport = DoubleTransport(address)
+    return transport, connections.opened(transport)
+
+
+async def until_dropped(reader: asyncio.StreamReader) -> bytes:
+    """Return what came before the server dropped the connection, with or without a reset."""
+    async with asyncio.timeout(20):
+        try:
+            return await reader.read()
+        except ConnectionError:
+            return b""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors are limited by rlimit")
+async def test_idle_connections_beyond_all_descriptors_leave_the_server_answering(tmp_path: Path) -> None:
+    limited = ("bash", "-c", f'ulimit -n {FEW}; exec "$@"', "bash")
+    async with server_process(tmp_path / "obt.sqlite3", before=limited) as server:
+        idle: list[asyncio.StreamWriter] = []
+        try:
+            while len(idle) < FEW + 100:
+                idle += [(await asyncio.open_connection("127.0.0.1", server.port))[1] for _ in range(50)]
+            async with httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
+                for _ in range(3):
+                    assert (await client.get("/api/v1/agents")).status_code == 401
+        finally:
+            for writer in idle:
+                writer.close()
+
+
+async def test_half_a_body_is_not_kept_for_good(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("obt_server.connections.WITHIN_S", {("stranger", "body"): 0.2})
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.uvicorn.port)
+    writer.write(b"POST /api/v1/session HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n")
+    writer.write(b"Content-Type: application/json\r\n\r\n{")
+    assert await until_dropped(reader) == b""
+    writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT"], ids=["nothing", "half a head"])
+async def test_a_connection_without_a_request_is_dropped(
+    server: Running, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr("obt_server.connections.WITHIN_S", {("stranger", "head"): 0.2})
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.uvicorn.port)
+    writer.write(sent)
+    assert await until_dropped(reader) == b""
+    writer.close()
+
+
+async def test_one_who_pings_and_does_not_read_costs_no_memory(server: Running) -> None:
+    _, secret = await server.enrol()
+    url = server.url.replace("http", "ws") + "/api/v1/agents/connect"
+    headers = {"Authorization": f"Bearer {secret}"}
+    async with connect(
+        url,
+        additional_headers=headers,
+        subprotocols=[Subprotocol("obt.v1")],
+        ping_interval=None,
+        proxy=None,
+    ) as socket:
+        connections = server.uvicorn.connections
+        (one,) = [each for each in connections.all() if each.kind == "agent"]
+        frame = b"\x89\xfd\0\0\0\0" + b"x" * 125  # a ping, masked with zeros
+        async with asyncio.timeout(20):
+            while one in connections.all():
+                socket.transport.write(frame * 1000)
+                await asyncio.sleep(0)
+
+
+def test_a_stranger_too_many_costs_the_oldest_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    connections = Connections(ConnectionLimits(total=16, strangers=4, strangers_of_address=2))
+    monkeypatch.setattr("obt_server.connections.SILENT_S", 0.0)
+    of_one = [opened(connections, "192.0.2.1")[0] for _ in range(3)]
+    assert [one.aborted for one in of_one] == [True, False, False]
+    others = [opened(connections, f"192.0.2.{n}")[0] for n in range(2, 5)]
+    assert [one.aborted for one in of_one] == [True, True, False]
+    assert not any(one.aborted for one in others)
+
+
+def test_a_fleet_behind_one_address_that_dials_at_once_is_taken() -> None:
+    connections = Connections(ConnectionLimits(total=4096, strangers=1024, strangers_of_address=256))
+    assert not any(opened(connections, "192.0.2.1")[0].aborted for _ in range(1000))
+
+
+def test_ipv6_addresses_of_one_network_are_one_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("obt_server.connections.SILENT_S", 0.0)
+    connections = Connections(ConnectionLimits(total=16, strangers=8, strangers_of_address=2))
+    of_one = [opened(connections, f"2001:db8::{n:x}")[0] for n in range(3)]
+    assert of_one[0].aborted
+    assert not opened(connections, "2001:db8:0:1::1")[0].aborted
+    assert address_key("::ffff:192.0.2.1") == address_key("192.0.2.1")
+
+
+def test_strangers_cannot_take_what_belongs_to_agents_and_operators() -> None:
+    connections = Connections(ConnectionLimits(total=16, strangers=4, strangers_of_address=4))
+    known = [opened(connections, "192.0.2.1") for _ in range(4)]
+    assert all(one.recognise("operator") for _, one in known)
+    for n in range(50):
+        opened(connections, f"198.51.100.{n}")
+    assert not any(transport.aborted for transport, _ in known)
+    _, agent = opened(connections, "192.0.2.2")
+    assert agent.recognise("agent")
+    _, fifth = opened(connections, "192.0.2.3")
+    assert not fifth.recognise("operator"), "a quarter of 16"
+
+
+def test_a_proxy_stands_for_many_senders() -> None:
+    limits = ConnectionLimits(total=64, strangers=16, strangers_of_address=2)
+    connections = Connections(limits, proxies=["127.0.0.1"])
+    assert not any(opened(connections, "127.0.0.1")[0].aborted for _ in range(10))
+
+
+def test_the_soft_limit_on_descriptors_is_raised() -> None:
+    from obt_server.serve import raise_descriptors  # noqa: PLC0415 - beside the limit that it changes
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, hard), hard))
+    try:
+        assert raise_descriptors() == min(hard, 20_608)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(hard, 20_608)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_flood_of_a_line_is_folded_and_counted() -> None:
+    limit = LineLimit()
+    passed = [limit.admit("agent.left", 0.0) for _ in range(1000)]
+    assert passed.count(0) == BURST
+    assert passed.count(None) == 1000 - BURST
+    assert limit.admit("agent.left", WINDOW_S) == 1000 - BURST, "the next line says how many there were"
+    assert limit.admit("agent.admitted", 0.0) == 0, "other lines pass"
