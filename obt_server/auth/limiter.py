@@ -1,50 +1,59 @@
-"""Slows down who guesses: failures by address and altogether, within a window. Pure; time is given."""
+"""Slows down who guesses: a delay that grows with each failure of the same key. Pure; time is given."""
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Final
+
+FREE_FAILURES: Final = 5
+"""Of one key, before it waits: people mistype."""
+MAX_DELAY_S: Final = 900.0
+"""About 100 guesses a day."""
+FORGOTTEN_AFTER_S: Final = 3600.0
+"""Since the last failure of a key; longer than any delay."""
+MAX_KEYS: Final = 10_000
+"""Remembered: the oldest go. Nobody else waits for what they tried."""
+
+
+@dataclass
+class _Failures:
+    count: int
+    last: float
 
 
 class FailureLimiter:
-    """Counts failures by key.
+    """Counts failures by key, each by itself: nobody can make another wait.
 
     Args:
-        most: failures of one key within ``window_s`` before it has to wait.
-        most_together: failures of all keys before everybody has to.
-        window_s: seconds that a failure counts.
-        most_keys: keys remembered; the oldest are forgotten.
+        free: failures of a key before it waits; each further one doubles the delay, from 1 s.
     """
 
-    def __init__(
-        self, most: int = 5, most_together: int = 50, window_s: float = 60.0, most_keys: int = 10_000
-    ) -> None:
-        self._most = most
-        self._most_together = most_together
-        self._window_s = window_s
-        self._most_keys = most_keys
-        self._failures: OrderedDict[str, deque[float]] = OrderedDict()
-        self._together: deque[float] = deque(maxlen=most_together)
+    def __init__(self, free: int = FREE_FAILURES) -> None:
+        self._free = free
+        # the key that failed last stands last
+        self._failures: OrderedDict[Hashable, _Failures] = OrderedDict()
 
-    def wait_s(self, key: str, now: float) -> float:
-        """Seconds until the key may try again; 0 when it may now."""
-        return max(
-            self._left(self._failures.get(key, deque()), self._most, now),
-            self._left(self._together, self._most_together, now),
-        )
+    def wait_s(self, key: Hashable, now: float) -> float:
+        """Return the seconds until the key may try again; 0 when it may now."""
+        found = self._failures.get(key)
+        return 0.0 if found is None else max(0.0, found.last + self._delay_s(found.count) - now)
 
-    def _left(self, times: deque[float], most: int, now: float) -> float:
-        while times and now - times[0] >= self._window_s:
-            times.popleft()
-        return 0.0 if len(times) < most else self._window_s - (now - times[0])
+    def _delay_s(self, count: int) -> float:
+        over = count - self._free
+        return 0.0 if over < 0 else min(MAX_DELAY_S, 2.0 ** min(over, 10))
 
-    def failed(self, key: str, now: float) -> None:
-        """One more failure."""
-        self._failures.setdefault(key, deque(maxlen=self._most)).append(now)
+    def failed(self, key: Hashable, now: float) -> float:
+        """Count one more failure; return the delay that it costs."""
+        found = self._failures.get(key)
+        count = 0 if found is None or now - found.last > FORGOTTEN_AFTER_S else found.count
+        self._failures[key] = _Failures(count + 1, now)
         self._failures.move_to_end(key)
-        self._together.append(now)
-        while len(self._failures) > self._most_keys:
+        while len(self._failures) > MAX_KEYS:
             self._failures.popitem(last=False)
+        return self._delay_s(count + 1)
 
-    def succeeded(self, key: str) -> None:
+    def succeeded(self, key: Hashable) -> None:
         """Forget the key's failures."""
         self._failures.pop(key, None)

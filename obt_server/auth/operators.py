@@ -13,10 +13,17 @@ from obt_agent.errors import AgentError
 from obt_server.auth import secrets
 from obt_server.auth.limiter import FailureLimiter
 from obt_server.auth.principal import Principal
+from obt_server.connections import address_key
 from obt_server.store.operators import ApiToken, OperatorStore
 
 COOKIE: Final = "obt_sign_in"
 SIGN_IN_S: Final = 7 * 86400.0
+FREE_OF_ADDRESS: Final = 20
+"""Failures of an address with any accounts before it waits: several people may be behind it."""
+MAX_WAITING: Final = 16
+"""Passwords of strangers that wait to be hashed: two seconds of one processor."""
+MAX_LATE_S: Final = 5.0
+"""By which a wrong password is answered late where the operator signed in before."""
 _NOBODY: Final = "scrypt$32768$8$1$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
 
@@ -47,13 +54,18 @@ class Operators:
 
     Args:
         store: where operators are kept.
-        limiter: against guessing.
     """
 
-    def __init__(self, store: OperatorStore, limiter: FailureLimiter | None = None) -> None:
+    def __init__(self, store: OperatorStore) -> None:
         self.store = store
-        self._limiter = limiter or FailureLimiter()
-        self._hashing = asyncio.Semaphore(2)
+        # by account and address: nobody can lock an account for other addresses
+        self._pairs = FailureLimiter()
+        # by address, whatever the account
+        self._addresses = FailureLimiter(FREE_OF_ADDRESS)
+        # hashing takes a processor for 0.1 s; those who signed in before do not queue with strangers
+        self._hashing = {True: asyncio.Semaphore(1), False: asyncio.Semaphore(1)}
+        # strangers whose password waits to be hashed
+        self._waiting = 0
 
     async def authenticate(self, connection: HTTPConnection) -> Principal | None:
         """The operator behind a request's bearer token or cookie."""
@@ -68,24 +80,45 @@ class Operators:
     async def sign_in(self, name: str, password: str, address: str) -> SignIn:
         """Check a password and open a sign-in.
 
+        From an address that this operator signed in from before, a right password is never refused, whatever
+        was tried there; a wrong one is answered late. From others, failures delay the next try.
+
         Raises:
             SignInRefused, TooManyAttempts.
         """
-        self._check_attempts(address)
-        stored = await self.store.password(name)
-        async with self._hashing:
-            self._check_attempts(address)  # the others that waited may have failed meanwhile
-            right = await asyncio.to_thread(secrets.check_password, password, stored or _NOBODY)
-            if not right or stored is None:
-                self._limiter.failed(address, time.monotonic())
-                raise SignInRefused("Wrong name or password.")
-        self._limiter.succeeded(address)
+        sender = address_key(address)
+        known = await self.store.signed_in_from(name, sender)
+        if not known:
+            self._check_attempts(name, sender)
+        if not await self._is_right(name, password, sender, known=known):
+            now = time.monotonic()
+            delay_s = max(self._pairs.failed((name, sender), now), self._addresses.failed(sender, now))
+            if known:
+                await asyncio.sleep(min(delay_s, MAX_LATE_S))
+            raise SignInRefused("Wrong name or password.")
+        self._pairs.succeeded((name, sender))
+        self._addresses.succeeded(sender)
         token, now = secrets.new_secret("obts"), time.time()
-        await self.store.add_sign_in(secrets.sha256(token), name, now, now + SIGN_IN_S)
+        await self.store.add_sign_in(secrets.sha256(token), name, now, now + SIGN_IN_S, sender)
         return SignIn(name, token, now + SIGN_IN_S)
 
-    def _check_attempts(self, address: str) -> None:
-        wait = self._limiter.wait_s(address, time.monotonic())
+    async def _is_right(self, name: str, password: str, sender: str, *, known: bool) -> bool:
+        if not known and self._waiting >= MAX_WAITING:
+            raise TooManyAttempts("Too many sign-ins at once; try again.", retry_after_ms=2000)
+        stored = await self.store.password(name)
+        self._waiting += not known
+        try:
+            async with self._hashing[known]:
+                if not known:
+                    self._check_attempts(name, sender)  # the others that waited may have failed meanwhile
+                right = await asyncio.to_thread(secrets.check_password, password, stored or _NOBODY)
+        finally:
+            self._waiting -= not known
+        return right and stored is not None
+
+    def _check_attempts(self, name: str, sender: str) -> None:
+        now = time.monotonic()
+        wait = max(self._pairs.wait_s((name, sender), now), self._addresses.wait_s(sender, now))
         if wait > 0:
             raise TooManyAttempts(
                 f"Too many wrong passwords; try again in {wait:.0f} s.", retry_after_ms=int(wait * 1000) + 1

@@ -18,7 +18,7 @@ from starlette.requests import HTTPConnection
 from obt_agent.errors import AgentError
 from obt_server.auth import Authenticate, OriginPolicy, Principal
 from obt_server.auth.limiter import FailureLimiter
-from obt_server.connections import recognise
+from obt_server.connections import address_key, recognise
 from obt_server.hub import AgentHub
 from obt_server.rest.fleet import Fleet
 from obt_server.rest.problems import error_response, failure, wrong_request
@@ -45,7 +45,7 @@ class Context:
     storage: ServerStorage
     authenticate: Authenticate
     origin: OriginPolicy
-    joins: FailureLimiter = field(default_factory=lambda: FailureLimiter(most=20, most_together=500))
+    joins: FailureLimiter = field(default_factory=lambda: FailureLimiter(free=20))
     max_body_bytes: int = 32 << 20
     recheck_s: float = 5.0
 
@@ -149,8 +149,8 @@ async def answered(inner: Handler, request: Request, max_body_bytes: int) -> Res
 
 
 def client_address(connection: HTTPConnection) -> str:
-    """Where a request comes from, for limits by address."""
-    return connection.client.host if connection.client is not None else "unknown"
+    """Return where a request comes from, for limits by address: of IPv6 the /64."""
+    return address_key(connection.client.host) if connection.client is not None else "unknown"
 
 
 def now() -> float:

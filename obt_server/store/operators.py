@@ -10,10 +10,13 @@ from sqlalchemy.orm import Session
 
 from obt_server.storage import NotStored
 from obt_server.store.database import Database, Stored, from_row, query, transaction
-from obt_server.store.tables import ApiTokenRow, OperatorRow, SignInRow
+from obt_server.store.tables import ApiTokenRow, OperatorRow, SignInAddressRow, SignInRow
 
 _USE_STORED_EVERY_S: Final = 60.0
 """Of an API token: a program that asks every second must not make a write of each request."""
+
+_ADDRESSES_KEPT: Final = 64
+"""Of an operator's sign-ins: laptops move."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,10 +82,23 @@ def _remove(db: Session, name: str) -> None:
     db.delete(row)
 
 
-def _add_sign_in(db: Session, sha256: str, operator: str, at: float, expires_at: float) -> None:
-    """Remember a browser; expired ones are forgotten meanwhile."""
+def _add_sign_in(
+    db: Session, sha256: str, operator: str, at: float, expires_at: float, address: str = ""
+) -> None:
+    """Remember a browser, and where it was; expired ones are forgotten meanwhile."""
     db.execute(delete(SignInRow).where(SignInRow.expires_at <= at))
     db.add(SignInRow(sha256=sha256, operator=operator, created_at=at, expires_at=expires_at))
+    db.merge(SignInAddressRow(operator=operator, address=address, last_at=at))
+    db.flush()
+    mine = SignInAddressRow.operator == operator
+    newest = select(SignInAddressRow.address).where(mine).order_by(SignInAddressRow.last_at.desc())
+    kept = list(db.scalars(newest.limit(_ADDRESSES_KEPT)))
+    db.execute(delete(SignInAddressRow).where(mine, SignInAddressRow.address.not_in(kept)))
+
+
+def _signed_in_from(db: Session, operator: str, address: str) -> bool:
+    """Return whether the operator signed in from that address before."""
+    return db.get(SignInAddressRow, (operator, address)) is not None
 
 
 def _add_token(
@@ -133,6 +149,7 @@ class OperatorStore(Stored):
     remove = transaction(_remove)
     add_sign_in = transaction(_add_sign_in)
     sign_in = query(_sign_in)
+    signed_in_from = query(_signed_in_from)
     remove_sign_in = transaction(_remove_sign_in)
     add_token = transaction(_add_token)
     tokens = query(_tokens)

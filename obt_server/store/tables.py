@@ -160,6 +160,15 @@ class SignInRow(Table):
     expires_at: Mapped[float] = mapped_column(index=True)
 
 
+class SignInAddressRow(Table):
+    """An address (IPv6: its /64) from which an operator signed in."""
+
+    __tablename__ = "obt_sign_in_addresses"
+    operator: Mapped[str] = mapped_column(ForeignKey(OperatorRow.name, ondelete="CASCADE"), primary_key=True)
+    address: Mapped[str] = mapped_column(String(64), primary_key=True)
+    last_at: Mapped[float]
+
+
 class ApiTokenRow(Table):
     """A program's permission to use the interface."""
 
