@@ -35,10 +35,19 @@ class CommandContext(Protocol):
 
         Raises:
             InvalidParams: there is no such blob, it is not whole yet, or its time is over.
+            Busy: other requests hold what may wait in this process.
         """
 
     def cancel_request(self, request_id: RequestId) -> CancelState:
         """Cancel another request of the same session; return what became of it."""
+
+    def hold(self, size: int) -> None:
+        """Count ``size`` bytes that the handler keeps in memory until it is done: a body, a whole answer.
+
+        Raises:
+            Busy: other requests hold what may wait in this process.
+            TooLarge: not even alone would it fit.
+        """
 
     def series_interval(self, interval_ms: int) -> None:
         """Say the effective interval of a live series: its final repeats it, also when it is cancelled."""

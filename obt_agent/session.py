@@ -28,6 +28,12 @@ class StreamSink(Protocol):
             DeadlineExceeded: the server granted nothing for 60 s (``stalled``).
         """
 
+    async def send_text(self, text: bytes, *, last: bool) -> None:
+        """Queue a part of one large result: whole characters of UTF-8, one at least; ``last`` once.
+
+        The request's result is then a ``LargeFinal``. Raises as ``send``.
+        """
+
     async def send_latest(self, sample: bytes, *, t_us: int, n: int, missed: int) -> None:
         """Offer one sample of a live series; without credit the newest replaces older ones."""
 

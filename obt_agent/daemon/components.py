@@ -42,6 +42,7 @@ from obt_agent.protocol.admission import (
     HelloResult,
     VersionRange,
 )
+from obt_agent.protocol.byte_budget import ByteBudget
 from obt_agent.reporter import Gauges, Reporter
 
 if TYPE_CHECKING:
@@ -104,7 +105,9 @@ async def build(
         generation_gate=gate,
         facts=facts.agent_facts(config, state, lambda: components.link.statistics),
     )
-    components = _wired(services)
+    # One for the process: what the link holds for the server, and what commands hold for Ollama.
+    budget = ByteBudget()
+    components = _wired(services, budget)
     components.link = Link(
         config.server,
         credentials=Credentials(state, token),
@@ -116,6 +119,7 @@ async def build(
         handler=components.dispatcher,
         timings=timings,
         backoff=backoff,
+        budget=budget,
     )
     return components
 
@@ -161,9 +165,9 @@ def benchmark_run(plan: Plan, *, cooldown_s: float, **given: Any) -> BenchmarkRu
     return BenchmarkRun(plan, limits=RunDeadlines(cooldown_s=cooldown_s), **given)
 
 
-def _wired(services: Services) -> Components:
+def _wired(services: Services, budget: ByteBudget) -> Components:
     """Tie the knot: commands tell of the link, and the link hands commands to the dispatcher."""
-    dispatcher = Dispatcher(commands(services), services.policy)
+    dispatcher = Dispatcher(commands(services), services.policy, budget=budget)
     gauges = Gauges(streams=lambda: dispatcher.streams, loop_lag_ms=lambda: components.link.lag.last_ms)
     reporter = Reporter(
         models=services.catalog,

@@ -81,7 +81,7 @@ class Blobs:
                 f"A session holds at most {self._max} bytes in {MAX_BLOBS} blobs, {self.lifetime_s:g} s each."
             )
 
-    def get(self, name: str) -> bytes:
+    def get(self, name: str) -> memoryview:
         """The whole blob; it stays until its time is over, so that several requests may use it.
 
         Raises:
@@ -95,7 +95,7 @@ class Blobs:
                 f"no more than {self.lifetime_s:g} s before the request.",
                 field="params.images",
             )
-        return bytes(blob.data)
+        return memoryview(blob.data)
 
     def expire(self) -> None:
         """Drop what nobody used in time."""

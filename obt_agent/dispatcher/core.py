@@ -31,6 +31,7 @@ from obt_agent.errors import (
 )
 from obt_agent.policy import Policy
 from obt_agent.protocol import codec, limits
+from obt_agent.protocol.byte_budget import ByteBudget
 from obt_agent.protocol.envelope import Notification, Request
 from obt_agent.protocol.errors import StreamEnd, to_wire
 from obt_agent.protocol.rates import TokenBucket
@@ -63,6 +64,7 @@ class Dispatcher:
         commands: the table of handlers; methods are unique.
         policy: what the host's owner allows.
         bounds: see ``DispatchLimits``.
+        budget: what may wait in the process; one of its own unless given.
         clock: monotonic seconds.
     """
 
@@ -72,12 +74,14 @@ class Dispatcher:
         policy: Policy,
         *,
         bounds: DispatchLimits = DispatchLimits(),
+        budget: ByteBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._commands = {command.method.name: command for command in commands}
         self._policy = policy
         self._clock = clock
         self._bounds = bounds
+        self._budget = budget or ByteBudget()
         # Requests a minute that the bucket is made for: the owner may change them while the agent runs.
         self._per_minute: int | None = None
         self._bucket: TokenBucket | None = None
@@ -167,7 +171,7 @@ class Dispatcher:
         self._policy.check_command(command.method.name)
         self._check_limits(command)
         params = codec.convert(request.params, command.method.params)
-        self._start(InFlight(command, request, session, requests), params, requests)
+        self._start(InFlight(command, request, session, requests, self._budget), params, requests)
 
     def _command(self, method: str) -> Command:
         command = self._commands.get(method)
@@ -266,12 +270,15 @@ class Dispatcher:
 
     def _done(self, entry: InFlight, requests: Requests, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
+        entry.held.release()
         outcome = _outcome(entry, task)
         if isinstance(outcome, BaseException) and not isinstance(outcome, AgentError):
             log.error("command.failed", method=entry.command.method.name, exc_info=outcome)
         if entry.origin in self._sessions:
             self._answer(entry, requests, outcome)
         entry.drop_timers()
+        # A failed task holds its frames, and these the entry: a body of 16 MiB would wait for the collector.
+        entry.task = None
 
     def _answer(self, entry: InFlight, requests: Requests, outcome: Any) -> None:
         """Write the final, unless it was written."""

@@ -11,6 +11,7 @@ from obt_agent.command import CancelState, Command
 from obt_agent.dispatcher.blobs import Blobs
 from obt_agent.errors import AgentError
 from obt_agent.protocol import limits
+from obt_agent.protocol.byte_budget import ByteBudget, Reservation
 from obt_agent.protocol.envelope import Request, RequestId
 from obt_agent.protocol.errors import StreamEnd
 from obt_agent.session import Session, StreamSink
@@ -22,7 +23,14 @@ class InFlight:
     ``cause`` is why it was stopped from outside: the error that answers it, whatever its handler then does.
     """
 
-    def __init__(self, command: Command, request: Request, session: Session, requests: Requests) -> None:
+    def __init__(
+        self,
+        command: Command,
+        request: Request,
+        session: Session,
+        requests: Requests,
+        budget: ByteBudget,
+    ) -> None:
         self.command = command
         self.request_id = request.id
         self.params = request.params
@@ -31,6 +39,8 @@ class InFlight:
         self.interval_ms: int | None = None
         self.cause: AgentError | None = None
         self.task: asyncio.Task[Any] | None = None
+        # What the handler holds for Ollama or of its answer, until its task has ended.
+        self.held = Reservation(budget)
         # The policy's deadline, and that of stopping.
         self.timers: list[asyncio.TimerHandle] = []
         self._requests = requests
@@ -52,11 +62,19 @@ class InFlight:
 
     def blob(self, name: str) -> bytes:
         """The bytes of a blob of the session."""
-        return self._requests.blobs.get(name)
+        found = self._requests.blobs.get(name)
+        # As base64, for as long as Ollama may read it. Counted before the copy: tasks that fail in one turn
+        # of the loop keep what they hold until the turn's end, and 64 times 16 MiB is a gigabyte.
+        self.hold(len(found) * 4 // 3)
+        return bytes(found)
 
     def cancel_request(self, request_id: RequestId) -> CancelState:
         """Cancel another request of the session."""
         return self._requests.cancel_request(request_id)
+
+    def hold(self, size: int) -> None:
+        """Count bytes that the handler keeps in memory."""
+        self.held.grow(size)
 
     def series_interval(self, interval_ms: int) -> None:
         """Keep the effective interval for the final."""

@@ -27,9 +27,10 @@ _TEXT: Final = msgspec.json.Decoder(str)
 _FIELDS: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
-async def run(services: Services, params: ShowModelParams, _context: CommandContext) -> msgspec.Raw:
+async def run(services: Services, params: ShowModelParams, context: CommandContext) -> msgspec.Raw:
     await services.gate.admit(params.model)
-    return msgspec.Raw(without_paths(await services.ollama.show(params.model, verbose=params.verbose)))
+    shown = await services.ollama.show(params.model, verbose=params.verbose, hold=context.hold)
+    return msgspec.Raw(without_paths(shown))
 
 
 def without_paths(metadata: bytes) -> bytes:

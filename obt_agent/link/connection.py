@@ -33,6 +33,7 @@ from obt_agent.link.session import LinkSession, RequestHandler
 from obt_agent.link.timings import LinkTimings
 from obt_agent.link.wire import Wire
 from obt_agent.protocol.admission import GoodbyeParams, HelloParams, HelloResult
+from obt_agent.protocol.byte_budget import ByteBudget
 from obt_agent.protocol.commands import LinkStatistics
 from obt_agent.protocol.state import StateKind
 
@@ -124,6 +125,7 @@ class Link:
         handler: who answers commands.
         timings: deadlines and intervals.
         backoff: numbers of the delays.
+        budget: what may wait in the process; one of its own unless given.
 
     Raises:
         ConfigError: the server's address cannot be used.
@@ -138,8 +140,10 @@ class Link:
         handler: RequestHandler,
         timings: LinkTimings | None = None,
         backoff: BackoffSettings | None = None,
+        budget: ByteBudget | None = None,
     ) -> None:
         self._server = server
+        self._budget = budget or ByteBudget()
         self._timings = timings or LinkTimings()
         self._address = parse_address(server.url or "", allow_insecure=server.allow_insecure)
         self._credentials = credentials
@@ -260,7 +264,7 @@ class Link:
     async def _serve(self, wire: Wire, credential: AgentCredential) -> DisconnectReason:
         own = ControlMethods(self._credentials, self._events.on_state_request)
         attempt = self._attempt = ConnectionAttempt(
-            wire, self._timings, handler=self._handler, own=own, lag=self.lag
+            wire, self._timings, handler=self._handler, own=own, lag=self.lag, budget=self._budget
         )
         ending = DisconnectReason("stopped", "The agent closed the link.")
         try:

@@ -17,6 +17,7 @@ from obt_agent.link.timings import LinkTimings
 from obt_agent.link.wire import Wire, WireClosed
 from obt_agent.printable import printable
 from obt_agent.protocol.admission import GoodbyeParams, HelloParams, HelloResult
+from obt_agent.protocol.byte_budget import ByteBudget
 from obt_agent.protocol.limits import Close
 
 log = structlog.get_logger(__name__)
@@ -33,6 +34,7 @@ class ConnectionAttempt:
         handler: who answers commands.
         own: the link's own methods.
         lag: where the event loop's lag is noted.
+        budget: what may wait in the process.
     """
 
     def __init__(
@@ -43,9 +45,10 @@ class ConnectionAttempt:
         handler: RequestHandler,
         own: ControlMethods,
         lag: LoopLag,
+        budget: ByteBudget,
     ) -> None:
         self.wire = wire
-        self.session = LinkSession(wire, handler, own, timings=timings)
+        self.session = LinkSession(wire, handler, own, timings=timings, budget=budget)
         self._timings = timings
         # Also knows after how many seconds the server wants to be dialled again.
         self._own = own

@@ -17,7 +17,7 @@ from typing import Final, Protocol, TypeVar
 import msgspec
 import structlog
 
-from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, TooLarge, Unsupported
+from obt_agent.errors import AgentError, Busy, DeadlineExceeded, LinkLost, TooLarge, Unsupported
 from obt_agent.link.control import ControlMethods
 from obt_agent.link.pending_requests import PendingRequests
 from obt_agent.link.send import Pipe, SendQueue, SendScheduler
@@ -31,6 +31,7 @@ from obt_agent.link.streams import (
 from obt_agent.link.timings import LinkTimings
 from obt_agent.protocol import codec, limits
 from obt_agent.protocol.admission import Empty, HelloParams, HelloResult
+from obt_agent.protocol.byte_budget import ByteBudget, Reservation
 from obt_agent.protocol.envelope import Notification, Request, RequestId
 from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError, to_wire
 from obt_agent.protocol.limits import Close
@@ -67,6 +68,7 @@ class LinkSession:
         handler: who answers requests.
         own: the link's own methods.
         timings: deadlines.
+        budget: what may wait in the process, shared with whoever else holds something for a peer.
     """
 
     def __init__(
@@ -76,6 +78,7 @@ class LinkSession:
         own: ControlMethods,
         *,
         timings: LinkTimings,
+        budget: ByteBudget,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._out = SendQueue(pipe, self._sent_of)
@@ -88,8 +91,14 @@ class LinkSession:
         self._waiting = PendingRequests()
         self._slots = asyncio.Semaphore(limits.MAX_IN_FLIGHT)
         # Requests of the server without a final. This is the one place that admits them, and the one that
-        # forgets them: whoever answers an id that is not in here is too late, and is ignored.
-        self._in_flight: set[RequestId] = set()
+        # forgets them: whoever answers an id that is not in here is too late, and is ignored. Each holds its
+        # frame, and its answer if that is large, in the budget.
+        self._in_flight: dict[RequestId, Reservation] = {}
+        self._budget = budget
+        # Those of them that are exempt from the bound on the others (``cancel``).
+        self._exempt: set[RequestId] = set()
+        # Notifications whose refusal is in the log already: a server that insists cannot fill it.
+        self._logged: set[str] = set()
         # Where handlers write; a subset of the streams, which a grant can open before its handler does.
         self._sinks: dict[RequestId, LinkStreamSink] = {}
         self._bad_frames = BadFrames(timings.bad_frames_s)
@@ -161,7 +170,10 @@ class LinkSession:
         self._waiting.fail_all(self._ended)
         # Cleared before anybody is woken: what they answer or send from now on goes nowhere.
         sinks, self._sinks = self._sinks, {}
+        for held in self._in_flight.values():
+            held.release()
         self._in_flight.clear()
+        self._exempt.clear()
         self._out.close()
         for sink in sinks.values():
             sink.fail(self._ended)
@@ -199,8 +211,8 @@ class LinkSession:
 
     # What comes in.
 
-    def receive(self, frame: str) -> None:
-        """Take one text frame. Never raises."""
+    def receive(self, frame: bytes) -> None:
+        """Take one text frame (UTF-8). Never raises."""
         self.frames_received += 1
         try:
             message = codec.decode(frame)
@@ -208,7 +220,7 @@ class LinkSession:
             self._bad_frame(error)
             return
         if isinstance(message, Request):
-            self._on_request(message)
+            self._on_request(message, len(frame))
         elif isinstance(message, Notification):
             self._on_notification(message)
         elif not self._waiting.answered(message):
@@ -221,27 +233,42 @@ class LinkSession:
         if too_many:
             self._out.fail(Close.PROTOCOL_ERROR, f"{len(self._bad_frames)} bad frames in a minute")
 
-    def _on_request(self, request: Request) -> None:
+    def _on_request(self, request: Request, size: int) -> None:
         if self.hello_result is None:
             self._out.fail(Close.PROTOCOL_ERROR, "request before the answer to agent.hello")
         elif request.id in self._in_flight:
             message = "A request with this id is in flight; the first one goes on."
             self._out.control(codec.encode_error(request.id, _refusal("invalid_request", message)))
-        elif len(self._in_flight) >= limits.MAX_IN_FLIGHT and request.method not in _EXEMPT:
-            message = f"{limits.MAX_IN_FLIGHT} requests are in flight; wait for one to end."
-            busy = _refusal("busy", message, retry_after_ms=_BUSY_RETRY_MS)
-            self._out.control(codec.encode_error(request.id, busy))
         else:
-            self._in_flight.add(request.id)
+            try:
+                self._admit_request(request, size)
+            except Busy as busy:
+                self._out.control(codec.encode_error(request.id, to_wire(busy)))
+                return
             if not self._own.on_request(self, request):
                 self._handler.on_request(self, request)
+
+    def _admit_request(self, request: Request, size: int) -> None:
+        """Take a request in; raise ``Busy`` when there are too many, or too large ones."""
+        exempt = request.method in _EXEMPT
+        most = limits.MAX_EXEMPT_IN_FLIGHT if exempt else limits.MAX_IN_FLIGHT
+        present = len(self._exempt) if exempt else len(self._in_flight) - len(self._exempt)
+        if present >= most:
+            raise Busy(f"{most} requests are in flight; wait for one to end.", retry_after_ms=_BUSY_RETRY_MS)
+        held = Reservation(self._budget)
+        held.grow(size)
+        self._in_flight[request.id] = held
+        if exempt:
+            self._exempt.add(request.id)
 
     def _on_notification(self, notification: Notification) -> None:
         try:
             if not self._own.on_notification(self, notification):
                 self._handler.on_notification(self, notification)
         except AgentError as error:
-            log.warning("link.bad_notification", method=notification.method[:64], reason=error.message)
+            if notification.method not in self._logged:
+                self._logged.add(notification.method)  # one of the link's own few: unknown ones raise nothing
+                log.warning("link.bad_notification", method=notification.method, reason=error.message)
 
     def granted_stream(self, request_id: RequestId, granted_bytes: int) -> None:
         """``stream.credit``; ignored for a request that is not in flight.
@@ -271,6 +298,11 @@ class LinkSession:
             return
         text = msgspec.json.encode(result)
         if len(text) > limits.INLINE_RESULT_BYTES:
+            try:
+                self._in_flight[id].grow(len(text))
+            except (Busy, TooLarge) as error:
+                self.respond_error(id, to_wire(error))
+                return
             stream = self.flow.open(id)
             stream.final = large_final(id, len(text), stream.append_result(text))
             self._queued(stream)
@@ -295,7 +327,8 @@ class LinkSession:
         self._finish(id, codec.encode_error(id, error))
 
     def _finish(self, request_id: RequestId, frame: bytes) -> None:
-        self._in_flight.discard(request_id)
+        self._in_flight.pop(request_id).release()
+        self._exempt.discard(request_id)
         self.flow.close(request_id)
         sink = self._sinks.pop(request_id, None)
         if sink is not None:
@@ -386,6 +419,5 @@ class LinkSession:
             sink.room()
 
 
-def _refusal(kind: str, message: str, *, retry_after_ms: int | None = None) -> WireError:
-    data = ErrorData(kind=kind, retryable=kind == "busy", retry_after_ms=retry_after_ms)
-    return WireError(code=CODE_OF_KIND[kind], message=message, data=data)
+def _refusal(kind: str, message: str) -> WireError:
+    return WireError(code=CODE_OF_KIND[kind], message=message, data=ErrorData(kind=kind))

@@ -16,7 +16,11 @@ from obt_agent.protocol import codec
 from obt_agent.protocol.credit import Balance
 from obt_agent.protocol.envelope import RequestId
 from obt_agent.protocol.errors import StreamEnd
-from obt_agent.protocol.limits import INLINE_RESULT_BYTES, MIN_DATA_FRAME_BYTES
+from obt_agent.protocol.limits import (
+    INLINE_RESULT_BYTES,
+    MAX_STREAM_WINDOW_BYTES,
+    MIN_DATA_FRAME_BYTES,
+)
 from obt_agent.protocol.streams import Item, LargeFinal, SeriesItem
 
 MakeFinal = Callable[[StreamEnd], bytes]
@@ -33,13 +37,17 @@ _ITEMS_END: Final = b"]}}"
 
 
 class _Text:
-    """A large item or result, sent in pieces of its text."""
+    """A large item or result, sent in pieces of its text; or one that still comes, up to here.
 
-    __slots__ = ("data", "position")
+    ``last``: nothing of it follows.
+    """
 
-    def __init__(self, data: bytes) -> None:
+    __slots__ = ("data", "last", "position")
+
+    def __init__(self, data: bytes, *, last: bool = True) -> None:
         self.data = data
         self.position = 0
+        self.last = last
 
     @property
     def left(self) -> int:
@@ -74,8 +82,9 @@ class OutgoingStream:
     def __init__(self, request_id: RequestId, credit_bytes: int) -> None:
         self.request_id = request_id
         self.balance = Balance(credit_bytes)
-        # What may wait here before a handler has to; as much as the server wanted under way.
-        self.window_bytes = max(self.balance.bytes, MIN_DATA_FRAME_BYTES)
+        # What may wait here before a handler has to; as much as the server wanted under way, within a
+        # bound of this side's own: a server may grant megabytes to each of its streams and read none.
+        self.window_bytes = max(min(self.balance.bytes, MAX_STREAM_WINDOW_BYTES), MIN_DATA_FRAME_BYTES)
         self.waiting_bytes = 0
         # The ``seq`` of the next frame, and samples that were replaced before they could go.
         self.next_seq = 0
@@ -124,10 +133,14 @@ class OutgoingStream:
         self.waiting_bytes += len(encoded_item)
 
     def append_result(self, text: bytes) -> str:
-        """Queue a large result's text; gives its sha256 in hexadecimal."""
-        self.waiting_bytes += len(text)
-        self._queue.append(_Text(text))
+        """Queue a large result's text; return its sha256 in hexadecimal."""
+        self.append_text(text, last=True)
         return hashlib.sha256(text).hexdigest()
+
+    def append_text(self, text: bytes, *, last: bool) -> None:
+        """Queue some whole characters of a large result (one at least)."""
+        self.waiting_bytes += len(text)
+        self._queue.append(_Text(text, last=last))
 
     def stalled_for(self, now_s: float, *, link_positive: bool) -> float:
         """Seconds that something has waited here for want of credit, without a frame or a grant.
@@ -188,9 +201,9 @@ class OutgoingStream:
         piece, encoded = _piece(text, limit_bytes - len(head) - 32)
         text.position += piece
         self.waiting_bytes -= piece
-        more = text.left > 0
-        if not more:
+        if not text.left:
             self._queue.popleft()
+        more = text.left > 0 or not text.last
         return b'%b,"part":%b%b}}' % (head, encoded, b',"more":true' if more else b"")
 
 
@@ -271,6 +284,13 @@ class LinkStreamSink:
     def _with_pause(self, item: Item) -> Item:
         paused_us, self._paused_us = self._paused_us, 0
         return item if item.paused_us is not None else msgspec.structs.replace(item, paused_us=paused_us)
+
+    async def send_text(self, text: bytes, *, last: bool) -> None:
+        """Queue a part of a large result, then wait while the window is full."""
+        self._check()
+        self._stream.append_text(text, last=last)
+        self._queued(self._stream)
+        await self.wait_writable()
 
     async def send_latest(self, sample: bytes, *, t_us: int, n: int, missed: int) -> None:
         """Offer one sample of a live series; it replaces one that still waits."""

@@ -38,7 +38,13 @@ from obt_agent.link.disconnect import (
     of_status,
     retry_after_s,
 )
-from obt_agent.protocol.limits import MAX_CONTROL_BACKLOG_BYTES, MAX_FRAME_BYTES, SUBPROTOCOL, Close
+from obt_agent.protocol.limits import (
+    MAX_CONTROL_BACKLOG_BYTES,
+    MAX_FRAME_BYTES,
+    MAX_UNREAD_BYTES,
+    SUBPROTOCOL,
+    Close,
+)
 
 USER_AGENT: Final = f"obt-agent/{__version__}"
 
@@ -49,7 +55,6 @@ _BROKEN: Final = 1006
 _INVALID_TEXT: Final = 1007
 """RFC 6455, section 7.4.1: the connection ended without a close frame; text that is not UTF-8."""
 
-_QUEUED_MESSAGES: Final = 64
 _VISIBLE: Final = re.compile(r"[!-~]+")
 _DATA: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
@@ -96,11 +101,14 @@ class Wire(asyncio.Protocol):
         # The answer to the upgrade; the doctor reads its headers.
         self.response: Response | None = None
 
-        # Whole messages that nobody has read yet. Reading from the socket pauses while there are many.
-        self._messages: deque[bytes | str] = deque()
+        # Whole messages that nobody has read yet (None: a binary one), and their bytes. Reading from the
+        # socket pauses while there are many bytes: a bound by count would be none.
+        self._messages: deque[bytes | None] = deque()
+        self._unread_bytes = 0
         self._reading_paused = False
-        # Fragments of a message whose last one has not come, and the opcode of the first.
-        self._fragments: list[bytes] = []
+        # Fragments of a message whose last one has not come, and the opcode of the first. In one buffer: a
+        # list of empty fragments would grow without end, and the library bounds only their bytes.
+        self._fragments = bytearray()
         self._opcode = Opcode.TEXT
         # Wakes ``read`` when a message came or the connection was lost.
         self._news = asyncio.Event()
@@ -222,8 +230,8 @@ class Wire(asyncio.Protocol):
 
     # Reading.
 
-    async def read(self) -> str:
-        """Return the next text message.
+    async def read(self) -> bytes:
+        """Return the next text message: UTF-8, as it came.
 
         Raises:
             WireClosed: there is none.
@@ -234,10 +242,11 @@ class Wire(asyncio.Protocol):
             self._news.clear()
             await self._news.wait()
         message = self._messages.popleft()
-        if self._reading_paused and len(self._messages) < _QUEUED_MESSAGES // 4:
+        self._unread_bytes -= len(message or b"")
+        if self._reading_paused and self._unread_bytes <= MAX_UNREAD_BYTES // 4:
             self._reading_paused = False
             self.transport.resume_reading()
-        if isinstance(message, str):
+        if message is not None:
             return message
         self.fail(Close.UNSUPPORTED_DATA, "binary frame")
         await self._lost.wait()
@@ -265,21 +274,21 @@ class Wire(asyncio.Protocol):
     def _take_frame(self, frame: Frame) -> None:
         if frame.opcode is not Opcode.CONT:
             self._opcode = frame.opcode
-        self._fragments.append(bytes(frame.data))
+        self._fragments += frame.data
         if not frame.fin:
             return
-        data = b"".join(self._fragments)
+        data = bytes(self._fragments)
         self._fragments.clear()
-        message: bytes | str = data
         if self._opcode is Opcode.TEXT:
             try:
-                message = data.decode()
+                data.decode()
             except UnicodeDecodeError as error:
                 self.fail(_INVALID_TEXT, f"{error.reason} at position {error.start}")
                 return
-        self._messages.append(message)
+        self._messages.append(data if self._opcode is Opcode.TEXT else None)
+        self._unread_bytes += len(data) if self._opcode is Opcode.TEXT else 0
         self._news.set()
-        if len(self._messages) >= _QUEUED_MESSAGES and not self._reading_paused:
+        if self._unread_bytes > MAX_UNREAD_BYTES and not self._reading_paused:
             self._reading_paused = True
             self.transport.pause_reading()
 

@@ -12,7 +12,7 @@ import asyncio
 import io
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from types import SimpleNamespace, TracebackType
 from typing import Final, Self, cast
@@ -42,6 +42,10 @@ _HEADERS: Final = {
 _TRANSFERS: Final = frozenset({"/api/pull", "/api/push", "/api/create"})
 _GOOD: Final = (200, 201)
 _ERROR_BYTES: Final = 64 << 10
+_PART_BYTES: Final = 32 << 10
+"""Of an answer that passes in parts: what one frame may hold, so that 64 of them stay small."""
+MAX_BODY_BYTES: Final = 32 << 20
+"""Of a body that is read whole; it stands in memory up to four times while it is passed on."""
 _LARGE_BYTES: Final = 256 << 10
 _HEADER_CHARS: Final = 200
 
@@ -83,7 +87,7 @@ class OllamaClient:
         *,
         attempts: int = 3,
         max_line_bytes: int = MAX_LINE_BYTES,
-        max_body_bytes: int = 64 << 20,
+        max_body_bytes: int = MAX_BODY_BYTES,
     ) -> None:
         self._config = config
         self._max_line_bytes = max_line_bytes
@@ -161,10 +165,15 @@ class OllamaClient:
         """The loaded models (``/api/ps``)."""
         return lists.read_running(await self._get("/api/ps"))
 
-    async def show(self, model: str, *, verbose: bool = False) -> bytes:
-        """One model's metadata, Ollama's JSON object as it came."""
+    async def show(
+        self, model: str, *, verbose: bool = False, hold: Callable[[int], None] | None = None
+    ) -> bytes:
+        """One model's metadata, Ollama's JSON object as it came.
+
+        ``hold`` is called with the bytes that came, as they come; what it raises ends the request.
+        """
         request = {"model": model, "verbose": True} if verbose else {"model": model}
-        body = await self._whole("POST", "/api/show", msgspec.json.encode(request))
+        body = await self._whole("POST", "/api/show", msgspec.json.encode(request), hold)
         check(body)
         return body
 
@@ -193,6 +202,31 @@ class OllamaClient:
         if head.done is False and b'"_debug_info"' not in answer:
             raise failures.ended_early(broken=False, lines=1)
         return answer
+
+    @asynccontextmanager
+    async def parts(self, path: str, body: bytes) -> AsyncIterator[AsyncIterator[bytes]]:
+        """Send a request that answers with one JSON object, and read that as it comes.
+
+        A reader that pauses makes Ollama wait. Leaving the context closes the connection at once.
+        """
+        async with self._generation(path, body) as (response, _):
+            yield self._parts(response)
+
+    async def _parts(self, response: StampedResponse) -> AsyncIterator[bytes]:
+        limit = self._config.between_bytes_timeout_s
+        try:
+            while True:
+                async with asyncio.timeout(limit):
+                    part = await response.content.read(_PART_BYTES)
+                if not part:
+                    return
+                yield part
+        except TimeoutError as error:
+            raise failures.too_late("next bytes", limit, "between_bytes_timeout_s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise OllamaUnavailable(
+                f"Ollama at {self.url} broke off its answer; is it restarting?"
+            ) from error
 
     @asynccontextmanager
     async def stream(self, path: str, body: bytes) -> AsyncIterator[OllamaStream]:
@@ -250,14 +284,20 @@ class OllamaClient:
         """The body of an idempotent GET, tried again while nothing answers."""
         return await self._retrying(self._whole, "GET", path)
 
-    async def _whole(self, method: str, path: str, body: bytes | None = None) -> bytes:
+    async def _whole(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        hold: Callable[[int], None] | None = None,
+    ) -> bytes:
         """The body of a short request."""
         limit = self._config.request_timeout_s
         try:
             async with asyncio.timeout(limit):
                 response, _ = await self._send(method, path, body)
                 try:
-                    return await self._body(response)
+                    return await self._body(response, hold)
                 finally:
                     _hang_up(response)
         except TimeoutError as error:
@@ -331,13 +371,15 @@ class OllamaClient:
         except (TimeoutError, aiohttp.ClientError, OSError):
             return b""
 
-    async def _body(self, response: StampedResponse) -> bytes:
+    async def _body(self, response: StampedResponse, hold: Callable[[int], None] | None = None) -> bytes:
         """The whole body of a response that is accepted; no deadline here."""
         await self._accept(response)
         parts: list[bytes] = []
         size = 0
         try:
             async for part in response.content.iter_any():
+                if hold is not None:
+                    hold(len(part))
                 parts.append(part)
                 size += len(part)
                 if size > self._max_body_bytes:

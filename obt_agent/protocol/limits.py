@@ -40,6 +40,17 @@ MAX_BALANCE_BYTES: Final = 4 << 20
 INLINE_RESULT_BYTES: Final = 24 << 10
 MAX_ITEM_BYTES: Final = 1 << 20
 MAX_IN_FLIGHT: Final = 64
+# ``cancel`` and ``blob.put`` are not counted there, since they free what others hold; they have as many
+# again, enough to cancel everything at once, and no more: each costs a task.
+MAX_EXEMPT_IN_FLIGHT: Final = 64
+# What waits for a peer in the whole process: requests under way, bodies for Ollama, whole answers. With the
+# copies that are made of one at a time (four of the largest body of Ollama, 32 MiB) that is some 200 MiB,
+# less than half of what the unit may use (512 MiB).
+MAX_WAITING_BYTES: Final = 64 << 20
+# What waits in one stream before its handler has to: 64 streams then hold 32 MiB, whatever was granted.
+MAX_STREAM_WINDOW_BYTES: Final = 512 << 10
+# Whole messages that were received and not handled; reading from the socket pauses above it.
+MAX_UNREAD_BYTES: Final = 256 << 10
 # Control waits for no credit. A server that reads so little of it is not there.
 MAX_CONTROL_BACKLOG_BYTES: Final = 1 << 20
 # A data frame holds what the link carries in this time, within these bounds: control waits no longer.

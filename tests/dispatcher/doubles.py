@@ -21,6 +21,8 @@ class FakeSink:
         self.items: list[Item] = []
         self.samples: list[tuple[int, int, int, Any]] = []
         self.dropped = 0
+        self.text = b""
+        self.text_ended = False
         self.failed: Exception | None = None
         self.arrived = asyncio.Event()
         self._window = window
@@ -40,6 +42,12 @@ class FakeSink:
             if self._window <= 0:
                 self._room.clear()
         return await self.wait_writable()
+
+    async def send_text(self, text: bytes, *, last: bool) -> None:
+        self.check()
+        self.text += text
+        self.text_ended = last
+        await self.wait_writable()
 
     async def send_latest(self, sample: bytes, *, t_us: int, n: int, missed: int) -> None:
         self.check()

@@ -28,14 +28,14 @@ def test_pieces_are_joined_in_order_and_kept_for_several_requests() -> None:
     blobs = Blobs(Clock())
     blobs.put(piece("b", b"one "))
     assert blobs.put(piece("b", b"two", 4, last=True)).bytes == 7
-    assert blobs.get("b") == blobs.get("b") == b"one two"
+    assert blobs.get("b") == bytes(blobs.get("b")) == b"one two"
 
 
 def test_offset_0_starts_anew_and_frees_what_was_there() -> None:
     blobs = Blobs(Clock(), max_bytes=4)
     blobs.put(piece("b", b"aaaa", last=True))
     blobs.put(piece("b", b"bbbb", last=True))
-    assert blobs.get("b") == b"bbbb"
+    assert bytes(blobs.get("b")) == b"bbbb"
     assert blobs.held_bytes == 4
 
 
@@ -85,7 +85,7 @@ def test_a_blob_that_nobody_uses_goes_after_its_time() -> None:
     blobs = Blobs(clock, lifetime_s=60)
     blobs.put(piece("b", b"abc", last=True))
     clock.now = 59.9
-    assert blobs.get("b") == b"abc"
+    assert bytes(blobs.get("b")) == b"abc"
     clock.now = 60.0
     with pytest.raises(InvalidParams):
         blobs.get("b")

@@ -24,6 +24,7 @@ from obt_agent.link.control import ControlMethods
 from obt_agent.link.session import LinkSession
 from obt_agent.protocol import limits
 from obt_agent.protocol.admission import AgentIdentity, Empty, HelloParams, VersionRange
+from obt_agent.protocol.byte_budget import ByteBudget
 from obt_agent.protocol.envelope import Notification, Request
 from obt_server.hub import AgentHub, HubSettings
 from obt_server.hub.sockets import SocketClosed
@@ -148,18 +149,20 @@ async def at_agent(frames: Sequence[str]) -> None:
     """An agent's session takes these frames: nothing raises, hangs, grows, or is answered twice."""
     pipe, handler = _Pipe(), _Handler()
     own = ControlMethods(CredentialsDouble(), lambda _: None)
-    session = LinkSession(pipe, handler, own, timings=TIMINGS)
+    session = LinkSession(pipe, handler, own, timings=TIMINGS, budget=ByteBudget())
     identity = AgentIdentity(id="a", name="n", version="1", instance="i")
     params = HelloParams(protocol=VersionRange(min=1, max=1), agent=identity, store_id="s", capabilities=())
     hello = asyncio.create_task(session.hello(params), name="hello")
     await asyncio.sleep(0)
     first = msgspec.json.decode(pipe.written[0])["id"]
-    session.receive(json.dumps({"jsonrpc": "2.0", "id": first, "result": {"protocol": 1, "session": 1}}))
+    session.receive(
+        json.dumps({"jsonrpc": "2.0", "id": first, "result": {"protocol": 1, "session": 1}}).encode()
+    )
     await hello
     asked: Counter[str] = Counter()
     for frame in frames:
         asked.update(_asked(frame))
-        session.receive(frame)
+        session.receive(frame.encode("utf-8", "surrogatepass"))
         await asyncio.sleep(0)
     for _ in range(50):
         await asyncio.sleep(0)
