@@ -9,7 +9,7 @@ from obt_agent.benchmark.attempt import OutOfTime
 from obt_agent.benchmark.expansion import MAX_SHORT_RETRIES, MAX_WARMUPS, Cell
 from obt_agent.benchmark.iteration import CellRunner
 from obt_agent.benchmark.records import CellRecord
-from obt_agent.benchmark.result import CacheState, IterationMetrics, StoppingReason, Warmup
+from obt_agent.benchmark.result import IterationMetrics, StoppingReason, Warmup
 from obt_agent.benchmark.run_state import RunState
 
 # Two warm-ups agree when they differ by no more than this share of the larger.
@@ -35,8 +35,7 @@ async def run_cell(state: RunState, cell: Cell) -> None:
 
 def summarised(state: RunState, cell: Cell) -> list[IterationMetrics]:
     """The iterations that the cell's stopping rule looks at."""
-    cache: CacheState = "warm" if state.plan.cache_mode == "warm" else "bust"
-    return stopping_rule.counted(state.metrics, cell.index, cache)
+    return stopping_rule.counted_by_plan(state.plan, state.metrics, cell.index)
 
 
 def _reason(state: RunState, cell: Cell) -> StoppingReason | None:

@@ -148,11 +148,11 @@ def _metrics_of(a: BenchmarkResult, b: BenchmarkResult) -> tuple[tuple[str, ...]
 
 
 def _of_cell(results: Sequence[BenchmarkResult], index: int) -> list[IterationMetrics]:
-    found: list[IterationMetrics] = []
-    for result in results:
-        state: Literal["bust", "warm"] = "warm" if result.config.cache_mode == "warm" else "bust"
-        found.extend(stopping_rule.counted(result.metrics, index, state))
-    return found
+    return [
+        one
+        for result in results
+        for one in stopping_rule.counted_by_plan(result.config, result.metrics, index)
+    ]
 
 
 def _ratios(
@@ -228,13 +228,10 @@ def _offload(a: BenchmarkResult, b: BenchmarkResult) -> list[Difference]:
     one, other = a.environment.gpu_offload_ratio, b.environment.gpu_offload_ratio
     if one is None or other is None or abs(one - other) <= OFFLOAD_TOLERANCE:
         return []
+    meaning = "another share of the model was on GPUs, which decides speed"
     return [
         Difference(
-            field="gpu_offload_ratio",
-            a=f"{one:.2f}",
-            b=f"{other:.2f}",
-            weight="warning",
-            meaning="another share of the model was on GPUs, which decides speed",
+            field="gpu_offload_ratio", a=f"{one:.2f}", b=f"{other:.2f}", weight="warning", meaning=meaning
         )
     ]
 

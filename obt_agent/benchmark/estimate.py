@@ -69,9 +69,7 @@ def _planned(measured: Measured, cell: Cell, per_token: tuple[float, float] | No
     plan = measured.plan
     if plan.most_iterations == plan.num_iterations:
         return plan.num_iterations
-    counted = stopping_rule.counted(
-        measured.metrics, cell.index, "warm" if plan.cache_mode == "warm" else "bust"
-    )
+    counted = stopping_rule.counted_by_plan(plan, measured.metrics, cell.index)
     least = max(plan.num_iterations, len(counted) + (stopping_rule.decide(plan, counted) is None))
     wanted = [least, _for_width(plan, counted)]
     if per_token is not None:

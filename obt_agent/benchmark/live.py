@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Final
 
 from obt_agent.benchmark.result import ResourceSample
@@ -25,7 +25,7 @@ class LiveSeries:
         self._changed = asyncio.Event()
 
     @property
-    def samples(self) -> Sequence[ResourceSample]:
+    def samples(self) -> tuple[ResourceSample, ...]:
         """What is kept, oldest first."""
         return tuple(self._samples)
 

@@ -8,7 +8,7 @@ may not be null: a figure that was not measured is 0 there, and only there. A sy
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -105,28 +105,23 @@ class ObtResult(msgspec.Struct, frozen=True, kw_only=True):
 def to_obt(result: BenchmarkResult) -> ObtResult:
     """The result in OBT's form."""
     return ObtResult(
-        id=result.id,
-        client_id=result.client_id,
+        **_same(result, "id", "client_id", "start_time", "end_time", "status", "error"),
         config=_config(result),
         hardware_info=_hardware(result),
         metrics=tuple(_metrics(one) for one in result.metrics if one.excluded is None),
-        start_time=result.start_time,
-        end_time=result.end_time,
-        status=result.status,
-        error=result.error,
     )
+
+
+def _same(source: msgspec.Struct, *names: str) -> dict[str, Any]:
+    """Fields that have one name and one meaning in both forms."""
+    return {name: getattr(source, name) for name in names}
 
 
 def _config(result: BenchmarkResult) -> ObtConfig:
     plan = result.config
     return ObtConfig(
-        model_name=plan.model_name,
+        **_same(plan, "model_name", "num_iterations", "temperature", "top_p", "top_k", "repeat_penalty"),
         prompt_config=_prompt(plan.all_prompts[0]),
-        num_iterations=plan.num_iterations,
-        temperature=plan.temperature,
-        top_p=plan.top_p,
-        top_k=plan.top_k,
-        repeat_penalty=plan.repeat_penalty,
         hardware=ObtHardwareConfig(
             use_gpu=plan.hardware.use_gpu and plan.num_gpu != 0, gpu_id=plan.hardware.gpu_id
         ),
@@ -144,7 +139,7 @@ def _prompt(prompt: PromptConfig) -> ObtPrompt:
 
 
 def _metrics(one: IterationMetrics) -> ObtMetrics:
-    values = {name: getattr(one, name) for name in ObtMetrics.__struct_fields__}
+    values = _same(one, *ObtMetrics.__struct_fields__)
     # Fields without a default are OBT's required ones, which may not be null.
     required = ObtMetrics.__struct_fields__[: -len(ObtMetrics.__struct_defaults__)]
     return ObtMetrics(**values | {name: values[name] or 0 for name in required})

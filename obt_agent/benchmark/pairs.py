@@ -14,7 +14,6 @@ import msgspec
 from obt_agent.benchmark import flags, report
 from obt_agent.benchmark.expansion import expand
 from obt_agent.benchmark.plan import Plan
-from obt_agent.benchmark.report import RunOutcome, RunRecords
 from obt_agent.benchmark.result import BenchmarkResult, BenchmarkWarning, SamplerReport
 
 
@@ -35,31 +34,26 @@ def merged(runs: Sequence[BenchmarkResult]) -> BenchmarkResult:
     """One side's runs as one result; its plan is that of one turn. The live series are left out."""
     first, last = runs[0], runs[-1]
     metrics = [one for run in runs for one in run.metrics]
-    records = RunRecords(
-        job_id=first.id,
-        client_id=first.client_id,
-        plan=first.config,
-        cells=expand(first.config),
+    # The last run says how the side ended, and what it ran on; a run that was cut short is always the last.
+    records = msgspec.structs.replace(
+        last,
+        id=first.id,
+        benchmark_id=first.id,
         start_time=first.start_time,
-        end_time=last.end_time,
-        environment=last.environment,
         # Flags that compare an iteration with others are worked out anew.
-        metrics=[msgspec.structs.replace(one, index=index) for index, one in enumerate(metrics)],
-        warmups=[one for run in runs for one in run.warmups],
+        metrics=tuple(msgspec.structs.replace(one, index=index) for index, one in enumerate(metrics)),
+        warmups=tuple(one for run in runs for one in run.warmups),
         cold_load=None,
-        stops={},
         warnings=_warnings(runs),
         sampler=_sampler(runs),
         samples=(),
         samples_dropped=sum(len(run.samples) + run.samples_dropped for run in runs),
         resumed=0,
-        hardware=last.hardware,
     )
-    whole = report.assemble(records, RunOutcome(last.status))
-    return msgspec.structs.replace(whole, error=last.error, error_kind=last.error_kind)
+    return report.assemble(records, expand(first.config), {})
 
 
-def _warnings(runs: Sequence[BenchmarkResult]) -> list[BenchmarkWarning]:
+def _warnings(runs: Sequence[BenchmarkResult]) -> tuple[BenchmarkWarning, ...]:
     """The runs' warnings that speak of no iteration, each once."""
     found = {
         (one.code, one.cell): one
@@ -67,7 +61,7 @@ def _warnings(runs: Sequence[BenchmarkResult]) -> list[BenchmarkWarning]:
         for one in run.warnings
         if one.code not in flags.ADVICE and not one.iterations
     }
-    return list(found.values())
+    return tuple(found.values())
 
 
 def _sampler(runs: Sequence[BenchmarkResult]) -> SamplerReport | None:

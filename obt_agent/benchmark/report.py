@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
 
 from obt_agent.benchmark import flags, statistics, stopping_rule
 from obt_agent.benchmark.expansion import Cell
@@ -14,98 +15,50 @@ from obt_agent.benchmark.result import (
     BenchmarkResult,
     BenchmarkWarning,
     CellResult,
-    ColdLoad,
-    Environment,
     IterationMetrics,
     Percentiles,
     Ratio,
-    ResourceSample,
     SamplerReport,
     Status,
     Stopping,
     StoppingReason,
     Summary,
-    Warmup,
 )
-from obt_agent.errors import AgentError
-from obt_agent.hardware.inventory import Inventory
 
 _SWEEP: Final = "the plan has several cells: see cells[].summary"
 _NOTHING: Final = "no iteration was measured"
 
 
-class RunOutcome(NamedTuple):
-    """How a run ended."""
+def assemble(
+    records: BenchmarkResult, planned: Sequence[Cell], stops: Mapping[int, Stopping]
+) -> BenchmarkResult:
+    """Return the whole result: ``records``, with everything that is worked out from them.
 
-    status: Status
-    error: AgentError | None = None
-
-
-class RunRecords(NamedTuple):
-    """All that a run has records, at its end."""
-
-    job_id: str
-    client_id: str
-    plan: Plan
-    cells: Sequence[Cell]
-    start_time: datetime
-    end_time: datetime
-    environment: Environment
-    metrics: Sequence[IterationMetrics]
-    warmups: Sequence[Warmup]
-    cold_load: ColdLoad | None
-    stops: dict[int, Stopping]
-    warnings: Sequence[BenchmarkWarning]
-    sampler: SamplerReport | None
-    samples: Sequence[ResourceSample]
-    samples_dropped: int
-    resumed: int
-    hardware: Inventory | None
-
-
-def assemble(records: RunRecords, outcome: RunOutcome) -> BenchmarkResult:
-    """The whole result, whatever the outcome."""
+    Args:
+        records: what was recorded, and how the run ended; warnings are those of the run and of cells.
+        planned: all cells of the plan.
+        stops: how cells ended, by index; a cell that is missing had not ended.
+    """
     metrics = flags.compare_within_cells(records.metrics)
     cells = tuple(
-        cell_result(records.plan, cell, metrics, records.stops.get(cell.index), outcome.status)
-        for cell in records.cells
+        cell_result(records.config, cell, metrics, stops.get(cell.index), records.status) for cell in planned
     )
     # Means over cells of different shapes mean nothing.
     only = cells[0] if len(cells) == 1 else None
-    error = outcome.error
-    return BenchmarkResult(
-        id=records.job_id,
-        benchmark_id=records.job_id,
-        client_id=records.client_id,
-        status=outcome.status,
-        error=None if error is None else error.message,
-        error_kind=None if error is None else error.kind,
-        start_time=records.start_time,
-        end_time=records.end_time,
-        config=records.plan,
-        environment=records.environment,
+    return msgspec.structs.replace(
+        records,
         metrics=metrics,
-        cold_load=records.cold_load,
-        warmups=tuple(records.warmups),
         cells=cells,
         summary=only.summary if only else {},
         percentiles=only.percentiles if only else {},
         warnings=_warnings(records, metrics, cells),
         sampler=_with_effect(records, metrics),
-        samples=tuple(records.samples),
-        samples_dropped=records.samples_dropped,
-        resumed=records.resumed,
-        hardware=records.hardware,
         unavailable=_unavailable(records, only, metrics),
     )
 
 
 def cell_result(
-    plan: Plan,
-    cell: Cell,
-    metrics: Sequence[IterationMetrics],
-    stop: Stopping | None,
-    status: Status,
+    plan: Plan, cell: Cell, metrics: Sequence[IterationMetrics], stop: Stopping | None, status: Status
 ) -> CellResult:
     """One cell's figures; ``stop`` is None when the run ended before the cell did."""
     cold = stopping_rule.counted(metrics, cell.index, "bust")
@@ -159,7 +112,7 @@ def _percentiles(metrics: Sequence[IterationMetrics]) -> dict[str, Percentiles]:
 
 
 def _warnings(
-    records: RunRecords, metrics: Sequence[IterationMetrics], cells: Sequence[CellResult]
+    records: BenchmarkResult, metrics: Sequence[IterationMetrics], cells: Sequence[CellResult]
 ) -> tuple[BenchmarkWarning, ...]:
     tested = sum(cell.trend_p is not None for cell in cells)
     of_cells = [
@@ -176,7 +129,7 @@ def _warnings(
 
 
 def _unavailable(
-    records: RunRecords, only: CellResult | None, metrics: Sequence[IterationMetrics]
+    records: BenchmarkResult, only: CellResult | None, metrics: Sequence[IterationMetrics]
 ) -> dict[str, str]:
     reasons: dict[str, str] = {}
     if not metrics:
@@ -192,24 +145,17 @@ def _unavailable(
     return reasons
 
 
-def _why_no_cold_load(records: RunRecords) -> str:
-    if not records.plan.cold_load:
+def _why_no_cold_load(records: BenchmarkResult) -> str:
+    if not records.config.cold_load:
         return "the plan did not ask for it"
     stayed = any(one.code == "not_unloaded" for one in records.warnings)
     return "Ollama kept the model loaded" if stayed else "the run ended before it"
 
 
-def _with_effect(records: RunRecords, metrics: Sequence[IterationMetrics]) -> SamplerReport | None:
-    report = records.sampler
-    if report is None or not records.plan.alternate_sampling:
-        return report
-    return SamplerReport(
-        interval_ms=report.interval_ms,
-        samples=report.samples,
-        missed=report.missed,
-        cpu_percent=report.cpu_percent,
-        effect=sampling_effect(metrics),
-    )
+def _with_effect(records: BenchmarkResult, metrics: Sequence[IterationMetrics]) -> SamplerReport | None:
+    if records.sampler is None or not records.config.alternate_sampling:
+        return records.sampler
+    return msgspec.structs.replace(records.sampler, effect=sampling_effect(metrics))
 
 
 def sampling_effect(metrics: Sequence[IterationMetrics]) -> Ratio | None:

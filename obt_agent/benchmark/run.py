@@ -7,7 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import structlog
 
@@ -21,8 +21,7 @@ from obt_agent.benchmark.ollama_recovery import OllamaRecovery
 from obt_agent.benchmark.plan import Plan, plan_hash
 from obt_agent.benchmark.preflight import CannotResume, preflight
 from obt_agent.benchmark.records import Progress, Record, RunJournal
-from obt_agent.benchmark.report import RunOutcome, RunRecords
-from obt_agent.benchmark.result import BenchmarkResult, Environment
+from obt_agent.benchmark.result import BenchmarkResult, Environment, Status
 from obt_agent.benchmark.run_state import RunDeadlines, RunState
 from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded, Unsupported
 from obt_agent.hardware.service import HardwareService
@@ -38,6 +37,13 @@ _STOPPED = {
     "cancelled": "the benchmark was cancelled; what was measured before is kept",
     "interrupted": "the agent was stopped during the benchmark; what was measured before is kept",
 }
+
+
+class RunOutcome(NamedTuple):
+    """How a run ended."""
+
+    status: Status
+    error: AgentError | None = None
 
 
 class BenchmarkRun:
@@ -112,7 +118,7 @@ class BenchmarkRun:
             self.live.end()
         outcome = self._outcome(work)
         await self._tidy_up(outcome)
-        return report.assemble(self._records(), outcome)
+        return self._result(outcome)
 
     def stop(self, cause: StopCause) -> None:
         """End the run now: Ollama's streams are closed at once, and ``execute`` returns soon after."""
@@ -128,7 +134,7 @@ class BenchmarkRun:
 
     def result_so_far(self) -> BenchmarkResult:
         """The result as it would be if the run was interrupted now."""
-        return report.assemble(self._records(), RunOutcome("interrupted"))
+        return self._result(RunOutcome("interrupted"))
 
     async def _measure(self) -> None:
         state = self._state
@@ -187,20 +193,22 @@ class BenchmarkRun:
         except (AgentError, TimeoutError) as error:
             log.info("benchmark.not_unloaded", job_id=self.job_id, error=str(error))
 
-    def _records(self) -> RunRecords:
-        state = self._state
-        return RunRecords(
-            job_id=self.job_id,
+    def _result(self, outcome: RunOutcome) -> BenchmarkResult:
+        state, error = self._state, outcome.error
+        records = BenchmarkResult(
+            id=self.job_id,
+            benchmark_id=self.job_id,
             client_id=self._client_id,
-            plan=state.plan,
-            cells=state.cells,
+            status=outcome.status,
+            error=None if error is None else error.message,
+            error_kind=None if error is None else error.kind,
+            config=state.plan,
             start_time=state.start_time,
             end_time=datetime.now(UTC),
             environment=state.environment,
             metrics=tuple(state.metrics),
             warmups=tuple(state.warmups),
             cold_load=state.cold_load,
-            stops=dict(state.stops),
             warnings=tuple(state.warnings),
             sampler=state.sampler.report(),
             samples=self.live.samples,
@@ -208,6 +216,7 @@ class BenchmarkRun:
             resumed=max(state.starts - 1, 0),
             hardware=state.inventory,
         )
+        return report.assemble(records, state.cells, state.stops)
 
 
 def _why_short(state: RunState, cell: Cell) -> AgentError:

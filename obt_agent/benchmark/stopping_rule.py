@@ -30,6 +30,11 @@ def counted(metrics: Sequence[IterationMetrics], cell: int, state: CacheState) -
     return [one for one in metrics if one.cell == cell and one.excluded is None and one.cache_state == state]
 
 
+def counted_by_plan(plan: Plan, metrics: Sequence[IterationMetrics], cell: int) -> list[IterationMetrics]:
+    """Return the iterations of a cell that its rule and its summary rest on: cached ones if planned so."""
+    return counted(metrics, cell, "warm" if plan.cache_mode == "warm" else "bust")
+
+
 def decode_speed(one: RequestTimings) -> float | None:
     """Tokens a second by the agent's clock, else Ollama's."""
     return one.tokens_per_second if one.decode_tps_corrected is None else one.decode_tps_corrected

@@ -8,7 +8,6 @@ import msgspec
 from obt_agent.benchmark import report
 from obt_agent.benchmark.expansion import expand
 from obt_agent.benchmark.plan import Plan, plan_hash
-from obt_agent.benchmark.report import RunOutcome, RunRecords
 from obt_agent.benchmark.result import BenchmarkResult, Environment, IterationMetrics
 from obt_agent.errors import AgentError
 from obt_agent.hardware.inventory import CpuInfo, GpuInfo, GpuMemory, Inventory, MemoryInfo
@@ -80,26 +79,21 @@ def result(
     **about: Any,
 ) -> BenchmarkResult:
     of = of or plan()
-    whole = RunRecords(
-        job_id="j",
-        client_id="c",
-        plan=of,
-        cells=expand(of),
-        start_time=START,
-        end_time=START,
-        environment=environment(of, **about),
-        metrics=metrics,
-        warmups=(),
-        cold_load=None,
-        stops={},
-        warnings=(),
-        sampler=None,
-        samples=(),
-        samples_dropped=0,
-        resumed=0,
-        hardware=MACHINE,
-    )._replace(**(records or {}))
-    return report.assemble(whole, RunOutcome(status, error))  # type: ignore[arg-type] # one of the four words
+    fields: dict[str, Any] = {
+        "id": "j",
+        "benchmark_id": "j",
+        "client_id": "c",
+        "config": of,
+        "status": status,
+        "error": None if error is None else error.message,
+        "error_kind": None if error is None else error.kind,
+        "start_time": START,
+        "end_time": START,
+        "environment": environment(of, **about),
+        "metrics": metrics,
+        "hardware": MACHINE,
+    }
+    return report.assemble(BenchmarkResult(**{**fields, **(records or {})}), expand(of), {})
 
 
 def speeds(*values: float, **more: Any) -> BenchmarkResult:
