@@ -93,7 +93,10 @@ def result(
         "metrics": metrics,
         "hardware": MACHINE,
     }
-    return report.assemble(BenchmarkResult(**{**fields, **(records or {})}), expand(of), {})
+    more = dict(records or {})
+    # How cells ended is passed beside the records.
+    stops = more.pop("stops", {})
+    return report.assemble(BenchmarkResult(**{**fields, **more}), expand(of), stops)
 
 
 def speeds(*values: float, **more: Any) -> BenchmarkResult:
