@@ -8,26 +8,21 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from obt_agent.hardware.host.reader import HostInventory, HostReading
 from obt_agent.hardware.inventory import GpuInfo, Inventory, ProviderState, StorageInfo
 from obt_agent.hardware.provider import GpuReadings
 from obt_agent.hardware.samples import GpuSample, OllamaProcess, Sample
 
 
 def assemble(
-    host: HostInventory,
+    host: Inventory,
     storage: tuple[StorageInfo, ...],
     gpus: tuple[GpuInfo, ...],
     providers: tuple[ProviderState, ...],
 ) -> Inventory:
-    """The inventory with its fingerprint, collected now."""
-    inventory = Inventory(
-        fingerprint="",
+    """Return the host's inventory with the rest in it, and its fingerprint; collected now."""
+    inventory = msgspec.structs.replace(
+        host,
         collected_at=time.time(),
-        host=host.host,
-        cpu=host.cpu,
-        memory=host.memory,
-        limits=host.limits,
         gpus=gpus,
         storage=storage,
         providers=(*host.providers, *providers),
@@ -36,7 +31,7 @@ def assemble(
 
 
 def fingerprint(inventory: Inventory) -> str:
-    """A sha256 in hexadecimal of the whole but times, free space, and whether a GPU sleeps."""
+    """Return a sha256 in hexadecimal of the whole but times, free space, and whether a GPU sleeps."""
     steady = msgspec.structs.replace(
         inventory,
         fingerprint="",
@@ -54,8 +49,8 @@ def _steady(provider: ProviderState) -> ProviderState:
     return msgspec.structs.replace(provider, status=status, reason=None)
 
 
-def combine(host: HostReading, readings: Iterable[GpuReadings]) -> Sample:
-    """The sample, not yet stamped with its time."""
+def combine(host: Sample, readings: Iterable[GpuReadings]) -> Sample:
+    """Return the host's sample with the GPUs in it, not yet stamped with its time."""
     gpus: list[GpuSample] = []
     memory: dict[int, dict[str, int]] = {}
     gaps: dict[int, str] = {}
@@ -64,17 +59,9 @@ def combine(host: HostReading, readings: Iterable[GpuReadings]) -> Sample:
         gaps.update(reading.process_gaps)
         for pid, by_gpu in reading.process_memory.items():
             memory.setdefault(pid, {}).update(by_gpu)
-    return Sample(
-        t_wall=0.0,
-        t_mono_ns=0,
-        cpu=host.cpu,
-        memory=host.memory,
-        pressure=host.pressure,
-        disk=host.disk,
-        network=host.network,
-        gpus=tuple(gpus),
-        ollama=tuple(_with_gpu_memory(process, memory, gaps) for process in host.ollama),
-    )
+    # A process may have memory on the GPUs of several vendors, each of which knows its own alone.
+    ollama = tuple(_with_gpu_memory(process, memory, gaps) for process in host.ollama)
+    return msgspec.structs.replace(host, gpus=tuple(gpus), ollama=ollama)
 
 
 def _with_gpu_memory(

@@ -3,8 +3,8 @@
 A provider is used from one thread at a time, and owns its files and handles. ``probe`` looks whether there is
 anything to read, ``inventory`` describes it, ``sample`` reads what changes, ``close`` lets go; after
 ``close`` the next ``probe`` starts afresh. No exception leaves any of them: what cannot be read is null, with
-the reason. Providers for other systems (Apple, Windows, Jetson, NPUs) implement the same and are added to
-``assemble``.
+the reason. Providers for other systems (Apple, Windows, Jetson, NPUs) implement the same and are named in
+``gpu.registry``.
 """
 
 from __future__ import annotations
@@ -59,39 +59,23 @@ class GpuProvider(Protocol):
         """Let go of files and handles."""
 
     def energy(self) -> dict[str, float]:
-        """Energy counters right now, in joules by GPU id, of those GPUs that have one."""
+        """Return the energy counters as they are now, in joules by GPU id, of those GPUs that have one."""
 
     def follow(self, pids: tuple[int, ...]) -> None:
-        """Ollama's processes, for providers that must look into each process to know its GPU memory."""
+        """Take Ollama's processes, for providers that must examine each to know its GPU memory."""
 
 
 def state_of(name: str, reason: str | None, *, verified: bool) -> ProviderState:
-    """A provider's state: ok with no reason, degraded with one."""
+    """Return a provider's state: ok with no reason, degraded with one."""
     status: ProviderStatus = "ok" if reason is None else "degraded"
     return ProviderState(name=name, status=status, reason=reason, verified=verified)
 
 
-_MEASURED = (
-    *(
-        "utilization_ratio",
-        "memory_controller_ratio",
-        "memory_used_bytes",
-        "shared_used_bytes",
-        "power_watts",
-        "energy_joules_total",
-    ),
-    *(
-        "temperature_celsius",
-        "clocks",
-        "throttle_reasons",
-        "fan_ratio",
-        "pcie_gen",
-        "pcie_width",
-        "ecc_uncorrected",
-    ),
-)
+# Not read from the device, or without a reason of their own when they are missing.
+_NOT_MEASURED = ("id", "state", "t_mono_ns", "slow_t_mono_ns", "mig", "unavailable")
+_MEASURED = tuple(name for name in GpuSample.__struct_fields__ if name not in _NOT_MEASURED)
 
 
 def unread(gpu: str, state: GpuState, reason: str) -> GpuSample:
-    """A sample of a GPU of which nothing can be read, and why."""
+    """Return a sample of a GPU of which nothing can be read, and why."""
     return GpuSample(id=gpu, state=state, unavailable=dict.fromkeys(_MEASURED, reason))

@@ -1,4 +1,4 @@
-"""The hardware room's front on the event loop; everything is read in threads of its own."""
+"""What the machine is and does, for the event loop; everything is read in threads of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from obt_agent.config.schema import HardwareConfig
 from obt_agent.daemon_thread import DaemonThread, Stalled
 from obt_agent.hardware.combine import assemble, combine
 from obt_agent.hardware.gpu.registry import TOPOLOGY, gpu_providers
-from obt_agent.hardware.host.reader import LOCAL_OLLAMA_URL, HostInventory, HostReader, HostReading
+from obt_agent.hardware.host.reader import LOCAL_OLLAMA_URL, HostReader
 from obt_agent.hardware.inventory import Inventory, ProviderState, StorageInfo
 from obt_agent.hardware.provider import CostGroup, GpuProvider, GpuReadings, state_of
 from obt_agent.hardware.samples import Sample, SamplerSample
@@ -245,22 +245,28 @@ class HardwareService:
 
     async def _collect(self) -> None:
         deadline = self._timings.host_deadline_s
-        host = await self._host_worker.call(self._read_host, deadline_s=deadline)
-        self._topology, self._server_pid = host[1], host[0].server_pid
+        host, self._topology, self._server_pid = await self._host_worker.call(
+            self._read_host, deadline_s=deadline
+        )
         storage, _ = await asyncio.gather(self._collect_storage(), refresh_all(self._guards))
         gpus = tuple(gpu for guard in self._guards for gpu in guard.gpus)
         states = tuple(guard.state for guard in self._guards)
-        inventory = assemble(host[0], storage[0], gpus, (*storage[1], *states))
+        inventory = assemble(host, storage[0], gpus, (*storage[1], *states))
         async with self._changed:
             self._inventory = inventory
             self._changed.notify_all()
 
-    def _read_host(self) -> tuple[HostInventory, tuple[str, ...]]:
-        """In the host's thread. Another version of Ollama is another program, perhaps under a known PID."""
+    def _read_host(self) -> tuple[Inventory, tuple[str, ...], int | None]:
+        """Return the host's part, its topology and Ollama's PID; called in the host's thread."""
+        # Another version of Ollama is another program, perhaps under a known PID.
         if self._ollama_changed:
             self._ollama_changed = False
             self._host.rescan()
-        return self._host.inventory(self._ollama_version), self._host.topology(TOPOLOGY)
+        inventory = self._host.inventory(self._ollama_version)
+        return inventory, self._host.topology(TOPOLOGY), self._host.server_pid
+
+    def _sample_host(self) -> tuple[Sample, int | None]:
+        return self._host.sample(), self._host.server_pid
 
     async def _collect_storage(self) -> tuple[tuple[StorageInfo, ...], tuple[ProviderState, ...]]:
         """The model store; a network file system that hangs costs only this."""
@@ -300,10 +306,11 @@ class HardwareService:
     async def _take(self) -> Sample:
         started_ns, cpu_before = time.monotonic_ns(), self._cpu_ns()
         group = self._group(started_ns)
-        host, readings = await self._read(group)
+        (host, server_pid), readings = await self._read(group)
         thread_ns = time.thread_time_ns()
-        if host.server_pid != self._server_pid:
-            self._server_pid = host.server_pid
+        # The limits and the model store in the inventory are those of the server before.
+        if server_pid != self._server_pid:
+            self._server_pid = server_pid
             self._inventory_due.set()
         self._pids = tuple(process.pid for process in host.ollama)
         sample = self._finish(combine(host, readings), started_ns, cpu_before)
@@ -312,7 +319,7 @@ class HardwareService:
         self._loop_ns += time.thread_time_ns() - thread_ns
         return sample
 
-    async def _read(self, group: CostGroup) -> tuple[HostReading, list[GpuReadings]]:
+    async def _read(self, group: CostGroup) -> tuple[tuple[Sample, int | None], list[GpuReadings]]:
         """Kernel's files and GPUs side by side; with no GPU, no task is made for one."""
         asked = [
             asyncio.create_task(guard.sample(group, self._pids), name=f"hardware.sample.{guard.name}")
@@ -320,7 +327,7 @@ class HardwareService:
             if guard.state.status != "absent"
         ]
         try:
-            host = await self._host_worker.call(self._host.sample, deadline_s=self._timings.host_deadline_s)
+            host = await self._host_worker.call(self._sample_host, deadline_s=self._timings.host_deadline_s)
         except BaseException:
             for task in asked:
                 task.cancel()

@@ -10,7 +10,7 @@ import pytest
 
 from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
 from obt_agent.hardware.gpu.registry import gpu_providers
-from obt_agent.hardware.read_once import MachineReading, OneReading
+from obt_agent.hardware.read_once import MachineReading, read_once
 from obt_agent.hardware.snapshot.capture import RecordingRoot, capture
 from obt_agent.hardware.snapshot.masking import Masker
 from obt_agent.hardware.snapshot.replay import replay
@@ -34,7 +34,7 @@ def captured(folder: Path, source: Root) -> tuple[MachineReading, SnapshotRoot]:
 @pytest.mark.parametrize("name", ["amd-apu", "intel-arc", "container-limits", "suspended-laptop"])
 def test_a_machine_that_is_captured_replays_as_it_was_read(name: str, tmp_path: Path) -> None:
     _, root = captured(tmp_path / "copy", SnapshotRoot(SNAPSHOTS / name))
-    again = OneReading(root, gpu_providers(root)).read()
+    again = read_once(root, gpu_providers(root))
     expected = msgspec.json.decode((SNAPSHOTS / name / "expected.json").read_bytes(), type=MachineReading)
     assert msgspec.to_builtins(again.sample) == msgspec.to_builtins(expected.sample)
     assert again.inventory.fingerprint == expected.inventory.fingerprint
@@ -43,7 +43,7 @@ def test_a_machine_that_is_captured_replays_as_it_was_read(name: str, tmp_path: 
 
 def test_this_machine_can_be_captured_and_replays(tmp_path: Path) -> None:
     reading, root = captured(tmp_path / "here", Root())
-    again = OneReading(root, gpu_providers(root)).read()
+    again = read_once(root, gpu_providers(root))
     assert again.inventory.cpu == reading.inventory.cpu
     assert again.inventory.memory.total_bytes == reading.inventory.memory.total_bytes
     assert again.inventory.limits == reading.inventory.limits
@@ -94,7 +94,7 @@ def test_no_secret_and_no_other_process_leaves_with_a_capture(
     )
     assert [secret for secret in SECRETS if secret in written] == []
     assert not (tmp_path / "sent/tree/proc/71").exists()
-    again = OneReading(root, ()).read()
+    again = read_once(root, ())
     assert [module.size_bytes for module in again.inventory.memory.modules] == [1024]
     assert [store.kind for store in again.inventory.storage] == ["network"]
     assert [process.pid for process in again.sample.ollama] == [70]
@@ -111,7 +111,7 @@ def test_a_host_or_person_with_an_ordinary_name_does_not_break_the_snapshot(
     monkeypatch.setattr("socket.gethostname", lambda: "ollama")
     monkeypatch.setenv("USER", "pci")
     _, root = captured(tmp_path / "copy", SnapshotRoot(SNAPSHOTS / "amd-apu"))
-    again = OneReading(root, gpu_providers(root)).read()
+    again = read_once(root, gpu_providers(root))
     assert [gpu.vendor for gpu in again.inventory.gpus] == ["amd"]
     assert len(again.sample.ollama) == 2
 

@@ -19,7 +19,7 @@ from obt_agent.cli.hardware_report import live, report
 from obt_agent.hardware.advice import advice, reason_text
 from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
 from obt_agent.hardware.inventory import CgroupLimits, GpuInfo, Inventory, MemoryInfo
-from obt_agent.hardware.read_once import OneReading
+from obt_agent.hardware.read_once import read_once
 from obt_agent.hardware.samples import (
     CpuSample,
     DiskSample,
@@ -187,7 +187,7 @@ def test_a_replay_is_one_reading_and_writes_nothing(
 def shown(machine: Path, driver: FakeDriver) -> str:
     """The report of a machine with this driver, as it is at a wide terminal."""
     root = SnapshotRoot(machine)
-    reading = OneReading(root, [NvidiaProvider(root, driver.nvml, driver.prober())]).read()
+    reading = read_once(root, [NvidiaProvider(root, driver.nvml, driver.prober())])
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(report(reading.inventory, reading.sample))
     return console.export_text()

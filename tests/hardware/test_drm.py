@@ -21,7 +21,7 @@ from obt_agent.hardware.gpu.sysfs import SysfsGpuProvider
 from obt_agent.hardware.host.linux import drm
 from obt_agent.hardware.host.linux.pci import PciGpu
 from obt_agent.hardware.inventory import GpuInfo
-from obt_agent.hardware.read_once import OneReading
+from obt_agent.hardware.read_once import read_once
 from obt_agent.hardware.snapshot.capture import RecordingRoot, capture
 from obt_agent.hardware.snapshot.root import Root, SnapshotRoot
 from tests.hardware.replay import SNAPSHOTS
@@ -219,7 +219,7 @@ def test_a_card_that_answers_has_its_memory_in_the_inventory_and_a_capture_keeps
     recorder = RecordingRoot(SnapshotRoot(folder))
     capture(tmp_path / "sent", SnapshotRoot(folder), [intel(recorder)], recorder, source="a test")
     sent = SnapshotRoot(tmp_path / "sent")
-    again = OneReading(sent, [intel(sent)]).read()
+    again = read_once(sent, [intel(sent)])
     assert again.inventory.gpus[0].memory.total_bytes == 12 * GIB
 
 

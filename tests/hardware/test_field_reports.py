@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from obt_agent.hardware.host.reader import LOCAL_OLLAMA_URL, HostReader
-from obt_agent.hardware.read_once import MachineReading, OneReading
+from obt_agent.hardware.read_once import MachineReading, read_once
 from obt_agent.hardware.snapshot.root import SnapshotRoot
 from tests.hardware.replay import SNAPSHOTS
 from tests.hardware.trees import BASICS, put, tree
@@ -18,11 +18,11 @@ DMI = "/sys/class/dmi/id"
 
 
 def reading_of(name: str) -> MachineReading:
-    return OneReading(SnapshotRoot(SNAPSHOTS / name), ()).read()
+    return read_once(SnapshotRoot(SNAPSHOTS / name), ())
 
 
 def read(tmp_path: Path, files: dict[str, str], errors: dict[str, str] | None = None) -> MachineReading:
-    return OneReading(tree(tmp_path, BASICS | files, errors=errors), ()).read()
+    return read_once(tree(tmp_path, BASICS | files, errors=errors), ())
 
 
 def test_a_guest_of_lxc_has_its_own_cores_and_no_cpus_of_the_hosts_numbers() -> None:

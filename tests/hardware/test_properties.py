@@ -19,7 +19,7 @@ from obt_agent.hardware import inventory, samples
 from obt_agent.hardware.field_reader import REASONS
 from obt_agent.hardware.gpu.registry import gpu_providers
 from obt_agent.hardware.legacy import legacy_hardware_info
-from obt_agent.hardware.read_once import MachineReading, OneReading
+from obt_agent.hardware.read_once import MachineReading, read_once
 from obt_agent.hardware.snapshot.root import SnapshotRoot
 from tests.effort import examples
 from tests.hardware.replay import SNAPSHOTS
@@ -75,7 +75,7 @@ def test_a_corrupted_machine_is_read_with_no_exception_and_no_nonsense(
     shutil.copytree(SNAPSHOTS / name, folder)
     corrupt(folder, data)
     root = SnapshotRoot(folder)
-    reading = OneReading(root, gpu_providers(root)).read()
+    reading = read_once(root, gpu_providers(root))
     check(reading)
     msgspec.json.decode(msgspec.json.encode(reading), type=MachineReading)
     required_numbers_are_there(msgspec.to_builtins(legacy_hardware_info(reading.inventory)))

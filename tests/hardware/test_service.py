@@ -18,7 +18,7 @@ from obt_agent.config.schema import HardwareConfig
 from obt_agent.daemon_thread import Stalled
 from obt_agent.hardware.gpu.nvidia.provider import NvidiaProvider
 from obt_agent.hardware.host.linux.storage import StorageProvider
-from obt_agent.hardware.host.reader import HostReader, HostReading
+from obt_agent.hardware.host.reader import HostReader
 from obt_agent.hardware.inventory import Inventory, StorageInfo
 from obt_agent.hardware.provider import CostGroup, GpuProvider, GpuReadings
 from obt_agent.hardware.samples import Sample
@@ -366,7 +366,7 @@ async def test_kernel_files_that_hang_stall_a_sample_and_not_the_sampler(
     gate = threading.Event()
     real = HostReader.sample
 
-    def hangs(reader: HostReader) -> HostReading:
+    def hangs(reader: HostReader) -> Sample:
         gate.wait()
         return real(reader)
 

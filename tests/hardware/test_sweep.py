@@ -22,7 +22,7 @@ import pytest
 
 from obt_agent.hardware.field_reader import REASONS
 from obt_agent.hardware.gpu.registry import gpu_providers
-from obt_agent.hardware.read_once import OneReading
+from obt_agent.hardware.read_once import read_once
 from obt_agent.hardware.snapshot.root import SnapshotRoot
 from tests.hardware.replay import NAMES, SNAPSHOTS
 
@@ -136,7 +136,7 @@ class FaultyRoot(SnapshotRoot):
 
 
 def values_of(root: SnapshotRoot) -> Values:
-    reading = msgspec.to_builtins(OneReading(root, gpu_providers(root)).read())
+    reading = msgspec.to_builtins(read_once(root, gpu_providers(root)))
     return {
         path.replace(".unavailable", ""): value
         for path, value in flat(reading, "")

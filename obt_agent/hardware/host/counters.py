@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any, TypeVar
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable
 from obt_agent.hardware.host.rates import LEAST_WINDOW_NS, Rates
 from obt_agent.hardware.host.readings import CpuTimes, HostReadings, Moved
 from obt_agent.hardware.samples import DiskSample, NetworkSample
+
+SampleT = TypeVar("SampleT", DiskSample, NetworkSample)
 
 
 class CpuLoad:
@@ -65,54 +68,33 @@ class IoRates:
     def __init__(self, readings: HostReadings, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._readings = readings
         self._clock = clock
+        # Of each device what came in (" in") and what went out (" out"), by its name.
         self._disk = Rates()
         self._network = Rates()
 
     def disk(self, counted: frozenset[str]) -> DiskSample:
         """Return the sum over these disks. Does not raise."""
-        reasons = FieldReader()
-        read, written = self._both(
-            reasons,
-            self._disk,
-            self._readings.disks,
-            counted,
-            ("read_bytes_per_second", "write_bytes_per_second"),
-        )
-        return DiskSample(
-            read_bytes_per_second=read, write_bytes_per_second=written, unavailable=reasons.reasons
-        )
+        return self._sample(DiskSample, self._disk, partial(_counters, self._readings.disks, counted))
 
     def network(self, counted: frozenset[str]) -> NetworkSample:
         """Return the sum over these interfaces. Does not raise."""
-        reasons = FieldReader()
-        received, sent = self._both(
-            reasons,
-            self._network,
-            self._readings.networks,
-            counted,
-            ("receive_bytes_per_second", "transmit_bytes_per_second"),
-        )
-        return NetworkSample(
-            receive_bytes_per_second=received, transmit_bytes_per_second=sent, unavailable=reasons.reasons
+        return self._sample(
+            NetworkSample, self._network, partial(_counters, self._readings.networks, counted)
         )
 
-    def _both(
-        self,
-        reasons: FieldReader,
-        rates: Rates,
-        source: Callable[[], Mapping[str, Moved]],
-        counted: frozenset[str],
-        fields: tuple[str, str],
-    ) -> tuple[float | None, float | None]:
-        counters = reasons.read(fields[0], partial(_counters, source, counted))
+    def _sample(self, kind: type[SampleT], rates: Rates, source: Callable[[], dict[str, int]]) -> SampleT:
+        reasons = FieldReader()
+        # Both kinds of sample begin with what comes in, then what goes out.
+        incoming, outgoing = kind.__struct_fields__[:2]
+        counters = reasons.read(incoming, source)
         if counters is None:
-            reasons.note(fields[1], reasons.reasons[fields[0]])
-            return None, None
+            return kind(unavailable=dict.fromkeys((incoming, outgoing), reasons.reasons[incoming]))
         rates.update(counters, self._clock())
-        return (
-            reasons.read(fields[0], partial(rates.total, " in")),
-            reasons.read(fields[1], partial(rates.total, " out")),
-        )
+        found: dict[str, Any] = {
+            incoming: reasons.read(incoming, partial(rates.total, " in")),
+            outgoing: reasons.read(outgoing, partial(rates.total, " out")),
+        }
+        return kind(**found, unavailable=reasons.reasons)
 
 
 def _counters(source: Callable[[], Mapping[str, Moved]], counted: frozenset[str]) -> dict[str, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 import socket
 import time
-from dataclasses import dataclass
 from functools import cache, partial
 from urllib.parse import urlsplit
 
@@ -15,44 +14,12 @@ from obt_agent.hardware.host.counters import CpuLoad, IoRates
 from obt_agent.hardware.host.ollama_processes import OllamaProcesses
 from obt_agent.hardware.host.platform import StorageReader, platform_of
 from obt_agent.hardware.host.readings import HostReadings, Space
-from obt_agent.hardware.inventory import CgroupLimits, CpuInfo, HostInfo, MemoryInfo, ProviderState
-from obt_agent.hardware.samples import (
-    CpuSample,
-    DiskSample,
-    MemorySample,
-    NetworkSample,
-    OllamaProcess,
-    PressureSample,
-)
+from obt_agent.hardware.inventory import Inventory
+from obt_agent.hardware.samples import CpuSample, MemorySample, Sample
 from obt_agent.hardware.snapshot.root import Root
 
 LOCAL_OLLAMA_URL = "http://127.0.0.1:11434"
 _RESOLVE_AGAIN_S = 60.0
-
-
-@dataclass(frozen=True, slots=True)
-class HostInventory:
-    """What the machine is. ``server_pid`` is Ollama's, when it runs here."""
-
-    host: HostInfo
-    cpu: CpuInfo
-    memory: MemoryInfo
-    limits: CgroupLimits
-    providers: tuple[ProviderState, ...]
-    server_pid: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class HostReading:
-    """What the machine does."""
-
-    cpu: CpuSample
-    memory: MemorySample
-    pressure: PressureSample
-    disk: DiskSample
-    network: NetworkSample
-    ollama: tuple[OllamaProcess, ...]
-    server_pid: int | None
 
 
 class HostReader:
@@ -71,40 +38,44 @@ class HostReader:
         self._processes = OllamaProcesses(
             self._platform.processes, self._platform.readings, port=ollama_port(ollama_url)
         )
-        # The server whose limits are read; another one, or none, is noticed at the next reading.
-        self._followed: int | None = None
+        # Ollama's server on this machine, whose limits are read; another one, or none, is noticed at the
+        # next reading.
+        self.server_pid: int | None = None
 
     @property
     def storage(self) -> StorageReader:
         """The model store's reader, which may hang and so belongs in a thread of its own."""
         return self._platform.storage
 
-    def inventory(self, ollama_version: str | None) -> HostInventory:
-        """Return what the machine is, with everything looked for anew."""
+    def inventory(self, ollama_version: str | None) -> Inventory:
+        """Return the host's part of what the machine is, with everything looked for anew."""
         self._follow()
         elsewhere = "not_running: Ollama's URL leads to another machine" if self._local is False else None
-        self._platform.follow(self._followed, elsewhere)
+        self._platform.follow(self.server_pid, elsewhere)
+        # Sensors, disks and interfaces are looked for by this; the rest describes what was found.
         states = self._platform.probe()
-        return HostInventory(
+        return Inventory(
+            fingerprint="",
+            collected_at=0.0,
             host=self._platform.host_info(ollama_version),
             cpu=self._platform.cpu_info(),
             memory=self._platform.memory_info(),
             limits=self._platform.limits(),
             providers=states,
-            server_pid=self._followed,
         )
 
-    def sample(self) -> HostReading:
-        """Return what changes."""
+    def sample(self) -> Sample:
+        """Return the host's part of a sample, without its times."""
         self._follow()
-        return HostReading(
+        return Sample(
+            t_wall=0.0,
+            t_mono_ns=0,
             cpu=self._cpu(),
             memory=self._memory(),
             pressure=self._platform.pressure(),
             disk=self._rates.disk(self._platform.disks()),
             network=self._rates.network(self._platform.interfaces()),
             ollama=self._processes.sample(),
-            server_pid=self._followed,
         )
 
     def rescan(self) -> None:
@@ -116,7 +87,7 @@ class HostReader:
 
         ``more`` are files and folders of the GPUs' drivers to watch beside the host's own.
         """
-        return (*self._platform.topology(more), str(self._followed))
+        return (*self._platform.topology(more), str(self.server_pid))
 
     def close(self) -> None:
         """Let go of files and processes."""
@@ -126,9 +97,9 @@ class HostReader:
     def _follow(self) -> None:
         if self._is_local():
             self._processes.update()
-        if self._processes.server_pid != self._followed:
-            self._followed = self._processes.server_pid
-            self._platform.follow(self._followed)
+        if self._processes.server_pid != self.server_pid:
+            self.server_pid = self._processes.server_pid
+            self._platform.follow(self.server_pid)
 
     def _is_local(self) -> bool:
         now = time.monotonic()
@@ -192,7 +163,7 @@ def _used(space: Space) -> int:
 
 
 def is_this_machine(url: str) -> bool | None:
-    """Whether the URL's host is an address of this machine; None where its name cannot be resolved.
+    """Return whether the URL's host is an address of this machine; None where its name cannot be resolved.
 
     It may block for seconds.
     """
@@ -201,6 +172,7 @@ def is_this_machine(url: str) -> bool | None:
         addresses = {str(found[4][0]) for found in socket.getaddrinfo(host, None)}
     except OSError:
         return None
+    # After "%" stands the interface of a link-local address, which is no part of it.
     return any(_is_own(ipaddress.ip_address(address.partition("%")[0])) for address in addresses)
 
 
@@ -208,6 +180,7 @@ def _is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
     if address.is_loopback or address.is_unspecified:
         return True
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6  # noqa: PLR2004 -- IP versions
+    # Only an address of this machine can be bound: no list of its interfaces is needed.
     with socket.socket(family, socket.SOCK_DGRAM) as own:
         try:
             own.bind((str(address), 0))

@@ -19,7 +19,7 @@ from obt_agent.hardware.field_reader import optional
 from obt_agent.hardware.gpu.registry import VENDORS
 from obt_agent.hardware.host.linux import dmi
 from obt_agent.hardware.provider import GpuProvider
-from obt_agent.hardware.read_once import MachineReading, OneReading
+from obt_agent.hardware.read_once import MachineReading, read_once
 from obt_agent.hardware.snapshot.masking import Masker, people, udev_record
 from obt_agent.hardware.snapshot.root import FileSystemSize, Manifest, Root
 
@@ -105,7 +105,7 @@ def capture(
         OSError: the folder is there already, or cannot be written.
     """
     folder.mkdir(parents=True)
-    reading = OneReading(recorder, providers).read()
+    reading = read_once(recorder, providers)
     kept = {process.pid for process in reading.sample.ollama} | {_INIT}
     paths = sorted(path for path in recorder.paths if _may_keep(path, kept))
     masker = Masker(people=people(), devices=_device_ids(root, paths), interfaces=_interfaces(paths))

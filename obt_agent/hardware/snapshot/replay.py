@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from obt_agent.hardware.gpu.registry import gpu_providers
-from obt_agent.hardware.read_once import MachineReading, OneReading
+from obt_agent.hardware.read_once import MachineReading, read_once
 from obt_agent.hardware.snapshot.root import SnapshotRoot
 
 
@@ -18,4 +18,4 @@ def replay(folder: Path) -> tuple[MachineReading, SnapshotRoot]:
         OSError, msgspec.DecodeError: the folder holds no snapshot.
     """
     root = SnapshotRoot(folder)
-    return OneReading(root, gpu_providers(root)).read(), root
+    return read_once(root, gpu_providers(root)), root

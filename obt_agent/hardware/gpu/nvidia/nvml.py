@@ -9,7 +9,7 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, partialmethod
 from typing import Any
 
 import pynvml
@@ -158,13 +158,46 @@ class Device:
         # Cleared when the driver refuses the instant reading, so that it is not asked at every sample.
         self._instant_power = True
 
-    def name(self) -> str:
-        """Return the product's name."""
-        return _word(self._ask("Name"))
+    def _ask(self, name: str, *arguments: Any) -> Any:
+        return _call(self._binding, f"nvmlDeviceGet{name}", self._handle, *arguments)
 
-    def uuid(self) -> str:
-        """Return the UUID ("GPU-..." or "MIG-...")."""
-        return _word(self._ask("UUID"))
+    def _word(self, name: str) -> str:
+        return _word(self._ask(name))
+
+    def _number(self, name: str) -> int:
+        return non_negative(int(self._ask(name)))
+
+    def _positive(self, name: str) -> int:
+        return positive(int(self._ask(name)))
+
+    def _thousandths(self, name: str) -> float:
+        return self._positive(name) / 1000
+
+    def _clock(self, kind: int) -> int:
+        return positive(int(self._ask("ClockInfo", kind))) * 1_000_000
+
+    # Each of these is one question whose answer is checked and scaled, and no more.
+    name = partialmethod(_word, "Name")
+    uuid = partialmethod(_word, "UUID")
+    vbios_version = partialmethod(_word, "VbiosVersion")
+    cores = partialmethod(_positive, "NumGpuCores")
+    bus_width_bits = partialmethod(_positive, "MemoryBusWidth")
+    # The fastest link of card and slot together, and the link now, whose generation falls when the GPU idles.
+    max_pcie_gen = partialmethod(_positive, "MaxPcieLinkGeneration")
+    max_pcie_width = partialmethod(_positive, "MaxPcieLinkWidth")
+    pcie_gen = partialmethod(_positive, "CurrPcieLinkGeneration")
+    pcie_width = partialmethod(_positive, "CurrPcieLinkWidth")
+    # The limit in force, and the energy since the driver was loaded; the driver gives milliwatts and -joules.
+    power_limit_watts = partialmethod(_thousandths, "EnforcedPowerLimit")
+    energy_joules = partialmethod(_thousandths, "TotalEnergyConsumption")
+    # Of the shaders, the multiprocessors and the memory.
+    graphics_hertz = partialmethod(_clock, pynvml.NVML_CLOCK_GRAPHICS)
+    sm_hertz = partialmethod(_clock, pynvml.NVML_CLOCK_SM)
+    memory_hertz = partialmethod(_clock, pynvml.NVML_CLOCK_MEM)
+    # Into how many parts the GPU could be divided; and of a part, its place in the GPU and within that place.
+    max_mig_instances = partialmethod(_number, "MaxMigDeviceCount")
+    gpu_instance_id = partialmethod(_number, "GpuInstanceId")
+    compute_instance_id = partialmethod(_number, "ComputeInstanceId")
 
     def pci_address(self) -> str:
         """Return the address as the kernel writes it."""
@@ -176,22 +209,10 @@ class Device:
         except ValueError:
             raise Unreadable("malformed") from None
 
-    def vbios_version(self) -> str:
-        """Return the video BIOS's version."""
-        return _word(self._ask("VbiosVersion"))
-
     def compute_capability(self) -> str:
         """Return CUDA's "8.9"."""
         major, minor = self._ask("CudaComputeCapability")
         return f"{positive(int(major))}.{minor}"
-
-    def cores(self) -> int:
-        """Return the number of CUDA cores."""
-        return self._positive("NumGpuCores")
-
-    def bus_width_bits(self) -> int:
-        """Return the width of the memory bus."""
-        return self._positive("MemoryBusWidth")
 
     def memory(self) -> Memory:
         """Return the GPU's own memory; drivers before 510 count what is reserved as used."""
@@ -211,26 +232,6 @@ class Device:
             reserved = gaps.read("reserved_bytes", partial(_within, reserved, total))
         return Memory(total, used, reserved, gaps.reasons)
 
-    def max_pcie_gen(self) -> int:
-        """Return the fastest generation of card and slot together."""
-        return self._positive("MaxPcieLinkGeneration")
-
-    def max_pcie_width(self) -> int:
-        """Return the most lanes of card and slot together."""
-        return self._positive("MaxPcieLinkWidth")
-
-    def pcie_gen(self) -> int:
-        """Return the generation now; it falls when the GPU idles."""
-        return self._positive("CurrPcieLinkGeneration")
-
-    def pcie_width(self) -> int:
-        """Return the lanes now."""
-        return self._positive("CurrPcieLinkWidth")
-
-    def power_limit_watts(self) -> float:
-        """Return the limit in force."""
-        return self._positive("EnforcedPowerLimit") / 1000
-
     def power_watts(self) -> float:
         """Return the driver's instant reading where it has one, else its average (1 s since Ampere)."""
         if self._instant_power:
@@ -239,11 +240,7 @@ class Device:
             except Unreadable as error:
                 # A GPU that is lost for now may have the reading when it is back.
                 self._instant_power = error.reason.startswith("lost")
-        return self._positive("PowerUsage") / 1000
-
-    def energy_joules(self) -> float:
-        """Return the energy since the driver was loaded."""
-        return self._positive("TotalEnergyConsumption") / 1000
+        return self._thousandths("PowerUsage")
 
     def utilization(self, gaps: FieldReader) -> tuple[float | None, float | None]:
         """Return shares of the last sample period: with a kernel running, and with memory read or written.
@@ -268,18 +265,6 @@ class Device:
         if degrees > _HOTTEST:
             raise Unreadable("malformed")
         return float(degrees)
-
-    def graphics_hertz(self) -> int:
-        """Return the shaders' clock."""
-        return self._clock(pynvml.NVML_CLOCK_GRAPHICS)
-
-    def sm_hertz(self) -> int:
-        """Return the multiprocessors' clock."""
-        return self._clock(pynvml.NVML_CLOCK_SM)
-
-    def memory_hertz(self) -> int:
-        """Return the memory's clock."""
-        return self._clock(pynvml.NVML_CLOCK_MEM)
 
     def throttle_reasons(self) -> tuple[str, ...]:
         """Return why clocks are lower than they could be; empty when nothing holds them."""
@@ -310,28 +295,13 @@ class Device:
         """Return whether the GPU is divided."""
         return bool(self._ask("MigMode")[0])
 
-    def max_mig_instances(self) -> int:
-        """Return into how many parts it could be divided."""
-        return non_negative(int(self._ask("MaxMigDeviceCount")))
-
     def mig_instance(self, index: int) -> Device:
         """Return one of its parts; Unreadable for numbers that are not in use."""
         return Device(self._binding, self._ask("MigDeviceHandleByIndex", index), index)
 
-    def gpu_instance_id(self) -> int:
-        """Return the number of a MIG instance's part of the GPU."""
-        return non_negative(int(self._ask("GpuInstanceId")))
-
-    def compute_instance_id(self) -> int:
-        """Return the number of a MIG instance within that part."""
-        return non_negative(int(self._ask("ComputeInstanceId")))
-
     def multiprocessors(self) -> int:
         """Return how many multiprocessors a MIG instance has."""
         return positive(int(self._ask("Attributes_v2").multiprocessorCount))
-
-    def _ask(self, name: str, *arguments: Any) -> Any:
-        return _call(self._binding, f"nvmlDeviceGet{name}", self._handle, *arguments)
 
     def _newer_or_older(self, newer: str, older: str, *arguments: Any) -> Any:
         """Drivers before the newer function have the older one."""
@@ -341,12 +311,6 @@ class Device:
             if error.reason != _OLD_DRIVER:
                 raise
             return self._ask(older, *arguments)
-
-    def _positive(self, name: str) -> int:
-        return positive(int(self._ask(name)))
-
-    def _clock(self, kind: int) -> int:
-        return positive(int(self._ask("ClockInfo", kind))) * 1_000_000
 
     def _instant_watts(self) -> float:
         value = self._ask("FieldValues", [pynvml.NVML_FI_DEV_POWER_INSTANT])[0]
