@@ -17,6 +17,7 @@ from obt_agent.hardware.host.counters import busy_ratio
 from obt_agent.hardware.host.linux import cpu_info, cpu_temperature, dmi, fdinfo, mounts, pci
 from obt_agent.hardware.host.linux.cpu_frequency import CpuFrequency
 from obt_agent.hardware.host.linux.file_readings import parse_cpu_times
+from obt_agent.hardware.host.linux.kernel_text import key_values
 from obt_agent.hardware.host.linux.platform import LinuxPlatform
 from obt_agent.hardware.host.linux.pressure import PressureReader, parse_total
 from obt_agent.hardware.host.linux.rapl import Rapl
@@ -383,7 +384,7 @@ def test_amds_table_gives_throttling_of_cards_and_energy_of_accelerators() -> No
 
 def test_memory_of_a_process_is_what_is_resident_in_either_spelling() -> None:
     text = "drm-memory-vram: 5 MiB\ndrm-resident-vram: 7 KiB\ndrm-memory-gtt: 3\ndrm-memory-x: many\n"
-    assert fdinfo.sizes(fdinfo.parse(text)) == {"vram": 7 * 1024, "gtt": 3}
+    assert fdinfo.sizes(key_values(text)) == {"vram": 7 * 1024, "gtt": 3}
 
 
 def test_links_are_read_as_the_kernel_writes_them() -> None:

@@ -15,8 +15,8 @@ import pytest
 from obt_agent.hardware.field_reader import Unreadable
 from obt_agent.hardware.host.counters import IoRates
 from obt_agent.hardware.host.linux import devices
+from obt_agent.hardware.host.linux.cgroup import LimitsProvider
 from obt_agent.hardware.host.linux.file_readings import LinuxFileReadings
-from obt_agent.hardware.host.linux.limits import LimitsProvider
 from obt_agent.hardware.host.linux.memory import system_bytes
 from obt_agent.hardware.host.linux.process_table import LinuxProcessTable
 from obt_agent.hardware.host.linux.storage import StorageProvider

@@ -17,8 +17,10 @@ class Rates:
     """
 
     def __init__(self) -> None:
+        # The reading that the next rates start from, and when it was.
         self._before: dict[str, int] = {}
         self._before_ns = 0
+        # Change per second of each counter that both readings have.
         self._rates: dict[str, float] = {}
 
     def update(self, counters: Mapping[str, int], now_ns: int) -> None:
@@ -34,7 +36,7 @@ class Rates:
         self._before, self._before_ns = dict(counters), now_ns
 
     def of(self, name: str) -> float:
-        """A counter's change per second.
+        """Return a counter's change per second.
 
         Raises:
             Unreadable: it was not read twice yet ("needs_two_readings").
@@ -45,7 +47,7 @@ class Rates:
             raise Unreadable("needs_two_readings") from None
 
     def total(self, suffix: str) -> float:
-        """The sum over all counters whose names end so. Raises as ``of``."""
+        """Return the sum over all counters whose names end so. Raises as ``of``."""
         rates = [rate for name, rate in self._rates.items() if name.endswith(suffix)]
         if not rates:
             raise Unreadable("needs_two_readings")

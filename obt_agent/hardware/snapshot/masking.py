@@ -48,45 +48,11 @@ _USUAL_INTERFACE = re.compile(
 )
 # Names of hosts and people that give away nothing, and that paths and programs have too: masking them would
 # break the snapshot.
-_ORDINARY = frozenset(
-    [
-        "admin",
-        "amd",
-        "arch",
-        "box",
-        "cpu",
-        "debian",
-        "default",
-        "desktop",
-        "docker",
-        "fedora",
-        "gpu",
-        "home",
-        "host",
-        "intel",
-        "kvm",
-        "laptop",
-        "linux",
-        "localhost",
-        "machine",
-        "models",
-        "node",
-        "nvidia",
-        "ollama",
-        "pc",
-        "pci",
-        "pi",
-        "proc",
-        "raspberrypi",
-        "root",
-        "server",
-        "sys",
-        "system",
-        "ubuntu",
-        "user",
-        "vm",
-    ]
-)
+_ORDINARY = frozenset({
+    "admin", "amd", "arch", "box", "cpu", "debian", "default", "desktop", "docker", "fedora", "gpu", "home",
+    "host", "intel", "kvm", "laptop", "linux", "localhost", "machine", "models", "node", "nvidia", "ollama",
+    "pc", "pci", "pi", "proc", "raspberrypi", "root", "server", "sys", "system", "ubuntu", "user", "vm",
+})  # fmt: skip
 
 # The first account of a person, and the account of nobody, on every distribution.
 _FIRST_PERSON, _NOBODY = 1000, 65534

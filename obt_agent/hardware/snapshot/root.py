@@ -12,11 +12,12 @@ import errno
 import os
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from obt_agent.hardware.field_reader import Unreadable
+from obt_agent.hardware.field_reader import Unreadable, optional
 
 # No file that is read is larger; what claims to be is cut.
 _MOST_BYTES = 1 << 20
@@ -79,6 +80,15 @@ class Root:
     def names(self, path: str) -> list[str]:
         """A folder's entries, sorted as a person would: card2 before card10."""
         return sorted(os.listdir(path), key=_by_numbers)
+
+    def below(self, folder: str, prefix: str = "") -> list[str]:
+        """Return the paths of a folder's entries whose names begin so; none where it cannot be read."""
+        names = optional(partial(self.names, folder)) or []
+        return [f"{folder}/{name}" for name in names if name.startswith(prefix)]
+
+    def known_text(self, path: str) -> str:
+        """Return a file's text; "" where it cannot be read, for a file that need not be there."""
+        return optional(partial(self.text, path)) or ""
 
     def link(self, path: str) -> str:
         """A link's target as it stands."""

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from obt_agent.hardware.field_reader import (
-    FieldReader,
-    Unreadable,
-    bounded,
-    non_negative,
-    optional,
-    positive,
-)
+from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, non_negative, optional, positive
 from obt_agent.hardware.gpu.amd import gpu_metrics
 from obt_agent.hardware.gpu.readings import unless_empty
 from obt_agent.hardware.gpu.sysfs import SysfsCard, SysfsGpuProvider
 from obt_agent.hardware.host.linux import drm, fdinfo, kernel_modules, kfd, pci
+from obt_agent.hardware.host.linux.kernel_text import key_values
 from obt_agent.hardware.inventory import GpuInfo, GpuMemory
 from obt_agent.hardware.samples import GpuClocks, GpuSample
 from obt_agent.hardware.snapshot.root import Root
@@ -154,7 +148,7 @@ class AmdCard(SysfsCard):
 
     def _uncorrected(self) -> int:
         """Lines "ue: 0" and "ce: 0" of the memory controllers' errors."""
-        values = fdinfo.parse(self._text("ras/umc_err_count"))
+        values = key_values(self._text("ras/umc_err_count"))
         if "ue" not in values:
             raise Unreadable("not_reported")
         return non_negative(int(values["ue"]))

@@ -116,18 +116,11 @@ class IntelCard(SysfsCard):
     def _find_clocks(self) -> tuple[str, ...]:
         """Xe has them below the device, by tile; i915 below its DRM card."""
         # The first GT of each does the computing; a second one is the media engine, with its own clock.
-        tiles = (gt for tile in self._below(self._gpu.path, "tile") for gt in self._below(tile, "gt")[:1])
-        cards = (
-            gt
-            for card in self._below(f"{self._gpu.path}/drm", "card")
-            for gt in self._below(f"{card}/gt", "gt")[:1]
-        )
+        below, gpu = self._root.below, self._gpu.path
+        tiles = (gt for tile in below(gpu, "tile") for gt in below(tile, "gt")[:1])
+        cards = (gt for card in below(f"{gpu}/drm", "card") for gt in below(f"{card}/gt", "gt")[:1])
         xe = tuple(filter(self._root.exists, (f"{gt}/freq0/act_freq" for gt in tiles)))
         return xe or tuple(filter(self._root.exists, (f"{gt}/rps_act_freq_mhz" for gt in cards)))
-
-    def _below(self, folder: str, prefix: str) -> list[str]:
-        names = optional(partial(self._root.names, folder)) or []
-        return [f"{folder}/{name}" for name in names if name.startswith(prefix)]
 
     def _graphics_hertz(self) -> int:
         # A GT that sleeps has 0, which says nothing of the others: the fastest counts.

@@ -15,12 +15,15 @@ from typing import TypeVar
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, optional
 from obt_agent.hardware.host.linux import cpu_info
+from obt_agent.hardware.host.linux.kernel_text import key_values
 from obt_agent.hardware.host.linux.mounts import Mount, mounts
-from obt_agent.hardware.inventory import CgroupLimits
+from obt_agent.hardware.inventory import CgroupLimits, ProviderState
+from obt_agent.hardware.provider import state_of
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 T = TypeVar("T")
 
+_FIELDS = ("memory_bytes", "memory_high_bytes", "cpus", "cpuset", "cgroup_version")
 _CONTROLLERS = ("memory", "cpu", "cpuset")
 _ELSEWHERE = "not_present: the process's control group is not mounted where the agent sees it"
 _NO_LIMIT_V1 = 1 << 60
@@ -55,6 +58,8 @@ class Groups:
         mounted = [mount for mount in mounts(root) if mount.kind in ("cgroup", "cgroup2")]
         unified = [mount for mount in mounted if mount.kind == "cgroup2"]
         self._pid = pid
+        # By controller: the folder of its group and of every ancestor, which of the two versions has it, and
+        # whether the group lies where this process cannot see it.
         self._folders: dict[str, list[str]] = {}
         self._version: dict[str, int] = {}
         self._hidden: set[str] = set()
@@ -168,13 +173,63 @@ class Groups:
         return cpus
 
     def _affinity(self) -> str:
-        lines = self._root.text(f"/proc/{self._pid}/status").splitlines()
-        return next((line.split()[1] for line in lines if line.startswith("Cpus_allowed_list:")), "")
+        return key_values(self._root.text(f"/proc/{self._pid}/status")).get("Cpus_allowed_list", "")
 
     def _cpus_of_group(self) -> str | None:
         name = "cpuset.effective_cpus" if self._version["cpuset"] == 1 else "cpuset.cpus.effective"
         files = (partial(self._hot.text, f"{folder}/{name}") for folder in self._seen("cpuset"))
         return next((cpus for file in files if (cpus := _present(file))), None)
+
+
+class LimitsProvider:
+    """The limits of Ollama's process; the agent's own groups do not matter."""
+
+    name = "limits"
+
+    def __init__(self, root: Root) -> None:
+        self._root = root
+        self._pid: int | None = None
+        # None while there is no process, or while its groups cannot be read.
+        self._groups: Groups | None = None
+        # Why there are no groups, and what that reason is when there is no process at all.
+        self._reason = self._nothing = "not_running"
+
+    def follow(self, pid: int | None, reason: str | None = None) -> None:
+        """Read this process's groups from now on (None: there is no process; ``reason`` may say why)."""
+        self._pid = pid
+        self._nothing = reason or self._nothing
+        self.close()
+        gaps = FieldReader()
+        self._groups = None if pid is None else gaps.read("groups", lambda: Groups(self._root, pid))
+        self._reason = gaps.reasons.get("groups", self._nothing)
+
+    def probe(self) -> ProviderState:
+        """Whether the groups of Ollama's process can be read; that nothing runs is no fault."""
+        reason = None if self._groups is not None or self._pid is None else self._reason
+        return state_of(self.name, reason, verified=True)
+
+    def inventory(self) -> CgroupLimits:
+        """The limits now."""
+        if self._groups is None:
+            return CgroupLimits(unavailable=dict.fromkeys(_FIELDS, self._reason))
+        return self._groups.limits()
+
+    def available_bytes(self) -> int | None:
+        """What Ollama can still get within its groups; None when nothing limits it.
+
+        Raises:
+            Unreadable: there is no process to follow.
+            OSError, ValueError: its groups cannot be read.
+        """
+        if self._groups is None:
+            raise Unreadable(self._reason)
+        return self._groups.available_bytes()
+
+    def close(self) -> None:
+        """Let go of the files."""
+        if self._groups is not None:
+            self._groups.close()
+            self._groups = None
 
 
 def _amount(text: str) -> int:

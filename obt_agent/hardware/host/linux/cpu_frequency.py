@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, each, non_negative, optional
+from obt_agent.hardware.host.linux import cpu_info
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 _CPUS = "/sys/devices/system/cpu"
@@ -28,19 +29,20 @@ class CpuFrequency:
         self._root = root
         self._clock = clock
         self._hot = FileCache(root)
+        # Found by ``probe``: folders of the cores whose clocks are read, names of the files there that hold
+        # a clock, the better first, and one file of each package that counts throttled time.
         self._policies: tuple[str, ...] = ()
         self._files: list[str] = []
         self._counters: tuple[str, ...] = ()
+        # The clock as it was read last, when that was, and the reason where it could not be read.
         self._read_at_ns: int | None = None
         self._last = FieldReader()
         self._hertz: int | None = None
 
     def probe(self) -> None:
         """Look for the files again."""
-        names = optional(partial(self._root.names, f"{_CPUS}/cpufreq")) or []
-        found = [
-            f"{_CPUS}/cpufreq/{name}" for name in sorted(names, key=_number) if name.startswith("policy")
-        ]
+        found = self._root.below(f"{_CPUS}/cpufreq", "policy")
+        # Every so many of them, so that the clocks of all sockets and kinds of cores are among those read.
         step = max(1, -(-len(found) // _MOST_CLOCKS))
         self._policies = tuple(found[::step])
         self._files = [file for file in _CLOCKS if any(self._root.exists(f"{one}/{file}") for one in found)]
@@ -89,16 +91,9 @@ class CpuFrequency:
     def _by_package(self) -> dict[str, str]:
         """One CPU's file for each package."""
         found: dict[str, str] = {}
-        for name in optional(partial(self._root.names, _CPUS)) or []:
-            if name.startswith("cpu") and name[3:].isdigit():
-                package = optional(partial(self._root.text, f"{_CPUS}/{name}/topology/physical_package_id"))
-                file = f"{_CPUS}/{name}/{_THROTTLED}"
-                if package is not None and package not in found and self._root.exists(file):
-                    found[package] = file
+        for cpu in cpu_info.cpu_folders(self._root):
+            package = optional(partial(self._root.text, f"{cpu}/topology/physical_package_id"))
+            file = f"{cpu}/{_THROTTLED}"
+            if package is not None and package not in found and self._root.exists(file):
+                found[package] = file
         return found
-
-
-def _number(name: str) -> tuple[int, str]:
-    """Sort policy2 before policy10."""
-    digits = name.removeprefix("policy")
-    return (int(digits) if digits.isdigit() else 0, name)

@@ -7,8 +7,9 @@ from functools import partial
 
 import msgspec
 
-from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, each, optional
+from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, each, optional, positive
 from obt_agent.hardware.host.linux import arm_cores
+from obt_agent.hardware.host.linux.kernel_text import key_values
 from obt_agent.hardware.inventory import CoreType, CpuInfo
 from obt_agent.hardware.snapshot.root import Root
 
@@ -17,29 +18,20 @@ _DEVICE_TREE = "/sys/firmware/devicetree/base"
 _NUMBERS = re.compile(r"-?[0-9][0-9,-]*")
 _BRANDED = re.compile(r"@ ([0-9]+\.[0-9]+)GHz$")
 
+# Extensions that inference code chooses by, in the kernel's spelling: x86's, then Arm's.
 _ISA = (
-    *("sse4_2", "avx", "avx2", "f16c", "fma", "bmi2"),
-    *(
-        "avx512f",
-        "avx512bw",
-        "avx512vl",
-        "avx512_vnni",
-        "avx512_bf16",
-        "avx512_fp16",
-        "avx_vnni",
-        "avx_vnni_int8",
-    ),
-    *("amx_tile", "amx_int8", "amx_bf16", "amx_fp16"),
-    *("asimd", "asimdhp", "asimddp", "fphp", "i8mm", "bf16", "sve", "sve2", "svei8mm", "svebf16", "sme"),
-)
-"""Extensions that inference code chooses by, in the kernel's spelling."""
+    "sse4_2", "avx", "avx2", "f16c", "fma", "bmi2",
+    "avx512f", "avx512bw", "avx512vl", "avx512_vnni", "avx512_bf16", "avx512_fp16",
+    "avx_vnni", "avx_vnni_int8", "amx_tile", "amx_int8", "amx_bf16", "amx_fp16",
+    "asimd", "asimdhp", "asimddp", "fphp", "i8mm", "bf16", "sve", "sve2", "svei8mm", "svebf16", "sme",
+)  # fmt: skip
 
 
 class CpuText:
     """/proc/cpuinfo, parsed: one block of ``name: value`` per logical CPU."""
 
     def __init__(self, text: str) -> None:
-        self.blocks = [block for part in text.split("\n\n") if (block := _block(part))]
+        self.blocks = [block for part in text.split("\n\n") if (block := key_values(part))]
 
     def value(self, *names: str) -> str:
         """The first value of the first of these names that has one. Raises Unreadable ("not_reported")."""
@@ -63,18 +55,8 @@ class CpuText:
         return len(found)
 
 
-def _block(text: str) -> dict[str, str]:
-    pairs = (line.partition(":") for line in text.splitlines())
-    return {name.strip(): value.strip() for name, colon, value in pairs if colon}
-
-
-def count_list(text: str) -> int:
-    """How many numbers the kernel's list holds ("0-3,8" is 5). Raises ValueError."""
-    return len(expand_list(text))
-
-
 def expand_list(text: str) -> list[int]:
-    """The numbers of the kernel's list. Raises ValueError."""
+    """Return the numbers of the kernel's list ("0-3,8" are five of them). Raise ValueError."""
     numbers: list[int] = []
     for part in filter(None, text.strip().split(",")):
         first, dash, last = part.partition("-")
@@ -102,9 +84,7 @@ def read(root: Root) -> CpuInfo:
             "physical_cores", lambda: _cores(root), lambda: text.distinct("physical id", "core id")
         ),
         logical_cores=gaps.first(
-            "logical_cores",
-            lambda: _positive(len(online(root))),
-            lambda: _logical(text),
+            "logical_cores", lambda: positive(len(online(root))), lambda: positive(len(text.processors()))
         ),
         core_types=_core_types(root, text),
         isa=_isa(text),
@@ -116,7 +96,7 @@ def read(root: Root) -> CpuInfo:
         ),
         max_hertz=gaps.read("max_hertz", lambda: _kilohertz(root, "cpuinfo_max_freq")),
         numa_nodes=gaps.read(
-            "numa_nodes", lambda: _positive(count_list(root.text("/sys/devices/system/node/online")))
+            "numa_nodes", lambda: positive(len(expand_list(root.text("/sys/devices/system/node/online"))))
         ),
         unavailable=gaps.reasons,
     )
@@ -124,16 +104,6 @@ def read(root: Root) -> CpuInfo:
         reason = {"physical_cores": "inconsistent"}
         return msgspec.structs.replace(info, physical_cores=None, unavailable=info.unavailable | reason)
     return info
-
-
-def _positive(count: int) -> int:
-    if count <= 0:
-        raise Unreadable("malformed" if count < 0 else "not_reported")
-    return count
-
-
-def _logical(text: CpuText) -> int:
-    return _positive(len(text.processors()))
 
 
 def _isa(text: CpuText) -> tuple[str, ...]:
@@ -154,7 +124,7 @@ def is_of_this_scope(root: Root) -> bool:
     """
     listed = optional(partial(online, root))
     return not listed or all(
-        number in listed or optional(partial(root.text, f"{_CPUS}/cpu{number}/online")) == "0"
+        number in listed or root.known_text(f"{_CPUS}/cpu{number}/online") == "0"
         for number in _numbers(root)
         # The folder of a CPU that is switched off has lost its topology.
         if root.exists(f"{_CPUS}/cpu{number}/topology")
@@ -166,7 +136,8 @@ def _numbers(root: Root) -> list[int]:
     return sorted(int(name[3:]) for name in names if name.startswith("cpu") and name[3:].isdigit())
 
 
-def _cpu_folders(root: Root) -> list[str]:
+def cpu_folders(root: Root) -> list[str]:
+    """Return the folder of each CPU, running or not."""
     return [f"{_CPUS}/cpu{number}" for number in _numbers(root)]
 
 
@@ -174,7 +145,7 @@ def _of_each_cpu(root: Root, file: str) -> set[str]:
     """Return what the CPUs' files of this name hold. Raise Unreadable."""
     if not is_of_this_scope(root):
         raise Unreadable("inconsistent: the container sees the host's CPUs under other numbers")
-    return set(each(partial(_filled, root, f"{folder}/{file}") for folder in _cpu_folders(root)))
+    return set(each(partial(_filled, root, f"{folder}/{file}") for folder in cpu_folders(root)))
 
 
 def _filled(root: Root, path: str) -> str:
@@ -188,7 +159,7 @@ def _filled(root: Root, path: str) -> str:
 
 
 def _cores(root: Root) -> int:
-    return _positive(len(_of_each_cpu(root, "topology/core_cpus_list")))
+    return positive(len(_of_each_cpu(root, "topology/core_cpus_list")))
 
 
 def _sockets(root: Root) -> int:
@@ -199,21 +170,20 @@ def _sockets(root: Root) -> int:
     """
     packages = {int(package) for package in _of_each_cpu(root, "topology/physical_package_id")}
     if root.exists(_DEVICE_TREE):
-        names = optional(partial(root.names, f"{_DEVICE_TREE}/cpus/cpu-map")) or []
-        return max(1, sum(name.startswith("socket") for name in names))
-    return _positive(len([package for package in packages if package >= 0]))  # -1: the kernel cannot tell
+        return max(1, len(root.below(f"{_DEVICE_TREE}/cpus/cpu-map", "socket")))
+    return positive(len([package for package in packages if package >= 0]))  # -1: the kernel cannot tell
 
 
 def _kilohertz(root: Root, file: str) -> int:
     policies = f"{_CPUS}/cpufreq"
     names = [name for name in root.names(policies) if name.startswith("policy")]
-    return _positive(max(each(partial(root.integer, f"{policies}/{name}/{file}") for name in names))) * 1000
+    return positive(max(each(partial(root.integer, f"{policies}/{name}/{file}") for name in names))) * 1000
 
 
 def _nominal(root: Root) -> int:
     """ACPI's nominal frequency, in MHz, which AMD's and Arm's firmware tells; some firmware says 0."""
-    files = (f"{cpu}/acpi_cppc/nominal_freq" for cpu in _cpu_folders(root))
-    return _positive(max(each(partial(root.integer, file) for file in files))) * 1_000_000
+    files = (f"{cpu}/acpi_cppc/nominal_freq" for cpu in cpu_folders(root))
+    return positive(max(each(partial(root.integer, file) for file in files))) * 1_000_000
 
 
 def _branded(text: CpuText) -> int:
@@ -221,7 +191,7 @@ def _branded(text: CpuText) -> int:
     found = _BRANDED.search(optional(partial(text.value, "model name")) or "")
     if found is None:
         raise Unreadable("not_present")
-    return _positive(round(float(found[1]) * 1e9))
+    return positive(round(float(found[1]) * 1e9))
 
 
 def _core_types(root: Root, text: CpuText) -> tuple[CoreType, ...]:
@@ -257,4 +227,4 @@ def _cpus_of(root: Root, pmu: str) -> list[int]:
 
 def _fastest(root: Root, cpus: list[int]) -> int:
     files = (f"{_CPUS}/cpu{number}/cpufreq/cpuinfo_max_freq" for number in cpus)
-    return _positive(max(each(partial(root.integer, file) for file in files))) * 1000
+    return positive(max(each(partial(root.integer, file) for file in files))) * 1000

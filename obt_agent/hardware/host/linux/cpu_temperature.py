@@ -29,9 +29,8 @@ def find_sensors(root: Root) -> tuple[str, ...]:
     Raise Unreadable ("not_present") where there is none.
     """
     found: list[str] = []
-    for name in optional(partial(root.names, _HWMON)) or []:
-        folder = f"{_HWMON}/{name}"
-        driver = optional(partial(root.text, f"{folder}/name")) or ""
+    for folder in root.below(_HWMON):
+        driver = root.known_text(f"{folder}/name")
         if driver in _LABELS or _CPU_ZONE.match(driver):
             found += _labelled(root, folder, _LABELS.get(driver, ()))
     sensors = found or _zones(root, _CPU_ZONE) or _zones(root, _CHIP_ZONE)
@@ -41,20 +40,14 @@ def find_sensors(root: Root) -> tuple[str, ...]:
 
 
 def _zones(root: Root, kind: re.Pattern[str]) -> list[str]:
-    names = [
-        name for name in optional(partial(root.names, _THERMAL)) or [] if name.startswith("thermal_zone")
-    ]
-    return [
-        f"{_THERMAL}/{name}/temp"
-        for name in names
-        if kind.match(optional(partial(root.text, f"{_THERMAL}/{name}/type")) or "")
-    ]
+    zones = root.below(_THERMAL, "thermal_zone")
+    return [f"{zone}/temp" for zone in zones if kind.match(root.known_text(f"{zone}/type"))]
 
 
 def _labelled(root: Root, folder: str, preferred: tuple[str, ...]) -> list[str]:
     """Return the sensors of the first preferred label that is there; all where none is."""
     inputs = [f"{folder}/{name}" for name in optional(partial(temperature_inputs, root, folder)) or []]
-    labels = {file: optional(partial(root.text, file.replace("_input", "_label"))) or "" for file in inputs}
+    labels = {file: root.known_text(file.replace("_input", "_label")) for file in inputs}
     for beginning in preferred:
         chosen = [file for file in inputs if labels[file].startswith(beginning)]
         if chosen:

@@ -27,7 +27,7 @@ def disks(root: Root) -> frozenset[str]:
 
 def _is_disk(root: Root, name: str) -> bool:
     folder = f"{_BLOCK}/{name}"
-    hidden = optional(partial(root.text, f"{folder}/hidden")) == "1"
+    hidden = root.known_text(f"{folder}/hidden") == "1"
     stands_on = optional(partial(root.names, f"{folder}/slaves"))
     if hidden or stands_on or name.startswith(_SWAPPED_MEDIA):
         return False

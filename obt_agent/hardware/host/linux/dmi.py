@@ -7,7 +7,6 @@ and asset numbers stand in both, and are never taken up.
 from __future__ import annotations
 
 import re
-import struct
 from collections.abc import Iterator
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, optional
@@ -125,27 +124,24 @@ def _structures(table: bytes) -> Iterator[tuple[int, bytes, list[bytes]]]:
         at = end + 2
 
 
-def _word(body: bytes, at: int) -> int:
-    return int(struct.unpack_from("<H", body, at)[0]) if len(body) >= at + 2 else 0
-
-
-def _double(body: bytes, at: int) -> int:
-    return int(struct.unpack_from("<I", body, at)[0]) if len(body) >= at + 4 else 0
+def _number(body: bytes, at: int, width: int = 2) -> int:
+    # Structures of older versions are shorter: what they lack is as 0, which says that nobody knows.
+    return int.from_bytes(body[at : at + width], "little") if len(body) >= at + width else 0
 
 
 def _size(body: bytes) -> int | None:
     """Bytes; 0 for an empty slot, None where firmware does not know."""
-    word = _word(body, 0x0C)
+    word = _number(body, 0x0C)
     if word == _UNKNOWN_WORD:
         return None
     if word == _EXTENDED_SIZE:
-        return (_double(body, 0x1C) & 0x7FFFFFFF) * _MIB
+        return (_number(body, 0x1C, 4) & 0x7FFFFFFF) * _MIB
     return (word & 0x7FFF) * _KIB if word & 0x8000 else word * _MIB
 
 
 def _speed(body: bytes, at: int, extended_at: int) -> int | None:
-    word = _word(body, at)
-    speed = _double(body, extended_at) & 0x7FFFFFFF if word == _EXTENDED_SPEED else word
+    word = _number(body, at)
+    speed = _number(body, extended_at, 4) & 0x7FFFFFFF if word == _EXTENDED_SPEED else word
     return speed or None
 
 

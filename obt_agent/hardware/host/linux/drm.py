@@ -21,23 +21,26 @@ from obt_agent.hardware.snapshot.root import Root
 XE_DEVICE_QUERY, I915_QUERY, AMDGPU_INFO = 0xC0286440, 0xC0106479, 0x40206445
 _XE_MEM_REGIONS, _I915_MEMORY_REGIONS, _AMDGPU_DEV_INFO = 1, 4, 0x16
 
-_XE_REQUEST = struct.Struct("<QIIQ16x")  # extensions, query, size, pointer
-_I915_REQUEST, _I915_ITEM = (
-    struct.Struct("<IIQ"),
-    struct.Struct("<QiIQ"),
-)  # items, flags, pointer; id, length ...
-_AMDGPU_REQUEST = struct.Struct("<QII16x")  # pointer, size, query
+# Extensions, query, size, pointer.
+_XE_REQUEST = struct.Struct("<QIIQ16x")
+# Items, flags, pointer; and of an item its id, length, flags, pointer.
+_I915_REQUEST, _I915_ITEM = struct.Struct("<IIQ"), struct.Struct("<QiIQ")
+# Pointer, size, query.
+_AMDGPU_REQUEST = struct.Struct("<QII16x")
+# No driver has so much to say; a greater length is not one of its answers.
 _MOST_BYTES = 1 << 16
 
 _COUNT = struct.Struct("<I")
-_REGION = struct.Struct(
-    "<HHIQ72x"
-)  # class, instance, alignment, size in bytes; use, which only monitors are told
+# Class, instance, alignment, size in bytes; then its use, which only monitors get.
+_REGION = struct.Struct("<HHIQ72x")
+# Where the regions begin, after the count and what else stands before them.
 _FIRST_REGION = {"xe": 8, "i915": 16}
 _DEVICE_MEMORY = 1
 
+# As much of the answer as is read, and where in it the fields stand.
 _AMDGPU_INFO_BYTES = 184
 _UNITS_AT, _FLAGS_AT, _TYPE_AT = 48, 136, 176
+# AMDGPU_IDS_FLAGS_FUSION: the GPU is part of a processor.
 _FUSION = 1
 _AMDGPU_TYPES = {
     1: "GDDR1",

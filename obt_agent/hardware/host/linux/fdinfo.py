@@ -8,6 +8,7 @@ from __future__ import annotations
 from functools import partial
 
 from obt_agent.hardware.field_reader import optional
+from obt_agent.hardware.host.linux.kernel_text import key_values
 from obt_agent.hardware.snapshot.root import Root
 
 _DEVICES = "/dev/dri/"
@@ -21,6 +22,7 @@ def regions(root: Root, pid: int, address: str) -> dict[str, int]:
 
     Raises OSError where the process cannot be looked into (EACCES: it is another user's), or is gone.
     """
+    # Duplicated descriptors name one client: what it has counts once.
     clients = dict(_clients(root, pid, address))
     totals: dict[str, int] = {}
     for used in clients.values():
@@ -36,16 +38,10 @@ def _clients(root: Root, pid: int, address: str) -> list[tuple[str, dict[str, in
     for number in root.names(f"{folder}/fd"):
         target = optional(partial(root.link, f"{folder}/fd/{number}")) or ""
         if target.startswith(_DEVICES):
-            values = parse(optional(partial(root.text, f"{folder}/fdinfo/{number}")) or "")
+            values = key_values(root.known_text(f"{folder}/fdinfo/{number}"))
             if values.get("drm-pdev") == address:
                 found.append((values.get("drm-client-id", number), sizes(values)))
     return found
-
-
-def parse(text: str) -> dict[str, str]:
-    """The file's ``name: value`` lines."""
-    pairs = (line.partition(":") for line in text.splitlines())
-    return {name.strip(): value.strip() for name, colon, value in pairs if colon}
 
 
 def sizes(values: dict[str, str]) -> dict[str, int]:

@@ -45,8 +45,7 @@ class Hwmon:
     def __init__(self, root: Root, device: str, driver: str) -> None:
         self._root = root
         self._hot = FileCache(root)
-        names = optional(partial(root.names, f"{device}/hwmon")) or []
-        folders = [f"{device}/hwmon/{name}" for name in names]
+        folders = root.below(f"{device}/hwmon")
         # None where the device has no sensors of this driver.
         self._folder = next((f for f in folders if optional(partial(root.text, f"{f}/name")) == driver), None)
 

@@ -128,8 +128,7 @@ class ComputeGpu:
 
 def gpu_at(root: Root, address: str) -> ComputeGpu | None:
     """Return the GPU at a PCI address; None where the compute driver does not run it. Never raises."""
-    names = optional(partial(root.names, NODES)) or []
-    nodes = [optional(partial(Node, root, f"{NODES}/{name}")) for name in names]
+    nodes = [optional(partial(Node, root, folder)) for folder in root.below(NODES)]
     found = [node for node in nodes if node is not None and node.is_gpu_at(address)]
     return ComputeGpu(found) if found else None
 

@@ -22,11 +22,15 @@ _GENERATIONS = {2.5: 1, 5.0: 2, 8.0: 3, 16.0: 4, 32.0: 5, 64.0: 6}
 
 @dataclass(frozen=True, slots=True)
 class PciGpu:
-    """A display device: its address (0000:01:00.0), and whether it may sleep and sleeps."""
+    """A display device."""
 
+    # As the kernel writes it: 0000:01:00.0.
     address: str
+    # Its folder in /sys.
     path: str
+    # The kernel's driver that runs it; None where none is bound to it.
     driver: str | None
+    # Whether the kernel suspends it while nobody uses it (power/control is "auto").
     may_sleep: bool
 
     @property
@@ -41,11 +45,10 @@ def gpus(root: Root, vendor: str, drivers: Collection[str]) -> tuple[PciGpu, ...
     Of each, only identity and power state are read. Never raises.
     """
     found: list[PciGpu] = []
-    for address in optional(partial(root.names, _DEVICES)) or []:
-        path = f"{_DEVICES}/{address}"
-        if optional(partial(root.text, f"{path}/vendor")) != vendor:
+    for path in root.below(_DEVICES):
+        if root.known_text(f"{path}/vendor") != vendor:
             continue
-        kind = optional(partial(root.text, f"{path}/class")) or ""
+        kind = root.known_text(f"{path}/class")
         if not kind.startswith((_DISPLAY, _ACCELERATOR)):
             continue
         driver = (optional(partial(root.link, f"{path}/driver")) or "").rpartition("/")[2]
@@ -54,8 +57,8 @@ def gpus(root: Root, vendor: str, drivers: Collection[str]) -> tuple[PciGpu, ...
             continue
         if _is_part_of_another(root, path, driver, found):
             continue
-        may_sleep = optional(partial(root.text, f"{path}/power/control")) == "auto"
-        found.append(PciGpu(address, path, driver or None, may_sleep))
+        may_sleep = root.known_text(f"{path}/power/control") == "auto"
+        found.append(PciGpu(path.rpartition("/")[2], path, driver or None, may_sleep))
     return tuple(found)
 
 
@@ -73,7 +76,7 @@ def _is_part_of_another(root: Root, path: str, driver: str, found: list[PciGpu])
 
 def asleep(root: Root, gpu: PciGpu) -> bool:
     """Whether the device is suspended, or on its way. A kernel that does not say has it awake."""
-    return optional(partial(root.text, gpu.status_file)) in ("suspended", "suspending")
+    return root.known_text(gpu.status_file) in ("suspended", "suspending")
 
 
 def normalised(address: str) -> str:
@@ -97,8 +100,8 @@ def link_folder(root: Root, path: str) -> str:
     place = root.resolve(path)
     while True:
         above = place.rpartition("/")[0]
-        is_ours = optional(partial(root.text, f"{above}/vendor")) == vendor
-        is_bridge = (optional(partial(root.text, f"{above}/class")) or "").startswith(_BRIDGE)
+        is_ours = root.known_text(f"{above}/vendor") == vendor
+        is_bridge = root.known_text(f"{above}/class").startswith(_BRIDGE)
         is_root_port = PurePosixPath(above).parent.name.startswith("pci")
         if not is_ours or not is_bridge or is_root_port:
             return place

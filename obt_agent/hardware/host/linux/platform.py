@@ -6,11 +6,11 @@ from functools import partial
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, each, optional
 from obt_agent.hardware.host.linux import cpu_info, devices, dmi
+from obt_agent.hardware.host.linux.cgroup import LimitsProvider
 from obt_agent.hardware.host.linux.cpu_frequency import CpuFrequency
 from obt_agent.hardware.host.linux.cpu_temperature import find_sensors
 from obt_agent.hardware.host.linux.file_readings import LinuxFileReadings
 from obt_agent.hardware.host.linux.hwmon import celsius
-from obt_agent.hardware.host.linux.limits import LimitsProvider
 from obt_agent.hardware.host.linux.memory import arc_reclaimable_bytes, memory_info
 from obt_agent.hardware.host.linux.pressure import PressureReader
 from obt_agent.hardware.host.linux.process_table import LinuxProcessTable
@@ -19,9 +19,8 @@ from obt_agent.hardware.host.linux.storage import StorageProvider
 from obt_agent.hardware.host.linux.system import HostProvider
 from obt_agent.hardware.host.psutil_reader import PsutilReadings
 from obt_agent.hardware.host.readings import HostReadings, Space
-from obt_agent.hardware.inventory import CgroupLimits, CpuInfo, HostInfo, MemoryInfo, ProviderState
+from obt_agent.hardware.inventory import CpuInfo, MemoryInfo, ProviderState
 from obt_agent.hardware.provider import state_of
-from obt_agent.hardware.samples import PressureSample
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 
@@ -56,6 +55,15 @@ class LinuxPlatform:
         self._frequency = CpuFrequency(root)
         self._pressure = PressureReader(root)
         self._limits = LimitsProvider(root)
+        # What one part answers by itself is that part's method.
+        self.host_info = self._system.inventory
+        self.package_energy_joules = self._rapl.joules
+        self.clock_hertz = self._frequency.clock_hertz
+        self.throttled_seconds = self._frequency.throttled_seconds
+        self.pressure = self._pressure.sample
+        self.follow = self._limits.follow
+        self.limits = self._limits.inventory
+        self.cgroup_available_bytes = self._limits.available_bytes
         # Found by ``probe``: devices come and go rarely, and looking for them costs more than reading them.
         self._sensors: tuple[str, ...] = ()
         self._disks: frozenset[str] = frozenset()
@@ -77,10 +85,6 @@ class LinuxPlatform:
         states = (state_of(name, reasons.reasons.get(name), verified=True) for name in ("cpu", "memory"))
         return (*states, self._system.probe(), self._limits.probe())
 
-    def host_info(self, ollama_version: str | None) -> HostInfo:
-        """Return the system."""
-        return self._system.inventory(ollama_version)
-
     def cpu_info(self) -> CpuInfo:
         """Return the CPUs."""
         return cpu_info.read(self._root)
@@ -95,22 +99,6 @@ class LinuxPlatform:
             raise Unreadable("not_present")
         return max(each(partial(self._celsius, sensor) for sensor in self._sensors))
 
-    def package_energy_joules(self) -> float:
-        """Return RAPL's sum."""
-        return self._rapl.joules()
-
-    def clock_hertz(self) -> int:
-        """Return the fastest clock."""
-        return self._frequency.clock_hertz()
-
-    def throttled_seconds(self) -> float:
-        """Return throttled time."""
-        return self._frequency.throttled_seconds()
-
-    def pressure(self) -> PressureSample:
-        """Return pressure stall information."""
-        return self._pressure.sample()
-
     def reclaimable_bytes(self) -> int:
         """Return what ZFS's cache gives back."""
         return optional(partial(arc_reclaimable_bytes, self._files)) or 0
@@ -123,24 +111,12 @@ class LinuxPlatform:
         """Return the interfaces as of the last probe."""
         return self._interfaces
 
-    def follow(self, pid: int | None, reason: str | None = None) -> None:
-        """Read this process's control groups."""
-        self._limits.follow(pid, reason)
-
-    def limits(self) -> CgroupLimits:
-        """Return the control groups' limits."""
-        return self._limits.inventory()
-
-    def cgroup_available_bytes(self) -> int | None:
-        """Return what the control groups leave."""
-        return self._limits.available_bytes()
-
     def topology(self, more: tuple[str, ...]) -> tuple[str, ...]:
         """Return the names of devices, and the contents of small files."""
         places = ("/sys/bus/pci/devices", "/sys/class/drm", "/dev/dri", *more)
-        listed = (",".join(optional(partial(self._root.names, place)) or []) for place in places)
+        listed = (",".join(self._root.below(place)) for place in places)
         files = ("/sys/devices/system/cpu/online", *more)
-        return (*listed, *(optional(partial(self._root.text, file)) or "" for file in files))
+        return (*listed, *(self._root.known_text(file) for file in files))
 
     def close(self) -> None:
         """Let go of the files."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 from obt_agent.hardware.field_reader import FieldReader, optional
 from obt_agent.hardware.host.rates import Rates
@@ -29,6 +30,7 @@ class PressureReader:
         self._clock = clock
         self._hot = FileCache(root)
         self._rates = Rates()
+        # Kernels that are built or started without it have no such files: then none is asked for.
         self._is_there = True
 
     def probe(self) -> None:
@@ -42,12 +44,8 @@ class PressureReader:
         gaps = FieldReader()
         totals = {name: gaps.read(f"{name}_ratio", partial(self._waited_us, name)) for name in _NAMES}
         self._rates.update({name: us for name, us in totals.items() if us is not None}, self._clock())
-        return PressureSample(
-            cpu_ratio=self._ratio(gaps, "cpu"),
-            memory_ratio=self._ratio(gaps, "memory"),
-            io_ratio=self._ratio(gaps, "io"),
-            unavailable=gaps.reasons,
-        )
+        ratios: dict[str, Any] = {f"{name}_ratio": self._ratio(gaps, name) for name in _NAMES}
+        return PressureSample(**ratios, unavailable=gaps.reasons)
 
     def close(self) -> None:
         """Let go of the files."""

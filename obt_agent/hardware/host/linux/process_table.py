@@ -10,6 +10,12 @@ from obt_agent.hardware.host.linux.file_readings import parent_of
 from obt_agent.hardware.snapshot.root import Root
 
 
+def environment(root: Root, pid: int | None) -> dict[str, str]:
+    """Return what a process was started with. Raise OSError; its own user and root alone may read it."""
+    entries = root.text(f"/proc/{pid}/environ").split("\0")
+    return dict(entry.partition("=")[::2] for entry in entries)
+
+
 class LinuxProcessTable:
     """``ProcessTable`` of Linux."""
 
@@ -33,8 +39,7 @@ class LinuxProcessTable:
 
     def environment(self, pid: int) -> Mapping[str, str]:
         """Return the environment; its own user and root may read it."""
-        entries = self._root.text(f"/proc/{pid}/environ").split("\0")
-        return dict(entry.partition("=")[::2] for entry in entries)
+        return environment(self._root, pid)
 
     def children(self, pids: frozenset[int]) -> frozenset[int]:
         """Return children by the kernel's own lists, or by every process's parent where it has none."""

@@ -20,15 +20,21 @@ class Rapl:
     def __init__(self, root: Root) -> None:
         self._root = root
         self._hot = FileCache(root)
+        # By package's folder, the microjoules at which its counter starts again from 0.
         self._ranges: dict[str, int] = {}
+        # What each counter read last; it stays through a new probe, so that nothing is counted twice.
         self._last: dict[str, int] = {}
         self._total_uj = 0
 
     def probe(self) -> None:
         """Look again for package domains; readings after this keep counting on."""
-        names = optional(partial(self._root.names, _FOLDER)) or []
-        packages = [f"{_FOLDER}/{name}" for name in names if self._is_package(name)]
-        self._ranges = {folder: self._range(folder) for folder in packages}
+        domains = self._root.below(_FOLDER, "intel-rapl:")
+        # Below a package lie domains of its parts, which it counts already; "psys" is the whole machine.
+        packages = [one for one in domains if self._root.known_text(f"{one}/name").startswith("package")]
+        self._ranges = {
+            folder: optional(partial(self._root.integer, f"{folder}/max_energy_range_uj")) or 0
+            for folder in packages
+        }
 
     def joules(self) -> float:
         """Joules of all packages since the first reading.
@@ -42,6 +48,7 @@ class Rapl:
         for folder, span in self._ranges.items():
             now = self._hot.integer(f"{folder}/energy_uj")
             before = self._last.get(folder, now)
+            # A counter that fell has wrapped; on fast machines that takes less than an hour.
             self._total_uj += now - before if now >= before else max(0, now - before + span)
             self._last[folder] = now
         return self._total_uj / 1e6
@@ -49,12 +56,3 @@ class Rapl:
     def close(self) -> None:
         """Let go of the files."""
         self._hot.close()
-
-    def _is_package(self, name: str) -> bool:
-        if not name.startswith("intel-rapl:"):
-            return False
-        domain = optional(partial(self._root.text, f"{_FOLDER}/{name}/name")) or ""
-        return domain.startswith("package")
-
-    def _range(self, folder: str) -> int:
-        return optional(partial(self._root.integer, f"{folder}/max_energy_range_uj")) or 0

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, optional
+from obt_agent.hardware.host.linux.kernel_text import key_values
 from obt_agent.hardware.host.linux.mounts import Mount, mount_of, mounts
+from obt_agent.hardware.host.linux.process_table import environment
 from obt_agent.hardware.host.linux.system import container_hint
 from obt_agent.hardware.inventory import FoundBy, ProviderState, StorageInfo
 from obt_agent.hardware.provider import state_of
@@ -40,7 +42,9 @@ class StorageProvider:
 
     def __init__(self, root: Root, models: str | None = None) -> None:
         self._root = root
+        # Where the models are, when the caller knows; it goes before everything that is found out.
         self._models = models
+        # Ollama's server; None while none runs here.
         self._pid: int | None = None
 
     def follow(self, pid: int | None) -> None:
@@ -91,8 +95,9 @@ class StorageProvider:
 
         Homes are often closed to others: that it is there need not be seen.
         """
-        status = self._root.text(f"/proc/{self._pid}/status").splitlines()
-        user = next((line.split()[1] for line in status if line.startswith("Uid:")), "")
+        # Of the four user IDs the first is the real one.
+        status = key_values(self._root.text(f"/proc/{self._pid}/status"))
+        user = status["Uid"].split()[0]
         entries = (line.split(":") for line in self._root.text("/etc/passwd").splitlines())
         home = next((e[5] for e in entries if len(e) > 5 and e[2] == user and e[5].startswith("/")), "")  # noqa: PLR2004 -- passwd(5)
         if not home:
@@ -104,9 +109,7 @@ class StorageProvider:
 
     def _from_environment(self) -> str:
         """Ollama's own setting, or its user's home; its environment is readable by its user and root."""
-        variables = dict(
-            entry.partition("=")[::2] for entry in self._root.text(f"/proc/{self._pid}/environ").split("\0")
-        )
+        variables = environment(self._root, self._pid)
         if variables.get("OLLAMA_MODELS"):
             return variables["OLLAMA_MODELS"]
         if variables.get("HOME"):

@@ -8,12 +8,15 @@ from functools import partial
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, optional
 from obt_agent.hardware.host.linux import dmi
+from obt_agent.hardware.host.linux.kernel_text import key_values
 from obt_agent.hardware.host.linux.mounts import mounts
 from obt_agent.hardware.inventory import Bios, Board, HostInfo, ProviderState
 from obt_agent.hardware.provider import state_of
 from obt_agent.hardware.snapshot.root import Root
 
 _DMI = "/sys/class/dmi/id"
+# The owner's file, then the distribution's own, as os-release(5) has them.
+_OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
 
 _HYPERVISORS = {
     "qemu": "qemu",
@@ -69,7 +72,7 @@ class HostProvider:
             gaps.note("ollama_version", "not_reported: Ollama did not answer")
         return HostInfo(
             os=gaps.read("os", lambda: self._word("/proc/sys/kernel/ostype").lower()),
-            distro=gaps.first("distro", partial(self._distro, "/etc/os-release"), self._distro_of_usr),
+            distro=gaps.first("distro", *(partial(self._distro, path) for path in _OS_RELEASE)),
             kernel=gaps.read("kernel", lambda: self._word("/proc/sys/kernel/osrelease")),
             arch=gaps.read("arch", self._arch),
             virtualization=gaps.read("virtualization", self._virtualization),
@@ -87,13 +90,9 @@ class HostProvider:
     def _dmi(self, name: str) -> str | None:
         return optional(lambda: self._word(f"{_DMI}/{name}"))
 
-    def _distro_of_usr(self) -> str:
-        return self._distro("/usr/lib/os-release")
-
     def _distro(self, path: str) -> str:
-        pairs = (line.partition("=") for line in self._root.text(path).splitlines())
-        values = {name.strip(): value.strip().strip("\"'") for name, _, value in pairs}
-        return bounded(values.get("PRETTY_NAME") or values.get("NAME") or "")
+        values = key_values(self._root.text(path), "=")
+        return bounded((values.get("PRETTY_NAME") or values.get("NAME") or "").strip("\"'"))
 
     def _arch(self) -> str:
         if self._root.real:
