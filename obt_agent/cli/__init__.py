@@ -23,6 +23,7 @@ from obt_agent.log_setup.redaction import masked_text
 from obt_agent.text_output import replace_unencodable
 from obt_agent.version import full_version
 
+# The one table of commands, in the order of ``--help``. The module of ``x`` is ``obt_agent.cli.x``.
 COMMANDS: Final = {
     "run": "serve the OBT server (what the systemd service starts)",
     "enroll": "register this machine with a server, with a one-time token",
@@ -37,7 +38,6 @@ COMMANDS: Final = {
     "diag": "pack a redacted bundle for a bug report",
     "version": "show version, commit, Python and libraries",
 }
-"""The one table of commands, in the order of ``--help``. The module of ``x`` is ``obt_agent.cli.x``."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -55,62 +55,50 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_how(parser.add_argument_group("how to measure"))
     output = parser.add_argument_group("output")
     form = output.add_mutually_exclusive_group()
-    form.add_argument("--json", dest="form", action="store_const", const="json", help="the whole result")
-    form.add_argument("--csv", dest="form", action="store_const", const="csv", help="a line per iteration")
-    form.add_argument("--markdown", dest="form", action="store_const", const="markdown", help="a table")
+    for name, words in (
+        ("json", "the whole result"),
+        ("csv", "a line per iteration"),
+        ("markdown", "a table"),
+    ):
+        form.add_argument(f"--{name}", dest="form", action="store_const", const=name, help=words)
     output.add_argument("--output", type=Path, metavar="FILE", help="write there instead of standard output")
     output.add_argument("--compare", type=Path, metavar="FILE", help="with results written by --json before")
     add_config_options(parser)
 
 
 def _add_what(group: argparse._ArgumentGroup) -> None:
-    numbers = _list_of(int)
-    group.add_argument(
-        "--shape", type=_list_of(shape), metavar="P:C,…", help="synthetic prompts, tokens of prompt:answer"
-    )
-    group.add_argument("--prompt", metavar="TEXT", help="this text instead of synthetic prompts")
-    group.add_argument("--prompt-name", metavar="NAME", help="one of the agent's own prompts")
-    group.add_argument("--completion-tokens", type=int, metavar="N", help="tokens to generate")
-    group.add_argument("--prompt-tokens", type=numbers, metavar="N,…", help="sweep over lengths")
-    group.add_argument(
-        "--num-ctx", type=numbers, metavar="N,…", help="pin the context, or sweep over several"
-    )
-    group.add_argument("--concurrency", type=numbers, metavar="N,…", help="requests at once")
-    group.add_argument("--temperature", type=float, metavar="X", help="of sampling (0)")
-    group.add_argument("--seed", type=int, metavar="N", help="of sampling (1)")
-    group.add_argument(
+    add, numbers = group.add_argument, _list_of(int)
+    add("--shape", type=_list_of(shape), metavar="P:C,…", help="synthetic prompts, tokens of prompt:answer")
+    add("--prompt", metavar="TEXT", help="this text instead of synthetic prompts")
+    add("--prompt-name", metavar="NAME", help="one of the agent's own prompts")
+    add("--completion-tokens", type=int, metavar="N", help="tokens to generate")
+    add("--prompt-tokens", type=numbers, metavar="N,…", help="sweep over lengths")
+    add("--num-ctx", type=numbers, metavar="N,…", help="pin the context, or sweep over several")
+    add("--concurrency", type=numbers, metavar="N,…", help="requests at once")
+    add("--temperature", type=float, metavar="X", help="of sampling (0)")
+    add("--seed", type=int, metavar="N", help="of sampling (1)")
+    add(
         "--think",
         choices=("on", "off", "low", "medium", "high"),
         help="for models that can; else Ollama decides",
     )
-    group.add_argument("--raw", action=argparse.BooleanOptionalAction, help="leave the model's template out")
-    group.add_argument("--cpu", action="store_true", help="keep the model off the GPUs")
+    add("--raw", action=argparse.BooleanOptionalAction, help="leave the model's template out")
+    add("--cpu", action="store_true", help="keep the model off the GPUs")
 
 
 def _add_how(group: argparse._ArgumentGroup) -> None:
-    group.add_argument(
-        "--iterations", type=int, metavar="N", help="exactly N, or with --max-iterations N at least"
-    )
-    group.add_argument("--max-iterations", type=int, metavar="N", help="go on until the interval is narrow")
-    group.add_argument(
-        "--target-ci", type=float, metavar="X", help="widest interval over the mean, 0.1 is 10 %%"
-    )
-    group.add_argument("--warmup", type=int, metavar="N", help="exactly N warm-ups")
-    group.add_argument(
-        "--cold-load", action=argparse.BooleanOptionalAction, help="time the load from nothing"
-    )
-    group.add_argument(
-        "--cache", choices=("bust", "warm", "pair"), help="what Ollama's prompt cache may hold"
-    )
-    group.add_argument("--cooldown", type=float, metavar="S", help="longest wait to cool before an iteration")
-    group.add_argument("--timeout", type=float, metavar="S", help="longest single request")
-    group.add_argument("--max-duration", type=float, metavar="S", help="longest whole run of a model")
-    group.add_argument(
-        "--pairs", type=int, metavar="N", help="two models in turns, N times each, and their ratio"
-    )
-    group.add_argument(
-        "--sampler-effect", action="store_true", help="sample every other iteration, and show what it costs"
-    )
+    add = group.add_argument
+    add("--iterations", type=int, metavar="N", help="exactly N, or with --max-iterations N at least")
+    add("--max-iterations", type=int, metavar="N", help="go on until the interval is narrow")
+    add("--target-ci", type=float, metavar="X", help="widest interval over the mean, 0.1 is 10 %%")
+    add("--warmup", type=int, metavar="N", help="exactly N warm-ups")
+    add("--cold-load", action=argparse.BooleanOptionalAction, help="time the load from nothing")
+    add("--cache", choices=("bust", "warm", "pair"), help="what Ollama's prompt cache may hold")
+    add("--cooldown", type=float, metavar="S", help="longest wait to cool before an iteration")
+    add("--timeout", type=float, metavar="S", help="longest single request")
+    add("--max-duration", type=float, metavar="S", help="longest whole run of a model")
+    add("--pairs", type=int, metavar="N", help="two models in turns, N times each, and their ratio")
+    add("--sampler-effect", action="store_true", help="sample every other iteration, and show what it costs")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -127,6 +115,7 @@ def run(args: argparse.Namespace) -> int:
     if baseline:
         check_comparable(plans, baseline, args)
     log = loaded.config.log
+    # What the run has to say stands in its live line and in the result's warnings.
     configure(LogSettings(level="error" if log.level == "info" else log.level, format=log.format))
     # Taken after everything that can be refused was refused, and held until all models are measured.
     with BenchmarkLock(loaded.config.ollama.url, Path(loaded.config.benchmark.lock_dir)):
@@ -192,6 +181,7 @@ def plan_of(args: argparse.Namespace, model: str) -> Plan:
         checked = msgspec.convert(msgspec.to_builtins(plan), Plan)
     except (msgspec.ValidationError, ValueError) as error:
         raise InvalidParams(f"these options make no benchmark: {error}") from error
+    # Only for what they refuse: an unknown prompt, too many cells, a cell that does not fit its context.
     budget(checked)
     expand(checked)
     return checked
@@ -240,9 +230,9 @@ def _prompts(args: argparse.Namespace) -> tuple[PromptConfig, ...] | None:
     if args.prompt_tokens:  # the sweep sets the lengths: one shape for each length of answer
         shapes = tuple({one.completion_tokens: one for one in shapes}.values())
     if tokens is not None:
-        shapes = tuple(
-            dict.fromkeys(msgspec.structs.replace(one, completion_tokens=tokens) for one in shapes)
-        )
+        # Shapes that differed in the answer alone are one now.
+        same = (msgspec.structs.replace(one, completion_tokens=tokens) for one in shapes)
+        shapes = tuple(dict.fromkeys(same))
     return shapes
 
 

@@ -8,7 +8,6 @@ import os
 from collections.abc import Sequence
 from typing import Final, TextIO
 
-import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -16,11 +15,12 @@ from rich.text import Text
 
 from obt_agent.benchmark.metrics_registry import METRICS, Metric
 from obt_agent.benchmark.result import BenchmarkResult, CellResult, IterationMetrics, Summary
+from obt_agent.cli.common import as_json
 
 UNKNOWN: Final = "–"
 _PLURAL: Final = ("iteration", "iterations")
 
-
+# Room for the widest table; a pipe or a file has no width of its own.
 _PIPE_COLUMNS: Final = 120
 _COLUMN_GAP: Final = 3
 _HEADINGS: Final = ("", "Median", "95 % interval of the mean", "Spread", "Least to most", "n")
@@ -31,7 +31,7 @@ def show(results: Sequence[BenchmarkResult], form: str | None, file: TextIO) -> 
     match form:
         case "json":
             whole = results[0] if len(results) == 1 else results
-            file.write(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode() + "\n")
+            file.write(as_json(whole) + "\n")
         case "csv":
             file.write(as_csv(results))
         case "markdown":
@@ -50,6 +50,7 @@ def console_for(file: TextIO) -> Console:
 
 def as_csv(results: Sequence[BenchmarkResult]) -> str:
     """A line for each measured iteration, with every plain field; flags joined by spaces."""
+    # What holds several values has no place in a cell; the JSON has it.
     skipped = {"unavailable", "inter_chunk_ms", "throttle", "requests"}
     names = [name for name in IterationMetrics.__struct_fields__ if name not in skipped]
     text = io.StringIO()
@@ -166,7 +167,9 @@ def warnings(result: BenchmarkResult) -> list[tuple[str, str]]:
     """Each warning with where it applies, and what to do."""
     kept = f"{len(result.metrics)} iterations measured before are kept"
     found = [(result.error, kept if result.metrics else "nothing was measured")] if result.error else []
+    # With one cell its label says nothing.
     labels = {cell.index: cell.label for cell in result.cells} if len(result.cells) > 1 else {}
+    # One line for each message, with all places to which it applies.
     places: dict[tuple[str, str], list[str]] = {}
     for one in result.warnings:
         where = [str(index) for index in one.iterations]
@@ -215,6 +218,7 @@ def _sweep_table(result: BenchmarkResult, width: int) -> Table:
     ]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     lines = [_cell_line(cell, shown, with_width=True) for cell in result.cells]
+    # A table that is too wide would fold in the middle of figures: the intervals go first.
     if sum(max(map(len, column)) + _COLUMN_GAP for column in zip(*lines, strict=True)) > width:
         lines = [_cell_line(cell, shown, with_width=False) for cell in result.cells]
     table.add_column("Prompt:answer", no_wrap=True)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from typing import Final
+from typing import Any, Final
+
+import msgspec
 
 from obt_agent.config.load import LoadedConfig, load
 from obt_agent.log_setup.setup import LogSettings, configure
 
+# The keys that people set most; every other one has --set. By flag: key, placeholder, help.
 _FLAGS: Final = {
     "--server-url": ("server.url", "URL", "the server, instead of server.url"),
     "--ollama-url": ("ollama.url", "URL", "Ollama's address, instead of ollama.url"),
@@ -43,14 +46,15 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
 def load_config(
     args: argparse.Namespace, *, need_server: bool = False, log: bool = True, may_be_missing: bool = False
 ) -> LoadedConfig:
-    """The configuration that the options name. What its reader should know goes to standard error.
+    """Return the configuration that the options name. What its reader should know goes to standard error.
 
-    With ``log``, what the program's rooms log goes there as well: warnings, unless a level is set. With
+    With ``log``, what the program's packages log goes there as well: warnings, unless a level is set. With
     ``may_be_missing`` a file that is named need not exist yet.
 
     Raises:
         WrongConfig: it cannot be used.
     """
+    # A flag of its own wins over --set of the same key, wherever the two stand.
     flags = {key: ("--set", text) for key, text in args.settings}
     for flag, (key, _, _) in _FLAGS.items():
         if (text := getattr(args, f"key:{key}")) is not None:
@@ -67,14 +71,20 @@ def load_config(
 
 def _log_to_terminal(loaded: LoadedConfig) -> None:
     log = loaded.config.log
+    # "info" is the daemon's level: beside a command's own output its lines would only be in the way.
     level = "warning" if loaded.origins["log.level"].kind == "default" else log.level
     configure(
         LogSettings(level=level, format="json" if log.format == "json" else "console", prompts=log.prompts)
     )
 
 
+def as_json(value: Any) -> str:
+    """Return a value as indented JSON."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
+
+
 def say(text: str) -> None:
-    """A line for the person at the terminal; standard output is left to results."""
+    """Print a line for the person at the terminal; standard output is left to results."""
     print(text, file=sys.stderr)
 
 

@@ -17,10 +17,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-import msgspec
-
 from obt_agent.cli import exit_codes, version
-from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.cli.common import add_config_options, as_json, load_config, say
 from obt_agent.config.load import LoadedConfig
 from obt_agent.config.problems import WrongConfig
 from obt_agent.daemon.status_file import look
@@ -34,20 +32,15 @@ from obt_agent.log_setup.setup import LogSettings, configure
 from obt_agent.service.system import ServiceError, System
 from obt_agent.version import full_version
 
+# Registries that everybody knows; any other one names its owner.
 _PUBLIC: Final = frozenset({"registry.ollama.ai", "ollama.com", "hf.co", "huggingface.co"})
 _JOURNAL_LINES: Final = 500
 _WITHIN_S: Final = 30.0
+# Files of the bundle that are what a command prints.
 _SYSTEM: Final[Mapping[str, tuple[str, ...]]] = {
     "journal.txt": (
-        "journalctl",
-        "--unit",
-        "obt-agent",
-        "--lines",
-        str(_JOURNAL_LINES),
-        "--no-pager",
-        "--no-hostname",
-        "-o",
-        "short-iso",
+        *("journalctl", "--unit", "obt-agent", "--lines", str(_JOURNAL_LINES)),
+        *("--no-pager", "--no-hostname", "-o", "short-iso"),
     ),
     "unit.txt": ("systemctl", "cat", "obt-agent.service"),
     "service.txt": ("systemctl", "show", "obt-agent.service"),
@@ -81,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _problems(error: WrongConfig) -> str:
     report = CheckReport(version=full_version(), findings=tuple(configuration.from_problems(error)))
-    return msgspec.json.format(msgspec.json.encode(report)).decode()
+    return as_json(report)
 
 
 def _machine() -> dict[str, str]:
@@ -105,7 +98,7 @@ def collect(loaded: LoadedConfig) -> dict[str, str]:
     configure(LogSettings(level="error", format="console"))
     report = asyncio.run(run_all(loaded, os.environ))
     return {
-        "check.json": msgspec.json.format(msgspec.json.encode(report)).decode(),
+        "check.json": as_json(report),
         "hardware.json": asyncio.run(_hardware(loaded)),
         "status.json": _status(loaded),
         **_about_the_system(),
@@ -125,7 +118,7 @@ async def _hardware(loaded: LoadedConfig) -> str:
         return error.message
     finally:
         await service.close()
-    return msgspec.json.format(msgspec.json.encode(inventory)).decode()
+    return as_json(inventory)
 
 
 def _status(loaded: LoadedConfig) -> str:
@@ -134,7 +127,7 @@ def _status(loaded: LoadedConfig) -> str:
     except AgentError as error:
         return error.message
     if found.status:
-        return msgspec.json.format(msgspec.json.encode(found.status)).decode()
+        return as_json(found.status)
     return f"{found.holder}, which has written no status yet" if found.holder else "no agent runs"
 
 
@@ -148,7 +141,7 @@ def _output(command: tuple[str, ...]) -> str:
 
 
 def _secrets(loaded: LoadedConfig) -> list[str]:
-    """Every secret that this user can read, so that none of them is in the bundle by any road."""
+    """Return every secret that this user can read, so that none is in the bundle, by whatever way."""
     found = []
     try:
         config, folder = loaded.config, Path(loaded.config.agent.state_dir)

@@ -14,7 +14,7 @@ import re
 import shlex
 import sys
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from obt_agent import __version__
 from obt_agent.cli import exit_codes
@@ -31,12 +31,14 @@ from obt_agent.link.enroll import EnrolAgent, Enrolled, enroll
 from obt_agent.printable import printable
 
 _MAX_TOKEN_BYTES: Final = 4096
+# Where the unit may be: the administrator's, a package's, and a package's on older systems.
 _UNITS: Final = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
 _NOT_IN_ARGV: Final = (
     "what stands on the command line can be read by every user of this machine, and stays in the shell's "
     "history: a token does not belong there. If this was one, revoke it at the server, and give a new one "
     "with --token-file FILE, on standard input, or at the prompt"
 )
+# The server's own tokens, and whatever is as long and as random as one; no address looks so.
 _LIKE_A_TOKEN: Final = re.compile(r"obt[a-z]*_.*|[A-Za-z0-9_+/=-]{24,}", re.ASCII)
 
 
@@ -50,11 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="file that holds the join token, - for standard input; else standard input, or a prompt",
     )
-    parser.add_argument(
-        "--write-config",
-        action="store_true",
-        help="write server.url (and the --name) into the configuration file",
-    )
+    words = "write server.url (and the --name) into the configuration file"
+    parser.add_argument("--write-config", action="store_true", help=words)
+    # A token that somebody gives as a word, or by a flag that is not there, is refused and never repeated.
     parser.add_argument("misplaced", nargs="*", action=_Misplaced, help=argparse.SUPPRESS)
     parser.add_argument("--token", action=_Misplaced, help=argparse.SUPPRESS)
     add_config_options(parser)
@@ -69,14 +69,8 @@ def _url(text: str) -> str:
 class _Misplaced(argparse.Action):
     """A token in the arguments: refused, and not repeated."""
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: object,
-        option_string: str | None = None,
-    ) -> None:
-        del namespace, option_string
+    def __call__(self, parser: argparse.ArgumentParser, _namespace: Any, values: object, *_more: Any) -> None:
+        # argparse gives an empty list where nothing is misplaced.
         if values:
             parser.error(_NOT_IN_ARGV)
 
@@ -133,6 +127,7 @@ def _write_config(args: argparse.Namespace, loaded: LoadedConfig) -> bool:
 
 
 def _next_step(args: argparse.Namespace, loaded: LoadedConfig, *, written: bool) -> str:
+    # A restart takes root's rights; without them the advice would lead to a refusal.
     if any((folder / "obt-agent.service").exists() for folder in _UNITS) and os.geteuid() == 0:
         return "systemctl restart obt-agent"
     if written or not args.url:

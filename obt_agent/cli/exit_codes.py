@@ -7,22 +7,22 @@ from typing import Final
 from obt_agent import errors
 
 OK: Final = 0
+# It was tried and did not work, or ``check`` found a failure.
 FAILED: Final = 1
-"""It was tried and did not work, or ``check`` found a failure."""
+# The command line itself is wrong.
 USAGE: Final = 2
-"""The command line itself is wrong."""
+# Ollama or the server cannot be reached.
 UNAVAILABLE: Final = 69
-"""Ollama or the server cannot be reached."""
+# A fault of this program.
 SOFTWARE: Final = 70
-"""A fault of this program."""
+# Another process is in the way, or something is busy: later it may work.
 TEMPORARY: Final = 75
-"""Another process is in the way, or something is busy: later it may work."""
+# The user, the host's policy or the server does not allow it.
 NO_PERMISSION: Final = 77
-"""The user, the host's policy or the server does not allow it."""
+# The configuration or the credential cannot be used; starting again changes nothing.
 CONFIG: Final = 78
-"""The configuration or the credential cannot be used; starting again changes nothing."""
+# Ended by Ctrl-C.
 INTERRUPTED: Final = 130
-"""Ended by Ctrl-C."""
 
 MEANINGS: Final = {
     OK: "done",

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.cli.common import add_config_options, as_json, load_config, say
 from obt_agent.cli.hardware_report import live, report
 from obt_agent.config.schema import OllamaConfig
 from obt_agent.errors import AgentError, ConfigError
@@ -41,17 +41,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write a masked snapshot (no serials, UUIDs, names of hosts and users) to attach to a report",
     )
+    words = "between readings with --watch (1)"
     parser.add_argument(
-        "--interval",
-        type=_interval,
-        default=_WATCH_INTERVAL_S,
-        metavar="SECONDS",
-        help="between readings with --watch (1)",
+        "--interval", type=_interval, default=_WATCH_INTERVAL_S, metavar="SECONDS", help=words
     )
     parser.add_argument(
-        "--replay",
-        metavar="DIR",
-        help="show the machine of a snapshot, as --capture writes it",
+        "--replay", metavar="DIR", help="show the machine of a snapshot, as --capture writes it"
     )
     add_config_options(parser)
 
@@ -61,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.replay:
         if args.watch or args.capture:
             raise ConfigError("--replay shows one reading of another machine: no --watch, no --capture")
-        _replay(Path(args.replay), as_json=args.json)
+        _replay(Path(args.replay), json=args.json)
     elif args.capture:
         _capture(Path(args.capture))
     else:
@@ -78,6 +73,7 @@ def _interval(text: str) -> float:
 
 async def _show(args: argparse.Namespace) -> None:
     config = load_config(args).config
+    # Else a sample that is asked for soon after another would be that other one.
     service = HardwareService(
         msgspec.structs.replace(config.hardware, min_interval_s=min(args.interval, _FIRST_WINDOW_S)),
         ollama_url=config.ollama.url,
@@ -89,7 +85,7 @@ async def _show(args: argparse.Namespace) -> None:
             await _watch(service, inventory, args.interval)
             return
         sample = await _second_sample(service)
-        _print(inventory, sample, as_json=args.json)
+        _print(inventory, sample, json=args.json)
     finally:
         await service.close()
 
@@ -105,16 +101,15 @@ async def _ollama_version(url: str) -> str | None:
 
 
 async def _second_sample(service: HardwareService) -> Sample:
-    """Rates need two."""
+    # Rates need two.
     await service.sample()
     await asyncio.sleep(_FIRST_WINDOW_S)
     return await service.sample()
 
 
-def _print(inventory: Inventory, sample: Sample, *, as_json: bool) -> None:
-    if as_json:
-        document = msgspec.json.encode({"inventory": inventory, "sample": sample})
-        print(msgspec.json.format(document, indent=2).decode())
+def _print(inventory: Inventory, sample: Sample, *, json: bool) -> None:
+    if json:
+        print(as_json({"inventory": inventory, "sample": sample}))
     else:
         Console().print(report(inventory, sample))
 
@@ -141,7 +136,7 @@ async def _samples(service: HardwareService, interval_s: float) -> AsyncIterator
             yield sample
 
 
-def _replay(folder: Path, *, as_json: bool) -> None:
+def _replay(folder: Path, *, json: bool) -> None:
     try:
         reading, root = replay(folder)
     except OSError as error:
@@ -149,7 +144,7 @@ def _replay(folder: Path, *, as_json: bool) -> None:
     except msgspec.DecodeError as error:
         raise ConfigError(f"{folder} is no snapshot: manifest.json: {error}") from error
     say(f"Replayed from {folder} ({root.manifest.origin}): rates are missing, for they need two readings.")
-    _print(reading.inventory, reading.sample, as_json=as_json)
+    _print(reading.inventory, reading.sample, json=json)
 
 
 def _capture(folder: Path) -> None:

@@ -6,14 +6,13 @@ import argparse
 import asyncio
 from typing import Final
 
-import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.cli.common import add_config_options, as_json, load_config, say
 from obt_agent.config.schema import OllamaConfig
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.ollama.lists import InstalledList, RunningList
@@ -33,11 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the models; 69 when Ollama does not answer."""
     ollama = load_config(args).config.ollama
+    # Entries that cannot be read are named, and do not hide the others.
     version, (installed, odd), (running, odd_running) = asyncio.run(_ask(ollama))
     for problem in odd + odd_running:
         say(f"Note: {problem}")
     if args.json:
-        _print_json(version, installed, running)
+        print(as_json({"ollama_version": version, "models": installed, "running": running}))
     elif installed:
         _print_table(version, installed, running)
     else:
@@ -50,23 +50,16 @@ async def _ask(config: OllamaConfig) -> tuple[str, InstalledList, RunningList]:
         return await client.version(), await client.installed(), await client.running()
 
 
-def _print_json(
-    version: str, installed: tuple[InstalledModel, ...], running: tuple[RunningModel, ...]
-) -> None:
-    whole = {"ollama_version": version, "models": installed, "running": running}
-    print(msgspec.json.format(msgspec.json.encode(whole), indent=2).decode())
-
-
 def _print_table(
     version: str, installed: tuple[InstalledModel, ...], running: tuple[RunningModel, ...]
 ) -> None:
     table = Table(box=box.SIMPLE, title=f"Ollama {version}", title_justify="left")
-    for heading in ("Model", "Parameters", "Quantization"):
-        table.add_column(heading, overflow="fold")
-    for heading in ("Size", "Context"):
-        table.add_column(heading, justify="right")
-    for heading in ("Can", "Digest", "Loaded"):
-        table.add_column(heading, overflow="fold")
+    # Names and digests have no spaces: fold them, for an ellipsis hides what tells them apart.
+    for heading in ("Model", "Parameters", "Quantization", "Size", "Context", "Can", "Digest", "Loaded"):
+        right = heading in ("Size", "Context")
+        table.add_column(
+            heading, overflow="ellipsis" if right else "fold", justify="right" if right else "left"
+        )
     loaded = {model.name: model for model in running}
     for model in installed:
         table.add_row(*(Text(cell) for cell in _row(model, loaded.get(model.name))))

@@ -22,7 +22,13 @@ from obt_agent.jobs.store.read_only import StoreReading
 from obt_agent.jobs.store.rows import StoredJob
 from obt_agent.printable import printable
 
+# Between two readings of the status file, which the agent writes twice a second at most.
 _POLL_S: Final = 0.2
+# What is shown of a stored job: the server's own words, and none of the store's.
+_SHOWN: Final = (
+    *("job_id", "kind", "model", "state", "accepted_at", "started_at", "finished_at"),
+    *("bytes", "sha256", "acknowledged", "conflict", "attempts"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -74,20 +80,7 @@ def _line(job: StoredJob) -> str:
 
 
 def _facts(job: StoredJob) -> dict[str, Any]:
-    return {
-        "job_id": job.job_id,
-        "kind": job.kind,
-        "model": job.model,
-        "state": job.state,
-        "accepted_at": job.accepted_at,
-        "started_at": job.started_at,
-        "finished_at": job.finished_at,
-        "bytes": job.bytes,
-        "sha256": job.sha256,
-        "acknowledged": job.acknowledged,
-        "conflict": job.conflict,
-        "attempts": job.attempts,
-    }
+    return {name: getattr(job, name) for name in _SHOWN}
 
 
 def _show(args: argparse.Namespace) -> int:
@@ -104,7 +97,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _drop(args: argparse.Namespace) -> int:
-    """Only while no agent runs: it may be delivering that very result."""
+    # Only while no agent runs, which the lock of the state folder sees to: it may be delivering that result.
     folder = _state_dir(args)
     if not args.yes and not _confirmed(args.job_id):
         return exit_codes.FAILED
@@ -126,14 +119,12 @@ def _confirmed(job_id: str) -> bool:
     if not sys.stdin.isatty():
         say("Dropping a result cannot be undone: confirm with --yes.")
         return False
-    return (
-        input(f"Forget the result of {job_id} for good? It was never delivered. [y/N] ").strip().lower()
-        == "y"
-    )
+    answer = input(f"Forget the result of {job_id} for good? It was never delivered. [y/N] ")
+    return answer.strip().lower() == "y"
 
 
 def _flush(args: argparse.Namespace) -> int:
-    """SIGHUP makes the agent read its configuration again and dial at once; delivery is its own doing."""
+    # SIGHUP makes the agent read its configuration again and dial at once; delivery is its own doing.
     folder = _state_dir(args)
     found = look(folder)
     if found.holder is None:

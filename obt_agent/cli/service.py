@@ -41,10 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _install_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--server", metavar="URL", help="the OBT server, for a first installation")
-    parser.add_argument(
-        "--ollama-url", metavar="URL", help="where Ollama answers, if not at its usual address"
-    )
+    add = parser.add_argument
+    add("--server", metavar="URL", help="the OBT server, for a first installation")
+    add("--ollama-url", metavar="URL", help="where Ollama answers, if not at its usual address")
     token = parser.add_mutually_exclusive_group()
     token.add_argument(
         "--token-file",
@@ -56,19 +55,13 @@ def _install_options(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a token that the server knows already, instead of enrolling",
     )
-    parser.add_argument(
-        "--enroll-again", action="store_true", help="use the token although there is a credential"
-    )
-    parser.add_argument("--wheel", metavar="FILE", type=Path, help="install this wheel, not what runs now")
-    parser.add_argument(
-        "--find-links", metavar="DIR", type=Path, help="take wheels from this folder, no network"
-    )
-    parser.add_argument("--python", metavar="FILE", type=Path, help="the Python to run the service with")
-    parser.add_argument("--no-start", action="store_true", help="install only")
-    parser.add_argument(
-        "--wait", metavar="SECONDS", type=float, default=30.0, help="how long to wait for the server (30)"
-    )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    add("--enroll-again", action="store_true", help="use the token although there is a credential")
+    add("--wheel", metavar="FILE", type=Path, help="install this wheel, not what runs now")
+    add("--find-links", metavar="DIR", type=Path, help="take wheels from this folder, no network")
+    add("--python", metavar="FILE", type=Path, help="the Python to run the service with")
+    add("--no-start", action="store_true", help="install only")
+    add("--wait", metavar="SECONDS", type=float, default=30.0, help="how long to wait for the server (30)")
+    add("--dry-run", action="store_true", help="say what would be done, and do nothing")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -142,10 +135,11 @@ def _do(steps: Iterable[InstallStep], where: ServicePaths, runner: System, *, dr
         for step in steps:
             say(f"would {step.description}")
         return
-
     with hold_lock(where) as lock, interruptible():
+        # What is started holds the lock too: it may outlive this command.
         runner.inherited = (lock,)
         try:
+            # Each step decides what it does when it comes: what the ones before it made is there then.
             for step in steps:
                 say(f"- {step.description}")
                 if note := step.run():

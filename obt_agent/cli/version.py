@@ -12,6 +12,7 @@ from obt_agent import __version__
 from obt_agent.cli import exit_codes
 from obt_agent.version import commit
 
+# uvloop is optional; all others are there wherever the agent runs.
 _LIBRARIES: Final = (
     "aiohttp",
     "msgspec",
@@ -31,11 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what is installed."""
-    told = facts()
+    found = facts()
     if args.json:
-        print(json.dumps(told))
+        print(json.dumps(found))
     else:
-        for name, value in told.items():
+        for name, value in found.items():
             print(f"{name:<14}{value or 'not known' if name == 'commit' else value or 'not installed'}")
     return exit_codes.OK
 

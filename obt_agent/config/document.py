@@ -12,6 +12,7 @@ from typing import Final
 
 import yaml
 
+# Every key with its comment takes a fiftieth of this.
 MAX_BYTES: Final = 256 << 10
 MAX_DEPTH: Final = 16
 MAX_NODES: Final = 20_000
@@ -93,6 +94,7 @@ def read(data: bytes) -> Mapping:
 
 def _decoded(data: bytes) -> str:
     try:
+        # Editors of Windows write a mark at the beginning.
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
@@ -116,7 +118,9 @@ class _Composer:
     """Builds nodes from the parser's events, so that nothing is constructed before it is bounded."""
 
     def __init__(self, text: str) -> None:
+        # Of the parser, which reads on only as they are asked for.
         self._events: Iterator[yaml.Event] = iter(yaml.parse(text, Loader=yaml.SafeLoader))
+        # Values so far, keys counted, against ``MAX_NODES``.
         self._nodes = 0
 
     def document(self) -> Node | None:
@@ -129,12 +133,14 @@ class _Composer:
         return root
 
     def _node(self, event: yaml.Event, depth: int) -> Node:
+        # Before anything of it is kept: a file that is too large or too deep must cost nothing.
         self._nodes += 1
         if self._nodes > MAX_NODES:
             raise WrongDocument(_line(event), f"holds more than {MAX_NODES} values")
         if depth > MAX_DEPTH:
             raise WrongDocument(_line(event), f"is nested more than {MAX_DEPTH} deep")
         if isinstance(event, yaml.AliasEvent):
+            # Nine aliases of nine aliases, nine deep, are a billion values.
             raise WrongDocument(_line(event), f"uses the alias *{event.anchor}; write the value out instead")
         if isinstance(event, yaml.MappingStartEvent):
             return self._mapping(event, depth)
@@ -162,6 +168,7 @@ def _scalar(event: yaml.Event) -> Scalar:
     if not isinstance(event, yaml.ScalarEvent) or (event.tag is not None and event.tag != "!"):
         tag = getattr(event, "tag", None)
         raise WrongDocument(_line(event), f"uses the tag {tag}; write the value without it")
+    # What has no quotes has no style.
     return Scalar(event.value, event.style is None, _line(event))
 
 

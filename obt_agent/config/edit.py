@@ -14,6 +14,7 @@ from obt_agent.config import document, file
 from obt_agent.config.document import Mapping, MappingEntry, Scalar
 from obt_agent.errors import ConfigError
 
+# What is written without quotes; anything else goes in JSON's, which are YAML's too.
 _ADDRESS: Final = re.compile(r"[a-z]+://[\w./:\[\]-]*", re.ASCII)
 
 
@@ -58,6 +59,7 @@ def with_key(data: bytes, key: str, value: str) -> bytes:
         _change_section(lines, section.value, last, line)
     else:
         lines.insert(section.line, f"  {line}")
+    # Lines are put in without understanding YAML's every form: what came of it is read again and compared.
     after = ("\n".join(lines) + "\n").encode()
     _verify(before, document.read(after), key, value)
     return after
@@ -68,6 +70,7 @@ def _line(key: str, value: str) -> str:
 
 
 def _change_section(lines: list[str], section: Mapping, key: str, line: str) -> None:
+    # A new key takes the indentation of its neighbours, whatever that is.
     first = section.entries[0].line - 1
     indent = " " * (len(lines[first]) - len(lines[first].lstrip()))
     if entry := _entry(section, key):
@@ -110,7 +113,7 @@ def _by_hand(path: Path, values: dict[str, str], why: str) -> CannotEdit:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    """As a whole, with the owner and mode that it had."""
+    """Replace the file as a whole, with the owner and mode that it had."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
@@ -121,6 +124,7 @@ def _replace(path: Path, data: bytes) -> None:
                 os.fchmod(descriptor, status.st_mode & 0o7777)
             new.write(data)
             new.flush()
+            # Else a power cut after the rename may leave an empty file under the name.
             os.fsync(descriptor)
         temporary.rename(path)
     except BaseException:

@@ -15,9 +15,10 @@ from obt_agent.config.origins import Origin, Setting, SourceReading
 from obt_agent.config.problems import ConfigProblem, nearest
 from obt_agent.config.values import WrongValue, from_text
 
+# Variables of the program that set no key.
 OWN_NAMES: Final = frozenset({"OBT_AGENT_CONFIG"})
-"""Variables of the program that set no key."""
 
+# Variables that look as if they took a secret, which every process of the user could read there.
 SECRET_NAMES: Final = frozenset({"OBT_AGENT_SERVER_TOKEN", "OBT_AGENT_TOKEN"})
 _DOTENV_BYTES: Final = 64 << 10
 
@@ -37,7 +38,7 @@ def from_environment(environ: Mapping[str, str]) -> SourceReading:
 
 
 def may_read_dotenv(environ: Mapping[str, str], *, terminal: bool, user: int, pid: int) -> bool:
-    """Is this a person at a terminal? Never root, never a service.
+    """Return whether this is a person at a terminal: never root, never a service.
 
     systemd gives a service's processes ``INVOCATION_ID``; a terminal that is itself a user's service hands it
     on to its shells, which ``SYSTEMD_EXEC_PID`` (of another process) tells apart.
@@ -72,7 +73,7 @@ def from_dotenv(path: Path, user: int) -> SourceReading:
 
 
 def _own(status: os.stat_result, user: int) -> bool:
-    """Can nobody but this user change the file?"""
+    """Return whether nobody but this user can change the file."""
     return status.st_uid == user and not status.st_mode & (stat.S_IWOTH | stat.S_IWGRP)
 
 
@@ -90,6 +91,7 @@ def _dotenv_lines(path: Path, text: str) -> Iterable[Variable]:
     for number, line in enumerate(text.splitlines(), 1):
         name, equals, value = line.strip().removeprefix("export ").partition("=")
         name = name.strip()
+        # The file may be another program's: what is not ours is none of our business.
         ours = name.startswith(PREFIX) or name in SHORT_NAMES
         if equals and ours and (bare := _unquoted(value.strip())):
             yield Variable(name, bare, Origin("dotenv", f"{path}:{number}"))
@@ -105,9 +107,8 @@ def _unquoted(value: str) -> str:
 def _settings(variables: Iterable[Variable]) -> SourceReading:
     settings: dict[str, Setting] = {}
     problems: list[ConfigProblem] = []
-    for variable in sorted(
-        variables, key=lambda one: one.name.startswith(PREFIX)
-    ):  # the long name comes last and wins
+    # The long name comes last, and wins over a short one of the same key.
+    for variable in sorted(variables, key=lambda one: one.name.startswith(PREFIX)):
         try:
             if key := _key(variable.name):
                 settings[key.name] = Setting(key, from_text(key, variable.text), variable.origin)
@@ -135,5 +136,6 @@ def _by_variable() -> dict[str, Key]:
 
 
 def at_a_terminal() -> bool:
-    """Is standard input or standard error a terminal?"""
+    """Return whether standard input or standard error is a terminal."""
+    # Not standard output: a person may send that into a file.
     return os.isatty(0) or os.isatty(2)

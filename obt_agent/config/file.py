@@ -17,6 +17,7 @@ from obt_agent.config.problems import ConfigProblem, nearest, shown
 from obt_agent.config.values import WrongValue, from_items, from_text
 
 SYSTEM_FILE: Final = Path("/etc/obt-agent/agent.yaml")
+# Keys that do not exist, and that people write; each gets the answer where a secret belongs.
 SECRET_KEYS: Final = frozenset({"server.token", "server.password", "server.secret", "server.api_key"})
 KEEP_APART: Final = (
     "a secret does not belong in the configuration; write it to a file that only the agent can read, "
@@ -58,11 +59,14 @@ def read_bytes(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
     Raises:
         OSError: it cannot be read, or is not a regular file.
     """
+    # O_NONBLOCK: opening a pipe would wait for its writer. O_NOCTTY: a terminal must not become ours.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
+            # A device may give bytes without end.
             raise OSError(0, "it is not a regular file")
+        # One more than is allowed, so that the caller sees that there are too many.
         return file.read(limit + 1), status
 
 
@@ -99,7 +103,9 @@ def _permissions(path: Path, status: os.stat_result) -> tuple[str, ...]:
 class _Reader:
     path: Path
     settings: list[Setting] = field(default_factory=list)
+    # All of them: whoever mends a file wants to do so once.
     problems: list[ConfigProblem] = field(default_factory=list)
+    # Where each key and section was found first, to name it when it comes again.
     lines: dict[str, int] = field(default_factory=dict)
 
     def run(self, data: bytes) -> None:
@@ -150,16 +156,17 @@ class _Reader:
 
 
 def shown_key(key: str | None) -> str | None:
-    """A key that somebody made up, safe to print."""
+    """Return a key that somebody made up so that it is safe to print."""
     return key if key is None or (key.isprintable() and len(key) < 80) else shown(key)  # noqa: PLR2004 - a line's width
 
 
 def unknown(name: str) -> str:
-    """What is said of a key that does not exist."""
+    """Return the message for a key that does not exist."""
     if name in SECRET_KEYS:
         return KEEP_APART
     section, _, last = name.rpartition(".")
     known = (*all_keys(), *all_sections())
+    # A slip of the pen is looked for in the same section first, then the right key in a wrong section.
     beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == section}
     if close := nearest(last, beside, full=beside):
         return "unknown key" + close
@@ -184,6 +191,7 @@ def _value(key: Key, node: Node) -> object:
         return _nothing(key)
     if key.kind == "list":
         raise WrongValue(f"found {_kind(node)}, expected {key.expected}; write [{node.text}]")
+    # "yes" in quotes is a text, in YAML and to whoever wrote it.
     if not node.plain and key.kind in {"bool", "int", "float"}:
         raise WrongValue(f"found the text {shown(node.text)}, expected {key.expected}, without quotes")
     return from_text(key, node.text)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final, Literal, Union
 
 import msgspec
@@ -14,15 +15,17 @@ from obt_agent.config.schema import Config
 
 Kind = Literal["text", "bool", "int", "float", "choice", "list"]
 
+# Variables that users of OBT already have. The long name of the same key wins over them.
 SHORT_NAMES: Final = {
     "OBT_SERVER_URL": "server.url",
     "OLLAMA_URL": "ollama.url",
     "CLIENT_ID": "agent.name",
     "HEARTBEAT_INTERVAL": "server.heartbeat_interval_s",
 }
-"""Variables that users of OBT already have. The long name of the same key wins over them."""
 
+# Of variables that set keys: the rest is the key's name, in capitals, with underscores for dots.
 PREFIX: Final = "OBT_AGENT_"
+# Keys that hold a path: ``~`` is expanded; a relative one starts at the file that says it.
 PATHS: Final = frozenset(
     {
         "server.token_file",
@@ -33,7 +36,6 @@ PATHS: Final = frozenset(
         "benchmark.lock_dir",
     }
 )
-"""Keys that hold a path: ``~`` is expanded; a relative one starts at the file that says it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,19 +59,32 @@ class Key:
 
 @cache
 def all_keys() -> dict[str, Key]:
-    """The table, by dotted name, in the schema's order."""
+    """Return the table, by dotted name, in the schema's order."""
     return dict(_keys_of(Config, ""))
 
 
 @cache
 def all_sections() -> frozenset[str]:
-    """Dotted names of everything that holds keys."""
+    """Return the dotted names of everything that holds keys."""
     return frozenset(
         name.rsplit(".", depth)[0] for name in all_keys() for depth in range(1, name.count(".") + 1)
     )
 
 
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values by dotted name as sections that hold sections."""
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        *sections, last = name.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+        place[last] = value
+    return tree
+
+
 def _keys_of(section: type[msgspec.Struct], prefix: str) -> list[tuple[str, Key]]:
+    # With extras: the words for what a value must be stand in the annotations.
     hints = typing.get_type_hints(section, include_extras=True)
     found: list[tuple[str, Key]] = []
     for field in msgspec.structs.fields(section):
@@ -85,29 +100,14 @@ def _keys_of(section: type[msgspec.Struct], prefix: str) -> list[tuple[str, Key]
 def _key(name: str, hint: Any, default: Any) -> Key:
     inner, optional = _without_none(hint)
     base = typing.get_args(inner)[0] if typing.get_origin(inner) is typing.Annotated else inner
+    key = partial(Key, name=name, type=hint, default=default, optional=optional)
     if typing.get_origin(base) is tuple:
         item = _key(name, typing.get_args(base)[0], None)
         words = f"a list of: {item.expected}" if item.choices else "a list of text"
-        return Key(
-            name=name,
-            kind="list",
-            type=hint,
-            default=default,
-            optional=optional,
-            expected=words,
-            item=item,
-        )
+        return key(kind="list", expected=words, item=item)
     choices = typing.get_args(base) if typing.get_origin(base) is Literal else ()
     kind: Kind = "choice" if choices else _SCALARS[base]
-    return Key(
-        name=name,
-        kind=kind,
-        type=hint,
-        default=default,
-        optional=optional,
-        expected=_expected(inner, kind, choices),
-        choices=choices,
-    )
+    return key(kind=kind, expected=_expected(inner, kind, choices), choices=choices)
 
 
 def _without_none(hint: Any) -> tuple[Any, bool]:

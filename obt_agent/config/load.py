@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from obt_agent.config import environment, file, rules, urls
-from obt_agent.config.keys import PATHS, all_keys
+from obt_agent.config.keys import PATHS, all_keys, nested
 from obt_agent.config.origins import Origin, Setting, SourceReading
 from obt_agent.config.problems import ConfigProblem, WrongConfig, shown
 from obt_agent.config.schema import Config
@@ -79,9 +79,13 @@ def load(
     """
     around = surroundings or ProcessContext()
     found, named = file.find(path, around.environ)
-    unread = None if named or need_server or _may_read(found) else found
+    # A user who looks at the service's configuration gets the defaults and a note; the agent itself, and
+    # whoever names a file, must not go on without it.
+    may_read = found is None or os.access(found, os.R_OK)
+    unread = None if named or need_server or may_read else found
+    # Later ones win over earlier ones.
     readings = [
-        _unread(unread) if unread else _file(None if may_be_missing and _missing(found) else found),
+        _unread(unread) if unread else _file(found, may_be_missing=may_be_missing),
         _dotenv(around),
         environment.from_environment(around.environ),
         _flags(flags or {}),
@@ -90,7 +94,9 @@ def load(
     settings = {one.key.name: one for reading in readings for one in reading.settings}
     settings |= _defaults(settings, around)
     finished = _finished(settings.values(), around, problems)
-    config = _build(finished)
+    # Values are checked one by one before this; what is left are rules between several of them.
+    values = {name: setting.value for name, setting in finished.items()}
+    config = msgspec.convert(nested(values), Config)
     problems += _broken(config, finished, found)
     if need_server and config.server.url is None and not any(one.key == "server.url" for one in problems):
         problems.append(_no_server(found))
@@ -109,20 +115,14 @@ def load(
     )
 
 
-def _missing(path: Path | None) -> bool:
-    return path is not None and not path.exists()
-
-
-def _may_read(path: Path | None) -> bool:
-    return path is None or os.access(path, os.R_OK)
-
-
 def _unread(path: Path) -> SourceReading:
     return SourceReading(notices=(f"{path} may not be read by this user; the defaults are used",))
 
 
-def _file(path: Path | None) -> SourceReading:
-    return SourceReading() if path is None else file.read(path)
+def _file(path: Path | None, *, may_be_missing: bool) -> SourceReading:
+    if path is None or (may_be_missing and not path.exists()):
+        return SourceReading()
+    return file.read(path)
 
 
 def _dotenv(around: ProcessContext) -> SourceReading:
@@ -151,10 +151,11 @@ def _flag_key(name: str) -> Any:
 
 
 def _defaults(settings: Mapping[str, Setting], around: ProcessContext) -> dict[str, Setting]:
-    """Defaults that depend on the machine."""
+    """Return the defaults that depend on the machine."""
     keys = all_keys()
     made: dict[str, Setting] = {}
     if "agent.name" not in settings or not settings["agent.name"].value:
+        # A host name may hold bytes that are no UTF-8; the name goes over the wire.
         name = around.host_name[:200].encode("utf-8", "replace").decode() or "obt-agent"
         made["agent.name"] = Setting(keys["agent.name"], name, Origin("default", "(host name)"))
     if "agent.state_dir" not in settings or not settings["agent.state_dir"].value:
@@ -164,6 +165,7 @@ def _defaults(settings: Mapping[str, Setting], around: ProcessContext) -> dict[s
 
 def _state_dir(around: ProcessContext) -> tuple[str, Origin]:
     """The folder that systemd made, else root's, else the user's."""
+    # Several folders have colons between them; the unit names one (StateDirectory=obt-agent).
     if given := around.environ.get("STATE_DIRECTORY"):
         return given.split(":")[0], Origin("environment", "STATE_DIRECTORY")
     if around.user == 0:
@@ -177,7 +179,7 @@ def _state_dir(around: ProcessContext) -> tuple[str, Origin]:
 def _finished(
     settings: Iterable[Setting], around: ProcessContext, problems: list[ConfigProblem]
 ) -> dict[str, Setting]:
-    """Settings with their addresses and paths in final form; what cannot be is left out and told."""
+    """Return settings with their addresses and paths in final form; what cannot be becomes a problem."""
     finished = {}
     for setting in settings:
         try:
@@ -207,21 +209,12 @@ def _final(setting: Setting, around: ProcessContext) -> Any:
 
 
 def _absolute(text: str, origin: Origin, around: ProcessContext) -> str:
+    # Only "~/": other users' homes would have to be looked up, and a service has no home at all.
     home = around.environ.get("HOME")
     path = Path(home) / text[2:] if home and text.startswith("~/") else Path(text)
+    # A path in a file is meant from where that file lies, wherever the program was started.
     base = Path(origin.place.rpartition(":")[0]).parent if origin.kind == "file" else around.working_dir
     return os.path.normpath(base / path)
-
-
-def _build(settings: Mapping[str, Setting]) -> Config:
-    tree: dict[str, Any] = {}
-    for name, setting in settings.items():
-        *sections, last = name.split(".")
-        place = tree
-        for section in sections:
-            place = place.setdefault(section, {})
-        place[last] = setting.value
-    return msgspec.convert(tree, Config)
 
 
 def _broken(config: Config, settings: Mapping[str, Setting], path: Path | None) -> list[ConfigProblem]:

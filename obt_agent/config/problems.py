@@ -9,9 +9,10 @@ from typing import Final
 from obt_agent.errors import ConfigError
 from obt_agent.printable import printable
 
+# ``EX_CONFIG`` of sysexits.h: the process ends with it when its configuration cannot be used.
 EXIT_CONFIG: Final = 78
-"""``EX_CONFIG`` of sysexits.h: the process ends with it when its configuration cannot be used."""
 
+# Characters of a value that a message repeats.
 _SHOWN: Final = 60
 
 

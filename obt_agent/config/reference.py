@@ -12,6 +12,7 @@ from obt_agent.config.keys import Key, all_keys
 from obt_agent.config.reload import APPLIED_LIVE
 
 EXAMPLE: Final = "agent.example.yaml"
+# A key may be commented out, where its default is nothing.
 _KEY: Final = re.compile(r"( *)#?([a-z_]+):( .*)?", re.ASCII)
 _COMMENT: Final = re.compile(r" *# (.*)")
 _INDENT: Final = 2
@@ -49,7 +50,7 @@ def markdown() -> str:
 
 
 def _meanings(text: str) -> dict[str, str]:
-    """The comment above each key."""
+    """Return the comment above each key."""
     found: dict[str, str] = {}
     comment: list[str] = []
     path: list[str] = []
@@ -58,6 +59,7 @@ def _meanings(text: str) -> dict[str, str]:
             comment.append(words[1])
             continue
         if key := _KEY.fullmatch(line):
+            # The depth of a line tells how much of the path before it still holds.
             path[len(key[1]) // _INDENT :] = [key[2]]
             found[".".join(path)] = " ".join(comment)
         comment = []

@@ -8,8 +8,8 @@ from typing import Any, Final
 from obt_agent.config.keys import all_keys
 from obt_agent.config.load import LoadedConfig, ProcessContext, load
 
+# Keys, and beginnings of keys, that a running agent takes on; the others take a restart.
 APPLIED_LIVE: Final = ("policy.", "log.level")
-"""Keys, and beginnings of keys, that a running agent takes on; the others take a restart."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ def reload(before: LoadedConfig, *, surroundings: ProcessContext | None = None) 
     Raises:
         WrongConfig: the new configuration is wrong; the one before stays in force.
     """
+    # Flags stay those of the start; the file and the environment may say something else now.
     request = before.request
     again = load(
         request.path, flags=request.flags, need_server=request.need_server, surroundings=surroundings

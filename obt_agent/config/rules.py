@@ -12,7 +12,9 @@ from obt_agent.config.command_names import READ_AND_RUN, ChangeCommand
 from obt_agent.config.problems import nearest, shown
 from obt_agent.config.schema import Config, PolicyConfig, ServerConfig
 
+# From, which is never 24:00, and to.
 _HOURS: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)", re.ASCII)
+# With the patterns of a shell, and a port if need be.
 _HOST: Final = re.compile(r"[A-Za-z0-9*?.\-]+(:[0-9*]+)?|\[[0-9A-Fa-f:]+\](:[0-9*]+)?", re.ASCII)
 _CHANGES: Final[tuple[str, ...]] = get_args(ChangeCommand)
 
@@ -21,8 +23,8 @@ _NOT_ENCRYPTED: Final = (
     "or set server.allow_insecure: true if the network itself is trusted"
 )
 
+# A key, and what is wrong with its value.
 Broken = tuple[str, str]
-"""A key, and what is wrong with its value."""
 
 
 def broken(config: Config) -> Iterator[Broken]:
@@ -45,6 +47,7 @@ def _server(server: ServerConfig) -> Iterator[Broken]:
         )
     if server.url is None:
         return
+    # Addresses are in their final form here: http has become ws.
     plain = server.url.startswith("ws://")
     if plain and not urls.is_loopback(server.url) and not server.allow_insecure:
         yield "server.url", _NOT_ENCRYPTED
@@ -69,6 +72,7 @@ def _command(name: str, *, allow: bool) -> str | None:
     """What is wrong with a command's name or shell pattern."""
     if fnmatch.filter(READ_AND_RUN, name):
         return None
+    # Denying such a command is right, though it is not allowed anyway: allow_changes may come later.
     if fnmatch.filter(_CHANGES, name):
         return f"{name} changes what is installed; allow it in policy.allow_changes" if allow else None
     return f"found {shown(name)}, which is no command{nearest(name, READ_AND_RUN + _CHANGES)}"

@@ -7,18 +7,19 @@ import ipaddress
 from typing import Final
 from urllib.parse import SplitResult, urlsplit, urlunsplit
 
+# Path of the agents' socket on a server, as in ``obt_agent.protocol.limits`` (a test compares them).
 CONNECT_PATH: Final = "/api/v1/agents/connect"
-"""Path of the agents' socket on a server, as in ``obt_agent.protocol.limits`` (a test compares them)."""
 
 OLLAMA_PORT: Final = 11434
+# How the link speaks to a proxy. Not ``https``: TLS to the server runs through the tunnel, TLS to the proxy
+# itself is not done.
 PROXY_SCHEMES: Final = ("http", "socks5", "socks5h")
-"""How the link speaks to a proxy. Not ``https``: TLS to the server runs through the tunnel, TLS to the proxy
-itself is not done."""
 
 _PORTS: Final = {"http": 80, "https": 443}
 _LAST_PORT: Final = 65535
 _LONGEST_PORT: Final = 5
 _SOCKET_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+# What Ollama listens on; one cannot dial it.
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - replaced, not bound
 
 
@@ -87,6 +88,7 @@ def ollama_port(host_variable: str) -> int:
 
 
 def _host_and_port(authority: str, default: int) -> tuple[str, int]:
+    # Before colons are looked for, of which an address of version 6 has several.
     with contextlib.suppress(ValueError):
         ipaddress.IPv6Address(authority)
         return f"[{authority}]", default
@@ -119,7 +121,7 @@ def proxy_address(text: str) -> str:
 
 
 def is_loopback(url: str) -> bool:
-    """Does the address stay on this machine? Decided by the text: no name is looked up."""
+    """Return whether the address stays on this machine; by its text alone, no name is looked up."""
     host = urlsplit(url).hostname or ""
     if host.rstrip(".") == "localhost":
         return True
@@ -131,6 +133,7 @@ def is_loopback(url: str) -> bool:
 
 def without_userinfo(text: str) -> str:
     """The text of a URL with user name and password replaced by ``***``."""
+    # A "://" after the "@" is part of a path.
     scheme, mark, rest = text.partition("://") if "://" in text.partition("@")[0] else ("", "", text)
     before, at, host = rest.rpartition("@")
     return f"{scheme}{mark}***@{host}" if at and before else text
@@ -157,6 +160,7 @@ def _split(text: str, *, userinfo: bool = False, host_needed: bool = True) -> Sp
         port = parts.port
     except ValueError as error:
         raise WrongUrl("is no address: its port or its brackets are wrong") from error
+    # urlsplit takes the port 0 for one.
     if port == 0 or (host_needed and not parts.hostname):
         raise WrongUrl("has no host" if port != 0 else "has the port 0")
     _refuse_extras(text.partition("://")[2].rpartition("@")[2] if userinfo else text.partition("://")[2])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -16,12 +17,15 @@ class WrongValue(Exception):
     """The value does not fit the key; the text says what was found and what is expected."""
 
 
+# As YAML 1.1 and systemd have them; the words of the environment are the same as those of the file.
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
 _WHOLE: Final = re.compile(r"[+-]?\d(?:_?\d)*", re.ASCII)
 _DECIMAL: Final = re.compile(r"[+-]?(?:\d(?:_?\d)*)?(?:\.\d*)?(?:[eE][+-]?\d+)?", re.ASCII)
+# "64 MiB" and "64MB" are the same: nobody who writes a limit means the difference.
 _SIZE: Final = re.compile(r"(\d{1,18})\s*([KMGT])i?B", re.ASCII)
 _UNITS: Final = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+# int() takes quadratic time over millions of digits; no key needs more than these.
 _MAX_DIGITS: Final = 30
 
 
@@ -38,7 +42,13 @@ def from_text(key: Key, text: str) -> Any:
     if key.kind == "list":
         assert key.item is not None  # noqa: S101 - a list's key always has its item; this tells the type checker
         return tuple(from_text(key.item, part.strip()) for part in text.split(",") if part.strip())
-    return _checked(key, _parsed(key, text.strip()), text)
+    parse = _PARSERS.get(key.kind)
+    value = parse(key, text.strip()) if parse else text.strip()
+    try:
+        # The range, which is the schema's.
+        return msgspec.convert(value, key.type)
+    except msgspec.ValidationError as error:
+        raise wrong(key, text) from error
 
 
 def _is_utf_8(text: str) -> bool:
@@ -59,20 +69,6 @@ def from_items(key: Key, items: list[str]) -> Any:
     if key.item is None:
         raise WrongValue(f"found a list, expected {key.expected}")
     return tuple(from_text(key.item, item) for item in items)
-
-
-def _parsed(key: Key, text: str) -> Any:
-    match key.kind:
-        case "bool":
-            return _bool(key, text)
-        case "int":
-            return _int(key, text)
-        case "float":
-            return _float(key, text)
-        case "choice":
-            return _choice(key, text)
-        case _:
-            return text
 
 
 def _bool(key: Key, text: str) -> bool:
@@ -108,11 +104,12 @@ def _choice(key: Key, text: str) -> str:
     return text
 
 
-def _checked(key: Key, value: Any, text: str) -> Any:
-    try:
-        return msgspec.convert(value, key.type)
-    except msgspec.ValidationError as error:
-        raise wrong(key, text) from error
+_PARSERS: Final[Mapping[str, Callable[[Key, str], Any]]] = {
+    "bool": _bool,
+    "int": _int,
+    "float": _float,
+    "choice": _choice,
+}
 
 
 def wrong(key: Key, found: str) -> WrongValue:

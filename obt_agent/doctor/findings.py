@@ -46,15 +46,15 @@ class CheckReport(msgspec.Struct, frozen=True, kw_only=True):
     def counts(self) -> str:
         """``9 ok, 1 warning, 2 failures``, without what there is none of."""
         number = Counter(finding.level for finding in self.findings)
-        words: list[tuple[Level, str]] = [
-            ("ok", "ok"),
-            ("warning", "warnings"),
-            ("failure", "failures"),
-            ("skipped", "skipped"),
-        ]
+        plurals: dict[Level, str] = {
+            "ok": "ok",
+            "warning": "warnings",
+            "failure": "failures",
+            "skipped": "skipped",
+        }
         return ", ".join(
             f"{number[level]} {level if number[level] == 1 else plural}"
-            for level, plural in words
+            for level, plural in plurals.items()
             if number[level]
         )
 

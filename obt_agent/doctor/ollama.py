@@ -12,8 +12,8 @@ from obt_agent.errors import AgentError, OllamaUnavailable
 from obt_agent.ollama.client import OllamaClient
 
 OLDEST: Final = (0, 5)
+# The version of an Ollama that was built from source without naming one.
 _UNVERSIONED: Final = "0.0.0"
-"""The version of an Ollama that was built from source without naming one."""
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)")
 
 

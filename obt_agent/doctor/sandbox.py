@@ -13,22 +13,13 @@ from obt_agent.service.state import describe_ending
 from obt_agent.service.system import ServiceError, System
 
 _WITHIN_S: Final = 10.0
+# First what hides something from the agent, then how the service is.
 _PROPERTIES: Final = (
-    "LoadState",
-    "ProtectProc",
-    "ProcSubset",
-    "PrivateDevices",
-    "PrivateNetwork",
-    "DeviceAllow",
-    "DropInPaths",
-    "NeedDaemonReload",
-    "ActiveState",
-    "UnitFileState",
-    "Result",
-    "ExecMainStatus",
-    "StatusText",
-    "NRestarts",
+    *("LoadState", "ProtectProc", "ProcSubset", "PrivateDevices", "PrivateNetwork", "DeviceAllow"),
+    *("DropInPaths", "NeedDaemonReload", "ActiveState", "UnitFileState", "Result"),
+    *("ExecMainStatus", "StatusText", "NRestarts"),
 )
+# A start that fails now and then is the business of systemd; from so many on something is wrong.
 _MANY_RESTARTS: Final = 5
 _CONFIG_STATUS: Final = 78
 _GPU_NODES: Final = sorted({node for vendor in VENDORS for node in vendor.device_nodes})
@@ -87,6 +78,8 @@ def _state(unit: Mapping[str, str]) -> Iterator[Finding]:
 def _too_tight(unit: Mapping[str, str]) -> Iterator[Finding]:
     where = unit.get("DropInPaths") or "the unit"
     undo = f"Take it out of {where} (systemctl edit obt-agent), then restart the service."
+    # The unit that is shipped hides no process and no network, and allows GPUs beside PrivateDevices=: what
+    # is found here is an owner's change.
     if unit.get("ProtectProc") not in {"", "default", None}:
         yield warning("service.sandbox", f"ProtectProc={unit['ProtectProc']} hides Ollama's processes", undo)
     if unit.get("ProcSubset") == "pid":

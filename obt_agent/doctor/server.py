@@ -20,10 +20,12 @@ from obt_agent.link.disconnect import DialFailed, DisconnectReason
 from obt_agent.link.timings import LinkTimings
 from obt_agent.link.wire import USER_AGENT, Wire
 
+# Certificates and times of results suffer from more; less comes of networks and busy machines.
 CLOCK_SKEW_WARNING_S: Final = 60.0
 EXPIRES_SOON_S: Final = 14 * 86_400.0
 _DAY_S: Final = 86_400.0
 
+# By the kind of a failed dial (``link.disconnect``): what its owner can do.
 REMEDIES: Final = {
     "resolve_failed": "Check the host in server.url, and this machine's name servers (/etc/resolv.conf).",
     "resolve_timeout": "Check this machine's name servers (/etc/resolv.conf) and its network.",

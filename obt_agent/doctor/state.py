@@ -110,6 +110,7 @@ def _credential(
     config: Config, path: Path, environ: Mapping[str, str]
 ) -> tuple[AgentCredential | None, list[Finding]]:
     provisioned = None
+    # As the agent itself does at each dial, so that the same credential is shown.
     if file := token_file_seen(config.server.token_file, environ, path):
         try:
             provisioned = read_token(file)
@@ -175,6 +176,7 @@ def _store(config: Config, path: Path) -> Iterator[Finding]:
 
 def _disk_space(config: Config, path: Path) -> Iterator[Finding]:
     free = shutil.disk_usage(path).free
+    # A quota above the disk's size is no reason to warn for ever.
     if free < min(config.storage.quota_bytes, 1 << 28):
         yield warning(
             "state.disk",

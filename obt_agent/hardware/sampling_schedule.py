@@ -7,8 +7,8 @@ from typing import Self
 
 from obt_agent.hardware.samples import Sample
 
+# A sample that comes this share of an interval after the last one is on time.
 _EARLY = 0.9
-"""A sample that comes this share of an interval after the last one is on time."""
 
 
 class SampleStream:

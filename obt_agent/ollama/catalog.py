@@ -21,8 +21,8 @@ from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 
 log = structlog.get_logger(__name__)
 
+# Requests for missing metadata that may run together: a machine with a hundred models is not stormed.
 SHOWS_AT_ONCE: Final = 2
-"""Requests for missing metadata that may run together: a machine with a hundred models is not stormed."""
 
 
 @dataclass(frozen=True)

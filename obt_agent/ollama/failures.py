@@ -32,8 +32,8 @@ _KILLED_FOR_MEMORY: Final = ("signal: killed", "out of memory", "cudaMalloc fail
 
 _REQUEST_AT_FAULT: Final = range(400, 500)
 _REDIRECTS: Final = range(300, 400)
+# Sent by what stands before a server that does not answer: 502 and 504 by any, the others by Cloudflare.
 _PROXY_STATUSES: Final = frozenset({502, 504, *range(520, 528), 530})
-"""Sent by what stands before a server that does not answer: 502 and 504 by any, the others by Cloudflare."""
 _UNAVAILABLE: Final = 503
 _SERVER_ERROR: Final = 500
 _PROXY_REMEDIES: Final = {

@@ -20,6 +20,7 @@ class _Details(msgspec.Struct):
     embedding_length: int | None = None
 
 
+# As Ollama writes them. Everything has a default: servers that imitate Ollama leave much out.
 class _Tag(msgspec.Struct):
     name: str = ""
     model: str = ""

@@ -17,6 +17,7 @@ DEFAULT_NAMESPACE: Final = "library"
 DEFAULT_TAG: Final = "latest"
 MAX_NAME_CHARS: Final = 512
 
+# As Ollama's types/model/name.go checks each part.
 _SCHEME: Final = re.compile(r"^[a-z][a-z0-9+.-]*://")
 _HOST: Final = re.compile(r"[a-z0-9_][a-z0-9_.:-]{0,349}")
 _NAMESPACE: Final = re.compile(r"[a-z0-9_][a-z0-9_-]{0,79}")

@@ -16,8 +16,8 @@ from obt_agent.json_depth import deeper_than
 MAX_DEPTH: Final = 64
 MAX_LINE_BYTES: Final = 1 << 20
 
+# An object deeper than the limit needs at least this many brackets.
 _SHALLOW_BYTES: Final = 2 * (MAX_DEPTH + 1)
-"""An object deeper than the limit needs at least this many brackets."""
 
 
 class Head(msgspec.Struct, frozen=True, gc=False):

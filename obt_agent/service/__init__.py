@@ -5,6 +5,6 @@
 ``interpreter``  which Python the service runs on
 ``environment``  the service's own environment, copied from the one that runs or made from wheels
 ``files``        what is written where, and the configuration's first version
-``alone``        one change at a time, and its orderly end when it is interrupted
+``lock``         one change at a time, and its orderly end when it is interrupted
 ``install``, ``uninstall``, ``state``   the three things to do
 """

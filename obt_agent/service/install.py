@@ -223,16 +223,10 @@ def plan(options: InstallOptions, paths: ServicePaths, system: System, *, user: 
         ConfigError: the configuration, or an address that was given, is wrong.
     """
     check_machine(paths, user=user)
+    # The token after the configuration: it may be asked for at the terminal, in vain if that is wrong.
     text = _config_text(options, paths)
     token = _needed_token(options) if _must_enrol(options, paths) else None
-    return InstallPlan(
-        paths=paths,
-        options=options,
-        system=system,
-        python=_python(options, paths),
-        config_text=text,
-        token=token,
-    )
+    return InstallPlan(paths, options, system, _python(options, paths), text, token)
 
 
 def _python(options: InstallOptions, paths: ServicePaths) -> Interpreter | None:

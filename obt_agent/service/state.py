@@ -10,15 +10,8 @@ from obt_agent.service.paths import ServicePaths
 from obt_agent.service.system import ServiceError, System
 
 _PROPERTIES: Final = (
-    "LoadState",
-    "ActiveState",
-    "SubState",
-    "Result",
-    "StatusText",
-    "NRestarts",
-    "UnitFileState",
-    "ExecMainStatus",
-    "FragmentPath",
+    *("LoadState", "ActiveState", "SubState", "Result", "StatusText"),
+    *("NRestarts", "UnitFileState", "ExecMainStatus", "FragmentPath"),
 )
 
 # systemd.exec(5), "systemd-specific exit codes": it could not set up what the unit asks for, so that the
@@ -71,8 +64,8 @@ _BEFORE_THE_PROGRAM: Final = {
 }
 _FIRST, _LAST = 200, 245
 
+# Values of ``Result`` with which ``ExecMainStatus`` is the number of a signal.
 _BY_SIGNAL: Final = frozenset({"signal", "core-dump", "watchdog", "oom-kill"})
-"""Values of ``Result`` with which ``ExecMainStatus`` is the number of a signal."""
 
 
 @dataclass(frozen=True)

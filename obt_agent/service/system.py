@@ -10,8 +10,8 @@ from typing import Final
 from obt_agent.errors import AgentError, NotPermitted
 from obt_agent.service.paths import UNIT
 
+# Long enough for `systemctl restart`: the old process ends, the new one is ready.
 TIMEOUT_S: Final = 120.0
-"""Long enough for `systemctl restart`: the old process ends, the new one is ready."""
 
 
 class ServiceError(AgentError):

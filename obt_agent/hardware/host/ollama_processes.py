@@ -22,8 +22,8 @@ _SCAN_NS = 5_000_000_000
 _CHILDREN_NS = 2_000_000_000
 _MOST_DESCENDANTS = 256
 
+# The program's own names; the last is that of NixOS, which wraps it.
 _SERVER_NAMES = {"ollama", "ollama.exe", ".ollama-wrapped"}
-"""The program's own names; the last is that of NixOS, which wraps it."""
 
 _SERVER_WORDS = {"serve", "start"}
 

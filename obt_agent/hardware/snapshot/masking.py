@@ -210,6 +210,7 @@ def _serial(text: str) -> str:
     return f"{int(_digest(text)[:12], 16):016x}\n" if text.strip() else text
 
 
+# By a path's end, what is left of a file before its text is masked.
 _REDUCTIONS = {
     "/status": _lines("Cpus_allowed_list:", "Uid:"),
     "/passwd": _lines("ollama:", "root:"),
@@ -218,4 +219,3 @@ _REDUCTIONS = {
     "/mountinfo": _mounts,
     **{f"/{name}": _serial for vendor in VENDORS for name in vendor.serial_files},
 }
-"""By a path's end, what is left of a file before its text is masked."""

@@ -21,6 +21,7 @@ _ENERGY_UNIT_JOULES = 2.0**-16
 _UNKNOWN = 0xFFFFFFFFFFFFFFFF
 _CARD, _ACCELERATOR = (1, 3), (1, 4)
 
+# Groups of bits, as the header's comments group them.
 _THROTTLERS = (
     (range(8), "power"),
     (range(16, 24), "current"),
@@ -28,7 +29,6 @@ _THROTTLERS = (
     (range(46, 48), "processor_hot"),
     (range(56, 58), "firmware"),
 )
-"""Groups of bits, as the header's comments group them."""
 
 
 def energy_joules(table: bytes) -> float:

@@ -20,10 +20,10 @@ _MIB = 1 << 20
 _PERIOD_S = 0.1
 _TIMEOUT_S = 60
 _UNKNOWN_FIELD = re.compile(r'"([\w.]+)" is not a valid field')
+# [N/A], [Not Supported], [Unknown Error], [Insufficient Permissions], [GPU requires reset] and the like.
 _NO_VALUE = re.compile(
     r"\[.*\]|N/A|ERR!|Unknown Error|Not Supported|Requested functionality has been deprecated", re.IGNORECASE
 )
-"""[N/A], [Not Supported], [Unknown Error], [Insufficient Permissions], [GPU requires reset] and the like."""
 
 
 def _same(theirs: Value) -> Value:

@@ -26,8 +26,8 @@ PLACES = (LIBRARY, "/usr/lib/wsl/lib/libnvidia-ml.so.1", "/run/opengl-driver/lib
 _MOST_PID = 1 << 31
 # No machine has more; a number beyond is garbage, and each GPU would be asked for.
 _MOST_GPUS = 1024
+# No GPU works beyond; drivers give 255 and more for "unknown".
 _HOTTEST = 150
-"""No GPU works beyond; drivers give 255 and more for "unknown"."""
 
 # What the driver writes where it has no word, in the languages of its many versions.
 _NO_WORD = {"n/a", "[n/a]", "unknown", "unknown error", "[unknown error]", "not supported", "[not supported]"}

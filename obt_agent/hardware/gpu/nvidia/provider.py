@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # the library's bindings take 2 MB: they are loaded where the
     from obt_agent.hardware.gpu.nvidia.nvml import Device, Nvml
 
 PCI_VENDOR, DRIVER = "0x10de", "nvidia"
+# What a machine has, beside a PCI device, where NVIDIA's library may find a GPU (the last is WSL's).
 _SIGNS = ("/dev/nvidiactl", "/dev/dxg")
-"""What a machine has, beside a PCI device, where NVIDIA's library may find a GPU (the last is WSL's)."""
 
 # Samples that are farther apart let a GPU fall asleep between them: drivers wait some seconds for that.
 _IDLE_NS = 10_000_000_000

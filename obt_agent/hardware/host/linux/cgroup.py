@@ -26,8 +26,8 @@ T = TypeVar("T")
 _FIELDS = ("memory_bytes", "memory_high_bytes", "cpus", "cpuset", "cgroup_version")
 _CONTROLLERS = ("memory", "cpu", "cpuset")
 _ELSEWHERE = "not_present: the process's control group is not mounted where the agent sees it"
+# Version 1 writes "no limit" as the largest multiple of the page size below 2^63.
 _NO_LIMIT_V1 = 1 << 60
-"""Version 1 writes "no limit" as the largest multiple of the page size below 2^63."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,12 +11,12 @@ from obt_agent.hardware.host.linux import cpu_info
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 _CPUS = "/sys/devices/system/cpu"
+# Kernels before 5.18 take up to 10 ms for each clock of an idle CPU, asleep, not at work.
 _MOST_CLOCKS = 8
-"""Kernels before 5.18 take up to 10 ms for each clock of an idle CPU, asleep, not at work."""
 
+# Files with a clock. The first is measured (Linux 6.14), and refuses (EAGAIN) for a core that idles; the
+# second may be what was asked for, which some drivers never change.
 _CLOCKS = ("cpuinfo_avg_freq", "scaling_cur_freq")
-"""Files with a clock. The first is measured (Linux 6.14), and refuses (EAGAIN) for a core that idles; the
-second may be what was asked for, which some drivers never change."""
 
 _EVERY_NS = 5_000_000_000
 _THROTTLED = "thermal_throttle/package_throttle_total_time_ms"

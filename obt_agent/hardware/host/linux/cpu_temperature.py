@@ -11,16 +11,16 @@ from obt_agent.hardware.snapshot.root import Root
 
 _HWMON, _THERMAL = "/sys/class/hwmon", "/sys/class/thermal"
 
+# Drivers of x86, and how the labels of the sensors to prefer begin.
 _LABELS = {"coretemp": ("Package id",), "k10temp": ("Tdie", "Tctl"), "zenpower": ("Tdie", "Tctl")}
-"""Drivers of x86, and how the labels of the sensors to prefer begin."""
 
+# Zones of a CPU or of a cluster of its cores, as Arm's device trees spell them ("bigcore0-thermal").
 _CPU_ZONE = re.compile(
     r"x86_pkg_temp|package[-_]therm|cpu|(big|mid|little)[-_]?(core|cpu|cluster)?\d*[-_]therm", re.IGNORECASE
 )
-"""Zones of a CPU or of a cluster of its cores, as Arm's device trees spell them ("bigcore0-thermal")."""
 
+# The zone of the whole chip, where none is the CPU's alone.
 _CHIP_ZONE = re.compile(r"soc[-_]therm", re.IGNORECASE)
-"""The zone of the whole chip, where none is the CPU's alone."""
 
 
 def find_sensors(root: Root) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from obt_agent.hardware.snapshot.root import Root
 TABLE = "/sys/firmware/dmi/tables/DMI"
 UDEV = "/run/udev/data/+dmi:id"
 
+# Table 78 of DSP0134 3.7.
 _TYPES = {
     0x12: "DDR",
     0x13: "DDR2",
@@ -31,12 +32,12 @@ _TYPES = {
     0x23: "LPDDR5",
     0x24: "HBM3",
 }
-"""Table 78 of DSP0134 3.7."""
 
 _MEMORY_DEVICE, _END = 17, 127
 _LEAST_LENGTH = 0x15
 _UNKNOWN_WORD, _EXTENDED_SIZE, _EXTENDED_SPEED = 0xFFFF, 0x7FFF, 0xFFFF
 _KIB, _MIB = 1 << 10, 1 << 20
+# What makers of boards leave where they wrote nothing, without the dot at the end.
 _FILLERS = {
     *("unknown", "none", "n/a", "na", "null", "undefined", "invalid", "empty", "oem", "o.e.m", "-"),
     *("not specified", "not applicable", "not available", "not provided", "no dimm", "no enclosure"),
@@ -45,14 +46,13 @@ _FILLERS = {
     *("product name", "base board", "base board product name", "board vendor", "chassis manufacturer"),
     *("manufacturer", "version", "bios version", "bios date"),
 }
-"""What makers of boards leave where they wrote nothing, without the dot at the end."""
 
 _PATTERN_FILLERS = re.compile(
     r"([x0.*#?_ -])\1*|0?123456789.*|type\d ?-? ?.*|fill by oem.*|to be filled by.*"
 )
 
+# Types of table 78 that hold firmware (ROM, flash, EEPROM, FEPROM, EPROM), or are a disk in a slot.
 _NOT_MAIN_MEMORY = {0x08, 0x09, 0x0A, 0x0B, 0x0C, 0x1F}
-"""Types of table 78 that hold firmware (ROM, flash, EEPROM, FEPROM, EPROM), or are a disk in a slot."""
 
 _NOT_MAIN_MEMORY_WORDS = {"rom", "flash", "eeprom", "feprom", "eprom", "logical non-volatile device"}
 _MOST_SLOTS = 256

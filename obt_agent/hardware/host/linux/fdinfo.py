@@ -13,8 +13,8 @@ from obt_agent.hardware.snapshot.root import Root
 
 _DEVICES = "/dev/dri/"
 _UNITS = {"": 1, "KiB": 1 << 10, "MiB": 1 << 20}
+# Newer and older spelling; what is resident counts, and no region twice.
 _PREFIXES = ("drm-resident-", "drm-memory-")
-"""Newer and older spelling; what is resident counts, and no region twice."""
 
 
 def regions(root: Root, pid: int, address: str) -> dict[str, int]:

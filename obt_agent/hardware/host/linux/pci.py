@@ -16,8 +16,8 @@ _DISPLAY, _ACCELERATOR = "0x03", "0x12"
 _BRIDGE = "0x0604"
 _DATABASES = ("/usr/share/hwdata/pci.ids", "/usr/share/misc/pci.ids")
 
+# PCI Express generations by GT/s.
 _GENERATIONS = {2.5: 1, 5.0: 2, 8.0: 3, 16.0: 4, 32.0: 5, 64.0: 6}
-"""PCI Express generations by GT/s."""
 
 
 @dataclass(frozen=True, slots=True)

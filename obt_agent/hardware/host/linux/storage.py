@@ -19,8 +19,8 @@ _DEFAULT_STORES = ("/usr/share/ollama/.ollama/models", "/var/lib/ollama/models",
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "ceph", "glusterfs", "afs"}
 _MEMORY = {"tmpfs", "ramfs"}
 _VIRTUAL_DISKS = ("vd", "xvd")
+# What Hyper-V calls its disks, which say of themselves that they rotate.
 _WSL_DISK = "Virtual Disk"
-"""What Hyper-V calls its disks, which say of themselves that they rotate."""
 
 _IN_CONTAINER = "no_permission: Ollama runs in a container, whose files are closed to the agent's user"
 _NOT_FOUND = "not_present: Ollama's process does not tell its store, and the usual places are empty"

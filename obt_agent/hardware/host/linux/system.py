@@ -18,6 +18,7 @@ _DMI = "/sys/class/dmi/id"
 # The owner's file, then the distribution's own, as os-release(5) has them.
 _OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
 
+# Words of DMI vendor and product names, as systemd-detect-virt reads them.
 _HYPERVISORS = {
     "qemu": "qemu",
     "kvm": "kvm",
@@ -35,7 +36,6 @@ _HYPERVISORS = {
     "bochs": "bochs",
     "apple virtualization": "apple",
 }
-"""Words of DMI vendor and product names, as systemd-detect-virt reads them."""
 
 _XEN_DOM0_BIT = 11
 _METAL = re.compile(r"\.metal(-|$)")
