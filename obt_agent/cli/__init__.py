@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The process's exit status, as ``obt_agent.cli.exit_codes`` lists it.
     """
+    # Before anything is printed: a terminal that knows only ASCII must not end the command.
     replace_unencodable()
     try:
         module, args = _parse(list(sys.argv[1:] if argv is None else argv))
@@ -77,6 +78,7 @@ def make_parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, ModuleTy
         "--version", action=_VersionAction, nargs=0, help="print version and commit, and exit"
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    # Only its module is imported; all others take part with their line of help.
     chosen = next((word for word in words if not word.startswith("-")), None)
     module = _load(chosen) if chosen in COMMANDS else None
     for name, summary in COMMANDS.items():

@@ -13,6 +13,7 @@ from obt_agent.benchmark.metrics_registry import BY_NAME
 from obt_agent.benchmark.result import Ratio
 from obt_agent.cli.bench_report import UNKNOWN, console_for
 
+# As Ollama's own list shows them.
 _DIGEST_CHARS: Final = 12
 
 
@@ -30,6 +31,7 @@ def show(compared: Comparison, file: TextIO) -> None:
             table.add_row(BY_NAME[name].label, f"{ratio.ratio:.3f}", _interval(ratio), reading(name, ratio))
         console.print(table)
     for one in compared.differences:
+        # Only what puts the ratio in doubt is marked; what one compares on purpose is not.
         mark = "! " if one.weight == "warning" else "  "
         a, b = _said(one.field, one.a), _said(one.field, one.b)
         console.print(Text(f"{mark}{one.field}: {a} against {b}: {one.meaning}"))
@@ -55,6 +57,7 @@ def reading(name: str, ratio: Ratio) -> str:
     """What an interval says: better, worse, or nothing for sure."""
     if ratio.ci_low is None or ratio.ci_high is None:
         return "too few iterations for an interval"
+    # An interval that holds 1 allows for either direction, however far from 1 the ratio lies.
     if ratio.ci_low <= 1 <= ratio.ci_high:
         return "no difference shown"
     higher = ratio.ratio > 1

@@ -29,6 +29,7 @@ from obt_agent.config.schema import Config
 from obt_agent.hardware.service import HardwareService
 from obt_agent.ollama.client import OllamaClient
 
+# Each phase for people.
 _WORDS = {
     "preflight": "checking the machine",
     "cold_load": "cold load",
@@ -39,6 +40,7 @@ _WORDS = {
     "waiting": "waiting for Ollama",
 }
 _CUT_SHORT: Final = "the benchmark was cancelled and not waited for; the model may still be loaded"
+# Columns from which on everything fits beside the bar, and the bar at all.
 _WIDE: Final = 100
 _NARROW: Final = 80
 
@@ -52,6 +54,7 @@ async def run_pairs(
     sides: tuple[list[BenchmarkResult], list[BenchmarkResult]] = ([], [])
     for side, result in zip(order, done, strict=False):
         sides[side].append(result)
+    # A run that was cut short spoils its pair: the pairs before it are complete.
     whole = sum(result.status == "completed" for result in done) // 2
     return sides[0][: max(whole, 1)], sides[1][: max(whole, 1)]
 
@@ -133,6 +136,7 @@ class _Signals:
 
     async def execute(self, run: BenchmarkRun) -> BenchmarkResult:
         """The run's result, also when signals cut it short."""
+        # A task of its own, so that a signal can cancel it and not what waits for it.
         self._run, self._task = run, asyncio.create_task(run.execute(), name=f"run {run.job_id}")
         try:
             await asyncio.wait({self._task})
@@ -155,6 +159,7 @@ class _ProgressLine:
 
     def update(self, now: RunProgress) -> None:
         """Show how far the run is."""
+        # The iteration that runs is not done; warm-ups do not move the bar.
         done = max((now.iteration or 1) - 1, 0) if now.phase == "iteration" else 0
         share = min(done / now.iterations_planned, 1.0) if now.iterations_planned else 0.0
         self._progress.update(

@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run all checks and print the findings."""
+    # The findings say what is wrong; warnings of what is tried on the way would say it twice.
     configure(LogSettings(level="error", format="console"))
     try:
         loaded = load_config(args)
@@ -49,6 +50,7 @@ def _print(report: CheckReport, args: argparse.Namespace) -> None:
     for finding in report.findings:
         if not (args.quiet and finding.level in {"ok", "skipped"}):
             print(shown(finding))
+    # Most keys have their defaults; what somebody set is what may be wrong.
     changed = [one for one in report.configuration if not one.origin.startswith("default")]
     if changed and not args.quiet:
         print("\nset here (obt-agent config show prints every key):")

@@ -42,6 +42,7 @@ def _show(args: argparse.Namespace) -> int:
         print(json.dumps(whole, indent=2))
         return exit_codes.OK
     say(f"# {loaded.path or 'no configuration file'}")
+    # Long values would push all origins out of sight.
     width = max((len(f"{one.key}: {_text(one.value)}") for one in shown), default=0)
     for one in shown:
         print(f"{f'{one.key}: {_text(one.value)}':<{min(width, 72)}}  # {one.origin}")
@@ -61,6 +62,7 @@ def _check(args: argparse.Namespace) -> int:
     """Check as ``run`` does, and whether the files that the configuration names can be read."""
     loaded = load_config(args, need_server=True, log=False)
     server = loaded.config.server
+    # Rules look at no file: whether these can be read is seen here, before a start fails over it.
     named = {
         "server.token_file": server.token_file,
         "server.ca_file": server.ca_file,

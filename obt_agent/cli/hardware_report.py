@@ -19,7 +19,9 @@ from obt_agent.hardware.service import SamplerCost
 
 _NOTHING = "–"
 _NOT_VERIFIED = "not verified on real hardware"
+# Any other state is yellow: it needs attention.
 _STYLES = {"ok": "green", "suspended": "cyan", "absent": "dim"}
+# Beside names and words it fits a terminal of 80 columns.
 _BAR_WIDTH = 30
 _CORES_IN_A_GROUP = 8
 # From this many on, the fields that cannot be read of a device are counted and no longer named.
@@ -205,6 +207,7 @@ def _gpu_now(gpu: GpuInfo, now: GpuSample) -> Text:
     fan = now.fan_ratio is not None and f"fan {_percent(now.fan_ratio)}"
     # The state comes first, for of a GPU that is lost or asleep there is nothing else.
     state = Text(now.state, style=_STYLES.get(now.state, "yellow"))
+    # One line for what it does, one for how it is.
     for words in (
         _joined(busy or None, access or None),
         _joined(_power(gpu, now), _degrees(now.temperature_celsius), fan or None, _clock(now)),

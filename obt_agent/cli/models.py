@@ -20,6 +20,7 @@ from obt_agent.ollama.payloads import InstalledModel, RunningModel
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP: Final = 1024
+# As Ollama's own list shows them.
 _DIGEST_CHARS: Final = 12
 
 

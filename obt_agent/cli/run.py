@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the configuration, set the log up, and serve until a signal ends it."""
+    # The log is set up below, for a daemon and not for a person at a terminal.
     loaded = load_config(args, need_server=True, log=False)
     log = loaded.config.log
     output = configure(LogSettings(level=log.level, format=log.format, prompts=log.prompts))

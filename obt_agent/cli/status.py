@@ -37,6 +37,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"{found.holder} holds the state folder, and has written no status yet.")
         return exit_codes.UNAVAILABLE
     if args.json:
+        # JSON is UTF-8, whatever the terminal's encoding is.
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found.status)) + b"\n")
     else:
         print("\n".join(map(printable, lines(found.status, Clocks.now()))))
@@ -51,6 +52,7 @@ def _why_not(folder: Path) -> Iterator[str]:
     except system.ServiceError as error:
         yield f"{error.message} Start it: obt-agent run"
         return
+    # Somebody's own state folder has nothing to do with the system's service.
     if folder != where.state:
         yield "Start it: obt-agent run"
         if service.installed:
@@ -98,6 +100,7 @@ def lines(status: Status, now: Clocks) -> Iterator[str]:
         yield f"This was written {_span(status.age_s(now))} ago: the agent may hang."
 
 
+# The daemon writes every 5 s at least.
 _STALE_S = 30.0
 
 

@@ -11,6 +11,7 @@ from obt_agent.errors import HardwareError
 
 T = TypeVar("T")
 
+# What drivers and firmware leave in counters that they do not fill in: all bits, of 32 or of 63 and more.
 _UNKNOWN_U32 = 0xFFFFFFFF
 _UNKNOWN_U64 = 2**63 - 1
 
@@ -71,15 +72,18 @@ class FieldReader:
     """Collects, field by field, why a struct's fields are null."""
 
     def __init__(self) -> None:
+        # By field, why it is null; a field that was read is not in here. It becomes ``unavailable`` as it is.
         self.reasons: dict[str, str] = {}
 
     def read(self, field: str, source: Callable[[], T]) -> T | None:
         """What ``source`` returns; None, with the reason noted, when it raises or is not finite."""
         try:
             value = source()
+        # Whatever a file with nonsense in it makes a parser raise; anything else is a fault of the program.
         except (OSError, ValueError, LookupError, OverflowError, HardwareError) as error:
             self.reasons[field] = reason_of(error)
             return None
+        # JSON has no such numbers.
         if isinstance(value, float) and not math.isfinite(value):
             self.reasons[field] = "malformed"
             return None
@@ -90,6 +94,7 @@ class FieldReader:
         for source in sources:
             value = self.read(field, source)
             if value is not None:
+                # A source before it may have failed; that is of no interest now.
                 self.reasons.pop(field, None)
                 return value
         return None

@@ -21,10 +21,13 @@ class SampleStream:
         self.interval_s = interval_s
         self.reason = reason
         self.missed = 0
+        # The sample that waits to be taken; a newer one takes its place.
         self._newest: Sample | None = None
+        # When the last sample that was kept, and the last one that was taken up, were read.
         self._offered_ns: int | None = None
         self._taken_ns: int | None = None
         self._ended = False
+        # Set when there is a sample, or the end.
         self._wake = asyncio.Event()
 
     def offer(self, sample: Sample) -> None:
@@ -68,6 +71,7 @@ class Ticks:
 
     def __init__(self) -> None:
         self.missed = 0
+        # The tick before, from which the next ones count; None before the first.
         self._last: float | None = None
 
     def next_after(self, now: float, interval_s: float) -> float:
@@ -76,6 +80,7 @@ class Ticks:
             self._last = now
             return now
         due = self._last + interval_s
+        # Made up for by no burst: the next tick is the first one of the grid that is still to come.
         if due < now:
             skipped = int((now - due) / interval_s) + 1
             self.missed += skipped

@@ -29,6 +29,7 @@ __all__ = ["HardwareService", "SampleStream", "SamplerCost"]
 
 log = structlog.get_logger(__name__)
 
+# The inventory is collected so often though nothing seems to have changed: no sign tells of everything.
 _HOURLY_S = 3600.0
 
 
@@ -321,6 +322,7 @@ class HardwareService:
 
     async def _read(self, group: CostGroup) -> tuple[tuple[Sample, int | None], list[GpuReadings]]:
         """Kernel's files and GPUs side by side; with no GPU, no task is made for one."""
+        # An absent provider is not asked at every sample whether it is still absent.
         asked = [
             asyncio.create_task(guard.sample(group, self._pids), name=f"hardware.sample.{guard.name}")
             for guard in self._guards

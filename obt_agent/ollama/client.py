@@ -39,13 +39,16 @@ _HEADERS: Final = {
     "Accept-Encoding": "identity",
     "User-Agent": "obt-agent",
 }
+# Requests that move gigabytes, with long silences of their own.
 _TRANSFERS: Final = frozenset({"/api/pull", "/api/push", "/api/create"})
 _GOOD: Final = (200, 201)
+# Of a refusal's body, which may be a page of a proxy.
 _ERROR_BYTES: Final = 64 << 10
+# Of an answer that passes in parts: what one frame may hold, so that 64 of them stay small.
 _PART_BYTES: Final = 32 << 10
-"""Of an answer that passes in parts: what one frame may hold, so that 64 of them stay small."""
+# Of a body that is read whole; it stands in memory up to four times while it is passed on.
 MAX_BODY_BYTES: Final = 32 << 20
-"""Of a body that is read whole; it stands in memory up to four times while it is passed on."""
+# From here on a body is sent as a file, piece by piece.
 _LARGE_BYTES: Final = 256 << 10
 _HEADER_CHARS: Final = 200
 

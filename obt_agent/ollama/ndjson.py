@@ -13,6 +13,7 @@ import msgspec
 from obt_agent.errors import OllamaError, TooLarge
 from obt_agent.json_depth import deeper_than
 
+# Of brackets in a line; no answer of Ollama's comes near it.
 MAX_DEPTH: Final = 64
 MAX_LINE_BYTES: Final = 1 << 20
 

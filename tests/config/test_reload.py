@@ -1,9 +1,8 @@
-import json
 from pathlib import Path
 
 import pytest
 
-from obt_agent.config.describe import for_owner, for_server
+from obt_agent.config.describe import for_owner
 from obt_agent.config.load import load
 from obt_agent.config.problems import WrongConfig
 from obt_agent.config.reload import reload
@@ -39,14 +38,9 @@ def test_a_wrong_file_changes_nothing(tmp_path: Path) -> None:
     assert before.config.server.url == "wss://x/api/v1/agents/connect"
 
 
-def test_what_is_shown_holds_no_password_and_for_the_server_no_path(tmp_path: Path) -> None:
+def test_what_is_shown_holds_no_password(tmp_path: Path) -> None:
     text = "server: {url: 'https://x', proxy: 'http://me:canary@p:1', token_file: /canary/token}"
     found = loaded(tmp_path, text)
     owner = {shown.key: shown.value for shown in for_owner(found)}
     assert owner["server.proxy"] == "http://***@p:1"
     assert owner["server.token_file"] == "/canary/token"
-    told = for_server(found)
-    assert told["server"]["token_file"] is True
-    assert told["server"]["ca_file"] is False
-    assert told["policy"]["options"]["num_ctx"] == 131_072
-    assert "canary" not in json.dumps(told)

@@ -88,6 +88,7 @@ class _Known:
         self.device = device
         self.card = card
         self.info = card.info()
+        # As of the last slow sample; every fast one is completed by it.
         self.slow = GpuSample(id=self.info.id, state="ok")
         # Bytes by PID, and by PID the reason why they are not known.
         self.processes: dict[int, int] = {}
@@ -118,6 +119,7 @@ class SysfsGpuProvider:
 
     def probe(self) -> ProviderState:
         """Read the bus again."""
+        # Cards may be other ones now, under the same paths.
         self.close()
         self._devices = pci.gpus(self._root, self._pci_vendor, self._drivers)
         if not self._devices:

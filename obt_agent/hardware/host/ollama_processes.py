@@ -17,9 +17,11 @@ from obt_agent.hardware.host.rates import LEAST_WINDOW_NS
 from obt_agent.hardware.host.readings import HeldProcess, HostReadings
 from obt_agent.hardware.samples import OllamaProcess, ProcessRole
 
+# Between two scans of every process, of new ones while no server is known, and for children of servers.
 _FULL_SCAN_NS = 300_000_000_000
 _SCAN_NS = 5_000_000_000
 _CHILDREN_NS = 2_000_000_000
+# A server runs a few runners; a tree that is larger is not Ollama's, and must not take the sampler's time.
 _MOST_DESCENDANTS = 256
 
 # The program's own names; the last is that of NixOS, which wraps it.
@@ -60,6 +62,7 @@ class OllamaProcesses:
         self._readings = readings
         self._port = port
         self._clock = clock
+        # By PID. A runner is any descendant of a server: versions differ in how many levels there are.
         self._servers: dict[int, _Followed] = {}
         self._runners: dict[int, _Followed] = {}
         # Every PID of the last scan: what is among them is not examined again before the next full one.
@@ -125,6 +128,7 @@ class OllamaProcesses:
             self._children_at_ns = None
 
     def _is_server(self, pid: int) -> bool:
+        # The name first: it is one short file, and rules out nearly every process.
         return self._table.name(pid) in _SERVER_NAMES and not _SERVER_WORDS.isdisjoint(
             self._table.arguments(pid)
         )
@@ -162,6 +166,7 @@ class OllamaProcesses:
         process.held.close()
         followed = self._servers if process.role == "server" else self._runners
         followed.pop(process.pid, None)
+        # A model that ends is mostly replaced by another: look for that one now.
         self._children_at_ns = None
         if process.role == "server":
             self.rescan()
@@ -172,6 +177,7 @@ class OllamaProcesses:
             window = now - process.before[1]
             if window < LEAST_WINDOW_NS:
                 return
+            # The kernel's counters can step back a little.
             process.cpu_ratio = max(0.0, cpu_s - process.before[0]) * 1e9 / window
         process.before = cpu_s, now
 

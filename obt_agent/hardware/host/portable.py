@@ -23,7 +23,9 @@ from obt_agent.hardware.inventory import (
 from obt_agent.hardware.provider import state_of
 from obt_agent.hardware.samples import PressureSample
 
+# psutil has no way to learn it on these systems.
 _NO_SOURCE = "no_source"
+# Of Linux and macOS ("lo0").
 _LOOPBACK = "lo"
 
 
@@ -184,6 +186,7 @@ class PortableStorage:
 
     def __init__(self, processes: PsutilProcessTable) -> None:
         self._processes = processes
+        # Ollama's server; None while none runs here.
         self._pid: int | None = None
 
     def follow(self, pid: int | None) -> None:

@@ -144,6 +144,7 @@ class _Writer:
         self._folder = folder
         self._root = root
         self._masker = masker
+        # For the manifest, masked: links by path, and by path the error that reading it gave.
         self._links: dict[str, str] = {}
         self._errors: dict[str, str] = {}
 

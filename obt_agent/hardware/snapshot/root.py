@@ -249,6 +249,7 @@ class CachedFile:
 
     def close(self) -> None:
         """Close it; the next reading opens it again."""
+        # Forgotten before it is closed: a number that is closed twice may be somebody else's by then.
         descriptor, self._descriptor = self._descriptor, -1
         if descriptor >= 0:
             with contextlib.suppress(OSError):
@@ -263,6 +264,7 @@ class FileCache:
 
     def __init__(self, root: Root) -> None:
         self._root = root
+        # By path, opened when they are first read.
         self._files: dict[str, CachedFile] = {}
 
     def text(self, path: str) -> str:

@@ -66,14 +66,18 @@ class NvidiaProvider:
         # All GPUs as last described, and those of them that the driver no longer answers for.
         self._infos: tuple[GpuInfo, ...] = ()
         self._lost: tuple[GpuInfo, ...] = ()
+        # What the bus has, which may be more than the driver shows, or less (WSL).
         self._pci: tuple[pci.PciGpu, ...] = ()
+        # The driver's, as the library gives it.
         self._version: str | None = None
         # The kernel module's version at the last probe. Another one needs another library, tried anew.
         self._module: str | None = None
+        # Whether the library may be loaded here without being tried elsewhere first.
         self._trusted = False
         self._state = ProviderState(name=self.name, status="absent")
         # Whether the connection was closed only to let a GPU sleep between samples that are far apart.
         self._resting = False
+        # When the last sample was taken, to see whether samples are far apart.
         self._sampled_ns = 0
 
     def probe(self) -> ProviderState:

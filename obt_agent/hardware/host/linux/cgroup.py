@@ -65,6 +65,7 @@ class Groups:
         self._hidden: set[str] = set()
         for controller in _CONTROLLERS:
             own = [m for m in mounted if m.kind == "cgroup" and controller in m.options]
+            # With both versions mounted (hybrid) each controller belongs to one of them.
             version, candidates = (1, own) if controller in places and own else (2, unified)
             place = places.get(controller if version == 1 else "")
             self._version[controller] = version
@@ -96,6 +97,7 @@ class Groups:
 
         Raises OSError, ValueError.
         """
+        # Each ancestor counts all groups below it: the one with the least left decides, not the least limit.
         left = [self._left(folder, limit) for folder, limit in self._limited()]
         return min(left) if left else None
 
@@ -147,6 +149,7 @@ class Groups:
     def _quota_v2(self, folder: str) -> float | None:
         text = _present(partial(self._hot.text, f"{folder}/cpu.max"))
         quota, _, period = (text or "max").partition(" ")
+        # A file with a quota alone has no period to divide by: that is refused there.
         return None if quota == "max" else _amount(quota) / _period(period)
 
     def _quota_v1(self, folder: str) -> float | None:

@@ -18,6 +18,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _COLUMNS, _IDLE, _IOWAIT = 8, 3, 4
 
 _KIB = 1 << 10
+# No memory has a size of more digits.
 _MEMINFO = re.compile(r"^(Mem(?:Total|Available)|Swap(?:Total|Free)):\s+([0-9]{1,18}) kB$", re.MULTILINE)
 
 _SECTOR = 512  # the kernel's unit in diskstats, whatever the disk's own sectors are
@@ -33,6 +34,7 @@ class LinuxFileReadings:
 
     def __init__(self, root: Root) -> None:
         self._root = root
+        # Read at every sample, and so kept open.
         self._files = FileCache(root)
 
     def cpu_times(self) -> tuple[CpuTimes, ...]:

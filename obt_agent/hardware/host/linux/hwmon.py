@@ -11,7 +11,9 @@ from functools import partial
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, non_negative, optional, positive
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
+# The kernel's full duty of a fan.
 _PWM_MOST = 255
+# Degrees that a chip which works may have.
 _COLDEST, _HOTTEST = -50, 150
 _INPUT = re.compile(r"temp(\d+)_input")
 
@@ -44,6 +46,7 @@ class Hwmon:
 
     def __init__(self, root: Root, device: str, driver: str) -> None:
         self._root = root
+        # Sensors are read at every sample: their files stay open.
         self._hot = FileCache(root)
         folders = root.below(f"{device}/hwmon")
         # None where the device has no sensors of this driver.

@@ -13,6 +13,7 @@ from obt_agent.hardware.snapshot.root import Root
 
 NODES = "/sys/class/kfd/kfd/topology/nodes"
 _PROCESSES = "/sys/class/kfd/kfd/proc"
+# From this bit of ``location_id`` on stands the partition's number; below it the place on the bus.
 _PARTITION_BIT = 28
 LANES_PER_UNIT = 64
 """Stream processors of one compute unit, in all of AMD's designs that the compute driver knows."""
@@ -24,6 +25,7 @@ class Node:
     def __init__(self, root: Root, folder: str) -> None:
         self._root = root
         self._folder = folder
+        # They do not change while the driver is loaded.
         self._properties = _properties(root.text(f"{folder}/properties"))
 
     def value(self, name: str) -> int:
@@ -79,6 +81,7 @@ class ComputeGpu:
     """One GPU: all of its nodes, at least one. Raises Unreadable where a property is missing."""
 
     def __init__(self, nodes: list[Node]) -> None:
+        # One for each partition; whole GPUs have one. In the order of the driver, not of the partitions.
         self._nodes = nodes
 
     @property

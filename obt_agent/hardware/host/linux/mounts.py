@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from obt_agent.hardware.snapshot.root import Root
 
+# proc(5): six fields, optional ones, a dash, then the type of the file system, its source and options.
 _FIELDS_BEFORE_OPTIONAL = 6
 _FIELDS_AFTER_DASH = 3
 

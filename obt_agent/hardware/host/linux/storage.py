@@ -15,9 +15,11 @@ from obt_agent.hardware.inventory import FoundBy, ProviderState, StorageInfo
 from obt_agent.hardware.provider import state_of
 from obt_agent.hardware.snapshot.root import Root
 
+# Of Ollama's installer, of NixOS and other packages, and of a server that root started.
 _DEFAULT_STORES = ("/usr/share/ollama/.ollama/models", "/var/lib/ollama/models", "/root/.ollama/models")
 NETWORK = {"nfs", "nfs4", "cifs", "smb3", "fuse.sshfs", "9p", "ceph", "glusterfs", "afs"}
 _MEMORY = {"tmpfs", "ramfs"}
+# virtio's and Xen's names.
 _VIRTUAL_DISKS = ("vd", "xvd")
 # What Hyper-V calls its disks, which say of themselves that they rotate.
 _WSL_DISK = "Virtual Disk"

@@ -37,7 +37,9 @@ _HYPERVISORS = {
     "apple virtualization": "apple",
 }
 
+# XENFEAT_dom0 of Xen's public features.h.
 _XEN_DOM0_BIT = 11
+# Amazon's machines of metal ("m5.metal"), which carry the cloud's names all the same.
 _METAL = re.compile(r"\.metal(-|$)")
 _TREE = "/sys/firmware/devicetree/base"
 _TREE_HYPERVISORS = {"kvm": "kvm", "xen": "xen", "vmware": "vmware"}
@@ -48,6 +50,7 @@ SERVICE_ACCOUNT = "/secrets/kubernetes.io/serviceaccount"
 LAYERS = {"/containerd/": "containerd", "/docker/": "docker", "/containers/storage/": "podman"}
 """Where container engines keep the layers that a container's root is made of."""
 
+# Parts of a control group's path, and the engine that makes such paths.
 _CONTAINER_HINTS = (("/docker", "docker"), ("kubepods", "kubernetes"), ("/lxc", "lxc"), ("libpod", "podman"))
 
 
@@ -148,6 +151,7 @@ class HostProvider:
         product = self._dmi("product_name") or ""
         others = filter(None, map(self._dmi, ("sys_vendor", "board_vendor", "bios_vendor")))
         words = " ".join((product, *others)).lower()
+        # Surface and other machines of Microsoft's own are no virtual ones.
         if "microsoft" in words and "virtual machine" in words:
             return "hyperv"
         if _METAL.search(product):
