@@ -143,7 +143,7 @@ def _bisect(function: Callable[[float], float], low: float, high: float) -> floa
             high = middle
 
 
-def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
+def t_interval(values: Sequence[float]) -> Interval | None:
     """Interval of the mean: mean ± t(n-1) s/√n. None for fewer than two values.
 
     It covers the mean of normal data at exactly the nominal rate; with three values t is 4.30, and the width
@@ -153,11 +153,11 @@ def t_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Inter
     if spread is None:
         return None
     n = len(values)
-    half = t_quantile((1 + confidence) / 2, n - 1) * spread / math.sqrt(n)
+    half = t_quantile((1 + CONFIDENCE) / 2, n - 1) * spread / math.sqrt(n)
     return Interval(mean(values) - half, mean(values) + half)
 
 
-def positive_interval(values: Sequence[float], confidence: float = CONFIDENCE) -> Interval | None:
+def positive_interval(values: Sequence[float]) -> Interval | None:
     """Interval of the mean of values that cannot be negative: mean × e^±h with h = t(n-1) s/(mean √n).
 
     The t-interval of the mean's logarithm, whose standard error is s/(mean √n) by the delta method (Meeker
@@ -168,41 +168,37 @@ def positive_interval(values: Sequence[float], confidence: float = CONFIDENCE) -
     if spread is None:
         return None
     if min(values) < 0.0:  # no such quantity: the caller was wrong about it, and the logarithm has no meaning
-        return t_interval(values, confidence)
+        return t_interval(values)
     if spread == 0.0:
         return Interval(centre, centre)
     n = len(values)
-    half = t_quantile((1 + confidence) / 2, n - 1) * spread / (centre * math.sqrt(n))
+    half = t_quantile((1 + CONFIDENCE) / 2, n - 1) * spread / (centre * math.sqrt(n))
     return Interval(centre * math.exp(-half), centre * math.exp(half))
 
 
-def mean_interval(
-    values: Sequence[float], possible: Values = "positive", confidence: float = CONFIDENCE
-) -> Interval | None:
+def mean_interval(values: Sequence[float], possible: Values = "positive") -> Interval | None:
     """Interval of the mean of values of that kind, which holds no value that the mean cannot have."""
     if possible == "any":
-        return t_interval(values, confidence)
-    interval = positive_interval(values, confidence)
+        return t_interval(values)
+    interval = positive_interval(values)
     if interval is not None and possible == "percent":
         # Cutting at a bound that the true mean cannot pass leaves the coverage as it is.
         return Interval(min(interval.low, 100.0), min(interval.high, 100.0))
     return interval
 
 
-def relative_width(values: Sequence[float], confidence: float = CONFIDENCE) -> float | None:
+def relative_width(values: Sequence[float]) -> float | None:
     """Whole width of the interval of positive values over their mean; None where either is missing or 0."""
-    interval = positive_interval(values, confidence)
+    interval = positive_interval(values)
     if interval is None or (centre := mean(values)) == 0.0:
         return None
     return (interval.high - interval.low) / abs(centre)
 
 
-def summarise(
-    values: Sequence[float], possible: Values = "positive", confidence: float = CONFIDENCE
-) -> Summary:
+def summarise(values: Sequence[float], possible: Values = "positive") -> Summary:
     """The summary of at least one value."""
     centre, spread = mean(values), stddev(values)
-    interval = mean_interval(values, possible, confidence)
+    interval = mean_interval(values, possible)
     return Summary(
         n=len(values),
         mean=centre,
@@ -213,7 +209,7 @@ def summarise(
         max=max(values),
         ci_low=interval.low if interval else None,
         ci_high=interval.high if interval else None,
-        confidence=confidence,
+        confidence=CONFIDENCE,
     )
 
 
@@ -324,7 +320,7 @@ def _pearson(x: Sequence[float], y: Sequence[float]) -> float:
     return covariance / (spread_x * spread_y)
 
 
-def ratio_unpaired(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Ratio:
+def ratio_unpaired(a: Sequence[float], b: Sequence[float]) -> Ratio:
     """Ratio of the means of two independent samples of positive values, with an interval.
 
     On the logarithm: var(ln mean) = s²/(n mean²) (the delta method), degrees of freedom by Welch (1947) and
@@ -333,22 +329,20 @@ def ratio_unpaired(a: Sequence[float], b: Sequence[float], confidence: float = C
     ratio = mean(a) / mean(b)
     low, high = None, None
     if len(a) > 1 and len(b) > 1:
-        low, high = _log_welch(ratio, a, b, confidence)
+        low, high = _log_welch(ratio, a, b)
     return Ratio(
-        ratio=ratio, ci_low=low, ci_high=high, confidence=confidence, n_a=len(a), n_b=len(b), paired=False
+        ratio=ratio, ci_low=low, ci_high=high, confidence=CONFIDENCE, n_a=len(a), n_b=len(b), paired=False
     )
 
 
-def _log_welch(
-    ratio: float, a: Sequence[float], b: Sequence[float], confidence: float
-) -> tuple[float, float]:
+def _log_welch(ratio: float, a: Sequence[float], b: Sequence[float]) -> tuple[float, float]:
     var_a, var_b = _variance_of_log_mean(a), _variance_of_log_mean(b)
     total = var_a + var_b
     if total == 0.0:
         return ratio, ratio
     # Welch and Satterthwaite's degrees of freedom, of the variances on the logarithm.
     df = total**2 / (var_a**2 / (len(a) - 1) + var_b**2 / (len(b) - 1))
-    half = t_quantile((1 + confidence) / 2, df) * math.sqrt(total)
+    half = t_quantile((1 + CONFIDENCE) / 2, df) * math.sqrt(total)
     return ratio * math.exp(-half), ratio * math.exp(half)
 
 
@@ -357,19 +351,19 @@ def _variance_of_log_mean(values: Sequence[float]) -> float:
     return 0.0 if spread is None else (spread / mean(values)) ** 2 / len(values)
 
 
-def ratio_paired(a: Sequence[float], b: Sequence[float], confidence: float = CONFIDENCE) -> Ratio:
+def ratio_paired(a: Sequence[float], b: Sequence[float]) -> Ratio:
     """Ratio of pairs of positive values measured next to each other: the t-interval of ln a - ln b.
 
     The ratio is the geometric mean of the pairs' ratios. Both samples are equally long.
     """
     # What both of a pair share, such as heat, cancels in the difference.
     logs = [math.log(x) - math.log(y) for x, y in zip(a, b, strict=True)]
-    interval = t_interval(logs, confidence)
+    interval = t_interval(logs)
     return Ratio(
         ratio=math.exp(mean(logs)),
         ci_low=math.exp(interval.low) if interval else None,
         ci_high=math.exp(interval.high) if interval else None,
-        confidence=confidence,
+        confidence=CONFIDENCE,
         n_a=len(a),
         n_b=len(b),
         paired=True,
