@@ -99,7 +99,8 @@ class PolicyConfig(_Section, frozen=True, kw_only=True):
 
     ``max_tokens`` is output tokens of one request; ``max_prompt_bytes`` its prompt, messages and images;
     ``max_seconds`` its wall time; ``rate_limit`` requests a minute (None: no limit). ``quiet_hours`` are
-    local times of day, ``"22:00-07:00"``, during which no benchmark starts.
+    local times of day, ``"22:00-07:00"``, during which no benchmark starts. ``signers`` are Ed25519 public
+    keys: with any, jobs and changes need a signature. ``templates``: whether a new model may bring one.
     """
 
     commands: CommandsPolicy = CommandsPolicy()
@@ -115,6 +116,8 @@ class PolicyConfig(_Section, frozen=True, kw_only=True):
     max_seconds: Seconds = 3_600.0
     rate_limit: Count | None = 600
     quiet_hours: Patterns = ()
+    signers: Patterns = ()
+    templates: bool = False
     benchmark: BenchmarkBudget = BenchmarkBudget()
 
 

@@ -167,7 +167,9 @@ def benchmark_run(plan: Plan, *, cooldown_s: float, **given: Any) -> BenchmarkRu
 
 def _wired(services: Services, budget: ByteBudget) -> Components:
     """Tie the knot: commands tell of the link, and the link hands commands to the dispatcher."""
-    dispatcher = Dispatcher(commands(services), services.policy, budget=budget)
+    dispatcher = Dispatcher(
+        commands(services), services.policy, budget=budget, agent_id=services.facts.agent_id
+    )
     gauges = Gauges(streams=lambda: dispatcher.streams, loop_lag_ms=lambda: components.link.lag.last_ms)
     reporter = Reporter(
         models=services.catalog,

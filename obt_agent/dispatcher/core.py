@@ -30,6 +30,7 @@ from obt_agent.errors import (
     UnknownCommand,
 )
 from obt_agent.policy import Policy
+from obt_agent.policy.signatures import SignatureCheck
 from obt_agent.protocol import codec, limits
 from obt_agent.protocol.byte_budget import ByteBudget
 from obt_agent.protocol.envelope import Notification, Request
@@ -65,6 +66,7 @@ class Dispatcher:
         policy: what the host's owner allows.
         bounds: see ``DispatchLimits``.
         budget: what may wait in the process; one of its own unless given.
+        agent_id: this agent, which signed requests must name.
         clock: monotonic seconds.
     """
 
@@ -75,6 +77,7 @@ class Dispatcher:
         *,
         bounds: DispatchLimits = DispatchLimits(),
         budget: ByteBudget | None = None,
+        agent_id: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._commands = {command.method.name: command for command in commands}
@@ -82,6 +85,7 @@ class Dispatcher:
         self._clock = clock
         self._bounds = bounds
         self._budget = budget or ByteBudget()
+        self._signatures = SignatureCheck(agent_id)
         # Requests a minute that the bucket is made for: the owner may change them while the agent runs.
         self._per_minute: int | None = None
         self._bucket: TokenBucket | None = None
@@ -170,7 +174,10 @@ class Dispatcher:
         command = self._command(request.method)
         self._policy.check_command(command.method.name)
         self._check_limits(command)
-        params = codec.convert(request.params, command.method.params)
+        raw = self._signatures.params_of(request.method, request.params, self._policy.config.signers)
+        if raw is not request.params:
+            request = msgspec.structs.replace(request, params=raw)
+        params = codec.convert(raw, command.method.params)
         self._start(InFlight(command, request, session, requests, self._budget), params, requests)
 
     def _command(self, method: str) -> Command:

@@ -11,6 +11,7 @@ from obt_agent.protocol.jobs import JobStarted
 async def run(services: Services, params: CreateModelParams, context: CommandContext) -> JobStarted:
     """Both names must be allowed; a source that is not installed would be fetched by Ollama."""
     services.policy.check_fields(context.params)
+    services.policy.check_template(params.template)
     installed = await services.gate.admit(params.from_)
     services.policy.check_model(params.model, installed)
     # Ollama pulls a source that it lacks: then the rules of a pull count, too.

@@ -84,6 +84,7 @@ class TransferRunner:
         self._policy.check_command("create_model")
         self._policy.check_model(params.model)
         self._policy.check_model(params.from_)
+        self._policy.check_template(params.template)
         options = self._policy.model_parameters(params.parameters)
         body = _CreateBody(
             model=params.model,

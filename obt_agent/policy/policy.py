@@ -18,6 +18,7 @@ from obt_agent.policy.models import ModelRules
 from obt_agent.policy.plans import check_plan
 from obt_agent.policy.quiet import QuietHours
 from obt_agent.policy.requests import Blob, RequestShaper, clamp_keep_alive, clamp_options, fields_of
+from obt_agent.policy.signatures import public_key
 from obt_agent.protocol.methods import COMMANDS
 
 ALWAYS_ALLOWED: Final = "cancel"
@@ -41,6 +42,8 @@ class PolicyDescription(msgspec.Struct, frozen=True, kw_only=True):
     max_seconds: float
     rate_limit: int | None
     quiet_hours: tuple[str, ...]
+    signers: tuple[str, ...]
+    templates: bool
     benchmark: BenchmarkBudget
 
 
@@ -61,6 +64,8 @@ class Policy:
         )
         self._requests = RequestShaper(config)
         self._quiet = QuietHours(config.quiet_hours)
+        for signer in config.signers:
+            public_key(signer)  # one that is none would refuse everything without a word
         # The last list given to ``visible``, and its answer.
         self._visible_of: tuple[InstalledModel, ...] = ()
         self._visible: tuple[InstalledModel, ...] = ()
@@ -121,6 +126,18 @@ class Policy:
             )
 
     # models
+
+    def check_template(self, template: str | None) -> None:
+        """Refuse a template of a new model: Ollama runs it for each request, with no limit of its own.
+
+        Raises:
+            NotPermitted: with ``policy_key``.
+        """
+        if template and not self.config.templates:
+            raise NotPermitted(
+                "The host's owner allows no templates (policy.templates in the agent's configuration).",
+                policy_key="policy.templates",
+            )
 
     def check_model(self, name: str, installed: Sequence[InstalledModel] = ()) -> CanonicalName:
         """Refuse a model; see ``ModelRules.check``."""
@@ -217,6 +234,8 @@ class Policy:
             max_seconds=config.max_seconds,
             rate_limit=config.rate_limit,
             quiet_hours=config.quiet_hours,
+            signers=config.signers,
+            templates=config.templates,
             benchmark=config.benchmark,
         )
 

@@ -50,6 +50,10 @@ class StartBenchmark(BaseModel):
     not_after: Annotated[float | None, Field(description="Unix seconds; an hour from now when omitted")] = (
         None
     )
+    signature: Annotated[
+        dict[str, str] | None,
+        Field(description="of obt-agent sign, where the agent's owner lists signers; give its job_id, too"),
+    ] = None
 
 
 class JobAccepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +86,7 @@ def _starting(context: Context) -> APIRouter:
     async def start(body: StartBenchmark) -> JobAccepted:
         agent = await context.hub.find(body.agent)
         params = {"job_id": body.job_id, "plan": body.plan, "not_after": body.not_after}
+        params["signature"] = body.signature
         given = {key: value for key, value in params.items() if value is not None}
         started = await context.hub.start_job(
             agent.id, "run_benchmark", msgspec.Raw(msgspec.json.encode(given))

@@ -192,3 +192,11 @@ def test_quiet_hours_say_how_long_a_benchmark_waits(ranges: list[str], at: str, 
 def test_hours_that_no_clock_shows_are_a_configuration_error(text: str) -> None:
     with pytest.raises(ConfigError, match="quiet_hours"):
         policy(quiet_hours=[text])
+
+
+def test_a_template_is_refused_unless_the_owner_allows_it() -> None:
+    with pytest.raises(NotPermitted) as error:
+        policy().check_template("{{ range . }}{{ end }}")
+    assert error.value.detail["policy_key"] == "policy.templates"
+    policy().check_template(None)
+    policy(templates=True).check_template("{{ .Prompt }}")
