@@ -16,6 +16,13 @@ settings.register_profile(
 settings.load_profile("obt")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start whole programs may take 600 s each: at load 15 some need 110 s."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(600))
+
+
 @pytest.fixture(autouse=True)
 def log_as_it_was() -> Iterator[None]:
     """Programs set up the process's log; the next test in this process finds it as if none had run."""

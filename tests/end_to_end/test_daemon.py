@@ -18,7 +18,7 @@ from obt_standin.script import Behaviour
 from tests.end_to_end.world import World, listening_sockets
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 MODEL = "standin-small:latest"
 

@@ -17,7 +17,7 @@ from tests.end_to_end.world import AgentProcess, World
 from tests.job_store import broken
 from tests.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 FINISHED = 30
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.project.paths import ROOT, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 SMALL_PROJECT = """\
 [build-system]

@@ -11,7 +11,7 @@ import pytest
 
 from tests.project.paths import ROOT, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 PACKAGES = ("obt_agent", "obt_server", "obt_standin", "obt_conformance")
 
