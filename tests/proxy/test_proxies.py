@@ -22,6 +22,8 @@ from tests.server.agent_double import dial, uuid7
 from tests.server.conftest import HASHED, PASSWORD
 from tests.server.process import server_process, stop
 
+pytestmark = pytest.mark.timeout(600)  # whole programs, on a machine that may be busy
+
 PROXIES = Path(__file__).parents[2] / "deploy" / "proxy"
 MODULES = Path("/usr/lib/apache2/modules")
 NAME = "localhost"

@@ -29,7 +29,7 @@ class ServerProcess:
         await self.ended()
 
     async def ended(self) -> int:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             return await self.process.wait()
 
 
@@ -56,7 +56,7 @@ async def server_process(
     said = ""
     drain: asyncio.Task[bytes] | None = None
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while not (found := STARTED.search(said)):
                 line = await process.stdout.readline()
                 assert line, said
@@ -74,7 +74,7 @@ async def stop(process: asyncio.subprocess.Process) -> None:
     if process.returncode is None:
         process.terminate()
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(120):
             await process.wait()
     except TimeoutError:
         process.kill()

@@ -63,8 +63,8 @@ class Machine:
             raise RuntimeError(f"the lab does not boot:\n{done.out}{done.err}")
 
     def down(self) -> None:
-        """End it at once."""
-        self._script("down.sh", "-f", timeout_s=120)
+        """End it at once. One process may have to wait until another has built the tree."""
+        self._script("down.sh", "-f", timeout_s=900)
 
     def call(self, command: str, *, text: str | None = None, timeout_s: float = 60) -> Result:
         """Run a bash command as root."""

@@ -9,7 +9,7 @@ import pytest
 from tests.systemd.machine import Machine
 from tests.systemd.site import lay_unit
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = pytest.mark.timeout(1800)
 
 MEMORY_MAX = 512 << 20
 TASKS_MAX = 128

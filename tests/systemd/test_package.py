@@ -10,7 +10,7 @@ from tests.systemd.payload import ROOT
 from tests.systemd.site import FILES, SERVER, USERS, Site
 from tests.systemd.test_service import GET_AGENT, INSTALL, MAKE_ENVIRONMENT
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 
 def build() -> Path:

@@ -12,7 +12,7 @@ import pytest
 from tests.systemd.machine import Machine
 from tests.systemd.site import FILES, SERVER, USERS, Site
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 MAKE_ENVIRONMENT = "python3 -m venv /root/try"
 GET_AGENT = "/root/try/bin/pip install --quiet --no-index --find-links /srv/wheels obt-agent"

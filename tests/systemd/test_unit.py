@@ -10,7 +10,7 @@ from tests.systemd.machine import Machine
 from tests.systemd.payload import ROOT
 from tests.systemd.site import Site, lay_unit
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1800)
 
 UNITS = ROOT / "systemd"
 THRESHOLD = "15"
