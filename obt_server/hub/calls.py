@@ -16,6 +16,7 @@ from obt_agent.protocol.commands import CancelParams
 from obt_agent.protocol.envelope import ErrorResponse, RequestId, Response
 from obt_agent.protocol.errors import from_wire
 from obt_agent.protocol.streams import StreamCredit, StreamData
+from obt_server.hub.budget import ByteBudget
 from obt_server.hub.outgoing_request import OutgoingRequest
 from obt_server.hub.settings import HubSettings
 from obt_server.hub.window import ReceiveWindow
@@ -36,6 +37,7 @@ class Calls:
         post: sends control frames at once.
         settings: the hub's numbers.
         peer_max_frame_bytes: the largest frame that the agent takes.
+        budget: of all that waits in this process.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Calls:
         post: Callable[[bytes], None],
         settings: HubSettings,
         peer_max_frame_bytes: int,
+        budget: ByteBudget,
     ) -> None:
         # a larger frame would end the session, and with it everybody's requests
         self.peer_max_frame_bytes = peer_max_frame_bytes
@@ -56,6 +59,9 @@ class Calls:
         self._requests: dict[RequestId, OutgoingRequest] = {}
         # by request, for cancelled ones whose final does not come
         self._forget_timers: dict[RequestId, asyncio.TimerHandle] = {}
+        self._budget = budget
+        # by request: its part of the budget, until who asked has taken the answer
+        self._charged: dict[int, int] = {}
         self._ended = False
 
     # -- requests -------------------------------------------------------------------------------------
@@ -72,6 +78,7 @@ class Calls:
             return await request.result(timeout_s)
         finally:
             self._cancel_request(request)
+            self._discharge(request)
 
     @contextlib.asynccontextmanager
     async def stream(self, method: str, params: Params, *, silence_s: float) -> AsyncIterator[AgentStream]:
@@ -91,6 +98,7 @@ class Calls:
             yield AgentStream(request, silence_s)
         finally:
             self._cancel_request(request)
+            self._discharge(request)
 
     def _open(self, method: str, most_bytes: int) -> OutgoingRequest:
         if self._ended:
@@ -99,6 +107,7 @@ class Calls:
             raise Busy(
                 f"{self._settings.max_in_flight} requests are in flight to this agent.", retry_after_ms=1000
             )
+        self._budget.check()
         request_id = next(self._ids)
 
         def grant(size: int) -> None:
@@ -140,6 +149,7 @@ class Calls:
         if self._requests.get(request.request_id) is request:
             del self._requests[request.request_id]
         self._cancel_timer(request.request_id)
+        self._discharge(request)
 
     def _cancel_timer(self, request_id: RequestId) -> None:
         """A timer would hold the whole session in memory until it is due."""
@@ -164,8 +174,14 @@ class Calls:
             return True
         try:
             request.feed(data, size)
+            if not request.abandoned:
+                self._charge(request)
             if data.part is not None:
                 self._check_memory()
+        except Busy as error:
+            # the server's want, not the agent's fault
+            request.fail(error)
+            self._cancel_request(request)
         except (ProtocolError, TooLarge) as error:
             log.warning("session.stream_refused", method=request.method, error=error.message)
             request.fail(error)
@@ -174,8 +190,18 @@ class Calls:
         return True
 
     def _check_memory(self) -> None:
-        if sum(request.held_bytes for request in self._requests.values()) > self._settings.max_held_bytes:
+        if sum(self._charged.values()) > self._settings.max_held_bytes:
             raise TooLarge("The unfinished answers of this agent hold more memory than they may.")
+        self._budget.check()
+
+    def _charge(self, request: OutgoingRequest) -> None:
+        """Count what a request holds now; nothing, once nobody reads it."""
+        held = request.held_bytes
+        self._budget.change(held - self._charged.get(request.request_id, 0))
+        self._charged[request.request_id] = held
+
+    def _discharge(self, request: OutgoingRequest) -> None:
+        self._budget.change(-self._charged.pop(request.request_id, 0))
 
     def on_answer(self, message: Response | ErrorResponse) -> None:
         """An answer came; one to no request of ours is ignored."""
@@ -190,6 +216,8 @@ class Calls:
             request.finish(message.result)
         except ProtocolError as error:
             request.fail(error)
+        if not request.abandoned:
+            self._charge(request)
 
     def end(self) -> None:
         """The session ended: everything in flight fails, and nothing new begins."""

@@ -23,6 +23,8 @@ from obt_server.hub.settings import HubSettings
 from obt_server.hub.storage import HubStorage
 
 MAX_JOBS_LISTED = 10_000
+MAX_MODEL_BYTES = 16 << 10
+"""Of one model in a list; Ollama's own take some hundred."""
 
 
 @dataclass(frozen=True)
@@ -117,14 +119,15 @@ class Incoming:
 
     async def _models_sync(self, session: AgentSession, params: msgspec.Raw) -> SyncResult:
         sync = codec.convert(params, ModelsSync)
+        _check_models(sync.models)
         pages = self._gather(session, "models")
         bounds = Bounds(self._settings.max_models, self._settings.max_sync_bytes)
         models = pages.take(sync.revision, sync.page, sync.models, bounds, len(bytes(params)))
         if models is None:
             return SyncResult(revision=sync.revision)
-        _check_names(models)
         presence = session.presence
-        presence.models, presence.models_stale = tuple(models), sync.stale
+        presence.models = {model.name: model.digest for model in models}
+        presence.models_stale = sync.stale
         presence.ollama, presence.running = sync.ollama, sync.running
         if not sync.stale:
             await self._storage.save_models(session.agent_id, models, sync.ollama, time.time())
@@ -162,8 +165,8 @@ class Incoming:
         session.presence.goodbye = codec.convert(params, GoodbyeParams).reason
 
 
-def _check_names(models: Sequence[InstalledModel]) -> None:
-    """Names and digests are keys of what is stored.
+def _check_models(models: Sequence[InstalledModel]) -> None:
+    """Names and digests are keys of what is stored, and the rest is kept of every version.
 
     Raises:
         InvalidParams: one is longer than any that Ollama gives.
@@ -173,4 +176,8 @@ def _check_names(models: Sequence[InstalledModel]) -> None:
             raise InvalidParams(
                 f"params.models: names have at most {MAX_NAME_CHARS} characters, digests {MAX_DIGEST_CHARS}.",
                 field="params.models",
+            )
+        if len(msgspec.json.encode(model)) > MAX_MODEL_BYTES:
+            raise InvalidParams(
+                f"params.models: an entry has at most {MAX_MODEL_BYTES} bytes.", field="params.models"
             )

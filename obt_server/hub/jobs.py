@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 import uuid
+import weakref
 from collections.abc import Sequence
 from typing import Final
 
@@ -84,7 +85,12 @@ class JobTracker:
         self._storage = storage
         self._events = events
         self._settings = settings
-        self._finishing: dict[tuple[str, str], asyncio.Lock] = {}
+        # by agent and job; weak, so that a lock goes with the last who holds or awaits it
+        self._finishing: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = (
+            weakref.WeakValueDictionary()
+        )
+        # unpacking and checking a result takes a processor for up to a second: one at a time, of all agents
+        self._unpacking = asyncio.Semaphore(1)
 
     # -- starting -----------------------------------------------------------------------------------
 
@@ -236,16 +242,15 @@ class JobTracker:
 
     def _lock(self, agent_id: str, job_id: str) -> asyncio.Lock:
         """One at a time a job: two sessions of an agent may overlap for a moment."""
-        if len(self._finishing) > self._settings.max_sessions:
-            self._finishing = {key: lock for key, lock in self._finishing.items() if lock.locked()}
         return self._finishing.setdefault((agent_id, job_id), asyncio.Lock())
 
     async def _finish(self, session: AgentSession, final: JobFinishedParams) -> JobFinishedResult:
         parts = b"" if final.result is not None else await self._storage.parts(session.agent_id, final.job_id)
-        text = await asyncio.to_thread(results.whole_text, final, parts, self._settings.max_result_bytes)
-        if text is None:
+        async with self._unpacking:
+            read = await asyncio.to_thread(results.read, final, parts, self._settings.max_result_bytes)
+        if read is None:
             return await self._resend_or_repeat(session.agent_id, final)
-        model, digest = results.model_of(text)
+        text, model, digest = read
         outcome = await self._storage.finish_job(
             JobResult(
                 agent_id=session.agent_id,

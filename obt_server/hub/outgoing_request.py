@@ -60,7 +60,8 @@ class OutgoingRequest:
     @property
     def held_bytes(self) -> int:
         """What this request holds in memory."""
-        return self._buffered + self._assembler.held_bytes
+        result = 0 if self._result is None else len(bytes(self._result))
+        return self._buffered + self._assembler.held_bytes + result
 
     def feed(self, data: StreamData, size: int) -> None:
         """Take one ``stream.data`` of ``size`` bytes.

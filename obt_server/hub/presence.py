@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
+from obt_agent.ollama.payloads import OllamaState, RunningModel
 from obt_agent.protocol.admission import HeartbeatParams
 from obt_agent.protocol.jobs import JobProgressParams
 
@@ -24,7 +24,8 @@ class Presence:
     heartbeat: HeartbeatParams | None = None
     heartbeat_at: float | None = None
     ollama: OllamaState | None = None
-    models: tuple[InstalledModel, ...] | None = None
+    # digests by name: the rest of the list is stored, and would hold megabytes of a long one
+    models: Mapping[str, str] | None = None
     models_stale: bool = False
     running: tuple[RunningModel, ...] = ()
     inventory: msgspec.Raw | None = None
@@ -33,5 +34,5 @@ class Presence:
 
     def digest_of(self, model: str) -> str | None:
         """The digest that the agent has under that name now (``latest`` where no tag is named)."""
-        names: Mapping[str, str] = {installed.name: installed.digest for installed in self.models or ()}
+        names = self.models or {}
         return names.get(model) or names.get(f"{model}:latest")

@@ -17,6 +17,10 @@ from obt_agent.protocol.jobs import JobFinishedParams, JobPartParams
 MAX_NAME_CHARS: Final = 512
 MAX_DIGEST_CHARS: Final = 128
 MAX_ERROR_BYTES: Final = 8192
+MAX_RATIO: Final = 128
+"""Of a result to its gzip. Results of benchmarks have 5 to 30; gzip itself can reach 1,032."""
+FREE_UNPACKED_BYTES: Final = 4 << 20
+"""Unpacked at any ratio: a short result may repeat itself much."""
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
 
@@ -43,22 +47,35 @@ def part_bytes(part: JobPartParams) -> bytes:
         raise InvalidParams("params.data: not base64.", field="params.data") from error
 
 
-def whole_text(final: JobFinishedParams, parts: bytes, most_bytes: int) -> bytes | None:
-    """The result's JSON text; None when the pieces are incomplete or differ from its hash: ask again.
+def read(
+    final: JobFinishedParams, parts: bytes, most_bytes: int
+) -> tuple[bytes, str | None, str | None] | None:
+    """Return the result's JSON text, and the name and digest of the model that it says it measured.
+
+    None when the pieces are incomplete or differ from the final's hash: ask again. A name or digest longer
+    than any that Ollama gives is None.
 
     Raises:
-        TooLarge: it is over ``most_bytes``.
+        TooLarge: it is over ``most_bytes``, or packed more tightly than results are.
         InvalidParams: an inline result differs from its own hash, or the text is not JSON.
     """
     if final.bytes > most_bytes:
         raise TooLarge(f"A result of {final.bytes} bytes is over the {most_bytes} that are taken.")
+    if final.result is None and final.encoding == "gzip":
+        _check_ratio(final.bytes, len(parts))
     text = final.result.encode() if final.result is not None else unpack(parts, final.encoding, final.bytes)
     if text is None or len(text) != final.bytes or hashlib.sha256(text).hexdigest() != final.sha256:
         if final.result is not None:
             raise InvalidParams("params.sha256: the inline result has another size or sha256.")
         return None
-    _must_be_json(text)
-    return text
+    return text, *_model_of(text)
+
+
+def _check_ratio(size: int, packed: int) -> None:
+    if packed and size > FREE_UNPACKED_BYTES + MAX_RATIO * packed:
+        raise TooLarge(
+            f"{packed} bytes of gzip would become {size}: at most {MAX_RATIO} times as many are unpacked."
+        )
 
 
 def unpack(parts: bytes, encoding: Literal["identity", "gzip"], expected: int) -> bytes | None:
@@ -73,24 +90,24 @@ def unpack(parts: bytes, encoding: Literal["identity", "gzip"], expected: int) -
     return text if unpacker.eof else None
 
 
+def _model_of(text: bytes) -> tuple[str | None, str | None]:
+    """One pass over the text, which may be long: it checks that it is JSON, and finds the model."""
+    try:
+        text.decode()
+        environment = msgspec.json.decode(text, type=_ResultHead).environment
+    except msgspec.ValidationError:
+        _must_be_json(text)  # JSON of another shape is kept as it is
+        return None, None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise InvalidParams("params.result: not JSON.") from error
+    return _short(environment.model, MAX_NAME_CHARS), _short(environment.model_digest, MAX_DIGEST_CHARS)
+
+
 def _must_be_json(text: bytes) -> None:
     try:
         msgspec.json.decode(text, type=msgspec.Raw)
-        text.decode()
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except msgspec.MsgspecError as error:
         raise InvalidParams("params.result: not JSON.") from error
-
-
-def model_of(text: bytes) -> tuple[str | None, str | None]:
-    """Name and digest of the model that a result says it measured; None where it does not say.
-
-    Names and digests longer than any that Ollama gives are none.
-    """
-    try:
-        environment = msgspec.json.decode(text, type=_ResultHead).environment
-    except msgspec.MsgspecError:
-        return None, None
-    return _short(environment.model, MAX_NAME_CHARS), _short(environment.model_digest, MAX_DIGEST_CHARS)
 
 
 def _short(text: str | None, most: int) -> str | None:

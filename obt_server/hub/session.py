@@ -23,6 +23,7 @@ from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.limits import Close
 from obt_agent.protocol.rates import BadFrames, TokenBucket
 from obt_agent.protocol.streams import LinkCredit, StreamData, StreamsAlive
+from obt_server.hub.budget import ByteBudget
 from obt_server.hub.calls import Calls
 from obt_server.hub.presence import Presence
 from obt_server.hub.settings import HubSettings
@@ -36,6 +37,8 @@ _ON_LINK_CREDIT = frozenset(
     {"stream.data", "models.sync", "hardware.sync", "jobs.sync", "job.part", "job.finished"}
 )
 _BURST_S = 10.0
+_TURN_S = 0.005
+"""For one agent's frames, before the others' turn: one that sends without end must not keep the loop."""
 
 
 class SessionEnds(Exception):
@@ -75,9 +78,10 @@ class AgentSession:
         handlers: what agents may ask and tell.
         settings: the hub's numbers.
         peer_max_frame_bytes: the largest frame that the agent takes.
+        budget: of all that waits in this process.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 -- what a session is made of, by name
         self,
         socket: HubSocket,
         *,
@@ -87,6 +91,7 @@ class AgentSession:
         handlers: Handlers,
         settings: HubSettings,
         peer_max_frame_bytes: int,
+        budget: ByteBudget,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.agent_id = agent_id
@@ -100,8 +105,8 @@ class AgentSession:
         self._socket = socket
         self._settings = settings
         self._handlers = handlers
-        self._writer = FrameWriter(socket)
-        self.calls = Calls(self._writer, self.post, settings, peer_max_frame_bytes)
+        self._writer = FrameWriter(socket, budget)
+        self.calls = Calls(self._writer, self.post, settings, peer_max_frame_bytes, budget)
         # requests of the agent that are not answered yet, by the agent's ids; bounded by max_in_flight
         self._answering: dict[RequestId, asyncio.Task[None]] = {}
         # work that must not outlive the session; the set keeps tasks from being collected as garbage
@@ -227,7 +232,12 @@ class AgentSession:
     # -- reading ------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
+        turn_until = 0.0
         while True:
+            if self._loop.time() > turn_until:
+                # frames that are here already are received without a pause
+                await asyncio.sleep(0)
+                turn_until = self._loop.time() + _TURN_S
             try:
                 frame = await self._socket.receive()
             except SocketClosed as closed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from typing import Final
@@ -14,6 +15,7 @@ import structlog
 from obt_agent.protocol.admission import DrainParams
 from obt_agent.protocol.limits import Close
 from obt_server.hub import admission
+from obt_server.hub.budget import ByteBudget
 from obt_server.hub.directory import AgentDirectory
 from obt_server.hub.errors import AgentOffline, Draining
 from obt_server.hub.incoming import Incoming
@@ -47,10 +49,12 @@ class Sessions:
         self._directory = directory
         self._storage = storage
         self._incoming = incoming
+        # shared by all sessions
+        self._budget = ByteBudget(settings.max_waiting_bytes)
         # by agent: the newest admission; an older one may still be closing
         self._sessions: dict[str, AgentSession] = {}
         # one admission of an agent at a time: session numbers must follow the order of the sockets
-        self._admitting: dict[str, asyncio.Lock] = {}
+        self._admitting: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         # sockets before admission, by agent
         self._waiting: Counter[str] = Counter()
         # admitted or not: what max_sessions bounds
@@ -192,6 +196,7 @@ class Sessions:
             handlers=self._incoming,
             settings=self.settings,
             peer_max_frame_bytes=hello.params.limits.max_frame_bytes,
+            budget=self._budget,
         )
 
     async def _run(self, session: AgentSession) -> None:

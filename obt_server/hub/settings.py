@@ -21,6 +21,8 @@ class HubSettings:
         max_sessions: most agents admitted at once.
         max_result_bytes: largest result of a command or job that is taken.
         max_held_bytes: most unfinished text of all commands of one session.
+        max_waiting_bytes: most bytes that wait in this process, of all sessions: frames to agents, and
+            answers until who asked has them. Beyond it new requests are refused as ``busy``.
         max_sync_bytes: most bytes of one list (models, jobs) that an agent sends in pages.
         max_notification_bytes: largest heartbeat, progress or goodbye that is taken.
         control_frames_per_s: frames outside credit that an agent may send; bursts of ten times that.
@@ -48,8 +50,9 @@ class HubSettings:
     max_sessions: int = 10_000
     max_result_bytes: int = 64 << 20
     max_held_bytes: int = 128 << 20
+    max_waiting_bytes: int = 256 << 20
     max_models: int = 20_000
-    max_sync_bytes: int = 32 << 20
+    max_sync_bytes: int = 8 << 20
     max_notification_bytes: int = 64 << 10
     control_frames_per_s: float = 100.0
     drain_within_s: float = 5.0

@@ -7,6 +7,7 @@ from collections import deque
 
 from obt_agent.errors import LinkLost
 from obt_agent.protocol import limits
+from obt_server.hub.budget import ByteBudget
 from obt_server.hub.sockets import HubSocket, SocketClosed
 
 
@@ -21,8 +22,11 @@ class FrameWriter:
     ``put`` while more than ``request_backlog_bytes`` are queued, so that callers feel a slow link.
     """
 
-    def __init__(self, socket: HubSocket, *, request_backlog_bytes: int = 128 << 10) -> None:
+    def __init__(
+        self, socket: HubSocket, budget: ByteBudget, *, request_backlog_bytes: int = 128 << 10
+    ) -> None:
         self._socket = socket
+        self._budget = budget
         self._queue: deque[bytes] = deque()
         # a frame counts until the socket has taken it, not until it left the queue
         self._queued_bytes = 0
@@ -69,9 +73,13 @@ class FrameWriter:
 
     def _push(self, frame: bytes) -> None:
         self._queue.append(frame)
-        self._queued_bytes += len(frame)
+        self._count(len(frame))
         self._filled.set()
         self._empty.clear()
+
+    def _count(self, size: int) -> None:
+        self._queued_bytes += size
+        self._budget.change(size)
 
     async def flush(self) -> None:
         """Wait until nothing is queued, or nothing goes out any more."""
@@ -90,14 +98,18 @@ class FrameWriter:
             except SocketClosed:
                 return
             self.last_sent = loop.time()
-            self._queued_bytes -= len(frame)
+            if self._closed:
+                return  # close() counted it
+            self._count(-len(frame))
             if self._queued_bytes <= self._request_backlog:
                 self._space.set()
             if not self._queue:
                 self._empty.set()
 
     def close(self) -> None:
-        """Nothing goes out from now on; those who wait learn it."""
+        """Nothing goes out from now on; those who wait learn it. The writing task has ended, or ends now."""
         self._closed = True
+        self._queue.clear()
+        self._count(-self._queued_bytes)
         self._space.set()
         self._empty.set()

@@ -87,10 +87,13 @@ def store_part(
     if offset == 0:
         _check_quota(db, quota, agent_id, job_id, len(data))  # before megabytes are sent that are not taken
         db.execute(delete(PartRow).where(*mine))
-    held = db.scalar(select(func.coalesce(func.sum(PartRow.size), 0)).where(*mine)) or 0
+    # pieces follow each other without a hole, so that the last one says how much is held
+    last = select(PartRow.offset + PartRow.size).where(*mine).order_by(PartRow.offset.desc()).limit(1)
+    held = db.scalar(last) or 0
     if offset != held:
         return held
-    size = func.coalesce(func.sum(PartRow.size + ROW_BYTES), 0)
+    # by the length of the column, which stands before it: ``size`` stands behind the data, on its last page
+    size = func.coalesce(func.sum(func.length(PartRow.data) + ROW_BYTES), 0)
     everything = db.scalar(select(size).where(PartRow.agent_id == agent_id)) or 0
     if everything + len(data) > limit:
         raise TooLarge(f"The unfinished results of this agent would hold more than {limit} bytes.")

@@ -66,17 +66,27 @@ def final(text: bytes, **more: object) -> JobFinishedParams:
 def test_a_result_passes_only_whole_and_unchanged(value: object) -> None:
     text = msgspec.json.encode(value)
     packed = gzip.compress(text)
-    assert results.whole_text(final(text), text, 1 << 20) == text
-    assert results.whole_text(final(text, encoding="gzip"), packed, 1 << 20) == text
-    assert results.whole_text(final(text), text + b" ", 1 << 20) is None
-    assert results.whole_text(final(text, encoding="gzip"), packed[:-1], 1 << 20) is None
+    assert results.read(final(text), text, 1 << 20) == (text, None, None)
+    assert results.read(final(text, encoding="gzip"), packed, 1 << 20) == (text, None, None)
+    assert results.read(final(text), text + b" ", 1 << 20) is None
+    assert results.read(final(text, encoding="gzip"), packed[:-1], 1 << 20) is None
 
 
 def test_a_result_that_is_no_utf8_or_too_large_is_refused() -> None:
     with pytest.raises(InvalidParams):
-        results.whole_text(final(b'"\xff"'), b'"\xff"', 100)
+        results.read(final(b'"\xff"'), b'"\xff"', 100)
     with pytest.raises(TooLarge):
-        results.whole_text(final(b"[]"), b"[]", 1)
+        results.read(final(b"[]"), b"[]", 1)
+
+
+def test_gzip_is_unpacked_up_to_a_ratio() -> None:
+    text = b'"' + b"x" * (60 << 20) + b'"'
+    packed = gzip.compress(text)
+    with pytest.raises(TooLarge, match="times as many"):
+        results.read(final(text, encoding="gzip"), packed, 64 << 20)
+    text = text[: 4 << 20] + b'"'
+    packed = gzip.compress(text)
+    assert results.read(final(text, encoding="gzip"), packed, 64 << 20) is not None
 
 
 @pytest.mark.parametrize(
@@ -89,7 +99,7 @@ def test_a_result_that_is_no_utf8_or_too_large_is_refused() -> None:
     ],
 )
 def test_the_model_of_a_result(text: bytes, found: tuple[str | None, str | None]) -> None:
-    assert results.model_of(text) == found
+    assert results.read(final(text), text, 1 << 20) == (text, *found)
 
 
 @given(size=st.integers(min_value=0, max_value=200_000))

@@ -14,7 +14,9 @@ from obt_agent.errors import AgentError, Busy, DeadlineExceeded, LinkLost
 from obt_agent.protocol import codec
 from obt_agent.protocol.admission import AgentIdentity, HelloParams, VersionRange
 from obt_agent.protocol.limits import Close
+from obt_agent.protocol.streams import StreamData
 from obt_server.hub import AgentHub, HubSettings, SocketClosed, StoredCredential
+from obt_server.hub.budget import ByteBudget
 from obt_server.hub.outgoing_request import OutgoingRequest
 from obt_server.hub.sockets import BinaryFrame
 from obt_server.hub.window import ReceiveWindow
@@ -216,13 +218,14 @@ async def test_a_probe_with_all_requests_in_flight_listens_for_anything(
 
 async def test_a_closed_writer_takes_nothing_and_lets_nobody_wait() -> None:
     socket = QueueSocket()
-    writer = FrameWriter(socket, request_backlog_bytes=10)
+    budget = ByteBudget(1 << 20)
+    writer = FrameWriter(socket, budget, request_backlog_bytes=10)
     socket.reading.clear()
     running = asyncio.create_task(writer.run())
     await writer.put(b"x" * 100)
     waiting = asyncio.create_task(writer.put(b"y"))
     await asyncio.sleep(0)
-    assert writer.queued_bytes == 100
+    assert (writer.queued_bytes, budget.held) == (100, 100)
     with pytest.raises(Backlog):
         writer.post(b"z" * (1 << 20))
     writer.close()
@@ -230,14 +233,14 @@ async def test_a_closed_writer_takes_nothing_and_lets_nobody_wait() -> None:
         await waiting
     writer.post(b"dropped")
     await writer.flush()
-    assert writer.queued_bytes == 100
+    assert (writer.queued_bytes, budget.held) == (0, 0)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_those_who_wait_for_room_go_on_when_the_peer_reads_again() -> None:
     socket = QueueSocket()
-    writer = FrameWriter(socket, request_backlog_bytes=10)
+    writer = FrameWriter(socket, ByteBudget(1 << 20), request_backlog_bytes=10)
     socket.reading.clear()
     running = asyncio.create_task(writer.run())
     await writer.put(b"x" * 100)
@@ -250,6 +253,39 @@ async def test_those_who_wait_for_room_go_on_when_the_peer_reads_again() -> None
     assert socket.sent == [b"x" * 100, b"y"]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_requests_are_refused_while_as_much_waits_as_may_in_the_whole_process() -> None:
+    async with served(max_waiting_bytes=200_000) as (hub, socket, _):
+        await online(hub)
+        socket.reading.clear()
+        big = msgspec.Raw(b'{"model":"' + b"m" * 100_000 + b'"}')
+        calls = [asyncio.create_task(hub.call("a", "show_model", big)) for _ in range(2)]
+        while hub._sessions._budget.held < 200_000:  # noqa: ASYNC110, SLF001 -- nothing tells of it
+            await asyncio.sleep(0)
+        with pytest.raises(Busy) as refused:
+            await hub.call("a", "running_models", EMPTY)
+        assert refused.value.retry_after_ms
+        socket.reading.set()
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
+
+
+async def test_an_answer_in_pieces_counts_until_who_asked_has_it() -> None:
+    async with served() as (hub, _, _):
+        await online(hub)
+        session = hub._sessions.require("a")  # noqa: SLF001 -- the budget has no public entrance
+        budget = hub._sessions._budget  # noqa: SLF001
+        call = asyncio.create_task(session.calls.call("embed", EMPTY, timeout_s=20))
+        await asyncio.sleep(0)
+        data = StreamData(id=1, seq=0, part="x" * 10_000, more=True)
+        assert session.calls.on_data(data, 10_100)
+        assert budget.held >= 10_000
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+        await session.flush()
+        assert budget.held == 0
 
 
 def test_an_exchange_ends_once() -> None:

@@ -1,0 +1,119 @@
+"""An agent that means harm, over the wire, against a server process: what the others feel of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+import statistics
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from obt_agent.errors import AgentError
+from obt_agent.ollama.payloads import InstalledModel
+from obt_server import app as application
+from obt_server.auth import secrets
+from obt_server.storage import Enrolment
+from tests.server.agent_double import AgentDouble, dial, uuid7
+from tests.server.process import ServerProcess, server_process
+
+pytestmark = pytest.mark.slow
+
+FRESH = 20_000
+IN_A_FRAME = 2_000
+
+
+@contextlib.asynccontextmanager
+async def attacked(folder: Path) -> AsyncIterator[tuple[ServerProcess, AgentDouble, httpx.AsyncClient]]:
+    """A server process, an admitted agent, and a client of an operator."""
+    agent_id, secret = uuid7(), secrets.new_secret("test")
+    parts = application.build(application.AppSettings(database=folder / "obt.sqlite3"))
+    enrolment = Enrolment(agent_id=agent_id, name="box", version="1", secret_sha256=secrets.sha256(secret))
+    await parts.storage.issue_credential(enrolment, time.time())
+    await parts.operators.set_password("admin", "a password of the tests")
+    token, _ = await parts.operators.new_token("admin", "tests", None)
+    parts.database.close()
+    headers = {"Authorization": f"Bearer {token}"}
+    async with (
+        server_process(folder / "obt.sqlite3") as server,
+        httpx.AsyncClient(base_url=server.url, headers=headers, timeout=60, trust_env=False) as client,
+        dial(server.url, secret, agent_id, name="box") as agent,
+    ):
+        await agent.hello()
+        yield server, agent, client
+
+
+async def send_list(
+    agent: AgentDouble, revision: int, count: int, family: str = "f", at_once: int = IN_A_FRAME
+) -> None:
+    """One list of models that the server has not seen, in pages."""
+    for start in range(0, count, at_once):
+        models = [
+            InstalledModel(
+                name=f"m{revision}-{n}:latest", digest=f"{revision:032x}{n:032x}", family=family, size_bytes=1
+            )
+            for n in range(start, min(start + at_once, count))
+        ]
+        page = {"index": start // at_once, "last": start + at_once >= count}
+        ollama = {"reachable": True, "version": "0.5.0"}
+        await agent.ask(
+            "models.sync",
+            {"revision": revision, "ollama": ollama, "list_digest": "d", "models": models, "page": page},
+        )
+
+
+async def medians(client: httpx.AsyncClient, times: int) -> float:
+    """The median wait of ``GET /agents``, in seconds."""
+    waits = []
+    for _ in range(times):
+        began = time.monotonic()
+        assert (await client.get("/api/v1/agents")).status_code == 200
+        waits.append(time.monotonic() - began)
+    return statistics.median(waits)
+
+
+async def test_lists_of_fresh_models_without_end_hold_up_no_reader(tmp_path: Path) -> None:
+    async with attacked(tmp_path) as (_, agent, client):
+        await medians(client, 20)
+
+        async def flood() -> None:
+            for revision in range(1, 1000):
+                await send_list(agent, revision, FRESH)
+
+        flooding = asyncio.create_task(flood(), name="flood of lists")
+        try:
+            async with asyncio.timeout(120):
+                busy = await medians(client, 40)
+            assert not flooding.done(), "the flood ended, and nothing was measured"
+        finally:
+            flooding.cancel()
+            await asyncio.gather(flooding, return_exceptions=True)
+        # It was 3.2 s, each waiting for whole lists; the room is for a machine at load 20.
+        assert busy < 1.5
+
+
+async def test_long_strings_in_lists_of_models_are_refused_and_kept_by_nobody(tmp_path: Path) -> None:
+    async with attacked(tmp_path) as (server, agent, _):
+        before = psutil.Process(server.process.pid).memory_info().rss
+        for revision in range(1, 40):
+            with pytest.raises(AgentError, match="an entry has at most"):
+                await send_list(agent, revision, 1, family="x" * 900_000)
+        assert psutil.Process(server.process.pid).memory_info().rss - before < 64 << 20
+    with sqlite3.connect(tmp_path / "obt.sqlite3") as db:
+        assert db.execute("SELECT count(*) FROM obt_model_versions").fetchone() == (0,)
+
+
+async def test_versions_that_are_gone_are_bounded_in_bytes(tmp_path: Path) -> None:
+    async with attacked(tmp_path) as (_, agent, _):
+        for revision in range(1, 8):
+            await send_list(agent, revision, 400, family="x" * 15_000, at_once=50)
+    with sqlite3.connect(tmp_path / "obt.sqlite3") as db:
+        (size,) = db.execute(
+            "SELECT sum(length(details)) FROM obt_model_versions WHERE NOT current"
+        ).fetchone()
+    assert 8 << 20 < size <= 16 << 20
