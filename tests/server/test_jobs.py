@@ -272,8 +272,8 @@ async def test_the_first_result_wins_and_another_is_set_aside(server: Running, t
 
 async def test_a_result_of_a_job_that_this_storage_does_not_know_is_kept(server: Running) -> None:
     async with server.agent() as agent:
-        await finish(agent, "from before")
-    shown = await view(server, "from before")
+        await finish(agent, "from-before")
+    shown = await view(server, "from-before")
     assert (shown["state"], shown["agent_id"], shown["params"]) == ("completed", agent.agent_id, {})
 
 
