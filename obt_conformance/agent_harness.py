@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from obt_agent.protocol import limits
-from obt_conformance.checks import RuleBroken
+from obt_conformance.checks import CheckRegistry, RuleBroken, require
 from obt_conformance.deadlines import Deadlines
-from obt_conformance.listening import AgentListener, Refuse
+from obt_conformance.listening import AgentListener
+from obt_conformance.session import Session
 from obt_conformance.wire import Frame, JsonObject, RawSocket
 
 ON_LINK_CREDIT = frozenset(
     {"stream.data", "models.sync", "hardware.sync", "jobs.sync", "job.part", "job.finished"}
 )
+# Tokens of a generation that outlasts a check.
+LONG = 4000
+# An agent that waits at the longest delay adds up to half of it.
 LONGEST_DELAYS = 1.5
-"""An agent that waits at the longest delay adds up to half of it."""
 SYNCS = ("models.sync", "hardware.sync", "jobs.sync")
 
 
@@ -41,15 +43,17 @@ class AgentTarget:
 class CreditLedger:
     """Balances as the receiver knows them, never below the sender's: a grant counts when it goes out.
 
-    ``overdrawn`` tells every frame that came while nothing was left; ``holes`` every wrong ``seq``.
+    ``overdrawn`` has every frame that came while nothing was left; ``holes`` every wrong ``seq``.
     """
 
     link: int
     stream: int
+    # By ``_key`` of a stream's id: what is left of its window, and the next ``seq``.
     streams: dict[Any, int] = field(default_factory=dict)
     seqs: dict[Any, int] = field(default_factory=dict)
     overdrawn: list[str] = field(default_factory=list)
     holes: list[str] = field(default_factory=list)
+    # Bytes on credit altogether.
     received: int = 0
 
     def charge(self, frame: Frame) -> None:
@@ -57,6 +61,7 @@ class CreditLedger:
         if frame.method not in ON_LINK_CREDIT:
             return
         self.received += frame.size
+        # One frame may overdraw: it is sent while something is left, whatever its size.
         if self.link <= 0:
             self.overdrawn.append(f"{frame.method} of {frame.size} bytes came with {self.link} on the link")
         self.link -= frame.size
@@ -80,17 +85,16 @@ class CreditLedger:
         Raises:
             RuleBroken: something was.
         """
-        if self.overdrawn:
-            raise RuleBroken(self.overdrawn[0])
-        if self.holes:
-            raise RuleBroken(self.holes[0])
+        if faults := [*self.overdrawn, *self.holes]:
+            raise RuleBroken(faults[0])
 
 
 def _key(request_id: Any) -> tuple[str, Any]:
+    # 1 and "1" are two ids, and 1 and True are equal in Python.
     return type(request_id).__name__, request_id
 
 
-class KitSession:
+class KitSession(Session):
     """One admitted socket, with the server's duties done unless a check switches them off.
 
     Args:
@@ -99,35 +103,32 @@ class KitSession:
         result: how it was answered.
     """
 
-    def __init__(self, wire: RawSocket, hello: Frame, result: JsonObject) -> None:
-        self.wire = wire
-        self.hello = hello
+    def __init__(self, wire: RawSocket, hello: JsonObject, result: JsonObject) -> None:
+        super().__init__(wire, hello)
+        # Whether the link's credit is granted back as its frames come.
         self.grant_link = True
+        # Streams whose credit is granted back, by ``_key`` of their ids.
         self.granting: set[Any] = set()
         self.ledger = CreditLedger(
             int(result.get("link_credit_bytes", limits.LINK_CREDIT_BYTES)),
             int(result.get("stream_credit_bytes", limits.STREAM_CREDIT_BYTES)),
         )
-        self._grants: set[asyncio.Task[None]] = set()
         wire.on_frame = self._on_frame
-        for method in SYNCS:
-            wire.handlers[method] = _empty
+        wire.handlers |= dict.fromkeys(SYNCS, lambda _: {})
         wire.handlers["job.part"] = _next_offset
-        wire.handlers["job.finished"] = _acknowledge
+        wire.handlers["job.finished"] = lambda final: {
+            name: final.params.get(name) for name in ("job_id", "sha256")
+        }
 
     def _on_frame(self, frame: Frame) -> None:
         self.ledger.charge(frame)
+        # Answers and signs of life cost nothing.
         if frame.method not in ON_LINK_CREDIT:
             return
         if self.grant_link:
-            self._spawn(self.give_link(frame.size))
+            self.wire.spawn(self.give_link(frame.size), "conformance grant")
         if frame.method == "stream.data" and _key(frame.params.get("id")) in self.granting:
-            self._spawn(self.give_stream(frame.params.get("id"), frame.size))
-
-    def _spawn(self, work: Any) -> None:
-        task = asyncio.create_task(work, name="conformance grant")
-        self._grants.add(task)
-        task.add_done_callback(self._grants.discard)
+            self.wire.spawn(self.give_stream(frame.params.get("id"), frame.size), "conformance grant")
 
     async def give_link(self, size: int) -> None:
         """Grant the link."""
@@ -140,9 +141,14 @@ class KitSession:
         self.ledger.streams[key] = self.ledger.streams.get(key, self.ledger.stream) + size
         await self.wire.notify("stream.credit", {"id": request_id, "bytes": size})
 
+    def good_request(self) -> tuple[str, JsonObject]:
+        """See ``Session``."""
+        return "running_models", {}
+
     async def start(self, method: str, params: JsonObject, *, read: bool = True) -> Any:
-        """Begin a streamed command; gives its id. ``read``: grant credit as its data comes."""
+        """Begin a streamed command; return its id. ``read``: grant credit as its data comes."""
         request_id = self.wire.next_id()
+        # Before it is sent: its first data may come at once.
         if read:
             self.granting.add(_key(request_id))
         return await self.wire.post(method, params, request_id)
@@ -151,19 +157,33 @@ class KitSession:
         """``stream.data`` of one stream."""
         return [f for f in self.wire.of("stream.data") if _key(f.params.get("id")) == _key(request_id)]
 
-    async def cancel(self, request_id: Any) -> None:
-        """Cancel a request, and wait for its final."""
-        await self.wire.ask("cancel", {"id": request_id})
-        await self.wire.answer(request_id, "a cancelled request was not answered")
+    async def until_streaming(self, *request_ids: Any) -> None:
+        """Wait until each of the streams has brought data.
+
+        Raises:
+            RuleBroken: one has not.
+        """
+        await self.wire.until(lambda: all(map(self.data, request_ids)), "nothing was streamed")
+
+    async def finished(self, request_id: Any) -> Frame:
+        """Wait for a stream's final.
+
+        Raises:
+            RuleBroken: it is an error, or did not come.
+        """
+        answer = await self.wire.answer(request_id, "the stream had no final")
+        require(answer.error_code is None, f"answered with error {answer.error_code} {answer.error_message}")
+        return answer
+
+    async def cancel(self, request_id: Any) -> Frame:
+        """Cancel a request; return its final."""
+        await self.wire.ask_ok("cancel", {"id": request_id})
+        return await self.wire.answer(request_id, "a cancelled request was not answered")
 
 
-async def _empty(_: Frame) -> JsonObject:
-    return {}
-
-
-async def _next_offset(frame: Frame) -> JsonObject:
-    end = int(frame.params.get("offset", 0)) + len(part_bytes(frame))
-    return {"job_id": frame.params.get("job_id"), "next_offset": end}
+def _next_offset(part: Frame) -> JsonObject:
+    end = int(part.params.get("offset", 0)) + len(part_bytes(part))
+    return {"job_id": part.params.get("job_id"), "next_offset": end}
 
 
 def part_bytes(frame: Frame) -> bytes:
@@ -175,10 +195,6 @@ def part_bytes(frame: Frame) -> bytes:
         return base64.b64decode(data, validate=True)
     except ValueError:
         return b""
-
-
-async def _acknowledge(frame: Frame) -> JsonObject:
-    return {"job_id": frame.params.get("job_id"), "sha256": frame.params.get("sha256")}
 
 
 @dataclass
@@ -195,9 +211,12 @@ class AgentHarness:
     target: AgentTarget
     listener: AgentListener
     deadlines: Deadlines
-    redial: Callable[[], Awaitable[None]] | None = None
+    redial: Callable[[], Awaitable[object]] | None = None
+    # Parameters of every hello, for rules that compare dials.
     hellos: list[JsonObject] = field(default_factory=list)
+    # The session that checks share; None after ``end``.
     current: KitSession | None = None
+    # Numbers the sessions, as a server does.
     admissions: int = 0
 
     async def session(self, *, fresh: bool = False, **result: Any) -> KitSession:
@@ -228,6 +247,7 @@ class AgentHarness:
             await asyncio.gather(redialling, return_exceptions=True)
 
     async def _redial_repeatedly(self) -> None:
+        # Again and again: one that comes while the agent has not noticed the loss yet changes nothing.
         while self.redial is not None:
             await asyncio.sleep(0.3)
             await self.redial()
@@ -247,21 +267,22 @@ class AgentHarness:
         """Answer the hello."""
         self.admissions += 1
         body = {"protocol": 1, "session": self.admissions, **result}
-        session = KitSession(wire, hello, body)
-        await wire.send({"jsonrpc": "2.0", "id": hello.id, "result": body})
+        # Before the answer goes out: the agent sends its states right after it.
+        self.current = KitSession(wire, hello.params, body)
+        await wire.reply(hello, body)
         wire.send_alive_every(self.deadlines.alive_s / 2)
-        self.current = session
-        return session
+        return self.current
+
+    @contextlib.asynccontextmanager
+    async def admitted(self, **result: Any) -> AsyncIterator[KitSession]:
+        """A fresh session; it stays for the checks that follow."""
+        yield await self.session(fresh=True, **result)
 
     async def end(self, code: int = 1012) -> None:
         """Close the session, so that the agent dials again."""
         if self.current is not None:
             await self.current.wire.close(code)
             self.current = None
-
-    def refuse_next(self, status: int, *headers: tuple[str, str]) -> None:
-        """Answer the next upgrade with a status."""
-        self.listener.refusals.append(Refuse(status, headers))
 
     async def synced(self, session: KitSession) -> None:
         """All three states have come.
@@ -272,15 +293,15 @@ class AgentHarness:
         for method in SYNCS:
             await session.wire.expect(method)
 
-    def generate(self, **more: Any) -> JsonObject:
-        """Parameters of a generation."""
-        return {"model": self.target.model, "prompt": "Count from one.", **more}
+    def generate(self, tokens: int = 0, **more: Any) -> JsonObject:
+        """Parameters of a generation, of so many tokens at most (0: as many as the model likes)."""
+        options = {"options": {"num_predict": tokens}} if tokens else {}
+        return {"model": self.target.model, "prompt": "Count from one.", **options, **more}
 
     @contextlib.asynccontextmanager
-    async def running(self, session: KitSession, *, read: bool = False) -> Any:
-        """A long generation in flight; cancelled on leaving."""
-        options = {"num_predict": 4000}
-        request_id = await session.start("generate", self.generate(options=options), read=read)
+    async def running(self, session: KitSession) -> AsyncIterator[Any]:
+        """A long generation in flight that is granted nothing; cancelled on leaving."""
+        request_id = await session.start("generate", self.generate(LONG), read=False)
         try:
             yield request_id
         finally:
@@ -299,6 +320,5 @@ class AgentHarness:
         }
 
 
-def sha256(text: bytes) -> str:
-    """Hexadecimal."""
-    return hashlib.sha256(text).hexdigest()
+# The checks of an agent.
+CHECKS: Final[CheckRegistry[AgentHarness]] = CheckRegistry()

@@ -1,4 +1,4 @@
-"""What a check is, how it ends, and what the checks of one rule say together. Pure."""
+"""What a check is, how it ends, and the verdict of the checks of one rule. Pure."""
 
 from __future__ import annotations
 
@@ -10,8 +10,21 @@ Verdict = Literal["pass", "fail", "not tested"]
 S = TypeVar("S")
 
 
+# Of what the other side sent: a whole frame may be a mebibyte.
+_MOST_CHARS = 300
+
+
 class RuleBroken(Exception):
-    """The other side broke the rule; the text says what was observed."""
+    """The other side broke the rule; the text says what was seen."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text[:_MOST_CHARS])
+
+
+def require(kept: object, otherwise: str) -> None:
+    """Raise ``RuleBroken`` with the text ``otherwise`` unless ``kept`` is true."""
+    if not kept:
+        raise RuleBroken(otherwise)
 
 
 class Untested(Exception):
@@ -22,8 +35,8 @@ class Untested(Exception):
 class Check(Generic[S]):
     """One way to try one rule.
 
-    ``run`` returns what was observed when the rule was kept, and raises ``RuleBroken`` or ``Untested``
-    otherwise. ``takes_s`` is the time that the rule itself makes the check wait (0: none to speak of).
+    ``run`` returns what was seen when the rule was kept, and raises ``RuleBroken`` or ``Untested`` otherwise.
+    ``takes_s`` is the time that the rule itself makes the check wait (0: none to speak of).
     """
 
     rule: str
@@ -52,7 +65,7 @@ class CheckRegistry(Generic[S]):
 
 @dataclass(frozen=True)
 class CheckResult:
-    """How one check ended. ``detail`` is what was observed, or why the check could not be made."""
+    """How one check ended. ``detail`` is what was seen, or why the check could not be made."""
 
     rule: str
     title: str
@@ -63,6 +76,7 @@ class CheckResult:
 
 def rule_verdict(results: Sequence[CheckResult]) -> Verdict:
     """One failure fails a rule; it passes when something was tried and nothing failed."""
+    # What could not be tested says nothing, beside what was.
     verdicts = {result.verdict for result in results}
     if "fail" in verdicts:
         return "fail"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,23 +18,25 @@ from obt_conformance.agent_harness import AgentHarness, AgentTarget
 from obt_conformance.agent_rules import CHECKS as AGENT_CHECKS
 from obt_conformance.checks import CheckResult
 from obt_conformance.deadlines import Deadlines
-from obt_conformance.drivers import CommandDriver, Driver, RestDriver
+from obt_conformance.drivers import CommandDriver, Driver, RestDriver, run_command
 from obt_conformance.identity import KitIdentity, NoIdentity, Pool, enrol, parse_credentials
 from obt_conformance.listening import AgentListener
-from obt_conformance.run import check_agent, check_server, command, select_checks
+from obt_conformance.run import check_agent, check_server, select_checks
 from obt_conformance.server_rules import CHECKS as SERVER_CHECKS
 
+# Exit code of a command that was given wrongly, as argparse has it.
 USAGE = 2
-"""Exit code of a command that was given wrongly, as argparse has it."""
+# Checks beside each other, where identities can be made.
 IDENTITIES = 8
-"""Checks beside each other, where identities can be made."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run; 0: all tried rules are kept, 1: one is broken, 2: wrong arguments, 3: nothing could be tried."""
+    # Details quote what the other side sent, in any script.
     replace_unencodable()
     options = _parser().parse_args(argv)
-    logging.getLogger("websockets").setLevel(logging.CRITICAL)  # results say what happened
+    # Checks break connections on purpose; the results say what happened.
+    logging.getLogger("websockets").setLevel(logging.CRITICAL)
     try:
         results = asyncio.run(options.run(options))
     except (NoIdentity, ValueError, OSError) as error:
@@ -106,7 +110,9 @@ async def _server(options: argparse.Namespace) -> list[CheckResult]:
     join_tokens = _lines(options.join_token_file)
     if options.obt_server_api_token_file is not None:
         rest = RestDriver(options.url, _one(options.obt_server_api_token_file), within_s=deadlines.answer_s)
+        # As many as identities are wanted, and two for the checks of enrolment.
         join_tokens += [await rest.join_token() for _ in range(IDENTITIES + 2)]
+        # A trigger of the user's own may know more than the REST interface.
         driver = driver or rest
     identities = await _identities(options, join_tokens, deadlines)
     return await check_server(
@@ -128,6 +134,7 @@ async def _identities(
     if options.token_file is not None:
         found = parse_credentials(options.token_file.read_text(), options.agent_id)
     keep = 2 if found or len(join_tokens) > 2 else 0  # noqa: PLR2004 - as the docstring says
+    # Each identity is a check that can run beside the others.
     while len(join_tokens) > keep and len(found) < IDENTITIES:
         found.append(await enrol(options.url, join_tokens.pop(), within_s=deadlines.answer_s))
     if not found:
@@ -152,9 +159,11 @@ async def _agent(options: argparse.Namespace) -> list[CheckResult]:
     deadlines = Deadlines()
     listener = AgentListener(answer_within_s=deadlines.answer_s)
     target = AgentTarget(model=options.model, embed_model=options.embed_model or options.model)
-    redial = command(options.redial) if options.redial else None
+    redial = functools.partial(run_command, *shlex.split(options.redial)) if options.redial else None
     async with listener.open(host or "127.0.0.1", int(port)):
+        # To standard error: with --json, standard output is for the results alone.
         sys.stderr.write(f"obt-conformance listens on port {listener.port} of {host or '127.0.0.1'}\n")
+        # Here and not in the first check: an agent that never dials broke no rule.
         await listener.first_dial(options.within)
         return await check_agent(
             checks, AgentHarness(target, listener, deadlines, redial), quick=options.quick

@@ -21,6 +21,7 @@ class Deadlines:
         reconnect_s: the longest delay before an ordinary redial.
         job_s: how long a benchmark of eight tokens may take, on a slow machine.
         slack_s: what is added to each time of the protocol before it counts as missed.
+        dial_s: how long the upgrade may take.
         answer_s: how long an answer may take.
         quiet_s: how long the kit watches for something that must not come.
         check_s: the longest that one check may take altogether.
@@ -35,6 +36,7 @@ class Deadlines:
     reconnect_s: float = limits.RECONNECT_MAX_S
     job_s: float = 60.0
     slack_s: float = 3.0
+    dial_s: float = 15.0
     answer_s: float = 15.0
     quiet_s: float = 1.0
     check_s: float = 180.0

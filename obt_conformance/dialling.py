@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -28,6 +27,7 @@ class UpgradeRefused(Exception):
 
 def socket_url(url: str) -> str:
     """The address that agents dial, from ``http(s)://host`` or a full ``ws(s)://`` address."""
+    # A server under another path is given in full.
     if url.startswith(("ws://", "wss://")):
         return url
     return url.rstrip("/").replace("http", "ws", 1) + CONNECT_PATH
@@ -38,6 +38,7 @@ class _WithoutPongs(ClientConnection):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
+        # At the protocol's exit: pongs are sent by itself, in answer to pings.
         send = self.protocol.send_frame
 
         def send_but_pongs(frame: WebSocketFrame) -> None:
@@ -52,30 +53,30 @@ async def dial(
     url: str,
     token: str | None,
     *,
+    within_s: float,
     answer_within_s: float,
-    subprotocol: str | None = SUBPROTOCOL,
     pongs: bool = True,
-    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[RawSocket]:
     """An open socket to a server; closed on leaving.
 
     Raises:
-        Refusal: the upgrade was refused.
+        UpgradeRefused: the upgrade was refused.
     """
     try:
-        async with asyncio.timeout(answer_within_s):
+        async with asyncio.timeout(within_s):
             socket = await connect(
                 url,
                 additional_headers={"Authorization": f"Bearer {token}"} if token is not None else {},
-                subprotocols=None if subprotocol is None else [Subprotocol(subprotocol)],
+                subprotocols=[Subprotocol(SUBPROTOCOL)],
+                # The protocol has no extensions and no pings of its own: this side must add none.
                 compression=None,
                 ping_interval=None,
                 max_size=1 << 22,
+                # Frames are read as they come, so that their times are those of their arrival.
                 max_queue=None,
                 close_timeout=1,
                 proxy=None,
                 create_connection=ClientConnection if pongs else _WithoutPongs,
-                ssl=tls,
             )
     except InvalidStatus as error:
         raise UpgradeRefused(error.response.status_code, f"HTTP {error.response.status_code}") from error

@@ -1,4 +1,4 @@
-"""Who the kit is when it plays an agent: ids and secrets, from files or enrolled for the occasion."""
+"""Who the kit is when it plays an agent: ids and secrets, from files or newly enrolled."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
 
+from obt_agent.identity.uuid7 import uuid7
 from obt_conformance import web
 
 ENROLL_PATH = "/api/v1/agents/enroll"
@@ -19,22 +20,20 @@ class NoIdentity(Exception):
     """There is nothing to come with; the text says what to give."""
 
 
-def uuid7() -> str:
-    """A UUID of version 7, random but for that."""
-    return str(uuid.UUID(int=uuid.uuid4().int & ~(0xF << 76) | (7 << 76)))
-
-
 @dataclass
 class KitIdentity:
-    """An agent that a server knows. ``secret`` changes when a check rotates it."""
+    """An agent that a server knows; a new one unless the values are given.
 
-    agent_id: str
-    secret: str = field(repr=False)
+    ``secret`` changes when a check rotates it. ``instance`` is that of one process.
+    """
+
+    agent_id: str = field(default_factory=lambda: str(uuid7()))
+    secret: str = field(default_factory=lambda: secrets.token_urlsafe(32), repr=False)
     instance: str = field(default_factory=lambda: uuid.uuid4().hex)
 
 
 def sha256(text: str) -> str:
-    """Hexadecimal."""
+    """Return the SHA-256 of the text's UTF-8, hexadecimal."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -47,6 +46,7 @@ def parse_credentials(text: str, agent_id: str | None) -> list[KitIdentity]:
     found = []
     for line in filter(None, (line.strip() for line in text.splitlines())):
         words = line.split()
+        # Never with the line in an error: it holds a secret.
         if len(words) == 2:  # noqa: PLR2004 - id and secret
             found.append(KitIdentity(words[0], words[1]))
         elif len(words) == 1 and agent_id is not None:
@@ -57,38 +57,42 @@ def parse_credentials(text: str, agent_id: str | None) -> list[KitIdentity]:
 
 
 async def enrol(server_url: str, join_token: str, *, within_s: float) -> KitIdentity:
-    """A new agent.
+    """Enrol a new agent.
 
     Raises:
         NoIdentity: the server refused, or did not answer.
     """
-    identity = KitIdentity(uuid7(), secrets.token_urlsafe(32))
+    identity = KitIdentity()
     try:
-        answer = await web.post(
-            server_url.rstrip("/") + ENROLL_PATH,
-            join_token,
-            enrolment(identity.agent_id, identity.secret),
-            within_s=within_s,
-        )
+        answer = await post_enrolment(server_url, join_token, identity, within_s=within_s)
     except OSError as error:
         raise NoIdentity(f"Enrolment failed: {error}") from error
-    if answer.status != 200:  # noqa: PLR2004 - HTTP's word for success
+    if not answer.ok:
         raise NoIdentity(f"The server answered the join token with {answer.status}: {answer.body}")
     return identity
 
 
-def enrolment(agent_id: str, secret: str) -> dict[str, object]:
-    """The body of an enrolment."""
-    return {
-        "agent": {"id": agent_id, "name": "conformance", "version": "1"},
-        "secret_sha256": sha256(secret),
+async def post_enrolment(
+    server_url: str, token: str | None, identity: KitIdentity, *, within_s: float
+) -> web.ApiResponse:
+    """Send an enrolment.
+
+    Raises:
+        OSError: nothing answered.
+    """
+    body = {
+        "agent": {"id": identity.agent_id, "name": "conformance", "version": "1"},
+        # The server learns the secret's hash alone.
+        "secret_sha256": sha256(identity.secret),
     }
+    return await web.request("POST", server_url.rstrip("/") + ENROLL_PATH, token, body, within_s=within_s)
 
 
 class Pool:
     """Identities, each lent to one check at a time."""
 
     def __init__(self, identities: Iterable[KitIdentity]) -> None:
+        # Identities that no check holds; a check waits for one.
         self._free: asyncio.Queue[KitIdentity] = asyncio.Queue()
         for identity in identities:
             self._free.put_nowait(identity)

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
@@ -18,22 +17,6 @@ from obt_conformance.checks import RuleBroken
 from obt_conformance.wire import RawSocket
 
 
-@dataclass(frozen=True)
-class Dial:
-    """One requested upgrade. Header names are lower case."""
-
-    path: str
-    headers: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Refuse:
-    """How the next upgrade is answered in place of 101."""
-
-    status: int
-    headers: tuple[tuple[str, str], ...] = ()
-
-
 class AgentListener:
     """Where agents dial.
 
@@ -42,10 +25,14 @@ class AgentListener:
     """
 
     def __init__(self, *, answer_within_s: float) -> None:
-        self.dials: list[Dial] = []
-        self.refusals: deque[Refuse] = deque()
+        # Every upgrade that was asked for, those that were refused among them.
+        self.dials: list[Request] = []
+        # 0 until it listens.
         self.port = 0
+        # How the next upgrades are answered in place of 101.
+        self._refusals: deque[Response] = deque()
         self._answer_within_s = answer_within_s
+        # Upgraded, and not handed out yet: an agent may redial before a check asks for its socket.
         self._sockets: asyncio.Queue[RawSocket] = asyncio.Queue()
         self._dialled = asyncio.Event()
 
@@ -70,6 +57,7 @@ class AgentListener:
         ) as server:
             self.port = server.sockets[0].getsockname()[1]
             yield
+            # Sockets that no check asked for would hold up the server's close.
             while not self._sockets.empty():
                 await self._sockets.get_nowait().close()
 
@@ -94,6 +82,7 @@ class AgentListener:
         try:
             async with asyncio.timeout(within_s):
                 wire = await self._sockets.get()
+                # An agent that was kept waiting may have given up and dialled again.
                 while wire.closed is not None:
                     wire = await self._sockets.get()
                 return wire
@@ -101,17 +90,17 @@ class AgentListener:
             raise RuleBroken(f"the agent did not dial within {within_s:g} s") from None
 
     def _process(self, _: ServerConnection, request: Request) -> Response | None:
-        headers = {name.lower(): value for name, value in request.headers.raw_items()}
-        self.dials.append(Dial(request.path, headers))
+        self.dials.append(request)
         self._dialled.set()
-        if not self.refusals:
-            return None
-        refusal = self.refusals.popleft()
-        return Response(
-            refusal.status, "refused", Headers(refusal.headers), b"refused by the conformance kit"
-        )
+        return self._refusals.popleft() if self._refusals else None
+
+    def refuse_next(self, status: int, *headers: tuple[str, str]) -> None:
+        """Answer the next upgrade with a status."""
+        body = b"refused by the conformance kit"
+        self._refusals.append(Response(status, "refused", Headers(headers), body))
 
     async def _serve(self, socket: ServerConnection) -> None:
         wire = RawSocket(socket, answer_within_s=self._answer_within_s)
         self._sockets.put_nowait(wire)
+        # The library closes the socket when this returns.
         await wire.until_closed(None if wire.closed else 1e9)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import shlex
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeVar
 
 from obt_conformance.agent_harness import AgentHarness
@@ -18,27 +17,27 @@ from obt_conformance.server_harness import ServerHarness
 
 S = TypeVar("S")
 
+# ``--quick`` leaves out what the rule itself makes wait longer than this.
 QUICK_S = 1.0
-"""``--quick`` leaves out what the rule itself makes wait longer than this."""
 
 
 async def run_check(check: Check[S], harness: S, *, limit_s: float) -> CheckResult:
     """Run one check; whatever happens is a result."""
+    verdict: Verdict = "fail"
     started = time.monotonic()
-    verdict: Verdict
     try:
         async with asyncio.timeout(limit_s + check.takes_s):
-            detail = await check.run(harness)
-        verdict = "pass"
+            verdict, detail = "pass", await check.run(harness)
     except Untested as error:
         verdict, detail = "not tested", str(error)
     except RuleBroken as error:
-        verdict, detail = "fail", str(error)
+        detail = str(error)
     except TimeoutError:
-        verdict, detail = "fail", f"the check did not end within {limit_s + check.takes_s:g} s"
+        detail = f"the check did not end within {limit_s + check.takes_s:g} s"
+    # One check's surprise must not take the results of the others with it.
     except Exception as error:  # noqa: BLE001 - what the other side sent is of no shape that was foreseen
-        verdict, detail = "fail", f"what came could not be understood: {type(error).__name__}: {error}"
-    return CheckResult(check.rule, check.title, verdict, detail, time.monotonic() - started)
+        detail = f"what came could not be understood: {type(error).__name__}: {error}"
+    return CheckResult(check.rule, check.title, verdict, detail, round(time.monotonic() - started, 3))
 
 
 def select_checks(registry: CheckRegistry[S], only: Sequence[str]) -> list[Check[S]]:
@@ -51,6 +50,7 @@ def select_checks(registry: CheckRegistry[S], only: Sequence[str]) -> list[Check
     unknown = sorted(set(only) - set(known))
     if unknown:
         raise ValueError(f"No rule {', '.join(unknown)}; rules are {', '.join(known)}.")
+    # Sorting is stable: the checks of one rule stay in the order in which they were entered.
     checks = [check for check in registry.checks if not only or check.rule in only]
     return sorted(checks, key=lambda check: RULES.index(check.rule))
 
@@ -77,10 +77,12 @@ async def check_server(
     async def one(check: Check[ServerHarness]) -> CheckResult:
         if quick and check.takes_s > QUICK_S:
             return left_out(check)
+        # An identity has one session at a time: two checks with one would replace each other's.
         async with pool.lent() as identity:
             harness = ServerHarness(url, identity, deadlines, driver, join_tokens)
             return await run_check(check, harness, limit_s=deadlines.check_s)
 
+    # Slow ones wait, and cost nothing: begun last they would make the whole last longer.
     slow_first = sorted(checks, key=lambda check: -check.takes_s)
     async with asyncio.TaskGroup() as group:
         tasks = {check: group.create_task(one(check), name=f"check {check.rule}") for check in slow_first}
@@ -99,15 +101,3 @@ async def check_agent(
             results.append(await run_check(check, harness, limit_s=harness.deadlines.check_s))
     await harness.end()
     return results
-
-
-def command(line: str) -> Callable[[], Awaitable[None]]:
-    """Return a coroutine function that runs the command and waits for its end, for ``redial``."""
-
-    async def run() -> None:
-        process = await asyncio.create_subprocess_exec(
-            *shlex.split(line), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL
-        )
-        await process.wait()
-
-    return run

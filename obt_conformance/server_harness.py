@@ -2,79 +2,78 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
+import msgspec
+
+from obt_agent.protocol.admission import AgentIdentity, HelloParams, VersionRange
 from obt_agent.protocol.limits import LINK_CREDIT_BYTES, STREAM_CREDIT_BYTES
-from obt_conformance.checks import RuleBroken, Untested
+from obt_conformance.checks import CheckRegistry, RuleBroken, Untested, require
 from obt_conformance.deadlines import Deadlines
 from obt_conformance.dialling import UpgradeRefused, dial, socket_url
-from obt_conformance.drivers import Driver, Provoked
+from obt_conformance.drivers import Driver
 from obt_conformance.identity import KitIdentity
+from obt_conformance.session import Session
 from obt_conformance.wire import Frame, JsonObject, RawSocket
 
-MODELS = [{"name": "conformance:1b", "digest": "0" * 64, "size_bytes": 1}]
+# What the server was made to do; its result is whether the server's caller got a whole answer.
+Call = asyncio.Task[bool]
 
 
-@dataclass
-class AgentConnection:
-    """An admitted socket of the agent that the kit plays."""
+class AgentConnection(Session):
+    """An admitted socket of the agent that the kit plays.
 
-    wire: RawSocket
-    identity: KitIdentity
-    hello: Frame
-    revision: int = 0
+    Args:
+        wire: the socket.
+        result: the answer to its hello.
+    """
 
-    @property
-    def admission(self) -> JsonObject:
-        """The result of the hello."""
-        return self.hello.result if isinstance(self.hello.result, dict) else {}
-
-    @property
-    def stream_credit(self) -> int:
-        """What a stream opens with."""
-        return int(self.admission.get("stream_credit_bytes", STREAM_CREDIT_BYTES))
+    def __init__(self, wire: RawSocket, result: JsonObject) -> None:
+        super().__init__(wire, result)
+        # What a stream opens with.
+        self.stream_credit = int(result.get("stream_credit_bytes", STREAM_CREDIT_BYTES))
+        # Of the last models.sync: each is newer than the one before.
+        self._revision = 0
 
     @property
     def link_credit(self) -> int:
         """What the link opened with, and what was granted since."""
-        return int(self.admission.get("link_credit_bytes", LINK_CREDIT_BYTES)) + self.granted("link.credit")
+        opened_with = int(self.introduction.get("link_credit_bytes", LINK_CREDIT_BYTES))
+        return opened_with + self.granted("link.credit")
 
     def granted(self, method: str, request_id: Any = None) -> int:
-        """Bytes granted so far."""
-        frames = self.wire.of(method)
+        """Bytes granted so far: to the link, or to one stream."""
         return sum(
             int(frame.params.get("bytes", 0))
-            for frame in frames
-            if method == "link.credit" or frame.params.get("id") == request_id
+            for frame in self.wire.of(method)
+            if frame.params.get("id") == request_id
         )
 
-    def models_sync(self, *, padding: int = 0, page: JsonObject | None = None, **extra: Any) -> JsonObject:
+    def models_sync(self, *, padding: int = 0, **extra: Any) -> JsonObject:
         """Parameters of a ``models.sync``; ``padding`` bytes go into a model's unknown field."""
-        if page is None or page["index"] == 0:
-            self.revision += 1
-        models = [{**MODELS[0], "x_conformance": "x" * padding}]
+        self._revision += 1
+        model = {
+            "name": "conformance:1b",
+            "digest": "0" * 64,
+            "size_bytes": 1,
+            "x_conformance": "x" * padding,
+        }
         return {
-            "revision": self.revision,
-            "page": page or {"index": 0, "last": True},
+            "revision": self._revision,
+            "page": {"index": 0, "last": True},
             "ollama": {"reachable": True, "version": "0.5.0"},
             "list_digest": "0" * 64,
-            "models": models,
+            "models": [model],
             **extra,
         }
 
-    async def check_responsive(self) -> None:
-        """A request is still answered.
-
-        Raises:
-            RuleBroken: it is not.
-        """
-        answer = await self.wire.ask("models.sync", self.models_sync())
-        if answer.error_code is not None:
-            raise RuleBroken(f"a good models.sync was then answered with error {answer.error_code}")
+    def good_request(self) -> tuple[str, JsonObject]:
+        """See ``Session``."""
+        return "models.sync", self.models_sync()
 
 
 @dataclass
@@ -95,60 +94,68 @@ class ServerHarness:
     driver: Driver | None = None
     join_tokens: list[str] = field(default_factory=list)
 
+    def dial(
+        self, token: str | None, *, pongs: bool = True
+    ) -> contextlib.AbstractAsyncContextManager[RawSocket]:
+        """Dial with any credential, or none; see ``dialling.dial``."""
+        times = self.deadlines
+        return dial(
+            socket_url(self.url),
+            token,
+            within_s=times.dial_s,
+            answer_within_s=times.answer_s,
+            pongs=pongs,
+        )
+
     @contextlib.asynccontextmanager
-    async def socket(self, token: str | None = "", **options: Any) -> AsyncIterator[RawSocket]:
+    async def socket(self, *, pongs: bool = True) -> AsyncIterator[RawSocket]:
         """An open socket, before its hello.
 
         Raises:
             RuleBroken: the server refused the upgrade.
         """
-        secret = self.identity.secret if token == "" else token
         try:
-            async with dial(
-                socket_url(self.url), secret, answer_within_s=self.deadlines.answer_s, **options
-            ) as wire:
+            async with self.dial(self.identity.secret, pongs=pongs) as wire:
                 yield wire
         except UpgradeRefused as refusal:
             raise RuleBroken(f"the upgrade was refused: {refusal}") from refusal
 
     def hello(self, **changes: Any) -> JsonObject:
         """Parameters of a hello; ``agent`` is merged, the rest replaces."""
-        agent = {
-            "id": self.identity.agent_id,
-            "name": "conformance",
-            "version": "1",
-            "instance": self.identity.instance,
-            "boot_id": None,
-            **changes.pop("agent", {}),
-        }
-        return {
-            "protocol": {"min": 1, "max": 1},
-            "agent": agent,
-            "store_id": f"store-{self.identity.agent_id}",
-            "capabilities": ["list_models", "generate", "chat", "embed", "run_benchmark", "cancel"],
-            "limits": {"max_frame_bytes": 1 << 20, "max_streams": 16, "max_jobs": 32},
-            "jobs": {"open": 0, "finished_unacknowledged": 0},
-            "outbox": {"entries": 0, "bytes": 0},
-            **changes,
-        }
+        identity = self.identity
+        hello = HelloParams(
+            protocol=VersionRange(min=1, max=1),
+            agent=AgentIdentity(
+                id=identity.agent_id, name="conformance", version="1", instance=identity.instance
+            ),
+            store_id=f"store-{identity.agent_id}",
+            capabilities=("list_models", "generate", "chat", "embed", "run_benchmark", "cancel"),
+        )
+        params: JsonObject = msgspec.to_builtins(hello)
+        return {**params, **changes, "agent": {**params["agent"], **changes.get("agent", {})}}
+
+    @staticmethod
+    def jobs_sync(store_id: str) -> JsonObject:
+        """Parameters of the ``jobs.sync`` of an agent without jobs."""
+        return {"revision": 1, "page": {"index": 0, "last": True}, "store_id": store_id, "jobs": []}
 
     @contextlib.asynccontextmanager
-    async def agent(self, *, pongs: bool = True, **changes: Any) -> AsyncIterator[AgentConnection]:
+    async def admitted(self, *, pongs: bool = True, **changes: Any) -> AsyncIterator[AgentConnection]:
         """An admitted agent that answers ``state.request`` and says that it is alive.
 
         Raises:
             RuleBroken: it was not admitted.
         """
         async with self.socket(pongs=pongs) as wire:
-            wire.handlers["state.request"] = _empty
-            hello = await wire.ask("agent.hello", self.hello(**changes))
-            if hello.error_code is not None:
-                raise RuleBroken(f"agent.hello was answered with error {hello.error_code}")
+            # A server may ask for states right after it has answered the hello.
+            wire.handlers["state.request"] = lambda _: {}
+            result = await wire.ask_ok("agent.hello", self.hello(**changes))
+            # Twice as often as the rule asks, so that a late one is not missed.
             wire.send_alive_every(self.deadlines.alive_s / 2)
-            yield AgentConnection(wire, self.identity, hello)
+            yield AgentConnection(wire, result)
 
     @contextlib.asynccontextmanager
-    async def provoked(self, agent: AgentConnection, method: str) -> AsyncIterator[tuple[Provoked, Frame]]:
+    async def provoked(self, agent: AgentConnection, method: str) -> AsyncIterator[tuple[Call, Frame]]:
         """The server made to send ``method``: the call, and the request that came.
 
         Raises:
@@ -157,17 +164,37 @@ class ServerHarness:
         """
         if self.driver is None:
             raise Untested("the server must be made to act: give --trigger")
-        seen = len(agent.wire.of(method))
-        async with self.driver.provoke(method, agent.identity.agent_id) as call:
-            frame = await agent.wire.expect(method, count=seen + 1)
-            if not frame.is_request:
-                raise RuleBroken(f"{method} came as a notification")
+        before = len(agent.wire.of(method))
+        call = agent.wire.spawn(self.driver.call(method, self.identity.agent_id), f"conformance {method}")
+        try:
+            frame = await agent.wire.expect(method, count=before + 1)
+            require(frame.is_request, f"{method} came as a notification")
             yield call, frame
+        except RuleBroken:
+            # A trigger that cannot run at all says more than that nothing came.
+            if call.done() and not call.cancelled():
+                call.result()
+            raise
+        finally:
+            await self.stop(call)
 
-    def fresh_instance(self) -> str:
-        """Of another process."""
-        return uuid.uuid4().hex
+    async def stop(self, call: Call) -> None:
+        """Let the server's caller go away."""
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+
+    async def succeeded(self, call: Call) -> bool:
+        """Wait for the end of a call; return whether the server's caller got a whole answer.
+
+        Raises:
+            RuleBroken: it did not end.
+        """
+        try:
+            # Shielded: the call goes on, until its check is over.
+            return await asyncio.wait_for(asyncio.shield(call), self.deadlines.answer_s)
+        except TimeoutError:
+            raise RuleBroken("the server's caller got no end of its call") from None
 
 
-async def _empty(_: Frame) -> JsonObject:
-    return {}
+# The checks of a server.
+CHECKS: Final[CheckRegistry[ServerHarness]] = CheckRegistry()

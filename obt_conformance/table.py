@@ -22,6 +22,7 @@ def markdown() -> str:
 
 
 def _cell(rule: str, registry: CheckRegistry[S], without: dict[str, str]) -> str:
+    # Without the seconds where a check waits for nothing by rule.
     tried = [
         check.title + (f" ({check.takes_s:g} s)" if check.takes_s else "")
         for check in registry.checks

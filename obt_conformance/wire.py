@@ -10,18 +10,22 @@ import contextlib
 import itertools
 import json
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, TypeVar
 
 from websockets.asyncio.connection import Connection
 from websockets.exceptions import ConnectionClosed
 
-from obt_conformance.checks import RuleBroken
+from obt_agent.protocol.errors import CODE_OF_KIND
+from obt_conformance.checks import RuleBroken, require
 
 JsonObject = dict[str, Any]
-NO_ANSWER: Final = object()
-"""What a handler gives to leave a request unanswered."""
+T = TypeVar("T")
+
+
+def _object(value: Any) -> JsonObject:
+    return value if isinstance(value, dict) else {}
 
 
 @dataclass(frozen=True)
@@ -46,33 +50,30 @@ class Frame:
     @property
     def params(self) -> JsonObject:
         """{} where there are none."""
-        found = self.message.get("params")
-        return found if isinstance(found, dict) else {}
+        return _object(self.message.get("params"))
 
     @property
-    def result(self) -> Any:
-        """None in errors and requests."""
-        return self.message.get("result")
+    def result(self) -> JsonObject:
+        """{} where there is none; every result of the protocol is an object."""
+        return _object(self.message.get("result"))
 
     @property
     def error_code(self) -> int | None:
-        """None unless it is an error answer."""
-        error = self.message.get("error")
-        code = error.get("code") if isinstance(error, dict) else None
-        return code if isinstance(code, int) else None
+        """None unless it is an error answer; 0 for one without a code."""
+        if "error" not in self.message:
+            return None
+        code = _object(self.message["error"]).get("code")
+        return code if isinstance(code, int) else 0
 
     @property
     def error_message(self) -> str:
         """Empty unless it is an error answer."""
-        error = self.message.get("error")
-        return str(error.get("message", "")) if isinstance(error, dict) else ""
+        return str(_object(self.message.get("error")).get("message", ""))
 
     @property
-    def error_kind(self) -> str | None:
-        """The stable word of an error answer."""
-        error = self.message.get("error")
-        data = error.get("data") if isinstance(error, dict) else None
-        return data.get("kind") if isinstance(data, dict) else None
+    def error_data(self) -> JsonObject:
+        """{} unless it is an error answer that brings some."""
+        return _object(_object(self.message.get("error")).get("data"))
 
     @property
     def is_request(self) -> bool:
@@ -85,7 +86,8 @@ class Frame:
         return self.method is None and ("result" in self.message or "error" in self.message)
 
 
-Handler = Callable[[Frame], Awaitable[Any]]
+# From a request to its result, or the kind of its error; None leaves the request open.
+Handler = Callable[[Frame], JsonObject | str | None]
 
 
 @dataclass(frozen=True)
@@ -98,10 +100,7 @@ class Closed:
 
 
 class RawSocket:
-    """One open socket.
-
-    Requests that come are answered by ``handlers`` (by method); what a handler raises as ``Answer`` becomes
-    an error, and ``NO_ANSWER`` leaves the request open. Everything that comes is in ``frames``.
+    """One open socket. Everything that comes is in ``frames``.
 
     Args:
         socket: the open WebSocket.
@@ -112,25 +111,34 @@ class RawSocket:
         self.socket = socket
         self.answer_within_s = answer_within_s
         self.frames: list[Frame] = []
+        # Requests of these methods are answered as they come; all others stay open.
         self.handlers: dict[str, Handler] = {}
-        self.closed: Closed | None = None
+        # Called with each frame before anything waits for it, so that credit is counted first.
         self.on_frame: Callable[[Frame], None] = lambda _: None
-        """Told of each frame before anything else is."""
+        # None while the socket is open.
+        self.closed: Closed | None = None
         self.opened_at = time.monotonic()
+        # Notified after each frame and at the end: every wait of a check is a wait for this.
         self._changed = asyncio.Condition()
-        self._ids = itertools.count(1001)  # apart from ids that checks choose
-        self._tasks: set[asyncio.Task[None]] = set()
+        # Apart from the small ids that checks choose themselves.
+        self._ids = itertools.count(1001)
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._alive: asyncio.Task[None] | None = None
-        self._reader = asyncio.create_task(self._read(), name="conformance reader")
+        self.spawn(self._read(), "conformance reader")
+
+    def spawn(self, work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+        """Run a coroutine beside the checks; ``close`` cancels it."""
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     # Sending.
 
     async def send(self, message: JsonObject | str | bytes) -> int:
-        """One frame: an object or text as text, bytes as a binary frame; gives its size in UTF-8 bytes.
-
-        What cannot go out any more is dropped: the caller looks at ``closed``.
-        """
+        """Send an object or text as text, bytes as a binary frame; return the size in UTF-8 bytes."""
         data = json.dumps(message, ensure_ascii=False) if isinstance(message, dict) else message
+        # What cannot go out any more is dropped: the check goes by ``closed``.
         with contextlib.suppress(ConnectionClosed):
             await self.socket.send(data)
         return len(data.encode() if isinstance(data, str) else data)
@@ -154,8 +162,55 @@ class RawSocket:
         return await self.answer(await self.post(method, params, request_id), f"{method} was not answered")
 
     def next_id(self) -> int:
-        """A fresh id."""
+        """Return a fresh id."""
         return next(self._ids)
+
+    async def ask_ok(self, method: str, params: JsonObject | None = None) -> JsonObject:
+        """A request and its result.
+
+        Raises:
+            RuleBroken: it was answered with an error, or not at all.
+        """
+        answer = await self.ask(method, params)
+        require(
+            answer.error_code is None,
+            f"{method} was answered with error {answer.error_code} {answer.error_message}",
+        )
+        return answer.result
+
+    async def ask_refused(self, kind: str, method: str, params: JsonObject | None = None) -> Frame:
+        """A request, and the error of that kind that it is answered with.
+
+        Raises:
+            RuleBroken: it was answered otherwise, or not at all.
+        """
+        answer = await self.ask(method, params)
+        require(answer.error_code == CODE_OF_KIND[kind], f"{method} was answered with {answer.message}")
+        return answer
+
+    async def error_after(self, text: str, what: str) -> Frame:
+        """Send a frame, and return the error that it is answered with, whatever its id.
+
+        Raises:
+            RuleBroken: it is answered with none.
+        """
+        before = len(self.frames)
+
+        def errors() -> list[Frame]:
+            return [frame for frame in self.frames[before:] if frame.error_code is not None]
+
+        await self.send(text)
+        await self.until(lambda: bool(errors()), f"{what} was not answered with an error")
+        return errors()[0]
+
+    async def reply(self, request: Frame, result: JsonObject) -> None:
+        """Answer a request with a result."""
+        await self.send({"jsonrpc": "2.0", "id": request.id, "result": result})
+
+    async def refuse(self, request: Frame, kind: str, **data: Any) -> None:
+        """Answer a request with an error of that kind."""
+        error = {"code": CODE_OF_KIND[kind], "message": kind, "data": {"kind": kind, **data}}
+        await self.send({"jsonrpc": "2.0", "id": request.id, "error": error})
 
     def send_alive_every(self, interval_s: float) -> None:
         """Send ``link.alive`` from now on, as a side that has nothing else to say."""
@@ -166,7 +221,7 @@ class RawSocket:
                 await asyncio.sleep(interval_s)
 
         self.stop_sending_alive()
-        self._alive = asyncio.create_task(beat(), name="conformance alive")
+        self._alive = self.spawn(beat(), "conformance alive")
 
     def stop_sending_alive(self) -> None:
         """Be silent."""
@@ -184,12 +239,13 @@ class RawSocket:
             if frame.is_answer and type(frame.id) is type(request_id) and frame.id == request_id
         ]
 
-    async def answer(self, request_id: Any, otherwise: str) -> Frame:
+    async def answer(self, request_id: Any, otherwise: str = "") -> Frame:
         """The first answer with this id.
 
         Raises:
             RuleBroken: with ``otherwise``, when none came.
         """
+        otherwise = otherwise or f"request {request_id!r:.20} was not answered"
         await self.until(lambda: bool(self.answers(request_id)), otherwise)
         return self.answers(request_id)[0]
 
@@ -212,8 +268,8 @@ class RawSocket:
         """Wait until what came made ``ready`` true.
 
         Args:
-            ready: looked at after each frame.
-            otherwise: what is said when it does not become true.
+            ready: called after each frame.
+            otherwise: the text of the failure.
             within_s: how long to wait; the usual time when omitted.
             open_: give up when the socket ends.
 
@@ -241,13 +297,36 @@ class RawSocket:
         assert self.closed is not None  # noqa: S101 - what was waited for
         return self.closed
 
+    async def closed_with(self, *codes: int, within_s: float | None = None) -> str:
+        """Wait for the socket's end; return a text with the close code.
+
+        Raises:
+            RuleBroken: it is still open, or was closed with none of ``codes``.
+        """
+        closed = await self.until_closed(within_s)
+        wanted = " or ".join(map(str, codes))
+        require(closed.code in codes, f"{self.how_closed()}, not {wanted}")
+        return f"closed with {closed.code}"
+
+    async def dropped_between(self, least_s: float, most_s: float) -> str:
+        """Wait for the socket's end; return a text with the time that it took.
+
+        Raises:
+            RuleBroken: it ended earlier, or is still open.
+        """
+        started = time.monotonic()
+        closed = await self.until_closed(most_s)
+        waited = closed.at - started
+        require(waited >= least_s, f"closed after {waited:.1f} s already")
+        return f"closed with {closed.code} after {waited:.1f} s"
+
     async def quiet_for(self, seconds: float) -> None:
         """Let time pass in which the other side may do what it must not; ends early when the socket does."""
         with contextlib.suppress(RuleBroken):
             await self.until_closed(seconds)
 
     def how_closed(self) -> str:
-        """For results."""
+        """Return the socket's end, or that it is open, as a text for results."""
         if self.closed is None:
             return "the socket is open"
         return f"the socket was closed with {self.closed.code} {self.closed.reason}".rstrip()
@@ -277,27 +356,22 @@ class RawSocket:
         frame = Frame(time.monotonic(), len(raw), value if isinstance(value, dict) else {})
         self.frames.append(frame)
         self.on_frame(frame)
-        if frame.is_request and frame.method in self.handlers:
-            task = asyncio.create_task(self._respond(frame, self.handlers[frame.method]), name="answer")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _respond(self, frame: Frame, handler: Handler) -> None:
-        result = await handler(frame)
-        if result is NO_ANSWER:
-            return
-        body = {"error": result.error} if isinstance(result, Error) else {"result": result}
-        await self.send({"jsonrpc": "2.0", "id": frame.id, **body})
+        handler = self.handlers.get(frame.method or "") if frame.is_request else None
+        # In a task of its own: the other side may read nothing, and this reader must go on.
+        if handler is not None and (result := handler(frame)) is not None:
+            answer = self.refuse(frame, result) if isinstance(result, str) else self.reply(frame, result)
+            self.spawn(answer, "conformance answer")
 
     async def close(self, code: int = 1000) -> None:
         """Close in order, and end every task."""
-        self.stop_sending_alive()
-        self.socket.transport.resume_reading() if not self.socket.transport.is_closing() else None
+        # A transport whose reading is paused never sees the other side's close.
+        if not self.socket.transport.is_closing():
+            self.socket.transport.resume_reading()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2):
                 await self.socket.close(code)
         self.abort()
-        tasks = [self._reader, *self._tasks]
+        tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -305,17 +379,3 @@ class RawSocket:
     def abort(self) -> None:
         """Drop the connection with no word."""
         self.socket.transport.abort()
-
-
-@dataclass(frozen=True)
-class Error:
-    """What a handler gives to answer with an error."""
-
-    code: int
-    kind: str
-    text: str = "refused by the conformance kit"
-
-    @property
-    def error(self) -> JsonObject:
-        """The error object."""
-        return {"code": self.code, "message": self.text, "data": {"kind": self.kind}}

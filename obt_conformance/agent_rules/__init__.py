@@ -1,6 +1,8 @@
 """Checks of an agent: the kit plays the server."""
 
-from obt_conformance.agent_rules import admission, calls, jobs, liveness, streams, transport
-from obt_conformance.agent_rules.registry import CHECKS
+# Importing a module enters its checks; those of both sides come first, as in the protocol's document.
+from obt_conformance import both_sides
+from obt_conformance.agent_harness import CHECKS
+from obt_conformance.agent_rules import jobs, requests, session
 
-__all__ = ["CHECKS", "admission", "calls", "jobs", "liveness", "streams", "transport"]
+__all__ = ["CHECKS", "both_sides", "jobs", "requests", "session"]

@@ -1,6 +1,8 @@
 """Checks of a server: the kit plays the agent."""
 
-from obt_conformance.server_rules import admission, calls, enrolment, jobs, liveness, streams, transport
-from obt_conformance.server_rules.registry import CHECKS
+# Importing a module enters its checks; those of both sides come first, as in the protocol's document.
+from obt_conformance import both_sides
+from obt_conformance.server_harness import CHECKS
+from obt_conformance.server_rules import enrolment, jobs, requests, session
 
-__all__ = ["CHECKS", "admission", "calls", "enrolment", "jobs", "liveness", "streams", "transport"]
+__all__ = ["CHECKS", "both_sides", "enrolment", "jobs", "requests", "session"]

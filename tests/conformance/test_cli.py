@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from obt_server.demo.environment import free_port
 from obt_standin import StandIn
 from tests.conformance.agent_process import running_agent
 from tests.server.conftest import Running, running
+from tests.waiting import until
 
 
 async def program(*arguments: str) -> tuple[int, str]:
@@ -180,12 +182,21 @@ def test_one_failure_fails_a_rule_and_nothing_tried_is_no_success() -> None:
     assert report.exit_code([untried]) == 3
 
 
-async def test_a_trigger_that_does_not_end_when_told_is_killed() -> None:
-    code = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"
-    driver = CommandDriver(f"{sys.executable} -c '{code}' {{agent_id}}")
-    async with asyncio.timeout(30), driver.provoke("generate", "a") as call:
-        pass
-    assert await call.succeeded() is False
+async def test_a_trigger_that_does_not_end_when_told_is_killed(tmp_path: Path) -> None:
+    code = (
+        "import os, pathlib, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+        'part = pathlib.Path(sys.argv[2] + ".part"); part.write_text(str(os.getpid())); '
+        "part.rename(sys.argv[2]); time.sleep(60)"
+    )
+    driver = CommandDriver(f"{sys.executable} -c '{code}' {{agent_id}} {tmp_path / 'started'}")
+    async with asyncio.timeout(60):
+        call = asyncio.create_task(driver.call("generate", "a"))
+        await until((tmp_path / "started").exists)
+        call.cancel()
+        await asyncio.wait([call])
+    pid = int((tmp_path / "started").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
     assert await driver.job_state("j") is None
 
 

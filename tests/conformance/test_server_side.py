@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import secrets
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 
 from obt_conformance.checks import CheckResult, by_rule, rule_verdict
 from obt_conformance.drivers import RestDriver
-from obt_conformance.identity import KitIdentity, Pool, enrol, sha256, uuid7
+from obt_conformance.identity import KitIdentity, Pool, enrol, sha256
 from obt_conformance.report import as_text, exit_code
 from obt_conformance.rules import NOT_OF_SERVERS, RULES
 from obt_conformance.run import check_server, select_checks
@@ -55,7 +54,7 @@ async def checked(server: TinyServer, *, slow_rules: set[str], answer_s: float) 
     """All quick checks, and the slow ones of those rules."""
     deadlines = dataclasses.replace(SHORT, answer_s=answer_s)
     async with server.running(), asyncio.timeout(100):
-        identities = [KitIdentity(uuid7(), secrets.token_urlsafe()) for _ in range(8)]
+        identities = [KitIdentity() for _ in range(8)]
         server.secrets = {sha256(one.secret): one.agent_id for one in identities}
         server.joins = {"join-1": None, "join-2": None}
         checks = [
@@ -135,12 +134,12 @@ FAULTS = {
 
 @pytest.mark.parametrize(("fault", "rule"), FAULTS.items(), ids=FAULTS)
 async def test_a_fault_turns_its_rule_red_and_no_other(fault: str, rule: str) -> None:
-    results = await checked(TinyServer(fault), slow_rules={rule}, answer_s=2.0)
+    results = await checked(TinyServer(fault), slow_rules={rule}, answer_s=3.0)
     assert verdicts(results, "fail") == {rule}, as_text(results)
 
 
 async def test_a_link_that_is_granted_nothing_breaks_both_rules_that_ask_for_grants() -> None:
-    results = await checked(TinyServer("the link is granted nothing"), slow_rules=set(), answer_s=2.0)
+    results = await checked(TinyServer("the link is granted nothing"), slow_rules=set(), answer_s=3.0)
     assert verdicts(results, "fail") == {"CREDIT-1", "CREDIT-4"}, as_text(results)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from obt_conformance.drivers import EXAMPLES, Provoked
+from obt_conformance.drivers import EXAMPLES, Driver
 from tests.conformance.times import SHORT
 
 KNOWN_METHODS = {"models.sync", "hardware.sync", "jobs.sync", "job.part", "job.finished"}
@@ -474,22 +474,20 @@ class TinyServer:
             self.jobs[job_id]["state"] = "queued"
 
 
-class TinyDriver:
+class TinyDriver(Driver):
     """The way into a tiny server: its own methods."""
 
-    can_stop = True
     knows_jobs = True
 
     def __init__(self, server: TinyServer) -> None:
         self._server = server
         self._jobs = itertools.count(1)
 
-    @contextlib.asynccontextmanager
-    async def provoke(self, method: str, agent_id: str) -> AsyncIterator[Provoked]:
+    async def call(self, method: str, agent_id: str) -> bool:
         server = self._server
         call = await server.call(server.sessions[agent_id], method, self._params(method, agent_id))
         try:
-            yield call
+            return await call.succeeded()
         finally:
             await call.stop()
 

@@ -87,7 +87,7 @@ async def test_no_secret_is_where_it_must_not_be(tmp_path: Path, standin: StandI
         await session.wire.ask("generate", stage.generate(options={"num_predict": 3}))
         places = exposed(agent.process.pid)
         frames = [*session.wire.frames]
-        stage.refuse_next(401)
+        door.refuse_next(401)
         session = await stage.session(fresh=True)
         candidates = {dial.headers["authorization"].removeprefix("Bearer ") for dial in door.dials} - {TOKEN}
         assert candidates, "the candidate was tried"
