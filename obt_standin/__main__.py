@@ -51,6 +51,7 @@ async def _serve(script: Script, host: str, port: int) -> None:
         loop.add_signal_handler(number, stop.set)
     async with StandIn(script, host=host, port=port, control=True) as standin:
         sys.stdout.write(json.dumps({"url": standin.url}) + "\n")
+        # Whoever started it waits for this line, on a pipe.
         sys.stdout.flush()
         await stop.wait()
 

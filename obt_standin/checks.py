@@ -21,22 +21,25 @@ def fitted(fields: Json, count: int, num_ctx: int) -> int:
     if fields.get("shift") is False:
         raise ErrorAnswer(400, _TOO_LONG)
     if fields.get("truncate") is False:
-        room = f"the available context size ({num_ctx} tokens)"
-        said = f"request ({count} tokens) exceeds {room}, try increasing it"
+        text = (
+            f"request ({count} tokens) exceeds the available context size ({num_ctx} tokens), "
+            "try increasing it"
+        )
         figures = {"n_prompt_tokens": count, "n_ctx": num_ctx}
-        message = _runner_error(400, said, "exceed_context_size_error", **figures)
+        message = _runner_error(400, text, "exceed_context_size_error", **figures)
         raise ErrorAnswer(400, message, charset=fields.get("stream") is False)
     # As recorded of Ollama: half of the context is dropped, and its first tokens are kept.
     return num_ctx // 2 + 3
 
 
 def _runner_error(code: int, message: str, kind: str, **figures: int) -> str:
-    """An error of llama-server's, as Ollama passes it on: JSON in the string."""
+    # As llama-server prints it and Ollama passes it on: JSON in the string.
     return encode({"error": {"code": code, "message": message, "type": kind} | figures}).decode()
 
 
 def check_capabilities(fields: Json, model: Model, *, thinking: bool, chat: bool) -> None:
     """Let a request pass that its model can serve; raises ``ErrorAnswer`` in Ollama's words."""
+    # In the order in which Ollama checks them: a request with two faults gets the first one's words.
     name = fields["model"]
     if not chat and fields.get("raw") and any(fields.get(key) for key in ("system", "template", "context")):
         raise ErrorAnswer(400, "raw mode does not support template, system, or context")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from datetime import UTC, datetime
 
+# ``keep_alive: -1`` shows as a moment in 2319.
 _FOREVER_NS = 11_017_719_375 * 10**9
-"""``keep_alive: -1`` shows as a moment in 2319."""
 
 
 def rfc3339(at_ns: int | None = None) -> str:

@@ -30,10 +30,12 @@ def routes(
 
     async def change_script(request: web.Request) -> web.Response:
         try:
+            # Checked as a whole before anything changes: a wrong field must not leave half a script.
             changes = msgspec.json.decode(await request.read(), type=dict[str, Any])
             wanted = msgspec.convert({**msgspec.to_builtins(script), **changes}, Script)
         except msgspec.MsgspecError as error:
             return web.json_response({"error": str(error)}, status=400)
+        # In place: every part of the stand-in holds this very script.
         for name in changes.keys() & set(Script.__struct_fields__):
             setattr(script, name, getattr(wanted, name))
         # The script is only what is installed at the start; the store is what is there now.
@@ -57,7 +59,7 @@ def routes(
 
 
 def _shown(exchange: LoggedExchange) -> dict[str, Any]:
-    """An exchange without its bytes: of each write when and how many."""
+    # Without the bytes, which may be megabytes: of each write when and how many.
     shown = {
         name: value for name, value in vars(exchange).items() if name not in {"body", "writes", "headers"}
     }

@@ -25,11 +25,13 @@ async def special_answer(request: web.Request, answer: Answer) -> web.Response |
         case "bad_gateway":
             return web.Response(status=502, text=_BAD_GATEWAY, content_type="text/html")
         case "hang":
-            await asyncio.Event().wait()  # silence, until the client or the stand-in goes
+            # Silence, until the client or the stand-in goes.
+            await asyncio.Event().wait()
         case "reset":
             reset(request)
             return web.Response()
         case "garbage":
+            # Past aiohttp, which writes nothing but HTTP.
             if request.transport is not None:
                 request.transport.write(b"SSH-2.0-OpenSSH_9.2\r\n")
                 request.transport.close()

@@ -16,8 +16,8 @@ from obt_standin.request_body import Json
 from obt_standin.script import Behaviour, Model
 from obt_standin.text import before_repetition, before_stop, endless, fitting
 
+# What the template of the recorded model added to each prompt.
 _TEMPLATE_TOKENS = 11
-"""What the template of the recorded model added to each prompt."""
 
 
 @dataclass
@@ -44,6 +44,7 @@ def plan(
 ) -> GenerationPlan:
     """Return the content: the scripted text, cut by num_predict, stop sequences and endless repetition."""
     options = request.get("options") or {}
+    # 0 and negative numbers are no limit, as with Ollama.
     limit = int(options.get("num_predict") or model.num_predict or 0)
     if behaviour.tool_call and request.get("tools"):
         return _tool_plan(request["tools"][0], behaviour)
@@ -54,6 +55,7 @@ def plan(
         natural, reason = natural[:limit], "length"
     natural, stopped = before_stop(natural, list(options.get("stop") or ()))
     thoughts = min(behaviour.thinking_tokens, len(natural)) if thinking else 0
+    # Ollama watches for repetition where it renders the prompt itself.
     if template_path and not behaviour.fast:
         natural, repeated = before_repetition(natural)
         if repeated:
@@ -110,6 +112,7 @@ class Figures:
 
     def of(self, count: int) -> Json:
         """The fields, as Ollama orders them; one token alone counts as 1 µs."""
+        # From the first token to the last, as Ollama counts its eval_duration.
         spent = self.token_ns[-1] - self.token_ns[0] if self.token_ns else 0
         return {
             "total_duration": time.monotonic_ns() - self.began_ns,
@@ -220,6 +223,7 @@ def line(fields: Json) -> bytes:
 
 def encode(value: Any) -> bytes:
     """JSON as Go prints it: compact, with ``<``, ``>`` and ``&`` escaped."""
+    # Safe on the whole text: in JSON these characters stand inside strings only.
     text = msgspec.json.encode(value)
     return text.replace(b"<", b"\\u003c").replace(b">", b"\\u003e").replace(b"&", b"\\u0026")
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from obt_standin import faults, request_body
 from obt_standin.checks import check_capabilities, fitted, no_vision
 from obt_standin.delivery import RUNNER_ENDED, Delivery, GenerationJob, alive
-from obt_standin.generation import AnswerLines, Figures, encode, plan, prompt_overhead
+from obt_standin.generation import AnswerLines, Figures, Schedule, encode, plan, prompt_overhead
 from obt_standin.names import display, is_cloud
 from obt_standin.request_body import ErrorAnswer, Json
 from obt_standin.runner import Lease, RunnerKilledError, Runners
@@ -81,6 +81,7 @@ class Inference:
         model = self._named(fields, chat=chat)
         lines = AnswerLines(fields["model"], fields, chat=chat)
         empty = not fields.get("messages") if chat else not fields.get("prompt")
+        # Before the checks of what a model can: Ollama unloads any.
         if empty and keep_alive_s == 0:
             self._runners.unload(model)
             return json_answer(lines.empty("unload"))
@@ -111,6 +112,7 @@ class Inference:
         figures = Figures(job.request[EXCHANGE].began_ns)
         async with self._runners.lease(job.model, options, job.keep_alive_s, job.behaviour) as lease:
             figures.load_ns = lease.load_ns
+            # As late as this: Ollama hands the format to the runner, and reports it once the model is loaded.
             request_body.check_format(job.fields.get("format"), streamed=job.streamed)
             first_ns = self._prefill(job, lease, figures)
             try:
@@ -124,7 +126,8 @@ class Inference:
                 thinking=job.thinking,
                 template_path=not job.chat or job.model.go_template,
             )
-            delivery = Delivery(job, lease, content, figures, lines, first_ns, self._script.seed)
+            schedule = Schedule(job.behaviour, first_ns, self._script.seed)
+            delivery = Delivery(job, lease, content, figures, lines, schedule)
             return await (delivery.stream() if job.streamed else delivery.whole())
 
     def _prefill(self, job: GenerationJob, lease: Lease, figures: Figures) -> int:
@@ -146,6 +149,7 @@ class Inference:
     async def _only_load(self, model: Model, fields: Json) -> None:
         keep_alive_s = request_body.keep_alive(fields.get("keep_alive"), self._script.keep_alive_s)
         behaviour = self._behaviour(model)
+        # No slot: loading does not wait for generations that run.
         async with self._runners.lease(model, fields.get("options") or {}, keep_alive_s, behaviour, slots=0):
             pass
 
@@ -197,6 +201,7 @@ def _inputs(value: Any) -> list[str]:
 
 def _vector(text: str, width: int) -> list[float]:
     """Numbers of length 1 together that depend on the text alone."""
+    # The same text has the same vector, so that a test can compare.
     raw = hashlib.shake_128(text.encode()).digest(2 * width)
     parts = [int.from_bytes(raw[2 * n : 2 * n + 2], "big") / 32768 - 1 for n in range(width)]
     length = sum(part * part for part in parts) ** 0.5 or 1.0

@@ -156,6 +156,7 @@ class ModelRoutes:
             async for step in steps:
                 await wire.write([line(step)])
         except PullError as error:
+            # The status went out with the first step.
             await wire.write([line({"error": str(error)})])
         await wire.finish()
         return wire.response
@@ -165,6 +166,7 @@ class ModelRoutes:
         model = self._offered(name, insecure=insecure)
         digest = f"sha256:{hashlib.sha256(model.name.encode()).hexdigest()}"
         layer = {"status": f"pulling {digest[7:19]}", "digest": digest, "total": self._script.pull_bytes}
+        # In tenths, so that progress shows whatever the size.
         for part in range(1, 11):
             await asyncio.sleep(self._script.pull_s / 10)
             yield layer | {"completed": self._script.pull_bytes * part // 10}
@@ -183,6 +185,7 @@ class ModelRoutes:
         host, _, _path = shown.rpartition("/")[0].partition("/")
         tag = shown.rpartition(":")[2]
         path = shown.rpartition(":")[0].rpartition("/")[2]
+        # As Docker reads names: a first part without a dot or a port is a namespace, and no host.
         reached = host if "." in host or ":" in host else "registry.ollama.ai"
         if reached != self._script.registry_host or not self._script.registry:
             scheme = "http" if insecure and "://" in name + "://" else "https"
@@ -200,6 +203,7 @@ class ModelRoutes:
     async def _pushed(self, name: str) -> AsyncIterator[Json]:
         yield {"status": "retrieving manifest"}
         blob = f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
+        # Whatever the name: the stand-in reaches no registry, and the words are those of such a machine.
         raise PullError(
             f'Head "https://registry.ollama.ai/v2/library/{name}/blobs/{blob}": dial tcp: lookup '
             "registry.ollama.ai on 127.0.0.53:53: no such host"

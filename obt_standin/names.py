@@ -14,11 +14,13 @@ def display(name: str) -> str | None:
 
     The default registry and namespace are left out.
     """
+    # Ollama takes names with a scheme, and forgets it.
     bare = re.sub(r"^\w+://", "", name)
     found = _FULL.fullmatch(bare)
     if found is None or not bare[0].isalnum():
         return None
     host, namespace, model = found["host"], found["namespace"], found["model"]
+    # One part before the model is its namespace, whatever it looks like.
     if host is not None and namespace is None:
         host, namespace = None, host
     place = "/".join(part for part in (host, namespace) if part)

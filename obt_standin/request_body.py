@@ -15,6 +15,7 @@ _UNITS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, 
 _NAMES = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
 _TEXTS = ("model", "prompt", "suffix", "system", "template")
 _GENERATE: dict[str, type] = {**dict.fromkeys(_TEXTS, str), "raw": bool, "stream": bool}
+# By Go's name of the request: what each field must be. Fields that are not named here may be anything.
 _TYPES: dict[str, dict[str, type]] = {
     "GenerateRequest": _GENERATE | {"images": list, "context": list, "options": dict},
     "ChatRequest": {"model": str, "messages": list, "tools": list, "stream": bool, "options": dict},
@@ -26,8 +27,10 @@ _TYPES: dict[str, dict[str, type]] = {
     "CreateRequest": {"model": str, "from": str, "stream": bool, "files": dict, "parameters": dict},
     "Request": {},
 }
+# As Go's errors name the wanted type: some fields have a type of their own.
 _GO_TYPES = {"messages": "[]api.Message", "options": "map[string]interface {}", "tools": "api.Tools"}
 _GO_NAMES = {str: "string", bool: "bool", int: "int", list: "[]string", dict: "map[string]string"}
+# Options of Ollama's api/types.go, by their type there.
 _WHOLE_OPTIONS = (
     *("num_ctx", "num_batch", "num_gpu", "main_gpu", "num_thread", "num_keep", "seed"),
     *("num_predict", "top_k", "repeat_last_n", "draft_num_predict"),
@@ -159,6 +162,7 @@ def check_format(value: object, *, streamed: bool) -> None:
 
 
 def _parse(body: bytes) -> object:
+    # Go's decoder replaces what is no UTF-8, too.
     text = body.decode(errors="replace")
     try:
         return json.loads(text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -130,12 +131,7 @@ class Runners:
             self._drop(runner)
 
     async def _ready(self, model: Model, options: Json, behaviour: Behaviour) -> LoadedModel:
-        runner = self._loaded.get(model.name)
-        if (
-            runner is not None
-            and runner.options == self._options(model, options)
-            and not runner.killed.is_set()
-        ):
+        if (runner := self._usable(model, options)) is not None:
             return runner
         if self._loading.locked() and self._waiting >= self._script.max_queue:
             raise ErrorAnswer(503, "server busy, please try again.  maximum pending requests exceeded")
@@ -151,19 +147,25 @@ class Runners:
 
     async def _load(self, model: Model, options: Json, behaviour: Behaviour) -> LoadedModel:
         """Load, or find that another request has done so meanwhile."""
-        wanted = self._options(model, options)
-        runner = self._loaded.get(model.name)
-        if runner is not None and runner.options == wanted and not runner.killed.is_set():
+        if (runner := self._usable(model, options)) is not None:
             return runner
-        if runner is not None:
-            self._drop(runner)
+        if model.name in self._loaded:
+            self._drop(self._loaded[model.name])
         await asyncio.sleep(behaviour.load_s)
         if behaviour.answer == "load_fails":
             raise ErrorAnswer(500, "llama-server process has terminated: signal: killed")
         slots = asyncio.Semaphore(self._script.num_parallel)
-        runner = LoadedModel(model, self.num_ctx(model, options), slots, wanted)
+        num_ctx, wanted = self.num_ctx(model, options), self._options(model, options)
+        runner = LoadedModel(model, num_ctx, slots, wanted)
         self._loaded[model.name] = runner
         return runner
+
+    def _usable(self, model: Model, options: Json) -> LoadedModel | None:
+        """The runner that serves a request without loading."""
+        runner = self._loaded.get(model.name)
+        if runner is None or runner.killed.is_set():
+            return None
+        return runner if runner.options == self._options(model, options) else None
 
     def num_ctx(self, model: Model, options: Json) -> int:
         """The context that a request gets: what it asks for, no more than the model has."""
@@ -214,7 +216,5 @@ class Runners:
 
 
 def _common(one: list[str], other: list[str]) -> int:
-    for index, (a, b) in enumerate(zip(one, other, strict=False)):
-        if a != b:
-            return index
-    return min(len(one), len(other))
+    pairs = zip(one, other, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))

@@ -6,10 +6,13 @@ from typing import Literal
 
 import msgspec
 
+# How a request is met: as Ollama would; with a web page; with nginx's own page for 502; 503 queue full; 500
+# as when memory runs out at load; with silence; with a reset connection; with bytes that are no HTTP.
 Answer = Literal["ollama", "html", "bad_gateway", "busy", "load_fails", "hang", "reset", "garbage"]
-"""How a request is met: as Ollama would; with a web page; with nginx's own page for 502; 503 queue full;
-500 as when memory runs out at load; with silence; with a reset connection; with bytes that are no HTTP."""
 
+# How a stream ends: properly; cleanly with no final line; the same after 30 equal tokens; with an error line;
+# as when the runner is killed; with the connection closed before the last chunk; closed inside a chunk;
+# reset; with silence; with a line that is no JSON.
 Ending = Literal[
     "done",
     "no_final_line",
@@ -22,9 +25,6 @@ Ending = Literal[
     "hang",
     "broken_line",
 ]
-"""How a stream ends: properly; cleanly with no final line; the same after 30 equal tokens; with an error
-line; as when the runner is killed; with the connection closed before the last chunk; closed inside a chunk;
-reset; with silence; with a line that is no JSON."""
 
 
 class Stall(msgspec.Struct, frozen=True):

@@ -7,7 +7,6 @@ import ipaddress
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
@@ -27,7 +26,9 @@ from obt_standin.wire import EXCHANGE, OWN_FRAMING
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _JSON: Final = "application/json; charset=utf-8"
+# Bytes: images come in the request.
 _MAX_BODY: Final = 256 << 20
+# A stand-in may run for days beside a benchmark.
 _KEPT_EXCHANGES: Final = 4096
 _CORS_HEADERS: Final = "Authorization,Content-Type,User-Agent,Accept,X-Requested-With"
 
@@ -80,22 +81,14 @@ class StandIn:
         await self.start()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.stop()
 
     async def start(self) -> None:
         """Listen, on the port of last time if there was one."""
         application = web.Application(client_max_size=_MAX_BODY, middlewares=[self._logged])
         application.on_response_prepare.append(_set_headers)
-        inference = Inference(self.script, self.store, self.runners)
-        models = ModelRoutes(self.script, self.store, self.runners)
-        for method, path, handler in self._routes(inference, models):
-            application.router.add_route(method, path, handler)
-            # Ollama's router answers HEAD wherever it answers GET.
-            if method == "GET":
-                application.router.add_route("HEAD", path, handler)
+        application.add_routes(self._routes())
         if self._control:
             application.add_routes(control.routes(self.script, self.store, self.runners, self.requests))
         # Ollama stops generating when its client goes; without cancellation the stand-in would not.
@@ -103,6 +96,7 @@ class StandIn:
             application, handler_cancellation=True, access_log=None, shutdown_timeout=0.01
         )
         await self._runner.setup()
+        # The port of last time may still have connections that linger.
         site = web.TCPSite(self._runner, self.host, self.port, reuse_address=True)
         await site.start()
         self.port = self._runner.addresses[0][1]
@@ -123,32 +117,36 @@ class StandIn:
         async with self._changed:
             await self._changed.wait_for(lambda: what(self))
 
-    def _routes(self, inference: Inference, models: ModelRoutes) -> list[tuple[str, str, Handler]]:
+    def _routes(self) -> list[web.RouteDef]:
+        inference = Inference(self.script, self.store, self.runners)
+        models = ModelRoutes(self.script, self.store, self.runners)
+        # Ollama's router answers HEAD wherever it answers GET, and so does aiohttp's.
         return [
-            ("GET", "/", _root),
-            ("GET", "/api/version", models.version),
-            ("GET", "/api/status", models.status),
-            ("GET", "/api/tags", models.tags),
-            ("GET", "/api/ps", models.ps),
-            ("GET", "/v1/models", models.openai),
-            ("POST", "/api/me", models.me),
-            ("POST", "/api/show", models.show),
-            ("POST", "/api/copy", models.copy),
-            ("DELETE", "/api/delete", models.delete),
-            ("POST", "/api/pull", models.pull),
-            ("POST", "/api/push", models.push),
-            ("POST", "/api/create", models.create),
-            ("HEAD", "/api/blobs/{digest}", models.has_blob),
-            ("POST", "/api/blobs/{digest}", models.put_blob),
-            ("POST", "/api/generate", inference.generate),
-            ("POST", "/api/chat", inference.chat),
-            ("POST", "/api/embed", inference.embed),
-            ("POST", "/api/embeddings", inference.embeddings),
+            web.get("/", _root),
+            web.get("/api/version", models.version),
+            web.get("/api/status", models.status),
+            web.get("/api/tags", models.tags),
+            web.get("/api/ps", models.ps),
+            web.get("/v1/models", models.openai),
+            web.post("/api/me", models.me),
+            web.post("/api/show", models.show),
+            web.post("/api/copy", models.copy),
+            web.delete("/api/delete", models.delete),
+            web.post("/api/pull", models.pull),
+            web.post("/api/push", models.push),
+            web.post("/api/create", models.create),
+            web.head("/api/blobs/{digest}", models.has_blob),
+            web.post("/api/blobs/{digest}", models.put_blob),
+            web.post("/api/generate", inference.generate),
+            web.post("/api/chat", inference.chat),
+            web.post("/api/embed", inference.embed),
+            web.post("/api/embeddings", inference.embeddings),
         ]
 
     @web.middleware
     async def _logged(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Log the exchange, and answer the request as the script wants."""
+        # Control is no part of what a client asked Ollama.
         if self._control and request.path.startswith(control.PREFIX):
             return await handler(request)
         exchange = LoggedExchange(

@@ -142,6 +142,7 @@ def _model_info(model: Model, *, verbose: bool) -> Json:
         "tokenizer.ggml.tokens": [f"<{n}>" for n in range(64)] if verbose else None,
         "tokenizer.ggml.unknown_token_id": 0,
     }
+    # Ollama shows it for models that embed, and for no others.
     if "embedding" in model.capabilities:
         info[f"{family}.pooling_type"] = 1
     # Go prints maps in the order of their keys.

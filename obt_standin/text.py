@@ -11,6 +11,7 @@ from typing import Any
 from obt_standin.script import Behaviour
 
 _TOKEN = re.compile(r"\s*\w{1,6}|\s*[^\w\s]|\s+")
+# What a person sees of an answer: it must not pass for a model's.
 _WORDS = tuple(
     re.findall(
         r"\s?[^\s]+",
@@ -18,8 +19,8 @@ _WORDS = tuple(
         "only the times are kept.",
     )
 )
+# Equal tokens after which Ollama ends a stream by itself (llm/server.go).
 _MOST_REPEATED = 30
-"""Equal tokens after which Ollama ends a stream by itself (llm/server.go)."""
 
 
 def tokens_of(text: str) -> list[str]:
@@ -66,6 +67,7 @@ def before_stop(tokens: Iterable[str], stops: list[str]) -> tuple[list[str], boo
     if not stops:
         return list(tokens), False
     passed: list[str] = []
+    # A stop sequence may begin in one token and end in another.
     text = ""
     for token in tokens:
         text += token

@@ -15,6 +15,7 @@ from obt_standin.script import Behaviour
 
 EXCHANGE: Final = web.RequestKey("exchange", LoggedExchange)
 OWN_FRAMING: Final = web.ResponseKey("own_framing", bool)
+# Pieces between two turns of the event loop.
 _YIELD_EVERY: Final = 64
 _UNBOUNDED: Final = 1 << 60
 
@@ -77,6 +78,7 @@ class StreamedBody:
 
     async def _write_pieces(self, framed: bytes, size: int, data: bytes) -> None:
         for count, start in enumerate(range(0, len(framed), size)):
+            # A line counts as written with its last byte.
             if start + size >= len(framed):
                 self._note(data)
             await self.response.write(framed[start : start + size])
