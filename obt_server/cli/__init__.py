@@ -25,6 +25,7 @@ def parser() -> argparse.ArgumentParser:
     root = PlainArgumentParser(prog="obt-server", description=__doc__.splitlines()[0])
     root.add_argument("--version", action="version", version=f"obt-server {version()}")
     subparsers = root.add_subparsers(title="commands", metavar="COMMAND")
+    # By name, so that a new command is one module and one word above.
     for name in _COMMANDS:
         import_module(f"obt_server.cli.{name}").register(subparsers)
     return root
@@ -32,7 +33,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; without one, ``run``. Returns the exit status: 0, 1 (it failed), 2 (wrong usage)."""
+    # A terminal without UTF-8 must not end a command in the middle of its output.
     replace_unencodable()
+    # Without a command it is ``run``, so that "obt-server --port 80" does what its user means.
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
         given.insert(0, "run")

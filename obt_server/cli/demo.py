@@ -23,8 +23,9 @@ from obt_server.demo.processes import ChildFailed
 from obt_server.demo.report import SmokeReport
 from obt_server.demo.smoke_test import NO_MODEL, run_smoke_test
 
+# Columns of a report that goes to a file or a pipe.
 WIDE: Final = 110
-"""Columns of a report that goes to a file or a pipe."""
+# The exit status that shells give to a program that Ctrl-C ended.
 INTERRUPTED: Final = 130
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
@@ -44,6 +45,7 @@ def register(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 1 when a part did not come up, or with ``--once`` when a command failed."""
     console = Console(width=None if sys.stdout.isatty() else WIDE)
+    # The server runs in this process: its log would drown the report.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
         with tempfile.TemporaryDirectory(prefix="obt-demo-") as folder:
@@ -52,10 +54,12 @@ def run(options: argparse.Namespace) -> int:
         print(f"obt-server: {error}", file=sys.stderr)
         return 1
     except asyncio.CancelledError:
+        # A signal during the start, or during ``--once``.
         return INTERRUPTED
 
 
 async def _demo(console: Console, folder: Path, options: argparse.Namespace) -> int:
+    # A machine that runs a server already has the usual port taken, and can be shown the demonstration too.
     free = free_port(options.port)
     if options.port not in (0, free):
         console.print(f"Port {options.port} is taken; using {free}.")
@@ -78,6 +82,7 @@ async def _once(ready: DemoEnvironment, report: SmokeReport) -> int:
 
 
 async def _show_how_to_sign_in(console: Console, ready: DemoEnvironment) -> None:
+    # The page would show an empty list, and not say why.
     if not (await ready.client.get(f"/agents/{ready.agent_id}"))["model_count"]:
         console.print(f"[yellow]{NO_MODEL}[/]")
     console.print(f"Open [bold]{ready.url}/[/] and sign in as {OPERATOR} with the password ", end="")
@@ -91,6 +96,7 @@ async def _wait_for_signal() -> None:
     try:
         await asyncio.get_running_loop().create_future()
     except asyncio.CancelledError:
+        # What follows waits again, for the parts to end.
         if task is not None:
             task.uncancel()
 

@@ -9,12 +9,13 @@ import time
 from typing import Any
 
 from obt_server.auth.secrets import MAX_PASSWORD_CHARS
-from obt_server.cli.options import OpenStorage, UsageError, add_database, duration_up_to, when, with_stored
+from obt_server.cli.options import OpenStorage, UsageError, add_stored_command, duration_up_to, when
 from obt_server.store.operators import ApiToken
 
+# Characters: the password may be all that stands between the internet and the machines.
 _SHORTEST_PASSWORD = 10
+# Days: ten years at most; one that lasts until it is revoked has no end.
 duration = duration_up_to(3650)
-"""Ten years at most; one that lasts until it is revoked has no end."""
 
 
 def register(subparsers: Any) -> None:
@@ -23,28 +24,23 @@ def register(subparsers: Any) -> None:
         "operators", help="who may sign in; tokens for programs", description=__doc__
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    _add(commands, "list", "show operators and API tokens", _list)
-    password = _add(
+    add_stored_command(commands, "list", "show operators and API tokens", _list)
+    password = add_stored_command(
         commands, "password", "make an operator, or change a password (asked for, or on stdin)", _password
     )
     password.add_argument("name", metavar="NAME", help="the operator")
-    remove = _add(commands, "remove", "forget an operator, with sign-ins and API tokens", _remove)
+    remove = add_stored_command(
+        commands, "remove", "forget an operator, with sign-ins and API tokens", _remove
+    )
     remove.add_argument("name", metavar="NAME", help="the operator")
-    token = _add(commands, "token", "make an API token; printed once", _token)
+    token = add_stored_command(commands, "token", "make an API token; printed once", _token)
     token.add_argument("operator", metavar="OPERATOR", help="for whom it acts")
     token.add_argument("--name", metavar="TEXT", required=True, help="what it is for")
     token.add_argument(
         "--valid-for", metavar="TIME", type=duration, help="like 1h, 7d, 365d (default: until it is revoked)"
     )
-    revoke = _add(commands, "revoke-token", "revoke an API token", _revoke)
+    revoke = add_stored_command(commands, "revoke-token", "revoke an API token", _revoke)
     revoke.add_argument("id", metavar="ID", type=int, help="its number in the list")
-
-
-def _add(commands: Any, name: str, text: str, work: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    add_database(parser)
-    parser.set_defaults(command=lambda options: with_stored(options, lambda stored: work(stored, options)))
-    return parser
 
 
 async def _list(stored: OpenStorage, _: argparse.Namespace) -> int:
@@ -62,9 +58,8 @@ def _use(token: ApiToken) -> str:
     used = "never used" if token.last_used_at is None else f"last used {when(token.last_used_at)}"
     if token.expires_at is None:
         return used
-    return (
-        f"{used}, {'expired' if token.expires_at <= time.time() else 'valid until'} {when(token.expires_at)}"
-    )
+    state = "expired" if token.expires_at <= time.time() else "valid until"
+    return f"{used}, {state} {when(token.expires_at)}"
 
 
 def read_password() -> str:
@@ -73,6 +68,7 @@ def read_password() -> str:
     Raises:
         UsageError: too short, too long, or not the same twice.
     """
+    # An argument would be seen by everybody on the machine, and stay in the shell's history.
     if sys.stdin.isatty():
         password = getpass.getpass("Password: ")
         if getpass.getpass("Again: ") != password:
@@ -99,6 +95,7 @@ async def _remove(stored: OpenStorage, options: argparse.Namespace) -> int:
 
 async def _token(stored: OpenStorage, options: argparse.Namespace) -> int:
     expires_at = None if options.valid_for is None else time.time() + options.valid_for
+    # Its hash alone is stored: this is the only time that anybody sees it.
     secret, _ = await stored.operators.new_token(options.operator, options.name, expires_at)
     print(secret)
     return 0

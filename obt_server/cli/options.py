@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final
 
 from obt_server.auth.operators import Operators
 from obt_server.store import Database, OperatorStore, SqlStorage
-
-T = TypeVar("T")
 
 
 class UsageError(Exception):
@@ -23,6 +22,7 @@ class UsageError(Exception):
 
 def default_database() -> Path:
     """``$OBT_SERVER_DATABASE``, else in the user's data folder."""
+    # For services and containers, which have no home.
     named = os.environ.get("OBT_SERVER_DATABASE")
     if named:
         return Path(named)
@@ -49,6 +49,7 @@ def duration_up_to(days: int) -> Callable[[str], float]:
     """A reader of ``90s``, ``30m``, ``1h``, ``7d`` as seconds: one minute to so many days."""
 
     def read(text: str) -> float:
+        # Bounded digits: float("1e999") and "٣h" are no durations either.
         found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)([smhd])", text)
         seconds = float(found[1]) * _UNITS[found[2]] if found else 0.0
         if not _SHORTEST_S <= seconds <= days * 86400:
@@ -60,6 +61,7 @@ def duration_up_to(days: int) -> Callable[[str], float]:
 
 def port(text: str) -> int:
     """A port's number; 0 is any free one."""
+    # int() alone takes "+80", " 80" and "8_0" too.
     if re.fullmatch(r"[0-9]{1,5}", text) is None or int(text) > _LAST_PORT:
         raise argparse.ArgumentTypeError(f"{text!r}: a port is a number from 0 to {_LAST_PORT}")
     return int(text)
@@ -82,22 +84,33 @@ class OpenStorage:
 
     async def agent_id(self, id_or_name: str) -> str:
         """Return the id of the agent of that id or name. Raise UsageError."""
+        # Ids first: an agent may be named like another one's id.
         if await self.storage.agent(id_or_name) is not None:
             return id_or_name
         named = await self.storage.agents_named(id_or_name)
         if named:
-            return named[0].id  # this storage lets no two have one name
+            # This storage lets no two have one name.
+            return named[0].id
         raise UsageError(f"no agent has the id or name {id_or_name!r} (obt-server tokens list shows them)")
 
 
-def with_stored(options: argparse.Namespace, work: Callable[[OpenStorage], Awaitable[T]]) -> T:
+def add_stored_command(
+    commands: Any, name: str, text: str, work: Callable[[OpenStorage, argparse.Namespace], Awaitable[int]]
+) -> argparse.ArgumentParser:
+    """Add a subcommand that works on the open database."""
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    add_database(parser)
+    parser.set_defaults(command=lambda options: _with_stored(options, work))
+    return parser
+
+
+def _with_stored(
+    options: argparse.Namespace, work: Callable[[OpenStorage, argparse.Namespace], Awaitable[int]]
+) -> int:
     """Open the database, work, close it. A running server sees what changed within seconds."""
 
-    async def run() -> T:
-        database = Database.sqlite(options.database)
-        try:
-            return await work(OpenStorage(database))
-        finally:
-            database.close()
+    async def run() -> int:
+        with contextlib.closing(Database.sqlite(options.database)) as database:
+            return await work(OpenStorage(database), options)
 
     return asyncio.run(run())

@@ -74,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _root_path(text: str) -> str:
+    # "/obt/" and "obt" are meant as "/obt"; an empty text or "/" is no path of its own.
     path = text and "/" + text.strip("/")
     if path and not application.ROOT_PATH.fullmatch(path):
         raise argparse.ArgumentTypeError(f"{text!r}: write a path like /obt")
@@ -116,12 +117,14 @@ def check(options: argparse.Namespace) -> None:
     for path in filter(None, (options.tls_cert, options.tls_key)):
         if not path.is_file():
             raise UsageError(f"there is no file {path}")
+    # Passwords, prompts and results cross the wire.
     exposed = not is_loopback(options.host)
     if exposed and not tls and options.behind_proxy is None:
         raise UsageError(
             f"{options.host} is reached from other machines: give --tls-cert and --tls-key, or "
             "--behind-proxy when a proxy in front does TLS"
         )
+    # Requests with another Host are refused, against DNS rebinding: the server must know its own names.
     if (
         (exposed or options.behind_proxy is not None)
         and not options.allowed_host
@@ -144,6 +147,7 @@ def settings_for(options: argparse.Namespace) -> application.AppSettings:
     https = options.tls_cert is not None or options.behind_proxy is not None
     return application.AppSettings(
         database=options.database,
+        # The address that it listens on is one that it may be reached by.
         hosts=(*options.allowed_host, options.host),
         https=https,
         root_path=options.root_path,
@@ -160,6 +164,7 @@ async def _serve(options: argparse.Namespace) -> int:
     try:
         password = await parts.operators.create_first(FIRST_OPERATOR)
         if password is not None:
+            # To the terminal and not to the log, which is kept and read by more people.
             print(
                 f"First start: sign in as {FIRST_OPERATOR} with the password {password}\n"
                 "It is shown this once. To change it: obt-server operators password admin",
@@ -173,6 +178,7 @@ async def _serve(options: argparse.Namespace) -> int:
             key=options.tls_key,
             behind_proxy=options.behind_proxy,
         )
+        # The address is printed when it can be used, and not at all when the start fails.
         serving = asyncio.create_task(server.serve(), name="obt-server")
         listening = asyncio.create_task(server.listening.wait(), name="obt-server listening")
         await asyncio.wait([serving, listening], return_when=asyncio.FIRST_COMPLETED)
@@ -187,5 +193,6 @@ async def _serve(options: argparse.Namespace) -> int:
 
 def _url(options: argparse.Namespace, port: int) -> str:
     scheme = "https" if options.tls_cert is not None else "http"
+    # An IPv6 address needs brackets in a URL.
     host = f"[{options.host}]" if ":" in options.host else options.host
     return f"{scheme}://{host}:{port}/"

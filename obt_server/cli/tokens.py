@@ -7,8 +7,9 @@ import time
 from typing import Any
 
 from obt_server.auth import secrets
-from obt_server.cli.options import OpenStorage, UsageError, add_database, duration_up_to, when, with_stored
+from obt_server.cli.options import OpenStorage, UsageError, add_stored_command, duration_up_to, when
 
+# Days: a join token that waits for longer than a month is forgotten, and not used.
 duration = duration_up_to(30)
 
 
@@ -18,7 +19,7 @@ def register(subparsers: Any) -> None:
         "tokens", help="join tokens and credentials of agents", description=__doc__
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    join = _add(commands, "join", "make a one-time join token", _join)
+    join = add_stored_command(commands, "join", "make a one-time join token", _join)
     join.add_argument("--note", metavar="TEXT", default="", help="what it is for")
     join.add_argument(
         "--agent",
@@ -28,32 +29,25 @@ def register(subparsers: Any) -> None:
     join.add_argument(
         "--valid-for", metavar="TIME", type=duration, default=3600.0, help="like 30m, 1h, 7d (default: 1h)"
     )
-    _add(commands, "list", "show join tokens and credentials", _list)
-    cancel = _add(commands, "cancel", "make a join token useless", _cancel)
+    add_stored_command(commands, "list", "show join tokens and credentials", _list)
+    cancel = add_stored_command(commands, "cancel", "make a join token useless", _cancel)
     cancel.add_argument("id", metavar="ID", type=int, help="its number in the list")
     for name, text, work in (
         ("revoke", "revoke an agent's credential; its session ends within seconds", _revoke),
         ("rotate", "let an agent make its next credential, when it is there", _rotate),
     ):
-        _add(commands, name, text, work).add_argument("agent", metavar="AGENT", help="id or unique name")
-
-
-def _add(commands: Any, name: str, text: str, work: Any) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    add_database(parser)
-    parser.set_defaults(command=lambda options: with_stored(options, lambda stored: work(stored, options)))
-    return parser
+        add_stored_command(commands, name, text, work).add_argument(
+            "agent", metavar="AGENT", help="id or unique name"
+        )
 
 
 async def _join(stored: OpenStorage, options: argparse.Namespace) -> int:
     agent_id = None if options.agent is None else await stored.agent_id(options.agent)
     secret, at = secrets.new_secret("obtj"), time.time()
+    expires_at = at + options.valid_for
+    # The hash alone is stored: this is the only time that anybody sees the token.
     await stored.storage.create_join_token(
-        secrets.sha256(secret),
-        note=options.note,
-        agent_id=agent_id,
-        at=at,
-        expires_at=at + options.valid_for,
+        secrets.sha256(secret), note=options.note, agent_id=agent_id, at=at, expires_at=expires_at
     )
     print(secret)
     return 0
@@ -63,15 +57,15 @@ async def _list(stored: OpenStorage, _: argparse.Namespace) -> int:
     now = time.time()
     print("JOIN TOKENS")
     for token in await stored.storage.join_tokens():
-        state = (
-            f"used by {token.used_by}"
-            if token.used_at is not None
-            else "revoked"
-            if token.revoked_at is not None
-            else "expired"
-            if token.expires_at <= now
-            else f"valid until {when(token.expires_at)}"
-        )
+        # The first that holds: a used token expires too, and nobody cares.
+        if token.used_at is not None:
+            state = f"used by {token.used_by}"
+        elif token.revoked_at is not None:
+            state = "revoked"
+        elif token.expires_at <= now:
+            state = "expired"
+        else:
+            state = f"valid until {when(token.expires_at)}"
         print(f"  {token.id:>4}  {when(token.created_at)}  {state}  {token.note}".rstrip())
     print("CREDENTIALS")
     names = {agent.id: agent.name for agent in await stored.storage.agents()}
@@ -88,6 +82,7 @@ async def _cancel(stored: OpenStorage, options: argparse.Namespace) -> int:
 
 async def _revoke(stored: OpenStorage, options: argparse.Namespace) -> int:
     agent_id = await stored.agent_id(options.agent)
+    # A running server notices by itself, and ends the agent's session.
     count = await stored.storage.revoke_credentials(agent_id, time.time())
     if not count:
         raise UsageError(f"{options.agent} has no valid credential")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import AsyncIterator
 from typing import Any, Final, Self
@@ -12,8 +11,8 @@ import aiohttp
 JsonObject = dict[str, Any]
 
 CONNECT_S: Final = 5.0
+# Longest silence on an event stream; the server sends a comment every 15 s.
 SILENCE_S: Final = 120.0
-"""Longest silence on an event stream; the server sends a comment every 15 s."""
 
 
 class ApiError(Exception):
@@ -38,7 +37,9 @@ class Client:
         self._base = url.rstrip("/") + "/api/v1"
         self._http = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {token}"},
+            # No total: a stream lasts as long as its command.
             timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S),
+            # The server is on this machine; a proxy of the environment would not reach it.
             trust_env=False,
         )
 
@@ -57,7 +58,7 @@ class Client:
         return await self._ask("POST", path, body)
 
     async def _ask(self, method: str, path: str, body: JsonObject | None) -> Any:
-        async with self._http.request(method, self._base + path, **_body(body)) as response:
+        async with self._http.request(method, self._base + path, json=body) as response:
             await _check(response)
             return await response.json()
 
@@ -75,10 +76,11 @@ class Client:
         """Name and data of each server-sent event.
 
         Raises:
-            Refused: the answer is an error, or the stream ended with one.
+            ApiError: the answer is an error, or the stream ended with one.
         """
-        async with self._http.request(method, self._base + path, **_body(body)) as response:
+        async with self._http.request(method, self._base + path, json=body) as response:
             await _check(response)
+            # Of the event whose data follows; an event is a few lines, and each data here is one line.
             name = ""
             async for line in response.content:
                 field, _, value = line.decode().rstrip("\n").partition(": ")
@@ -86,16 +88,10 @@ class Client:
                     name = value
                 elif field == "data":
                     data = json.loads(value)
+                    # After the status went out, an error can only come as an event.
                     if name == "error":
                         raise _refused(response.status, data)
                     yield name, data
-
-
-def _body(body: JsonObject | None) -> dict[str, Any]:
-    """A body that aiohttp sends in pieces: a large image would hold up the event loop."""
-    if body is None:
-        return {}
-    return {"data": io.BytesIO(json.dumps(body).encode()), "headers": {"Content-Type": "application/json"}}
 
 
 async def _check(response: aiohttp.ClientResponse) -> None:
@@ -109,6 +105,7 @@ async def _check(response: aiohttp.ClientResponse) -> None:
 
 
 def _refused(status: int, body: JsonObject) -> ApiError:
+    # Errors of the application have ``error``; those of its framework, such as a wrong path, ``detail``.
     error = body.get("error") or {}
     message = error.get("message") or json.dumps(body.get("detail") or f"HTTP {status}")
     return ApiError(status, error.get("kind", "http"), message)

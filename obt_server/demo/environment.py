@@ -23,6 +23,7 @@ from obt_server.serve import DrainingServer, configure
 HOST: Final = "127.0.0.1"
 OPERATOR: Final = "admin"
 AGENT_NAME: Final = "demo"
+# For the server to listen, and for the enrolment to end.
 UP_WITHIN_S: Final = 30.0
 
 
@@ -49,11 +50,13 @@ async def demo_environment(folder: Path, port: int) -> AsyncIterator[DemoEnviron
         _server(folder, port) as (url, password, token),
         Client(url, token) as client,
     ):
+        # Client before agent, so that on leaving the agent ends while its server can still answer.
         config = _configure(folder, url, target)
         await _enrol(folder, config, client)
         command = [sys.executable, "-m", "obt_agent", "run", "--config", str(config)]
         async with running("The agent", command, folder / "agent.log", _environ()) as child:
             while not (ready := await _admitted(client)):
+                # An agent that ended will not be admitted: better its log than a wait without end.
                 child.check()
                 await asyncio.sleep(0.05)
             yield DemoEnvironment(url, password, client, ready, target)
@@ -62,8 +65,10 @@ async def demo_environment(folder: Path, port: int) -> AsyncIterator[DemoEnviron
 def free_port(wanted: int) -> int:
     """The wanted port, or any when it is taken."""
     with socket.socket() as probe:
+        # Connections of a demonstration that just ended linger, and do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
+            # Taken or not is known by binding alone.
             probe.bind((HOST, wanted))
         except OSError:
             probe.bind((HOST, 0))
@@ -83,6 +88,7 @@ async def _server(folder: Path, port: int) -> AsyncIterator[tuple[str, str, str]
             await _until_started(server, serving)
             yield f"http://{HOST}:{port}", password or "", token
         finally:
+            # Awaited, so that the database closes after the last request that uses it.
             server.should_exit = True
             await serving
     finally:
@@ -101,6 +107,7 @@ async def _enrol(folder: Path, config: Path, client: Client) -> None:
     """As a new user does it: a join token from the server, ``obt-agent enroll`` on the machine."""
     issued = await client.post("/join-tokens", {"note": "demonstration"})
     token_file = folder / "join-token"
+    # Made before it is filled, so that the secret is never readable by others.
     token_file.touch(mode=0o600)
     token_file.write_text(issued["secret"])
     command = [sys.executable, "-m", "obt_agent", "enroll", "--config", str(config)]
@@ -138,6 +145,7 @@ _OVERRIDES: Final = frozenset({"OLLAMA_URL", "CLIENT_ID", "HEARTBEAT_INTERVAL"})
 
 async def _admitted(client: Client) -> str | None:
     for agent in await client.get("/agents"):
+        # Its models have come too: the steps that follow need them.
         if agent["presence"] == "online" and agent["ollama"] and agent["model_count"] is not None:
             return str(agent["id"])
     return None

@@ -18,10 +18,12 @@ from obt_agent.config.urls import WrongUrl, ollama_base, without_userinfo
 from obt_server.demo.processes import Child, ChildFailed, running
 
 DEFAULT_URL: Final = "http://127.0.0.1:11434"
+# An Ollama answers this at once, even while it generates.
 ANSWERS_WITHIN_S: Final = 3.0
+# For the stand-in to print its address.
 STARTS_WITHIN_S: Final = 20.0
+# A believable machine: a small model at 45 tokens/s, with load time, prefill and jitter.
 SCRIPT: Final = Path(__file__).with_name("standin.json")
-"""A believable machine: a small model at 45 tokens/s, with load time, prefill and jitter."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ async def ollama_target(folder: Path) -> AsyncIterator[OllamaTarget]:
     url = wanted(os.environ.get("OLLAMA_URL") or DEFAULT_URL)
     version = await answering(url)
     if version is not None:
+        # A stand-in that somebody started by hand must not pass for an Ollama either.
         yield OllamaTarget(url, version, standin=version.endswith("standin"))
         return
     log = folder / "standin.log"
@@ -73,6 +76,7 @@ async def answering(url: str) -> str | None:
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as http,
+            # A redirect is an answer of something else, such as a router's page.
             http.get(url.rstrip("/") + "/api/version", allow_redirects=False) as response,
         ):
             version = (await response.json())["version"]
@@ -86,6 +90,7 @@ async def _address(child: Child) -> str:
     async with asyncio.timeout(STARTS_WITHIN_S):
         while True:
             child.check()
+            # Without its newline the line may be half written.
             first, newline, _ = child.log.read_text().partition("\n")
             if newline:
                 return str(json.loads(first)["url"])

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+# Longer than the agent's own orderly shutdown.
 END_WITHIN_S: Final = 25.0
-"""Longer than the agent's own orderly shutdown."""
+# Of the log in an error: a traceback fits.
 SHOWN_LINES: Final = 15
 
 
@@ -37,11 +37,12 @@ class Child:
             raise self.failed(f"ended with status {self.process.returncode}")
 
     async def end(self) -> None:
-        """Ask, wait, insist."""
+        """Send SIGTERM, and SIGKILL when the process does not end in time."""
         if self.process.returncode is not None:
             return
+        # It may end between the check above and the signal.
         with contextlib.suppress(ProcessLookupError):
-            self.process.send_signal(signal.SIGTERM)
+            self.process.terminate()
         try:
             async with asyncio.timeout(END_WITHIN_S):
                 await self.process.wait()

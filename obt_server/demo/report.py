@@ -13,13 +13,13 @@ from obt_server.demo.ollama_target import OllamaTarget
 from obt_server.demo.smoke_test import REFUSED, SmokeTest, StepResult
 
 STANDIN: Final = "stand-in, not a real model"
+# Commands that tell of machine and agent; the other lines hold what Ollama, or a stand-in, said.
 OWN: Final = frozenset({"hardware", "hardware_watch", "agent_info"})
-"""Commands that tell of machine and agent; the other lines hold what Ollama, or a stand-in, said."""
+# Of an iteration; the result has more.
 _METRICS: Final = tuple(
     BY_NAME[name]
     for name in ("tokens_per_second", "decode_tps_corrected", "first_token_ms", "average_token_ms")
 )
-"""Of an iteration; the result has more."""
 
 
 class SmokeReport:
@@ -58,7 +58,9 @@ class SmokeReport:
         if not step.ok:
             self.failed.append(step)
         self._console.print(f"{mark} {step.method:<18} ", end="")
+        # Only figures of Ollama's are marked: hardware and agent are real, beside a stand-in too.
         mark = self._mark if step.ok and step.method not in OWN | REFUSED else ""
+        # Not as markup: names of models and messages of errors may hold brackets.
         self._console.print(step.line + mark, markup=False, highlight=False, soft_wrap=True)
 
     def tables(self, test: SmokeTest) -> None:
@@ -106,6 +108,7 @@ class SmokeReport:
     def _hardware(self, hardware: JsonObject) -> None:
         if not hardware:
             return
+        # Any part may be missing: what this machine does not show is left out of its inventory.
         inventory = hardware["inventory"]
         cpu, memory = inventory.get("cpu") or {}, inventory.get("memory") or {}
         host = inventory.get("host") or {}
@@ -128,6 +131,7 @@ class SmokeReport:
 
     def _benchmark(self, result: JsonObject) -> None:
         measured = result.get("metrics") or []
+        # The benchmark failed: its step says why.
         if not measured:
             return
         table = self._table(

@@ -44,9 +44,12 @@ class SmokeTest:
 
     client: Client
     agent: str
+    # Each step leaves here what later steps and the report need; empty until its step has run.
     models: list[JsonObject] = field(default_factory=list)
     hardware: JsonObject = field(default_factory=dict)
+    # The text of the streamed generation.
     answer: str = ""
+    # Of the benchmark that three steps follow.
     job_id: str = ""
     result: JsonObject = field(default_factory=dict)
 
@@ -57,6 +60,7 @@ class SmokeTest:
     @property
     def model(self) -> str:
         """The smallest model that generates, here."""
+        # A model with a remote host runs elsewhere: its figures would say nothing of this machine.
         able = [model for model in self.models if _can(model, "completion") and not model.get("remote_host")]
         if not able:
             raise CommandFailed(
@@ -66,7 +70,7 @@ class SmokeTest:
 
 
 def _can(model: JsonObject, capability: str) -> bool:
-    """An Ollama too old to tell of capabilities may do anything but embed."""
+    # An Ollama too old to list capabilities may do anything but embed.
     return capability in (model.get("capabilities") or ["completion"])
 
 
@@ -182,8 +186,7 @@ async def run_benchmark(test: SmokeTest) -> str:
 
 async def benchmark_metrics(test: SmokeTest) -> str:
     """Its live series while it runs."""
-    wanted = _first(test, "benchmark_metrics", {"job_id": test.job_id}, 2)
-    samples = [sample async for sample in wanted]
+    samples = [sample async for sample in _first(test, "benchmark_metrics", {"job_id": test.job_id}, 2)]
     if not samples:
         raise CommandFailed("the running benchmark sent no live sample")
     return f"{len(samples)} live samples while it ran"
@@ -204,6 +207,7 @@ async def benchmark_status(test: SmokeTest) -> str:
 
 async def cancel(test: SmokeTest) -> str:
     """A second benchmark, cancelled."""
+    # Long enough to be still open when the cancellation comes.
     plan = {"model_name": test.model, "num_iterations": 50, "max_iterations": 50}
     started = await test.client.post("/benchmarks", {"agent": test.agent, "plan": plan})
     job_id = started["job_id"]
@@ -232,7 +236,7 @@ async def agent_info(test: SmokeTest) -> str:
 
 
 def refused_by_default(method: str, **params: Any) -> Step:
-    """A command that changes what is installed: the host's owner has not allowed it, and it must not run."""
+    """Return the step of a command that changes what is installed: nobody allowed it, and it must not run."""
 
     async def step(test: SmokeTest) -> str:
         try:
@@ -248,28 +252,21 @@ def refused_by_default(method: str, **params: Any) -> Step:
 
 Step = Callable[[SmokeTest], Awaitable[str]]
 
+# Commands with a step of their own, named as on the wire, in an order in which each finds what it needs.
 STEPS: Final[dict[str, Step]] = {
-    "list_models": list_models,
-    "show_model": show_model,
-    "hardware": hardware,
-    "hardware_watch": hardware_watch,
-    "load_model": load_model,
-    "running_models": running_models,
-    "generate": generate,
-    "chat": chat,
-    "embed": embed,
-    "run_benchmark": run_benchmark,
-    "benchmark_metrics": benchmark_metrics,
-    "benchmark_status": benchmark_status,
-    "cancel": cancel,
-    "unload_model": unload_model,
-    "agent_info": agent_info,
+    step.__name__: step
+    for step in (
+        *(list_models, show_model, hardware, hardware_watch),
+        *(load_model, running_models, generate, chat, embed),
+        *(run_benchmark, benchmark_metrics, benchmark_status, cancel),
+        *(unload_model, agent_info),
+    )
 }
-"""Steps of their own, in an order in which each finds what it needs."""
 
 
 def steps() -> dict[str, Step]:
     """Return a step for every command: its own, else that it is refused or answered, as the table says."""
+    # From the protocol's table, so that a new command cannot be left out.
     return STEPS | {method.name: _plain_step(method) for method in COMMANDS if method.name not in STEPS}
 
 
@@ -287,21 +284,23 @@ def _plain_step(method: Method) -> Step:
     return step
 
 
+# Commands that a demonstration's agent refuses, since they change what is installed.
 REFUSED: Final = frozenset(method.name for method in COMMANDS if method.changes)
-"""Commands that a demonstration's agent refuses, since they change what is installed."""
 
 
 # What several steps do.
 
 
 async def _streamed(test: SmokeTest, method: str, body: JsonObject) -> tuple[list[JsonObject], JsonObject]:
-    """Items and Ollama's last object of a streamed command."""
+    """Return the items and Ollama's last object of a streamed command."""
     items: list[JsonObject] = []
     async for name, data in test.client.stream(test.agent, method, body):
         if name == "item":
             items.append(data)
         elif name == "final":
-            return _some(items), data["final"]
+            if not items:
+                raise CommandFailed("the stream held no chunk")
+            return items, data["final"]
     raise CommandFailed("the stream ended without its final")
 
 
@@ -314,15 +313,10 @@ async def _ended(test: SmokeTest, job_id: str) -> JsonObject:
     raise CommandFailed(f"the progress of job {job_id} broke off")
 
 
-def _some(items: list[JsonObject]) -> list[JsonObject]:
-    if not items:
-        raise CommandFailed("the stream held no chunk")
-    return items
-
-
 async def _first(test: SmokeTest, method: str, body: JsonObject, count: int) -> Any:
-    """The first items of a live series; leaving cancels it."""
+    """Yield the first items of a live series; leaving cancels it."""
     stream = test.client.stream(test.agent, method, body)
+    # Closed here and not by the garbage collector: the server must hear at once that nobody reads on.
     async with contextlib.aclosing(stream):  # type: ignore[type-var] # an async generator
         async for name, data in stream:
             if name == "item":
