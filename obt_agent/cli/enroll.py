@@ -94,7 +94,7 @@ async def _enroll(loaded: LoadedConfig, token: Secret) -> tuple[Enrolled, Path]:
     config = loaded.config
     with StateDir.open(Path(config.agent.state_dir)) as state:
         given = token_file_seen(config.server.token_file, os.environ, state.path)
-        credentials = Credentials(state, read_token(given) if given else None)
+        credentials = Credentials(state.folder, read_token(given) if given else None)
         agent = EnrolAgent(id=state.agent_id, name=config.agent.name, version=__version__)
         enrolled = await enroll(config.server, token, agent=agent, credentials=credentials)
         return enrolled, state.path

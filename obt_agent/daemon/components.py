@@ -110,7 +110,7 @@ async def build(
     components = _wired(services, budget)
     components.link = Link(
         config.server,
-        credentials=Credentials(state, token),
+        credentials=Credentials(state.folder, token),
         events=LinkEvents(
             hello=functools.partial(_hello, config, state, components),
             on_admitted=components.admitted,

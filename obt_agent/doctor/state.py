@@ -14,7 +14,7 @@ from obt_agent.daemon import status_file
 from obt_agent.doctor.findings import Finding, failure, ok, skipped, warning
 from obt_agent.errors import AgentError
 from obt_agent.identity.credentials import AgentCredential, Credentials
-from obt_agent.identity.folder import Folder, open_folder
+from obt_agent.identity.folder import open_folder
 from obt_agent.identity.owner import as_owner
 from obt_agent.identity.provisioned import TokenError, read_token, token_file_seen
 from obt_agent.identity.state_dir import peek
@@ -32,13 +32,6 @@ class StateFindings:
 
     credential: AgentCredential | None = None
     status: status_file.Status | None = None
-
-
-@dataclass(frozen=True)
-class _Unlocked:
-    """A folder to read from without its lock: the running agent keeps it."""
-
-    folder: Folder
 
 
 def check(config: Config, environ: Mapping[str, str]) -> tuple[list[Finding], StateFindings]:
@@ -119,9 +112,10 @@ def _credential(
                 "The agent ends with status 78 until it is put right; then: sudo systemctl restart obt-agent"
             )
             return None, [failure("state.credential", error.message, remedy)]
+    # Without the lock, which the running agent keeps.
     folder = open_folder(path)
     try:
-        credential = Credentials(_Unlocked(folder), provisioned).for_next_dial()
+        credential = Credentials(folder, provisioned).for_next_dial()
     finally:
         os.close(folder.descriptor)
     if credential is None:

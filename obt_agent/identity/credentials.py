@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol, TypeVar
+from typing import Final, Literal, TypeVar
 
 import msgspec
 
@@ -21,18 +21,11 @@ STORED_FILE: Final = "credential.json"
 CANDIDATE_FILE: Final = "credential-candidate.json"
 JOIN_FILE: Final = "join.json"
 ADMITTED_FILE: Final = "admitted.json"
+# Hashes of admitted credentials; older ones are forgotten.
 _REMEMBERED: Final = 16
 
 Source = Literal["candidate", "stored", "provisioned"]
 _T = TypeVar("_T")
-
-
-class HoldsFolder(Protocol):
-    """What holds the files: a ``StateDir``, locked; or, for one who only reads, the folder itself."""
-
-    @property
-    def folder(self) -> Folder:
-        """The files."""
 
 
 @dataclass(frozen=True)
@@ -69,25 +62,30 @@ class Credentials:
     is damaged or cannot be written. They may be called from several threads: one works, the others wait.
     """
 
-    def __init__(self, state_dir: HoldsFolder, provisioned: Secret | str | None) -> None:
-        self._folder: Folder = state_dir.folder
+    def __init__(self, folder: Folder, provisioned: Secret | str | None) -> None:
+        self._folder = folder
         self._provisioned = Secret(provisioned) if isinstance(provisioned, str) else provisioned
+        # The server refused the candidate, and the other credential has not been admitted since.
         self._candidate_refused = False
+        # The hash of what was shown at the last dial; None before the first, or when there was nothing.
         self._shown: str | None = None
+        # The link's thread rotates while the loop dials. Reentrant: storing a candidate may admit another.
         self._lock = threading.RLock()
 
     def for_next_dial(self) -> AgentCredential | None:
-        """What to show at the next dial: the candidate, else ``current``; None when there is nothing."""
+        """Return what to show at the next dial: the candidate, else ``current``; None without either."""
         with self._lock:
             candidate, chosen = self._read(CANDIDATE_FILE), self.current()
+            # A refused candidate is better than nothing: the server may take it another time.
             if candidate and not (self._candidate_refused and chosen):
                 chosen = AgentCredential(Secret(candidate.secret), "candidate")
             self._shown = chosen.sha256 if chosen else None
             return chosen
 
     def current(self) -> AgentCredential | None:
-        """The stored credential, or the provisioned one if that changed since (or nothing is stored)."""
+        """Return the stored credential, or the provisioned one if that changed or nothing is stored."""
         stored = self._read(STORED_FILE)
+        # An owner who puts another token there means it to be used; the hash tells that it is another.
         if stored and (self._provisioned is None or self._provisioned.sha256() == stored.beside):
             return AgentCredential(Secret(stored.secret), "stored")
         return AgentCredential(self._provisioned, "provisioned") if self._provisioned else None
@@ -99,6 +97,7 @@ class Credentials:
         """
         with self._lock:
             candidate = self._read(CANDIDATE_FILE)
+            # Only the very candidate that was shown: another may have taken its place since.
             if (
                 credential.source == "candidate"
                 and candidate
@@ -152,6 +151,7 @@ class Credentials:
 
     def store_enrolled(self, secret: Secret) -> None:
         """The server took the join: this is the stored credential now; older ones are gone."""
+        # First what is new: after a crash in between, the join is repeated with the same secret.
         self._keep(STORED_FILE, secret)
         self._folder.remove(CANDIDATE_FILE)
         self._folder.remove(JOIN_FILE)
@@ -175,7 +175,7 @@ class Credentials:
         return _Admitted() if data is None else self._decoded(ADMITTED_FILE, data, _Admitted)
 
     def _admitted_so_far(self) -> tuple[str, ...]:
-        """For writing the file anew: what is damaged holds no secret, and is replaced."""
+        # For writing the file anew: what is damaged holds no secret, and is replaced.
         try:
             return self._admitted().sha256
         except FolderError:
@@ -185,7 +185,8 @@ class Credentials:
         try:
             return msgspec.json.decode(data, type=type_)
         except msgspec.DecodeError:
+            # Not chained: the library's error may quote the file, and the file holds a secret.
             raise FolderError(
                 f"{self._folder.path / name} is damaged. Restore it from a backup, or move it away and enrol "
                 "again."
-            ) from None  # the library's error may quote the file, and the file holds a secret
+            ) from None

@@ -16,9 +16,12 @@ from typing import Final
 
 from obt_agent.errors import ConfigError
 
+# The files here are a few hundred bytes; a damaged one must not fill the memory.
 MAX_FILE_BYTES: Final = 64 << 10
 _ELSEWHERE: Final = "name another in agent.state_dir, or run as the user that owns it"
+# A link would lead out of the folder; a FIFO would block the open for ever.
 _READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+# Exclusive: a file that somebody else planted is not written into.
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -68,6 +71,7 @@ class Folder:
         except OSError as error:
             raise self._os_error(name, "cannot be read", error) from error
         with os.fdopen(descriptor, "rb") as file:
+            # Of the open file, not of the name, which may be exchanged meanwhile.
             self._check(name, os.fstat(descriptor))
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
@@ -80,10 +84,12 @@ class Folder:
         Raises:
             FolderError: the disk is full, or the folder may not be written.
         """
+        # Another name for each attempt: what a killed process left behind is not in the way.
         temporary = f".{name}.{secrets.token_hex(4)}"
         try:
             self._write_new(temporary, data)
             os.rename(temporary, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+            # The file is on the disk already; its name is there after this.
             os.fsync(self.descriptor)
         except OSError as error:
             with contextlib.suppress(OSError):
@@ -119,6 +125,7 @@ class Folder:
     def _write_new(self, name: str, data: bytes) -> None:
         descriptor = os.open(name, _CREATE, 0o600, dir_fd=self.descriptor)
         with os.fdopen(descriptor, "wb") as file:
+            # Before there is a secret in it, and so that the service can read what root wrote.
             if os.geteuid() == 0:
                 os.fchown(descriptor, *self.owner)
             file.write(data)
@@ -128,6 +135,7 @@ class Folder:
     def _check(self, name: str, status: os.stat_result) -> None:
         if not stat.S_ISREG(status.st_mode):
             raise self._error(name, "is not a regular file; move it away")
+        # Root could write anything anyway.
         if status.st_uid not in {self.owner[0], 0}:
             raise self._error(name, f"belongs to user {status.st_uid}; move it away")
         if status.st_mode & 0o077:
@@ -155,7 +163,8 @@ def open_folder(path: Path) -> Folder:
     except OSError as error:
         text = f"The state folder {path} cannot be used"
         raise FolderError.from_os_error(text, error, _ELSEWHERE) from error
-    except RuntimeError as error:  # a loop of links
+    # What ``resolve`` raises for a loop of links.
+    except RuntimeError as error:
         raise FolderError(f"The state folder {path} cannot be used: {error}; {_ELSEWHERE}.") from error
     try:
         return _checked(path, descriptor)
@@ -177,6 +186,7 @@ def _checked(path: Path, descriptor: int) -> Folder:
             f"The state folder {path} belongs to user {status.st_uid}. Run as that user, "
             "or name another folder in agent.state_dir."
         )
+    # Closed and not refused: mkdir -p, or a package, may have made it open.
     if status.st_mode & 0o077:
         os.fchmod(descriptor, 0o700)
     return Folder(path, descriptor, (status.st_uid, status.st_gid))

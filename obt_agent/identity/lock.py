@@ -48,13 +48,15 @@ def acquire(folder: Folder, *, wait: bool = False) -> int:
         raise FolderError.from_os_error(f"{folder.path / LOCK_FILE} cannot be opened", error) from error
     try:
         lock(descriptor, wait=wait)
-        if os.geteuid() == 0:  # a file that root made in another user's folder would lock that user out
+        # A file that root made in another user's folder would lock that user out.
+        if os.geteuid() == 0:
             os.fchown(descriptor, *folder.owner)
         write_note(descriptor, command=command_line())
     except Locked as locked:
         os.close(descriptor)
         raise IdentityInUse(folder, locked.holder) from None
-    except OSError as error:  # the disk is full, or the file system has no locks
+    # The disk is full, or the file system has no locks.
+    except OSError as error:
         os.close(descriptor)
         raise FolderError.from_os_error(f"{folder.path / LOCK_FILE} cannot be locked", error) from error
     return descriptor

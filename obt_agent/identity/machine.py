@@ -7,6 +7,7 @@ import hmac
 from pathlib import Path
 from typing import Final
 
+# In the order in which D-Bus and systemd prefer them.
 _MACHINE_IDS: Final = ("etc/machine-id", "var/lib/dbus/machine-id")
 _MAX_CHARS: Final = 128
 
@@ -18,6 +19,7 @@ def machine_hash(salt: str, root: Path = Path("/")) -> str | None:
     """
     for name in _MACHINE_IDS:
         text = _first_line(root / name)
+        # So says systemd's file in an image that has not booted yet.
         if text and text != "uninitialized":
             return hmac.new(salt.encode(), text.encode(), hashlib.sha256).hexdigest()
     return None

@@ -30,6 +30,7 @@ def as_owner(folder: Path) -> Iterator[None]:
     if os.geteuid() != 0 or status.st_uid == 0:
         yield
         return
+    # The group first, and back last: without root's user id the group cannot be changed.
     os.setegid(status.st_gid)
     os.seteuid(status.st_uid)
     try:

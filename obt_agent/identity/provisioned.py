@@ -12,13 +12,14 @@ from typing import Final
 from obt_agent.errors import ConfigError
 from obt_agent.identity.secret import Secret
 
+# Name of the credential in ``LoadCredential=obt-token:…``.
 SYSTEMD_NAME: Final = "obt-token"
-"""Name of the credential in ``LoadCredential=obt-token:…``."""
 
 _SERVICE_STATE: Final = "var/lib/obt-agent"
+# Where ``LoadCredential=obt-token`` without a path looks, in its order (systemd.exec(5)).
 _CREDSTORES: Final = ("etc/credstore", "run/credstore", "usr/lib/credstore")
-"""Where ``LoadCredential=obt-token`` without a path looks, in its order (systemd.exec(5))."""
 
+# More than the longest token, with room for white space.
 _MAX_BYTES: Final = 4096
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{8,1024}", re.ASCII)
 
@@ -46,6 +47,7 @@ def token_file_seen(
     For the system's service, known by its state folder, it is the file that systemd gives it at its start, as
     far as this user may see it.
     """
+    # A command's own environment is not the service's: there is no CREDENTIALS_DIRECTORY in it.
     file = token_file(configured, environ)
     if file or configured or state_dir != root / _SERVICE_STATE:
         return file
@@ -88,6 +90,7 @@ def parse_token(data: bytes, where: str) -> Secret:
 def _check(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise TokenError(f"The token's file {path} is not a regular file.")
+    # The group may read it: that is how owners give a service user a file of root's.
     if status.st_mode & 0o007:
         raise TokenError(
             f"The token's file {path} can be read by every user of this machine: chmod o= {path}"

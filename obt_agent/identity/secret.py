@@ -7,6 +7,7 @@ import hmac
 import secrets
 from typing import Final, NoReturn
 
+# By this, scanners of repositories and the log's masks know an agent's secret.
 _PREFIX: Final = "obta_"
 
 
@@ -48,6 +49,7 @@ class Secret:
         return bool(self._text)
 
     def __eq__(self, other: object) -> bool:
+        # In constant time, so that nobody learns a secret by measuring comparisons.
         return isinstance(other, Secret) and hmac.compare_digest(self._text.encode(), other._text.encode())
 
     def __hash__(self) -> int:

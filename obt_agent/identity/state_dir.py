@@ -6,7 +6,6 @@ import os
 import secrets
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self
 
 import msgspec
@@ -40,9 +39,11 @@ class StateDir:
         self, folder: Folder, lock_descriptor: int, identity: StoredIdentity, moved_from: str | None
     ) -> None:
         self._folder = folder
+        # The lock's descriptor; None after ``close``.
         self._lock: int | None = lock_descriptor
         self.agent_id = identity.agent_id
         self.moved_from = moved_from
+        # So that the server can tell a redial from a second process of the same agent.
         self.instance = secrets.token_hex(16)
 
     @classmethod
@@ -90,9 +91,7 @@ class StateDir:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -116,9 +115,11 @@ def _identity(folder: Folder, root: Path) -> tuple[StoredIdentity, str | None]:
     if stored is None:
         return _new(folder, root), None
     here = machine.machine_hash(stored.salt, root)
+    # A machine without an id cannot be told from another: the folder stays what it was.
     if here is None or here == stored.machine:
         return stored, None
-    if stored.machine is None:  # the machine has got an id since: it is still the same folder
+    # The machine has got an id since: it is still the same folder.
+    if stored.machine is None:
         adopted = msgspec.structs.replace(stored, machine=here)
         folder.write(IDENTITY_FILE, msgspec.json.encode(adopted))
         return adopted, None
@@ -169,9 +170,9 @@ def _set_aside(folder: Folder, agent_id: str) -> None:
         (folder.path / aside).mkdir(mode=0o700, exist_ok=True)
         if os.geteuid() == 0:
             os.chown(folder.path / aside, *folder.owner, follow_symlinks=False)
-        names = [
-            path.name for path in folder.path.iterdir() if path.name not in {lock.LOCK_FILE, IDENTITY_FILE}
-        ]
+        kept = {lock.LOCK_FILE, IDENTITY_FILE}
+        names = {path.name for path in folder.path.iterdir()} - kept
+        # Folders of earlier copies stay where they are.
         for name in [*(name for name in names if not name.startswith("copied-from-")), IDENTITY_FILE]:
             os.rename(name, f"{aside}/{name}", src_dir_fd=folder.descriptor, dst_dir_fd=folder.descriptor)
         os.fsync(folder.descriptor)

@@ -109,7 +109,7 @@ def test_a_folder_that_is_not_there_is_reported_and_not_made(tmp_path: Path) -> 
 
 def test_an_enrolled_and_running_agent_is_found_without_its_lock(tmp_path: Path) -> None:
     with StateDir.open(tmp_path / "state") as held:
-        Credentials(held, None).store_enrolled(Secret(CANARY))
+        Credentials(held.folder, None).store_enrolled(Secret(CANARY))
         StatusFile(held.folder).write(a_status(written_at=time.time()))
         found, known = state_looked(tmp_path)
     assert {finding.level for finding in found.values()} == {"ok"}
@@ -400,7 +400,7 @@ def at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Arguments for a state folder with a credential, and a PATH with no systemd in it."""
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     with StateDir.open(tmp_path / "state") as held:
-        Credentials(held, None).store_enrolled(Secret(CANARY))
+        Credentials(held.folder, None).store_enrolled(Secret(CANARY))
     (tmp_path / "agent.yaml").write_text("server:\n  url: http://127.0.0.1:9\n")
     return ["--config", str(tmp_path / "agent.yaml"), "--state-dir", str(tmp_path / "state")]
 

@@ -174,7 +174,7 @@ class Supervisor:
 
         return Link(
             ServerConfig(url=self._site.url),
-            credentials=Credentials(state, Secret(self._site.secret)),
+            credentials=Credentials(state.folder, Secret(self._site.secret)),
             events=LinkEvents(hello, on_admitted, reporter.request),
             handler=dispatcher,
             timings=SHORT.timings,

@@ -27,36 +27,36 @@ def shown(credentials: Credentials) -> AgentCredential:
 
 
 def test_with_nothing_there_is_nothing_to_show(state: StateDir) -> None:
-    assert Credentials(state, None).for_next_dial() is None
+    assert Credentials(state.folder, None).for_next_dial() is None
 
 
 def test_the_enrolled_one_beats_the_provisioned_one_until_that_changes(state: StateDir) -> None:
-    credentials = Credentials(state, "provisioned-1")
+    credentials = Credentials(state.folder, "provisioned-1")
     assert shown(credentials).source == "provisioned"
     credentials.store_enrolled(Secret("enrolled"))
     assert shown(credentials) == AgentCredential(Secret("enrolled"), "stored")
-    assert shown(Credentials(state, "provisioned-1")).secret == Secret("enrolled")
-    assert shown(Credentials(state, "provisioned-2")).secret == Secret("provisioned-2")
-    assert shown(Credentials(state, None)).secret == Secret("enrolled")
+    assert shown(Credentials(state.folder, "provisioned-1")).secret == Secret("enrolled")
+    assert shown(Credentials(state.folder, "provisioned-2")).secret == Secret("provisioned-2")
+    assert shown(Credentials(state.folder, None)).secret == Secret("enrolled")
 
 
 def test_one_provisioned_after_enrolment_is_a_change(state: StateDir) -> None:
-    Credentials(state, None).store_enrolled(Secret("enrolled"))
-    assert shown(Credentials(state, "provisioned")).source == "provisioned"
+    Credentials(state.folder, None).store_enrolled(Secret("enrolled"))
+    assert shown(Credentials(state.folder, "provisioned")).source == "provisioned"
 
 
 def test_a_candidate_is_tried_next_and_kept_when_admitted(state: StateDir) -> None:
-    credentials = Credentials(state, "provisioned")
+    credentials = Credentials(state.folder, "provisioned")
     digest = credentials.store_candidate("rotation-1")
     candidate = shown(credentials)
     assert (candidate.source, candidate.sha256) == ("candidate", digest)
-    assert shown(Credentials(state, "provisioned")) == candidate, "it survives the process"
+    assert shown(Credentials(state.folder, "provisioned")) == candidate, "it survives the process"
     credentials.admitted(candidate)
-    assert shown(Credentials(state, "provisioned")) == AgentCredential(candidate.secret, "stored")
+    assert shown(Credentials(state.folder, "provisioned")) == AgentCredential(candidate.secret, "stored")
 
 
 def test_a_repeated_rotation_gives_the_same_hash_and_another_one_another(state: StateDir) -> None:
-    credentials = Credentials(state, "provisioned")
+    credentials = Credentials(state.folder, "provisioned")
     first = credentials.store_candidate("rotation-1")
     assert credentials.store_candidate("rotation-1") == first
     assert credentials.store_candidate("rotation-2") != first
@@ -64,17 +64,17 @@ def test_a_repeated_rotation_gives_the_same_hash_and_another_one_another(state: 
 
 
 def test_a_refused_candidate_gives_way_and_is_dropped_once_the_old_one_is_admitted(state: StateDir) -> None:
-    credentials = Credentials(state, "provisioned")
+    credentials = Credentials(state.folder, "provisioned")
     credentials.store_candidate()
     credentials.refused(shown(credentials), revoked=False)
     old = shown(credentials)
     assert old.source == "provisioned"
     credentials.admitted(old)
-    assert shown(Credentials(state, "provisioned")).source == "provisioned"
+    assert shown(Credentials(state.folder, "provisioned")).source == "provisioned"
 
 
 def test_a_candidate_whose_hello_was_answered_unheard_is_tried_again(state: StateDir) -> None:
-    credentials = Credentials(state, "provisioned")
+    credentials = Credentials(state.folder, "provisioned")
     credentials.store_candidate()
     candidate = shown(credentials)
     credentials.refused(candidate, revoked=False)  # a proxy's bad day
@@ -83,37 +83,37 @@ def test_a_candidate_whose_hello_was_answered_unheard_is_tried_again(state: Stat
 
 
 def test_a_candidate_is_tried_again_when_there_is_no_other(state: StateDir) -> None:
-    credentials = Credentials(state, None)
+    credentials = Credentials(state.folder, None)
     credentials.store_candidate()
     credentials.refused(shown(credentials), revoked=False)
     assert shown(credentials).source == "candidate"
 
 
 def test_a_revoked_candidate_is_dropped_and_a_revoked_stored_one_kept(state: StateDir) -> None:
-    credentials = Credentials(state, None)
+    credentials = Credentials(state.folder, None)
     credentials.store_enrolled(Secret("enrolled"))
     credentials.store_candidate()
     credentials.refused(shown(credentials), revoked=True)
-    assert shown(Credentials(state, None)).source == "stored"
+    assert shown(Credentials(state.folder, None)).source == "stored"
     credentials.refused(shown(credentials), revoked=True)
     assert shown(credentials).source == "stored"
 
 
 def test_admission_is_remembered_for_each_credential(state: StateDir) -> None:
-    credentials = Credentials(state, "provisioned")
+    credentials = Credentials(state.folder, "provisioned")
     assert not credentials.ever_admitted(shown(credentials))
     credentials.admitted(shown(credentials))
     credentials.admitted(shown(credentials))
-    again = Credentials(state, "provisioned")
+    again = Credentials(state.folder, "provisioned")
     assert again.ever_admitted(shown(again))
-    other = Credentials(state, "another-one")
+    other = Credentials(state.folder, "another-one")
     assert not other.ever_admitted(shown(other))
 
 
 def test_a_join_keeps_its_secret_until_it_is_stored(state: StateDir) -> None:
-    credentials = Credentials(state, None)
+    credentials = Credentials(state.folder, None)
     secret = credentials.pending_join("https://a")
-    assert Credentials(state, None).pending_join("https://a") == secret
+    assert Credentials(state.folder, None).pending_join("https://a") == secret
     assert credentials.pending_join("https://b") != secret
     credentials.store_candidate()
     credentials.store_enrolled(secret)
@@ -127,7 +127,7 @@ def test_a_join_keeps_its_secret_until_it_is_stored(state: StateDir) -> None:
 def test_a_damaged_file_is_named_and_its_content_is_not(state: StateDir, name: str) -> None:
     (state.path / name).write_text('{"secret": canary')
     (state.path / name).chmod(0o600)
-    credentials = Credentials(state, "provisioned")
+    credentials = Credentials(state.folder, "provisioned")
 
     def read_all() -> None:
         credentials.for_next_dial()
@@ -142,7 +142,7 @@ def test_a_damaged_file_is_named_and_its_content_is_not(state: StateDir, name: s
 
 
 def test_files_of_secrets_are_closed_to_others(state: StateDir) -> None:
-    credentials = Credentials(state, "provisioned")
+    credentials = Credentials(state.folder, "provisioned")
     credentials.pending_join("x")
     credentials.store_candidate()
     credentials.admitted(shown(credentials))
@@ -151,7 +151,7 @@ def test_files_of_secrets_are_closed_to_others(state: StateDir) -> None:
 
 
 def test_a_disk_that_is_full_costs_no_credential(state: StateDir, monkeypatch: pytest.MonkeyPatch) -> None:
-    credentials = Credentials(state, None)
+    credentials = Credentials(state.folder, None)
     credentials.store_enrolled(Secret("enrolled"))
 
     def full(descriptor: int) -> None:
@@ -178,7 +178,7 @@ class Rotation(RuleBasedStateMachine):
     def enrol(self) -> None:
         self.folder = tempfile.TemporaryDirectory()
         self.state = StateDir.open(Path(self.folder.name) / "state")
-        self.agent = Credentials(self.state, None)
+        self.agent = Credentials(self.state.folder, None)
         self.agent.store_enrolled(Secret.new())
         self.known = [shown(self.agent).sha256]
         self.connected = False
@@ -206,14 +206,14 @@ class Rotation(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        self.agent = Credentials(self.state, None)
+        self.agent = Credentials(self.state.folder, None)
         self.connected = False
 
     @invariant()
     def some_dial_of_the_next_two_is_admitted(self) -> None:
         if not hasattr(self, "agent"):
             return
-        trial = Credentials(self.state, None)
+        trial = Credentials(self.state.folder, None)
         tried = shown(trial)
         if tried.sha256 not in self.known:
             trial.refused(tried, revoked=False)
@@ -236,12 +236,12 @@ TestRotation.settings = settings(
 
 def test_a_rotation_right_behind_an_admission_never_loses_the_credential_in_use(state: StateDir) -> None:
     """The admission is noted in another thread; the server may ask for a rotation before that is done."""
-    credentials = Credentials(state, "provisioned")
+    credentials = Credentials(state.folder, "provisioned")
     credentials.store_candidate("rotation-1")
     in_use = shown(credentials)
     newest = credentials.store_candidate("rotation-2")
     credentials.admitted(in_use)
-    again = Credentials(state, "provisioned")
+    again = Credentials(state.folder, "provisioned")
     assert shown(again).sha256 == newest
     again.refused(shown(again), revoked=False)
     assert shown(again).secret == in_use.secret, "the server never heard of the second candidate"

@@ -53,7 +53,7 @@ def test_a_folder_copied_to_another_machine_makes_a_new_agent_that_resumes_nothi
     tmp_path: Path, path: Path, here: Path
 ) -> None:
     with StateDir.open(path, root=here) as original:
-        Credentials(original, None).store_enrolled(Secret("secret-of-the-original"))
+        Credentials(original.folder, None).store_enrolled(Secret("secret-of-the-original"))
         (path / "outbox.sqlite3").write_text("jobs of the original")
         copy = tmp_path / "copy"
         shutil.copytree(path, copy)
@@ -61,7 +61,7 @@ def test_a_folder_copied_to_another_machine_makes_a_new_agent_that_resumes_nothi
     with StateDir.open(copy, root=there) as moved:
         assert moved.agent_id != original.agent_id
         assert moved.moved_from == original.agent_id
-        assert Credentials(moved, None).for_next_dial() is None
+        assert Credentials(moved.folder, None).for_next_dial() is None
         aside = copy / f"copied-from-{original.agent_id}"
         assert (aside / "outbox.sqlite3").read_text() == "jobs of the original"
         assert stat.S_IMODE(aside.stat().st_mode) == 0o700

@@ -67,7 +67,7 @@ class FailingDisk(CredentialsDouble):
 
 async def test_an_admission_is_remembered_by_the_next_process(tmp_path: Path) -> None:
     def credentials() -> Any:
-        return Credentials(state, Secret("provisioned"))
+        return Credentials(state.folder, Secret("provisioned"))
 
     with StateDir.open(tmp_path) as state:
         async with ServerDouble(serve) as server, linked(server.url, credentials=credentials()) as first:
@@ -83,7 +83,7 @@ async def test_an_admission_is_remembered_by_the_next_process(tmp_path: Path) ->
 
 async def test_a_credential_that_no_process_saw_admitted_is_given_up(tmp_path: Path) -> None:
     with StateDir.open(tmp_path) as state:
-        credentials: Any = Credentials(state, Secret("provisioned"))
+        credentials: Any = Credentials(state.folder, Secret("provisioned"))
         async with ServerDouble(serve, refusals=refused_for_long()) as server:
             with pytest.raises(AdmissionRefused):
                 await LinkRig(server.url, credentials=credentials, backoff=HASTY).link.run()
@@ -140,8 +140,8 @@ def test_a_damaged_note_of_admissions_is_written_anew(tmp_path: Path) -> None:
     with StateDir.open(tmp_path) as state:
         (tmp_path / "admitted.json").write_text("{")
         (tmp_path / "admitted.json").chmod(0o600)
-        credentials = Credentials(state, Secret("mine"))
+        credentials = Credentials(state.folder, Secret("mine"))
         credential = credentials.for_next_dial()
         assert credential is not None
         credentials.admitted(credential)
-        assert Credentials(state, Secret("mine")).ever_admitted(credential)
+        assert Credentials(state.folder, Secret("mine")).ever_admitted(credential)
