@@ -1,6 +1,6 @@
-"""Jobs: accepted, queued, run one at a time, told of, resumed after a crash; one final each.
+"""Jobs: accepted, queued, run one at a time, reported, resumed after a crash; one final each.
 
-start ─► Outbox.accept (durable) ─► queue ─► Execution ─► Outbox.finish (durable) ─► Uploader ─► server
+start ─► JobStore.accept (durable) ─► queue ─► Execution ─► JobStore.finish (durable) ─► Uploader ─► server
 """
 
 from obt_agent.jobs.generation_gate import GenerationGate

@@ -7,15 +7,15 @@ import contextlib
 import datetime as dt
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 import structlog
 
 from obt_agent.benchmark import records as journal_records
 from obt_agent.benchmark.plan import Plan, plan_hash
-from obt_agent.benchmark.records import OnProgress, Record, RunJournal
-from obt_agent.benchmark.result import BenchmarkResult, BenchmarkWarning, Environment, ResourceSample, Status
+from obt_agent.benchmark.records import Record
+from obt_agent.benchmark.result import BenchmarkResult, BenchmarkWarning, Environment, Status
 from obt_agent.errors import AgentError, Busy, ConfigError, Unsupported
 from obt_agent.jobs import runner
 from obt_agent.jobs.generation_gate import GenerationGate
@@ -26,77 +26,32 @@ from obt_agent.protocol.commands import RunBenchmarkParams
 from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError, from_wire
 from obt_agent.protocol.jobs import JobProgress, JobState
 
+if TYPE_CHECKING:
+    from obt_agent.benchmark.lock import BenchmarkLock
+    from obt_agent.benchmark.run import BenchmarkRun
+
 log = structlog.get_logger(__name__)
 
-LOOK_AGAIN_S: Final = 1.0
+# Between two attempts at the lock: another process may hold it for hours, and a second more is nothing.
+LOCK_RETRY_S: Final = 1.0
+# Of what a job waits for: the holder's command line may be long.
 WAITING_FOR_CHARS: Final = 200
 
 _INTERRUPTED: Final = "The agent stopped while the benchmark ran; these are the figures measured until then."
 _CANCELLED: Final = "The benchmark was cancelled; these are the figures measured until then."
 
 
-class Series(Protocol):
-    """The live series of a run (``obt_agent.benchmark.live.LiveSeries``)."""
-
-    @property
-    def next_n(self) -> int:
-        """The number of the next sample."""
-
-    def subscribe(self, after: int | None = None) -> AsyncIterator[ResourceSample]:
-        """Samples after number ``after``, until the run ends."""
-
-
-class Run(Protocol):
-    """One run (``obt_agent.benchmark.run.BenchmarkRun``)."""
-
-    @property
-    def live(self) -> Series:
-        """Its live series."""
-
-    async def execute(self) -> BenchmarkResult:
-        """Every foreseen ending is a result."""
-
-    def stop(self, cause: Cause) -> None:
-        """Stop now; ``execute`` returns soon."""
-
-    def result_so_far(self) -> BenchmarkResult:
-        """What the result would be if the run was interrupted now."""
-
-
-class MakeRun(Protocol):
-    """Makes a run; ``restored`` are the records of earlier runs of the same job."""
-
-    def __call__(
-        self,
-        plan: Plan,
-        *,
-        job_id: str,
-        journal: RunJournal,
-        on_progress: OnProgress,
-        restored: Sequence[Record],
-    ) -> Run:
-        """The run, not begun."""
-
-
-class Lock(Protocol):
-    """Keeps other benchmarks of one Ollama out (``obt_agent.benchmark.lock.BenchmarkLock``)."""
-
-    def acquire(self) -> None:
-        """Take it now. Raises ``Busy`` (the message says who has it) or ``ConfigError``."""
-
-    def release(self) -> None:
-        """Give it back, if it is held."""
-
-
-MakeLock = Callable[[str], Lock]
-"""Makes a lock; the argument says, for others to read, what holds it."""
+# Makes a run from a plan, a journal and the records of earlier runs of the same job.
+MakeRun = Callable[..., "BenchmarkRun"]
+# Makes a lock; the argument says, for others to read, what holds it.
+MakeLock = Callable[[str], "BenchmarkLock"]
 
 
 class BenchmarkRunner:
     """Runs benchmarks.
 
     Args:
-        outbox: where records go.
+        store: where records go.
         policy: asked again when a job begins: it may have changed since the job was stored.
         traffic: what else the server makes Ollama do meanwhile.
         make_run: makes a run.
@@ -107,7 +62,7 @@ class BenchmarkRunner:
 
     def __init__(
         self,
-        outbox: JobStore,
+        store: JobStore,
         policy: Policy,
         traffic: GenerationGate,
         make_run: MakeRun,
@@ -116,7 +71,7 @@ class BenchmarkRunner:
         agent_version: str,
         make_lock: MakeLock,
     ) -> None:
-        self._outbox = outbox
+        self._store = store
         self._policy = policy
         self._traffic = traffic
         self._make_run = make_run
@@ -128,15 +83,10 @@ class BenchmarkRunner:
         self, job: StoredJob, records: Sequence[bytes], on_progress: runner.OnProgress
     ) -> BenchmarkExecution:
         """Prepare a run, which goes on from the records where the method allows it."""
+        # The owner may have changed the policy since the job was stored.
         self._policy.check_command("run_benchmark")
         plan = self._policy.check_plan(_plan(job))
-        run = self._make_run(
-            plan,
-            job_id=job.job_id,
-            journal=_StoreJournal(self._outbox, job.job_id),
-            on_progress=lambda progress: on_progress(_on_wire(progress)),
-            restored=decoded(records),
-        )
+        run = self._run(job, plan, decoded(records), on_progress)
         lock = self._make_lock(f"obt-agent job {job.job_id}")
         return BenchmarkExecution(job.job_id, run, self._traffic, lock, on_progress)
 
@@ -145,26 +95,30 @@ class BenchmarkRunner:
     ) -> JobOutcome:
         """A result out of the records alone."""
         result = self._without_a_run(job, decoded(records))
-        said = msgspec.structs.replace(
+        ended = msgspec.structs.replace(
             result,
             status=_status(state),
             error=_why(state, error),
             error_kind=None if error is None else error.kind,
         )
-        return JobOutcome(state=state, text=msgspec.json.encode(said), error=error)
+        return JobOutcome(state=state, text=msgspec.json.encode(ended), error=error)
 
     def _without_a_run(self, job: StoredJob, records: Sequence[Record]) -> BenchmarkResult:
         plan = _plan(job)
         if not records:
             return self._empty(job, plan)
-        run = self._make_run(
+        return self._run(job, plan, records, lambda _: None).result_so_far()
+
+    def _run(
+        self, job: StoredJob, plan: Plan, records: Sequence[Record], on_progress: runner.OnProgress
+    ) -> BenchmarkRun:
+        return self._make_run(
             plan,
             job_id=job.job_id,
-            journal=_StoreJournal(self._outbox, job.job_id),
-            on_progress=lambda _: None,
+            journal=_StoreJournal(self._store, job.job_id),
+            on_progress=lambda progress: on_progress(_on_wire(progress)),
             restored=records,
         )
-        return run.result_so_far()
 
     def _empty(self, job: StoredJob, plan: Plan) -> BenchmarkResult:
         """The result of a job that measured nothing."""
@@ -185,13 +139,19 @@ class BenchmarkExecution:
     """One run of one benchmark."""
 
     def __init__(
-        self, job_id: str, run: Run, traffic: GenerationGate, lock: Lock, on_progress: runner.OnProgress
+        self,
+        job_id: str,
+        run: BenchmarkRun,
+        traffic: GenerationGate,
+        lock: BenchmarkLock,
+        on_progress: runner.OnProgress,
     ) -> None:
         self._job_id = job_id
         self._run = run
         self._traffic = traffic
         self._lock = lock
         self._on_progress = on_progress
+        # Set by ``stop``, for a run that still waits for the lock.
         self._stopped = asyncio.Event()
 
     async def execute(self) -> JobOutcome:
@@ -205,6 +165,7 @@ class BenchmarkExecution:
             with self._traffic.benchmark(self._job_id) as noted:
                 result = with_traffic(await self._run.execute(), noted)
         finally:
+            # Also when the wait for it ended without it: releasing what is not held does nothing.
             self._lock.release()
         error = _error_of(result) if result.status == "failed" else None
         return JobOutcome(state=result.status, text=msgspec.json.encode(result), error=error)
@@ -218,7 +179,7 @@ class BenchmarkExecution:
                 raise Unsupported(f"No benchmark can run here: {error.message}") from error
             except Busy as busy:
                 self._on_progress(JobProgress(phase="waiting", waiting_for=busy.message[:WAITING_FOR_CHARS]))
-                await self._stopped_within(LOOK_AGAIN_S)
+                await self._stopped_within(LOCK_RETRY_S)
             else:
                 return
 
@@ -237,6 +198,7 @@ class BenchmarkExecution:
         last = after
         missed = 0
         async for sample in self._run.live.subscribe(after):
+            # The series keeps the newest samples only; a slow reader finds that some have gone.
             if last is not None and sample.n > last:
                 missed += sample.n - last - 1
             last = sample.n
@@ -249,13 +211,13 @@ class BenchmarkExecution:
 class _StoreJournal:
     """Records into the store, durable when ``store`` returns."""
 
-    def __init__(self, outbox: JobStore, job_id: str) -> None:
-        self._outbox = outbox
+    def __init__(self, store: JobStore, job_id: str) -> None:
+        self._store = store
         self._job_id = job_id
 
     async def store(self, record: Record) -> None:
         """Keep one record."""
-        await self._outbox.add_record(self._job_id, journal_records.encode(record))
+        await self._store.add_record(self._job_id, journal_records.encode(record))
 
 
 def decoded(records: Sequence[bytes]) -> tuple[Record, ...]:
@@ -275,12 +237,12 @@ def with_traffic(result: BenchmarkResult, noted: Counter[str]) -> BenchmarkResul
     if not noted:
         return result
     what = ", ".join(f"{count} {method}" for method, count in sorted(noted.items()))
-    caution = BenchmarkWarning(
+    warning = BenchmarkWarning(
         code="other_traffic",
         message=f"The server sent other requests while this ran: {what}.",
         action="Run it again without them, or set benchmark.during_benchmark: refuse.",
     )
-    return msgspec.structs.replace(result, warnings=(*result.warnings, caution))
+    return msgspec.structs.replace(result, warnings=(*result.warnings, warning))
 
 
 def _plan(job: StoredJob) -> Plan:
@@ -300,6 +262,7 @@ def _status(state: JobState) -> Status:
 
 
 def _error_of(result: BenchmarkResult) -> AgentError:
+    # A result may name a kind that the wire has no code for.
     kind = result.error_kind if result.error_kind in CODE_OF_KIND else "internal"
     message = result.error or "The benchmark failed."
     return from_wire(WireError(code=CODE_OF_KIND[kind], message=message, data=ErrorData(kind=kind)))

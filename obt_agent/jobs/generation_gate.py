@@ -9,6 +9,7 @@ from typing import Literal
 
 from obt_agent.errors import Busy
 
+# When a refused generation may try again: benchmarks run for minutes.
 HELD_OFF_MS = 30_000
 
 
@@ -21,8 +22,11 @@ class GenerationGate:
 
     def __init__(self, during_benchmark: Literal["note", "refuse"] = "note") -> None:
         self._mode = during_benchmark
+        # The job that measures; None while none does.
         self._benchmark: str | None = None
+        # By method, the generations that came while it measured.
         self._noted: Counter[str] = Counter()
+        # By method, the generations that run now, whether a benchmark runs or not.
         self._under_way: Counter[str] = Counter()
 
     @contextlib.contextmanager
@@ -50,6 +54,7 @@ class GenerationGate:
     @contextlib.contextmanager
     def benchmark(self, job_id: str) -> Iterator[Counter[str]]:
         """Around a benchmark; gives what is counted: requests under way at its start, and later ones."""
+        # Those under way keep Ollama busy too. The unary plus copies them, without the zeros.
         self._noted = +self._under_way
         self._benchmark = job_id
         try:

@@ -8,11 +8,12 @@ from obt_agent.benchmark.expansion import budget
 from obt_agent.benchmark.live import KEPT
 from obt_agent.benchmark.plan import Plan
 
+# A pull or a create has a result of a few hundred bytes; with room in SQLite's log.
 TRANSFER_BYTES: Final = 64 << 10
 
 _BASE_BYTES: Final = 128 << 10
+# A record and its place in the result, each of about 4 KiB, and both once more in SQLite's log.
 _ITERATION_BYTES: Final = 16 << 10
-"""A record and its place in the result, each of about 4 KiB, and both once more in SQLite's log."""
 _SAMPLE_BYTES: Final = 256
 _MOST_BYTES: Final = 64 << 20
 

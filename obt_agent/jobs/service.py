@@ -38,8 +38,10 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
+# When a refused start may try again: a job takes minutes, but another may just be ending.
 BUSY_RETRY_MS: Final = 10_000
 SESSION_CHECK_S: Final = 1.0
+# For starts and cancellations that are being stored when the agent stops.
 CLOSE_WITHIN_S: Final = 10.0
 # A clock that nobody sets; it counts time in suspend too where the system has such a clock.
 _UPTIME_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -177,7 +179,8 @@ class JobService:
         log.info("job.accepted", job_id=job.job_id, kind=job.kind, model=job.model, position=position)
         try:
             await self.store.queue(job.job_id)
-        except StorageFailed as error:  # it is stored and in the queue: that is what was asked
+        # It is stored and in the queue, which is what was asked for.
+        except StorageFailed as error:
             log.warning("job.still_accepted", job_id=job.job_id, reason=error.message)
             return JobStarted(job_id=job.job_id, state="accepted", position=position)
         return JobStarted(job_id=job.job_id, state="queued", position=position)
@@ -189,6 +192,7 @@ class JobService:
             self._check_not_after(job.not_after)
         self._being_accepted += 1
         try:
+            # A repeat of a known start takes no place among the open jobs.
             if not known:
                 self._check_open_jobs()
             stored = await self.store.accept(job)

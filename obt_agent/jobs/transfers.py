@@ -18,7 +18,9 @@ from obt_agent.protocol.commands import CreateModelParams, PullModelParams
 from obt_agent.protocol.errors import WireError, to_wire
 from obt_agent.protocol.jobs import JobKind, JobProgress, JobState
 
+# Of a status line of Ollama's, which may hold a digest or a path.
 PHASE_CHARS: Final = 100
+# How long closing Ollama's connection may take when the agent stops.
 HANG_UP_S: Final = 5.0
 
 
@@ -42,16 +44,6 @@ class _TransferStatus(msgspec.Struct):
     digest: str = ""
     total: int | None = None
     completed: int | None = None
-
-
-class _CreateBody(msgspec.Struct, omit_defaults=True):
-    model: str
-    from_: str = msgspec.field(name="from")
-    system: str | None = None
-    template: str | None = None
-    parameters: msgspec.Raw | None = None
-    quantize: str | None = None
-    stream: bool | None = None
 
 
 _LINE: Final = msgspec.json.Decoder(_TransferStatus)
@@ -86,16 +78,16 @@ class TransferRunner:
         self._policy.check_model(params.from_)
         self._policy.check_template(params.template)
         options = self._policy.model_parameters(params.parameters)
-        body = _CreateBody(
-            model=params.model,
-            from_=params.from_,
-            system=params.system,
-            template=params.template,
-            parameters=None if options is None else msgspec.Raw(options),
-            quantize=params.quantize,
-            stream=True,
-        )
-        return msgspec.json.encode(body)
+        body = {
+            "model": params.model,
+            "from": params.from_,
+            "system": params.system,
+            "template": params.template,
+            "parameters": None if options is None else msgspec.Raw(options),
+            "quantize": params.quantize,
+            "stream": True,
+        }
+        return msgspec.json.encode({name: value for name, value in body.items() if value is not None})
 
     def ending(
         self, job: StoredJob, _records: Sequence[bytes], state: JobState, error: AgentError | None, /
@@ -115,8 +107,11 @@ class Transfer:
         self._body = body
         self._job = job
         self._on_progress = on_progress
+        # By digest: bytes that are here, and bytes in all. Ollama reports one layer at a time.
         self._layers: dict[str, tuple[int, int]] = {}
+        # Reads Ollama's stream; None before ``execute``.
         self._task: asyncio.Task[None] | None = None
+        # Why it was stopped; the first cause stands.
         self._cause: Cause | None = None
 
     async def execute(self) -> JobOutcome:
@@ -124,6 +119,7 @@ class Transfer:
         began = time.monotonic()
         name = f"{self._job.kind} of job {self._job.job_id}"
         self._task = asyncio.get_running_loop().create_task(self._transfer(), name=name)
+        # It may have been stopped before it began.
         if self._cause is not None:
             self._task.cancel()
         try:
@@ -142,6 +138,7 @@ class Transfer:
 
     async def live(self, _after: int | None, /) -> AsyncIterator[LivePoint]:
         """A transfer has no series."""
+        # With a ``yield``, so that this is the asynchronous generator that callers expect.
         nothing: tuple[LivePoint, ...] = ()
         for point in nothing:
             yield point
@@ -155,8 +152,9 @@ class Transfer:
     def _note(self, line: bytes) -> None:
         try:
             status = _LINE.decode(line)
+        # A field of another shape: progress is for people, and the final line decides.
         except msgspec.MsgspecError:
-            return  # a field of another shape: progress is for people, the final line decides
+            return
         if status.digest and status.total is not None:
             self._layers[status.digest] = (status.completed or 0, status.total)
         done, total = self._bytes()
@@ -175,8 +173,10 @@ class Transfer:
             state: JobState = self._cause or "interrupted"
             return _ending(self._job, state, _stopped(state), done, total, duration_s)
         error = task.exception()
+        # The last progress that Ollama sends of a layer may be short of its end.
         if error is None:
             return _ending(self._job, "completed", None, total, total, duration_s)
+        # Unforeseen: the worker logs it, and makes the ending.
         if not isinstance(error, AgentError):
             raise error
         return _ending(self._job, "failed", error, done, total, duration_s)

@@ -10,7 +10,9 @@ import msgspec
 import pytest
 
 from obt_agent.benchmark.live import LiveSeries
+from obt_agent.benchmark.lock import BenchmarkLock
 from obt_agent.benchmark.result import ResourceSample
+from obt_agent.benchmark.run import BenchmarkRun
 from obt_agent.errors import (
     AgentError,
     Busy,
@@ -22,7 +24,7 @@ from obt_agent.errors import (
     StorageFull,
 )
 from obt_agent.jobs import GenerationGate
-from obt_agent.jobs.benchmarks import BenchmarkExecution, Lock, Run
+from obt_agent.jobs.benchmarks import BenchmarkExecution
 from obt_agent.jobs.runner import LivePoint
 from obt_agent.protocol.commands import NOTHING, CreateModelParams, PullModelParams
 from obt_agent.protocol.jobs import JobProgressParams
@@ -471,7 +473,7 @@ async def test_a_series_that_began_anew_has_missed_nothing_for_a_reader_of_the_o
     run = SimpleNamespace(live=series)
     lock = SimpleNamespace()
     execution = BenchmarkExecution(
-        "j", cast("Run", run), GenerationGate(), cast("Lock", lock), lambda _: None
+        "j", cast("BenchmarkRun", run), GenerationGate(), cast("BenchmarkLock", lock), lambda _: None
     )
     assert [(p.n, p.missed) async for p in execution.live(500)] == [(0, 0), (1, 0), (2, 0)]
     assert [(p.n, p.missed) async for p in execution.live(0)] == [(1, 0), (2, 0)]

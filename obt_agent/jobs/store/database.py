@@ -25,8 +25,8 @@ from obt_agent.protocol.jobs import JobState
 
 log = structlog.get_logger(__name__)
 
+# Marks of cancelled jobs that never started; the oldest goes first: a server cannot fill the disk.
 MAX_CANCEL_MARKS: Final = 4096
-"""Marks of cancelled jobs that never started; the oldest goes first: a server cannot fill the disk."""
 
 _COLUMNS: Final = (
     "job_id, kind, state, model, params, fingerprint, not_after, accepted_at, started_at, finished_at, "
@@ -49,12 +49,15 @@ class JobDatabase:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        # Where a damaged store lies now; None when it was sound.
         self.set_aside: Path | None = None
+        # What of it was carried over.
         self.salvaged = salvage.Salvaged()
         with sqlite_errors.translated():
             try:
                 self._db = self._opened()
             except sqlite3.DatabaseError as error:
+                # A full or failing disk is no damage: setting the store aside would lose what is sound.
                 if not isinstance(sqlite_errors.of(error), sqlite_errors.StoreDamaged):
                     raise
                 self._db = self._begun_anew(str(error))
@@ -111,11 +114,13 @@ class JobDatabase:
     def _transaction(self) -> Iterator[None]:
         """One transaction: all of it or nothing."""
         with sqlite_errors.translated():
+            # With the write lock from the start: one that reads first may fail at its first write.
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
+                # SQLite rolls back by itself after some errors, such as a full disk.
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
@@ -191,6 +196,7 @@ class JobDatabase:
         Return it as stored: an earlier one of this id stays as it is.
         """
         with self._transaction():
+            # The mark makes way, in the same transaction: in between, a third start would run.
             self._db.execute("DELETE FROM jobs WHERE job_id = ? AND kind IS NULL", (job.job_id,))
             if not self._select("job_id = ?", (job.job_id,)):
                 self._insert(job, "accepted", 0, now)
@@ -210,17 +216,9 @@ class JobDatabase:
     def _insert(
         self, job: NewJob | StoredJob, state: JobState, reserve_bytes: int, accepted_at: float
     ) -> None:
-        values = {
-            "job_id": job.job_id,
-            "kind": job.kind,
-            "state": state,
-            "model": job.model,
-            "params": job.params,
-            "fingerprint": job.fingerprint,
-            "not_after": job.not_after,
-            "accepted_at": accepted_at,
-            "reserve_bytes": reserve_bytes,
-        }
+        shared = ("job_id", "kind", "model", "params", "fingerprint", "not_after")
+        values = {name: getattr(job, name) for name in shared}
+        values |= {"state": state, "accepted_at": accepted_at, "reserve_bytes": reserve_bytes}
         names, marks = ", ".join(values), ", ".join("?" * len(values))
         sql = f"INSERT INTO jobs ({names}) VALUES ({marks})"  # noqa: S608 - names of this function
         self._db.execute(sql, tuple(values.values()))
@@ -333,6 +331,7 @@ def _connected(path: Path) -> sqlite3.Connection:
     try:
         _check_version(db)
         db.execute("PRAGMA journal_mode=WAL")
+        # Durable at each commit: a result must survive a power cut.
         db.execute("PRAGMA synchronous=FULL")
         db.execute("PRAGMA foreign_keys=ON")
         _check(db)
@@ -344,6 +343,7 @@ def _connected(path: Path) -> sqlite3.Connection:
 
 
 def _check(db: sqlite3.Connection) -> None:
+    # Without the contents of the indexes, which the full check compares: that takes much longer.
     found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
     if found != "ok":
         error = sqlite3.DatabaseError(f"database disk image is malformed: {found}")
@@ -367,6 +367,7 @@ def _check_version(db: sqlite3.Connection) -> None:
 
 def _migrate(db: sqlite3.Connection) -> None:
     found = _version(db)
+    # Step and version in one transaction: a death in between repeats no step.
     for number in range(found, VERSION):
         db.executescript(f"BEGIN IMMEDIATE; {MIGRATIONS[number]} PRAGMA user_version = {number + 1}; COMMIT;")
         if found:
@@ -374,6 +375,7 @@ def _migrate(db: sqlite3.Connection) -> None:
 
 
 def _job(row: tuple[Any, ...]) -> StoredJob:
+    # By the places of ``_COLUMNS``: what SQLite has no type for.
     fields = list(row)
     fields[4] = bytes(fields[4])
     fields[11] = None if fields[11] is None else msgspec.json.decode(fields[11], type=WireError)

@@ -11,6 +11,7 @@ from obt_agent.jobs.store.database import JobDatabase, _check_version
 from obt_agent.jobs.store.salvage import Salvaged
 from obt_agent.jobs.store.schema import VERSION
 
+# For the daemon's lock, which it holds for milliseconds.
 _WITHIN_S = 10.0
 
 
@@ -37,6 +38,7 @@ class StoreReading(JobDatabase):
         self.store_id = "" if row is None else str(row[0])
 
     def _opened(self) -> sqlite3.Connection:
+        # The mode, and not good manners, keeps this connection from writing.
         uri = f"file:{quote(str(self.path))}?mode=ro"
         db = sqlite3.connect(uri, uri=True, isolation_level=None, timeout=_WITHIN_S)
         try:

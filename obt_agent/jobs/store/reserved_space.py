@@ -11,6 +11,7 @@ from typing import Final
 from obt_agent.errors import StorageFull
 from obt_agent.jobs.store import sqlite_errors
 
+# No space, no quota, no file as large as this.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
@@ -54,11 +55,13 @@ class ReservedFile:
         self._check_room(size - before)
         descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            # Blocks and not a hole: a sparse file reserves nothing.
             if size > before:
                 os.posix_fallocate(descriptor, 0, size)
             else:
                 os.ftruncate(descriptor, size)
         except OSError as error:
+            # What was allocated until the error must not fill the disk.
             with contextlib.suppress(OSError):
                 os.ftruncate(descriptor, before)
             if error.errno not in _FULL:

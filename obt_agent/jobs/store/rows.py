@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import zlib
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Final, Literal
 
 import msgspec
@@ -16,6 +16,7 @@ from obt_agent.protocol.jobs import TERMINAL_STATES, JobKind, JobState, JobSumma
 
 Encoding = Literal["identity", "gzip"]
 
+# Higher levels save few bytes of JSON, and cost much time.
 _GZIP_LEVEL: Final = 6
 
 
@@ -37,16 +38,9 @@ class NewJob:
 
     def as_stored(self, now: float) -> StoredJob:
         """Return the job as it will be stored."""
-        return StoredJob(
-            job_id=self.job_id,
-            kind=self.kind,
-            state="accepted",
-            model=self.model,
-            params=self.params,
-            fingerprint=self.fingerprint,
-            not_after=self.not_after,
-            accepted_at=now,
-        )
+        fields = asdict(self)
+        del fields["reserve_bytes"]
+        return StoredJob(state="accepted", accepted_at=now, **fields)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,19 +78,9 @@ class StoredJob:
 
     def summary(self) -> JobSummary:
         """The job as the wire shows it."""
-        return JobSummary(
-            job_id=self.job_id,
-            kind=self.kind or "benchmark",
-            state=self.state,
-            model=self.model,
-            accepted_at=self.accepted_at,
-            started_at=self.started_at,
-            finished_at=self.finished_at,
-            error=self.error,
-            bytes=self.bytes,
-            sha256=self.sha256,
-            acknowledged=self.acknowledged,
-        )
+        # The wire has no word for a mark without a kind, which nobody lists.
+        known = replace(self, kind=self.kind or "benchmark")
+        return msgspec.convert(known, JobSummary, from_attributes=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +103,7 @@ class FinalText:
             size=len(text),
             sha256=hashlib.sha256(text).hexdigest(),
             encoding="gzip" if large else "identity",
+            # Without the time, so that equal texts are equal bytes.
             stored=gzip.compress(text, _GZIP_LEVEL, mtime=0) if large else text,
         )
 

@@ -28,9 +28,11 @@ from obt_agent.protocol.jobs import TERMINAL_STATES, JobId, JobKind, JobState
 
 log = structlog.get_logger(__name__)
 
+# Damaged stores beside the good one; a failing disk must not fill itself with them. The oldest go first.
 KEPT: Final = 5
-"""Damaged stores beside the good one; a failing disk must not fill itself with them. The oldest go first."""
+# Rows that are looked up one by one after a walk that broke off; a damaged counter may name billions.
 MAX_LOOKUPS: Final = 200_000
+# The WAL holds what was written last; the shared memory beside it is made again.
 _SET_ASIDE_SUFFIXES: Final = ("", "-wal")
 _SET_ASIDE: Final = re.compile(r"\.damaged-\d{8}T\d{6}Z-[0-9a-f]{6}$")
 
@@ -118,7 +120,8 @@ def salvage(damaged: Path, into: sqlite3.Connection) -> Salvaged:
         return Salvaged()
     with contextlib.closing(source):
         source.row_factory = sqlite3.Row
-        source.text_factory = bytes  # text that is no UTF-8 fails its row, not the walk
+        # Text that is no UTF-8 then fails its row, and not the walk.
+        source.text_factory = bytes
         if not _readable(source):
             return Salvaged()
         into.execute("BEGIN IMMEDIATE")
@@ -159,6 +162,7 @@ def _job_rows(source: sqlite3.Connection) -> Iterator[sqlite3.Row | None]:
     """Every row that a walk or a look-up by number reaches; None for each that neither does."""
     last = 0
     try:
+        # Not through an index, which may be what is damaged.
         for row in source.execute("SELECT * FROM jobs NOT INDEXED ORDER BY seq"):
             last = row["seq"]
             yield row

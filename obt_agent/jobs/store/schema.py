@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+# SQL that leads from version n to n + 1.
 MIGRATIONS: Final[tuple[str, ...]] = (
     """
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -45,6 +46,5 @@ MIGRATIONS: Final[tuple[str, ...]] = (
     ALTER TABLE jobs ADD COLUMN local_since REAL;
     """,
 )
-"""SQL that leads from version n to n + 1."""
 
 VERSION: Final = len(MIGRATIONS)

@@ -9,9 +9,11 @@ from typing import Final
 
 from obt_agent.errors import AgentError, StorageFailed, StorageFull
 
+# SQLite's extended result codes keep the primary one in the lowest byte.
 _PRIMARY: Final = 0xFF
-"""SQLite's extended result codes keep the primary one in the lowest byte."""
+# A failing disk (SQLITE_IOERR) is no damage: the file may be whole when it is read again.
 _DAMAGE: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+# Wrong SQL or a broken constraint: no remedy of the owner's helps, and it must be seen as a fault.
 _OUR_FAULT: Final = (sqlite3.ProgrammingError, sqlite3.IntegrityError, sqlite3.InterfaceError)
 _REMEDY: Final = {
     sqlite3.SQLITE_IOERR: "look at the disk that the agent's state folder lies on: it is failing or full",

@@ -29,6 +29,7 @@ from obt_agent.session import Session
 
 log = structlog.get_logger(__name__)
 
+# How often a server may ask for bytes again, so that a faulty one does not keep the link busy for ever.
 MAX_REWINDS: Final = 16
 
 
@@ -81,6 +82,7 @@ class Uploader:
             session: the session.
             server_time: Unix seconds by the server's clock at this moment, if it is known.
         """
+        # From monotonic seconds to Unix seconds by the server's clock.
         offset = None if server_time is None else server_time - self._clock()
         retries: dict[str, _Retry] = {}
         try:
@@ -109,7 +111,7 @@ class Uploader:
         return True
 
     async def _expire(self, server_time: float) -> None:
-        """Old tombstones can wait for the next session."""
+        # Old tombstones can wait for the next session: a failure is not this one's.
         try:
             await self._store.expire(server_time)
         except StorageFailed as error:
@@ -141,7 +143,8 @@ class Uploader:
             attempts=job.attempts + 1,
             again_in_s=wait_s,
         )
-        with contextlib.suppress(StorageFailed):  # a count for people, not worth a retry
+        # A count for people, not worth a retry.
+        with contextlib.suppress(StorageFailed):
             await self._store.failed_upload(job.job_id)
 
     async def _wait(self, generation: int, retries: dict[str, _Retry]) -> None:
@@ -164,7 +167,9 @@ class Uploader:
         """
         final = await self._store.result(job.job_id)
         if final is None or job.kind is None:
-            return  # settled meanwhile
+            # Settled meanwhile, by its owner or by an earlier session.
+            return
+        # In a thread: unpacking and hashing megabytes would hold up the link.
         if not await asyncio.to_thread(lambda: final.whole):
             raise StorageFailed(
                 "The stored result is no longer the one that was stored; see the agent's log."
@@ -183,6 +188,7 @@ class Uploader:
     async def _settle(
         self, job: StoredJob, final: FinalText, answer: JobFinishedResult, server_time: float | None
     ) -> None:
+        # Only the server's word that it has these very bytes lets the agent give up its copy.
         if answer.job_id != job.job_id:
             raise ProtocolError(f"The server answered for job {answer.job_id!r}.")
         if answer.conflict:
