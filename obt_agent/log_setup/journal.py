@@ -17,9 +17,12 @@ from pathlib import Path
 from typing import Final
 
 SOCKET: Final = Path("/run/systemd/journal/socket")
+# Bytes; what systemd's own client asks for. A burst then fits while the journal is busy.
 _SEND_BUFFER: Final = 8 << 20
+# The journal reads only from memory that nobody can change under it.
 _SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Z0-9_]+", re.ASCII)
+# The journal ignores fields with longer names.
 _NAME_CHARS: Final = 64
 
 
@@ -34,6 +37,7 @@ class JournalSocket:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
+        # Entries that were not taken, since the last one that was.
         self.lost = 0
 
     def send(self, fields: Iterable[tuple[str, str]]) -> bool:
@@ -52,6 +56,7 @@ class JournalSocket:
         try:
             self._socket.sendto(data, self._path)
         except OSError as error:
+            # Too large for a datagram: it goes as a file. Other errors mean that the journal is not there.
             if error.errno not in {errno.EMSGSIZE, errno.ENOBUFS}:
                 raise
             self._send_file(data)
@@ -90,6 +95,7 @@ def is_stderr(environ: Mapping[str, str], descriptor: int = 2) -> bool:
 
 
 def _field(name: str, value: bytes) -> bytes:
+    # The form with "=" ends at the line's end.
     if b"\n" in value:
         return name.encode() + b"\n" + struct.pack("<Q", len(value)) + value + b"\n"
     return name.encode() + b"=" + value + b"\n"

@@ -7,36 +7,26 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 MASK: Final = "***"
+# Bounds of one event: what a peer sends must not decide how much is written.
 _MAX_DEPTH: Final = 6
 _MAX_ITEMS: Final = 50
 _MAX_CHARS: Final = 16 << 10
+# What steers a terminal or turns the order of a line (a peer may have written it), and what UTF-8 lacks.
 _UNPRINTABLE: Final = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""What steers a terminal or turns the order of a line (a peer may have written it), and what UTF-8 lacks."""
+# By the last word of a key, so that ``token_file`` and ``tokens`` stay readable.
 _SECRET_KEY: Final = re.compile(
     r"(?i)(?:^|_)(?:token|secret|password|passwd|authorization|cookie|credential|api_?key)$"
 )
+# What people write to models and get back; their own data, whatever the level of the log.
 _CONTENT_KEYS: Final = frozenset(
-    {
-        "prompt",
-        "prompts",
-        "messages",
-        "content",
-        "response",
-        "answer",
-        "thinking",
-        "chunk",
-        "line",
-        "input",
-        "images",
-        "system",
-        "suffix",
-        "template",
-        "params",
-        "frame",
-    }
+    (
+        *("prompt", "prompts", "messages", "content", "system", "suffix", "template", "input", "images"),
+        *("response", "answer", "thinking", "chunk", "line", "params", "frame"),
+    )
 )
+# In texts of every kind, such as errors that quote a header or an address.
 _SECRETS: Final = (
     (re.compile(r"(?i)\b(bearer|basic)\s+[A-Za-z0-9._~+/=-]+"), rf"\1 {MASK}"),
     (re.compile(r"\bobt[a-z]*_[A-Za-z0-9_-]{20,}"), MASK),
@@ -63,6 +53,7 @@ def masked(event: Mapping[str, Any], *, prompts: bool = False) -> dict[str, Any]
 def _value(key: str, value: Any, *, prompts: bool, depth: int) -> Any:
     if _SECRET_KEY.search(key) and value is not None and not isinstance(value, bool):
         return MASK
+    # How much there was may help, and says nothing.
     if not prompts and key in _CONTENT_KEYS and not isinstance(value, (bool, int, float, type(None))):
         return (
             f"({len(value)} not logged)" if isinstance(value, (str, bytes, list, tuple)) else "(not logged)"
@@ -93,5 +84,6 @@ def _shown(value: object) -> str:
 
 
 def _short(text: str) -> str:
+    # Cut first: the pattern is not run over a text of megabytes.
     short = text if len(text) <= _MAX_CHARS else f"{text[:_MAX_CHARS]}… ({len(text)} characters)"
     return _UNPRINTABLE.sub(lambda found: ascii(found[0])[1:-1], short)

@@ -19,8 +19,8 @@ Format = Literal["auto", "journal", "console", "json"]
 EventDict = dict[str, Any]
 
 _NUMBERS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
+# Libraries never say less important things: at ``debug``, websockets logs frames and the token's header.
 _LIBRARY_LEVEL: Final = logging.WARNING
-"""Libraries never say less important things: at ``debug``, websockets logs frames and the token's header."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,9 @@ class LogPipeline:
     """The one way out: masks, folds, filters by level, renders, writes. Never raises."""
 
     def __init__(self, settings: LogSettings, sink: LogSink, folding: Folding) -> None:
+        # Events below it are not written.
         self.level = _NUMBERS[settings.level]
+        # What every event carries, such as the agent's id.
         self.fields: dict[str, str] = {}
         self._prompts = settings.prompts
         self._sink = sink
@@ -57,17 +59,18 @@ class LogPipeline:
 
     def emit(self, event: Mapping[str, Any]) -> None:
         """Write an event, or count it."""
+        # Masked before anything else sees it: folding keeps events, and may write them later.
         safe = redaction.masked({**event, **self.fields}, prompts=self._prompts)
         for one in self._folding.passed(safe):
             self._out(one)
 
     def flush(self) -> None:
-        """Say the counts that are still unsaid."""
+        """Write the counts that nothing has shown yet."""
         for one in self._folding.rest():
             self._out(one)
 
     def close(self) -> None:
-        """Say what is unsaid, and let go of the journal's socket. What is logged later goes to nobody."""
+        """Write what is left, and close the journal's socket. What is logged later is dropped."""
         self.flush()
         self._sink.close()
         self._sink = LogSink(lambda _event: None)
@@ -110,6 +113,7 @@ def configure(settings: LogSettings, *, folding: Folding | None = None) -> LogPi
     global _output  # noqa: PLW0603 - a process has one log
     previous = _output
     _output = output = LogPipeline(settings, _sink(settings), folding or Folding())
+    # A configuration that was read again: the agent is the same.
     if previous is not None:
         output.fields |= previous.fields
         previous.close()
@@ -134,6 +138,7 @@ def set_agent_id(agent_id: str) -> None:
 def _configure_structlog(output: LogPipeline) -> None:
     def leave(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> Any:
         output.emit(_finished(dict(event)))
+        # The event is written; structlog must not hand it on to a logger too.
         raise structlog.DropEvent
 
     structlog.configure(
@@ -152,12 +157,14 @@ def _configure_structlog(output: LogPipeline) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(output.level),
         logger_factory=structlog.ReturnLoggerFactory(),
+        # Or loggers made before a change of the level would keep the old one.
         cache_logger_on_first_use=False,
     )
 
 
 def _capture_libraries(output: LogPipeline) -> None:
     root = logging.getLogger()
+    # Those of an earlier configuration; handlers of others stay.
     for handler in [one for one in root.handlers if isinstance(one, _LibraryHandler)]:
         root.removeHandler(handler)
     root.addHandler(_LibraryHandler(output))
@@ -176,6 +183,7 @@ def _finished(event: EventDict) -> EventDict:
 
 
 def _short_path(path: str) -> str:
+    # Where the agent is installed tells nobody anything, and may name a person's home.
     parts = path.split("/")
     return "/".join(parts[parts.index("obt_agent") :]) if "obt_agent" in parts else parts[-1]
 
@@ -195,6 +203,7 @@ def _sink(settings: LogSettings) -> LogSink:
 def _to_journal(target: journal.JournalSocket, fallback: TextIO) -> LogSink:
     def write(event: EventDict) -> None:
         if not target.send(render.journal_fields(event)):
+            # With the prefix by which the journal reads levels from standard error (sd-daemon(3)).
             priority = render.PRIORITIES.get(event.get("level", "info"), 6)
             _print(f"<{priority}>" + render.message(event).replace("\n", " | "), fallback)
 
@@ -216,8 +225,6 @@ def _print(line: str, stream: TextIO) -> None:
     try:
         stream.write(line + "\n")
         stream.flush()
-    except (
-        OSError,
-        ValueError,
-    ):  # nobody reads any more, or the stream is closed: there is nowhere to say it
+    # Nobody reads any more, or the stream is closed: there is nowhere to report it.
+    except (OSError, ValueError):
         return
