@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from obt_agent.protocol import limits
+from obt_conformance.admitted_socket import AdmittedSocket
 from obt_conformance.checks import CheckRegistry, RuleBroken, require
 from obt_conformance.deadlines import Deadlines
 from obt_conformance.listening import AgentListener
-from obt_conformance.session import Session
 from obt_conformance.wire import Frame, JsonObject, RawSocket
 
 ON_LINK_CREDIT = frozenset(
@@ -94,7 +94,7 @@ def _key(request_id: Any) -> tuple[str, Any]:
     return type(request_id).__name__, request_id
 
 
-class KitSession(Session):
+class KitSession(AdmittedSocket):
     """One admitted socket, with the server's duties done unless a check switches them off.
 
     Args:
@@ -142,7 +142,7 @@ class KitSession(Session):
         await self.wire.notify("stream.credit", {"id": request_id, "bytes": size})
 
     def good_request(self) -> tuple[str, JsonObject]:
-        """See ``Session``."""
+        """See ``AdmittedSocket``."""
         return "running_models", {}
 
     async def start(self, method: str, params: JsonObject, *, read: bool = True) -> Any:

@@ -12,19 +12,19 @@ import msgspec
 
 from obt_agent.protocol.admission import AgentIdentity, HelloParams, VersionRange
 from obt_agent.protocol.limits import LINK_CREDIT_BYTES, STREAM_CREDIT_BYTES
+from obt_conformance.admitted_socket import AdmittedSocket
 from obt_conformance.checks import CheckRegistry, RuleBroken, Untested, require
 from obt_conformance.deadlines import Deadlines
 from obt_conformance.dialling import UpgradeRefused, dial, socket_url
 from obt_conformance.drivers import Driver
 from obt_conformance.identity import KitIdentity
-from obt_conformance.session import Session
 from obt_conformance.wire import Frame, JsonObject, RawSocket
 
 # What the server was made to do; its result is whether the server's caller got a whole answer.
 Call = asyncio.Task[bool]
 
 
-class AgentConnection(Session):
+class AgentConnection(AdmittedSocket):
     """An admitted socket of the agent that the kit plays.
 
     Args:
@@ -72,7 +72,7 @@ class AgentConnection(Session):
         }
 
     def good_request(self) -> tuple[str, JsonObject]:
-        """See ``Session``."""
+        """See ``AdmittedSocket``."""
         return "models.sync", self.models_sync()
 
 

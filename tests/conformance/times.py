@@ -1,4 +1,4 @@
-"""The protocol's times, shortened alike for the kit and for the other side; a busy machine takes seconds off."""
+"""The protocol's times, shortened alike for the kit and for the other side, with room for a busy machine."""
 
 from obt_conformance.deadlines import Deadlines
 

@@ -8,7 +8,7 @@ from obt_agent.protocol import limits
 from obt_conformance.wire import JsonObject, RawSocket
 
 
-class Session(ABC):
+class AdmittedSocket(ABC):
     """A socket after its hello.
 
     Args:
