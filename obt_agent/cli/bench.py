@@ -41,6 +41,7 @@ def _list_of(item: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
     def parse(text: str) -> tuple[T, ...]:
         return tuple(item(part.strip()) for part in text.split(","))
 
+    # argparse names the type by it where a value is wrong.
     parse.__name__ = f"list of {getattr(item, '__name__', 'value')}"
     return parse
 
@@ -111,6 +112,7 @@ def run(args: argparse.Namespace) -> int:
     plans = [plan_of(args, model) for model in args.models]
     if args.pairs is not None and (len(plans) != 2 or args.pairs < 1):  # noqa: PLR2004 - a pair
         raise InvalidParams("--pairs takes two models, and at least one pair")
+    # Before an hour of measuring, not after it.
     baseline = read_results(args.compare) if args.compare else ()
     if baseline:
         check_comparable(plans, baseline, args)
@@ -124,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
         results = asyncio.run(bench_run.run_all(plans, loaded.config))
     write(args, results)
     comparable = show_comparisons(results, baseline)
+    # The worst of all models; without any result a signal came before the first.
     codes = [exit_code(result) for result in results] or [exit_codes.INTERRUPTED]
     return max(codes) or (exit_codes.OK if comparable else exit_codes.FAILED)
 
@@ -190,6 +193,7 @@ def plan_of(args: argparse.Namespace, model: str) -> Plan:
 def _changes(args: argparse.Namespace) -> dict[str, Any]:
     contexts: tuple[int, ...] = args.num_ctx or ()
     iterations: int | None = args.iterations
+    # A number by itself is exact: else the preset's most would let a run go on.
     fixed = iterations is not None and args.max_iterations is None
     return {
         "num_iterations": iterations,
@@ -257,6 +261,7 @@ def write(args: argparse.Namespace, results: Sequence[BenchmarkResult]) -> None:
     if args.output is None:
         bench_report.show(results, args.form, sys.stdout)
         return
+    # A file is for a program, unless its name says otherwise.
     form = args.form or {".csv": "csv", ".md": "markdown"}.get(args.output.suffix, "json")
     try:
         with args.output.open("w", encoding="utf-8") as file:
@@ -290,6 +295,7 @@ def show_comparisons(results: Sequence[BenchmarkResult], baseline: Sequence[Benc
 
 def _partner(model: str, baseline: Sequence[BenchmarkResult]) -> BenchmarkResult | None:
     """The same model's result, else the only one."""
+    # Two spellings of one name ("llama3", "llama3:latest") are one model.
     same = [one for one in baseline if canonical(one.config.model_name) == canonical(model)]
     if same:
         return same[0]

@@ -33,7 +33,7 @@ def show(compared: Comparison, file: TextIO) -> None:
     for one in compared.differences:
         # Only what puts the ratio in doubt is marked; what one compares on purpose is not.
         mark = "! " if one.weight == "warning" else "  "
-        a, b = _said(one.field, one.a), _said(one.field, one.b)
+        a, b = _shown(one.field, one.a), _shown(one.field, one.b)
         console.print(Text(f"{mark}{one.field}: {a} against {b}: {one.meaning}"))
     for name, reason in compared.left_out.items():
         console.print(Text(f"  {BY_NAME[name].label} left out: {reason}"))
@@ -41,7 +41,7 @@ def show(compared: Comparison, file: TextIO) -> None:
         console.print(Text("  The intervals know of nothing that changed between the runs.", style="dim"))
 
 
-def _said(field: str, value: str | None) -> str:
+def _shown(field: str, value: str | None) -> str:
     if value is None:
         return "unknown"
     return value[:_DIGEST_CHARS] if field == "model_digest" else value

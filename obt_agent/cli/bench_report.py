@@ -17,6 +17,7 @@ from obt_agent.benchmark.metrics_registry import METRICS, Metric
 from obt_agent.benchmark.result import BenchmarkResult, CellResult, IterationMetrics, Summary
 from obt_agent.cli.common import as_json
 
+# Stands for what was not measured, which is never 0.
 UNKNOWN: Final = "–"
 _PLURAL: Final = ("iteration", "iterations")
 
@@ -96,6 +97,7 @@ def heading(result: BenchmarkResult) -> str:
 
 def rows(result: BenchmarkResult, cell: CellResult) -> list[tuple[str, ...]]:
     """The table's rows: label with unit, median, interval, spread, range, n."""
+    # Rows that would be empty for this model or this number of requests are left out.
     wanted: set[str] = {"always"}
     if any(one.thinking_chars for one in result.metrics):
         wanted.add("thinking")
@@ -238,6 +240,7 @@ def _cell_line(cell: CellResult, shown: Sequence[Metric], *, with_width: bool) -
 def _short(one: Summary | None, *, with_width: bool) -> str:
     if one is None:
         return UNKNOWN
+    # One iteration has a median and no interval.
     if one.ci_low is None or one.ci_high is None or not with_width:
         return number(one.median)
     return f"{number(one.median)}\u00a0±\u00a0{number((one.ci_high - one.ci_low) / 2)}"

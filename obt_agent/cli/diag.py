@@ -35,6 +35,7 @@ from obt_agent.version import full_version
 # Registries that everybody knows; any other one names its owner.
 _PUBLIC: Final = frozenset({"registry.ollama.ai", "ollama.com", "hf.co", "huggingface.co"})
 _JOURNAL_LINES: Final = 500
+# A journal on a slow disk takes its time; a command that hangs must not keep the bundle.
 _WITHIN_S: Final = 30.0
 # Files of the bundle that are what a command prints.
 _SYSTEM: Final[Mapping[str, tuple[str, ...]]] = {
@@ -79,6 +80,7 @@ def _problems(error: WrongConfig) -> str:
 
 def _machine() -> dict[str, str]:
     """Names of this machine and of who sits at it, and what stands in the bundle for them."""
+    # With its domain and without: logs hold either.
     host = socket.gethostname()
     people = {os.environ.get(name, "") for name in ("USER", "LOGNAME", "SUDO_USER")}
     return {host: "<host>", host.partition(".")[0]: "<host>"} | dict.fromkeys(people, "<user>")
@@ -149,6 +151,7 @@ def _secrets(loaded: LoadedConfig) -> list[str]:
             found.append(read_token(file).reveal())
     except AgentError:
         pass  # what cannot be read cannot get in
+    # Also a credential that a rotation has made and that the server has not confirmed.
     for name in ("credential.json", "credential-candidate.json", "join.json"):
         try:
             kept = json.loads((Path(loaded.config.agent.state_dir) / name).read_text())

@@ -30,6 +30,7 @@ from obt_agent.identity.state_dir import StateDir
 from obt_agent.link.enroll import EnrolAgent, Enrolled, enroll
 from obt_agent.printable import printable
 
+# A file or pipe that was named by mistake is not read to its end.
 _MAX_TOKEN_BYTES: Final = 4096
 # Where the unit may be: the administrator's, a package's, and a package's on older systems.
 _UNITS: Final = (Path("/etc/systemd/system"), Path("/usr/lib/systemd/system"), Path("/lib/systemd/system"))
@@ -77,6 +78,7 @@ class _Misplaced(argparse.Action):
 
 def run(args: argparse.Namespace) -> int:
     """Enrol, store the credential, say what comes next."""
+    # As if it had been given with --server-url, which checks it and says where it came from.
     if args.url:
         setattr(args, "key:server.url", args.url)
     loaded = load_config(args, need_server=True, may_be_missing=args.write_config)
@@ -113,6 +115,7 @@ def _token(named: str | None) -> Secret:
 
 
 def _write_config(args: argparse.Namespace, loaded: LoadedConfig) -> bool:
+    # Into the file that was read; a first one goes where the next start will look for it.
     path = loaded.path or (SYSTEM_FILE if os.geteuid() == 0 else user_file(os.environ))
     values = {"server.url": args.url or server_base(str(loaded.config.server.url))}
     if name := getattr(args, "key:agent.name"):

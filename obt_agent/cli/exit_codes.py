@@ -49,6 +49,7 @@ _OF_ERRORS: Final[tuple[tuple[type[errors.AgentError], int], ...]] = (
 
 def of(error: errors.AgentError) -> int:
     """Return the code for an error that ends a command."""
+    # Another agent has the identity: it may end, and then this one may go on.
     if error.kind == "identity_in_use":
         return TEMPORARY
     if isinstance(error, errors.ConfigError) and error.retryable:

@@ -81,6 +81,7 @@ async def _show(args: argparse.Namespace) -> None:
     service.note_ollama_version(await _ollama_version(config.ollama.url))
     try:
         inventory = await service.inventory()
+        # A watch runs until it is interrupted; its service takes the samples.
         if args.watch:
             await _watch(service, inventory, args.interval)
             return
@@ -148,6 +149,7 @@ def _replay(folder: Path, *, json: bool) -> None:
 
 
 def _capture(folder: Path) -> None:
+    # Providers read through the recorder; what it noted is then copied past it, masked.
     recorder = RecordingRoot(Root())
     try:
         capture(folder, Root(), gpu_providers(recorder), recorder, source="obt-agent hardware --capture")

@@ -18,6 +18,7 @@ from obt_agent.hardware.samples import GpuSample, OllamaProcess, Sample
 from obt_agent.hardware.service import SamplerCost
 
 _NOTHING = "–"
+# Written from documents and recorded trees; nobody has compared it with another tool yet.
 _NOT_VERIFIED = "not verified on real hardware"
 # Any other state is yellow: it needs attention.
 _STYLES = {"ok": "green", "suspended": "cyan", "absent": "dim"}
@@ -35,6 +36,7 @@ Bar = tuple[str, float | None, str]
 
 def report(inventory: Inventory, sample: Sample) -> RenderableType:
     """Return the whole machine: what was found, where it came from, and what could not be read."""
+    # What a person looks for first comes first; what is missing comes last, with what to do.
     parts: list[RenderableType] = [_grid("This machine", _machine_rows(inventory, sample))]
     if inventory.gpus:
         parts.append(_gpus(inventory, sample))

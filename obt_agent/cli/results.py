@@ -130,6 +130,7 @@ def _flush(args: argparse.Namespace) -> int:
     if found.holder is None:
         say("No agent runs: start it (systemctl start obt-agent), and it delivers what waits.")
         return exit_codes.UNAVAILABLE
+    # An agent that is connected delivers by itself: there is nothing to hurry.
     if found.status is None or found.status.link.state != "admitted":
         try:
             os.kill(found.holder.pid, signal.SIGHUP)

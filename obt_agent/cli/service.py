@@ -71,6 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _install(args: argparse.Namespace) -> int:
     where, runner = paths.here(), system.System()
+    # Before a token is read or asked for.
     install.check_machine(where, user=os.geteuid())
     if where.packaged and Path(sys.prefix) != where.prefix:
         say(f"A Debian package brought {where.program}, which stays as it is; apt upgrades it.")

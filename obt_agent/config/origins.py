@@ -20,6 +20,7 @@ class Origin:
     place: str = ""
 
     def __str__(self) -> str:
+        # The place of a file or of .env says by itself what it is.
         words = {"environment": "environment ", "flag": "flag ", "default": "default "}
         return (words.get(self.kind, "") + self.place).strip()
 

@@ -12,6 +12,7 @@ from msgspec import Meta
 
 from obt_agent.config.command_names import ChangeCommand
 
+# Each description is what a message gives as expected, and what the table of keys shows.
 Seconds = Annotated[float, Meta(gt=0, le=86_400, description="seconds, above 0")]
 Count = Annotated[int, Meta(ge=1, description="a whole number, 1 or more")]
 Text = Annotated[str, Meta(min_length=1, max_length=4096, description="text")]

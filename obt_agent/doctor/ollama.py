@@ -14,6 +14,7 @@ from obt_agent.ollama.client import OllamaClient
 OLDEST: Final = (0, 5)
 # The version of an Ollama that was built from source without naming one.
 _UNVERSIONED: Final = "0.0.0"
+# Major and minor; what follows says nothing about what is supported.
 _VERSION: Final = re.compile(r"(\d+)\.(\d+)")
 
 

@@ -23,6 +23,7 @@ async def run_all(loaded: LoadedConfig, environ: Mapping[str, str]) -> CheckRepo
         environ: the environment, which may name systemd's credentials.
     """
     config = loaded.config
+    # In the order in which one would mend things: nothing works without what comes before.
     findings = list(configuration.from_loaded(loaded))
     # Later checks need what the state folder holds: the credential, and the running agent's status.
     known = state.StateFindings()

@@ -23,6 +23,7 @@ from obt_agent.jobs.store.read_only import StoreReading
 from obt_agent.jobs.store.salvage import set_aside_stores
 
 _DAY_S = 86_400.0
+# The daemon writes its status every 5 s at least.
 _STALE_S = 30.0
 
 

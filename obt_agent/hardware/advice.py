@@ -16,6 +16,7 @@ _BY_FIELD = {
     "gpu_memory_bytes": {"no_permission": "run the agent as Ollama's user"},
 }
 
+# By words in a reason, which say more than the reason's first word; vendors add their own.
 _BY_WORDS = {
     "no driver of": "load the GPU's kernel driver",
     "PCI ID database": "install the package hwdata or pci.ids",
@@ -23,6 +24,7 @@ _BY_WORDS = {
     **{words: todo for vendor in VENDORS for words, todo in vendor.advice.items()},
 }
 
+# For any field and any source.
 _BY_REASON = {
     "no_permission": "add the agent's user to the groups video and render",
     "stalled": "see dmesg; the agent goes on, and tries again by itself",

@@ -13,9 +13,11 @@ import msgspec
 
 from obt_agent.hardware.inventory import CpuInfo, GpuInfo, HostInfo, Inventory, MemoryInfo, MemoryModule
 
+# What stands where OBT's form demands a word and the machine gave none.
 _UNKNOWN = "unknown"
 _MB = 1 << 20
 _GIGA = 1_000_000_000
+# In the names of slots, as "P0 CHANNEL A" or "ChannelB-DIMM0"; boards spell it in many ways.
 _CHANNEL = re.compile(r"channel[ _-]?([a-z0-9]+)", re.IGNORECASE)
 
 
@@ -148,6 +150,7 @@ def _module(module: MemoryModule) -> LegacyModule:
 
 def _channels(modules: tuple[MemoryModule, ...]) -> int:
     named = [_CHANNEL.search(f"{module.bank or ''} {module.locator or ''}") for module in modules]
+    # A count of some slots would be taken for the count of all.
     if not all(named):
         return 0
     return len({(match.string[: match.start()], match[1].lower()) for match in named if match})
