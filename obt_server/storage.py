@@ -121,6 +121,29 @@ class JobFilter:
     requested: bool | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class StoredBenchmark:
+    """A benchmark whose result is stored, without the result."""
+
+    agent_id: str
+    job_id: str
+    sha256: str
+    created_at: float
+    finished_at: float | None
+    model: str | None
+    model_digest: str | None
+    requested: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class SavedPlan:
+    """A plan under a name: the JSON of its fields, without ``model_name``."""
+
+    name: str
+    plan: bytes
+    saved_at: float
+
+
 class ServerStorage(HubStorage, Protocol):
     """All that the router needs. ``obt_server.store.SqlStorage`` implements it."""
 
@@ -157,6 +180,24 @@ class ServerStorage(HubStorage, Protocol):
 
     async def result(self, agent_id: str, job_id: str) -> bytes | None:
         """The JSON text of a job's result, exactly as the agent stored it."""
+
+    async def stored_benchmarks(self) -> Sequence[StoredBenchmark]:
+        """Every benchmark whose result is stored, the newest first."""
+
+    async def digests(self) -> Sequence[tuple[str, str, str, bytes]]:
+        """All that ``keep_digest`` stored: agent, job, sha256 of the result, digest."""
+
+    async def keep_digest(self, agent_id: str, job_id: str, sha256: str, digest: bytes) -> None:
+        """Store what lists show of a result, in place of an earlier one. It can be computed again."""
+
+    async def plans(self) -> Sequence[SavedPlan]:
+        """The saved plans, by name."""
+
+    async def save_plan(self, plan: SavedPlan) -> None:
+        """Store a plan, in place of one of the same name."""
+
+    async def delete_plan(self, name: str) -> None:
+        """Forget a saved plan. Raises NotStored."""
 
     async def delete_job(self, agent_id: str, job_id: str) -> None:
         """Forget a job that has ended, with its result. Raises NotStored."""

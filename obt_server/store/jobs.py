@@ -15,6 +15,7 @@ from obt_server.hub.storage import ENDED_STATES, JobChange, JobRecord, JobResult
 from obt_server.storage import AmbiguousJob, JobFilter, NotStored
 from obt_server.store.database import from_row
 from obt_server.store.quota import ROW_BYTES, UNASKED_PARAMS, AgentQuota
+from obt_server.store.results import remove_digest
 from obt_server.store.tables import JobRow, PartRow, ResultRow
 
 _AGENTS_NAMED: Final = 10
@@ -225,4 +226,5 @@ def remove(db: Session, agent_id: str, job_id: str) -> None:
     if row is None:
         raise NotStored(f"There is no job {job_id[:128]!r}.")
     db.execute(delete(ResultRow).where(ResultRow.agent_id == agent_id, ResultRow.job_id == job_id))
+    remove_digest(db, agent_id, job_id)
     db.delete(row)

@@ -14,6 +14,7 @@ from obt_server.hub.storage import Admission, JobChange, JobResult
 from obt_server.store import agents as agent_rows
 from obt_server.store import jobs as job_rows
 from obt_server.store import joining
+from obt_server.store import results as result_rows
 from obt_server.store.database import Database, Stored, query, transaction
 from obt_server.store.quota import AgentQuota
 
@@ -91,6 +92,12 @@ class SqlStorage(Stored):
     job_by_id = query(job_rows.by_id)
     result = query(job_rows.result_text)
     delete_job = transaction(job_rows.remove)
+    stored_benchmarks = query(result_rows.stored_benchmarks)
+    digests = query(result_rows.digests)
+    keep_digest = transaction(result_rows.keep_digest)
+    plans = query(result_rows.plans)
+    save_plan = transaction(result_rows.save_plan)
+    delete_plan = transaction(result_rows.delete_plan)
     create_join_token = transaction(joining.create)
     join_tokens = query(joining.everything)
     revoke_join_token = transaction(joining.revoke)

@@ -130,6 +130,25 @@ class ResultRow(Table):
     __table_args__ = (UniqueConstraint("agent_id", "job_id", "sha256"),)
 
 
+class DigestRow(Table):
+    """What lists show of a stored result, computed once. ``sha256`` is that of the result's text."""
+
+    __tablename__ = "obt_result_digests"
+    agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    sha256: Mapped[str] = mapped_column(String(64))
+    digest: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class PlanRow(Table):
+    """A plan that an operator saved under a name, as JSON, without a model."""
+
+    __tablename__ = "obt_plans"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    plan: Mapped[bytes] = mapped_column(LargeBinary)
+    saved_at: Mapped[float]
+
+
 class PartRow(Table):
     """A piece of a result whose final has not come."""
 

@@ -61,7 +61,13 @@ Start = Callable[..., Any]
 
 @contextlib.asynccontextmanager
 async def running(
-    folder: Path, *, quota: AgentQuota | None = None, recheck_s: float = 5.0, port: int = 0, **hub: Any
+    folder: Path,
+    *,
+    quota: AgentQuota | None = None,
+    recheck_s: float = 5.0,
+    port: int = 0,
+    root_path: str = "",
+    **hub: Any,
 ) -> AsyncIterator[Running]:
     """A server with its database in that folder; one that is there already is gone on with."""
     fresh = not (folder / "obt.sqlite3").exists()
@@ -71,6 +77,7 @@ async def running(
             hub=HubSettings(version="test", **hub),
             quota=quota or AgentQuota(),
             recheck_s=recheck_s,
+            root_path=root_path,
         )
     )
     if fresh:

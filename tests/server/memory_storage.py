@@ -25,6 +25,8 @@ from obt_server.storage import (
     JoinToken,
     ModelVersion,
     NotStored,
+    SavedPlan,
+    StoredBenchmark,
 )
 
 JobKey = tuple[str, str]
@@ -42,6 +44,8 @@ class MemoryStorage:
         self.pieces: dict[JobKey, bytes] = {}
         self.results: dict[JobKey, bytes] = {}
         self.tokens: dict[str, JoinToken] = {}
+        self.digested: dict[JobKey, tuple[str, bytes]] = {}
+        self.saved: dict[str, SavedPlan] = {}
 
     async def agent(self, agent_id: str) -> AgentRecord | None:
         return self.records.get(agent_id)
@@ -152,6 +156,38 @@ class MemoryStorage:
 
     async def result(self, agent_id: str, job_id: str) -> bytes | None:
         return self.results.get((agent_id, job_id))
+
+    async def stored_benchmarks(self) -> Sequence[StoredBenchmark]:
+        return [
+            StoredBenchmark(
+                agent_id=job.agent_id,
+                job_id=job.job_id,
+                sha256=job.sha256,
+                created_at=job.created_at,
+                finished_at=job.finished_at,
+                model=job.model,
+                model_digest=job.model_digest,
+                requested=job.requested,
+            )
+            for job in self.all_jobs.values()
+            if job.kind == "benchmark" and job.sha256 is not None
+        ]
+
+    async def digests(self) -> Sequence[tuple[str, str, str, bytes]]:
+        return [(*key, sha256, digest) for key, (sha256, digest) in self.digested.items()]
+
+    async def keep_digest(self, agent_id: str, job_id: str, sha256: str, digest: bytes) -> None:
+        self.digested[agent_id, job_id] = (sha256, digest)
+
+    async def plans(self) -> Sequence[SavedPlan]:
+        return [self.saved[name] for name in sorted(self.saved)]
+
+    async def save_plan(self, plan: SavedPlan) -> None:
+        self.saved[plan.name] = plan
+
+    async def delete_plan(self, name: str) -> None:
+        if self.saved.pop(name, None) is None:
+            raise NotStored(f"no plan {name}")
 
     async def delete_job(self, agent_id: str, job_id: str) -> None:
         del self.all_jobs[agent_id, job_id]

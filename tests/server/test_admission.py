@@ -253,7 +253,7 @@ async def test_a_unique_name_is_as_good_as_the_id(server: Running) -> None:
 
 async def test_a_plain_request_to_the_agents_door_is_no_upgrade(server: Running) -> None:
     answer = await server.http.get(CONNECT)
-    assert answer.status_code == 404
+    assert answer.status_code == 426
 
 
 async def test_draining_tells_agents_to_come_back_and_closes_with_4503(server: Running) -> None:

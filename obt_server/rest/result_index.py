@@ -1,0 +1,238 @@
+"""Every stored benchmark in short, and which of them a query matches."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from obt_agent.benchmark.metrics_registry import METRICS
+from obt_agent.benchmark.result import Summary
+from obt_agent.errors import InvalidParams
+from obt_server.storage import ServerStorage, StoredBenchmark
+
+HEADLINE: Final = tuple(metric.name for metric in METRICS if metric.headline)
+"""Metrics of a line. The result itself has all of them."""
+MOST: Final = 64
+"""Cells, warnings and kinds of flag of a line: an agent may send more, and a line stays short."""
+
+
+class DigestEnvironment(msgspec.Struct, frozen=True):
+    """Where a result was measured, as far as lists show it."""
+
+    plan_hash: str | None = None
+    model: str | None = None
+    model_digest: str | None = None
+    quantization: str | None = None
+    parameter_size: str | None = None
+    ollama_version: str | None = None
+    gpu: tuple[str, ...] = ()
+    cpu: str | None = None
+
+
+class DigestCell(msgspec.Struct, frozen=True):
+    """One cell's headline figures."""
+
+    index: int
+    label: str
+    summary: dict[str, Summary] = {}
+
+
+class _Iteration(msgspec.Struct, frozen=True):
+    flags: tuple[str, ...] = ()
+    excluded: str | None = None
+
+
+class DigestWarning(msgspec.Struct, frozen=True):
+    """A warning of the result."""
+
+    code: str
+    message: str
+    action: str
+    cell: int | None = None
+
+
+class _Result(msgspec.Struct, frozen=True):
+    """The part of a result that a line needs; the samples are skipped, not built."""
+
+    status: str
+    environment: DigestEnvironment
+    cells: tuple[DigestCell, ...] = ()
+    metrics: tuple[_Iteration, ...] = ()
+    warnings: tuple[DigestWarning, ...] = ()
+
+
+class ResultDigest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a result's text says in short."""
+
+    status: str
+    environment: DigestEnvironment
+    iterations: int
+    excluded: int
+    flags: dict[str, int]
+    warnings: tuple[DigestWarning, ...]
+    cells: tuple[DigestCell, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A stored benchmark with its digest."""
+
+    stored: StoredBenchmark
+    digest: ResultDigest
+
+    @property
+    def model(self) -> str:
+        """The model's name, as the result has it or else as it was asked for."""
+        return self.digest.environment.model or self.stored.model or ""
+
+    def median(self, metric: str) -> float | None:
+        """The metric's median in the first cell that has it."""
+        return next(
+            (cell.summary[metric].median for cell in self.digest.cells if metric in cell.summary), None
+        )
+
+    def text(self, agent_name: str) -> str:
+        """What a search looks at, in lower case."""
+        env = self.digest.environment
+        parts = (self.model, agent_name, env.quantization, env.parameter_size, env.cpu, *env.gpu)
+        return " ".join(part for part in (*parts, env.ollama_version, self.digest.status) if part).lower()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultQuery:
+    """Which results, in which order. ``sort`` names a column or a metric; ``-`` before it turns it round."""
+
+    search: str = ""
+    agent_id: str | None = None
+    model: str | None = None
+    plan: str | None = None
+    status: str | None = None
+    newest: bool = False
+    sort: str = "-created"
+
+
+class ResultIndex:
+    """Every stored benchmark with its digest.
+
+    A stored result never changes: its digest is computed once, and stored.
+
+    Args:
+        storage: where results and digests are.
+    """
+
+    def __init__(self, storage: ServerStorage) -> None:
+        self._storage = storage
+        # By agent, job and hash of the text; None: the text is no benchmark's result.
+        self._known: dict[tuple[str, str, str], ResultDigest | None] = {}
+        self._loaded = False
+        # One reader fills the index; the others wait for it instead of decoding the same results again.
+        self._filling = asyncio.Lock()
+
+    async def lines(self) -> list[Line]:
+        """Every stored benchmark, the newest first."""
+        stored = await self._storage.stored_benchmarks()
+        async with self._filling:
+            await self._fill(stored)
+        lines = []
+        for one in stored:
+            digest = self._known.get(_key(one))
+            if digest is not None:
+                lines.append(Line(stored=one, digest=digest))
+        return lines
+
+    async def _fill(self, stored: Sequence[StoredBenchmark]) -> None:
+        if not self._loaded:
+            for agent_id, job_id, sha256, text in await self._storage.digests():
+                with contextlib.suppress(msgspec.MsgspecError):  # another release's: it is computed again
+                    self._known[agent_id, job_id, sha256] = msgspec.json.decode(text, type=ResultDigest)
+            self._loaded = True
+        keys = {_key(one) for one in stored}
+        for gone in self._known.keys() - keys:
+            del self._known[gone]
+        for one in stored:
+            if _key(one) not in self._known:
+                await self._add(one)
+
+    async def _add(self, one: StoredBenchmark) -> None:
+        text = await self._storage.result(one.agent_id, one.job_id)
+        digest = None if text is None else await asyncio.to_thread(digest_of, text)
+        self._known[_key(one)] = digest
+        if digest is not None:
+            await self._storage.keep_digest(one.agent_id, one.job_id, one.sha256, msgspec.json.encode(digest))
+
+
+def _key(one: StoredBenchmark) -> tuple[str, str, str]:
+    return one.agent_id, one.job_id, one.sha256
+
+
+def matching(lines: Sequence[Line], query: ResultQuery, names: dict[str, str]) -> list[Line]:
+    """The lines that match, in order; those that lack the sorted figure come last."""
+    words = query.search.lower().split()
+    found = [
+        line
+        for line in lines
+        if (query.agent_id is None or line.stored.agent_id == query.agent_id)
+        and (query.model is None or line.model == query.model)
+        and (query.plan is None or line.digest.environment.plan_hash == query.plan)
+        and (query.status is None or line.digest.status == query.status)
+        and (not words or _has_all(line.text(names.get(line.stored.agent_id, "")), words))
+    ]
+    if query.newest:
+        first: dict[tuple[str, str, str | None], Line] = {}
+        for line in found:  # the newest come first
+            first.setdefault((line.stored.agent_id, line.model, line.digest.environment.plan_hash), line)
+        found = list(first.values())
+    return _sorted(found, query.sort, names)
+
+
+def _has_all(text: str, words: Sequence[str]) -> bool:
+    return all(word in text for word in words)
+
+
+def _sorted(lines: list[Line], sort: str, names: dict[str, str]) -> list[Line]:
+    column, backwards = sort.removeprefix("-"), sort.startswith("-")
+    texts: dict[str, Callable[[Line], str]] = {
+        "model": lambda line: line.model.lower(),
+        "machine": lambda line: names.get(line.stored.agent_id, "").lower(),
+    }
+    if column == "created":
+        return sorted(lines, key=lambda line: line.stored.created_at, reverse=backwards)
+    if column in texts:
+        return sorted(lines, key=texts[column], reverse=backwards)
+    if column not in HEADLINE:
+        raise InvalidParams(f"Results are not sorted by {column[:64]!r}.", field="sort")
+    known = [(line.median(column), line) for line in lines]
+    have = sorted(
+        ((value, line) for value, line in known if value is not None),
+        key=lambda one: one[0],
+        reverse=backwards,
+    )
+    return [line for _, line in have] + [line for value, line in known if value is None]
+
+
+def digest_of(text: bytes) -> ResultDigest | None:
+    """A result's text in short; None when it is no benchmark's result. Decoding a long one takes a while."""
+    try:
+        result = msgspec.json.decode(text, type=_Result)
+    except (msgspec.MsgspecError, RecursionError):
+        return None
+    return ResultDigest(
+        status=result.status,
+        environment=result.environment,
+        iterations=len(result.metrics),
+        excluded=sum(one.excluded is not None for one in result.metrics),
+        flags=dict(Counter(flag for one in result.metrics for flag in one.flags).most_common(MOST)),
+        warnings=result.warnings[:MOST],
+        cells=tuple(_headline(cell) for cell in result.cells[:MOST]),
+    )
+
+
+def _headline(cell: DigestCell) -> DigestCell:
+    summary = {name: cell.summary[name] for name in HEADLINE if name in cell.summary}
+    return DigestCell(index=cell.index, label=cell.label, summary=summary)

@@ -1,0 +1,80 @@
+"""Digests of results, and saved plans, as functions of an open session."""
+
+from __future__ import annotations
+
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from obt_server.storage import NotStored, SavedPlan, StoredBenchmark
+from obt_server.store.quota import UNASKED_PARAMS
+from obt_server.store.tables import DigestRow, JobRow, PlanRow
+
+
+def stored_benchmarks(db: Session) -> list[StoredBenchmark]:
+    """See ``ServerStorage.stored_benchmarks``. Columns, not rows: thousands are read for one list."""
+    columns = (
+        JobRow.agent_id,
+        JobRow.job_id,
+        JobRow.sha256,
+        JobRow.created_at,
+        JobRow.finished_at,
+        JobRow.model,
+        JobRow.model_digest,
+        JobRow.params != UNASKED_PARAMS,
+    )
+    query = (
+        select(*columns)
+        .where(JobRow.kind == "benchmark", JobRow.sha256.is_not(None))
+        .order_by(JobRow.created_at.desc(), JobRow.job_id)
+    )
+    return [
+        StoredBenchmark(
+            agent_id=agent_id,
+            job_id=job_id,
+            sha256=sha256 or "",
+            created_at=created_at,
+            finished_at=finished_at,
+            model=model,
+            model_digest=model_digest,
+            requested=requested,
+        )
+        for agent_id, job_id, sha256, created_at, finished_at, model, model_digest, requested in db.execute(
+            query
+        )
+    ]
+
+
+def digests(db: Session) -> list[tuple[str, str, str, bytes]]:
+    """See ``ServerStorage.digests``."""
+    query = select(DigestRow.agent_id, DigestRow.job_id, DigestRow.sha256, DigestRow.digest)
+    return [(agent_id, job_id, sha256, digest) for agent_id, job_id, sha256, digest in db.execute(query)]
+
+
+def keep_digest(db: Session, agent_id: str, job_id: str, sha256: str, digest: bytes) -> None:
+    """See ``ServerStorage.keep_digest``. A job that was deleted meanwhile gets none."""
+    if db.get(JobRow, (agent_id, job_id)) is not None:
+        db.merge(DigestRow(agent_id=agent_id, job_id=job_id, sha256=sha256, digest=digest))
+
+
+def remove_digest(db: Session, agent_id: str, job_id: str) -> None:
+    """Forget the digest of a job that is deleted."""
+    db.execute(delete(DigestRow).where(DigestRow.agent_id == agent_id, DigestRow.job_id == job_id))
+
+
+def plans(db: Session) -> list[SavedPlan]:
+    """See ``ServerStorage.plans``."""
+    rows = db.scalars(select(PlanRow).order_by(PlanRow.name))
+    return [SavedPlan(name=row.name, plan=row.plan, saved_at=row.saved_at) for row in rows]
+
+
+def save_plan(db: Session, plan: SavedPlan) -> None:
+    """See ``ServerStorage.save_plan``."""
+    db.merge(PlanRow(name=plan.name, plan=plan.plan, saved_at=plan.saved_at))
+
+
+def delete_plan(db: Session, name: str) -> None:
+    """See ``ServerStorage.delete_plan``."""
+    row = db.get(PlanRow, name)
+    if row is None:
+        raise NotStored(f"There is no saved plan {name[:64]!r}.")
+    db.delete(row)
