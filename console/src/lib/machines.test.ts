@@ -1,0 +1,68 @@
+import { expect, test } from "vitest";
+
+import type { Agent } from "$lib/api/types";
+import { attention, gpuFigures, memoryShare, sortMachines } from "./machines";
+
+const GIB = 2 ** 30;
+const machine = (name: string, more: object = {}): Agent =>
+    ({
+        id: name,
+        name,
+        presence: "online",
+        loaded: [],
+        running: [],
+        ollama: { reachable: true, version: "0.9.0" },
+        hardware: null,
+        jobs: null,
+        model_count: 0,
+        ...more,
+    }) as unknown as Agent;
+const gpu = (busy: number, celsius: number, state = "ok"): object => ({
+    id: "gpu-0",
+    state,
+    utilization_ratio: busy,
+    temperature_celsius: celsius,
+    power_watts: 100,
+    memory_used_bytes: 6 * GIB,
+});
+const names = (found: Agent[]): string[] => found.map((one) => one.name);
+const all = { text: "", state: "", sort: "name", down: false } as const;
+
+test("figures of several GPUs are the busiest, the hottest, and sums", () => {
+    const figures = gpuFigures(machine("a", { hardware: { gpus: [gpu(0.2, 50), gpu(0.9, 70)] } }));
+    expect(figures).toMatchObject({ count: 2, busy: 0.9, celsius: 70, watts: 200, used: 12 * GIB });
+    expect(gpuFigures(machine("a"))).toMatchObject({ count: 0, busy: null, watts: null });
+});
+
+test("without a GPU, memory is the system's", () => {
+    const hardware = { memory_used_bytes: GIB, memory_available_bytes: 3 * GIB };
+    expect(memoryShare(machine("a", { hardware }))).toBe(0.25);
+    expect(memoryShare(machine("a"))).toBeNull();
+});
+
+test("attention goes to what is offline, hot, lost, or without Ollama", () => {
+    const words = (one: Agent): string[] => attention(one).map((alert) => alert.word);
+    expect(words(machine("a"))).toEqual([]);
+    expect(words(machine("a", { presence: "offline" }))).toEqual(["offline"]);
+    expect(words(machine("a", { ollama: { reachable: false } }))).toEqual(["no Ollama"]);
+    expect(words(machine("a", { hardware: { gpus: [gpu(1, 95, "lost")] } }))).toEqual(["GPU lost", "hot"]);
+});
+
+test("machines are found by all words, and by state", () => {
+    const fleet = [
+        machine("box-1"),
+        machine("box-2", { presence: "offline" }),
+        machine("lab", { jobs: { open: 1 } }),
+    ];
+    expect(names(sortMachines(fleet, { ...all, text: "BOX" }))).toEqual(["box-1", "box-2"]);
+    expect(names(sortMachines(fleet, { ...all, text: "box 2" }))).toEqual(["box-2"]);
+    expect(names(sortMachines(fleet, { ...all, state: "offline" }))).toEqual(["box-2"]);
+    expect(names(sortMachines(fleet, { ...all, state: "busy" }))).toEqual(["lab"]);
+    expect(names(sortMachines(fleet, { ...all, state: "attention" }))).toEqual(["box-2"]);
+});
+
+test("equal machines are in the order of their names, up and down", () => {
+    const fleet = ["c", "a", "b"].map((name) => machine(name, { model_count: name === "a" ? 2 : 1 }));
+    expect(names(sortMachines(fleet, { ...all, sort: "models" }))).toEqual(["b", "c", "a"]);
+    expect(names(sortMachines(fleet, { ...all, sort: "models", down: true }))).toEqual(["a", "b", "c"]);
+});

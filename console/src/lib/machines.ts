@@ -1,0 +1,117 @@
+/** What lists show of a machine, how they are sorted, and what needs attention. Pure. */
+
+import type { Agent } from "$lib/api/types";
+
+export type SortKey = "name" | "state" | "gpu" | "vram" | "temperature" | "power" | "cpu" | "models";
+
+export interface GpuFigures {
+    count: number;
+    /** The busiest one's share, 0 to 1. */
+    busy: number | null;
+    used: number | null;
+    total: number | null;
+    /** The hottest. */
+    celsius: number | null;
+    /** All together. */
+    watts: number | null;
+}
+
+const known = (values: (number | null | undefined)[]): number[] =>
+    values.filter((one): one is number => typeof one === "number");
+const most = (values: number[]): number | null => (values.length > 0 ? Math.max(...values) : null);
+const sum = (values: number[]): number | null =>
+    values.length > 0 ? values.reduce((a, b) => a + b, 0) : null;
+
+/** The figures of a machine's GPUs, from its last heartbeat. */
+export function gpuFigures(agent: Agent): GpuFigures {
+    const gpus = agent.hardware?.gpus ?? [];
+    return {
+        count: gpus.length,
+        busy: most(known(gpus.map((one) => one.utilization_ratio))),
+        used: sum(known(gpus.map((one) => one.memory_used_bytes))),
+        total: sum(known(gpus.map((one) => (one as { memory_total_bytes?: number }).memory_total_bytes))),
+        celsius: most(known(gpus.map((one) => one.temperature_celsius))),
+        watts: sum(known(gpus.map((one) => one.power_watts))),
+    };
+}
+
+/** The share of GPU memory in use where its size is known, else of the system's memory. */
+export function memoryShare(agent: Agent): number | null {
+    const gpu = gpuFigures(agent);
+    if (gpu.total !== null && gpu.used !== null && gpu.total > 0) return gpu.used / gpu.total;
+    const used = agent.hardware?.memory_used_bytes ?? null;
+    const free = agent.hardware?.memory_available_bytes ?? null;
+    return used !== null && free !== null && used + free > 0 ? used / (used + free) : null;
+}
+
+export interface Alert {
+    tone: "bad" | "warn";
+    word: string;
+    text: string;
+}
+
+const HOT_CELSIUS = 90;
+
+/** What an operator should look at on this machine. */
+export function attention(agent: Agent): Alert[] {
+    if (agent.presence !== "online")
+        return [{ tone: "bad", word: "offline", text: "the agent is not connected" }];
+    const found: Alert[] = [];
+    if (agent.ollama !== null && agent.ollama.reachable === false)
+        found.push({
+            tone: "warn",
+            word: "no Ollama",
+            text: agent.ollama.error ?? "Ollama does not answer on this machine",
+        });
+    for (const gpu of agent.hardware?.gpus ?? []) {
+        if (gpu.state === "lost" || gpu.state === "stalled" || gpu.state === "degraded")
+            found.push({ tone: "warn", word: `GPU ${gpu.state}`, text: gpu.id });
+    }
+    const hottest = gpuFigures(agent).celsius;
+    if (hottest !== null && hottest >= HOT_CELSIUS)
+        found.push({ tone: "warn", word: "hot", text: `a GPU has ${hottest.toFixed(0)} °C` });
+    return found;
+}
+
+export interface Query {
+    text: string;
+    state: string;
+    sort: SortKey;
+    down: boolean;
+}
+
+const RANK: Record<SortKey, (agent: Agent) => number | string> = {
+    name: (agent) => agent.name.toLowerCase(),
+    state: (agent) => (agent.presence === "online" ? 0 : 1),
+    gpu: (agent) => gpuFigures(agent).busy ?? -1,
+    vram: (agent) => memoryShare(agent) ?? -1,
+    temperature: (agent) => gpuFigures(agent).celsius ?? -1,
+    power: (agent) => gpuFigures(agent).watts ?? -1,
+    cpu: (agent) => agent.hardware?.cpu_utilization_ratio ?? -1,
+    models: (agent) => agent.model_count ?? -1,
+};
+
+/** The machines that match, in order; equal ones by name. */
+export function sortMachines(agents: Agent[], { text, state, sort, down }: Query): Agent[] {
+    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+    const matches = agents.filter(
+        (agent) =>
+            words.every((word) => haystack(agent).includes(word)) &&
+            (state === "" ||
+                (state === "attention"
+                    ? attention(agent).length > 0
+                    : state === "busy"
+                      ? (agent.jobs?.open ?? 0) > 0
+                      : agent.presence === state)),
+    );
+    const rank = RANK[sort] ?? RANK.name;
+    const keyed = matches.map((agent) => ({ agent, rank: rank(agent), name: agent.name.toLowerCase() }));
+    const sign = down ? -1 : 1;
+    keyed.sort((a, b) =>
+        a.rank < b.rank ? -sign : a.rank > b.rank ? sign : a.name < b.name ? -1 : a.name > b.name ? 1 : 0,
+    );
+    return keyed.map((one) => one.agent);
+}
+
+const haystack = (agent: Agent): string =>
+    `${agent.name} ${agent.id} ${agent.ollama?.version ?? ""} ${agent.loaded.join(" ")}`.toLowerCase();

@@ -1,0 +1,85 @@
+/** Stored results as lists show them, and files made of them. Pure. */
+
+import type { ResultLine } from "$lib/api/types";
+import { HEADLINE, titled, type Metric, type Summary } from "$lib/metrics";
+
+export type Line = ResultLine;
+export type ResultsPage = { total: number; results: Line[] };
+
+export const keyOf = (line: Line): string => `${line.agent_id}/${line.job_id}`;
+
+/** The summary of a metric in a line's first cell, or in the cell of that index. */
+export const summaryOf = (line: Line, name: string, cell = 0): Summary | null =>
+    line.cells.find((one) => one.index === cell)?.summary[name] ?? null;
+
+const header = (metrics: Metric[]): string[] => [
+    "machine",
+    "model",
+    "digest",
+    "quantization",
+    "plan",
+    "cell",
+    "finished",
+    ...metrics.flatMap((one) => [one.name, `${one.name}_ci_low`, `${one.name}_ci_high`, `${one.name}_n`]),
+];
+
+function rows(lines: Line[], metrics: Metric[]): (string | number | null)[][] {
+    return lines.flatMap((line) =>
+        line.cells.map((cell) => [
+            line.agent_name,
+            line.model,
+            line.model_digest,
+            line.quantization,
+            line.plan_name ?? line.plan_hash,
+            cell.label,
+            line.finished_at === null ? null : new Date(line.finished_at * 1000).toISOString(),
+            ...metrics.flatMap((one) => {
+                const found = cell.summary[one.name];
+                return found === undefined
+                    ? [null, null, null, null]
+                    : [found.median, found.ci_low, found.ci_high, found.n];
+            }),
+        ]),
+    );
+}
+
+/** RFC 4180; text that a spreadsheet would run as a formula is quoted with an apostrophe. */
+export function csv(lines: Line[], metrics: Metric[] = HEADLINE): string {
+    const cell = (one: string | number | null): string => {
+        if (one === null) return "";
+        const text = typeof one === "string" && /^[=+\-@\t\r]/.test(one) ? `'${one}` : String(one);
+        return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+    };
+    return (
+        [header(metrics), ...rows(lines, metrics)].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n"
+    );
+}
+
+/** A table of medians with their intervals. */
+export function markdown(lines: Line[], metrics: Metric[] = HEADLINE): string {
+    const safe = (text: string): string => text.replaceAll("|", "\\|").replaceAll("\n", " ");
+    const figure = (found: Summary | undefined): string =>
+        found === undefined
+            ? "–"
+            : `${Number(found.median.toPrecision(4))}${found.ci_low === null || found.ci_high === null ? "" : ` (${Number(found.ci_low.toPrecision(4))} to ${Number(found.ci_high.toPrecision(4))})`}`;
+    const head = ["Machine", "Model", "Cell", ...metrics.map(titled)];
+    const body = lines.flatMap((line) =>
+        line.cells.map((cell) => [
+            safe(line.agent_name),
+            safe(line.model ?? "–"),
+            safe(cell.label),
+            ...metrics.map((one) => figure(cell.summary[one.name])),
+        ]),
+    );
+    return [head, head.map(() => "---"), ...body].map((row) => `| ${row.join(" | ")} |`).join("\n") + "\n";
+}
+
+/** Give a text to the person as a file. */
+export function download(name: string, text: string, type: string): void {
+    const address = URL.createObjectURL(new Blob([text], { type }));
+    const link = document.createElement("a");
+    link.href = address;
+    link.download = name;
+    link.click();
+    URL.revokeObjectURL(address);
+}

@@ -1,0 +1,131 @@
+/**
+ * The live state of all machines, fed by `/events` and patched by key: a heartbeat of one machine touches one
+ * entry. Events are gathered and applied once a frame.
+ */
+
+import { SvelteMap } from "svelte/reactivity";
+
+import { get } from "$lib/api/client";
+import { follow } from "$lib/api/sse";
+import type { Agent, JobEvent } from "$lib/api/types";
+
+/** Samples kept for a sparkline, one per heartbeat. */
+const HISTORY = 40;
+
+export interface History {
+    cpu: (number | null)[];
+    gpu: (number | null)[];
+}
+
+type Change = { agent: Agent } | { gone: string };
+
+class Fleet {
+    readonly agents = new SvelteMap<string, Agent>();
+    readonly history = new SvelteMap<string, History>();
+    /** The stream is open; what is shown is current. */
+    live = $state(false);
+    /** All machines have been received once. */
+    known = $state(false);
+    /** Counts changes of the set of machines or of anything that lists are sorted by. */
+    version = $state(0);
+
+    #pending = new Map<string, Change>();
+    #frame = 0;
+    #stop: () => void = () => undefined;
+    #jobListeners = new Set<(event: JobEvent) => void>();
+
+    /** Begin to follow; what was known is kept until the server's own list replaces it. */
+    start(): void {
+        this.#stop();
+        this.#stop = follow("/events", {
+            event: (name, data) => this.#take(name, data),
+            open: () => undefined,
+            lost: () => {
+                this.live = false;
+            },
+        });
+    }
+
+    stop(): void {
+        this.#stop();
+        cancelAnimationFrame(this.#frame);
+        this.#frame = 0;
+        this.#pending.clear();
+        this.agents.clear();
+        this.history.clear();
+        this.live = this.known = false;
+    }
+
+    /** Call `listener` for each event of a job; returns what ends it. */
+    onJob(listener: (event: JobEvent) => void): () => void {
+        this.#jobListeners.add(listener);
+        return () => this.#jobListeners.delete(listener);
+    }
+
+    /** Fetch one machine again, for instance after it was renamed. */
+    async refresh(id: string): Promise<void> {
+        this.#change(id, { agent: await get<Agent>(`/agents/${encodeURIComponent(id)}`) });
+    }
+
+    #take(name: string, data: unknown): void {
+        if (name === "agent") {
+            const agent = data as Agent;
+            this.#change(agent.id, { agent });
+        } else if (name === "agent_gone") {
+            const { id } = data as { id: string };
+            this.#change(id, { gone: id });
+        } else if (name === "current") {
+            // The list is complete: machines that were forgotten while the link was down go now.
+            this.#apply();
+            const present = new Set((data as { agents: string[] }).agents);
+            for (const id of [...this.agents.keys()]) if (!present.has(id)) this.#forget(id);
+            this.live = this.known = true;
+            this.version += 1;
+        } else if (name === "job") {
+            for (const listener of this.#jobListeners) listener(data as JobEvent);
+        }
+    }
+
+    #change(id: string, change: Change): void {
+        this.#pending.set(id, change);
+        if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#apply());
+    }
+
+    #apply(): void {
+        this.#frame = 0;
+        for (const [id, change] of this.#pending) {
+            if ("gone" in change) this.#forget(id);
+            else this.#put(id, change.agent);
+        }
+        if (this.#pending.size > 0) this.version += 1;
+        this.#pending.clear();
+    }
+
+    #put(id: string, agent: Agent): void {
+        const before = this.agents.get(id);
+        this.agents.set(id, agent);
+        if (agent.heartbeat_at !== null && agent.heartbeat_at !== before?.heartbeat_at)
+            this.#remember(id, agent);
+    }
+
+    #remember(id: string, agent: Agent): void {
+        const { hardware } = agent;
+        const busy = (hardware?.gpus ?? [])
+            .map((gpu) => gpu.utilization_ratio ?? null)
+            .filter((one) => one !== null);
+        const history = this.history.get(id) ?? { cpu: [], gpu: [] };
+        this.history.set(id, {
+            cpu: [...history.cpu, hardware?.cpu_utilization_ratio ?? null].slice(-HISTORY),
+            gpu: [...history.gpu, busy.length > 0 ? Math.max(...busy) : null].slice(-HISTORY),
+        });
+    }
+
+    #forget(id: string): void {
+        this.agents.delete(id);
+        this.history.delete(id);
+    }
+}
+
+export const fleet = new Fleet();
+
+export const online = (agent: Agent | undefined): boolean => agent?.presence === "online";

@@ -1,0 +1,59 @@
+/** A live series in columns for charts: the last `keep` values of each key, with their times. */
+
+import { follow } from "$lib/api/sse";
+import type { SeriesItem } from "$lib/api/types";
+
+export class LiveSeries<S> {
+    /** Unix seconds as this page received them. */
+    times = $state.raw<number[]>([]);
+    columns = $state.raw<Record<string, (number | null)[]>>({});
+    /** The newest sample. */
+    last = $state.raw<S | null>(null);
+    /** Why there are no samples now; empty while they come. */
+    problem = $state("");
+    missed = $state(0);
+
+    #pending: { at: number; sample: S }[] = [];
+    #frame = 0;
+    #stop: () => void;
+
+    constructor(
+        path: string,
+        private readonly pick: (sample: S) => Record<string, number | null>,
+        private readonly keep = 300,
+    ) {
+        this.#stop = follow(path, {
+            event: (name, data) => {
+                if (name !== "sample") return;
+                const item = data as SeriesItem<S>;
+                this.missed += item.missed;
+                this.#pending.push({ at: Date.now() / 1000, sample: item.sample });
+                if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#apply());
+            },
+            open: () => (this.problem = ""),
+            lost: (error) => (this.problem = `${error.message} It is tried again.`),
+            refused: (error) => (this.problem = error.message),
+        });
+    }
+
+    close(): void {
+        this.#stop();
+        cancelAnimationFrame(this.#frame);
+    }
+
+    #apply(): void {
+        this.#frame = 0;
+        const taken = this.#pending.splice(0);
+        const rows = taken.map(({ sample }) => this.pick(sample));
+        const keys = new Set([...Object.keys(this.columns), ...rows.flatMap((row) => Object.keys(row))]);
+        const before = this.times.length;
+        const columns: Record<string, (number | null)[]> = {};
+        for (const key of keys) {
+            const old = this.columns[key] ?? new Array<null>(before).fill(null);
+            columns[key] = [...old, ...rows.map((row) => row[key] ?? null)].slice(-this.keep);
+        }
+        this.times = [...this.times, ...taken.map(({ at }) => at)].slice(-this.keep);
+        this.columns = columns;
+        this.last = taken.at(-1)?.sample ?? this.last;
+    }
+}
