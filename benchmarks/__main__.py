@@ -5,6 +5,7 @@ latency      (b) what a token's way through agent and server adds, beside ``ssh 
 idle         (c) memory, CPU and start of an agent with nothing to do
 streams      (d) 64 streams at once: memory, fairness, CPU
 fleet        (e) a server with 1,000 agents: with 200 viewers, idle, and their return after its restart
+console      the page in Chromium with 500 machines and 5,000 results
 hardware     what reading the machine costs
 accuracy     metrics beside the stand-in's own log
 perturbation what sampling costs the model
@@ -20,7 +21,17 @@ import sys
 import time
 from importlib import metadata
 
-SECTIONS = ("throughput", "latency", "idle", "streams", "fleet", "hardware", "accuracy", "perturbation")
+SECTIONS = (
+    "throughput",
+    "latency",
+    "idle",
+    "streams",
+    "fleet",
+    "console",
+    "hardware",
+    "accuracy",
+    "perturbation",
+)
 QUICK = {"hardware": ["--seconds", "2"], "accuracy": ["--iterations", "1"], "perturbation": ["--pairs", "2"]}
 LIBRARIES = ("aiohttp", "websockets", "msgspec", "uvloop")
 

@@ -18,7 +18,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -127,20 +127,20 @@ class Agent:
     async def _serve(self, socket: ClientConnection) -> None:
         agent = {"id": self.id, "name": "fleet", "version": "0", "instance": self._instance}
         hello = {"protocol": {"min": 1, "max": 1}, "agent": agent, "store_id": "s", "capabilities": []}
-        await socket.send(_frame(id=1, method="agent.hello", params=hello))
+        await socket.send(as_frame(id=1, method="agent.hello", params=hello))
         told = False
         try:
             async for frame in socket:
                 message = json.loads(frame)
                 told |= message.get("method") == "server.drain"
                 if "method" in message and "id" in message:
-                    await socket.send(_frame(id=message["id"], result={}))
+                    await socket.send(as_frame(id=message["id"], result={}))
                 elif message.get("id") == 1 and "result" in message:
                     self.admitted_at = time.monotonic()
                     self._backoff.admitted()
                     self._socket = socket
                     if self._models:
-                        await socket.send(_frame(id=2, method="models.sync", params=self._sync()))
+                        await socket.send(as_frame(id=2, method="models.sync", params=self._sync()))
         finally:
             self.drained = told and socket.close_code == limits.Close.DRAINING
 
@@ -163,7 +163,7 @@ class Agent:
         beat = {"ollama": {"reachable": True, "version": "0"}, "t_mono_us": 0, "streams": number}
         if self._socket is not None:
             self.sent[number] = time.monotonic()
-            await self._socket.send(_frame(method="heartbeat", params=beat))
+            await self._socket.send(as_frame(method="heartbeat", params=beat))
 
     async def _speak(self, socket: ClientConnection) -> None:
         await asyncio.sleep(random.random() * limits.ALIVE_INTERVAL_S)
@@ -171,12 +171,13 @@ class Agent:
         with contextlib.suppress(WebSocketException):
             while True:
                 for _ in range(3):
-                    await socket.send(_frame(method="link.alive", params={}))
+                    await socket.send(as_frame(method="link.alive", params={}))
                     await asyncio.sleep(limits.ALIVE_INTERVAL_S)
-                await socket.send(_frame(method="heartbeat", params=beat))
+                await socket.send(as_frame(method="heartbeat", params=beat))
 
 
-def _frame(**message: object) -> str:
+def as_frame(**message: object) -> str:
+    """One message as JSON-RPC."""
     return json.dumps({"jsonrpc": "2.0", **message})
 
 
@@ -234,12 +235,12 @@ async def loaded(folder: Path, count: int, seconds: float, viewers: int = VIEWER
     port = free_port(0)
     agents = [Agent(f"http://127.0.0.1:{port}", MODELS) for _ in range(count)]
     database = folder / "server.sqlite3"
-    token = await _enrol(database, agents)
-    async with _server(database, port, uvloop=True) as server:
+    token = await enrol(database, agents)
+    async with running_server(database, port, uvloop=True) as server:
         tasks = [asyncio.create_task(agent.run(), name=f"agent {agent.id}") for agent in agents]
         transports = []
         try:
-            await _all_admitted(agents)
+            await all_admitted(agents)
             loop = asyncio.get_running_loop()
             readers = [Viewer(token, agents[0].id if n == 0 else "") for n in range(viewers)]
             for one in readers:
@@ -276,7 +277,7 @@ async def _ask(port: int, token: str, agent: Agent, until: float) -> list[float]
     return waits
 
 
-async def _enrol(database: Path, agents: list[Agent]) -> str:
+async def enrol(database: Path, agents: Sequence[Agent]) -> str:
     """Enrol the agents; give an API token."""
     parts = application.build(application.AppSettings(database=database))
     await parts.operators.set_password("bench", "a password of the benchmark")
@@ -291,7 +292,8 @@ async def _enrol(database: Path, agents: list[Agent]) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _server(database: Path, port: int, *, uvloop: bool) -> AsyncIterator[Program]:
+async def running_server(database: Path, port: int, *, uvloop: bool) -> AsyncIterator[Program]:
+    """The reference server over that database, once it listens."""
     start = [sys.executable, "-m", "obt_server"] if uvloop else [sys.executable, "-c", NO_UVLOOP]
     arguments = ["run", "--database", str(database), "--port", str(port)]
     async with processes.running([*start, *arguments]) as program, asyncio.timeout(WITHIN_S):
@@ -306,7 +308,8 @@ async def _server(database: Path, port: int, *, uvloop: bool) -> AsyncIterator[P
         yield program
 
 
-async def _all_admitted(agents: list[Agent]) -> None:
+async def all_admitted(agents: Sequence[Agent]) -> None:
+    """Wait until each agent is admitted."""
     async with asyncio.timeout(WITHIN_S):
         while not all(agent.admitted_at for agent in agents):  # noqa: ASYNC110 - a thousand events are no better
             await asyncio.sleep(0.05)
@@ -317,13 +320,13 @@ async def one(folder: Path, count: int, seconds: float, *, uvloop: bool) -> Cost
     port = free_port(0)
     agents = [Agent(f"http://127.0.0.1:{port}") for _ in range(count)]
     database = folder / "server.sqlite3"
-    await _enrol(database, agents)
+    await enrol(database, agents)
     tasks = []
     try:
-        async with _server(database, port, uvloop=uvloop) as server:
+        async with running_server(database, port, uvloop=uvloop) as server:
             alone = server.rss_bytes()
             tasks = [asyncio.create_task(agent.run(), name=f"agent {agent.id}") for agent in agents]
-            await _all_admitted(agents)
+            await all_admitted(agents)
             await asyncio.sleep(limits.ALIVE_INTERVAL_S)
             cpu, began = server.cpu_s(), time.monotonic()
             await asyncio.sleep(seconds)
@@ -332,9 +335,9 @@ async def one(folder: Path, count: int, seconds: float, *, uvloop: bool) -> Cost
             server.process.kill()
             await server.process.wait()
         await asyncio.sleep(AWAY_S)
-        async with _server(database, port, uvloop=uvloop) as server:
+        async with running_server(database, port, uvloop=uvloop) as server:
             began, cpu = time.monotonic(), server.cpu_s()
-            await _all_admitted(agents)
+            await all_admitted(agents)
             back = sorted(agent.admitted_at - began for agent in agents)
             storm = server.cpu_s() - cpu
             began = time.monotonic()

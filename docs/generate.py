@@ -33,7 +33,6 @@ _LAYERS: Final = "<!-- layers: written by make docs -->\n"
 _END_OF_LAYERS: Final = "<!-- end of layers -->"
 _METRICS: Final = "<!-- metrics: written by make docs -->\n"
 _END_OF_METRICS: Final = "<!-- end of metrics -->"
-_PAGE: Final = HERE.parent / "obt_server" / "page" / "static" / "js"
 
 
 def documents() -> dict[Path, str]:
@@ -64,7 +63,6 @@ def documents() -> dict[Path, str]:
             _END_OF_METRICS,
         ),
         HERE.parent / "obt_agent" / "config" / "command_names.py": command_names(),
-        _PAGE / "metrics.js": metrics_registry.as_javascript(),
         **other_frames(),
     }
 

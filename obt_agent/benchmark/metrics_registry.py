@@ -179,12 +179,3 @@ def as_markdown() -> str:
         for one in METRICS
     ]
     return "\n".join(lines) + "\n"
-
-
-def as_javascript() -> str:
-    """Return the module that the page imports: all metrics as JSON."""
-    text = msgspec.json.format(msgspec.json.encode(METRICS), indent=2).decode()
-    return (
-        "// The metrics of a benchmark. Written by make docs from obt_agent/benchmark/metrics_registry.py.\n"
-        f"export default {text};\n"
-    )

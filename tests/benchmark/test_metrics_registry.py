@@ -2,7 +2,6 @@
 
 import msgspec
 
-from obt_agent.benchmark import metrics_registry
 from obt_agent.benchmark.metrics_registry import BY_NAME, METRICS
 from obt_agent.benchmark.result import IterationMetrics, RequestTimings
 from tests.benchmark.results import iteration, result
@@ -41,8 +40,3 @@ def test_a_summary_has_what_the_registry_names_and_an_iteration_has() -> None:
     there = {one.name for one in METRICS if one.summarised and getattr(iteration(), one.name) is not None}
     assert set(cell.summary) == there
     assert set(cell.percentiles) == {one.name for one in METRICS if one.percentiles} & there
-
-
-def test_the_page_gets_the_whole_table_as_json() -> None:
-    _, _, text = metrics_registry.as_javascript().partition("export default ")
-    assert msgspec.json.decode(text.rstrip(";\n")) == list(msgspec.to_builtins(METRICS))

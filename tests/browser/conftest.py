@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, Page, Request, async_playwright, expect
+from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
 
 from obt_server.demo.environment import DemoEnvironment, demo_environment, free_port
 from obt_standin import StandIn
@@ -46,11 +46,11 @@ async def ollama() -> AsyncIterator[StandIn]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stage(tmp_path_factory: pytest.TempPathFactory, ollama: StandIn) -> AsyncIterator[DemoEnvironment]:
+async def demo(tmp_path_factory: pytest.TempPathFactory, ollama: StandIn) -> AsyncIterator[DemoEnvironment]:
     """Server and agent, the agent admitted: one for all tests of a module, for they take seconds to start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OLLAMA_URL", ollama.url)
-        async with demo_environment(tmp_path_factory.mktemp("demo_environment"), free_port(0)) as ready:
+        async with demo_environment(tmp_path_factory.mktemp("demo"), free_port(0)) as ready:
             yield ready
 
 
@@ -71,10 +71,16 @@ class Watched:
         self.errors: list[str] = []
         self.hosts: set[str] = set()
         page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("request", self._asked)
+        page.on("console", self._logged)
+        page.on("request", self._requested)
 
-    def _asked(self, request: Request) -> None:
-        self.hosts.add(request.url.split("/")[2])
+    def _requested(self, request: Request) -> None:
+        if not request.url.startswith(("blob:", "data:")):
+            self.hosts.add(request.url.split("/")[2])
+
+    def _logged(self, message: ConsoleMessage) -> None:
+        if "Content Security Policy" in message.text:
+            self.errors.append(message.text)
 
 
 @contextlib.asynccontextmanager
@@ -93,6 +99,13 @@ async def sign_in(page: Page, password: str) -> None:
     """As an operator does."""
     await page.fill("input[name=password]", password)
     await page.click("button:has-text('Sign in')")
+    await expect(page.locator("#navigation")).to_be_attached()
+
+
+async def visit(page: Page, view: str) -> None:
+    """Go to an address of the page, and wait for the view that it names."""
+    await page.evaluate("address => { location.hash = address }", f"#/{view}")
+    await expect(page.locator("main h1")).to_be_visible()
 
 
 async def fits(page: Page) -> None:
@@ -102,17 +115,16 @@ async def fits(page: Page) -> None:
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def opened(browser: Browser, stage: DemoEnvironment) -> AsyncIterator[Watched]:
+async def opened(browser: Browser, demo: DemoEnvironment) -> AsyncIterator[Watched]:
     """The demonstration's page."""
-    async with watching(browser, stage.url) as watched:
+    async with watching(browser, demo.url) as watched:
         yield watched
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def page(opened: Watched, stage: DemoEnvironment) -> Page:
-    """Signed in, the agent's view open."""
-    await sign_in(opened.page, stage.password)
-    await opened.page.click("a.machine:has-text('demo')")
+async def page(opened: Watched, demo: DemoEnvironment) -> Page:
+    """Signed in at the demonstration."""
+    await sign_in(opened.page, demo.password)
     return opened.page
 
 
