@@ -59,6 +59,9 @@ class Sessions:
         self._waiting: Counter[str] = Counter()
         # admitted or not: what max_sessions bounds
         self._open_sockets = 0
+        # agents whose leaving is not stored yet; one write at a time takes them all
+        self._left: set[str] = set()
+        self._storing_left = asyncio.Lock()
         # set once and for good: nobody is admitted any more
         self._draining = False
 
@@ -214,7 +217,15 @@ class Sessions:
             if (
                 not self._draining
             ):  # then all are stored at once: a thousand commits take longer than there is
-                await self._storage.mark_seen((session.agent_id,), time.time())
+                await self._store_left(session.agent_id)
+
+    async def _store_left(self, agent_id: str) -> None:
+        """Store when an agent left: in one write with those that leave while another is on its way."""
+        self._left.add(agent_id)
+        async with self._storing_left:
+            left, self._left = sorted(self._left), set()
+            if left:
+                await self._storage.mark_seen(left, time.time())
 
     async def store_last_seen(self) -> None:
         """Store that the live agents are there: one write for all of them."""
