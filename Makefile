@@ -97,6 +97,9 @@ fuzz: $(STAMP) ## the properties with OBT_FUZZ (50) times as many examples
 faults: $(STAMP) ## the long run of faults
 	$(PY) -m tests.faults
 
+hostile: $(STAMP) ## a hostile server against an agent in 512 MiB, for SECONDS (600)
+	$(PY) -m tests.hostile --seconds $(or $(SECONDS),600)
+
 test-systemd: $(STAMP) ## the units under a real systemd
 	$(PY) -m pytest -n 2 --dist loadfile tests/systemd
 

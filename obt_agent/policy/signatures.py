@@ -23,6 +23,8 @@ PURPOSE: Final = "obt-agent signed request 1"
 """Stands in the text, so that a signature made for anything else with the same key is none here."""
 MAX_WINDOW_S: Final = 7 * 86400.0
 """Between ``not_before`` and ``not_after``: less than the 90 days for which the id of a job is remembered."""
+MAX_SKEW_S: Final = 60.0
+"""That the signer's clock may be ahead: a request is often sent in the second in which it was signed."""
 MAX_USED: Final = 10_000
 """Ids of copies and deletions that are remembered; each took a signature of the owner's people."""
 KEY: Final = "policy.signers"
@@ -106,7 +108,7 @@ class SignatureCheck:
         now = self._clock()
         if (signed.purpose, signed.method, signed.agent_id) != (PURPOSE, method, self._agent_id):
             raise _refused("The signature is for another method or agent")
-        if not signed.not_before <= now <= signed.not_after:
+        if not signed.not_before - MAX_SKEW_S <= now <= signed.not_after:
             raise _refused("The signature is not valid at this time; compare the clocks, or sign anew")
         if signed.not_after - signed.not_before > MAX_WINDOW_S:
             raise _refused("The signature is valid for more than 7 days")

@@ -43,7 +43,7 @@ async def large_ollama(answer_bytes: int) -> AsyncIterator[str]:
         [web.get("/api/tags", tags), web.get("/api/ps", running), web.get("/api/version", version)]
     )
     app.add_routes([web.post("/api/embed", big), web.post("/api/show", big)])
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()

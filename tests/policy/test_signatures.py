@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import msgspec
@@ -126,7 +127,13 @@ async def test_the_dispatcher_runs_nothing_unsigned() -> None:
         return msgspec.Raw(b"{}")
 
     session = FakeSession()
-    desk = dispatcher(command("delete_model", run), policy=permissive(signers=list(SIGNERS)))
+    owner = permissive(signers=list(SIGNERS), allow_changes=["delete_model"])
+    desk = dispatcher(command("delete_model", run), policy=owner)
     desk.on_request(session, request(1, "delete_model", model="m"))
-    assert await session.kind(1) == "not_permitted"
-    assert not ran
+    error = await session.error(1)
+    assert error.data is not None
+    assert error.data.detail["policy_key"] == "policy.signers"
+    now = signature("delete_model", DELETE, agent_id="", now=time.time())
+    desk.on_request(session, request(2, "delete_model", model="other", signature=now))
+    await session.result(2)
+    assert [params.model for params in ran] == ["m"], "what was signed, and nothing else"
