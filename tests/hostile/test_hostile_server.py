@@ -54,7 +54,7 @@ class DemoEnvironment:
 
 @contextlib.asynccontextmanager
 async def scene(folder: Path, standin: StandIn, **policy: Any) -> AsyncIterator[DemoEnvironment]:
-    deadlines = Deadlines(answer_s=30.0, quiet_s=0.5)
+    deadlines = Deadlines(answer_s=120.0, quiet_s=0.5)
     door = AgentListener(answer_within_s=deadlines.answer_s)
     async with (
         door.open("127.0.0.1", 0),
