@@ -2978,6 +2978,13 @@ export interface components {
             plan: {
                 [key: string]: unknown;
             };
+            /**
+             * Signature
+             * @description of obt-agent sign, where the agent's owner lists signers; give its job_id, too
+             */
+            signature?: {
+                [key: string]: string;
+            } | null;
         };
         /**
          * Stopping
