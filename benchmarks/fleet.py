@@ -13,7 +13,6 @@ import asyncio
 import contextlib
 import json
 import random
-import re
 import statistics
 import sys
 import tempfile
@@ -30,6 +29,7 @@ from websockets.typing import Subprotocol
 from benchmarks import processes
 from benchmarks.processes import Program
 from benchmarks.table import Column, print_table
+from benchmarks.viewers import Viewer, itself
 from obt_agent.backoff import Backoff
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.uuid7 import uuid7
@@ -181,40 +181,6 @@ def as_frame(**message: object) -> str:
     return json.dumps({"jsonrpc": "2.0", **message})
 
 
-class Viewer(asyncio.Protocol):
-    """A reader of ``GET /events``. With an agent's id, it notes when numbered heartbeats of it arrive."""
-
-    def __init__(self, token: str, agent_id: str = "") -> None:
-        self.received = 0
-        self.arrived: dict[int, float] = {}
-        self._token = token
-        self._agent = agent_id.encode()
-        self._rest = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask."""
-        assert isinstance(transport, asyncio.Transport)
-        head = (
-            f"GET /api/v1/events HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {self._token}\r\n\r\n"
-        )
-        transport.write(head.encode())
-
-    def data_received(self, data: bytes) -> None:
-        """Count, and look for the one agent's heartbeats."""
-        self.received += len(data)
-        if not self._agent:
-            return
-        *lines, self._rest = (self._rest + data).split(b"\n")
-        for line in lines:
-            found = re.search(rb'"streams":([0-9]+)', line) if self._agent in line else None
-            if found is not None:
-                self.arrived.setdefault(int(found[1]), time.monotonic())
-
-
-def _itself(viewer: Viewer) -> Viewer:
-    return viewer
-
-
 def _request(path: str, token: str, more: str = "") -> bytes:
     return f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\n{more}Authorization: Bearer {token}\r\n\r\n".encode()
 
@@ -244,7 +210,7 @@ async def loaded(folder: Path, count: int, seconds: float, viewers: int = VIEWER
             loop = asyncio.get_running_loop()
             readers = [Viewer(token, agents[0].id if n == 0 else "") for n in range(viewers)]
             for one in readers:
-                transport, _ = await loop.create_connection(partial(_itself, one), "127.0.0.1", port)
+                transport, _ = await loop.create_connection(partial(itself, one), "127.0.0.1", port)
                 transports.append(transport)
             await asyncio.sleep(limits.ALIVE_INTERVAL_S + seconds / 6)
             before = sum(one.received for one in readers)
@@ -363,6 +329,30 @@ async def measure(count: int, seconds: float) -> list[Cost]:
     return costs
 
 
+LOAD_COLUMNS = [
+    Column("what"),
+    Column("CPU % of a core", 1),
+    Column("GET /agents p50 ms", 1),
+    Column("p99 ms", 1),
+    Column("GET /models ms", 0),
+    Column("news late s, p50", 2),
+    Column("last", 2),
+    Column("MB/s to viewers", 2),
+]
+IDLE_COLUMNS = [
+    Column("loop"),
+    Column("RSS MB alone", 1),
+    Column("RSS MB, all here", 1),
+    Column("kB an agent", 1),
+    Column("CPU % of a core", 1),
+    Column("half back s", 2),
+    Column("all back s", 2),
+    Column("CPU s of the return", 2),
+    Column("drained", 0),
+    Column("s to end", 2),
+]
+
+
 def main(argv: list[str]) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="benchmarks fleet", description=__doc__)
@@ -373,16 +363,7 @@ def main(argv: list[str]) -> int:
         load = asyncio.run(loaded(Path(name), count, seconds))
     print_table(
         f"(e) one server process with {count} agents of {MODELS} models and {VIEWERS} viewers",
-        [
-            Column("what"),
-            Column("CPU % of a core", 1),
-            Column("GET /agents p50 ms", 1),
-            Column("p99 ms", 1),
-            Column("GET /models ms", 0),
-            Column("news late s, p50", 2),
-            Column("last", 2),
-            Column("MB/s to viewers", 2),
-        ],
+        LOAD_COLUMNS,
         [
             (
                 "with uvloop",
@@ -399,18 +380,7 @@ def main(argv: list[str]) -> int:
     costs = asyncio.run(measure(count, seconds))
     print_table(
         f"(e) one server process with {count} idle agents, and their return after {AWAY_S:g} s without it",
-        [
-            Column("loop"),
-            Column("RSS MB alone", 1),
-            Column("RSS MB, all here", 1),
-            Column("kB an agent", 1),
-            Column("CPU % of a core", 1),
-            Column("half back s", 2),
-            Column("all back s", 2),
-            Column("CPU s of the return", 2),
-            Column("drained", 0),
-            Column("s to end", 2),
-        ],
+        IDLE_COLUMNS,
         [
             (
                 cost.loop,

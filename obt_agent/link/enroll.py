@@ -25,10 +25,11 @@ from obt_agent.errors import AdmissionRefused
 from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.secret import Secret
 from obt_agent.link.address import Address, parse_address
+from obt_agent.link.bearer import bearer
 from obt_agent.link.dial import open_channel
 from obt_agent.link.disconnect import SHOWN_CHARS, DialFailed, dial_failed, retry_after_s
 from obt_agent.link.timings import LinkTimings
-from obt_agent.link.wire import USER_AGENT, bearer
+from obt_agent.link.wire import USER_AGENT
 from obt_agent.printable import printable
 from obt_agent.protocol.admission import ServerIdentity
 

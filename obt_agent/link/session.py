@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 import structlog
 
 from obt_agent.errors import AgentError, Busy, DeadlineExceeded, LinkLost, TooLarge, Unsupported
+from obt_agent.link.admitted_requests import AdmittedRequests
 from obt_agent.link.control import ControlMethods
 from obt_agent.link.pending_requests import PendingRequests
 from obt_agent.link.send import Pipe, SendQueue, SendScheduler
@@ -31,20 +32,21 @@ from obt_agent.link.streams import (
 from obt_agent.link.timings import LinkTimings
 from obt_agent.protocol import codec, limits
 from obt_agent.protocol.admission import Empty, HelloParams, HelloResult
-from obt_agent.protocol.byte_budget import ByteBudget, Reservation
+from obt_agent.protocol.byte_budget import ByteBudget
 from obt_agent.protocol.envelope import Notification, Request, RequestId
 from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError, to_wire
 from obt_agent.protocol.limits import Close
-from obt_agent.protocol.methods import METHODS
 from obt_agent.protocol.rates import BadFrames
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-_EXEMPT: Final = frozenset(method.name for method in METHODS.values() if method.exempt)
-
-_BUSY_RETRY_MS: Final = 1000
+_DUPLICATE = WireError(
+    code=CODE_OF_KIND["invalid_request"],
+    message="A request with this id is in flight; the first one goes on.",
+    data=ErrorData(kind="invalid_request"),
+)
 
 
 class RequestHandler(Protocol):
@@ -90,13 +92,8 @@ class LinkSession:
         # Requests of this side: their answers, and how many may be under way.
         self._waiting = PendingRequests()
         self._slots = asyncio.Semaphore(limits.MAX_IN_FLIGHT)
-        # Requests of the server without a final. This is the one place that admits them, and the one that
-        # forgets them: whoever answers an id that is not in here is too late, and is ignored. Each holds its
-        # frame, and its answer if that is large, in the budget.
-        self._in_flight: dict[RequestId, Reservation] = {}
-        self._budget = budget
-        # Those of them that are exempt from the bound on the others (``cancel``).
-        self._exempt: set[RequestId] = set()
+        # Requests of the server without a final: nothing else is answered.
+        self._in_flight = AdmittedRequests(budget)
         # Notifications whose refusal is in the log already: a server that insists cannot fill it.
         self._logged: set[str] = set()
         # Where handlers write; a subset of the streams, which a grant can open before its handler does.
@@ -170,10 +167,7 @@ class LinkSession:
         self._waiting.fail_all(self._ended)
         # Cleared before anybody is woken: what they answer or send from now on goes nowhere.
         sinks, self._sinks = self._sinks, {}
-        for held in self._in_flight.values():
-            held.release()
         self._in_flight.clear()
-        self._exempt.clear()
         self._out.close()
         for sink in sinks.values():
             sink.fail(self._ended)
@@ -237,29 +231,15 @@ class LinkSession:
         if self.hello_result is None:
             self._out.fail(Close.PROTOCOL_ERROR, "request before the answer to agent.hello")
         elif request.id in self._in_flight:
-            message = "A request with this id is in flight; the first one goes on."
-            self._out.control(codec.encode_error(request.id, _refusal("invalid_request", message)))
+            self._out.control(codec.encode_error(request.id, _DUPLICATE))
         else:
             try:
-                self._admit_request(request, size)
+                self._in_flight.admit(request, size)
             except Busy as busy:
                 self._out.control(codec.encode_error(request.id, to_wire(busy)))
                 return
             if not self._own.on_request(self, request):
                 self._handler.on_request(self, request)
-
-    def _admit_request(self, request: Request, size: int) -> None:
-        """Take a request in; raise ``Busy`` when there are too many, or too large ones."""
-        exempt = request.method in _EXEMPT
-        most = limits.MAX_EXEMPT_IN_FLIGHT if exempt else limits.MAX_IN_FLIGHT
-        present = len(self._exempt) if exempt else len(self._in_flight) - len(self._exempt)
-        if present >= most:
-            raise Busy(f"{most} requests are in flight; wait for one to end.", retry_after_ms=_BUSY_RETRY_MS)
-        held = Reservation(self._budget)
-        held.grow(size)
-        self._in_flight[request.id] = held
-        if exempt:
-            self._exempt.add(request.id)
 
     def _on_notification(self, notification: Notification) -> None:
         try:
@@ -299,7 +279,7 @@ class LinkSession:
         text = msgspec.json.encode(result)
         if len(text) > limits.INLINE_RESULT_BYTES:
             try:
-                self._in_flight[id].grow(len(text))
+                self._in_flight.grow(id, len(text))
             except (Busy, TooLarge) as error:
                 self.respond_error(id, to_wire(error))
                 return
@@ -327,8 +307,7 @@ class LinkSession:
         self._finish(id, codec.encode_error(id, error))
 
     def _finish(self, request_id: RequestId, frame: bytes) -> None:
-        self._in_flight.pop(request_id).release()
-        self._exempt.discard(request_id)
+        self._in_flight.release(request_id)
         self.flow.close(request_id)
         sink = self._sinks.pop(request_id, None)
         if sink is not None:
@@ -417,7 +396,3 @@ class LinkSession:
         sink = self._sinks.get(stream.request_id)
         if sink is not None:
             sink.room()
-
-
-def _refusal(kind: str, message: str) -> WireError:
-    return WireError(code=CODE_OF_KIND[kind], message=message, data=ErrorData(kind=kind))

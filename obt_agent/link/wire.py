@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import logging
-import re
 import ssl
 import sys
 import termios
@@ -30,6 +29,7 @@ from websockets.uri import parse_uri
 from obt_agent import __version__
 from obt_agent.identity.secret import Secret
 from obt_agent.link import tls
+from obt_agent.link.bearer import bearer
 from obt_agent.link.disconnect import (
     DialFailed,
     DisconnectReason,
@@ -55,7 +55,6 @@ _BROKEN: Final = 1006
 _INVALID_TEXT: Final = 1007
 """RFC 6455, section 7.4.1: the connection ended without a close frame; text that is not UTF-8."""
 
-_VISIBLE: Final = re.compile(r"[!-~]+")
 _DATA: Final = frozenset({Opcode.TEXT, Opcode.BINARY, Opcode.CONT})
 
 
@@ -367,19 +366,6 @@ class Wire(asyncio.Protocol):
         """All output went to the kernel."""
         self.paused = False
         self.on_flow()
-
-
-def bearer(secret: Secret) -> str:
-    """Return the value of an ``Authorization`` header (RFC 6750, section 2.1).
-
-    Raises:
-        DialFailed: the secret holds what cannot stand in a header, such as a space or a line's end.
-    """
-    text = secret.reveal()
-    if not _VISIBLE.fullmatch(text):
-        message = "The credential is empty, or holds a space, a line's end or a character outside ASCII."
-        raise dial_failed("credential_unusable", message, NextDial.MAX_BACKOFF) from None
-    return f"Bearer {text}"
 
 
 def _of_response(response: Response) -> DisconnectReason:

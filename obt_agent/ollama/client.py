@@ -9,12 +9,11 @@ refused.
 from __future__ import annotations
 
 import asyncio
-import io
 import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Final, Self, cast
 
 import aiohttp
@@ -26,6 +25,7 @@ from obt_agent.config.schema import OllamaConfig
 from obt_agent.config.urls import ollama_base
 from obt_agent.errors import AgentError, OllamaError, OllamaUnavailable, TooLarge
 from obt_agent.ollama import failures, lists
+from obt_agent.ollama.exchange import Sent, hang_up, note_sent, readable, sendable
 from obt_agent.ollama.lists import InstalledList, RunningList
 from obt_agent.ollama.ndjson import MAX_LINE_BYTES, check
 from obt_agent.ollama.stream import Line, OllamaStream, Silence
@@ -48,15 +48,6 @@ _ERROR_BYTES: Final = 64 << 10
 _PART_BYTES: Final = 32 << 10
 # Of a body that is read whole; it stands in memory up to four times while it is passed on.
 MAX_BODY_BYTES: Final = 32 << 20
-# From here on a body is sent as a file, piece by piece.
-_LARGE_BYTES: Final = 256 << 10
-_HEADER_CHARS: Final = 200
-
-
-class _Sent(SimpleNamespace):
-    """When the request's headers went out, filled in by the trace."""
-
-    at_ns: int
 
 
 class _LoadRequest(msgspec.Struct, omit_defaults=True):
@@ -117,7 +108,7 @@ class OllamaClient:
 
     async def __aenter__(self) -> Self:
         trace = aiohttp.TraceConfig()
-        trace.on_request_headers_sent.append(_note_sent)
+        trace.on_request_headers_sent.append(note_sent)
         # Made now and not at the import of aiohttp, so that authorities added since then count.
         trust = ssl.create_default_context() if self._base.scheme == "https" else None
         self._session = self._opened(StampingConnector(trust), trace)
@@ -302,7 +293,7 @@ class OllamaClient:
                 try:
                     return await self._body(response, hold)
                 finally:
-                    _hang_up(response)
+                    hang_up(response)
         except TimeoutError as error:
             raise failures.too_late("answer", limit, "request_timeout_s") from error
 
@@ -319,19 +310,19 @@ class OllamaClient:
             await self._accept(response)
             yield response, t_sent_ns
         finally:
-            _hang_up(response)
+            hang_up(response)
 
     async def _send(self, method: str, path: str, body: bytes | None) -> tuple[StampedResponse, int]:
         """Send a request; return its response once the headers are here, and when it was sent."""
         session = self._lists if method == "GET" else self._session
         if session is None:
             raise RuntimeError("OllamaClient is used outside its context.")
-        sent = _Sent(at_ns=time.monotonic_ns())
+        sent = Sent(at_ns=time.monotonic_ns())
         try:
             response = await session.request(
                 method,
                 self._base / path.lstrip("/"),
-                data=_sendable(body),
+                data=sendable(body),
                 headers=_JSON if body is not None else None,
                 allow_redirects=False,
                 trace_request_ctx=sent,
@@ -358,7 +349,7 @@ class OllamaClient:
 
     async def _accept(self, response: StampedResponse) -> None:
         """Let a response pass that carries JSON with status 200; raise for any other."""
-        kind = _readable(response.headers.get("Content-Type", ""))
+        kind = readable(response.headers.get("Content-Type", ""))
         if response.status not in _GOOD:
             raise failures.refused(response.status, kind, await self._error_body(response))
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
@@ -395,26 +386,3 @@ class OllamaClient:
                 f"Ollama at {self.url} broke off its answer; is it restarting?"
             ) from error
         return b"".join(parts)
-
-
-def _sendable(body: bytes | None) -> bytes | io.BytesIO | None:
-    """A body as aiohttp wants it: a large one (an image) as a file, which it sends piece by piece."""
-    return io.BytesIO(body) if body is not None and len(body) > _LARGE_BYTES else body
-
-
-def _readable(header: str) -> str:
-    """A header as text: aiohttp keeps bytes that are not UTF-8 as surrogates, which no frame can hold."""
-    return header[:_HEADER_CHARS].encode("ascii", "replace").decode()
-
-
-async def _note_sent(_session: aiohttp.ClientSession, context: SimpleNamespace, _params: object) -> None:
-    context.trace_request_ctx.at_ns = time.monotonic_ns()
-
-
-def _hang_up(response: aiohttp.ClientResponse) -> None:
-    """Close the connection now, whatever waits in it."""
-    connection = response.connection
-    if connection is not None and connection.transport is not None:
-        # close() would wait for buffers to drain, and Ollama go on generating meanwhile.
-        connection.transport.abort()
-    response.close()

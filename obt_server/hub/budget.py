@@ -10,7 +10,7 @@ RETRY_AFTER_MS: Final = 1000
 """For who is refused: answers that wait are taken, or dropped, within seconds."""
 
 
-class ByteBudget:
+class WaitingBudget:
     """Counts what waits in memory, whoever made it wait.
 
     What is queued already is never thrown away to make room: a new request is refused, and an answer that

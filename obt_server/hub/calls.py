@@ -16,7 +16,7 @@ from obt_agent.protocol.commands import CancelParams
 from obt_agent.protocol.envelope import ErrorResponse, RequestId, Response
 from obt_agent.protocol.errors import from_wire
 from obt_agent.protocol.streams import StreamCredit, StreamData
-from obt_server.hub.budget import ByteBudget
+from obt_server.hub.budget import WaitingBudget
 from obt_server.hub.outgoing_request import OutgoingRequest
 from obt_server.hub.settings import HubSettings
 from obt_server.hub.window import ReceiveWindow
@@ -46,7 +46,7 @@ class Calls:
         post: Callable[[bytes], None],
         settings: HubSettings,
         peer_max_frame_bytes: int,
-        budget: ByteBudget,
+        budget: WaitingBudget,
     ) -> None:
         # a larger frame would end the session, and with it everybody's requests
         self.peer_max_frame_bytes = peer_max_frame_bytes

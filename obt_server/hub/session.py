@@ -23,7 +23,7 @@ from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.limits import Close
 from obt_agent.protocol.rates import BadFrames, TokenBucket
 from obt_agent.protocol.streams import LinkCredit, StreamData, StreamsAlive
-from obt_server.hub.budget import ByteBudget
+from obt_server.hub.budget import WaitingBudget
 from obt_server.hub.calls import Calls
 from obt_server.hub.presence import Presence
 from obt_server.hub.settings import HubSettings
@@ -91,7 +91,7 @@ class AgentSession:
         handlers: Handlers,
         settings: HubSettings,
         peer_max_frame_bytes: int,
-        budget: ByteBudget,
+        budget: WaitingBudget,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.agent_id = agent_id

@@ -15,7 +15,7 @@ import structlog
 from obt_agent.protocol.admission import DrainParams
 from obt_agent.protocol.limits import Close
 from obt_server.hub import admission
-from obt_server.hub.budget import ByteBudget
+from obt_server.hub.budget import WaitingBudget
 from obt_server.hub.directory import AgentDirectory
 from obt_server.hub.errors import AgentOffline, Draining
 from obt_server.hub.incoming import Incoming
@@ -50,7 +50,7 @@ class Sessions:
         self._storage = storage
         self._incoming = incoming
         # shared by all sessions
-        self._budget = ByteBudget(settings.max_waiting_bytes)
+        self._budget = WaitingBudget(settings.max_waiting_bytes)
         # by agent: the newest admission; an older one may still be closing
         self._sessions: dict[str, AgentSession] = {}
         # one admission of an agent at a time: session numbers must follow the order of the sockets

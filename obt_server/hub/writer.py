@@ -7,7 +7,7 @@ from collections import deque
 
 from obt_agent.errors import LinkLost
 from obt_agent.protocol import limits
-from obt_server.hub.budget import ByteBudget
+from obt_server.hub.budget import WaitingBudget
 from obt_server.hub.sockets import HubSocket, SocketClosed
 
 
@@ -23,7 +23,7 @@ class FrameWriter:
     """
 
     def __init__(
-        self, socket: HubSocket, budget: ByteBudget, *, request_backlog_bytes: int = 128 << 10
+        self, socket: HubSocket, budget: WaitingBudget, *, request_backlog_bytes: int = 128 << 10
     ) -> None:
         self._socket = socket
         self._budget = budget

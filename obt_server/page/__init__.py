@@ -20,7 +20,7 @@ ENCODINGS: Final = (("br", ".br"), ("gzip", ".gz"))
 """Compressed copies beside each file, the smallest first."""
 
 
-class Page:
+class StaticPage:
     """Serves the files below a folder.
 
     Args:
@@ -81,4 +81,4 @@ def _accepted(scope: Scope) -> set[str]:
 
 def mount(app: FastAPI) -> None:
     """Serve the page at ``/``. Mount it last: it takes what no other route took."""
-    app.mount("/", Page(STATIC), name="page")
+    app.mount("/", StaticPage(STATIC), name="page")

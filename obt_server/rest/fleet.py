@@ -40,7 +40,7 @@ class Fleet:
         self._hub = hub
         # by agent: the view as JSON, and until when (monotonic) it may be used
         self._views: dict[str, tuple[msgspec.Raw, float]] = {}
-        self._viewers: set[_Viewer] = set()
+        self._viewers: set[_NewsViewer] = set()
         # runs while there are viewers: reads the changes, and keeps the views and viewers current
         self._publishing: asyncio.Task[None] | None = None
         # everything as events, for viewers that come, and until when it may be used
@@ -66,7 +66,7 @@ class Fleet:
         Raises:
             Draining: the server stops.
         """
-        viewer = _Viewer()
+        viewer = _NewsViewer()
         self._viewers.add(viewer)
         if self._publishing is None:
             self._publishing = asyncio.create_task(self._publish(), name="news of agents")
@@ -123,7 +123,7 @@ class Fleet:
         return event("agent", self._view(change.agent_id))
 
 
-class _Viewer:
+class _NewsViewer:
     """One viewer's queue of encoded news, which it shares with all others but for its own place in it."""
 
     def __init__(self) -> None:

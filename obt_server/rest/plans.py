@@ -18,7 +18,7 @@ from obt_agent.benchmark.presets import PRESETS
 from obt_agent.errors import InvalidParams
 from obt_agent.protocol import codec
 from obt_server.rest.context import Context, route_class
-from obt_server.rest.result_index import Line, ResultIndex
+from obt_server.rest.result_index import IndexedResult, ResultIndex
 from obt_server.rest.struct_route import Shape
 from obt_server.storage import SavedPlan, ServerStorage
 
@@ -158,7 +158,7 @@ def _plan_view(one: SavedPlan, counted: Counter[str | None]) -> PlanView:
     )
 
 
-def estimated(plan: Plan, agent_id: str, lines: Sequence[Line], name: str | None) -> EstimateView:
+def estimated(plan: Plan, agent_id: str, lines: Sequence[IndexedResult], name: str | None) -> EstimateView:
     """Return the estimate. ``lines`` are the newest first.
 
     Raises:
@@ -181,7 +181,7 @@ def estimated(plan: Plan, agent_id: str, lines: Sequence[Line], name: str | None
     )
 
 
-def _seconds(plan: Plan, cells: Sequence[Cell], like: Line, halves: int) -> float | None:
+def _seconds(plan: Plan, cells: Sequence[Cell], like: IndexedResult, halves: int) -> float | None:
     """Prompt and answer at the speeds of that run; warm-ups count as iterations do."""
     decode, prefill = like.median("decode_tps_corrected"), like.median("prefill_tps_ttft")
     if not decode:
@@ -197,5 +197,5 @@ def _seconds(plan: Plan, cells: Sequence[Cell], like: Line, halves: int) -> floa
     return min(total, plan.max_duration_s)
 
 
-def _day(line: Line) -> str:
+def _day(line: IndexedResult) -> str:
     return datetime.fromtimestamp(line.stored.created_at).astimezone().strftime("%d %b %Y")

@@ -80,7 +80,7 @@ class ResultDigest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class IndexedResult:
     """A stored benchmark with its digest."""
 
     stored: StoredBenchmark
@@ -134,7 +134,7 @@ class ResultIndex:
         # One reader fills the index; the others wait for it instead of decoding the same results again.
         self._filling = asyncio.Lock()
 
-    async def lines(self) -> list[Line]:
+    async def lines(self) -> list[IndexedResult]:
         """Every stored benchmark, the newest first."""
         stored = await self._storage.stored_benchmarks()
         async with self._filling:
@@ -143,7 +143,7 @@ class ResultIndex:
         for one in stored:
             digest = self._known.get(_key(one))
             if digest is not None:
-                lines.append(Line(stored=one, digest=digest))
+                lines.append(IndexedResult(stored=one, digest=digest))
         return lines
 
     async def _fill(self, stored: Sequence[StoredBenchmark]) -> None:
@@ -171,7 +171,9 @@ def _key(one: StoredBenchmark) -> tuple[str, str, str]:
     return one.agent_id, one.job_id, one.sha256
 
 
-def matching(lines: Sequence[Line], query: ResultQuery, names: dict[str, str]) -> list[Line]:
+def matching(
+    lines: Sequence[IndexedResult], query: ResultQuery, names: dict[str, str]
+) -> list[IndexedResult]:
     """The lines that match, in order; those that lack the sorted figure come last."""
     words = query.search.lower().split()
     found = [
@@ -184,7 +186,7 @@ def matching(lines: Sequence[Line], query: ResultQuery, names: dict[str, str]) -
         and (not words or _has_all(line.text(names.get(line.stored.agent_id, "")), words))
     ]
     if query.newest:
-        first: dict[tuple[str, str, str | None], Line] = {}
+        first: dict[tuple[str, str, str | None], IndexedResult] = {}
         for line in found:  # the newest come first
             first.setdefault((line.stored.agent_id, line.model, line.digest.environment.plan_hash), line)
         found = list(first.values())
@@ -195,9 +197,9 @@ def _has_all(text: str, words: Sequence[str]) -> bool:
     return all(word in text for word in words)
 
 
-def _sorted(lines: list[Line], sort: str, names: dict[str, str]) -> list[Line]:
+def _sorted(lines: list[IndexedResult], sort: str, names: dict[str, str]) -> list[IndexedResult]:
     column, backwards = sort.removeprefix("-"), sort.startswith("-")
-    texts: dict[str, Callable[[Line], str]] = {
+    texts: dict[str, Callable[[IndexedResult], str]] = {
         "model": lambda line: line.model.lower(),
         "machine": lambda line: names.get(line.stored.agent_id, "").lower(),
     }

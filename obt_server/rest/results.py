@@ -14,7 +14,7 @@ from obt_server.rest.plans import NamedPlans, plan_routes
 from obt_server.rest.result_index import (
     DigestCell,
     DigestWarning,
-    Line,
+    IndexedResult,
     ResultIndex,
     ResultQuery,
     matching,
@@ -122,7 +122,7 @@ def routes(context: Context) -> APIRouter:
     return router
 
 
-def _view(line: Line, names: dict[str, str], plans: dict[str, str]) -> ResultView:
+def _view(line: IndexedResult, names: dict[str, str], plans: dict[str, str]) -> ResultView:
     stored, digest, environment = line.stored, line.digest, line.digest.environment
     return ResultView(
         job_id=stored.job_id,

@@ -16,7 +16,7 @@ from obt_agent.protocol.admission import AgentIdentity, HelloParams, VersionRang
 from obt_agent.protocol.limits import Close
 from obt_agent.protocol.streams import StreamData
 from obt_server.hub import AgentHub, HubSettings, SocketClosed, StoredCredential
-from obt_server.hub.budget import ByteBudget
+from obt_server.hub.budget import WaitingBudget
 from obt_server.hub.outgoing_request import OutgoingRequest
 from obt_server.hub.sockets import BinaryFrame
 from obt_server.hub.window import ReceiveWindow
@@ -218,7 +218,7 @@ async def test_a_probe_with_all_requests_in_flight_listens_for_anything(
 
 async def test_a_closed_writer_takes_nothing_and_lets_nobody_wait() -> None:
     socket = QueueSocket()
-    budget = ByteBudget(1 << 20)
+    budget = WaitingBudget(1 << 20)
     writer = FrameWriter(socket, budget, request_backlog_bytes=10)
     socket.reading.clear()
     running = asyncio.create_task(writer.run())
@@ -240,7 +240,7 @@ async def test_a_closed_writer_takes_nothing_and_lets_nobody_wait() -> None:
 
 async def test_those_who_wait_for_room_go_on_when_the_peer_reads_again() -> None:
     socket = QueueSocket()
-    writer = FrameWriter(socket, ByteBudget(1 << 20), request_backlog_bytes=10)
+    writer = FrameWriter(socket, WaitingBudget(1 << 20), request_backlog_bytes=10)
     socket.reading.clear()
     running = asyncio.create_task(writer.run())
     await writer.put(b"x" * 100)
