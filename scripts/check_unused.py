@@ -26,7 +26,7 @@ USERS: Final = (
 )
 PACKAGES: Final = ("obt_agent", "obt_server", "obt_standin", "obt_conformance")
 KINDS: Final = {"class", "function", "method", "property"}
-REGISTERED: Final = ["@CHECKS.check", "@_check", "@*.get", "@*.post", "@*.delete"]
+REGISTERED: Final = ["@CHECKS.check", "@_check", "@*.get", "@*.post", "@*.put", "@*.patch", "@*.delete"]
 """Decorators that hand the function to somebody who calls it."""
 
 BY_LIBRARIES: Final = {
@@ -34,6 +34,7 @@ BY_LIBRARIES: Final = {
     "eof_received": "asyncio, the same",
     "pause_writing": "asyncio, the same",
     "resume_writing": "asyncio, the same",
+    "handle_ping": "uvicorn's WebSocket protocol calls it",
     "makefile": "http.client reads an answer through it",
     "nvml*": "looked up by name, as in the driver's binding",
 }

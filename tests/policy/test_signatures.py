@@ -10,9 +10,9 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from obt_agent.cli.sign import sign
 from obt_agent.errors import AgentError, ConfigError, NotPermitted
 from obt_agent.policy.signatures import SignatureCheck, public_key
+from obt_agent.policy.signing import sign
 from tests.dispatcher.doubles import FakeSession, permissive, request
 from tests.dispatcher.test_dispatcher import command, dispatcher
 

@@ -201,7 +201,7 @@ def test_every_row_of_what_an_attacker_cannot_do_names_a_test() -> None:
     _, _, threats = (ROOT / "docs/explanation/security.md").read_text().partition("## Threat model")
     tables = re.findall(r"^\| It cannot .*\n\|[-|]+\n((?:\|.*\n)+)", threats, flags=re.MULTILINE)
     rows = [row for table in tables for row in table.splitlines()]
-    assert len(tables) == 4, "server, network, local user, Ollama; a stolen token is told in a list"
+    assert len(tables) == 5, "server, server against signers, network, local user, Ollama"
     assert [row for row in rows if "`test_" not in row.split("|")[-2]] == []
 
 
