@@ -513,7 +513,7 @@ async def test_an_agent_cannot_answer_for_a_job_that_was_started_elsewhere(serve
         result = await server.http.get("/api/v1/benchmarks/job-7/result")
         theirs = await server.http.get(f"/api/v1/benchmarks/job-7/result?agent={liar.agent_id}")
         apart = (await server.http.get("/api/v1/benchmarks?requested=false")).json()
-        listed = (await server.http.get("/api/v1/results")).json()
+        listed = (await server.http.get("/api/v1/results")).json()["results"]
     assert (result.content, theirs.content) == (RESULT.encode(), forged.encode())
     assert [job["agent_id"] for job in apart] == [liar.agent_id]
     assert {(row["agent_name"], row["requested"]) for row in listed} <= {("liar", False), ("honest", True)}

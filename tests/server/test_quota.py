@@ -139,9 +139,10 @@ async def test_names_that_no_ollama_gives_are_refused(tmp_path: Path) -> None:
 
 async def test_a_list_in_pages_is_bounded_in_bytes(tmp_path: Path) -> None:
     async with running(tmp_path, max_sync_bytes=50_000) as server, server.agent() as agent:
-        await sync(agent, model("a", "d", format="f" * 30_000), revision=1, page=Page(index=0, last=False))
+        large = [model(name, "d", format="f" * 15_000) for name in "abcd"]
+        await sync(agent, *large[:2], revision=1, page=Page(index=0, last=False))
         with pytest.raises(TooLarge, match="50000 bytes"):
-            await sync(agent, model("b", "d", format="f" * 30_000), revision=1, page=Page(index=1, last=True))
+            await sync(agent, *large[2:], revision=1, page=Page(index=1, last=True))
         await sync(agent, model("a", "d"), revision=2)
         assert await rows(server, ModelVersionRow) == 1
 

@@ -13,6 +13,7 @@ from obt_agent.protocol.envelope import Request
 from obt_server.auth import secrets
 from tests.server.agent_double import AgentDouble, Answer, dial, uuid7
 from tests.server.conftest import Running, running
+from tests.waiting import until
 
 
 async def join_token(server: Running, **body: Any) -> tuple[str, int]:
@@ -129,6 +130,10 @@ async def states(server: Running) -> list[str]:
     return [one["state"] for one in (await server.http.get("/api/v1/credentials")).json()]
 
 
+async def is_alone(server: Running) -> bool:
+    return await states(server) == ["current"]
+
+
 async def test_rotation_keeps_the_old_credential_until_the_new_ones_hello_is_answered(
     server: Running,
 ) -> None:
@@ -143,7 +148,8 @@ async def test_rotation_keeps_the_old_credential_until_the_new_ones_hello_is_ans
     async with dial(server.url, "the next one", agent_id):
         assert await states(server) == ["current", "candidate"], "no hello yet"
     async with server.agent(credentials=(agent_id, "the next one")):
-        assert await states(server) == ["current"]
+        # Stored behind the hello's answer, while reads go beside the writer.
+        await until(lambda: is_alone(server))
     with pytest.raises(websockets.InvalidStatus) as refused:
         async with dial(server.url, old, agent_id):
             pass
@@ -217,6 +223,7 @@ async def test_a_revocation_by_another_process_takes_effect_by_itself(
             await enforce()
 
         server.parts.hub.enforce_credentials = failing_once  # type: ignore[method-assign]  # a storage that fails once
+        await until(lambda: failures > 0)  # a check that had begun before is over
         await server.parts.storage.revoke_credentials(agent.agent_id, 1.0)
         assert await agent.until_closed() == (4401, "revoked")
         assert failures > 1
