@@ -1,6 +1,7 @@
 """Enrolment, rotation and revocation."""
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,21 +213,22 @@ async def test_a_revocation_by_another_process_takes_effect_by_itself(
 ) -> None:
     monkeypatch.setattr("obt_server.router.ENFORCE_EVERY_S", 0.01)
     async with running(tmp_path) as server, server.agent() as agent:
-        failures = 0
-        enforce = server.parts.hub.enforce_credentials
+        checks = 0
+        storage = server.parts.storage
+        revoked = storage.revoked
 
-        async def failing_once() -> None:
-            nonlocal failures
-            failures += 1
-            if failures == 1:
+        async def failing_once(credential_ids: Sequence[int]) -> list[int]:
+            nonlocal checks
+            checks += 1
+            if checks == 1:
                 raise OSError("the disk hiccups")
-            await enforce()
+            return await revoked(credential_ids)
 
-        server.parts.hub.enforce_credentials = failing_once  # type: ignore[method-assign]  # a storage that fails once
-        await until(lambda: failures > 0)  # a check that had begun before is over
-        await server.parts.storage.revoke_credentials(agent.agent_id, 1.0)
+        storage.revoked = failing_once  # type: ignore[method-assign]  # a storage that fails once
+        await until(lambda: checks > 0)  # a check that had begun before is over
+        await storage.revoke_credentials(agent.agent_id, 1.0)
         assert await agent.until_closed() == (4401, "revoked")
-        assert failures > 1
+        assert checks > 1
 
 
 async def test_a_revoked_candidate_is_not_promoted(server: Running) -> None:
