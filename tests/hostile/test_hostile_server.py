@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from obt_conformance.agent_harness import AgentHarness, AgentTarget, KitSession
+from obt_conformance.checks import RuleBroken
 from obt_conformance.deadlines import Deadlines
 from obt_conformance.listening import AgentListener
 from obt_standin import StandIn
@@ -44,12 +45,19 @@ class DemoEnvironment:
 
     async def settled(self) -> None:
         """The agent still works as it did, on this session or the next."""
+        try:
+            await self._answers()
+        except RuleBroken:
+            # On a busy machine the flood outlasts the agent's patience with a silent server: it dials again.
+            await self._answers()
+        assert self.agent.process.returncode is None
+
+    async def _answers(self) -> None:
         session = await self.stage.session()
         params = self.stage.generate(options={"num_predict": 5})
         request = await session.start("generate", params)
         answer = await session.wire.answer(request, "the agent does not answer any more")
         assert answer.error_code is None, answer.message
-        assert self.agent.process.returncode is None
 
 
 @contextlib.asynccontextmanager
