@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 import ssl
 import subprocess
@@ -175,8 +176,11 @@ async def works(proxy: Proxy, path: str = "/") -> None:
     """A browser signs in, reads events as they come; an agent enrols, dials and answers a command."""
     origin = proxy.url.removesuffix(path.rstrip("/"))
     async with proxy.client() as client:
-        assert "<title>OBT</title>" in (await client.get("")).text
-        assert (await client.get("js/main.js")).status_code == 200
+        page = (await client.get("")).text
+        assert "<title>OBT</title>" in page
+        script = re.search(r'src="\./(assets/[^"]+\.js)"', page)
+        assert script is not None
+        assert (await client.get(script[1])).status_code == 200
         answer = await sign_in(client, origin)
         assert answer.status_code == 200, answer.text
         cookie = answer.headers["set-cookie"]
