@@ -1,17 +1,14 @@
 /** A chart as a PNG file: an SVG is drawn onto a canvas with the colours that the page gives it. */
 
+import { download } from "$lib/download";
+
 /** Draw the first SVG or canvas inside `place` and give it to the person as a file. */
 export async function downloadPng(place: Element, name: string): Promise<void> {
     const canvas = place.querySelector("canvas") ?? (await drawn(place));
     if (canvas === null) return;
     const blob = await new Promise<Blob | null>((resolve) => canvas.toBlob(resolve, "image/png"));
     if (blob === null) return;
-    const address = URL.createObjectURL(blob);
-    const link = document.createElement("a");
-    link.href = address;
-    link.download = `${name}.png`;
-    link.click();
-    URL.revokeObjectURL(address);
+    download(`${name}.png`, blob);
 }
 
 const PROPERTIES = ["fill", "stroke", "stroke-width", "stroke-dasharray", "font", "text-anchor"];
@@ -39,7 +36,6 @@ async function drawn(place: Element): Promise<HTMLCanvasElement | null> {
     canvas.height = height * scale;
     const context = canvas.getContext("2d");
     if (context === null) return null;
-    context.fillStyle = getComputedStyle(document.body).backgroundColor;
     context.fillStyle = getComputedStyle(place.closest(".card") ?? document.documentElement).backgroundColor;
     context.fillRect(0, 0, canvas.width, canvas.height);
     context.drawImage(image, 0, 0, canvas.width, canvas.height);

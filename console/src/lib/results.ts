@@ -73,13 +73,3 @@ export function markdown(lines: Line[], metrics: Metric[] = HEADLINE): string {
     );
     return [head, head.map(() => "---"), ...body].map((row) => `| ${row.join(" | ")} |`).join("\n") + "\n";
 }
-
-/** Give a text to the person as a file. */
-export function download(name: string, text: string, type: string): void {
-    const address = URL.createObjectURL(new Blob([text], { type }));
-    const link = document.createElement("a");
-    link.href = address;
-    link.download = name;
-    link.click();
-    URL.revokeObjectURL(address);
-}
