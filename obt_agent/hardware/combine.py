@@ -41,7 +41,8 @@ def fingerprint(inventory: Inventory) -> str:
         # GPUs more gives the same fingerprint.
         providers=tuple(_steady(p) for p in inventory.providers if p.status != "absent"),
     )
-    return hashlib.sha256(msgspec.json.encode(steady)).hexdigest()
+    # Reasons are in mappings, which readers fill in whatever order they come to them: the order says nothing.
+    return hashlib.sha256(msgspec.json.encode(steady, order="deterministic")).hexdigest()
 
 
 def _steady(provider: ProviderState) -> ProviderState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from obt_agent.hardware.combine import fingerprint
 from obt_agent.hardware.inventory import CgroupLimits
 from obt_agent.hardware.read_once import MachineReading
 from obt_agent.hardware.snapshot.replay import replay
@@ -150,3 +151,16 @@ def test_an_accelerator_in_partitions_is_one_with_all_their_units_and_processes(
     assert gpu.shader_cores == 304 * 64
     runner = next(process for process in reading.sample.ollama if process.role == "runner")
     assert runner.gpu_memory_bytes == {gpu.id: 51_000_000_000}
+
+
+def test_the_order_in_which_reasons_were_found_does_not_change_the_fingerprint() -> None:
+    inventory = reading_of("amd-apu").inventory
+    reasons = {"total_bytes": "not told", "speed_mts": "not told"}
+    one, other = (
+        msgspec.structs.replace(
+            inventory, memory=msgspec.structs.replace(inventory.memory, unavailable=dict(order))
+        )
+        for order in (list(reasons.items()), list(reasons.items())[::-1])
+    )
+    assert one.memory.unavailable == other.memory.unavailable
+    assert fingerprint(one) == fingerprint(other)
