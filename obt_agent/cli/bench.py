@@ -58,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     form = output.add_mutually_exclusive_group()
     for name, words in (
         ("json", "the whole result"),
+        ("obt", "JSON in the form of OBT's own results"),
         ("csv", "a line per iteration"),
         ("markdown", "a table"),
     ):

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from obt_agent.benchmark.metrics_registry import METRICS, Metric
+from obt_agent.benchmark.obt_format import to_obt
 from obt_agent.benchmark.result import BenchmarkResult, CellResult, IterationMetrics, Summary
 from obt_agent.cli.common import as_json
 
@@ -28,11 +29,11 @@ _HEADINGS: Final = ("", "Median", "95 % interval of the mean", "Spread", "Least 
 
 
 def show(results: Sequence[BenchmarkResult], form: str | None, file: TextIO) -> None:
-    """Write the results: ``json``, ``csv``, ``markdown``, or None for tables."""
+    """Write the results: ``json``, ``obt``, ``csv``, ``markdown``, or None for tables."""
     match form:
-        case "json":
-            whole = results[0] if len(results) == 1 else results
-            file.write(as_json(whole) + "\n")
+        case "json" | "obt":
+            each = [to_obt(result) for result in results] if form == "obt" else results
+            file.write(as_json(each[0] if len(each) == 1 else each) + "\n")
         case "csv":
             file.write(as_csv(results))
         case "markdown":

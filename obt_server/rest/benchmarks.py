@@ -12,6 +12,7 @@ from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from obt_agent.benchmark.compare import Comparison, compare
+from obt_agent.benchmark.obt_format import to_obt
 from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.errors import InvalidParams
 from obt_agent.protocol.commands import CancelResult
@@ -100,7 +101,7 @@ def _starting(context: Context) -> APIRouter:
 
 def _reading(context: Context) -> APIRouter:
     router = APIRouter(route_class=route_class(context))
-    hub, storage = context.hub, context.storage
+    hub = context.hub
 
     @router.get("/benchmarks", summary="Benchmarks, the newest first")
     async def benchmarks(
@@ -137,13 +138,14 @@ def _reading(context: Context) -> APIRouter:
         "/benchmarks/{job_id}/result",
         response_model=described(BenchmarkResult),
         response_description="As docs/explanation/benchmarking.md says; of a pull or a creation, its own.",
-        summary="The result, byte by byte as the agent stored it (sha256 in ETag)",
+        summary="The result, byte by byte as the agent stored it (sha256 in ETag), or in OBT's own form",
     )
-    async def result(job_id: str, agent: str | None = None) -> Response:
+    async def result(job_id: str, agent: str | None = None, form: Literal["obt"] | None = None) -> Response:
         job = await _job(context, job_id, agent)
-        text = await storage.result(job.agent_id, job.job_id)
-        if text is None:
-            raise NotStored(f"Job {job.job_id} has no result yet; its state is {job.state}.")
+        text = await _result_text(context, job)
+        if form == "obt":
+            converted = await asyncio.to_thread(lambda: msgspec.json.encode(to_obt(_decoded(text))))
+            return Response(converted, media_type="application/json")
         return Response(text, media_type="application/json", headers={"ETag": f'"{job.sha256}"'})
 
     return router
@@ -246,19 +248,20 @@ async def _compared(context: Context, *jobs: JobRecord) -> Comparison:
         NotStored: one of them has none.
         InvalidParams: one of them is no benchmark's result.
     """
-    texts = []
-    for job in jobs:
-        text = await context.storage.result(job.agent_id, job.job_id)
-        if text is None:
-            raise NotStored(f"Job {job.job_id} has no result yet; its state is {job.state}.")
-        texts.append(text)
-    return await asyncio.to_thread(_compare_texts, *texts)
+    texts = [await _result_text(context, job) for job in jobs]
+    # Decoding long results takes a while: not on the event loop.
+    return await asyncio.to_thread(lambda: compare(*map(_decoded, texts)))
 
 
-def _compare_texts(a: bytes, b: bytes) -> Comparison:
-    """Decoding two long results takes a while: not on the event loop."""
+async def _result_text(context: Context, job: JobRecord) -> bytes:
+    text = await context.storage.result(job.agent_id, job.job_id)
+    if text is None:
+        raise NotStored(f"Job {job.job_id} has no result yet; its state is {job.state}.")
+    return text
+
+
+def _decoded(text: bytes) -> BenchmarkResult:
     try:
-        first, second = (msgspec.json.decode(text, type=BenchmarkResult) for text in (a, b))
+        return msgspec.json.decode(text, type=BenchmarkResult)
     except msgspec.MsgspecError as error:
-        raise InvalidParams(f"One of the two is no benchmark's result: {error}.") from error
-    return compare(first, second)
+        raise InvalidParams(f"This is no benchmark's result: {error}.") from error

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from obt_agent.benchmark.lock import BenchmarkLock
+from obt_agent.benchmark.obt_format import ObtResult
 from obt_agent.benchmark.plan import Plan, PromptConfig
 from obt_agent.benchmark.presets import preset, shape
 from obt_agent.benchmark.records import Progress
@@ -281,6 +282,13 @@ def test_json_of_several_models_is_a_list_that_can_be_compared_with(tmp_path: Pa
     bench_report.show([speeds(1, 2), speeds(3, 4, model="n:latest")], "json", text)
     path.write_text(text.getvalue())
     assert [one.environment.model for one in bench.read_results(path)] == ["m:latest", "n:latest"]
+
+
+def test_results_are_written_in_obts_own_form() -> None:
+    text = io.StringIO()
+    bench_report.show([speeds(1, 2)], parsed("--obt").form, text)
+    found = msgspec.json.decode(text.getvalue(), type=ObtResult)
+    assert [round(one.tokens_per_second * 11 / 12) for one in found.metrics] == [1, 2]
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b"[1]"])

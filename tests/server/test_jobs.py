@@ -26,6 +26,7 @@ from obt_agent.protocol.jobs import (
 )
 from obt_agent.protocol.state import Page
 from obt_server.hub.jobs import check_job_id
+from tests.project.paths import ROOT
 from tests.server.agent_double import AgentDouble, Answer, dial, never
 from tests.server.conftest import Running, running
 from tests.server.job_steps import PLAN, RESULT, accept, digest, finish, part, start, summary, sync_jobs, view
@@ -469,29 +470,22 @@ async def test_progress_of_more_jobs_than_may_run_forgets_the_oldest(tmp_path: P
         assert list(presence.progress) == ["1", "2"]
 
 
-async def test_two_results_are_compared_and_what_is_no_result_is_refused(server: Running) -> None:
-    def result(job_id: str, plan: dict[str, Any]) -> str:
-        return json.dumps(
-            {
-                "id": job_id,
-                "benchmark_id": job_id,
-                "client_id": "pc",
-                "status": "completed",
-                "start_time": "2026-01-01T00:00:00Z",
-                "end_time": "2026-01-01T00:01:00Z",
-                "config": plan,
-                "environment": {"plan_hash": "h", "agent_version": "1"},
-            }
-        )
-
+async def test_results_are_compared_and_converted_and_what_is_none_is_refused(
+    server: Running,
+) -> None:
+    measured = (ROOT / "docs/examples/benchmark-result.json").read_text()
     async with server.agent() as agent:
         a, b, odd, open_ = [await start(server, agent) for _ in range(4)]
-        await finish(agent, a, result(a, PLAN))
-        await finish(agent, b, result(b, PLAN))
+        await finish(agent, a, measured)
+        await finish(agent, b, measured)
         await finish(agent, odd, "{}")
     path = "/api/v1/benchmarks/compare"
+    in_their_form = await server.http.get(f"/api/v1/benchmarks/{a}/result?form=obt")
+    assert in_their_form.json() == json.loads((ROOT / "docs/examples/benchmark-result.obt.json").read_text())
+    refused = await server.http.get(f"/api/v1/benchmarks/{odd}/result?form=obt")
+    assert (refused.status_code, refused.json()["error"]["kind"]) == (422, "invalid_params")
     same = await server.http.get(f"{path}?a={a}&b={b}")
-    assert same.status_code in (200, 422), same.text
+    assert same.status_code == 200, same.text
     refused = await server.http.get(f"{path}?a={a}&b={odd}")
     assert (refused.status_code, refused.json()["error"]["kind"]) == (422, "invalid_params")
     assert (await server.http.get(f"{path}?a={a}&b={open_}")).status_code == 404
