@@ -77,7 +77,7 @@ lint: $(STAMP) $(MODULES) ## ruff, mypy --strict, import contracts, names, lengt
 	$(VENV)/bin/mypy --strict $(CHECKED)
 	$(VENV)/bin/lint-imports --no-cache
 	$(PY) scripts/check_code.py
-	-$(PY) scripts/check_unused.py
+	$(PY) scripts/check_unused.py
 	$(PY) docs/generate.py --check
 	$(PY) -m pytest -q -m lint tests/project
 	$(NPM) run check

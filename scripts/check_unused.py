@@ -42,10 +42,6 @@ BY_LIBRARIES: Final = {
 
 KEPT: Final = {
     "obt_agent.__getattr__": "Python calls it for an attribute that the module lacks",
-    "obt_agent.dispatcher.core.blob_bytes": "a bound that tests watch, without private state",
-    "obt_agent.dispatcher.core.in_flight": "the same",
-    "obt_server.hub.window.outstanding_grant": "the same, of credit that is not given back yet",
-    "obt_server.hub.writer.queued_bytes": "the same, of what waits for a slow agent",
     "obt_server.router.obt_router": "public: other applications mount it",
     "obt_server.serve.capture_signals": "uvicorn calls it; it replaces uvicorn's own",
     "obt_standin.server.open_streams": "public: what tests with the stand-in ask for",

@@ -11,7 +11,7 @@ import msgspec
 
 from obt_agent.cli import exit_codes
 from obt_agent.cli.common import add_config_options, load_config, say
-from obt_agent.daemon.status_file import Clocks, Status, look, status_line
+from obt_agent.daemon.status_file import Clocks, Status, read_status, status_line
 from obt_agent.printable import printable
 from obt_agent.protocol.jobs import JobSummary
 from obt_agent.service import paths, state, system
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print it."""
     folder = Path(load_config(args).config.agent.state_dir)
-    found = look(folder)
+    found = read_status(folder)
     if found.holder is None:
         say(f"No agent runs with the state folder {folder}.")
         for line in _why_not(folder):
@@ -86,6 +86,8 @@ def lines(status: Status, now: Clocks) -> Iterator[str]:
     yield f"version  {status.version}, process {status.pid}, up {_span(status.up_s(now))}"
     yield f"server   {_server(status, now)}"
     yield f"ollama   {_ollama(status)}"
+    if status.commands:
+        yield f"commands {_commands(status)}"
     yield f"outbox   {status.outbox.entries} results to deliver, {status.outbox.bytes} bytes"
     if status.store_problem:
         yield f"store    {status.store_problem}"
@@ -126,6 +128,11 @@ def _ollama(status: Status) -> str:
         return f"does not answer: {status.ollama.error or 'no reason known'}"
     loaded = f", loaded: {', '.join(status.loaded)}" if status.loaded else ""
     return f"{status.ollama.version or 'version unknown'}, {status.models} models{loaded}"
+
+
+def _commands(status: Status) -> str:
+    held = f", {status.blob_bytes} bytes of attachments held" if status.blob_bytes else ""
+    return f"{status.commands} in flight, {status.streams} of them streams{held}"
 
 
 def _span(seconds: float) -> str:

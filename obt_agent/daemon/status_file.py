@@ -83,8 +83,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The daemon as it was at ``written_at`` (Unix seconds, as ``started_at``).
 
     ``started_uptime_s`` and ``written_tick_s`` are the same by clocks that nobody sets (see ``Clocks``).
-    ``models`` is how many the policy shows, ``jobs`` those that are open, running ones first,
-    ``store_problem`` what is wrong with their store.
+    ``models`` is how many the policy shows, ``commands`` how many are in flight, ``streams`` how many of them
+    are streams, ``blob_bytes`` how much of their attachments is held, ``jobs`` those that are open, running
+    ones first, ``store_problem`` what is wrong with their store.
     """
 
     pid: int
@@ -99,7 +100,9 @@ class Status(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ollama: OllamaState
     models: int = 0
     loaded: tuple[str, ...] = ()
+    commands: int = 0
     streams: int = 0
+    blob_bytes: int = 0
     jobs: tuple[JobSummary, ...] = ()
     job_counts: JobCounts = JobCounts()
     outbox: OutboxCounts = OutboxCounts()
@@ -157,7 +160,7 @@ class StatusReading:
     status: Status | None
 
 
-def look(path: Path) -> StatusReading:
+def read_status(path: Path) -> StatusReading:
     """Read the status in a state folder, without locking or making anything.
 
     Raises:

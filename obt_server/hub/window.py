@@ -23,11 +23,6 @@ class ReceiveWindow:
         self._tolerance = -max_frame_bytes
         self._returned = 0
 
-    @property
-    def outstanding_grant(self) -> int:
-        """Bytes consumed and not yet granted again."""
-        return self._returned
-
     def charge(self, size: int) -> None:
         """A frame of ``size`` bytes came.
 

@@ -41,11 +41,6 @@ class FrameWriter:
         # the loop's time; the session says that it lives when this is long ago
         self.last_sent = asyncio.get_running_loop().time()
 
-    @property
-    def queued_bytes(self) -> int:
-        """What waits."""
-        return self._queued_bytes
-
     def post(self, frame: bytes) -> None:
         """Queue a control frame; after the end of the session it is dropped.
 

@@ -225,7 +225,7 @@ async def test_a_closed_writer_takes_nothing_and_lets_nobody_wait() -> None:
     await writer.put(b"x" * 100)
     waiting = asyncio.create_task(writer.put(b"y"))
     await asyncio.sleep(0)
-    assert (writer.queued_bytes, budget.held) == (100, 100)
+    assert budget.held == 100
     with pytest.raises(Backlog):
         writer.post(b"z" * (1 << 20))
     writer.close()
@@ -233,7 +233,7 @@ async def test_a_closed_writer_takes_nothing_and_lets_nobody_wait() -> None:
         await waiting
     writer.post(b"dropped")
     await writer.flush()
-    assert (writer.queued_bytes, budget.held) == (0, 0)
+    assert budget.held == 0
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

@@ -16,7 +16,7 @@ from obt_agent.daemon.status_file import (
     LinkReport,
     Status,
     StatusFile,
-    look,
+    read_status,
     status_line,
 )
 from obt_agent.identity.folder import FolderError
@@ -48,7 +48,7 @@ def running(progress: JobProgress | None) -> JobSummary:
 def test_a_running_agent_is_found_with_what_it_wrote(tmp_path: Path) -> None:
     with StateDir.open(tmp_path / "state") as state:
         StatusFile(state.folder).write(a_status())
-        found = look(state.path)
+        found = read_status(state.path)
         assert stat.S_IMODE((state.path / STATUS_FILE).stat().st_mode) == 0o600
     assert found.status == a_status()
     assert found.holder is not None
@@ -59,14 +59,14 @@ def test_a_status_that_its_writer_left_behind_is_not_believed(tmp_path: Path) ->
     path = tmp_path / "state"
     with StateDir.open(path) as state:
         StatusFile(state.folder).write(a_status())
-    assert look(path).status is None
-    assert look(path).holder is None
+    assert read_status(path).status is None
+    assert read_status(path).holder is None
 
 
 def test_a_status_of_an_earlier_process_is_not_taken_for_the_present_ones(tmp_path: Path) -> None:
     with StateDir.open(tmp_path / "state") as state:
         StatusFile(state.folder).write(a_status(pid=1))
-        found = look(state.path)
+        found = read_status(state.path)
     assert found.status is None
     assert found.holder is not None
 
@@ -86,14 +86,14 @@ os.kill(os.getpid(), 9)
     killed = subprocess.run([sys.executable, "-c", script], check=False, timeout=60)
     assert killed.returncode == -9
     assert (path / STATUS_FILE).exists()
-    assert look(path).holder is None
+    assert read_status(path).holder is None
 
 
 def test_a_status_that_cannot_be_read_is_none_at_all(tmp_path: Path) -> None:
     with StateDir.open(tmp_path / "state") as state:
-        assert look(state.path).status is None
+        assert read_status(state.path).status is None
         state.folder.write(STATUS_FILE, b'{"pid": "another version"}')
-        assert look(state.path).status is None
+        assert read_status(state.path).status is None
 
 
 def test_the_file_is_gone_after_an_orderly_end(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_the_file_is_gone_after_an_orderly_end(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_does_not_exist_is_not_made(tmp_path: Path) -> None:
-    assert look(tmp_path / "none").holder is None
+    assert read_status(tmp_path / "none").holder is None
     assert not (tmp_path / "none").exists()
 
 
@@ -140,6 +140,12 @@ def test_each_job_says_for_what_it_waits(state: JobState, progress: JobProgress 
     job = JobSummary(job_id="j", kind="benchmark", state=state, model="m", progress=progress)
     shown = list(lines(a_status(jobs=(job,)), Clocks(0.0, 0.0, 0.0)))
     assert f"job      j: benchmark of m, {words}" in shown
+
+
+def test_commands_in_flight_are_counted_with_what_they_hold() -> None:
+    shown = list(lines(a_status(commands=3, streams=1, blob_bytes=5_000), Clocks(0.0, 0.0, 0.0)))
+    assert "commands 3 in flight, 1 of them streams, 5000 bytes of attachments held" in shown
+    assert not any("in flight" in line for line in lines(a_status(), Clocks(0.0, 0.0, 0.0)))
 
 
 @pytest.mark.parametrize(
