@@ -21,7 +21,7 @@ from obt_agent.cli import exit_codes, version
 from obt_agent.cli.common import add_config_options, as_json, load_config, say
 from obt_agent.config.load import LoadedConfig
 from obt_agent.config.problems import WrongConfig
-from obt_agent.daemon.status_file import look
+from obt_agent.daemon.status_file import read_status
 from obt_agent.doctor import bundle, configuration
 from obt_agent.doctor.findings import CheckReport
 from obt_agent.doctor.run_checks import run_all
@@ -125,7 +125,7 @@ async def _hardware(loaded: LoadedConfig) -> str:
 
 def _status(loaded: LoadedConfig) -> str:
     try:
-        found = look(Path(loaded.config.agent.state_dir))
+        found = read_status(Path(loaded.config.agent.state_dir))
     except AgentError as error:
         return error.message
     if found.status:

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from obt_agent.cli import exit_codes
 from obt_agent.cli.common import add_config_options, load_config, say
-from obt_agent.daemon.status_file import look, status_line
+from obt_agent.daemon.status_file import read_status, status_line
 from obt_agent.identity.owner import as_owner
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.jobs.store.database import JobDatabase
@@ -126,7 +126,7 @@ def _confirmed(job_id: str) -> bool:
 def _flush(args: argparse.Namespace) -> int:
     # SIGHUP makes the agent read its configuration again and dial at once; delivery is its own doing.
     folder = _state_dir(args)
-    found = look(folder)
+    found = read_status(folder)
     if found.holder is None:
         say("No agent runs: start it (systemctl start obt-agent), and it delivers what waits.")
         return exit_codes.UNAVAILABLE
@@ -143,7 +143,7 @@ def _flush(args: argparse.Namespace) -> int:
 def _until_empty(folder: Path, within_s: float) -> int:
     deadline = time.monotonic() + within_s
     while True:
-        status = look(folder).status
+        status = read_status(folder).status
         if status and status.link.state == "admitted" and status.outbox.entries == 0:
             print("All results are delivered.")
             return exit_codes.OK

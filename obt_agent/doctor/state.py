@@ -53,7 +53,7 @@ def check(config: Config, environ: Mapping[str, str]) -> tuple[list[Finding], St
     found: list[Finding] = []
     try:
         found += _identity(path)
-        status = status_file.look(path).status
+        status = status_file.read_status(path).status
         found += _running(status, path)
         credential, credential_findings = _credential(config, path, environ)
         found += credential_findings

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from obt_agent.config.load import LoadedConfig, ProcessContext, load
-from obt_agent.daemon.status_file import Status, look
+from obt_agent.daemon.status_file import Status, read_status
 from obt_agent.errors import ConfigError
 from obt_agent.identity.credentials import STORED_FILE
 from obt_agent.identity.secret import Secret
@@ -319,7 +319,7 @@ def wait_admitted(paths: ServicePaths, system: System, within_s: float) -> Statu
     deadline = time.monotonic() + within_s
     status = None
     while time.monotonic() < deadline:
-        status = look(paths.state).status
+        status = read_status(paths.state).status
         if status and status.link.state == "admitted":
             return status
         # Only "failed" is final: "activating" is a restart, which may still lead to an admission.
