@@ -322,7 +322,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** The result, byte by byte as the agent stored it (sha256 in ETag) */
+        /** The result, byte by byte as the agent stored it (sha256 in ETag), or in OBT's own form */
         get: operations["result_api_v1_benchmarks__job_id__result_get"];
         put?: never;
         post?: never;
@@ -6402,6 +6402,7 @@ export interface operations {
         parameters: {
             query?: {
                 agent?: string | null;
+                form?: "obt" | null;
             };
             header?: never;
             path: {
