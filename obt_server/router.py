@@ -30,6 +30,7 @@ from obt_server.rest import (
     models,
     responses,
     results,
+    signed,
     tokens,
 )
 from obt_server.rest.context import Context
@@ -84,7 +85,7 @@ def router_for(context: Context) -> APIRouter:
 
     router = APIRouter(prefix=PREFIX, lifespan=lifespan, responses=responses.GATED)
     # enrolment before agents, so that no agent called "enroll" hides it
-    for part in (connect, enroll, generate, models, agents, commands, benchmarks, results, tokens):
+    for part in (connect, enroll, generate, models, agents, commands, benchmarks, results, signed, tokens):
         router.include_router(part.routes(context))
     return router
 

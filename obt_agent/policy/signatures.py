@@ -1,53 +1,29 @@
-"""Requests signed by a key that the server does not hold (Ed25519, RFC 8032).
-
-What is signed is a text, and what runs is what that text says: no canonical form of JSON is needed, and the
-server cannot say one thing beside the signature and have another one run.
-"""
+"""Requests signed by a key that the server does not hold (Ed25519, RFC 8032)."""
 
 from __future__ import annotations
 
 import base64
 import time
 from collections.abc import Callable, Sequence
-from typing import Annotated, Final
+from typing import Final
 
 import msgspec
-from msgspec import Meta
 
 from obt_agent.errors import ConfigError, InvalidParams, NotPermitted
+from obt_agent.protocol.signed import (
+    MAX_WINDOW_S,
+    PURPOSE,
+    SIGNED_JOBS,
+    SIGNED_METHODS,
+    Signature,
+    SignedText,
+)
 
-JOBS: Final = frozenset(["run_benchmark", "pull_model", "create_model"])
-SIGNED_METHODS: Final = JOBS | {"copy_model", "delete_model"}
-"""What uses the machine for long, or changes what is installed."""
-PURPOSE: Final = "obt-agent signed request 1"
-"""Stands in the text, so that a signature made for anything else with the same key is none here."""
-MAX_WINDOW_S: Final = 7 * 86400.0
-"""Between ``not_before`` and ``not_after``: less than the 90 days for which the id of a job is remembered."""
 MAX_SKEW_S: Final = 60.0
 """That the signer's clock may be ahead: a request is often sent in the second in which it was signed."""
 MAX_USED: Final = 10_000
 """Ids of copies and deletions that are remembered; each took a signature of the owner's people."""
 KEY: Final = "policy.signers"
-
-
-class Signature(msgspec.Struct, frozen=True, kw_only=True):
-    """``params.signature``: the signed text, the public key and the signature, both in base64."""
-
-    text: str
-    key: str
-    value: str
-
-
-class SignedText(msgspec.Struct, frozen=True, kw_only=True):
-    """What the text holds. ``id`` is the ``job_id`` of a job, else unique; times are Unix seconds."""
-
-    purpose: str
-    method: str
-    agent_id: str
-    id: Annotated[str, Meta(min_length=1, max_length=128)]
-    not_before: float
-    not_after: float
-    params: msgspec.Raw
 
 
 class _Params(msgspec.Struct, frozen=True):
@@ -112,7 +88,7 @@ class SignatureCheck:
             raise _refused("The signature is not valid at this time; compare the clocks, or sign anew")
         if signed.not_after - signed.not_before > MAX_WINDOW_S:
             raise _refused("The signature is valid for more than 7 days")
-        if method in JOBS:
+        if method in SIGNED_JOBS:
             # The store of jobs knows a job's id for 90 days and never runs it twice.
             if msgspec.json.decode(signed.params, type=_Params).job_id != signed.id:
                 raise _refused("The signature's id is not the job's")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
-import uuid
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +12,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from obt_agent.errors import ConfigError
-from obt_agent.policy.signatures import MAX_WINDOW_S, PURPOSE
+from obt_agent.protocol.signed import text_to_sign
 
 
 def sign(
     key: Ed25519PrivateKey, agent_id: str, method: str, params: dict[str, Any], now: float, seconds: float
 ) -> dict[str, str]:
     """Return the object for ``params.signature``."""
-    text = json.dumps(
-        {
-            "purpose": PURPOSE,
-            "method": method,
-            "agent_id": agent_id,
-            "id": params.get("job_id") or str(uuid.uuid4()),
-            "not_before": now,
-            "not_after": now + min(seconds, MAX_WINDOW_S),
-            "params": params,
-        }
-    )
+    return sign_text(key, text_to_sign(agent_id, method, params, now, seconds))
+
+
+def sign_text(key: Ed25519PrivateKey, text: str) -> dict[str, str]:
+    """Return the object for ``params.signature``, of a text that says exactly what is to run."""
     value = key.sign(text.encode())
     public = key.public_key().public_bytes_raw()
     return {"text": text, "key": base64.b64encode(public).decode(), "value": base64.b64encode(value).decode()}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from playwright.async_api import Page, expect
 
+from obt_agent.policy.signing import sign_text
 from obt_server.demo.environment import DemoEnvironment
 from obt_standin import StandIn
 from tests.browser.conftest import HOSTILE, Watched, sign_in, visit
@@ -208,3 +211,16 @@ async def test_signing_out_takes_everything_away(page: Page, demo: DemoEnvironme
     assert await page.locator("article.machine").count() == 0
     await sign_in(page, demo.password)
     await expect(page.locator("article.machine")).to_be_visible()
+
+
+async def test_a_request_is_prepared_signed_elsewhere_and_sent(page: Page, demo: DemoEnvironment) -> None:
+    await visit(page, f"machine/{demo.agent_id}?tab=access")
+    plan = {"plan": {"model_name": SMALL, "num_iterations": 1}}
+    await page.fill("textarea[name=params]", json.dumps(plan))
+    await page.click("button:has-text('Prepare')")
+    text = await page.locator("section:has-text('Signed request') code", has_text="purpose").text_content()
+    assert text is not None
+    await page.fill("textarea[name=signature]", json.dumps(sign_text(Ed25519PrivateKey.generate(), text)))
+    await page.click("button:has-text('Send')")
+    await expect(page.locator("text=The machine took the signed request.")).to_be_visible()
+    assert (await demo.client.get(f"/benchmarks/{json.loads(text)['id']}"))["requested"]

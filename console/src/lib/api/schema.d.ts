@@ -557,6 +557,40 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/signed-requests": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Have an agent run what was signed */
+        post: operations["submit_api_v1_signed_requests_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/signed-requests/prepare": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** The text to sign, where an agent's owner lists signers */
+        post: operations["prepared_api_v1_signed_requests_prepare_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -2549,6 +2583,52 @@ export interface components {
             results: number;
         };
         /**
+         * PrepareRequest
+         * @description What somebody shall sign.
+         */
+        PrepareRequest: {
+            /**
+             * Agent
+             * @description id or unique name
+             */
+            agent: string;
+            /**
+             * Method
+             * @enum {string}
+             */
+            method: "run_benchmark" | "pull_model" | "create_model" | "copy_model" | "delete_model";
+            /**
+             * Params
+             * @description the command's; job_id is made where it is left out
+             */
+            params: {
+                [key: string]: unknown;
+            };
+            /**
+             * Valid For S
+             * @default 3600
+             */
+            valid_for_s?: number;
+        };
+        /**
+         * PreparedRequest
+         * @description The text to sign, byte by byte, and what it says. Times are Unix seconds.
+         */
+        PreparedRequest: {
+            /** Agent Id */
+            agent_id: string;
+            /** Id */
+            id: string;
+            /** Method */
+            method: string;
+            /** Not After */
+            not_after: number;
+            /** Not Before */
+            not_before: number;
+            /** Text */
+            text: string;
+        };
+        /**
          * PressureSample
          * @description Shares of the time since the sample before in which something on the machine waited.
          *
@@ -2942,6 +3022,18 @@ export interface components {
             name?: string;
             /** Password */
             password: string;
+        };
+        /**
+         * SignedRequest
+         * @description What ``obt-agent sign`` printed.
+         */
+        SignedRequest: {
+            /** Key */
+            key: string;
+            /** Text */
+            text: string;
+            /** Value */
+            value: string;
         };
         /**
          * StartBenchmark
@@ -8699,6 +8791,304 @@ export interface operations {
                      *         "detail": {},
                      *         "kind": "origin_refused",
                      *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    submit_api_v1_signed_requests_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SignedRequest"];
+            };
+        };
+        responses: {
+            /** @description The command's result. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such agent, or no such thing there. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_unknown",
+                     *         "message": "No agent has the id or name 'box'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The agent is not connected, or several bear that name; or what is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_offline",
+                     *         "message": "The agent is not connected; nothing was sent.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    prepared_api_v1_signed_requests_prepare_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PrepareRequest"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PreparedRequest"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such agent, or no such thing there. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_unknown",
+                     *         "message": "No agent has the id or name 'box'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The agent is not connected, or several bear that name; or what is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_offline",
+                     *         "message": "The agent is not connected; nothing was sent.",
                      *         "retryable": false
                      *       }
                      *     }

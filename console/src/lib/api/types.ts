@@ -24,6 +24,7 @@ export type InstalledModel = Schemas["ModelView"];
 export type JoinToken = Schemas["JoinToken"];
 export type Credential = Schemas["CredentialInfo"];
 export type ApiToken = Schemas["ApiToken"];
+export type PreparedRequest = Schemas["PreparedRequest"];
 export type HardwareView = Schemas["HardwareView"];
 
 /** A number of a live series: `n` counts samples taken, `missed` those that this reader did not get. */
