@@ -202,7 +202,8 @@ async def test_theme_and_units_are_this_browsers(page: Page) -> None:
     await page.reload()
     await expect(page.locator("html")).to_have_attribute("data-theme", "dark")
     await visit(page, "")
-    await expect(page.locator("article.machine")).to_contain_text("GB")
+    # How much memory is in use is the machine's own affair: a small one may stay below 1 GB.
+    await expect(page.locator("article.machine")).to_contain_text(re.compile(r"\d [MG]B"))
 
 
 async def test_signing_out_takes_everything_away(page: Page, demo: DemoEnvironment) -> None:
