@@ -1,6 +1,6 @@
 """Refuse to publish what is not ready: ``python scripts/release_check.py v0.2.0`` (``make release-check``).
 
-The tag must be the version of pyproject.toml, the changelog must have a dated section of that version, and
+The tag must be the version of obt_agent, the changelog must have a dated section of that version, and
 the project's addresses must be real ones.
 """
 
@@ -12,16 +12,17 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
+from obt_agent import __version__
+
 ROOT: Final = Path(__file__).parents[1]
 
 
-def problems(tag: str, pyproject: str, changelog: str) -> list[str]:
-    """Return what stands in the way of publishing ``tag``, in words."""
+def problems(tag: str, version: str, pyproject: str, changelog: str) -> list[str]:
+    """Return what stands in the way of publishing ``version`` under ``tag``, in words."""
     project = tomllib.loads(pyproject)["project"]
-    version = project["version"]
     found = []
     if tag != f"v{version}":
-        found.append(f"the tag is {tag!r}, and pyproject.toml has version {version}")
+        found.append(f"the tag is {tag!r}, and the version is {version}")
     if not re.search(rf"^## \[{re.escape(version)}\] - \d{{4}}-\d\d-\d\d$", changelog, flags=re.MULTILINE):
         found.append(f"CHANGELOG.md has no section '## [{version}] - YYYY-MM-DD'")
     # RFC 2606: nothing is ever published below .example
@@ -36,7 +37,8 @@ def problems(tag: str, pyproject: str, changelog: str) -> list[str]:
 def main(arguments: list[str]) -> int:
     """Print each problem; return 1 if there is one."""
     tag = arguments[0] if arguments else ""
-    found = problems(tag, (ROOT / "pyproject.toml").read_text(), (ROOT / "CHANGELOG.md").read_text())
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    found = problems(tag, __version__, (ROOT / "pyproject.toml").read_text(), changelog)
     for problem in found:
         sys.stderr.write(f"release-check: {problem}\n")
     return 1 if found else 0

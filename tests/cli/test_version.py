@@ -61,7 +61,7 @@ def test_a_built_source_distribution_carries_the_commit_and_leaves_nothing_tempo
     temporary.mkdir()
     checkout = tmp_path / "checkout"
     subprocess.run(["git", "clone", "-q", ROOT, checkout], check=True, capture_output=True)
-    for changed in ("pyproject.toml", "hatch_build.py"):
+    for changed in ("pyproject.toml", "hatch_build.py", "obt_agent/__init__.py"):
         (checkout / changed).write_bytes((ROOT / changed).read_bytes())
     environ = {**os.environ, "TMPDIR": str(temporary)}
     subprocess.run(

@@ -63,12 +63,12 @@ def test_hooks_call_tools_of_the_environment() -> None:
     assert [program for program in programs if not (beside_python / Path(program).name).exists()] == []
 
 
-PYPROJECT = '[project]\nversion = "1.2.0"\nurls = { Source = "https://code.obt.test/obt-agent" }\n'
+PYPROJECT = '[project]\nurls = { Source = "https://code.obt.test/obt-agent" }\n'
 CHANGELOG = "## [Unreleased]\n\n## [1.2.0] - 2030-01-31\n"
 
 
 def test_a_release_that_is_ready_is_let_through() -> None:
-    assert problems("v1.2.0", PYPROJECT, CHANGELOG) == []
+    assert problems("v1.2.0", "1.2.0", PYPROJECT, CHANGELOG) == []
 
 
 @pytest.mark.parametrize(
@@ -80,5 +80,5 @@ def test_a_release_that_is_ready_is_let_through() -> None:
     ],
 )
 def test_a_release_is_refused_with_the_reason(tag: str, pyproject: str, changelog: str, reason: str) -> None:
-    (problem,) = problems(tag, pyproject, changelog)
+    (problem,) = problems(tag, "1.2.0", pyproject, changelog)
     assert reason in problem
