@@ -24,7 +24,7 @@ from obt_agent.protocol.admission import HeartbeatParams
 from obt_agent.protocol.jobs import JobProgress
 from obt_server.app import AppSettings, build
 from obt_server.rest import responses
-from obt_server.router import PREFIX
+from obt_server.rest.context import PREFIX
 
 API = Path(__file__).parent / "src/lib/api"
 STRUCTS = (

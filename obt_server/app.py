@@ -21,10 +21,10 @@ from obt_server.auth.operators import Operators
 from obt_server.auth.origin import LOOPBACK_NAMES, OriginPolicy
 from obt_server.hub import AgentHub, HubSettings
 from obt_server.rest import responses, session
-from obt_server.rest.context import Context, route_class
+from obt_server.rest.context import PREFIX, Context, api_router
 from obt_server.rest.problems import failure
 from obt_server.rest.socket import refuse
-from obt_server.router import PREFIX, router_for
+from obt_server.router import router_for
 from obt_server.store import AgentQuota, Database, OperatorStore, SqlStorage
 
 CONTENT_SECURITY_POLICY = (
@@ -92,7 +92,9 @@ def build(settings: AppSettings) -> Server:
     hub = AgentHub(storage, settings.hub)
     policy = OriginPolicy.of([*LOOPBACK_NAMES, *settings.hosts], https_only=settings.https)
     context = Context(hub, storage, operators.authenticate, policy, recheck_s=settings.recheck_s)
+    router = router_for(context)
     app = FastAPI(
+        lifespan=router.lifespan_context,
         title="OBT server",
         version=version(),
         description="Drives obt-agents: models, hardware, generation and benchmarks on machines behind NAT. "
@@ -102,9 +104,10 @@ def build(settings: AppSettings) -> Server:
         docs_url=None,
         redoc_url=None,
     )
-    app.include_router(router_for(context))
-    app.include_router(session.routes(context, operators, secure_cookie=settings.https), prefix=PREFIX)
-    app.include_router(_description(context, app), prefix=PREFIX)
+    # Taken as they are: to include a router would make each of its routes anew.
+    app.routes.extend(router.routes)
+    app.routes.extend(session.routes(context, operators, secure_cookie=settings.https).routes)
+    app.routes.extend(_description(context, app).routes)
     page.mount(app)
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_middleware(SecurityMiddleware, policy=policy)
@@ -116,7 +119,7 @@ def build(settings: AppSettings) -> Server:
 
 
 def _description(context: Context, app: FastAPI) -> APIRouter:
-    router = APIRouter(route_class=route_class(context), tags=["description"])
+    router = api_router(context, "description")
 
     @router.get("/openapi.json", include_in_schema=False)
     async def openapi(request: Request) -> JSONResponse:

@@ -28,7 +28,6 @@ from obt_server.rest import (
     enroll,
     generate,
     models,
-    responses,
     results,
     signed,
     tokens,
@@ -38,7 +37,6 @@ from obt_server.storage import ServerStorage
 
 log = structlog.get_logger(__name__)
 
-PREFIX = "/api/v1"
 ENFORCE_EVERY_S = 2.0
 
 
@@ -83,10 +81,10 @@ def router_for(context: Context) -> APIRouter:
             await asyncio.gather(*tasks, return_exceptions=True)
             await hub.drain()
 
-    router = APIRouter(prefix=PREFIX, lifespan=lifespan, responses=responses.GATED)
+    router = APIRouter(lifespan=lifespan)
     # enrolment before agents, so that no agent called "enroll" hides it
     for part in (connect, enroll, generate, models, agents, commands, benchmarks, results, signed, tokens):
-        router.include_router(part.routes(context))
+        router.routes.extend(part.routes(context).routes)
     return router
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from obt_server.hub.shared_series import Viewer
 from obt_server.rest import responses
-from obt_server.rest.context import Context, route_class
+from obt_server.rest.context import Context, api_router
 from obt_server.rest.sse import EventStream, after_first, event
 from obt_server.rest.views import AgentView, HardwareView, ModelView, agent_view, model_view
 
@@ -23,14 +23,13 @@ class AgentName(BaseModel):
 
 def routes(context: Context) -> APIRouter:
     """Return the routes."""
-    router = APIRouter(route_class=route_class(context), tags=["agents"], responses=responses.AGENT)
-    router.include_router(_agents(context))
-    router.include_router(_streams(context))
+    router = api_router(context, "agents", responses.AGENT)
+    _agents(router, context)
+    _streams(router, context)
     return router
 
 
-def _agents(context: Context) -> APIRouter:
-    router = APIRouter(route_class=route_class(context))
+def _agents(router: APIRouter, context: Context) -> None:
     hub, storage = context.hub, context.storage
 
     @router.get("/agents", summary="All enrolled agents, with presence")
@@ -77,11 +76,8 @@ def _agents(context: Context) -> APIRouter:
             sample=sample,
         )
 
-    return router
 
-
-def _streams(context: Context) -> APIRouter:
-    router = APIRouter(route_class=route_class(context))
+def _streams(router: APIRouter, context: Context) -> None:
     hub = context.hub
 
     @router.get(
@@ -113,8 +109,6 @@ def _streams(context: Context) -> APIRouter:
     )
     async def news() -> Response:
         return EventStream(context.fleet.news())
-
-    return router
 
 
 async def samples(viewer: Viewer) -> AsyncIterator[bytes]:

@@ -21,7 +21,7 @@ from obt_server.hub.events import JobChanged
 from obt_server.hub.storage import ENDED_STATES, JobRecord
 from obt_server.rest import responses
 from obt_server.rest.agents import samples
-from obt_server.rest.context import Context, route_class
+from obt_server.rest.context import Context, api_router
 from obt_server.rest.problems import JobOpen
 from obt_server.rest.sse import EventStream, after_first, event
 from obt_server.rest.struct_route import described
@@ -68,16 +68,15 @@ class JobAccepted(msgspec.Struct, frozen=True, kw_only=True):
 
 def routes(context: Context) -> APIRouter:
     """The routes."""
-    router = APIRouter(route_class=route_class(context), tags=["benchmarks"], responses=responses.AGENT)
-    router.include_router(_starting(context))
-    router.include_router(_reading(context))
-    router.include_router(_following(context))
-    router.include_router(_ending(context))
+    router = api_router(context, "benchmarks", responses.AGENT)
+    _starting(router, context)
+    _reading(router, context)
+    _following(router, context)
+    _ending(router, context)
     return router
 
 
-def _starting(context: Context) -> APIRouter:
-    router = APIRouter(route_class=route_class(context))
+def _starting(router: APIRouter, context: Context) -> None:
 
     @router.post(
         "/benchmarks",
@@ -96,11 +95,8 @@ def _starting(context: Context) -> APIRouter:
             job_id=started.job_id, agent_id=agent.id, state=started.state, position=started.position
         )
 
-    return router
 
-
-def _reading(context: Context) -> APIRouter:
-    router = APIRouter(route_class=route_class(context))
+def _reading(router: APIRouter, context: Context) -> None:
     hub = context.hub
 
     @router.get("/benchmarks", summary="Benchmarks, the newest first")
@@ -148,11 +144,8 @@ def _reading(context: Context) -> APIRouter:
             return Response(converted, media_type="application/json")
         return Response(text, media_type="application/json", headers={"ETag": f'"{job.sha256}"'})
 
-    return router
 
-
-def _following(context: Context) -> APIRouter:
-    router = APIRouter(route_class=route_class(context))
+def _following(router: APIRouter, context: Context) -> None:
     hub = context.hub
 
     @router.get(
@@ -189,11 +182,8 @@ def _following(context: Context) -> APIRouter:
     async def progress(job_id: str, agent: str | None = None) -> Response:
         return EventStream(_progress(context, await _job(context, job_id, agent)))
 
-    return router
 
-
-def _ending(context: Context) -> APIRouter:
-    router = APIRouter(route_class=route_class(context))
+def _ending(router: APIRouter, context: Context) -> None:
     hub, storage = context.hub, context.storage
 
     @router.post("/benchmarks/{job_id}/cancel", summary="Cancel a job at its agent")
@@ -207,8 +197,6 @@ def _ending(context: Context) -> APIRouter:
         if job.state not in ENDED_STATES:
             raise JobOpen(f"Job {job.job_id} is {job.state}: cancel it first.")
         await storage.delete_job(job.agent_id, job.job_id)
-
-    return router
 
 
 async def _list(context: Context, agent: str | None, which: JobFilter) -> list[JobView]:

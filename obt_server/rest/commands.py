@@ -12,7 +12,7 @@ from obt_agent.errors import InvalidParams, ProtocolError
 from obt_agent.protocol import codec, methods
 from obt_server.hub.hub import STREAMED
 from obt_server.rest import responses
-from obt_server.rest.context import Context, route_class
+from obt_server.rest.context import Context, api_router
 from obt_server.rest.sse import EventStream, after_first, event
 
 FIRST_EVENT_WITHIN_S = 2.0
@@ -72,7 +72,7 @@ async def read_params(request: Request, most: int) -> msgspec.Raw:
 
 def routes(context: Context) -> APIRouter:
     """The route."""
-    router = APIRouter(route_class=route_class(context), tags=["commands"], responses=responses.AGENT)
+    router = api_router(context, "commands", responses.AGENT)
 
     @router.post(
         "/agents/{agent}/commands/{method}",

@@ -13,14 +13,14 @@ from obt_server.auth.operators import bearer
 from obt_server.connections import recognise
 from obt_server.hub import StoredCredential
 from obt_server.hub.errors import Draining
-from obt_server.rest.context import Context, client_address
+from obt_server.rest.context import PREFIX, Context, client_address
 from obt_server.rest.problems import error_response, failure
 from obt_server.rest.socket import StarletteSocket, refuse
 
 
 def routes(context: Context) -> APIRouter:
     """The route."""
-    router = APIRouter()
+    router = APIRouter(prefix=PREFIX)
 
     @router.websocket("/agents/connect")
     async def connect(websocket: WebSocket) -> None:

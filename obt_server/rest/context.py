@@ -7,9 +7,9 @@ import functools
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from fastapi import Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
@@ -22,9 +22,12 @@ from obt_server.connections import address_key, recognise
 from obt_server.hub import AgentHub
 from obt_server.rest.fleet import Fleet
 from obt_server.rest.problems import error_response, failure, wrong_request
+from obt_server.rest.responses import GATED, Responses
 from obt_server.rest.sse import EventStream
 from obt_server.rest.struct_route import StructRoute
 from obt_server.storage import ServerStorage
+
+PREFIX: Final = "/api/v1"
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,18 @@ class Context:
 
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+def api_router(
+    context: Context, tag: str, documented: Responses = GATED, *, public: bool = False
+) -> APIRouter:
+    """Return a router for one part of the interface.
+
+    Its routes are whole: the path, the tag, what is documented of every answer. A router that is included in
+    another has each of its routes made anew, with its validators, which was most of a server's start.
+    """
+    kind = public_route_class(context) if public else route_class(context)
+    return APIRouter(prefix=PREFIX, route_class=kind, tags=[tag], responses=documented)
 
 
 def route_class(context: Context) -> type[APIRoute]:

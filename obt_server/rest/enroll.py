@@ -14,7 +14,7 @@ from obt_agent.protocol.admission import ServerIdentity
 from obt_server.auth import secrets
 from obt_server.auth.operators import TooManyAttempts, bearer
 from obt_server.rest import responses
-from obt_server.rest.context import Context, client_address, now, public_route_class
+from obt_server.rest.context import Context, api_router, client_address, now
 from obt_server.storage import Enrolment, JoinRefused
 
 
@@ -42,9 +42,7 @@ class EnrollAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 def routes(context: Context) -> APIRouter:
     """The route."""
-    router = APIRouter(
-        route_class=public_route_class(context), tags=["enrolment"], responses=responses.PUBLIC
-    )
+    router = api_router(context, "enrolment", responses.GATED | responses.PUBLIC, public=True)
 
     @router.post("/agents/enroll", summary="Enrol an agent with a join token (Authorization: Bearer)")
     async def enroll(body: EnrollRequest, request: Request) -> EnrollAnswer:

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocketDisconnect
 from obt_agent.errors import AgentError, InvalidParams
 from obt_agent.protocol import codec
 from obt_agent.protocol.streams import Item, StreamFinal
-from obt_server.rest.context import Context
+from obt_server.rest.context import PREFIX, Context
 from obt_server.rest.problems import STATUS_OF_KIND, error_object, failure
 from obt_server.rest.socket import refuse
 
@@ -26,7 +26,7 @@ class _GeneratedChunk(msgspec.Struct):
 
 def routes(context: Context) -> APIRouter:
     """The route."""
-    router = APIRouter()
+    router = APIRouter(prefix=PREFIX)
 
     @router.websocket("/models/generate/{model:path}")
     async def generate(websocket: WebSocket, model: str, client_id: str = "") -> None:

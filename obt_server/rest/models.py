@@ -14,7 +14,7 @@ from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.legacy import LegacyHardwareInfo, legacy_hardware_info
 from obt_agent.ollama.payloads import InstalledModel
 from obt_server.rest import responses
-from obt_server.rest.context import Context, route_class
+from obt_server.rest.context import Context, api_router
 from obt_server.storage import Hardware, ModelVersion
 
 
@@ -63,7 +63,7 @@ class LegacyClient(msgspec.Struct, frozen=True, kw_only=True):
 
 def routes(context: Context) -> APIRouter:
     """The routes; those of OBT's own interface last."""
-    router = APIRouter(route_class=route_class(context), tags=["models"], responses=responses.AGENT)
+    router = api_router(context, "models", responses.AGENT)
     hub, storage = context.hub, context.storage
 
     @router.get("/models", summary="Every model name, with the digests and machines that have it")
@@ -73,9 +73,7 @@ def routes(context: Context) -> APIRouter:
         views = await asyncio.to_thread(by_name, versions, names)  # ten thousand of them take a while
         return [view for view in views if view.drifted or not drifted]
 
-    legacy = APIRouter(
-        route_class=route_class(context), tags=["OBT's own interface"], responses=responses.AGENT
-    )
+    legacy = api_router(context, "OBT's own interface", responses.AGENT)
 
     @legacy.get("/models/clients", summary="Agents, as OBT's own interface shows clients")
     async def clients() -> list[LegacyClient]:
@@ -106,7 +104,7 @@ def routes(context: Context) -> APIRouter:
         versions = await storage.versions(agent_id=agent_id)
         return [_legacy(version) for version in versions if version.current]
 
-    router.include_router(legacy)
+    router.routes.extend(legacy.routes)
     return router
 
 

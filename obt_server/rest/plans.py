@@ -17,7 +17,7 @@ from obt_agent.benchmark.plan import Plan, plan_hash
 from obt_agent.benchmark.presets import PRESETS
 from obt_agent.errors import InvalidParams
 from obt_agent.protocol import codec
-from obt_server.rest.context import Context, route_class
+from obt_server.rest.context import Context, api_router
 from obt_server.rest.result_index import IndexedResult, ResultIndex
 from obt_server.rest.struct_route import Shape
 from obt_server.storage import SavedPlan, ServerStorage
@@ -112,7 +112,7 @@ def _plan(fields: dict[str, Any]) -> Plan:
 
 def plan_routes(context: Context, index: ResultIndex, plans: NamedPlans) -> APIRouter:
     """The routes."""
-    router = APIRouter(route_class=route_class(context), tags=["benchmarks"])
+    router = api_router(context, "benchmarks")
 
     @router.get("/plans", summary="Presets and saved plans, with how many results each has")
     async def every() -> list[PlanView]:

@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from obt_server.rest.context import Context, route_class
+from obt_server.rest.context import Context, api_router
 from obt_server.rest.plans import NamedPlans, plan_routes
 from obt_server.rest.result_index import (
     DigestCell,
@@ -86,7 +86,7 @@ class MeasuredPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 def routes(context: Context) -> APIRouter:
     """The routes."""
-    router = APIRouter(route_class=route_class(context), tags=["benchmarks"])
+    router = api_router(context, "benchmarks")
     index = ResultIndex(context.storage)
     plans = NamedPlans(context.storage)
 
@@ -118,7 +118,7 @@ def routes(context: Context) -> APIRouter:
             for hashed, count in counted.most_common()
         ]
 
-    router.include_router(plan_routes(context, index, plans))
+    router.routes.extend(plan_routes(context, index, plans).routes)
     return router
 
 

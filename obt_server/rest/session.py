@@ -13,7 +13,7 @@ from obt_server.auth import Principal
 from obt_server.auth.operators import COOKIE, SIGN_IN_S, Operators
 from obt_server.auth.secrets import MAX_PASSWORD_CHARS
 from obt_server.rest import responses
-from obt_server.rest.context import Context, client_address, now, public_route_class, route_class
+from obt_server.rest.context import Context, api_router, client_address, now
 from obt_server.store.operators import ApiToken
 
 
@@ -48,14 +48,13 @@ class MadeApiToken:
 
 def routes(context: Context, operators: Operators, *, secure_cookie: bool) -> APIRouter:
     """The routes. ``secure_cookie``: browsers reach this server by https alone."""
-    router = APIRouter(tags=["operators"])
-    router.include_router(_sign_in_route(context, operators, secure_cookie=secure_cookie))
-    router.include_router(_operator_routes(context, operators))
+    router = _sign_in_route(context, operators, secure_cookie=secure_cookie)
+    router.routes.extend(_operator_routes(context, operators).routes)
     return router
 
 
 def _sign_in_route(context: Context, operators: Operators, *, secure_cookie: bool) -> APIRouter:
-    router = APIRouter(route_class=public_route_class(context), responses=responses.PUBLIC)
+    router = api_router(context, "operators", responses.PUBLIC, public=True)
 
     @router.post("/session", response_model=OperatorView, summary="Sign in; sets a cookie")
     async def sign_in(body: SignInBody, request: Request) -> Response:
@@ -76,7 +75,7 @@ def _sign_in_route(context: Context, operators: Operators, *, secure_cookie: boo
 
 
 def _operator_routes(context: Context, operators: Operators) -> APIRouter:
-    router = APIRouter(route_class=route_class(context), responses=responses.GATED)
+    router = api_router(context, "operators")
 
     @router.get("/session", summary="Who is signed in")
     async def session(request: Request) -> OperatorView:

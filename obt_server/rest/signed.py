@@ -17,7 +17,7 @@ from obt_agent.errors import InvalidParams
 from obt_agent.protocol import codec, limits, methods, signed
 from obt_server.hub.jobs import check_job_id, new_job_id
 from obt_server.rest import responses
-from obt_server.rest.context import Context, route_class
+from obt_server.rest.context import Context, api_router
 
 SignedMethod = Literal["run_benchmark", "pull_model", "create_model", "copy_model", "delete_model"]
 _VALID_FOR_S: Final = 3600.0
@@ -77,7 +77,7 @@ def prepare(agent_id: str, method: str, params: dict[str, Any], seconds: float) 
 
 def routes(context: Context) -> APIRouter:
     """The routes."""
-    router = APIRouter(route_class=route_class(context), tags=["signed requests"], responses=responses.AGENT)
+    router = api_router(context, "signed requests", responses.AGENT)
 
     @router.post("/signed-requests/prepare", summary="The text to sign, where an agent's owner lists signers")
     async def prepared(body: PrepareRequest) -> PreparedRequest:

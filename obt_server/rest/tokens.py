@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from obt_server.auth import secrets
 from obt_server.rest import responses
-from obt_server.rest.context import Context, now, route_class
+from obt_server.rest.context import Context, api_router, now
 from obt_server.storage import CredentialInfo, JoinToken
 
 
@@ -53,7 +53,7 @@ class RotateBody(BaseModel):
 
 def routes(context: Context) -> APIRouter:
     """The routes."""
-    router = APIRouter(route_class=route_class(context), tags=["tokens"], responses=responses.AGENT)
+    router = api_router(context, "tokens", responses.AGENT)
     hub, storage = context.hub, context.storage
 
     @router.get("/join-tokens", summary="Join tokens, without their secrets")
