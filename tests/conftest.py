@@ -1,5 +1,6 @@
 """What every test shares."""
 
+import gc
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -14,6 +15,12 @@ settings.register_profile(
     "obt", max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("obt")
+
+
+def pytest_collection_finish() -> None:
+    """Modules and tests stay to the end: full collections of garbage need not walk through them."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

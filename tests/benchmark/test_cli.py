@@ -137,6 +137,7 @@ async def test_json_goes_to_standard_output_and_nothing_else_does(standin: Stand
     assert (found.status, len(found.metrics)) == ("completed", 3)
 
 
+@pytest.mark.slow
 async def test_a_table_for_people_and_a_comparison_with_before(standin: StandIn, tmp_path: Path) -> None:
     standin.script.decode_tps = 500
     code, out, err = await command(standin, tmp_path, "standin-small", *SHAPE, "--output", "a.json")
@@ -156,6 +157,7 @@ async def test_a_table_for_people_and_a_comparison_with_before(standin: StandIn,
     assert len(standin.requests) == before, "it is refused before anything is measured"
 
 
+@pytest.mark.slow
 async def test_ctrl_c_shows_what_was_measured(standin: StandIn, tmp_path: Path) -> None:
     standin.script.once = []
     standin.script.decode_tps = 4
@@ -249,6 +251,7 @@ def test_a_narrow_terminal_keeps_the_time_left() -> None:
     assert bench_run._phase(now) == "waiting for Ollama"  # noqa: SLF001 - as above
 
 
+@pytest.mark.slow
 async def test_the_second_benchmark_learns_who_runs_the_first(standin: StandIn, tmp_path: Path) -> None:
     with BenchmarkLock(standin.url, tmp_path / "locks", who="somebody's job"):
         code, _, err = await command(standin, tmp_path, "standin-small")
@@ -267,6 +270,7 @@ async def test_a_missing_model_and_a_missing_ollama_have_their_exit_codes(
     assert code == 69
 
 
+@pytest.mark.slow
 async def test_two_models_in_turns_have_an_interval_on_their_ratio(standin: StandIn, tmp_path: Path) -> None:
     standin.script.decode_tps = 500
     words = ("standin-small", "standin-think:8b", *SHAPE, "--pairs", "2", "--json")
@@ -301,6 +305,7 @@ def test_a_file_that_holds_no_result_is_refused_by_name(content: bytes, tmp_path
         bench.read_results(tmp_path / "absent")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoding", "form"), [("ascii", ()), ("latin-1", ("--markdown",))])
 async def test_a_finished_measurement_is_shown_on_a_terminal_of_any_encoding(
     encoding: str, form: tuple[str, ...], standin: StandIn, tmp_path: Path

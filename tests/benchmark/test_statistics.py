@@ -224,6 +224,7 @@ def test_an_interval_whose_width_decided_the_number_covers_what_the_documentatio
     assert hits / (TRIALS // 2) > 0.92 - 4 * math.sqrt(0.92 * 0.08 / (TRIALS // 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n_a", "n_b", "cv_a", "cv_b"), [(5, 5, 0.05, 0.05), (3, 12, 0.02, 0.1), (10, 10, 0.1, 0.1)]
 )

@@ -1,10 +1,15 @@
-"""The program as a process of its own, as a person or a service starts it."""
+"""The program as a person or a service starts it: as a process, or in a thread of this one."""
 
 import asyncio
+import contextlib
+import io
 import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
+
+from obt_agent.cli import main
 
 _WITHIN_S = 60
 
@@ -16,6 +21,33 @@ class Ended:
     code: int
     out: str
     err: str
+
+
+async def in_process(home: Path, *words: str, given: str = "", **environ: str) -> Ended:
+    """Run one command in a thread, where no process is part of what is tested: it starts in no time.
+
+    Folder, environment and standard streams are those of the command until it ends; the caller's event loop
+    goes on, so that a server in it answers.
+    """
+    out, err = io.BytesIO(), io.BytesIO()
+    # A wrapper that nobody holds closes what it wraps.
+    shown, complained = (io.TextIOWrapper(one, encoding="utf-8", write_through=True) for one in (out, err))
+    with (
+        contextlib.chdir(home),
+        mock.patch.dict(os.environ, {"HOME": str(home), "COLUMNS": "160", **environ}, clear=True),
+        mock.patch("sys.stdin", io.TextIOWrapper(io.BytesIO(given.encode()))),
+        contextlib.redirect_stdout(shown),
+        contextlib.redirect_stderr(complained),
+    ):
+        code = await asyncio.to_thread(_exit_code, words)
+    return Ended(code, out.getvalue().decode(), err.getvalue().decode())
+
+
+def _exit_code(words: tuple[str, ...]) -> int:
+    try:
+        return main(words)
+    except SystemExit as ended:
+        return int(ended.code or 0)
 
 
 async def obt_agent(

@@ -15,7 +15,7 @@ from aiohttp import web
 from obt_agent.cli import exit_codes, main
 from obt_agent.cli.enroll import _token
 from obt_agent.identity.state_dir import StateDir
-from tests.cli.program import Ended, obt_agent
+from tests.cli.program import Ended, in_process
 
 TOKEN = "obtj_canary-0123456789"
 
@@ -53,7 +53,7 @@ async def server() -> AsyncIterator[Server]:
 
 
 async def enroll(home: Path, *words: str, given: str = "") -> Ended:
-    return await obt_agent(home, "enroll", *words, "--state-dir", str(home / "state"), given=given)
+    return await in_process(home, "enroll", *words, "--state-dir", str(home / "state"), given=given)
 
 
 def stored(home: Path) -> str:
@@ -107,7 +107,7 @@ async def test_a_named_file_that_is_not_there_is_made_with_the_name(tmp_path: Pa
     ended = await enroll(tmp_path, server.url, *words, given=TOKEN)
     assert ended.code == 0, ended.err
     assert f"server.url and agent.name are written to {tmp_path}/new.yaml." in ended.out
-    shown = await obt_agent(tmp_path, "config", "show", "--config", "new.yaml", "--changed")
+    shown = await in_process(tmp_path, "config", "show", "--config", "new.yaml", "--changed")
     assert "agent.name: Grandma's PC" in shown.out
 
 

@@ -8,14 +8,14 @@ from obt_agent.cli.models import loaded_text, size_text
 from obt_agent.ollama.payloads import RunningModel
 from obt_standin import StandIn
 from obt_standin.script import Script
-from tests.cli.program import obt_agent
+from tests.cli.program import in_process
 
 
 async def test_the_models_of_ollama_are_a_table_or_json(tmp_path: Path, standin: StandIn) -> None:
     words = ["models", "--ollama-url", standin.url]
-    table = await obt_agent(tmp_path, *words)
+    table = await in_process(tmp_path, *words)
     assert table.code == 0, table.err
-    whole = json.loads((await obt_agent(tmp_path, *words, "--json")).out)
+    whole = json.loads((await in_process(tmp_path, *words, "--json")).out)
     assert whole["models"]
     assert f"Ollama {whole['ollama_version']}" in table.out
     for model in whole["models"]:
@@ -25,13 +25,13 @@ async def test_the_models_of_ollama_are_a_table_or_json(tmp_path: Path, standin:
 
 async def test_without_models_it_says_how_to_get_one(tmp_path: Path) -> None:
     async with StandIn(Script(models=[])) as empty:
-        ended = await obt_agent(tmp_path, "models", "--ollama-url", empty.url)
+        ended = await in_process(tmp_path, "models", "--ollama-url", empty.url)
     assert (ended.code, ended.out) == (0, "")
     assert "has no models. Get a small one with: ollama pull" in ended.err
 
 
 async def test_without_ollama_it_says_what_to_do_and_ends_69(tmp_path: Path) -> None:
-    ended = await obt_agent(tmp_path, "models", OLLAMA_URL="127.0.0.1:9")
+    ended = await in_process(tmp_path, "models", OLLAMA_URL="127.0.0.1:9")
     assert (ended.code, ended.out) == (exit_codes.UNAVAILABLE, "")
     assert "Nothing answers at http://127.0.0.1:9" in ended.err
     assert "ollama serve" in ended.err

@@ -78,6 +78,7 @@ async def until(process: asyncio.subprocess.Process, event: str) -> list[str]:
     return lines
 
 
+@pytest.mark.slow
 async def test_the_token_is_shown_to_the_server_and_to_nobody_else(
     tmp_path: Path, refusing: tuple[str, asyncio.Queue[str]], standin: StandIn
 ) -> None:
@@ -99,6 +100,7 @@ async def test_the_token_is_shown_to_the_server_and_to_nobody_else(
     assert b"canary" not in visible
 
 
+@pytest.mark.slow
 async def test_a_second_one_names_the_first_and_leaves_it_alone(
     tmp_path: Path, refusing: tuple[str, asyncio.Queue[str]], standin: StandIn
 ) -> None:
@@ -114,6 +116,7 @@ def readable(sock: socket.socket) -> bool:
     return bool(select.select([sock], [], [], 0)[0])
 
 
+@pytest.mark.slow
 async def test_without_any_credential_it_says_what_to_do_and_ends_78(tmp_path: Path) -> None:
     """The service manager hears it too, and keeps the last line that it heard."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
@@ -130,6 +133,7 @@ async def test_without_any_credential_it_says_what_to_do_and_ends_78(tmp_path: P
         assert state.agent_id
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount")
 @pytest.mark.parametrize(
     ("options", "remedy"),

@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -38,11 +39,14 @@ def test_the_help_of_every_command_of_every_program_is_shown_in_ascii() -> None:
         "    try: main([*words, '--help'])\n"
         "    except SystemExit as ended: assert ended.code == 0, words\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=ASCII, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, env=os.environ | ASCII, check=False
+    )
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.decode("ascii").count("usage: ") == 1 + len(COMMANDS) + 5 + 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("environ", [ASCII, LATIN_1, POSIX])
 async def test_a_finished_benchmark_is_shown_whatever_the_terminal(
     environ: dict[str, str], tmp_path: Path
@@ -59,6 +63,7 @@ async def test_a_finished_benchmark_is_shown_whatever_the_terminal(
             assert "tok" in ended.out
 
 
+@pytest.mark.slow
 async def test_hardware_configuration_and_models_are_shown_in_a_locale_of_latin_1(
     en_us: dict[str, str], tmp_path: Path
 ) -> None:

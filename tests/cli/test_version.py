@@ -55,6 +55,7 @@ def test_without_either_the_version_stands_alone(
     assert version.full_version() == __version__
 
 
+@pytest.mark.slow
 def test_a_built_source_distribution_carries_the_commit_and_leaves_nothing_temporary(tmp_path: Path) -> None:
     code = "import sys; from hatchling.build import build_sdist; print(build_sdist(sys.argv[1]))"
     temporary = tmp_path / "tmp"

@@ -60,6 +60,7 @@ async def test_a_server_is_checked_by_its_api_token_alone(tmp_path: Path) -> Non
     assert "left out by --quick" in output
 
 
+@pytest.mark.slow
 async def test_a_server_is_checked_by_a_credential_and_what_needs_a_trigger_is_not_tested(
     tmp_path: Path,
 ) -> None:
@@ -79,6 +80,7 @@ async def test_a_server_is_checked_by_a_credential_and_what_needs_a_trigger_is_n
     assert "2 rules kept, 0 broken, 2 not tested" in output
 
 
+@pytest.mark.slow
 async def test_a_trigger_is_a_command_that_succeeds_when_its_user_got_the_whole_answer(
     tmp_path: Path,
 ) -> None:
@@ -108,6 +110,7 @@ async def test_a_trigger_is_a_command_that_succeeds_when_its_user_got_the_whole_
     assert "not tested  HELLO-6" in output
 
 
+@pytest.mark.slow
 async def test_an_agent_is_checked_that_dials_the_given_port(tmp_path: Path, standin: StandIn) -> None:
     port = free_port(0)
     checking = asyncio.create_task(
@@ -182,6 +185,7 @@ def test_one_failure_fails_a_rule_and_nothing_tried_is_no_success() -> None:
     assert report.exit_code([untried]) == 3
 
 
+@pytest.mark.slow
 async def test_a_trigger_that_does_not_end_when_told_is_killed(tmp_path: Path) -> None:
     code = (
         "import os, pathlib, signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "

@@ -20,6 +20,8 @@ from tests.conformance.times import SHORT
 from tests.conformance.tiny_server import TinyDriver, TinyServer
 from tests.server.conftest import running
 
+pytestmark = pytest.mark.slow
+
 
 def verdicts(results: list[CheckResult], verdict: str) -> set[str]:
     return {rule for rule, found in by_rule(results).items() if rule_verdict(found) == verdict}

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.faults import fuzz
+
+pytestmark = pytest.mark.slow
 
 EXAMPLES = 60
 

@@ -35,14 +35,14 @@ async def test_a_stream_arrives_complete_with_times_and_ollamas_last_object(benc
     assert result["t_us"] >= times[-1] > 0
 
 
-async def test_10000_tokens_split_byte_by_byte_arrive_complete_and_in_order(bench: Bench) -> None:
+async def test_2000_tokens_split_byte_by_byte_arrive_complete_and_in_order(bench: Bench) -> None:
     script = bench.standin.script
-    script.tokens, script.numbered, script.split_bytes, script.lines_per_write = 10_000, True, 1, 500
-    number = bench.send("generate", model=TINY, prompt="hello", options={"num_predict": 10_000})
+    script.tokens, script.numbered, script.split_bytes, script.lines_per_write = 2_000, True, 1, 500
+    number = bench.send("generate", model=TINY, prompt="hello", options={"num_predict": 2_000})
     async with asyncio.timeout(90):
-        await bench.session.streams.setdefault(number, bench.session.open_stream(number)).has(10_000)
+        await bench.session.streams.setdefault(number, bench.session.open_stream(number)).has(2_000)
     result = await bench.session.result(number)
-    assert words(bench.session, number) == [f" {n}" for n in range(10_000)]
+    assert words(bench.session, number) == [f" {n}" for n in range(2_000)]
     assert result["final"]["done_reason"] in ("stop", "length")
 
 

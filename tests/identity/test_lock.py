@@ -57,6 +57,7 @@ def said(process: Process) -> list[str]:
     return process.stdout.readline().split()
 
 
+@pytest.mark.slow
 def test_of_many_that_start_at_once_one_holds_and_the_others_name_it(
     tmp_path: Path, processes: list[Process]
 ) -> None:

@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeGuard
 
+import pytest
+
 from tests.project.paths import ROOT
+
+pytestmark = pytest.mark.lint
 
 LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 

@@ -79,6 +79,7 @@ async def failure(url: str, body: bytes | None = None, **values: Any) -> AgentEr
     return caught.value
 
 
+@pytest.mark.slow
 async def test_ten_thousand_tokens_arrive_complete_and_in_order_though_bytes_come_one_by_one(
     standin: StandIn,
 ) -> None:

@@ -227,6 +227,7 @@ def test_usage(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: P
     assert status == 1
 
 
+@pytest.mark.slow
 async def test_the_first_start_prints_a_password_once_and_it_opens(tmp_path: Path) -> None:
     database = tmp_path / "obt.sqlite3"
     async with server_process(database) as server:
@@ -239,6 +240,7 @@ async def test_the_first_start_prints_a_password_once_and_it_opens(tmp_path: Pat
         assert "password" not in server.said
 
 
+@pytest.mark.slow
 async def test_a_server_with_tls_listens_on_an_address_that_others_reach(tmp_path: Path) -> None:
     ca = trustme.CA()
     issued = ca.issue_cert("obt.example", "127.0.0.1")
@@ -255,6 +257,7 @@ async def test_a_server_with_tls_listens_on_an_address_that_others_reach(tmp_pat
             assert (await http.get("/api/v1/session")).status_code == 401
 
 
+@pytest.mark.slow
 async def test_a_port_that_is_taken_is_said_and_fails(tmp_path: Path) -> None:
     async with server_process(tmp_path / "one") as server:
         with pytest.raises(AssertionError, match="address already in use"):

@@ -46,6 +46,7 @@ async def until_dropped(reader: asyncio.StreamReader) -> bytes:
             return b""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors are limited by rlimit")
 async def test_idle_connections_beyond_all_descriptors_leave_the_server_answering(tmp_path: Path) -> None:
     limited = ("bash", "-c", f'ulimit -n {FEW}; exec "$@"', "bash")

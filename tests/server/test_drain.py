@@ -34,6 +34,7 @@ async def admitted(server: Running, stack: contextlib.AsyncExitStack, count: int
     return fleet
 
 
+@pytest.mark.slow
 async def test_a_fleet_is_told_closed_and_stored_as_seen_when_the_server_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,6 +46,7 @@ def said(prefix: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_an_environment_from_a_wheel_works_and_is_replaced_as_a_whole(tmp_path: Path) -> None:
     prefix = tmp_path / "opt"
     environment.make(prefix, PYTHON, Wheels(wheel=wheel(tmp_path / "w")), System())
@@ -67,6 +68,7 @@ def test_an_environment_from_a_wheel_works_and_is_replaced_as_a_whole(tmp_path: 
     assert not environment.remove(prefix)
 
 
+@pytest.mark.slow
 def test_a_wheel_that_does_not_work_leaves_the_old_environment(tmp_path: Path) -> None:
     prefix = tmp_path / "opt"
     environment.make(prefix, PYTHON, Wheels(folder=wheel(tmp_path / "w").parent), System())
@@ -77,6 +79,7 @@ def test_a_wheel_that_does_not_work_leaves_the_old_environment(tmp_path: Path) -
     assert not (tmp_path / "opt.new").exists()
 
 
+@pytest.mark.slow
 def test_what_a_killed_installation_left_is_replaced_and_removed(tmp_path: Path) -> None:
     """Killed before its folder had its mark, in the middle, and between the two renames."""
     prefix, fresh, before = (tmp_path / name for name in ("opt", "opt.new", "opt.old"))
@@ -92,6 +95,7 @@ def test_what_a_killed_installation_left_is_replaced_and_removed(tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_and_leaves_the_old_environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +112,7 @@ def test_a_full_disk_is_reported_and_leaves_the_old_environment(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["opt", "w"]
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_removed_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prefix = tmp_path / "opt"
     environment.make(prefix, PYTHON, Wheels(wheel=wheel(tmp_path / "w")), System())
@@ -120,6 +125,7 @@ def test_a_folder_that_cannot_be_removed_is_reported(tmp_path: Path, monkeypatch
         environment.remove(prefix)
 
 
+@pytest.mark.slow
 def test_a_folder_of_somebody_elses_is_not_touched(tmp_path: Path) -> None:
     prefix = tmp_path / "opt"
     prefix.mkdir()
@@ -131,6 +137,7 @@ def test_a_folder_of_somebody_elses_is_not_touched(tmp_path: Path) -> None:
     assert (prefix / "precious").read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_the_launcher_ignores_the_callers_environment(tmp_path: Path) -> None:
     prefix = tmp_path / "opt"
     environment.make(prefix, PYTHON, Wheels(wheel=wheel(tmp_path / "w")), System())
@@ -156,6 +163,7 @@ def test_a_checkout_is_not_copied(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_what_a_distribution_needs_is_found_and_a_copy_of_it_works(tmp_path: Path) -> None:
     found = environment.required_distributions("aiohttp")
     names = {distribution.name.lower() for distribution in found}

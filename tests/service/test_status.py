@@ -71,6 +71,7 @@ def test_a_status_of_an_earlier_process_is_not_taken_for_the_present_ones(tmp_pa
     assert found.holder is not None
 
 
+@pytest.mark.slow
 def test_a_killed_writer_leaves_no_running_agent(tmp_path: Path) -> None:
     path = tmp_path / "state"
     script = f"""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import pytest
 
 from obt_standin import StandIn
 
@@ -71,6 +72,7 @@ async def test_a_process_says_where_it_listens_does_as_scripted_and_ends_on_sigt
         assert await started.wait() == 0
 
 
+@pytest.mark.slow
 async def test_a_script_with_an_unknown_or_wrong_field_is_refused_by_name(tmp_path: Path) -> None:
     script = tmp_path / "script.json"
     for text, word in (
