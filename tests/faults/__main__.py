@@ -24,8 +24,8 @@ from tests.faults.catalogue import FAULTS
 from tests.faults.cells import CELLS
 from tests.faults.histories import History, run_histories
 from tests.faults.kills import KILLS, run_kill
-from tests.faults.pace import REAL, SHORT
 from tests.faults.states import STATES
+from tests.faults.timing import REAL, SHORT
 
 PARTS = ("matrix", "kills", "histories", "fuzz")
 ERROR = 40
@@ -59,7 +59,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 async def _matrix(arguments: argparse.Namespace) -> bool:
-    pace = REAL if arguments.real_deadlines else SHORT
+    timing = REAL if arguments.real_deadlines else SHORT
     cells = [
         (state, fault)
         for state, fault in CELLS
@@ -67,10 +67,10 @@ async def _matrix(arguments: argparse.Namespace) -> bool:
         and (not arguments.fault or any(part in fault.name for part in arguments.fault))
     ]
     _say(f"{len(cells)} cells of {len(FAULTS)} faults and {len(STATES)} states; silence allowed: "
-         f"{pace.timings.silence_s:g} s, noticed within {pace.notice_s:g} s")  # fmt: skip
+         f"{timing.timings.silence_s:g} s, noticed within {timing.notice_s:g} s")  # fmt: skip
     _say(matrix.row(matrix.HEADINGS))
     outcomes = []
-    async for outcome in matrix.run_matrix(cells, pace):
+    async for outcome in matrix.run_matrix(cells, timing):
         outcomes.append(outcome)
         _say(matrix.shown(outcome))
     failed = [outcome for outcome in outcomes if outcome.problems]
@@ -118,9 +118,9 @@ async def _kills(_: argparse.Namespace) -> bool:
     good = True
     with tempfile.TemporaryDirectory(prefix="obt-kills-") as folder:
         for number, kill in enumerate(KILLS):
-            place = Path(folder) / str(number)
-            place.mkdir()
-            ledger, problems = await run_kill(kill, place)
+            directory = Path(folder) / str(number)
+            directory.mkdir()
+            ledger, problems = await run_kill(kill, directory)
             good &= not problems
             _say(f"SIGKILL {kill.title:44} jobs {ledger.accepted}, acknowledged {ledger.finals}, "
                  f"twice {ledger.duplicates}")  # fmt: skip

@@ -17,7 +17,7 @@ from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.link.session import LinkSession
 from obt_agent.protocol.admission import HelloResult
-from tests.faults.pace import Pace
+from tests.faults.timing import Timing
 
 OUTBOX_DRAIN_S = 0.5
 
@@ -47,11 +47,11 @@ class Site:
 
 
 class Agent:
-    """One life of an agent."""
+    """An agent from its start to its end."""
 
-    def __init__(self, site: Site, pace: Pace) -> None:
+    def __init__(self, site: Site, timing: Timing) -> None:
         self.site = site
-        self.pace = pace
+        self.timing = timing
         self.components: Components
         self.state: StateDir
         self.admitted: asyncio.Queue[LinkSession] = asyncio.Queue()
@@ -66,8 +66,8 @@ class Agent:
             self.site.config(),
             self.state,
             Secret(self.site.secret),
-            timings=self.pace.timings,
-            backoff=self.pace.backoff,
+            timings=self.timing.timings,
+            backoff=self.timing.backoff,
         )
         components = self.components
         components.on_admitted = self._on_admitted

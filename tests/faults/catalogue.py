@@ -12,8 +12,8 @@ from typing import Literal
 
 import trustme
 
+from tests.faults.environment import Environment
 from tests.faults.gate import Gate
-from tests.faults.place import Place
 from tests.link.authority import AlertingServer
 from tests.link.server_double import listening
 from tests.server.agent_double import dial
@@ -22,7 +22,7 @@ Effect = Literal["breaks", "refuses", "passes"]
 """``breaks``: the session must end within the deadline. ``refuses``: dials fail, and the agent says why.
 ``passes``: a healthy link, however slow; it must not be dropped."""
 
-Strike = Callable[[Place], contextlib.AbstractAsyncContextManager[None]]
+Strike = Callable[[Environment], contextlib.AbstractAsyncContextManager[None]]
 """The fault is there while the context lasts."""
 
 
@@ -39,12 +39,12 @@ class Fault:
 
 def _lanes(change: Callable[[Gate], object]) -> Strike:
     @contextlib.asynccontextmanager
-    async def strike(place: Place) -> AsyncIterator[None]:
-        change(place.gate)
+    async def strike(environment: Environment) -> AsyncIterator[None]:
+        change(environment.gate)
         try:
             yield
         finally:
-            place.gate.heal()
+            environment.gate.heal()
 
     return strike
 
@@ -101,17 +101,17 @@ def _met_with(answer: bytes | None, *, read: bool = True) -> Strike:
     return _led_to(lambda _: listening(meet))
 
 
-def _led_to(listener: Callable[[Place], contextlib.AbstractAsyncContextManager[str]]) -> Strike:
+def _led_to(listener: Callable[[Environment], contextlib.AbstractAsyncContextManager[str]]) -> Strike:
     @contextlib.asynccontextmanager
-    async def strike(place: Place) -> AsyncIterator[None]:
-        async with listener(place) as url:
-            place.gate.lead_to(int(url.rsplit(":", 1)[1]))
-            place.gate.reset()
+    async def strike(environment: Environment) -> AsyncIterator[None]:
+        async with listener(environment) as url:
+            environment.gate.lead_to(int(url.rsplit(":", 1)[1]))
+            environment.gate.reset()
             try:
                 yield
             finally:
-                place.gate.heal()
-                await place.gate.cut()
+                environment.gate.heal()
+                await environment.gate.cut()
 
     return strike
 
@@ -122,9 +122,9 @@ def _http(status: str, *headers: str) -> Strike:
 
 
 def _certificate(*names: str, expired: bool = False, unknown: bool = False) -> Strike:
-    def listener(place: Place) -> contextlib.AbstractAsyncContextManager[str]:
-        assert place.certificates is not None
-        authority = trustme.CA() if unknown else place.certificates.authority
+    def listener(environment: Environment) -> contextlib.AbstractAsyncContextManager[str]:
+        assert environment.certificates is not None
+        authority = trustme.CA() if unknown else environment.certificates.authority
         now = dt.datetime.now(dt.UTC).replace(tzinfo=None)
         not_after = now - dt.timedelta(days=1) if expired else None
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -145,10 +145,10 @@ def _second_dial(*, same_process: bool) -> Strike:
     """Another socket of the same identity: of the same process (a redial), or of another one."""
 
     @contextlib.asynccontextmanager
-    async def strike(place: Place) -> AsyncIterator[None]:
-        instance = {"instance": place.agent.state.instance} if same_process else {}
-        url = place.site.url.replace(str(place.gate.port), str(place.gate.home))
-        async with dial(url, place.site.secret, place.agent_id, **instance) as second:
+    async def strike(environment: Environment) -> AsyncIterator[None]:
+        instance = {"instance": environment.agent.state.instance} if same_process else {}
+        url = environment.site.url.replace(str(environment.gate.port), str(environment.gate.home))
+        async with dial(url, environment.site.secret, environment.agent_id, **instance) as second:
             hello = asyncio.create_task(second.hello(), name="the second dial's hello")
             try:
                 yield

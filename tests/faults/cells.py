@@ -12,9 +12,9 @@ import msgspec
 from obt_agent.errors import AgentError
 from tests.faults.agent import Agent
 from tests.faults.catalogue import FAULTS, Fault
-from tests.faults.pace import Pace
-from tests.faults.place import Ledger, Place, place
+from tests.faults.environment import Environment, Ledger, cell_environment
 from tests.faults.states import STATES, Busy
+from tests.faults.timing import Timing
 from tests.waiting import until
 
 HOLD = 1.5
@@ -45,47 +45,52 @@ class Outcome:
             self.problems.append(else_)
 
 
-async def run_cell(state: str, fault: Fault, pace: Pace, folder: Path) -> Outcome:
+async def run_cell(state: str, fault: Fault, timing: Timing, folder: Path) -> Outcome:
     """Run one cell in a folder of its own; never raises for what the agent does."""
     outcome = Outcome(state, fault)
     try:
         async with (
-            asyncio.timeout(pace.patience_s),
-            place(folder, pace, tls=fault.tls) as here,
+            asyncio.timeout(timing.patience_s),
+            cell_environment(folder, timing, tls=fault.tls) as here,
             STATES[state](here) as busy,
         ):
-            await _strike(here, busy, outcome, pace)
+            await _strike(here, busy, outcome, timing)
             await _after(here, busy, outcome)
     except TimeoutError:
-        outcome.problems.append(f"it hung: nothing for {pace.patience_s:g} s")
+        outcome.problems.append(f"it hung: nothing for {timing.patience_s:g} s")
     except AgentError as error:
         outcome.problems.append(f"{type(error).__name__}: {error.message}")
     return outcome
 
 
-async def _strike(here: Place, busy: Busy, outcome: Outcome, pace: Pace) -> None:
+async def _strike(here: Environment, busy: Busy, outcome: Outcome, timing: Timing) -> None:
     async with outcome.fault.strike(here):
         started = time.monotonic()
         if outcome.state == "draining":
             await here.agent.end()
             outcome.noticed_s = time.monotonic() - started
-            most_s = pace.timings.flush_s + pace.timings.close_s + pace.margin_s + 2 * pace.timings.silence_s
+            most_s = (
+                timing.timings.flush_s
+                + timing.timings.close_s
+                + timing.margin_s
+                + 2 * timing.timings.silence_s
+            )
             _within(outcome, "ended", outcome.noticed_s, most_s)
         elif outcome.fault.effect == "passes":
-            await _passes(here, busy, outcome, pace)
+            await _passes(here, busy, outcome, timing)
             return
         else:
             await _noticed(here, busy, outcome)
             outcome.noticed_s = time.monotonic() - started
             dialled = outcome.state == "idle" or outcome.fault.effect == "refuses"
-            _within(outcome, "noticed", outcome.noticed_s, pace.dial_s if dialled else pace.notice_s)
+            _within(outcome, "noticed", outcome.noticed_s, timing.dial_s if dialled else timing.notice_s)
     healed = time.monotonic()
     if outcome.state == "draining":
-        here.agent = Agent(here.site, pace)
+        here.agent = Agent(here.site, timing)
         await here.agent.start()
     await _admitted_again(here, busy)
     outcome.admitted_s = time.monotonic() - healed
-    _within(outcome, "admitted again", outcome.admitted_s, pace.return_s)
+    _within(outcome, "admitted again", outcome.admitted_s, timing.return_s)
 
 
 def _within(outcome: Outcome, what: str, took_s: float, most_s: float) -> None:
@@ -94,7 +99,7 @@ def _within(outcome: Outcome, what: str, took_s: float, most_s: float) -> None:
     )
 
 
-async def _admitted_again(here: Place, busy: Busy) -> None:
+async def _admitted_again(here: Environment, busy: Busy) -> None:
     """Wait for a session that both sides hold."""
     link, hub = here.agent.components.link, here.server.hub
     old = busy.session
@@ -108,7 +113,7 @@ async def _admitted_again(here: Place, busy: Busy) -> None:
     await until(both)
 
 
-async def _passes(here: Place, busy: Busy, outcome: Outcome, pace: Pace) -> None:
+async def _passes(here: Environment, busy: Busy, outcome: Outcome, timing: Timing) -> None:
     """A fault that must not be noticed: the session lives on, and what it carries moves."""
     if outcome.state == "idle":
         here.gate.refusing = False
@@ -118,14 +123,14 @@ async def _passes(here: Place, busy: Busy, outcome: Outcome, pace: Pace) -> None
         return
     items = [reader.items for reader in busy.readers]
     held = asyncio.create_task(until(lambda: not busy.session.alive), name="hold")
-    await asyncio.wait([held], timeout=HOLD * pace.timings.silence_s)
+    await asyncio.wait([held], timeout=HOLD * timing.timings.silence_s)
     outcome.expect(that=not held.done(), else_=f"a healthy link was dropped: {here.agent.problem}")
     held.cancel()
     for reader, before in zip(busy.readers, items, strict=True):
         outcome.expect(that=reader.items > before, else_="a stream stood still")
 
 
-async def _noticed(here: Place, busy: Busy, outcome: Outcome) -> None:
+async def _noticed(here: Environment, busy: Busy, outcome: Outcome) -> None:
     """Wait until both sides know that the session is gone, or that the dial has failed and why."""
     link, hub, fault = here.agent.components.link, here.server.hub, outcome.fault
     if outcome.state == "idle":
@@ -140,7 +145,7 @@ async def _noticed(here: Place, busy: Busy, outcome: Outcome) -> None:
         await until(lambda: fault.says in here.agent.problem)
 
 
-async def _after(here: Place, busy: Busy, outcome: Outcome) -> None:
+async def _after(here: Environment, busy: Busy, outcome: Outcome) -> None:
     """All is well: streams have ended on both sides, every job has its one final, and commands work."""
     if outcome.fault.effect == "passes" and outcome.state != "draining":
         await busy.stop()

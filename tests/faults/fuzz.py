@@ -60,14 +60,14 @@ def golden(sender: str) -> list[dict[str, Any]]:
 def _changed(draw: st.DrawFn, frames: Sequence[dict[str, Any]]) -> str:
     """A golden frame with one value, anywhere in it, replaced."""
     frame = json.loads(json.dumps(draw(st.sampled_from(frames))))
-    place: Any = frame
+    node: Any = frame
     while True:
-        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        keys = list(node) if isinstance(node, dict) else list(range(len(node)))
         key = draw(st.sampled_from(keys))
-        if isinstance(place[key], dict | list) and place[key] and draw(st.booleans()):
-            place = place[key]
+        if isinstance(node[key], dict | list) and node[key] and draw(st.booleans()):
+            node = node[key]
             continue
-        place[key] = draw(JSON)
+        node[key] = draw(JSON)
         return json.dumps(frame)
 
 

@@ -23,22 +23,22 @@ from obt_agent.protocol.jobs import TERMINAL_STATES, JobStarted
 from obt_server.app import Server
 from obt_server.storage import Enrolment
 from tests.faults.agent import Site
+from tests.faults.agent_core import AgentCore, Killed, KillPoint
+from tests.faults.environment import Ledger, serving
 from tests.faults.gate import Gate
-from tests.faults.life import Fuse, Killed, Supervisor
 from tests.faults.measuring import RECORDS
-from tests.faults.pace import SHORT
-from tests.faults.place import Ledger, serving
+from tests.faults.timing import SHORT
 from tests.waiting import until
 
-LIVES = 4
+KILLED_RUNS = 4
 COMMITS = 24
 CUT_WITHIN = {"up": 40_000, "down": 2_500}
 """Bytes to the next cut: results go up, answers come down."""
-LIFE_S = 0.25
+RUN_S = 0.25
 """A life in which nothing strikes is ended after so long."""
 PATIENCE_S = 60.0
 
-PACE = replace(SHORT, hub=replace(SHORT.hub, probe_s=0.2))
+TIMING = replace(SHORT, hub=replace(SHORT.hub, probe_s=0.2))
 
 
 @dataclass
@@ -74,14 +74,14 @@ class Ground:
 @contextlib.asynccontextmanager
 async def ground() -> AsyncIterator[Ground]:
     """Start it."""
-    asyncio.get_running_loop().set_exception_handler(_of_the_living)
+    asyncio.get_running_loop().set_exception_handler(_without_killed)
     with tempfile.TemporaryDirectory(prefix="obt-histories-") as name:
         folder = Path(name)
-        async with serving(folder, PACE, None) as (server, port), Gate(port) as gate:
+        async with serving(folder, TIMING, None) as (server, port), Gate(port) as gate:
             yield Ground(folder, server, gate)
 
 
-def _of_the_living(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
+def _without_killed(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
     """What a dead life's tasks ended with is nobody's business."""
     error = context.get("exception")
     while isinstance(error, BaseException):
@@ -100,16 +100,16 @@ async def run_history(here: Ground, seed: int) -> History:
     try:
         async with asyncio.timeout(PATIENCE_S):
             starts = asyncio.create_task(_start(here.server, agent_id, jobs), name="starts")
-            for _ in range(chance.randint(1, LIVES)):
-                fuse = Fuse(chance.randint(1, COMMITS), before=chance.random() < 0.5)
-                await _live(here, site, fuse, chance, history)
-            await _last_life(here, site, agent_id, starts, jobs)
+            for _ in range(chance.randint(1, KILLED_RUNS)):
+                kill_point = KillPoint(chance.randint(1, COMMITS), before=chance.random() < 0.5)
+                await _run_until_killed(here, site, kill_point, chance, history)
+            await _run_to_the_end(here, site, agent_id, starts, jobs)
     except TimeoutError:
         history.problems.append(f"not settled after {PATIENCE_S:g} s")
     except Exception as error:  # noqa: BLE001 - whatever it is, it belongs to this seed
         history.problems.append(repr(error))
     here.gate.heal()
-    _judge(here, agent_id, jobs, history)
+    _check(here, agent_id, jobs, history)
     return history
 
 
@@ -131,18 +131,20 @@ def _params(job_id: str) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode({"job_id": job_id, "plan": {"model_name": "a"}}))
 
 
-async def _live(here: Ground, site: Site, fuse: Fuse, chance: random.Random, history: History) -> None:
+async def _run_until_killed(
+    here: Ground, site: Site, kill_point: KillPoint, chance: random.Random, history: History
+) -> None:
     """One life, ended by its fuse, else when it has been long enough; connections are cut meanwhile."""
-    life = asyncio.create_task(Supervisor(site, fuse).run(), name="life")
+    core = asyncio.create_task(AgentCore(site, kill_point).run(), name="life")
     cutting = asyncio.create_task(_cut(here.gate, chance, history), name="cuts")
-    struck = asyncio.create_task(fuse.struck.wait(), name="struck")
+    reached = asyncio.create_task(kill_point.reached.wait(), name="struck")
     try:
-        await asyncio.wait([struck, life], timeout=LIFE_S, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([reached, core], timeout=RUN_S, return_when=asyncio.FIRST_COMPLETED)
         history.deaths += 1
     finally:
-        for task in (struck, cutting):
+        for task in (reached, cutting):
             task.cancel()
-        await _end(here.gate, life, fuse)
+        await _end(here.gate, core, kill_point)
 
 
 async def _cut(gate: Gate, chance: random.Random, history: History) -> None:
@@ -154,12 +156,12 @@ async def _cut(gate: Gate, chance: random.Random, history: History) -> None:
         history.cuts += 1
 
 
-async def _end(gate: Gate, life: asyncio.Task[None], fuse: Fuse) -> None:
+async def _end(gate: Gate, core: asyncio.Task[None], kill_point: KillPoint) -> None:
     """The process is gone: first its connections, then everything that runs in it."""
     await gate.cut()
-    life.cancel()
-    fuse.bury()
-    (ended,) = await asyncio.gather(life, return_exceptions=True)
+    core.cancel()
+    kill_point.finish()
+    (ended,) = await asyncio.gather(core, return_exceptions=True)
     gate.heal()
     if isinstance(ended, BaseExceptionGroup):
         ended = ended.split((Killed, asyncio.CancelledError))[1]
@@ -174,23 +176,23 @@ async def _repeat_late(server: Server, agent_id: str, jobs: list[str]) -> None:
         assert started.state in TERMINAL_STATES, f"a late repeat of {job_id} made it {started.state}"
 
 
-async def _last_life(
+async def _run_to_the_end(
     here: Ground, site: Site, agent_id: str, starts: asyncio.Task[None], jobs: list[str]
 ) -> None:
     """Nothing strikes any more: every job that was started must come to its end."""
-    fuse = Fuse(None, before=True)
-    life = Supervisor(site, fuse)
-    running = asyncio.create_task(life.run(), name="last life")
+    kill_point = KillPoint(None, before=True)
+    core = AgentCore(site, kill_point)
+    running = asyncio.create_task(core.run(), name="last life")
     try:
         await asyncio.wait([starts, running], return_when=asyncio.FIRST_COMPLETED)
         await until(lambda: running.done() or _finals(here, jobs) >= len(jobs))
-        await life.settled()
+        await core.settled()
         await _repeat_late(here.server, agent_id, jobs)
-        await life.settled()
+        await core.settled()
     finally:
         starts.cancel()
         await asyncio.gather(starts, return_exceptions=True)
-        await _end(here.gate, running, fuse)
+        await _end(here.gate, running, kill_point)
 
 
 def _finals(here: Ground, jobs: list[str]) -> int:
@@ -200,7 +202,7 @@ def _finals(here: Ground, jobs: list[str]) -> int:
         return int(db.execute(query, jobs).fetchone()[0])
 
 
-def _judge(here: Ground, agent_id: str, jobs: list[str], history: History) -> None:
+def _check(here: Ground, agent_id: str, jobs: list[str], history: History) -> None:
     """Every job has one final of three records, and there is none besides.
 
     A job that was running at three deaths is given up, and its final says so.

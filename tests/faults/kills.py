@@ -26,7 +26,7 @@ from obt_server.demo.environment import free_port
 from obt_server.storage import Enrolment
 from obt_standin import StandIn
 from obt_standin.script import Script
-from tests.faults.place import MODEL, Ledger, ledger, store_result
+from tests.faults.environment import MODEL, Ledger, ledger, store_result
 from tests.waiting import until
 
 PATIENCE_S = 120.0
@@ -67,7 +67,7 @@ class Supervised:
         self._module = [f"obt_{program}"]
         self._first = self._module
         if kill.program == program:
-            self._first = ["tests.faults.mortal", program, kill.step, kill.when]
+            self._first = ["tests.faults.kill_at_step", program, kill.step, kill.when]
         self._arguments = arguments
         self._log = log
 

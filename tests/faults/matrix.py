@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.faults.catalogue import Fault
 from tests.faults.cells import Outcome, run_cell
-from tests.faults.pace import Pace
+from tests.faults.timing import Timing
 
 AT_ONCE = 4
 """Most of a cell is waiting."""
@@ -18,14 +18,14 @@ WIDTHS = (10, 30, 8, 9, 5, 5, 5)
 HEADINGS = ("state", "fault", "noticed", "admitted", "jobs", "acked", "twice")
 
 
-async def run_matrix(cells: Iterable[tuple[str, Fault]], pace: Pace) -> AsyncIterator[Outcome]:
+async def run_matrix(cells: Iterable[tuple[str, Fault]], timing: Timing) -> AsyncIterator[Outcome]:
     """Outcomes in the order in which they come."""
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def run(state: str, fault: Fault) -> Outcome:
         async with turns:
             with tempfile.TemporaryDirectory(prefix="obt-faults-") as folder:
-                return await run_cell(state, fault, pace, Path(folder))
+                return await run_cell(state, fault, timing, Path(folder))
 
     tasks = [asyncio.create_task(run(state, fault), name=f"{state} {fault.name}") for state, fault in cells]
     try:

@@ -11,7 +11,7 @@ import msgspec
 
 from obt_agent.errors import AgentError
 from obt_agent.link.session import LinkSession
-from tests.faults.place import MODEL, Place
+from tests.faults.environment import MODEL, Environment
 from tests.waiting import until
 
 UPLOAD_BYTES = 600_000
@@ -42,50 +42,50 @@ class Busy:
 class Reader:
     """Reads one endless generation as a server's user does."""
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, environment: Environment) -> None:
         self.items = 0
         self.ended_with: AgentError | None = None
-        self.task = asyncio.create_task(self._read(place), name="reader")
+        self.task = asyncio.create_task(self._read(environment), name="reader")
 
-    async def _read(self, place: Place) -> None:
+    async def _read(self, environment: Environment) -> None:
         params = msgspec.Raw(
             msgspec.json.encode({"model": MODEL, "prompt": "x", "options": {"num_predict": 90_000}})
         )
         try:
-            async with place.server.hub.stream(place.agent_id, "generate", params) as stream:
+            async with environment.server.hub.stream(environment.agent_id, "generate", params) as stream:
                 async for batch in stream.batches():
                     self.items += len(batch)
         except AgentError as error:
             self.ended_with = error
 
 
-State = Callable[[Place], contextlib.AbstractAsyncContextManager[Busy]]
+State = Callable[[Environment], contextlib.AbstractAsyncContextManager[Busy]]
 
 
 @contextlib.asynccontextmanager
-async def idle(place: Place) -> AsyncIterator[Busy]:
+async def idle(environment: Environment) -> AsyncIterator[Busy]:
     """Between two dials: the server is away, and comes back in the instant in which the fault strikes."""
-    await place.agent.start()
-    session = await place.agent.session()
-    place.gate.refusing = True
-    await place.gate.cut()
-    await until(lambda: place.agent.components.link.status.state == "waiting")
+    await environment.agent.start()
+    session = await environment.agent.session()
+    environment.gate.refusing = True
+    await environment.gate.cut()
+    await until(lambda: environment.agent.components.link.status.state == "waiting")
     yield Busy(session)
 
 
 @contextlib.asynccontextmanager
-async def admitted(place: Place) -> AsyncIterator[Busy]:
+async def admitted(environment: Environment) -> AsyncIterator[Busy]:
     """A session in which nothing is asked."""
-    await place.agent.start()
-    yield Busy(await place.agent.session())
+    await environment.agent.start()
+    yield Busy(await environment.agent.session())
 
 
 @contextlib.asynccontextmanager
-async def streaming(place: Place, count: int = 1) -> AsyncIterator[Busy]:
+async def streaming(environment: Environment, count: int = 1) -> AsyncIterator[Busy]:
     """Generations that never end by themselves."""
-    await place.agent.start()
-    session = await place.agent.session()
-    busy = Busy(session, tuple(Reader(place) for _ in range(count)))
+    await environment.agent.start()
+    session = await environment.agent.session()
+    busy = Busy(session, tuple(Reader(environment) for _ in range(count)))
     try:
         await until(lambda: all(reader.items > 0 for reader in busy.readers))
         yield busy
@@ -94,36 +94,36 @@ async def streaming(place: Place, count: int = 1) -> AsyncIterator[Busy]:
 
 
 @contextlib.asynccontextmanager
-async def crowded(place: Place) -> AsyncIterator[Busy]:
+async def crowded(environment: Environment) -> AsyncIterator[Busy]:
     """Eight generations, and a result that waits behind them: as much as a slow link is promised to bear."""
-    place.standin.script.num_parallel = CROWD
-    await place.store_result(CROWDED_BYTES)
-    place.gate.up.bytes_per_second = UPLOAD_RATE
-    async with streaming(place, CROWD) as busy:
+    environment.standin.script.num_parallel = CROWD
+    await environment.store_result(CROWDED_BYTES)
+    environment.gate.up.bytes_per_second = UPLOAD_RATE
+    async with streaming(environment, CROWD) as busy:
         yield busy
 
 
 @contextlib.asynccontextmanager
-async def uploading(place: Place) -> AsyncIterator[Busy]:
+async def uploading(environment: Environment) -> AsyncIterator[Busy]:
     """In the middle of a result of many pieces."""
-    await place.store_result(UPLOAD_BYTES)
-    place.gate.up.bytes_per_second = UPLOAD_RATE
-    await place.agent.start()
-    session = await place.agent.session()
-    begun = place.gate.up.passed
-    await until(lambda: place.gate.up.passed > begun + UPLOAD_BYTES // 8)
+    await environment.store_result(UPLOAD_BYTES)
+    environment.gate.up.bytes_per_second = UPLOAD_RATE
+    await environment.agent.start()
+    session = await environment.agent.session()
+    begun = environment.gate.up.passed
+    await until(lambda: environment.gate.up.passed > begun + UPLOAD_BYTES // 8)
     yield Busy(session)
 
 
 @contextlib.asynccontextmanager
-async def benchmarking(place: Place) -> AsyncIterator[Busy]:
+async def benchmarking(environment: Environment) -> AsyncIterator[Busy]:
     """In the middle of a benchmark."""
-    await place.agent.start()
-    session = await place.agent.session()
-    job_id = await place.start_benchmark(num_iterations=ITERATIONS)
+    await environment.agent.start()
+    session = await environment.agent.session()
+    job_id = await environment.start_benchmark(num_iterations=ITERATIONS)
 
     def measuring() -> bool:
-        presence = place.server.hub.presence(place.agent_id)
+        presence = environment.server.hub.presence(environment.agent_id)
         told = presence.progress.get(job_id) if presence is not None else None
         return told is not None and (told.progress.iteration or 0) >= 1
 
@@ -132,11 +132,11 @@ async def benchmarking(place: Place) -> AsyncIterator[Busy]:
 
 
 @contextlib.asynccontextmanager
-async def draining(place: Place) -> AsyncIterator[Busy]:
+async def draining(environment: Environment) -> AsyncIterator[Busy]:
     """At its orderly end, with a generation and a result on the way; the cell begins the end."""
-    await place.store_result(UPLOAD_BYTES)
-    place.gate.up.bytes_per_second = UPLOAD_RATE
-    async with streaming(place) as busy:
+    await environment.store_result(UPLOAD_BYTES)
+    environment.gate.up.bytes_per_second = UPLOAD_RATE
+    async with streaming(environment) as busy:
         yield busy
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from tests.faults.environment import Ledger
 from tests.faults.histories import run_histories
-from tests.faults.place import Ledger
 
 pytestmark = pytest.mark.slow
 

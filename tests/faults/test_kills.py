@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.faults.environment import Ledger
 from tests.faults.kills import KILLS, Kill, run_kill
-from tests.faults.place import Ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 

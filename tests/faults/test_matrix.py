@@ -10,7 +10,7 @@ import pytest
 from tests.faults.catalogue import BY_NAME
 from tests.faults.cells import CELLS, run_cell
 from tests.faults.matrix import shown
-from tests.faults.pace import SHORT
+from tests.faults.timing import SHORT
 
 pytestmark = pytest.mark.slow
 

@@ -1,6 +1,6 @@
 """An agent or a server that kills itself (SIGKILL) at one step of a job's life.
 
-``python -m tests.faults.mortal agent|server STEP before|after ARGUMENT...`` runs the program with these
+``python -m tests.faults.kill_at_step agent|server STEP before|after ARGUMENT...`` runs the program with these
 arguments; it dies the first time that it would commit, or has just committed, that step.
 """
 
@@ -24,7 +24,7 @@ def die() -> NoReturn:
     raise AssertionError("still here")
 
 
-def make_mortal(program: str, step: str, when: str) -> Callable[[list[str]], int]:
+def kill_at_step(program: str, step: str, when: str) -> Callable[[list[str]], int]:
     """Put the death into the program; gives its entry."""
     owner: Any = JobDatabase if program == "agent" else SqlStorage
     commits = getattr(owner, step)
@@ -46,4 +46,4 @@ def make_mortal(program: str, step: str, when: str) -> Callable[[list[str]], int
 
 
 if __name__ == "__main__":
-    sys.exit(make_mortal(*sys.argv[1:4])(sys.argv[4:]))
+    sys.exit(kill_at_step(*sys.argv[1:4])(sys.argv[4:]))

@@ -26,7 +26,7 @@ from obt_standin import StandIn
 from obt_standin.script import Script
 from tests.faults.agent import Agent, Site
 from tests.faults.gate import Gate
-from tests.faults.pace import Pace
+from tests.faults.timing import Timing
 from tests.job_store.doubles import new_job
 
 MODEL = "standin-small:latest"
@@ -68,11 +68,11 @@ class Certificates:
 
 
 @dataclass
-class Place:
+class Environment:
     """Everything of one cell."""
 
     folder: Path
-    pace: Pace
+    timing: Timing
     standin: StandIn
     server: Server
     gate: Gate
@@ -137,12 +137,12 @@ def ledger(database: Path, jobs: set[str]) -> Ledger:
 
 
 @contextlib.asynccontextmanager
-async def place(folder: Path, pace: Pace, *, tls: bool = False) -> AsyncIterator[Place]:
+async def cell_environment(folder: Path, timing: Timing, *, tls: bool = False) -> AsyncIterator[Environment]:
     """Everything but the agent's life runs; the cell starts it."""
     certificates = Certificates.make(folder) if tls else None
     async with contextlib.AsyncExitStack() as stack:
         standin = await stack.enter_async_context(StandIn(Script(decode_tps=100.0, tokens=100_000)))
-        parts, port = await stack.enter_async_context(serving(folder, pace, certificates))
+        parts, port = await stack.enter_async_context(serving(folder, timing, certificates))
         gate = await stack.enter_async_context(Gate(port))
         secret = Secret.new()
         state_folder = folder / "state"
@@ -157,7 +157,9 @@ async def place(folder: Path, pace: Pace, *, tls: bool = False) -> AsyncIterator
             secret=secret.reveal(),
             ca_file=None if certificates is None else certificates.ca_file,
         )
-        made = Place(folder, pace, standin, parts, gate, site, agent_id, certificates, Agent(site, pace))
+        made = Environment(
+            folder, timing, standin, parts, gate, site, agent_id, certificates, Agent(site, timing)
+        )
         try:
             yield made
         finally:
@@ -166,10 +168,10 @@ async def place(folder: Path, pace: Pace, *, tls: bool = False) -> AsyncIterator
 
 @contextlib.asynccontextmanager
 async def serving(
-    folder: Path, pace: Pace, certificates: Certificates | None
+    folder: Path, timing: Timing, certificates: Certificates | None
 ) -> AsyncIterator[tuple[Server, int]]:
     """The reference server on a port of its own, with a new database."""
-    settings = application.AppSettings(database=folder / "server.sqlite3", hub=pace.hub)
+    settings = application.AppSettings(database=folder / "server.sqlite3", hub=timing.hub)
     parts = application.build(settings)
     uvicorn = configure(
         parts,

@@ -1,6 +1,6 @@
-"""One life of an agent's core, which can be struck dead before or after any commit to its store.
+"""An agent's core within this process, which can be killed before or after any commit to its store.
 
-A death within this process cannot be SIGKILL. It is this: the connection is reset, the thread that commits
+A kill within this process cannot be SIGKILL. It is this: the connection is reset, the thread that commits
 stands still, every task is cancelled, and nothing is written to the store any more. What SIGKILL itself does
 is shown by ``tests.faults.kills``.
 """
@@ -33,7 +33,7 @@ from obt_agent.reporter import Gauges, Reporter
 from tests.dispatcher.doubles import permissive
 from tests.faults.agent import Site
 from tests.faults.measuring import MeasuringRunner
-from tests.faults.pace import SHORT
+from tests.faults.timing import SHORT
 from tests.handlers.bench import facts
 from tests.jobs.doubles import FAST, fast_uploader
 from tests.link.doubles import QUICK
@@ -43,24 +43,24 @@ STILL_S = 60.0
 
 
 class Killed(BaseException):
-    """This life is over."""
+    """The agent was killed here."""
 
 
-class Fuse:
-    """Strikes at a commit, counted from 1; never when ``at`` is None."""
+class KillPoint:
+    """Kills at a commit, counted from 1; never when ``at`` is None."""
 
     def __init__(self, at: int | None, *, before: bool) -> None:
-        self.struck = asyncio.Event()
+        self.reached = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._at = at
         self._before = before
         self._commits = 0
-        self._dead = False
+        self._killed = False
         self._over = threading.Event()
 
     def check(self) -> None:
-        """The dead write nothing."""
-        if self._dead:
+        """Raise Killed once it was killed: it writes nothing any more."""
+        if self._killed:
             raise Killed
 
     def commit(self, *, before: bool) -> None:
@@ -68,31 +68,31 @@ class Fuse:
         if before:
             self._commits += 1
         if self._commits == self._at and before == self._before:
-            self._loop.call_soon_threadsafe(self.struck.set)
+            self._loop.call_soon_threadsafe(self.reached.set)
             self._over.wait(STILL_S)
-            self._dead = True
+            self._killed = True
         self.check()
 
-    def bury(self) -> None:
-        """Nothing of this life runs any more: the thread may go on, and writes nothing."""
-        self._dead = True
+    def finish(self) -> None:
+        """Nothing of this agent runs any more: the thread may go on, and writes nothing."""
+        self._killed = True
         self._over.set()
 
 
-class MortalDatabase(JobDatabase):
-    """Commits until its fuse has burnt."""
+class KilledDatabase(JobDatabase):
+    """Commits until its kill point is reached."""
 
-    def __init__(self, path: Path, fuse: Fuse) -> None:
-        self._fuse = fuse
+    def __init__(self, path: Path, kill_point: KillPoint) -> None:
+        self._kill_point = kill_point
         super().__init__(path)
 
     @contextlib.contextmanager
     def _transaction(self) -> Iterator[None]:
-        self._fuse.check()
+        self._kill_point.check()
         with super()._transaction():
             yield
-            self._fuse.commit(before=True)
-        self._fuse.commit(before=False)
+            self._kill_point.commit(before=True)
+        self._kill_point.commit(before=False)
 
 
 def _any_size(job_id: str) -> str:
@@ -100,24 +100,24 @@ def _any_size(job_id: str) -> str:
     return secrets.token_hex(random.Random(job_id).choice((16, 500, 20_000, 60_000)))
 
 
-class Supervisor:
+class AgentCore:
     """Store, jobs, dispatcher, reporter and link of one process; ``run`` lasts until it is cancelled."""
 
-    def __init__(self, site: Site, fuse: Fuse) -> None:
+    def __init__(self, site: Site, kill_point: KillPoint) -> None:
         self._site = site
-        self._fuse = fuse
-        self.outbox = JobStore(site.folder, database=lambda path: MortalDatabase(path, fuse))
+        self._kill_point = kill_point
+        self.outbox = JobStore(site.folder, database=lambda path: KilledDatabase(path, kill_point))
         self.opened = asyncio.Event()
         self._closers: list[Callable[[], Awaitable[None]]] = []
 
     async def run(self) -> None:
-        """Live."""
+        """Serve until cancelled."""
         with StateDir.open(self._site.folder) as state:
             try:
                 await self.outbox.open()
                 await self._serve(state)
             finally:
-                self._fuse.bury()
+                self._kill_point.finish()
                 for close in self._closers:
                     await close()
                 await self.outbox.close()
@@ -149,12 +149,12 @@ class Supervisor:
         async with asyncio.TaskGroup() as tasks:
 
             def on_admitted(session: LinkSession, hello: HelloResult) -> None:
-                tasks.create_task(reporter.run(session, 15.0), name="life report")
-                tasks.create_task(jobs.serve(session, hello.time), name="life serve")
+                tasks.create_task(reporter.run(session, 15.0), name="core report")
+                tasks.create_task(jobs.serve(session, hello.time), name="core serve")
 
             link = self._link(state, dispatcher, reporter, on_admitted)
             self.opened.set()
-            tasks.create_task(jobs.worker.run(), name="life jobs")
+            tasks.create_task(jobs.worker.run(), name="core jobs")
             await link.run()
 
     def _link(
@@ -182,7 +182,7 @@ class Supervisor:
         )
 
     async def settled(self) -> None:
-        """Wait until this life has jobs, and none of them is left to run or to tell."""
+        """Wait until it has jobs, and none of them is left to run or to deliver."""
         await self.opened.wait()
         while (counts := self.outbox.counts).open or counts.finished_unacknowledged:
             await self.outbox.wait_changed(self.outbox.generation)

@@ -10,7 +10,7 @@ from obt_server.hub import HubSettings
 
 
 @dataclass(frozen=True)
-class Pace:
+class Timing:
     """Numbers of agent and server, in seconds.
 
     ``margin_s`` is what the contract adds to the silence that it allows (noticed within 20 s at 18 s).
@@ -44,7 +44,7 @@ class Pace:
 
 SILENCE_S = 2.0
 
-SHORT = Pace(
+SHORT = Timing(
     timings=LinkTimings(
         resolve_s=2,
         connect_s=2,
@@ -69,7 +69,7 @@ SHORT = Pace(
     margin_s=2.0,
     patience_s=40.0,
 )
-REAL = Pace(
+REAL = Timing(
     timings=LinkTimings(),
     backoff=BackoffSettings(),
     hub=HubSettings(),
