@@ -128,11 +128,11 @@ class Agent:
         agent = {"id": self.id, "name": "fleet", "version": "0", "instance": self._instance}
         hello = {"protocol": {"min": 1, "max": 1}, "agent": agent, "store_id": "s", "capabilities": []}
         await socket.send(as_frame(id=1, method="agent.hello", params=hello))
-        told = False
+        drain_announced = False
         try:
             async for frame in socket:
                 message = json.loads(frame)
-                told |= message.get("method") == "server.drain"
+                drain_announced |= message.get("method") == "server.drain"
                 if "method" in message and "id" in message:
                     await socket.send(as_frame(id=message["id"], result={}))
                 elif message.get("id") == 1 and "result" in message:
@@ -142,7 +142,7 @@ class Agent:
                     if self._models:
                         await socket.send(as_frame(id=2, method="models.sync", params=self._sync()))
         finally:
-            self.drained = told and socket.close_code == limits.Close.DRAINING
+            self.drained = drain_announced and socket.close_code == limits.Close.DRAINING
 
     def _sync(self) -> dict[str, object]:
         models = [

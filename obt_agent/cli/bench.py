@@ -19,7 +19,7 @@ from obt_agent.benchmark.plan import Plan, PromptConfig, Sweep, plan_hash
 from obt_agent.benchmark.presets import PRESETS, preset, shape
 from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.cli import bench_comparison, bench_report, bench_run, exit_codes
-from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.cli.common import add_config_options, load_config, to_stderr
 from obt_agent.config.schema import Config
 from obt_agent.errors import InvalidParams
 from obt_agent.log_setup.setup import LogSettings, configure
@@ -141,7 +141,7 @@ def _in_pairs(args: argparse.Namespace, plans: Sequence[Plan], config: Config) -
         try:
             bench_comparison.show(compare_pairs(*sides), sys.stderr)
         except NotComparable as error:
-            say(f"Not comparable: {error.message}.")
+            to_stderr(f"Not comparable: {error.message}.")
             return max(*map(exit_code, results), exit_codes.FAILED)
     return max(map(exit_code, results), default=exit_codes.INTERRUPTED)
 
@@ -274,7 +274,7 @@ def write(args: argparse.Namespace, results: Sequence[BenchmarkResult]) -> None:
             f"{args.output} cannot be written ({error.strerror}); the results are on standard output"
         ) from error
     bench_report.show(results, None, sys.stderr)
-    say(f"Written to {args.output}.")
+    to_stderr(f"Written to {args.output}.")
 
 
 def show_comparisons(results: Sequence[BenchmarkResult], baseline: Sequence[BenchmarkResult]) -> bool:
@@ -287,7 +287,7 @@ def show_comparisons(results: Sequence[BenchmarkResult], baseline: Sequence[Benc
         try:
             compared: Comparison = compare(result, partner)
         except NotComparable as error:
-            say(f"Not comparable: {error.message}.")
+            to_stderr(f"Not comparable: {error.message}.")
             fine = False
         else:
             bench_comparison.show(compared, sys.stderr)

@@ -61,9 +61,9 @@ def load_config(
             flags[key] = (flag, text)
     loaded = load(args.config, flags=flags, need_server=need_server, may_be_missing=may_be_missing)
     for notice in loaded.notices:
-        say(f"Note: {notice}.")
+        to_stderr(f"Note: {notice}.")
     if loaded.dotenv:
-        say(f"Note: some values come from {loaded.dotenv}; obt-agent config show says which.")
+        to_stderr(f"Note: some values come from {loaded.dotenv}; obt-agent config show says which.")
     if log:
         _log_to_terminal(loaded)
     return loaded
@@ -83,7 +83,7 @@ def as_json(value: Any) -> str:
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
 
 
-def say(text: str) -> None:
+def to_stderr(text: str) -> None:
     """Print a line for the person at the terminal; standard output is left to results."""
     print(text, file=sys.stderr)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.cli.common import add_config_options, load_config, to_stderr
 from obt_agent.config.describe import for_owner
 from obt_agent.config.file import find, user_file
 from obt_agent.config.problems import ConfigProblem, WrongConfig
@@ -41,7 +41,7 @@ def _show(args: argparse.Namespace) -> int:
         whole = {one.key: {"value": one.value, "origin": str(one.origin)} for one in shown}
         print(json.dumps(whole, indent=2))
         return exit_codes.OK
-    say(f"# {loaded.path or 'no configuration file'}")
+    to_stderr(f"# {loaded.path or 'no configuration file'}")
     # Long values would push all origins out of sight.
     width = max((len(f"{one.key}: {_text(one.value)}") for one in shown), default=0)
     for one in shown:
@@ -52,7 +52,7 @@ def _show(args: argparse.Namespace) -> int:
 def _path(args: argparse.Namespace) -> int:
     path, _ = find(args.config, os.environ)
     if path is None:
-        say(f"There is no configuration file; the first that would be read is {user_file(os.environ)}")
+        to_stderr(f"There is no configuration file; the first that would be read is {user_file(os.environ)}")
         return exit_codes.FAILED
     print(path)
     return exit_codes.OK

@@ -18,7 +18,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from obt_agent.cli import exit_codes, version
-from obt_agent.cli.common import add_config_options, as_json, load_config, say
+from obt_agent.cli.common import add_config_options, as_json, load_config, to_stderr
 from obt_agent.config.load import LoadedConfig
 from obt_agent.config.problems import WrongConfig
 from obt_agent.daemon.status_file import read_status
@@ -61,15 +61,15 @@ def run(args: argparse.Namespace) -> int:
         loaded = load_config(args)
         texts, secrets, names = collect(loaded), _secrets(loaded), _machine() | _configured(loaded)
     except WrongConfig as error:
-        say(f"{error.message}\nIt goes into the bundle with the rest.")
+        to_stderr(f"{error.message}\nIt goes into the bundle with the rest.")
         texts, secrets, names = {"check.json": _problems(error), **_about_the_system()}, [], _machine()
     try:
         bundle.write(path, texts, secrets, names)
     except OSError as error:
-        say(f"{path} cannot be written: {error.strerror or error}. Name another with --output.")
+        to_stderr(f"{path} cannot be written: {error.strerror or error}. Name another with --output.")
         return exit_codes.FAILED
     print(path)
-    say(f"{', '.join(texts)} are in it. Look through it before you hand it on: tar -xzf {path}")
+    to_stderr(f"{', '.join(texts)} are in it. Look through it before you hand it on: tar -xzf {path}")
     return exit_codes.OK
 
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from obt_agent import __version__
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.cli.common import add_config_options, load_config, to_stderr
 from obt_agent.config.edit import CannotEdit, set_keys
 from obt_agent.config.file import SYSTEM_FILE, user_file
 from obt_agent.config.load import LoadedConfig
@@ -123,7 +123,7 @@ def _write_config(args: argparse.Namespace, loaded: LoadedConfig) -> bool:
     try:
         set_keys(path, values)
     except CannotEdit as error:  # the enrolment itself is done: this must not look like its failure
-        say(f"obt-agent: {error.message}")
+        to_stderr(f"obt-agent: {error.message}")
         return False
     print(f"{' and '.join(values)} {'is' if len(values) == 1 else 'are'} written to {path}.")
     return True

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.live import Live
 
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, as_json, load_config, say
+from obt_agent.cli.common import add_config_options, as_json, load_config, to_stderr
 from obt_agent.cli.hardware_report import live, report
 from obt_agent.config.schema import OllamaConfig
 from obt_agent.errors import AgentError, ConfigError
@@ -144,7 +144,9 @@ def _replay(folder: Path, *, json: bool) -> None:
         raise ConfigError(f"{folder} is no snapshot: {error.filename}: {error.strerror}") from error
     except msgspec.DecodeError as error:
         raise ConfigError(f"{folder} is no snapshot: manifest.json: {error}") from error
-    say(f"Replayed from {folder} ({root.manifest.origin}): rates are missing, for they need two readings.")
+    to_stderr(
+        f"Replayed from {folder} ({root.manifest.origin}): rates are missing, for they need two readings."
+    )
     _print(reading.inventory, reading.sample, json=json)
 
 
@@ -157,4 +159,6 @@ def _capture(folder: Path) -> None:
         raise ConfigError(f"{folder} is there already; name a folder that is not") from error
     except OSError as error:
         raise ConfigError(f"cannot write {folder}: {error.strerror}") from error
-    say(f"Wrote {folder}. Look through it before you send it: it should hold no serial number, UUID or name.")
+    to_stderr(
+        f"Wrote {folder}. Look through it before you send it: it should hold no serial number, UUID or name."
+    )

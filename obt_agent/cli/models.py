@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, as_json, load_config, say
+from obt_agent.cli.common import add_config_options, as_json, load_config, to_stderr
 from obt_agent.config.schema import OllamaConfig
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.ollama.lists import InstalledList, RunningList
@@ -36,13 +36,15 @@ def run(args: argparse.Namespace) -> int:
     # Entries that cannot be read are named, and do not hide the others.
     version, (installed, odd), (running, odd_running) = asyncio.run(_ask(ollama))
     for problem in odd + odd_running:
-        say(f"Note: {problem}")
+        to_stderr(f"Note: {problem}")
     if args.json:
         print(as_json({"ollama_version": version, "models": installed, "running": running}))
     elif installed:
         _print_table(version, installed, running)
     else:
-        say(f"Ollama {version} at {ollama.url} has no models. Get a small one with: ollama pull llama3.2:1b")
+        to_stderr(
+            f"Ollama {version} at {ollama.url} has no models. Get a small one with: ollama pull llama3.2:1b"
+        )
     return exit_codes.OK
 
 

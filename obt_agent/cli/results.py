@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.cli.common import add_config_options, load_config, to_stderr
 from obt_agent.daemon.status_file import read_status, status_line
 from obt_agent.identity.owner import as_owner
 from obt_agent.identity.state_dir import StateDir
@@ -90,7 +90,7 @@ def _show(args: argparse.Namespace) -> int:
         job, result = store.get(args.job_id), store.result(args.job_id)
         store.close()
     if job is None:
-        say(f"No job {args.job_id} is stored; obt-agent results list shows those that are.")
+        to_stderr(f"No job {args.job_id} is stored; obt-agent results list shows those that are.")
         return exit_codes.FAILED
     print(json.dumps({**_facts(job), "result": json.loads(result.text) if result else None}, indent=2))
     return exit_codes.OK
@@ -103,21 +103,21 @@ def _drop(args: argparse.Namespace) -> int:
         return exit_codes.FAILED
     with as_owner(folder), StateDir.open(folder):
         if not (folder / DATABASE).is_file():
-            say("There is no job store yet.")
+            to_stderr("There is no job store yet.")
             return exit_codes.FAILED
         store = JobDatabase(folder / DATABASE)
         dropped = store.drop(args.job_id)
         store.close()
     if not dropped:
-        say(f"No result of a job {args.job_id} waits; obt-agent results list shows those that do.")
+        to_stderr(f"No result of a job {args.job_id} waits; obt-agent results list shows those that do.")
         return exit_codes.FAILED
-    say(f"The result of {args.job_id} is forgotten. A repeat of its start will not run again.")
+    to_stderr(f"The result of {args.job_id} is forgotten. A repeat of its start will not run again.")
     return exit_codes.OK
 
 
 def _confirmed(job_id: str) -> bool:
     if not sys.stdin.isatty():
-        say("Dropping a result cannot be undone: confirm with --yes.")
+        to_stderr("Dropping a result cannot be undone: confirm with --yes.")
         return False
     answer = input(f"Forget the result of {job_id} for good? It was never delivered. [y/N] ")
     return answer.strip().lower() == "y"
@@ -128,14 +128,14 @@ def _flush(args: argparse.Namespace) -> int:
     folder = _state_dir(args)
     found = read_status(folder)
     if found.holder is None:
-        say("No agent runs: start it (systemctl start obt-agent), and it delivers what waits.")
+        to_stderr("No agent runs: start it (systemctl start obt-agent), and it delivers what waits.")
         return exit_codes.UNAVAILABLE
     # An agent that is connected delivers by itself: there is nothing to hurry.
     if found.status is None or found.status.link.state != "admitted":
         try:
             os.kill(found.holder.pid, signal.SIGHUP)
         except PermissionError:
-            say("Only root or the agent's own user may make it dial now: put sudo before the command.")
+            to_stderr("Only root or the agent's own user may make it dial now: put sudo before the command.")
             return exit_codes.NO_PERMISSION
     return _until_empty(folder, args.wait)
 
@@ -148,6 +148,6 @@ def _until_empty(folder: Path, within_s: float) -> int:
             print("All results are delivered.")
             return exit_codes.OK
         if time.monotonic() >= deadline:
-            say(f"Not yet: {status_line(status) if status else 'the agent says nothing'}.")
+            to_stderr(f"Not yet: {status_line(status) if status else 'the agent says nothing'}.")
             return exit_codes.UNAVAILABLE
         time.sleep(_POLL_S)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import say
+from obt_agent.cli.common import to_stderr
 from obt_agent.daemon.status_file import Status, status_line
 from obt_agent.identity.provisioned import parse_token, read_token
 from obt_agent.identity.secret import Secret
@@ -74,7 +74,7 @@ def _install(args: argparse.Namespace) -> int:
     # Before a token is read or asked for.
     install.check_machine(where, user=os.geteuid())
     if where.packaged and Path(sys.prefix) != where.prefix:
-        say(f"A Debian package brought {where.program}, which stays as it is; apt upgrades it.")
+        to_stderr(f"A Debian package brought {where.program}, which stays as it is; apt upgrades it.")
     options = install.InstallOptions(
         server=args.server,
         ollama=args.ollama_url,
@@ -89,7 +89,7 @@ def _install(args: argparse.Namespace) -> int:
     )
     planned = install.plan(options, where, runner, user=os.geteuid())
     if options.join and planned.token is None:
-        say(
+        to_stderr(
             "This machine is enrolled already, so that the join token is not used; "
             "--enroll-again enrols it anew."
         )
@@ -102,13 +102,15 @@ def _install(args: argparse.Namespace) -> int:
 def _report_start(status: Status | None) -> int:
     """How the start went, and what to do about what is not well."""
     if status is None:
-        say("The service runs, and has written no status yet: journalctl -u obt-agent -f")
+        to_stderr("The service runs, and has written no status yet: journalctl -u obt-agent -f")
         return exit_codes.UNAVAILABLE
-    say(status_line(status))
+    to_stderr(status_line(status))
     if not status.ollama.reachable:
-        say("Ollama does not answer; the agent waits for it. Start it, or set ollama.url in agent.yaml.")
+        to_stderr(
+            "Ollama does not answer; the agent waits for it. Start it, or set ollama.url in agent.yaml."
+        )
     if status.link.state != "admitted":
-        say("The service runs and goes on trying. For the cause: sudo obt-agent check")
+        to_stderr("The service runs and goes on trying. For the cause: sudo obt-agent check")
         return exit_codes.UNAVAILABLE
     return exit_codes.OK
 
@@ -134,7 +136,7 @@ def _uninstall(args: argparse.Namespace) -> int:
 def _do(steps: Iterable[InstallStep], where: ServicePaths, runner: System, *, dry_run: bool) -> None:
     if dry_run:
         for step in steps:
-            say(f"would {step.description}")
+            to_stderr(f"would {step.description}")
         return
     with hold_lock(where) as lock, interruptible():
         # What is started holds the lock too: it may outlive this command.
@@ -142,18 +144,20 @@ def _do(steps: Iterable[InstallStep], where: ServicePaths, runner: System, *, dr
         try:
             # Each step decides what it does when it comes: what the ones before it made is there then.
             for step in steps:
-                say(f"- {step.description}")
+                to_stderr(f"- {step.description}")
                 if note := step.run():
-                    say(f"  {note}")
+                    to_stderr(f"  {note}")
         except KeyboardInterrupt:
-            say("Interrupted. Give the same command again: every step can be repeated.")
+            to_stderr("Interrupted. Give the same command again: every step can be repeated.")
             raise
 
 
 def _status(_args: argparse.Namespace) -> int:
     service = state.read_state(paths.here(), system.System())
     if not service.installed:
-        say("The service is not installed: sudo obt-agent service install --server URL --token-file FILE")
+        to_stderr(
+            "The service is not installed: sudo obt-agent service install --server URL --token-file FILE"
+        )
         return exit_codes.FAILED
     print(f"{service.active}, {'enabled' if service.enabled else 'not enabled'}, {service.restarts} restarts")
     print(f"unit    {service.unit_file}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, load_config, say
+from obt_agent.cli.common import add_config_options, load_config, to_stderr
 from obt_agent.daemon.status_file import Clocks, Status, read_status, status_line
 from obt_agent.printable import printable
 from obt_agent.protocol.jobs import JobSummary
@@ -29,12 +29,12 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(load_config(args).config.agent.state_dir)
     found = read_status(folder)
     if found.holder is None:
-        say(f"No agent runs with the state folder {folder}.")
+        to_stderr(f"No agent runs with the state folder {folder}.")
         for line in _why_not(folder):
-            say(printable(line))
+            to_stderr(printable(line))
         return exit_codes.FAILED
     if found.status is None:
-        say(f"{found.holder} holds the state folder, and has written no status yet.")
+        to_stderr(f"{found.holder} holds the state folder, and has written no status yet.")
         return exit_codes.UNAVAILABLE
     if args.json:
         # JSON is UTF-8, whatever the terminal's encoding is.

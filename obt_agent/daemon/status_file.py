@@ -1,4 +1,4 @@
-"""What the running daemon says of itself, in a file for ``obt-agent status``: the daemon opens no port.
+"""The running daemon's status, in a file for ``obt-agent status``: the daemon opens no port.
 
 The file stands in the state folder and is replaced as a whole. It means something only while the process that
 wrote it holds the folder's lock.

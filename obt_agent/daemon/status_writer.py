@@ -1,4 +1,4 @@
-"""What the running agent says of itself on this machine: status file, systemd's line, signs of life."""
+"""What the running agent reports on this machine: status file, systemd's line and watchdog."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ class StatusWriter:
         self._changed.set()
 
     async def run(self) -> None:
-        """Tell, for ever."""
+        """Write it until cancelled."""
         while True:
             self._changed.clear()
-            await self._tell()
+            await self._write()
             await asyncio.sleep(AT_MOST_EVERY_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(AT_LEAST_EVERY_S - AT_MOST_EVERY_S):
@@ -64,11 +64,11 @@ class StatusWriter:
         await asyncio.get_running_loop().create_future()  # no watchdog: a root task never ends by itself
 
     def stopped(self) -> None:
-        """The last word."""
+        """Remove the file: the agent ends in order."""
         with contextlib.suppress(FolderError):
             self._file.remove()
 
-    async def _tell(self) -> None:
+    async def _write(self) -> None:
         with contextlib.suppress(StorageFailed):  # the status says so; jobs are those last known
             self._jobs = await self._components.jobs.unsettled()
         status = self.status(self._jobs)

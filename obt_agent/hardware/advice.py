@@ -37,9 +37,9 @@ _BY_REASON = {
 def advice(field: str, reason: str) -> str | None:
     """What to do, or None where nothing needs to be done or can be."""
     word = reason.partition(":")[0]
-    told = _BY_FIELD.get(field, {}).get(word)
-    if told is not None:
-        return told
+    remedy = _BY_FIELD.get(field, {}).get(word)
+    if remedy is not None:
+        return remedy
     return next((todo for words, todo in _BY_WORDS.items() if words in reason), _BY_REASON.get(word))
 
 

@@ -54,22 +54,22 @@ def combine(host: Sample, readings: Iterable[GpuReadings]) -> Sample:
     """Return the host's sample with the GPUs in it, not yet stamped with its time."""
     gpus: list[GpuSample] = []
     memory: dict[int, dict[str, int]] = {}
-    gaps: dict[int, str] = {}
+    fields: dict[int, str] = {}
     for reading in readings:
         gpus.extend(reading.gpus)
-        gaps.update(reading.process_gaps)
+        fields.update(reading.process_reasons)
         for pid, by_gpu in reading.process_memory.items():
             memory.setdefault(pid, {}).update(by_gpu)
     # A process may have memory on the GPUs of several vendors, each of which knows its own alone.
-    ollama = tuple(_with_gpu_memory(process, memory, gaps) for process in host.ollama)
+    ollama = tuple(_with_gpu_memory(process, memory, fields) for process in host.ollama)
     return msgspec.structs.replace(host, gpus=tuple(gpus), ollama=ollama)
 
 
 def _with_gpu_memory(
-    process: OllamaProcess, memory: Mapping[int, Mapping[str, int]], gaps: Mapping[int, str]
+    process: OllamaProcess, memory: Mapping[int, Mapping[str, int]], fields: Mapping[int, str]
 ) -> OllamaProcess:
-    if process.pid in gaps:
-        unavailable = process.unavailable | {"gpu_memory_bytes": gaps[process.pid]}
+    if process.pid in fields:
+        unavailable = process.unavailable | {"gpu_memory_bytes": fields[process.pid]}
         process = msgspec.structs.replace(process, unavailable=unavailable)
     if process.pid not in memory:
         return process

@@ -36,7 +36,7 @@ class GpuReadings:
 
     gpus: tuple[GpuSample, ...] = ()
     process_memory: Mapping[int, Mapping[str, int]] = field(default_factory=dict)
-    process_gaps: Mapping[int, str] = field(default_factory=dict)
+    process_reasons: Mapping[int, str] = field(default_factory=dict)
 
 
 class GpuProvider(Protocol):

@@ -81,7 +81,7 @@ class LogPipeline:
 
 
 class _LibraryHandler(logging.Handler):
-    """Takes what libraries log. The event is ``library.said``; the text is theirs."""
+    """Takes what libraries log. The event is ``library.logged``; the text is theirs."""
 
     def __init__(self, output: LogPipeline) -> None:
         super().__init__(_LIBRARY_LEVEL)
@@ -90,7 +90,7 @@ class _LibraryHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             event = {
-                "event": "library.said",
+                "event": "library.logged",
                 "level": record.levelname.lower(),
                 "logger": record.name,
                 "message": record.getMessage(),

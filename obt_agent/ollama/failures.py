@@ -79,48 +79,48 @@ def _from_proxy(status: int, *, is_html: bool) -> OllamaError | None:
 
 def from_message(message: str, status: int) -> OllamaError:
     """The error for a message of Ollama's own, in a body or in a stream's ``error`` line (status 200)."""
-    said = shown(_nested(message))
+    text = shown(_nested(message))
     if missing := _NOT_FOUND.match(message):
-        return _model_not_found(missing["name"], said, status)
+        return _model_not_found(missing["name"], text, status)
     if status == _UNAVAILABLE or message.startswith(_QUEUE_FULL):
         return _error(
-            f"Ollama's queue is full ({said}); try again, or raise OLLAMA_MAX_QUEUE.",
+            f"Ollama's queue is full ({text}); try again, or raise OLLAMA_MAX_QUEUE.",
             status,
-            said,
+            text,
             retryable=True,
         )
     if status in _PROXY_STATUSES:
-        return _proxy_alone(status, said)
+        return _proxy_alone(status, text)
     if message.startswith(_BAD_TOOL_CALL):
-        return _error(f"Ollama could not parse the model's tool call: {said}", status, said)
-    return _from_runner(message, said, status) or _error(f"Ollama answers: {said}", status, said)
+        return _error(f"Ollama could not parse the model's tool call: {text}", status, text)
+    return _from_runner(message, text, status) or _error(f"Ollama answers: {text}", status, text)
 
 
-def _from_runner(message: str, said: str, status: int) -> OllamaError | None:
+def _from_runner(message: str, text: str, status: int) -> OllamaError | None:
     """The error where the process that runs the model ended, or lacked memory."""
     ended = None if status in _REQUEST_AT_FAULT else _RUNNER_ENDED.match(message)
     killed = ended is not None and any(phrase in ended["cause"] for phrase in _KILLED_FOR_MEMORY)
     if killed or message.startswith(_TOO_LITTLE_MEMORY):
         return _error(
-            f"Ollama could not hold the model in memory ({said}); choose a smaller model or quantization, a "
+            f"Ollama could not hold the model in memory ({text}); choose a smaller model or quantization, a "
             "smaller num_ctx, or unload other models.",
             status,
-            said,
+            text,
         )
     if ended is None:
         return None
     return _error(
-        f"The process that runs the model ended ({said}); the next request loads the model again. "
+        f"The process that runs the model ended ({text}); the next request loads the model again. "
         "Ollama's log says why.",
         status,
-        said,
+        text,
         retryable=True,
     )
 
 
-def _proxy_alone(status: int, said: str | None = None) -> OllamaUnavailable:
+def _proxy_alone(status: int, text: str | None = None) -> OllamaUnavailable:
     words = f"Something in front of Ollama answers {status}; is Ollama running?"
-    return OllamaUnavailable(words, status=status, ollama_message=said)
+    return OllamaUnavailable(words, status=status, ollama_message=text)
 
 
 def not_ollama(what: str, status: int) -> OllamaError:
@@ -160,20 +160,20 @@ def shown(message: str) -> str:
     return _HOST_PATH.sub("(a file of the host)", message)[:MAX_MESSAGE_CHARS]
 
 
-def _model_not_found(missing: str, said: str, status: int) -> ModelNotFound:
+def _model_not_found(missing: str, text: str, status: int) -> ModelNotFound:
     name = shown(missing)[:_NAME_CHARS]
     what = (
         f"Ollama has no model {name!r}; pull it with: ollama pull {name}"
         if name
         else 'The request names no model; set "model".'
     )
-    return ModelNotFound(what, status=status, ollama_message=said, model=name)
+    return ModelNotFound(what, status=status, ollama_message=text, model=name)
 
 
 def _error(
-    message: str, status: int, said: str | None = None, *, retryable: bool | None = None
+    message: str, status: int, text: str | None = None, *, retryable: bool | None = None
 ) -> OllamaError:
-    return OllamaError(message, retryable=retryable, status=status, ollama_message=said)
+    return OllamaError(message, retryable=retryable, status=status, ollama_message=text)
 
 
 def _message_of(body: bytes) -> str | None:

@@ -51,16 +51,16 @@ def test_what_the_reader_should_know_goes_to_standard_error(
     assert err.startswith(f"Note: {args.config} can be changed by every user")
 
 
-@pytest.mark.parametrize(("level", "told"), [(None, False), ("info", True)])
-def test_rooms_log_to_standard_error_so_that_results_stay_clean(
-    args: argparse.Namespace, capsys: pytest.CaptureFixture[str], level: str | None, told: bool
+@pytest.mark.parametrize(("level", "expected"), [(None, False), ("info", True)])
+def test_commands_log_to_standard_error_so_that_results_stay_clean(
+    args: argparse.Namespace, capsys: pytest.CaptureFixture[str], level: str | None, expected: bool
 ) -> None:
     setattr(args, "key:log.level", level)
     load_config(args)
     structlog.get_logger("x").info("some.event")
     out, err = capsys.readouterr()
     assert out == ""
-    assert ("some.event" in err) is told
+    assert ("some.event" in err) is expected
 
 
 def test_a_dotenv_that_was_used_is_named(

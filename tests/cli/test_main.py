@@ -18,9 +18,11 @@ def test_help_names_every_command_and_every_exit_status(capsys: pytest.CaptureFi
     with pytest.raises(SystemExit) as ended:
         main(["--help"])
     assert ended.value.code == 0
-    told = capsys.readouterr().out
-    assert not [name for name in COMMANDS if f"    {name}" not in told]
-    assert not [code for code, meaning in exit_codes.MEANINGS.items() if f"{code:>3}  {meaning}" not in told]
+    output = capsys.readouterr().out
+    assert not [name for name in COMMANDS if f"    {name}" not in output]
+    assert not [
+        code for code, meaning in exit_codes.MEANINGS.items() if f"{code:>3}  {meaning}" not in output
+    ]
 
 
 def test_without_a_command_help_is_printed_and_the_status_is_that_of_a_wrong_command_line(
@@ -37,10 +39,10 @@ def test_every_command_has_help_and_takes_a_configuration(
     with pytest.raises(SystemExit) as ended:
         main([name, "--help"])
     assert ended.value.code == 0
-    told = capsys.readouterr().out
-    assert told.startswith(f"usage: obt-agent {name}")
+    output = capsys.readouterr().out
+    assert output.startswith(f"usage: obt-agent {name}")
     if name in {"run", "enroll", "check", "models", "bench"}:
-        assert "--config FILE" in told
+        assert "--config FILE" in output
 
 
 def test_a_command_imports_nothing_that_it_does_not_use() -> None:
@@ -117,10 +119,10 @@ def test_a_fault_of_the_program_is_70_and_its_secrets_are_masked(
 
     monkeypatch.setattr(version, "run", fail)
     assert main(["version"]) == exit_codes.SOFTWARE
-    told = capsys.readouterr().err
-    assert "RuntimeError: Bearer ***" in told
-    assert "please report it" in told
-    assert "canary" not in told
+    output = capsys.readouterr().err
+    assert "RuntimeError: Bearer ***" in output
+    assert "please report it" in output
+    assert "canary" not in output
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), errors.ConfigError("no")])

@@ -155,8 +155,8 @@ def test_bytes_that_are_not_utf_8_are_named_with_their_line(tmp_path: Path) -> N
 
 def test_all_problems_come_at_once_in_the_order_of_lines_then_the_rest(tmp_path: Path) -> None:
     text = "server:\n  url: ftp://x\n  nonsense: 1\npolicy:\n  max_jobs: 0\n  quiet_hours: [x]\n"
-    told = problems(tmp_path, text, {"HEARTBEAT_INTERVAL": "x", "OBT_AGENT_SERVER_URI": "y"})
-    assert told == [
+    messages = problems(tmp_path, text, {"HEARTBEAT_INTERVAL": "x", "OBT_AGENT_SERVER_URI": "y"})
+    assert messages == [
         'agent.yaml:2: server.url: found "ftp://x", which has the scheme ftp; write https://, or a full wss:// address',
         "agent.yaml:3: server.nonsense: unknown key",
         'agent.yaml:5: policy.max_jobs: found "0", expected a whole number, 1 to 1024',
@@ -167,8 +167,8 @@ def test_all_problems_come_at_once_in_the_order_of_lines_then_the_rest(tmp_path:
 
 
 def test_a_secret_in_the_environment_is_refused_and_not_repeated(tmp_path: Path) -> None:
-    told = problems(tmp_path, "", {"OBT_AGENT_SERVER_TOKEN": "canary"})
-    assert told == [f"environment OBT_AGENT_SERVER_TOKEN: {SECRET}"]
+    messages = problems(tmp_path, "", {"OBT_AGENT_SERVER_TOKEN": "canary"})
+    assert messages == [f"environment OBT_AGENT_SERVER_TOKEN: {SECRET}"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "pipe", "unreadable"])

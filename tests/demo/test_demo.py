@@ -57,12 +57,12 @@ async def start(*arguments: str, ollama: str, folder: Path) -> asyncio.subproces
 async def until_it_runs(process: asyncio.subprocess.Process) -> str:
     """What it says until it runs and waits for Ctrl-C."""
     assert process.stdout is not None
-    said = ""
-    while "Ctrl-C ends it" not in said:
+    output = ""
+    while "Ctrl-C ends it" not in output:
         line = await process.stdout.readline()
-        assert line, said
-        said += line.decode()
-    return said
+        assert line, output
+        output += line.decode()
+    return output
 
 
 def ours(folder: Path) -> list[str]:
@@ -121,10 +121,10 @@ async def test_who_only_looks_at_the_page_is_told_too_that_there_is_no_model(tmp
     async with StandIn(Script(models=[])) as ollama:
         process = await start("--port", str(free()), ollama=ollama.url, folder=tmp_path)
         async with asyncio.timeout(WITHIN_S):
-            said = await until_it_runs(process)
+            output = await until_it_runs(process)
             process.send_signal(signal.SIGTERM)
             await process.communicate()
-    assert "ollama pull llama3.2:1b" in said
+    assert "ollama pull llama3.2:1b" in output
 
 
 async def test_ctrl_c_ends_agent_server_and_stand_in_in_order(tmp_path: Path) -> None:
@@ -135,12 +135,12 @@ async def test_ctrl_c_ends_agent_server_and_stand_in_in_order(tmp_path: Path) ->
         nobody = f"http://127.0.0.1:{free()}"
         process = await start("--port", str(port), ollama=nobody, folder=tmp_path)
         async with asyncio.timeout(WITHIN_S):
-            said = await until_it_runs(process)
+            output = await until_it_runs(process)
             process.send_signal(signal.SIGINT)
             rest, _ = await process.communicate()
     assert process.returncode == 0, rest
-    assert f"Port {port} is taken" in said
-    assert re.search(r"password +\S+", said)
+    assert f"Port {port} is taken" in output
+    assert re.search(r"password +\S+", output)
     assert ours(tmp_path) == []
 
 

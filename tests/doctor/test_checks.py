@@ -544,12 +544,12 @@ def test_a_bundle_names_neither_hosts_nor_people_nor_addresses(
         "agent: {name: marias-box}\n"
         "policy: {registries: [registry.ollama.ai, models.corp.example]}\n"
     )
-    said = (
+    output = (
         "rack7 obt-agent: link.admitted server=obt.corp.example by 10.1.2.3, then 10.1.2.4 and 10.1.2.3 "
         "fd00::17, marias-box MARIA /home/maria/x /home/other/y models.corp.example/team/m:1 "
         "gate.corp.example"
     )
-    program(tmp_path / "bin", "journalctl", f"echo '{said}'")
+    program(tmp_path / "bin", "journalctl", f"echo '{output}'")
     program(tmp_path / "bin", "systemctl", "echo 127.0.0.1 ::1 0.0.0.0 12:34:56 llama3.2 1.2.3")
     path = tmp_path / "bundle.tar.gz"
     assert main(["diag", *options, "--ollama-url", "http://127.0.0.1:9", "--output", str(path)]) == 0

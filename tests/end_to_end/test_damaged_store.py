@@ -35,7 +35,7 @@ def problem(here: World, agent_id: str) -> str:
     return (presence and presence.heartbeat and presence.heartbeat.store_problem) or ""
 
 
-async def said(here: World, agent: AgentProcess, command: str) -> str:
+async def output_of(here: World, agent: AgentProcess, command: str) -> str:
     folder = agent.folder / command
     folder.mkdir()
     program = await here.program(folder, command, "--config", str(agent.config))
@@ -61,8 +61,8 @@ async def test_a_store_damaged_while_the_agent_was_down_costs_only_what_cannot_b
     await until(most, lambda: agent.log)
     assert "done5" not in await delivered(here)
     assert "store.damaged" in agent.log
-    assert "damaged job stores were set aside" in await said(here, agent, "check")
-    assert "The job store was damaged and set aside" in await said(here, agent, "status")
+    assert "damaged job stores were set aside" in await output_of(here, agent, "check")
+    assert "The job store was damaged and set aside" in await output_of(here, agent, "status")
 
 
 async def test_a_store_damaged_under_a_running_agent_is_replaced_and_its_new_id_is_told(here: World) -> None:
@@ -82,11 +82,11 @@ async def test_a_store_damaged_under_a_running_agent_is_replaced_and_its_new_id_
                     view["id"], "benchmark_status", msgspec.Raw(b'{"job_id":"whichever"}')
                 )
 
-    async def told() -> bool:
+    async def new_id_known() -> bool:
         now = await here.server.storage.agent(view["id"])
         return now is not None and now.store_id != before.store_id
 
-    await until(told, lambda: agent.log)
+    await until(new_id_known, lambda: agent.log)
     assert agent.process.returncode is None
     await here.online()
     started = await here.server.hub.call(

@@ -140,7 +140,7 @@ async def _noticed(here: Environment, busy: Busy, outcome: Outcome) -> None:
     else:
         number = busy.session.number
         await until(lambda: not busy.session.alive)
-        await until(lambda: (told := hub.presence(here.agent_id)) is None or told.session != number)
+        await until(lambda: (known := hub.presence(here.agent_id)) is None or known.session != number)
     if fault.effect == "refuses":
         await until(lambda: fault.says in here.agent.problem)
 

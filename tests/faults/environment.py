@@ -138,7 +138,7 @@ def ledger(database: Path, jobs: set[str]) -> Ledger:
 
 @contextlib.asynccontextmanager
 async def cell_environment(folder: Path, timing: Timing, *, tls: bool = False) -> AsyncIterator[Environment]:
-    """Everything but the agent's life runs; the cell starts it."""
+    """Everything but the agent runs; the cell starts it."""
     certificates = Certificates.make(folder) if tls else None
     async with contextlib.AsyncExitStack() as stack:
         standin = await stack.enter_async_context(StandIn(Script(decode_tps=100.0, tokens=100_000)))

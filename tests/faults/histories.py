@@ -1,4 +1,4 @@
-"""Seeded random histories: jobs started, agents struck dead, connections cut, until every final is told."""
+"""Seeded random histories: jobs started, agents killed, connections cut, until every final is delivered."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ COMMITS = 24
 CUT_WITHIN = {"up": 40_000, "down": 2_500}
 """Bytes to the next cut: results go up, answers come down."""
 RUN_S = 0.25
-"""A life in which nothing strikes is ended after so long."""
+"""A run that reaches no kill point is ended after so long."""
 PATIENCE_S = 60.0
 
 TIMING = replace(SHORT, hub=replace(SHORT.hub, probe_s=0.2))
@@ -82,7 +82,7 @@ async def ground() -> AsyncIterator[Ground]:
 
 
 def _without_killed(loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """What a dead life's tasks ended with is nobody's business."""
+    """What the tasks of a killed agent ended with says nothing."""
     error = context.get("exception")
     while isinstance(error, BaseException):
         if isinstance(error, Killed):
@@ -134,10 +134,10 @@ def _params(job_id: str) -> msgspec.Raw:
 async def _run_until_killed(
     here: Ground, site: Site, kill_point: KillPoint, chance: random.Random, history: History
 ) -> None:
-    """One life, ended by its fuse, else when it has been long enough; connections are cut meanwhile."""
-    core = asyncio.create_task(AgentCore(site, kill_point).run(), name="life")
+    """One run, ended by its kill point, else when it has been long enough; connections are cut meanwhile."""
+    core = asyncio.create_task(AgentCore(site, kill_point).run(), name="core")
     cutting = asyncio.create_task(_cut(here.gate, chance, history), name="cuts")
-    reached = asyncio.create_task(kill_point.reached.wait(), name="struck")
+    reached = asyncio.create_task(kill_point.reached.wait(), name="kill point")
     try:
         await asyncio.wait([reached, core], timeout=RUN_S, return_when=asyncio.FIRST_COMPLETED)
         history.deaths += 1
@@ -179,10 +179,10 @@ async def _repeat_late(server: Server, agent_id: str, jobs: list[str]) -> None:
 async def _run_to_the_end(
     here: Ground, site: Site, agent_id: str, starts: asyncio.Task[None], jobs: list[str]
 ) -> None:
-    """Nothing strikes any more: every job that was started must come to its end."""
+    """Nothing is killed any more: every job that was started must come to its end."""
     kill_point = KillPoint(None, before=True)
     core = AgentCore(site, kill_point)
-    running = asyncio.create_task(core.run(), name="last life")
+    running = asyncio.create_task(core.run(), name="last run")
     try:
         await asyncio.wait([starts, running], return_when=asyncio.FIRST_COMPLETED)
         await until(lambda: running.done() or _finals(here, jobs) >= len(jobs))

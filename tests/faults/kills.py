@@ -1,4 +1,4 @@
-"""Real processes and SIGKILL: agent or server dies at each step of a job's life, and is started again."""
+"""Real processes and SIGKILL: agent or server is killed at each step of a job, and is started again."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ KILLS = tuple(
 
 
 class Supervised:
-    """A program that is started again when it dies, as systemd does it; mortal at its first start alone."""
+    """A program that is started again as systemd does it; at its first start it kills itself."""
 
     def __init__(self, program: str, arguments: list[str], kill: Kill, log: Path) -> None:
         self.deaths = 0

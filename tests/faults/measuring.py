@@ -1,4 +1,4 @@
-"""Runs of three records, which go on after those of an earlier life: for tests of deaths in their midst."""
+"""Runs of three records, which go on after those of an earlier process: for tests of kills between them."""
 
 from __future__ import annotations
 

@@ -124,8 +124,8 @@ async def benchmarking(environment: Environment) -> AsyncIterator[Busy]:
 
     def measuring() -> bool:
         presence = environment.server.hub.presence(environment.agent_id)
-        told = presence.progress.get(job_id) if presence is not None else None
-        return told is not None and (told.progress.iteration or 0) >= 1
+        job_progress = presence.progress.get(job_id) if presence is not None else None
+        return job_progress is not None and (job_progress.progress.iteration or 0) >= 1
 
     await until(measuring)
     yield Busy(session)

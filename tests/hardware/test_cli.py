@@ -212,7 +212,7 @@ def test_the_instances_of_a_divided_gpu_are_shown_with_their_memory(
 
 
 @pytest.mark.parametrize(
-    ("said", "todo"),
+    ("driver_line", "todo"),
     [
         ("* ret:nvmlInit 9", "→ load it (modprobe nvidia)"),
         ("* ret:nvmlInit 18", "→ reboot, or reload NVIDIA's kernel modules"),
@@ -222,10 +222,10 @@ def test_the_instances_of_a_divided_gpu_are_shown_with_their_memory(
     ],
 )
 def test_a_driver_that_fails_is_said_to_in_one_line_with_what_to_do(
-    tmp_path: Path, driver: FakeDriver, said: str, todo: str
+    tmp_path: Path, driver: FakeDriver, driver_line: str, todo: str
 ) -> None:
     tree(tmp_path / "m", BASICS | pci("0000:01:00.0", "0x10de"))
-    words = shown(tmp_path / "m", driver.machine("rtx4090").say(said))
+    words = shown(tmp_path / "m", driver.machine("rtx4090").answer(driver_line))
     assert todo in words
     assert "nearly everything" in words
 

@@ -51,7 +51,7 @@ APPS = "".join(f"{TRUE['uuid']}, {process}\n" for process in ("4242, 5722", "424
 PROGRAM = """\
 #!{python}
 import json, sys
-said, apps, strange, status, last = json.loads({said!r})
+answers, apps, strange, status, last = json.loads({content!r})
 query = sys.argv[1].partition("=")
 columns = query[2].split(",")
 if query[0] == "--query-compute-apps":
@@ -60,7 +60,7 @@ for column in columns:
     if column in strange:
         print(f'Field "{{column}}" is not a valid field to query.\\n')
         sys.exit(2)
-for row in said:
+for row in answers:
     print(", ".join(row[column] for column in columns))
 print(last, end="")
 sys.exit(status)
@@ -70,7 +70,7 @@ sys.exit(status)
 def smi(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    *said: dict[str, str],
+    *answers: dict[str, str],
     apps: str = APPS,
     strange: tuple[str, ...] = (),
     status: int = 0,
@@ -81,7 +81,7 @@ def smi(
     folder.mkdir()
     program = folder / "nvidia-smi"
     program.write_text(
-        PROGRAM.format(python=sys.executable, said=json.dumps([said, apps, strange, status, last]))
+        PROGRAM.format(python=sys.executable, content=json.dumps([answers, apps, strange, status, last]))
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{folder}:/usr/local/bin:/usr/bin:/bin")
@@ -93,7 +93,7 @@ def compared(tmp_path: Path, driver: FakeDriver, seconds: str = "0.3") -> int:
 
 
 def without_energy(driver: FakeDriver) -> FakeDriver:
-    return driver.machine("rtx4090").unsay("0 nvmlDeviceGetTotalEnergyConsumption 123456789")
+    return driver.machine("rtx4090").forget_answer("0 nvmlDeviceGetTotalEnergyConsumption 123456789")
 
 
 def test_readings_that_agree_are_said_to(
@@ -269,7 +269,7 @@ def test_without_the_tool_or_a_gpu_there_is_nothing_to_compare(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert compared(tmp_path, driver) == 69
     smi(tmp_path, monkeypatch, TRUE)
-    assert compared(tmp_path, driver.machine("rtx4090").say("* ret:nvmlInit 9")) == 69
+    assert compared(tmp_path, driver.machine("rtx4090").answer("* ret:nvmlInit 9")) == 69
     shown = capsys.readouterr().out
     assert "not in PATH" in shown
     assert "not loaded" in shown
@@ -307,7 +307,7 @@ def test_a_gpu_that_is_lost_does_not_keep_the_others_from_being_compared(
     ampere |= {"pci.bus_id": "00000000:41:00.0", "memory.total": "24576", "memory.reserved": "384"}
     apps = f"{ampere['uuid']}, 900, 1\n"
     smi(tmp_path, monkeypatch, ampere | {"utilization.gpu": "0", "utilization.memory": "0"}, apps=apps)
-    nvidia = NvidiaProvider(root, driver.machine("dual").say("1 ret:* 15").nvml, driver.prober())
+    nvidia = NvidiaProvider(root, driver.machine("dual").answer("1 ret:* 15").nvml, driver.prober())
     assert main(["--seconds", "0.01"], nvidia) == 1
     shown = capsys.readouterr().out
     assert "seen by obt-agent alone, as lost" in shown

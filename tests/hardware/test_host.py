@@ -178,15 +178,15 @@ def test_the_mark_above_which_the_kernel_slows_a_group_is_told_beside_the_limit(
     assert (found.memory_bytes, found.memory_high_bytes) == (2 * GIB, GIB)
 
 
-@pytest.mark.parametrize(("allowed", "told"), [("2-3", "2-3"), ("0-7", None), ("0-127", None)])
+@pytest.mark.parametrize(("allowed", "expected"), [("2-3", "2-3"), ("0-7", None), ("0-127", None)])
 def test_a_process_held_to_some_cpus_without_a_group_is_limited_too(
-    tmp_path: Path, allowed: str, told: str | None
+    tmp_path: Path, allowed: str, expected: str | None
 ) -> None:
     files = {
         "/sys/fs/cgroup/a/cpuset.cpus.effective": "0-7",
         "/proc/5/status": f"Cpus_allowed_list:\t{allowed}\n",
     }
-    assert limits(tmp_path, files, "0::/a\n", V2).inventory().cpuset == told
+    assert limits(tmp_path, files, "0::/a\n", V2).inventory().cpuset == expected
 
 
 def test_no_process_to_follow_is_the_reason_that_nothing_is_known(tmp_path: Path) -> None:

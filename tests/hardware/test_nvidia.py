@@ -76,7 +76,9 @@ def test_a_desktop_card_gives_everything_with_its_unit(machine: Path, driver: Fa
 
 
 def test_a_driver_without_instant_power_gives_its_average(machine: Path, driver: FakeDriver) -> None:
-    nvidia = provider(machine, driver.machine("rtx4090").unsay("0 nvmlDeviceGetFieldValues.186 329000"))
+    nvidia = provider(
+        machine, driver.machine("rtx4090").forget_answer("0 nvmlDeviceGetFieldValues.186 329000")
+    )
     nvidia.probe()
     assert only(nvidia.sample(BOTH)).power_watts == 321.456
 
@@ -87,7 +89,7 @@ def test_the_slow_group_keeps_its_values_and_its_time_between_readings(
     nvidia = provider(machine, driver.machine("rtx4090"))
     nvidia.probe()
     slow = only(nvidia.sample(BOTH))
-    driver.say("0 nvmlDeviceGetFanSpeed 80", "0 nvmlDeviceGetTemperature.0 70")
+    driver.answer("0 nvmlDeviceGetFanSpeed 80", "0 nvmlDeviceGetTemperature.0 70")
     fast = only(nvidia.sample(CostGroup.FAST))
     assert (fast.fan_ratio, fast.temperature_celsius) == (0.45, 70.0)
     assert fast.slow_t_mono_ns == slow.slow_t_mono_ns
@@ -166,7 +168,7 @@ def test_marks_for_unknown_become_null_and_impossible_processes_are_left_out(
     assert sample.unavailable["energy_joules_total"] == "not_reported"
     assert sample.unavailable["temperature_celsius"] == "malformed"
     assert readings.process_memory == {}
-    assert set(readings.process_gaps.values()) == {"not_reported"}
+    assert set(readings.process_reasons.values()) == {"not_reported"}
     assert nvidia.energy() == {}
 
 
@@ -177,7 +179,7 @@ def test_marks_for_unknown_become_null_and_impossible_processes_are_left_out(
 def test_a_driver_that_will_not_start_leaves_the_card_in_the_inventory_with_the_reason(
     machine: Path, driver: FakeDriver, code: int, words: str
 ) -> None:
-    nvidia = provider(machine, driver.machine("rtx4090").say(f"* ret:nvmlInit {code}"))
+    nvidia = provider(machine, driver.machine("rtx4090").answer(f"* ret:nvmlInit {code}"))
     state = nvidia.probe()
     assert state.status == "degraded"
     assert words in (state.reason or "")
@@ -204,23 +206,23 @@ def test_wsl_with_another_vendors_gpu_has_no_nvidia_fault_to_tell(tmp_path: Path
 def test_a_machine_with_no_nvidia_device_never_loads_the_library(tmp_path: Path, driver: FakeDriver) -> None:
     folder = tmp_path / "none"
     tree(folder, BASICS | pci("0000:03:00.0", "0x1002"))
-    nvidia = provider(folder, driver.machine("rtx4090").say("* crash:nvmlInit 1"))
+    nvidia = provider(folder, driver.machine("rtx4090").answer("* crash:nvmlInit 1"))
     assert nvidia.probe().status == "absent"
     assert nvidia.inventory() == ()
     assert nvidia.sample(BOTH).gpus == ()
 
 
 def test_a_library_that_crashes_kills_only_its_trial(machine: Path, driver: FakeDriver) -> None:
-    nvidia = provider(machine, driver.machine("rtx4090").say("* crash:nvmlDeviceGetCount_v2 1"))
+    nvidia = provider(machine, driver.machine("rtx4090").answer("* crash:nvmlDeviceGetCount_v2 1"))
     state = nvidia.probe()
     assert state.status == "degraded"
     assert "crashed when tried (signal 11)" in (state.reason or "")
-    driver.unsay("* crash:nvmlDeviceGetCount_v2 1")
+    driver.forget_answer("* crash:nvmlDeviceGetCount_v2 1")
     assert nvidia.probe().status == "ok"
 
 
 def test_a_library_that_hangs_at_the_start_hangs_only_its_trial(machine: Path, driver: FakeDriver) -> None:
-    nvidia = provider(machine, driver.machine("rtx4090").say("* hang:nvmlInit 1"), deadline_s=0.5)
+    nvidia = provider(machine, driver.machine("rtx4090").answer("* hang:nvmlInit 1"), deadline_s=0.5)
     state = nvidia.probe()
     assert state.status == "stalled"
     assert "did not answer within 0.5 s" in (state.reason or "")
@@ -231,14 +233,14 @@ def test_a_lost_gpu_is_called_lost_and_is_back_after_the_next_probe(
 ) -> None:
     nvidia = provider(machine, driver.machine("rtx4090"))
     nvidia.probe()
-    driver.say("0 ret:* 15")
+    driver.answer("0 ret:* 15")
     sample = only(nvidia.sample(BOTH))
     assert (sample.id, sample.state, sample.temperature_celsius) == (RTX, "lost", None)
     assert nvidia.energy() == {}
     assert nvidia.probe().status == "lost"
     assert [gpu.name for gpu in nvidia.inventory()] == ["NVIDIA GeForce RTX 4090"]
     assert only(nvidia.sample(BOTH)).state == "lost"
-    driver.unsay("0 ret:* 15")
+    driver.forget_answer("0 ret:* 15")
     assert nvidia.probe().status == "ok"
     assert only(nvidia.sample(BOTH)).state == "ok"
 
@@ -246,14 +248,14 @@ def test_a_lost_gpu_is_called_lost_and_is_back_after_the_next_probe(
 def test_one_lost_gpu_does_not_take_the_other_with_it(machine: Path, driver: FakeDriver) -> None:
     nvidia = provider(machine, driver.machine("dual"))
     nvidia.probe()
-    driver.say("1 ret:* 15")
+    driver.answer("1 ret:* 15")
     assert [gpu.state for gpu in nvidia.sample(BOTH).gpus] == ["ok", "lost"]
 
 
 def test_a_gpu_that_was_lost_before_the_start_is_shown_by_its_place_on_the_bus(
     machine: Path, driver: FakeDriver
 ) -> None:
-    nvidia = provider(machine, driver.machine("rtx4090").say("0 ret:* 15"))
+    nvidia = provider(machine, driver.machine("rtx4090").answer("0 ret:* 15"))
     assert nvidia.probe().status == "lost"
     assert [(gpu.id, gpu.unavailable["uuid"]) for gpu in nvidia.inventory()] == [("0000:01:00.0", "lost")]
     assert only(nvidia.sample(BOTH)).state == "lost"
@@ -294,7 +296,7 @@ def test_a_replaced_driver_is_loaded_afresh(
     put(machine, "/sys/module/nvidia/version", "450.10\n")
     driver.library.unlink()
     driver.library.write_bytes(built_old_driver.read_bytes())
-    driver.say("* nvmlSystemGetDriverVersion 450.10")
+    driver.answer("* nvmlSystemGetDriverVersion 450.10")
     state = nvidia.probe()
     assert (state.status, state.version) == ("ok", "450.10")
     (after,) = nvidia.inventory()
@@ -305,7 +307,7 @@ def test_a_replaced_driver_is_loaded_afresh(
 def test_an_answer_that_the_binding_itself_chokes_on_is_a_gap_and_no_crash(
     machine: Path, driver: FakeDriver
 ) -> None:
-    nvidia = provider(machine, driver.machine("rtx4090").say("0 nvmlDeviceGetName \udcff\udcfe"))
+    nvidia = provider(machine, driver.machine("rtx4090").answer("0 nvmlDeviceGetName \udcff\udcfe"))
     assert nvidia.probe().status == "ok"
     (gpu,) = nvidia.inventory()
     assert (gpu.name, gpu.unavailable["name"]) == (None, "driver_error: UnicodeDecodeError")
@@ -313,7 +315,7 @@ def test_an_answer_that_the_binding_itself_chokes_on_is_a_gap_and_no_crash(
 
 
 def test_a_call_that_contradicts_itself_is_not_believed(machine: Path, driver: FakeDriver) -> None:
-    nvidia = provider(machine, driver.machine("rtx4090").say("0 nvmlDeviceGetMemoryInfo 1000 2000 0"))
+    nvidia = provider(machine, driver.machine("rtx4090").answer("0 nvmlDeviceGetMemoryInfo 1000 2000 0"))
     nvidia.probe()
     sample = only(nvidia.sample(BOTH))
     assert (sample.state, sample.memory_used_bytes) == ("degraded", None)
@@ -331,7 +333,7 @@ def test_a_sleeping_gpu_is_not_woken_and_nothing_but_its_state_is_read(
     tmp_path: Path, driver: FakeDriver
 ) -> None:
     folder = laptop(tmp_path, "suspended")
-    nvidia = provider(folder, driver.machine("rtx4090").say("* crash:nvmlInit 1"))
+    nvidia = provider(folder, driver.machine("rtx4090").answer("* crash:nvmlInit 1"))
     assert nvidia.probe().status == "suspended"
     (gpu,) = nvidia.inventory()
     assert (gpu.id, gpu.driver, gpu.name) == ("0000:01:00.0", "nvidia", None)
@@ -348,10 +350,10 @@ def test_a_gpu_that_falls_asleep_is_let_go_and_keeps_its_description(
     nvidia = provider(folder, driver.machine("rtx4090"))
     assert nvidia.probe().status == "ok"
     put(folder, "/sys/bus/pci/devices/0000:01:00.0/power/runtime_status", "suspended\n")
-    driver.say("* crash:nvmlInit 1")
+    driver.answer("* crash:nvmlInit 1")
     assert only(nvidia.sample(BOTH)).state == "suspended"
     assert nvidia.inventory()[0].name == "NVIDIA GeForce RTX 4090"
-    driver.unsay("* crash:nvmlInit 1")
+    driver.forget_answer("* crash:nvmlInit 1")
     put(folder, "/sys/bus/pci/devices/0000:01:00.0/power/runtime_status", "active\n")
     waking = only(nvidia.sample(BOTH))
     assert (waking.state, waking.unavailable["power_watts"]) == (
@@ -365,9 +367,9 @@ def test_a_gpu_that_falls_asleep_is_let_go_and_keeps_its_description(
 def test_a_trial_prints_the_drivers_version_or_the_reason(
     driver: FakeDriver, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    driver.machine("dual").say("1 ret:* 15")
+    driver.machine("dual").answer("1 ret:* 15")
     assert trial(driver.places) == 0
-    driver.say("* ret:nvmlInit 18")
+    driver.answer("* ret:nvmlInit 18")
     assert trial(driver.places) == 1
     assert capsys.readouterr().out.splitlines() == [
         "ok 580.95.05",
@@ -392,12 +394,12 @@ def test_between_rare_samples_the_library_is_shut_so_that_the_gpu_can_sleep(
     assert nvidia.energy() == {RTX: 123456.789}
     now[0] += 30 * 10**9
     nvidia.sample(BOTH)
-    driver.say("* ret:nvmlInit 9")
+    driver.answer("* ret:nvmlInit 9")
     assert only(nvidia.sample(BOTH)).state == "lost"
 
 
 def test_a_single_missing_reading_is_null_and_the_rest_stands(machine: Path, driver: FakeDriver) -> None:
-    driver.machine("rtx4090").say(
+    driver.machine("rtx4090").answer(
         "0 ret:nvmlDeviceGetClockInfo 999",
         "0 ret:nvmlDeviceGetPciInfo 3",
         "0 ret:nvmlDeviceGetMaxPcieLinkGeneration 3",
@@ -455,7 +457,7 @@ def test_a_trial_is_not_given_the_agents_own_settings(
 def test_a_number_or_word_that_means_unknown_is_null_and_nothing_else_is(
     machine: Path, driver: FakeDriver, line: str, fields: set[str]
 ) -> None:
-    driver.machine("rtx4090").unsay("0 nvmlDeviceGetFieldValues.186 329000").say(line)
+    driver.machine("rtx4090").forget_answer("0 nvmlDeviceGetFieldValues.186 329000").answer(line)
     nvidia = provider(machine, driver)
     nvidia.probe()
     (gpu,) = nvidia.inventory()
@@ -466,7 +468,7 @@ def test_a_number_or_word_that_means_unknown_is_null_and_nothing_else_is(
 
 
 def test_clocks_of_zero_are_no_clocks(machine: Path, driver: FakeDriver) -> None:
-    driver.machine("rtx4090").say("0 nvmlDeviceGetClockInfo.0 0", "0 nvmlDeviceGetClockInfo.2 0")
+    driver.machine("rtx4090").answer("0 nvmlDeviceGetClockInfo.0 0", "0 nvmlDeviceGetClockInfo.2 0")
     nvidia = provider(machine, driver)
     nvidia.probe()
     clocks = only(nvidia.sample(BOTH)).clocks
@@ -477,11 +479,11 @@ def test_clocks_of_zero_are_no_clocks(machine: Path, driver: FakeDriver) -> None
 def test_a_process_with_no_memory_is_one_whose_memory_the_driver_does_not_tell(
     machine: Path, driver: FakeDriver
 ) -> None:
-    driver.machine("rtx4090").say("0 nvmlDeviceGetComputeRunningProcesses 4242:0 4243:123000000")
+    driver.machine("rtx4090").answer("0 nvmlDeviceGetComputeRunningProcesses 4242:0 4243:123000000")
     nvidia = provider(machine, driver)
     nvidia.probe()
     readings = nvidia.sample(BOTH)
-    assert (readings.process_memory, readings.process_gaps) == (
+    assert (readings.process_memory, readings.process_reasons) == (
         {4243: {RTX: 123000000}},
         {4242: "not_reported"},
     )
@@ -495,7 +497,7 @@ ANSWERS += sorted((HERE.parent / "snapshots").glob("*/nvml.txt"))
 def test_recorded_answers_read_as_the_library_does(tmp_path: Path, driver: FakeDriver, lines: Path) -> None:
     """A snapshot is replayed without a library: what stands in for the binding must read lines alike."""
     root = tree(tmp_path / "machine", BASICS | {"/dev/nvidiactl": ""})
-    by_library = NvidiaProvider(root, driver.say(*lines.read_text().splitlines()).nvml, driver.prober())
+    by_library = NvidiaProvider(root, driver.answer(*lines.read_text().splitlines()).nvml, driver.prober())
     by_lines = NvidiaProvider(root, lambda: Nvml(binding=RecordedBinding(lines.read_text())), None)
     assert by_lines.probe() == by_library.probe()
     assert by_lines.inventory() == by_library.inventory() != ()

@@ -100,7 +100,7 @@ async def test_a_call_that_hangs_for_ever_stalls_its_gpu_and_nothing_else(
     async with serving(machine, driver.machine("rtx4090")) as service:
         await service.inventory()
         await first(service, state_is("ok"))
-        driver.say("* hang:nvmlDeviceGetUtilizationRates 1")
+        driver.answer("* hang:nvmlDeviceGetUtilizationRates 1")
         stalled = await first(service, state_is("stalled"))
         assert stalled.gpus[0].unavailable["power_watts"] == "stalled"
         assert stalled.memory.used_bytes == 400 * 1024
@@ -113,9 +113,9 @@ async def test_a_call_that_hangs_for_ever_stalls_its_gpu_and_nothing_else(
 async def test_a_driver_that_comes_back_is_used_again(machine: Path, driver: FakeDriver) -> None:
     async with serving(machine, driver.machine("rtx4090")) as service:
         await service.inventory()
-        driver.say("* hang:nvmlDeviceGetMemoryInfo 1")
+        driver.answer("* hang:nvmlDeviceGetMemoryInfo 1")
         await first(service, state_is("stalled"))
-        driver.unsay("* hang:nvmlDeviceGetMemoryInfo 1")
+        driver.forget_answer("* hang:nvmlDeviceGetMemoryInfo 1")
         recovered = await first(service, state_is("ok"))
         assert recovered.gpus[0].memory_used_bytes == 6442450944
 
@@ -125,19 +125,19 @@ async def test_a_lost_gpu_stays_in_the_inventory_and_is_found_again(
 ) -> None:
     async with serving(machine, driver.machine("rtx4090")) as service:
         before = await service.inventory()
-        driver.say("0 ret:* 15")
+        driver.answer("0 ret:* 15")
         await first(service, state_is("lost"))
         lost = await until(service, status_is("lost"))
         assert [gpu.id for gpu in lost.gpus] == [gpu.id for gpu in before.gpus]
-        driver.unsay("0 ret:* 15")
+        driver.forget_answer("0 ret:* 15")
         await first(service, state_is("ok"))
         assert (await until(service, status_is("ok"))).gpus == before.gpus
 
 
 async def test_a_driver_that_will_not_start_is_tried_again(machine: Path, driver: FakeDriver) -> None:
-    async with serving(machine, driver.machine("rtx4090").say("* ret:nvmlInit 9")) as service:
+    async with serving(machine, driver.machine("rtx4090").answer("* ret:nvmlInit 9")) as service:
         assert status_is("degraded")(await service.inventory())
-        driver.unsay("* ret:nvmlInit 9")
+        driver.forget_answer("* ret:nvmlInit 9")
         assert (await until(service, status_is("ok"))).gpus[0].name == "NVIDIA GeForce RTX 4090"
 
 
@@ -171,7 +171,7 @@ async def test_energy_at_an_edge_is_read_then_and_not_taken_from_a_sample(
         await service.inventory()
         one, two = "GPU-33333333-0000-0000-0000-000000000000", "GPU-16601660-0000-0000-0000-000000000000"
         assert await service.energy_edges() == {one: 1.0, two: 2.0}
-        driver.say("0 nvmlDeviceGetTotalEnergyConsumption 4500")
+        driver.answer("0 nvmlDeviceGetTotalEnergyConsumption 4500")
         assert await service.energy_edges() == {one: 4.5, two: 2.0}
 
 
@@ -323,7 +323,7 @@ def test_a_process_with_a_hung_driver_ends_in_time(machine: Path, driver: FakeDr
                 timings=Timings(gpu_deadline_s=0.2, close_deadline_s=0.2),
             )
             await service.inventory()
-            driver.say("* hang:nvmlDeviceGetUtilizationRates 1")
+            driver.answer("* hang:nvmlDeviceGetUtilizationRates 1")
             sample = await service.sample()
             print(sample.gpus[0].state)
             await service.close()

@@ -199,7 +199,7 @@ def test_memory_of_another_users_process_is_not_known_and_the_reason_says_so(arc
     deny(arc, "/proc/1300/fd")
     readings = readings_of(intel(SnapshotRoot(arc)), 1200, 1300)
     assert readings.process_memory == {}
-    assert readings.process_gaps == {1300: "no_permission"}
+    assert readings.process_reasons == {1300: "no_permission"}
 
 
 def test_of_another_users_process_the_compute_driver_knows_a_cards_memory_but_not_an_apus(
@@ -207,11 +207,11 @@ def test_of_another_users_process_the_compute_driver_knows_a_cards_memory_but_no
 ) -> None:
     deny(desktop, "/proc/1300/fd")
     card = readings_of(amd(SnapshotRoot(desktop)), 1300)
-    assert (list(card.process_memory), card.process_gaps) == ([1300], {})
+    assert (list(card.process_memory), card.process_reasons) == ([1300], {})
     apu = Path(shutil.copytree(SNAPSHOTS / "amd-apu", tmp_path / "apu"))
     deny(apu, "/proc/1300/fd")
     shared = readings_of(amd(SnapshotRoot(apu)), 1300)
-    assert (shared.process_memory, shared.process_gaps) == ({}, {1300: "no_permission"})
+    assert (shared.process_memory, shared.process_reasons) == ({}, {1300: "no_permission"})
 
 
 def deny(machine: Path, path: str, error: str = "EACCES") -> None:

@@ -52,7 +52,7 @@ def start(processes: list[Process], path: Path, *words: str) -> Process:
     return process
 
 
-def said(process: Process) -> list[str]:
+def output_of(process: Process) -> list[str]:
     assert process.stdout is not None
     return process.stdout.readline().split()
 
@@ -63,7 +63,7 @@ def test_of_many_that_start_at_once_one_holds_and_the_others_name_it(
 ) -> None:
     for _ in range(6):
         start(processes, tmp_path / "state")
-    answers = {process.pid: said(process) for process in processes}
+    answers = {process.pid: output_of(process) for process in processes}
     (winner,) = [pid for pid, words in answers.items() if words[0] == "held"]
     losers = [words for words in answers.values() if words[0] == "in"]
     assert len(losers) == 5
@@ -74,27 +74,27 @@ def test_a_killed_process_holds_nothing_and_its_successor_is_the_same_agent(
     tmp_path: Path, processes: list[Process]
 ) -> None:
     first = start(processes, tmp_path / "state")
-    kept = said(first)
+    kept = output_of(first)
     first.send_signal(signal.SIGKILL)
     first.wait()
-    assert said(start(processes, tmp_path / "state")) == kept
+    assert output_of(start(processes, tmp_path / "state")) == kept
 
 
 def test_one_that_waits_gets_the_folder_when_the_holder_ends(
     tmp_path: Path, processes: list[Process]
 ) -> None:
     first = start(processes, tmp_path / "state")
-    kept = said(first)
+    kept = output_of(first)
     waiting = start(processes, tmp_path / "state", "wait")
     first.kill()
-    assert said(waiting) == kept
+    assert output_of(waiting) == kept
 
 
 def test_the_refusal_names_the_process_its_start_and_its_command(
     tmp_path: Path, processes: list[Process]
 ) -> None:
     other = start(processes, tmp_path / "state", "a-word")
-    said(other)
+    output_of(other)
     with pytest.raises(IdentityInUse) as caught:
         StateDir.open(tmp_path / "state")
     assert f"in use by process {other.pid} (-c {tmp_path}/state a-word), running since 20" in str(

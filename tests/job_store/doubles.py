@@ -76,9 +76,9 @@ class ServerSession(FakeSession):
         return JobPartResult(job_id=params.job_id, next_offset=len(held))
 
     def _finished(self, params: JobFinishedParams) -> Any:
-        told = self.on_final.get(params.job_id)
-        if told:
-            return _answered(told.pop(0), params)
+        answers = self.on_final.get(params.job_id)
+        if answers:
+            return _answered(answers.pop(0), params)
         return self.store(params)
 
     def store(self, params: JobFinishedParams) -> JobFinishedResult:

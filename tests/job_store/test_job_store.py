@@ -240,9 +240,9 @@ async def test_a_damaged_store_is_said_and_has_a_new_id(tmp_path: Path) -> None:
     with structlog.testing.capture_logs() as logs:
         box = JobStore(tmp_path)
         await box.open()
-    (said,) = [entry for entry in logs if entry["event"] == "store.damaged"]
-    assert said["log_level"] == "error"
-    assert said["set_aside"].startswith("jobs.sqlite.damaged-")
+    (logged,) = [entry for entry in logs if entry["event"] == "store.damaged"]
+    assert logged["log_level"] == "error"
+    assert logged["set_aside"].startswith("jobs.sqlite.damaged-")
     assert box.store_id
     await box.close()
 

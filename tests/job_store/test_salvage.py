@@ -36,8 +36,8 @@ def test_what_can_be_read_of_a_damaged_store_goes_on_in_the_new_one(path: Path) 
         final = db.result(job_id)
         assert final is not None
         assert final.text == broken.text_of(job_id)
-    (said,) = [entry for entry in logs if entry["event"] == "store.damaged"]
-    assert (said["results_saved"], said["unreadable"]) == (len(saved), db.salvaged.unreadable)
+    (logged,) = [entry for entry in logs if entry["event"] == "store.damaged"]
+    assert (logged["results_saved"], logged["unreadable"]) == (len(saved), db.salvaged.unreadable)
     db.close()
     again = JobDatabase(path)
     assert again.set_aside is None

@@ -37,26 +37,26 @@ class SteeredRun:
         self.runner = runner
         self.job = job
         self.on_progress = on_progress
-        self.told: asyncio.Future[JobState | Exception] = asyncio.get_running_loop().create_future()
+        self.outcome: asyncio.Future[JobState | Exception] = asyncio.get_running_loop().create_future()
         self.points: list[LivePoint] = []
         self.closed = False
 
     async def execute(self) -> JobOutcome:
         try:
-            told = await self.told
+            outcome = await self.outcome
         finally:
             self.closed = True
-        if isinstance(told, Exception):
-            raise told
-        error = AgentError("it failed") if told == "failed" else None
-        return JobOutcome(state=told, text=text_of(self.job.job_id, told), error=error)
+        if isinstance(outcome, Exception):
+            raise outcome
+        error = AgentError("it failed") if outcome == "failed" else None
+        return JobOutcome(state=outcome, text=text_of(self.job.job_id, outcome), error=error)
 
     def stop(self, cause: Cause) -> None:
-        if not self.runner.deaf and not self.told.done():
-            self.told.set_result(cause)
+        if not self.runner.deaf and not self.outcome.done():
+            self.outcome.set_result(cause)
 
-    def end(self, told: JobState | Exception = "completed") -> None:
-        self.told.set_result(told)
+    def end(self, outcome: JobState | Exception = "completed") -> None:
+        self.outcome.set_result(outcome)
 
     async def live(self, after: int | None) -> AsyncIterator[LivePoint]:
         for point in self.points:

@@ -194,9 +194,9 @@ async def test_a_cancellation_at_any_instant_after_the_start_gives_one_final(
         starting = asyncio.create_task(daemon.jobs.start_benchmark(benchmark()))
         for _ in range(turns):
             await asyncio.sleep(0.0005 if turns > 20 else 0)
-        said = await daemon.jobs.cancel("j")
+        shown = await daemon.jobs.cancel("j")
         await starting
-        assert said in ("unknown", "cancelling", "cancelled")
+        assert shown in ("unknown", "cancelling", "cancelled")
         assert (await final(daemon, "j"))["status"] == "cancelled"
         assert daemon.jobs.store.counts.open == 0
 
@@ -405,10 +405,10 @@ async def test_those_who_wait_are_told_for_what_and_how_many_are_before_them(tmp
         await daemon.jobs.start_benchmark(benchmark("b"))
         await daemon.jobs.start_benchmark(benchmark("c"))
 
-        async def told(job_id: str, state: str, **fields: object) -> None:
+        async def progress_is(job_id: str, state: str, **fields: object) -> None:
             def match(one: JobProgressParams) -> bool:
-                said = {name: getattr(one.progress, name) for name in fields}
-                return (one.job_id, one.state, said) == (job_id, state, fields)
+                shown = {name: getattr(one.progress, name) for name in fields}
+                return (one.job_id, one.state, shown) == (job_id, state, fields)
 
             async with asyncio.timeout(20):
                 while not any(match(one) for one in peer.progress):
@@ -416,17 +416,17 @@ async def test_those_who_wait_are_told_for_what_and_how_many_are_before_them(tmp
                     await peer.progressed.wait()
 
         behind = "pull of large:70b (job p)"
-        await told("b", "queued", phase="queued", position=1, waiting_for=behind)
-        await told("c", "queued", phase="queued", position=2, waiting_for=f"{behind} and 1 more")
+        await progress_is("b", "queued", phase="queued", position=1, waiting_for=behind)
+        await progress_is("c", "queued", phase="queued", position=2, waiting_for=f"{behind} and 1 more")
         summary = (await daemon.jobs.status("c")).job
         assert (summary.state, summary.position) == ("queued", 2)
         assert summary.progress is not None
         assert summary.progress.waiting_for == f"{behind} and 1 more"
         pull.end()
-        await told("b", "running", phase="starting", waiting_for=None)
-        await told("c", "queued", position=1, waiting_for="benchmark of tiny (job b)")
+        await progress_is("b", "running", phase="starting", waiting_for=None)
+        await progress_is("c", "queued", position=1, waiting_for="benchmark of tiny (job b)")
         await daemon.jobs.cancel("b")
-        await told("c", "running", phase="starting")
+        await progress_is("c", "running", phase="starting")
         peer.alive = False
         async with asyncio.timeout(20):
             await serving

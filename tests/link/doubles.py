@@ -54,19 +54,19 @@ class CredentialsDouble(Credentials):
         self.stored: AgentCredential | None = AgentCredential(Secret(secret), "stored")
         self.candidate: AgentCredential | None = None
         self.ever = ever
-        self.told: list[tuple[str, str]] = []
+        self.verdicts: list[tuple[str, str]] = []
         self.fail: Exception | None = None
 
     def for_next_dial(self) -> AgentCredential | None:
         return self.candidate or self.stored
 
     def admitted(self, credential: AgentCredential) -> None:
-        self.told.append(("admitted", credential.source))
+        self.verdicts.append(("admitted", credential.source))
         if self.fail is not None:
             raise self.fail
 
     def refused(self, credential: AgentCredential, *, revoked: bool) -> None:
-        self.told.append(("revoked" if revoked else "refused", credential.source))
+        self.verdicts.append(("revoked" if revoked else "refused", credential.source))
         if credential.source == "candidate":
             self.candidate = None
 

@@ -134,12 +134,12 @@ GARBAGE = [
 
 @pytest.mark.parametrize("answer", GARBAGE)
 async def test_garbage_in_place_of_the_upgrade_is_said_to_be_that(answer: bytes) -> None:
-    async def say(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
         await writer.drain()
 
-    async with listening(say) as url:
+    async with listening(talk) as url:
         ending = await failed_dial(url)
         assert ending.kind == "upgrade_garbage"
         assert ending.next is NextDial.REDIAL

@@ -132,14 +132,14 @@ async def test_an_identity_in_use_waits_at_the_cap_and_says_who_holds_it() -> No
         assert "pid 77" in str(status.problem)
 
 
-@pytest.mark.parametrize("told", ["retry-after", "drain"])
-async def test_what_the_server_asks_for_is_a_floor(told: str) -> None:
+@pytest.mark.parametrize("asked_by", ["retry-after", "drain"])
+async def test_what_the_server_asks_for_is_a_floor(asked_by: str) -> None:
     async def drain(peer: Peer) -> None:
         await peer.admit()
         await peer.notify("server.drain", {"retry_after_s": 100})
         await peer.socket.close(4503)
 
-    refusals = [refusal(503, {"Retry-After": "100"})] if told == "retry-after" else []
+    refusals = [refusal(503, {"Retry-After": "100"})] if asked_by == "retry-after" else []
     async with ServerDouble(drain, refusals=refusals) as server, linked(server.url) as rig:
         await until(lambda: rig.link.status.next_dial_in_s is not None)
         assert rig.link.status.next_dial_in_s is not None
@@ -152,7 +152,7 @@ async def test_a_revoked_credential_ends_the_link_for_good() -> None:
         async with asyncio.timeout(PATIENCE_S):
             with pytest.raises(AdmissionRefused, match="obt-agent enroll"):
                 await rig.link.run()
-        assert rig.credentials.told == [("revoked", "stored")]
+        assert rig.credentials.verdicts == [("revoked", "stored")]
         assert rig.link.status.state == "stopped"
 
 
@@ -194,7 +194,7 @@ async def test_a_candidate_that_is_refused_gives_way_to_the_old_credential() -> 
             "Bearer new",
             "Bearer canary-secret",
         ]
-        assert credentials.told == [("refused", "candidate"), ("admitted", "stored")]
+        assert credentials.verdicts == [("refused", "candidate"), ("admitted", "stored")]
 
 
 async def test_a_revoked_candidate_does_not_end_the_link() -> None:
@@ -343,17 +343,17 @@ async def test_draining_says_goodbye_lets_everything_out_and_closes_with_1001() 
     async def script(peer: Peer) -> None:
         await peer.admit()
         goodbye = await peer.expect("agent.goodbye")
-        said.put_nowait(goodbye["params"])
-        said.put_nowait({"code": await peer.until_closed()})
+        farewell.put_nowait(goodbye["params"])
+        farewell.put_nowait({"code": await peer.until_closed()})
 
-    said: asyncio.Queue[dict[str, object]] = asyncio.Queue()
+    farewell: asyncio.Queue[dict[str, object]] = asyncio.Queue()
     async with ServerDouble(script) as server, linked(server.url) as rig:
         await rig.session()
         await rig.link.drain("restart", retry_after_s=3.0)
         assert rig.running is not None
         await rig.running
-        assert await said.get() == {"reason": "restart", "retry_after_s": 3.0}
-        assert await said.get() == {"code": 1001}
+        assert await farewell.get() == {"reason": "restart", "retry_after_s": 3.0}
+        assert await farewell.get() == {"code": 1001}
         assert rig.link.status.state == "stopped"
 
 
@@ -432,7 +432,7 @@ async def test_a_candidate_is_kept_though_the_server_closes_right_behind_its_ans
     ):
         await rig.session()
         await rig.until_down()
-        assert credentials.told == [("admitted", "candidate")]
+        assert credentials.verdicts == [("admitted", "candidate")]
 
 
 async def test_no_secret_is_logged(

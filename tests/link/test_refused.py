@@ -105,7 +105,7 @@ async def test_an_admission_that_the_disk_did_not_take_counts_in_this_process_an
         await rig.session()
         await rig.session()
         assert len(server.requests) == MANY + 2
-        assert credentials.told.count(("admitted", "stored")) >= MANY, "tried again after each ending"
+        assert credentials.verdicts.count(("admitted", "stored")) >= MANY, "tried again after each ending"
 
 
 @pytest.mark.parametrize("failing", ["refused", "ever_admitted"])

@@ -211,10 +211,10 @@ async def test_the_first_item_after_a_pause_says_how_long_it_was() -> None:
         met.handler.methods["generate"] = handler
         reader = Reader(met.peer, await met.peer.request("generate"))
         await reader.read()
-        told = sum(one.get("paused_us", 0) for one in reader.items)
-        assert told <= sum(waits)
+        paused = sum(one.get("paused_us", 0) for one in reader.items)
+        assert paused <= sum(waits)
         assert any(waits)
-        assert bool(told) == any(waits[:-1])
+        assert bool(paused) == any(waits[:-1])
 
 
 async def test_pause_times_that_the_handler_gives_are_kept() -> None:

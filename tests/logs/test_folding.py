@@ -81,11 +81,11 @@ def test_of_very_many_different_failures_the_oldest_are_forgotten() -> None:
 def test_nothing_is_lost_and_memory_is_bounded(steps: list[tuple[int, float]]) -> None:
     clock = Clock()
     folding = Folding(600, clock)
-    said = 0
+    shown = 0
     for number, pause in steps:
         clock.now += pause
         for event in folding.passed(failure(str(number))):
-            said += event.get("repeated", 0) + (event["level"] == "debug")
+            shown += event.get("repeated", 0) + (event["level"] == "debug")
     assert len(folding._entries) <= 256  # noqa: SLF001 - the bound itself is what is looked at
     assert all(event["repeated"] > 0 for event in folding.rest())
-    assert said <= 2 * len(steps)
+    assert shown <= 2 * len(steps)

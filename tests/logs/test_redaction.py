@@ -129,8 +129,10 @@ def test_masking_costs_linear_time(text: str) -> None:
 
 
 def test_what_steers_a_terminal_or_is_no_utf_8_is_written_out() -> None:
-    said = masked({"reason": "a\x1b[2Jb\x07 \u202ec \udcff", "deep": ["\x9b1m"], "kept": "tab\tline\nüñ"})
-    assert said == {
+    masked_event = masked(
+        {"reason": "a\x1b[2Jb\x07 \u202ec \udcff", "deep": ["\x9b1m"], "kept": "tab\tline\nüñ"}
+    )
+    assert masked_event == {
         "reason": r"a\x1b[2Jb\x07 \u202ec \udcff",
         "deep": [r"\x9b1m"],
         "kept": "tab\tline\nüñ",

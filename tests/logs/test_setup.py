@@ -158,9 +158,9 @@ def test_libraries_speak_through_the_same_way_and_only_when_it_matters() -> None
         warnings.warn("deprecated thing", DeprecationWarning, stacklevel=1)
     heard = lines(stream)
     assert [(line["event"], line["level"], line["logger"]) for line in heard] == [
-        ("library.said", "warning", "aiohttp.client"),
-        ("library.said", "error", "asyncio"),
-        ("library.said", "warning", "py.warnings"),
+        ("library.logged", "warning", "aiohttp.client"),
+        ("library.logged", "error", "asyncio"),
+        ("library.logged", "warning", "py.warnings"),
     ]
     assert heard[0]["message"] == "token=*** was odd"
     assert "OSError: https://***@proxy" in heard[1]["exception"]

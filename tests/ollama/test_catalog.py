@@ -230,8 +230,10 @@ def test_an_odd_entry_costs_itself_and_says_why(
 ) -> None:
     found = read(b'{"models":[{"name":"a"},' + odd + b',{"model":"b"}]}')
     assert [model.name for model in found.models] == ["a", "b"]
-    (said,) = found.problems
-    assert said.startswith(problem.format(path="/api/tags" if read is lists.read_installed else "/api/ps"))
+    (problem_found,) = found.problems
+    assert problem_found.startswith(
+        problem.format(path="/api/tags" if read is lists.read_installed else "/api/ps")
+    )
 
 
 @pytest.mark.parametrize(

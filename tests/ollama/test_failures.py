@@ -7,18 +7,18 @@ from obt_agent.ollama import failures
 
 
 @pytest.mark.parametrize(
-    "said",
+    "wording",
     [
         "model 'llama3' not found",
         'model "llama3" not found, try pulling it first',
         'model "llama3" not found',
     ],
 )
-def test_each_wording_of_a_missing_model_says_how_to_pull_it(said: str) -> None:
-    error = failures.from_message(said, 404)
+def test_each_wording_of_a_missing_model_says_how_to_pull_it(wording: str) -> None:
+    error = failures.from_message(wording, 404)
     assert isinstance(error, ModelNotFound)
     assert error.message.endswith("ollama pull llama3")
-    assert error.detail == {"status": 404, "ollama_message": said, "model": "llama3"}
+    assert error.detail == {"status": 404, "ollama_message": wording, "model": "llama3"}
 
 
 def test_a_request_that_names_no_model_is_answered_so() -> None:
@@ -30,13 +30,13 @@ def test_the_runners_own_error_is_taken_out_of_the_string_it_comes_in() -> None:
     assert error.message == "Ollama answers: too long"
 
 
-@pytest.mark.parametrize("said", ["{not json", '{"other":1}', "[1]"])
-def test_what_only_looks_nested_is_shown_as_it_is(said: str) -> None:
-    assert failures.from_message(said, 500).message == f"Ollama answers: {said}"
+@pytest.mark.parametrize("wording", ["{not json", '{"other":1}', "[1]"])
+def test_what_only_looks_nested_is_shown_as_it_is(wording: str) -> None:
+    assert failures.from_message(wording, 500).message == f"Ollama answers: {wording}"
 
 
 @pytest.mark.parametrize(
-    ("said", "shown"),
+    ("wording", "shown"),
     [
         ("open /usr/share/ollama/x: no such file", "open (a file of the host): no such file"),
         ('open "/home/me/.ollama/x"', 'open "(a file of the host)"'),
@@ -45,8 +45,8 @@ def test_what_only_looks_nested_is_shown_as_it_is(said: str) -> None:
         ("and/or a/b", "and/or a/b"),
     ],
 )
-def test_paths_of_the_host_do_not_leave_it(said: str, shown: str) -> None:
-    assert failures.shown(said) == shown
+def test_paths_of_the_host_do_not_leave_it(wording: str, shown: str) -> None:
+    assert failures.shown(wording) == shown
 
 
 def test_a_message_is_bounded() -> None:
@@ -54,7 +54,7 @@ def test_a_message_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "wording",
     [
         "CUDA error: out of memory",
         "cudaMalloc failed: out of memory",
@@ -63,8 +63,8 @@ def test_a_message_is_bounded() -> None:
         "llama-server process has terminated: error:unable to allocate CUDA0 buffer",
     ],
 )
-def test_a_lack_of_memory_says_what_to_choose(said: str) -> None:
-    error = failures.from_message(said, 500)
+def test_a_lack_of_memory_says_what_to_choose(wording: str) -> None:
+    error = failures.from_message(wording, 500)
     assert "num_ctx" in error.message
     assert not error.retryable
 
@@ -73,7 +73,7 @@ RUNNER_ENDED = "an error was encountered while running the model: unexpected EOF
 
 
 @pytest.mark.parametrize(
-    ("said", "status", "retryable"),
+    ("wording", "status", "retryable"),
     [
         (RUNNER_ENDED, 500, True),
         (RUNNER_ENDED, 200, True),
@@ -83,9 +83,9 @@ RUNNER_ENDED = "an error was encountered while running the model: unexpected EOF
     ],
 )
 def test_the_runners_end_is_retryable_unless_the_request_was_at_fault(
-    said: str, status: int, retryable: bool
+    wording: str, status: int, retryable: bool
 ) -> None:
-    assert failures.from_message(said, status).retryable == retryable
+    assert failures.from_message(wording, status).retryable == retryable
 
 
 # Ollama's error for a tool call that is no JSON quotes what the model wrote (langchain#34746).
@@ -100,9 +100,9 @@ def test_the_runners_end_is_retryable_unless_the_request_was_at_fault(
 )
 @pytest.mark.parametrize("status", [200, 500])
 def test_what_a_model_wrote_never_decides_the_diagnosis(written: str, status: int) -> None:
-    said = f"error parsing tool call: raw='{written}', err=unexpected end of JSON input"
-    error = failures.from_message(said, status)
-    assert error.message == f"Ollama could not parse the model's tool call: {failures.shown(said)}"
+    wording = f"error parsing tool call: raw='{written}', err=unexpected end of JSON input"
+    error = failures.from_message(wording, status)
+    assert error.message == f"Ollama could not parse the model's tool call: {failures.shown(wording)}"
     assert type(error) is OllamaError
     assert not error.retryable
     for quoting in (f'{{"error":{{"message":"Failed to parse: {written}"}}}}', f"Failed to parse: {written}"):

@@ -29,21 +29,21 @@ class Timers:
 
 
 async def test_a_wait_that_is_too_long_is_reported_once() -> None:
-    told: list[float] = []
+    waits: list[float] = []
     over = asyncio.Event()
     loop = asyncio.get_running_loop()
     began = loop.time()
 
     def note() -> None:
-        told.append(loop.time() - began)
+        waits.append(loop.time() - began)
         over.set()
 
     timeout = IdleTimeout(0.02, note)
     timeout.start()
     async with asyncio.timeout(20):
         await over.wait()
-    assert len(told) == 1
-    assert told[0] >= 0.02
+    assert len(waits) == 1
+    assert waits[0] >= 0.02
 
 
 async def test_a_thousand_waits_that_end_in_time_share_a_timer(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,12 +47,12 @@ def test_any_text_is_a_name_or_an_error_that_says_what_to_write(text: str) -> No
     try:
         found = canonical(text)
     except InvalidParams as error:
-        said = error.message
+        shown = error.message
     else:
-        said = "model:tag"
+        shown = "model:tag"
         assert str(found).isascii()
         assert canonical(str(found)) == found
-    assert "model:tag" in said
+    assert "model:tag" in shown
 
 
 @pytest.mark.parametrize(

@@ -19,11 +19,11 @@ def key_of(section: dict[str, Any], method: str) -> str | None:
     try:
         policy(**section).check_command(method)
     except NotPermitted as error:
-        said, message = str(error.detail["policy_key"]), error.message
+        named_key, message = str(error.detail["policy_key"]), error.message
     else:
         return None
-    assert said in message
-    return said
+    assert named_key in message
+    return named_key
 
 
 def test_by_default_everything_that_reads_and_runs_is_allowed_and_nothing_that_changes() -> None:
@@ -58,11 +58,11 @@ def test_cancel_is_always_allowed() -> None:
 
 
 def test_what_is_left_is_described_with_the_configurations_keys() -> None:
-    said = json.loads(msgspec.json.encode(policy(max_tokens=99, models={"deny": ["x"]}).describe()))
-    assert said["models_deny"] == ["x"]
-    assert said["max_tokens"] == 99
-    assert said["options"]["num_ctx"] == 131_072
-    assert set(CHANGES).isdisjoint(said["commands"])
+    named_key = json.loads(msgspec.json.encode(policy(max_tokens=99, models={"deny": ["x"]}).describe()))
+    assert named_key["models_deny"] == ["x"]
+    assert named_key["max_tokens"] == 99
+    assert named_key["options"]["num_ctx"] == 131_072
+    assert set(CHANGES).isdisjoint(named_key["commands"])
 
 
 PLANS: list[tuple[dict[str, Any], dict[str, Any], str]] = [

@@ -14,15 +14,15 @@ PACKAGES = ("obt_agent", "obt_server", "obt_standin", "obt_conformance")
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_each_package_says_in_its_first_line_what_it_is(package: str) -> None:
-    told = importlib.import_module(package).__doc__
-    assert told
-    assert told.strip().endswith(".")
+    docstring = importlib.import_module(package).__doc__
+    assert docstring
+    assert docstring.strip().endswith(".")
 
 
 def test_the_agent_needs_none_of_the_other_packages_to_start(tmp_path: Path) -> None:
     others = f"sorted({set(PACKAGES) - {'obt_agent'}} & set(sys.modules))"
     code = f"import sys, obt_agent; print(obt_agent.__version__, {others})"
-    told = subprocess.run(
+    docstring = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True
     )
-    assert told.stdout.split(maxsplit=1) == [__version__, "[]\n"]
+    assert docstring.stdout.split(maxsplit=1) == [__version__, "[]\n"]

@@ -71,9 +71,9 @@ def test_everything_in_the_checkout_that_the_packages_need_is_in_the_wheel(wheel
 
 
 def test_the_agent_alone_says_its_version(installed: Path, tmp_path: Path) -> None:
-    told = run(installed / "obt-agent", "--version", cwd=tmp_path)
-    assert told.returncode == 0, told.stderr
-    assert version("obt-agent") in told.stdout
+    version_run = run(installed / "obt-agent", "--version", cwd=tmp_path)
+    assert version_run.returncode == 0, version_run.stderr
+    assert version("obt-agent") in version_run.stdout
 
 
 def test_the_agent_alone_brings_no_server_framework(installed: Path, tmp_path: Path) -> None:

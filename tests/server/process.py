@@ -17,7 +17,7 @@ class ServerProcess:
 
     process: asyncio.subprocess.Process
     url: str
-    said: str
+    output: str
     """What it printed until it listened."""
 
     @property
@@ -53,16 +53,16 @@ async def server_process(
         stderr=asyncio.subprocess.STDOUT,
     )
     assert process.stdout is not None
-    said = ""
+    output = ""
     drain: asyncio.Task[bytes] | None = None
     try:
         async with asyncio.timeout(300):
-            while not (found := STARTED.search(said)):
+            while not (found := STARTED.search(output)):
                 line = await process.stdout.readline()
-                assert line, said
-                said += line.decode()
+                assert line, output
+                output += line.decode()
         drain = asyncio.create_task(process.stdout.read(), name="server's output")
-        yield ServerProcess(process, found.group(1), said)
+        yield ServerProcess(process, found.group(1), output)
     finally:
         await stop(process)
         if drain is not None:

@@ -29,8 +29,8 @@ def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
 
     def call(*arguments: str) -> tuple[int, str, str]:
         status = main([*arguments, "--database", str(tmp_path / "obt.sqlite3")])
-        said = capsys.readouterr()
-        return status, said.out, said.err
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
 
     return call
 
@@ -79,8 +79,8 @@ def test_credentials_are_listed_rotated_and_revoked_by_name_or_id(command: Comma
     agent_id = enrol(tmp_path)
     assert command("tokens", "rotate", "pc")[0] == 0
     assert "rotation asked for" in command("tokens", "list")[1]
-    status, said, _ = command("tokens", "revoke", agent_id)
-    assert (status, f"tokens join --agent {agent_id}" in said) == (0, True)
+    status, shown, _ = command("tokens", "revoke", agent_id)
+    assert (status, f"tokens join --agent {agent_id}" in shown) == (0, True)
     assert "revoked" in command("tokens", "list")[1]
     status, _, error = command("tokens", "revoke", "pc")
     assert (status, "no valid credential" in error) == (2, True)
@@ -194,9 +194,9 @@ def test_the_database_is_where_the_environment_says(monkeypatch: pytest.MonkeyPa
 def test_an_exposed_server_without_tls_or_name_is_refused(
     command: Command, arguments: list[str], error: str
 ) -> None:
-    status, _, said = command("run", *arguments)
+    status, _, shown = command("run", *arguments)
     assert status == 2
-    assert error in said
+    assert error in shown
 
 
 @pytest.mark.parametrize(
@@ -231,13 +231,13 @@ def test_usage(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: P
 async def test_the_first_start_prints_a_password_once_and_it_opens(tmp_path: Path) -> None:
     database = tmp_path / "obt.sqlite3"
     async with server_process(database) as server:
-        found = re.search(r"sign in as admin with the password (\S+)", server.said)
+        found = re.search(r"sign in as admin with the password (\S+)", server.output)
         assert found
         async with httpx.AsyncClient(base_url=server.url, timeout=30, trust_env=False) as http:
             answer = await http.post("/api/v1/session", json={"password": found.group(1)})
             assert answer.status_code == 200
     async with server_process(database) as server:
-        assert "password" not in server.said
+        assert "password" not in server.output
 
 
 @pytest.mark.slow

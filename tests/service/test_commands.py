@@ -58,9 +58,9 @@ def test_status_of_an_agent_of_ones_own_that_does_not_run_names_the_systems_serv
     output = Outcome(0, f"LoadState={state}\nActiveState=active\nSubState=running", "")
     arranged(monkeypatch, machine(tmp_path / "root"), FakeSystem(systemctl_show=output))
     assert main(["status", *options(tmp_path)]) == 1
-    said = capsys.readouterr().err
-    assert "Start it: obt-agent run" in said
-    assert ("The system's own service is active (running): sudo obt-agent status" in said) == service
+    shown = capsys.readouterr().err
+    assert "Start it: obt-agent run" in shown
+    assert ("The system's own service is active (running): sudo obt-agent status" in shown) == service
 
 
 REFUSED = "The server refused the credential. Enrol this agent anew."
@@ -252,7 +252,7 @@ def test_a_result_is_dropped_once_it_is_confirmed(
     assert "confirm with --yes" in capsys.readouterr().err
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     for answer, code in (("n", 1), ("y", 0), ("y", 1)):
-        monkeypatch.setattr("builtins.input", lambda _, said=answer: said)
+        monkeypatch.setattr("builtins.input", lambda _, shown=answer: shown)
         assert main(drop) == code
 
 

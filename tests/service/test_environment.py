@@ -39,7 +39,7 @@ def wheel(folder: Path, version: str = "1.0", body: str = "print('works')") -> P
     return path
 
 
-def said(prefix: Path) -> str:
+def output_of(prefix: Path) -> str:
     done = subprocess.run(
         [prefix / "bin" / "obt-agent"], capture_output=True, text=True, check=True, timeout=60
     )
@@ -50,18 +50,18 @@ def said(prefix: Path) -> str:
 def test_an_environment_from_a_wheel_works_and_is_replaced_as_a_whole(tmp_path: Path) -> None:
     prefix = tmp_path / "opt"
     environment.make(prefix, PYTHON, Wheels(wheel=wheel(tmp_path / "w")), System())
-    assert said(prefix) == "works\n"
+    assert output_of(prefix) == "works\n"
     (prefix / "left-over").write_text("")
     later = wheel(tmp_path / "w", "2.0", "print('later')")
     environment.make(prefix, PYTHON, Wheels(wheel=later, folder=tmp_path / "w"), System())
-    assert said(prefix) == "later\n"
+    assert output_of(prefix) == "later\n"
     assert not (prefix / "left-over").exists()
     assert environment.restore(prefix)
-    assert said(prefix) == "works\n"
+    assert output_of(prefix) == "works\n"
     assert not environment.restore(prefix), "there is nothing before the first"
     environment.make(prefix, PYTHON, Wheels(wheel=later, folder=tmp_path / "w"), System())
     environment.discard_previous(prefix)
-    assert said(prefix) == "later\n"
+    assert output_of(prefix) == "later\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["opt", "w"]
     assert environment.remove(prefix)
     assert not prefix.exists()
@@ -75,7 +75,7 @@ def test_a_wheel_that_does_not_work_leaves_the_old_environment(tmp_path: Path) -
     broken = wheel(tmp_path / "w2", "2.0", "this is no Python")
     with pytest.raises(ServiceError, match="failed with status"):
         environment.make(prefix, PYTHON, Wheels(wheel=broken), System())
-    assert said(prefix) == "works\n"
+    assert output_of(prefix) == "works\n"
     assert not (tmp_path / "opt.new").exists()
 
 
@@ -89,7 +89,7 @@ def test_what_a_killed_installation_left_is_replaced_and_removed(tmp_path: Path)
     (fresh / "lib").mkdir(parents=True)
     (fresh / environment.MARK).touch()
     environment.make(prefix, PYTHON, Wheels(wheel=wheel(tmp_path / "w")), System())
-    assert said(prefix) == "works\n"
+    assert output_of(prefix) == "works\n"
     assert not fresh.exists()
     assert environment.remove(prefix)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["w"]
@@ -108,7 +108,7 @@ def test_a_full_disk_is_reported_and_leaves_the_old_environment(
     monkeypatch.setattr(environment, "_launcher", full)
     with pytest.raises(ServiceError, match=r"opt cannot be made: No space left on device \(.*untouched"):
         environment.make(prefix, PYTHON, given, System())
-    assert said(prefix) == "works\n"
+    assert output_of(prefix) == "works\n"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["opt", "w"]
 
 

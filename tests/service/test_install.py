@@ -33,11 +33,11 @@ def options(**changes: object) -> InstallOptions:
 
 
 def run(plan: install.InstallPlan) -> list[str]:
-    said = []
+    descriptions = []
     for step in plan.steps():
-        said.append(step.description)
+        descriptions.append(step.description)
         step.run()
-    return said
+    return descriptions
 
 
 def plan(paths: ServicePaths, system: System, **changes: object) -> install.InstallPlan:
@@ -112,11 +112,11 @@ def test_a_second_installation_keeps_the_configuration_and_does_not_enrol_again(
     paths.state.mkdir(parents=True)
     (paths.state / "credential.json").write_text("{}")
     again = FakeSystem()
-    said = run(plan(paths, again, token=lambda: pytest.fail("no token is needed")))
-    assert said == ["enable and start the service"]
+    descriptions = run(plan(paths, again, token=lambda: pytest.fail("no token is needed")))
+    assert descriptions == ["enable and start the service"]
     assert paths.config.read_text() == before
-    said = run(plan(paths, again, server=None, enroll_again=True, start=False))
-    assert len(said) == 1
+    descriptions = run(plan(paths, again, server=None, enroll_again=True, start=False))
+    assert len(descriptions) == 1
 
 
 def test_another_server_is_not_written_over_the_owners(tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_a_join_token_takes_the_place_of_a_static_one(tmp_path: Path, given: dic
     """Left in the credstore, it would win: to the agent it is newer than the credential."""
     paths, system = machine(tmp_path, packaged=True), FakeSystem()
     run(plan(paths, system, static_token=Secret("static-token")))
-    said = run(plan(paths, system, **given))
-    assert any(f"in place of {paths.token}" in words for words in said)
+    descriptions = run(plan(paths, system, **given))
+    assert any(f"in place of {paths.token}" in words for words in descriptions)
     assert system.output == [TOKEN.reveal() + "\n"]
     assert not paths.token.exists()
 
@@ -191,8 +191,8 @@ def test_without_a_package_unit_user_folders_and_environment_are_made(
     made = []
     monkeypatch.setattr(environment, "make", lambda *given: made.append(given))
     monkeypatch.setattr(interpreter, "choose", lambda *_, **__: Interpreter(Path("/p"), (3, 11), "3.11.2"))
-    said = run(plan(paths, system))
-    assert said[0] == f"make {paths.prefix} with Python 3.11.2"
+    descriptions = run(plan(paths, system))
+    assert descriptions[0] == f"make {paths.prefix} with Python 3.11.2"
     assert made[0][0] == paths.prefix
     assert paths.launcher.readlink() == paths.program
     assert paths.unit.exists()

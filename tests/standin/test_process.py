@@ -50,9 +50,9 @@ async def run(*arguments: str) -> tuple[int, str]:
         sys.executable, "-m", "obt_standin", *arguments, stderr=asyncio.subprocess.PIPE
     )
     async with asyncio.timeout(60):
-        _, said = await started.communicate()
+        _, output = await started.communicate()
     assert started.returncode is not None
-    return started.returncode, said.decode()
+    return started.returncode, output.decode()
 
 
 async def test_a_process_says_where_it_listens_does_as_scripted_and_ends_on_sigterm(tmp_path: Path) -> None:
@@ -81,18 +81,18 @@ async def test_a_script_with_an_unknown_or_wrong_field_is_refused_by_name(tmp_pa
         ("{", "truncated"),
     ):
         script.write_text(text)
-        status, said = await run("--script", str(script))
+        status, output = await run("--script", str(script))
         assert status == 2
-        assert word in said
+        assert word in output
 
 
 async def test_a_port_that_is_taken_is_reported() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        status, said = await run("--port", str(taken.getsockname()[1]))
+        status, output = await run("--port", str(taken.getsockname()[1]))
     assert status == 2
-    assert "in use" in said
+    assert "in use" in output
 
 
 async def test_a_controlled_stand_in_refuses_nonsense_and_kills_runners() -> None:

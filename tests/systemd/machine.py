@@ -98,13 +98,13 @@ class Machine:
 
     def unit(self, name: str, *properties: str) -> dict[str, str]:
         """Properties of a unit."""
-        told = self.run(f"systemctl show {name} --property {','.join(properties)}")
-        return dict(line.split("=", 1) for line in told.splitlines() if "=" in line)
+        output = self.run(f"systemctl show {name} --property {','.join(properties)}")
+        return dict(line.split("=", 1) for line in output.splitlines() if "=" in line)
 
     def journal(self, *matches: str) -> list[dict[str, Any]]:
         """Entries of the journal, with all their fields."""
-        told = self.run(f"journalctl --output json --no-pager {' '.join(matches)}")
-        return [json.loads(line) for line in told.splitlines()]
+        output = self.run(f"journalctl --output json --no-pager {' '.join(matches)}")
+        return [json.loads(line) for line in output.splitlines()]
 
     def _script(self, name: str, *words: str, text: str | None = None, timeout_s: float) -> Result:
         done = subprocess.run(

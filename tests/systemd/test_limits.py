@@ -73,8 +73,8 @@ def found(limited: Machine) -> dict[str, object]:
     limited.write("/opt/obt-agent/bin/obt-agent", GREEDY, mode="755")
     limited.run("systemctl start obt-agent")
     limited.until("test $(systemctl show obt-agent --property NRestarts --value) = 1")
-    told: dict[str, object] = json.loads(limited.run("cat /var/lib/obt-agent/found.json"))
-    return told
+    values: dict[str, object] = json.loads(limited.run("cat /var/lib/obt-agent/found.json"))
+    return values
 
 
 def test_it_cannot_fill_the_machine_with_processes(found: dict[str, object]) -> None:

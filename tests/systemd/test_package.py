@@ -51,8 +51,8 @@ def site(machine: Machine, tmp_path_factory: pytest.TempPathFactory) -> Site:
 
 
 def test_installing_makes_user_and_unit_and_starts_nothing_without_a_server(site: Site) -> None:
-    told = site.machine.run("dpkg -i /root/agent.deb", timeout_s=120)
-    assert "service install --server URL" in told
+    output = site.machine.run("dpkg -i /root/agent.deb", timeout_s=120)
+    assert "service install --server URL" in output
     assert site.agent("ActiveState", "UnitFileState", "FragmentPath") == {
         "ActiveState": "inactive",
         "UnitFileState": "enabled",
@@ -65,17 +65,17 @@ def test_installing_makes_user_and_unit_and_starts_nothing_without_a_server(site
 
 def test_one_more_command_and_it_is_admitted(site: Site) -> None:
     install = f"obt-agent service install --server {SERVER} --token-file /root/join"
-    told = site.machine.call(install, timeout_s=120)
-    assert told.code == 0, told
-    assert "make /" not in told.err, "a package's program is not made again"
+    output = site.machine.call(install, timeout_s=120)
+    assert output.code == 0, output
+    assert "make /" not in output.err, "a package's program is not made again"
     site.until_line("admitted by 127.0.0.1:8881, 3 models")
     assert "/usr/lib/obt-agent/bin/obt-agent run" in site.machine.run("systemctl show obt-agent -p ExecStart")
 
 
 def test_uninstall_leaves_a_package_to_its_manager(site: Site) -> None:
-    told = site.machine.call("obt-agent service uninstall")
-    assert told.code == 1
-    assert "apt purge obt-agent" in told.err
+    output = site.machine.call("obt-agent service uninstall")
+    assert output.code == 1
+    assert "apt purge obt-agent" in output.err
     site.until_line("admitted by 127.0.0.1:8881, 3 models")
 
 

@@ -107,10 +107,10 @@ def test_an_upgrade_that_is_interrupted_leaves_the_service_and_can_be_repeated(
 ) -> None:
     machine, pid = site.machine, site.agent("MainPID")
     machine.write("/root/interrupted.py", INTERRUPTED)
-    told = machine.run(f"python3 /root/interrupted.py {number}")
-    assert (site.agent("MainPID"), "Traceback" in told) == (pid, False)
+    output = machine.run(f"python3 /root/interrupted.py {number}")
+    assert (site.agent("MainPID"), "Traceback" in output) == (pid, False)
     if number != signal.SIGKILL:
-        assert "Give the same command again" in told
+        assert "Give the same command again" in output
         assert machine.run("ls /opt") == "obt-agent\n"
     machine.until(f"{INSTALL} 2>&1")  # 75 while a child of the one that was killed still works
     admitted(site)
@@ -118,11 +118,11 @@ def test_an_upgrade_that_is_interrupted_leaves_the_service_and_can_be_repeated(
 
 
 def test_the_files_belong_to_whom_they_should(site: Site) -> None:
-    told = site.machine.run(
+    output = site.machine.run(
         "stat -c '%U:%G %a %n' /etc/obt-agent /etc/obt-agent/agent.yaml /var/lib/obt-agent "
         "/var/lib/obt-agent/credential.json /opt/obt-agent /opt/obt-agent/bin/obt-agent"
     )
-    assert told.splitlines() == [
+    assert output.splitlines() == [
         "root:obt-agent 750 /etc/obt-agent",
         "root:obt-agent 640 /etc/obt-agent/agent.yaml",
         "obt-agent:obt-agent 700 /var/lib/obt-agent",
@@ -263,8 +263,10 @@ def test_an_upgrade_in_the_middle_of_a_benchmark_lets_it_go_on_afterwards(site: 
 
 def test_it_stays_far_below_its_limits_with_benchmarks_behind_it(site: Site) -> None:
     """They are 512 MiB and 128 tasks: what comes near them in minutes would meet them in weeks."""
-    told = site.machine.run("grep -E '^(VmHWM|Threads)' /proc/$(systemctl show obt-agent -P MainPID)/status")
-    peak_kib, threads = (int(line.split()[1]) for line in told.splitlines())
+    output = site.machine.run(
+        "grep -E '^(VmHWM|Threads)' /proc/$(systemctl show obt-agent -P MainPID)/status"
+    )
+    peak_kib, threads = (int(line.split()[1]) for line in output.splitlines())
     assert peak_kib < 192 << 10
     assert threads < 64
 
@@ -279,8 +281,8 @@ def test_a_loop_that_is_blocked_on_purpose_is_killed_by_the_watchdog(site: Site)
     machine.run("systemctl restart obt-agent")
     admitted(site)
     machine.run("systemctl kill --signal SIGUSR1 obt-agent")
-    told = "journalctl -o cat -u obt-agent | grep -F \"Failed with result 'watchdog'\""
-    machine.until(told, timeout_s=120)
+    output = "journalctl -o cat -u obt-agent | grep -F \"Failed with result 'watchdog'\""
+    machine.until(output, timeout_s=120)
     machine.run("rm /opt/obt-agent/lib/python3.11/site-packages/block.pth")
     admitted(site)
 
@@ -332,8 +334,8 @@ def test_a_token_that_the_server_goes_on_refusing_ends_with_78_and_says_what_to_
     refused = machine.journal("-u", "obt-agent", "OBT_EVENT=link.down", "OBT_KIND=refused_401")
     assert [entry["PRIORITY"] for entry in refused[-1:]] == ["4"], "one line, whatever often it was refused"
     remedy = "sudo obt-agent service install --enroll-again --token-file FILE"
-    told = machine.call("obt-agent status")
-    assert (told.code, remedy in told.err) == (1, True)
+    output = machine.call("obt-agent status")
+    assert (output.code, remedy in output.err) == (1, True)
     assert remedy in machine.call("systemctl status obt-agent").out
     assert remedy in machine.run("journalctl --output cat -u obt-agent -p err")
     checked = machine.call("obt-agent check")

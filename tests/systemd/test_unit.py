@@ -118,8 +118,8 @@ def found(machine: Machine) -> dict[str, object]:
     machine.write("/opt/obt-agent/bin/obt-agent", PROBE, mode="755")
     machine.write("/etc/credstore/obt-token", "a-token-for-the-probe", mode="600")
     machine.run("systemctl daemon-reload && systemctl start obt-agent")
-    told: dict[str, object] = json.loads(machine.run("cat /var/lib/obt-agent/found.json"))
-    return told
+    values: dict[str, object] = json.loads(machine.run("cat /var/lib/obt-agent/found.json"))
+    return values
 
 
 def test_gpu_devices_can_be_opened(found: dict[str, object]) -> None:
@@ -165,8 +165,8 @@ def test_it_gets_its_token_and_no_privilege(found: dict[str, object]) -> None:
 
 def test_a_token_that_is_not_there_does_not_stop_it(machine: Machine, found: dict[str, object]) -> None:
     machine.run("rm /etc/credstore/obt-token && systemctl restart obt-agent")
-    told = json.loads(machine.run("cat /var/lib/obt-agent/found.json"))
-    assert told["credential"] == "No such file or directory"
+    values = json.loads(machine.run("cat /var/lib/obt-agent/found.json"))
+    assert values["credential"] == "No such file or directory"
 
 
 def test_the_limits_that_protect_the_machine_are_in_force(machine: Machine, found: dict[str, object]) -> None:
@@ -202,6 +202,6 @@ def test_the_user_unit_runs_under_a_users_own_manager(machine: Machine) -> None:
     as_user = f"runuser -u somebody -- env XDG_RUNTIME_DIR=/run/user/{user} systemctl --user"
     machine.until(f"test -S /run/user/{user}/systemd/private")
     machine.run(f"{as_user} daemon-reload && {as_user} start obt-agent", timeout_s=90)
-    told = machine.until(f"{as_user} show obt-agent --property StatusText | grep 'no link to 127.0.0.1:9'")
-    assert "Ollama" in told or "models" in told
+    values = machine.until(f"{as_user} show obt-agent --property StatusText | grep 'no link to 127.0.0.1:9'")
+    assert "Ollama" in values or "models" in values
     assert machine.run(f"test -d {home}/.local/state/obt-agent && echo yes") == "yes\n"

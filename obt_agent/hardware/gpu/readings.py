@@ -63,9 +63,9 @@ def merged(fast: GpuSample, slow: GpuSample) -> GpuSample:
     )
 
 
-def unless_empty(gaps: FieldReader, field: str, group: StructT) -> StructT | None:
+def unless_empty(fields: FieldReader, field: str, group: StructT) -> StructT | None:
     """Return a group of readings, or None where it has none at all: then ``field`` keeps its reason."""
     if group == type(group)():
         return None
-    gaps.reasons.pop(field, None)
+    fields.reasons.pop(field, None)
     return group

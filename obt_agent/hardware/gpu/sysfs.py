@@ -37,11 +37,11 @@ class SysfsCard(ABC):
         """Describe it."""
 
     @abstractmethod
-    def fast(self, gaps: FieldReader) -> GpuSample:
+    def fast(self, fields: FieldReader) -> GpuSample:
         """Read what changes at every tick."""
 
     @abstractmethod
-    def slow(self, gaps: FieldReader) -> GpuSample:
+    def slow(self, fields: FieldReader) -> GpuSample:
         """Read what is read rarely; the PCIe link is the caller's."""
 
     @abstractmethod
@@ -55,21 +55,21 @@ class SysfsCard(ABC):
         Raises OSError where it may not be looked into, or is gone.
         """
 
-    def pcie(self, gaps: FieldReader) -> GpuPcie | None:
+    def pcie(self, fields: FieldReader) -> GpuPcie | None:
         """Return the fastest link that card and slot allow."""
-        gen = gaps.read("pcie", lambda: pci.generation(self._link_text("max_link_speed")))
-        width = gaps.read("pcie", lambda: pci.width(self._link_text("max_link_width")))
-        return unless_empty(gaps, "pcie", GpuPcie(max_gen=gen, max_width=width))
+        gen = fields.read("pcie", lambda: pci.generation(self._link_text("max_link_speed")))
+        width = fields.read("pcie", lambda: pci.width(self._link_text("max_link_width")))
+        return unless_empty(fields, "pcie", GpuPcie(max_gen=gen, max_width=width))
 
     def slow_with_link(self) -> GpuSample:
         """Return what is read rarely, with the link as it is now, its time and its reasons."""
-        gaps = FieldReader()
+        fields = FieldReader()
         return msgspec.structs.replace(
-            self.slow(gaps),
+            self.slow(fields),
             slow_t_mono_ns=time.monotonic_ns(),
-            pcie_gen=gaps.read("pcie_gen", lambda: pci.generation(self._link_text("current_link_speed"))),
-            pcie_width=gaps.read("pcie_width", lambda: pci.width(self._link_text("current_link_width"))),
-            unavailable=gaps.reasons,
+            pcie_gen=fields.read("pcie_gen", lambda: pci.generation(self._link_text("current_link_speed"))),
+            pcie_width=fields.read("pcie_width", lambda: pci.width(self._link_text("current_link_width"))),
+            unavailable=fields.reasons,
         )
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class _Known:
         self.slow = GpuSample(id=self.info.id, state="ok")
         # Bytes by PID, and by PID the reason why they are not known.
         self.processes: dict[int, int] = {}
-        self.process_gaps: dict[int, str] = {}
+        self.process_reasons: dict[int, str] = {}
 
 
 class SysfsGpuProvider:
@@ -152,8 +152,10 @@ class SysfsGpuProvider:
         for known in self._known.values():
             for pid, used in known.processes.items():
                 memory.setdefault(pid, {})[known.info.id] = used
-        gaps = {pid: reason for known in self._known.values() for pid, reason in known.process_gaps.items()}
-        return GpuReadings(samples, memory, gaps)
+        fields = {
+            pid: reason for known in self._known.values() for pid, reason in known.process_reasons.items()
+        }
+        return GpuReadings(samples, memory, fields)
 
     def energy(self) -> dict[str, float]:
         """Return the energy counters of those that have one and are awake."""
@@ -199,18 +201,18 @@ class SysfsGpuProvider:
         return sample
 
     def _read_processes(self, known: _Known) -> None:
-        gaps = FieldReader()
-        used = {pid: gaps.read(str(pid), partial(known.card.process_memory, pid)) for pid in self._pids}
+        fields = FieldReader()
+        used = {pid: fields.read(str(pid), partial(known.card.process_memory, pid)) for pid in self._pids}
         known.processes = {pid: size for pid, size in used.items() if size is not None}
         # A process that ended since it was named is no gap.
-        known.process_gaps = {
-            int(pid): reason for pid, reason in gaps.reasons.items() if reason != "not_present"
+        known.process_reasons = {
+            int(pid): reason for pid, reason in fields.reasons.items() if reason != "not_present"
         }
 
 
 def _merged(known: _Known) -> GpuSample:
-    gaps = FieldReader()
+    fields = FieldReader()
     now = time.monotonic_ns()
-    fast = known.card.fast(gaps)
-    fast = msgspec.structs.replace(fast, id=known.info.id, t_mono_ns=now, unavailable=gaps.reasons)
+    fast = known.card.fast(fields)
+    fast = msgspec.structs.replace(fast, id=known.info.id, t_mono_ns=now, unavailable=fields.reasons)
     return merged(fast, known.slow)

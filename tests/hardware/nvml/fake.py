@@ -34,14 +34,14 @@ class FakeDriver:
     def machine(self, name: str) -> FakeDriver:
         """Say what a machine's file says."""
         self._lines = (HERE / f"{name}.txt").read_text().splitlines()
-        return self.say()
+        return self.answer()
 
-    def say(self, *lines: str) -> FakeDriver:
+    def answer(self, *lines: str) -> FakeDriver:
         """Say this too (a later line overrides an earlier one)."""
         self._lines += lines
         return self._write()
 
-    def unsay(self, *lines: str) -> FakeDriver:
+    def forget_answer(self, *lines: str) -> FakeDriver:
         """Say this no longer."""
         self._lines = [line for line in self._lines if line not in lines]
         return self._write()

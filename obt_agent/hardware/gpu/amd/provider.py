@@ -34,15 +34,15 @@ class AmdCard(SysfsCard):
 
     def info(self) -> GpuInfo:
         """Describe it."""
-        gaps = FieldReader()
-        uuid = gaps.read("uuid", self._uuid)
+        fields = FieldReader()
+        uuid = fields.read("uuid", self._uuid)
         if self._integrated is None:
-            gaps.note("integrated", "not_reported")
+            fields.note("integrated", "not_reported")
         return GpuInfo(
             id=uuid or self._gpu.address,
             vendor=NAME,
             provider=NAME,
-            name=gaps.first(
+            name=fields.first(
                 "name",
                 lambda: bounded(self._text("product_name")),
                 self._marketing_name,
@@ -54,46 +54,46 @@ class AmdCard(SysfsCard):
             backend="rocm" if self._compute else "vulkan",
             driver=DRIVER,
             # A separately built driver has a version; the kernel's own is as old as the kernel.
-            driver_version=gaps.read("driver_version", partial(kernel_modules.version, self._root, DRIVER)),
-            vbios_version=gaps.read("vbios_version", lambda: bounded(self._text("vbios_version"))),
-            gfx_target=gaps.read("gfx_target", lambda: self._of_compute().gfx_target()),
-            shader_cores=self._shader_cores(gaps),
+            driver_version=fields.read("driver_version", partial(kernel_modules.version, self._root, DRIVER)),
+            vbios_version=fields.read("vbios_version", lambda: bounded(self._text("vbios_version"))),
+            gfx_target=fields.read("gfx_target", lambda: self._of_compute().gfx_target()),
+            shader_cores=self._shader_cores(fields),
             memory=self._memory(),
-            pcie=self.pcie(gaps),
-            power_limit_watts=gaps.read("power_limit_watts", partial(self._hwmon.watts, "power1_cap")),
-            unavailable=gaps.reasons,
+            pcie=self.pcie(fields),
+            power_limit_watts=fields.read("power_limit_watts", partial(self._hwmon.watts, "power1_cap")),
+            unavailable=fields.reasons,
         )
 
-    def fast(self, gaps: FieldReader) -> GpuSample:
+    def fast(self, fields: FieldReader) -> GpuSample:
         """Read what changes at every tick."""
         return GpuSample(
             id="",
             state="ok",
-            utilization_ratio=gaps.read("utilization_ratio", partial(self._ratio, "gpu_busy_percent")),
-            memory_controller_ratio=gaps.read(
+            utilization_ratio=fields.read("utilization_ratio", partial(self._ratio, "gpu_busy_percent")),
+            memory_controller_ratio=fields.read(
                 "memory_controller_ratio", partial(self._ratio, "mem_busy_percent")
             ),
-            memory_used_bytes=gaps.read("memory_used_bytes", partial(self._used, "vram")),
-            shared_used_bytes=gaps.read("shared_used_bytes", partial(self._used, "gtt")),
+            memory_used_bytes=fields.read("memory_used_bytes", partial(self._used, "vram")),
+            shared_used_bytes=fields.read("shared_used_bytes", partial(self._used, "gtt")),
             # Which of the two a GPU has depends on its generation; power1_input is the instant one.
-            power_watts=gaps.read(
+            power_watts=fields.read(
                 "power_watts", partial(self._hwmon.watts, "power1_input", "power1_average")
             ),
-            temperature_celsius=gaps.read("temperature_celsius", partial(self._hwmon.celsius, "edge")),
-            clocks=self._clocks(gaps),
+            temperature_celsius=fields.read("temperature_celsius", partial(self._hwmon.celsius, "edge")),
+            clocks=self._clocks(fields),
         )
 
-    def slow(self, gaps: FieldReader) -> GpuSample:
+    def slow(self, fields: FieldReader) -> GpuSample:
         """Read what is read rarely."""
         return GpuSample(
             id="",
             state="ok",
-            energy_joules_total=gaps.read("energy_joules_total", self.energy_joules),
-            throttle_reasons=gaps.read(
+            energy_joules_total=fields.read("energy_joules_total", self.energy_joules),
+            throttle_reasons=fields.read(
                 "throttle_reasons", lambda: gpu_metrics.throttle_reasons(self._table())
             ),
-            fan_ratio=gaps.read("fan_ratio", self._hwmon.fan_ratio),
-            ecc_uncorrected=gaps.read("ecc_uncorrected", self._uncorrected),
+            fan_ratio=fields.read("fan_ratio", self._hwmon.fan_ratio),
+            ecc_uncorrected=fields.read("ecc_uncorrected", self._uncorrected),
         )
 
     def energy_joules(self) -> float:
@@ -123,12 +123,12 @@ class AmdCard(SysfsCard):
 
     def _used(self, pool: str) -> int:
         used = non_negative(int(self._text(f"mem_info_{pool}_used")))
-        gaps = FieldReader()
-        total = gaps.read("total", partial(self._total, pool))
+        fields = FieldReader()
+        total = fields.read("total", partial(self._total, pool))
         if total is not None and used > total:
             raise Unreadable("inconsistent")
         # A pool of 0 bytes is one that the driver does not tell of: then 0 in use is no reading either.
-        if gaps.reasons.get("total") == "not_reported":
+        if fields.reasons.get("total") == "not_reported":
             raise Unreadable("not_reported")
         return used
 
@@ -138,10 +138,10 @@ class AmdCard(SysfsCard):
             raise Unreadable("malformed")
         return percent / _PERCENT
 
-    def _clocks(self, gaps: FieldReader) -> GpuClocks | None:
-        graphics = gaps.read("clocks", partial(self._hwmon.hertz, "freq1_input"))
+    def _clocks(self, fields: FieldReader) -> GpuClocks | None:
+        graphics = fields.read("clocks", partial(self._hwmon.hertz, "freq1_input"))
         memory = optional(partial(self._hwmon.hertz, "freq2_input"))
-        return unless_empty(gaps, "clocks", GpuClocks(graphics_hertz=graphics, memory_hertz=memory))
+        return unless_empty(fields, "clocks", GpuClocks(graphics_hertz=graphics, memory_hertz=memory))
 
     def _table(self) -> bytes:
         return self._root.data(f"{self._gpu.path}/gpu_metrics", 4096)
@@ -153,35 +153,35 @@ class AmdCard(SysfsCard):
             raise Unreadable("not_reported")
         return non_negative(int(values["ue"]))
 
-    def _shader_cores(self, gaps: FieldReader) -> int | None:
+    def _shader_cores(self, fields: FieldReader) -> int | None:
         by_compute, by_device = lambda: self._of_compute().shader_cores(), self._device_cores
         # Divided into partitions, the node answers for one of them, and the compute driver for all.
         divided = self._compute is not None and self._compute.partitions > 1
         sources = (by_compute, by_device) if divided else (by_device, by_compute)
-        return gaps.first("shader_cores", *sources)
+        return fields.first("shader_cores", *sources)
 
     def _device_cores(self) -> int:
         return positive(self._device.compute_units if self._device else 0) * kfd.LANES_PER_UNIT
 
     def _memory(self) -> GpuMemory:
-        gaps = FieldReader()
+        fields = FieldReader()
         kind = self._device.memory_type if self._device else None
         if kind is None:
-            gaps.note("type", self._device_reason)
-        gaps.note("reserved_bytes", "no_source")
+            fields.note("type", self._device_reason)
+        fields.note("reserved_bytes", "no_source")
         if self._integrated is None:
-            gaps.note("kind", "not_reported")
+            fields.note("kind", "not_reported")
         return GpuMemory(
             kind=None if self._integrated is None else "carveout" if self._integrated else "dedicated",
-            total_bytes=gaps.read("total_bytes", partial(self._total, "vram")),
-            shared_total_bytes=gaps.read("shared_total_bytes", partial(self._total, "gtt")),
-            bus_width_bits=gaps.first(
+            total_bytes=fields.read("total_bytes", partial(self._total, "vram")),
+            shared_total_bytes=fields.read("shared_total_bytes", partial(self._total, "gtt")),
+            bus_width_bits=fields.first(
                 "bus_width_bits",
                 lambda: positive((self._device and self._device.bus_width_bits) or 0),
                 lambda: self._of_compute().bus_width_bits(),
             ),
             type=kind,
-            unavailable=gaps.reasons,
+            unavailable=fields.reasons,
         )
 
     def _uuid(self) -> str:

@@ -40,50 +40,50 @@ class IntelCard(SysfsCard):
 
     def info(self) -> GpuInfo:
         """Describe it."""
-        gaps = FieldReader()
+        fields = FieldReader()
         for field in ("uuid", "shader_cores", "vbios_version", "driver_version"):
-            gaps.note(field, "no_source")
+            fields.note(field, "no_source")
         return GpuInfo(
             id=self._gpu.address,
             vendor=NAME,
             provider=NAME,
-            name=gaps.read("name", partial(pci.name, self._root, self._gpu.path)),
+            name=fields.read("name", partial(pci.name, self._root, self._gpu.path)),
             pci_address=self._gpu.address,
             integrated=self._integrated,
             backend="vulkan",
             driver=self._gpu.driver,
             memory=self._memory(),
             # Within the processor there is no link to a slot.
-            pcie=None if self._integrated else self.pcie(gaps),
-            power_limit_watts=gaps.read(
+            pcie=None if self._integrated else self.pcie(fields),
+            power_limit_watts=fields.read(
                 "power_limit_watts", partial(self._hwmon.watts, "power1_max", "power1_cap")
             ),
-            unavailable=gaps.reasons,
+            unavailable=fields.reasons,
         )
 
-    def fast(self, gaps: FieldReader) -> GpuSample:
+    def fast(self, fields: FieldReader) -> GpuSample:
         """Read what changes at every tick; the drivers have no reading of power."""
-        gaps.note("utilization_ratio", _COUNTERS)
-        gaps.note("memory_controller_ratio", _COUNTERS)
-        gaps.note("memory_used_bytes", "unified_memory" if self._integrated else _MONITORS)
-        gaps.note("power_watts", "no_source")
-        hertz = gaps.read("clocks", self._graphics_hertz)
+        fields.note("utilization_ratio", _COUNTERS)
+        fields.note("memory_controller_ratio", _COUNTERS)
+        fields.note("memory_used_bytes", "unified_memory" if self._integrated else _MONITORS)
+        fields.note("power_watts", "no_source")
+        hertz = fields.read("clocks", self._graphics_hertz)
         return GpuSample(
             id="",
             state="ok",
-            temperature_celsius=gaps.read("temperature_celsius", partial(self._hwmon.celsius, "pkg")),
+            temperature_celsius=fields.read("temperature_celsius", partial(self._hwmon.celsius, "pkg")),
             clocks=None if hertz is None else GpuClocks(graphics_hertz=hertz),
         )
 
-    def slow(self, gaps: FieldReader) -> GpuSample:
+    def slow(self, fields: FieldReader) -> GpuSample:
         """Read what is read rarely."""
-        gaps.note("ecc_uncorrected", "no_source")
-        gaps.note("fan_ratio", "no_source: the driver gives revolutions, and no highest number of them")
+        fields.note("ecc_uncorrected", "no_source")
+        fields.note("fan_ratio", "no_source: the driver gives revolutions, and no highest number of them")
         return GpuSample(
             id="",
             state="ok",
-            energy_joules_total=gaps.read("energy_joules_total", self.energy_joules),
-            throttle_reasons=gaps.read("throttle_reasons", self._throttle),
+            energy_joules_total=fields.read("energy_joules_total", self.energy_joules),
+            throttle_reasons=fields.read("throttle_reasons", self._throttle),
         )
 
     def energy_joules(self) -> float:
@@ -103,15 +103,15 @@ class IntelCard(SysfsCard):
         return sum(regions.get(name, 0) for name in names) or None
 
     def _memory(self) -> GpuMemory:
-        gaps = FieldReader()
-        gaps.note("type", "no_source")
-        gaps.note("bus_width_bits", "no_source")
+        fields = FieldReader()
+        fields.note("type", "no_source")
+        fields.note("bus_width_bits", "no_source")
         if self._integrated:
-            gaps.note("total_bytes", "unified_memory")
-            shared = gaps.read("shared_total_bytes", partial(system_bytes, self._root))
-            return GpuMemory(kind="unified", shared_total_bytes=shared, unavailable=gaps.reasons)
-        total = gaps.read("total_bytes", partial(drm.card_bytes, self._root, self._gpu))
-        return GpuMemory(kind="dedicated", total_bytes=total, unavailable=gaps.reasons)
+            fields.note("total_bytes", "unified_memory")
+            shared = fields.read("shared_total_bytes", partial(system_bytes, self._root))
+            return GpuMemory(kind="unified", shared_total_bytes=shared, unavailable=fields.reasons)
+        total = fields.read("total_bytes", partial(drm.card_bytes, self._root, self._gpu))
+        return GpuMemory(kind="dedicated", total_bytes=total, unavailable=fields.reasons)
 
     def _find_clocks(self) -> tuple[str, ...]:
         """Xe has them below the device, by tile; i915 below its DRM card."""
@@ -131,18 +131,18 @@ class IntelCard(SysfsCard):
 
     def _throttle(self) -> tuple[str, ...]:
         """The files whose names are reasons, and whose content is 0 or 1."""
-        gaps = FieldReader()
+        fields = FieldReader()
         held: dict[str, bool] = {}
         for folder, prefix in map(self._throttle_files, self._clock_files):
             for name in self._root.names(folder):
                 if name.startswith(prefix) and name != f"{prefix}status":
                     word = name.removeprefix(prefix)
-                    content = gaps.read("", partial(self._hot.text, f"{folder}/{name}"))
+                    content = fields.read("", partial(self._hot.text, f"{folder}/{name}"))
                     held[word] = held.get(word, False) or content == "1"
         reasons = tuple(word for word, is_set in held.items() if is_set)
         # A reason that is known is one; "nothing" is only known when every file was read.
-        if not reasons and (gaps.reasons or not held):
-            raise Unreadable(gaps.reasons.get("", "not_present"))
+        if not reasons and (fields.reasons or not held):
+            raise Unreadable(fields.reasons.get("", "not_present"))
         return reasons
 
     def _throttle_files(self, clock: str) -> tuple[str, str]:

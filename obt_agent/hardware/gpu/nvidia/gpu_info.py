@@ -37,65 +37,67 @@ _OWN_FIELDS = ("cuda_version", "compute_capability")
 
 def describe(root: Root, nvml: Nvml, device: Device) -> GpuInfo:
     """Return one GPU, as the driver describes it. Never raises."""
-    gaps = FieldReader()
-    uuid = gaps.read("uuid", device.uuid)
-    address = gaps.read("pci_address", device.pci_address)
+    fields = FieldReader()
+    uuid = fields.read("uuid", device.uuid)
+    address = fields.read("pci_address", device.pci_address)
     memory = describe_memory(root, device)
     pcie = GpuPcie(
-        max_gen=gaps.read("pcie", device.max_pcie_gen), max_width=gaps.read("pcie", device.max_pcie_width)
+        max_gen=fields.read("pcie", device.max_pcie_gen), max_width=fields.read("pcie", device.max_pcie_width)
     )
     return GpuInfo(
         id=uuid or address or f"nvidia-{device.index}",
         vendor=NAME,
         provider=NAME,
         index=device.index,
-        name=gaps.read("name", device.name),
+        name=fields.read("name", device.name),
         uuid=uuid,
         pci_address=address,
         integrated=None if memory.kind is None else memory.kind == "unified",
         backend="cuda",
         driver="nvidia",
-        driver_version=gaps.read("driver_version", nvml.driver_version),
-        vbios_version=gaps.read("vbios_version", device.vbios_version),
-        cuda_version=gaps.read("cuda_version", nvml.cuda_version),
-        compute_capability=gaps.read("compute_capability", device.compute_capability),
-        shader_cores=gaps.read("shader_cores", device.cores),
+        driver_version=fields.read("driver_version", nvml.driver_version),
+        vbios_version=fields.read("vbios_version", device.vbios_version),
+        cuda_version=fields.read("cuda_version", nvml.cuda_version),
+        compute_capability=fields.read("compute_capability", device.compute_capability),
+        shader_cores=fields.read("shader_cores", device.cores),
         memory=memory,
-        pcie=unless_empty(gaps, "pcie", pcie),
-        power_limit_watts=gaps.read("power_limit_watts", device.power_limit_watts),
+        pcie=unless_empty(fields, "pcie", pcie),
+        power_limit_watts=fields.read("power_limit_watts", device.power_limit_watts),
         mig=_mig(device),
-        unavailable=gaps.reasons,
+        unavailable=fields.reasons,
     )
 
 
 def describe_memory(root: Root, device: Device) -> GpuMemory:
     """Return the GPU's memory; where the driver supports no such reading, the GPU works in the system's."""
-    gaps = FieldReader()
-    memory = gaps.read("total_bytes", device.memory)
+    fields = FieldReader()
+    memory = fields.read("total_bytes", device.memory)
     # GB10 and Jetson have no memory of their own, and answer so; a driver that fails answers otherwise.
-    unified = gaps.reasons.get("total_bytes") == "not_supported"
+    unified = fields.reasons.get("total_bytes") == "not_supported"
     if unified:
-        gaps.note("total_bytes", "unified_memory")
+        fields.note("total_bytes", "unified_memory")
     if memory is not None and "reserved_bytes" in memory.reasons:
-        gaps.note("reserved_bytes", memory.reasons["reserved_bytes"])
-    gaps.note("type", "no_source")
+        fields.note("reserved_bytes", memory.reasons["reserved_bytes"])
+    fields.note("type", "no_source")
     return GpuMemory(
         kind="unified" if unified else None if memory is None else "dedicated",
         total_bytes=memory.total if memory else None,
         reserved_bytes=memory.reserved if memory else None,
-        shared_total_bytes=gaps.read("shared_total_bytes", partial(system_bytes, root)) if unified else None,
-        bus_width_bits=gaps.read("bus_width_bits", device.bus_width_bits),
-        unavailable=gaps.reasons,
+        shared_total_bytes=fields.read("shared_total_bytes", partial(system_bytes, root))
+        if unified
+        else None,
+        bus_width_bits=fields.read("bus_width_bits", device.bus_width_bits),
+        unavailable=fields.reasons,
     )
 
 
 def without_library(root: Root, gpu: pci.PciGpu, reason: str) -> GpuInfo:
     """Return one GPU as far as the bus shows it: its driver cannot be asked, for the reason given."""
     # The name is read from the kernel's files, which would wake a GPU that sleeps.
-    gaps = FieldReader()
-    name = None if reason == "suspended" else gaps.read("name", partial(pci.name, root, gpu.path))
+    fields = FieldReader()
+    name = None if reason == "suspended" else fields.read("name", partial(pci.name, root, gpu.path))
     info = from_bus(NAME, gpu, reason, *_OWN_FIELDS, name=name)
-    return msgspec.structs.replace(info, unavailable=info.unavailable | gaps.reasons)
+    return msgspec.structs.replace(info, unavailable=info.unavailable | fields.reasons)
 
 
 def _mig(device: Device) -> Mig | None:

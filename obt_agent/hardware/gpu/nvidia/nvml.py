@@ -216,7 +216,7 @@ class Device:
 
     def memory(self) -> Memory:
         """Return the GPU's own memory; drivers before 510 count what is reserved as used."""
-        gaps = FieldReader()
+        fields = FieldReader()
         try:
             info = self._ask("MemoryInfo", pynvml.nvmlMemory_v2)
             reserved = info.reserved
@@ -224,13 +224,13 @@ class Device:
             if error.reason != _OLD_DRIVER:
                 raise
             info, reserved = self._ask("MemoryInfo"), None
-            gaps.note("reserved_bytes", _OLD_DRIVER)
+            fields.note("reserved_bytes", _OLD_DRIVER)
         total = positive(info.total)
         # A part that is unknown, or contradicts the total, takes nothing but itself away.
-        used = gaps.read("memory_used_bytes", partial(_within, info.used, total))
+        used = fields.read("memory_used_bytes", partial(_within, info.used, total))
         if reserved is not None:
-            reserved = gaps.read("reserved_bytes", partial(_within, reserved, total))
-        return Memory(total, used, reserved, gaps.reasons)
+            reserved = fields.read("reserved_bytes", partial(_within, reserved, total))
+        return Memory(total, used, reserved, fields.reasons)
 
     def power_watts(self) -> float:
         """Return the driver's instant reading where it has one, else its average (1 s since Ampere)."""
@@ -242,18 +242,18 @@ class Device:
                 self._instant_power = error.reason.startswith("lost")
         return self._thousandths("PowerUsage")
 
-    def utilization(self, gaps: FieldReader) -> tuple[float | None, float | None]:
+    def utilization(self, fields: FieldReader) -> tuple[float | None, float | None]:
         """Return shares of the last sample period: with a kernel running, and with memory read or written.
 
         Does not raise: one call answers for both, and each may be unknown by itself, for a reason of its own.
         """
-        rates = gaps.read("utilization_ratio", partial(self._ask, "UtilizationRates"))
+        rates = fields.read("utilization_ratio", partial(self._ask, "UtilizationRates"))
         if rates is None:
-            gaps.note("memory_controller_ratio", gaps.reasons["utilization_ratio"])
+            fields.note("memory_controller_ratio", fields.reasons["utilization_ratio"])
             return None, None
         return (
-            gaps.read("utilization_ratio", lambda: _percent(rates.gpu)),
-            gaps.read("memory_controller_ratio", lambda: _percent(rates.memory)),
+            fields.read("utilization_ratio", lambda: _percent(rates.gpu)),
+            fields.read("memory_controller_ratio", lambda: _percent(rates.memory)),
         )
 
     def temperature_celsius(self) -> float:

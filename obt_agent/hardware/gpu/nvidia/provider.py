@@ -241,16 +241,16 @@ class NvidiaProvider:
 
     def _read(self, connected: list[_Connected], group: CostGroup) -> GpuReadings:
         memory: dict[int, dict[str, int]] = {}
-        gaps: dict[int, str] = {}
+        fields: dict[int, str] = {}
         samples = [unread(gpu.id, "lost", "lost") for gpu in self._lost]
         for gpu in connected:
             samples.append(_sample(gpu, group))
             for pid, used in gpu.processes.items():
                 if used is None:
-                    gaps[pid] = "not_reported"
+                    fields[pid] = "not_reported"
                 else:
                     memory.setdefault(pid, {})[gpu.info.id] = used
-        return GpuReadings(tuple(samples), memory, gaps)
+        return GpuReadings(tuple(samples), memory, fields)
 
 
 def _is_lost(info: GpuInfo) -> bool:
@@ -272,19 +272,19 @@ def _sample(gpu: _Connected, group: CostGroup) -> GpuSample:
 
 
 def _fast(gpu: _Connected) -> GpuSample:
-    gaps, device = FieldReader(), gpu.device
+    fields, device = FieldReader(), gpu.device
     now = time.monotonic_ns()
-    utilization, memory_controller = device.utilization(gaps)
+    utilization, memory_controller = device.utilization(fields)
     memory = None
     if gpu.info.memory.kind == "unified":
-        gaps.note("memory_used_bytes", "unified_memory")
-        gaps.note("shared_used_bytes", "no_source")
+        fields.note("memory_used_bytes", "unified_memory")
+        fields.note("shared_used_bytes", "no_source")
     else:
-        memory = gaps.read("memory_used_bytes", device.memory)
+        memory = fields.read("memory_used_bytes", device.memory)
     if memory is not None and memory.used is None:
-        gaps.note("memory_used_bytes", memory.reasons["memory_used_bytes"])
+        fields.note("memory_used_bytes", memory.reasons["memory_used_bytes"])
     clocks = GpuClocks(
-        graphics_hertz=gaps.read("clocks", device.graphics_hertz),
+        graphics_hertz=fields.read("clocks", device.graphics_hertz),
         sm_hertz=optional(device.sm_hertz),
         memory_hertz=optional(device.memory_hertz),
     )
@@ -295,11 +295,11 @@ def _fast(gpu: _Connected) -> GpuSample:
         utilization_ratio=utilization,
         memory_controller_ratio=memory_controller,
         memory_used_bytes=memory.used if memory else None,
-        power_watts=gaps.read("power_watts", device.power_watts),
-        temperature_celsius=gaps.read("temperature_celsius", device.temperature_celsius),
-        clocks=unless_empty(gaps, "clocks", clocks),
+        power_watts=fields.read("power_watts", device.power_watts),
+        temperature_celsius=fields.read("temperature_celsius", device.temperature_celsius),
+        clocks=unless_empty(fields, "clocks", clocks),
         mig=tuple(_mig_sample(name, part) for name, part in gpu.parts),
-        unavailable=gaps.reasons,
+        unavailable=fields.reasons,
     )
 
 
@@ -309,18 +309,18 @@ def _mig_sample(name: str, part: Device) -> MigSample:
 
 
 def _slow(gpu: _Connected) -> GpuSample:
-    gaps, device = FieldReader(), gpu.device
+    fields, device = FieldReader(), gpu.device
     return GpuSample(
         id=gpu.info.id,
         state="ok",
         slow_t_mono_ns=time.monotonic_ns(),
-        energy_joules_total=gaps.read("energy_joules_total", device.energy_joules),
-        throttle_reasons=gaps.read("throttle_reasons", device.throttle_reasons),
-        fan_ratio=gaps.read("fan_ratio", device.fan_ratio),
-        pcie_gen=gaps.read("pcie_gen", device.pcie_gen),
-        pcie_width=gaps.read("pcie_width", device.pcie_width),
-        ecc_uncorrected=gaps.read("ecc_uncorrected", device.ecc_uncorrected),
-        unavailable=gaps.reasons,
+        energy_joules_total=fields.read("energy_joules_total", device.energy_joules),
+        throttle_reasons=fields.read("throttle_reasons", device.throttle_reasons),
+        fan_ratio=fields.read("fan_ratio", device.fan_ratio),
+        pcie_gen=fields.read("pcie_gen", device.pcie_gen),
+        pcie_width=fields.read("pcie_width", device.pcie_width),
+        ecc_uncorrected=fields.read("ecc_uncorrected", device.ecc_uncorrected),
+        unavailable=fields.reasons,
     )
 
 

@@ -82,14 +82,14 @@ class Groups:
 
     def limits(self) -> CgroupLimits:
         """All limits. Never raises."""
-        gaps = FieldReader()
+        fields = FieldReader()
         return CgroupLimits(
-            memory_bytes=gaps.read("memory_bytes", self._memory_limit),
-            memory_high_bytes=gaps.read("memory_high_bytes", self._memory_high),
-            cpus=gaps.read("cpus", self._cpus),
-            cpuset=gaps.read("cpuset", self._cpuset),
+            memory_bytes=fields.read("memory_bytes", self._memory_limit),
+            memory_high_bytes=fields.read("memory_high_bytes", self._memory_high),
+            cpus=fields.read("cpus", self._cpus),
+            cpuset=fields.read("cpuset", self._cpuset),
             cgroup_version=self.version,
-            unavailable=gaps.reasons,
+            unavailable=fields.reasons,
         )
 
     def available_bytes(self) -> int | None:
@@ -202,9 +202,9 @@ class LimitsProvider:
         self._pid = pid
         self._nothing = reason or self._nothing
         self.close()
-        gaps = FieldReader()
-        self._groups = None if pid is None else gaps.read("groups", lambda: Groups(self._root, pid))
-        self._reason = gaps.reasons.get("groups", self._nothing)
+        fields = FieldReader()
+        self._groups = None if pid is None else fields.read("groups", lambda: Groups(self._root, pid))
+        self._reason = fields.reasons.get("groups", self._nothing)
 
     def probe(self) -> ProviderState:
         """Whether the groups of Ollama's process can be read; that nothing runs is no fault."""

@@ -69,36 +69,36 @@ def expand_list(text: str) -> list[int]:
 
 def read(root: Root) -> CpuInfo:
     """Describe the CPUs. Never raises."""
-    gaps = FieldReader()
-    text = CpuText(gaps.read("model", lambda: root.text("/proc/cpuinfo")) or "")
+    fields = FieldReader()
+    text = CpuText(fields.read("model", lambda: root.text("/proc/cpuinfo")) or "")
     info = CpuInfo(
-        model=gaps.first(
+        model=fields.first(
             "model", lambda: text.value("model name", "Model Name"), lambda: arm_cores.name(text.processors())
         ),
-        vendor=gaps.first(
+        vendor=fields.first(
             "vendor", lambda: text.value("vendor_id"), lambda: arm_cores.vendor(text.value("CPU implementer"))
         ),
-        microcode=gaps.read("microcode", lambda: text.value("microcode")),
-        sockets=gaps.first("sockets", lambda: text.distinct("physical id"), lambda: _sockets(root)),
-        physical_cores=gaps.first(
+        microcode=fields.read("microcode", lambda: text.value("microcode")),
+        sockets=fields.first("sockets", lambda: text.distinct("physical id"), lambda: _sockets(root)),
+        physical_cores=fields.first(
             "physical_cores", lambda: _cores(root), lambda: text.distinct("physical id", "core id")
         ),
-        logical_cores=gaps.first(
+        logical_cores=fields.first(
             "logical_cores", lambda: positive(len(online(root))), lambda: positive(len(text.processors()))
         ),
         core_types=_core_types(root, text),
         isa=_isa(text),
-        base_hertz=gaps.first(
+        base_hertz=fields.first(
             "base_hertz",
             lambda: _kilohertz(root, "base_frequency"),
             lambda: _nominal(root),
             lambda: _branded(text),
         ),
-        max_hertz=gaps.read("max_hertz", lambda: _kilohertz(root, "cpuinfo_max_freq")),
-        numa_nodes=gaps.read(
+        max_hertz=fields.read("max_hertz", lambda: _kilohertz(root, "cpuinfo_max_freq")),
+        numa_nodes=fields.read(
             "numa_nodes", lambda: positive(len(expand_list(root.text("/sys/devices/system/node/online"))))
         ),
-        unavailable=gaps.reasons,
+        unavailable=fields.reasons,
     )
     if info.physical_cores and info.logical_cores and info.physical_cores > info.logical_cores:
         reason = {"physical_cores": "inconsistent"}

@@ -65,13 +65,13 @@ def modules(root: Root) -> tuple[MemoryModule, ...]:
         OSError: neither source can be read.
         Unreadable: firmware reports no module ("not_reported"), or nonsense ("malformed").
     """
-    gaps = FieldReader()
-    found = gaps.read("table", lambda: tuple(parse_table(root.data(TABLE))))
+    fields = FieldReader()
+    found = fields.read("table", lambda: tuple(parse_table(root.data(TABLE))))
     if not found:
         kept = optional(lambda: tuple(parse_udev(root.text(UDEV))))
         found = kept or found
     if not found:
-        raise Unreadable(gaps.reasons.get("table", "not_reported"))
+        raise Unreadable(fields.reasons.get("table", "not_reported"))
     return found
 
 

@@ -73,13 +73,13 @@ class Hwmon:
 
     def watts(self, *files: str) -> float:
         """Return the first of these files that has a value, in watts; power and limits are never 0."""
-        gaps = FieldReader()
+        fields = FieldReader()
         for file in files:
-            microwatts = gaps.read(file, partial(self.integer, file))
-            if microwatts is not None and gaps.read(file, partial(positive, microwatts)) is not None:
+            microwatts = fields.read(file, partial(self.integer, file))
+            if microwatts is not None and fields.read(file, partial(positive, microwatts)) is not None:
                 return microwatts / 1e6
         # A file that is there and has no value says more than one that is not there.
-        raise Unreadable(max(gaps.reasons.values(), key=lambda reason: reason != "not_present"))
+        raise Unreadable(max(fields.reasons.values(), key=lambda reason: reason != "not_present"))
 
     def joules(self, file: str) -> float:
         """Return an energy counter; one that stands at 0 does not count."""

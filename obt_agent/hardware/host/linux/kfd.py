@@ -116,14 +116,14 @@ class ComputeGpu:
 
         Raises OSError where it has none, Unreadable where a partition cannot be asked.
         """
-        gaps = FieldReader()
+        fields = FieldReader()
         read = [
-            gaps.read(str(number), partial(node.process_bytes, pid))
+            fields.read(str(number), partial(node.process_bytes, pid))
             for number, node in enumerate(self._nodes)
         ]
         known = [used for used in read if used is not None]
         # A process that does not use a partition has no file there; any other reason leaves the sum unknown.
-        unknown = [reason for reason in gaps.reasons.values() if reason != "not_present"]
+        unknown = [reason for reason in fields.reasons.values() if reason != "not_present"]
         if unknown or not known:
             raise Unreadable(unknown[0] if unknown else "not_present")
         return sum(known)

@@ -41,21 +41,21 @@ class PressureReader:
         """Since the sample before. Never raises."""
         if not self._is_there:
             return _NOT_THERE
-        gaps = FieldReader()
-        totals = {name: gaps.read(f"{name}_ratio", partial(self._waited_us, name)) for name in _NAMES}
+        fields = FieldReader()
+        totals = {name: fields.read(f"{name}_ratio", partial(self._waited_us, name)) for name in _NAMES}
         self._rates.update({name: us for name, us in totals.items() if us is not None}, self._clock())
-        ratios: dict[str, Any] = {f"{name}_ratio": self._ratio(gaps, name) for name in _NAMES}
-        return PressureSample(**ratios, unavailable=gaps.reasons)
+        ratios: dict[str, Any] = {f"{name}_ratio": self._ratio(fields, name) for name in _NAMES}
+        return PressureSample(**ratios, unavailable=fields.reasons)
 
     def close(self) -> None:
         """Let go of the files."""
         self._hot.close()
 
-    def _ratio(self, gaps: FieldReader, name: str) -> float | None:
+    def _ratio(self, fields: FieldReader, name: str) -> float | None:
         field = f"{name}_ratio"
-        if field in gaps.reasons:
+        if field in fields.reasons:
             return None
-        return gaps.read(field, lambda: min(1.0, self._rates.of(name) / _US_PER_S))
+        return fields.read(field, lambda: min(1.0, self._rates.of(name) / _US_PER_S))
 
     def _waited_us(self, name: str) -> int:
         return parse_total(self._hot.text(f"{_FOLDER}/{name}"))

@@ -55,10 +55,10 @@ class StorageProvider:
 
     def probe(self) -> ProviderState:
         """Whether mounts can be read, and the store of an Ollama that runs here is known."""
-        gaps = FieldReader()
-        if gaps.read("store", partial(mounts, self._root)) is not None:
-            gaps.read("store", self._store)
-        reason = gaps.reasons.get("store")
+        fields = FieldReader()
+        if fields.read("store", partial(mounts, self._root)) is not None:
+            fields.read("store", self._store)
+        reason = fields.reasons.get("store")
         if reason == _NOT_FOUND and self._pid is None:
             return ProviderState(name=self.name, status="absent", reason="no model store on this machine")
         return state_of(self.name, reason, verified=True)
@@ -74,9 +74,9 @@ class StorageProvider:
         Raises Unreadable: it is not to be found; a path of the host says nothing about a container's.
         """
         inside = self._pid if optional(self._is_contained) else None
-        told = self._models or optional(self._from_environment)
-        if told is not None:
-            return _ModelStore(told, "setting", inside)
+        configured = self._models or optional(self._from_environment)
+        if configured is not None:
+            return _ModelStore(configured, "setting", inside)
         if inside is not None:
             raise Unreadable(_IN_CONTAINER)
         home = optional(self._in_home)
@@ -119,24 +119,24 @@ class StorageProvider:
         raise Unreadable("not_reported")
 
     def _describe(self, store: _ModelStore) -> StorageInfo:
-        gaps = FieldReader()
+        fields = FieldReader()
         view = "" if store.inside is None else f"/proc/{store.inside}/root"
         # a link into another process's view must be followed by the kernel, not by us
         path = store.path if view else optional(partial(self._root.resolve, store.path)) or store.path
-        mount = gaps.read("filesystem", partial(self._mount, path, store.inside))
+        mount = fields.read("filesystem", partial(self._mount, path, store.inside))
         places = (view + path, view + mount.point) if mount else ()
-        size = gaps.first("total_bytes", *(partial(self._root.size, place) for place in places))
+        size = fields.first("total_bytes", *(partial(self._root.size, place) for place in places))
         if size is None:
-            gaps.note("free_bytes", gaps.reasons.setdefault("total_bytes", "not_present"))
+            fields.note("free_bytes", fields.reasons.setdefault("total_bytes", "not_present"))
         return StorageInfo(
             purpose="models",
             found_by=store.found_by,
             filesystem=mount.kind if mount else None,
-            kind=gaps.read("kind", partial(self._kind, mount)),
-            model=None if mount is None else gaps.read("model", partial(self._model, mount)),
+            kind=fields.read("kind", partial(self._kind, mount)),
+            model=None if mount is None else fields.read("model", partial(self._model, mount)),
             total_bytes=size.total_bytes if size else None,
             free_bytes=size.free_bytes if size else None,
-            unavailable=gaps.reasons,
+            unavailable=fields.reasons,
         )
 
     def _mount(self, path: str, process: int | None) -> Mount:

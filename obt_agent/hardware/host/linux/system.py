@@ -64,27 +64,27 @@ class HostProvider:
 
     def probe(self) -> ProviderState:
         """Whether the kernel tells its release."""
-        gaps = FieldReader()
-        gaps.read("kernel", partial(self._root.text, "/proc/sys/kernel/osrelease"))
-        return state_of(self.name, gaps.reasons.get("kernel"), verified=True)
+        fields = FieldReader()
+        fields.read("kernel", partial(self._root.text, "/proc/sys/kernel/osrelease"))
+        return state_of(self.name, fields.reasons.get("kernel"), verified=True)
 
     def inventory(self, ollama_version: str | None = None) -> HostInfo:
         """Describe the host; the version of Ollama is the caller's knowledge."""
-        gaps = FieldReader()
+        fields = FieldReader()
         if ollama_version is None:
-            gaps.note("ollama_version", "not_reported: Ollama did not answer")
+            fields.note("ollama_version", "not_reported: Ollama did not answer")
         return HostInfo(
-            os=gaps.read("os", lambda: self._word("/proc/sys/kernel/ostype").lower()),
-            distro=gaps.first("distro", *(partial(self._distro, path) for path in _OS_RELEASE)),
-            kernel=gaps.read("kernel", lambda: self._word("/proc/sys/kernel/osrelease")),
-            arch=gaps.read("arch", self._arch),
-            virtualization=gaps.read("virtualization", self._virtualization),
-            container=gaps.read("container", self._container),
-            wsl=gaps.read("wsl", lambda: "microsoft" in self._word("/proc/sys/kernel/osrelease").lower()),
-            bios=self._bios(gaps),
-            board=self._board(gaps),
+            os=fields.read("os", lambda: self._word("/proc/sys/kernel/ostype").lower()),
+            distro=fields.first("distro", *(partial(self._distro, path) for path in _OS_RELEASE)),
+            kernel=fields.read("kernel", lambda: self._word("/proc/sys/kernel/osrelease")),
+            arch=fields.read("arch", self._arch),
+            virtualization=fields.read("virtualization", self._virtualization),
+            container=fields.read("container", self._container),
+            wsl=fields.read("wsl", lambda: "microsoft" in self._word("/proc/sys/kernel/osrelease").lower()),
+            bios=self._bios(fields),
+            board=self._board(fields),
             ollama_version=ollama_version,
-            unavailable=gaps.reasons,
+            unavailable=fields.reasons,
         )
 
     def _word(self, path: str) -> str:
@@ -106,19 +106,19 @@ class HostProvider:
         """Return a word of DMI that its maker filled in."""
         return dmi.fact(self._dmi(name))
 
-    def _bios(self, gaps: FieldReader) -> Bios | None:
+    def _bios(self, fields: FieldReader) -> Bios | None:
         vendor, version, date = map(self._fact, ("bios_vendor", "bios_version", "bios_date"))
         if not (vendor or version or date):
-            gaps.note("bios", self._why_no_dmi("bios_vendor"))
+            fields.note("bios", self._why_no_dmi("bios_vendor"))
             return None
         return Bios(vendor=vendor, version=version, date=date)
 
-    def _board(self, gaps: FieldReader) -> Board | None:
+    def _board(self, fields: FieldReader) -> Board | None:
         vendor = self._fact("board_vendor") or self._fact("sys_vendor")
         name = self._fact("board_name") or optional(lambda: self._word(f"{_TREE}/model"))
         product = self._fact("product_name")
         if not (vendor or name or product):
-            gaps.note("board", self._why_no_dmi("board_name"))
+            fields.note("board", self._why_no_dmi("board_name"))
             return None
         return Board(vendor=vendor, name=name, product=product)
 
@@ -160,9 +160,9 @@ class HostProvider:
 
     def _hypervisor_by_device_tree(self) -> str | None:
         """What Arm's and RISC-V's machines without DMI say, as systemd-detect-virt reads it."""
-        told = optional(lambda: self._word(f"{_TREE}/hypervisor/compatible"))
-        if told:
-            return next((name for word, name in _TREE_HYPERVISORS.items() if word in told), "unnamed")
+        compatible = optional(lambda: self._word(f"{_TREE}/hypervisor/compatible"))
+        if compatible:
+            return next((name for word, name in _TREE_HYPERVISORS.items() if word in compatible), "unnamed")
         names = optional(partial(self._root.names, _TREE)) or []
         machine = optional(lambda: self._word(f"{_TREE}/compatible")) or ""
         if any("fw-cfg" in name for name in names) or "linux,dummy-virt" in machine:
