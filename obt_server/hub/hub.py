@@ -161,12 +161,12 @@ class AgentHub:
             yield stream
 
     def watch_hardware(self, agent_id: str, interval_ms: int = 1000) -> AbstractAsyncContextManager[Viewer]:
-        """Live samples of a machine; viewers of the same interval share one watch."""
+        """Live samples of a machine, the newest at once; viewers of the same interval share one watch."""
         params = msgspec.json.encode(HardwareWatchParams(interval_ms=interval_ms))
-        return self._watch(agent_id, "hardware_watch", params, None, keep_history=False)
+        return self._watch(agent_id, "hardware_watch", params, -1, keep_history=False)
 
     def watch_benchmark(
-        self, agent_id: str, job_id: str, after: int | None = None
+        self, agent_id: str, job_id: str, after: int = -1
     ) -> AbstractAsyncContextManager[Viewer]:
         """Live samples of a running benchmark, those after sample ``after`` first."""
         params = msgspec.json.encode(BenchmarkMetricsParams(job_id=job_id, after=0))
@@ -174,7 +174,7 @@ class AgentHub:
 
     @contextlib.asynccontextmanager
     async def _watch(
-        self, agent_id: str, method: str, params: bytes, after: int | None, *, keep_history: bool
+        self, agent_id: str, method: str, params: bytes, after: int, *, keep_history: bool
     ) -> AsyncIterator[Viewer]:
         session = self._sessions.require(agent_id)
         key = (agent_id, method, params)

@@ -65,12 +65,13 @@ class SharedSeries:
 
     Args:
         open_stream: starts the watch.
-        keep_history: whether late viewers get what came before (a benchmark's samples), up to 2 MiB.
+        keep_history: whether late viewers get what came before (a benchmark's samples), up to 2 MiB, or
+            the newest item alone.
     """
 
     def __init__(self, open_stream: OpenStream, *, keep_history: bool) -> None:
         self._open = open_stream
-        self._keep = keep_history
+        self._history_limit = _HISTORY_BYTES if keep_history else 0
         self._viewers: set[Viewer] = set()
         self._history: deque[SeriesItem] = deque()
         self._history_bytes = 0
@@ -104,17 +105,19 @@ class SharedSeries:
     def _publish(self, item: SeriesItem) -> None:
         for viewer in self._viewers:
             viewer.put(item)
-        if self._keep:
-            self._history.append(item)
-            self._history_bytes += len(bytes(item.sample))
-            while self._history_bytes > _HISTORY_BYTES:
-                self._history_bytes -= len(bytes(self._history.popleft().sample))
+        self._history.append(item)
+        self._history_bytes += len(bytes(item.sample))
+        # The newest stays in any case: the next may be a minute away, and a late viewer would see nothing.
+        while self._history_bytes > self._history_limit and len(self._history) > 1:
+            self._history_bytes -= len(bytes(self._history.popleft().sample))
 
     @contextlib.asynccontextmanager
-    async def view(self, after: int | None) -> AsyncIterator[Viewer]:
-        """A viewer for as long as the context lasts; the last one to leave ends the watch."""
-        history = [] if after is None else [item for item in self._history if item.n > after]
-        viewer = Viewer(history)
+    async def view(self, after: int) -> AsyncIterator[Viewer]:
+        """A viewer for as long as the context lasts, of what came since item ``after`` and is still here.
+
+        The last one to leave ends the watch.
+        """
+        viewer = Viewer([item for item in self._history if item.n > after])
         self._viewers.add(viewer)
         if not self.live:
             viewer.end(LinkLost("The watch has ended."))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,7 +17,6 @@ from obt_server.demo.environment import DemoEnvironment
 from tests.browser.conftest import Watched, fits, sign_in, visit, watching
 from tests.browser.simulated import GIB, GPU, LONG, finished, inventory, model, progress, sampled
 from tests.project.paths import ROOT
-from tests.server.agent_double import never
 from tests.server.conftest import PASSWORD, Running, running
 from tests.server.job_steps import start
 
@@ -65,15 +66,16 @@ async def views(server: Running) -> AsyncIterator[dict[str, str]]:
 
 
 async def watch(agent: Any, request: Any) -> Any:
+    """Samples until it is cancelled, as an agent sends them: whoever comes late waits for the next."""
     gpu = {
         "utilization_ratio": 0.9,
         "memory_used_bytes": 6 * GIB,
         "temperature_celsius": 60,
         "power_watts": 200,
     }
-    for n in (1, 2, 3):
+    for n in itertools.count(1):
         await agent.stream_items(request, sampled(n, gpu))
-    return await never()
+        await asyncio.sleep(0.5)
 
 
 async def test_axe_finds_nothing_in_any_view_in_light_and_dark(bare: Page, views: dict[str, str]) -> None:

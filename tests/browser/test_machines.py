@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 import socket
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, Page, Route, expect
 
 from obt_agent.errors import NotPermitted
 from obt_agent.protocol.envelope import Request
@@ -83,6 +84,25 @@ async def test_a_gpu_is_drawn_live_with_memory_temperature_and_power(bare: Page,
         await expect(bare.locator("figure", has_text="Temperature").first).to_contain_text("52 °C")
         await expect(bare.locator(".gpu")).to_contain_text("200 W of 350 W")
         await expect(bare.locator(".gpu")).to_contain_text("2 uncorrected")
+
+
+async def test_leaving_a_machine_starts_no_watch_on_it(bare: Page, server: Running) -> None:
+    go = asyncio.Event()
+
+    async def later(route: Route) -> None:
+        await go.wait()
+        await route.continue_()
+
+    async with server.agent("left") as agent:
+        await bare.route("**/assets/Add.*", later)
+        await bare.reload()
+        await machine(bare, agent, "models")
+        await bare.evaluate("location.hash = '#/add'")
+        await expect(bare).to_have_title("Add a machine · OBT")
+        await expect(bare.locator("[role=tab][aria-selected=true]")).to_have_attribute("id", "tab-models")
+        go.set()
+        await expect(bare.locator("main")).to_contain_text("Join tokens")
+        assert [one.method for one in agent.requests] == []
 
 
 async def test_what_a_machines_owner_refuses_stands_where_it_would_be(bare: Page, server: Running) -> None:

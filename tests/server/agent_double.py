@@ -10,13 +10,20 @@ from typing import Any, TypeVar
 import msgspec
 import websockets
 
-from obt_agent.errors import AgentError
+from obt_agent.errors import AgentError, Cancelled
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
 from obt_agent.protocol import codec
-from obt_agent.protocol.admission import AgentIdentity, AgentLimits, HelloParams, HelloResult, VersionRange
+from obt_agent.protocol.admission import (
+    AgentIdentity,
+    AgentLimits,
+    Empty,
+    HelloParams,
+    HelloResult,
+    VersionRange,
+)
 from obt_agent.protocol.envelope import ErrorResponse, Notification, Request, RequestId, Response
 from obt_agent.protocol.errors import StreamEnd, from_wire, to_wire
-from obt_agent.protocol.limits import SUBPROTOCOL
+from obt_agent.protocol.limits import ALIVE_INTERVAL_S, SUBPROTOCOL
 from obt_agent.protocol.state import ModelsSync
 from obt_agent.protocol.streams import Item, StreamData, StreamFinal
 
@@ -56,6 +63,8 @@ class AgentDouble:
         self._ids = itertools.count(1)
         self._waiting: dict[RequestId, asyncio.Future[msgspec.Raw]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        # handlers at work, by request: ``cancel`` ends them
+        self._answering: dict[RequestId, asyncio.Task[None]] = {}
         self._seqs: dict[RequestId, itertools.count[int]] = {}
 
     # -- sending ----------------------------------------------------------------------------------
@@ -90,7 +99,15 @@ class AgentDouble:
         self._tasks.add(listener)
         self.hello_result = await self.request("agent.hello", params, HelloResult)
         self.link_credit += self.hello_result.link_credit_bytes
+        self._tasks.add(asyncio.create_task(self._say_alive(), name="agent double alive"))
         return self.hello_result
+
+    async def _say_alive(self) -> None:
+        """As every agent does: on a busy machine a test goes on for longer than a server bears silence."""
+        with contextlib.suppress(websockets.ConnectionClosed):
+            while True:
+                await asyncio.sleep(ALIVE_INTERVAL_S)
+                await self.notify("link.alive", Empty())
 
     async def sync_models(self, *models: InstalledModel, revision: int = 1) -> None:
         sync = ModelsSync(
@@ -155,6 +172,8 @@ class AgentDouble:
                 self.requests.append(message)
                 task = asyncio.create_task(self._answer(message), name=f"double {message.method}")
                 self._tasks.add(task)
+                self._answering[message.id] = task
+                task.add_done_callback(lambda _: self._answering.pop(message.id, None))
             case Notification():
                 self.notes.append(message)
                 self._count_credit(message)
@@ -184,10 +203,19 @@ class AgentDouble:
                 answer = await self.handlers.get(request.method, refuse_all)(self, request)
             except AgentError as error:
                 answer = error
+            except asyncio.CancelledError:
+                await self.send(codec.encode_error(request.id, to_wire(Cancelled("cancelled"))))
+                raise
             if isinstance(answer, AgentError):
                 await self.send(codec.encode_error(request.id, to_wire(answer)))
             elif answer is not None:
                 await self.send(codec.encode_result(request.id, answer))
+
+    def cancel_handler(self, request_id: RequestId | None) -> None:
+        """End a handler that is still at work; one that left its request unanswered stays so."""
+        task = self._answering.get(request_id) if request_id is not None else None
+        if task is not None:
+            task.cancel()
 
     async def close(self) -> None:
         await self.socket.close()
@@ -200,7 +228,8 @@ async def _empty(_: AgentDouble, __: Request) -> Answer:
     return {}
 
 
-async def _cancelling(_: AgentDouble, __: Request) -> Answer:
+async def _cancelling(agent: AgentDouble, request: Request) -> Answer:
+    agent.cancel_handler(msgspec.json.decode(request.params).get("id"))
     return {"state": "cancelling"}
 
 

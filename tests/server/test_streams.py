@@ -326,6 +326,19 @@ async def test_one_watch_on_the_wire_serves_many_viewers_and_ends_with_the_last(
             await agent.until(lambda: agent.requests[-1].method == "hardware_watch")
 
 
+async def test_a_late_viewer_of_a_machine_gets_the_newest_sample_at_once(server: Running) -> None:
+    async with server.agent() as agent:
+        agent.handlers["hardware_watch"] = never
+        hub = server.parts.hub
+        async with hub.watch_hardware(agent.agent_id, 60_000) as early:
+            await agent.until(lambda: bool(agent.requests))
+            await agent.stream_items(agent.requests[0], sample(1), sample(2))
+            seen = aiter(early)
+            assert [(await anext(seen)).n for _ in range(2)] == [1, 2]
+            async with hub.watch_hardware(agent.agent_id, 60_000) as late, asyncio.timeout(20):
+                assert (await anext(aiter(late))).n == 2
+
+
 async def test_another_interval_is_another_watch(server: Running) -> None:
     async with server.agent() as agent:
         agent.handlers["hardware_watch"] = never
