@@ -93,9 +93,12 @@ class OllamaClient:
         # For lists, which are asked for every two seconds: a connection that is kept costs a third of the
         # CPU.
         self._lists: aiohttp.ClientSession | None = None
-        # Nothing but GETs may be sent twice: a DELETE or a generation may have had its effect.
+        # Nothing but GETs may be sent twice: a DELETE or a generation may have had its effect. The first
+        # attempt is not tenacity's, whose machinery costs as much CPU as the request: lists are asked for
+        # every two seconds.
+        self._attempts = attempts
         self._retrying = tenacity.AsyncRetrying(
-            stop=tenacity.stop_after_attempt(attempts),
+            stop=tenacity.stop_after_attempt(attempts - 1),
             wait=tenacity.wait_random_exponential(multiplier=0.1, max=1),
             retry=tenacity.retry_if_exception_type(OllamaUnavailable),
             reraise=True,
@@ -276,7 +279,13 @@ class OllamaClient:
 
     async def _get(self, path: str) -> bytes:
         """The body of an idempotent GET, tried again while nothing answers."""
-        return await self._retrying(self._whole, "GET", path)
+        try:
+            return await self._whole("GET", path)
+        except OllamaUnavailable:
+            if self._attempts == 1:
+                raise
+            # At once for the first time: most often Ollama was restarted, and closed the connection kept.
+            return await self._retrying(self._whole, "GET", path)
 
     async def _whole(
         self,
