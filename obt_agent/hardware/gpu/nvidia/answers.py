@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from obt_agent.hardware.gpu.nvidia.gpu_info import NAME, THROTTLE_BITS
+from obt_agent.hardware.gpu.nvidia.gpu_info import NAME
+from obt_agent.hardware.gpu.nvidia.throttling import THROTTLE_BITS
 from obt_agent.hardware.inventory import GpuInfo, Inventory
 from obt_agent.hardware.samples import GpuSample, OllamaProcess, Sample
 

@@ -20,17 +20,6 @@ if TYPE_CHECKING:  # the library's bindings take 2 MB: they are loaded where the
 NAME = "nvidia"
 _MOST_MIG_INSTANCES = 16
 
-THROTTLE_BITS = {
-    0x2: "applications_clocks",
-    0x4: "sw_power_cap",
-    0x8: "hw_slowdown",
-    0x10: "sync_boost",
-    0x20: "sw_thermal_slowdown",
-    0x40: "hw_thermal_slowdown",
-    0x80: "hw_power_brake",
-    0x100: "display_clock",
-}
-"""nvmlClocksEventReason*; 0x1 is an idle GPU, which is no throttling."""
 # Fields of an NVIDIA GPU that other vendors' lack.
 _OWN_FIELDS = ("cuda_version", "compute_capability")
 

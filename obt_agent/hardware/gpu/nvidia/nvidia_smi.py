@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from obt_agent.hardware.gpu.nvidia.gpu_info import THROTTLE_BITS
+from obt_agent.hardware.gpu.nvidia.throttling import throttle_reasons
 from obt_agent.hardware.host.linux.pci import normalised
 from obt_agent.hardware.inventory import GpuInfo
 from obt_agent.hardware.samples import GpuSample
@@ -68,7 +68,7 @@ def _of_mask(theirs: Value) -> Value:
     if theirs is None:
         return None
     mask = int(str(theirs), 16)
-    return " ".join(name for bit, name in THROTTLE_BITS.items() if mask & bit) or "not throttled"
+    return " ".join(throttle_reasons(mask)) or "not throttled"
 
 
 FIELDS = (

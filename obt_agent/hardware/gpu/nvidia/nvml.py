@@ -15,7 +15,7 @@ from typing import Any
 import pynvml
 
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, bounded, non_negative, positive
-from obt_agent.hardware.gpu.nvidia.gpu_info import THROTTLE_BITS
+from obt_agent.hardware.gpu.nvidia.throttling import throttle_reasons
 from obt_agent.hardware.host.linux.pci import normalised
 
 LIBRARY = "libnvidia-ml.so.1"
@@ -271,7 +271,7 @@ class Device:
         mask = non_negative(
             int(self._newer_or_older("CurrentClocksEventReasons", "CurrentClocksThrottleReasons"))
         )
-        return tuple(name for bit, name in THROTTLE_BITS.items() if mask & bit)
+        return throttle_reasons(mask)
 
     def fan_ratio(self) -> float:
         """Return the fan's intended speed; drivers may give more than 100 %, which is held to 1."""
