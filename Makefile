@@ -34,10 +34,11 @@ demo: $(STAMP) ## server and agent on this machine, at the Ollama that answers o
 	$(VENV)/bin/obt-server demo
 
 # COVERAGE=1 measures branches too; each tier keeps its own file, and "make coverage" adds them up.
-PYTEST := $(PY) -m pytest -n 2 --dist loadfile
+# More workers than cores: a test waits for the other side half of its time.
+PYTEST := $(PY) -m pytest -n 3 --dist loadfile
 measured = $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0)
 
-test: $(STAMP) ## unit and wire: what to run while working, about ten minutes on two cores
+test: $(STAMP) ## unit and wire: what to run while working, two to three minutes on two cores
 	COVERAGE_FILE=.coverage-test $(PYTEST) -m "not slow and not lint" $(measured)
 
 test-faults: $(STAMP) ## real processes: kills, histories, a sample of the fault matrix, packaging
