@@ -352,7 +352,9 @@ async def test_openapi_names_the_type_of_every_answer(server: Running) -> None:
         for method, operation in operations.items():
             for status, answer in operation["responses"].items():
                 content = answer.get("content", {}).get("application/json")
-                if not status.startswith("2") or content is None or path.endswith("/commands/{method}"):
+                # What a command answers depends on the command.
+                any_command = path.endswith(("/commands/{method}", "/signed-requests"))
+                if not status.startswith("2") or content is None or any_command:
                     continue
                 schema = content["schema"]
                 items = schema.get("items") or schema.get("additionalProperties") or schema
