@@ -125,7 +125,7 @@ class Reporter:
 
     async def _send_models(self, state: _SessionState, snapshot: Snapshot) -> None:
         revision = state.next_revision()
-        running = self._policy.visible_running(snapshot.running)
+        running = self._policy.visible_running(snapshot.running, snapshot.models)
         for page, models in pages(self._policy.visible(snapshot.models)):
             message = ModelsSync(
                 revision=revision,
@@ -170,7 +170,9 @@ class Reporter:
         snapshot = self._models.snapshot
         return HeartbeatParams(
             ollama=snapshot.state,
-            loaded=tuple(model.name for model in self._policy.visible_running(snapshot.running)),
+            loaded=tuple(
+                model.name for model in self._policy.visible_running(snapshot.running, snapshot.models)
+            ),
             jobs=self._jobs.store.counts,
             outbox=self._jobs.store.waiting_counts,
             streams=self._gauges.streams(),

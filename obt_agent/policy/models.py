@@ -130,13 +130,14 @@ class ModelRules:
             self._indexed, self._index = installed, InstalledIndex(installed, self._deny)
         return self._index
 
-    def allows(self, name: str, installed: Sequence[InstalledModel]) -> bool:
-        """Return whether a list may show the model."""
+    def allows(self, name: str, installed: Sequence[InstalledModel], *, digest: str = "") -> bool:
+        """Return whether a list may show the model; ``digest`` is that of a loaded one."""
         try:
             self.check(name, installed)
         except (NotPermitted, InvalidParams):
             return False
-        return True
+        # A copy that was deleted while it is loaded is in no list any more, and still is the denied model.
+        return digest not in self._index_of(installed).denied_digests
 
 
 def compiled_hosts(hosts: Collection[str]) -> re.Pattern[str]:

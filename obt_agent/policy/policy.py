@@ -162,10 +162,15 @@ class Policy:
         return self._visible
 
     def visible_running(
-        self, models: Sequence[RunningModel], installed: Sequence[InstalledModel] = ()
+        self, models: Sequence[RunningModel], installed: Sequence[InstalledModel]
     ) -> tuple[RunningModel, ...]:
-        """The loaded models that a server may know of."""
-        return tuple(model for model in models if self._models.allows(model.name, installed))
+        """Return the loaded models that a server may know of.
+
+        ``installed`` has no default: without it, a copy of a denied model under another name would pass.
+        """
+        return tuple(
+            model for model in models if self._models.allows(model.name, installed, digest=model.digest)
+        )
 
     # requests
 

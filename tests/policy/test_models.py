@@ -117,7 +117,15 @@ def test_lists_show_only_what_may_be_named() -> None:
         for name in ("tiny:latest", "big:70b")
     )
     assert [model.name for model in policy(**section).visible(models)] == ["tiny:latest"]
-    assert [model.name for model in policy(**section).visible_running(running)] == ["tiny:latest"]
+    assert [model.name for model in policy(**section).visible_running(running, models)] == ["tiny:latest"]
+
+
+def test_a_loaded_copy_of_a_denied_model_is_not_shown_even_after_it_was_deleted() -> None:
+    section = {"models": {"deny": ["secret"]}}
+    copy = RunningModel(name="copy:latest", digest="d-secret", size_bytes=1, size_vram_bytes=0)
+    models = (installed("secret:latest", "d-secret"), installed("copy:latest", "d-secret"))
+    assert policy(**section).visible_running((copy,), models) == ()
+    assert policy(**section).visible_running((copy,), models[:1]) == ()
 
 
 def test_what_is_no_name_is_invalid_not_forbidden() -> None:

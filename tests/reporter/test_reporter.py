@@ -42,6 +42,8 @@ class FakeModels(Changing):
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__()
         self.names = list(names)
+        self.copy: tuple[str, str] | None = None
+        """A loaded model of that name, with the digest of the other."""
 
     @property
     def snapshot(self) -> Snapshot:
@@ -50,6 +52,10 @@ class FakeModels(Changing):
             RunningModel(name=name, digest=f"d-{name}", size_bytes=1, size_vram_bytes=0)
             for name in self.names[:2]
         )
+        if self.copy is not None:
+            copied = f"d-{self.copy[1]}"
+            models += (InstalledModel(name=self.copy[0], digest=copied, size_bytes=1),)
+            running += (RunningModel(name=self.copy[0], digest=copied, size_bytes=1, size_vram_bytes=0),)
         return Snapshot(
             generation=self.generation,
             state=OllamaState(reachable=True, version="0.33.0"),
@@ -191,6 +197,17 @@ async def test_models_that_the_owner_hides_are_in_no_sync_and_no_heartbeat() -> 
     assert [model.name for model in sync.running] == ["a"]
     assert beat.loaded == ("a",)
     assert (beat.streams, beat.loop_lag_ms) == (3, 0.5)
+
+
+async def test_a_loaded_copy_of_a_hidden_model_is_hidden_too() -> None:
+    world = World()
+    world.models.copy = ("harmless", "secret")
+    async with world:
+        sync = await world.session.next(ModelsSync)
+        beat = world.reporter.heartbeat()
+    assert [model.name for model in sync.models] == ["a", "b"]
+    assert [model.name for model in sync.running] == ["a"]
+    assert beat.loaded == ("a",)
 
 
 async def test_each_change_is_sent_in_full_with_a_higher_revision() -> None:
