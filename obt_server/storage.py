@@ -153,6 +153,9 @@ class ServerStorage(HubStorage, Protocol):
         An agent that only calls itself so is shown with its id from then on. Raise NotStored, NameTaken.
         """
 
+    async def label_agent(self, agent_id: str, labels: Sequence[str]) -> AgentRecord:
+        """Replace the labels that operators gave an agent; its own stay. Raise NotStored."""
+
     async def delete_agent(self, agent_id: str) -> None:
         """Forget an agent with everything that it reported. Raises NotStored."""
 

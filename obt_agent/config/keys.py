@@ -104,7 +104,8 @@ def _key(name: str, hint: Any, default: Any) -> Key:
     if typing.get_origin(base) is tuple:
         item = _key(name, typing.get_args(base)[0], None)
         words = f"a list of: {item.expected}" if item.choices else "a list of text"
-        return key(kind="list", expected=words, item=item)
+        # An annotation of the list itself has words of its own.
+        return key(kind="list", expected=words if inner is base else _expected(inner, "list", ()), item=item)
     choices = typing.get_args(base) if typing.get_origin(base) is Literal else ()
     kind: Kind = "choice" if choices else _SCALARS[base]
     return key(kind=kind, expected=_expected(inner, kind, choices), choices=choices)

@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Meta
 
 from obt_agent.config.command_names import ChangeCommand
+from obt_agent.labels import Labels
 
 # Each description is what a message gives as expected, and what the table of keys shows.
 Seconds = Annotated[float, Meta(gt=0, le=86_400, description="seconds, above 0")]
@@ -58,6 +59,7 @@ class AgentConfig(_Section, frozen=True, kw_only=True):
             description="text of at most 200 characters on one line",
         ),
     ] = ""
+    labels: Labels = ()
     state_dir: Annotated[str, Meta(max_length=4096, description="a path")] = ""
 
 

@@ -40,8 +40,7 @@ def from_text(key: Key, text: str) -> Any:
     if not _is_utf_8(text):
         raise WrongValue(f"found {shown(text)}, which is not UTF-8; expected {key.expected}")
     if key.kind == "list":
-        assert key.item is not None  # noqa: S101 - a list's key always has its item; this tells the type checker
-        return tuple(from_text(key.item, part.strip()) for part in text.split(",") if part.strip())
+        return from_items(key, [part.strip() for part in text.split(",") if part.strip()])
     parse = _PARSERS.get(key.kind)
     value = parse(key, text.strip()) if parse else text.strip()
     try:
@@ -64,11 +63,16 @@ def from_items(key: Key, items: list[str]) -> Any:
     """The value of a list whose items are given one by one.
 
     Raises:
-        WrongValue: the key takes no list, or an item is wrong.
+        WrongValue: the key takes no list, an item is wrong, or there are too many.
     """
     if key.item is None:
         raise WrongValue(f"found a list, expected {key.expected}")
-    return tuple(from_text(key.item, item) for item in items)
+    found = tuple(from_text(key.item, item) for item in items)
+    try:
+        # How many it may hold, which is the schema's too.
+        return msgspec.convert(found, key.type)
+    except msgspec.ValidationError as error:
+        raise WrongValue(f"found {len(found)} items, expected {key.expected}") from error
 
 
 def _bool(key: Key, text: str) -> bool:

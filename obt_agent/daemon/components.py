@@ -198,6 +198,7 @@ def _hello(config: Config, state: StateDir, components: Components) -> HelloPara
             version=__version__,
             instance=state.instance,
             boot_id=boot_id(),
+            labels=config.agent.labels,
         ),
         store_id=components.jobs.store.store_id,
         capabilities=components.policy.allowed_commands(),

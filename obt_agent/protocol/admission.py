@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from obt_agent.labels import Labels
 from obt_agent.ollama.payloads import OllamaState
 from obt_agent.protocol import limits
 
@@ -26,7 +27,7 @@ class AgentIdentity(msgspec.Struct, frozen=True, kw_only=True):
     """Who dials.
 
     ``id`` is a UUIDv7 made once and kept; ``name`` is for people; ``instance`` is random per process;
-    ``boot_id`` is the kernel's.
+    ``boot_id`` is the kernel's. ``labels`` are those of the machine's own configuration.
     """
 
     id: str
@@ -34,6 +35,7 @@ class AgentIdentity(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     instance: str
     boot_id: str | None = None
+    labels: Labels = ()
 
 
 class AgentLimits(msgspec.Struct, frozen=True, kw_only=True):

@@ -280,5 +280,6 @@ def _admission(credential: StoredCredential, hello: admission.Hello) -> Admissio
         version=agent.version,
         store_id=hello.params.store_id,
         capabilities=hello.params.capabilities,
+        own_labels=tuple(sorted(set(agent.labels))),
         at=time.time(),
     )

@@ -40,12 +40,13 @@ class Admission:
     version: str
     store_id: str
     capabilities: tuple[str, ...]
+    own_labels: tuple[str, ...] = ()
     at: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgentRecord:
-    """An enrolled agent."""
+    """An enrolled agent. ``labels`` are the operators', ``own_labels`` those of its configuration."""
 
     id: str
     name: str
@@ -55,6 +56,8 @@ class AgentRecord:
     capabilities: tuple[str, ...]
     enrolled_at: float
     last_seen: float | None
+    labels: tuple[str, ...] = ()
+    own_labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,14 +5,29 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated, cast
 
-from fastapi import APIRouter, Query, Response
+import msgspec
+import structlog
+from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
+from obt_agent.labels import MAX_LABELS, Labels
+from obt_agent.protocol import codec
 from obt_server.hub.shared_series import Viewer
 from obt_server.rest import responses
 from obt_server.rest.context import Context, api_router
 from obt_server.rest.sse import EventStream, after_first, event
 from obt_server.rest.views import AgentView, HardwareView, ModelView, agent_view, model_view
+
+log = structlog.get_logger(__name__)
+
+
+class AgentLabels(BaseModel):
+    """The labels that operators give an agent: all of them."""
+
+    labels: Annotated[
+        list[str],
+        Field(max_length=MAX_LABELS, description="of a-z, 0-9 and . _ : = / - inside, 63 characters each"),
+    ]
 
 
 class AgentName(BaseModel):
@@ -44,6 +59,17 @@ def _agents(router: APIRouter, context: Context) -> None:
     @router.patch("/agents/{agent}", summary="Give an agent a name; null lets it choose its own again")
     async def rename(agent: str, body: AgentName) -> AgentView:
         found = await storage.rename_agent((await hub.find(agent)).id, body.name)
+        hub.directory.changed(found.id)
+        return agent_view(hub, found)
+
+    @router.put("/agents/{agent}/labels", summary="Replace the labels that operators gave an agent")
+    async def label(agent: str, body: AgentLabels, request: Request) -> AgentView:
+        # Checked by the type that an agent's own labels have, so that both are the same words.
+        given = codec.convert(msgspec.Raw(msgspec.json.encode(body.labels)), Labels, where="body.labels")
+        labels = tuple(sorted(set(given)))
+        found = await storage.label_agent((await hub.find(agent)).id, labels)
+        # Who did it, for whoever wonders later why a group has changed.
+        log.info("agent.labelled", agent=found.id, labels=labels, operator=request.state.principal.name)
         hub.directory.changed(found.id)
         return agent_view(hub, found)
 

@@ -21,7 +21,8 @@ from obt_server.storage import ModelVersion
 class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     """An agent. ``presence`` is ``online`` while it has a session that was heard within 18 s.
 
-    What only a live session knows is null while the agent is offline.
+    What only a live session knows is null while the agent is offline. ``labels`` are those that operators
+    gave it, ``own_labels`` those of its own configuration.
     """
 
     id: str
@@ -30,6 +31,8 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     presence: Literal["online", "offline"]
     enrolled_at: float
     last_seen: float | None
+    labels: tuple[str, ...]
+    own_labels: tuple[str, ...]
     connected_at: float | None
     heard_ago_s: float | None
     heartbeat_at: float | None
@@ -57,6 +60,8 @@ def agent_view(hub: AgentHub, agent: AgentRecord) -> AgentView:
         presence="offline" if presence is None else "online",
         enrolled_at=agent.enrolled_at,
         last_seen=agent.last_seen if heard is None else time.time() - heard,
+        labels=agent.labels,
+        own_labels=agent.own_labels,
         connected_at=presence.connected_at if presence is not None else None,
         heard_ago_s=heard,
         heartbeat_at=presence.heartbeat_at if presence is not None else None,

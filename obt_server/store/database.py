@@ -35,6 +35,8 @@ AGENT_WRITES: Final = 2
 """Of all agents, in the writer's queue: one runs, the other spares the thread a wait for the loop."""
 MAX_PAUSE_S: Final = 5.0
 """Before an agent's next write: a slow disk must not look to it like a server that is dead."""
+AT_ONCE: Final = 200
+"""Rows of one statement, and of one transaction of a list of models: others wait for some milliseconds."""
 _READ: Final = "obt_read"
 """The execution option of connections that only read."""
 
@@ -54,7 +56,19 @@ def _add_index_of_versions(connection: Connection) -> None:
     )
 
 
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {1: _add_given_name, 2: _add_index_of_versions}
+def _add_labels(connection: Connection) -> None:
+    for column in ("labels", "own_labels"):
+        # SQLite adds a column that may not be null only with a default, which the rows that are there get.
+        connection.exec_driver_sql(
+            f"ALTER TABLE obt_agents ADD COLUMN {column} VARCHAR NOT NULL DEFAULT '[]'"
+        )
+
+
+MIGRATIONS: dict[int, Callable[[Connection], None]] = {
+    1: _add_given_name,
+    2: _add_index_of_versions,
+    3: _add_labels,
+}
 """What brings a database from that version to the next."""
 
 

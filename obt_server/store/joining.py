@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from obt_server.hub.storage import AgentRecord
 from obt_server.storage import Enrolment, JoinRefused, JoinToken, NotStored
-from obt_server.store import agents
+from obt_server.store import agents, credentials
 from obt_server.store.database import from_row
 from obt_server.store.tables import JoinTokenRow
 
@@ -52,7 +52,7 @@ def enroll(db: Session, token_sha256: str, enrolment: Enrolment, at: float) -> A
         raise JoinRefused("This join token has expired; make a new one.", reason="expired")
     if row.agent_id is not None and row.agent_id != enrolment.agent_id:
         raise JoinRefused("This join token is for another agent.", reason="other_agent")
-    agent = agents.enrol(db, enrolment, at, retake=row.agent_id is not None)
+    agent = credentials.enrol(db, enrolment, at, retake=row.agent_id is not None)
     row.used_at, row.used_by, row.used_secret_sha256 = at, enrolment.agent_id, enrolment.secret_sha256
     return agent
 

@@ -12,10 +12,12 @@ import msgspec
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
 from obt_server.hub.storage import Admission, JobChange, JobResult
 from obt_server.store import agents as agent_rows
+from obt_server.store import credentials as credential_rows
 from obt_server.store import jobs as job_rows
 from obt_server.store import joining
+from obt_server.store import machine as machine_rows
 from obt_server.store import results as result_rows
-from obt_server.store.database import Database, Stored, query, transaction
+from obt_server.store.database import AT_ONCE, Database, Stored, query, transaction
 from obt_server.store.quota import AgentQuota
 
 
@@ -36,11 +38,11 @@ class SqlStorage(Stored):
 
     agent = query(agent_rows.get)
     agents_named = query(agent_rows.named)
-    credential = query(agent_rows.credential)
-    revoked = query(agent_rows.revoked)
-    promote = transaction(agent_rows.promote)
-    add_candidate = transaction(agent_rows.add_candidate)
-    rotations_due = query(agent_rows.rotations_due)
+    credential = query(credential_rows.credential)
+    revoked = query(credential_rows.revoked)
+    promote = transaction(credential_rows.promote)
+    add_candidate = transaction(credential_rows.add_candidate)
+    rotations_due = query(credential_rows.rotations_due)
     mark_seen = transaction(agent_rows.mark_seen)
     create_job = transaction(job_rows.create)
     job = query(job_rows.get)
@@ -57,18 +59,18 @@ class SqlStorage(Stored):
         # In pieces, so that no other agent's write waits for more than one. A death between two leaves a list
         # that was not answered, and that the agent sends again.
         unique = {(model.name, model.digest): model for model in models}
-        every, size = list(unique.values()), agent_rows.AT_ONCE
+        every, size = list(unique.values()), AT_ONCE
         pieces = [every[start : start + size] for start in range(0, len(every), size)] or [[]]
         for piece in pieces[:-1]:
-            await self._db.run_for(agent_id, agent_rows.save_models, agent_id, piece, at)
+            await self._db.run_for(agent_id, machine_rows.save_models, agent_id, piece, at)
         await self._db.run_for(
-            agent_id, agent_rows.save_last_models, agent_id, pieces[-1], unique.keys(), at, self._quota
+            agent_id, machine_rows.save_last_models, agent_id, pieces[-1], unique.keys(), at, self._quota
         )
 
     async def save_inventory(
         self, agent_id: str, fingerprint: str, inventory: msgspec.Raw, at: float
     ) -> None:
-        await self._db.run_for(agent_id, agent_rows.save_inventory, agent_id, fingerprint, inventory, at)
+        await self._db.run_for(agent_id, machine_rows.save_inventory, agent_id, fingerprint, inventory, at)
 
     async def change_job(self, agent_id: str, job_id: str, change: JobChange) -> None:
         await self._db.run_for(agent_id, job_rows.apply_change, agent_id, job_id, change)
@@ -85,9 +87,10 @@ class SqlStorage(Stored):
 
     agents = query(agent_rows.everyone)
     rename_agent = transaction(agent_rows.rename)
+    label_agent = transaction(agent_rows.label)
     delete_agent = transaction(agent_rows.remove)
-    versions = query(agent_rows.versions)
-    hardware = query(agent_rows.hardware)
+    versions = query(machine_rows.versions)
+    hardware = query(machine_rows.hardware)
     jobs = query(job_rows.find)
     job_by_id = query(job_rows.by_id)
     result = query(job_rows.result_text)
@@ -102,7 +105,7 @@ class SqlStorage(Stored):
     join_tokens = query(joining.everything)
     revoke_join_token = transaction(joining.revoke)
     enroll = transaction(joining.enroll)
-    credentials = query(agent_rows.credentials)
-    issue_credential = transaction(agent_rows.enrol)
-    revoke_credentials = transaction(agent_rows.revoke)
-    request_rotation = transaction(agent_rows.request_rotation)
+    credentials = query(credential_rows.credentials)
+    issue_credential = transaction(credential_rows.enrol)
+    revoke_credentials = transaction(credential_rows.revoke)
+    request_rotation = transaction(credential_rows.request_rotation)

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 
 
 class Table(DeclarativeBase):
@@ -24,7 +24,10 @@ class Schema(Table):
 
 
 class AgentRow(Table):
-    """An enrolled agent. No two have one ``name``; ``given_name`` is the operator's, and then the name."""
+    """An enrolled agent. No two have one ``name``; ``given_name`` is the operator's, and then the name.
+
+    ``capabilities``, ``labels`` (the operators') and ``own_labels`` (its configuration's) are lists as JSON.
+    """
 
     __tablename__ = "obt_agents"
     id: Mapped[str] = mapped_column(String(64), primary_key=True)
@@ -34,6 +37,8 @@ class AgentRow(Table):
     session: Mapped[int] = mapped_column(default=0)
     store_id: Mapped[str | None] = mapped_column(String(200))
     capabilities: Mapped[str] = mapped_column(default="[]")
+    labels: Mapped[str] = mapped_column(default="[]")
+    own_labels: Mapped[str] = mapped_column(default="[]")
     enrolled_at: Mapped[float]
     last_seen: Mapped[float | None]
     rotation_requested_at: Mapped[float | None]

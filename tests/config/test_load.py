@@ -148,6 +148,16 @@ def test_text_stays_the_text_that_was_written(tmp_path: Path) -> None:
     assert loaded(tmp_path, "agent: {name: 007}").config.agent.name == "007"
 
 
+def test_labels_are_words_of_one_spelling_and_not_too_many(tmp_path: Path) -> None:
+    assert loaded(tmp_path, "agent: {labels: [lab, rack=2]}").config.agent.labels == ("lab", "rack=2")
+    for labels in ("[Lab]", '["a b"]', str([f"l{n}" for n in range(17)])):
+        with pytest.raises(WrongConfig, match=r"agent\.labels"):
+            loaded(tmp_path, f"agent: {{labels: {labels}}}")
+    variable = around(tmp_path, {"OBT_AGENT_AGENT_LABELS": ",".join(f"l{n}" for n in range(17))})
+    with pytest.raises(WrongConfig, match="found 17 items, expected a list of at most 16 labels"):
+        load(surroundings=variable)
+
+
 def test_sizes_may_carry_units(tmp_path: Path) -> None:
     found = loaded(tmp_path, "storage: {quota_bytes: 2GiB}\npolicy: {max_prompt_bytes: 1 MB}")
     assert found.config.storage.quota_bytes == 2 << 30

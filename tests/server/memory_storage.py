@@ -59,6 +59,10 @@ class MemoryStorage:
     async def rename_agent(self, agent_id: str, name: str | None) -> AgentRecord:
         raise NotImplementedError
 
+    async def label_agent(self, agent_id: str, labels: Sequence[str]) -> AgentRecord:
+        self.records[agent_id] = dataclasses.replace(self.records[agent_id], labels=tuple(labels))
+        return self.records[agent_id]
+
     async def delete_agent(self, agent_id: str) -> None:
         del self.records[agent_id]
 

@@ -63,16 +63,28 @@ async def test_an_older_schema_is_brought_up_to_date_step_by_step(
     assert steps == [1, 2]
 
 
-async def test_a_database_of_schema_1_gets_the_operators_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "later"), [(1, ("given_name", "labels", "own_labels")), (3, ("labels", "own_labels"))]
+)
+async def test_an_older_database_gets_the_columns_that_came_later(
+    tmp_path: Path, version: int, later: tuple[str, ...]
+) -> None:
     path = tmp_path / "obt.sqlite3"
-    Database.sqlite(path).close()
+    opened = Database.sqlite(path)
+    agent_id = await enrolled(SqlStorage(opened))
+    opened.close()
     with contextlib.closing(sqlite3.connect(path)) as db:
-        db.executescript("alter table obt_agents drop column given_name; update obt_schema set version = 1;")
+        for column in later:
+            db.execute(f"alter table obt_agents drop column {column}")
+        db.execute("update obt_schema set version = ?", (version,))
+        db.commit()
     opened = Database.sqlite(path)
     storage = SqlStorage(opened)
-    renamed = await storage.rename_agent(await enrolled(storage), "rack-1")
+    assert (await storage.rename_agent(agent_id, "rack-1")).name == "rack-1"
+    assert (await storage.label_agent(agent_id, ("lab",))).own_labels == ()
+    (record,) = await storage.agents()
     opened.close()
-    assert renamed.name == "rack-1"
+    assert (record.name, record.labels) == ("rack-1", ("lab",))
 
 
 async def test_work_runs_off_the_event_loop_and_undone_when_it_fails(opened: Database) -> None:
