@@ -27,6 +27,8 @@ from obt_server.rest.socket import refuse
 from obt_server.router import router_for
 from obt_server.store import AgentQuota, Database, OperatorStore, SqlStorage
 
+# Nothing inline and nothing from elsewhere: what a machine puts into a name or an answer cannot run. Images
+# as data: the charts that are saved as files, and those attached to a prompt.
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; font-src 'self'; "
     "connect-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -87,9 +89,11 @@ class Server:
 
 def build(settings: AppSettings) -> Server:
     """Open the database and put everything together. The caller closes ``database`` at the end."""
+    # One database for machines and operators: a token that is revoked on the command line is gone for both.
     database = Database.sqlite(settings.database)
     storage, operators = SqlStorage(database, settings.quota), Operators(OperatorStore(database))
     hub = AgentHub(storage, settings.hub)
+    # Somebody on the server's own machine always gets in by its loopback, whatever names it has outside.
     policy = OriginPolicy.of([*LOOPBACK_NAMES, *settings.hosts], https_only=settings.https)
     context = Context(hub, storage, operators.authenticate, policy, recheck_s=settings.recheck_s)
     router = router_for(context)
@@ -100,14 +104,18 @@ def build(settings: AppSettings) -> Server:
         description="Drives obt-agents: models, hardware, generation and benchmarks on machines behind NAT. "
         "Agents have a WebSocket of their own (docs/reference/protocol.md); generation has one at "
         "`/api/v1/models/generate/{model}?client_id={agent}` (docs/how-to/server.md).",
+        # The framework's own pages would load scripts from elsewhere, and describe the interface to
+        # strangers.
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
     )
     # Taken as they are: to include a router would make each of its routes anew.
     app.routes.extend(router.routes)
+    # Signing in is the reference application's own: an application that mounts the router has its own.
     app.routes.extend(session.routes(context, operators, secure_cookie=settings.https).routes)
     app.routes.extend(_description(context, app).routes)
+    # After all routes: it takes every path that is left.
     page.mount(app)
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_middleware(SecurityMiddleware, policy=policy)
@@ -123,6 +131,7 @@ def _description(context: Context, app: FastAPI) -> APIRouter:
 
     @router.get("/openapi.json", include_in_schema=False)
     async def openapi(request: Request) -> JSONResponse:
+        # Behind the gate as everything else: whoever may not ask needs no description.
         document = responses.with_security(app.openapi(), PREFIX)
         root: str = request.scope.get("root_path", "")
         return JSONResponse({**document, "servers": [{"url": root}]} if root else document)
@@ -132,6 +141,7 @@ def _description(context: Context, app: FastAPI) -> APIRouter:
 
 async def _no_such_route(request: Request, error: Exception) -> JSONResponse:
     """What the framework itself refuses (no such path, no such method), in the shape of every other error."""
+    # The framework raises this type alone here; its handler's signature says Exception.
     status = error.status_code if isinstance(error, HTTPException) else 500
     kind = {404: "not_found", 405: "method_not_allowed"}.get(status, "invalid_request")
     message = f"{request.method} {request.url.path[:200]}: {getattr(error, 'detail', 'refused')}."
@@ -156,6 +166,7 @@ class PrefixMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Put the prefix into ``root_path``, and in front of the path where the proxy took it off."""
         prefix = self._root_path
+        # A prefix that the operator configured wins over one that a request brings.
         if scope["type"] != "lifespan" and self._forwarded_prefix and not prefix:
             named = Headers(scope=scope).get("x-forwarded-prefix", "").rstrip("/")
             prefix = named if ROOT_PATH.fullmatch(named) else ""
@@ -167,6 +178,7 @@ class PrefixMiddleware:
             # the page's own files are relative: they need the slash at the end
             await RedirectResponse(f"{prefix}/")(scope, receive, send)
             return
+        # Some proxies take the prefix off and others leave it on: the application sees it in either case.
         if not path.startswith(f"{prefix}/"):
             path = prefix + path
         await self._app({**scope, "path": path, "root_path": prefix}, receive, send)
@@ -189,8 +201,11 @@ class SecurityMiddleware:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        # Around everything, the page's files too: a site that points its own name here must not even load the
+        # page.
         refusal = self._policy.check(Headers(scope=scope))
         if refusal is None:
+            # A WebSocket's answer has no page to protect, and the server's own headers must stay as they are.
             await self._app(scope, receive, _with_headers(send) if scope["type"] == "http" else send)
             return
         response = failure(refusal.status, "origin_refused", refusal.message)
@@ -205,6 +220,7 @@ def _with_headers(send: Send) -> Send:
         if message["type"] == "http.response.start":
             headers = MutableHeaders(scope=message)
             for name, value in _HEADERS.items():
+                # A route may say otherwise for its own answer; none is stricter.
                 headers.setdefault(name, value)
         await send(message)
 

@@ -35,6 +35,8 @@ REPORT_EVERY_S: Final = 60.0
 Kind = Literal["stranger", "operator", "agent"]
 Phase = Literal["head", "body", "answer", "upgrade", "open"]
 
+# By whose connection it is and where its exchange stands. An attacker costs one place for so long, and then
+# none; somebody honest on a slow line is done well before.
 WITHIN_S: Final[Mapping[tuple[Kind, Phase], float]] = {
     # a request's head is one packet; uvicorn itself closes what idles for 5 s after an answer
     ("stranger", "head"): 10.0,
@@ -92,6 +94,8 @@ class Connection:
     def overdue(self, now: float) -> str | None:
         """Return why the connection must end, or None."""
         state = self.state()
+        # The sweep looks once a second: a phase counts from when it was first seen, so that it is cut late
+        # and never early.
         if state != self._known:
             self._known, self._since = state, now
         within_s = WITHIN_S.get((self.kind, state[0]))
@@ -113,6 +117,7 @@ class ConnectionLimits:
     @classmethod
     def of_descriptors(cls, descriptors: int) -> ConnectionLimits:
         """Return the limits of a process that may open so many."""
+        # At least a few, however low the limit of the process: a server that takes nobody helps nobody.
         total = max(16, min(MAX_CONNECTIONS, descriptors - DESCRIPTORS_KEPT))
         strangers = min(MAX_STRANGERS, total // 4)
         return cls(total, strangers, min(MAX_STRANGERS_OF_ADDRESS, max(4, strangers // 2)))
@@ -155,6 +160,7 @@ class Connections:
     def opened(self, transport: Transport) -> Connection:
         """Return the connection of a transport; a new one takes a stranger's place."""
         found = self._all.get(transport)
+        # An HTTP connection that becomes a WebSocket keeps its transport, its place and its kind.
         if found is not None:
             return found
         address = address_key((transport.get_extra_info("peername") or ("",))[0])
@@ -165,6 +171,7 @@ class Connections:
         if one.address is not None:
             same = self._of_address.setdefault(one.address, {})
             same[one] = None
+            # One address must not take the places of all: its own oldest goes first.
             if len(same) > self.limits.strangers_of_address:
                 self._drop_silent(same, "too_many_of_address", SILENT_S)
         if len(self._strangers) > self.limits.strangers:
@@ -210,15 +217,18 @@ class Connections:
     def _drop(self, one: Connection, reason: str) -> None:
         self._dropped[reason] += 1
         self.closed(one.transport)
+        # Not closed in order: a close frame or an answer would wait for a peer that does not read.
         one.transport.abort()
 
     def sweep(self) -> None:
         """Drop what is overdue; say in one line what was dropped."""
         now = time.monotonic()
+        # A copy: dropping changes the registry.
         for one in list(self._all.values()):
             reason = one.overdue(now)
             if reason is not None:
                 self._drop(one, reason)
+        # One line a minute with counts: under attack a line for each connection would fill the disk.
         if self._dropped and now - self._reported_at >= REPORT_EVERY_S:
             log.warning("connections.dropped", **self._dropped, open=dict(self._counts))
             self._dropped.clear()
@@ -233,6 +243,7 @@ def address_key(address: str) -> str:
         return address
     if parsed.version == 4:  # noqa: PLR2004 - the version's number
         return str(parsed)
+    # An IPv4 sender on a socket for both: it must not get a second share by its other spelling.
     if parsed.ipv4_mapped is not None:
         return str(parsed.ipv4_mapped)
     return str(ipaddress.ip_network((parsed, 64), strict=False))

@@ -32,11 +32,14 @@ class LineLimit:
 
     def admit(self, kind: str, now: float) -> int | None:
         """Return how many of the kind were left out before this one; None where it is left out itself."""
+        # All forgotten at once: it happens only if kinds are not what they should be, and then memory matters
+        # more than a count.
         if kind not in self._counts and len(self._counts) >= MAX_KINDS:
             self._counts.clear()
         count = self._counts.setdefault(kind, _Count(now))
         folded = 0
         if now - count.since >= WINDOW_S:
+            # Told with the first line of the next window, so that no flood ends unsaid.
             folded = count.folded
             self._counts[kind] = count = _Count(now)
         if count.passed >= BURST:
@@ -52,6 +55,7 @@ class _Library(logging.Filter):
         self._limit = limit
 
     def filter(self, record: logging.LogRecord) -> bool:
+        # By the format and not the text: addresses and numbers in it would make each line a kind of its own.
         folded = self._limit.admit(f"{record.name}: {str(record.msg)[:200]}", time.monotonic())
         if folded:
             record.msg = f"{record.msg} (and {folded} like it before)"
@@ -63,11 +67,13 @@ def limit_lines() -> None:
     limit = LineLimit()
 
     def own(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        # By the event's name alone, which stands in the program: what an agent sends is in the fields.
         folded = limit.admit(str(event.get("event")), time.monotonic())
         if folded is None:
             raise structlog.DropEvent
         return {**event, "folded": folded} if folded else event
 
+    # First of all processors: a line that is left out costs no formatting.
     structlog.configure(processors=[own, *structlog.get_config()["processors"]])
     for name in ("asyncio", "uvicorn.error"):
         logging.getLogger(name).addFilter(_Library(limit))

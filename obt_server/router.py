@@ -56,6 +56,7 @@ def obt_router(
         hosts: names that this server goes by, checked against ``Host``; omitted where the application, or
             what stands before it, does that. ``Origin`` is checked in any case.
     """
+    # Without names Host is left to whoever stands in front; Origin is compared with Host all the same.
     policy = OriginPolicy(None) if hosts is None else OriginPolicy.of(hosts, https_only=False)
     return router_for(Context(hub, storage, authenticate, policy))
 
@@ -65,6 +66,7 @@ def router_for(context: Context) -> APIRouter:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # The tasks live as long as the application: nothing of a hub runs before or after it serves.
         hub = context.hub
         seen_every_s = hub.settings.seen_interval_s
         tasks = [
@@ -78,6 +80,7 @@ def router_for(context: Context) -> APIRouter:
         finally:
             for task in tasks:
                 task.cancel()
+            # Awaited before the hub drains: a revocation in mid-work must not meet sessions that are going.
             await asyncio.gather(*tasks, return_exceptions=True)
             await hub.drain()
 
@@ -91,9 +94,11 @@ def router_for(context: Context) -> APIRouter:
 def _every(seconds: float, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
     async def repeat() -> None:
         while True:
+            # After the work and not from its start: a slow database is not asked again while it answers.
             await asyncio.sleep(seconds)
             try:
                 await work()
+            # A full disk for a minute must not end the enforcement of revocations for good.
             except Exception:
                 log.exception("periodic_task.failed", task=name)
 

@@ -52,6 +52,7 @@ class BoundedHttp(H11Protocol):
         self.connection.state = self._state
 
     def _state(self) -> tuple[Phase, object]:
+        # The cycle is the request in progress; the last one stays there after its answer.
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is None or cycle.response_complete:
             return "head", cycle
@@ -66,6 +67,8 @@ class BoundedHttp(H11Protocol):
         """Put the connection into the scope, before the application's task begins."""
         super().handle_events()
         if self.scope is not None:
+            # ASGI's way for a server to hand something to its application: whoever runs elsewhere finds
+            # nothing there.
             self.scope["extensions"] = {EXTENSION: {"connection": self.connection}}
 
     def pause_writing(self) -> None:
@@ -92,6 +95,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         self.connection = self.connections_of_server.opened(transport)
         self.connection.state = lambda: ("open" if self.handshake_complete else "upgrade", self)
+        # A burst is allowed: a peer behind a slow link may get rid of its pings at once.
         self._pings = TokenBucket(PINGS_PER_S, PINGS_PER_S * 10, self.loop.time())
         # the newest pong that waits until the peer has read
         self._pong = b""
@@ -113,9 +117,11 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
 
     def handle_ping(self) -> None:
         """Answer, unless the peer sends pings faster than anybody needs, or does not read the answers."""
+        # Taken out of the library in any case: what stays there would be sent with the next frame.
         pong = b"".join(self.conn.data_to_send())
         if self._pings.take(self.loop.time()) > 0:
             self.transport.abort()
+        # Only the newest is kept: a peer that does not read must not fill memory with answers to its pings.
         elif self.transport.get_write_buffer_size() > MAX_PONG_BACKLOG_BYTES:
             self._pong = pong
         else:
@@ -131,6 +137,7 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         super().resume_writing()
         self.connection.stalled_at = None
         pong, self._pong = self._pong, b""
+        # Nothing may follow a close frame.
         if pong and not self.close_sent:
             self.transport.write(pong)
 
@@ -142,7 +149,9 @@ class DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._obt = server
         self.connections = connections
+        # Ends what lasts too long; begins when the server listens.
         self._sweeping: asyncio.Task[None] | None = None
+        # Set once the port is known and open: the address is printed after that.
         self.listening = asyncio.Event()
 
     @property
@@ -153,6 +162,7 @@ class DrainingServer(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - uvicorn's signature
         """Start the application and listen. uvicorn's own way gives a TLS handshake a minute."""
+        # The application first: a connection that came before it would be refused for a reason that is over.
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             self.should_exit = True
@@ -173,6 +183,7 @@ class DrainingServer(uvicorn.Server):
                 backlog=config.backlog,
                 ssl_handshake_timeout=TLS_WITHIN_S if config.ssl else None,
             )
+        # A taken port: what the application began (tasks, the database) must be ended in order.
         except OSError:
             await self.lifespan.shutdown()
             raise
@@ -193,6 +204,7 @@ class DrainingServer(uvicorn.Server):
         uvicorn's own way raises them again afterwards, so that a stop as asked for would look like a death.
         """
         loop = asyncio.get_running_loop()
+        # On the loop, so that the handler runs between two callbacks and never in the middle of one.
         signals = (signal.SIGINT, signal.SIGTERM) if _in_main_thread() else ()
         for one in signals:
             loop.add_signal_handler(one, self.handle_exit, one, None)
@@ -210,6 +222,7 @@ class DrainingServer(uvicorn.Server):
         """Drain, then close as uvicorn does."""
         if self._sweeping is not None:
             self._sweeping.cancel()
+        # Before uvicorn closes sockets: agents are told to come back later, and spread their return.
         await self._obt.hub.drain()
         await super().shutdown(sockets)
 
@@ -233,8 +246,11 @@ def configure(
         key: PEM file of its key.
         behind_proxy: addresses of proxies whose ``X-Forwarded-*`` are believed; None: nobody's.
     """
+    # A proxy's connections stand for many senders, and are not bounded as one address.
     proxies = [] if behind_proxy is None else [one.strip() for one in behind_proxy.split(",")]
     connections = Connections(ConnectionLimits.of_descriptors(raise_descriptors()), proxies)
+    # uvicorn makes the protocols itself, from a class: what they share stands on a class of this server's
+    # own.
     own = {"connections_of_server": connections}
     config = uvicorn.Config(
         server.app,
@@ -243,9 +259,14 @@ def configure(
         port=port,
         ws=type("ServerWebSocket", (BoundedWebSocket,), own),
         ws_max_size=limits.MAX_FRAME_BYTES,
+        # Signs of life are the protocol's (link.alive), which both sides can tell from a stack that answers
+        # alone.
         ws_ping_interval=None,
         ws_ping_timeout=None,
+        # Frames are short and tokens are live: compression costs more time than it saves, and memory for each
+        # agent.
         ws_per_message_deflate=False,
+        # The log is the program's own; a line for each request would drown it.
         log_config=None,
         access_log=False,
         server_header=False,
@@ -253,6 +274,7 @@ def configure(
         forwarded_allow_ips=behind_proxy,
         ssl_certfile=cert,
         ssl_keyfile=key,
+        # Streams that are open would be waited for without end.
         timeout_graceful_shutdown=5,
         lifespan="on",
     )

@@ -49,7 +49,10 @@ class FailureLimiter:
         found = self._failures.get(key)
         count = 0 if found is None or now - found.last > FORGOTTEN_AFTER_S else found.count
         self._failures[key] = _Failures(count + 1, now)
+        # Last in the order: whoever failed least recently is forgotten first.
         self._failures.move_to_end(key)
+        # An attacker with many addresses pushes out others' failures, which frees those and costs nobody a
+        # wait.
         while len(self._failures) > MAX_KEYS:
             self._failures.popitem(last=False)
         return self._delay_s(count + 1)

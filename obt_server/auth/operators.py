@@ -69,6 +69,7 @@ class Operators:
 
     async def authenticate(self, connection: HTTPConnection) -> Principal | None:
         """The operator behind a request's bearer token or cookie."""
+        # A token wins over a cookie: a program that runs in a browser's session means its token.
         token = bearer(connection)
         if token is not None:
             name = await self.store.token_operator(secrets.sha256(token), time.time())
@@ -88,9 +89,12 @@ class Operators:
         """
         sender = address_key(address)
         known = await self.store.signed_in_from(name, sender)
+        # Whoever signed in from here before is never locked out by what others try at that address.
         if not known:
             self._check_attempts(name, sender)
         if not await self._is_right(name, password, sender, known=known):
+            # Both counts, so that one address cannot try many accounts, nor many addresses one account for
+            # free.
             now = time.monotonic()
             delay_s = max(self._pairs.failed((name, sender), now), self._addresses.failed(sender, now))
             if known:
@@ -98,6 +102,7 @@ class Operators:
             raise SignInRefused("Wrong name or password.")
         self._pairs.succeeded((name, sender))
         self._addresses.succeeded(sender)
+        # The browser keeps the token, the database its hash: a copy of the database opens no session.
         token, now = secrets.new_secret("obts"), time.time()
         await self.store.add_sign_in(secrets.sha256(token), name, now, now + SIGN_IN_S, sender)
         return SignIn(name, token, now + SIGN_IN_S)
@@ -105,6 +110,7 @@ class Operators:
     async def _is_right(self, name: str, password: str, sender: str, *, known: bool) -> bool:
         if not known and self._waiting >= MAX_WAITING:
             raise TooManyAttempts("Too many sign-ins at once; try again.", retry_after_ms=2000)
+        # A name that does not exist costs as much time as one that does: its answer tells nothing.
         stored = await self.store.password(name)
         self._waiting += not known
         try:

@@ -58,11 +58,13 @@ class OriginPolicy:
 
     def check(self, headers: Headers) -> RequestRefusal | None:
         """Return None when the request may go on."""
+        # Checked although a proxy may have done so: a rebinding attack comes through no proxy.
         text = headers.get("host", "")
         host = parse_authority(text)
         if self.hosts is not None and (host is None or host.host not in self.hosts):
             return RequestRefusal(421, self._wrong_host(text, headers))
         origin = headers.get("origin")
+        # Browsers send it with every request that changes something; programs send none.
         if origin is None:
             return None
         message = self._wrong_origin(origin, host, text)

@@ -58,8 +58,10 @@ class StaticPage:
             raise HTTPException(404, "Not Found")
         headers = {
             "Cache-Control": IMMUTABLE if name.startswith("assets/") else REVALIDATE,
+            # A cache between must not give Brotli to a browser that cannot read it.
             "Vary": "Accept-Encoding",
         }
+        # Packed when the page was built: compressing at each request would cost more than sending.
         accepted = _accepted(scope)
         for encoding, suffix in ENCODINGS:
             packed = file.with_name(file.name + suffix)

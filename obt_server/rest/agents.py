@@ -49,7 +49,7 @@ def _agents(router: APIRouter, context: Context) -> None:
 
     @router.get("/agents", summary="All enrolled agents, with presence")
     async def agents() -> list[AgentView]:
-        # each is encoded already, and described by its type
+        # Each is encoded already, once for all who ask; the cast describes it to OpenAPI.
         return cast("list[AgentView]", await context.fleet.views())
 
     @router.get("/agents/{agent}", summary="One agent, by id or unique name")
@@ -59,6 +59,7 @@ def _agents(router: APIRouter, context: Context) -> None:
     @router.patch("/agents/{agent}", summary="Give an agent a name; null lets it choose its own again")
     async def rename(agent: str, body: AgentName) -> AgentView:
         found = await storage.rename_agent((await hub.find(agent)).id, body.name)
+        # Every open page learns of it by this: a name or a label is in no heartbeat.
         hub.directory.changed(found.id)
         return agent_view(hub, found)
 
@@ -76,6 +77,7 @@ def _agents(router: APIRouter, context: Context) -> None:
     @router.delete("/agents/{agent}", status_code=204, summary="Forget an agent and end its session")
     async def remove(agent: str) -> None:
         found = await hub.find(agent)
+        # Forgotten first: an agent whose session ended before would dial again and be admitted.
         await storage.delete_agent(found.id)
         await hub.end_agent(found.id)
         hub.directory.changed(found.id)
@@ -83,6 +85,7 @@ def _agents(router: APIRouter, context: Context) -> None:
     @router.get("/agents/{agent}/models", summary="Models of an agent; every version seen with history=true")
     async def models(agent: str, *, history: bool = False) -> list[ModelView]:
         found = await hub.find(agent)
+        # All versions are read either way: how many are remembered is bounded (AgentQuota).
         versions = await storage.versions(agent_id=found.id)
         return [model_view(version) for version in versions if version.current or history]
 
@@ -90,6 +93,7 @@ def _agents(router: APIRouter, context: Context) -> None:
     async def hardware(agent: str) -> HardwareView:
         found = await hub.find(agent)
         stored = await storage.hardware(found.id)
+        # The inventory is stored and outlives the session; the sample is the live session's alone.
         presence = hub.presence(found.id)
         beat = presence.heartbeat if presence is not None else None
         sample = None if beat is None else beat.hardware
@@ -116,10 +120,14 @@ def _streams(router: APIRouter, context: Context) -> None:
         found = await hub.find(agent)
 
         async def events() -> AsyncIterator[bytes]:
+            # Viewers of one interval share one stream of the agent's, so that ten open pages cost it no more
+            # than one.
             async with hub.watch_hardware(found.id, interval_ms) as viewer:
                 async for chunk in samples(viewer):
                     yield chunk
 
+        # Within this time a refusal (the owner's policy, an agent that left) is a status with its reason;
+        # later it is an event at the end of a stream that looked healthy.
         return EventStream(await after_first(events(), 2.0))
 
     @router.get(

@@ -87,6 +87,7 @@ def _starting(router: APIRouter, context: Context) -> None:
         agent = await context.hub.find(body.agent)
         params = {"job_id": body.job_id, "plan": body.plan, "not_after": body.not_after}
         params["signature"] = body.signature
+        # Left out, and not null: the agent's own defaults hold, and a signature covers what was given.
         given = {key: value for key, value in params.items() if value is not None}
         started = await context.hub.start_job(
             agent.id, "run_benchmark", msgspec.Raw(msgspec.json.encode(given))
@@ -126,6 +127,7 @@ def _reading(router: APIRouter, context: Context) -> None:
         first, second = await _job(context, a, a_agent), await _job(context, b, b_agent)
         return await _compared(context, first, second)
 
+    # After "compare": the first route that matches is taken, and this one takes every word.
     @router.get("/benchmarks/{job_id}", summary="One job: state, progress, digest of its model")
     async def one(job_id: str, agent: str | None = None) -> JobView:
         return job_view(hub, await _job(context, job_id, agent))
@@ -142,6 +144,8 @@ def _reading(router: APIRouter, context: Context) -> None:
         if form == "obt":
             converted = await asyncio.to_thread(lambda: msgspec.json.encode(to_obt(_decoded(text))))
             return Response(converted, media_type="application/json")
+        # Never decoded and encoded again: the hash in the header, and a signature of the agent's owner, are
+        # of these bytes.
         return Response(text, media_type="application/json", headers={"ETag": f'"{job.sha256}"'})
 
 
@@ -163,6 +167,7 @@ def _following(router: APIRouter, context: Context) -> None:
         job = await _job(context, job_id, agent)
 
         async def events() -> AsyncIterator[bytes]:
+            # A browser that reconnects says where it was; the address still holds where it began.
             start = after if last_event_id is None else last_event_id
             async with hub.watch_benchmark(job.agent_id, job.job_id, start) as viewer:
                 async for chunk in samples(viewer):
@@ -189,11 +194,13 @@ def _ending(router: APIRouter, context: Context) -> None:
     @router.post("/benchmarks/{job_id}/cancel", summary="Cancel a job at its agent")
     async def cancel(job_id: str, agent: str | None = None) -> CancelResult:
         job = await _job(context, job_id, agent)
+        # Agent and id together: several agents may have a job of one id.
         return await hub.cancel_job(job.agent_id, job.job_id)
 
     @router.delete("/benchmarks/{job_id}", status_code=204, summary="Forget a job that has ended")
     async def remove(job_id: str, agent: str | None = None) -> None:
         job = await _job(context, job_id, agent)
+        # Forgotten while it runs, its result would come back as one that nobody asked for.
         if job.state not in ENDED_STATES:
             raise JobOpen(f"Job {job.job_id} is {job.state}: cancel it first.")
         await storage.delete_job(job.agent_id, job.job_id)
@@ -212,8 +219,11 @@ async def _job(context: Context, job_id: str, agent: str | None) -> JobRecord:
 
 
 async def _progress(context: Context, job: JobRecord) -> AsyncIterator[bytes]:
+    # Listening before the first look: a change between the two would be missed, and the stream wait for ever.
     with context.hub.events.listen() as listener:
         while True:
+            # Read anew for each event: the end of a job is its stored result, and not what a session said of
+            # it.
             now = await context.storage.job_by_id(job.job_id, job.agent_id)
             view = job_view(context.hub, now)
             if now.state in ENDED_STATES:

@@ -54,17 +54,20 @@ async def read_params(request: Request, most: int) -> msgspec.Raw:
     Raises:
         InvalidParams: it is not.
     """
+    # Its length was checked against the header before (context.answered); what is read is checked once more.
     body = await request.body()
     if len(body) > most:
         raise InvalidParams(f"The body has {len(body)} bytes; {most} are taken.")
     if not body.strip():
         return msgspec.Raw(b"{}")
     try:
+        # Before the parser: a body of nested brackets costs it stack.
         codec.check_depth(body)
         body.decode()  # what is not UTF-8 would end the agent's session, and with it everybody's streams
         raw = msgspec.json.decode(body, type=msgspec.Raw)
     except (ProtocolError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise InvalidParams(f"The body is not JSON that an agent takes: {error}.") from error
+    # Spaces before it are gone already: the raw value begins where JSON begins.
     if bytes(raw)[:1] != b"{":
         raise InvalidParams("The body must be a JSON object.")
     return raw
@@ -83,7 +86,10 @@ def routes(context: Context) -> APIRouter:
     async def command(agent: str, method: Method, request: Request) -> Response:
         found = await context.hub.find(agent)
         params = await read_params(request, context.max_body_bytes)
+        # Before the way to the agent: a wrong request is answered although the agent is slow.
         check_params(method, params)
+        # A refusal that comes at once is a status; a model that loads for minutes is an open stream
+        # meanwhile.
         if method in STREAMED:
             events = stream_events(context, found.id, method, params)
             return EventStream(await after_first(events, FIRST_EVENT_WITHIN_S))
@@ -95,6 +101,7 @@ def routes(context: Context) -> APIRouter:
 
 def check_params(method: str, params: msgspec.Raw) -> None:
     """Refuse here what the agent would refuse, in the same words; jobs are checked when they have an id."""
+    # An unknown method passes: the hub refuses it, in the words that all its callers get.
     entry = methods.METHODS.get(method)
     if entry is not None and "job_id" not in getattr(entry.params, "__struct_fields__", ()):
         codec.convert(params, entry.params)

@@ -24,6 +24,8 @@ def routes(context: Context) -> APIRouter:
 
     @router.websocket("/agents/connect")
     async def connect(websocket: WebSocket) -> None:
+        # Everything is refused before the upgrade: a status with a reason says more than a close code, and a
+        # proxy's log has it too.
         admitted = await _credential(context, websocket)
         if isinstance(admitted, Response):
             await refuse(websocket, admitted)
@@ -49,6 +51,7 @@ def routes(context: Context) -> APIRouter:
 
 async def _credential(context: Context, websocket: WebSocket) -> StoredCredential | Response:
     """The credential that the agent comes with, or the refusal of the upgrade."""
+    # Agents send no Origin; a browser that does is another site's page which tries its luck.
     refused = context.public_gate(websocket)
     if refused is not None:
         return refused
@@ -60,6 +63,7 @@ async def _credential(context: Context, websocket: WebSocket) -> StoredCredentia
             headers={"Upgrade": "websocket", "Sec-WebSocket-Protocol": SUBPROTOCOL},
         )
     try:
+        # Before the database is asked: a server that is full or stops must answer a returning fleet cheaply.
         context.hub.check_capacity()
     except Draining as error:
         return error_response(error)
@@ -71,10 +75,12 @@ async def _check_token(context: Context, websocket: WebSocket) -> StoredCredenti
     token = bearer(websocket)
     found = None if token is None else await context.storage.credential(secrets.sha256(token))
     if found is not None:
+        # The credential is known: the connection leaves the places of strangers, which a flood may fill.
         if recognise(websocket, "agent"):
             return found
         return error_response(Draining("The server has as many agents as it takes.", retry_after_ms=60_000))
     address, at = client_address(websocket), time.monotonic()
+    # Asked after the lookup, so that a wrong neighbour behind the same address delays no agent that is known.
     wait = context.joins.wait_s(address, at)
     if wait > 0:
         retry = {"Retry-After": str(int(wait) + 1)}

@@ -59,6 +59,7 @@ class Context:
 
     async def gate(self, connection: HTTPConnection) -> Principal | JSONResponse:
         """Who asks, or the answer to somebody who may not."""
+        # First of all: a page of another site must not even learn whether this browser is signed in.
         refusal = self.origin.check(connection.headers)
         if refusal is not None:
             return failure(refusal.status, "origin_refused", refusal.message)
@@ -70,6 +71,8 @@ class Context:
                 "Sign in, or send an API token (Authorization: Bearer ...).",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        # Only now does the connection count as an operator's. Strangers have places of their own, and cannot
+        # take these.
         if not recognise(connection, "operator"):
             return failure(
                 503,
@@ -82,6 +85,8 @@ class Context:
     async def until_refused(self, connection: HTTPConnection) -> JSONResponse:
         """The refusal, once who opened a stream may ask no more: signed out, or the token was revoked."""
         while True:
+            # Asked again and never remembered: a sign-out or a revoked token takes effect here too, whichever
+            # process wrote it.
             await asyncio.sleep(self.recheck_s)
             passed = await self.gate(connection)
             if isinstance(passed, JSONResponse):
@@ -116,11 +121,13 @@ def route_class(context: Context) -> type[APIRoute]:
             inner = super().get_route_handler()
 
             async def handle(request: Request) -> Response:
+                # Before anything of the body is read: a stranger cannot make the server hold megabytes.
                 passed = await context.gate(request)
                 if isinstance(passed, Response):
                     return passed
                 request.state.principal = passed
                 answer = await answered(inner, request, context.max_body_bytes)
+                # It may last for hours, and outlive the permission with which it was opened.
                 if isinstance(answer, EventStream):
                     answer.until_refused = lambda: context.until_refused(request)
                 return answer
@@ -141,6 +148,7 @@ def public_route_class(context: Context) -> type[APIRoute]:
                 refused = context.public_gate(request)
                 if refused is not None:
                     return refused
+                # A join token or a password fits many times; whoever sends more has shown no credential yet.
                 return await answered(inner, request, 64 << 10)
 
             return handle
@@ -150,15 +158,18 @@ def public_route_class(context: Context) -> type[APIRoute]:
 
 async def answered(inner: Handler, request: Request, max_body_bytes: int) -> Response:
     """Run a handler; what it raises on purpose becomes the answer."""
+    # The framework reads a body whole: its size is refused here or nowhere.
     length = request.headers.get("content-length")
     if length is not None and (not length.isdigit() or int(length) > max_body_bytes):
         return failure(413, "too_large", f"A request may have {max_body_bytes} bytes.")
+    # A body in chunks says no size beforehand, and no client of this interface sends one.
     if length is None and "transfer-encoding" in request.headers:
         return failure(411, "length_required", "Send the body with a Content-Length.")
     try:
         return await inner(request)
     except AgentError as error:
         return error_response(error)
+    # The framework's own answer has another shape than every other error here, and says less.
     except RequestValidationError as error:
         return error_response(wrong_request(error, request.headers.get("content-type", "")))
 

@@ -47,6 +47,7 @@ def routes(context: Context) -> APIRouter:
     @router.post("/agents/enroll", summary="Enrol an agent with a join token (Authorization: Bearer)")
     async def enroll(body: EnrollRequest, request: Request) -> EnrollAnswer:
         address, at = client_address(request), time.monotonic()
+        # Guesses of join tokens and of credentials count together: both are doors for the same stranger.
         wait = context.joins.wait_s(address, at)
         if wait > 0:
             raise TooManyAttempts("Too many refused join tokens.", retry_after_ms=int(wait * 1000) + 1)
@@ -54,6 +55,7 @@ def routes(context: Context) -> APIRouter:
         if token is None:
             raise JoinRefused("Send the join token as Authorization: Bearer.", reason="missing")
         enrolment = Enrolment(
+            # In the one form that UUIDs have: another spelling would be another agent.
             agent_id=str(body.agent.id),
             name=body.agent.name,
             version=body.agent.version,
@@ -61,9 +63,11 @@ def routes(context: Context) -> APIRouter:
         )
         try:
             agent = await context.storage.enroll(secrets.sha256(token), enrolment, now())
+        # A taken identity is no guess, and does not count.
         except JoinRefused:
             context.joins.failed(address, at)
             raise
+        # It is on every open page before it has dialled for the first time.
         context.hub.directory.changed(agent.id)
         settings = context.hub.settings
         return EnrollAnswer(

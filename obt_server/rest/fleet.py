@@ -48,10 +48,13 @@ class Fleet:
 
     async def views(self) -> list[msgspec.Raw]:
         """Return all agents' views, by name."""
+        # The directory and not the database: a list costs no read while nothing changed.
         records = await self._hub.directory.current()
         return [self._view(agent_id) for agent_id in records]
 
     def _view(self, agent_id: str) -> msgspec.Raw:
+        # Views of agents that are quiet are kept as well, though not for long: each says how long ago its
+        # agent was heard.
         now = time.monotonic()
         view, until = self._views.get(agent_id, (msgspec.Raw(), 0.0))
         if now >= until:
@@ -66,17 +69,22 @@ class Fleet:
         Raises:
             Draining: the server stops.
         """
+        # In the set before anything is awaited: what changes from here on reaches it, or is in what it begins
+        # with.
         viewer = _NewsViewer()
         self._viewers.add(viewer)
+        # With nobody there, no news is gathered or encoded at all.
         if self._publishing is None:
             self._publishing = asyncio.create_task(self._publish(), name="news of agents")
         try:
             while True:
                 if viewer.behind:
+                    # It may be that the directory is older than what made this viewer fall behind.
                     await self._hub.directory.current()
                     viewer.restart(self._everything())
                 yield await viewer.next()
         finally:
+            # Also where the viewer's connection broke: the generator is closed then.
             self._viewers.discard(viewer)
             if not self._viewers and self._publishing is not None:
                 self._publishing.cancel()
@@ -86,6 +94,8 @@ class Fleet:
         now = time.monotonic()
         text, until = self._snapshot
         if now >= until:
+            # Kept for as long as news may be late anyway: two hundred pages that come back after a restart
+            # share one encoding of a thousand agents.
             ids = list(self._hub.directory.records)
             agents = (event("agent", self._view(agent_id)) for agent_id in ids)
             text = b"".join([*agents, event("current", {"agents": ids})])
@@ -96,15 +106,20 @@ class Fleet:
         try:
             with self._hub.events.latest() as latest:
                 while True:
+                    # Of each agent the last state alone: however many heartbeats came meanwhile, it is one
+                    # event.
                     changes = await latest.take()
                     await self._hub.directory.current()
+                    # One text for all viewers. They differ in where they are in it, not in what they get.
                     news = b"".join(self._event(change) for change in changes)
+                    # Whoever comes from now on must not begin with what is older than this news.
                     self._snapshot = b"", 0.0
                     for viewer in self._viewers:
                         viewer.put(news)
                     await asyncio.sleep(NEWS_INTERVAL_S)
         except AgentError as error:
             self._end(error)
+        # A fault here would leave every page with what it had, looking alive; they are told, and ask again.
         except Exception:
             log.exception("news.failed")
             self._end(AgentError("The server failed in an unforeseen way; ask again."))
@@ -117,6 +132,7 @@ class Fleet:
     def _event(self, change: Event) -> bytes:
         if not isinstance(change, AgentChanged):
             return event("job", asdict(change))
+        # Changed: what is kept is wrong, whatever its age.
         self._views.pop(change.agent_id, None)
         if change.agent_id not in self._hub.directory.records:
             return event("agent_gone", {"id": change.agent_id})
@@ -138,9 +154,11 @@ class _NewsViewer:
         """Add news, unless everything will be sent anyway."""
         if self.behind:
             return
+        # The bytes are shared with all viewers, so that a queue costs references.
         self._chunks.append(news)
         self._size += len(news)
         if self._size > MAX_VIEWER_BYTES:
+            # The first state is sent anew, and with it everything that this queue held.
             self.behind = True
             self._chunks.clear()
         self._wake.set()
@@ -158,6 +176,7 @@ class _NewsViewer:
 
     async def next(self) -> bytes:
         """Return the next news; empty where everything is to be sent anew. Raise what ended them."""
+        # What is left is handed out before the error: it came earlier.
         while not self._chunks and not self.behind:
             if self._error is not None:
                 raise self._error

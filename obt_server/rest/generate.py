@@ -30,6 +30,7 @@ def routes(context: Context) -> APIRouter:
 
     @router.websocket("/models/generate/{model:path}")
     async def generate(websocket: WebSocket, model: str, client_id: str = "") -> None:
+        # Before the upgrade: a stranger gets no socket to keep open.
         passed = await context.gate(websocket)
         if isinstance(passed, Response):
             await refuse(websocket, passed)
@@ -41,6 +42,7 @@ def routes(context: Context) -> APIRouter:
             await refuse(websocket, failure(status, error.kind, error.message))
             return
         await websocket.accept()
+        # By id from here on: a rename in mid-conversation must not lead to another machine.
         conversation = _GenerateSocket(context, websocket, agent.id, model)
         with contextlib.suppress(WebSocketDisconnect):
             await _while_permitted(context, websocket, conversation)
@@ -53,11 +55,13 @@ async def _while_permitted(context: Context, websocket: WebSocket, conversation:
     conversing = asyncio.create_task(conversation.run(), name="generate conversation")
     refusal = asyncio.create_task(context.until_refused(websocket), name="generate permission")
     try:
+        # The socket may stay open for days; permission is looked at again and again meanwhile.
         await asyncio.wait([conversing, refusal], return_when=asyncio.FIRST_COMPLETED)
     finally:
         for task in (conversing, refusal):
             task.cancel()
         await asyncio.gather(conversing, refusal, return_exceptions=True)
+    # It ended by itself, and what it raised is the page's leaving or a fault.
     if not conversing.cancelled():
         conversing.result()
         return
@@ -89,16 +93,21 @@ class _GenerateSocket:
         """Until the page leaves."""
         prompt = await self._receive()
         while True:
+            # The next message is read while the answer runs: it may be the one that stops it.
             answer = asyncio.create_task(self._answer(prompt), name="generate answer")
             next_message = asyncio.create_task(self._receive(), name="generate receive")
             try:
                 await asyncio.wait([answer, next_message], return_when=asyncio.FIRST_COMPLETED)
+                # The page said something in mid-answer, whatever it is: the answer stops, and its end is said
+                # in OBT's words.
                 if not answer.done() and not next_message.cancelled() and next_message.exception() is None:
                     answer.cancel()
                     await asyncio.gather(answer, return_exceptions=True)
                     await self._websocket.send_json({"response": "", "done": True, "done_reason": "stop"})
                 prompt = await next_message
             finally:
+                # In any end of this round none of the two is left: an answer without a reader would go on
+                # generating.
                 for task in (answer, next_message):
                     task.cancel()
                 await asyncio.gather(answer, next_message, return_exceptions=True)
@@ -125,6 +134,8 @@ class _GenerateSocket:
 
     async def _send(self, batch: list[msgspec.Raw]) -> None:
         for raw in batch:
+            # Decoded here as OBT's page reads the text alone; the interface's own streams pass chunks on as
+            # they are.
             chunk = codec.convert(
                 codec.convert(raw, Item, where="item").chunk, _GeneratedChunk, where="item.chunk"
             )
@@ -135,6 +146,7 @@ class _GenerateSocket:
 
     def _params(self, prompt: str) -> msgspec.Raw:
         try:
+            # A page may send anything, and the parser goes down as deep as the text says.
             codec.check_depth(prompt.encode())
             body = msgspec.json.decode(prompt, type=dict[str, Any])
         except (AgentError, msgspec.MsgspecError) as error:

@@ -68,7 +68,9 @@ def routes(context: Context) -> APIRouter:
 
     @router.get("/models", summary="Every model name, with the digests and machines that have it")
     async def models(name: str | None = None, *, drifted: bool = False) -> list[NameView]:
+        # Names from memory: the join over all versions would cost more than both lists.
         names = {agent.id: agent.name for agent in (await hub.directory.current()).values()}
+        # Without details: they are by far the most of what is stored, and this list shows none.
         versions = await storage.versions(name=name, details=False)
         views = await asyncio.to_thread(by_name, versions, names)  # ten thousand of them take a while
         return [view for view in views if view.drifted or not drifted]
@@ -79,6 +81,7 @@ def routes(context: Context) -> APIRouter:
     async def clients() -> list[LegacyClient]:
         views = []
         versions = await storage.versions(details=False)
+        # One pass over all versions instead of a query for each machine.
         counts = Counter(version.agent_id for version in versions if version.current)
         for agent in await storage.agents():
             presence = hub.presence(agent.id)
@@ -117,6 +120,7 @@ def by_name(versions: Sequence[ModelVersion], agent_names: dict[str, str]) -> li
 
 
 def _name_view(name: str, group: list[ModelVersion], agent_names: dict[str, str]) -> NameView:
+    # Old digests do not count: a machine that was updated has not drifted from the others.
     current = {version.digest for version in group if version.current}
     return NameView(
         name=name,
@@ -138,6 +142,7 @@ def _name_view(name: str, group: list[ModelVersion], agent_names: dict[str, str]
 
 def _legacy(version: ModelVersion) -> LegacyModel:
     details = msgspec.json.decode(version.details, type=InstalledModel)
+    # From the right: the name of a registry may hold a port.
     _, _, tag = version.name.rpartition(":")
     return LegacyModel(
         name=version.name,

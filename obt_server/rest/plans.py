@@ -94,6 +94,7 @@ class NamedPlans:
         for one in await self.all():
             hashed = hash_of(one.plan)
             if hashed is not None:
+                # Presets come first, so that a saved copy of one does not rename its results.
                 names.setdefault(hashed, one.name)
         return names
 
@@ -101,6 +102,8 @@ class NamedPlans:
 def hash_of(fields: bytes) -> str | None:
     """The hash of a saved plan; None where this release cannot read it."""
     try:
+        # A newer release may have saved it, with fields that this one refuses: it stays in the list without a
+        # hash.
         return plan_hash(_plan({**msgspec.json.decode(fields, type=dict[str, Any]), "model_name": ANY_MODEL}))
     except InvalidParams:
         return None
@@ -116,14 +119,17 @@ def plan_routes(context: Context, index: ResultIndex, plans: NamedPlans) -> APIR
 
     @router.get("/plans", summary="Presets and saved plans, with how many results each has")
     async def every() -> list[PlanView]:
+        # Counted from the index in memory: no query for each plan.
         counted = Counter(line.digest.environment.plan_hash for line in await index.lines())
         return [_plan_view(one, counted) for one in await plans.all()]
 
     @router.put("/plans/{name}", status_code=204, summary="Save a plan under a name")
     async def save(name: PlanName, body: PlanBody) -> None:
+        # A name means one plan on every server: results carry no plan beside its hash.
         if name in PRESETS:
             raise InvalidParams(f"{name!r} is a preset: choose another name.", field="name")
         fields = {key: value for key, value in body.plan.items() if key != "model_name"}
+        # Checked when it is saved: a plan that cannot run would fail on the machine, days later.
         _plan({**fields, "model_name": ANY_MODEL})
         saved = SavedPlan(name=name, plan=msgspec.json.encode(fields), saved_at=time.time())
         await context.storage.save_plan(saved)
@@ -166,6 +172,7 @@ def estimated(plan: Plan, agent_id: str, lines: Sequence[IndexedResult], name: s
     """
     cells = expand(plan)
     halves = 2 if plan.cache_mode == "pair" else 1
+    # The newest run of the same model on this machine; a run of another model says nothing of its speed.
     like = next(
         (line for line in lines if line.stored.agent_id == agent_id and line.model == plan.model_name), None
     )
@@ -183,17 +190,21 @@ def estimated(plan: Plan, agent_id: str, lines: Sequence[IndexedResult], name: s
 
 def _seconds(plan: Plan, cells: Sequence[Cell], like: IndexedResult, halves: int) -> float | None:
     """Prompt and answer at the speeds of that run; warm-ups count as iterations do."""
+    # Medians, so that one slow iteration (another program, a load) does not stretch the estimate.
     decode, prefill = like.median("decode_tps_corrected"), like.median("prefill_tps_ttft")
     if not decode:
         return None
     warmups = USUAL_WARMUPS if plan.warmup_iterations is None else plan.warmup_iterations
     total = 0.0
     for cell in cells:
+        # Plain text has no count of tokens; its prefill is left out, and the estimate is called one.
         prompt = (cell.prompt.prompt_tokens or 0) / prefill if prefill else 0.0
         one = prompt + cell.prompt.completion_tokens / decode
+        # An adaptive plan runs until both are reached: its number, and its time.
         least = max(plan.num_iterations, plan.min_duration_s / one if plan.max_iterations else 0.0)
         count = min(least, plan.most_iterations) * halves + warmups
         total += count * one
+    # The agent ends the run there, whatever is left.
     return min(total, plan.max_duration_s)
 
 

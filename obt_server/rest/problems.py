@@ -11,6 +11,8 @@ from fastapi.responses import JSONResponse
 
 from obt_agent.errors import AgentError, InvalidParams
 
+# What goes wrong behind this server (the agent, its Ollama) is 502 or 504, so that nobody looks for the fault
+# in the request; what an operator can wait out is 429 or 503.
 STATUS_OF_KIND: Final[Mapping[str, int]] = {
     "agent_unknown": 404,
     "agent_ambiguous": 409,
@@ -69,6 +71,7 @@ def wrong_request(error: RequestValidationError, content_type: str) -> InvalidPa
 
     ``field`` in detail names the first place that is wrong, such as ``body.plan`` or ``query.limit``.
     """
+    # The framework takes a body without the header for text, and would say that it is no object.
     wrong = error.errors()
     if wrong[0]["loc"] == ("body",) and "json" not in content_type:
         return InvalidParams(
@@ -96,6 +99,7 @@ def error_response(error: AgentError) -> JSONResponse:
     if error.retry_after_ms is not None:
         wait_ms = min(max(error.retry_after_ms, 0), MOST_RETRY_AFTER_MS)  # an agent may have said anything
         headers["Retry-After"] = str(math.ceil(wait_ms / 1000))
+    # A kind that is not listed is a newer agent's: it came from there, so the gateway's status fits.
     status = STATUS_OF_KIND.get(error.kind, 502)
     return JSONResponse({"error": error_object(error)}, status_code=status, headers=headers)
 

@@ -11,6 +11,7 @@ Json = dict[str, Any]
 Responses = dict[int | str, Json]
 
 
+# Pydantic's models, and not msgspec's structs: they are only described here. problems.py makes the errors.
 class ErrorBody(BaseModel):
     """Why a request was refused or failed."""
 
@@ -98,6 +99,7 @@ def events(*examples: tuple[str, Json]) -> Responses:
     }
 
 
+# Short, as an example is: a real sample has every reading of the machine.
 SAMPLE: Final[Json] = {"t_us": 1000417, "n": 1, "missed": 0, "sample": {"cpu": {"utilization_ratio": 0.07}}}
 
 SECURITY: Final[Json] = {
@@ -120,6 +122,7 @@ _OWN_SECRETS: Final[dict[tuple[str, str], list[Json]]] = {
 }
 
 
+# The router alone says nothing of who may ask: an application that mounts it has users of its own.
 def with_security(document: Json, prefix: str) -> Json:
     """The reference application's document with who may ask: an API token or a cookie, but for two routes."""
     document.setdefault("components", {})["securitySchemes"] = SECURITY

@@ -43,6 +43,7 @@ class DigestCell(msgspec.Struct, frozen=True):
     summary: dict[str, Summary] = {}
 
 
+# What is not named here is skipped by the decoder without being built: a result has megabytes of samples.
 class _Iteration(msgspec.Struct, frozen=True):
     flags: tuple[str, ...] = ()
     excluded: str | None = None
@@ -128,7 +129,8 @@ class ResultIndex:
 
     def __init__(self, storage: ServerStorage) -> None:
         self._storage = storage
-        # By agent, job and hash of the text; None: the text is no benchmark's result.
+        # By agent, job and hash of the text: a text that came anew under the same id is another one. None:
+        # the text is no benchmark's result.
         self._known: dict[tuple[str, str, str], ResultDigest | None] = {}
         self._loaded = False
         # One reader fills the index; the others wait for it instead of decoding the same results again.
@@ -136,11 +138,15 @@ class ResultIndex:
 
     async def lines(self) -> list[IndexedResult]:
         """Every stored benchmark, the newest first."""
+        # Read each time, and cheap: one row a result. It says which digests are missing and which results are
+        # gone.
         stored = await self._storage.stored_benchmarks()
+        # After a restart ten open pages ask at once: one fills the index, the others find it full.
         async with self._filling:
             await self._fill(stored)
         lines = []
         for one in stored:
+            # None where another reader removed it meanwhile: its result was deleted.
             digest = self._known.get(_key(one))
             if digest is not None:
                 lines.append(IndexedResult(stored=one, digest=digest))
@@ -153,6 +159,7 @@ class ResultIndex:
                     self._known[agent_id, job_id, sha256] = msgspec.json.decode(text, type=ResultDigest)
             self._loaded = True
         keys = {_key(one) for one in stored}
+        # A set of its own, so that the mapping may change while it is walked.
         for gone in self._known.keys() - keys:
             del self._known[gone]
         for one in stored:
@@ -161,7 +168,9 @@ class ResultIndex:
 
     async def _add(self, one: StoredBenchmark) -> None:
         text = await self._storage.result(one.agent_id, one.job_id)
+        # On a thread: decoding a long result takes a while, and agents' frames would wait for it.
         digest = None if text is None else await asyncio.to_thread(digest_of, text)
+        # None too: what is no benchmark's result is not decoded again with each list.
         self._known[_key(one)] = digest
         if digest is not None:
             await self._storage.keep_digest(one.agent_id, one.job_id, one.sha256, msgspec.json.encode(digest))
@@ -175,6 +184,7 @@ def matching(
     lines: Sequence[IndexedResult], query: ResultQuery, names: dict[str, str]
 ) -> list[IndexedResult]:
     """The lines that match, in order; those that lack the sorted figure come last."""
+    # Every word has to be there, wherever: people type a model and a machine in either order.
     words = query.search.lower().split()
     found = [
         line
@@ -186,6 +196,7 @@ def matching(
         and (not words or _has_all(line.text(names.get(line.stored.agent_id, "")), words))
     ]
     if query.newest:
+        # One line for each machine, model and plan, as a leaderboard compares them.
         first: dict[tuple[str, str, str | None], IndexedResult] = {}
         for line in found:  # the newest come first
             first.setdefault((line.stored.agent_id, line.model, line.digest.environment.plan_hash), line)
@@ -210,6 +221,7 @@ def _sorted(lines: list[IndexedResult], sort: str, names: dict[str, str]) -> lis
     if column not in HEADLINE:
         raise InvalidParams(f"Results are not sorted by {column[:64]!r}.", field="sort")
     known = [(line.median(column), line) for line in lines]
+    # Results without the figure come last in both directions: turned round they would hide the first page.
     have = sorted(
         ((value, line) for value, line in known if value is not None),
         key=lambda one: one[0],
@@ -229,6 +241,7 @@ def digest_of(text: bytes) -> ResultDigest | None:
         environment=result.environment,
         iterations=len(result.metrics),
         excluded=sum(one.excluded is not None for one in result.metrics),
+        # The most frequent ones: an agent may invent as many as it has iterations.
         flags=dict(Counter(flag for one in result.metrics for flag in one.flags).most_common(MOST)),
         warnings=result.warnings[:MOST],
         cells=tuple(_headline(cell) for cell in result.cells[:MOST]),

@@ -87,11 +87,13 @@ class MeasuredPlan(msgspec.Struct, frozen=True, kw_only=True):
 def routes(context: Context) -> APIRouter:
     """The routes."""
     router = api_router(context, "benchmarks")
+    # One index for both lists and for plans: it holds every result in short, a few kilobytes each.
     index = ResultIndex(context.storage)
     plans = NamedPlans(context.storage)
 
     @router.get("/results", summary="Figures of stored benchmarks over all machines: searched, sorted, paged")
     async def results(asked: Annotated[ResultsParams, Query()]) -> ResultsPage:
+        # An agent's name is looked up once, here; the index knows ids alone, which no rename changes.
         query = ResultQuery(
             search=asked.search,
             agent_id=None if asked.agent is None else (await context.hub.find(asked.agent)).id,
@@ -101,8 +103,12 @@ def routes(context: Context) -> APIRouter:
             newest=asked.newest,
             sort=asked.sort,
         )
+        # Names as they are now: a result keeps the id of its machine, and shows its present name.
         names = {one.id: one.name for one in await context.storage.agents()}
+        # Searched and sorted over all results, and only then cut to a page: a page that filtered what it had
+        # loaded would hide most of what matches.
         found = matching(await index.lines(), query, names)
+        # Hashes are what results hold; people know plans by name.
         named = await plans.by_hash()
         shown = [_view(line, names, named) for line in found[asked.offset : asked.offset + asked.limit]]
         return ResultsPage(total=len(found), results=shown)
@@ -110,6 +116,7 @@ def routes(context: Context) -> APIRouter:
     @router.get("/results/plans", summary="Plans that completed results have, the most measured first")
     async def measured() -> list[MeasuredPlan]:
         digests = [line.digest for line in await index.lines()]
+        # Of completed runs alone: a plan that always failed has nothing to compare.
         hashes = [one.environment.plan_hash for one in digests if one.status == "completed"]
         counted = Counter(hashed for hashed in hashes if hashed)
         named = await plans.by_hash()

@@ -58,8 +58,10 @@ def _sign_in_route(context: Context, operators: Operators, *, secure_cookie: boo
 
     @router.post("/session", response_model=OperatorView, summary="Sign in; sets a cookie")
     async def sign_in(body: SignInBody, request: Request) -> Response:
+        # The address counts failures: somebody who guesses is slowed down, and nobody else is.
         made = await operators.sign_in(body.name, body.password, client_address(request))
         response = Response(msgspec.json.encode(OperatorView(made.operator)), media_type="application/json")
+        # Strict, and not readable by scripts: neither another site's form nor an injected script can use it.
         response.set_cookie(
             COOKIE,
             made.token,
@@ -85,6 +87,7 @@ def _operator_routes(context: Context, operators: Operators) -> APIRouter:
     @router.delete("/session", status_code=204, summary="Sign out")
     async def sign_out(request: Request, response: Response) -> None:
         await operators.sign_out(request)
+        # A cookie is deleted by one of the same attributes; with others the browser keeps both.
         secure = request.url.scheme == "https"
         path = _cookie_path(request)
         response.delete_cookie(COOKIE, path=path, httponly=True, samesite="strict", secure=secure)
@@ -95,7 +98,10 @@ def _operator_routes(context: Context, operators: Operators) -> APIRouter:
 
     @router.post("/api-tokens", status_code=201, summary="Make an API token for a program")
     async def make(body: NewApiToken, request: Request) -> MadeApiToken:
+        # Without a date it is good until it is revoked: a program that runs each night must not stop in a
+        # year.
         expires_at = None if body.valid_for_s is None else now() + body.valid_for_s
+        # Whoever asks gets a token of their own: it ends with the operator, and can do no more.
         secret, token = await operators.new_token(request.state.principal.name, body.name, expires_at)
         return MadeApiToken(secret=secret, token=token)
 

@@ -24,11 +24,13 @@ class StarletteSocket:
 
     async def receive(self) -> str | bytes:
         """See ``HubSocket``."""
+        # The low-level call: receive_text() fails on a binary frame in a way that says nothing of it.
         message = await self._websocket.receive()
         if message["type"] == "websocket.disconnect":
             self._closed = SocketClosed(message.get("code") or 1006, message.get("reason") or "")
             raise self._closed
         text: str | None = message.get("text")
+        # Agents speak text alone (obt.v1); the hub closes with the code for that.
         if text is None:
             raise BinaryFrame
         return text
@@ -36,6 +38,7 @@ class StarletteSocket:
     async def send(self, frame: bytes) -> None:
         """See ``HubSocket``."""
         try:
+            # ASGI takes text as str. Frames are made as bytes, which are UTF-8.
             await self._websocket.send_text(frame.decode())
         except (WebSocketDisconnect, RuntimeError, OSError) as error:
             raise SocketClosed(1006, "the socket has ended") from error
@@ -44,6 +47,7 @@ class StarletteSocket:
         """See ``HubSocket``. A code that no frame may carry (the peer is gone) is not sent."""
         if self._closed is not None or code in (1005, 1006):
             return
+        # A second close would be an error of the framework's, and this one is only tidy.
         if self._websocket.application_state is WebSocketState.DISCONNECTED:
             return
         with contextlib.suppress(WebSocketDisconnect, RuntimeError, OSError):
@@ -51,6 +55,8 @@ class StarletteSocket:
 
     def abort(self) -> None:
         """See ``HubSocket``."""
+        # Another server than this project's has no such extension: there the peer gets its close frame when
+        # it reads.
         abort = self._websocket.scope.get("extensions", {}).get(ABORT_EXTENSION, {}).get("abort")
         if abort is not None:
             abort()

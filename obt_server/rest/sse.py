@@ -27,6 +27,7 @@ def event(name: str, data: Any, *, event_id: int | None = None) -> bytes:
 
     The line ends in a ``Raw`` are white space (in JSON's strings they are escaped), and would end the event.
     """
+    # A browser sends the last number back when it reconnects (Last-Event-ID).
     identity = b"" if event_id is None else b"id: %d\n" % event_id
     line = msgspec.json.encode(data).translate(_ON_ONE_LINE)
     return b"%sevent: %s\ndata: %s\n\n" % (identity, name.encode(), line)
@@ -46,7 +47,10 @@ class EventStream(Response):
     media_type = "text/event-stream"
 
     def __init__(self, events: AsyncIterator[bytes], *, keep_alive_s: float = KEEP_ALIVE_S) -> None:
+        # nginx gathers an answer before it passes it on, unless told otherwise: live events would come in
+        # gusts.
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        # The base class has counted an empty body.
         del self.headers["content-length"]
         self._events = events
         self._keep_alive_s = keep_alive_s
@@ -54,19 +58,25 @@ class EventStream(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve until the events end, the reader leaves, or is not permitted any more."""
+        # The reader is watched beside the events: a page that was closed while nothing happens would be
+        # noticed with the next event, and its stream at the agent would run on.
         pump = asyncio.create_task(self._pump(send), name="sse events")
         tasks: list[asyncio.Task[Any]] = [pump, asyncio.create_task(_gone(receive), name="sse reader")]
         if self.until_refused is not None:
             tasks.append(asyncio.create_task(_refusal(self.until_refused), name="sse permission"))
         try:
+            # Whatever ends first ends all. Each is awaited after its cancellation: the events' own end (a
+            # stream at the agent is cancelled) belongs to this request.
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             for task in tasks:
                 task.cancel()
             results = await asyncio.gather(*tasks, return_exceptions=True)
         for result in results:
+            # OSError is a reader that went while something was sent, and nothing to look into.
             if isinstance(result, Exception) and not isinstance(result, OSError):
                 log.error("sse.failed", path=scope.get("path"), exc_info=result)
+            # Only where the events did not end by themselves: an answer that is complete gets nothing more.
             if isinstance(result, JSONResponse) and pump.cancelled():
                 await _end(send, event("error", msgspec.Raw(result.body)))
 
@@ -96,6 +106,7 @@ async def with_comments(events: AsyncIterator[bytes], keep_alive_s: float) -> As
     waiting: asyncio.Future[bytes] | None = None
     try:
         while True:
+            # One request for the next event, however many pauses pass: cancelling it would end the generator.
             waiting = waiting or asyncio.ensure_future(anext(events))
             done, _ = await asyncio.wait([waiting], timeout=keep_alive_s)
             if not done:
@@ -126,11 +137,13 @@ async def after_first(events: AsyncIterator[bytes], within_s: float) -> AsyncIte
     """
     first = asyncio.ensure_future(anext(events))
     try:
+        # wait() and not wait_for(): the event that takes longer is still wanted.
         await asyncio.wait([first], timeout=within_s)
         if first.done():
             first.result()
     except StopAsyncIteration:
         pass
+    # Also a cancelled request: nobody would ever await the event.
     except BaseException:
         first.cancel()
         raise
@@ -146,6 +159,7 @@ async def _resumed(first: asyncio.Future[bytes], events: AsyncIterator[bytes]) -
         async for chunk in events:
             yield chunk
     finally:
+        # Left before the first event came: what makes it is told, and not forgotten.
         if not first.done():
             first.cancel()
             await asyncio.gather(first, return_exceptions=True)

@@ -37,14 +37,17 @@ def described(kind: Any) -> Any:
     """Return the type by which pydantic describes a type of msgspec's."""
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
+        # Other annotations (lengths, patterns) are msgspec's to check; an answer is described without them.
         shape = next((one for one in arguments[1:] if isinstance(one, Shape)), None)
         if shape is None:
             return described(arguments[0])
         return _model(shape.kind, partial=True) if shape.partial else described(shape.kind)
     if origin in (Union, types.UnionType):
+        # UNSET is a field that is left out, and no value that a reader could get.
         return Union[tuple(described(one) for one in arguments if one is not msgspec.UnsetType)]  # noqa: UP007 - built
     if origin in (tuple, list, dict):
         return origin[tuple(one if one is ... else described(one) for one in arguments)]
+    # Also where it stands inside a list, a mapping or another struct: all go through here.
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return _model(kind)
     return Any if kind is msgspec.Raw else kind
@@ -53,14 +56,16 @@ def described(kind: Any) -> Any:
 @functools.cache
 def _model(struct: type[msgspec.Struct], *, partial: bool = False) -> type[BaseModel]:
     """Return the model that describes a struct; fields that msgspec may leave out are not required."""
+    # A field with a default is in every answer, unless the struct leaves defaults out of its JSON.
     optional = partial or struct.__struct_config__.omit_defaults
     fields: dict[str, Any] = {}
     for field in msgspec.structs.fields(struct):
         required = field.required and not partial
         default = ... if required or not optional else None
         fields[field.encode_name] = (described(field.type), Field(default, json_schema_extra=_drop_default))
+    # Both forms of one struct stand in the same document, and need names of their own.
     name = f"{struct.__name__}Fields" if partial else struct.__name__
-    # a newer agent may send more, and it is passed on
+    # A newer agent may send more, and it is passed on: a generated client must not refuse it.
     config = ConfigDict(extra="allow", protected_namespaces=())
     return create_model(
         name, __config__=config, __doc__=struct.__doc__, __module__=struct.__module__, **fields
@@ -76,9 +81,12 @@ class StructRoute(APIRoute):
     """A route whose endpoint may return whatever msgspec encodes."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
-        # a router that is included in another makes its routes anew, with the model that was found before
+        # A router that is included in another makes its routes anew, with the model found before: its
+        # endpoint is wrapped by then, and says no type.
         if isinstance(options.get("response_model"), DefaultPlaceholder):
+            # With extras: a Raw says nothing of its content but by the Shape beside it.
             returned = get_type_hints(endpoint, include_extras=True).get("return")
+            # A response is made by its handler, and a 204 has no body to encode.
             if not (isinstance(returned, type) and issubclass(returned, (Response, types.NoneType))):
                 options["response_model"] = described(returned)
                 endpoint = _encoded(endpoint, options.get("status_code") or 200)

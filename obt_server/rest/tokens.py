@@ -62,7 +62,9 @@ def routes(context: Context) -> APIRouter:
 
     @router.post("/join-tokens", status_code=201, summary="Make a one-time join token")
     async def make(body: NewJoinToken) -> MadeJoinToken:
+        # Looked up now: a token for an agent that does not exist would be good for nobody.
         agent_id = None if body.agent is None else (await hub.find(body.agent)).id
+        # Its hash alone is stored: who reads the database can enrol nothing.
         secret, at = secrets.new_secret("obtj"), now()
         token = await storage.create_join_token(
             secrets.sha256(secret),
@@ -84,6 +86,7 @@ def routes(context: Context) -> APIRouter:
     @router.post("/agents/{agent}/credentials/rotate", summary="Let an agent make its next credential")
     async def rotate(agent: str, body: RotateBody | None = None) -> RotationView:
         found = await hub.find(agent)
+        # The wish is kept: the server starts it when the agent is next there.
         if found.id not in hub.online():
             await storage.request_rotation(found.id, now())
             return RotationView(started=False)
@@ -96,6 +99,7 @@ def routes(context: Context) -> APIRouter:
     async def revoke(agent: str) -> RevocationView:
         found = await hub.find(agent)
         count = await storage.revoke_credentials(found.id, now())
+        # At once: without it the session would live until the next look, two seconds later.
         await hub.enforce_credentials()
         return RevocationView(revoked=count)
 

@@ -52,6 +52,7 @@ def agent_view(hub: AgentHub, agent: AgentRecord) -> AgentView:
     """Return an agent as it is now."""
     presence = hub.presence(agent.id)
     beat = presence.heartbeat if presence is not None else None
+    # What the live session heard is newer than what is stored, which moves once a minute.
     heard = hub.heard_ago_s(agent.id)
     return AgentView(
         id=agent.id,
@@ -137,6 +138,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
 def job_view(hub: AgentHub, job: JobRecord) -> JobView:
     """Return a job as it is now: progress comes from the live session."""
     presence = hub.presence(job.agent_id)
+    # Only of a job without a result: a late notification must not bring a finished one back to life.
     live = presence.progress.get(job.job_id) if presence is not None and job.sha256 is None else None
     return JobView(
         job_id=job.job_id,

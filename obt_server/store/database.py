@@ -85,6 +85,7 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._reading = engine.execution_options(**{_READ: True})
+        # One thread: SQLite takes one writer at a time, and a queue here is fair where its lock is not.
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="obt-store")
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="obt-read")
         # by agent: held while a write of it is queued or runs, and for a pause that keeps it to its share; so
@@ -93,6 +94,7 @@ class Database:
         # what agents make it write, a few at a time: an operator's write waits for no more than these
         self._for_agents = asyncio.Semaphore(AGENT_WRITES)
         self._closed = False
+        # On the caller's thread, before anything is served: half a schema must never answer.
         migrate(engine)
 
     @classmethod
@@ -105,11 +107,14 @@ class Database:
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
+            # Made before SQLite opens it, which would make it readable as the umask says: it holds hashes of
+            # secrets.
             os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         return cls(sqlite_engine(f"sqlite:///{path}"))
 
     async def run(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``work(session, ...)`` in a transaction on the writer's thread."""
+        # A caller that is cancelled leaves the work in the thread: it is committed or undone as a whole.
         job = functools.partial(_transact, self._engine, work, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._writer, job)
 
@@ -127,6 +132,7 @@ class Database:
         more than ``AGENT_SHARE`` of the time since. The answer does not wait for that.
         """
         loop = asyncio.get_running_loop()
+        # Held by this variable until the handle below holds it: the dictionary alone keeps no lock.
         turn = self._turns.setdefault(agent_id, asyncio.Lock())
         took = 0.0
 
@@ -140,6 +146,7 @@ class Database:
 
         await turn.acquire()
         try:
+            # Taken after the own turn: an agent that waits for itself keeps no place from others.
             async with self._for_agents:
                 return await loop.run_in_executor(self._writer, timed)
         finally:
@@ -151,6 +158,7 @@ class Database:
         if self._closed:
             return
         self._closed = True
+        # Waited for: a write that was answered as stored must be on the disk when the process ends.
         for threads in (self._writer, self._readers):
             threads.shutdown(wait=True)
         self._engine.dispose()
@@ -159,6 +167,8 @@ class Database:
 def _transact(
     engine: Engine, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
 ) -> T:
+    # Rows are read after the commit, to be answered: expired ones would be loaded again, outside any
+    # transaction.
     with Session(engine, expire_on_commit=False) as session, session.begin():
         return work(session, *args, **kwargs)
 
@@ -204,6 +214,7 @@ def query(
 
 def from_row(kind: type[D], row: object, **other: object) -> D:
     """Return a dataclass whose fields are the row's columns of the same names, but for ``other``."""
+    # By the dataclass's names: a column that it lacks (a hash, for instance) never leaves this package.
     names = (field.name for field in dataclasses.fields(kind) if field.name not in other)
     return kind(**{name: getattr(row, name) for name in names}, **other)
 
@@ -219,11 +230,14 @@ def sqlite_engine(url: str) -> Engine:
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # SQLAlchemy says BEGIN, below
+        # FULL: a result that was acknowledged is deleted at the agent, and must survive a power cut here.
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             connection.execute(f"PRAGMA {pragma}")
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
+        # IMMEDIATE: a transaction that begins to read and writes later could not wait for another writer, and
+        # would fail.
         reads = connection.get_execution_options().get(_READ, False)
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
@@ -237,6 +251,7 @@ def migrate(engine: Engine) -> None:
         SchemaTooNew: the database is from a newer release.
     """
     with engine.begin() as connection:
+        # New tables come of themselves; MIGRATIONS has what changes older ones.
         Table.metadata.create_all(connection)
         found = connection.scalar(select(Schema.version))
         if found is None:
@@ -246,6 +261,7 @@ def migrate(engine: Engine) -> None:
             raise SchemaTooNew(
                 f"The database has schema {found}; this release knows {SCHEMA_VERSION}. Install a newer one."
             )
+        # All of them in this one transaction: a crash leaves the old schema, and never one between.
         for version in range(found, SCHEMA_VERSION):
             MIGRATIONS[version](connection)
         connection.execute(update(Schema).values(version=SCHEMA_VERSION))

@@ -25,6 +25,7 @@ _AGENTS_NAMED: Final = 10
 def record(row: JobRow) -> JobRecord:
     """A row as the rest of the server sees it."""
     error = None if row.error is None else msgspec.json.decode(row.error, type=WireError)
+    # Parameters of a started job hold its id at least, so that these can be no job's.
     requested = row.params != UNASKED_PARAMS
     return from_row(
         JobRecord, row, error=error, requested=requested, progress=None
@@ -33,6 +34,7 @@ def record(row: JobRow) -> JobRecord:
 
 def create(db: Session, job: JobRecord) -> None:
     """See ``HubStorage.create_job``. A repeat of a stored id changes nothing."""
+    # A start is repeated after a lost link, with the same id.
     if db.get(JobRow, (job.agent_id, job.job_id)) is not None:
         return
     fields = {
@@ -58,6 +60,7 @@ def unfinished(db: Session, agent_id: str) -> list[JobRecord]:
 def apply_change(db: Session, agent_id: str, job_id: str, change: JobChange) -> None:
     """See ``HubStorage.change_job``."""
     row = db.get(JobRow, (agent_id, job_id))
+    # Stored results are final: a notification that was on its way must not reopen the job.
     if row is None or row.sha256 is not None:
         return
     if change.state is not None:
@@ -122,19 +125,24 @@ def finish(db: Session, result: JobResult, quota: AgentQuota) -> Literal["stored
     """See ``HubStorage.finish_job``."""
     key = (result.agent_id, result.job_id)
     _check_quota(db, quota, *key, len(result.text))
+    # Looked at after the bounds: an agent over its quota writes nothing at all.
     row = db.get(JobRow, key)
     if row is None:
         row = _unasked(result)
         db.add(row)
         db.flush()
+    # In the transaction of the final: before it the pieces are all that there is, and after it they are
+    # nothing.
     db.execute(delete(PartRow).where(PartRow.agent_id == key[0], PartRow.job_id == key[1]))
     if row.sha256 is not None:
+        # The first answer was lost, and the agent sends again.
         if row.sha256 == result.sha256:
             return "repeated"
         if quota.keeps_conflict(db, *key, len(result.text)):
             _keep_text(db, result, accepted=False)
         return "conflict"
     row.state, row.finished_at = result.state, result.at
+    # From here on the job has a result: these two columns say so everywhere.
     row.bytes, row.sha256 = len(result.text), result.sha256
     row.model, row.model_digest = result.model or row.model, result.model_digest or row.model_digest
     row.error = None if result.error is None else msgspec.json.encode(result.error)
@@ -155,6 +163,7 @@ def _unasked(result: JobResult) -> JobRow:
 
 
 def _keep_text(db: Session, result: JobResult, *, accepted: bool) -> None:
+    # A conflict may be sent again as often as its agent likes: each text is kept once.
     query = select(ResultRow.id).where(
         ResultRow.agent_id == result.agent_id,
         ResultRow.job_id == result.job_id,
@@ -200,6 +209,7 @@ def by_id(db: Session, job_id: str, agent_id: str | None = None) -> JobRecord:
     if agent_id is not None:
         query = query.where(JobRow.agent_id == agent_id)
     found = [record(row) for row in db.scalars(query)]
+    # A final under somebody else's job id is marked as not requested, and never stands in for the real one.
     candidates = [job for job in found if job.requested] or found
     if not candidates:
         raise NotStored(f"There is no job {job_id[:128]!r}.")
@@ -225,6 +235,8 @@ def remove(db: Session, agent_id: str, job_id: str) -> None:
     row = db.get(JobRow, (agent_id, job_id))
     if row is None:
         raise NotStored(f"There is no job {job_id[:128]!r}.")
+    # Results hang on the agent and not on the job: nothing else deletes them, texts that were set aside
+    # included.
     db.execute(delete(ResultRow).where(ResultRow.agent_id == agent_id, ResultRow.job_id == job_id))
     remove_digest(db, agent_id, job_id)
     db.delete(row)

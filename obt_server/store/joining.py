@@ -34,6 +34,7 @@ def revoke(db: Session, token_id: int, at: float) -> None:
     row = db.get(JoinTokenRow, token_id)
     if row is None:
         raise NotStored(f"There is no join token {token_id}.")
+    # The first revocation counts: it says when the token became useless.
     row.revoked_at = row.revoked_at or at
 
 
@@ -44,6 +45,7 @@ def enroll(db: Session, token_sha256: str, enrolment: Enrolment, at: float) -> A
         raise JoinRefused(
             "This join token is not known here. Make one with: obt-server tokens join", reason="unknown"
         )
+    # Used comes before revoked and expired: the lost answer of an enrolment that worked is still given.
     if row.used_at is not None:
         return _repeat(db, row, enrolment)
     if row.revoked_at is not None:
@@ -53,6 +55,7 @@ def enroll(db: Session, token_sha256: str, enrolment: Enrolment, at: float) -> A
     if row.agent_id is not None and row.agent_id != enrolment.agent_id:
         raise JoinRefused("This join token is for another agent.", reason="other_agent")
     agent = credentials.enrol(db, enrolment, at, retake=row.agent_id is not None)
+    # In one transaction with the credential: a token is never used up without an agent that can dial.
     row.used_at, row.used_by, row.used_secret_sha256 = at, enrolment.agent_id, enrolment.secret_sha256
     return agent
 

@@ -63,11 +63,13 @@ def _set_password(db: Session, name: str, password_hash: str, at: float) -> None
         db.add(OperatorRow(name=name, password=password_hash, created_at=at))
         return
     row.password = password_hash
+    # Whoever changes a password because somebody knows it must not leave that one signed in.
     db.execute(delete(SignInRow).where(SignInRow.operator == name))
 
 
 def _create_first(db: Session, name: str, password_hash: str, at: float) -> bool:
     """Make an operator if there is none at all; return whether it was made."""
+    # Asked inside the transaction: two servers that start on one new database make one operator.
     if db.scalar(select(func.count()).select_from(OperatorRow)):
         return False
     db.add(OperatorRow(name=name, password=password_hash, created_at=at))
@@ -86,12 +88,14 @@ def _add_sign_in(
     db: Session, sha256: str, operator: str, at: float, expires_at: float, address: str = ""
 ) -> None:
     """Remember a browser, and where it was; expired ones are forgotten meanwhile."""
+    # Here and nowhere else: a table that grows by one a sign-in shrinks often enough this way.
     db.execute(delete(SignInRow).where(SignInRow.expires_at <= at))
     db.add(SignInRow(sha256=sha256, operator=operator, created_at=at, expires_at=expires_at))
     db.merge(SignInAddressRow(operator=operator, address=address, last_at=at))
     db.flush()
     mine = SignInAddressRow.operator == operator
     newest = select(SignInAddressRow.address).where(mine).order_by(SignInAddressRow.last_at.desc())
+    # Bounded: whoever has the password of an operator may come from as many addresses as they like.
     kept = list(db.scalars(newest.limit(_ADDRESSES_KEPT)))
     db.execute(delete(SignInAddressRow).where(mine, SignInAddressRow.address.not_in(kept)))
 
@@ -117,6 +121,7 @@ def _token_use(db: Session, sha256: str, at: float) -> tuple[str, bool] | None:
     """Return whose API token that is, if it is valid, and whether its last use is stored recently enough."""
     columns = ApiTokenRow.operator, ApiTokenRow.expires_at, ApiTokenRow.last_used_at
     found = db.execute(select(*columns).where(ApiTokenRow.sha256 == sha256)).one_or_none()
+    # Expired ones stay in the list, where an operator sees why a program fails.
     if found is None or (found.expires_at is not None and found.expires_at <= at):
         return None
     return found.operator, found.last_used_at is not None and at - found.last_used_at <= _USE_STORED_EVERY_S
@@ -161,6 +166,7 @@ class OperatorStore(Stored):
         if used is None:
             return None
         operator, noted = used
+        # Noted here before the write is awaited, so that requests that come together make one write.
         if not noted and at - self._noted.get(sha256, 0.0) > _USE_STORED_EVERY_S:
             self._noted[sha256] = at
             await self._db.run(_note_use, sha256, at)

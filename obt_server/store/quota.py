@@ -50,6 +50,7 @@ class AgentQuota:
         Raises:
             StorageFull: too many are kept, or too much.
         """
+        # Counted anew each time: a counter of its own could drift from what is there.
         held, count = db.execute(
             select(func.sum(JobRow.bytes), func.count()).where(
                 JobRow.agent_id == agent_id, JobRow.params == UNASKED_PARAMS
@@ -66,6 +67,7 @@ class AgentQuota:
         Raises:
             StorageFull: too much is kept.
         """
+        # Texts that were set aside in a conflict count too: they fill the same disk.
         held = results_bytes(db, agent_id)
         if held + more > self.result_bytes:
             _refuse(f"{held} bytes of its results", "result_bytes", self.result_bytes)

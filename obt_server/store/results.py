@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from obt_server.storage import NotStored, SavedPlan, StoredBenchmark
+from obt_server.store.database import from_row
 from obt_server.store.quota import UNASKED_PARAMS
 from obt_server.store.tables import DigestRow, JobRow, PlanRow
 
 
 def stored_benchmarks(db: Session) -> list[StoredBenchmark]:
     """See ``ServerStorage.stored_benchmarks``. Columns, not rows: thousands are read for one list."""
-    columns = (
-        JobRow.agent_id,
-        JobRow.job_id,
-        JobRow.sha256,
-        JobRow.created_at,
-        JobRow.finished_at,
-        JobRow.model,
-        JobRow.model_digest,
-        JobRow.params != UNASKED_PARAMS,
+    names = [field.name for field in dataclasses.fields(StoredBenchmark) if field.name != "requested"]
+    requested = (JobRow.params != UNASKED_PARAMS).label("requested")
+    query = select(*(getattr(JobRow, name) for name in names), requested).where(
+        JobRow.kind == "benchmark", JobRow.sha256.is_not(None)
     )
-    query = (
-        select(*columns)
-        .where(JobRow.kind == "benchmark", JobRow.sha256.is_not(None))
-        .order_by(JobRow.created_at.desc(), JobRow.job_id)
-    )
-    return [
-        StoredBenchmark(
-            agent_id=agent_id,
-            job_id=job_id,
-            sha256=sha256 or "",
-            created_at=created_at,
-            finished_at=finished_at,
-            model=model,
-            model_digest=model_digest,
-            requested=requested,
-        )
-        for agent_id, job_id, sha256, created_at, finished_at, model, model_digest, requested in db.execute(
-            query
-        )
-    ]
+    # The id decides between those of one moment, so that a page of results follows the one before.
+    rows = db.execute(query.order_by(JobRow.created_at.desc(), JobRow.job_id))
+    return [StoredBenchmark(**row) for row in rows.mappings()]
 
 
 def digests(db: Session) -> list[tuple[str, str, str, bytes]]:
@@ -52,6 +33,7 @@ def digests(db: Session) -> list[tuple[str, str, str, bytes]]:
 
 def keep_digest(db: Session, agent_id: str, job_id: str, sha256: str, digest: bytes) -> None:
     """See ``ServerStorage.keep_digest``. A job that was deleted meanwhile gets none."""
+    # Computed outside any transaction, so that the job may have gone since.
     if db.get(JobRow, (agent_id, job_id)) is not None:
         db.merge(DigestRow(agent_id=agent_id, job_id=job_id, sha256=sha256, digest=digest))
 
@@ -63,8 +45,7 @@ def remove_digest(db: Session, agent_id: str, job_id: str) -> None:
 
 def plans(db: Session) -> list[SavedPlan]:
     """See ``ServerStorage.plans``."""
-    rows = db.scalars(select(PlanRow).order_by(PlanRow.name))
-    return [SavedPlan(name=row.name, plan=row.plan, saved_at=row.saved_at) for row in rows]
+    return [from_row(SavedPlan, row) for row in db.scalars(select(PlanRow).order_by(PlanRow.name))]
 
 
 def save_plan(db: Session, plan: SavedPlan) -> None:

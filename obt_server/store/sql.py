@@ -50,6 +50,7 @@ class SqlStorage(Stored):
     parts = query(job_rows.parts)
 
     async def admit(self, admission: Admission) -> int:
+        # What an agent causes is written at its expense (run_for); what an operator asks for goes first.
         return await self._db.run_for(admission.agent_id, agent_rows.admit, admission)
 
     async def save_models(

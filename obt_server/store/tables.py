@@ -89,6 +89,7 @@ class ModelVersionRow(Table):
     current: Mapped[bool]
     first_seen: Mapped[float]
     last_seen: Mapped[float]
+    # The last column, so that SQLite reads the others without its overflow pages.
     details: Mapped[bytes] = mapped_column(LargeBinary)
 
 
@@ -161,6 +162,7 @@ class PartRow(Table):
     agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"), primary_key=True)
     job_id: Mapped[str] = mapped_column(String(128), primary_key=True)
     offset: Mapped[int] = mapped_column(primary_key=True)
+    # A piece's length is asked of this column, whose header tells it; reading ``size`` would read the data.
     data: Mapped[bytes] = mapped_column(LargeBinary)
     size: Mapped[int]
 
