@@ -85,7 +85,8 @@ class Load:
 class Agent:
     """One minimal agent, which redials for ever."""
 
-    def __init__(self, url: str, models: int = 0) -> None:
+    def __init__(self, url: str, models: int = 0, name: str = "fleet") -> None:
+        self.name = name
         self.sent: dict[int, float] = {}
         """When the heartbeats of ``beat`` were sent, by their number."""
         self._models = models
@@ -125,7 +126,7 @@ class Agent:
                 speaking.cancel()
 
     async def _serve(self, socket: ClientConnection) -> None:
-        agent = {"id": self.id, "name": "fleet", "version": "0", "instance": self._instance}
+        agent = {"id": self.id, "name": self.name, "version": "0", "instance": self._instance}
         hello = {"protocol": {"min": 1, "max": 1}, "agent": agent, "store_id": "s", "capabilities": []}
         await socket.send(as_frame(id=1, method="agent.hello", params=hello))
         drain_announced = False
@@ -250,7 +251,7 @@ async def enrol(database: Path, agents: Sequence[Agent]) -> str:
     token, _ = await parts.operators.new_token("bench", "bench", None)
     for agent in agents:
         enrolment = Enrolment(
-            agent_id=agent.id, name="fleet", version="0", secret_sha256=agent.secret.sha256()
+            agent_id=agent.id, name=agent.name, version="0", secret_sha256=agent.secret.sha256()
         )
         await parts.storage.issue_credential(enrolment, time.time())
     parts.database.close()
