@@ -15,9 +15,10 @@ from playwright.async_api import Browser, Page, Route, expect
 
 from obt_agent.errors import NotPermitted
 from obt_agent.protocol.envelope import Request
+from obt_server.storage import Enrolment
 from tests.browser.conftest import fits, sign_in, visit, watching
 from tests.browser.simulated import GIB, GPU, LONG, heartbeat, inventory, model, progress, sampled
-from tests.server.agent_double import AgentDouble, Answer, never
+from tests.server.agent_double import AgentDouble, Answer, never, uuid7
 from tests.server.conftest import PASSWORD, Running, running
 from tests.server.job_steps import accept, finish, start
 
@@ -179,6 +180,56 @@ async def test_heartbeats_leave_scroll_focus_and_typed_text(bare: Page, server: 
         await expect(bare.locator("input[placeholder*=gpu-box]")).to_have_value("half typed")
 
 
+TOUCHED = """() => {
+  window.touched = new Set();
+  new MutationObserver((changes) => {
+    const row = (node) => node.closest?.("tr") ?? node.parentElement?.closest("tr");
+    for (const { target, addedNodes } of changes)
+      for (const node of [target, ...addedNodes]) window.touched.add(row(node)?.textContent ?? "table");
+  }).observe(document.querySelector("main table"),
+    { subtree: true, childList: true, characterData: true, attributes: true });
+}"""
+"""Notes which rows of the table change, by their text."""
+
+
+async def enrol_many(server: Running, count: int) -> None:
+    """Machines that are offline, without the way over HTTP for each."""
+    for number in range(count):
+        one = Enrolment(
+            agent_id=uuid7(), name=f"box-{number:03d}", version="1", secret_sha256=f"{number:064x}"
+        )
+        await server.parts.storage.issue_credential(one, 1.0)
+    await server.parts.hub.directory.refresh()
+
+
+async def test_a_heartbeat_of_one_machine_touches_one_row(bare: Page, server: Running) -> None:
+    await enrol_many(server, 40)
+    async with server.agent("zebra") as agent:
+        await bare.click("button:has-text('Table')")
+        row = bare.locator("tr", has_text="zebra")
+        await heartbeat(agent, 0.11)
+        await expect(row).to_contain_text("11 %")
+        await bare.evaluate(TOUCHED)
+        for cpu in (0.22, 0.33):
+            await heartbeat(agent, cpu)
+            await expect(row).to_contain_text(f"{cpu:.0%}".replace("%", " %"))
+        touched = await bare.evaluate("[...window.touched]")
+        assert touched
+        assert all(text.startswith("zebra") for text in touched), touched
+
+
+async def test_of_hundreds_of_machines_those_in_view_are_drawn(bare: Page, server: Running) -> None:
+    await enrol_many(server, 300)
+    await expect(bare.locator("nav")).to_contain_text("0/300")
+    await bare.click("button:has-text('Table')")
+    await expect(bare.locator("tbody tr", has_text="box-000")).to_be_visible()
+    assert await bare.locator("tbody tr").count() < 100
+    await bare.evaluate("scrollTo(0, document.documentElement.scrollHeight)")
+    await expect(bare.locator("tbody tr", has_text="box-299")).to_be_in_viewport()
+    await expect(bare.locator("tbody tr", has_text="box-000")).to_have_count(0)
+    assert await bare.locator("tbody tr").count() < 100
+
+
 async def test_cancel_after_a_reload_cancels_the_job_that_runs(bare: Page, server: Running) -> None:
     async with server.agent("busy") as agent:
         first = await start(server, agent)
@@ -221,6 +272,20 @@ async def test_older_jobs_that_were_opened_stay_when_a_job_ends(bare: Page, serv
         await expect(bare.locator("tbody tr")).to_have_count(61)
         await finish(agent, last)
         await expect(bare.locator("tbody .status", has_text="completed")).to_have_count(61)
+
+
+async def test_a_jobs_times_say_what_they_are(bare: Page, server: Running) -> None:
+    async with server.agent("busy") as agent:
+        await finish(agent, await start(server, agent))
+        waits = await start(server, agent)
+        await visit(bare, "jobs")
+        headings = bare.locator("thead th")
+        await expect(headings.filter(has_text="Queued")).to_have_count(1)
+        await expect(headings.filter(has_text="Ended")).to_have_count(1)
+        await expect(headings.filter(has_text="Started")).to_have_count(0)
+        await visit(bare, f"jobs/{agent.agent_id}/{waits}")
+        await expect(bare.locator("main")).to_contain_text(re.compile("queued .* ago"))
+        await expect(bare.locator("main")).not_to_contain_text(re.compile("started", re.IGNORECASE))
 
 
 async def test_a_benchmark_that_is_refused_says_why(bare: Page, server: Running) -> None:
@@ -276,8 +341,8 @@ async def test_a_lost_server_is_said_and_is_no_error_any_more_when_it_is_back(
         async with running(tmp_path, port=port) as server:
             page = await stack.enter_async_context(opened_at(browser, server.url))
             await server.enrol("first")
-            await visit(page, "add")  # a view has to be known to be shown without the server
-            await visit(page, "")
+            for view in ("add", "jobs", "results", ""):  # one has to be known to be shown without the server
+                await visit(page, view)
             await expect(page.locator("article.machine")).to_have_count(1)
             server.uvicorn.config.timeout_graceful_shutdown = 0  # the page's stream would be waited for
         await expect(page.locator(".lost")).to_contain_text("The server does not answer.")
@@ -285,9 +350,16 @@ async def test_a_lost_server_is_said_and_is_no_error_any_more_when_it_is_back(
         await visit(page, "add")
         await page.click("button:has-text('Issue')")
         await expect(page.locator(".toast")).to_contain_text("does not answer")
+        # What is asked for now is answered when the server is back, and leaves no error.
+        await visit(page, "results")
+        await visit(page, "jobs")
         async with running(tmp_path, port=port) as server:
             await expect(page.locator(".lost")).to_have_count(0)
+            await expect(page.locator("main")).to_contain_text("No job yet")
             await expect(page.locator("main .notice.bad")).to_have_count(0)
+            await visit(page, "results")
+            await expect(page.locator("main")).to_contain_text("No benchmark has ended yet.")
+            await visit(page, "add")
             await expect(page.locator("tr", has_text="used")).to_have_count(1)  # asked for again, by itself
             async with server.agent("second"):
                 await expect(page.locator("main")).to_contain_text("second is here")

@@ -1,4 +1,4 @@
-import { afterEach, expect, test } from "vitest";
+import { afterEach, expect, test, vi } from "vitest";
 
 import * as format from "./format";
 import { settings } from "./state/settings.svelte";
@@ -53,4 +53,20 @@ test("a stand-in is known by its version", () => {
     expect(format.isStandIn("0.9.0-standin")).toBe(true);
     expect(format.isStandIn("0.9.0")).toBe(false);
     expect(format.isStandIn(null)).toBe(false);
+});
+
+test("a thousand rows make no formatter: making one costs more than all its uses", () => {
+    const made = [
+        vi.spyOn(Intl, "NumberFormat"),
+        vi.spyOn(Intl, "DateTimeFormat"),
+        vi.spyOn(Number.prototype, "toLocaleString"),
+        vi.spyOn(Date.prototype, "toLocaleString"),
+    ];
+    for (let row = 0; row < 1_000; row++) {
+        for (const show of [format.integer, format.significant, format.when, format.clockTime, format.bytes])
+            show(row * 1_234.5);
+        format.count(row, "row");
+    }
+    for (const one of made) expect(one).not.toHaveBeenCalled();
+    vi.restoreAllMocks();
 });

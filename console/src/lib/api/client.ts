@@ -51,6 +51,8 @@ export async function errorOf(response: Response): Promise<ApiError> {
 export interface Ask {
     body?: unknown;
     signal?: AbortSignal;
+    /** Throw at once where no server answers, instead of asking again. */
+    once?: boolean;
 }
 
 async function send(method: string, path: string, { body, signal }: Ask = {}): Promise<Response> {
@@ -77,8 +79,50 @@ async function json<T>(response: Response): Promise<T> {
     return (text === "" ? null : JSON.parse(text)) as T;
 }
 
-export const get = async <T>(path: string, ask: Ask = {}): Promise<T> =>
-    json<T>(await send("GET", path, ask));
+const FIRST_WAIT_MS = 1_000;
+const LONGEST_WAIT_MS = 10_000;
+const waiting = new Set<() => void>();
+
+/** The server answers: what waits for it is asked again now. */
+export function serverAnswers(): void {
+    for (const again of waiting) again();
+}
+
+/** Nobody answered, or a proxy said so in words of its own: the server's errors have a kind. */
+const unanswered = (error: unknown): boolean =>
+    error instanceof ApiError &&
+    (error.status === 0 || (error.kind === undefined && [502, 503, 504].includes(error.status)));
+
+async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
+    await new Promise<void>((resolve) => {
+        // A hidden tab asks nothing: it goes on when the stream of events is open again.
+        const timer = setTimeout(() => !document.hidden && end(), ms);
+        const end = (): void => {
+            clearTimeout(timer);
+            waiting.delete(end);
+            signal?.removeEventListener("abort", end);
+            resolve();
+        };
+        waiting.add(end);
+        signal?.addEventListener("abort", end);
+    });
+    signal?.throwIfAborted();
+}
+
+/**
+ * Ask for something. While no server answers it is asked again: the page says that at its top, and an error in
+ * a view would stay there after the server is back.
+ */
+export async function get<T>(path: string, ask: Ask = {}): Promise<T> {
+    for (let wait = FIRST_WAIT_MS; ; wait = Math.min(wait * 2, LONGEST_WAIT_MS)) {
+        try {
+            return await json<T>(await send("GET", path, ask));
+        } catch (error) {
+            if (ask.once === true || !unanswered(error)) throw error;
+        }
+        await pause(wait, ask.signal);
+    }
+}
 export const post = async <T>(path: string, body: unknown = {}, ask: Ask = {}): Promise<T> =>
     json<T>(await send("POST", path, { ...ask, body }));
 export const put = async <T>(path: string, body: unknown, ask: Ask = {}): Promise<T> =>

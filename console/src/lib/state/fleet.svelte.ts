@@ -5,7 +5,7 @@
 
 import { SvelteMap } from "svelte/reactivity";
 
-import { get } from "$lib/api/client";
+import { get, serverAnswers } from "$lib/api/client";
 import { follow } from "$lib/api/sse";
 import type { Agent, JobEvent } from "$lib/api/types";
 
@@ -39,7 +39,7 @@ class Fleet {
         this.#stop();
         this.#stop = follow("/events", {
             event: (name, data) => this.#take(name, data),
-            open: () => undefined,
+            open: serverAnswers,
             lost: () => {
                 this.live = false;
             },

@@ -41,6 +41,11 @@ class Plans {
         }
     }
 
+    /** What people call the plan of this hash; nothing where it has no name. */
+    nameOf(hash: string | null | undefined): string | undefined {
+        return this.list.find((one) => one.plan_hash === hash && hash != null)?.name;
+    }
+
     named(name: string): NamedPlan | undefined {
         return this.list.find((one) => one.name === name);
     }

@@ -17,7 +17,7 @@ class Session {
     /** Ask who is signed in; again every two seconds while the server does not answer. */
     async start(): Promise<void> {
         try {
-            this.name = (await get<{ name: string }>("/session")).name;
+            this.name = (await get<{ name: string }>("/session", { once: true })).name;
             this.phase = "signed-in";
         } catch (error) {
             if (error instanceof ApiError && error.status === 401) {

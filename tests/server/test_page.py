@@ -1,0 +1,52 @@
+"""The page's files: what browsers may keep, what they ask for each time, and that nothing else is served."""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import pytest
+
+from tests.server.conftest import Running
+
+
+async def fetched(server: Running, path: str, encoding: str = "identity", **headers: str) -> httpx.Response:
+    """An answer as a stranger gets it, not decompressed."""
+    async with httpx.AsyncClient(base_url=server.url, trust_env=False) as client:
+        return await client.get(path, headers={"Accept-Encoding": encoding, **headers})
+
+
+async def test_two_releases_never_mix_in_a_browser(server: Running) -> None:
+    index = await fetched(server, "/")
+    assert (index.status_code, index.headers["Cache-Control"]) == (200, "no-cache")
+    again = await fetched(server, "/", **{"If-None-Match": index.headers["ETag"]})
+    assert again.status_code == 304
+    names = re.findall(r'(?:src|href)="\./(assets/[^"]+)"', index.text)
+    assert names
+    for name in names:
+        assert re.search(r"\.[\w-]{8,}\.(js|css)$", name), "the name holds a hash of the content"
+        asset = await fetched(server, f"/{name}")
+        assert asset.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+
+
+@pytest.mark.parametrize(
+    ("accepted", "sent"),
+    [("br, gzip", "br"), ("gzip", "gzip"), ("identity", None), ("br;q=0, gzip", "gzip")],
+)
+async def test_a_file_is_sent_packed_as_the_browser_takes_it(
+    server: Running, accepted: str, sent: str | None
+) -> None:
+    answer = await fetched(server, "/", accepted)
+    assert answer.headers.get("Content-Encoding") == sent
+    assert answer.headers["Vary"] == "Accept-Encoding"
+    assert answer.headers["Content-Type"].startswith("text/html")
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/../__init__.py", "/%2e%2e/__init__.py", "/index.html.br"])
+async def test_nothing_but_the_pages_files_is_served(server: Running, path: str) -> None:
+    assert (await fetched(server, path)).status_code == 404
+
+
+async def test_the_page_is_only_read(server: Running) -> None:
+    answer = await server.http.post("/")
+    assert (answer.status_code, answer.headers["Allow"]) == (405, "GET, HEAD")
