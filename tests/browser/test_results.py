@@ -75,6 +75,41 @@ async def test_columns_are_chosen_and_kept(bare: Page, server: Running) -> None:
     await expect(headings).to_have_count(before - 1)
 
 
+async def test_a_table_of_all_columns_scrolls_beside_the_models_name(bare: Page, server: Running) -> None:
+    async with server.agent("alpha") as alpha:
+        await finished(server, alpha, "small:1b", 90.0)
+    await bare.set_viewport_size({"width": 1440, "height": 900})
+    await visit(bare, "results")
+    await bare.click("summary:has-text('Columns')")
+    for box in await bare.locator(".choices").get_by_role("checkbox").all():
+        await box.check()
+    await bare.click("summary:has-text('Columns')")
+    await fits(bare)
+    table = bare.locator("main .scroll")
+    assert await table.evaluate("one => one.scrollWidth - one.clientWidth") > 200
+    await table.evaluate("one => { one.scrollLeft = one.scrollWidth }")
+    name, place = await models(bare).bounding_box(), await table.bounding_box()
+    assert name is not None
+    assert place is not None
+    assert place["x"] <= name["x"] < place["x"] + 60
+    last = bare.locator("thead th").last
+    await expect(last).to_be_in_viewport()
+
+
+async def test_a_plan_is_called_by_its_name(bare: Page, server: Running) -> None:
+    named = {one["name"]: one["plan_hash"] for one in (await server.http.get("/api/v1/plans")).json()}
+    async with server.agent("alpha") as alpha:
+        job_id = await finished(server, alpha, "small:1b", 90.0, plan=named["quick"])
+        await visit(bare, "results")
+        await expect(bare.locator("tbody tr").get_by_role("cell", name="quick", exact=True)).to_be_visible()
+        await expect(bare.get_by_label("Plan", exact=True)).to_contain_text("quick (1)")
+        await bare.get_by_label("Search results").fill("small")
+        await visit(bare, f"leaderboard?plan={named['quick']}")
+        await expect(bare.get_by_role("combobox", name="Plan")).to_contain_text("quick (1)")
+        await visit(bare, f"result/{alpha.agent_id}/{job_id}")
+        await expect(bare.locator("main p", has_text="On alpha")).to_contain_text("quick: 512:128")
+
+
 async def test_results_are_saved_as_files(bare: Page, server: Running) -> None:
     async with server.agent("=alpha") as alpha:
         await finished(server, alpha, "small:1b", 90.0)

@@ -1,7 +1,15 @@
 import { expect, test } from "vitest";
 
 import type { Agent } from "$lib/api/types";
-import { attention, gpuFigures, memoryShare, sortMachines } from "./machines";
+import {
+    attention,
+    gpuFigures,
+    groupByLabel,
+    labelFrom,
+    labelsOf,
+    memoryShare,
+    sortMachines,
+} from "./machines";
 
 const GIB = 2 ** 30;
 const machine = (name: string, more: object = {}): Agent =>
@@ -10,6 +18,8 @@ const machine = (name: string, more: object = {}): Agent =>
         name,
         presence: "online",
         loaded: [],
+        labels: [],
+        own_labels: [],
         running: [],
         ollama: { reachable: true, version: "0.9.0" },
         hardware: null,
@@ -26,7 +36,7 @@ const gpu = (busy: number, celsius: number, state = "ok"): object => ({
     memory_used_bytes: 6 * GIB,
 });
 const names = (found: Agent[]): string[] => found.map((one) => one.name);
-const all = { text: "", state: "", sort: "name", down: false } as const;
+const all = { text: "", state: "", label: "", sort: "name", down: false } as const;
 
 test("figures of several GPUs are the busiest, the hottest, and sums", () => {
     const figures = gpuFigures(machine("a", { hardware: { gpus: [gpu(0.2, 50), gpu(0.9, 70)] } }));
@@ -65,4 +75,25 @@ test("equal machines are in the order of their names, up and down", () => {
     const fleet = ["c", "a", "b"].map((name) => machine(name, { model_count: name === "a" ? 2 : 1 }));
     expect(names(sortMachines(fleet, { ...all, sort: "models" }))).toEqual(["b", "c", "a"]);
     expect(names(sortMachines(fleet, { ...all, sort: "models", down: true }))).toEqual(["a", "b", "c"]);
+});
+
+test("a label is one, whether the machine or an operator has it", () => {
+    const fleet = [
+        machine("a", { labels: ["lab"], own_labels: ["gpu", "lab"] }),
+        machine("b", { own_labels: ["gpu"] }),
+        machine("c"),
+    ];
+    expect(labelsOf(fleet[0] as Agent)).toEqual(["gpu", "lab"]);
+    expect(names(sortMachines(fleet, { ...all, label: "gpu" }))).toEqual(["a", "b"]);
+    expect(names(sortMachines(fleet, { ...all, text: "lab" }))).toEqual(["a"]);
+    expect(groupByLabel(fleet).map((one) => [one.label, names(one.machines)])).toEqual([
+        ["gpu", ["a", "b"]],
+        ["lab", ["a"]],
+        ["", ["c"]],
+    ]);
+});
+
+test("what is typed becomes a label of one spelling, or none", () => {
+    expect(labelFrom(" Rack=2 ")).toBe("rack=2");
+    for (const text of ["", "a b", "-a", "a,b", "ä", "x".repeat(64)]) expect(labelFrom(text)).toBeNull();
 });

@@ -76,6 +76,8 @@ export function attention(agent: Agent): Alert[] {
 export interface Query {
     text: string;
     state: string;
+    /** Machines that have this label, of whichever origin; empty for all. */
+    label: string;
     sort: SortKey;
     down: boolean;
 }
@@ -92,11 +94,12 @@ const RANK: Record<SortKey, (agent: Agent) => number | string> = {
 };
 
 /** The machines that match, in order; equal ones by name. */
-export function sortMachines(agents: Agent[], { text, state, sort, down }: Query): Agent[] {
+export function sortMachines(agents: Agent[], { text, state, label, sort, down }: Query): Agent[] {
     const words = text.toLowerCase().split(/\s+/).filter(Boolean);
     const matches = agents.filter(
         (agent) =>
             words.every((word) => haystack(agent).includes(word)) &&
+            (label === "" || labelsOf(agent).includes(label)) &&
             (state === "" ||
                 (state === "attention"
                     ? attention(agent).length > 0
@@ -114,4 +117,45 @@ export function sortMachines(agents: Agent[], { text, state, sort, down }: Query
 }
 
 const haystack = (agent: Agent): string =>
-    `${agent.name} ${agent.id} ${agent.ollama?.version ?? ""} ${agent.loaded.join(" ")}`.toLowerCase();
+    [agent.name, agent.id, agent.ollama?.version ?? "", ...agent.loaded, ...labelsOf(agent)]
+        .join(" ")
+        .toLowerCase();
+
+/** A machine's labels of both origins, each once, in order. */
+export const labelsOf = (agent: Agent): string[] =>
+    agent.labels.length === 0 && agent.own_labels.length === 0
+        ? NONE
+        : [...new Set([...agent.labels, ...agent.own_labels])].sort();
+const NONE: string[] = [];
+
+export interface Group {
+    /** Empty for the machines that have none. */
+    label: string;
+    machines: Agent[];
+}
+
+/** Machines by label, those without one last. One with several labels stands under each of them. */
+export function groupByLabel(machines: Agent[]): Group[] {
+    const groups = new Map<string, Agent[]>();
+    for (const agent of machines) {
+        const labels = labelsOf(agent);
+        for (const label of labels.length > 0 ? labels : [""]) {
+            const group = groups.get(label);
+            if (group === undefined) groups.set(label, [agent]);
+            else group.push(agent);
+        }
+    }
+    return [...groups]
+        .map(([label, found]) => ({ label, machines: found }))
+        .sort((a, b) => (a.label === "" ? 1 : b.label === "" ? -1 : a.label < b.label ? -1 : 1));
+}
+
+const LABEL = /^[a-z0-9]([a-z0-9._:=/-]*[a-z0-9])?$/;
+const MOST_CHARS = 63;
+export const MOST_LABELS = 16;
+
+/** What a person typed, as a label; null where it is none. The server has the last word. */
+export function labelFrom(text: string): string | null {
+    const label = text.trim().toLowerCase();
+    return label.length <= MOST_CHARS && LABEL.test(label) ? label : null;
+}
