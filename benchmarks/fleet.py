@@ -250,10 +250,8 @@ async def enrol(database: Path, agents: Sequence[Agent]) -> str:
     await parts.operators.set_password("bench", "a password of the benchmark")
     token, _ = await parts.operators.new_token("bench", "bench", None)
     for agent in agents:
-        enrolment = Enrolment(
-            agent_id=agent.id, name=agent.name, version="0", secret_sha256=agent.secret.sha256()
-        )
-        await parts.storage.issue_credential(enrolment, time.time())
+        one = Enrolment(agent_id=agent.id, name=agent.name, version="0", secret_sha256=agent.secret.sha256())
+        await parts.storage.issue_credential(one, time.time())
     parts.database.close()
     return token
 

@@ -40,6 +40,7 @@ def routes(context: Context) -> APIRouter:
     """Return the routes."""
     router = api_router(context, "agents", responses.AGENT)
     _agents(router, context)
+    _reported(router, context)
     _streams(router, context)
     return router
 
@@ -81,6 +82,10 @@ def _agents(router: APIRouter, context: Context) -> None:
         await storage.delete_agent(found.id)
         await hub.end_agent(found.id)
         hub.directory.changed(found.id)
+
+
+def _reported(router: APIRouter, context: Context) -> None:
+    hub, storage = context.hub, context.storage
 
     @router.get("/agents/{agent}/models", summary="Models of an agent; every version seen with history=true")
     async def models(agent: str, *, history: bool = False) -> list[ModelView]:
