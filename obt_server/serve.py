@@ -36,6 +36,8 @@ MAX_PONG_BACKLOG_BYTES: Final = 64 << 10
 """Unsent bytes beyond which pings are answered later, and the newest alone (RFC 6455, 5.5.3)."""
 PINGS_PER_S: Final = 10.0
 """Of one peer; bursts of ten times that. An honest one sends one every few seconds."""
+_INVALID_TEXT: Final = 1007
+"""RFC 6455, section 7.4.1: text that is not UTF-8."""
 TLS_WITHIN_S: Final = 10.0
 """For a TLS handshake; before its end the connection is not counted."""
 
@@ -83,7 +85,7 @@ class BoundedHttp(H11Protocol):
 
 
 class BoundedWebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's WebSockets, with bounded pongs, and a way to drop a connection whose peer does not read.
+    """uvicorn's WebSockets, with bounded pongs and fragments, and a way to drop who does not read.
 
     ASGI has none, and a close frame would wait behind what the peer does not take.
     """
@@ -114,6 +116,31 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
                 ABORT_EXTENSION: {"abort": self.transport.abort},
                 EXTENSION: {"connection": self.connection},
             }
+
+    def data_received(self, data: bytes) -> None:
+        """Parse a little at a time, and stop where the connection was dropped meanwhile."""
+        for start in range(0, len(data), limits.PARSED_AT_ONCE_BYTES):
+            if self.transport.is_closing():
+                return
+            super().data_received(data[start : start + limits.PARSED_AT_ONCE_BYTES])
+
+    def handle_cont(self, event: Any) -> None:
+        """Take a fragment, unless the frame has more of them than anybody needs."""
+        super().handle_cont(event)
+        if len(self.frames) >= limits.MAX_FRAGMENTS:
+            self.transport.abort()
+
+    def send_receive_event_to_app(self) -> None:
+        """Hand on a whole message. Of one that is no UTF-8 uvicorn would write a traceback, each time."""
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                self.frames = []
+                self.conn.send_close(_INVALID_TEXT)
+                self.handle_parser_exception()
+                return
+        super().send_receive_event_to_app()
 
     def handle_ping(self) -> None:
         """Answer, unless the peer sends pings faster than anybody needs, or does not read the answers."""

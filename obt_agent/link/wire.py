@@ -40,8 +40,10 @@ from obt_agent.link.disconnect import (
 )
 from obt_agent.protocol.limits import (
     MAX_CONTROL_BACKLOG_BYTES,
+    MAX_FRAGMENTS,
     MAX_FRAME_BYTES,
     MAX_UNREAD_BYTES,
+    PARSED_AT_ONCE_BYTES,
     SUBPROTOCOL,
     Close,
 )
@@ -105,9 +107,10 @@ class Wire(asyncio.Protocol):
         self._messages: deque[bytes | None] = deque()
         self._unread_bytes = 0
         self._reading_paused = False
-        # Fragments of a message whose last one has not come, and the opcode of the first. In one buffer: a
-        # list of empty fragments would grow without end, and the library bounds only their bytes.
+        # Fragments of a message whose last one has not come, their count and the opcode of the first. The
+        # library bounds only their bytes, and empty ones have none.
         self._fragments = bytearray()
+        self._fragment_count = 0
         self._opcode = Opcode.TEXT
         # Wakes ``read`` when a message came or the connection was lost.
         self._news = asyncio.Event()
@@ -272,7 +275,10 @@ class Wire(asyncio.Protocol):
 
     def _take_frame(self, frame: Frame) -> None:
         if frame.opcode is not Opcode.CONT:
-            self._opcode = frame.opcode
+            self._opcode, self._fragment_count = frame.opcode, 0
+        self._fragment_count += 1
+        if self._fragment_count > MAX_FRAGMENTS:
+            self.abort(f"a frame in more than {MAX_FRAGMENTS} fragments")
         self._fragments += frame.data
         if not frame.fin:
             return
@@ -325,8 +331,11 @@ class Wire(asyncio.Protocol):
         """Count every byte where it arrives: also one of a message that is not whole yet proves life."""
         self.received_bytes += len(data)
         self.last_received_s = self._loop.time()
-        self._protocol.receive_data(data)
-        self._step()
+        for start in range(0, len(data), PARSED_AT_ONCE_BYTES):
+            if self.transport.is_closing():
+                return
+            self._protocol.receive_data(data[start : start + PARSED_AT_ONCE_BYTES])
+            self._step()
 
     def eof_received(self) -> None:
         """The server ended its output; asyncio then closes the transport."""

@@ -9,6 +9,10 @@ CONNECT_PATH: Final = "/api/v1/agents/connect"
 # Of a text frame, in UTF-8. A server may take less, but never less than the second.
 MAX_FRAME_BYTES: Final = 1 << 20
 MIN_FRAME_BYTES: Final = 64 << 10
+# Of one message, where somebody on the way cuts it up. An empty fragment costs as much time as a full one.
+MAX_FRAGMENTS: Final = 1024
+# Received bytes are parsed so many at a time: one read may hold a hundred thousand fragments.
+PARSED_AT_ONCE_BYTES: Final = 4 << 10
 # Before anybody is known, little is read.
 MAX_HELLO_BYTES: Final = 32 << 10
 # Of arrays and objects in each other: parsers recurse, and Ollama's own objects stay below ten.

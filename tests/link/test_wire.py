@@ -11,7 +11,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.uri import parse_uri
 
 from obt_agent.link import wire
-from tests.link.doubles import SLOW, meeting
+from tests.hostile.raw import CONTINUATION, frame
+from tests.link.doubles import SLOW, at_once, meeting
 from tests.waiting import until
 
 IMPORTED: Final = {
@@ -86,3 +87,22 @@ async def test_a_server_that_pings_and_never_reads_fills_no_memory() -> None:
         await until(over)
         assert "Too much output" in (met.rig.link.status.problem or "")
     assert most < 2 << 20
+
+
+async def test_a_frame_of_a_hundred_thousand_empty_fragments_ends_the_link() -> None:
+    async with meeting(backoff=SLOW) as met:
+        piece = frame(b"", CONTINUATION, fin=False, mask=False)
+        met.peer.socket.transport.write(frame(b"{", fin=False, mask=False) + piece * 100_000)
+        await until(lambda: met.rig.link.status.state != "admitted")
+        assert "fragments" in (met.rig.link.status.problem or "")
+
+
+async def test_a_frame_in_a_thousand_fragments_is_one_frame() -> None:
+    text = b'{"jsonrpc":"2.0","id":"f","method":"ping"}'.ljust(1000)
+    letters = [bytes([letter]) for letter in text]
+    async with meeting() as met:
+        met.handler.methods["ping"] = at_once
+        pieces = [frame(letter, CONTINUATION, fin=False, mask=False) for letter in letters[1:-1]]
+        ends = frame(letters[0], fin=False, mask=False), frame(letters[-1], CONTINUATION, mask=False)
+        met.peer.socket.transport.write(b"".join([ends[0], *pieces, ends[1]]))
+        await met.peer.expect(id="f")

@@ -13,7 +13,8 @@ from websockets.typing import Subprotocol
 
 from obt_server.connections import Connection, ConnectionLimits, Connections, address_key
 from obt_server.log_limit import BURST, WINDOW_S, LineLimit
-from tests.server.conftest import Running
+from tests.hostile.raw import CONTINUATION, frame
+from tests.server.conftest import Running, running
 from tests.server.process import server_process
 
 FEW = 512
@@ -165,3 +166,37 @@ def test_a_flood_of_a_line_is_folded_and_counted() -> None:
     assert passed.count(None) == 1000 - BURST
     assert limit.admit("agent.left", WINDOW_S) == 1000 - BURST, "the next line says how many there were"
     assert limit.admit("agent.admitted", 0.0) == 0, "other lines pass"
+
+
+@pytest.mark.parametrize("size", [0, 1])
+async def test_a_frame_of_a_hundred_thousand_fragments_drops_the_connection(
+    tmp_path: Path, size: int
+) -> None:
+    # Not for its silence: that would end it, too.
+    async with running(tmp_path, silence_s=600.0) as server, server.agent() as agent:
+        transport = agent.socket.transport
+        transport.write(frame(b"{", fin=False))
+        transport.write(frame(b" " * size, CONTINUATION, fin=False) * 100_000)
+        assert (await agent.until_closed())[0] == 1006
+
+
+async def test_a_frame_in_a_thousand_fragments_is_one_frame(server: Running) -> None:
+    async with server.agent() as agent:
+        text = (
+            '{"jsonrpc":"2.0","id":7,"method":"jobs.sync","params":{"revision":1,"store_id":"s","jobs":[]}}'
+        )
+        letters = [bytes([letter]) for letter in text.encode().ljust(1000)]
+        middle = [frame(letter, CONTINUATION, fin=False) for letter in letters[1:-1]]
+        pieces = [frame(letters[0], fin=False), *middle, frame(letters[-1], CONTINUATION)]
+        agent.socket.transport.write(b"".join(pieces))
+        await agent.sync_models()
+        assert agent.closed is None
+
+
+async def test_text_that_is_no_utf_8_closes_with_1007_and_writes_no_traceback(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with server.agent() as agent:
+        agent.socket.transport.write(frame(b"\xff" * 100))
+        assert (await agent.until_closed())[0] == 1007
+    assert not [record for record in caplog.records if record.exc_info]
