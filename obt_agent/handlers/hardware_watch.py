@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Final
 
 import msgspec
 
@@ -11,12 +12,17 @@ from obt_agent.handlers.services import Services
 from obt_agent.protocol.commands import HardwareWatchParams
 from obt_agent.protocol.streams import SeriesFinal
 
+LONGEST_MS: Final = 3_600_000
+"""An hour: a watch that samples more rarely is none."""
+
 
 async def run(services: Services, params: HardwareWatchParams, context: CommandContext) -> SeriesFinal:
     """``t_us`` of an item counts from the start of the watch, on the monotonic clock."""
     began_ns = time.monotonic_ns()
     sent = 0
-    async with services.hardware.watch(params.interval_ms / 1000, reason="hardware_watch") as watch:
+    # Before it is divided: an integer of the wire may be one that no float holds.
+    interval_s = min(params.interval_ms, LONGEST_MS) / 1000
+    async with services.hardware.watch(interval_s, reason="hardware_watch") as watch:
         interval_ms = round(watch.interval_s * 1000)
         context.series_interval(interval_ms)
         stream = context.stream

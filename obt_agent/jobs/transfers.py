@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -22,6 +22,8 @@ from obt_agent.protocol.jobs import JobKind, JobProgress, JobState
 PHASE_CHARS: Final = 100
 # How long closing Ollama's connection may take when the agent stops.
 HANG_UP_S: Final = 5.0
+# Of one model: the largest have some hundred. Beyond it, progress leaves layers out.
+MAX_LAYERS: Final = 10_000
 
 
 class TransferResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -37,13 +39,17 @@ class TransferResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     error: WireError | None = None
 
 
+# A line with another number is left out: sums of them could not be written, nor shares computed.
+_Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
+
+
 class _TransferStatus(msgspec.Struct):
     """One line of Ollama's."""
 
     status: str = ""
     digest: str = ""
-    total: int | None = None
-    completed: int | None = None
+    total: _Bytes | None = None
+    completed: _Bytes | None = None
 
 
 _LINE: Final = msgspec.json.Decoder(_TransferStatus)
@@ -155,7 +161,8 @@ class Transfer:
         # A field of another shape: progress is for people, and the final line decides.
         except msgspec.MsgspecError:
             return
-        if status.digest and status.total is not None:
+        known = status.digest in self._layers or len(self._layers) < MAX_LAYERS
+        if status.digest and status.total is not None and known:
             self._layers[status.digest] = (status.completed or 0, status.total)
         done, total = self._bytes()
         phase = status.status[:PHASE_CHARS]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -57,6 +57,9 @@ class _ShowAnswer(msgspec.Struct):
     capabilities: tuple[str, ...] = ()
     model_info: dict[str, Any] | None = None
 
+
+MAX_COUNT: Final = 1 << 53
+"""Larger integers have no exact float, and no model has so many bytes."""
 
 _Entry = TypeVar("_Entry", _Tag, _LoadedEntry)
 _T = TypeVar("_T")
@@ -116,7 +119,9 @@ def read_shown(body: bytes) -> tuple[tuple[str, ...], int | None]:
     info = shown.model_info or {}
     # The key is named after the architecture: llama.context_length.
     length = info.get(f"{info.get('general.architecture')}.context_length")
-    return shown.capabilities, length if type(length) is int else None  # True is an int, and no length
+    return shown.capabilities, _count(length) if type(
+        length
+    ) is int else None  # True is an int, and no length
 
 
 def _decode(body: bytes, shape: type[_T]) -> _T:
@@ -126,20 +131,25 @@ def _decode(body: bytes, shape: type[_T]) -> _T:
         raise failures.not_ollama(f"sends a list of another form ({error})", 200) from error
 
 
+def _count(value: int | None) -> int | None:
+    """Return a count that can be one; others cannot be computed with: 10^400 has no float."""
+    return value if value is not None and 0 <= value <= MAX_COUNT else None
+
+
 def _installed(tag: _Tag) -> InstalledModel:
     details = tag.details or _Details()
     return InstalledModel(
         name=tag.name,
         digest=tag.digest,
-        size_bytes=tag.size,
+        size_bytes=_count(tag.size) or 0,
         modified_at=tag.modified_at,
         format=details.format or None,
         family=details.family or None,
         families=details.families or (),
         parameter_size=details.parameter_size or None,
         quantization_level=details.quantization_level or None,
-        context_length=details.context_length,
-        embedding_length=details.embedding_length,
+        context_length=_count(details.context_length),
+        embedding_length=_count(details.embedding_length),
         capabilities=tag.capabilities or (),
         remote_model=tag.remote_model or None,
         remote_host=tag.remote_host or None,
@@ -151,9 +161,9 @@ def _running(model: _LoadedEntry) -> RunningModel:
     return RunningModel(
         name=model.name,
         digest=model.digest,
-        size_bytes=model.size,
-        size_vram_bytes=model.size_vram,
-        context_length=model.context_length,
+        size_bytes=_count(model.size) or 0,
+        size_vram_bytes=_count(model.size_vram) or 0,
+        context_length=_count(model.context_length),
         expires_at=model.expires_at,
         parameter_size=details.parameter_size or None,
         quantization_level=details.quantization_level or None,

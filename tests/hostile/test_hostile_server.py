@@ -26,7 +26,7 @@ MODEL = "standin-small:latest"
 MIB = 1 << 20
 OPEN = {"allow_changes": ["pull_model", "create_model", "copy_model", "delete_model"]}
 REQUEST = '{"jsonrpc":"2.0","id":1,"method":"generate","params":{'
-BUSY, NOT_PERMITTED, TOO_LARGE = -32003, -32005, -32008
+BUSY, NOT_PERMITTED, TOO_LARGE, CANCELLED = -32003, -32005, -32008, -32004
 
 
 class DemoEnvironment:
@@ -98,6 +98,40 @@ async def test_what_the_owner_forbids_stays_forbidden_by_every_name(tmp_path: Pa
     asked = [json.loads(exchange.body) for exchange in standin.requests if exchange.path == "/api/generate"]
     assert max(body.get("options", {}).get("num_ctx", 0) for body in asked) <= 131_072
     assert not [exchange for exchange in standin.requests if exchange.path == "/api/pull"]
+
+
+async def test_a_new_model_brings_no_template_unless_the_owner_allows_it(
+    tmp_path: Path, standin: StandIn
+) -> None:
+    endless = '{{ define "x" }}{{ template "x" }}{{ template "x" }}{{ end }}{{ template "x" }}'
+    params = {"job_id": "j", "model": "new:latest", "from": MODEL, "template": endless}
+    async with scene(tmp_path, standin) as on:
+        answer = await on.session.wire.ask("create_model", params)
+        assert answer.error_code == NOT_PERMITTED, answer.message
+        assert answer.error_data["detail"]["policy_key"] == "policy.templates"
+        await on.settled()
+    assert not [exchange for exchange in standin.requests if exchange.path == "/api/create"]
+
+
+async def test_a_template_passes_where_the_owner_allows_it(tmp_path: Path, standin: StandIn) -> None:
+    params = {"job_id": "j", "model": "new:latest", "from": MODEL, "template": "{{ .Prompt }}"}
+    async with scene(tmp_path, standin, templates=True) as on:
+        assert (await on.session.wire.ask("create_model", params)).error_code is None
+        await on.session.wire.expect("job.finished")
+    (created,) = [exchange for exchange in standin.requests if exchange.path == "/api/create"]
+    assert json.loads(created.body)["template"] == "{{ .Prompt }}"
+
+
+@pytest.mark.parametrize("interval_ms", [10**400, 2**63], ids=["10^400", "2^63"])
+async def test_a_watch_every_10_to_the_400_milliseconds_is_one_every_hour(
+    tmp_path: Path, standin: StandIn, interval_ms: int
+) -> None:
+    async with scene(tmp_path, standin) as on:
+        asked = await on.session.start("hardware_watch", {"interval_ms": interval_ms})
+        await on.session.until_streaming(asked)
+        final = await on.session.cancel(asked)
+        assert final.error_code in (None, CANCELLED), final.message
+        await on.settled()
 
 
 @pytest.mark.parametrize(
