@@ -98,8 +98,11 @@ fuzz: $(STAMP) ## the properties with OBT_FUZZ (50) times as many examples
 faults: $(STAMP) ## the long run of faults
 	$(PY) -m tests.faults
 
-hostile: $(STAMP) ## a hostile server against an agent in 512 MiB, for SECONDS (600)
+hostile: $(STAMP) ## hostile peers against an agent and a server in 512 MiB and 1 GiB, for SECONDS (600) each
 	$(PY) -m tests.hostile --seconds $(or $(SECONDS),600)
+
+soak: $(STAMP) ## whether anything grows under a steady load, for HOURS (2) or SECONDS
+	$(PY) -m tests.soak --seconds $(or $(SECONDS),$(if $(HOURS),$$(($(HOURS) * 3600)),7200))
 
 test-systemd: $(STAMP) ## the units under a real systemd
 	$(PY) -m pytest -n 2 --dist loadfile tests/systemd

@@ -62,6 +62,8 @@ class World:
     folder: Path
     ollama_url: str
     agents: list[AgentProcess] = field(default_factory=list)
+    wrapped: tuple[str, ...] = ()
+    """A module, with its arguments, that runs the agent's; ``FOLDER`` in them is the agent's."""
 
     async def enrolled(self, folder_name: str, *, name: str, **sections: Any) -> AgentProcess:
         """Enrol as a user does, then start; not yet admitted."""
@@ -91,6 +93,7 @@ class World:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
+                *(part.replace("FOLDER", str(folder)) for part in self.wrapped),
                 "obt_agent",
                 *arguments,
                 stdin=asyncio.subprocess.PIPE if stdin is not None else asyncio.subprocess.DEVNULL,
@@ -142,14 +145,15 @@ async def world(folder: Path, ollama_url: str) -> AsyncIterator[World]:
             try:
                 yield made
             finally:
-                await asyncio.gather(*(_end(agent) for agent in made.agents))
+                await asyncio.gather(*(end_agent(agent) for agent in made.agents))
     finally:
         serving.should_exit = True
         await task
         parts.database.close()
 
 
-async def _end(agent: AgentProcess) -> None:
+async def end_agent(agent: AgentProcess) -> None:
+    """Stop one in order, unless it has ended."""
     if agent.process.returncode is None:
         with contextlib.suppress(ProcessLookupError):
             agent.signal(signal.SIGTERM)

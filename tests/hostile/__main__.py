@@ -1,129 +1,68 @@
-"""``make hostile``: a hostile server against a real agent, for SECONDS (600), within 512 MiB of memory.
+"""``make hostile``: everything that a peer can say, against a real agent and a real server.
 
-The kernel refuses the process more (RLIMIT_DATA); a table says what was sent, and what it cost. Exit status 1
-when the agent ended, ran out of memory, or does not answer afterwards.
+Each side is attacked for SECONDS (600): half of them within 512 MiB, half within 1 GiB, held by a memory
+cgroup where this machine lends one, else by RLIMIT_DATA; the table says which. Honest neighbours work
+beside it: of a server, an agent and an operator; of an agent, a server that has its turn after each
+hostile one. Exit status 1 when a side ended or was out of memory or met an error that it did not foresee,
+when an honest operation's p99 was ten times its quiet value or more, or when something honest does not
+work afterwards.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
-import random
-import resource
+import os
 import sys
 import tempfile
-import time
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any, Final
 
-from obt_conformance.agent_harness import AgentHarness, AgentTarget, KitSession
-from obt_conformance.checks import RuleBroken
-from obt_conformance.deadlines import Deadlines
-from obt_conformance.listening import AgentListener
-from tests.conformance.agent_process import WITHIN_S, Agent, running_agent
-from tests.hostile.frames import corpus
-from tests.hostile.large_ollama import MODEL, large_ollama
+from tests.hostile.against_agent import against_agent
+from tests.hostile.against_server import Outcome, against_server
+from tests.hostile.memory_limit import MIB
 
-MIB = 1 << 20
-LIMIT_BYTES = 512 * MIB
-BURST = 200
-SESSION_S = 20.0
-"""A session that lasts longer is left for another one: each begins with nothing held."""
-
-
-@dataclass
-class Outcome:
-    """What was done, and what it cost."""
-
-    frames: Counter[str] = field(default_factory=Counter)
-    bytes: Counter[str] = field(default_factory=Counter)
-    sessions: int = 0
-    peak_bytes: int = 0
-    fault: str = ""
-
-
-def peak_bytes(agent: Agent) -> int:
-    status = Path(f"/proc/{agent.process.pid}/status").read_text()
-    return next(int(line.split()[1]) << 10 for line in status.splitlines() if line.startswith("VmHWM"))
-
-
-async def attack(session: KitSession, outcome: Outcome, until_s: float, seed: int) -> None:
-    """Send as fast as the agent takes it; half of the sessions never read."""
-    wire = session.wire
-    if random.Random(seed).random() < 0.5:
-        wire.stop_sending_alive()
-        wire.pause_reading()
-    with contextlib.suppress(TimeoutError, OSError, RuleBroken, ConnectionError):
-        async with asyncio.timeout(max(0.1, min(SESSION_S, until_s - time.monotonic()))):
-            for kind, frame in corpus(seed):
-                if wire.socket.state.name != "OPEN":
-                    return
-                copies = BURST if len(frame) < 1000 else 1
-                for _ in range(copies):
-                    await wire.send(frame)
-                outcome.frames[kind] += copies
-                outcome.bytes[kind] += copies * len(frame)
-                wire.frames.clear()
-
-
-async def against_agent(folder: Path, seconds: float) -> Outcome:
-    """Attack an agent that allows everything; then it must answer as before."""
-    outcome = Outcome()
-    deadlines = Deadlines(answer_s=60.0)
-    door = AgentListener(answer_within_s=deadlines.answer_s)
-    everything = {"allow_changes": ["pull_model", "create_model", "copy_model", "delete_model"]}
-    async with (
-        large_ollama(8 * MIB) as ollama,
-        door.open("127.0.0.1", 0),
-        running_agent(
-            folder, f"http://127.0.0.1:{door.port}", ollama, module="obt_agent", policy=everything
-        ) as agent,
-    ):
-        resource.prlimit(agent.process.pid, resource.RLIMIT_DATA, (LIMIT_BYTES, LIMIT_BYTES))
-        await door.first_dial(WITHIN_S)
-        harness = AgentHarness(AgentTarget(MODEL, MODEL), door, deadlines, agent.redial)
-        end = time.monotonic() + seconds
-        try:
-            while time.monotonic() < end and agent.process.returncode is None:
-                session = await harness.session(fresh=True, stream_credit_bytes=4 * MIB)
-                await attack(session, outcome, end, outcome.sessions)
-                session.wire.abort()
-                await session.wire.until_closed()
-                outcome.sessions += 1
-            session = await harness.session(fresh=True)
-            answer = await session.wire.ask("list_models", {})
-            outcome.fault = "" if answer.error_code is None else f"list_models: {answer.message}"
-            outcome.peak_bytes = peak_bytes(agent)
-            await harness.end()
-        except (RuleBroken, OSError) as error:
-            outcome.fault = f"does not answer any more: {error}"
-        if agent.process.returncode is not None:
-            outcome.fault = f"ended with {agent.process.returncode}"
-        elif "MemoryError" in agent.log:
-            outcome.fault = "out of memory"
-    return outcome
+SIDES: Final[dict[str, Callable[[Path, float, int, int], Coroutine[Any, Any, Outcome]]]] = {
+    "agent": against_agent,
+    "server": against_server,
+}
+LIMITS: Final = (512 * MIB, 1024 * MIB)
 
 
 def table(outcome: Outcome) -> str:
-    lines = ["| value | frames | MiB |", "|---|---:|---:|"]
-    for kind, count in sorted(outcome.frames.items()):
-        lines.append(f"| {kind} | {count} | {outcome.bytes[kind] / MIB:.1f} |")
-    peak, limit = outcome.peak_bytes / MIB, LIMIT_BYTES / MIB
-    end = outcome.fault or "alive"
-    lines.append(f"agent: {outcome.sessions} sessions, peak {peak:.0f} of {limit:.0f} MiB, {end}")
+    """Return what was sent, what honest neighbours waited, and how it ended."""
+    lines = ["| sent | times |", "|---|--:|"]
+    lines += [f"| {kind} | {count} |" for kind, count in sorted(outcome.counts.items())]
+    lines += ["", *outcome.waits.table(), ""]
+    lines += [f"failed: {failure}" for failure in outcome.waits.failures[:20]]
+    lines += [f"BROKEN: {promise}" for promise in outcome.broken]
+    peak, limit = outcome.peak_bytes / MIB, outcome.limit_bytes / MIB
+    end = "broken" if outcome.broken else "all as promised"
+    lines.append(f"{outcome.side}: peak {peak:.0f} of {limit:.0f} MiB ({outcome.held_by}), {end}")
     return "\n".join(lines)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=600.0)
-    seconds = parser.parse_args().seconds
-    with tempfile.TemporaryDirectory() as folder:
-        outcome = asyncio.run(against_agent(Path(folder), seconds))
-    sys.stdout.write(table(outcome) + "\n")
-    return 1 if outcome.fault else 0
+    """Attack both sides within each limit; the process's exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=600.0, help="for each side (600)")
+    parser.add_argument("--side", choices=SIDES, action="append", help="only this one")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    broken = False
+    for side in given.side or SIDES:
+        for limit in LIMITS:
+            load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+            sys.stdout.write(f"\n== {side} within {limit // MIB} MiB; load before {load}\n")
+            with tempfile.TemporaryDirectory() as folder:
+                outcome = asyncio.run(
+                    SIDES[side](Path(folder), given.seconds / len(LIMITS), limit, given.seed)
+                )
+            sys.stdout.write(table(outcome) + "\n")
+            sys.stdout.flush()
+            broken |= bool(outcome.broken)
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

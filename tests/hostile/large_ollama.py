@@ -1,4 +1,7 @@
-"""An Ollama whose ``/api/embed`` and ``/api/show`` answer with as many bytes as a test wants, made once."""
+"""An Ollama whose ``/api/embed`` and ``/api/show`` answer with as many bytes as a test wants, made once.
+
+It generates, too: a few tokens, so that an honest request and a benchmark come to their end.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from collections.abc import AsyncIterator
 from aiohttp import web
 
 MODEL = "large:latest"
+TOKENS, MS = 8, 1_000_000
+AT = "2026-01-01T00:00:00Z"
 _TAGS = {"models": [{"name": MODEL, "model": MODEL, "size": 1, "digest": "d" * 64, "details": {}}]}
 
 
@@ -29,6 +34,14 @@ async def large_ollama(answer_bytes: int) -> AsyncIterator[str]:
     def fixed(value: object) -> web.Response:
         return web.Response(text=json.dumps(value), content_type="application/json")
 
+    async def generate(_: web.Request) -> web.Response:
+        lines = [{"model": MODEL, "response": "x", "done": False}] * TOKENS
+        counts = {"total_duration": 2 * MS, "load_duration": 1, "prompt_eval_count": 4, "eval_count": TOKENS}
+        times = {"prompt_eval_duration": MS, "eval_duration": MS}
+        last = {"model": MODEL, "response": "", "done": True, "done_reason": "stop", **counts, **times}
+        text = "".join(json.dumps({**line, "created_at": AT}) + "\n" for line in [*lines, last])
+        return web.Response(text=text, content_type="application/x-ndjson")
+
     async def tags(_: web.Request) -> web.Response:
         return fixed(_TAGS)
 
@@ -43,6 +56,7 @@ async def large_ollama(answer_bytes: int) -> AsyncIterator[str]:
         [web.get("/api/tags", tags), web.get("/api/ps", running), web.get("/api/version", version)]
     )
     app.add_routes([web.post("/api/embed", big), web.post("/api/show", big)])
+    app.add_routes([web.post("/api/generate", generate)])
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:

@@ -15,17 +15,14 @@ import psutil
 import pytest
 
 from obt_agent.errors import AgentError
-from obt_agent.ollama.payloads import InstalledModel
 from obt_server import app as application
 from obt_server.auth import secrets
 from obt_server.storage import Enrolment
+from tests.hostile.server_attacks import FRESH, send_list
 from tests.server.agent_double import AgentDouble, dial, uuid7
 from tests.server.process import ServerProcess, server_process
 
 pytestmark = pytest.mark.slow
-
-FRESH = 20_000
-IN_A_FRAME = 2_000
 
 
 @contextlib.asynccontextmanager
@@ -46,25 +43,6 @@ async def attacked(folder: Path) -> AsyncIterator[tuple[ServerProcess, AgentDoub
     ):
         await agent.hello()
         yield server, agent, client
-
-
-async def send_list(
-    agent: AgentDouble, revision: int, count: int, family: str = "f", at_once: int = IN_A_FRAME
-) -> None:
-    """One list of models that the server has not seen, in pages."""
-    for start in range(0, count, at_once):
-        models = [
-            InstalledModel(
-                name=f"m{revision}-{n}:latest", digest=f"{revision:032x}{n:032x}", family=family, size_bytes=1
-            )
-            for n in range(start, min(start + at_once, count))
-        ]
-        page = {"index": start // at_once, "last": start + at_once >= count}
-        ollama = {"reachable": True, "version": "0.5.0"}
-        await agent.ask(
-            "models.sync",
-            {"revision": revision, "ollama": ollama, "list_digest": "d", "models": models, "page": page},
-        )
 
 
 async def medians(client: httpx.AsyncClient, times: int) -> float:

@@ -5,7 +5,7 @@ import contextlib
 import re
 import sys
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 STARTED = re.compile(r"obt-server \S+ at (\S+)/")
@@ -19,6 +19,8 @@ class ServerProcess:
     url: str
     output: str
     """What it printed until it listened."""
+    later: list[str] = field(default_factory=list)
+    """Lines that it printed afterwards."""
 
     @property
     def port(self) -> int:
@@ -35,14 +37,14 @@ class ServerProcess:
 
 @contextlib.asynccontextmanager
 async def server_process(
-    database: Path, *arguments: str, before: tuple[str, ...] = ()
+    database: Path, *arguments: str, before: tuple[str, ...] = (), module: tuple[str, ...] = ("obt_server",)
 ) -> AsyncIterator[ServerProcess]:
-    """Start one (by the command ``before``) and wait until it listens; stopped at the end."""
+    """Start one (by the command ``before``, as ``module``) and wait until it listens; stopped at the end."""
     process = await asyncio.create_subprocess_exec(
         *before,
         sys.executable,
         "-m",
-        "obt_server",
+        *module,
         "run",
         "--database",
         str(database),
@@ -54,19 +56,25 @@ async def server_process(
     )
     assert process.stdout is not None
     output = ""
-    drain: asyncio.Task[bytes] | None = None
+    drain: asyncio.Task[None] | None = None
     try:
         async with asyncio.timeout(300):
             while not (found := STARTED.search(output)):
                 line = await process.stdout.readline()
                 assert line, output
                 output += line.decode()
-        drain = asyncio.create_task(process.stdout.read(), name="server's output")
-        yield ServerProcess(process, found.group(1), output)
+        server = ServerProcess(process, found.group(1), output)
+        drain = asyncio.create_task(_keep(process.stdout, server.later), name="server's output")
+        yield server
     finally:
         await stop(process)
         if drain is not None:
             await drain
+
+
+async def _keep(output: asyncio.StreamReader, lines: list[str]) -> None:
+    while line := await output.readline():
+        lines.append(line.decode(errors="replace"))
 
 
 async def stop(process: asyncio.subprocess.Process) -> None:

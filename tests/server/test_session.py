@@ -14,6 +14,7 @@ from obt_agent.protocol.admission import Empty
 from obt_agent.protocol.envelope import Request
 from obt_agent.protocol.limits import Close
 from obt_server.hub.calls import AgentStream
+from tests.hostile.frames import BAD_FRAMES
 from tests.server.agent_double import AgentDouble, Answer, never
 from tests.server.conftest import Running, running
 
@@ -75,21 +76,11 @@ async def test_bad_json_is_answered_with_id_null_and_the_session_goes_on(server:
         await agent.sync_models()
 
 
-@pytest.mark.parametrize(
-    "frame",
-    [
-        b"{not json",
-        b"[]",
-        b'{"jsonrpc":"1.0"}',
-        b'{"jsonrpc":"2.0","id":null,"method":"models.sync","params":{}}',
-        b'{"jsonrpc":"2.0","id":-1,"method":"models.sync"}',
-        b'{"jsonrpc":"2.0","method":"x","params":' + b"[" * 70 + b"]" * 70 + b"}",
-    ],
-)
-async def test_ten_bad_frames_in_a_minute_close_with_4400(server: Running, frame: bytes) -> None:
+@pytest.mark.parametrize("frame", BAD_FRAMES.values(), ids=BAD_FRAMES)
+async def test_ten_bad_frames_in_a_minute_close_with_4400(server: Running, frame: str) -> None:
     async with server.agent() as agent:
         for _ in range(10):
-            await agent.send(frame)
+            await agent.send(frame.encode())
         assert (await agent.until_closed())[0] == Close.PROTOCOL_ERROR
 
 
