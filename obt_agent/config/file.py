@@ -14,7 +14,7 @@ from obt_agent.config.document import MappingEntry, Node, Scalar, SequenceNode
 from obt_agent.config.keys import Key, all_keys, all_sections
 from obt_agent.config.origins import Origin, Setting, SourceReading
 from obt_agent.config.problems import ConfigProblem, nearest, shown
-from obt_agent.config.values import WrongValue, from_items, from_text
+from obt_agent.config.values import BOOLEANS, WrongValue, from_items, from_text
 
 SYSTEM_FILE: Final = Path("/etc/obt-agent/agent.yaml")
 # Keys that do not exist, and that people write; each gets the answer where a secret belongs.
@@ -190,7 +190,10 @@ def _value(key: Key, node: Node) -> object:
     if node.empty:
         return _nothing(key)
     if key.kind == "list":
-        raise WrongValue(f"found {_kind(node)}, expected {key.expected}; write [{node.text}]")
+        # Who wrote true meant something else by the key: [true] would be a list of one odd name.
+        takes_list = not (node.plain and node.text.lower() in BOOLEANS)
+        hint = f"; write [{node.text}]" if takes_list else ""
+        raise WrongValue(f"found {_kind(node)}, expected {key.expected}{hint}")
     # "yes" in quotes is a text, in YAML and to whoever wrote it.
     if not node.plain and key.kind in {"bool", "int", "float"}:
         raise WrongValue(f"found the text {shown(node.text)}, expected {key.expected}, without quotes")

@@ -20,6 +20,7 @@ class WrongValue(Exception):
 # As YAML 1.1 and systemd have them; the words of the environment are the same as those of the file.
 _TRUE: Final = frozenset({"true", "yes", "on", "1"})
 _FALSE: Final = frozenset({"false", "no", "off", "0"})
+BOOLEANS: Final = _TRUE | _FALSE
 _WHOLE: Final = re.compile(r"[+-]?\d(?:_?\d)*", re.ASCII)
 _DECIMAL: Final = re.compile(r"[+-]?(?:\d(?:_?\d)*)?(?:\.\d*)?(?:[eE][+-]?\d+)?", re.ASCII)
 # "64 MiB" and "64MB" are the same: nobody who writes a limit means the difference.

@@ -10,7 +10,7 @@ from obt_agent.protocol.streams import StreamFinal
 
 
 async def run(services: Services, params: InferenceParams, context: CommandContext) -> StreamFinal:
-    await services.gate.admit(params.model)
+    await services.gate.admit(params.model, to="completion")
     with services.generation_gate.generation("chat"):
         # Within the gate: a benchmark that refuses company must see this request before Ollama does.
         body = services.policy.shape_request("chat", context.params, context.blob)

@@ -15,7 +15,7 @@ async def run(services: Services, params: CreateModelParams, context: CommandCon
     installed = await services.gate.admit(params.from_)
     services.policy.check_model(params.model, installed)
     # Ollama pulls a source that it lacks: then the rules of a pull count, too.
-    if not services.policy.is_installed(params.from_, installed):
+    if services.policy.find_model(params.from_, installed) is None:
         services.policy.check_command("pull_model")
         services.policy.check_source(params.from_, installed)
     return await services.jobs.start_create(params)

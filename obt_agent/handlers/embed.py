@@ -20,7 +20,7 @@ from obt_agent.protocol.streams import LargeFinal
 async def run(
     services: Services, params: InferenceParams, context: CommandContext
 ) -> msgspec.Raw | LargeFinal:
-    await services.gate.admit(params.model)
+    await services.gate.admit(params.model, to="embedding")
     with services.generation_gate.generation("embed"):
         # Within the gate: a benchmark that refuses company must see this request before Ollama does.
         body = services.policy.shape_request("embed", context.params, context.blob)

@@ -118,9 +118,9 @@ class ModelRules:
         if not self._registries.match(name.host):
             raise _refused(name, "policy.registries", f"the registry {name.host!r} is not on the list")
 
-    def is_installed(self, name: str, installed: Sequence[InstalledModel]) -> bool:
-        """Return whether Ollama has a model of this name, however it is written. Raises ``InvalidParams``."""
-        return str(canonical(name)) in self._index_of(installed).by_name
+    def find(self, name: str, installed: Sequence[InstalledModel]) -> InstalledModel | None:
+        """Return the model of this name, however it is written. Raises ``InvalidParams``."""
+        return self._index_of(installed).by_name.get(str(canonical(name)))
 
     def _index_of(self, installed: Sequence[InstalledModel]) -> InstalledIndex:
         # Only a tuple cannot have changed since. It is kept, so that no other object can have its identity.

@@ -149,9 +149,9 @@ class Policy:
         self._models.check_registry(found)
         return found
 
-    def is_installed(self, name: str, installed: Sequence[InstalledModel]) -> bool:
-        """Return whether Ollama has a model of this name, however it is written. Raises ``InvalidParams``."""
-        return self._models.is_installed(name, installed)
+    def find_model(self, name: str, installed: Sequence[InstalledModel]) -> InstalledModel | None:
+        """Return the model of this name, however it is written. Raises ``InvalidParams``."""
+        return self._models.find(name, installed)
 
     def visible(self, models: tuple[InstalledModel, ...]) -> tuple[InstalledModel, ...]:
         """Return the models that a server may know of."""

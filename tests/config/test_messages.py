@@ -50,6 +50,9 @@ WRONG = {
     "policy:\n  registries: ollama.com": (
         'agent.yaml:2: policy.registries: found "ollama.com", expected a list of text; write [ollama.com]'
     ),
+    "policy:\n  models: {allow: true}": (
+        'agent.yaml:2: policy.models.allow: found "true", expected a list of text'
+    ),
     "policy:\n  registries: [a b]": (
         'agent.yaml:2: policy.registries: found "a b", expected a host such as registry.ollama.ai'
     ),

@@ -202,6 +202,21 @@ async def test_embeddings_come_as_ollama_sends_them(bench: Bench) -> None:
     assert len(result["embeddings"]) == 2
 
 
+@pytest.mark.parametrize(
+    ("method", "params", "model"),
+    [
+        ("embed", {"input": "x"}, TINY),
+        ("generate", {"prompt": "x"}, "standin-embed"),
+        ("chat", {"messages": [{"role": "user", "content": "x"}]}, "standin-embed"),
+    ],
+)
+async def test_what_a_model_cannot_do_is_unsupported_and_ollama_is_not_asked(
+    bench: Bench, method: str, params: dict[str, Any], model: str
+) -> None:
+    assert await bench.refusal(method, model=model, **params) == ("unsupported", None)
+    assert not [request for request in bench.standin.requests if request.path == f"/api/{method}"]
+
+
 async def test_generation_beside_a_benchmark_is_held_off_if_the_owner_says_so(
     standin: StandIn, tmp_path: Path
 ) -> None:

@@ -1,19 +1,23 @@
 """The gate: names against what Ollama has at this moment."""
 
+import msgspec
 import pytest
 
-from obt_agent.errors import NotPermitted
-from obt_agent.ollama.catalog import Snapshot
+from obt_agent.config.schema import OllamaConfig
+from obt_agent.errors import NotPermitted, Unsupported
+from obt_agent.ollama.catalog import Catalog, Snapshot
+from obt_agent.ollama.client import OllamaClient
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
-from obt_agent.policy.gate import ModelGate
+from obt_agent.policy.gate import Capability, ModelGate
 from tests.policy.configs import installed, policy
 
 
-class Models:
+class Models(Catalog):
     """A catalogue that knows more once it is asked again."""
 
     def __init__(self, known: tuple[InstalledModel, ...], fresh: tuple[InstalledModel, ...] = ()) -> None:
-        self.snapshot = self._of(known)
+        super().__init__(OllamaClient(OllamaConfig()))
+        self._snapshot = self._of(known)
         self.fresh = fresh
         self.asked = 0
 
@@ -22,8 +26,8 @@ class Models:
 
     async def refresh(self) -> Snapshot:
         self.asked += 1
-        self.snapshot = self._of(self.fresh)
-        return self.snapshot
+        self._snapshot = self._of(self.fresh)
+        return self._snapshot
 
 
 async def test_a_known_model_passes_without_asking_ollama() -> None:
@@ -49,5 +53,27 @@ async def test_a_denied_name_is_refused_before_ollama_hears_of_it() -> None:
 
 def test_installed_is_by_canonical_name() -> None:
     models = (installed("..//odd"), installed("llama3:latest"))
-    assert policy().is_installed("registry.ollama.ai/library/LLAMA3", models)
-    assert not policy().is_installed("llama3:8b", models)
+    assert policy().find_model("registry.ollama.ai/library/LLAMA3", models) is models[1]
+    assert policy().find_model("llama3:8b", models) is None
+
+
+@pytest.mark.parametrize(
+    ("able", "to", "words"),
+    [
+        (("embedding",), "completion", "cannot generate text: its capabilities are embedding"),
+        (("completion", "tools"), "embedding", "cannot embed: its capabilities are completion, tools"),
+    ],
+)
+async def test_a_model_that_does_only_the_other_thing_is_refused(
+    able: tuple[str, ...], to: Capability, words: str
+) -> None:
+    models = Models((msgspec.structs.replace(installed("tiny:latest"), capabilities=able),))
+    with pytest.raises(Unsupported, match=f"tiny:latest {words}"):
+        await ModelGate(policy(), models).admit("tiny", to=to)
+
+
+@pytest.mark.parametrize("able", [(), ("image",), ("completion", "embedding")])
+async def test_a_model_of_which_that_is_not_known_passes(able: tuple[str, ...]) -> None:
+    models = Models((msgspec.structs.replace(installed("tiny:latest"), capabilities=able),))
+    await ModelGate(policy(), models).admit("tiny", to="completion")
+    await ModelGate(policy(), models).admit("tiny", to="embedding")

@@ -200,7 +200,7 @@ def test_a_list_twice_as_long_costs_twice_as_much(size: int) -> None:
             assert owner.visible_running(running, models) == running
             for model in models:
                 owner.check_model(model.name, models)
-                assert owner.is_installed(model.name, models)
+                assert owner.find_model(model.name, models) is model
 
         return calls(use)
 
