@@ -25,6 +25,12 @@ CLOCK_DROP: Final = 0.90
 QUEUED_SHARE: Final = 0.10
 # A busy machine delays a request by tens of milliseconds without any slot being taken.
 QUEUED_LEAST_MS: Final = 100.0
+# A model computes on the CPU from this share of one core on; where all CPUs are this busy, others' work of
+# this share of one core takes CPU that the model's threads wait for. ggml's threads meet at a barrier after
+# each operation, and spin there: one that is not scheduled holds up all of them.
+CONTENDED_PROCESS_PERCENT: Final = 50.0
+CONTENDED_BUSY_PERCENT: Final = 90.0
+CONTENDED_OTHERS_PERCENT: Final = 25.0
 # A synthetic prompt may miss its length by this share, or by ``LENGTH_TOLERANCE_TOKENS``.
 LENGTH_TOLERANCE: Final = 0.02
 LENGTH_TOLERANCE_TOKENS: Final = 8
@@ -87,6 +93,11 @@ ADVICE: Final[Mapping[str, WarningText]] = MappingProxyType(
         "queued": WarningText(
             "requests waited for a slot",
             "lower concurrency, or raise OLLAMA_NUM_PARALLEL where Ollama starts",
+        ),
+        "cpu_contended": WarningText(
+            "other programs took CPU time from the model's threads, which wait for the slowest of them at "
+            "every step: a little costs much",
+            "close other programs, or give the model fewer threads than CPUs (--threads, num_thread)",
         ),
         "counters_rejected": WarningText(
             "figures of Ollama's own contradict the agent's clock and are left out",
@@ -151,6 +162,7 @@ def of_iteration(
     """The flags of one iteration, given what was planned and what ``/api/ps`` lists after it."""
     raised = {
         "short_output": one.short_output,
+        "cpu_contended": _contended(one),
         "counters_rejected": bool(one.rejected_counters),
         "no_text": one.chunks == 0,
         "prompt_length_off": _length_off(one, expected),
@@ -204,6 +216,14 @@ def _queued(one: IterationMetrics) -> bool:
     if one.queue_ms_max is None or not one.total_duration_ms:
         return False
     return one.queue_ms_max > max(QUEUED_LEAST_MS, QUEUED_SHARE * one.total_duration_ms)
+
+
+def _contended(one: IterationMetrics) -> bool:
+    """Whether the model computed on the CPU while others kept its threads from running."""
+    ours, others, busy = one.cpu_process_percent, one.cpu_others_percent, one.cpu_usage_percent
+    if ours is None or others is None or busy is None or ours < CONTENDED_PROCESS_PERCENT:
+        return False
+    return busy >= CONTENDED_BUSY_PERCENT and others >= CONTENDED_OTHERS_PERCENT
 
 
 def warnings_for(metrics: Sequence[IterationMetrics]) -> list[BenchmarkWarning]:

@@ -115,6 +115,7 @@ _FOLLOWS: Final = {
     "memory_delta_mb": ("memory_usage_mb", "the model was loaded before the run: nothing to subtract"),
     "cpu_usage_percent_max": ("cpu_usage_percent", ""),
     "cpu_process_percent": ("memory_usage_mb", "Ollama's processes were not seen"),
+    "cpu_others_percent": ("memory_usage_mb", "Ollama's processes were not seen"),
     "gpu_usage_percent_max": ("gpu_usage_percent", ""),
     "cpu_temperature_start": ("cpu_temperature", ""),
     "cpu_temperature_end": ("cpu_temperature", ""),
@@ -163,7 +164,7 @@ def _of_samples(context: MachineContext, missing: Missing) -> dict[str, Any]:
 
     cpu, gpu = mean(resources.cpu_percent), mean(resources.gpu_percent)
     rss, clock = mean(resources.ollama_rss), mean(resources.gpu_clock_mhz)
-    process = mean(resources.ollama_cpu_percent)
+    process, others = mean(resources.ollama_cpu_percent), mean(resources.others_cpu_percent)
     no_gpu = _why_no_gpu(context.samples)
     peak_rss = missing.unless(rss and rss.high, "memory_usage_mb", "Ollama's processes were not seen")
     # A model that was loaded before the run stands in the baseline already.
@@ -175,6 +176,7 @@ def _of_samples(context: MachineContext, missing: Missing) -> dict[str, Any]:
         "cpu_usage_percent": missing.unless(cpu and cpu.mean, "cpu_usage_percent", "no sample has it"),
         "cpu_usage_percent_max": cpu and cpu.high,
         "cpu_process_percent": process and process.mean,
+        "cpu_others_percent": others and others.mean,
         "gpu_usage_percent": missing.unless(gpu and gpu.mean, "gpu_usage_percent", no_gpu),
         "gpu_usage_percent_max": gpu and gpu.high,
         **_temperatures(context, missing, no_gpu),

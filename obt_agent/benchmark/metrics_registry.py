@@ -134,9 +134,13 @@ METRICS: Final = (
            "peak over all GPUs, by the method in `gpu_memory_method`: what drivers attribute to Ollama's "
            "processes, else the device's less its baseline, else Ollama's own estimate",
            aggregation="iteration", headline=True),
-    Metric("cpu_usage_percent", "CPU", "%", None, "machine",
-           "time-weighted mean over all CPUs; `cpu_usage_percent_max` beside it",
+    Metric("cpu_usage_percent", "CPU of the machine", "%", None, "machine",
+           "time-weighted mean over all CPUs, of all programs; `cpu_usage_percent_max` beside it",
            aggregation="iteration", values="percent"),
+    Metric("cpu_process_percent", "CPU of Ollama", "% of a core", None, "machine",
+           "time-weighted mean of Ollama's processes, 100 for each core that they keep busy; "
+           "`cpu_others_percent` is the same of all other programs",
+           aggregation="iteration"),
     Metric("gpu_usage_percent", "GPU", "%", None, "machine",
            "time-weighted mean of all GPUs; `gpu_usage_percent_max` beside it",
            aggregation="iteration", values="percent"),

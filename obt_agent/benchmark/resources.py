@@ -243,6 +243,18 @@ def ollama_cpu_percent(sample: Sample) -> float | None:
     return math.fsum(known) * 100 if known else None
 
 
+def others_cpu_percent(sample: Sample) -> float | None:
+    """Percent of one core that all processes but Ollama's use (may exceed 100).
+
+    None where Ollama's processes are not seen, or where the number of cores is not known.
+    """
+    ratio, ollama = sample.cpu.utilization_ratio, ollama_cpu_percent(sample)
+    if ratio is None or ollama is None or not sample.cpu.per_core_ratio:
+        return None
+    # The two are read one after the other: where little else runs, their difference may be below zero.
+    return max(0.0, ratio * len(sample.cpu.per_core_ratio) * 100 - ollama)
+
+
 def ollama_gpu_memory(sample: Sample) -> float | None:
     """MiB of GPU memory that drivers attribute to Ollama's processes; None when they attribute nothing."""
     known = [used for process in sample.ollama for used in process.gpu_memory_bytes.values()]

@@ -114,8 +114,9 @@ class Observed(RequestTimings, frozen=True, kw_only=True, omit_defaults=True):
     gpu_offload_ratio: float | None = None
     cpu_usage_percent: float | None = None
     cpu_usage_percent_max: float | None = None
-    # Of one core, of Ollama's processes: may exceed 100.
+    # Of one core, of Ollama's processes and of all others: may exceed 100.
     cpu_process_percent: float | None = None
+    cpu_others_percent: float | None = None
     gpu_usage_percent: float | None = None
     gpu_usage_percent_max: float | None = None
     cpu_temperature: float | None = None

@@ -86,6 +86,7 @@ def _add_what(group: argparse._ArgumentGroup) -> None:
     )
     add("--raw", action=argparse.BooleanOptionalAction, help="leave the model's template out")
     add("--cpu", action="store_true", help="keep the model off the GPUs")
+    add("--threads", type=int, metavar="N", help="CPU threads of the model; else Ollama decides")
 
 
 def _add_how(group: argparse._ArgumentGroup) -> None:
@@ -205,6 +206,7 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
         "think": {"on": True, "off": False}.get(args.think, args.think),
         "raw": args.raw,
         "num_gpu": 0 if args.cpu else None,
+        "num_thread": args.threads,
         "num_ctx": contexts[0] if len(contexts) == 1 else None,
         "sweep": Sweep(
             prompt_tokens=args.prompt_tokens or (),

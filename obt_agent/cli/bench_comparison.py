@@ -11,7 +11,8 @@ from rich.text import Text
 from obt_agent.benchmark.compare import Comparison
 from obt_agent.benchmark.metrics_registry import BY_NAME
 from obt_agent.benchmark.result import Ratio
-from obt_agent.cli.bench_report import UNKNOWN, console_for
+from obt_agent.cli.bench_report import UNKNOWN
+from obt_agent.cli.tables import console_for, print_table
 
 # As Ollama's own list shows them.
 _DIGEST_CHARS: Final = 12
@@ -29,7 +30,7 @@ def show(compared: Comparison, file: TextIO) -> None:
             table.add_column(title, justify="left" if position in (0, 3) else "right")
         for name, ratio in cell.ratios.items():
             table.add_row(BY_NAME[name].label, f"{ratio.ratio:.3f}", _interval(ratio), reading(name, ratio))
-        console.print(table)
+        print_table(console, table)
     for one in compared.differences:
         # Only what puts the ratio in doubt is marked; what one compares on purpose is not.
         mark = "! " if one.weight == "warning" else "  "

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Sequence
 from typing import Final, TextIO
 
+import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -17,13 +17,12 @@ from obt_agent.benchmark.metrics_registry import METRICS, Metric
 from obt_agent.benchmark.obt_format import to_obt
 from obt_agent.benchmark.result import BenchmarkResult, CellResult, IterationMetrics, Summary
 from obt_agent.cli.common import as_json
+from obt_agent.cli.tables import console_for, print_table
 
 # Stands for what was not measured, which is never 0.
 UNKNOWN: Final = "–"
 _PLURAL: Final = ("iteration", "iterations")
 
-# Room for the widest table; a pipe or a file has no width of its own.
-_PIPE_COLUMNS: Final = 120
 _COLUMN_GAP: Final = 3
 _HEADINGS: Final = ("", "Median", "95 % interval of the mean", "Spread", "Least to most", "n")
 
@@ -42,12 +41,10 @@ def show(results: Sequence[BenchmarkResult], form: str | None, file: TextIO) -> 
             console = console_for(file)
             for result in results:
                 _print_tables(console, result)
-
-
-def console_for(file: TextIO) -> Console:
-    """As wide as the terminal; into a file or a pipe, where nobody can widen it, as wide as the tables."""
-    fixed = None if file.isatty() or "COLUMNS" in os.environ else _PIPE_COLUMNS
-    return Console(file=file, width=fixed)
+            if len(results) > 1:
+                console.print()
+                console.print(Text("All models", style="bold"))
+                print_table(console, _headline_table("Model", _lines_of_all(results), console.width))
 
 
 def as_csv(results: Sequence[BenchmarkResult]) -> str:
@@ -104,11 +101,25 @@ def rows(result: BenchmarkResult, cell: CellResult) -> list[tuple[str, ...]]:
         wanted.add("thinking")
     if cell.concurrency > 1:
         wanted.add("concurrent")
-    return [
-        (f"{metric.label} ({metric.unit})", *_figures(metric, cell.summary[metric.name]))
-        for metric in METRICS
-        if metric.shown in wanted and metric.name in cell.summary
-    ]
+    found: list[tuple[str, ...]] = []
+    for metric in METRICS:
+        if metric.shown not in wanted or metric.name not in cell.summary:
+            continue
+        one = cell.summary[metric.name]
+        if metric.aggregation == "sum" and cell.concurrency > 1:
+            of_each = _divided(one, cell.concurrency)
+            found.append((f"{metric.label} of each request ({metric.unit})", *_figures(metric, of_each)))
+            found.append((f"{metric.label} of all requests ({metric.unit})", *_figures(metric, one)))
+        else:
+            found.append((f"{metric.label} ({metric.unit})", *_figures(metric, one)))
+    return found
+
+
+def _divided(one: Summary, by: int) -> Summary:
+    """The summary of a ``by``-th part of the values; the spread, a share of the mean, stays."""
+    figures = ("mean", "median", "stddev", "min", "max", "ci_low", "ci_high")
+    known = {name: value / by for name in figures if (value := getattr(one, name)) is not None}
+    return msgspec.structs.replace(one, **known)
 
 
 def _figures(metric: Metric, one: Summary) -> tuple[str, ...]:
@@ -190,9 +201,10 @@ def _print_tables(console: Console, result: BenchmarkResult) -> None:
     console.print()
     console.print(Text(heading(result), style="bold"))
     if len(result.cells) > 1:
-        console.print(_sweep_table(result, console.width))
+        cells = [(cell.label, cell) for cell in result.cells]
+        print_table(console, _headline_table("Prompt:answer", cells, console.width))
     elif result.metrics:
-        console.print(_table(rows(result, result.cells[0])))
+        print_table(console, _table(rows(result, result.cells[0])))
     for line in footing(result):
         console.print(Text(line, style="dim"))
     for message, action in warnings(result):
@@ -208,23 +220,34 @@ def _table(lines: Sequence[Sequence[str]]) -> Table:
     return table
 
 
-def _sweep_table(result: BenchmarkResult, width: int) -> Table:
+def _lines_of_all(results: Sequence[BenchmarkResult]) -> list[tuple[str, CellResult]]:
+    """Each measured cell of each model, named by the model, and by its own label where there are several."""
+    named = [(result.environment.model or result.config.model_name, result.cells) for result in results]
+    return [
+        (f"{model} {cell.label}" if len(cells) > 1 else model, cell)
+        for model, cells in named
+        for cell in cells
+        if cell.summary
+    ]
+
+
+def _headline_table(title: str, cells: Sequence[tuple[str, CellResult]], width: int) -> Table:
     """A line for each cell: medians, with half the interval's width beside them where the columns allow."""
-    concurrent = any(cell.concurrency > 1 for cell in result.cells)
+    concurrent = any(cell.concurrency > 1 for _, cell in cells)
     shown = [
         metric
         for metric in METRICS
         if metric.headline
         and metric.clock != "machine"
         and (concurrent or metric.shown != "concurrent")
-        and any(metric.name in cell.summary for cell in result.cells)
+        and any(metric.name in cell.summary for _, cell in cells)
     ]
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    lines = [_cell_line(cell, shown, with_width=True) for cell in result.cells]
+    lines = [_cell_line(label, cell, shown, with_width=True) for label, cell in cells]
     # A table that is too wide would fold in the middle of figures: the intervals go first.
     if sum(max(map(len, column)) + _COLUMN_GAP for column in zip(*lines, strict=True)) > width:
-        lines = [_cell_line(cell, shown, with_width=False) for cell in result.cells]
-    table.add_column("Prompt:answer", no_wrap=True)
+        lines = [_cell_line(label, cell, shown, with_width=False) for label, cell in cells]
+    table.add_column(title, no_wrap=True)
     for metric in shown:
         table.add_column(f"{metric.brief} {metric.unit}", justify="right")
     table.add_column("n", justify="right")
@@ -233,9 +256,9 @@ def _sweep_table(result: BenchmarkResult, width: int) -> Table:
     return table
 
 
-def _cell_line(cell: CellResult, shown: Sequence[Metric], *, with_width: bool) -> tuple[str, ...]:
+def _cell_line(label: str, cell: CellResult, shown: Sequence[Metric], *, with_width: bool) -> tuple[str, ...]:
     figures = [_short(cell.summary.get(metric.name), with_width=with_width) for metric in shown]
-    return (cell.label, *figures, str(cell.stopping.iterations))
+    return (label, *figures, str(cell.stopping.iterations))
 
 
 def _short(one: Summary | None, *, with_width: bool) -> str:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from typing import Final
 
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from obt_agent.cli import exit_codes
 from obt_agent.cli.common import add_config_options, as_json, load_config, to_stderr
+from obt_agent.cli.tables import console_for, print_table
 from obt_agent.config.schema import OllamaConfig
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.ollama.lists import InstalledList, RunningList
@@ -57,16 +58,14 @@ def _print_table(
     version: str, installed: tuple[InstalledModel, ...], running: tuple[RunningModel, ...]
 ) -> None:
     table = Table(box=box.SIMPLE, title=f"Ollama {version}", title_justify="left")
-    # Names and digests have no spaces: fold them, for an ellipsis hides what tells them apart.
+    # Names and digests are copied and searched for: they stay whole, and what a model can is folded first.
     for heading in ("Model", "Parameters", "Quantization", "Size", "Context", "Can", "Digest", "Loaded"):
         right = heading in ("Size", "Context")
-        table.add_column(
-            heading, overflow="ellipsis" if right else "fold", justify="right" if right else "left"
-        )
+        table.add_column(heading, no_wrap=heading != "Can", justify="right" if right else "left")
     loaded = {model.name: model for model in running}
     for model in installed:
         table.add_row(*(Text(cell) for cell in _row(model, loaded.get(model.name))))
-    Console().print(table)
+    print_table(console_for(sys.stdout), table)
 
 
 def _row(model: InstalledModel, running: RunningModel | None) -> tuple[str, ...]:

@@ -85,7 +85,8 @@ class SmokeReport:
     def _table(self, title: str, *columns: str) -> Table:
         table = Table(title=title + self._mark, title_justify="left", title_style="bold")
         for column in columns:
-            table.add_column(column, overflow="fold")
+            # A name stays whole, so that it can be copied.
+            table.add_column(column, overflow="fold", no_wrap=column == "name")
         return table
 
     def _models(self, models: list[JsonObject]) -> None:
@@ -142,6 +143,9 @@ class SmokeReport:
         for number, metrics in enumerate(measured, start=1):
             table.add_row(str(number), *(_figure(metrics.get(one.name)) for one in _METRICS))
         self._console.print(table)
+        for warning in result.get("warnings") or []:
+            words = f"! {warning['message']} → {warning['action']}"
+            self._console.print(words, markup=False, highlight=False, style="yellow")
 
 
 def _figure(value: float | None) -> str:

@@ -86,6 +86,7 @@ def test_without_options_the_plan_is_the_quick_preset() -> None:
         (["--preset", "standard", "--no-cold-load"], {"cold_load": False}),
         (["--raw"], {"raw": True}),
         (["--cpu"], {"num_gpu": 0}),
+        (["--threads", "3"], {"num_thread": 3}),
         (["--sampler-effect"], {"alternate_sampling": True}),
         (
             ["--prompt", "Say.", "--completion-tokens", "9"],

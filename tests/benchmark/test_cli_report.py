@@ -2,11 +2,13 @@
 
 import csv
 import io
+import re
 
+import msgspec
 import pytest
 
 from obt_agent.benchmark.plan import Sweep
-from obt_agent.benchmark.result import ColdLoad, SamplerReport
+from obt_agent.benchmark.result import BenchmarkResult, ColdLoad, SamplerReport
 from obt_agent.cli import bench_report
 from obt_agent.errors import OllamaUnavailable
 from tests.benchmark.results import iteration, result, speeds
@@ -48,7 +50,7 @@ def test_counts_have_no_decimals_and_no_interval_leaves_what_is_possible() -> No
     cpu = [iteration(n, cpu_usage_percent=value) for n, value in enumerate((1.0, 2.0, 60.0))]
     shown = {row[0]: row[1:3] for row in bench_report.rows(result(*cpu), result(*cpu).cells[0])}
     assert shown["Answer (tokens)"] == ("12", "12 – 12")
-    low, high = shown["CPU (%)"][1].split(" – ")
+    low, high = shown["CPU of the machine (%)"][1].split(" – ")
     assert float(low) > 0
     assert float(high) == 100
 
@@ -73,12 +75,44 @@ def test_one_warning_of_several_cells_is_shown_once_with_its_cells() -> None:
 def test_a_sweep_that_is_too_wide_shows_medians_alone() -> None:
     metrics = [iteration(n, 100.0 + n, cell=n // 2) for n in range(4)]
     swept = result(*metrics, of=plan(sweep=Sweep(concurrency=(1, 2))))
+    cells = [(one.label, one) for one in swept.cells]
     wide, narrow = (
-        [cell for column in bench_report._sweep_table(swept, width).columns for cell in column.cells]  # noqa: SLF001 - the table by width
+        [cell for column in bench_report._headline_table("", cells, width).columns for cell in column.cells]  # noqa: SLF001 - the table by width
         for width in (200, 60)
     )
     assert any("±" in str(cell) for cell in wide)
     assert not any("±" in str(cell) for cell in narrow)
+
+
+def test_several_models_stand_in_one_table_with_their_names_whole() -> None:
+    long = "hf.co/somebody/a-model-with-a-long-name-GGUF:Q4_K_M"
+    each = []
+    for name, speed in (("small:1b", 100.0), (long, 20.0)):
+        one = result(*(iteration(n, speed + n) for n in range(3)))
+        about = msgspec.structs.replace(one.environment, model=name)
+        each.append(msgspec.structs.replace(one, environment=about))
+    text = io.StringIO()
+    bench_report.show(each, None, text)
+    table = text.getvalue().partition("All models")[2]
+    assert re.search(r"small:1b +101\.0\s", table), table
+    assert re.search(rf"{re.escape(long)} +21\.00\s", table), table
+    assert "All models" not in shown_alone(each[0])
+
+
+def shown_alone(one: BenchmarkResult) -> str:
+    text = io.StringIO()
+    bench_report.show([one], None, text)
+    return text.getvalue()
+
+
+def test_of_concurrent_requests_the_tokens_of_each_are_shown_beside_the_sum() -> None:
+    swept = plan(sweep=Sweep(concurrency=(2,)))
+    both = [iteration(n, prompt_tokens=80, completion_tokens=24) for n in range(3)]
+    whole = result(*both, of=swept)
+    shown = {row[0]: row[1] for row in bench_report.rows(whole, whole.cells[0])}
+    assert shown["Prompt of each request (tokens)"] == "40"
+    assert shown["Prompt of all requests (tokens)"] == "80"
+    assert shown["Answer of each request (tokens)"] == "12"
 
 
 def test_a_failed_run_says_how_many_iterations_are_kept() -> None:

@@ -28,11 +28,33 @@ LISTED = RunningModel(name="m", digest="d", size_bytes=1, size_vram_bytes=0, con
         ({"throttle": Throttle(power_ms=1.0)}, "throttled_power"),
         ({"samples_missed": 1}, "samples_missed"),
         ({"load_ms": 900.0}, "reloaded"),
+        (
+            {"cpu_process_percent": 120.0, "cpu_others_percent": 70.0, "cpu_usage_percent": 95.0},
+            "cpu_contended",
+        ),
     ],
 )
 def test_each_fault_has_its_flag(fields: dict[str, Any], flag: str) -> None:
     assert flag in flags.of_iteration(iteration(**fields), EXPECTED, LISTED)
     assert flag in flags.ADVICE
+
+
+@pytest.mark.parametrize(
+    ("process", "others", "busy"),
+    [
+        (190.0, 5.0, 97.0),  # the model alone keeps all cores busy
+        (100.0, 60.0, 80.0),  # a core is free
+        (8.0, 180.0, 95.0),  # the model runs on a GPU
+        (None, 180.0, 95.0),
+        (120.0, None, 95.0),
+        (120.0, 70.0, None),
+    ],
+)
+def test_threads_that_nobody_holds_up_are_no_contention(
+    process: float | None, others: float | None, busy: float | None
+) -> None:
+    one = iteration(cpu_process_percent=process, cpu_others_percent=others, cpu_usage_percent=busy)
+    assert "cpu_contended" not in flags.of_iteration(one, EXPECTED, LISTED)
 
 
 def test_a_given_text_that_fills_the_context_was_cut_as_well_as_a_synthetic_one() -> None:

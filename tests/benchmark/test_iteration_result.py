@@ -111,9 +111,18 @@ def test_memory_temperatures_and_clocks_come_from_the_samples() -> None:
     assert (found.memory_usage_mb, found.memory_delta_mb) == (1024, 824)
     assert (found.gpu_clock_mhz_mean, found.gpu_clock_mhz_min) == (2000.0, 2000.0)
     assert found.cpu_process_percent == 150.0
+    assert found.cpu_others_percent is None, "the samples do not tell cores apart"
     assert found.gpu_offload_ratio == 0.75
     assert found.samples == 3
     assert found.throttle is not None
+
+
+def test_what_other_programs_use_of_the_cpu_is_the_machines_less_ollamas() -> None:
+    cores = CpuSample(utilization_ratio=0.9, per_core_ratio=(0.9,) * 4)
+    idle = CpuSample(utilization_ratio=0.1, per_core_ratio=(0.1,) * 4)
+    for cpu, others in ((cores, 210.0), (idle, 0.0)):
+        context = around(*(msgspec.structs.replace(sample(n, gpu()), cpu=cpu) for n in (1, 10, 19)))
+        assert observe(RequestTimings(), context).cpu_others_percent == pytest.approx(others)
 
 
 def test_an_iteration_that_was_not_sampled_says_so_field_by_field() -> None:

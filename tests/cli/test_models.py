@@ -23,6 +23,17 @@ async def test_the_models_of_ollama_are_a_table_or_json(tmp_path: Path, standin:
         assert model["digest"].removeprefix("sha256:")[:12] in table.out
 
 
+@pytest.mark.parametrize("columns", ["20", "80", "160"])
+async def test_no_name_is_broken_however_narrow_the_terminal(
+    tmp_path: Path, standin: StandIn, columns: str
+) -> None:
+    words = ["models", "--ollama-url", standin.url]
+    table = (await in_process(tmp_path, *words, COLUMNS=columns)).out
+    for model in json.loads((await in_process(tmp_path, *words, "--json")).out)["models"]:
+        assert model["name"] in table
+        assert model["digest"].removeprefix("sha256:")[:12] in table
+
+
 async def test_without_models_it_says_how_to_get_one(tmp_path: Path) -> None:
     async with StandIn(Script(models=[])) as empty:
         ended = await in_process(tmp_path, "models", "--ollama-url", empty.url)

@@ -1,0 +1,34 @@
+"""Tables for people, as wide as the terminal, in which no name is broken."""
+
+from __future__ import annotations
+
+import os
+from typing import Final, TextIO
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.table import Table
+
+# Room for the widest table of prose; a pipe or a file has no width of its own.
+_PIPE_COLUMNS: Final = 120
+# Wider than any table: rich measures within the width that it is given.
+_UNLIMITED: Final = 10_000
+
+
+def console_for(file: TextIO) -> Console:
+    """Return a console as wide as the terminal; for a file or a pipe, which nobody can widen, a wide one."""
+    fixed = None if file.isatty() or "COLUMNS" in os.environ else _PIPE_COLUMNS
+    return Console(file=file, width=fixed)
+
+
+def print_table(console: Console, table: Table) -> None:
+    """Print a table with every word of it whole.
+
+    A terminal that is narrower than the longest words beside each other wraps the lines itself, so that a
+    name can still be selected and searched for. In a pipe or a file each row is one line.
+    """
+    needed = Measurement.get(console, console.options.update(max_width=_UNLIMITED), table)
+    least = needed.minimum if console.is_terminal or "COLUMNS" in os.environ else needed.maximum
+    usual, console.width = console.width, max(console.width, least)
+    console.print(table, crop=False)
+    console.width = usual
