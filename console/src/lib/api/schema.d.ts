@@ -1619,6 +1619,8 @@ export interface components {
             completion_tokens?: number | null;
             /** Cooldown S */
             cooldown_s?: number;
+            /** Cpu Others Percent */
+            cpu_others_percent?: number | null;
             /** Cpu Process Percent */
             cpu_process_percent?: number | null;
             /** Cpu Temperature */
