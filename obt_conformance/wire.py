@@ -111,6 +111,9 @@ class RawSocket:
         self.socket = socket
         self.answer_within_s = answer_within_s
         self.frames: list[Frame] = []
+        # Answers among them by the text of their ids (1 and "1" differ). A search through all frames for each
+        # of a thousand requests would hold up the event loop for longer than the other side bears silence.
+        self._answers: dict[str, list[Frame]] = {}
         # Requests of these methods are answered as they come; all others stay open.
         self.handlers: dict[str, Handler] = {}
         # Called with each frame before anything waits for it, so that credit is counted first.
@@ -233,11 +236,7 @@ class RawSocket:
 
     def answers(self, request_id: Any) -> list[Frame]:
         """Every answer with this very id (1 and "1" differ)."""
-        return [
-            frame
-            for frame in self.frames
-            if frame.is_answer and type(frame.id) is type(request_id) and frame.id == request_id
-        ]
+        return self._answers.get(repr(request_id), [])
 
     async def answer(self, request_id: Any, otherwise: str = "") -> Frame:
         """The first answer with this id.
@@ -355,6 +354,8 @@ class RawSocket:
             value = {}
         frame = Frame(time.monotonic(), len(raw), value if isinstance(value, dict) else {})
         self.frames.append(frame)
+        if frame.is_answer:
+            self._answers.setdefault(repr(frame.id), []).append(frame)
         self.on_frame(frame)
         handler = self.handlers.get(frame.method or "") if frame.is_request else None
         # In a task of its own: the other side may read nothing, and this reader must go on.
