@@ -37,6 +37,8 @@ _ON_LINK_CREDIT = frozenset(
     {"stream.data", "models.sync", "hardware.sync", "jobs.sync", "job.part", "job.finished"}
 )
 _BURST_S = 10.0
+_LATE_S = 1.0
+"""A timer that runs so late shows that the event loop stood still: what came meanwhile lies unread."""
 _TURN_S = 0.005
 """For one agent's frames, before the others' turn: one that sends without end must not keep the loop."""
 
@@ -201,9 +203,13 @@ class AgentSession:
     async def _watch(self) -> None:
         """Say that we live when there is nothing else to say; end the session when the agent does not."""
         settings = self._settings
+        due = self.last_heard
         while True:
             now = self._loop.time()
-            if now >= self.last_heard + settings.silence_s:
+            silent_at = self.last_heard + settings.silence_s
+            if now > due + _LATE_S:
+                silent_at = max(silent_at, now + _LATE_S)
+            if now >= silent_at:
                 raise SessionEnds(Close.SILENT, f"nothing heard for {settings.silence_s:g} s")
             if now >= self._writer.last_sent + settings.alive_interval_s:
                 self.notify("link.alive", Empty())
@@ -212,7 +218,7 @@ class AgentSession:
                 self._streams_alive_at = now + settings.streams_alive_interval_s
                 self.notify("streams.alive", StreamsAlive(ids=self.calls.read_ids()))
             due = min(
-                self.last_heard + settings.silence_s,
+                silent_at,
                 self._writer.last_sent + settings.alive_interval_s,
                 self._streams_alive_at,
             )

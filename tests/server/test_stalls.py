@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import time
 import weakref
 from collections.abc import AsyncIterator
 from typing import Any
@@ -187,6 +188,17 @@ async def test_a_socket_that_cannot_send_ends_the_session() -> None:
         with pytest.raises(LinkLost):
             await hub.call("a", "running_models", EMPTY)
         await serving
+
+
+async def test_a_server_that_stood_still_reads_what_came_meanwhile_before_it_judges() -> None:
+    async with served(silence_s=1.0) as (hub, socket, _):
+        await online(hub)
+        time.sleep(2.5)  # the event loop stands still, as with the whole machine
+        for _ in range(5):  # from the kernel to the session it takes a few turns of the loop
+            await asyncio.sleep(0)
+        socket.inbox.put_nowait(codec.encode_notification("link.alive", EMPTY))
+        await asyncio.sleep(0.1)
+        assert hub.online() == {"a"}
 
 
 async def test_a_cancelled_socket_ends_its_session_and_what_is_in_flight() -> None:
