@@ -59,6 +59,10 @@ class Session(Protocol):
     def alive(self) -> bool:
         """Whether frames can still be sent."""
 
+    @property
+    def piece_bytes(self) -> int:
+        """Most bytes of a bulk request that others should wait behind; it follows the link's rate."""
+
     async def request(
         self, method: str, params: msgspec.Struct, result: type[T], *, timeout_s: float, bulk: bool = False
     ) -> T:

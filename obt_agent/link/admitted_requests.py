@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from obt_agent.errors import Busy
+from obt_agent.errors import Busy, ProtocolError
 from obt_agent.protocol import limits
 from obt_agent.protocol.byte_budget import ByteBudget, Reservation
 from obt_agent.protocol.envelope import Request, RequestId
@@ -33,7 +33,14 @@ class AdmittedRequests:
         return request_id in self._held
 
     def admit(self, request: Request, size: int) -> None:
-        """Take a request of ``size`` bytes in. Raise ``Busy`` when there are too many, or too large ones."""
+        """Take a request of ``size`` bytes in.
+
+        Raises:
+            ProtocolError: one of that id has no final yet.
+            Busy: there are too many, or too large ones.
+        """
+        if request.id in self._held:
+            raise ProtocolError("A request with this id is in flight; the first one goes on.")
         exempt = request.method in _EXEMPT
         most = limits.MAX_EXEMPT_IN_FLIGHT if exempt else limits.MAX_IN_FLIGHT
         present = len(self._exempt) if exempt else len(self._held) - len(self._exempt)

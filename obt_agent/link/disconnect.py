@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Final
+from urllib.parse import urlsplit
 
 from obt_agent.printable import printable
 from obt_agent.protocol.limits import Close
@@ -162,3 +163,13 @@ def from_close_code(code: int, reason: str, *, floor_s: float = 0.0) -> Disconne
         floor_s=floor_s,
         revoked=code == Close.CREDENTIAL_REFUSED and "revoked" in reason.lower(),
     )
+
+
+def origin(location: str) -> str:
+    """Scheme and host of a redirect: all of it that helps, and nothing that might be a secret."""
+    try:
+        parts = urlsplit(location)
+        host = parts.hostname
+    except ValueError:
+        return ""
+    return f"{parts.scheme}://{host}" if host and parts.scheme in {"http", "https", "ws", "wss"} else ""

@@ -73,7 +73,7 @@ class Watchdog:
         """Something happened that may have cost the connection: ask, and wait only ``probe_s``."""
         self._probed_at_s = self._loop.time()
         self._answer_by_s = self._probed_at_s + self._timings.probe_s
-        self._wire.probe()
+        self._wire.ping(b"probe")
 
     def _dead(self, now: float, *, late_s: float) -> str:
         timings = self._timings

@@ -17,8 +17,9 @@ from obt_agent.link.streams import OutgoingStream
 from obt_agent.protocol import limits
 from obt_agent.protocol.credit import Balance
 from obt_agent.protocol.envelope import RequestId
-from obt_agent.protocol.fairness import FairRing, RateEstimator
+from obt_agent.protocol.fairness import FairRing
 from obt_agent.protocol.limits import Close
+from obt_agent.protocol.send_window import SendWindow
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +29,8 @@ class Pipe(Protocol):
 
     paused: bool
     on_flow: Callable[[], None]
+    on_pong: Callable[[bytes], None]
+    received_bytes: int
 
     @property
     def waiting_bytes(self) -> int:
@@ -35,6 +38,9 @@ class Pipe(Protocol):
 
     def write(self, frames: Sequence[bytes]) -> None:
         """Write text frames now."""
+
+    def ping(self, payload: bytes) -> None:
+        """Send a ping; ``on_pong`` gets the payload back."""
 
     def fail(self, code: int, reason: str) -> None:
         """Close."""
@@ -53,8 +59,6 @@ class SendScheduler:
     """
 
     def __init__(self, stream_credit_bytes: int, link_credit_bytes: int) -> None:
-        # How fast the link is: sizes the frames, so that none holds up control for long.
-        self.pace = RateEstimator()
         # Credit of everything here together; each stream has its own besides.
         self.link = Balance(link_credit_bytes)
         # By request id, from the first item or grant until the final has gone.
@@ -110,17 +114,17 @@ class SendScheduler:
         """Whether a frame may go now."""
         return self.link.positive and bool(self._ring)
 
-    def next_frame(self) -> tuple[bytes, OutgoingStream | None] | None:
-        """The frame whose turn it is, and its stream (None for a bulk request)."""
+    def next_frame(self, limit: int) -> tuple[bytes, OutgoingStream | None] | None:
+        """The frame whose turn it is, ``limit`` bytes of a stream at most, and that (None: bulk)."""
         flow = self._ring.turn() if self.link.positive else None
         if flow is None:
             return None
-        limit = self._ring.quantum_bytes = self.pace.frame_bytes
+        self._ring.quantum_bytes = limit
         if flow is _BULK:
             frame, stream, more = self._bulk.popleft(), None, bool(self._bulk)
         else:
             stream = self.streams[flow]  # type: ignore[index]  # every flow but _BULK is a request's id
-            # Cut now, not when it was queued: its size follows the link's rate of this moment.
+            # Cut now, not when it was queued: its size follows the link as it is at this moment.
             frame = stream.cut(limit)
             stream.balance.spend(len(frame))
             more = stream.balance.positive and not stream.empty
@@ -151,6 +155,12 @@ class SendQueue:
         self._sent = sent
         # Set while a pump is due at the end of this turn of the loop.
         self._pumping: asyncio.Handle | None = None
+        # What may be on its way to the server: control that comes later waits behind no more.
+        self.window = SendWindow(self._loop.time())
+        # Pings so far: the number is the payload, by which an answer is known.
+        self._pings = 0
+        # Set while a ping is due later.
+        self._pinging: asyncio.TimerHandle | None = None
         # Set when all has gone to the kernel.
         self._quiet = asyncio.Event()
         self._closed = False
@@ -160,6 +170,7 @@ class SendQueue:
         # The loop's time of the last write: silence after it calls for a ``link.alive``.
         self.last_sent_s = self._loop.time()
         pipe.on_flow = self._on_flow
+        pipe.on_pong = self._on_pong
 
     @property
     def busy(self) -> bool:
@@ -182,13 +193,19 @@ class SendQueue:
     def close(self) -> None:
         """The session is over: nothing goes out any more."""
         self._closed = True
+        if self._pinging is not None:
+            self._pinging.cancel()
         self.flow.drop_all()
         self._quiet.set()
 
     def pump_soon(self) -> None:
         """Write at the end of this turn of the event loop: what several handlers queued goes out at once."""
-        if self._pumping is None and not self._pipe.paused and self.flow.ready:
+        if self._pumping is None and self._may_send:
             self._pumping = self._loop.call_soon(self._pump)
+
+    @property
+    def _may_send(self) -> bool:
+        return self.flow.ready and not self._pipe.paused and self.window.open and not self._closed
 
     async def flushed(self) -> None:
         """Wait until everything that was queued has gone to the kernel, or the session is over."""
@@ -203,8 +220,9 @@ class SendQueue:
     def _pump(self) -> None:
         """Write data frames until the link has enough, credit ends, or nothing waits."""
         self._pumping = None
-        while not self._pipe.paused and self.flow.ready and not self._closed:
-            self._burst(self.flow.pace.frame_bytes)
+        while self._may_send:
+            self._burst(self.window.frame_bytes)
+            self.measure()
         if self._idle:
             self._quiet.set()
 
@@ -214,7 +232,7 @@ class SendQueue:
         streams: dict[OutgoingStream, None] = {}
         size = 0
         while size < most_bytes:
-            turn = self.flow.next_frame()
+            turn = self.flow.next_frame(most_bytes)
             if turn is None:
                 break
             frame, stream = turn
@@ -229,15 +247,39 @@ class SendQueue:
     def _write(self, frames: list[bytes]) -> None:
         self.last_sent_s = self._loop.time()
         self.frames_sent += len(frames)
+        self.window.sent(sum(map(len, frames)))
         self._pipe.write(frames)
+
+    def measure(self) -> None:
+        """Send a ping behind what was sent, where the window wants one, now or as soon as it may."""
+        if self._pinging is not None or self._closed:
+            return
+        wait_s = self.window.take_mark(self._loop.time(), self._pipe.received_bytes)
+        if wait_s:
+            self._pinging = self._loop.call_later(wait_s, self._measure_later)
+        elif wait_s is not None:
+            self._pings += 1
+            self._pipe.ping(b"%d" % self._pings)
+
+    def _measure_later(self) -> None:
+        self._pinging = None
+        self.measure()
+
+    def _on_pong(self, payload: bytes) -> None:
+        if payload == b"%d" % self._pings:
+            self.window.arrived(self._loop.time(), self._pipe.received_bytes)
+            self.pump_soon()
+            self.measure()
+
+    def tick(self, now_s: float) -> None:
+        """Called about once a second: a server that answers no ping is measured no more."""
+        if self.window.unanswered_for(now_s) > limits.PING_UNANSWERED_S:
+            log.warning("link.pings_unanswered")
+            self.window.give_up()
+            self.pump_soon()
 
     def _on_flow(self) -> None:
         """The wire began, or ceased, to make output wait."""
-        now = self._loop.time()
-        if self._pipe.paused:
-            self.flow.pace.waits(now, self._pipe.waiting_bytes)
-            return
-        self.flow.pace.flows(now, self._pipe.waiting_bytes)
         self.pump_soon()
         if self._idle:
             self._quiet.set()

@@ -17,36 +17,32 @@ from typing import Protocol, TypeVar
 import msgspec
 import structlog
 
-from obt_agent.errors import AgentError, Busy, DeadlineExceeded, LinkLost, TooLarge, Unsupported
+from obt_agent.errors import (
+    AgentError,
+    Busy,
+    DeadlineExceeded,
+    LinkLost,
+    ProtocolError,
+    TooLarge,
+    Unsupported,
+)
 from obt_agent.link.admitted_requests import AdmittedRequests
 from obt_agent.link.control import ControlMethods
 from obt_agent.link.pending_requests import PendingRequests
 from obt_agent.link.send import Pipe, SendQueue, SendScheduler
-from obt_agent.link.streams import (
-    NOTHING_SENT,
-    LinkStreamSink,
-    OutgoingStream,
-    large_final,
-    result_frame,
-)
+from obt_agent.link.streams import NOTHING_SENT, LinkStreamSink, OutgoingStream, large_final, result_frame
 from obt_agent.link.timings import LinkTimings
 from obt_agent.protocol import codec, limits
 from obt_agent.protocol.admission import Empty, HelloParams, HelloResult
 from obt_agent.protocol.byte_budget import ByteBudget
 from obt_agent.protocol.envelope import Notification, Request, RequestId
-from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError, to_wire
+from obt_agent.protocol.errors import WireError, to_wire
 from obt_agent.protocol.limits import Close
 from obt_agent.protocol.rates import BadFrames
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-_DUPLICATE = WireError(
-    code=CODE_OF_KIND["invalid_request"],
-    message="A request with this id is in flight; the first one goes on.",
-    data=ErrorData(kind="invalid_request"),
-)
 
 
 class RequestHandler(Protocol):
@@ -128,6 +124,11 @@ class LinkSession:
         return self._out.frames_sent
 
     @property
+    def piece_bytes(self) -> int:
+        """Most bytes of what goes whole: 24 KiB, less on a slow link, where others would wait for it."""
+        return self._out.window.piece_bytes
+
+    @property
     def streams(self) -> int:
         """Streams in flight."""
         return len(self.flow.streams)
@@ -158,6 +159,7 @@ class LinkSession:
         self._out.flow = SendScheduler(result.stream_credit_bytes, result.link_credit_bytes)
         self._peer_max_frame_bytes = max(result.limits.max_frame_bytes, limits.MIN_FRAME_BYTES)
         self.hello_result = result
+        self._out.measure()  # while nothing waits before it: how long the way itself takes
 
     def end(self, reason: str) -> None:
         """The socket is gone: fail everything that waits. Idempotent."""
@@ -179,6 +181,7 @@ class LinkSession:
         """Called about once a second: send ``link.alive`` when due, and end streams that get no credit."""
         if self.alive and now_s - self._out.last_sent_s >= self._timings.alive_s:
             self.notify("link.alive", Empty())
+        self._out.tick(now_s)
         for request_id, stream in list(self.flow.streams.items()):
             if stream.stalled_for(now_s, link_positive=self.flow.link.positive) >= self._timings.stalled_s:
                 self._stall(request_id)
@@ -230,13 +233,11 @@ class LinkSession:
     def _on_request(self, request: Request, size: int) -> None:
         if self.hello_result is None:
             self._out.fail(Close.PROTOCOL_ERROR, "request before the answer to agent.hello")
-        elif request.id in self._in_flight:
-            self._out.control(codec.encode_error(request.id, _DUPLICATE))
         else:
             try:
                 self._in_flight.admit(request, size)
-            except Busy as busy:
-                self._out.control(codec.encode_error(request.id, to_wire(busy)))
+            except (Busy, ProtocolError) as refused:
+                self._out.control(codec.encode_error(request.id, to_wire(refused)))
                 return
             if not self._own.on_request(self, request):
                 self._handler.on_request(self, request)
@@ -272,12 +273,12 @@ class LinkSession:
         """Answer a request, once; does nothing when it was answered or the session has ended.
 
         It follows what its own stream still holds, and passes everybody else's. Over 24 KiB it goes in
-        pieces. A field ``stream`` is filled with how far the stream really came.
+        pieces (on a slow link, sooner). A field ``stream`` is filled with how far the stream really came.
         """
         if id not in self._in_flight:
             return
         text = msgspec.json.encode(result)
-        if len(text) > limits.INLINE_RESULT_BYTES:
+        if len(text) > self.piece_bytes:
             try:
                 self._in_flight.grow(id, len(text))
             except (Busy, TooLarge) as error:
@@ -355,7 +356,9 @@ class LinkSession:
         request_id, answer = self._waiting.expect(at_once)
         frame = codec.encode_request(request_id, method, params)
         try:
-            self._check_size(method, frame)
+            if len(frame) > self._peer_max_frame_bytes:
+                most = self._peer_max_frame_bytes
+                raise TooLarge(f"{method} has {len(frame)} bytes; the server takes {most}.")
             if bulk:
                 self.flow.add_bulk(frame)
                 self._out.pump_soon()
@@ -378,10 +381,6 @@ class LinkSession:
     def _ensure_alive(self) -> None:
         if self._ended is not None:
             raise LinkLost(self._ended.message)
-
-    def _check_size(self, method: str, frame: bytes) -> None:
-        if len(frame) > self._peer_max_frame_bytes:
-            raise TooLarge(f"{method} has {len(frame)} bytes; the server takes {self._peer_max_frame_bytes}.")
 
     # What has gone out.
 

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Final, cast
-from urllib.parse import urlsplit
 
 from websockets.client import ClientProtocol
 from websockets.exceptions import InvalidStatus, NegotiationError
@@ -36,6 +35,7 @@ from obt_agent.link.disconnect import (
     NextDial,
     dial_failed,
     of_status,
+    origin,
     retry_after_s,
 )
 from obt_agent.protocol.limits import (
@@ -126,6 +126,8 @@ class Wire(asyncio.Protocol):
         # Whether output waits in memory. ``on_flow`` is called when that begins and when it is over.
         self.paused = False
         self.on_flow: Callable[[], None] = _nothing
+        # Called with each pong's payload.
+        self.on_pong: Callable[[bytes], None] = _nothing
 
         # Bytes since the connection was made, and the loop's time of the last that came.
         self.received_bytes = 0
@@ -189,10 +191,10 @@ class Wire(asyncio.Protocol):
                 self._protocol.send_text(frame)
             self._flush()
 
-    def probe(self) -> None:
-        """Send a ping: a server's library answers it by itself."""
+    def ping(self, payload: bytes) -> None:
+        """Send a ping: a server's library answers it by itself, and ``on_pong`` gets the payload back."""
         if self._protocol.state is State.OPEN:
-            self._protocol.send_ping(b"probe")
+            self._protocol.send_ping(payload)
             self._flush()
 
     def _flush(self) -> None:
@@ -270,6 +272,8 @@ class Wire(asyncio.Protocol):
         if isinstance(event, Response):
             self.response = event
             self._answered.set()
+        elif isinstance(event, Frame) and event.opcode is Opcode.PONG:
+            self.on_pong(bytes(event.data))
         elif isinstance(event, Frame) and event.opcode in _DATA:
             self._take_frame(event)
 
@@ -381,19 +385,9 @@ def _of_response(response: Response) -> DisconnectReason:
     return of_status(
         response.status_code,
         retry_after_s=retry_after_s(response.headers.get("Retry-After"), datetime.now(UTC)),
-        location=_origin(response.headers.get("Location", "")),
+        location=origin(response.headers.get("Location", "")),
     )
 
 
-def _origin(location: str) -> str:
-    """Scheme and host of a redirect: all of it that helps, and nothing that might be a secret."""
-    try:
-        parts = urlsplit(location)
-        host = parts.hostname
-    except ValueError:
-        return ""
-    return f"{parts.scheme}://{host}" if host and parts.scheme in {"http", "https", "ws", "wss"} else ""
-
-
-def _nothing() -> None:
+def _nothing(_: bytes = b"") -> None:
     """Until a session listens."""

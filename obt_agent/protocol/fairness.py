@@ -1,4 +1,4 @@
-"""Whose turn it is, and how much may go in one frame. Pure; time is passed in.
+"""Whose turn it is to send. Pure.
 
 Deficit round robin by bytes (Shreedhar and Varghese, 1995), with one change: a frame is cut while it is
 being sent, so that its cost is known only then. A flow sends while its allowance is positive and pays
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Hashable
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
-from obt_agent.protocol.limits import FRAME_DURATION_S, MAX_DATA_FRAME_BYTES, MIN_DATA_FRAME_BYTES
+from obt_agent.protocol.limits import MAX_DATA_FRAME_BYTES
 
 F = TypeVar("F", bound=Hashable)
 
@@ -68,46 +68,3 @@ class FairRing(Generic[F]):
     def charge(self, flow: F, sent_bytes: int) -> None:
         """The flow whose turn it was sent this many bytes."""
         self._allowance[flow] -= sent_bytes
-
-
-_WEIGHT: Final = 0.5
-"""Of the newest measurement: half, so that a link that has become slow is known after two frames."""
-
-
-class RateEstimator:
-    """How much goes in one frame: what the link carries in 250 ms, 1 to 32 KiB.
-
-    The rate is measured only while the link is the bottleneck: from the moment when output began to wait
-    until the wait was over. A link that never makes output wait is taken as fast.
-    """
-
-    __slots__ = ("_since", "_waiting", "bytes_per_second")
-
-    def __init__(self) -> None:
-        # None until output had to wait once: such a link counts as fast.
-        self.bytes_per_second: float | None = None
-        # When output began to wait, and how much of it there was.
-        self._since = 0.0
-        self._waiting = 0
-
-    @property
-    def frame_bytes(self) -> int:
-        """Most bytes for the next frame."""
-        if self.bytes_per_second is None:
-            return MAX_DATA_FRAME_BYTES
-        fair = int(self.bytes_per_second * FRAME_DURATION_S)
-        return max(MIN_DATA_FRAME_BYTES, min(fair, MAX_DATA_FRAME_BYTES))
-
-    def waits(self, now_s: float, waiting_bytes: int) -> None:
-        """Output began to wait, with this many bytes not yet taken by the kernel."""
-        self._since = now_s
-        self._waiting = waiting_bytes
-
-    def flows(self, now_s: float, waiting_bytes: int = 0) -> None:
-        """The wait is over; this many bytes are still not taken."""
-        taken, elapsed = self._waiting - waiting_bytes, now_s - self._since
-        if taken <= 0:
-            return
-        rate = taken / max(elapsed, 1e-6)
-        known = self.bytes_per_second
-        self.bytes_per_second = rate if known is None else known + (rate - known) * _WEIGHT

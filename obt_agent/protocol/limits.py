@@ -57,10 +57,17 @@ MAX_STREAM_WINDOW_BYTES: Final = 512 << 10
 MAX_UNREAD_BYTES: Final = 256 << 10
 # Control waits for no credit. A server that reads so little of it is not there.
 MAX_CONTROL_BACKLOG_BYTES: Final = 1 << 20
-# A data frame holds what the link carries in this time, within these bounds: control waits no longer.
+# A data frame holds a quarter of what may be on its way, within these bounds.
 MIN_DATA_FRAME_BYTES: Final = 1 << 10
 MAX_DATA_FRAME_BYTES: Final = 32 << 10
-FRAME_DURATION_S: Final = 0.25
+# Bytes on their way: at first, and within which bounds they follow the link. The queue that they make may
+# delay what comes behind it by so many seconds.
+SEND_WINDOW_BYTES: Final = 16 << 10
+MIN_SEND_WINDOW_BYTES: Final = 4 << 10
+MAX_SEND_WINDOW_BYTES: Final = 16 << 20
+QUEUE_TARGET_S: Final = 0.75
+# A peer that answers no ping in this time, and is alive, never does.
+PING_UNANSWERED_S: Final = 30.0
 
 MAX_BLOB_BYTES_PER_SESSION: Final = 16 << 20
 BLOB_LIFETIME_S: Final = 60.0

@@ -62,6 +62,9 @@ class Calls:
         self._budget = budget
         # by request: its part of the budget, until who asked has taken the answer
         self._charged: dict[int, int] = {}
+        # the request that the agent answers at once, to show that what went before has arrived
+        # (empty while none is on its way: no id is)
+        self._mark_id = ""
         self._ended = False
 
     # -- requests -------------------------------------------------------------------------------------
@@ -125,19 +128,26 @@ class Calls:
             raise TooLarge(
                 f"The request has {len(frame)} bytes; the agent takes {self.peer_max_frame_bytes} in a frame."
             )
+        queued = False
         try:
             async with asyncio.timeout(timeout_s):
-                await self._writer.put(frame)
+                await self._writer.put(request.request_id, frame)
+            queued = True
         except TimeoutError as error:
-            self._forget(request)
             raise DeadlineExceeded(
                 f"{request.method} could not be sent within {timeout_s:g} s: the agent reads too slowly.",
                 waited_for="sending",
             ) from error
+        finally:
+            if not queued:  # the agent never hears of it: there is nothing to cancel
+                self._forget(request)
 
     def _cancel_request(self, request: OutgoingRequest) -> None:
         """Cancel a request that is still in flight; its id stays taken until its final, for a while."""
         if self._requests.get(request.request_id) is not request or request.abandoned:
+            return
+        if self._writer.take_back(request.request_id):
+            self._forget(request)
             return
         request.abandon()
         params = CancelParams(id=request.request_id)
@@ -157,11 +167,15 @@ class Calls:
         if timer is not None:
             timer.cancel()
 
+    def piece_bytes(self) -> int:
+        """Most bytes of a piece of something long: what comes behind it waits for it on a slow link."""
+        return self._writer.window.size // 2
+
     # -- incoming frames ------------------------------------------------------------------------------
 
     def __contains__(self, request_id: object) -> bool:
         """Whether a request of that id is in flight."""
-        return request_id in self._requests
+        return request_id in self._requests or request_id == self._mark_id
 
     def read_ids(self) -> tuple[RequestId, ...]:
         """Requests that somebody waits for."""
@@ -203,8 +217,17 @@ class Calls:
     def _discharge(self, request: OutgoingRequest) -> None:
         self._budget.change(-self._charged.pop(request.request_id, 0))
 
+    def make_mark(self) -> bytes:
+        """Return a request that costs nothing, and whose answer says that what was sent before is there."""
+        self._mark_id = f"mark-{next(self._ids)}"
+        return codec.encode_request(self._mark_id, "state.request", msgspec.Raw(b'{"kinds":[]}'))
+
     def on_answer(self, message: Response | ErrorResponse) -> None:
         """An answer came; one to no request of ours is ignored."""
+        if message.id == self._mark_id:
+            self._mark_id = ""
+            self._writer.mark_answered()
+            return
         request = None if message.id is None else self._requests.pop(message.id, None)
         if request is None:
             return

@@ -153,7 +153,7 @@ class AgentHub:
             raise UnknownCommand(f"{method[:64]!r} is no streamed command.")
         session = self._sessions.require(agent_id)
         prepared = images.prepare(method, params, session.calls.peer_max_frame_bytes)
-        for piece in prepared.pieces():
+        for piece in prepared.pieces(session.calls.piece_bytes):
             await session.calls.call("blob.put", piece, timeout_s=self.settings.call_timeout_s)
         async with session.calls.stream(
             method, prepared.params, silence_s=self.settings.stream_silence_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from obt_agent.protocol.streams import BlobPut
 
 METHODS_WITH_IMAGES: Final = frozenset({"generate", "chat"})
 _PIECE_CHARS: Final = 48 << 10
-"""Base64 characters a piece; a multiple of 4, so that each piece is base64 of its own."""
+"""Most base64 characters of a piece."""
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,15 @@ class Prepared:
     params: msgspec.Raw
     blobs: tuple[tuple[str, str], ...] = ()
 
-    def pieces(self) -> Iterator[BlobPut]:
-        """The uploads, in order."""
+    def pieces(self, most_chars: Callable[[], int]) -> Iterator[BlobPut]:
+        """The uploads, in order, each of as many characters as ``most_chars`` allows at that moment."""
         for name, text in self.blobs:
-            for start in range(0, len(text), _PIECE_CHARS):
-                data = text[start : start + _PIECE_CHARS]
-                last = start + _PIECE_CHARS >= len(text)
-                yield BlobPut(blob=name, offset=start // 4 * 3, data=data, last=last)
+            start = 0
+            while start < len(text):
+                # A multiple of 4: each piece is base64 of its own.
+                end = start + min(most_chars(), _PIECE_CHARS) // 4 * 4
+                yield BlobPut(blob=name, offset=start // 4 * 3, data=text[start:end], last=end >= len(text))
+                start = end
 
 
 def prepare(method: str, params: msgspec.Raw, max_frame_bytes: int) -> Prepared:

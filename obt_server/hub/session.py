@@ -107,7 +107,7 @@ class AgentSession:
         self._socket = socket
         self._settings = settings
         self._handlers = handlers
-        self._writer = FrameWriter(socket, budget)
+        self._writer = FrameWriter(socket, budget, self._make_mark)
         self.calls = Calls(self._writer, self.post, settings, peer_max_frame_bytes, budget)
         # requests of the agent that are not answered yet, by the agent's ids; bounded by max_in_flight
         self._answering: dict[RequestId, asyncio.Task[None]] = {}
@@ -214,6 +214,7 @@ class AgentSession:
             if now >= self._writer.last_sent + settings.alive_interval_s:
                 self.notify("link.alive", Empty())
                 self._writer.last_sent = now  # queued: not again before the next is due
+            self._writer.check_marks()
             if now >= self._streams_alive_at:
                 self._streams_alive_at = now + settings.streams_alive_interval_s
                 self.notify("streams.alive", StreamsAlive(ids=self.calls.read_ids()))
@@ -366,6 +367,9 @@ class AgentSession:
         self.post(frame)
         if size:
             self._give_back_link(size)
+
+    def _make_mark(self) -> bytes:
+        return self.calls.make_mark()
 
     # -- sending -------------------------------------------------------------------------------------
 

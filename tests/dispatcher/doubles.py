@@ -83,6 +83,8 @@ class FakeSink:
 class FakeSession:
     """A session that keeps every answer; ``doubled`` names requests that were given two."""
 
+    piece_bytes = 24 << 10
+
     def __init__(self, number: int = 1, *, window: int | None = None) -> None:
         self.number = number
         self.alive = True

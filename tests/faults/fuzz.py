@@ -103,12 +103,16 @@ class _Pipe:
     def __init__(self) -> None:
         self.paused = False
         self.on_flow: Callable[[], None] = lambda: None
-        self.waiting_bytes = 0
+        self.on_pong: Callable[[bytes], None] = lambda _: None
+        self.waiting_bytes = self.received_bytes = 0
         self.written: list[bytes] = []
         self.closed: int | None = None
 
     def write(self, frames: Sequence[bytes]) -> None:
         self.written += frames
+
+    def ping(self, payload: bytes) -> None:
+        asyncio.get_running_loop().call_soon(self.on_pong, payload)
 
     def fail(self, code: int, reason: str) -> None:
         self.closed = self.closed or code

@@ -24,12 +24,14 @@ class Lane:
     Attributes:
         delay_s: before each chunk is passed on.
         bytes_per_second: most that passes; None: as much as comes.
+        buffers: takes whatever comes at once, without bound, as proxies of the web do.
         cut_after: connections are reset when this many bytes have passed; None: never.
         passed: bytes passed so far.
     """
 
     delay_s: float = 0.0
     bytes_per_second: float | None = None
+    buffers: bool = False
     cut_after: int | None = None
     passed: int = 0
     lost: bool = False
@@ -149,8 +151,9 @@ class FaultProxy:
         try:
             await asyncio.get_running_loop().sock_connect(server, self._target)
             async with asyncio.TaskGroup() as lanes:
-                lanes.create_task(self._pass(client, server, self.up), name="fault-proxy up")
-                lanes.create_task(self._pass(server, client, self.down), name="fault-proxy down")
+                for source, sink, lane in ((client, server, self.up), (server, client, self.down)):
+                    passing = self._buffer if lane.buffers else self._pass
+                    lanes.create_task(passing(source, sink, lane), name="fault-proxy lane")
         except* OSError:
             pass  # one side is gone: so is the other, below
         finally:
@@ -171,6 +174,23 @@ class FaultProxy:
             if not lane.lost:
                 await _wait(lane, len(data))
                 await self._forward(sink, data, lane)
+
+    async def _buffer(self, source: socket.socket, sink: socket.socket, lane: Lane) -> None:
+        taken: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def give() -> None:
+            while data := await taken.get():
+                for start in range(0, len(data), _share(lane)):
+                    piece = data[start : start + _share(lane)]
+                    await _wait(lane, len(piece))
+                    await self._forward(sink, piece, lane)
+            sink.shutdown(socket.SHUT_WR)
+
+        async with asyncio.TaskGroup() as both:
+            both.create_task(give(), name="fault-proxy buffer")
+            while data := await asyncio.get_running_loop().sock_recv(source, CHUNK_BYTES):
+                taken.put_nowait(data)
+            taken.put_nowait(b"")
 
     async def _forward(self, sink: socket.socket, data: bytes, lane: Lane) -> None:
         cut = lane.cut_after is not None and lane.passed + len(data) >= lane.cut_after

@@ -26,7 +26,7 @@ IDS = st.sampled_from([1, "1", 2, "x"])
 
 
 class Output(RuleBasedStateMachine):
-    """Streams, bulk requests, grants and slow links in any order; the receiver checks every frame."""
+    """Streams, bulk requests, grants and sizes of frames in any order; the receiver checks every frame."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,6 @@ class Output(RuleBasedStateMachine):
         self.link_balance = 16384
         self.bulk_queued: list[bytes] = []
         self.bulk_received: list[bytes] = []
-        self.now = 0.0
 
     @rule(request_id=IDS)
     def open(self, request_id: Any) -> None:
@@ -79,24 +78,16 @@ class Output(RuleBasedStateMachine):
         self.flow.link.grant(size)
         self.link_balance += size
 
-    @rule(rate=st.integers(1, 1 << 22))
-    def link_was_slow(self, rate: int) -> None:
-        self.flow.pace.waits(self.now, rate)
-        self.now += 1.0
-        self.flow.pace.flows(self.now)
-
     @rule(request_id=IDS)
     def cancel(self, request_id: Any) -> None:
         if self.flow.close(request_id) is not None:
             self.queued.pop(request_id)
 
     @precondition(lambda self: self.flow.ready)
-    @rule()
-    def send(self) -> None:
-        limit = self.flow.pace.frame_bytes
-        assert MIN_DATA_FRAME_BYTES <= limit <= MAX_DATA_FRAME_BYTES
+    @rule(limit=st.integers(MIN_DATA_FRAME_BYTES, MAX_DATA_FRAME_BYTES))
+    def send(self, limit: int) -> None:
         assert self.link_balance > 0
-        turn = self.flow.next_frame()
+        turn = self.flow.next_frame(limit)
         assert turn is not None
         frame, stream = turn
         self.link_balance -= len(frame)
@@ -144,11 +135,11 @@ def test_a_withdrawn_bulk_request_is_gone_and_the_others_stay() -> None:
         flow.add_bulk(frame)
     assert flow.cancel_bulk(b"a")
     assert not flow.cancel_bulk(b"a")
-    assert flow.next_frame() == (b"b", None)
+    assert flow.next_frame(1024) == (b"b", None)
     assert not flow.cancel_bulk(b"b")
     flow.add_bulk(b"c")
     assert flow.cancel_bulk(b"c")
-    assert flow.next_frame() is None
+    assert flow.next_frame(1024) is None
     assert not flow.waiting
 
 
@@ -156,7 +147,7 @@ def test_without_link_credit_nothing_is_next() -> None:
     flow = SendScheduler(1000, 0)
     flow.add_bulk(b"a")
     assert not flow.ready
-    assert flow.next_frame() is None
+    assert flow.next_frame(1024) is None
     assert flow.waiting
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from obt_agent.protocol.fairness import FairRing, RateEstimator
-from obt_agent.protocol.limits import MAX_DATA_FRAME_BYTES, MIN_DATA_FRAME_BYTES
+from obt_agent.protocol.fairness import FairRing
 
 
 def run(ring: FairRing[str], sizes: dict[str, list[int]], turns: int) -> dict[str, int]:
@@ -101,43 +100,3 @@ def test_adding_twice_and_removing_what_is_not_there_change_nothing() -> None:
     assert ring.turn() == "a"
     ring.remove("a")
     assert ring.turn() is None
-
-
-def test_a_link_that_never_makes_output_wait_gets_the_largest_frames() -> None:
-    assert RateEstimator().frame_bytes == MAX_DATA_FRAME_BYTES
-
-
-def test_a_slow_link_gets_frames_of_a_quarter_of_a_second() -> None:
-    pace = RateEstimator()
-    for start in range(4):
-        pace.waits(float(start), 16384)
-        pace.flows(start + 1.0)
-    assert pace.frame_bytes == 4096
-
-
-def test_frames_stay_within_their_bounds_at_any_rate() -> None:
-    slow, fast = RateEstimator(), RateEstimator()
-    slow.waits(0.0, 10)
-    slow.flows(60.0)
-    assert slow.frame_bytes == MIN_DATA_FRAME_BYTES
-    fast.waits(0.0, 1 << 20)
-    fast.flows(0.0)
-    assert fast.frame_bytes == MAX_DATA_FRAME_BYTES
-
-
-def test_a_wait_in_which_nothing_moved_measures_nothing() -> None:
-    pace = RateEstimator()
-    pace.waits(0.0, 100)
-    pace.flows(1.0, 100)
-    assert pace.bytes_per_second is None
-
-
-@given(st.lists(st.tuples(st.integers(0, 1 << 22), st.floats(0, 100), st.integers(0, 1 << 22)), max_size=20))
-def test_frame_size_is_bounded_whatever_was_measured(measured: list[tuple[int, float, int]]) -> None:
-    pace = RateEstimator()
-    now = 0.0
-    for waiting, elapsed, left in measured:
-        pace.waits(now, waiting)
-        now += elapsed
-        pace.flows(now, left)
-        assert MIN_DATA_FRAME_BYTES <= pace.frame_bytes <= MAX_DATA_FRAME_BYTES

@@ -106,7 +106,7 @@ def test_an_images_pieces_join_to_the_image(size: int) -> None:
     text = "QUJD" * size
     prepared = images.Prepared(msgspec.Raw(b"{}"), (("b", text),) if text else ())
     joined = ""
-    for piece in prepared.pieces():
+    for piece in prepared.pieces(lambda: 48 << 10):
         assert piece.offset == len(joined) // 4 * 3
         joined += piece.data
         assert piece.last == (len(joined) == len(text))

@@ -231,11 +231,11 @@ async def test_a_probe_with_all_requests_in_flight_listens_for_anything(
 async def test_a_closed_writer_takes_nothing_and_lets_nobody_wait() -> None:
     socket = QueueSocket()
     budget = WaitingBudget(1 << 20)
-    writer = FrameWriter(socket, budget, request_backlog_bytes=10)
+    writer = FrameWriter(socket, budget, lambda: b"mark", request_backlog_bytes=10)
     socket.reading.clear()
     running = asyncio.create_task(writer.run())
-    await writer.put(b"x" * 100)
-    waiting = asyncio.create_task(writer.put(b"y"))
+    await writer.put(1, b"x" * 100)
+    waiting = asyncio.create_task(writer.put(2, b"y"))
     await asyncio.sleep(0)
     assert budget.held == 100
     with pytest.raises(Backlog):
@@ -252,17 +252,78 @@ async def test_a_closed_writer_takes_nothing_and_lets_nobody_wait() -> None:
 
 async def test_those_who_wait_for_room_go_on_when_the_peer_reads_again() -> None:
     socket = QueueSocket()
-    writer = FrameWriter(socket, WaitingBudget(1 << 20), request_backlog_bytes=10)
+    writer = FrameWriter(socket, WaitingBudget(1 << 20), lambda: b"mark", request_backlog_bytes=10)
     socket.reading.clear()
     running = asyncio.create_task(writer.run())
-    await writer.put(b"x" * 100)
-    waiting = asyncio.create_task(writer.put(b"y"))
+    await writer.put(1, b"x" * 100)
+    waiting = asyncio.create_task(writer.put(2, b"y"))
     await asyncio.sleep(0)
     socket.reading.set()
     async with asyncio.timeout(20):
         await waiting
         await writer.flush()
     assert socket.sent == [b"x" * 100, b"y"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_control_passes_requests_that_wait_for_those_before_them_to_arrive() -> None:
+    socket, budget = QueueSocket(), WaitingBudget(1 << 20)
+    writer = FrameWriter(socket, budget, lambda: b"mark")
+    running = asyncio.create_task(writer.run())
+    large = b"x" * 20_000
+    for number in (1, 2, 3):
+        await writer.put(number, large)
+    async with asyncio.timeout(20):
+        while len(socket.sent) < 2:  # noqa: ASYNC110 -- the test's socket tells nobody
+            await asyncio.sleep(0)
+        writer.post(b"control")
+        assert writer.take_back(2)
+        assert not writer.take_back(1)
+        while len(socket.sent) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        assert socket.sent == [large, b"mark", b"control"]
+        writer.mark_answered()
+        await writer.flush()
+    assert socket.sent[3:4] == [large]
+    assert budget.held == 0
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_request_that_was_cancelled_before_it_went_out_never_does() -> None:
+    async with served() as (hub, socket, _):
+        await online(hub)
+        large = msgspec.Raw(b'{"model":"' + b"m" * 20_000 + b'"}')
+        first = asyncio.create_task(hub.call("a", "show_model", large))
+        second = asyncio.create_task(hub.call("a", "show_model", large))
+        while len(socket.sent) < 3:  # noqa: ASYNC110 -- the hello's answer, the first, and the mark
+            await asyncio.sleep(0)
+        second.cancel()
+        await asyncio.gather(second, return_exceptions=True)
+        mark = msgspec.json.decode(socket.sent[2])
+        assert mark["method"] == "state.request"
+        socket.inbox.put_nowait(codec.encode_result(mark["id"], EMPTY))
+        socket.inbox.put_nowait(codec.encode_result(msgspec.json.decode(socket.sent[1])["id"], EMPTY))
+        await first
+        assert [msgspec.json.decode(one).get("method") for one in socket.sent[3:]] == []
+
+
+async def test_an_agent_that_answers_no_mark_still_gets_its_requests() -> None:
+    socket = QueueSocket()
+    writer = FrameWriter(socket, WaitingBudget(1 << 20), lambda: b"mark")
+    running = asyncio.create_task(writer.run())
+    large = b"x" * 20_000
+    await writer.put(1, large)
+    await writer.put(2, large)
+    async with asyncio.timeout(20):
+        while len(socket.sent) < 2:  # noqa: ASYNC110 -- the test's socket tells nobody
+            await asyncio.sleep(0)
+        writer.window.give_up()
+        writer.check_marks()
+        writer.post(b"control")
+        await writer.flush()
+    assert socket.sent == [large, b"mark", b"control", large]
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 

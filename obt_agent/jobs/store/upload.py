@@ -220,7 +220,9 @@ class Uploader:
         if not _may_start(final, start):
             raise ProtocolError(f"The server asks for offset {start} of {len(data)} bytes.")
         while offset < len(data):
-            end = piece_end(data, offset, self._piece_bytes, text=final.encoding == "identity")
+            # Base64 adds a third.
+            size = min(self._piece_bytes, session.piece_bytes * 3 // 4)
+            end = piece_end(data, offset, size, text=final.encoding == "identity")
             expected = await self._part(session, job_id, final, data[offset:end], offset)
             if expected != end:
                 rewinds += 1
