@@ -168,7 +168,8 @@ async def hellos(on: HostileServer) -> None:
             one = frame(on.random.choice(HELLOS), on.random.choice(list(VALUES)), next(on.numbers))
             answer = json.loads(one.text)
             years = {"time": time.time() + on.random.choice([-1, 1]) * 5 * 365 * 86400}
-            body = {"protocol": 1, "session": 1, **years} | answer["result"]
+            result = answer["result"]
+            body = {"protocol": 1, "session": 1, **years} | result if isinstance(result, dict) else result
             await wire.send(json.dumps({"jsonrpc": "2.0", "id": hello.id, "result": body}))
             on.outcome.counts["hello"] += 1
             await asyncio.sleep(0.5)
