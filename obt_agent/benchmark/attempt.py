@@ -90,9 +90,14 @@ async def attempt(
     # Asked after the counters were read: the answer takes milliseconds, which would go into the energy.
     listed = loaded((await state.ollama.running()).models, state.plan.model_name)
     window = TimeWindow(min(one.t_sent_ns for one in answered), max(one.end_ns for one in answered))
+    meaning = state.environment.metric_semantics
     requests = tuple(
         metrics.timings(
-            one.trace, completion_tokens=cell.prompt.completion_tokens, cached=cached, num_ctx=cell.num_ctx
+            one.trace,
+            completion_tokens=cell.prompt.completion_tokens,
+            cached=cached,
+            num_ctx=cell.num_ctx,
+            from_first_token=meaning is not None and meaning.eval_duration == "from_first_token",
         )
         for one in answered
     )

@@ -25,6 +25,10 @@ CLOCK_DROP: Final = 0.90
 QUEUED_SHARE: Final = 0.10
 # A busy machine delays a request by tens of milliseconds without any slot being taken.
 QUEUED_LEAST_MS: Final = 100.0
+# Decode speed by the agent's clock and by Ollama's may differ by this share, and the two times by
+# ``CLOCKS_LEAST_MS``: on short answers a single late turn of either program is more.
+CLOCKS_SHARE: Final = 0.02
+CLOCKS_LEAST_MS: Final = 10.0
 # A model computes on the CPU from this share of one core on; where all CPUs are this busy, others' work of
 # this share of one core takes CPU that the model's threads wait for. ggml's threads meet at a barrier after
 # each operation, and spin there: one that is not scheduled holds up all of them.
@@ -94,6 +98,10 @@ ADVICE: Final[Mapping[str, WarningText]] = MappingProxyType(
             "requests waited for a slot",
             "lower concurrency, or raise OLLAMA_NUM_PARALLEL where Ollama starts",
         ),
+        "clocks_differ": WarningText(
+            "decode speed by Ollama's clock is another than by the agent's: one of them got its turn late",
+            "close other programs; decode_tps_uncertainty holds the difference",
+        ),
         "cpu_contended": WarningText(
             "other programs took CPU time from the model's threads, which wait for the slowest of them at "
             "every step: a little costs much",
@@ -162,6 +170,7 @@ def of_iteration(
     """The flags of one iteration, given what was planned and what ``/api/ps`` lists after it."""
     raised = {
         "short_output": one.short_output,
+        "clocks_differ": _clocks_differ(one),
         "cpu_contended": _contended(one),
         "counters_rejected": bool(one.rejected_counters),
         "no_text": one.chunks == 0,
@@ -216,6 +225,17 @@ def _queued(one: IterationMetrics) -> bool:
     if one.queue_ms_max is None or not one.total_duration_ms:
         return False
     return one.queue_ms_max > max(QUEUED_LEAST_MS, QUEUED_SHARE * one.total_duration_ms)
+
+
+def _clocks_differ(one: IterationMetrics) -> bool:
+    decode, ollama, n = one.decode_tps_corrected, one.decode_tps_by_ollama, one.completion_tokens
+    if not decode or not ollama or not n:
+        return False
+    apart_ms = n / max(len(one.requests), 1) * abs(1e3 / decode - 1e3 / ollama)
+    if apart_ms <= CLOCKS_LEAST_MS or abs(decode - ollama) <= CLOCKS_SHARE * decode:
+        return False
+    # Less than what the shape of the stream leaves open anyway says nothing of the clocks.
+    return abs(decode - ollama) >= (1 - CLOCKS_SHARE) * (one.decode_tps_uncertainty or 0.0)
 
 
 def _contended(one: IterationMetrics) -> bool:
@@ -280,6 +300,10 @@ def stream_warning(cell: CellResult) -> BenchmarkWarning | None:
     """A stream whose lines hold several tokens, or whose end came alone: more is open than intervals say."""
     speed, half = cell.summary.get("decode_tps_corrected"), cell.summary.get("decode_tps_uncertainty")
     if speed is None or half is None or half.median <= COARSE_SHARE * speed.median:
+        return None
+    ollama = cell.summary.get("decode_tps_by_ollama")
+    # What is open because the two clocks differ has a flag of its own.
+    if ollama is not None and abs(speed.median - ollama.median) >= (1 - CLOCKS_SHARE) * half.median:
         return None
     share = half.median / speed.median
     return BenchmarkWarning(

@@ -10,6 +10,7 @@ it arrives with that line):
     TTFT                  t_first
     TPOT                  (t_last - t_first) / (n - 1), as vLLM's benchmark and AIPerf have it
     decode_tps_corrected  (n - 1) / (t_last - t_first)
+    decode_tps_by_ollama  (n - 1) / eval_duration: the same by Ollama's clock, if it starts at the first token
     output_tps_wall       n / t_final
     tokens_per_second     eval_count / eval_duration, Ollama's own
     prefill_tps           prompt_eval_count / prompt_eval_duration, Ollama's own; only for uncached prompts
@@ -19,7 +20,7 @@ it arrives with that line):
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -41,6 +42,7 @@ _LEAST_FOR_P99: Final = 100
 
 _NO_TEXT: Final = "no line of the stream carried text"
 _NO_ANSWER: Final = "no answer came: thinking took all tokens, or there was no text"
+_OTHER: Final = "this version's eval_duration is not the time from the first token to the last"
 _TOO_FEW: Final = "a rate takes at least two tokens that arrive apart"
 _NOT_REPORTED: Final = "Ollama's last line does not say"
 _CONTRADICTED: Final = "Ollama's figure contradicts the agent's clock, or what was asked for"
@@ -90,7 +92,12 @@ def arrival(t_us: int, chunk: Chunk) -> Arrival | None:
 
 
 def timings(
-    trace: Trace, *, completion_tokens: int, cached: bool, num_ctx: int | None = None
+    trace: Trace,
+    *,
+    completion_tokens: int,
+    cached: bool,
+    num_ctx: int | None = None,
+    from_first_token: bool = False,
 ) -> RequestTimings:
     """Return all figures of one request.
 
@@ -99,6 +106,7 @@ def timings(
         completion_tokens: how many were asked for.
         cached: whether the prompt was sent before on purpose, so that no prefill rate exists.
         num_ctx: the context that was asked for.
+        from_first_token: whether this version's ``eval_duration`` goes from the first token to the last.
     """
     clock = AgentClock([one.t_us for one in trace.arrivals], trace.final_t_us)
     reported = checked(trace.counters, clock, completion_tokens=completion_tokens, num_ctx=num_ctx)
@@ -108,17 +116,18 @@ def timings(
 
     n, prompt, edges = reported.eval_count, reported.prompt_eval_count, _RequestEdges.of(trace)
     decode = _decode_tps(n, edges)
+    by_ollama = _rate(n - 1, reported.eval_duration) if n and from_first_token else None
     no_rate = why("eval_count") if n is None else _TOO_FEW
     no_prefill = _CACHED if cached else why("prompt_eval_count", "prompt_eval_duration")
     first_ms, lines = _ms(edges.first), len(trace.arrivals)
     # Each figure beside the reason that stands for it where it is null.
     figures: dict[str, tuple[object, str]] = {
-        "tokens_per_second": (
-            None if n == 1 else _rate(n, reported.eval_duration),
-            _TOO_FEW if n == 1 else why("eval_count", "eval_duration"),
-        ),
         "decode_tps_corrected": (decode, no_rate),
-        "decode_tps_uncertainty": (_decode_uncertainty(decode, n, trace), no_rate),
+        "decode_tps_by_ollama": (
+            by_ollama,
+            why("eval_count", "eval_duration") if from_first_token else _OTHER,
+        ),
+        "decode_tps_uncertainty": (_decode_uncertainty(decode, by_ollama, n, trace), no_rate),
         "average_token_ms": (None if decode is None else _MS_PER_S / decode, no_rate),
         "output_tps_wall": (_per_second(n, trace.final_t_us), why("eval_count")),
         "prefill_tps": (None if cached else _rate(prompt, reported.prompt_eval_duration), no_prefill),
@@ -129,14 +138,7 @@ def timings(
         "thinking_ms": (_thinking_ms(trace, edges), _NO_THOUGHT),
         "inter_chunk_ms": (chunk_gaps(clock.lines_us), _NO_GAPS),
         "tokens_per_chunk": (n / lines if n and lines else None, _NO_TEXT if n else why("eval_count")),
-        "server_total_ms": (_ns_ms(reported.total_duration), why("total_duration")),
-        "load_ms": (_ns_ms(reported.load_duration), why("load_duration")),
-        "prompt_eval_ms": (_ns_ms(reported.prompt_eval_duration), why("prompt_eval_duration")),
-        "eval_ms": (_ns_ms(reported.eval_duration), why("eval_duration")),
-        "unaccounted_ms": (_unaccounted(reported), why(*DURATIONS)),
-        "prompt_tokens": (prompt, why("prompt_eval_count")),
-        "completion_tokens": (n, why("eval_count")),
-        "total_tokens": (None if n is None or prompt is None else n + prompt, why(*COUNTS)),
+        **_counted(reported, why),
     }
     values: dict[str, Any] = {name: value for name, (value, _) in figures.items()}
     return RequestTimings(
@@ -149,6 +151,25 @@ def timings(
         rejected_counters=tuple(name for name in (*COUNTS, *DURATIONS) if name in reported.rejected),
         unavailable={name: reason for name, (value, reason) in figures.items() if value is None},
     )
+
+
+def _counted(reported: Counters, why: Callable[..., str]) -> dict[str, tuple[object, str]]:
+    """Ollama's own counters, in the result's units."""
+    n, prompt = reported.eval_count, reported.prompt_eval_count
+    return {
+        "server_total_ms": (_ns_ms(reported.total_duration), why("total_duration")),
+        "load_ms": (_ns_ms(reported.load_duration), why("load_duration")),
+        "prompt_eval_ms": (_ns_ms(reported.prompt_eval_duration), why("prompt_eval_duration")),
+        "eval_ms": (_ns_ms(reported.eval_duration), why("eval_duration")),
+        "unaccounted_ms": (_unaccounted(reported), why(*DURATIONS)),
+        "tokens_per_second": (
+            None if n == 1 else _rate(n, reported.eval_duration),
+            _TOO_FEW if n == 1 else why("eval_count", "eval_duration"),
+        ),
+        "prompt_tokens": (prompt, why("prompt_eval_count")),
+        "completion_tokens": (n, why("eval_count")),
+        "total_tokens": (None if n is None or prompt is None else n + prompt, why(*COUNTS)),
+    }
 
 
 def chunk_gaps(t_us: Sequence[int]) -> ChunkGaps | None:
@@ -212,8 +233,10 @@ def _decode_tps(n: int | None, edges: _RequestEdges) -> float | None:
     return (n - 1) * _US_PER_S / elapsed if elapsed > 0 else None
 
 
-def _decode_uncertainty(decode: float | None, n: int | None, trace: Trace) -> float | None:
-    """Half-width in tokens a second that the shape of the stream leaves open.
+def _decode_uncertainty(
+    decode: float | None, by_ollama: float | None, n: int | None, trace: Trace
+) -> float | None:
+    """Half-width in tokens a second that the shape of the stream, or the other clock, leaves open.
 
     The first line may hold k = n / lines tokens, of which k - 1 came before t_first was seen; when the model
     ended by itself, one token more may lie between the last text and the last line. So many of the n - 1
@@ -225,7 +248,9 @@ def _decode_uncertainty(decode: float | None, n: int | None, trace: Trace) -> fl
     open_tokens = max(n / len(trace.arrivals) - 1.0, 0.0)
     if trace.done_reason == "stop":
         open_tokens += 1.0
-    return decode * open_tokens / max(n - 1 - open_tokens, 1.0)
+    by_shape = decode * open_tokens / max(n - 1 - open_tokens, 1.0)
+    # On a busy machine the agent, or Ollama, gets its turn late, and which of the two cannot be known.
+    return max(by_shape, abs(decode - by_ollama)) if by_ollama else by_shape
 
 
 def _thinking_ms(trace: Trace, edges: _RequestEdges) -> float | None:

@@ -59,6 +59,7 @@ class RequestTimings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     # Rates in tokens a second, times in milliseconds; each is defined in its row of the metrics' registry.
     tokens_per_second: float | None = None
     decode_tps_corrected: float | None = None
+    decode_tps_by_ollama: float | None = None
     decode_tps_uncertainty: float | None = None
     output_tps_wall: float | None = None
     prefill_tps: float | None = None

@@ -39,6 +39,23 @@ def test_each_fault_has_its_flag(fields: dict[str, Any], flag: str) -> None:
     assert flag in flags.ADVICE
 
 
+def _by_two_clocks(ollama: float, **fields: Any) -> set[str]:
+    usual: dict[str, Any] = {"completion_tokens": 128, "decode_tps_by_ollama": ollama}
+    one = iteration(**{**usual, "decode_tps_uncertainty": abs(100.0 - ollama), **fields})
+    return flags.of_iteration(one, EXPECTED, LISTED) & {"clocks_differ"}
+
+
+def test_two_clocks_that_differ_by_over_two_percent_are_flagged() -> None:
+    assert _by_two_clocks(108.1)
+    assert _by_two_clocks(92.0)
+    assert not _by_two_clocks(101.9)
+    assert not _by_two_clocks(108.1, completion_tokens=8), "6 ms: a single late turn"
+    assert not _by_two_clocks(108.1, decode_tps_uncertainty=12.0), "the stream leaves more open anyway"
+    assert not _by_two_clocks(108.1, decode_tps_corrected=None)
+    each_of_32 = tuple(RequestTimings() for _ in range(32))
+    assert not _by_two_clocks(108.1, requests=each_of_32), "4 tokens each"
+
+
 @pytest.mark.parametrize(
     ("process", "others", "busy"),
     [
@@ -170,6 +187,8 @@ def test_a_stream_whose_lines_hold_several_tokens_is_warned_of_where_an_interval
     assert "±1.6%" in warning.message
     fine = result(*(iteration(n, 100.0, decode_tps_uncertainty=0.8) for n in range(3)))
     assert fine.warnings == ()
+    late = [iteration(n, 100.0, decode_tps_uncertainty=1.6, decode_tps_by_ollama=98.4) for n in range(3)]
+    assert result(*late).warnings == (), "the clocks differ, the lines are tokens"
 
 
 def test_the_stopping_rule_needs_width_and_time() -> None:

@@ -34,8 +34,10 @@ def steady(
     return Trace(arrivals, arrivals[-1].t_us + final_us, reported or counters(eval_count=n), done_reason)
 
 
-def figures(trace: Trace, *, tokens: int = 16, cached: bool = False) -> RequestTimings:
-    return timings(trace, completion_tokens=tokens, cached=cached)
+def figures(
+    trace: Trace, *, tokens: int = 16, cached: bool = False, from_first_token: bool = True
+) -> RequestTimings:
+    return timings(trace, completion_tokens=tokens, cached=cached, from_first_token=from_first_token)
 
 
 def test_every_figure_follows_its_definition() -> None:
@@ -63,12 +65,29 @@ def test_ollamas_ratio_reads_high_by_n_over_n_minus_1() -> None:
     assert found.tokens_per_second / found.decode_tps_corrected == pytest.approx(16 / 15)
 
 
+def test_decode_speed_by_two_clocks_leaves_their_difference_open() -> None:
+    # The agent got its turn late: of 15 gaps of 75 ms it saw the first end 100 ms late.
+    late = steady(ttft_us=605_000, tpot_us=68_333)
+    found = figures(late)
+    assert found.decode_tps_corrected == pytest.approx(14.634, rel=1e-3)
+    assert found.decode_tps_by_ollama == pytest.approx(1000 / 75)
+    assert found.decode_tps_uncertainty == pytest.approx(14.634 - 13.333, rel=1e-2)
+
+
+def test_a_version_whose_clock_means_something_else_is_no_second_clock() -> None:
+    found = figures(steady(tpot_us=50_000), from_first_token=False)
+    assert found.decode_tps_by_ollama is None
+    assert "not the time from the first token" in found.unavailable["decode_tps_by_ollama"]
+    assert found.decode_tps_uncertainty == 0.0
+
+
 @given(st.integers(2, 2000), st.integers(100, 10**6), st.integers(10, 10**6))
 def test_a_steady_stream_has_exactly_its_rate(n: int, ttft_us: int, tpot_us: int) -> None:
-    found = figures(steady(n, ttft_us, tpot_us))
+    reported = counters(eval_count=n, eval_duration=(n - 1) * tpot_us * 1000)
+    found = figures(steady(n, ttft_us, tpot_us, reported=reported))
     assert found.decode_tps_corrected == pytest.approx(1e6 / tpot_us)
     assert found.average_token_ms == pytest.approx(tpot_us / 1e3)
-    assert found.decode_tps_uncertainty == 0.0
+    assert found.decode_tps_uncertainty == pytest.approx(0.0, abs=1e-3)
 
 
 def test_bursts_of_two_tokens_a_line_stay_within_the_stated_uncertainty() -> None:

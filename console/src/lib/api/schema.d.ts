@@ -1633,6 +1633,8 @@ export interface components {
             cpu_usage_percent?: number | null;
             /** Cpu Usage Percent Max */
             cpu_usage_percent_max?: number | null;
+            /** Decode Tps By Ollama */
+            decode_tps_by_ollama?: number | null;
             /** Decode Tps Corrected */
             decode_tps_corrected?: number | null;
             /** Decode Tps Uncertainty */
@@ -2764,6 +2766,8 @@ export interface components {
             chunks?: number;
             /** Completion Tokens */
             completion_tokens?: number | null;
+            /** Decode Tps By Ollama */
+            decode_tps_by_ollama?: number | null;
             /** Decode Tps Corrected */
             decode_tps_corrected?: number | null;
             /** Decode Tps Uncertainty */
