@@ -222,7 +222,6 @@ class SendQueue:
         self._pumping = None
         while self._may_send:
             self._burst(self.window.frame_bytes)
-            self.measure()
         if self._idle:
             self._quiet.set()
 
@@ -249,8 +248,10 @@ class SendQueue:
         self.frames_sent += len(frames)
         self.window.sent(sum(map(len, frames)))
         self._pipe.write(frames)
+        # Behind control, too: it fills the window, and nothing else would find out that it has arrived.
+        self._measure()
 
-    def measure(self) -> None:
+    def _measure(self) -> None:
         """Send a ping behind what was sent, where the window wants one, now or as soon as it may."""
         if self._pinging is not None or self._closed:
             return
@@ -263,13 +264,13 @@ class SendQueue:
 
     def _measure_later(self) -> None:
         self._pinging = None
-        self.measure()
+        self._measure()
 
     def _on_pong(self, payload: bytes) -> None:
         if payload == b"%d" % self._pings:
             self.window.arrived(self._loop.time(), self._pipe.received_bytes)
             self.pump_soon()
-            self.measure()
+            self._measure()
 
     def tick(self, now_s: float) -> None:
         """Called about once a second: a server that answers no ping is measured no more."""

@@ -159,7 +159,6 @@ class LinkSession:
         self._out.flow = SendScheduler(result.stream_credit_bytes, result.link_credit_bytes)
         self._peer_max_frame_bytes = max(result.limits.max_frame_bytes, limits.MIN_FRAME_BYTES)
         self.hello_result = result
-        self._out.measure()  # while nothing waits before it: how long the way itself takes
 
     def end(self, reason: str) -> None:
         """The socket is gone: fail everything that waits. Idempotent."""

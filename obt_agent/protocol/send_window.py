@@ -75,7 +75,7 @@ class SendWindow:
     def take_mark(self, now_s: float, received_bytes: int) -> float | None:
         """Return 0.0 where a mark is to be sent now, the seconds until then, or None where none is needed.
 
-        The first one is needed before anything was sent: it finds no queue, and so measures the way alone.
+        The first one is needed at once: it finds no queue, and so measures the way alone.
         """
         few = self._sent - self._arrived < self.size // _FRAMES and self._least_s < math.inf
         if self._mark is not None or self._unlimited or few:

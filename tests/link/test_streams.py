@@ -23,6 +23,7 @@ from tests.link.server_double import Peer
 from tests.waiting import until
 
 Handler = Callable[[LinkSession, Request], Awaitable[None]]
+CREDIT = {"stream_credit_bytes": 32 << 10, "link_credit_bytes": 128 << 10}
 NO_CREDIT = {"stream_credit_bytes": 0, "link_credit_bytes": 1 << 20}
 
 
@@ -95,6 +96,23 @@ async def test_items_arrive_in_order_and_the_final_says_how_many_frames_went_bef
         assert [one["t_us"] for one in reader.items] == list(range(2000))
         assert result["stream"] == {"next_seq": len(reader.frame_bytes), "dropped": 0}
         assert result["final"] == {"done": True}
+
+
+class Filler(msgspec.Struct):
+    padding: str
+
+
+async def test_control_that_has_arrived_leaves_the_window_to_streams() -> None:
+    async with meeting(hello=CREDIT) as met:
+        for _ in range(60):
+            met.session.notify("job.progress", Filler("x" * 1000))
+        for _ in range(60):
+            await met.peer.expect("job.progress")
+        met.handler.methods["generate"] = streaming([[item(number)] for number in range(3)])
+        await met.peer.request("generate", id="s")
+        reader = Reader(met.peer, "s")
+        await reader.read()
+        assert len(reader.items) == 3
 
 
 async def test_an_idle_link_sends_each_chunk_at_once() -> None:
