@@ -1,12 +1,13 @@
-"""``python -m obt_standin``: a stand-in for Ollama as a process of its own.
+"""``python -m obt_standin``: one stand-in for Ollama or several, as a process of their own.
 
-Prints one line of JSON, ``{"url": …}``, when it listens; ends on SIGTERM or SIGINT.
+Prints one line of JSON for each, ``{"url": …}``, when it listens; ends on SIGTERM or SIGINT.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import signal
 import sys
@@ -28,11 +29,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--port", type=int, default=0, help="port to listen on; 0 takes a free one (%(default)s)"
     )
-    parser.add_argument("--script", type=Path, help="JSON file with the fields of obt_standin.Script")
+    parser.add_argument(
+        "--script",
+        type=Path,
+        action="append",
+        help="JSON file with the fields of obt_standin.Script; given again, another stand-in beside it",
+    )
     given = parser.parse_args(arguments)
+    if given.port and len(given.script or ()) > 1:
+        parser.error("several scripts need --port 0: each stand-in has a port of its own")
     try:
-        script = Script() if given.script is None else read_script(given.script)
-        asyncio.run(_serve(script, given.host, given.port))
+        scripts = [read_script(path) for path in given.script] if given.script else [Script()]
+        asyncio.run(_serve(scripts, given.host, given.port))
     except (OSError, msgspec.MsgspecError) as error:
         sys.stderr.write(f"obt_standin: {error}\n")
         return 2
@@ -44,15 +52,17 @@ def read_script(path: Path) -> Script:
     return msgspec.json.decode(path.read_bytes(), type=Script)
 
 
-async def _serve(script: Script, host: str, port: int) -> None:
+async def _serve(scripts: Sequence[Script], host: str, port: int) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with StandIn(script, host=host, port=port, control=True) as standin:
-        sys.stdout.write(json.dumps({"url": standin.url}) + "\n")
-        # Whoever started it waits for this line, on a pipe.
-        sys.stdout.flush()
+    async with contextlib.AsyncExitStack() as stack:
+        for script in scripts:
+            standin = await stack.enter_async_context(StandIn(script, host=host, port=port, control=True))
+            sys.stdout.write(json.dumps({"url": standin.url}) + "\n")
+            # Whoever started it waits for this line, on a pipe.
+            sys.stdout.flush()
         await stop.wait()
 
 

@@ -1,7 +1,7 @@
-"""Remote control, for a stand-in that runs as a process of its own: change the script, read the log.
+"""Remote control, for a stand-in that runs as a process of its own: change the script, read log and load.
 
-``GET`` and ``POST /_standin/script``, ``GET /_standin/log``, ``POST /_standin/kill-runner``. Ollama has no
-such paths, and nothing that speaks to an Ollama asks for them.
+``GET`` and ``POST /_standin/script``, ``GET /_standin/log``, ``GET /_standin/load``, ``POST
+/_standin/kill-runner``. Ollama has no such paths, and nothing that speaks to an Ollama asks for them.
 """
 
 from __future__ import annotations
@@ -46,6 +46,11 @@ def routes(
     async def show_log(_request: web.Request) -> web.Response:
         return _answer([_shown(exchange) for exchange in exchanges])
 
+    async def show_load(_request: web.Request) -> web.Response:
+        size_vram = sum(model["size_vram"] for model in runners.ps()["models"])
+        generating = sum(runner.in_use for runner in runners.loaded())
+        return _answer({"generating": generating, "size_vram": size_vram})
+
     async def kill_runner(_request: web.Request) -> web.Response:
         runners.kill()
         return _answer({})
@@ -54,6 +59,7 @@ def routes(
         web.get(f"{PREFIX}script", show_script),
         web.post(f"{PREFIX}script", change_script),
         web.get(f"{PREFIX}log", show_log),
+        web.get(f"{PREFIX}load", show_load),
         web.post(f"{PREFIX}kill-runner", kill_runner),
     ]
 

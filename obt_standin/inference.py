@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import random
 import time
 from typing import Any
 
+import msgspec
 from aiohttp import web
 
 from obt_standin import faults, request_body
@@ -31,6 +33,8 @@ class Inference:
         self._script = script
         self._store = store
         self._runners = runners
+        # Seeded, so that a test sees the same spread each time.
+        self._random = random.Random(script.seed)  # noqa: S311 - the spread protects nothing
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """``POST /api/generate``."""
@@ -98,7 +102,7 @@ class Inference:
             return json_answer(lines.debug(_rendered(fields)))
         thinks = "thinking" in model.capabilities and thinking is not False
         # Only now: a request that is refused does not use up a behaviour that is meant for once.
-        behaviour = self._behaviour(model, once=True)
+        behaviour = self._slowed(self._behaviour(model, once=True))
         job = GenerationJob(request, fields, model, behaviour, chat, thinks, keep_alive_s)
         return await self._run(job, lines)
 
@@ -157,6 +161,16 @@ class Inference:
         if once and self._script.once:
             return self._script.once.pop(0)
         return model.behaviour or self._script
+
+    def _slowed(self, behaviour: Behaviour) -> Behaviour:
+        """Return the behaviour of one generation: a machine is not equally fast every time."""
+        if not behaviour.spread:
+            return behaviour
+        share = 1 - self._random.uniform(0, behaviour.spread)
+        rates = {name: getattr(behaviour, name) for name in ("prefill_tps", "decode_tps")}
+        return msgspec.structs.replace(
+            behaviour, **{name: rate * share for name, rate in rates.items() if rate is not None}
+        )
 
     def _named(self, fields: Json, *, chat: bool) -> Model:
         name = fields.get("model") or ""

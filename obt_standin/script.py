@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -45,6 +45,7 @@ class Behaviour(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         prefill_tps: rate at which the prompt is read, tokens in the cache left out.
         decode_tps: rate of the tokens after the first.
         jitter: each token is late by a random share of its interval, 0 to ``jitter``; not accumulated.
+        spread: each generation's rates are lower by a random share of theirs, 0 to ``spread``.
         stalls: silences, each of which moves all later tokens.
         prompt_cache: whether a common beginning with the last prompt in a slot is not read again.
         prompt_tokens: the prompt's length; counted in its words when None.
@@ -71,6 +72,7 @@ class Behaviour(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     prefill_tps: float | None = None
     decode_tps: float | None = None
     jitter: float = 0.0
+    spread: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     stalls: tuple[Stall, ...] = ()
     prompt_cache: bool = True
     prompt_tokens: int | None = None

@@ -16,6 +16,7 @@ import aiohttp
 import pytest
 
 from obt_standin import StandIn
+from obt_standin.script import Model, Script
 
 
 @asynccontextmanager
@@ -110,3 +111,49 @@ async def test_without_control_its_paths_are_as_unknown_as_ollamas(standin: Stan
     async with aiohttp.ClientSession() as session, session.get(f"{standin.url}/_standin/log") as response:
         assert response.status == 404
         assert await response.text() == "404 page not found"
+
+
+async def test_several_scripts_are_several_stand_ins_in_one_process(tmp_path: Path) -> None:
+    arguments = []
+    for name in ("one", "two"):
+        script = tmp_path / f"{name}.json"
+        script.write_text(json.dumps({"models": [{"name": f"{name}:1"}]}))
+        arguments += ["--script", str(script)]
+    async with process(*arguments) as (started, first):
+        assert started.stdout is not None
+        second = json.loads(await started.stdout.readline())["url"]
+        for url, name in ((first, "one:1"), (second, "two:1")):
+            assert [model["name"] for model in (await get(f"{url}/api/tags"))["models"]] == [name]
+    status, said = await run("--port", "11999", *arguments)
+    assert status == 2
+    assert "a port of its own" in said
+
+
+async def test_the_load_is_told_to_who_asks() -> None:
+    model = Model(name="m:1", size=1 << 30, vram_ratio=1.0)
+    async with StandIn(Script(models=[model], decode_tps=10, tokens=100), control=True) as standin:
+        assert await get(f"{standin.url}/_standin/load") == {"generating": 0, "size_vram": 0}
+        body = json.dumps({"model": "m:1", "prompt": "Hi"})
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(f"{standin.url}/api/generate", data=body) as answer,
+        ):
+            await answer.content.readline()
+            busy = await get(f"{standin.url}/_standin/load")
+        await standin.wait_for(lambda one: one.open_streams == 0)
+        idle = await get(f"{standin.url}/_standin/load")
+    assert busy["generating"] == 1
+    assert busy["size_vram"] > 1 << 30
+    assert idle["generating"] == 0
+
+
+async def test_with_a_spread_no_two_generations_are_equally_fast() -> None:
+    script = Script(prefill_tps=10_000, spread=0.5, tokens=1, prompt_cache=False)
+    async with StandIn(script) as standin:
+        took = set()
+        for _ in range(4):
+            _, final = await post(
+                f"{standin.url}/api/generate", {"model": "standin-small", "prompt": "a " * 60}
+            )
+            took.add(final["prompt_eval_duration"])
+    assert len(took) == 4
