@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from obt_agent.config.load import LoadedConfig
 from obt_agent.daemon.components import build
 from obt_agent.daemon.supervisor import Supervisor
 from obt_agent.errors import AdmissionRefused, ConfigError
+from obt_agent.hardware.provider import GpuProvider
 from obt_agent.identity.provisioned import read_token, token_file
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
@@ -30,8 +31,13 @@ __all__ = ["run"]
 log = structlog.get_logger(__name__)
 
 
-def run(loaded: LoadedConfig) -> int:
+def run(loaded: LoadedConfig, gpus: Iterable[GpuProvider] | None = None) -> int:
     """Serve until told to stop; the process's exit status.
+
+    Args:
+        loaded: the configuration in force.
+        gpus: providers in place of this machine's. No setting leads here: the program that calls it decides,
+            and ``obt-agent run`` gives none.
 
     Raises:
         IdentityInUse: another process holds the state folder.
@@ -44,14 +50,16 @@ def run(loaded: LoadedConfig) -> int:
         token = _provisioned(loaded)
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             try:
-                return runner.run(_serve(loaded, state, token))
+                return runner.run(_serve(loaded, state, token, gpus))
             except AdmissionRefused as error:
                 raise ConfigError(error.message) from error
 
 
-async def _serve(loaded: LoadedConfig, state: StateDir, token: Secret | None) -> int:
+async def _serve(
+    loaded: LoadedConfig, state: StateDir, token: Secret | None, gpus: Iterable[GpuProvider] | None
+) -> int:
     async with AsyncExitStack() as stack:
-        components = await build(stack, loaded.config, state, token)
+        components = await build(stack, loaded.config, state, token, gpus=gpus)
         return await Supervisor(components, loaded, state).run()
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from obt_agent.errors import Unsupported
 from obt_agent.handlers.services import Services
 from obt_agent.handlers.table import commands
 from obt_agent.hardware.host.platform import boot_id
+from obt_agent.hardware.provider import GpuProvider
 from obt_agent.hardware.service import HardwareService
 from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.secret import Secret
@@ -78,8 +79,11 @@ async def build(
     *,
     timings: LinkTimings | None = None,
     backoff: BackoffSettings | None = None,
+    gpus: Iterable[GpuProvider] | None = None,
 ) -> Components:
-    """Build everything; ``stack`` closes it. ``timings`` and ``backoff`` are the protocol's unless given.
+    """Build everything; ``stack`` closes it.
+
+    ``timings`` and ``backoff`` are the protocol's, and ``gpus`` this machine's providers, unless given.
 
     Raises:
         ConfigError: quiet hours, the server's address or the store cannot be used.
@@ -88,7 +92,7 @@ async def build(
     policy = Policy(config.policy)
     ollama = await stack.enter_async_context(OllamaClient(config.ollama))
     catalog = Catalog(ollama, poll_interval_s=config.ollama.poll_interval_s)
-    hardware = HardwareService(config.hardware, ollama_url=config.ollama.url)
+    hardware = HardwareService(config.hardware, ollama_url=config.ollama.url, providers=gpus)
     stack.push_async_callback(hardware.close)
     store = JobStore(state.path, config.storage)
     await store.open()

@@ -1,4 +1,4 @@
-"""``obt-server demo``: a server and an agent on this machine, at the Ollama that answers or at a stand-in."""
+"""``obt-server demo``: a server and agents on this machine, at the Ollama that answers and at stand-ins."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rich.console import Console
 from obt_server.cli.options import port
 from obt_server.cli.run import DEFAULT_PORT
 from obt_server.demo.environment import OPERATOR, DemoEnvironment, demo_environment, free_port
+from obt_server.demo.fleet import MACHINES, demo_fleet
 from obt_server.demo.processes import ChildFailed
 from obt_server.demo.report import SmokeReport
 from obt_server.demo.smoke_test import NO_MODEL, run_smoke_test
@@ -33,11 +34,18 @@ _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 def register(subparsers: Any) -> None:
     """Add the command."""
     parser = subparsers.add_parser(
-        "demo", help="server and agent on this machine, to try", description=__doc__
+        "demo", help="server and agents on this machine, to try", description=__doc__
     )
     parser.add_argument("--once", action="store_true", help="run every command once, print a report, and end")
     parser.add_argument(
         "--port", type=port, default=DEFAULT_PORT, help="port (default: %(default)s, else any free one)"
+    )
+    parser.add_argument(
+        "--machines",
+        type=int,
+        choices=range(1, len(MACHINES) + 2),
+        default=len(MACHINES) + 1,
+        help="how many: this one, and others on stand-ins, with scripted GPUs (default: %(default)s)",
     )
     parser.set_defaults(command=run)
 
@@ -70,9 +78,26 @@ async def _demo(console: Console, folder: Path, options: argparse.Namespace) -> 
             if options.once:
                 return await _once(ready, report)
             await _show_how_to_sign_in(console, ready)
-            await _wait_for_signal()
-            console.print("Stopping the agent and the server.")
+            await _run_fleet(console, folder, ready, options.machines - 1)
+            console.print("Stopping the agents and the server.")
     return 0
+
+
+async def _run_fleet(console: Console, folder: Path, ready: DemoEnvironment, further: int) -> None:
+    """Keep the further machines beside the first one until a signal."""
+    if further == 0:
+        await _wait_for_signal()
+        return
+    console.print(
+        f"[dim]{further} more machines are coming, on stand-ins: their GPUs and figures are scripted.[/]"
+    )
+
+    def tell(words: str) -> None:
+        # Not as markup: the words may hold the log of a process.
+        console.print(words, markup=False, highlight=False, style="dim")
+
+    async with demo_fleet(folder, ready, MACHINES[:further], tell):
+        await _wait_for_signal()
 
 
 async def _once(ready: DemoEnvironment, report: SmokeReport) -> int:

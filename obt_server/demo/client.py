@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import AsyncIterator
+from http import HTTPStatus
 from typing import Any, Final, Self
 
 import aiohttp
@@ -58,10 +59,14 @@ class Client:
         """The JSON answer to a JSON body."""
         return await self._ask("POST", path, body)
 
+    async def put(self, path: str, body: JsonObject) -> None:
+        """Put a JSON body."""
+        await self._ask("PUT", path, body)
+
     async def _ask(self, method: str, path: str, body: JsonObject | None) -> Any:
         async with self._http.request(method, self._base + path, **_sent(body)) as response:
             await _check(response)
-            return await response.json()
+            return None if response.status == HTTPStatus.NO_CONTENT else await response.json()
 
     async def command(self, agent: str, method: str, params: JsonObject) -> Any:
         """The result of a command that does not stream."""

@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -52,14 +52,25 @@ async def ollama_target(folder: Path) -> AsyncIterator[OllamaTarget]:
         # A stand-in that somebody started by hand must not pass for an Ollama either.
         yield OllamaTarget(url, version, standin=version.endswith("standin"))
         return
-    log = folder / "standin.log"
-    command = [sys.executable, "-m", "obt_standin", "--port", "0", "--script", str(SCRIPT)]
-    async with running("The stand-in for Ollama", command, log) as child:
-        standin_url = await _address(child)
+    async with standins(folder, [SCRIPT]) as (standin_url,):
         found = await answering(standin_url)
         if found is None:
-            raise child.failed("does not answer")
+            raise ChildFailed("The stand-in for Ollama does not answer.")
         yield OllamaTarget(standin_url, found, standin=True, silent=url)
+
+
+@contextlib.asynccontextmanager
+async def standins(folder: Path, scripts: Sequence[Path]) -> AsyncIterator[list[str]]:
+    """Run stand-ins for Ollama, one for each script, in one process; give their addresses.
+
+    Raises:
+        ChildFailed: the process did not come up.
+    """
+    command = [sys.executable, "-m", "obt_standin", "--port", "0"]
+    for script in scripts:
+        command += ["--script", str(script)]
+    async with running("The stand-in for Ollama", command, folder / "standin.log") as child:
+        yield await _addresses(child, len(scripts))
 
 
 def wanted(text: str) -> str:
@@ -85,13 +96,14 @@ async def answering(url: str) -> str | None:
     return version if isinstance(version, str) else None
 
 
-async def _address(child: Child) -> str:
-    """The URL that the stand-in prints, as a line of JSON."""
+async def _addresses(child: Child, count: int) -> list[str]:
+    """The URLs that the stand-ins print, each as a line of JSON."""
     async with asyncio.timeout(STARTS_WITHIN_S):
         while True:
             child.check()
-            # Without its newline the line may be half written.
-            first, newline, _ = child.log.read_text().partition("\n")
-            if newline:
-                return str(json.loads(first)["url"])
+            # What follows the last newline may be half written, and an error is no address.
+            written = child.log.read_text().split("\n")[:-1]
+            lines = [line for line in written if line.startswith("{")]
+            if len(lines) >= count:
+                return [str(json.loads(line)["url"]) for line in lines[:count]]
             await asyncio.sleep(0.05)
