@@ -17,6 +17,7 @@ from obt_agent.protocol.admission import GoodbyeParams, HeartbeatParams
 from obt_agent.protocol.state import HardwareSync, JobsSync, ModelsSync, Page, SyncResult
 from obt_server.hub.events import EventBus
 from obt_server.hub.jobs import JobTracker
+from obt_server.hub.presence import gpu_titles
 from obt_server.hub.results import MAX_DIGEST_CHARS, MAX_NAME_CHARS
 from obt_server.hub.session import AgentSession, NotificationCall, RequestCoroutine
 from obt_server.hub.settings import HubSettings
@@ -139,6 +140,7 @@ class Incoming:
         raw = codec.convert(params, _HardwareRaw).inventory  # whole: a newer agent may say more
         session.presence.inventory = msgspec.Raw(bytes(raw))
         inventory: Inventory = sync.inventory
+        session.presence.gpus = gpu_titles(inventory)
         await self._storage.save_inventory(
             session.agent_id, inventory.fingerprint, session.presence.inventory, time.time()
         )

@@ -7,9 +7,31 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from obt_agent.hardware.inventory import Inventory
 from obt_agent.ollama.payloads import OllamaState, RunningModel
 from obt_agent.protocol.admission import HeartbeatParams
 from obt_agent.protocol.jobs import JobProgressParams
+
+
+class GpuTitle(msgspec.Struct, frozen=True, kw_only=True):
+    """What a list of machines shows of a GPU beside the heartbeat's figures; ``id`` is the same there."""
+
+    id: str
+    name: str
+    memory_total_bytes: int | None
+
+
+def gpu_titles(inventory: Inventory) -> tuple[GpuTitle, ...]:
+    """Return them in the inventory's order; memory is the pool that models live in."""
+    return tuple(
+        GpuTitle(
+            id=gpu.id,
+            name=gpu.name or gpu.vendor,
+            # Of a GPU in a processor the system's memory, in which it works.
+            memory_total_bytes=gpu.memory.total_bytes or gpu.memory.shared_total_bytes,
+        )
+        for gpu in inventory.gpus
+    )
 
 
 @dataclass
@@ -29,6 +51,8 @@ class Presence:
     models_stale: bool = False
     running: tuple[RunningModel, ...] = ()
     inventory: msgspec.Raw | None = None
+    # of the inventory, for lists
+    gpus: tuple[GpuTitle, ...] = ()
     goodbye: str | None = None
     progress: dict[str, JobProgressParams] = field(default_factory=dict)
 

@@ -13,6 +13,7 @@ from obt_agent.protocol.admission import JobCounts, LightSample, OutboxCounts
 from obt_agent.protocol.errors import WireError
 from obt_agent.protocol.jobs import JobKind, JobProgress
 from obt_server.hub import AgentHub
+from obt_server.hub.presence import GpuTitle
 from obt_server.hub.storage import AgentRecord, JobRecord, StoredJobState
 from obt_server.rest.struct_route import Shape
 from obt_server.storage import ModelVersion
@@ -45,6 +46,7 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     outbox: OutboxCounts | None
     streams: int | None
     hardware: LightSample | None
+    gpus: tuple[GpuTitle, ...]
     model_count: int | None
 
 
@@ -75,6 +77,7 @@ def agent_view(hub: AgentHub, agent: AgentRecord) -> AgentView:
         outbox=beat.outbox if beat is not None else None,
         streams=beat.streams if beat is not None else None,
         hardware=beat.hardware if beat is not None else None,
+        gpus=presence.gpus if presence is not None else (),
         model_count=len(presence.models) if presence is not None and presence.models is not None else None,
     )
 

@@ -104,6 +104,31 @@ async def test_hardware_is_kept_whole_and_shown_also_when_the_agent_is_gone(serv
     assert (shown["inventory"], shown["fingerprint"], shown["sample"]) == (INVENTORY, "f1", None)
 
 
+async def test_a_list_of_machines_names_their_gpus_with_their_memory(server: Running) -> None:
+    gpus = [
+        {
+            "id": "GPU-1",
+            "vendor": "nvidia",
+            "provider": "nvidia",
+            "name": "A card",
+            "memory": {"total_bytes": 24},
+        },
+        {"id": "0000:04:00.0", "vendor": "amd", "provider": "amd", "memory": {"shared_total_bytes": 16}},
+    ]
+    inventory = {**INVENTORY, "gpus": gpus}
+    async with server.agent() as agent:
+        address = f"/api/v1/agents/{agent.agent_id}"
+        assert (await server.http.get(address)).json()["gpus"] == []
+        await agent.ask(
+            "hardware.sync", msgspec.Raw(msgspec.json.encode({"revision": 1, "inventory": inventory}))
+        )
+        shown = (await server.http.get(address)).json()["gpus"]
+    assert shown == [
+        {"id": "GPU-1", "name": "A card", "memory_total_bytes": 24},
+        {"id": "0000:04:00.0", "name": "amd", "memory_total_bytes": 16},
+    ]
+
+
 async def test_an_enrolled_agent_is_news_before_it_has_ever_dialled(server: Running) -> None:
     found = news(server)
     enrolled = await server.enrol("first")
