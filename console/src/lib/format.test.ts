@@ -70,3 +70,12 @@ test("a thousand rows make no formatter: making one costs more than all its uses
     for (const one of made) expect(one).not.toHaveBeenCalled();
     vi.restoreAllMocks();
 });
+
+test("a loaded model's time is counted down, and one that stays is not", () => {
+    const now = Date.parse("2026-01-01T00:00:00Z") / 1000;
+    expect(format.countdown("2026-01-01T00:04:05Z", now)).toBe("4:05 left");
+    expect(format.countdown("2025-12-31T23:59:00Z", now)).toBe("0:00 left");
+    expect(format.countdown("2026-01-01T05:00:00Z", now)).toBe("5 h left");
+    expect(format.countdown("2318-01-01T00:00:00Z", now)).toBe("stays");
+    expect(format.countdown(null, now)).toBe("");
+});

@@ -90,6 +90,17 @@ export function lasts(seconds: Maybe): string {
     return seconds < 172_800 ? `${(seconds / 3600).toFixed(1)} h` : `${Math.round(seconds / 86_400)} days`;
 }
 
+/** How long a model stays loaded, from the moment that Ollama names: "4:05 left". */
+export function countdown(expires: string | null | undefined, now: number): string {
+    const left = expires == null ? NaN : Date.parse(expires) / 1000 - now;
+    if (Number.isNaN(left)) return "";
+    // Ollama writes a far year for a model that stays.
+    if (left > 366 * 86_400) return "stays";
+    if (left >= 5400) return `${Math.round(left / 3600)} h left`;
+    const seconds = Math.max(0, Math.round(left));
+    return `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")} left`;
+}
+
 export const digest = (text: string | null | undefined): string =>
     (text ?? "").replace(/^sha256:/, "").slice(0, 12);
 

@@ -7,6 +7,7 @@ import {
     groupByLabel,
     labelFrom,
     labelsOf,
+    memoryParts,
     memoryShare,
     sortMachines,
 } from "./machines";
@@ -23,6 +24,7 @@ const machine = (name: string, more: object = {}): Agent =>
         running: [],
         ollama: { reachable: true, version: "0.9.0" },
         hardware: null,
+        gpus: [],
         jobs: null,
         model_count: 0,
         ...more,
@@ -48,6 +50,41 @@ test("without a GPU, memory is the system's", () => {
     const hardware = { memory_used_bytes: GIB, memory_available_bytes: 3 * GIB };
     expect(memoryShare(machine("a", { hardware }))).toBe(0.25);
     expect(memoryShare(machine("a"))).toBeNull();
+});
+
+const titled = (name: string, gib: number | null): object => ({
+    id: "gpu-0",
+    name,
+    memory_total_bytes: gib === null ? null : gib * GIB,
+});
+
+test("GPUs have names, equal ones counted, and the memory that the inventory gives them", () => {
+    const gpus = [titled("RTX 3090", 24), titled("RTX 3090", 24), titled("GTX 1660", 6)];
+    const figures = gpuFigures(machine("a", { gpus, hardware: { gpus: [gpu(0.2, 50)] } }));
+    expect(figures).toMatchObject({ count: 3, names: "2 × RTX 3090, GTX 1660", total: 54 * GIB });
+});
+
+test("with a GPU, memory is the GPU's, and not known where its size is not", () => {
+    const hardware = { gpus: [gpu(0, 40)], memory_used_bytes: GIB, memory_available_bytes: 3 * GIB };
+    expect(memoryShare(machine("a", { gpus: [titled("X", 24)], hardware }))).toBe(0.25);
+    expect(memoryShare(machine("a", { gpus: [titled("X", null)], hardware }))).toBeNull();
+});
+
+test("memory is told apart by loaded model, within what is used", () => {
+    const running = [
+        { name: "m:1", size_bytes: 4 * GIB, size_vram_bytes: 4 * GIB },
+        { name: "n:1", size_bytes: 2 * GIB, size_vram_bytes: 0 },
+    ];
+    const a = machine("a", { gpus: [titled("X", 24)], hardware: { gpus: [gpu(0, 40)] }, running });
+    expect(memoryParts(a).map((one) => [one.label, one.bytes / GIB])).toEqual([
+        ["m:1", 4],
+        ["other", 2],
+    ]);
+    const tight = [{ name: "m:1", size_bytes: 8 * GIB, size_vram_bytes: 8 * GIB }];
+    expect(memoryParts({ ...a, running: tight } as unknown as Agent)).toMatchObject([
+        { label: "m:1", share: 0.25 },
+    ]);
+    expect(memoryParts(machine("a"))).toEqual([]);
 });
 
 test("attention goes to what is offline, hot, lost, or without Ollama", () => {

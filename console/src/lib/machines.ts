@@ -6,6 +6,8 @@ export type SortKey = "name" | "state" | "gpu" | "vram" | "temperature" | "power
 
 export interface GpuFigures {
     count: number;
+    /** What they are: equal ones counted. */
+    names: string;
     /** The busiest one's share, 0 to 1. */
     busy: number | null;
     used: number | null;
@@ -25,23 +27,63 @@ const sum = (values: number[]): number | null =>
 /** The figures of a machine's GPUs, from its last heartbeat. */
 export function gpuFigures(agent: Agent): GpuFigures {
     const gpus = agent.hardware?.gpus ?? [];
+    const titles = agent.gpus;
     return {
-        count: gpus.length,
+        count: Math.max(gpus.length, titles.length),
+        names: counted(titles.map((one) => one.name)),
         busy: most(known(gpus.map((one) => one.utilization_ratio))),
         used: sum(known(gpus.map((one) => one.memory_used_bytes))),
-        total: sum(known(gpus.map((one) => (one as { memory_total_bytes?: number }).memory_total_bytes))),
+        total: sum(known(titles.map((one) => one.memory_total_bytes))),
         celsius: most(known(gpus.map((one) => one.temperature_celsius))),
         watts: sum(known(gpus.map((one) => one.power_watts))),
     };
 }
 
-/** The share of GPU memory in use where its size is known, else of the system's memory. */
+/** Names with how often each is there: "2 × RTX 3090, GTX 1660". */
+export function counted(names: string[]): string {
+    const counts = new Map<string, number>();
+    for (const name of names) counts.set(name, (counts.get(name) ?? 0) + 1);
+    return [...counts].map(([name, times]) => (times > 1 ? `${times} × ${name}` : name)).join(", ");
+}
+
+/** The share of memory in use that models live in: the GPUs', else, on a machine without one, the system's. */
 export function memoryShare(agent: Agent): number | null {
     const gpu = gpuFigures(agent);
-    if (gpu.total !== null && gpu.used !== null && gpu.total > 0) return gpu.used / gpu.total;
+    if (gpu.count > 0)
+        return gpu.total !== null && gpu.used !== null && gpu.total > 0 ? gpu.used / gpu.total : null;
     const used = agent.hardware?.memory_used_bytes ?? null;
     const free = agent.hardware?.memory_available_bytes ?? null;
     return used !== null && free !== null && used + free > 0 ? used / (used + free) : null;
+}
+
+export interface MemoryPart {
+    label: string;
+    share: number;
+    bytes: number;
+}
+
+/** Who takes that memory: each loaded model, as Ollama estimates it, and the rest that is in use. */
+export function memoryParts(agent: Agent): MemoryPart[] {
+    const gpu = gpuFigures(agent);
+    const hardware = agent.hardware;
+    const used = gpu.count > 0 ? gpu.used : (hardware?.memory_used_bytes ?? null);
+    const total =
+        gpu.count > 0 ? gpu.total : used === null ? null : used + (hardware?.memory_available_bytes ?? 0);
+    if (used === null || total === null || total <= 0) return [];
+    const models = agent.running
+        .map((one) => ({
+            label: one.name,
+            bytes: gpu.count > 0 ? one.size_vram_bytes : one.size_bytes - one.size_vram_bytes,
+        }))
+        .filter((one) => one.bytes > 0);
+    // An estimate may be more than what the driver counts: the models then share what is used.
+    const estimated = models.reduce((all, one) => all + one.bytes, 0);
+    const scale = estimated > used ? used / estimated : 1;
+    const parts = models.map((one) => ({ label: one.label, bytes: one.bytes * scale }));
+    const rest = used - Math.min(used, estimated);
+    return [...parts, { label: "other", bytes: rest }]
+        .filter((one) => one.bytes > 0)
+        .map((one) => ({ ...one, share: one.bytes / total }));
 }
 
 export interface Alert {
@@ -117,7 +159,14 @@ export function sortMachines(agents: Agent[], { text, state, label, sort, down }
 }
 
 const haystack = (agent: Agent): string =>
-    [agent.name, agent.id, agent.ollama?.version ?? "", ...agent.loaded, ...labelsOf(agent)]
+    [
+        agent.name,
+        agent.id,
+        agent.ollama?.version ?? "",
+        ...agent.loaded,
+        ...agent.gpus.map((one) => one.name),
+        ...labelsOf(agent),
+    ]
         .join(" ")
         .toLowerCase();
 

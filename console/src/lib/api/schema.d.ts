@@ -645,6 +645,8 @@ export interface components {
             connected_at: number | null;
             /** Enrolled At */
             enrolled_at: number;
+            /** Gpus */
+            gpus: components["schemas"]["GpuTitle"][];
             hardware: components["schemas"]["LightSample"] | null;
             /** Heard Ago S */
             heard_ago_s: number | null;
@@ -1447,6 +1449,18 @@ export interface components {
             };
             /** @default null */
             utilization_ratio?: number | null;
+        };
+        /**
+         * GpuTitle
+         * @description What a list of machines shows of a GPU beside the heartbeat's figures; ``id`` is the same there.
+         */
+        GpuTitle: {
+            /** Id */
+            id: string;
+            /** Memory Total Bytes */
+            memory_total_bytes: number | null;
+            /** Name */
+            name: string;
         };
         /**
          * HardwareView

@@ -22,6 +22,8 @@ type Change = { agent: Agent } | { gone: string };
 class Fleet {
     readonly agents = new SvelteMap<string, Agent>();
     readonly history = new SvelteMap<string, History>();
+    /** What each machine runs now, by its id, as the last event of the job told. */
+    readonly running = new SvelteMap<string, JobEvent>();
     /** The stream is open; what is shown is current. */
     live = $state(false);
     /** All machines have been received once. */
@@ -53,6 +55,7 @@ class Fleet {
         this.#pending.clear();
         this.agents.clear();
         this.history.clear();
+        this.running.clear();
         this.live = this.known = false;
     }
 
@@ -82,8 +85,17 @@ class Fleet {
             this.live = this.known = true;
             this.version += 1;
         } else if (name === "job") {
-            for (const listener of this.#jobListeners) listener(data as JobEvent);
+            const event = data as JobEvent;
+            this.#noteJob(event);
+            for (const listener of this.#jobListeners) listener(event);
         }
+    }
+
+    #noteJob(event: JobEvent): void {
+        if (event.state === "running") this.running.set(event.agent_id, event);
+        // A queued one of the same machine does not end what runs.
+        else if (this.running.get(event.agent_id)?.job_id === event.job_id)
+            this.running.delete(event.agent_id);
     }
 
     #change(id: string, change: Change): void {
@@ -104,8 +116,10 @@ class Fleet {
     #put(id: string, agent: Agent): void {
         const before = this.agents.get(id);
         this.agents.set(id, agent);
-        if (agent.heartbeat_at !== null && agent.heartbeat_at !== before?.heartbeat_at)
-            this.#remember(id, agent);
+        if (agent.heartbeat_at === null || agent.heartbeat_at === before?.heartbeat_at) return;
+        // What ended while the link to the machine was down sent no event here.
+        if ((agent.jobs?.open ?? 0) === 0) this.running.delete(id);
+        this.#remember(id, agent);
     }
 
     #remember(id: string, agent: Agent): void {
@@ -123,6 +137,7 @@ class Fleet {
     #forget(id: string): void {
         this.agents.delete(id);
         this.history.delete(id);
+        this.running.delete(id);
     }
 }
 
