@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import type { Progress } from "$lib/api/types";
-import { isOpen, progressShare, stateTone, waitsFor } from "./jobs";
+import { isOpen, placeOf, progressShare, singleCell, stateTone, waitsFor } from "./jobs";
 
 const running = (progress: Partial<Progress>): { state: string; progress: Progress } => ({
     state: "running",
@@ -11,6 +11,31 @@ const running = (progress: Partial<Progress>): { state: string; progress: Progre
 test("an iteration that runs is not done yet", () => {
     expect(progressShare(running({ iteration: 1, iterations_planned: 4 }))).toBe(0);
     expect(progressShare(running({ iteration: 3, iterations_planned: 4 }))).toBe(0.5);
+});
+
+test("of several cells those before the one that is measured are done", () => {
+    const cells = ["128:32 x1", "128:32 x2", "128:32 x4", "128:32 x8"];
+    const at = (cell: string, iteration: number | null): number | null =>
+        progressShare(running({ cell, iteration, iterations_planned: 4 }), cells);
+    expect([at("128:32 x1", 1), at("128:32 x1", 4), at("128:32 x2", null), at("128:32 x4", 3)]).toEqual([
+        0, 0.1875, 0.25, 0.625,
+    ]);
+    expect(at("another", 1)).toBeNull();
+});
+
+test("a plan has one cell unless it names several", () => {
+    expect(singleCell({ plan: { sweep: { concurrency: [1] } } })).toBe(true);
+    expect(singleCell({ plan: { sweep: { concurrency: [1, 2] } } })).toBe(false);
+    expect(singleCell({ prompts: [{}, {}] })).toBe(false);
+    expect(singleCell({ plan: { cache_mode: "pair" } })).toBe(false);
+});
+
+test("the place of a running job is its cell and iteration, or its phase", () => {
+    const job = running({ cell: "128:32 x2", iteration: 3, iterations_planned: 5 });
+    expect(placeOf(job, true)).toBe("128:32 x2, iteration 3 of 5");
+    expect(placeOf(job, false)).toBe("iteration 3 of 5");
+    expect(placeOf(running({ phase: "warmup", cell: "128:32 x2" }), true)).toBe("128:32 x2, warmup");
+    expect(placeOf({ progress: null }, true)).toBe("");
 });
 
 test("a pull's share is of its bytes", () => {
