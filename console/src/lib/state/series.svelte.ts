@@ -4,7 +4,7 @@ import { follow } from "$lib/api/sse";
 import type { SeriesItem } from "$lib/api/types";
 
 export class LiveSeries<S> {
-    /** Unix seconds as this page received them. */
+    /** Unix seconds: the agent's own spacing, set to this page's clock. */
     times = $state.raw<number[]>([]);
     columns = $state.raw<Record<string, (number | null)[]>>({});
     /** The newest sample. */
@@ -13,7 +13,9 @@ export class LiveSeries<S> {
     problem = $state("");
     missed = $state(0);
 
-    #pending: { at: number; sample: S }[] = [];
+    #pending: { arrived: number; taken: number; sample: S }[] = [];
+    /** From the agent's clock to this page's: the least that was seen, which is what came with the least delay. */
+    #offset = Infinity;
     #frame = 0;
     #stop: () => void;
 
@@ -27,10 +29,19 @@ export class LiveSeries<S> {
                 if (name !== "sample") return;
                 const item = data as SeriesItem<S>;
                 this.missed += item.missed;
-                this.#pending.push({ at: Date.now() / 1000, sample: item.sample });
+                // What was measured before this page asked comes in one burst: the agent's times keep it apart.
+                this.#pending.push({
+                    arrived: Date.now() / 1000,
+                    taken: item.t_us / 1e6,
+                    sample: item.sample,
+                });
                 if (this.#frame === 0) this.#frame = requestAnimationFrame(() => this.#apply());
             },
-            open: () => (this.problem = ""),
+            open: () => {
+                this.problem = "";
+                // Another stream may count from another moment.
+                this.#offset = Infinity;
+            },
             lost: (error) => (this.problem = `${error.message} It is tried again.`),
             refused: (error) => (this.problem = error.message),
         });
@@ -44,6 +55,7 @@ export class LiveSeries<S> {
     #apply(): void {
         this.#frame = 0;
         const taken = this.#pending.splice(0);
+        for (const one of taken) this.#offset = Math.min(this.#offset, one.arrived - one.taken);
         const rows = taken.map(({ sample }) => this.pick(sample));
         const keys = new Set([...Object.keys(this.columns), ...rows.flatMap((row) => Object.keys(row))]);
         const before = this.times.length;
@@ -52,7 +64,10 @@ export class LiveSeries<S> {
             const old = this.columns[key] ?? new Array<null>(before).fill(null);
             columns[key] = [...old, ...rows.map((row) => row[key] ?? null)].slice(-this.keep);
         }
-        this.times = [...this.times, ...taken.map(({ at }) => at)].slice(-this.keep);
+        // Charts need growing times, also where the offset shrank meanwhile.
+        let last = this.times.at(-1) ?? 0;
+        const times = taken.map((one) => (last = Math.max(last + 1e-3, one.taken + this.#offset)));
+        this.times = [...this.times, ...times].slice(-this.keep);
         this.columns = columns;
         this.last = taken.at(-1)?.sample ?? this.last;
     }
