@@ -1,1 +1,0 @@
-import{B as e,Pt as t,St as n,dt as r,et as i,lt as a,nt as o,q as s,yt as c}from"./index.C7id6xIm.js";var l=r(`<div><!></div>`);function u(r,u){let d=e(u,`tone`,3,`info`);var f=l(),p=n(f);o(p,()=>u.children),t(f),c(()=>{i(f,1,`notice ${d()??``}`,`svelte-1nuqjc0`),s(f,`role`,d()===`bad`?`alert`:`status`)}),a(r,f)}export{u as t};

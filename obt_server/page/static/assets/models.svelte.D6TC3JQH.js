@@ -1,1 +1,0 @@
-import{N as e,P as t,T as n,z as r}from"./index.C7id6xIm.js";var i=new r,a=new Map;function o(r){let o=n.agents.get(r),s=`${o?.session??``}/${o?.model_count??``}`;return r!==``&&o!==void 0&&a.get(r)!==s&&(a.set(r,s),e(`/agents/${t(r)}/models`).then(e=>i.set(r,e),()=>a.delete(r))),i.get(r)??[]}var s=e=>e==null||e.length===0||e.includes(`completion`);export{o as n,s as t};

@@ -1,1 +1,0 @@
-import{Dt as e,Et as t,Ot as n,_t as r}from"./index.C7id6xIm.js";var i=new class{#e=n(t([]));get keys(){return r(this.#e)}set keys(t){e(this.#e,t,!0)}has(e){return this.keys.includes(e)}toggle(e){this.has(e)?this.keys=this.keys.filter(t=>t!==e):this.keys.length<6&&(this.keys=[...this.keys,e])}clear(){this.keys=[]}};export{i as t};
