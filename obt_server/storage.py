@@ -188,10 +188,10 @@ class ServerStorage(HubStorage, Protocol):
         """Every benchmark whose result is stored, the newest first."""
 
     async def digests(self) -> Sequence[tuple[str, str, str, bytes]]:
-        """All that ``keep_digest`` stored: agent, job, sha256 of the result, digest."""
+        """All that ``keep_digests`` stored: agent, job, sha256 of the result, digest."""
 
-    async def keep_digest(self, agent_id: str, job_id: str, sha256: str, digest: bytes) -> None:
-        """Store what lists show of a result, in place of an earlier one. It can be computed again."""
+    async def keep_digests(self, made: Sequence[tuple[str, str, str, bytes]]) -> None:
+        """Store what lists show of results, each in place of an earlier one. They can be computed again."""
 
     async def plans(self) -> Sequence[SavedPlan]:
         """The saved plans, by name."""

@@ -18,6 +18,9 @@ from obt_server.storage import ServerStorage, StoredBenchmark
 
 HEADLINE: Final = tuple(metric.name for metric in METRICS if metric.headline)
 """Metrics of a line. The result itself has all of them."""
+KEPT_AT_ONCE: Final = 200
+"""Digests of one write, which waits for the disk once. Written one by one, those of five thousand results
+would hold up the first list for minutes."""
 MOST: Final = 64
 """Cells, warnings and kinds of flag of a line: an agent may send more, and a line stays short."""
 
@@ -162,18 +165,21 @@ class ResultIndex:
         # A set of its own, so that the mapping may change while it is walked.
         for gone in self._known.keys() - keys:
             del self._known[gone]
-        for one in stored:
-            if _key(one) not in self._known:
-                await self._add(one)
+        missing = [one for one in stored if _key(one) not in self._known]
+        for start in range(0, len(missing), KEPT_AT_ONCE):
+            await self._add(missing[start : start + KEPT_AT_ONCE])
 
-    async def _add(self, one: StoredBenchmark) -> None:
-        text = await self._storage.result(one.agent_id, one.job_id)
-        # On a thread: decoding a long result takes a while, and agents' frames would wait for it.
-        digest = None if text is None else await asyncio.to_thread(digest_of, text)
-        # None too: what is no benchmark's result is not decoded again with each list.
-        self._known[_key(one)] = digest
-        if digest is not None:
-            await self._storage.keep_digest(one.agent_id, one.job_id, one.sha256, msgspec.json.encode(digest))
+    async def _add(self, some: Sequence[StoredBenchmark]) -> None:
+        made = []
+        for one in some:
+            text = await self._storage.result(one.agent_id, one.job_id)
+            # On a thread: decoding a long result takes a while, and agents' frames would wait for it.
+            digest = None if text is None else await asyncio.to_thread(digest_of, text)
+            # None too: what is no benchmark's result is not decoded again with each list.
+            self._known[_key(one)] = digest
+            if digest is not None:
+                made.append((*_key(one), msgspec.json.encode(digest)))
+        await self._storage.keep_digests(made)
 
 
 def _key(one: StoredBenchmark) -> tuple[str, str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
@@ -31,11 +32,12 @@ def digests(db: Session) -> list[tuple[str, str, str, bytes]]:
     return [(agent_id, job_id, sha256, digest) for agent_id, job_id, sha256, digest in db.execute(query)]
 
 
-def keep_digest(db: Session, agent_id: str, job_id: str, sha256: str, digest: bytes) -> None:
-    """See ``ServerStorage.keep_digest``. A job that was deleted meanwhile gets none."""
-    # Computed outside any transaction, so that the job may have gone since.
-    if db.get(JobRow, (agent_id, job_id)) is not None:
-        db.merge(DigestRow(agent_id=agent_id, job_id=job_id, sha256=sha256, digest=digest))
+def keep_digests(db: Session, made: Sequence[tuple[str, str, str, bytes]]) -> None:
+    """See ``ServerStorage.keep_digests``. A job that was deleted meanwhile gets none."""
+    for agent_id, job_id, sha256, digest in made:
+        # Computed outside any transaction, so that the job may have gone since.
+        if db.get(JobRow, (agent_id, job_id)) is not None:
+            db.merge(DigestRow(agent_id=agent_id, job_id=job_id, sha256=sha256, digest=digest))
 
 
 def remove_digest(db: Session, agent_id: str, job_id: str) -> None:

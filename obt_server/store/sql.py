@@ -98,7 +98,7 @@ class SqlStorage(Stored):
     delete_job = transaction(job_rows.remove)
     stored_benchmarks = query(result_rows.stored_benchmarks)
     digests = query(result_rows.digests)
-    keep_digest = transaction(result_rows.keep_digest)
+    keep_digests = transaction(result_rows.keep_digests)
     plans = query(result_rows.plans)
     save_plan = transaction(result_rows.save_plan)
     delete_plan = transaction(result_rows.delete_plan)

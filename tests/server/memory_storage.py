@@ -180,8 +180,9 @@ class MemoryStorage:
     async def digests(self) -> Sequence[tuple[str, str, str, bytes]]:
         return [(*key, sha256, digest) for key, (sha256, digest) in self.digested.items()]
 
-    async def keep_digest(self, agent_id: str, job_id: str, sha256: str, digest: bytes) -> None:
-        self.digested[agent_id, job_id] = (sha256, digest)
+    async def keep_digests(self, made: Sequence[tuple[str, str, str, bytes]]) -> None:
+        for agent_id, job_id, sha256, digest in made:
+            self.digested[agent_id, job_id] = (sha256, digest)
 
     async def plans(self) -> Sequence[SavedPlan]:
         return [self.saved[name] for name in sorted(self.saved)]

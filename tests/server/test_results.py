@@ -1,10 +1,12 @@
 """The table of results over all machines, as REST gives it."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from obt_agent.benchmark.presets import PRESETS
 from obt_server.rest.result_index import MOST, ResultIndex, digest_of
+from obt_server.store import Database, SqlStorage
 from tests.server.conftest import Running
 from tests.server.job_steps import finish, start
 
@@ -135,11 +137,32 @@ async def test_a_digest_is_computed_once_and_kept_over_a_restart(server: Running
     (first,) = await ResultIndex(storage).lines()
     ((agent_id, kept_job, sha256, _),) = await storage.digests()
     assert (agent_id, kept_job, sha256) == (first.stored.agent_id, job_id, first.stored.sha256)
-    await storage.keep_digest(agent_id, job_id, sha256, b'{"of": "another release"}')
+    await storage.keep_digests([(agent_id, job_id, sha256, b'{"of": "another release"}')])
     (again,) = await ResultIndex(storage).lines()
     assert again == first, "a digest that this release cannot read is computed again"
     assert (await server.http.delete(f"/api/v1/benchmarks/{job_id}")).status_code == 204
     assert await storage.digests() == []
+
+
+class CountingStorage(SqlStorage):
+    """Counts the digests of each write."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database)
+        self.writes: list[int] = []
+
+    async def keep_digests(self, made: Sequence[tuple[str, str, str, bytes]]) -> None:
+        self.writes.append(len(made))
+        await super().keep_digests(made)
+
+
+async def test_digests_of_many_results_are_written_together(server: Running) -> None:
+    async with server.agent() as agent:
+        for _ in range(3):
+            await finish(agent, await start(server, agent), text())
+    storage = CountingStorage(server.parts.database)
+    assert len(await ResultIndex(storage).lines()) == 3
+    assert storage.writes == [3]
 
 
 def test_a_line_stays_short_whatever_an_agent_sends() -> None:
