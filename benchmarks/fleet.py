@@ -27,6 +27,7 @@ from websockets.exceptions import WebSocketException
 from websockets.typing import Subprotocol
 
 from benchmarks import processes
+from benchmarks.enrolment import enrol
 from benchmarks.processes import Program
 from benchmarks.table import Column, print_table
 from benchmarks.viewers import Viewer, itself
@@ -34,7 +35,6 @@ from obt_agent.backoff import Backoff
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.uuid7 import uuid7
 from obt_agent.protocol import limits
-from obt_server import app as application
 from obt_server.demo.environment import free_port
 from obt_server.storage import Enrolment
 
@@ -98,6 +98,12 @@ class Agent:
         self._url = url.replace("http", "ws", 1) + limits.CONNECT_PATH
         self._backoff = Backoff(clock=time.monotonic, random=random.random)
         self._instance = self.secret.sha256()[:16]
+
+    @property
+    def enrolment(self) -> Enrolment:
+        """Who it is, as a server's database is to know it."""
+        sha256 = self.secret.sha256()
+        return Enrolment(agent_id=self.id, name=self.name, version="0", secret_sha256=sha256)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -202,7 +208,7 @@ async def loaded(folder: Path, count: int, seconds: float, viewers: int = VIEWER
     port = free_port(0)
     agents = [Agent(f"http://127.0.0.1:{port}", MODELS) for _ in range(count)]
     database = folder / "server.sqlite3"
-    token = await enrol(database, agents)
+    token = await enrol(database, [agent.enrolment for agent in agents])
     async with running_server(database, port, uvloop=True) as server:
         tasks = [asyncio.create_task(agent.run(), name=f"agent {agent.id}") for agent in agents]
         transports = []
@@ -244,18 +250,6 @@ async def _ask(port: int, token: str, agent: Agent, until: float) -> list[float]
     return waits
 
 
-async def enrol(database: Path, agents: Sequence[Agent]) -> str:
-    """Enrol the agents; give an API token."""
-    parts = application.build(application.AppSettings(database=database))
-    await parts.operators.set_password("bench", "a password of the benchmark")
-    token, _ = await parts.operators.new_token("bench", "bench", None)
-    for agent in agents:
-        one = Enrolment(agent_id=agent.id, name=agent.name, version="0", secret_sha256=agent.secret.sha256())
-        await parts.storage.issue_credential(one, time.time())
-    parts.database.close()
-    return token
-
-
 @contextlib.asynccontextmanager
 async def running_server(database: Path, port: int, *, uvloop: bool) -> AsyncIterator[Program]:
     """The reference server over that database, once it listens."""
@@ -285,7 +279,7 @@ async def one(folder: Path, count: int, seconds: float, *, uvloop: bool) -> Cost
     port = free_port(0)
     agents = [Agent(f"http://127.0.0.1:{port}") for _ in range(count)]
     database = folder / "server.sqlite3"
-    await enrol(database, agents)
+    await enrol(database, [agent.enrolment for agent in agents])
     tasks = []
     try:
         async with running_server(database, port, uvloop=uvloop) as server:

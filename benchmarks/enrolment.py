@@ -1,0 +1,29 @@
+"""A server's database with agents enrolled in it, before the server starts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy.orm import Session
+
+from obt_server import app as application
+from obt_server.storage import Enrolment
+from obt_server.store import credentials
+
+
+async def enrol(database: Path, enrolments: Sequence[Enrolment]) -> str:
+    """Enrol the agents; return an API token."""
+    parts = application.build(application.AppSettings(database=database))
+    await parts.operators.set_password("bench", "a password of the benchmark")
+    token, _ = await parts.operators.new_token("bench", "bench", None)
+    await parts.database.run(_enrol, enrolments)
+    parts.database.close()
+    return token
+
+
+def _enrol(db: Session, enrolments: Sequence[Enrolment]) -> None:
+    # One transaction: a thousand would each wait for the disk, minutes on a busy machine.
+    for one in enrolments:
+        credentials.enrol(db, one, time.time())
