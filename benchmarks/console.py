@@ -98,7 +98,9 @@ class Figure:
 
 def _figure(name: str, value: float, aim: float | None = None) -> Figure:
     # The load beside each figure: what else the machine did decides whether it says anything of the page.
-    return Figure(name, value, aim, os.getloadavg()[0])
+    found = Figure(name, value, aim, os.getloadavg()[0])
+    print(f"{name}: {value:.2f} {found.verdict}", flush=True)
+    return found
 
 
 class Agent(fleet.Agent):
@@ -271,6 +273,7 @@ async def run(machines: int, results: int, seconds: float) -> list[Figure]:
             running = [asyncio.create_task(agent.run(), name=f"agent {agent.id}") for agent in agents]
             try:
                 await fleet.all_admitted(agents)
+                print(f"{machines} machines are online, {results} results are stored", flush=True)
                 # One round of heartbeats: every machine has its figures, as after a minute's work.
                 await asyncio.sleep(limits.ALIVE_INTERVAL_S * 3)
                 return await _in_chromium(url, server, seconds)
