@@ -151,12 +151,12 @@ async def hellos(on: AttackTarget) -> None:
 
 
 async def idle_sockets(on: AttackTarget) -> None:
-    """More sockets than descriptors, of two addresses, each silent after some of its words."""
+    """More sockets than descriptors, of two other addresses, each silent after some of its words."""
     while True:
         held = []
         for number, words in zip(range(IDLE_SOCKETS), itertools.cycle(HALF_REQUESTS.values()), strict=False):
             with contextlib.suppress(OSError):
-                source = (f"127.0.0.{1 + number % 2}", 0)
+                source = (f"127.0.0.{2 + number % 2}", 0)
                 _, writer = await asyncio.open_connection(*on.address, local_addr=source)
                 writer.write(words)
                 held.append(writer)
