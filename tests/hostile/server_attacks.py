@@ -329,7 +329,7 @@ async def attack(on: AttackTarget) -> None:
 
 def main() -> int:
     """Attack what standard input names."""
-    os.nice(5)  # on another machine it would take no processor of the server's
+    os.nice(10)  # on another machine it would take no processor of the server's
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
     given = json.load(sys.stdin)

@@ -151,3 +151,10 @@ def test_whatever_wait_an_agent_names_the_header_is_one_that_a_client_can_read(
     asked_ms: int, header: str
 ) -> None:
     assert error_response(Busy("later", retry_after_ms=asked_ms)).headers["Retry-After"] == header
+
+
+def test_of_a_gzip_bomb_no_more_is_unpacked_than_it_says() -> None:
+    bomb = gzip.compress(b" " * (16 << 20))
+    # The whole would be returned, and be wrong for its size: None says that its end was not reached.
+    assert results.unpack(bomb, "gzip", 1000) is None
+    assert results.unpack(gzip.compress(b"text"), "gzip", 4) == b"text"
