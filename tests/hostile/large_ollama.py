@@ -22,12 +22,13 @@ async def large_ollama(answer_bytes: int) -> AsyncIterator[str]:
     """Listen on a port of its own; yields the address."""
     numbers = ",".join(["0.0123456789"] * (answer_bytes // 13))
     embeddings = f'{{"model":"{MODEL}","embeddings":[[{numbers}]]}}'.encode()
-    shown = f'{{"details":{{}},"model_info":{{"tokens":[{numbers}]}},"capabilities":["embedding","completion"]}}'.encode()
+    able = '"capabilities":["embedding","completion"]'
+    shown = f'{{"details":{{}},"model_info":{{"tokens":[{numbers}]}},{able}}}'.encode()
 
     async def big(request: web.Request) -> web.Response:
         body = await request.json()
         small = request.path == "/api/show" and not body.get("verbose")
-        text = b'{"details":{},"capabilities":["embedding","completion"]}' if small else None
+        text = f'{{"details":{{}},{able}}}'.encode() if small else None
         whole = embeddings if request.path == "/api/embed" else shown
         return web.Response(body=text or whole, content_type="application/json")
 
