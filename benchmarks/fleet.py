@@ -44,7 +44,7 @@ NO_UVLOOP = (
 """Runs the server as if uvloop were not installed."""
 AWAY_S = 2.0
 """How long the server is gone in its restart."""
-WITHIN_S = 180.0
+WITHIN_S = 600.0
 VIEWERS = 200
 MODELS = 10
 """Of each agent, under load."""
