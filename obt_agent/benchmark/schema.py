@@ -20,16 +20,23 @@ TYPES: Final[dict[str, type[msgspec.Struct]]] = {
 
 def schema_of(type_: type[msgspec.Struct]) -> dict[str, Any]:
     """The schema of one type. Unknown fields are allowed: later versions add some."""
-    schema = msgspec.json.schema(type_)
-    schema["$defs"] = {name: _undented(part) for name, part in schema["$defs"].items()}
-    return {"$schema": DIALECT, **schema}
+    return {"$schema": DIALECT, **portable(msgspec.json.schema(type_))}
 
 
-def _undented(part: dict[str, Any]) -> dict[str, Any]:
-    """The same with its docstring as Python 3.13 keeps it: older ones keep the source's indentation."""
-    if "description" not in part:
+def portable(part: Any) -> Any:
+    """Return a schema, or a part of one, as every release of Python and msgspec would make it."""
+    if isinstance(part, list):
+        return [portable(one) for one in part]
+    if not isinstance(part, dict):
         return part
-    return part | {"description": inspect.cleandoc(part["description"])}
+    same = {name: portable(value) for name, value in part.items()}
+    # Before Python 3.13 a docstring keeps the indentation of its source.
+    if isinstance(same.get("description"), str):
+        same["description"] = inspect.cleandoc(same["description"])
+    # msgspec 0.19 puts null first, later ones put it last.
+    if isinstance(same.get("anyOf"), list):
+        same["anyOf"].sort(key=lambda one: one == {"type": "null"})
+    return same
 
 
 def as_text(schema: dict[str, Any]) -> str:

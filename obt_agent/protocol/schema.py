@@ -6,11 +6,11 @@ AsyncAPI 3.0 document that names each method, its direction, parameters and resu
 
 from __future__ import annotations
 
-import inspect
 from typing import Any, Final
 
 import msgspec
 
+from obt_agent.benchmark.schema import portable
 from obt_agent.protocol import envelope, limits
 from obt_agent.protocol.errors import CODE_OF_KIND, WireError
 from obt_agent.protocol.methods import METHODS, Method
@@ -43,14 +43,7 @@ def _types() -> list[Any]:
 
 def _components(template: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     schemas, components = msgspec.json.schema_components(_types(), ref_template=template)
-    return list(schemas), {name: _undented(component) for name, component in components.items()}
-
-
-def _undented(component: dict[str, Any]) -> dict[str, Any]:
-    """The same with its docstring as Python 3.13 keeps it: older ones keep the source's indentation."""
-    if "description" not in component:
-        return component
-    return component | {"description": inspect.cleandoc(component["description"])}
+    return portable(list(schemas)), portable(components)
 
 
 def json_schemas() -> dict[str, Any]:
