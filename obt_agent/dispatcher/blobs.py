@@ -9,6 +9,7 @@ from typing import Final
 
 from obt_agent.errors import InvalidParams, TooLarge
 from obt_agent.protocol import limits
+from obt_agent.protocol.byte_budget import ByteBudget
 from obt_agent.protocol.streams import BlobPut, BlobPutResult
 
 MAX_BLOBS: Final = 256
@@ -28,6 +29,7 @@ class Blobs:
 
     Args:
         clock: monotonic seconds.
+        budget: what may wait in the process.
         max_bytes: most bytes of all.
         lifetime_s: how long a blob stays after its last piece.
     """
@@ -35,11 +37,13 @@ class Blobs:
     def __init__(
         self,
         clock: Callable[[], float],
+        budget: ByteBudget,
         *,
         max_bytes: int = limits.MAX_BLOB_BYTES_PER_SESSION,
         lifetime_s: float = limits.BLOB_LIFETIME_S,
     ) -> None:
         self._clock = clock
+        self._budget = budget
         self._max = max_bytes
         self.lifetime_s = lifetime_s
         self._blobs: dict[str, _Blob] = {}
@@ -55,6 +59,7 @@ class Blobs:
         Raises:
             InvalidParams: the piece is no base64, leaves a hole, or follows the last one.
             TooLarge: the session would hold too much; what it held stays.
+            Busy: the process would.
         """
         self.expire()
         data = _decoded(piece.data)
@@ -68,6 +73,8 @@ class Blobs:
             )
         freed = len(held.data) if held is not None and blob is not held else 0
         self._check_room(piece.blob, len(data) - freed)
+        self._budget.take(len(data))
+        self._budget.give_back(freed)
         blob.data += data
         blob.whole = piece.last
         blob.expires = self._clock() + self.lifetime_s
@@ -101,7 +108,12 @@ class Blobs:
         """Drop what nobody used in time."""
         now = self._clock()
         for name in [name for name, blob in self._blobs.items() if blob.expires <= now]:
-            del self._blobs[name]
+            self._budget.give_back(len(self._blobs.pop(name).data))
+
+    def clear(self) -> None:
+        """The session is over: drop all."""
+        self._budget.give_back(self.held_bytes)
+        self._blobs.clear()
 
 
 def _decoded(text: str) -> bytes:

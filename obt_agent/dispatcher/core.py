@@ -119,6 +119,8 @@ class Dispatcher:
             return
         if requests.sweep is not None:
             requests.sweep.cancel()
+        # A handler that still runs has copied what it needs of them.
+        requests.blobs.clear()
         for entry in requests:
             self._stop(entry, LinkLost("The session ended."))
 
@@ -162,7 +164,7 @@ class Dispatcher:
     def _requests(self, session: Session) -> Requests:
         found = self._sessions.get(session)
         if found is None:
-            blobs = Blobs(self._clock, lifetime_s=self._bounds.blob_lifetime_s)
+            blobs = Blobs(self._clock, self._budget, lifetime_s=self._bounds.blob_lifetime_s)
             found = Requests(blobs, lambda entry: self._stop(entry, Cancelled("The caller cancelled it.")))
             self._sessions[session] = found
         return found

@@ -319,12 +319,15 @@ class LinkSession:
 
         Raises:
             LinkLost: it is not in flight (any more).
+            Busy: what may wait in its window does not fit into the process's budget now.
         """
         if id not in self._in_flight:
             raise self._ended or LinkLost("The request is not in flight.")
         sink = self._sinks.get(id)
         if sink is None:
-            sink = self._sinks[id] = LinkStreamSink(self.flow.open(id), self._queued, series=series)
+            stream = self.flow.open(id)
+            self._in_flight.grow(id, stream.window_bytes)
+            sink = self._sinks[id] = LinkStreamSink(stream, self._queued, series=series)
         return sink
 
     # Requests and notifications of our own.

@@ -23,6 +23,7 @@ from obt_agent.protocol.commands import (
 from obt_agent.protocol.jobs import JobStarted
 from obt_agent.protocol.limits import Close
 from obt_server.hub import images
+from obt_server.hub.budget import WaitingBudget
 from obt_server.hub.calls import AgentStream
 from obt_server.hub.directory import AgentDirectory
 from obt_server.hub.errors import AmbiguousAgent, UnknownAgent
@@ -64,9 +65,11 @@ class AgentHub:
         self.events = EventBus()
         self._storage = storage
         self._jobs = JobTracker(storage, self.events, self.settings)
-        incoming = Incoming(storage, self._jobs, self.events, self.settings)
+        # one for everything that waits in this process, whoever makes it wait
+        budget = WaitingBudget(self.settings.max_waiting_bytes)
+        incoming = Incoming(storage, self._jobs, self.events, self.settings, budget)
         self.directory = AgentDirectory(storage, self.events)
-        self._sessions = Sessions(storage, incoming, self.directory, self.settings)
+        self._sessions = Sessions(storage, incoming, self.directory, self.settings, budget)
         self._series: dict[tuple[str, str, bytes], SharedSeries] = {}
 
     # -- sockets ------------------------------------------------------------------------------------

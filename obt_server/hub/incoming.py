@@ -15,6 +15,7 @@ from obt_agent.ollama.payloads import InstalledModel
 from obt_agent.protocol import codec
 from obt_agent.protocol.admission import GoodbyeParams, HeartbeatParams
 from obt_agent.protocol.state import HardwareSync, JobsSync, ModelsSync, Page, SyncResult
+from obt_server.hub.budget import WaitingBudget
 from obt_server.hub.events import EventBus
 from obt_server.hub.jobs import JobTracker
 from obt_server.hub.presence import gpu_titles
@@ -62,12 +63,11 @@ class Pages:
         self.items.extend(items)
         self.size += size
         if len(self.items) > bounds.entries or self.size > bounds.size:
-            self.items = []
-            self.next_index = -1
+            self.items, self.next_index, self.size = [], -1, 0
             raise TooLarge(f"At most {bounds.entries} entries and {bounds.size} bytes are taken.")
         if not page.last:
             return None
-        whole, self.items, self.next_index = self.items, [], -1
+        whole, self.items, self.next_index, self.size = self.items, [], -1, 0
         return whole
 
 
@@ -79,12 +79,19 @@ class Incoming:
     """The table of what agents may ask and tell (``obt_server.hub.session.Handlers``)."""
 
     def __init__(
-        self, storage: HubStorage, jobs: JobTracker, events: EventBus, settings: HubSettings
+        self,
+        storage: HubStorage,
+        jobs: JobTracker,
+        events: EventBus,
+        settings: HubSettings,
+        budget: WaitingBudget,
     ) -> None:
         self._storage = storage
         self._jobs = jobs
         self._events = events
         self._settings = settings
+        self._budget = budget
+        # unfinished lists, by session and kind: they stay between requests, and count as what waits
         self._pages: dict[tuple[int, str], Pages] = {}
         self._requests: dict[str, RequestCoroutine] = {
             "models.sync": self._models_sync,
@@ -113,17 +120,28 @@ class Incoming:
     def forget(self, session: AgentSession) -> None:
         """The session ended: its unfinished pages go."""
         for kind in ("models", "jobs"):
-            self._pages.pop((id(session), kind), None)
+            pages = self._pages.pop((id(session), kind), None)
+            if pages is not None:
+                self._budget.change(-pages.size)
 
-    def _gather(self, session: AgentSession, kind: str) -> Pages:
-        return self._pages.setdefault((id(session), kind), Pages())
+    def _gather(
+        self, session: AgentSession, sync: ModelsSync | JobsSync, items: tuple[Any, ...], most: int, size: int
+    ) -> list[Any] | None:
+        """Add a page to those that came before; gives everything when it was the last."""
+        kind = "models" if isinstance(sync, ModelsSync) else "jobs"
+        pages = self._pages.setdefault((id(session), kind), Pages())
+        before = pages.size
+        try:
+            bounds = Bounds(most, self._settings.max_sync_bytes)
+            return pages.take(sync.revision, sync.page, items, bounds, size)
+        finally:
+            self._budget.change(pages.size - before)
 
     async def _models_sync(self, session: AgentSession, params: msgspec.Raw) -> SyncResult:
         sync = codec.convert(params, ModelsSync)
         _check_models(sync.models)
-        pages = self._gather(session, "models")
-        bounds = Bounds(self._settings.max_models, self._settings.max_sync_bytes)
-        models = pages.take(sync.revision, sync.page, sync.models, bounds, len(bytes(params)))
+        size = len(bytes(params))
+        models = self._gather(session, sync, sync.models, self._settings.max_models, size)
         if models is None:
             return SyncResult(revision=sync.revision)
         presence = session.presence
@@ -149,9 +167,7 @@ class Incoming:
 
     async def _jobs_sync(self, session: AgentSession, params: msgspec.Raw) -> SyncResult:
         sync = codec.convert(params, JobsSync)
-        pages = self._gather(session, "jobs")
-        bounds = Bounds(MAX_JOBS_LISTED, self._settings.max_sync_bytes)
-        jobs = pages.take(sync.revision, sync.page, sync.jobs, bounds, len(bytes(params)))
+        jobs = self._gather(session, sync, sync.jobs, MAX_JOBS_LISTED, len(bytes(params)))
         if jobs is not None:
             await self._jobs.reconcile(session, jobs)
         return SyncResult(revision=sync.revision)

@@ -107,6 +107,7 @@ class AgentSession:
         self._socket = socket
         self._settings = settings
         self._handlers = handlers
+        self._budget = budget
         self._writer = FrameWriter(socket, budget, self._make_mark)
         self.calls = Calls(self._writer, self.post, settings, peer_max_frame_bytes, budget)
         # requests of the agent that are not answered yet, by the agent's ids; bounded by max_in_flight
@@ -344,7 +345,13 @@ class AgentSession:
             return
         task = self._start_task(self._answer(message, size if on_credit else 0), f"answer {message.method}")
         self._answering[message.id] = task
-        task.add_done_callback(lambda _: self._answering.pop(message.id, None))
+        # Storage may be slow, and a thousand agents bring their lists at once after a restart.
+        self._budget.change(size)
+        task.add_done_callback(lambda _: self._answered(message.id, size))
+
+    def _answered(self, request_id: RequestId, size: int) -> None:
+        self._answering.pop(request_id, None)
+        self._budget.change(-size)
 
     def _refusal(self, message: Request) -> AgentError | None:
         if message.id in self._answering:
@@ -353,6 +360,10 @@ class AgentSession:
             return UnknownCommand(f"This server has no method {message.method[:64]!r}.")
         if len(self._answering) >= self._settings.max_in_flight:
             return Busy(f"{self._settings.max_in_flight} requests are in flight.", retry_after_ms=250)
+        try:
+            self._budget.check()
+        except Busy as busy:
+            return busy
         return None
 
     async def _answer(self, message: Request, size: int) -> None:

@@ -40,17 +40,22 @@ class Sessions:
         incoming: what agents may ask and tell.
         directory: told who comes and goes.
         settings: the hub's numbers.
+        budget: of all that waits in this process.
     """
 
     def __init__(
-        self, storage: HubStorage, incoming: Incoming, directory: AgentDirectory, settings: HubSettings
+        self,
+        storage: HubStorage,
+        incoming: Incoming,
+        directory: AgentDirectory,
+        settings: HubSettings,
+        budget: WaitingBudget,
     ) -> None:
         self.settings = settings
         self._directory = directory
         self._storage = storage
         self._incoming = incoming
-        # shared by all sessions
-        self._budget = WaitingBudget(settings.max_waiting_bytes)
+        self._budget = budget
         # by agent: the newest admission; an older one may still be closing
         self._sessions: dict[str, AgentSession] = {}
         # one admission of an agent at a time: session numbers must follow the order of the sockets

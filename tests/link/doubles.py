@@ -18,6 +18,7 @@ from obt_agent.link.connection import Link, LinkEvents
 from obt_agent.link.session import LinkSession
 from obt_agent.link.timings import LinkTimings
 from obt_agent.protocol.admission import AgentIdentity, Empty, HelloParams, HelloResult, VersionRange
+from obt_agent.protocol.byte_budget import ByteBudget
 from obt_agent.protocol.envelope import Notification, Request, RequestId
 from obt_agent.protocol.streams import Item
 from tests.link.server_double import Peer, ServerDouble
@@ -117,6 +118,7 @@ class LinkRig:
         backoff: BackoffSettings = QUICK,
         credentials: CredentialsDouble | None = None,
         version: VersionRange = VersionRange(min=1, max=1),  # noqa: B008 - immutable
+        budget: ByteBudget | None = None,
         **settings: Any,
     ) -> None:
         self.credentials = credentials or CredentialsDouble()
@@ -135,6 +137,7 @@ class LinkRig:
             handler=self.handler,
             timings=timings,
             backoff=backoff,
+            budget=budget,
         )
         self.running: asyncio.Task[None] | None = None
 

@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from obt_agent.errors import DeadlineExceeded, LinkLost, ModelNotFound, OllamaError, TooLarge
+from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, ModelNotFound, OllamaError, TooLarge
 from obt_agent.errors import InvalidParams as WrongParams
 from obt_agent.link.wire import USER_AGENT
 from obt_agent.protocol import limits
 from obt_agent.protocol.admission import Empty
+from obt_agent.protocol.byte_budget import ByteBudget
 from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.state import SyncResult
 from tests.hostile.frames import BAD_FRAMES
@@ -306,6 +307,28 @@ async def test_control_output_that_nobody_reads_closes_the_link_at_a_mebibyte() 
                 break
         await until(lambda: bool(met.handler.ended))
         assert "Too much output" in await met.rig.until_down()
+
+
+async def test_streams_whose_windows_do_not_fit_the_budget_of_the_process_are_busy() -> None:
+    async def stream(session: Any, request: Any) -> None:
+        try:
+            session.open_stream(request.id)
+        except AgentError as error:
+            session.respond_error(request.id, to_wire(error))
+
+    budget = ByteBudget(150_000)
+    async with meeting(hello={"stream_credit_bytes": 65_536}, budget=budget) as met:
+        met.handler.methods["stream"] = stream
+        for number in (1, 2):
+            await met.peer.request("stream", id=number)
+        await met.peer.request("stream", id=3)
+        refused = await met.peer.expect(id=3)
+        assert refused["error"]["data"]["kind"] == "busy"
+        assert refused["error"]["data"]["retry_after_ms"]
+        assert budget.held_bytes > 2 * 65_536
+        for number in (1, 2):
+            met.session.respond(number, Empty())
+        await until(lambda: budget.held_bytes == 0)
 
 
 async def test_a_state_request_is_answered_and_passed_on() -> None:

@@ -345,6 +345,33 @@ async def test_requests_are_refused_while_as_much_waits_as_may_in_the_whole_proc
         await asyncio.gather(*calls, return_exceptions=True)
 
 
+async def test_what_an_agent_asks_and_its_unfinished_lists_count_as_what_waits() -> None:
+    def page(index: int, name: str) -> bytes:
+        model = {"name": name, "digest": "d", "size_bytes": 1}
+        body = {"revision": 1, "page": {"index": index, "last": False}, "models": [model]}
+        body |= {"ollama": {"reachable": True}, "list_digest": "d"}
+        return codec.encode_request(index, "models.sync", msgspec.Raw(msgspec.json.encode(body)))
+
+    async with served(max_waiting_bytes=10_000) as (hub, socket, serving):
+        await online(hub)
+        budget = hub._sessions._budget  # noqa: SLF001 -- the budget has no public entrance
+        socket.inbox.put_nowait(page(0, "m" * 200))
+        while len(socket.sent) < 2:  # noqa: ASYNC110 -- the test's socket tells nobody
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert 200 < budget.held < 1000, "the page stays until the last one comes"
+        budget.change(10_000)
+        socket.inbox.put_nowait(page(1, "n"))
+        while len(socket.sent) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        refused = msgspec.json.decode(socket.sent[2])["error"]["data"]
+        assert (refused["kind"], refused["retry_after_ms"]) == ("busy", 1000)
+        budget.change(-10_000)
+        socket.inbox.put_nowait(SocketClosed(1000))
+        await serving
+        assert budget.held == 0
+
+
 async def test_an_answer_in_pieces_counts_until_who_asked_has_it() -> None:
     async with served() as (hub, _, _):
         await online(hub)
