@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +76,7 @@ class _HardwareRaw(msgspec.Struct, frozen=True):
 
 
 class Incoming:
-    """The table of what agents may ask and tell (``obt_server.hub.session.Handlers``)."""
+    """The table of what agents may ask and tell."""
 
     def __init__(
         self,
@@ -93,29 +93,19 @@ class Incoming:
         self._budget = budget
         # unfinished lists, by session and kind: they stay between requests, and count as what waits
         self._pages: dict[tuple[int, str], Pages] = {}
-        self._requests: dict[str, RequestCoroutine] = {
+        self.requests: dict[str, RequestCoroutine] = {
             "models.sync": self._models_sync,
             "hardware.sync": self._hardware_sync,
             "jobs.sync": self._jobs_sync,
             "job.part": jobs.on_part,
             "job.finished": jobs.on_finished,
         }
-        self._notifications: dict[str, NotificationCall] = {
+        self.notifications: dict[str, NotificationCall] = {
             "heartbeat": self._heartbeat,
             "job.progress": jobs.on_progress,
             "agent.goodbye": self._goodbye,
             "link.alive": lambda _session, _params: None,
         }
-
-    @property
-    def requests(self) -> Mapping[str, RequestCoroutine]:
-        """By method."""
-        return self._requests
-
-    @property
-    def notifications(self) -> Mapping[str, NotificationCall]:
-        """By method."""
-        return self._notifications
 
     def forget(self, session: AgentSession) -> None:
         """The session ended: its unfinished pages go."""

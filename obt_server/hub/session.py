@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import structlog
@@ -57,18 +57,6 @@ RequestCoroutine = Callable[["AgentSession", msgspec.Raw], Coroutine[Any, Any, A
 NotificationCall = Callable[["AgentSession", msgspec.Raw], None]
 
 
-class Handlers(Protocol):
-    """What agents may ask and tell, by method."""
-
-    @property
-    def requests(self) -> Mapping[str, RequestCoroutine]:
-        """Answered by a coroutine, which runs as a task of the session."""
-
-    @property
-    def notifications(self) -> Mapping[str, NotificationCall]:
-        """Called at once; never blocks."""
-
-
 class AgentSession:
     """One admission of one agent. ``run`` owns every task of it and returns when the socket has ended.
 
@@ -77,7 +65,8 @@ class AgentSession:
         agent_id: whose session it is.
         credential_id: what the agent came with.
         presence: filled by the handlers.
-        handlers: what agents may ask and tell.
+        requests: what agents may ask, by method; each runs as a task of the session.
+        notifications: what they may tell; called at once, and must not block.
         settings: the hub's numbers.
         peer_max_frame_bytes: the largest frame that the agent takes.
         budget: of all that waits in this process.
@@ -90,7 +79,8 @@ class AgentSession:
         agent_id: str,
         credential_id: int,
         presence: Presence,
-        handlers: Handlers,
+        requests: Mapping[str, RequestCoroutine],
+        notifications: Mapping[str, NotificationCall],
         settings: HubSettings,
         peer_max_frame_bytes: int,
         budget: WaitingBudget,
@@ -106,7 +96,7 @@ class AgentSession:
         self._loop = loop
         self._socket = socket
         self._settings = settings
-        self._handlers = handlers
+        self._requests, self._notifications = requests, notifications
         self._budget = budget
         self._writer = FrameWriter(socket, budget, self._make_mark)
         self.calls = Calls(self._writer, self.post, settings, peer_max_frame_bytes, budget)
@@ -307,7 +297,7 @@ class AgentSession:
         if message.method == "stream.data":
             self._on_stream_data(message, size)
             return
-        handler = self._handlers.notifications.get(message.method)
+        handler = self._notifications.get(message.method)
         if handler is None:
             return
         try:
@@ -356,7 +346,7 @@ class AgentSession:
     def _refusal(self, message: Request) -> AgentError | None:
         if message.id in self._answering:
             return ProtocolError("That id is in flight already; the first request goes on.")
-        if message.method not in self._handlers.requests:
+        if message.method not in self._requests:
             return UnknownCommand(f"This server has no method {message.method[:64]!r}.")
         if len(self._answering) >= self._settings.max_in_flight:
             return Busy(f"{self._settings.max_in_flight} requests are in flight.", retry_after_ms=250)
@@ -368,7 +358,7 @@ class AgentSession:
 
     async def _answer(self, message: Request, size: int) -> None:
         try:
-            result = await self._handlers.requests[message.method](self, message.params)
+            result = await self._requests[message.method](self, message.params)
             frame = codec.encode_result(message.id, result)
         except AgentError as error:
             frame = codec.encode_error(message.id, to_wire(error))
