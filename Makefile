@@ -30,7 +30,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 venv: $(STAMP) ## make .venv, with everything that the other targets need
 
-demo: $(STAMP) ## server and agent on this machine, at the Ollama that answers or at a stand-in
+demo: $(STAMP) ## server and agents on this machine, at the Ollama that answers and at stand-ins
 	$(VENV)/bin/obt-server demo
 
 # COVERAGE=1 measures branches too; each tier keeps its own file, and "make coverage" adds them up.
@@ -134,6 +134,10 @@ $(VENV)/.site: $(STAMP)
 
 site: $(VENV)/.site ## the documentation site, in site/; a dead link or an unknown name fails
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --quiet --strict
+
+tour: $(STAMP) $(MODULES) ## take the pictures of docs/tutorial/tour.md anew, of the demonstration
+	scripts/ensure-chromium
+	$(PY) scripts/tour.py
 
 update-constraints: ## resolve every dependency afresh into constraints.txt
 	scripts/update-constraints "$(PYTHON)"
