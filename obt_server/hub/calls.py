@@ -185,6 +185,7 @@ class Calls:
         """``stream.data`` of ``size`` bytes came; False when it broke the stream's rules, and ended it."""
         request = self._requests.get(data.id)
         if request is None:
+            # It ended here while this was on its way: no fault of the agent.
             return True
         try:
             request.feed(data, size)

@@ -44,6 +44,7 @@ class Listener:
     """One listener's queue."""
 
     def __init__(self) -> None:
+        # the oldest go first: a listener that is slow learns what is, not what was
         self._events: deque[Event] = deque(maxlen=_KEPT)
         self._wake = asyncio.Event()
         self._closed = False
@@ -116,6 +117,7 @@ class EventBus:
 
     def __init__(self) -> None:
         self._listeners: set[Listener | LatestChanges] = set()
+        # set once: a listener that comes later ends at once, too
         self._closed = False
 
     def close(self) -> None:

@@ -70,6 +70,7 @@ class AgentHub:
         incoming = Incoming(storage, self._jobs, self.events, self.settings, budget)
         self.directory = AgentDirectory(storage, self.events)
         self._sessions = Sessions(storage, incoming, self.directory, self.settings, budget)
+        # open watches, by agent, command and parameters: equal ones are shared
         self._series: dict[tuple[str, str, bytes], SharedSeries] = {}
 
     # -- sockets ------------------------------------------------------------------------------------

@@ -135,6 +135,7 @@ class Incoming:
         if models is None:
             return SyncResult(revision=sync.revision)
         presence = session.presence
+        # What is shown from memory; the rest of the list is in the storage alone.
         presence.models = {model.name: model.digest for model in models}
         presence.models_stale = sync.stale
         presence.ollama, presence.running = sync.ollama, sync.running

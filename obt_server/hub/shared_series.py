@@ -27,8 +27,10 @@ class Viewer:
 
     def __init__(self, history: list[SeriesItem]) -> None:
         self._items = deque(history)
+        # dropped since the last item that was taken
         self._lost = 0
         self._wake = asyncio.Event()
+        # items that wait can still be read; then the error is raised, if the series ended with one
         self._ended = False
         self._error: AgentError | None = None
 
@@ -73,8 +75,10 @@ class SharedSeries:
         self._open = open_stream
         self._history_limit = _HISTORY_BYTES if keep_history else 0
         self._viewers: set[Viewer] = set()
+        # for late viewers: the newest items, and the bytes of their samples
         self._history: deque[SeriesItem] = deque()
         self._history_bytes = 0
+        # reads the watch; None before ``start``
         self._task: asyncio.Task[None] | None = None
 
     @property
