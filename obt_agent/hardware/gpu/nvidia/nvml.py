@@ -259,7 +259,8 @@ class Device:
     def temperature_celsius(self) -> float:
         """Return the core's temperature. A GPU that runs is warmer than 0 °C; 0 and less is a mark."""
         kind = pynvml.NVML_TEMPERATURE_GPU
-        degrees = int(self._newer_or_older("TemperatureV", "Temperature", kind))
+        # The older function is unsigned in older bindings: its -1 is 4294967295 there.
+        degrees = ctypes.c_int32(int(self._newer_or_older("TemperatureV", "Temperature", kind))).value
         if degrees <= 0:
             raise Unreadable("not_reported")
         if degrees > _HOTTEST:
