@@ -187,6 +187,9 @@ class ServerStorage(HubStorage, Protocol):
     async def stored_benchmarks(self) -> Sequence[StoredBenchmark]:
         """Every benchmark whose result is stored, the newest first."""
 
+    async def benchmarks_mark(self) -> str:
+        """A text that is another one whenever ``stored_benchmarks`` would answer with another list."""
+
     async def digests(self) -> Sequence[tuple[str, str, str, bytes]]:
         """All that ``keep_digests`` stored: agent, job, sha256 of the result, digest."""
 

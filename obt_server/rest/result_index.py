@@ -136,24 +136,25 @@ class ResultIndex:
         # the text is no benchmark's result.
         self._known: dict[tuple[str, str, str], ResultDigest | None] = {}
         self._loaded = False
+        # The list as it was at ``_mark``: a table that is sorted and searched asks for it with each click.
+        self._lines: list[IndexedResult] = []
+        self._mark = ""
         # One reader fills the index; the others wait for it instead of decoding the same results again.
         self._filling = asyncio.Lock()
 
     async def lines(self) -> list[IndexedResult]:
         """Every stored benchmark, the newest first."""
-        # Read each time, and cheap: one row a result. It says which digests are missing and which results are
-        # gone.
-        stored = await self._storage.stored_benchmarks()
         # After a restart ten open pages ask at once: one fills the index, the others find it full.
         async with self._filling:
-            await self._fill(stored)
-        lines = []
-        for one in stored:
-            # None where another reader removed it meanwhile: its result was deleted.
-            digest = self._known.get(_key(one))
-            if digest is not None:
-                lines.append(IndexedResult(stored=one, digest=digest))
-        return lines
+            # Before the list: what comes between the two is read again with the next call.
+            mark = await self._storage.benchmarks_mark()
+            if mark != self._mark:
+                stored = await self._storage.stored_benchmarks()
+                await self._fill(stored)
+                known = ((one, self._known.get(_key(one))) for one in stored)
+                self._lines = [IndexedResult(stored=one, digest=digest) for one, digest in known if digest]
+                self._mark = mark
+            return self._lines
 
     async def _fill(self, stored: Sequence[StoredBenchmark]) -> None:
         if not self._loaded:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import case, delete, func, select
 from sqlalchemy.orm import Session
 
 from obt_server.storage import NotStored, SavedPlan, StoredBenchmark
@@ -24,6 +24,21 @@ def stored_benchmarks(db: Session) -> list[StoredBenchmark]:
     # The id decides between those of one moment, so that a page of results follows the one before.
     rows = db.execute(query.order_by(JobRow.created_at.desc(), JobRow.job_id))
     return [StoredBenchmark(**row) for row in rows.mappings()]
+
+
+def benchmarks_mark(db: Session) -> str:
+    """See ``ServerStorage.benchmarks_mark``. One pass inside the engine; the rows take many times that."""
+    requested = case((JobRow.params != UNASKED_PARAMS, 1), else_=0)
+    # A stored result never changes: one that comes, goes or is asked for later changes one of these.
+    figures = (
+        func.count(),
+        func.max(JobRow.created_at),
+        func.max(JobRow.finished_at),
+        func.sum(JobRow.bytes),
+        func.sum(requested),
+    )
+    query = select(*figures).where(JobRow.kind == "benchmark", JobRow.sha256.is_not(None))
+    return repr(tuple(db.execute(query).one()))
 
 
 def digests(db: Session) -> list[tuple[str, str, str, bytes]]:

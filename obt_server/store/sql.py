@@ -97,6 +97,7 @@ class SqlStorage(Stored):
     result = query(job_rows.result_text)
     delete_job = transaction(job_rows.remove)
     stored_benchmarks = query(result_rows.stored_benchmarks)
+    benchmarks_mark = query(result_rows.benchmarks_mark)
     digests = query(result_rows.digests)
     keep_digests = transaction(result_rows.keep_digests)
     plans = query(result_rows.plans)

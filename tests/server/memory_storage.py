@@ -161,6 +161,9 @@ class MemoryStorage:
     async def result(self, agent_id: str, job_id: str) -> bytes | None:
         return self.results.get((agent_id, job_id))
 
+    async def benchmarks_mark(self) -> str:
+        return repr(await self.stored_benchmarks())
+
     async def stored_benchmarks(self) -> Sequence[StoredBenchmark]:
         return [
             StoredBenchmark(

@@ -6,6 +6,7 @@ from typing import Any
 
 from obt_agent.benchmark.presets import PRESETS
 from obt_server.rest.result_index import MOST, ResultIndex, digest_of
+from obt_server.storage import StoredBenchmark
 from obt_server.store import Database, SqlStorage
 from tests.server.conftest import Running
 from tests.server.job_steps import finish, start
@@ -145,11 +146,16 @@ async def test_a_digest_is_computed_once_and_kept_over_a_restart(server: Running
 
 
 class CountingStorage(SqlStorage):
-    """Counts the digests of each write."""
+    """Counts the digests of each write, and the times that all rows are read."""
 
     def __init__(self, database: Database) -> None:
         super().__init__(database)
         self.writes: list[int] = []
+        self.reads = 0
+
+    async def stored_benchmarks(self) -> list[StoredBenchmark]:
+        self.reads += 1
+        return await super().stored_benchmarks()
 
     async def keep_digests(self, made: Sequence[tuple[str, str, str, bytes]]) -> None:
         self.writes.append(len(made))
@@ -163,6 +169,26 @@ async def test_digests_of_many_results_are_written_together(server: Running) -> 
     storage = CountingStorage(server.parts.database)
     assert len(await ResultIndex(storage).lines()) == 3
     assert storage.writes == [3]
+
+
+async def test_the_rows_are_read_again_only_when_one_of_them_changed(server: Running) -> None:
+    storage = CountingStorage(server.parts.database)
+    index = ResultIndex(storage)
+
+    async def listed() -> set[str]:
+        return {line.stored.job_id for line in await index.lines()}
+
+    async with server.agent() as agent:
+        first, second = await start(server, agent), await start(server, agent)
+        assert await listed() == set()
+        await finish(agent, first, text())
+        assert await listed() == await listed() == {first}
+        assert storage.reads == 2, "at first, and for what came"
+        await finish(agent, second, text())
+        assert await listed() == {first, second}
+    await storage.delete_job(agent.agent_id, first)
+    assert await listed() == {second}
+    assert storage.reads == 4
 
 
 def test_a_line_stays_short_whatever_an_agent_sends() -> None:
