@@ -164,6 +164,8 @@ class SendQueue:
         # Set when all has gone to the kernel.
         self._quiet = asyncio.Event()
         self._closed = False
+        # Set once the wire is being closed for a fault: what is queued after it would only be kept.
+        self._failed = False
         # Without credit until the hello's answer brings some.
         self.flow = SendScheduler(0, 0)
         self.frames_sent = 0
@@ -179,14 +181,17 @@ class SendQueue:
 
     def control(self, frame: bytes) -> None:
         """Write a frame before all data. Over 1 MiB of waiting output ends the session."""
-        if self._closed:
+        if self._closed or self._failed:
             return
         self._write([frame])
         if self._pipe.waiting_bytes > limits.MAX_CONTROL_BACKLOG_BYTES:
             self.fail(Close.TOO_MUCH, "more than 1 MiB of output waits")
 
     def fail(self, code: int, reason: str) -> None:
-        """Close the wire."""
+        """Close the wire. Only the first call counts."""
+        if self._failed:
+            return
+        self._failed = True
         log.warning("link.closing", code=code, reason=reason)
         self._pipe.fail(code, reason)
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
+from websockets import ConnectionClosed
 
 from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, ModelNotFound, OllamaError, TooLarge
 from obt_agent.errors import InvalidParams as WrongParams
@@ -297,16 +301,20 @@ async def test_control_output_that_nobody_reads_closes_the_link_at_a_mebibyte() 
         async def large(session: Any, request: Any) -> None:
             session.respond(request.id, Answer("x" * 20000))
 
+        async def ask() -> None:
+            with contextlib.suppress(ConnectionClosed):
+                for number in itertools.count(1):
+                    await met.peer.request("large", id=number)
+
         met.handler.methods["large"] = large
-        number = 0
-        while not met.handler.ended:
-            number += 1
-            try:
-                await met.peer.request("large", id=number)
-            except Exception:  # noqa: BLE001 - the link has ended: that is what the test waits for
-                break
-        await until(lambda: bool(met.handler.ended))
-        assert "Too much output" in await met.rig.until_down()
+        # A task: once the agent reads no more, what is sent to it waits for as long as the connection lasts.
+        asking = asyncio.create_task(ask(), name="asking")
+        with capture_logs() as logs:
+            await until(lambda: bool(met.handler.ended))
+            assert "Too much output" in await met.rig.until_down()
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert [entry["event"] for entry in logs].count("link.closing") == 1
 
 
 async def test_streams_whose_windows_do_not_fit_the_budget_of_the_process_are_busy() -> None:
