@@ -7,6 +7,7 @@ old one is kept until the new one is known to start.
 
 from __future__ import annotations
 
+import csv
 import importlib.util
 import json
 import re
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from importlib.metadata import Distribution
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from obt_agent.service.interpreter import Interpreter
@@ -219,15 +220,18 @@ def copy(distribution: Distribution, site: Path) -> None:
     Raises:
         ServiceError: a file that it lists is not there.
     """
-    if distribution.files is None:
+    # Not distribution.files: since Python 3.12 it leaves out what is missing, and a part would be copied.
+    record = distribution.read_text("RECORD")
+    if record is None:
         raise ServiceError(f"{distribution.name} lists no files, so that it cannot be copied; give --wheel.")
-    for file in distribution.files:
+    for name, *_ in csv.reader(record.splitlines()):
+        file = PurePosixPath(name)
         if ".." in file.parts or "__pycache__" in file.parts or file.is_absolute():
             continue
         target = site / file
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            shutil.copyfile(Path(str(file.locate())), target)
+            shutil.copyfile(Path(str(distribution.locate_file(name))), target)
         except FileNotFoundError as error:
             raise ServiceError(
                 f"{error.filename} is missing: install obt-agent anew, then try again."
