@@ -43,7 +43,7 @@ def test_a_job_is_found_again_by_another_process(db: JobDatabase, path: Path) ->
 
 
 def test_writing_waits_for_the_disk(db: JobDatabase, path: Path) -> None:
-    with sqlite3.connect(path) as probe:
+    with contextlib.closing(sqlite3.connect(path)) as probe, probe:
         assert probe.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     assert db._db.execute("PRAGMA synchronous").fetchone()[0] == 2, "FULL"  # noqa: SLF001 - a connection's own setting
     probe.close()
@@ -246,13 +246,13 @@ def test_a_store_of_the_first_version_is_migrated_with_all_that_it_holds(path: P
     assert [job.job_id for job in db.waiting()] == ["j"]
     assert db.records("k") == [b"\x01"]
     db.close()
-    with sqlite3.connect(path) as probe:
+    with contextlib.closing(sqlite3.connect(path)) as probe, probe:
         assert probe.execute("PRAGMA user_version").fetchone()[0] == VERSION
     probe.close()
 
 
 def test_a_store_of_a_later_version_is_left_alone(path: Path) -> None:
-    with sqlite3.connect(path) as later:
+    with contextlib.closing(sqlite3.connect(path)) as later, later:
         later.execute(f"PRAGMA user_version = {VERSION + 1}")
     later.close()
     before = path.read_bytes()

@@ -1,5 +1,6 @@
 """A damaged store: what is sound in it goes on, the rest is counted, and the saving itself loses nothing."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
@@ -62,7 +63,7 @@ def test_open_jobs_and_tombstones_are_saved_with_their_records(path: Path) -> No
 
 def test_damage_of_an_index_alone_costs_nothing(path: Path) -> None:
     broken.filled(path, finished=400, opened=0, acknowledged=0)
-    with sqlite3.connect(path) as plain:
+    with contextlib.closing(sqlite3.connect(path)) as plain, plain:
         sql = "SELECT rootpage FROM sqlite_master WHERE name = 'jobs_waiting'"
         page = plain.execute(sql).fetchone()[0] - 1
     plain.close()
@@ -76,7 +77,7 @@ def test_damage_of_an_index_alone_costs_nothing(path: Path) -> None:
 
 def test_a_result_that_is_no_longer_what_was_stored_is_not_saved_as_one(path: Path) -> None:
     broken.filled(path, finished=3, opened=0, acknowledged=0)
-    with sqlite3.connect(path) as plain:
+    with contextlib.closing(sqlite3.connect(path)) as plain, plain:
         stored = plain.execute("SELECT result FROM jobs WHERE job_id = 'done1'").fetchone()[0]
         changed = stored.replace(b'"pad":"0', b'"pad":"X')
         assert changed != stored
@@ -91,7 +92,7 @@ def test_a_result_that_is_no_longer_what_was_stored_is_not_saved_as_one(path: Pa
 
 def test_records_after_the_first_that_is_missing_are_left(path: Path) -> None:
     broken.filled(path, finished=0, acknowledged=0)
-    with sqlite3.connect(path) as plain:
+    with contextlib.closing(sqlite3.connect(path)) as plain, plain:
         plain.execute("DELETE FROM records WHERE job_id = 'open0' AND n = 2")
         plain.execute("UPDATE records SET body = x'ff' WHERE job_id = 'open1' AND n = 1")
     plain.close()
