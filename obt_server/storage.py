@@ -230,9 +230,6 @@ class ServerStorage(HubStorage, Protocol):
     async def credentials(self) -> Sequence[CredentialInfo]:
         """All credentials, by agent."""
 
-    async def issue_credential(self, enrolment: Enrolment, at: float) -> AgentRecord:
-        """Store an agent with a credential that an operator made for it. Raises IdentityTaken."""
-
     async def revoke_credentials(self, agent_id: str, at: float) -> int:
         """Revoke every credential of an agent; returns how many. Raises NotStored."""
 

@@ -108,6 +108,5 @@ class SqlStorage(Stored):
     revoke_join_token = transaction(joining.revoke)
     enroll = transaction(joining.enroll)
     credentials = query(credential_rows.credentials)
-    issue_credential = transaction(credential_rows.enrol)
     revoke_credentials = transaction(credential_rows.revoke)
     request_rotation = transaction(credential_rows.request_rotation)

@@ -20,6 +20,7 @@ from tests.browser.conftest import fits, sign_in, visit, watching
 from tests.browser.simulated import GIB, GPU, LONG, heartbeat, inventory, model, progress, sampled
 from tests.server.agent_double import AgentDouble, Answer, never, uuid7
 from tests.server.conftest import PASSWORD, Running, running
+from tests.server.enrolling import enrol
 from tests.server.job_steps import accept, finish, start
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -198,7 +199,7 @@ async def enrol_many(server: Running, count: int) -> None:
         one = Enrolment(
             agent_id=uuid7(), name=f"box-{number:03d}", version="1", secret_sha256=f"{number:064x}"
         )
-        await server.parts.storage.issue_credential(one, 1.0)
+        await enrol(server.parts.storage, one, 1.0)
     await server.parts.hub.directory.refresh()
 
 

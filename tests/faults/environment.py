@@ -28,6 +28,7 @@ from tests.faults.agent import Agent, Site
 from tests.faults.gate import Gate
 from tests.faults.timing import Timing
 from tests.job_store.doubles import new_job
+from tests.server.enrolling import enrol
 
 MODEL = "standin-small:latest"
 
@@ -149,7 +150,7 @@ async def cell_environment(folder: Path, timing: Timing, *, tls: bool = False) -
         with StateDir.open(state_folder) as state:
             agent_id = state.agent_id
         enrolment = Enrolment(agent_id=agent_id, name="box", version="1", secret_sha256=secret.sha256())
-        await parts.storage.issue_credential(enrolment, time.time())
+        await enrol(parts.storage, enrolment, time.time())
         site = Site(
             folder=state_folder,
             url=f"{'https' if tls else 'http'}://localhost:{gate.port}",

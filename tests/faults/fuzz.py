@@ -32,6 +32,7 @@ from obt_server.hub.storage import StoredCredential
 from obt_server.storage import Enrolment
 from obt_server.store import Database, SqlStorage
 from tests.link.doubles import TIMINGS, CredentialsDouble, item
+from tests.server.enrolling import enrol
 
 GOLDEN = Path(__file__).parents[2] / "docs" / "golden"
 CRASHES = {"session.failed", "session.answer_failed", "command.failed"}
@@ -230,7 +231,7 @@ async def at_server(frames: Sequence[str], storage: SqlStorage) -> None:
     """A server takes these frames after a good hello: it ends the session in order, or waits for its end."""
     agent_id = str(uuid.uuid4())
     enrolment = Enrolment(agent_id=agent_id, name="a", version="1", secret_sha256=agent_id)
-    await storage.issue_credential(enrolment, 1.0)
+    await enrol(storage, enrolment, 1.0)
     hub = AgentHub(storage, HubSettings(close_timeout_s=0.05))
     identity = {"id": agent_id, "name": "a", "version": "1", "instance": "i"}
     hello = {"protocol": {"min": 1, "max": 1}, "agent": identity, "store_id": "s", "capabilities": []}

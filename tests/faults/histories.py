@@ -28,6 +28,7 @@ from tests.faults.environment import Ledger, serving
 from tests.faults.gate import Gate
 from tests.faults.measuring import RECORDS
 from tests.faults.timing import SHORT
+from tests.server.enrolling import enrol
 from tests.waiting import until
 
 KILLED_RUNS = 4
@@ -66,7 +67,7 @@ class Ground:
         with StateDir.open(self.folder / name) as state:
             agent_id = state.agent_id
         enrolment = Enrolment(agent_id=agent_id, name=name, version="1", secret_sha256=secret.sha256())
-        await self.server.storage.issue_credential(enrolment, time.time())
+        await enrol(self.server.storage, enrolment, time.time())
         url = f"http://127.0.0.1:{self.gate.port}"
         return agent_id, Site(self.folder / name, url, "http://127.0.0.1:1", secret.reveal())
 

@@ -27,6 +27,7 @@ from obt_server.storage import Enrolment
 from obt_standin import StandIn
 from obt_standin.script import Script
 from tests.faults.environment import MODEL, Ledger, ledger, store_result
+from tests.server.enrolling import enrol
 from tests.waiting import until
 
 PATIENCE_S = 120.0
@@ -141,7 +142,7 @@ async def _prepare(folder: Path, url: str, ollama_url: str) -> tuple[str, str, P
     with StateDir.open(folder / "state") as state:
         agent_id = state.agent_id
     enrolment = Enrolment(agent_id=agent_id, name="box", version="1", secret_sha256=secret.sha256())
-    await parts.storage.issue_credential(enrolment, time.time())
+    await enrol(parts.storage, enrolment, time.time())
     await parts.operators.create_first("admin")
     token, _ = await parts.operators.new_token("admin", "tests", None)
     parts.database.close()

@@ -27,6 +27,7 @@ from tests.hostile.memory_limit import limited_memory
 from tests.hostile.server_attacks import ATTACKS, HOSTILE_AGENTS
 from tests.hostile.waits import Waits
 from tests.server.agent_double import uuid7
+from tests.server.enrolling import enrol
 from tests.server.process import ServerProcess, server_process
 from tests.waiting import until
 
@@ -102,7 +103,7 @@ async def _enrolled(database: Path) -> tuple[str, list[tuple[str, str]]]:
         enrolment = Enrolment(
             agent_id=agent_id, name=f"hostile-{number}", version="1", secret_sha256=secrets.sha256(secret)
         )
-        await parts.storage.issue_credential(enrolment, time.time())
+        await enrol(parts.storage, enrolment, time.time())
     await parts.operators.create_first("admin")
     token, _ = await parts.operators.new_token("admin", "tests", None)
     parts.database.close()

@@ -19,6 +19,7 @@ from obt_server.auth import secrets
 from obt_server.storage import Enrolment
 from tests.hostile.server_attacks import IN_A_FRAME, send_list
 from tests.server.agent_double import AgentDouble, dial, uuid7
+from tests.server.enrolling import enrol
 from tests.server.process import ServerProcess, server_process
 
 pytestmark = pytest.mark.slow
@@ -30,7 +31,7 @@ async def attacked(folder: Path) -> AsyncIterator[tuple[ServerProcess, AgentDoub
     agent_id, secret = uuid7(), secrets.new_secret("test")
     parts = application.build(application.AppSettings(database=folder / "obt.sqlite3"))
     enrolment = Enrolment(agent_id=agent_id, name="box", version="1", secret_sha256=secrets.sha256(secret))
-    await parts.storage.issue_credential(enrolment, time.time())
+    await enrol(parts.storage, enrolment, time.time())
     await parts.operators.set_password("admin", "a password of the tests")
     token, _ = await parts.operators.new_token("admin", "tests", None)
     parts.database.close()
@@ -72,7 +73,7 @@ async def test_long_strings_in_lists_of_models_are_refused_and_kept_by_nobody(tm
             with pytest.raises(AgentError, match="an entry has at most"):
                 await send_list(agent, revision, 1, family="x" * 900_000)
         assert psutil.Process(server.process.pid).memory_info().rss - before < 64 << 20
-    with sqlite3.connect(tmp_path / "obt.sqlite3") as db:
+    with contextlib.closing(sqlite3.connect(tmp_path / "obt.sqlite3")) as db, db:
         assert db.execute("SELECT count(*) FROM obt_model_versions").fetchone() == (0,)
 
 
@@ -80,7 +81,7 @@ async def test_versions_that_are_gone_are_bounded_in_bytes(tmp_path: Path) -> No
     async with attacked(tmp_path) as (_, agent, _):
         for revision in range(1, 8):
             await send_list(agent, revision, 400, family="x" * 15_000, at_once=50)
-    with sqlite3.connect(tmp_path / "obt.sqlite3") as db:
+    with contextlib.closing(sqlite3.connect(tmp_path / "obt.sqlite3")) as db, db:
         (size,) = db.execute(
             "SELECT sum(length(details)) FROM obt_model_versions WHERE NOT current"
         ).fetchone()

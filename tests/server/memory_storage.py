@@ -225,12 +225,6 @@ class MemoryStorage:
     async def enroll(self, token_sha256: str, enrolment: Enrolment, at: float) -> AgentRecord:
         if self.tokens.pop(token_sha256, None) is None:
             raise JoinRefused("no such token", reason="unknown")
-        return await self.issue_credential(enrolment, at)
-
-    async def credentials(self) -> Sequence[CredentialInfo]:
-        return ()
-
-    async def issue_credential(self, enrolment: Enrolment, at: float) -> AgentRecord:
         self.secrets[enrolment.secret_sha256] = StoredCredential(
             id=len(self.secrets), agent_id=enrolment.agent_id, state="current"
         )
@@ -246,6 +240,9 @@ class MemoryStorage:
         )
         self.records[record.id] = record
         return record
+
+    async def credentials(self) -> Sequence[CredentialInfo]:
+        return ()
 
     async def revoke_credentials(self, agent_id: str, at: float) -> int:
         return 0

@@ -18,6 +18,7 @@ from obt_server.cli.tokens import duration
 from obt_server.storage import Enrolment
 from obt_server.store import Database, OperatorStore, SqlStorage
 from tests.server.agent_double import uuid7
+from tests.server.enrolling import enrol
 from tests.server.process import server_process
 
 Command = Callable[..., tuple[int, str, str]]
@@ -35,11 +36,11 @@ def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
     return call
 
 
-def enrol(tmp_path: Path, name: str = "pc") -> str:
+def enrolled(tmp_path: Path, name: str = "pc") -> str:
     async def work() -> str:
         database = Database.sqlite(tmp_path / "obt.sqlite3")
         enrolment = Enrolment(agent_id=uuid7(), name=name, version="1", secret_sha256=uuid7())
-        agent = await SqlStorage(database).issue_credential(enrolment, 1.0)
+        agent = await enrol(SqlStorage(database), enrolment, 1.0)
         database.close()
         return agent.id
 
@@ -76,7 +77,7 @@ def test_every_state_of_a_join_token_is_said(command: Command, tmp_path: Path) -
 
 
 def test_credentials_are_listed_rotated_and_revoked_by_name_or_id(command: Command, tmp_path: Path) -> None:
-    agent_id = enrol(tmp_path)
+    agent_id = enrolled(tmp_path)
     assert command("tokens", "rotate", "pc")[0] == 0
     assert "rotation asked for" in command("tokens", "list")[1]
     status, shown, _ = command("tokens", "revoke", agent_id)
@@ -89,7 +90,7 @@ def test_credentials_are_listed_rotated_and_revoked_by_name_or_id(command: Comma
 
 def test_an_agent_that_is_not_one_is_refused(command: Command, tmp_path: Path) -> None:
     assert "no agent has the id or name" in command("tokens", "rotate", "nobody")[2]
-    first, second = enrol(tmp_path), enrol(tmp_path)
+    first, second = enrolled(tmp_path), enrolled(tmp_path)
     assert command("tokens", "rotate", "pc")[0] == 0
     listed = [line.split() for line in command("tokens", "list")[1].splitlines()]
     names = {words[0]: " ".join(words[2:]) for words in listed if words[0] in (first, second)}

@@ -14,6 +14,7 @@ from obt_server.auth import secrets
 from obt_server.storage import Enrolment
 from tests.server.agent_double import AgentDouble, dial, uuid7
 from tests.server.conftest import Running, running
+from tests.server.enrolling import enrol
 
 FLEET = 200
 SLOW_DISK_S = 0.05
@@ -27,7 +28,7 @@ async def admitted(server: Running, stack: contextlib.AsyncExitStack, count: int
         enrolment = Enrolment(
             agent_id=agent_id, name="box", version="1", secret_sha256=secrets.sha256(secret)
         )
-        await server.parts.storage.issue_credential(enrolment, 1.0)
+        await enrol(server.parts.storage, enrolment, 1.0)
         double = await stack.enter_async_context(dial(server.url, secret, agent_id))
         await double.hello()
         fleet.append(double)

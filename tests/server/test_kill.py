@@ -18,6 +18,7 @@ from obt_server.auth.operators import Operators
 from obt_server.storage import Enrolment
 from obt_server.store import Database, OperatorStore, SqlStorage
 from tests.server.agent_double import AgentDouble, dial, never, uuid7
+from tests.server.enrolling import enrol
 from tests.server.job_steps import accept, sync_jobs
 from tests.server.process import ServerProcess, server_process
 
@@ -33,7 +34,7 @@ async def prepared(database: Path) -> tuple[str, str]:
     opened = Database.sqlite(database)
     agent_id = uuid7()
     enrolment = Enrolment(agent_id=agent_id, name="pc", version="1", secret_sha256=secrets.sha256("mine"))
-    await SqlStorage(opened).issue_credential(enrolment, time.time())
+    await enrol(SqlStorage(opened), enrolment, time.time())
     store = OperatorStore(opened)
     await store.set_password("admin", "no hash", time.time())
     token, _ = await Operators(store).new_token("admin", "test", None)

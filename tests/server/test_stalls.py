@@ -23,6 +23,7 @@ from obt_server.hub.sockets import BinaryFrame
 from obt_server.hub.window import ReceiveWindow
 from obt_server.hub.writer import Backlog, FrameWriter
 from obt_server.storage import Enrolment
+from tests.server.enrolling import enrol
 from tests.server.memory_storage import MemoryStorage
 
 EMPTY = msgspec.Raw(b"{}")
@@ -75,7 +76,7 @@ async def served(**settings: Any) -> AsyncIterator[tuple[AgentHub, QueueSocket, 
     """A hub with one agent that said hello over such a socket."""
     storage = MemoryStorage()
     enrolment = Enrolment(agent_id="a", name="a", version="1", secret_sha256="s")
-    await storage.issue_credential(enrolment, 1.0)
+    await enrol(storage, enrolment, 1.0)
     hub = AgentHub(storage, HubSettings(**{"close_timeout_s": 0.05, **settings}))
     socket = QueueSocket()
     socket.inbox.put_nowait(HELLO)
@@ -129,7 +130,7 @@ async def test_control_frames_that_pile_up_end_the_session_with_4429() -> None:
 
 async def test_a_hello_answer_that_cannot_be_sent_in_time_ends_the_socket() -> None:
     storage = MemoryStorage()
-    await storage.issue_credential(Enrolment(agent_id="a", name="a", version="1", secret_sha256="s"), 1.0)
+    await enrol(storage, Enrolment(agent_id="a", name="a", version="1", secret_sha256="s"), 1.0)
     hub = AgentHub(storage, HubSettings(hello_within_s=0.05, close_timeout_s=0.05))
     socket = QueueSocket()
     socket.reading.clear()

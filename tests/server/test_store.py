@@ -17,6 +17,7 @@ from obt_server.storage import Enrolment, IdentityTaken, JobFilter, NotStored
 from obt_server.store import Database, OperatorStore, SchemaTooNew, SqlStorage, database
 from obt_server.store.tables import SCHEMA_VERSION
 from tests.server.agent_double import uuid7
+from tests.server.enrolling import enrol
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Database]:
 
 async def enrolled(storage: SqlStorage, name: str = "box") -> str:
     enrolment = Enrolment(agent_id=uuid7(), name=name, version="1", secret_sha256=uuid7())
-    return (await storage.issue_credential(enrolment, 1.0)).id
+    return (await enrol(storage, enrolment, 1.0)).id
 
 
 async def test_the_file_is_its_owners_alone_and_in_wal_mode(opened: Database, tmp_path: Path) -> None:
@@ -117,9 +118,9 @@ async def test_names_agents_and_credentials(opened: Database) -> None:
     agent_id = await enrolled(storage)
     again = Enrolment(agent_id=agent_id, name="x", version="1", secret_sha256="other")
     with pytest.raises(IdentityTaken):
-        await storage.issue_credential(again, 2.0)
+        await enrol(storage, again, 2.0)
     await storage.revoke_credentials(agent_id, 2.0)
-    assert (await storage.issue_credential(again, 3.0)).name == "x"
+    assert (await enrol(storage, again, 3.0)).name == "x"
     assert await storage.revoked(()) == []
     assert await storage.revoked((1, 4711)) == [1, 4711]
     with pytest.raises(NotStored):
