@@ -39,6 +39,8 @@ _NS_PER_S: Final = 1e9
 _MS_PER_S: Final = 1e3
 # Of fewer gaps the 99th percentile is nothing but the longest one.
 _LEAST_FOR_P99: Final = 100
+# Of a live rate: less is shown as the tens of thousands of tokens a second that no model has.
+_LEAST_SPAN_US: Final = 50_000
 
 _NO_TEXT: Final = "no line of the stream carried text"
 _NO_ANSWER: Final = "no answer came: thinking took all tokens, or there was no text"
@@ -186,10 +188,11 @@ def chunk_gaps(t_us: Sequence[int]) -> ChunkGaps | None:
 
 
 def rate_of_lines(t_us: Sequence[int], now_us: int, window_us: int = 1_000_000) -> float | None:
-    """Lines a second over the last window (or since the first line, if that is shorter); None under two."""
+    """Lines a second over the last window, or since the first line; None under two lines, or in a burst."""
     recent = [t for t in t_us if t > now_us - window_us]
     # From the first to the last line, not over the whole window: at a low rate its edges cut intervals.
-    if len(recent) < 2 or recent[-1] == recent[0]:  # noqa: PLR2004 - a rate takes two
+    # Lines that waited for the agent's turn come within microseconds: of those there is no rate either.
+    if len(recent) < 2 or recent[-1] - recent[0] < _LEAST_SPAN_US:  # noqa: PLR2004 - a rate takes two
         return None
     return (len(recent) - 1) * _US_PER_S / (recent[-1] - recent[0])
 

@@ -168,6 +168,9 @@ def test_the_live_rate_looks_back_one_second() -> None:
     assert rate_of_lines(stamps, 3_000_000) == pytest.approx(100)
     assert rate_of_lines(stamps, 9_000_000) is None
     assert rate_of_lines([5, 5], 6) is None
+    burst = [1_000_000, 1_000_040, 1_000_090]
+    assert rate_of_lines(burst, 1_000_100) is None, "lines that waited for a turn of the loop"
+    assert rate_of_lines([*burst, 1_100_000], 1_100_000) == pytest.approx(30)
 
 
 @pytest.mark.parametrize(
