@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from mimetypes import guess_type
 from pathlib import Path
 from typing import Final
 
 from fastapi import FastAPI
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
@@ -35,6 +37,11 @@ class StaticPage:
             for path in self._folder.rglob("*")
             if path.is_file() and path.suffix not in {".br", ".gz"}
         }
+        # Of the content: a reproducible release has the time, and often the size, of the one before.
+        self._tags = {
+            name: f'"{hashlib.sha256(path.read_bytes()).hexdigest()[:32]}"'
+            for name, path in self._files.items()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer GET and HEAD of the page's files.
@@ -60,7 +67,12 @@ class StaticPage:
             "Cache-Control": IMMUTABLE if name.startswith("assets/") else REVALIDATE,
             # A cache between must not give Brotli to a browser that cannot read it.
             "Vary": "Accept-Encoding",
+            # Weak: the compressed copies are the same file in other bytes.
+            "ETag": f"W/{self._tags[name]}",
         }
+        known = Headers(scope=scope).get("If-None-Match", "")
+        if self._tags[name] in {tag.strip().removeprefix("W/") for tag in known.split(",")}:
+            return Response(status_code=304, headers=headers)
         # Packed when the page was built: compressing at each request would cost more than sending.
         accepted = _accepted(scope)
         for encoding, suffix in ENCODINGS:

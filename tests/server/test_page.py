@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
+from pathlib import Path
 
 import httpx
 import pytest
 
+from obt_server.page import StaticPage
 from tests.server.conftest import Running
 
 
@@ -20,13 +23,30 @@ async def test_two_releases_never_mix_in_a_browser(server: Running) -> None:
     index = await fetched(server, "/")
     assert (index.status_code, index.headers["Cache-Control"]) == (200, "no-cache")
     again = await fetched(server, "/", **{"If-None-Match": index.headers["ETag"]})
-    assert again.status_code == 304
+    assert (again.status_code, again.content) == (304, b"")
+    assert again.headers["Cache-Control"] == "no-cache"
+    packed = await fetched(server, "/", "br", **{"If-None-Match": index.headers["ETag"]})
+    assert packed.status_code == 304
+    other = await fetched(server, "/", **{"If-None-Match": '"another", W/"one"'})
+    assert other.status_code == 200
     names = re.findall(r'(?:src|href)="\./(assets/[^"]+)"', index.text)
     assert names
     for name in names:
         assert re.search(r"\.[\w-]{8,}\.(js|css)$", name), "the name holds a hash of the content"
         asset = await fetched(server, f"/{name}")
         assert asset.headers["Cache-Control"] == "public, max-age=31536000, immutable"
+
+
+async def test_a_release_of_the_same_time_and_size_has_another_tag(tmp_path: Path) -> None:
+    tags = []
+    for text in ("one", "two"):
+        file = tmp_path / "index.html"
+        file.write_text(text)
+        os.utime(file, (315532800, 315532800))  # as in a wheel that is built to be reproducible
+        transport = httpx.ASGITransport(app=StaticPage(tmp_path))
+        async with httpx.AsyncClient(transport=transport, base_url="http://page.test") as client:
+            tags.append((await client.get("/")).headers["ETag"])
+    assert tags[0] != tags[1]
 
 
 @pytest.mark.parametrize(
