@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,8 @@ from tests.waiting import until
 
 HOLD = 1.5
 """A slow link is held for so many times the silence that would end it."""
+MOVES_WITHIN_S = 16.0
+"""Twice what the slowest link takes for all that credit lets be on its way: 128 KiB at 16 KiB/s."""
 
 NOT_IN = {"idle": frozenset({"half close", "second dial, other process", "second dial, same process"})}
 """Faults of a connection, where there is none."""
@@ -126,8 +129,14 @@ async def _passes(here: Environment, busy: Busy, outcome: Outcome, timing: Timin
     await asyncio.wait([held], timeout=HOLD * timing.timings.silence_s)
     outcome.expect(that=not held.done(), else_=f"a healthy link was dropped: {here.agent.problem}")
     held.cancel()
-    for reader, before in zip(busy.readers, items, strict=True):
-        outcome.expect(that=reader.items > before, else_="a stream stood still")
+
+    def all_moved() -> bool:
+        return all(reader.items > before for reader, before in zip(busy.readers, items, strict=True))
+
+    # What credit allowed before the fault is on its way still, and may hold nothing of some streams.
+    with contextlib.suppress(AssertionError):
+        await until(all_moved, within_s=MOVES_WITHIN_S)
+    outcome.expect(that=all_moved(), else_="a stream stood still")
 
 
 async def _noticed(here: Environment, busy: Busy, outcome: Outcome) -> None:
