@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -117,6 +117,8 @@ class EventBus:
 
     def __init__(self) -> None:
         self._listeners: set[Listener | LatestChanges] = set()
+        # Called before any listener has the event, so that what it reads then is not kept from before.
+        self._observers: list[Callable[[Event], None]] = []
         # set once: a listener that comes later ends at once, too
         self._closed = False
 
@@ -135,8 +137,14 @@ class EventBus:
         self._publish(event)
 
     def _publish(self, event: Event) -> None:
+        for observer in self._observers:
+            observer(event)
         for listener in self._listeners:
             listener.put(event)
+
+    def observe(self, observer: Callable[[Event], None]) -> None:
+        """Call ``observer`` with each event from now on, at once; it must be quick and must not raise."""
+        self._observers.append(observer)
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[Listener]:

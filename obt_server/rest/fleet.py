@@ -15,6 +15,7 @@ import structlog
 from obt_agent.errors import AgentError
 from obt_server.hub import AgentHub
 from obt_server.hub.events import AgentChanged, Event
+from obt_server.hub.storage import AgentRecord
 from obt_server.rest.sse import event
 from obt_server.rest.views import agent_view
 
@@ -38,13 +39,17 @@ class Fleet:
 
     def __init__(self, hub: AgentHub) -> None:
         self._hub = hub
-        # by agent: the view as JSON, and until when (monotonic) it may be used
-        self._views: dict[str, tuple[msgspec.Raw, float]] = {}
+        # by agent: the view as JSON, until when (monotonic) it may be used, and the record that it shows
+        self._views: dict[str, tuple[msgspec.Raw, float, AgentRecord]] = {}
         self._viewers: set[_NewsViewer] = set()
         # runs while there are viewers: reads the changes, and keeps the views and viewers current
         self._publishing: asyncio.Task[None] | None = None
+        # set while the task above hears of each change
+        self._listening = asyncio.Event()
         # everything as events, for viewers that come, and until when it may be used
         self._snapshot: tuple[bytes, float] = (b"", 0.0)
+        # Also while there is no viewer: a list is read, and a viewer may come, right after a change.
+        hub.events.observe(self._forget)
 
     async def views(self) -> list[msgspec.Raw]:
         """Return all agents' views, by name."""
@@ -56,11 +61,13 @@ class Fleet:
         # Views of agents that are quiet are kept as well, though not for long: each says how long ago its
         # agent was heard.
         now = time.monotonic()
-        view, until = self._views.get(agent_id, (msgspec.Raw(), 0.0))
-        if now >= until:
-            record = self._hub.directory.records[agent_id]
-            view = msgspec.Raw(msgspec.json.encode(agent_view(self._hub, record)))
-            self._views[agent_id] = view, now + VIEW_VALID_S
+        record = self._hub.directory.records[agent_id]
+        kept = self._views.get(agent_id)
+        # The record as well: the directory may have been read anew since, without news that came in between.
+        if kept is not None and now < kept[1] and kept[2] == record:
+            return kept[0]
+        view = msgspec.Raw(msgspec.json.encode(agent_view(self._hub, record)))
+        self._views[agent_id] = view, now + VIEW_VALID_S, record
         return view
 
     async def news(self) -> AsyncIterator[bytes]:
@@ -75,8 +82,13 @@ class Fleet:
         self._viewers.add(viewer)
         # With nobody there, no news is gathered or encoded at all.
         if self._publishing is None:
+            # Nobody told of the changes since it was made.
+            self._snapshot = b"", 0.0
+            self._listening.clear()
             self._publishing = asyncio.create_task(self._publish(), name="news of agents")
         try:
+            # What changes before the task listens would be in neither: what the viewer begins with, and news.
+            await self._listening.wait()
             while True:
                 if viewer.behind:
                     # It may be that the directory is older than what made this viewer fall behind.
@@ -105,6 +117,7 @@ class Fleet:
     async def _publish(self) -> None:
         try:
             with self._hub.events.latest() as latest:
+                self._listening.set()
                 while True:
                     # Of each agent the last state alone: however many heartbeats came meanwhile, it is one
                     # event.
@@ -129,11 +142,14 @@ class Fleet:
         for viewer in self._viewers:
             viewer.end(error)
 
+    def _forget(self, change: Event) -> None:
+        # Changed: what is kept is wrong, whatever its age.
+        if isinstance(change, AgentChanged):
+            self._views.pop(change.agent_id, None)
+
     def _event(self, change: Event) -> bytes:
         if not isinstance(change, AgentChanged):
             return event("job", asdict(change))
-        # Changed: what is kept is wrong, whatever its age.
-        self._views.pop(change.agent_id, None)
         if change.agent_id not in self._hub.directory.records:
             return event("agent_gone", {"id": change.agent_id})
         return event("agent", self._view(change.agent_id))

@@ -211,6 +211,30 @@ async def test_news_come_as_events_agents_first(server: Running) -> None:
         await listening.aclose()
 
 
+async def test_who_comes_right_after_a_change_begins_with_it(server: Running) -> None:
+    """A page that is loaded again: the news of the change went to nobody, and a kept view is a second old."""
+    credentials = await server.enrol("box")
+
+    async def first_news() -> Any:
+        listening = news(server)
+        name, data = await anext(listening)
+        await listening.aclose()
+        assert name == "agent"
+        return data
+
+    assert (await first_news())["presence"] == "offline"
+    async with server.agent("box", credentials=credentials) as agent:
+        assert (await first_news())["presence"] == "online"
+        await agent.notify("heartbeat", HEARTBEAT)
+        await agent.sync_models(model("a:1", "d1"))
+        assert (await first_news())["loaded"] == ["a:1"]
+        (listed,) = (await server.http.get("/api/v1/agents")).json()
+        assert listed["model_count"] == 1
+        await server.http.patch(f"/api/v1/agents/{agent.agent_id}", json={"name": "renamed"})
+        (listed,) = (await server.http.get("/api/v1/agents")).json()
+        assert listed["name"] == "renamed"
+
+
 async def test_a_deleted_agent_is_gone_with_all_that_it_reported(server: Running) -> None:
     async with server.agent() as agent:
         await agent.sync_models(model("a:1", "d1"))
