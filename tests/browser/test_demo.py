@@ -190,7 +190,7 @@ async def test_an_api_token_is_made_and_revoked(page: Page) -> None:
     await visit(page, "settings")
     await page.fill("input[placeholder*=nightly]", "a program")
     await page.click("button:has-text('Make a token')")
-    await expect(page.locator("code", has_text=re.compile("^obt"))).to_be_visible()
+    await expect(page.locator("code", has_text=re.compile("^obtk_"))).to_be_visible()
     await page.get_by_label("Revoke the token a program").click()
     await expect(page.locator("tr", has_text="a program")).to_have_count(0)
 
