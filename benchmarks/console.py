@@ -112,11 +112,24 @@ class Agent(fleet.Agent):
                 await asyncio.sleep(0.1)
             # Spread over the interval, as agents are that were started at different times.
             await asyncio.sleep(random.random() * limits.ALIVE_INTERVAL_S * 3)
+            await socket.send(fleet.as_frame(id="hardware", method="hardware.sync", params=_INVENTORY))
             while True:
                 await socket.send(fleet.as_frame(method="heartbeat", params=_heartbeat()))
                 for _ in range(3):
                     await asyncio.sleep(limits.ALIVE_INTERVAL_S)
                     await socket.send(fleet.as_frame(method="link.alive", params={}))
+
+
+_GPU: Final = {"id": "gpu-0", "vendor": "nvidia", "provider": "nvidia", "name": "A GPU of 24 GiB"}
+_INVENTORY: Final = {
+    "revision": 1,
+    "inventory": {
+        "fingerprint": "f",
+        "collected_at": 0.0,
+        "gpus": [{**_GPU, "memory": {"total_bytes": 24 << 30}}],
+    },
+}
+"""Without the total there is no share of GPU memory, and nothing to sort by."""
 
 
 def _heartbeat() -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -99,8 +100,10 @@ class NamedPlans:
         return names
 
 
+@functools.lru_cache(maxsize=256)
 def hash_of(fields: bytes) -> str | None:
     """The hash of a saved plan; None where this release cannot read it."""
+    # Kept: every list of results names its plans, and a hash takes as long as sorting some thousand of them.
     try:
         # A newer release may have saved it, with fields that this one refuses: it stays in the list without a
         # hash.

@@ -104,7 +104,7 @@ def routes(context: Context) -> APIRouter:
             sort=asked.sort,
         )
         # Names as they are now: a result keeps the id of its machine, and shows its present name.
-        names = {one.id: one.name for one in await context.storage.agents()}
+        names = {one.id: one.name for one in (await context.hub.directory.current()).values()}
         # Searched and sorted over all results, and only then cut to a page: a page that filtered what it had
         # loaded would hide most of what matches.
         found = matching(await index.lines(), query, names)
