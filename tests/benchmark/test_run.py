@@ -330,5 +330,5 @@ async def test_the_live_speed_is_in_tokens_although_a_line_holds_several(standin
         await one.run.execute()
         assert state.tokens_per_line == pytest.approx(4.0, rel=0.1)
         state.flow = Flow(active=True)
-        state.flow.add(time.monotonic_ns(), [Line(at * 1000, b"") for at in (0, 10, 20)])
+        state.flow.add(time.monotonic_ns(), [Line(at * 1000, b"") for at in range(0, 70, 10)])
         assert state.live_speed == pytest.approx(400.0, rel=0.1)
