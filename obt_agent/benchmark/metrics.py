@@ -44,7 +44,7 @@ _LEAST_SPAN_US: Final = 50_000
 
 _NO_TEXT: Final = "no line of the stream carried text"
 _NO_ANSWER: Final = "no answer came: thinking took all tokens, or there was no text"
-_OTHER: Final = "this version's eval_duration is not the time from the first token to the last"
+_OTHER_CLOCK: Final = "this version's eval_duration is not the time from the first token to the last"
 _TOO_FEW: Final = "a rate takes at least two tokens that arrive apart"
 _NOT_REPORTED: Final = "Ollama's last line does not say"
 _CONTRADICTED: Final = "Ollama's figure contradicts the agent's clock, or what was asked for"
@@ -120,15 +120,14 @@ def timings(
     decode = _decode_tps(n, edges)
     by_ollama = _rate(n - 1, reported.eval_duration) if n and from_first_token else None
     no_rate = why("eval_count") if n is None else _TOO_FEW
+    no_ollama_rate = _TOO_FEW if n == 1 else why("eval_count", "eval_duration")
     no_prefill = _CACHED if cached else why("prompt_eval_count", "prompt_eval_duration")
     first_ms, lines = _ms(edges.first), len(trace.arrivals)
     # Each figure beside the reason that stands for it where it is null.
     figures: dict[str, tuple[object, str]] = {
         "decode_tps_corrected": (decode, no_rate),
-        "decode_tps_by_ollama": (
-            by_ollama,
-            why("eval_count", "eval_duration") if from_first_token else _OTHER,
-        ),
+        "tokens_per_second": (None if n == 1 else _rate(n, reported.eval_duration), no_ollama_rate),
+        "decode_tps_by_ollama": (by_ollama, no_ollama_rate if from_first_token else _OTHER_CLOCK),
         "decode_tps_uncertainty": (_decode_uncertainty(decode, by_ollama, n, trace), no_rate),
         "average_token_ms": (None if decode is None else _MS_PER_S / decode, no_rate),
         "output_tps_wall": (_per_second(n, trace.final_t_us), why("eval_count")),
@@ -164,10 +163,6 @@ def _counted(reported: Counters, why: Callable[..., str]) -> dict[str, tuple[obj
         "prompt_eval_ms": (_ns_ms(reported.prompt_eval_duration), why("prompt_eval_duration")),
         "eval_ms": (_ns_ms(reported.eval_duration), why("eval_duration")),
         "unaccounted_ms": (_unaccounted(reported), why(*DURATIONS)),
-        "tokens_per_second": (
-            None if n == 1 else _rate(n, reported.eval_duration),
-            _TOO_FEW if n == 1 else why("eval_count", "eval_duration"),
-        ),
         "prompt_tokens": (prompt, why("prompt_eval_count")),
         "completion_tokens": (n, why("eval_count")),
         "total_tokens": (None if n is None or prompt is None else n + prompt, why(*COUNTS)),

@@ -127,6 +127,7 @@ def test_one_token_has_no_rate_instead_of_a_million_a_second() -> None:
     assert found.tokens_per_second is None
     assert found.decode_tps_corrected is None
     assert set(found.unavailable) >= {"tokens_per_second", "decode_tps_corrected", "average_token_ms"}
+    assert "at least two tokens" in found.unavailable["decode_tps_by_ollama"]
 
 
 def test_no_text_at_all_is_null_with_reasons() -> None:
