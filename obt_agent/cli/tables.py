@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Final, TextIO
+from typing import IO, Final
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -15,10 +15,9 @@ _PIPE_COLUMNS: Final = 120
 _UNLIMITED: Final = 10_000
 
 
-def console_for(file: TextIO) -> Console:
+def console_for(file: IO[str]) -> Console:
     """Return a console as wide as the terminal; for a file or a pipe, which nobody can widen, a wide one."""
-    fixed = None if file.isatty() or "COLUMNS" in os.environ else _PIPE_COLUMNS
-    return Console(file=file, width=fixed)
+    return Console(file=file, width=None if _has_width(file) else _PIPE_COLUMNS)
 
 
 def print_table(console: Console, table: Table) -> None:
@@ -28,7 +27,11 @@ def print_table(console: Console, table: Table) -> None:
     name can still be selected and searched for. In a pipe or a file each row is one line.
     """
     needed = Measurement.get(console, console.options.update(max_width=_UNLIMITED), table)
-    least = needed.minimum if console.is_terminal or "COLUMNS" in os.environ else needed.maximum
+    least = needed.minimum if _has_width(console.file) else needed.maximum
     usual, console.width = console.width, max(console.width, least)
     console.print(table, crop=False)
     console.width = usual
+
+
+def _has_width(file: IO[str]) -> bool:
+    return file.isatty() or "COLUMNS" in os.environ
