@@ -283,6 +283,7 @@ class Wire(asyncio.Protocol):
         self._fragment_count += 1
         if self._fragment_count > MAX_FRAGMENTS:
             self.abort(f"a frame in more than {MAX_FRAGMENTS} fragments")
+            return
         self._fragments += frame.data
         if not frame.fin:
             return
