@@ -16,10 +16,10 @@ from obt_agent.ollama.names import CanonicalName
 from obt_agent.ollama.payloads import InstalledModel, RunningModel
 from obt_agent.policy.models import ModelRules
 from obt_agent.policy.plans import check_plan
-from obt_agent.policy.quiet import QuietHours
 from obt_agent.policy.requests import Blob, RequestShaper, clamp_keep_alive, clamp_options, fields_of
 from obt_agent.policy.signatures import public_key
 from obt_agent.protocol.methods import COMMANDS
+from obt_agent.quiet_hours import QuietHours
 
 ALWAYS_ALLOWED: Final = "cancel"
 _CHANGES: Final = frozenset(method.name for method in COMMANDS if method.changes)

@@ -1,4 +1,4 @@
-"""Quiet hours: local times of day in which no benchmark starts. Pure."""
+"""Quiet hours: local times of day in which nothing begins by itself. Pure."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ _RANGE: Final = re.compile(r"(\d{1,2}):([0-5]\d)\s*[-–]\s*(\d{1,2}):([0-5]\d)"
 class QuietHours:
     """Ranges such as ``"22:00-07:00"``; one whose end is not after its start goes over midnight.
 
+    Args:
+        ranges: the ranges.
+        where: what a message calls them.
+
     Raises:
         ConfigError: a range cannot be read.
     """
 
-    def __init__(self, ranges: Iterable[str]) -> None:
-        self._ranges = [_parsed(text) for text in ranges]
+    def __init__(self, ranges: Iterable[str], where: str = "policy.quiet_hours") -> None:
+        self._ranges = [_parsed(text, where) for text in ranges]
 
     def wait_s(self, now: dt.datetime) -> float:
-        """Seconds until a benchmark may start; 0.0 when it may now. Quiet all day gives a day or more."""
+        """Seconds until something may begin; 0.0 when it may now. Quiet all day gives a day or more."""
         waited = dt.timedelta(0)
         for _ in range(len(self._ranges) + 1):
             then = now + waited
@@ -35,14 +39,14 @@ class QuietHours:
         return waited.total_seconds()
 
 
-def _parsed(text: str) -> tuple[int, int]:
+def _parsed(text: str, where: str) -> tuple[int, int]:
     match = _RANGE.fullmatch(text.strip())
     if match is None:
-        raise ConfigError(f"policy.quiet_hours: {text!r} is no range of times; write '22:00-07:00'.")
+        raise ConfigError(f"{where}: {text!r} is no range of times; write '22:00-07:00'.")
     h1, m1, h2, m2 = (int(part) for part in match.groups())
     start, end = h1 * 60 + m1, h2 * 60 + m2
     if start >= _MINUTES_A_DAY or end > _MINUTES_A_DAY:
-        raise ConfigError(f"policy.quiet_hours: {text!r} names a time that no clock shows.")
+        raise ConfigError(f"{where}: {text!r} names a time that no clock shows.")
     return start, end
 
 
