@@ -21,7 +21,7 @@ from typing import Final, Literal
 import structlog
 from playwright.async_api import Browser, Page, async_playwright
 
-from obt_server.demo.client import JsonObject
+from obt_server.client import JsonObject
 from obt_server.demo.environment import DemoEnvironment, demo_environment, free_port
 from obt_server.demo.fleet import PLANS, DemoFleet, demo_fleet
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from obt_server import app as application
-from obt_server.demo.client import Client
+from obt_server.client import Client
 from obt_server.demo.machines import machine
 from obt_server.demo.ollama_target import OllamaTarget, ollama_target
 from obt_server.demo.processes import ChildFailed

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import msgspec
 
-from obt_server.demo.client import JsonObject
+from obt_server.client import JsonObject
 from obt_server.demo.environment import DemoEnvironment
 from obt_server.demo.machines import machine
 from obt_server.demo.ollama_target import standins

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from obt_server.demo.client import Client
+from obt_server.client import Client
 from obt_server.demo.processes import running
 
 # For an enrolment to end.

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from obt_agent.benchmark.metrics_registry import BY_NAME
-from obt_server.demo.client import JsonObject
+from obt_server.client import JsonObject
 from obt_server.demo.ollama_target import OllamaTarget
 from obt_server.demo.smoke_test import REFUSED, SmokeTest, StepResult
 

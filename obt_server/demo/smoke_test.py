@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from obt_agent.protocol.example import example
 from obt_agent.protocol.methods import COMMANDS, Method
-from obt_server.demo.client import ApiError, Client, JsonObject
+from obt_server.client import ApiError, Client, JsonObject
 
 PROMPT: Final = "Explain in three sentences why the sky is blue."
 NO_MODEL: Final = "Ollama has no model yet; pull one with: ollama pull llama3.2:1b"

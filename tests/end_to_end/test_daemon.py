@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from obt_server.demo.client import ApiError
+from obt_server.client import ApiError
 from obt_standin import StandIn
 from obt_standin.script import Behaviour
 from tests.end_to_end.world import World, listening_sockets

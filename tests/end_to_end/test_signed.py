@@ -14,7 +14,7 @@ import pytest
 
 from obt_agent.policy.signing import load_key, new_key, sign
 from obt_server.cli import main as server_command
-from obt_server.demo.client import ApiError
+from obt_server.client import ApiError
 from obt_standin import StandIn
 from tests.end_to_end.world import World
 from tests.waiting import until

@@ -17,7 +17,7 @@ import yaml
 
 from obt_server import app as application
 from obt_server.app import Server
-from obt_server.demo.client import Client
+from obt_server.client import Client
 from obt_server.demo.environment import free_port
 from obt_server.serve import configure
 from tests.waiting import WITHIN_S, until

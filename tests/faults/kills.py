@@ -21,7 +21,7 @@ from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.jobs.store.database import JobDatabase
 from obt_server import app as application
-from obt_server.demo.client import ApiError, Client
+from obt_server.client import ApiError, Client
 from obt_server.demo.environment import free_port
 from obt_server.storage import Enrolment
 from obt_standin import StandIn

@@ -18,7 +18,7 @@ import httpx
 
 from obt_server import app as application
 from obt_server.auth import secrets
-from obt_server.demo.client import Client
+from obt_server.client import Client
 from obt_server.storage import Enrolment
 from obt_standin import StandIn
 from obt_standin.script import Model

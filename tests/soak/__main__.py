@@ -28,7 +28,7 @@ import httpx
 import psutil
 
 from obt_server import app as application
-from obt_server.demo.client import Client
+from obt_server.client import Client
 from obt_standin import StandIn
 from tests.end_to_end.world import World, end_agent
 from tests.link.fault_proxy import FaultProxy

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import httpx
 
-from obt_server.demo.client import Client
+from obt_server.client import Client
 from obt_standin import StandIn
 from obt_standin.script import Model
 from tests.link.fault_proxy import FaultProxy

@@ -33,16 +33,16 @@ class Client:
     Args:
         url: where it answers.
         token: an API token.
+        trust_env: whether a proxy of the environment is used; one cannot reach a server on this machine.
     """
 
-    def __init__(self, url: str, token: str) -> None:
+    def __init__(self, url: str, token: str, *, trust_env: bool = False) -> None:
         self._base = url.rstrip("/") + "/api/v1"
         self._http = aiohttp.ClientSession(
             headers={"Authorization": f"Bearer {token}"},
             # No total: a stream lasts as long as its command.
             timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_S, sock_read=SILENCE_S),
-            # The server is on this machine; a proxy of the environment would not reach it.
-            trust_env=False,
+            trust_env=trust_env,
         )
 
     async def __aenter__(self) -> Self:
@@ -59,9 +59,13 @@ class Client:
         """The JSON answer to a JSON body."""
         return await self._ask("POST", path, body)
 
-    async def put(self, path: str, body: JsonObject) -> None:
-        """Put a JSON body."""
-        await self._ask("PUT", path, body)
+    async def put(self, path: str, body: JsonObject) -> Any:
+        """The answer to a JSON body that is put; None where there is none."""
+        return await self._ask("PUT", path, body)
+
+    async def delete(self, path: str) -> None:
+        """Delete something."""
+        await self._ask("DELETE", path, None)
 
     async def _ask(self, method: str, path: str, body: JsonObject | None) -> Any:
         async with self._http.request(method, self._base + path, **_sent(body)) as response:
