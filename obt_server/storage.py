@@ -10,6 +10,7 @@ import msgspec
 
 from obt_agent.errors import AgentError
 from obt_server.hub.storage import AgentRecord, HubStorage, JobRecord
+from obt_server.rollout_storage import RolloutStorage
 
 
 class NotStored(AgentError):
@@ -144,7 +145,7 @@ class SavedPlan:
     saved_at: float
 
 
-class ServerStorage(HubStorage, Protocol):
+class ServerStorage(HubStorage, RolloutStorage, Protocol):
     """All that the router needs. ``obt_server.store.SqlStorage`` implements it."""
 
     async def rename_agent(self, agent_id: str, name: str | None) -> AgentRecord:

@@ -64,10 +64,16 @@ def _add_labels(connection: Connection) -> None:
         )
 
 
+def _add_models_at(connection: Connection) -> None:
+    # Null for agents that are there: their next list is compared with nothing, as a new agent's first is.
+    connection.exec_driver_sql("ALTER TABLE obt_agents ADD COLUMN models_at FLOAT")
+
+
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     1: _add_given_name,
     2: _add_index_of_versions,
     3: _add_labels,
+    4: _add_models_at,
 }
 """What brings a database from that version to the next."""
 

@@ -12,15 +12,18 @@ from sqlalchemy.orm import Session
 
 from obt_agent.ollama.payloads import InstalledModel
 from obt_server.storage import Hardware, ModelVersion
+from obt_server.store import model_changes
 from obt_server.store.agents import require
 from obt_server.store.database import AT_ONCE, from_row
 from obt_server.store.quota import ROW_BYTES, AgentQuota
 from obt_server.store.tables import AgentRow, HardwareRow, ModelVersionRow
 
 
-def save_models(db: Session, agent_id: str, models: Sequence[InstalledModel], at: float) -> None:
+def save_models(
+    db: Session, agent_id: str, models: Sequence[InstalledModel], at: float, quota: AgentQuota
+) -> None:
     """Store some models of an agent's list. Only what the list changes is read and written."""
-    require(db, agent_id)
+    agent = require(db, agent_id)
     # Looked up by what came, a piece of a list: never more than AT_ONCE rows, however many are remembered.
     key = tuple_(ModelVersionRow.name, ModelVersionRow.digest)
     columns = ModelVersionRow.id, ModelVersionRow.name, ModelVersionRow.digest, ModelVersionRow.current
@@ -39,10 +42,25 @@ def save_models(db: Session, agent_id: str, models: Sequence[InstalledModel], at
         # Unchanged rows stay unwritten: a list of ten thousand that is sent again costs one read.
         elif not found.current or found.details != values["details"]:
             changed.append({"id": found.id} | values)
+    there = {key for key, row in known.items() if row.current}
+    arrived = [model for model in models if (model.name, model.digest) not in there]
+    # What the first list of all has was there before.
+    if arrived and agent.models_at is not None:
+        before = _digests_now(db, agent_id, [model.name for model in arrived])
+        changes = {model.name: (before.get(model.name), model.digest) for model in arrived}
+        model_changes.add(db, agent_id, changes, at, quota.model_changes)
     if new:
         db.execute(insert(ModelVersionRow), new)
     if changed:
         db.execute(update(ModelVersionRow), changed)
+
+
+def _digests_now(db: Session, agent_id: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the digests of some names, as the last list had them."""
+    query = select(ModelVersionRow.name, ModelVersionRow.digest).where(
+        ModelVersionRow.agent_id == agent_id, ModelVersionRow.current, ModelVersionRow.name.in_(names)
+    )
+    return {row.name: row.digest for row in db.execute(query)}
 
 
 def save_last_models(
@@ -54,11 +72,17 @@ def save_last_models(
     quota: AgentQuota,
 ) -> None:
     """Store the last piece of a list; what is not among its ``keys`` (name, digest) is not installed."""
-    save_models(db, agent_id, models, at)
+    save_models(db, agent_id, models, at, quota)
     # What is gone is worked out here and not in SQL: the keys may be more than a statement has parameters.
     mine = ModelVersionRow.agent_id == agent_id, ModelVersionRow.current
     columns = ModelVersionRow.id, ModelVersionRow.name, ModelVersionRow.digest
-    gone = [row.id for row in db.execute(select(*columns).where(*mine)) if (row.name, row.digest) not in keys]
+    left = [row for row in db.execute(select(*columns).where(*mine)) if (row.name, row.digest) not in keys]
+    gone = [row.id for row in left]
+    names = {name for name, _ in keys}
+    # A name that is still there has another digest now, which was noted when that came.
+    deleted = {row.name: (row.digest, None) for row in left if row.name not in names}
+    model_changes.add(db, agent_id, deleted, at, quota.model_changes)
+    require(db, agent_id).models_at = at
     for start in range(0, len(gone), AT_ONCE):
         some = ModelVersionRow.id.in_(gone[start : start + AT_ONCE])
         db.execute(update(ModelVersionRow).where(some).values(current=False))

@@ -35,6 +35,7 @@ class AgentQuota:
         model_versions: digests remembered that are no longer installed; the oldest go.
         model_bytes: of what is remembered of those; what is installed is bounded by the list that an agent
             may send (``HubSettings.max_sync_bytes``).
+        model_changes: changes of its models that are remembered; the oldest go.
     """
 
     result_bytes: int = 8 << 30
@@ -43,6 +44,7 @@ class AgentQuota:
     conflicts: int = 3
     model_versions: int = 20_000
     model_bytes: int = 16 << 20
+    model_changes: int = 2_000
 
     def check_unasked(self, db: Session, agent_id: str, more: int) -> None:
         """Whether one more result that nobody asked for is taken.

@@ -16,7 +16,9 @@ from obt_server.store import credentials as credential_rows
 from obt_server.store import jobs as job_rows
 from obt_server.store import joining
 from obt_server.store import machine as machine_rows
+from obt_server.store import model_changes as change_rows
 from obt_server.store import results as result_rows
+from obt_server.store import rollouts as rollout_rows
 from obt_server.store.database import AT_ONCE, Database, Stored, query, transaction
 from obt_server.store.quota import AgentQuota
 
@@ -63,7 +65,7 @@ class SqlStorage(Stored):
         every, size = list(unique.values()), AT_ONCE
         pieces = [every[start : start + size] for start in range(0, len(every), size)] or [[]]
         for piece in pieces[:-1]:
-            await self._db.run_for(agent_id, machine_rows.save_models, agent_id, piece, at)
+            await self._db.run_for(agent_id, machine_rows.save_models, agent_id, piece, at, self._quota)
         await self._db.run_for(
             agent_id, machine_rows.save_last_models, agent_id, pieces[-1], unique.keys(), at, self._quota
         )
@@ -103,6 +105,17 @@ class SqlStorage(Stored):
     plans = query(result_rows.plans)
     save_plan = transaction(result_rows.save_plan)
     delete_plan = transaction(result_rows.delete_plan)
+    create_rollout = transaction(rollout_rows.create)
+    rollout = query(rollout_rows.get)
+    rollouts = query(rollout_rows.find)
+    rollout_targets = query(rollout_rows.targets)
+    save_rollout = transaction(rollout_rows.save)
+    delete_rollout = transaction(rollout_rows.remove)
+    note_causes = transaction(change_rows.note_causes)
+    model_changes = query(change_rows.find)
+    model_sets = query(rollout_rows.model_sets)
+    save_model_set = transaction(rollout_rows.save_model_set)
+    delete_model_set = transaction(rollout_rows.delete_model_set)
     create_join_token = transaction(joining.create)
     join_tokens = query(joining.everything)
     revoke_join_token = transaction(joining.revoke)

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION: Final = 4
+SCHEMA_VERSION: Final = 5
 
 
 class Table(DeclarativeBase):
@@ -42,6 +42,8 @@ class AgentRow(Table):
     enrolled_at: Mapped[float]
     last_seen: Mapped[float | None]
     rotation_requested_at: Mapped[float | None]
+    # When its list of models was stored last; what the first list of all has is no change of a model.
+    models_at: Mapped[float | None]
 
 
 class CredentialRow(Table):
@@ -165,6 +167,84 @@ class PartRow(Table):
     # A piece's length is asked of this column, whose header tells it; reading ``size`` would read the data.
     data: Mapped[bytes] = mapped_column(LargeBinary)
     size: Mapped[int]
+
+
+class RolloutRow(Table):
+    """An action on one model, on several machines. ``spec`` is what a creation is made from, as JSON."""
+
+    __tablename__ = "obt_rollouts"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str | None] = mapped_column(String(128), unique=True)
+    action: Mapped[str] = mapped_column(String(16))
+    model: Mapped[str] = mapped_column(String(512), index=True)
+    destination: Mapped[str | None] = mapped_column(String(512))
+    digest: Mapped[str | None] = mapped_column(String(128))
+    spec: Mapped[bytes | None] = mapped_column(LargeBinary)
+    parallelism: Mapped[int]
+    offline: Mapped[str] = mapped_column(String(16))
+    until: Mapped[float | None]
+    model_set: Mapped[str | None] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    created_at: Mapped[float] = mapped_column(index=True)
+    created_by: Mapped[str] = mapped_column(String(200))
+    finished_at: Mapped[float | None]
+    cancelling: Mapped[bool]
+
+
+class RolloutTargetRow(Table):
+    """What a rollout did on one machine. ``detail`` is the whole as JSON; the columns are what is counted.
+
+    No foreign key to the agent: what was done stays known when a machine is forgotten.
+    """
+
+    __tablename__ = "obt_rollout_targets"
+    rollout_id: Mapped[str] = mapped_column(ForeignKey(RolloutRow.id, ondelete="CASCADE"), primary_key=True)
+    agent_id: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    position: Mapped[int]
+    state: Mapped[str] = mapped_column(String(16))
+    completed_bytes: Mapped[int | None]
+    total_bytes: Mapped[int | None]
+    detail: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class ChangeCauseRow(Table):
+    """Who is about to change a model on a machine; see ``ChangeCause``."""
+
+    __tablename__ = "obt_change_causes"
+    agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(String(512), primary_key=True)
+    job_id: Mapped[str | None] = mapped_column(String(128))
+    rollout_id: Mapped[str | None] = mapped_column(String(64))
+    model_set: Mapped[str | None] = mapped_column(String(64))
+    operator: Mapped[str | None] = mapped_column(String(200))
+    expires_at: Mapped[float]
+
+
+class ModelChangeRow(Table):
+    """A change of a model on a machine."""
+
+    __tablename__ = "obt_model_changes"
+    __table_args__ = (
+        Index("obt_changes_of_agent", "agent_id", "id"),
+        Index("obt_changes_by_name", "name", "id"),
+    )
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    at: Mapped[float]
+    agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"))
+    name: Mapped[str] = mapped_column(String(512))
+    digest_before: Mapped[str | None] = mapped_column(String(128))
+    digest_after: Mapped[str | None] = mapped_column(String(128))
+    rollout_id: Mapped[str | None] = mapped_column(String(64))
+    model_set: Mapped[str | None] = mapped_column(String(64))
+    operator: Mapped[str | None] = mapped_column(String(200))
+
+
+class ModelSetRow(Table):
+    """A model set, as JSON."""
+
+    __tablename__ = "obt_model_sets"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class OperatorRow(Table):

@@ -16,6 +16,17 @@ from obt_server.hub.storage import (
     JobResult,
     StoredCredential,
 )
+from obt_server.rollout_storage import (
+    TARGET_STATES,
+    ChangeCause,
+    ChangeFilter,
+    ModelChange,
+    ModelSet,
+    Rollout,
+    RolloutFilter,
+    RolloutTarget,
+    RolloutTotals,
+)
 from obt_server.storage import (
     CredentialInfo,
     Enrolment,
@@ -46,6 +57,9 @@ class MemoryStorage:
         self.tokens: dict[str, JoinToken] = {}
         self.digested: dict[JobKey, tuple[str, bytes]] = {}
         self.saved: dict[str, SavedPlan] = {}
+        self.all_rollouts: dict[str, Rollout] = {}
+        self.targets: dict[str, dict[str, RolloutTarget]] = {}
+        self.sets: dict[str, ModelSet] = {}
 
     async def agent(self, agent_id: str) -> AgentRecord | None:
         return self.records.get(agent_id)
@@ -196,6 +210,60 @@ class MemoryStorage:
     async def delete_plan(self, name: str) -> None:
         if self.saved.pop(name, None) is None:
             raise NotStored(f"no plan {name}")
+
+    async def create_rollout(self, rollout: Rollout, targets: Sequence[RolloutTarget]) -> Rollout:
+        for known in self.all_rollouts.values():
+            if rollout.key is not None and known.key == rollout.key:
+                return known
+        self.all_rollouts[rollout.id] = rollout
+        self.targets[rollout.id] = {target.agent_id: target for target in targets}
+        return rollout
+
+    async def rollout(self, rollout_id: str) -> Rollout:
+        if rollout_id not in self.all_rollouts:
+            raise NotStored(f"no rollout {rollout_id}")
+        return self.all_rollouts[rollout_id]
+
+    async def rollouts(self, which: RolloutFilter) -> Sequence[RolloutTotals]:
+        found = [one for one in self.all_rollouts.values() if which.state in (None, one.state)]
+        return [
+            RolloutTotals(
+                rollout=one,
+                counts={
+                    state: sum(target.state == state for target in self.targets[one.id].values())
+                    for state in TARGET_STATES
+                },
+            )
+            for one in reversed(found)
+        ]
+
+    async def rollout_targets(self, rollout_id: str) -> Sequence[RolloutTarget]:
+        return list(self.targets[rollout_id].values())
+
+    async def save_rollout(
+        self, rollout: Rollout, targets: Sequence[RolloutTarget], causes: Sequence[ChangeCause] = ()
+    ) -> None:
+        self.all_rollouts[rollout.id] = rollout
+        self.targets[rollout.id] |= {target.agent_id: target for target in targets}
+
+    async def delete_rollout(self, rollout_id: str) -> None:
+        del self.all_rollouts[rollout_id], self.targets[rollout_id]
+
+    async def note_causes(self, causes: Sequence[ChangeCause]) -> None:
+        return None
+
+    async def model_changes(self, which: ChangeFilter) -> Sequence[ModelChange]:
+        return ()
+
+    async def model_sets(self) -> Sequence[ModelSet]:
+        return [self.sets[name] for name in sorted(self.sets)]
+
+    async def save_model_set(self, wanted: ModelSet) -> None:
+        self.sets[wanted.name] = wanted
+
+    async def delete_model_set(self, name: str) -> None:
+        if self.sets.pop(name, None) is None:
+            raise NotStored(f"no set {name}")
 
     async def delete_job(self, agent_id: str, job_id: str) -> None:
         del self.all_jobs[agent_id, job_id]

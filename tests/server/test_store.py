@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
+from obt_agent.ollama.payloads import InstalledModel, OllamaState
 from obt_agent.protocol.errors import WireError
 from obt_server.hub.storage import Admission, JobChange, JobRecord
+from obt_server.rollout_storage import ChangeFilter
 from obt_server.storage import Enrolment, IdentityTaken, JobFilter, NotStored
 from obt_server.store import Database, OperatorStore, SchemaTooNew, SqlStorage, database
 from obt_server.store.tables import SCHEMA_VERSION
@@ -65,7 +67,12 @@ async def test_an_older_schema_is_brought_up_to_date_step_by_step(
 
 
 @pytest.mark.parametrize(
-    ("version", "later"), [(1, ("given_name", "labels", "own_labels")), (3, ("labels", "own_labels"))]
+    ("version", "later"),
+    [
+        (1, ("given_name", "labels", "own_labels", "models_at")),
+        (3, ("labels", "own_labels", "models_at")),
+        (4, ("models_at",)),
+    ],
 )
 async def test_an_older_database_gets_the_columns_that_came_later(
     tmp_path: Path, version: int, later: tuple[str, ...]
@@ -83,6 +90,9 @@ async def test_an_older_database_gets_the_columns_that_came_later(
     storage = SqlStorage(opened)
     assert (await storage.rename_agent(agent_id, "rack-1")).name == "rack-1"
     assert (await storage.label_agent(agent_id, ("lab",))).own_labels == ()
+    ollama = OllamaState(reachable=True)
+    await storage.save_models(agent_id, [InstalledModel(name="a:1", digest="d", size_bytes=1)], ollama, 1.0)
+    assert await storage.model_changes(ChangeFilter()) == [], "its first list since is compared with nothing"
     (record,) = await storage.agents()
     opened.close()
     assert (record.name, record.labels) == ("rack-1", ("lab",))
