@@ -24,6 +24,7 @@ from obt_server.rest import responses, session
 from obt_server.rest.context import PREFIX, Context, api_router
 from obt_server.rest.problems import failure
 from obt_server.rest.socket import refuse
+from obt_server.rollouts import RolloutSettings
 from obt_server.router import router_for
 from obt_server.store import AgentQuota, Database, OperatorStore, SqlStorage
 
@@ -63,6 +64,7 @@ class AppSettings:
         recheck_s: see ``Context``.
         root_path: the path under which a proxy serves this server, like ``/obt``; empty for none.
         forwarded_prefix: whether ``X-Forwarded-Prefix`` names that path, request by request.
+        rollouts: the numbers of rollouts.
     """
 
     database: Path
@@ -73,6 +75,7 @@ class AppSettings:
     recheck_s: float = 5.0
     root_path: str = ""
     forwarded_prefix: bool = False
+    rollouts: RolloutSettings = field(default_factory=RolloutSettings)
 
 
 @dataclass(frozen=True)
@@ -95,7 +98,14 @@ def build(settings: AppSettings) -> Server:
     hub = AgentHub(storage, settings.hub)
     # Somebody on the server's own machine always gets in by its loopback, whatever names it has outside.
     policy = OriginPolicy.of([*LOOPBACK_NAMES, *settings.hosts], https_only=settings.https)
-    context = Context(hub, storage, operators.authenticate, policy, recheck_s=settings.recheck_s)
+    context = Context(
+        hub,
+        storage,
+        operators.authenticate,
+        policy,
+        recheck_s=settings.recheck_s,
+        rollout_settings=settings.rollouts,
+    )
     router = router_for(context)
     app = FastAPI(
         lifespan=router.lifespan_context,

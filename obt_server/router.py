@@ -27,8 +27,11 @@ from obt_server.rest import (
     connect,
     enroll,
     generate,
+    model_matrix,
+    model_sets,
     models,
     results,
+    rollouts,
     signed,
     tokens,
 )
@@ -69,11 +72,18 @@ def router_for(context: Context) -> APIRouter:
         # The tasks live as long as the application: nothing of a hub runs before or after it serves.
         hub = context.hub
         seen_every_s = hub.settings.seen_interval_s
+        # Before anybody is served: what was begun before a restart has its locks before anything new begins.
+        await context.rollouts.start()
         tasks = [
             # what another process wrote to the storage (a revocation, a request to rotate) takes effect here
             _every(ENFORCE_EVERY_S, hub.enforce_credentials, "enforce credentials"),
             _every(ENFORCE_EVERY_S, hub.directory.refresh, "refresh agents"),
             _every(seen_every_s, hub.store_last_seen, "store last seen"),
+            _every(
+                context.rollouts.settings.converge_every_s,
+                context.model_sets.converge_automatically,
+                "converge model sets",
+            ),
         ]
         try:
             yield
@@ -82,11 +92,27 @@ def router_for(context: Context) -> APIRouter:
                 task.cancel()
             # Awaited before the hub drains: a revocation in mid-work must not meet sessions that are going.
             await asyncio.gather(*tasks, return_exceptions=True)
+            await context.rollouts.close()
             await hub.drain()
 
     router = APIRouter(lifespan=lifespan)
     # enrolment before agents, so that no agent called "enroll" hides it
-    for part in (connect, enroll, generate, models, agents, commands, benchmarks, results, signed, tokens):
+    parts = (
+        connect,
+        enroll,
+        generate,
+        model_matrix,
+        model_sets,
+        models,
+        agents,
+        commands,
+        benchmarks,
+        results,
+        rollouts,
+        signed,
+        tokens,
+    )
+    for part in parts:
         router.routes.extend(part.routes(context).routes)
     return router
 

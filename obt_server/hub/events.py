@@ -36,7 +36,15 @@ class JobChanged:
     kind: Literal["job"] = "job"
 
 
-Event = AgentChanged | JobChanged
+@dataclass(frozen=True)
+class RolloutChanged:
+    """A rollout moved on, on some of its machines; read it anew."""
+
+    rollout_id: str
+    kind: Literal["rollout"] = "rollout"
+
+
+Event = AgentChanged | JobChanged | RolloutChanged
 L = TypeVar("L", "Listener", "LatestChanges")
 
 
@@ -75,7 +83,7 @@ class Listener:
 
 
 class LatestChanges:
-    """A listener that keeps the last change of each agent and job: for one who shows how things are now.
+    """A listener that keeps the last change of each agent, job and rollout: for who shows how things are.
 
     Its size is bounded by what there is to change, and by ``_KEPT_CHANGES`` for agents that invent jobs.
     """
@@ -87,7 +95,7 @@ class LatestChanges:
 
     def put(self, event: Event) -> None:
         """Keep a change in place of an earlier one of the same."""
-        self._changes[event.agent_id, getattr(event, "job_id", "")] = event
+        self._changes[_subject(event)] = event
         if len(self._changes) > _KEPT_CHANGES:
             del self._changes[next(iter(self._changes))]
         self._wake.set()
@@ -110,6 +118,17 @@ class LatestChanges:
             await self._wake.wait()
         changes, self._changes = list(self._changes.values()), {}
         return changes
+
+
+def _subject(event: Event) -> tuple[str, str]:
+    """Return what an event is about: a later one about the same takes its place."""
+    match event:
+        case RolloutChanged():
+            return "", event.rollout_id
+        case JobChanged():
+            return event.agent_id, event.job_id
+        case AgentChanged():
+            return event.agent_id, ""
 
 
 class EventBus:
@@ -135,6 +154,10 @@ class EventBus:
     def job_changed(self, event: JobChanged) -> None:
         """Say that a job changed."""
         self._publish(event)
+
+    def rollout_changed(self, rollout_id: str) -> None:
+        """Say that a rollout changed."""
+        self._publish(RolloutChanged(rollout_id))
 
     def _publish(self, event: Event) -> None:
         for observer in self._observers:

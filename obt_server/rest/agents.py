@@ -143,8 +143,10 @@ def _streams(router: APIRouter, context: Context) -> None:
             ("current", {"agents": ["01a2..."]}),
             ("job", {"agent_id": "01a2...", "job_id": "8256...", "state": "running", "kind": "job"}),
             ("agent_gone", {"id": "01a2..."}),
+            ("rollout", {"id": "01a3...", "state": "running", "counts": {"running": 4}, "targets": []}),
+            ("rollout_gone", {"id": "01a3..."}),
         ),
-        summary="What changes (SSE): `agent` events, all at first, then `current`; `agent_gone`, `job`",
+        summary="What changes (SSE): `agent` events, all at first, then `current`; `job`, `rollout`",
     )
     async def news() -> Response:
         return EventStream(context.fleet.news())

@@ -11,11 +11,16 @@ from fastapi import APIRouter, Path, Request, Response
 from obt_agent.errors import InvalidParams, ProtocolError
 from obt_agent.protocol import codec, methods
 from obt_server.hub.hub import STREAMED
+from obt_server.hub.jobs import KIND_OF_METHOD, new_job_id
 from obt_server.rest import responses
-from obt_server.rest.context import Context, api_router
+from obt_server.rest.context import Context, api_router, now
 from obt_server.rest.sse import EventStream, after_first, event
+from obt_server.rollout_storage import ChangeCause, model_key
 
 FIRST_EVENT_WITHIN_S = 2.0
+COMMAND_S = 60.0
+"""A command that changes a model explains changes on the machine for so long; a job, until it has ended."""
+CHANGING = frozenset(method.name for method in methods.COMMANDS if method.changes)
 _BODY: dict[str, Any] = {
     "requestBody": {
         "description": "The command's parameters: docs/reference/protocol.md, docs/schemas/obt.v1.json.",
@@ -93,10 +98,30 @@ def routes(context: Context) -> APIRouter:
         if method in STREAMED:
             events = stream_events(context, found.id, method, params)
             return EventStream(await after_first(events, FIRST_EVENT_WITHIN_S))
+        if method in CHANGING:
+            params = await note_operator(context, request.state.principal.name, found.id, method, params)
         result = await context.hub.call(found.id, method, params)
         return Response(bytes(result), media_type="application/json")
 
     return router
+
+
+async def note_operator(
+    context: Context, operator: str, agent_id: str, method: str, params: msgspec.Raw
+) -> msgspec.Raw:
+    """Remember who is about to change a model; return the parameters, with a job's id."""
+    fields = codec.convert(params, dict[str, Any])
+    # Before the hub makes one: the history finds the job, and with it how long this holds, by its id.
+    if method in KIND_OF_METHOD:
+        fields.setdefault("job_id", new_job_id())
+    name, job_id = fields.get("destination") or fields.get("model"), fields.get("job_id")
+    if isinstance(name, str) and (job_id is None or isinstance(job_id, str)):
+        expires_at = now() + COMMAND_S
+        cause = ChangeCause(
+            agent_id=agent_id, name=model_key(name), job_id=job_id, operator=operator, expires_at=expires_at
+        )
+        await context.storage.note_causes([cause])
+    return msgspec.Raw(msgspec.json.encode(fields))
 
 
 def check_params(method: str, params: msgspec.Raw) -> None:

@@ -25,6 +25,9 @@ from obt_server.rest.problems import error_response, failure, wrong_request
 from obt_server.rest.responses import GATED, Responses
 from obt_server.rest.sse import EventStream
 from obt_server.rest.struct_route import StructRoute
+from obt_server.rollouts import RolloutEngine, RolloutSettings
+from obt_server.rollouts.fleet_models import Capacities, FleetModels
+from obt_server.rollouts.sets import ModelSets
 from obt_server.storage import ServerStorage
 
 PREFIX: Final = "/api/v1"
@@ -42,6 +45,7 @@ class Context:
         joins: slows down guessing of join tokens and credentials.
         max_body_bytes: largest request body; images in a prompt are the largest honest ones.
         recheck_s: seconds between two looks at whether who reads an open stream may still do so.
+        rollout_settings: the numbers of rollouts.
     """
 
     hub: AgentHub
@@ -51,11 +55,32 @@ class Context:
     joins: FailureLimiter = field(default_factory=lambda: FailureLimiter(free=20))
     max_body_bytes: int = 32 << 20
     recheck_s: float = 5.0
+    rollout_settings: RolloutSettings = field(default_factory=RolloutSettings)
 
     @functools.cached_property
     def fleet(self) -> Fleet:
-        """The agents as all viewers see them."""
-        return Fleet(self.hub)
+        """The agents and rollouts as all viewers see them."""
+        return Fleet(self.hub, self.rollouts)
+
+    @functools.cached_property
+    def rollouts(self) -> RolloutEngine:
+        """What carries rollouts out; the router starts and ends it."""
+        return RolloutEngine(self.hub, self.storage, self.rollout_settings)
+
+    @functools.cached_property
+    def fleet_models(self) -> FleetModels:
+        """What all machines have."""
+        return FleetModels(self.storage)
+
+    @functools.cached_property
+    def capacities(self) -> Capacities:
+        """What machines could hold."""
+        return Capacities(self.hub, self.storage)
+
+    @functools.cached_property
+    def model_sets(self) -> ModelSets:
+        """Model sets against what machines have."""
+        return ModelSets(self.hub, self.storage, self.rollouts, self.fleet_models, self.capacities)
 
     async def gate(self, connection: HTTPConnection) -> Principal | JSONResponse:
         """Who asks, or the answer to somebody who may not."""

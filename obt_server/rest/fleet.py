@@ -14,10 +14,12 @@ import structlog
 
 from obt_agent.errors import AgentError
 from obt_server.hub import AgentHub
-from obt_server.hub.events import AgentChanged, Event
+from obt_server.hub.events import AgentChanged, Event, RolloutChanged
 from obt_server.hub.storage import AgentRecord
+from obt_server.rest import rollout_views
 from obt_server.rest.sse import event
 from obt_server.rest.views import agent_view
+from obt_server.rollouts import RolloutEngine
 
 log = structlog.get_logger(__name__)
 
@@ -31,14 +33,16 @@ MAX_VIEWER_BYTES: Final = 1 << 20
 
 
 class Fleet:
-    """Views of all agents, kept in memory.
+    """Views of all agents, kept in memory, and news of rollouts.
 
     Args:
         hub: the live agents, and the directory of all.
+        rollouts: those that run.
     """
 
-    def __init__(self, hub: AgentHub) -> None:
+    def __init__(self, hub: AgentHub, rollouts: RolloutEngine) -> None:
         self._hub = hub
+        self._rollouts = rollouts
         # by agent: the view as JSON, until when (monotonic) it may be used, and the record that it shows
         self._views: dict[str, tuple[msgspec.Raw, float, AgentRecord]] = {}
         self._viewers: set[_NewsViewer] = set()
@@ -110,7 +114,12 @@ class Fleet:
             # share one encoding of a thousand agents.
             ids = list(self._hub.directory.records)
             agents = (event("agent", self._view(agent_id)) for agent_id in ids)
-            text = b"".join([*agents, event("current", {"agents": ids})])
+            # Without their targets, which may be thousands: who shows a rollout reads it by itself.
+            rollouts = (
+                event("rollout", rollout_views.news(self._hub, *running, ()))
+                for running in self._rollouts.running()
+            )
+            text = b"".join([*agents, *rollouts, event("current", {"agents": ids})])
             self._snapshot = text, now + NEWS_INTERVAL_S
         return text
 
@@ -148,11 +157,24 @@ class Fleet:
             self._views.pop(change.agent_id, None)
 
     def _event(self, change: Event) -> bytes:
+        if isinstance(change, RolloutChanged):
+            return self._rollout_event(change.rollout_id)
         if not isinstance(change, AgentChanged):
             return event("job", asdict(change))
         if change.agent_id not in self._hub.directory.records:
             return event("agent_gone", {"id": change.agent_id})
         return event("agent", self._view(change.agent_id))
+
+    def _rollout_event(self, rollout_id: str) -> bytes:
+        try:
+            news = self._rollouts.take_news(rollout_id)
+        # It was in an event before, or ended long ago, when nobody was there.
+        except KeyError:
+            return b""
+        if news is None:
+            return event("rollout_gone", {"id": rollout_id})
+        shown = rollout_views.news(self._hub, news.rollout, news.targets, news.changed)
+        return event("rollout", shown)
 
 
 class _NewsViewer:

@@ -38,6 +38,7 @@ STATUS_OF_KIND: Final[Mapping[str, int]] = {
     "too_large": 413,
     "job_not_found": 404,
     "job_open": 409,
+    "rollout_open": 409,
     "unsupported": 501,
     "stream_incomplete": 502,
     "job_conflict": 409,

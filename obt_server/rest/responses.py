@@ -87,6 +87,17 @@ AGENT: Final[Responses] = GATED | {
 """Of routes that name an agent or a job."""
 
 
+ROLLOUT: Final[Responses] = GATED | {
+    404: failure(
+        "No such rollout or set, or a machine that nobody has.", "not_found", "There is no rollout '01a2...'."
+    ),
+    409: failure(
+        "What is there forbids it.", "rollout_open", "Rollout 01a2... has not ended: cancel it first."
+    ),
+}
+"""Of routes about rollouts and model sets."""
+
+
 def events(*examples: tuple[str, Json]) -> Responses:
     """An answer of server-sent events, with one of each kind."""
     text = "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in examples)

@@ -10,13 +10,14 @@ import time
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from obt_agent.errors import InvalidParams
 from obt_agent.protocol import codec, limits, methods, signed
 from obt_server.hub.jobs import check_job_id, new_job_id
 from obt_server.rest import responses
+from obt_server.rest.commands import CHANGING, note_operator
 from obt_server.rest.context import Context, api_router
 
 SignedMethod = Literal["run_benchmark", "pull_model", "create_model", "copy_model", "delete_model"]
@@ -89,7 +90,7 @@ def routes(context: Context) -> APIRouter:
         responses={200: {"description": "The command's result.", "content": {"application/json": {}}}},
         summary="Have an agent run what was signed",
     )
-    async def submit(body: SignedRequest) -> Response:
+    async def submit(body: SignedRequest, request: Request) -> Response:
         said = signed.read_text(body.text)
         agent = await context.hub.find(said.agent_id)
         params = codec.convert(said.params, dict[str, Any])
@@ -98,7 +99,10 @@ def routes(context: Context) -> APIRouter:
             raise InvalidParams("The text's id is not the job's.", field="body.text")
         # Beside the signature, so that the server's record of the job says what was signed.
         asked = {**params, "signature": body.model_dump()}
-        result = await context.hub.call(agent.id, said.method, msgspec.Raw(msgspec.json.encode(asked)))
+        raw = msgspec.Raw(msgspec.json.encode(asked))
+        if said.method in CHANGING:
+            raw = await note_operator(context, request.state.principal.name, agent.id, said.method, raw)
+        result = await context.hub.call(agent.id, said.method, raw)
         return Response(bytes(result), media_type="application/json")
 
     return router

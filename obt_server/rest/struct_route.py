@@ -99,6 +99,8 @@ def _encoded(
     @functools.wraps(endpoint)
     async def encode(*args: Any, **kwargs: Any) -> Response:
         answer = await endpoint(*args, **kwargs)
-        return Response(msgspec.json.encode(answer), status, media_type="application/json")
+        # The framework's way for an endpoint to say another status: it takes a response, and sets it there.
+        said = next((one.status_code for one in kwargs.values() if isinstance(one, Response)), None)
+        return Response(msgspec.json.encode(answer), said or status, media_type="application/json")
 
     return encode

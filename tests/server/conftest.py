@@ -16,6 +16,7 @@ import pytest
 from obt_server import app as application
 from obt_server.auth import secrets
 from obt_server.hub import HubSettings
+from obt_server.rollouts import RolloutSettings
 from obt_server.serve import DrainingServer, configure
 from obt_server.store import AgentQuota
 from tests.server.agent_double import AgentDouble, dial, uuid7
@@ -75,6 +76,7 @@ async def running(
     recheck_s: float = 5.0,
     port: int = 0,
     root_path: str = "",
+    rollouts: RolloutSettings | None = None,
     **hub: Any,
 ) -> AsyncIterator[Running]:
     """A server with its database in that folder; one that is there already is gone on with."""
@@ -86,6 +88,7 @@ async def running(
             quota=quota or AgentQuota(),
             recheck_s=recheck_s,
             root_path=root_path,
+            rollouts=rollouts or RolloutSettings(),
         )
     )
     if fresh:

@@ -1,0 +1,214 @@
+"""Model sets: how machines differ from them, and converging, on request and by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+import zoneinfo
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from obt_agent.errors import ConfigError, InvalidParams
+from obt_agent.quiet_hours import QuietHours
+from obt_server.hub import AgentHub
+from obt_server.hub.storage import AgentRecord
+from obt_server.rollout_storage import ModelSet, Rollout, model_key
+from obt_server.rollouts import drift
+from obt_server.rollouts.drift import DriftReport, PlannedStep
+from obt_server.rollouts.engine import RolloutEngine
+from obt_server.rollouts.fleet_models import Capacities, FleetModels
+from obt_server.rollouts.preview import FleetView
+from obt_server.rollouts.requests import RolloutRequest, make
+from obt_server.storage import JobFilter, NotStored, ServerStorage
+
+log = structlog.get_logger(__name__)
+
+ASKED_WITHIN_S: Final = 7 * 86400.0
+"""How long a converge that somebody asked for waits for machines that are offline."""
+AGAIN_AFTER_S: Final = 6 * 3600.0
+"""Between two tries of the same step where a set converges by itself and the first did not succeed."""
+_MAX_TRIED: Final = 100_000
+_OPEN_STATES: Final = ("starting", "accepted", "queued", "running")
+
+
+@dataclass(frozen=True)
+class _FleetState:
+    records: list[AgentRecord]
+    sets: list[ModelSet]
+    view: FleetView
+
+
+class ModelSets:
+    """Model sets against what machines have.
+
+    Args:
+        hub: the live agents.
+        storage: where sets are.
+        engine: carries out what converging takes.
+        models: what machines have.
+        capacities: what they could hold.
+    """
+
+    def __init__(
+        self,
+        hub: AgentHub,
+        storage: ServerStorage,
+        engine: RolloutEngine,
+        models: FleetModels,
+        capacities: Capacities,
+    ) -> None:
+        self._hub = hub
+        self._storage = storage
+        self._engine = engine
+        self._models = models
+        self._capacities = capacities
+        # One converge at a time: the second of two sees what the first began.
+        self._converging = asyncio.Lock()
+        # By set, machine, model and version: loop time of the last try by itself.
+        self._tried: dict[tuple[str, str, str, str], float] = {}
+
+    async def view(self) -> FleetView:
+        """What is known of all machines now."""
+        records = await self._hub.directory.current()
+        known = await self._models.current(max_age_s=0.0)
+        return FleetView(
+            online=self._hub.online(),
+            models=known.by_agent,
+            loaded={agent_id: self._loaded(agent_id) for agent_id in records},
+            sizes=known.sizes,
+            capacities=await self._capacities.of(list(records.values())),
+        )
+
+    def _loaded(self, agent_id: str) -> frozenset[str]:
+        presence = self._hub.presence(agent_id)
+        running = () if presence is None else presence.running
+        return frozenset(model_key(model.name) for model in running)
+
+    async def _known(self) -> _FleetState:
+        records = list((await self._hub.directory.current()).values())
+        return _FleetState(records, list(await self._storage.model_sets()), await self.view())
+
+    async def drift(self, name: str) -> DriftReport:
+        """How the machines of a set differ from it. Raises NotStored."""
+        known = await self._known()
+        return drift.report(_named(known.sets, name), known.sets, known.records, known.view)
+
+    async def preview(self, name: str, *, update: bool) -> list[PlannedStep]:
+        """What converging would do now. Raises NotStored."""
+        known = await self._known()
+        return self._plan(_named(known.sets, name), known, update=update)
+
+    def _plan(self, which: ModelSet, known: _FleetState, *, update: bool) -> list[PlannedStep]:
+        report = drift.report(which, known.sets, known.records, known.view)
+        under_way = self._engine.under_way()
+        return [
+            step
+            for step in drift.plan(which, report, known.view, update=update)
+            if (step.agent_id, model_key(step.model)) not in under_way
+        ]
+
+    async def converge(self, name: str, operator: str, *, update: bool) -> list[Rollout]:
+        """Begin what makes the machines of a set like it; nothing where they are. Raises NotStored."""
+        async with self._converging:
+            known = await self._known()
+            which = _named(known.sets, name)
+            return await self._begin(which, self._plan(which, known, update=update), known, operator)
+
+    async def converge_automatically(self) -> None:
+        """Converge the sets that do so by themselves, on machines that are here and measure nothing."""
+        if not any(one.converge == "automatic" for one in await self._storage.model_sets()):
+            return
+        async with self._converging:
+            known = await self._known()
+            measuring = await self._measuring()
+            for one in known.sets:
+                if one.converge != "automatic" or quiet(one, dt.datetime.now(dt.UTC)):
+                    continue
+                steps = [
+                    step
+                    for step in self._plan(one, known, update=False)
+                    if step.online and step.agent_id not in measuring and self._may_try(one, step)
+                ]
+                await self._begin(one, steps, known, f"set {one.name}")
+
+    async def _measuring(self) -> frozenset[str]:
+        """Machines that have a benchmark which has not ended."""
+        found: set[str] = set()
+        for state in _OPEN_STATES:
+            jobs = await self._storage.jobs(JobFilter(kind="benchmark", state=state, limit=10_000))
+            found |= {job.agent_id for job in jobs}
+        return frozenset(found)
+
+    def _may_try(self, which: ModelSet, step: PlannedStep) -> bool:
+        """Whether a step was not tried a moment ago: one that fails must not fail each minute."""
+        key = which.name, step.agent_id, model_key(step.model), f"{step.action} {step.digest}"
+        now = asyncio.get_running_loop().time()
+        if key in self._tried and now < self._tried[key] + AGAIN_AFTER_S:
+            return False
+        self._tried[key] = now
+        if len(self._tried) > _MAX_TRIED:
+            del self._tried[next(iter(self._tried))]
+        return True
+
+    async def _begin(
+        self, which: ModelSet, steps: Iterable[PlannedStep], known: _FleetState, operator: str
+    ) -> list[Rollout]:
+        """Begin one rollout for each model and action."""
+        by_id = {record.id: record for record in known.records}
+        groups: dict[tuple[str, str, str | None], list[AgentRecord]] = {}
+        for step in steps:
+            groups.setdefault((step.action, step.model, step.digest), []).append(by_id[step.agent_id])
+        begun = []
+        for (action, model, digest), records in groups.items():
+            request = RolloutRequest(
+                action="pull" if action == "pull" else "delete",
+                model=model,
+                digest=digest,
+                offline="wait",
+                until=time.time() + ASKED_WITHIN_S,
+                model_set=which.name,
+            )
+            rollout, targets = make(request, records, operator)
+            begun.append((await self._engine.create(rollout, targets))[0])
+        if begun:
+            log.info("model_set.converges", set=which.name, rollouts=len(begun), operator=operator)
+        return begun
+
+
+def _named(sets: Sequence[ModelSet], name: str) -> ModelSet:
+    found = next((one for one in sets if one.name == name), None)
+    if found is None:
+        raise NotStored(f"There is no model set {name[:64]!r}.")
+    return found
+
+
+def quiet(which: ModelSet, now: dt.datetime) -> bool:
+    """Whether it is one of the set's quiet hours."""
+    if which.quiet_hours is None:
+        return False
+    local = now.astimezone(_zone(which.time_zone))
+    return QuietHours([which.quiet_hours], "quiet_hours").wait_s(local) > 0
+
+
+def check_times(quiet_hours: str | None, time_zone: str | None) -> None:
+    """Raise InvalidParams for a range of times, or a time zone, that there is not."""
+    try:
+        QuietHours([] if quiet_hours is None else [quiet_hours], "quiet_hours")
+    except ConfigError as error:
+        raise InvalidParams(error.message, field="quiet_hours") from error
+    _zone(time_zone)
+
+
+def _zone(name: str | None) -> dt.tzinfo | None:
+    """The zone of that name; None, which is the server's own, without one."""
+    if name is None:
+        return None
+    try:
+        return zoneinfo.ZoneInfo(name)
+    # A name may also be a path, a directory, or too long for one.
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise InvalidParams(f"time_zone: there is no {name[:64]!r}.", field="time_zone") from error
