@@ -373,7 +373,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** What changes (SSE): `agent` events, all at first, then `current`; `agent_gone`, `job` */
+        /** What changes (SSE): `agent` events, all at first, then `current`; `job`, `rollout` */
         get: operations["news_api_v1_events_get"];
         put?: never;
         post?: never;
@@ -435,6 +435,92 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/model-sets": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All model sets, by name */
+        get: operations["every_api_v1_model_sets_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/model-sets/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Keep a model set, in place of one of the same name */
+        put: operations["put_api_v1_model_sets__name__put"];
+        post?: never;
+        /** Forget a model set; no machine changes */
+        delete: operations["remove_api_v1_model_sets__name__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/model-sets/{name}/converge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Make machines like a set; an empty list: there is nothing to do */
+        post: operations["converge_api_v1_model_sets__name__converge_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/model-sets/{name}/drift": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** How the machines of a set differ from it */
+        get: operations["report_api_v1_model_sets__name__drift_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/model-sets/{name}/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What converging would do now; nothing is sent */
+        post: operations["preview_api_v1_model_sets__name__preview_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/models": {
         parameters: {
             query?: never;
@@ -469,6 +555,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/models/changes": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What changed on which machine, and who did it, the newest first */
+        get: operations["changes_api_v1_models_changes_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/models/clients": {
         parameters: {
             query?: never;
@@ -478,6 +581,23 @@ export interface paths {
         };
         /** Agents, as OBT's own interface shows clients */
         get: operations["clients_api_v1_models_clients_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/models/matrix": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Every model on every machine, what is allowed there, and what fits */
+        get: operations["whole_api_v1_models_matrix_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -555,6 +675,93 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/rollouts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Rollouts, the newest first */
+        get: operations["rollouts_api_v1_rollouts_get"];
+        put?: never;
+        /** Do something with a model on many machines; refused and offline ones are states of it */
+        post: operations["begin_api_v1_rollouts_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rollouts/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What a rollout would do on each machine; nothing is sent */
+        post: operations["preview_api_v1_rollouts_preview_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rollouts/{rollout_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One rollout, with its state on each machine */
+        get: operations["one_api_v1_rollouts__rollout_id__get"];
+        put?: never;
+        post?: never;
+        /** Forget a rollout that has ended */
+        delete: operations["remove_api_v1_rollouts__rollout_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rollouts/{rollout_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Cancel what has not ended, everywhere or on some */
+        post: operations["cancel_api_v1_rollouts__rollout_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/rollouts/{rollout_id}/retry": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Begin again where it did not succeed, everywhere or on some */
+        post: operations["retry_api_v1_rollouts__rollout_id__retry_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/session": {
         parameters: {
             query?: never;
@@ -612,6 +819,18 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * ActionPermission
+         * @description Whether a machine's owner allows an action; the key that forbids it, the line that would allow it.
+         */
+        ActionPermission: {
+            /** Allowed */
+            allowed: boolean;
+            /** Policy Key */
+            policy_key: string | null;
+            /** Remedy */
+            remedy: string | null;
+        };
         /**
          * AgentLabels
          * @description The labels that operators give an agent: all of them.
@@ -895,6 +1114,18 @@ export interface components {
             };
         };
         /**
+         * ChangedBy
+         * @description Who changed a model. All null: it was done at the machine.
+         */
+        ChangedBy: {
+            /** Operator */
+            operator: string | null;
+            /** Rollout Id */
+            rollout_id: string | null;
+            /** Set */
+            set: string | null;
+        };
+        /**
          * ChunkGaps
          * @description Milliseconds between lines of the stream (not tokens: a line may hold several).
          *
@@ -949,6 +1180,18 @@ export interface components {
             paired: boolean;
             /** Plan Hash */
             plan_hash: string;
+        };
+        /**
+         * ConvergeBody
+         * @description How far to converge.
+         */
+        ConvergeBody: {
+            /**
+             * Update
+             * @description also pull what other machines have in a newer version, where none is named
+             * @default false
+             */
+            update?: boolean;
         };
         /**
          * CoreType
@@ -1023,6 +1266,42 @@ export interface components {
             };
             /** @default null */
             utilization_ratio?: number | null;
+        };
+        /**
+         * CreateBody
+         * @description What a new model is made from, as Ollama's create takes it.
+         */
+        CreateBody: {
+            /** From */
+            from: string;
+            /** Parameters */
+            parameters?: {
+                [key: string]: unknown;
+            } | null;
+            /** Quantize */
+            quantize?: string | null;
+            /** System */
+            system?: string | null;
+            /** Template */
+            template?: string | null;
+        };
+        /**
+         * CreateSpec
+         * @description What a new model is made from, as ``create_model`` takes it.
+         */
+        CreateSpec: {
+            /** From */
+            from: string;
+            /** Parameters */
+            parameters?: {
+                [key: string]: unknown;
+            } | null;
+            /** Quantize */
+            quantize?: string | null;
+            /** System */
+            system?: string | null;
+            /** Template */
+            template?: string | null;
         };
         /**
          * CredentialInfo
@@ -1123,6 +1402,20 @@ export interface components {
             };
             /** @default null */
             write_bytes_per_second?: number | null;
+        };
+        /**
+         * DriftReport
+         * @description The differences of all machines of a set; ``in_sync``: there is none.
+         */
+        DriftReport: {
+            /** Agents */
+            agents: components["schemas"]["MachineDrift"][];
+            /** Conflicts */
+            conflicts: components["schemas"]["SetConflict"][];
+            /** In Sync */
+            in_sync: boolean;
+            /** Name */
+            name: string;
         };
         /**
          * EnrollAnswer
@@ -2108,6 +2401,26 @@ export interface components {
             memory_used_bytes?: number | null;
         };
         /**
+         * MachineDrift
+         * @description A machine's difference from a set. ``extra`` is filled for sets that prune.
+         */
+        MachineDrift: {
+            /** Agent Id */
+            agent_id: string;
+            /** Agent Name */
+            agent_name: string;
+            /** Conflicts */
+            conflicts: components["schemas"]["SetConflict"][];
+            /** Different */
+            different: components["schemas"]["OtherDigest"][];
+            /** Extra */
+            extra: string[];
+            /** Missing */
+            missing: string[];
+            /** Online */
+            online: boolean;
+        };
+        /**
          * MadeApiToken
          * @description The secret is shown this once.
          */
@@ -2124,6 +2437,93 @@ export interface components {
             /** Secret */
             secret: string;
             token: components["schemas"]["JoinToken"];
+        };
+        /**
+         * MatrixAgent
+         * @description A column: a machine. ``allowed`` is null for one that never said; bytes that are not known are null.
+         *
+         *     ``free_bytes`` is of the disk that holds Ollama's models.
+         */
+        MatrixAgent: {
+            /** Allowed */
+            allowed: {
+                [key: string]: components["schemas"]["ActionPermission"];
+            } | null;
+            /** Free Bytes */
+            free_bytes: number | null;
+            /** Id */
+            id: string;
+            /** Labels */
+            labels: string[];
+            /** Name */
+            name: string;
+            /**
+             * Presence
+             * @enum {string}
+             */
+            presence: "online" | "offline";
+            /** Ram Bytes */
+            ram_bytes: number | null;
+            /** Vram Bytes */
+            vram_bytes: number | null;
+        };
+        /**
+         * MatrixCell
+         * @description A model on a machine. ``drift``: it has another version than most machines that have the model.
+         *
+         *     ``name`` is as that machine's Ollama shows it. ``loaded`` is false for a machine that is offline.
+         */
+        MatrixCell: {
+            /** Agent Id */
+            agent_id: string;
+            /** Digest */
+            digest: string;
+            /** Drift */
+            drift: boolean;
+            /** Last Seen */
+            last_seen: number;
+            /** Loaded */
+            loaded: boolean;
+            /** Name */
+            name: string;
+            /** Quantization */
+            quantization: string | null;
+            /** Size Bytes */
+            size_bytes: number;
+        };
+        /**
+         * MatrixModel
+         * @description A row: a model. The name, sizes and the rest are those of the version that most machines have.
+         *
+         *     ``key`` is the name in lower case, without a default registry: equal for all spellings of one model.
+         */
+        MatrixModel: {
+            /** Capabilities */
+            capabilities: string[];
+            /** Cells */
+            cells: components["schemas"]["MatrixCell"][];
+            /** Context Length */
+            context_length: number | null;
+            /** Digests */
+            digests: string[];
+            /** Drifted */
+            drifted: boolean;
+            /** Family */
+            family: string | null;
+            /** Key */
+            key: string;
+            /** Name */
+            name: string;
+            /** Parameter Size */
+            parameter_size: string | null;
+            /** Quantization */
+            quantization: string | null;
+            /** Remote */
+            remote: boolean;
+            /** Size Bytes */
+            size_bytes: number;
+            /** Usual Digest */
+            usual_digest: string;
         };
         /**
          * MeasuredPlan
@@ -2251,6 +2651,112 @@ export interface components {
             id: string;
             /** @default null */
             memory_used_bytes?: number | null;
+        };
+        /**
+         * ModelChangeView
+         * @description A change of a model on a machine; a null digest: the model was not there. ``at`` is Unix seconds.
+         */
+        ModelChangeView: {
+            /** Agent Id */
+            agent_id: string;
+            /** Agent Name */
+            agent_name: string;
+            /** At */
+            at: number;
+            by: components["schemas"]["ChangedBy"];
+            /** Digest After */
+            digest_after: string | null;
+            /** Digest Before */
+            digest_before: string | null;
+            /** Id */
+            id: number;
+            /** Name */
+            name: string;
+        };
+        /**
+         * ModelMatrix
+         * @description All machines, and all models that one of them has.
+         */
+        ModelMatrix: {
+            /** Agents */
+            agents: components["schemas"]["MatrixAgent"][];
+            /** Models */
+            models: components["schemas"]["MatrixModel"][];
+        };
+        /**
+         * ModelSetBody
+         * @description A set as it is to be.
+         * @example {
+         *       "converge": "automatic",
+         *       "labels": [
+         *         "gpu"
+         *       ],
+         *       "models": [
+         *         {
+         *           "name": "llama3.2:1b"
+         *         }
+         *       ],
+         *       "quiet_hours": "22:00-07:00",
+         *       "time_zone": "Europe/Berlin"
+         *     }
+         */
+        ModelSetBody: {
+            /**
+             * Converge
+             * @default manual
+             * @enum {string}
+             */
+            converge?: "manual" | "automatic";
+            /**
+             * Labels
+             * @description machines with one of them
+             */
+            labels: string[];
+            /** Models */
+            models: components["schemas"]["WantedModelBody"][];
+            /**
+             * Prune
+             * @description delete other models of these machines
+             * @default false
+             */
+            prune?: boolean;
+            /**
+             * Quiet Hours
+             * @description in which nothing converges by itself
+             */
+            quiet_hours?: string | null;
+            /**
+             * Time Zone
+             * @description the server's own when omitted
+             */
+            time_zone?: string | null;
+        };
+        /**
+         * ModelSetView
+         * @description A model set. Times are Unix seconds.
+         */
+        ModelSetView: {
+            /**
+             * Converge
+             * @enum {string}
+             */
+            converge: "manual" | "automatic";
+            /** Labels */
+            labels: string[];
+            /** Models */
+            models: components["schemas"]["WantedModel"][];
+            /** Name */
+            name: string;
+            /** Prune */
+            prune: boolean;
+            /** Quiet Hours */
+            quiet_hours: string | null;
+            /** Saved At */
+            saved_at: number;
+            /** Saved By */
+            saved_by: string;
+            /** Time Zone */
+            time_zone: string | null;
         };
         /**
          * ModelView
@@ -2394,6 +2900,18 @@ export interface components {
         OperatorView: {
             /** Name */
             name: string;
+        };
+        /**
+         * OtherDigest
+         * @description A model of which a machine has another version than it should, or than the set's other machines.
+         */
+        OtherDigest: {
+            /** Has */
+            has: string;
+            /** Name */
+            name: string;
+            /** Wanted */
+            wanted: string | null;
         };
         /**
          * OutboxCounts
@@ -2632,6 +3150,33 @@ export interface components {
             plan_hash: string | null;
             /** Results */
             results: number;
+        };
+        /**
+         * PlannedStep
+         * @description What converging would do on a machine.
+         */
+        PlannedStep: {
+            /**
+             * Action
+             * @enum {string}
+             */
+            action: "pull" | "delete";
+            /** Agent Id */
+            agent_id: string;
+            /** Agent Name */
+            agent_name: string;
+            /** Bytes */
+            bytes: number | null;
+            /** Digest */
+            digest: string | null;
+            /** Free Bytes */
+            free_bytes: number | null;
+            /** Model */
+            model: string;
+            /** Online */
+            online: boolean;
+            /** Reason */
+            reason: string | null;
         };
         /**
          * PrepareRequest
@@ -2952,6 +3497,103 @@ export interface components {
             revoked: number;
         };
         /**
+         * RolloutSummary
+         * @description A rollout with its targets counted. ``done``: every target has ended, well or not: see ``counts``.
+         *
+         *     ``model_set`` is the set that wanted it, if one did.
+         */
+        RolloutSummary: {
+            /**
+             * Action
+             * @enum {string}
+             */
+            action: "pull" | "create" | "copy" | "delete" | "load" | "unload";
+            /** Completed Bytes */
+            completed_bytes: number | null;
+            counts: components["schemas"]["TargetCounts"];
+            /** Created At */
+            created_at: number;
+            /** Created By */
+            created_by: string;
+            /** Destination */
+            destination: string | null;
+            /** Digest */
+            digest: string | null;
+            /** Finished At */
+            finished_at: number | null;
+            /** Id */
+            id: string;
+            /** Model */
+            model: string;
+            /** Model Set */
+            model_set: string | null;
+            /**
+             * Offline
+             * @enum {string}
+             */
+            offline: "skip" | "wait";
+            /** Parallelism */
+            parallelism: number;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "running" | "done" | "cancelled";
+            /** Total Bytes */
+            total_bytes: number | null;
+            /** Until */
+            until: number | null;
+        };
+        /**
+         * RolloutView
+         * @description A rollout with its targets, in their order, and what a creation is made from.
+         */
+        RolloutView: {
+            /**
+             * Action
+             * @enum {string}
+             */
+            action: "pull" | "create" | "copy" | "delete" | "load" | "unload";
+            /** Completed Bytes */
+            completed_bytes: number | null;
+            counts: components["schemas"]["TargetCounts"];
+            create: components["schemas"]["CreateSpec"] | null;
+            /** Created At */
+            created_at: number;
+            /** Created By */
+            created_by: string;
+            /** Destination */
+            destination: string | null;
+            /** Digest */
+            digest: string | null;
+            /** Finished At */
+            finished_at: number | null;
+            /** Id */
+            id: string;
+            /** Model */
+            model: string;
+            /** Model Set */
+            model_set: string | null;
+            /**
+             * Offline
+             * @enum {string}
+             */
+            offline: "skip" | "wait";
+            /** Parallelism */
+            parallelism: number;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "running" | "done" | "cancelled";
+            /** Targets */
+            targets: components["schemas"]["TargetView"][];
+            /** Total Bytes */
+            total_bytes: number | null;
+            /** Until */
+            until: number | null;
+        };
+        /**
          * RotateBody
          * @description ``reconnect``: close the agent's session afterwards, so that the new credential is used at once.
          */
@@ -3054,6 +3696,29 @@ export interface components {
             missed?: number;
         };
         /**
+         * SelectorBody
+         * @description Machines: those named, those with one of the labels, or all; the union counts.
+         */
+        SelectorBody: {
+            /**
+             * Agents
+             * @description ids or unique names
+             * @default []
+             */
+            agents?: string[];
+            /**
+             * All
+             * @default false
+             */
+            all?: boolean;
+            /**
+             * Labels
+             * @description the operators', or the machine's own
+             * @default []
+             */
+            labels?: string[];
+        };
+        /**
          * ServerIdentity
          * @description Who answers.
          */
@@ -3062,6 +3727,16 @@ export interface components {
             name: string;
             /** Version */
             version: string;
+        };
+        /**
+         * SetConflict
+         * @description A model of which several sets want different versions on one machine: nothing is done about it.
+         */
+        SetConflict: {
+            /** Name */
+            name: string;
+            /** Sets */
+            sets: string[];
         };
         /**
          * SignInBody
@@ -3087,6 +3762,17 @@ export interface components {
             text: string;
             /** Value */
             value: string;
+        };
+        /**
+         * SomeTargets
+         * @description Some machines of a rollout; all that the action concerns where none is named.
+         */
+        SomeTargets: {
+            /**
+             * Agents
+             * @description ids or unique names
+             */
+            agents?: string[] | null;
         };
         /**
          * StartBenchmark
@@ -3130,6 +3816,65 @@ export interface components {
             signature?: {
                 [key: string]: string;
             } | null;
+        };
+        /**
+         * StartRollout
+         * @description What shall be done, and where.
+         * @example {
+         *       "action": "pull",
+         *       "model": "llama3.2:1b",
+         *       "offline": "wait",
+         *       "parallelism": 4,
+         *       "targets": {
+         *         "labels": [
+         *           "gpu"
+         *         ]
+         *       }
+         *     }
+         */
+        StartRollout: {
+            /**
+             * Action
+             * @enum {string}
+             */
+            action: "pull" | "create" | "copy" | "delete" | "load" | "unload";
+            create?: components["schemas"]["CreateBody"] | null;
+            /**
+             * Destination
+             * @description of a copy: the new name
+             */
+            destination?: string | null;
+            /**
+             * Digest
+             * @description of a pull: the version that it must bring
+             */
+            digest?: string | null;
+            /**
+             * Key
+             * @description names the request: a repeat is the same
+             */
+            key?: string | null;
+            /** Model */
+            model: string;
+            /**
+             * Offline
+             * @description what becomes of machines that are offline
+             * @default skip
+             * @enum {string}
+             */
+            offline?: "skip" | "wait";
+            /**
+             * Parallelism
+             * @description machines at work at once
+             * @default 4
+             */
+            parallelism?: number;
+            targets: components["schemas"]["SelectorBody"];
+            /**
+             * Until
+             * @description Unix seconds; what is not begun by then is skipped
+             */
+            until?: number | null;
         };
         /**
          * Stopping
@@ -3237,6 +3982,105 @@ export interface components {
             prompt_tokens?: number[];
         };
         /**
+         * TargetCounts
+         * @description How many targets are in each state.
+         */
+        TargetCounts: {
+            /** Cancelled */
+            cancelled: number;
+            /** Done */
+            done: number;
+            /** Failed */
+            failed: number;
+            /** Refused */
+            refused: number;
+            /** Running */
+            running: number;
+            /** Skipped */
+            skipped: number;
+            /** Starting */
+            starting: number;
+            /** Waiting */
+            waiting: number;
+        };
+        /**
+         * TargetPreview
+         * @description What would happen on a machine. ``bytes``: of the model, where another machine has it.
+         */
+        TargetPreview: {
+            /** Agent Id */
+            agent_id: string;
+            /** Agent Name */
+            agent_name: string;
+            /** Bytes */
+            bytes: number | null;
+            /** Free Bytes */
+            free_bytes: number | null;
+            /** Online */
+            online: boolean;
+            /** Reason */
+            reason: string | null;
+            /**
+             * Would
+             * @enum {string}
+             */
+            would: "pull" | "update?" | "nothing" | "create" | "copy" | "delete" | "load" | "unload" | "wait" | "skip" | "refused";
+        };
+        /**
+         * TargetView
+         * @description A rollout on one machine.
+         *
+         *     ``waiting_for`` says why it waits, ``reason`` the same, or why it ended so, in words. ``remedy`` is the
+         *     line of the owner's configuration that would allow it; ``policy_key`` the one that forbids it.
+         *     ``retry_helps``: whether the same may succeed later. Times are Unix seconds.
+         */
+        TargetView: {
+            /** Agent Id */
+            agent_id: string;
+            /** Agent Name */
+            agent_name: string;
+            /** Attempt */
+            attempt: number;
+            /** Bytes Per Second */
+            bytes_per_second: number | null;
+            /** Cancelling */
+            cancelling: boolean;
+            /** Completed Bytes */
+            completed_bytes: number | null;
+            /** Digest After */
+            digest_after: string | null;
+            /** Digest Before */
+            digest_before: string | null;
+            error: components["schemas"]["WireError"] | null;
+            /** Finished At */
+            finished_at: number | null;
+            /** Freed Bytes */
+            freed_bytes: number | null;
+            /** Job Id */
+            job_id: string | null;
+            /** Policy Key */
+            policy_key: string | null;
+            /** Reason */
+            reason: string | null;
+            /** Remaining S */
+            remaining_s: number | null;
+            /** Remedy */
+            remedy: string | null;
+            /** Retry Helps */
+            retry_helps: boolean | null;
+            /** Started At */
+            started_at: number | null;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "waiting" | "starting" | "running" | "done" | "failed" | "refused" | "cancelled" | "skipped";
+            /** Total Bytes */
+            total_bytes: number | null;
+            /** Waiting For */
+            waiting_for: ("turn" | "machine" | "rollout" | "job") | null;
+        };
+        /**
          * Throttle
          * @description Milliseconds during which a GPU was held back, as the driver said at each sample, and its reasons.
          */
@@ -3247,6 +4091,26 @@ export interface components {
             reasons?: string[];
             /** Thermal Ms */
             thermal_ms?: number;
+        };
+        /**
+         * WantedModel
+         * @description A model of a set, and the version that it must have, if any.
+         */
+        WantedModel: {
+            /** Digest */
+            digest?: string | null;
+            /** Name */
+            name: string;
+        };
+        /**
+         * WantedModelBody
+         * @description A model of a set, and the version that it must have, if any.
+         */
+        WantedModelBody: {
+            /** Digest */
+            digest?: string | null;
+            /** Name */
+            name: string;
         };
         /**
          * Warmup
@@ -7016,6 +7880,12 @@ export interface operations {
                      *
                      *     event: agent_gone
                      *     data: {"id": "01a2..."}
+                     *
+                     *     event: rollout
+                     *     data: {"id": "01a3...", "state": "running", "counts": {"running": 4}, "targets": []}
+                     *
+                     *     event: rollout_gone
+                     *     data: {"id": "01a3..."}
                      */
                     "text/event-stream": string;
                 };
@@ -7736,6 +8606,896 @@ export interface operations {
             };
         };
     };
+    every_api_v1_model_sets_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelSetView"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    put_api_v1_model_sets__name__put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ModelSetBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelSetView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    remove_api_v1_model_sets__name__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    converge_api_v1_model_sets__name__converge_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ConvergeBody"] | null;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RolloutSummary"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    report_api_v1_model_sets__name__drift_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["DriftReport"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    preview_api_v1_model_sets__name__preview_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["ConvergeBody"] | null;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["PlannedStep"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
     models_api_v1_models_get: {
         parameters: {
             query?: {
@@ -8031,6 +9791,157 @@ export interface operations {
             };
         };
     };
+    changes_api_v1_models_changes_get: {
+        parameters: {
+            query?: {
+                agent?: string | null;
+                name?: string | null;
+                /** @description only changes with a smaller id */
+                before?: number | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelChangeView"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such agent, or no such thing there. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_unknown",
+                     *         "message": "No agent has the id or name 'box'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The agent is not connected, or several bear that name; or what is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_offline",
+                     *         "message": "The agent is not connected; nothing was sent.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
     clients_api_v1_models_clients_get: {
         parameters: {
             query?: never;
@@ -8047,6 +9958,151 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["LegacyClient"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such agent, or no such thing there. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_unknown",
+                     *         "message": "No agent has the id or name 'box'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The agent is not connected, or several bear that name; or what is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_offline",
+                     *         "message": "The agent is not connected; nothing was sent.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    whole_api_v1_models_matrix_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ModelMatrix"];
                 };
             };
             /** @description Nobody is signed in. */
@@ -8672,6 +10728,1055 @@ export interface operations {
                      *         "detail": {},
                      *         "kind": "origin_refused",
                      *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    rollouts_api_v1_rollouts_get: {
+        parameters: {
+            query?: {
+                state?: ("running" | "done" | "cancelled") | null;
+                model?: string | null;
+                agent?: string | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RolloutSummary"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    begin_api_v1_rollouts_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartRollout"];
+            };
+        };
+        responses: {
+            /** @description The rollout that was begun with this `key` before. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RolloutView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    preview_api_v1_rollouts_preview_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartRollout"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["TargetPreview"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    one_api_v1_rollouts__rollout_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                rollout_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RolloutView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    remove_api_v1_rollouts__rollout_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                rollout_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    cancel_api_v1_rollouts__rollout_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                rollout_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SomeTargets"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RolloutView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    retry_api_v1_rollouts__rollout_id__retry_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                rollout_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SomeTargets"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["RolloutView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
                      *         "retryable": false
                      *       }
                      *     }
