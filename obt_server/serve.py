@@ -36,6 +36,8 @@ MAX_PONG_BACKLOG_BYTES: Final = 64 << 10
 """Unsent bytes beyond which pings are answered later, and the newest alone (RFC 6455, 5.5.3)."""
 PINGS_PER_S: Final = 10.0
 """Of one peer; bursts of ten times that. An honest one sends one every few seconds."""
+_PARSING_S: Final = 0.0005
+"""For one peer's messages, before the others' turn."""
 _INVALID_TEXT: Final = 1007
 """RFC 6455, section 7.4.1: text that is not UTF-8."""
 TLS_WITHIN_S: Final = 10.0
@@ -101,6 +103,8 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
         self._pings = TokenBucket(PINGS_PER_S, PINGS_PER_S * 10, self.loop.time())
         # the newest pong that waits until the peer has read
         self._pong = b""
+        # What was received, and how much of it is parsed; nothing is read while there is a rest.
+        self._received, self._parsed = b"", 0
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Leave the place."""
@@ -118,11 +122,51 @@ class BoundedWebSocket(WebSocketsSansIOProtocol):
             }
 
     def data_received(self, data: bytes) -> None:
-        """Parse a little at a time, and stop where the connection was dropped meanwhile."""
-        for start in range(0, len(data), limits.PARSED_AT_ONCE_BYTES):
+        """Parse until there is a message for the application; the rest waits until it took that one.
+
+        One read may hold thousands of messages: parsed at once, they would keep everybody else waiting.
+        """
+        self._received, self._parsed = self._received[self._parsed :] + data, 0
+        self._parse()
+
+    def _parse(self) -> None:
+        until = time.perf_counter() + _PARSING_S
+        # After the own close frame messages are thrown away, and the peer's answer to it is looked for.
+        while self._parsed < len(self._received) and (self.queue.empty() or self.close_sent):
             if self.transport.is_closing():
-                return
-            super().data_received(data[start : start + limits.PARSED_AT_ONCE_BYTES])
+                self._parsed = len(self._received)
+            elif time.perf_counter() > until:
+                self.loop.call_soon(self._parse)
+                break
+            else:
+                # A few kilobytes at a time: one may hold hundreds of empty fragments.
+                start, self._parsed = self._parsed, self._parsed + limits.PARSED_AT_ONCE_BYTES
+                super().data_received(self._received[start : self._parsed])
+        self._read_on_or_pause()
+
+    def _read_on_or_pause(self) -> None:
+        if self._parsed >= len(self._received):
+            self._received, self._parsed = b"", 0
+        # The end of the connection is read like anything else, and must not overtake what came before it.
+        pause = bool(self._received) or not (self.queue.empty() or self.close_sent)
+        if pause and not self.read_paused:
+            self.read_paused = True
+            self.transport.pause_reading()
+        elif self.read_paused and not pause:
+            self.read_paused = False
+            self.transport.resume_reading()
+
+    async def receive(self) -> Any:
+        """Give the application the next message; then parse what waited behind it."""
+        message = await self.queue.get()
+        self._parse()
+        return message
+
+    async def send(self, message: Any) -> None:
+        """Send; after a close frame, parse what waited for the application."""
+        await super().send(message)
+        if self.close_sent:
+            self._parse()
 
     def handle_cont(self, event: Any) -> None:
         """Take a fragment, unless the frame has more of them than anybody needs."""

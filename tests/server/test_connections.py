@@ -13,9 +13,11 @@ from websockets.typing import Subprotocol
 
 from obt_server.connections import Connection, ConnectionLimits, Connections, address_key
 from obt_server.log_limit import BURST, WINDOW_S, LineLimit
+from obt_server.serve import BoundedWebSocket
 from tests.hostile.raw import CONTINUATION, frame
 from tests.server.conftest import Running, running
 from tests.server.process import server_process
+from tests.waiting import until
 
 FEW = 512
 
@@ -200,3 +202,38 @@ async def test_text_that_is_no_utf_8_closes_with_1007_and_writes_no_traceback(
         agent.socket.transport.write(frame(b"\xff" * 100))
         assert (await agent.until_closed())[0] == 1007
     assert not [record for record in caplog.records if record.exc_info]
+
+
+async def test_messages_of_one_read_wait_unparsed_until_those_before_were_taken(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    most = 0
+    handed_on = BoundedWebSocket.send_receive_event_to_app
+
+    def counted(socket: BoundedWebSocket) -> None:
+        nonlocal most
+        handed_on(socket)
+        most = max(most, socket.queue.qsize())
+
+    monkeypatch.setattr(BoundedWebSocket, "send_receive_event_to_app", counted)
+    async with server.agent() as agent:
+        alive = b'{"jsonrpc":"2.0","method":"link.alive","params":{}}'
+        agent.socket.transport.write(frame(alive) * 900)
+        # Answered after all of them: they come in order.
+        await agent.sync_models()
+        assert agent.closed is None
+    assert 1 < most < 100
+
+
+async def test_what_came_before_the_end_of_a_connection_is_taken_before_it(server: Running) -> None:
+    async with server.agent() as agent:
+        beat = '{"jsonrpc":"2.0","method":"heartbeat","params":{"ollama":{"reachable":true},"t_mono_us":N}}'
+        beats = [frame(beat.replace("N", str(n)).encode()) for n in range(900)]
+        agent.socket.transport.write(b"".join(beats))
+        agent.socket.transport.write_eof()
+        presence = server.parts.hub.presence(agent.agent_id)
+        assert presence is not None
+        await agent.until_closed()
+    await until(lambda: server.parts.hub.presence(agent.agent_id) is None)
+    assert presence.heartbeat is not None
+    assert presence.heartbeat.t_mono_us == 899
