@@ -83,6 +83,14 @@ class AgentHub:
         """
         self._sessions.check_capacity()
 
+    def check_dials(self, agent_id: str) -> None:
+        """Called before a socket of a known agent is accepted.
+
+        Raises:
+            Busy: it dials so often that its admissions would take the time of others.
+        """
+        self._sessions.check_dials(agent_id)
+
     async def serve(self, socket: HubSocket, credential: StoredCredential) -> None:
         """One accepted socket's life: hello, admission, session; returns when it has ended."""
         await self._sessions.serve(socket, credential)
@@ -294,6 +302,7 @@ class AgentHub:
 
     async def end_agent(self, agent_id: str) -> None:
         """End an agent's session because it was deleted or lost its credential."""
+        self._sessions.forget_dials(agent_id)
         session = self._sessions.get(agent_id)
         if session is not None:
             session.end(Close.CREDENTIAL_REFUSED, "revoked")

@@ -28,6 +28,7 @@ from obt_server.hub.calls import Calls
 from obt_server.hub.presence import Presence
 from obt_server.hub.settings import HubSettings
 from obt_server.hub.sockets import BinaryFrame, HubSocket, SocketClosed
+from obt_server.hub.turns import Turn, Turns
 from obt_server.hub.window import ReceiveWindow
 from obt_server.hub.writer import Backlog, FrameWriter
 
@@ -39,8 +40,6 @@ _ON_LINK_CREDIT = frozenset(
 _BURST_S = 10.0
 _LATE_S = 1.0
 """A timer that runs so late shows that the event loop stood still: what came meanwhile lies unread."""
-_TURN_S = 0.005
-"""For one agent's frames, before the others' turn: one that sends without end must not keep the loop."""
 
 
 class SessionEnds(Exception):
@@ -70,6 +69,7 @@ class AgentSession:
         settings: the hub's numbers.
         peer_max_frame_bytes: the largest frame that the agent takes.
         budget: of all that waits in this process.
+        turns: of the agents that send without end.
     """
 
     def __init__(  # noqa: PLR0913 -- what a session is made of, by name
@@ -84,6 +84,7 @@ class AgentSession:
         settings: HubSettings,
         peer_max_frame_bytes: int,
         budget: WaitingBudget,
+        turns: Turns,
     ) -> None:
         loop = asyncio.get_running_loop()
         self.agent_id = agent_id
@@ -98,6 +99,7 @@ class AgentSession:
         self._settings = settings
         self._requests, self._notifications = requests, notifications
         self._budget = budget
+        self._turns = turns
         self._writer = FrameWriter(socket, budget, self._make_mark)
         self.calls = Calls(self._writer, self.post, settings, peer_max_frame_bytes, budget)
         # requests of the agent that are not answered yet, by the agent's ids; bounded by max_in_flight
@@ -230,12 +232,11 @@ class AgentSession:
     # -- reading ------------------------------------------------------------------------------------
 
     async def _read(self) -> None:
-        turn_until = 0.0
+        turn = Turn(self._turns)
         while True:
-            if self._loop.time() > turn_until:
-                # frames that are here already are received without a pause
-                await asyncio.sleep(0)
-                turn_until = self._loop.time() + _TURN_S
+            # Frames that are here already are received without a pause.
+            if turn.over:
+                await turn.next()
             try:
                 frame = await self._socket.receive()
             except SocketClosed as closed:
@@ -243,7 +244,8 @@ class AgentSession:
             except BinaryFrame as error:
                 raise SessionEnds(Close.UNSUPPORTED_DATA, "obt.v1 has text frames only") from error
             self.last_heard = self._loop.time()
-            self._take(frame)
+            with turn:
+                self._take(frame)
 
     def _take(self, frame: str | bytes) -> None:
         data = frame.encode() if isinstance(frame, str) else frame

@@ -12,8 +12,10 @@ from typing import Final
 
 import structlog
 
+from obt_agent.errors import Busy
 from obt_agent.protocol.admission import DrainParams
 from obt_agent.protocol.limits import Close
+from obt_agent.protocol.rates import TokenBucket
 from obt_server.hub import admission
 from obt_server.hub.budget import WaitingBudget
 from obt_server.hub.directory import AgentDirectory
@@ -24,6 +26,7 @@ from obt_server.hub.session import AgentSession
 from obt_server.hub.settings import HubSettings
 from obt_server.hub.sockets import HubSocket, SocketClosed
 from obt_server.hub.storage import Admission, HubStorage, StoredCredential
+from obt_server.hub.turns import Turns
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +59,9 @@ class Sessions:
         self._storage = storage
         self._incoming = incoming
         self._budget = budget
+        self._turns = Turns()
+        # by agent, of those that are known: how often each has dialled
+        self._dials: dict[str, TokenBucket] = {}
         # by agent: the newest admission; an older one may still be closing
         self._sessions: dict[str, AgentSession] = {}
         # one admission of an agent at a time: session numbers must follow the order of the sockets
@@ -106,6 +112,27 @@ class Sessions:
             raise Draining("The server is stopping.", retry_after_ms=int(self.settings.drain_retry_s * 1000))
         if self._open_sockets >= self.settings.max_sessions:
             raise Draining("The server has as many agents as it takes.", retry_after_ms=60_000)
+
+    def check_dials(self, agent_id: str) -> None:
+        """Called before a socket of a known agent is accepted.
+
+        Each admission costs a transaction, and begins with a full burst of whatever is bounded by rate.
+
+        Raises:
+            Busy: the agent dials too often.
+        """
+        now = time.monotonic()
+        settings = self.settings
+        bucket = self._dials.setdefault(
+            agent_id, TokenBucket(settings.dials_per_s, settings.dials_at_once, now)
+        )
+        wait_s = bucket.take(now)
+        if wait_s > 0:
+            raise Busy("The agent dials too often.", retry_after_ms=int(wait_s * 1000) + 1)
+
+    def forget_dials(self, agent_id: str) -> None:
+        """The agent was deleted or lost its credential."""
+        self._dials.pop(agent_id, None)
 
     async def serve(self, socket: HubSocket, credential: StoredCredential) -> None:
         """One accepted socket's life: hello, admission, session; returns when it has ended."""
@@ -206,6 +233,7 @@ class Sessions:
             settings=self.settings,
             peer_max_frame_bytes=hello.params.limits.max_frame_bytes,
             budget=self._budget,
+            turns=self._turns,
         )
 
     async def _run(self, session: AgentSession) -> None:

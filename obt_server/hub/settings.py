@@ -26,6 +26,7 @@ class HubSettings:
         max_sync_bytes: most bytes of one list (models, jobs) that an agent sends in pages.
         max_notification_bytes: largest heartbeat, progress or goodbye that is taken.
         control_frames_per_s: frames outside credit that an agent may send; bursts of ten times that.
+        dials_per_s: admissions that an agent may ask for; ``dials_at_once`` after a pause.
         drain_within_s: how long a drain waits for agents that read slowly before it drops them.
         drain_retry_s: what ``server.drain`` tells agents to wait.
         seen_interval_s: how often ``last_seen`` of a live agent is stored.
@@ -55,6 +56,8 @@ class HubSettings:
     max_sync_bytes: int = 8 << 20
     max_notification_bytes: int = 64 << 10
     control_frames_per_s: float = 100.0
+    dials_per_s: float = 0.5
+    dials_at_once: int = 60
     drain_within_s: float = 5.0
     drain_retry_s: float = 1.0
     start_within_s: float = 3600.0

@@ -7,6 +7,7 @@ import time
 from fastapi import APIRouter, WebSocket
 from starlette.responses import JSONResponse, Response
 
+from obt_agent.errors import Busy
 from obt_agent.protocol.limits import SUBPROTOCOL
 from obt_server.auth import secrets
 from obt_server.auth.operators import bearer
@@ -75,6 +76,10 @@ async def _check_token(context: Context, websocket: WebSocket) -> StoredCredenti
     token = bearer(websocket)
     found = None if token is None else await context.storage.credential(secrets.sha256(token))
     if found is not None:
+        try:
+            context.hub.check_dials(found.agent_id)
+        except Busy as error:
+            return error_response(error)
         # The credential is known: the connection leaves the places of strangers, which a flood may fill.
         if recognise(websocket, "agent"):
             return found

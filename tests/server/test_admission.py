@@ -284,3 +284,20 @@ async def test_one_agents_sockets_without_a_hello_keep_no_other_agent_out(tmp_pa
         async with server.agent("honest") as honest:
             assert honest.hello_result is not None
         await silent[0].hello()
+
+
+async def test_an_agent_that_dials_without_end_is_told_when_to_come_again_and_others_come(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, dials_at_once=2, dials_per_s=0.01) as server:
+        credentials = await server.enrol()
+        for _ in range(2):
+            async with server.agent(credentials=credentials):
+                pass
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            async with dial(server.url, credentials[1], credentials[0]):
+                pass
+        assert caught.value.response.status_code == 429
+        assert 90 <= int(caught.value.response.headers["Retry-After"]) <= 100
+        async with server.agent():
+            pass

@@ -20,6 +20,7 @@ from obt_server.hub import AgentHub, HubSettings, SocketClosed, StoredCredential
 from obt_server.hub.budget import WaitingBudget
 from obt_server.hub.outgoing_request import OutgoingRequest
 from obt_server.hub.sockets import BinaryFrame
+from obt_server.hub.turns import Turns
 from obt_server.hub.window import ReceiveWindow
 from obt_server.hub.writer import Backlog, FrameWriter
 from obt_server.storage import Enrolment
@@ -412,3 +413,42 @@ async def test_a_request_that_was_cancelled_keeps_no_session_in_memory_after_its
     await asyncio.sleep(0)
     gc.collect()
     assert session() is None
+
+
+async def test_an_agents_frames_leave_turns_to_others_also_where_the_loops_clock_stands_still(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with served(control_frames_per_s=1e6) as (hub, socket, _):
+        await online(hub)
+        # uvloop reads the clock once a pass: while frames are here it does not move.
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        monkeypatch.setattr(loop, "time", lambda: now)
+        for _ in range(3000):
+            socket.inbox.put_nowait(b'{"jsonrpc":"2.0","method":"link.alive","params":{}}')
+        passes = 0
+        while not socket.inbox.empty():
+            await asyncio.sleep(0)
+            passes += 1
+        assert passes > 3
+        monkeypatch.undo()
+
+
+async def test_those_who_send_without_end_have_one_turn_in_each_pass_of_the_loop() -> None:
+    turns, order = Turns(), list[tuple[int, int]]()
+    passes = 0
+
+    async def busy(who: int) -> None:
+        for _ in range(3):
+            await turns.wait()
+            order.append((passes, who))
+
+    tasks = [asyncio.create_task(busy(who)) for who in range(3)]
+    gone = asyncio.create_task(busy(3))
+    await asyncio.sleep(0)
+    gone.cancel()
+    while not all(task.done() for task in tasks):
+        await asyncio.sleep(0)
+        passes += 1
+    assert [who for _, who in order] == [0, 1, 2] * 3
+    assert len({at for at, _ in order}) == len(order), order
