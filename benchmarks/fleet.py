@@ -167,20 +167,23 @@ class Agent:
 
     async def beat(self, number: int) -> None:
         """Send a heartbeat that a viewer can tell from others."""
-        beat = {"ollama": {"reachable": True, "version": "0"}, "t_mono_us": 0, "streams": number}
         if self._socket is not None:
             self.sent[number] = time.monotonic()
-            await self._socket.send(as_frame(method="heartbeat", params=beat))
+            await self._socket.send(as_frame(method="heartbeat", params=self._beat()))
+
+    def _beat(self) -> dict[str, object]:
+        # The newest number in each: news come together, and one without it would hide one that has it.
+        newest = max(self.sent, default=0)
+        return {"ollama": {"reachable": True, "version": "0"}, "t_mono_us": 0, "streams": newest}
 
     async def _speak(self, socket: ClientConnection) -> None:
         await asyncio.sleep(random.random() * limits.ALIVE_INTERVAL_S)
-        beat = {"ollama": {"reachable": True, "version": "0"}, "t_mono_us": 0}
         with contextlib.suppress(WebSocketException):
             while True:
                 for _ in range(3):
                     await socket.send(as_frame(method="link.alive", params={}))
                     await asyncio.sleep(limits.ALIVE_INTERVAL_S)
-                await socket.send(as_frame(method="heartbeat", params=beat))
+                await socket.send(as_frame(method="heartbeat", params=self._beat()))
 
 
 def as_frame(**message: object) -> str:
