@@ -17,7 +17,7 @@ from obt_server.app import version
 from obt_server.cli.options import UsageError
 from obt_server.store import SchemaTooNew
 
-_COMMANDS = ("run", "demo", "tokens", "operators", "prepare")
+_COMMANDS = ("run", "demo", "tokens", "operators", "prepare", "models", "rollouts", "sets")
 
 
 def parser() -> argparse.ArgumentParser:

@@ -56,6 +56,8 @@ class Machine:
     """What the next commands that change a model are answered with."""
     failure: AgentError | None = None
     """What pulls end with."""
+    allowed: tuple[str, ...] = ("list_models", "generate", "run_benchmark")
+    """What its hello says; what it then does is another matter."""
     cancels: list[str] = field(default_factory=list)
     agent: AgentDouble | None = None
     revisions: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -71,6 +73,7 @@ class Machine:
 
     @contextlib.asynccontextmanager
     async def connected(self, server: Running, **identity: Any) -> AsyncIterator[Machine]:
+        identity = {"capabilities": self.allowed} | identity
         async with server.agent(self.name, credentials=self.credentials, **identity) as agent:
             self.agent = agent
             agent.handlers |= {

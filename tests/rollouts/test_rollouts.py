@@ -345,6 +345,33 @@ async def test_a_machine_that_was_removed_fails_and_holds_nothing_up(quick: Runn
     assert (target["state"], target["error"]["data"]["kind"]) == ("failed", "agent_unknown")
 
 
+async def preview(server: Running, **fields: Any) -> dict[str, tuple[str, int | None]]:
+    """By machine: what would happen, and bytes."""
+    body = {"action": "pull", "model": MODEL, "targets": {"all": True}} | fields
+    answer = await post(server, "/rollouts/preview", body)
+    assert answer.status_code == 200, answer.text
+    return {one["agent_name"]: (one["would"], one["bytes"]) for one in answer.json()}
+
+
+async def test_a_preview_says_what_would_happen_and_sends_nothing(quick: Running) -> None:
+    some = await machines(quick, 4, allowed=("pull_model", "copy_model", "delete_model", "load_model"))
+    some[0].models = {MODEL: model(), "mine:latest": model("mine:latest")}
+    some[2].allowed = ("list_models",)
+    async with connected(quick, some[:3]):
+        there = {"m0": ("update?", SIZE), "m1": ("pull", SIZE), "m2": ("refused", SIZE)}
+        assert await preview(quick) == there | {"m3": ("skip", SIZE)}
+        assert (await preview(quick, offline="wait"))["m3"] == ("wait", SIZE)
+        assert (await preview(quick, digest=DIGEST))["m0"] == ("nothing", SIZE)
+        assert (await preview(quick, action="copy", destination="mine"))["m0"] == ("nothing", None)
+        assert (await preview(quick, action="copy", destination="other"))["m0"] == ("copy", None)
+        assert (await preview(quick, action="copy", destination="other"))["m1"] == ("refused", None)
+        deleted = await preview(quick, action="delete")
+        assert (deleted["m0"], deleted["m1"]) == (("delete", None), ("nothing", None))
+        assert (await preview(quick, action="load"))["m0"] == ("load", None)
+    assert [one.asked for one in some] == [[]] * 4
+    assert (await quick.http.get("/api/v1/rollouts")).json() == []
+
+
 async def test_only_a_rollout_that_has_ended_can_be_forgotten(quick: Running) -> None:
     some = await machines(quick, 1, at_once=False)
     async with connected(quick, some):

@@ -49,6 +49,7 @@ class AgentDouble:
     def __init__(self, socket: websockets.ClientConnection, agent_id: str, **identity: Any) -> None:
         self.socket = socket
         self.agent_id = agent_id
+        self.capabilities = identity.pop("capabilities", ("list_models", "generate", "run_benchmark"))
         self.identity = {"name": "box", "version": "1.2.3", "instance": uuid.uuid4().hex, **identity}
         self.store_id = "store-1"
         self.handlers: dict[str, Handler] = {"state.request": _empty, "cancel": _cancelling}
@@ -91,7 +92,7 @@ class AgentDouble:
             protocol=changes.pop("protocol", VersionRange(min=1, max=1)),
             agent=AgentIdentity(id=changes.pop("id", self.agent_id), **self.identity),
             store_id=self.store_id,
-            capabilities=("list_models", "generate", "run_benchmark"),
+            capabilities=self.capabilities,
             limits=changes.pop("limits", AgentLimits()),
             **changes,
         )
