@@ -208,8 +208,9 @@ class TargetWork:
         result = await self._storage.result(self._agent_id, job.job_id)
         changes = outcomes.by_job(job, result, self._rollout, self._capabilities, time.time())
         if changes["state"] == "done" and changes.get("digest_after") is None:
-            # An agent that says none lists its models within seconds; it may have done so already.
-            changes["digest_after"] = self._digest_of(self._rollout.model)
+            # An older agent's result says none; its list of models comes some seconds later.
+            with contextlib.suppress(AgentError):
+                changes["digest_after"] = (await self._list()).get(model_key(self._rollout.model))
         return changes
 
     def _busy(self, error: Busy | None) -> Postponed:
