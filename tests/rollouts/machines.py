@@ -56,6 +56,8 @@ class Machine:
     """What the next commands that change a model are answered with."""
     failure: AgentError | None = None
     """What pulls end with."""
+    says_digest: bool = True
+    """Whether the result of a pull says which version it brought, as newer agents' do."""
     allowed: tuple[str, ...] = ("list_models", "generate", "run_benchmark")
     """What its hello says; what it then does is another matter."""
     cancels: list[str] = field(default_factory=list)
@@ -114,7 +116,9 @@ class Machine:
         """The job ends as the machine's script says; the only open one when none is named."""
         if job_id is None:
             (job_id,) = (job for job, state in self.jobs.items() if state == "running")
-        result: dict[str, Any] = {"completed_bytes": SIZE, "total_bytes": SIZE, "digest": DIGEST}
+        result: dict[str, Any] = {"completed_bytes": SIZE, "total_bytes": SIZE}
+        if self.says_digest:
+            result["digest"] = DIGEST
         state, error = "completed", None
         if self.failure is not None:
             state, error, result = "failed", to_wire(self.failure), {}

@@ -59,6 +59,13 @@ async def test_a_pull_reaches_every_machine_once_and_ends_with_its_digest(quick:
     assert "targets" not in listed
 
 
+async def test_an_older_agent_is_asked_which_version_its_pull_brought(quick: Running) -> None:
+    some = await machines(quick, 1, says_digest=False)
+    async with connected(quick, some):
+        target = only(await until_over(quick, (await begin(quick))["id"]))
+    assert (target["state"], target["digest_after"]) == ("done", DIGEST)
+
+
 async def test_no_more_machines_work_at_once_than_the_rollout_says(quick: Running) -> None:
     some = await machines(quick, 5, at_once=False)
     async with connected(quick, some):
