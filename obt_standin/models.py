@@ -10,6 +10,7 @@ import msgspec
 from aiohttp import web
 
 from obt_standin import request_body, store
+from obt_standin.downloads import Downloads, PullError
 from obt_standin.generation import encode, line
 from obt_standin.names import display, is_cloud
 from obt_standin.request_body import ErrorAnswer, Json
@@ -22,10 +23,6 @@ _NO_CLOUD = "ollama cloud is disabled: remote model details are unavailable"
 _LAYERS = ("config", "template", "parameters")
 
 
-class PullError(Exception):
-    """A pull or create that goes wrong after it has begun."""
-
-
 class ModelRoutes:
     """Answers from a store."""
 
@@ -33,6 +30,7 @@ class ModelRoutes:
         self._script = script
         self._store = installed
         self._runners = runners
+        self._downloads = Downloads(script, installed)
         # Digests of the blobs that were uploaded to this stand-in.
         self._blobs: set[str] = set()
 
@@ -96,9 +94,8 @@ class ModelRoutes:
         model = self._store.find(name)
         if model is None:
             raise ErrorAnswer(404, f"model '{name}' not found")
+        # What is loaded stays so: Ollama's handler removes files, and asks no scheduler (server/routes.go).
         self._store.remove(name)
-        # Else /api/ps would go on listing a model that is gone.
-        self._runners.unload(model)
         return web.Response()
 
     async def pull(self, request: web.Request) -> web.StreamResponse:
@@ -107,7 +104,9 @@ class ModelRoutes:
         name = fields.get("model") or fields.get("name") or ""
         if display(name) is None:
             raise ErrorAnswer(400, "invalid model name")
-        return await self._steps(request, fields, self._pulled(name, insecure=bool(fields.get("insecure"))))
+        return await self._steps(
+            request, fields, self._downloads.pull(name, insecure=bool(fields.get("insecure")))
+        )
 
     async def push(self, request: web.Request) -> web.StreamResponse:
         """``POST /api/push``."""
@@ -161,45 +160,6 @@ class ModelRoutes:
         await wire.finish()
         return wire.response
 
-    async def _pulled(self, name: str, *, insecure: bool) -> AsyncIterator[Json]:
-        yield {"status": "pulling manifest"}
-        model = self._offered(name, insecure=insecure)
-        digest = f"sha256:{hashlib.sha256(model.name.encode()).hexdigest()}"
-        layer = {"status": f"pulling {digest[7:19]}", "digest": digest, "total": self._script.pull_bytes}
-        # In tenths, so that progress shows whatever the size.
-        for part in range(1, 11):
-            await asyncio.sleep(self._script.pull_s / 10)
-            yield layer | {"completed": self._script.pull_bytes * part // 10}
-        yield {"status": "verifying sha256 digest"}
-        yield {"status": "writing manifest"}
-        self._store.add(msgspec.structs.replace(model, name=name))
-        yield {"status": "success"}
-
-    def _offered(self, name: str, *, insecure: bool) -> Model:
-        """What the registry has under a name.
-
-        Raises:
-            PullError: there is no such host, or it has no such model.
-        """
-        shown = display(name) or ""
-        host, _, _path = shown.rpartition("/")[0].partition("/")
-        tag = shown.rpartition(":")[2]
-        path = shown.rpartition(":")[0].rpartition("/")[2]
-        # As Docker reads names: a first part without a dot or a port is a namespace, and no host.
-        reached = host if "." in host or ":" in host else "registry.ollama.ai"
-        if reached != self._script.registry_host or not self._script.registry:
-            scheme = "http" if insecure and "://" in name + "://" else "https"
-            scheme = scheme if reached != "registry.ollama.ai" else "https"
-            why = "connect: connection refused" if ":" in reached else "no such host"
-            dial = f"dial tcp {reached}" if ":" in reached else f"dial tcp: lookup {reached} on 127.0.0.53:53"
-            manifest = f"{scheme}://{reached}/v2/library/{path}/manifests/{tag}"
-            raise PullError(f'pull model manifest: Get "{manifest}": {dial}: {why}')
-        wanted = f"{path}:{tag}"
-        for model in self._script.registry:
-            if model.name == wanted:
-                return model
-        raise PullError("pull model manifest: file does not exist")
-
     async def _pushed(self, name: str) -> AsyncIterator[Json]:
         yield {"status": "retrieving manifest"}
         blob = f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
@@ -212,8 +172,12 @@ class ModelRoutes:
     async def _created(self, fields: Json) -> AsyncIterator[Json]:
         base = await self._base(fields)
         if base is None:
-            yield {"status": "pulling manifest"}
-            base = self._offered(fields["from"], insecure=False)
+            # All of a pull's lines, its "success" among them: more lines follow that one.
+            async for step in self._downloads.pull(fields["from"], insecure=False):
+                yield step
+            base = self._store.find(fields["from"])
+            if base is None:
+                raise PullError(f"model '{fields['from']}' not found")
         elif fields.get("files"):
             yield {"status": "parsing GGUF"}
             self._need_blobs(fields["files"])
@@ -235,13 +199,13 @@ class ModelRoutes:
         return self._store.find(fields["from"])
 
     def _has(self, digest: str) -> bool:
-        return digest in self._blobs or digest in self._script.blobs or "*" in self._script.blobs
+        known = digest in self._blobs or digest in self._store.blobs
+        return known or digest in self._script.blobs or "*" in self._script.blobs
 
     def _need_blobs(self, files: dict[str, str]) -> None:
         for digest in files.values():
             if not self._has(digest):
-                path = f"/usr/share/ollama/.ollama/models/blobs/{digest.replace(':', '-')}"
-                raise PullError(f"open {path}: no such file or directory")
+                raise PullError(f"open {store.blob_path(digest)}: no such file or directory")
 
 
 async def _last(steps: AsyncIterator[Json]) -> web.Response:

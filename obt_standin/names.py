@@ -15,7 +15,7 @@ def display(name: str) -> str | None:
     The default registry and namespace are left out.
     """
     # Ollama takes names with a scheme, and forgets it.
-    bare = re.sub(r"^\w+://", "", name)
+    bare = re.sub(r"^\w+://", "", name).lower()
     found = _FULL.fullmatch(bare)
     if found is None or not bare[0].isalnum():
         return None
@@ -25,7 +25,7 @@ def display(name: str) -> str | None:
         host, namespace = None, host
     place = "/".join(part for part in (host, namespace) if part)
     place = re.sub(r"^(registry\.ollama\.ai/)?library$|^registry\.ollama\.ai/", "", place)
-    return f"{place}{'/' if place else ''}{model}:{found['tag'] or 'latest'}".lower()
+    return f"{place}{'/' if place else ''}{model}:{found['tag'] or 'latest'}"
 
 
 def qualified(name: str) -> str:

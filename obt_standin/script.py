@@ -62,8 +62,8 @@ class Behaviour(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         error: text of the error line, where ``ending`` is ``error``.
         fast: no schedule, no log of single lines: blocks of lines as fast as the socket takes them.
         fast_block_lines: lines in one such block.
-        pull_bytes: size of the layer that a pull fetches.
-        pull_s: how long a pull takes.
+        pull_bytes: size of the layer that a pull fetches, of a model whose ``blobs`` are not scripted.
+        pull_s: how long a pull of the whole model takes; what is here already takes no time.
     """
 
     answer: Answer = "ollama"
@@ -93,6 +93,20 @@ class Behaviour(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     pull_s: float = 0.0
 
 
+class ModelBlob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One file of a model: ``digest`` as Ollama writes it (``sha256:`` and 64 digits), ``size`` in bytes."""
+
+    digest: str
+    size: int
+
+
+class PullFault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How one pull fails: with this error line, once the share ``after`` of the model's bytes is here."""
+
+    error: str
+    after: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.5
+
+
 class Model(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """One installed model.
 
@@ -114,6 +128,8 @@ class Model(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         digest: of the manifest; made from the rest when empty.
         modified_at: RFC 3339; the start of the stand-in when empty.
         vram_ratio: share that is loaded on the GPU.
+        blobs: its files, the weights first; models that list one digest share the file. One of their own when
+            empty.
         behaviour: replaces the script's for this model.
     """
 
@@ -136,6 +152,7 @@ class Model(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     digest: str = ""
     modified_at: str = ""
     vram_ratio: float = 0.0
+    blobs: tuple[ModelBlob, ...] = ()
     behaviour: Behaviour | None = None
 
 
@@ -190,6 +207,9 @@ class Script(Behaviour, kw_only=True, forbid_unknown_fields=True):
         latency_s: delay before each answer that generates nothing.
         registry_host: host that pulls reach; every other one is without a network, as in the recordings.
         registry: what that host offers.
+        pull_faults: failures of the next pulls, one each; used up in order.
+        disk_bytes: what is free on the disk of the models at the start; a pull that needs more fails as on a
+            full disk. None is a disk without an end.
         blobs: digests that are uploaded already; ``*`` stands for any.
         seed: of everything random.
     """
@@ -206,5 +226,7 @@ class Script(Behaviour, kw_only=True, forbid_unknown_fields=True):
     latency_s: float = 0.0
     registry_host: str = "registry.ollama.ai"
     registry: list[Model] = msgspec.field(default_factory=list)
+    pull_faults: list[PullFault] = msgspec.field(default_factory=list)
+    disk_bytes: int | None = None
     blobs: tuple[str, ...] = ()
     seed: int = 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import aiohttp
 
-from obt_standin import Model, StandIn
+from obt_standin import Model, ModelBlob, PullFault, StandIn
 
 
 async def send(
@@ -95,3 +95,57 @@ async def test_images_pass_where_the_model_sees(standin: StandIn) -> None:
         standin, "/api/generate", model="eyes", prompt="What?", images=["aGk="], stream=False
     )
     assert status == 200
+
+
+SMALL = ModelBlob("sha256:" + "5" * 64, 100)
+LARGE = ModelBlob("sha256:" + "a" * 64, 10_000)
+
+
+async def pulled(standin: StandIn, name: str) -> list[Any]:
+    _, text = await send(standin, "POST", "/api/pull", json.dumps({"model": name}).encode())
+    return [json.loads(line) for line in text.splitlines()]
+
+
+async def test_a_pull_that_broke_off_goes_on_where_it_was(standin: StandIn) -> None:
+    standin.script.registry.append(Model(name="new:7b", blobs=(SMALL, LARGE)))
+    standin.script.pull_faults.append(PullFault(error="max retries exceeded", after=0.6))
+    broken, whole = await pulled(standin, "new:7b"), await pulled(standin, "new:7b")
+    assert broken[-1] == {"error": "max retries exceeded"}
+    assert broken[-2]["completed"] == 6_000
+    completed = [line["completed"] for line in whole if line.get("digest") == LARGE.digest]
+    assert (completed[0], completed[-1]) == (7_000, 10_000)
+    # What is here whole is one line.
+    assert [line["completed"] for line in whole if line.get("digest") == SMALL.digest] == [100]
+    assert (standin.store.blobs[LARGE.digest], standin.store.partial) == (10_000, {})
+
+
+async def test_a_pull_onto_a_full_disk_fails_and_keeps_what_it_has(standin: StandIn) -> None:
+    standin.script.registry.append(Model(name="new:7b", blobs=(SMALL, LARGE)))
+    standin.script.disk_bytes = 4_100
+    assert (await pulled(standin, "new:7b"))[-1]["error"].endswith("-partial: no space left on device")
+    assert (standin.store.partial[LARGE.digest], standin.store.free_bytes) == (4_000, 0)
+
+
+async def test_files_that_models_share_go_with_the_last_of_them(standin: StandIn) -> None:
+    standin.store.add(Model(name="one:latest", blobs=(LARGE, SMALL)))
+    await post(standin, "/api/copy", source="one", destination="copy")
+    assert await post(standin, "/api/create", model="made", **{"from": "one"}) == (200, {"status": "success"})
+    for gone, left in (("one", True), ("copy", True), ("made", False)):
+        await send(standin, "DELETE", "/api/delete", json.dumps({"model": gone}).encode())
+        status, _ = await send(standin, "HEAD", f"/api/blobs/{LARGE.digest}")
+        assert (status == 200) is left, gone
+
+
+async def test_a_loaded_model_stays_loaded_when_it_is_deleted(standin: StandIn) -> None:
+    await post(standin, "/api/generate", model="standin-small")
+    await send(standin, "DELETE", "/api/delete", b'{"model":"standin-small"}')
+    assert [one["name"] for one in standin.runners.ps()["models"]] == ["standin-small:latest"]
+
+
+async def test_a_creation_from_a_model_that_is_not_here_passes_on_all_of_its_pull(standin: StandIn) -> None:
+    standin.script.registry.append(Model(name="new:7b"))
+    body = json.dumps({"model": "made", "from": "new:7b"}).encode()
+    _, text = await send(standin, "POST", "/api/create", body)
+    states = [json.loads(line)["status"] for line in text.splitlines()]
+    assert states.count("success") == 2
+    assert states[-1] == "success"
