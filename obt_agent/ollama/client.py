@@ -25,7 +25,7 @@ from obt_agent.config.schema import OllamaConfig
 from obt_agent.config.urls import ollama_base
 from obt_agent.errors import AgentError, OllamaError, OllamaUnavailable, TooLarge
 from obt_agent.ollama import failures, lists
-from obt_agent.ollama.exchange import Sent, hang_up, note_sent, readable, sendable
+from obt_agent.ollama.exchange import Sent, hang_up, note_sent, open_session, readable, sendable
 from obt_agent.ollama.lists import InstalledList, RunningList
 from obt_agent.ollama.ndjson import MAX_LINE_BYTES, check
 from obt_agent.ollama.stream import Line, OllamaStream, Silence
@@ -34,14 +34,11 @@ from obt_agent.ollama.timestamps import StampedResponse, StampingConnector
 __all__ = ["Line", "OllamaClient", "OllamaStream"]
 
 _JSON: Final = {"Content-Type": "application/json"}
-_HEADERS: Final = {
-    "Accept": "application/x-ndjson, application/json",
-    "Accept-Encoding": "identity",
-    "User-Agent": "obt-agent",
-}
 # Requests that move gigabytes, with long silences of their own.
-_TRANSFERS: Final = frozenset({"/api/pull", "/api/push", "/api/create"})
+_CREATE: Final = "/api/create"
+_TRANSFERS: Final = frozenset({"/api/pull", "/api/push", _CREATE})
 _GOOD: Final = (200, 201)
+_NOT_FOUND: Final = 404
 # Of a refusal's body, which may be a page of a proxy.
 _ERROR_BYTES: Final = 64 << 10
 # Of an answer that passes in parts: what one frame may hold, so that 64 of them stay small.
@@ -110,12 +107,13 @@ class OllamaClient:
         return str(self._base)
 
     async def __aenter__(self) -> Self:
+        limit_s = self._config.connect_timeout_s
         trace = aiohttp.TraceConfig()
         trace.on_request_headers_sent.append(note_sent)
         # Made now and not at the import of aiohttp, so that authorities added since then count.
         trust = ssl.create_default_context() if self._base.scheme == "https" else None
-        self._session = self._opened(StampingConnector(trust), trace)
-        self._lists = self._opened(StampingConnector(trust, keep=True))
+        self._session = open_session(StampingConnector(trust), limit_s, trace)
+        self._lists = open_session(StampingConnector(trust, keep=True), limit_s)
         return self
 
     async def __aexit__(
@@ -125,30 +123,6 @@ class OllamaClient:
             if session is not None:
                 await session.close()
         self._session = self._lists = None
-
-    def _opened(self, connector: StampingConnector, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
-        limit_s = self._config.connect_timeout_s
-        session = aiohttp.ClientSession(
-            connector=connector,
-            response_class=StampedResponse,
-            headers=_HEADERS,
-            cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(
-                # ceil_threshold: aiohttp rounds longer deadlines up to whole seconds unless told not to.
-                total=None,
-                connect=limit_s,
-                sock_connect=limit_s,
-                ceil_threshold=float("inf"),
-            ),
-            # A compressed body would have no arrival times of its lines.
-            auto_decompress=False,
-            # Ollama is reached directly: a proxy for the web is not for this machine or its network.
-            trust_env=False,
-            trace_configs=list(traces),
-        )
-        # aiohttp would send a DELETE twice when the first one's connection breaks. Retries are tenacity's.
-        session._retry_connection = False  # noqa: SLF001 - there is no public way
-        return session
 
     async def version(self) -> str:
         """Ollama's version."""
@@ -183,6 +157,16 @@ class OllamaClient:
     async def delete(self, model: str) -> None:
         """Remove a model's name, and its files where no other name needs them."""
         await self._whole("DELETE", "/api/delete", msgspec.json.encode({"model": model}))
+
+    async def has_blob(self, digest: str) -> bool:
+        """Return whether Ollama has a file of this digest (``sha256:`` and 64 digits)."""
+        try:
+            await self._whole("HEAD", f"/api/blobs/{digest}")
+        except OllamaError as error:
+            if error.detail.get("status") == _NOT_FOUND:
+                return False
+            raise
+        return True
 
     async def call(self, path: str, body: bytes) -> bytes:
         """Send a request that answers with one JSON object (the caller set ``"stream": false``).
@@ -232,7 +216,13 @@ class OllamaClient:
         Leaving the context, by whatever way, closes the connection at once, which makes Ollama stop.
         """
         async with self._generation(path, body) as (response, t_sent_ns):
-            stream = OllamaStream(response, t_sent_ns, self._silence(path), self._max_line_bytes)
+            stream = OllamaStream(
+                response,
+                t_sent_ns,
+                self._silence(path),
+                self._max_line_bytes,
+                to_the_end=path == _CREATE,
+            )
             try:
                 yield stream
             finally:

@@ -9,6 +9,13 @@ from typing import Final
 
 import aiohttp
 
+from obt_agent.ollama.timestamps import StampedResponse, StampingConnector
+
+_HEADERS: Final = {
+    "Accept": "application/x-ndjson, application/json",
+    "Accept-Encoding": "identity",
+    "User-Agent": "obt-agent",
+}
 # From here on a body is sent as a file, piece by piece.
 _LARGE_BYTES: Final = 256 << 10
 _HEADER_CHARS: Final = 200
@@ -18,6 +25,33 @@ class Sent(SimpleNamespace):
     """When the request's headers went out, filled in by the trace."""
 
     at_ns: int
+
+
+def open_session(
+    connector: StampingConnector, connect_limit_s: float, *traces: aiohttp.TraceConfig
+) -> aiohttp.ClientSession:
+    """Return a session that reaches Ollama directly and sends each request once."""
+    session = aiohttp.ClientSession(
+        connector=connector,
+        response_class=StampedResponse,
+        headers=_HEADERS,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(
+            # ceil_threshold: aiohttp rounds longer deadlines up to whole seconds unless told not to.
+            total=None,
+            connect=connect_limit_s,
+            sock_connect=connect_limit_s,
+            ceil_threshold=float("inf"),
+        ),
+        # A compressed body would have no arrival times of its lines.
+        auto_decompress=False,
+        # Ollama is reached directly: a proxy for the web is not for this machine or its network.
+        trust_env=False,
+        trace_configs=list(traces),
+    )
+    # aiohttp would send a DELETE twice when the first one's connection breaks. Retries are tenacity's.
+    session._retry_connection = False  # noqa: SLF001 - there is no public way
+    return session
 
 
 def sendable(body: bytes | None) -> bytes | io.BytesIO | None:

@@ -36,15 +36,23 @@ class OllamaStream:
     """The lines of one response, read once, by one reader.
 
     ``t_sent_ns`` is when the request was sent (``time.monotonic_ns``). ``final`` holds the last line after
-    ``batches`` has ended.
+    ``batches`` has ended. With ``to_the_end`` only the end of the stream shows which line was the final one:
+    a creation from a model that is not installed pulls that first, and passes on the pull's ``success``.
     """
 
     def __init__(
-        self, response: StampedResponse, t_sent_ns: int, silence: Silence, max_line_bytes: int
+        self,
+        response: StampedResponse,
+        t_sent_ns: int,
+        silence: Silence,
+        max_line_bytes: int,
+        *,
+        to_the_end: bool = False,
     ) -> None:
         self.t_sent_ns = t_sent_ns
         self._response = response
         self._silence = silence
+        self._to_the_end = to_the_end
         self._splitter = LineSplitter(max_line_bytes)
         # Bytes of the body that were taken so far: the place at which the next arrival begins.
         self._taken = 0
@@ -86,7 +94,7 @@ class OllamaStream:
             DeadlineExceeded: nothing came for as long as the configuration allows.
             TooLarge: a line is too long.
         """
-        while self._final is None:
+        while self._final is None or self._to_the_end:
             data = await self._read()
             found, failure = self._take(data)
             if found:
@@ -95,6 +103,8 @@ class OllamaStream:
                 raise failure
             if not data and self._final is None:
                 raise failures.ended_early(broken=False, lines=self._count)
+            if not data:
+                return
 
     async def _read(self) -> bytes:
         """The bytes that have arrived; empty at the end."""
@@ -136,8 +146,11 @@ class OllamaStream:
 
     def _sort(self, line: Line, found: list[Line]) -> None:
         head = check(line.raw)
-        if self._final is not None:
+        if self._final is not None and not self._to_the_end:
             raise OllamaError("Ollama sent a line after its final one; the stream was ended.", status=200)
+        if self._final is not None:
+            found.append(self._final)
+            self._final = None
         if head.error is not None:
             raise failures.from_message(str(head.error), 200)
         if head.final:
