@@ -9,7 +9,7 @@ AgentError (kind, retryable)
  │    └── UnknownCommand    no such method
  ├── OllamaError            Ollama answered with an error, or with something that is not an answer
  │    ├── OllamaUnavailable nothing answers at Ollama's address
- │    ├── ModelNotFound     Ollama has no such model
+ │    ├── ModelNotFound     Ollama, or the registry that it asks, has no such model
  │    └── StreamIncomplete  a stream ended without its final line
  ├── DeadlineExceeded       something took longer than it may
  ├── Cancelled              the caller cancelled the command (not asyncio's CancelledError)
@@ -18,6 +18,8 @@ AgentError (kind, retryable)
  ├── TooLarge               a message, line or prompt is over its limit
  ├── Unsupported            this machine, or this Ollama, cannot do it
  ├── JobNotFound, JobConflict
+ ├── StorageLow             a model does not fit the disk that holds Ollama's models
+ ├── DigestDiffers          a pull gave another version of the model than was asked for
  ├── StorageFailed          the job store cannot be read or written now
  │    └── StorageFull       the disk or the quota has no room
  └── HardwareError          a reading failed (never leaves ``obt_agent.hardware``)
@@ -115,7 +117,7 @@ class OllamaUnavailable(OllamaError):
 
 
 class ModelNotFound(OllamaError):
-    """Ollama has no model of that name."""
+    """Ollama, or the registry that it asks, has no model of that name."""
 
     kind = "model_not_found"
 
@@ -174,6 +176,21 @@ class JobConflict(AgentError):
     """The job id is taken by a job with other parameters."""
 
     kind = "job_conflict"
+
+
+class StorageLow(AgentError):
+    """A model does not fit the disk that holds Ollama's models.
+
+    In detail ``needed_bytes`` (still to come) and ``free_bytes``, where they are known.
+    """
+
+    kind = "storage_low"
+
+
+class DigestDiffers(AgentError):
+    """A pull gave another version of the model than was asked for (``wanted`` and ``digest`` in detail)."""
+
+    kind = "digest_differs"
 
 
 class StorageFailed(AgentError):

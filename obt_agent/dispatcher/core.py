@@ -204,12 +204,14 @@ class Dispatcher:
                 "More requests a minute than the host's owner allows.",
                 retry_after_ms=int(wait_s * 1000) + 1,
                 policy_key="policy.rate_limit",
+                allowed=self._policy.config.rate_limit,
             )
         if command.method.shape != "request" and self.streams >= self._policy.max_streams:
             raise Busy(
                 f"{self._policy.max_streams} streams are in flight, the most that the host's owner allows.",
                 retry_after_ms=BUSY_RETRY_MS,
                 policy_key="policy.max_streams",
+                allowed=self._policy.max_streams,
             )
 
     def _rate_limited_s(self) -> float:
@@ -259,6 +261,7 @@ class Dispatcher:
             f"The command took longer than the {seconds:g} s that the host's owner allows.",
             waited_for="the whole command",
             policy_key="policy.max_seconds",
+            allowed=seconds,
         )
         self._stop(entry, cause)
 

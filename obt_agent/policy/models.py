@@ -116,7 +116,8 @@ class ModelRules:
             NotPermitted: with ``policy_key``.
         """
         if not self._registries.match(name.host):
-            raise _refused(name, "policy.registries", f"the registry {name.host!r} is not on the list")
+            why = f"the registry {name.host!r} is not on the list"
+            raise _refused(name, "policy.registries", why)
 
     def find(self, name: str, installed: Sequence[InstalledModel]) -> InstalledModel | None:
         """Return the model of this name, however it is written. Raises ``InvalidParams``."""
@@ -157,6 +158,5 @@ def _is_remote(model: InstalledModel) -> bool:
 
 
 def _refused(name: CanonicalName, key: str, why: str) -> NotPermitted:
-    return NotPermitted(
-        f"{name.short}: {why} ({key} in the agent's configuration).", policy_key=key, model=name.short
-    )
+    message = f"{name.short}: {why} ({key} in the agent's configuration)."
+    return NotPermitted(message, policy_key=key, model=name.short, host=name.host)

@@ -123,6 +123,7 @@ class Policy:
             raise NotPermitted(
                 f"The host's owner does not allow {method} ({key} in the agent's configuration).",
                 policy_key=key,
+                command=method,
             )
 
     # models

@@ -236,6 +236,7 @@ class RequestShaper:
             raise TooLarge(
                 f"params.format: {size} bytes; the host's owner allows {most}.",
                 policy_key="policy.options.format_bytes",
+                asked=size,
             )
         if len(bytes(fields.get("think", b""))) > MAX_THINK_BYTES:
             raise InvalidParams(
@@ -253,6 +254,7 @@ class RequestShaper:
             raise TooLarge(
                 f"Prompt, messages and images have {size} bytes; the host's owner allows {most}.",
                 policy_key="policy.max_prompt_bytes",
+                asked=size,
             )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from obt_agent import errors
+from obt_agent.protocol.remedies import with_remedy
 
 CODE_OF_KIND: Final[dict[str, int]] = {
     "parse_error": -32700,
@@ -29,6 +30,8 @@ CODE_OF_KIND: Final[dict[str, int]] = {
     "storage_full": -32013,
     "link_lost": -32014,
     "storage_failed": -32015,
+    "storage_low": -32016,
+    "digest_differs": -32017,
 }
 KIND_OF_CODE: Final[dict[int, str]] = {code: kind for kind, code in CODE_OF_KIND.items()}
 
@@ -79,7 +82,7 @@ def to_wire(error: BaseException, stream: StreamEnd | None = None) -> WireError:
             kind=error.kind,
             retryable=error.retryable,
             retry_after_ms=error.retry_after_ms,
-            detail=error.detail,
+            detail=with_remedy(error.detail),
             stream=stream,
         )
         return WireError(code=CODE_OF_KIND[error.kind], message=error.message, data=data)

@@ -269,6 +269,7 @@ class JobStore:
                 f"The agent's store holds {used} of {quota} bytes, and the job's result may need {more}: "
                 "acknowledge results that wait, or let the host's owner raise storage.quota_bytes.",
                 policy_key="storage.quota_bytes",
+                asked=used + more,
                 used_bytes=used,
                 needed_bytes=more,
             )
