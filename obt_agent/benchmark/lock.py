@@ -17,7 +17,7 @@ from typing import Final, Self
 from urllib.parse import urlsplit
 
 from obt_agent.errors import Busy, ConfigError
-from obt_agent.file_lock import Locked, LockHolder, command_line, lock, write_note
+from obt_agent.file_lock import Locked, LockHolder, command_line, current_holder, lock, write_note
 
 # World-writable with the sticky bit.
 DEFAULT_DIR: Final = Path("/run/lock/obt-agent")
@@ -80,6 +80,22 @@ class BenchmarkLock:
             with suppress(OSError):
                 os.ftruncate(fd, 0)
             os.close(fd)
+
+    def other_holder(self) -> str | None:
+        """Return which other process holds the lock, in words; None when none does, or it cannot be told."""
+        if self._fd is not None:
+            return None
+        try:
+            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            return None
+        try:
+            # A holder's note goes with its lock: without one the lock need not be tried, which for a moment
+            # would keep out whoever wants it.
+            holder = current_holder(fd) if os.fstat(fd).st_size else None
+        finally:
+            os.close(fd)
+        return None if holder is None else str(holder)
 
     def _open(self) -> int:
         """Return the lock file, made if need be; never a link, never another kind of file."""

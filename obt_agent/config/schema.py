@@ -135,11 +135,13 @@ class HardwareConfig(_Section, frozen=True, kw_only=True):
 class BenchmarkConfig(_Section, frozen=True, kw_only=True):
     """How benchmarks run here.
 
-    ``during_benchmark`` says whether generation for the server is noted in the result, or refused as busy.
+    ``during_benchmark`` says whether generation for the server is noted in the result, or refused as busy;
+    ``transfers`` whether a pull that runs is paused for a benchmark, or noted in its result.
     ``lock_dir`` is where all users' benchmarks of one Ollama keep each other out.
     """
 
     during_benchmark: Literal["note", "refuse"] = "note"
+    transfers: Literal["pause", "note"] = "pause"
     cooldown_s: Annotated[float, Meta(ge=0, le=3600, description="seconds, 0 to 3600")] = 60.0
     lock_dir: Text = "/run/lock/obt-agent"
 

@@ -28,6 +28,7 @@ from obt_agent.identity.state_dir import StateDir
 from obt_agent.jobs import GenerationGate, JobService
 from obt_agent.jobs.benchmarks import BenchmarkRunner
 from obt_agent.jobs.store.job_store import JobStore
+from obt_agent.jobs.transfer_run import TransferConditions
 from obt_agent.jobs.transfers import TransferRunner
 from obt_agent.link.connection import Link, LinkEvents
 from obt_agent.link.session import LinkSession
@@ -97,7 +98,7 @@ async def build(
     store = JobStore(state.path, config.storage)
     await store.open()
     stack.push_async_callback(store.close)
-    gate = GenerationGate(config.benchmark.during_benchmark)
+    gate = GenerationGate(config.benchmark.during_benchmark, transfers=config.benchmark.transfers)
     jobs = _jobs(config, state, policy, store, gate, ollama, hardware)
     stack.push_async_callback(jobs.close)
     services = Services(
@@ -137,7 +138,8 @@ def _jobs(
     ollama: OllamaClient,
     hardware: HardwareService,
 ) -> JobService:
-    transfers = TransferRunner(ollama, policy)
+    conditions = TransferConditions(gate, _lock(config).other_holder, hardware.model_store)
+    transfers = TransferRunner(ollama, policy, conditions)
     benchmarks = BenchmarkRunner(
         store,
         policy,
@@ -151,9 +153,13 @@ def _jobs(
         ),
         client_id=state.agent_id,
         agent_version=__version__,
-        make_lock=lambda who: BenchmarkLock(config.ollama.url, Path(config.benchmark.lock_dir), who=who),
+        make_lock=lambda who: _lock(config, who),
     )
     return JobService(store, {"benchmark": benchmarks, "pull": transfers, "create": transfers}, policy)
+
+
+def _lock(config: Config, who: str | None = None) -> BenchmarkLock:
+    return BenchmarkLock(config.ollama.url, Path(config.benchmark.lock_dir), who=who)
 
 
 def benchmark_run(plan: Plan, *, cooldown_s: float, **given: Any) -> BenchmarkRun:

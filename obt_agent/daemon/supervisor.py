@@ -92,7 +92,7 @@ class Supervisor:
             "catalog": components.catalog.run,
             "follow-ollama": self._follow_ollama,
             "follow-store": self._follow_store,
-            "jobs": components.jobs.worker.run,
+            "jobs": components.jobs.run,
             "link": components.link.run,
             "telling": self._status_writer.run,
             "watchdog": self._status_writer.watchdog,

@@ -139,6 +139,17 @@ class HardwareService:
         assert self._inventory is not None  # noqa: S101 -- _collect sets it or raises
         return self._inventory
 
+    async def model_store(self) -> StorageInfo | None:
+        """The disk that holds Ollama's models, read now; None when it is not to be found.
+
+        Raises:
+            Stalled: the kernel's own files did not come within ``host_deadline_s``.
+        """
+        # The first inventory finds Ollama's process, which tells where its models are.
+        await self.inventory()
+        found, _ = await self._collect_storage()
+        return found[0] if found else None
+
     async def wait_inventory_changed(self, after_fingerprint: str) -> Inventory:
         """The first inventory whose fingerprint is another one; waits until there is one."""
         async with self._changed:

@@ -1,4 +1,4 @@
-"""Jobs: accepted, queued, run one at a time, reported, resumed after a crash; one final each.
+"""Jobs: accepted, queued, run one at a time of each queue, reported, resumed after a crash; one final each.
 
 start ─► JobStore.accept (durable) ─► queue ─► Execution ─► JobStore.finish (durable) ─► Uploader ─► server
 """

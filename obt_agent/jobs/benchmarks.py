@@ -88,7 +88,7 @@ class BenchmarkRunner:
         plan = self._policy.check_plan(_plan(job))
         run = self._run(job, plan, decoded(records), on_progress)
         lock = self._make_lock(f"obt-agent job {job.job_id}")
-        return BenchmarkExecution(job.job_id, run, self._traffic, lock, on_progress)
+        return BenchmarkExecution(job.job_id, run, self._traffic, lock, on_progress, plan.model_name)
 
     def ending(
         self, job: StoredJob, records: Sequence[bytes], state: JobState, error: AgentError | None
@@ -145,8 +145,10 @@ class BenchmarkExecution:
         traffic: GenerationGate,
         lock: BenchmarkLock,
         on_progress: runner.OnProgress,
+        model: str | None = None,
     ) -> None:
         self._job_id = job_id
+        self._model = model
         self._run = run
         self._traffic = traffic
         self._lock = lock
@@ -162,7 +164,7 @@ class BenchmarkExecution:
         """
         await self._take_turn()
         try:
-            with self._traffic.benchmark(self._job_id) as noted:
+            with self._traffic.benchmark(self._job_id, self._model) as noted:
                 result = with_traffic(await self._run.execute(), noted)
         finally:
             # Also when the wait for it ended without it: releasing what is not held does nothing.
@@ -240,7 +242,7 @@ def with_traffic(result: BenchmarkResult, noted: Counter[str]) -> BenchmarkResul
     warning = BenchmarkWarning(
         code="other_traffic",
         message=f"The server sent other requests while this ran: {what}.",
-        action="Run it again without them, or set benchmark.during_benchmark: refuse.",
+        action="Run it again without them; benchmark.during_benchmark and benchmark.transfers hold them off.",
     )
     return msgspec.structs.replace(result, warnings=(*result.warnings, warning))
 

@@ -1,12 +1,15 @@
-"""The job service: one queue, one job at a time, and a final for each whatever happens.
+"""The job service: two queues, one job at a time in each, and a final for each whatever happens.
 
-Jobs run one after the other, also of different kinds: a pull beside a benchmark would spoil its figures.
+Benchmarks wait for no transfer: a pull that runs gives way to them (see ``transfer_run``). The one exception
+is a benchmark of a model that an earlier job is still fetching or making.
 """
 
 from __future__ import annotations
 
 import asyncio
 import datetime as dt
+import functools
+import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, Final, Literal, TypeVar
@@ -21,7 +24,8 @@ from obt_agent.jobs.runner import JobRunner, LivePoint
 from obt_agent.jobs.store import JobStore, NewJob, StoredJob
 from obt_agent.jobs.store.rows import fingerprint
 from obt_agent.jobs.store.upload import Uploader
-from obt_agent.jobs.worker import JobTimings, JobWorker
+from obt_agent.jobs.worker import JobTimings, JobWorker, QueuedJob
+from obt_agent.ollama.names import same_model
 from obt_agent.policy import Policy
 from obt_agent.protocol import limits
 from obt_agent.protocol.commands import (
@@ -79,7 +83,8 @@ class JobService:
         # Unix seconds by the server's clock when this machine's uptime was 0; None before the first session.
         self._server_boot_time: float | None = None
         self._progress = ProgressPublisher()
-        self.worker = JobWorker(
+        make = functools.partial(
+            JobWorker,
             store,
             runners,
             policy,
@@ -88,10 +93,43 @@ class JobService:
             local_time=local_time,
             timings=timings,
         )
+        self._benchmarks, self._transfers = make(), make()
+        # A benchmark may wait for a transfer, never the other way round: that gives way while it runs.
+        self._benchmarks.held = self._held
+        self._transfers.on_change = self._benchmarks.check
+        # Numbers of jobs, in the order in which they came to this process.
+        self._numbers = itertools.count()
         # Starts and cancellations under way; they end even if their command is cancelled.
         self._tasks: set[asyncio.Task[Any]] = set()
         # Jobs that are being stored, and not counted by the store yet: many starts at once keep the limit.
         self._being_accepted = 0
+
+    async def run(self) -> None:
+        """Resume what an earlier process left, then run jobs for ever.
+
+        Cancelling it is the checkpoint of the running jobs: the next process goes on with them.
+        """
+        for job in await self._benchmarks.until_stored("open jobs", self.store.open_jobs):
+            if job.kind is not None:
+                self._put(job.job_id, job.kind, job.model)
+                log.info("job.resumed", job_id=job.job_id, state=job.state, starts=job.starts)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._benchmarks.run(), name="benchmarks")
+            group.create_task(self._transfers.run(), name="transfers")
+
+    def _queue_of(self, kind: JobKind) -> JobWorker:
+        return self._benchmarks if kind == "benchmark" else self._transfers
+
+    def _put(self, job_id: str, kind: JobKind, model: str | None) -> int:
+        return self._queue_of(kind).put(QueuedJob(job_id, kind, model, next(self._numbers)))
+
+    def _held(self, benchmark: QueuedJob) -> str | None:
+        """Say which earlier transfer a benchmark waits for: its model is on its way."""
+        for other in self._transfers.entries():
+            earlier = other.number < benchmark.number
+            if earlier and other.model and benchmark.model and same_model(other.model, benchmark.model):
+                return str(other)
+        return None
 
     async def serve(self, session: Session, server_time: float | None) -> None:
         """Send progress and finals over one session, until it ends or this is cancelled.
@@ -129,7 +167,7 @@ class JobService:
     def _summary(self, job: StoredJob) -> JobSummary:
         return msgspec.structs.replace(
             job.summary(),
-            position=self.worker.position(job.job_id),
+            position=None if job.kind is None else self._queue_of(job.kind).position(job.job_id),
             progress=None if job.terminal else self._progress.get(job.job_id),
         )
 
@@ -172,10 +210,9 @@ class JobService:
     async def _accept(self, job: NewJob) -> JobStarted:
         stored = await self._stored(job)
         if stored is not None:
-            return JobStarted(
-                job_id=job.job_id, state=stored.state, position=self.worker.position(job.job_id)
-            )
-        position = self.worker.put(job.job_id, job.kind, job.model)
+            position = self._queue_of(job.kind).position(job.job_id)
+            return JobStarted(job_id=job.job_id, state=stored.state, position=position)
+        position = self._put(job.job_id, job.kind, job.model)
         log.info("job.accepted", job_id=job.job_id, kind=job.kind, model=job.model, position=position)
         try:
             await self.store.queue(job.job_id)
@@ -210,6 +247,7 @@ class JobService:
                 f"{most} jobs are open, the most that the host's owner allows.",
                 retry_after_ms=BUSY_RETRY_MS,
                 policy_key="policy.max_jobs",
+                allowed=most,
             )
 
     def _check_not_after(self, not_after: float | None) -> None:
@@ -267,11 +305,12 @@ class JobService:
             return "unknown"
         if job.terminal:
             return job.state
-        if self.worker.stop(job_id, "cancelled"):
+        queue = self._queue_of(job.kind)
+        if queue.stop(job_id, "cancelled"):
             return "cancelling"
-        self.worker.remove(job_id)
+        queue.remove(job_id)
         records = await self.store.records(job_id)
-        await self.worker.finish(job, self._runners[job.kind].ending(job, records, "cancelled", None))
+        await queue.finish(job, self._runners[job.kind].ending(job, records, "cancelled", None))
         return "cancelled"
 
     async def live(self, job_id: str, *, after: int | None = None) -> AsyncIterator[LivePoint]:
@@ -280,9 +319,9 @@ class JobService:
         Raises:
             JobNotFound
         """
-        while not (await self._known(job_id)).terminal:
+        while not (job := await self._known(job_id)).terminal:
             generation = self.store.generation
-            current = self.worker.current
+            current = None if job.kind is None else self._queue_of(job.kind).current
             if current is not None and current.job_id == job_id and current.execution is not None:
                 async for point in current.execution.live(after):
                     yield point

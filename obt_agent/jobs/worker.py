@@ -1,4 +1,4 @@
-"""The queue of jobs, and the one that runs: from ``queued`` to a stored final."""
+"""A queue of jobs, and the one of them that runs: from ``queued`` to a stored final."""
 
 from __future__ import annotations
 
@@ -30,8 +30,10 @@ T = TypeVar("T")
 QUIET_CHECK_S: Final = 60.0
 # How long a run has to close its connections when the agent stops.
 CHECKPOINT_S: Final = 5.0
-# A job that began this often and took the agent down each time is not run again.
+# A job that began this often and took the agent down each time is not run again. A transfer may outlive many
+# restarts: a large one takes days.
 MAX_STARTS: Final = 3
+MAX_TRANSFER_STARTS: Final = 100
 _WAITING_FOR_CHARS: Final = 200
 _UNFORESEEN: Final = "The job failed in an unforeseen way; the agent's log has the details."
 
@@ -42,6 +44,8 @@ class QueuedJob(NamedTuple):
     job_id: str
     kind: JobKind
     model: str | None
+    # The order in which jobs came, over all queues.
+    number: int = 0
 
     def __str__(self) -> str:
         return f"{self.kind} of {self.model or 'a model'} (job {self.job_id})"
@@ -121,20 +125,36 @@ class JobWorker:
         self._now = now
         self._local_time = local_time
         self._timings = timings
-        # Jobs that wait for their turn, first come, first served; a benchmark in quiet hours is passed over.
+        # Says in words for what a job waits whose turn has come; None when it may run.
+        self.held: Callable[[QueuedJob], str | None] = lambda _: None
+        # Called after the queue or the running job has changed.
+        self.on_change: Callable[[], None] = lambda: None
+        # Jobs that wait for their turn, first come, first served; one in quiet hours or held is passed over.
         self._queue: deque[QueuedJob] = deque()
         # Set when a job was queued, for ``_next`` to check the queue again.
         self._queued = asyncio.Event()
         # The job that runs or is being prepared.
         self.current: RunningJob | None = None
 
-    def put(self, job_id: str, kind: JobKind, model: str | None = None) -> int:
+    def put(self, entry: QueuedJob) -> int:
         """Queue a job; return how many are before it."""
         position = len(self._queue) + (self.current is not None)
-        self._queue.append(QueuedJob(job_id, kind, model))
+        self._queue.append(entry)
+        self._changed()
+        return position
+
+    def check(self) -> None:
+        """Look at the queue again: something for which a job of it waited may be over."""
         self._queued.set()
         self._note_positions()
-        return position
+
+    def _changed(self) -> None:
+        self.check()
+        self.on_change()
+
+    def entries(self) -> tuple[QueuedJob, ...]:
+        """Return the job that runs, if one does, and those that wait."""
+        return (*(() if self.current is None else (self.current.entry,)), *self._queue)
 
     def position(self, job_id: str) -> int | None:
         """Return how many jobs are before a queued one; None when it is not queued."""
@@ -144,14 +164,14 @@ class JobWorker:
     def remove(self, job_id: str) -> None:
         """Take a job out of the queue."""
         self._queue = deque(entry for entry in self._queue if entry.job_id != job_id)
-        self._note_positions()
+        self._changed()
 
     def _note_positions(self) -> None:
         """Note for every queued job its position, and for what it waits."""
         quiet = self._policy.quiet_wait_s(self._local_time()) > 0
         before = [] if self.current is None else [self.current.entry]
         for entry in self._queue:
-            waits_for = _waits_for(entry, before, quiet=quiet)
+            waits_for = _waits_for(entry, before, self.held(entry), quiet=quiet)
             if waits_for is not None:
                 progress = JobProgress(phase="queued", position=len(before), waiting_for=waits_for)
                 self._progress.note(entry.job_id, progress, "queued")
@@ -165,22 +185,19 @@ class JobWorker:
         return True
 
     async def run(self) -> None:
-        """Resume what an earlier process left, then run jobs for ever.
+        """Run jobs for ever.
 
         Cancelling it is the checkpoint: the running job's connection to Ollama closes, its records are in the
         store, it has no final, and the next process goes on with it.
         """
-        for job in await self._until_stored("open jobs", self._store.open_jobs):
-            if job.kind is not None:
-                self.put(job.job_id, job.kind, job.model)
-                log.info("job.resumed", job_id=job.job_id, state=job.state, starts=job.starts)
         while True:
             self.current = RunningJob(await self._next())
-            self._note_positions()
+            self._changed()
             try:
                 await self._run_one(self.current)
             finally:
                 self.current = None
+                self.on_change()
 
     async def _next(self) -> QueuedJob:
         """Wait for a job that may run now, and take it out of the queue."""
@@ -188,16 +205,18 @@ class JobWorker:
             self._queued.clear()
             quiet_s = self._policy.quiet_wait_s(self._local_time())
             for entry in self._queue:
-                if quiet_s == 0 or entry.kind != "benchmark":
+                if (quiet_s == 0 or entry.kind != "benchmark") and self.held(entry) is None:
                     self._queue.remove(entry)
                     return entry
             self._note_positions()
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(quiet_s, QUIET_CHECK_S) if self._queue else None):
+                async with asyncio.timeout(
+                    min(quiet_s or QUIET_CHECK_S, QUIET_CHECK_S) if self._queue else None
+                ):
                     await self._queued.wait()
 
     async def _run_one(self, current: RunningJob) -> None:
-        job = await self._until_stored(current.job_id, lambda: self._store.get(current.job_id))
+        job = await self.until_stored(current.job_id, lambda: self._store.get(current.job_id))
         if job is None or job.terminal or job.kind is None:
             self._progress.forget(current.job_id)
             return
@@ -215,7 +234,7 @@ class JobWorker:
         await self.finish(job, ending)
 
     async def _records(self, job: StoredJob) -> list[bytes]:
-        return await self._until_stored(job.job_id, lambda: self._store.records(job.job_id))
+        return await self.until_stored(job.job_id, lambda: self._store.records(job.job_id))
 
     def _ending_without_run(
         self, current: RunningJob, job: StoredJob, runner: JobRunner, records: list[bytes]
@@ -226,7 +245,7 @@ class JobWorker:
         if job.starts == 0 and job.not_after is not None and self._now() > job.not_after:
             late = DeadlineExceeded("The job could not start before its not_after.", waited_for="its turn")
             return runner.ending(job, records, "failed", late)
-        if job.starts >= MAX_STARTS:
+        if job.starts >= (MAX_STARTS if job.kind == "benchmark" else MAX_TRANSFER_STARTS):
             often = Cancelled(f"The agent ended {job.starts} times while this job ran; it is not run again.")
             return runner.ending(job, records, "interrupted", often)
         return None
@@ -279,11 +298,11 @@ class JobWorker:
                 await self._store.restore(job)
                 await self._store.finish(job.job_id, ending.state, ending.text, error)
 
-        await self._until_stored(job.job_id, store)
+        await self.until_stored(job.job_id, store)
         self._progress.forget(job.job_id)
         log.info("job.finished", job_id=job.job_id, kind=job.kind, state=ending.state, bytes=len(ending.text))
 
-    async def _until_stored(self, what: str, use: Callable[[], Awaitable[T]]) -> T:
+    async def until_stored(self, what: str, use: Callable[[], Awaitable[T]]) -> T:
         """Use the store, again and again while it cannot be used: the queue waits, and nothing is lost."""
 
         def note(state: RetryCallState) -> None:
@@ -304,11 +323,11 @@ class JobWorker:
         return await retrying(call)
 
 
-def _waits_for(entry: QueuedJob, before: Sequence[QueuedJob], *, quiet: bool) -> str | None:
+def _waits_for(entry: QueuedJob, before: Sequence[QueuedJob], held: str | None, *, quiet: bool) -> str | None:
     """Return in words what a queued job waits for; None when its turn has come."""
     if quiet and entry.kind == "benchmark":
         return "the end of quiet hours (policy.quiet_hours)"
     if not before:
-        return None
+        return held
     others = f" and {len(before) - 1} more" if len(before) > 1 else ""
     return f"{before[0]}"[:_WAITING_FOR_CHARS] + others

@@ -67,6 +67,14 @@ def canonical(name: str) -> CanonicalName:
     return found
 
 
+def same_model(one: str, other: str) -> bool:
+    """Return whether Ollama takes both for one model; what is no name is no model."""
+    try:
+        return canonical(one) == canonical(other)
+    except InvalidParams:
+        return False
+
+
 def _valid(name: CanonicalName) -> bool:
     return bool(
         _HOST.fullmatch(name.host)

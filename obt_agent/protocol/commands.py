@@ -134,11 +134,19 @@ class BenchmarkMetricsParams(msgspec.Struct, frozen=True, kw_only=True):
     after: int | None = None
 
 
+ModelDigest = Annotated[str, Meta(pattern=r"^(sha256:)?[0-9a-fA-F]{64}\Z")]
+
+
 class PullModelParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``pull_model``, a job with progress in bytes."""
+    """``pull_model``, a job with progress in bytes.
+
+    ``digest`` is the version that it is to give: a model that has it already is not fetched, and a pull that
+    gives another one fails as ``digest_differs``.
+    """
 
     job_id: JobId
     model: ModelName
+    digest: ModelDigest | None = None
     not_after: float | None = None
 
 
@@ -166,6 +174,22 @@ class DeleteModelParams(msgspec.Struct, frozen=True, kw_only=True):
     """``delete_model``."""
 
     model: ModelName
+
+
+class DeleteResult(msgspec.Struct, frozen=True, kw_only=True):
+    """``delete_model``.
+
+    ``freed_bytes`` is the model's size when its weights are gone with it, and 0 when another model keeps
+    them, so that shared weights count once, with the last model that has them; null when Ollama does not
+    tell. A template, a licence or parameters (some KiB) go by the weights. ``free_bytes`` is what the disk of
+    Ollama's models has free afterwards, null where that disk is not known.
+    """
+
+    done: bool = True
+    was_loaded: bool = False
+    digest: str | None = None
+    freed_bytes: int | None = None
+    free_bytes: int | None = None
 
 
 class DoneResult(msgspec.Struct, frozen=True, kw_only=True):

@@ -73,7 +73,7 @@ class Agent:
         components.on_admitted = self._on_admitted
         await components.hardware.start()
         self._own(components.catalog.run(), "catalog")
-        self._own(components.jobs.worker.run(), "jobs")
+        self._own(components.jobs.run(), "jobs")
         self._own(components.link.run(), "link")
 
     def _on_admitted(self, session: LinkSession, hello: HelloResult) -> None:

@@ -154,7 +154,7 @@ class AgentCore:
 
             link = self._link(state, dispatcher, reporter, on_admitted)
             self.opened.set()
-            tasks.create_task(jobs.worker.run(), name="core jobs")
+            tasks.create_task(jobs.run(), name="core jobs")
             await link.run()
 
     def _link(

@@ -12,10 +12,12 @@ from obt_agent.config.schema import HardwareConfig, OllamaConfig
 from obt_agent.dispatcher import Dispatcher
 from obt_agent.handlers.services import AgentFacts, Services
 from obt_agent.handlers.table import commands
+from obt_agent.hardware.inventory import FoundBy, StorageInfo
 from obt_agent.hardware.service import HardwareService
 from obt_agent.jobs import GenerationGate, JobService
 from obt_agent.jobs.benchmarks import BenchmarkRunner
 from obt_agent.jobs.store import JobStore
+from obt_agent.jobs.transfer_run import TransferConditions, TransferTimings
 from obt_agent.jobs.transfers import TransferRunner
 from obt_agent.ollama.catalog import Catalog
 from obt_agent.ollama.client import OllamaClient
@@ -42,13 +44,22 @@ def facts() -> AgentFacts:
 class Bench:
     """Wired as the agent wires it."""
 
-    def __init__(self, standin: StandIn, folder: Path, *, during: Any = "note", **section: Any) -> None:
+    def __init__(
+        self,
+        standin: StandIn,
+        folder: Path,
+        *,
+        during: Any = "note",
+        transfers: Any = "pause",
+        **section: Any,
+    ) -> None:
         self.standin = standin
         self.folder = folder
         self.locks = folder / "locks"
         self.policy: Policy = permissive(**section)
-        self.traffic = GenerationGate(during)
+        self.traffic = GenerationGate(during, transfers=transfers)
         self.session = FakeSession()
+        self.found_by: FoundBy = "setting"
         self._ids = 0
 
     async def __aenter__(self) -> Self:
@@ -64,7 +75,7 @@ class Bench:
             await self.outbox.open()
             stack.push_async_callback(self.outbox.close)
             self.jobs = self._job_service()
-            self.running = asyncio.create_task(self.jobs.worker.run(), name="jobs")
+            self.running = asyncio.create_task(self.jobs.run(), name="jobs")
             stack.push_async_callback(self._stop_jobs)
             self.services = Services(
                 ollama=self.ollama,
@@ -84,7 +95,7 @@ class Bench:
         await self._stack.aclose()
 
     def _job_service(self) -> JobService:
-        transfers = TransferRunner(self.ollama, self.policy)
+        transfers = TransferRunner(self.ollama, self.policy, self._conditions())
         benchmarks = BenchmarkRunner(
             self.outbox,
             self.policy,
@@ -99,6 +110,18 @@ class Bench:
         runners: Any = {"benchmark": benchmarks, "pull": transfers, "create": transfers}
         return JobService(
             self.outbox, runners, self.policy, uploader=fast_uploader(self.outbox), timings=FAST
+        )
+
+    def _conditions(self) -> TransferConditions:
+        lock = BenchmarkLock(self.standin.url, self.locks)
+        fast = TransferTimings(poll_s=0.05, return_s=20.0, look_s=0.05, space_s=0.0)
+        return TransferConditions(self.traffic, lock.other_holder, self.model_store, fast)
+
+    async def model_store(self) -> StorageInfo | None:
+        """The stand-in's disk, found as where Ollama's own setting can be read; None when it has no end."""
+        free = self.standin.store.free_bytes
+        return (
+            None if free is None else StorageInfo(purpose="models", found_by=self.found_by, free_bytes=free)
         )
 
     async def _stop_jobs(self) -> None:

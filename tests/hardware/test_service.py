@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import subprocess
 import sys
 import textwrap
@@ -382,3 +383,19 @@ async def test_kernel_files_that_hang_stall_a_sample_and_not_the_sampler(
         before = service.latest
         await first(service, lambda sample: sample is not before)
     await service.close()
+
+
+async def test_the_disk_of_the_models_is_asked_for_by_itself(tmp_path: Path) -> None:
+    mounts = {"/proc/self/mountinfo": "1 0 8:1 / / rw - ext4 /dev/sda1 rw\n"}
+    models = "/usr/share/ollama/.ollama/models"
+    sizes = {models: {"total_bytes": 9, "free_bytes": 3}}
+    tree(tmp_path / "with", BASICS | mounts | {f"{models}/.keep": ""}, sizes=sizes)
+    tree(tmp_path / "without", BASICS | mounts)
+    async with asyncio.timeout(60), contextlib.AsyncExitStack() as stack:
+        found = []
+        for folder in ("with", "without"):
+            service = service_of(tmp_path / folder)
+            stack.push_async_callback(service.close)
+            found.append(await service.model_store())
+    assert found[0] is not None
+    assert (found[0].free_bytes, found[0].found_by, found[1]) == (3, "usual_place", None)

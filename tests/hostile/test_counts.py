@@ -11,6 +11,8 @@ import pytest
 
 from obt_agent.cli.models import size_text
 from obt_agent.config.schema import OllamaConfig
+from obt_agent.jobs import GenerationGate
+from obt_agent.jobs.transfer_run import TransferConditions
 from obt_agent.jobs.transfers import TransferRunner
 from obt_agent.ollama import lists
 from obt_agent.ollama.client import OllamaClient
@@ -49,17 +51,25 @@ async def test_a_pull_with_sizes_that_can_be_none_ends_in_order(count: int) -> N
         serving(replying(head(200, "application/x-ndjson", "Transfer-Encoding: chunked") + body)) as url,
         OllamaClient(OllamaConfig(url=url)) as ollama,
     ):
-        runner = TransferRunner(ollama, permissive(allow_changes=["pull_model"]))
+        policy = permissive(allow_changes=["pull_model"])
+        runner = TransferRunner(ollama, policy, TransferConditions(GenerationGate()))
         outcome = await runner.begin(stored_pull(), (), seen.append).execute()
     assert outcome.state == "completed"
     assert [one.completed_bytes for one in seen if one.total_bytes == 8]
     assert msgspec.json.decode(outcome.text)["total_bytes"] == 8
 
 
+FIELDS: list[tuple[str, type]] = [
+    ("job_id", str),
+    ("kind", str),
+    ("model", str),
+    ("params", bytes),
+    ("starts", int),
+]
+
+
 def stored_pull() -> Any:
-    return msgspec.defstruct("Job", [("job_id", str), ("kind", str), ("model", str), ("params", bytes)])(
-        "j", "pull", "m", b'{"job_id":"j","model":"m"}'
-    )
+    return msgspec.defstruct("Job", FIELDS)("j", "pull", "m", b'{"job_id":"j","model":"m"}', 0)
 
 
 async def test_a_clock_of_10_to_the_400_hertz_hides_one_machine_and_no_other(tmp_path: Path) -> None:

@@ -129,7 +129,7 @@ class Daemon:
             clock=lambda: self.now,
             **more,
         )
-        self.task = asyncio.create_task(self.jobs.worker.run(), name="jobs")
+        self.task = asyncio.create_task(self.jobs.run(), name="jobs")
         return self
 
     async def __aexit__(self, *exc: object) -> None:

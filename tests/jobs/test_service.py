@@ -51,20 +51,43 @@ async def test_a_job_is_queued_run_and_its_final_stored(tmp_path: Path) -> None:
         assert daemon.jobs.store.counts.finished_unacknowledged == 1
 
 
-async def test_jobs_run_one_at_a_time_in_their_order(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["benchmark", "pull"])
+async def test_jobs_of_a_kind_run_one_at_a_time_in_their_order(tmp_path: Path, kind: str) -> None:
     async with Daemon(tmp_path) as daemon:
         for number in range(3):
-            await daemon.jobs.start_benchmark(benchmark(f"j{number}"))
-        await daemon.jobs.start_pull(PullModelParams(job_id="p", model="x"))
+            job_id = f"j{number}"
+            await daemon.jobs.start_benchmark(benchmark(job_id)) if kind == "benchmark" else (
+                await daemon.jobs.start_pull(PullModelParams(job_id=job_id, model="x"))
+            )
         first = await daemon.runner.run_number(1)
         positions = {job.job_id: job.position for job in await daemon.jobs.unsettled()}
-        assert positions == {"j0": None, "j1": 1, "j2": 2, "p": 3}
+        assert positions == {"j0": None, "j1": 1, "j2": 2}
         first.end()
         (await daemon.runner.run_number(2)).end()
         (await daemon.runner.run_number(3)).end()
-        (await daemon.runner.run_number(4)).end()
-        await daemon.until("p", "completed")
-        assert [run.job.job_id for run in daemon.runner.runs] == ["j0", "j1", "j2", "p"]
+        await daemon.until("j2", "completed")
+        assert [run.job.job_id for run in daemon.runner.runs] == ["j0", "j1", "j2"]
+
+
+async def test_benchmarks_and_transfers_wait_for_each_other_only_over_one_model(tmp_path: Path) -> None:
+    async with Daemon(tmp_path) as daemon:
+        await daemon.jobs.start_pull(PullModelParams(job_id="p", model="Tiny"))
+        pull = await daemon.runner.run_number(1)
+        await daemon.jobs.start_benchmark(benchmark("same", model_name="tiny:latest"))
+        await daemon.jobs.start_benchmark(benchmark("other", model_name="x"))
+        (await daemon.runner.run_number(2)).end()
+        await daemon.until("other", "completed")
+        assert await daemon.state("same") == "queued"
+        pull.end()
+        # A pull that came later holds up nothing.
+        await daemon.jobs.start_pull(PullModelParams(job_id="later", model="tiny"))
+        for number in (3, 4):
+            await daemon.runner.run_number(number)
+        assert [run.job.job_id for run in daemon.runner.runs[:2]] == ["p", "other"]
+        assert {run.job.job_id for run in daemon.runner.runs[2:]} == {"same", "later"}
+        for run in daemon.runner.runs[2:]:
+            run.end()
+        await daemon.until("same", "completed")
 
 
 async def test_a_repeat_starts_nothing_and_other_parameters_conflict(tmp_path: Path) -> None:
@@ -318,7 +341,9 @@ async def test_in_quiet_hours_benchmarks_wait_and_pulls_do_not(tmp_path: Path) -
         assert await daemon.state("b") == "queued"
         clock["now"] = dt.datetime(2026, 3, 5, 7, 0, tzinfo=dt.UTC)
         await daemon.jobs.start_pull(PullModelParams(job_id="q", model="x"))  # something that wakes the queue
-        assert (await daemon.runner.run_number(2)).job.job_id == "b"
+        for number in (2, 3):
+            await daemon.runner.run_number(number)
+        assert {run.job.job_id for run in daemon.runner.runs[1:]} == {"b", "q"}
 
 
 async def test_a_short_rest_of_quiet_hours_is_waited_out(tmp_path: Path) -> None:
@@ -400,8 +425,8 @@ async def test_those_who_wait_are_told_for_what_and_how_many_are_before_them(tmp
     async with Daemon(tmp_path) as daemon:
         peer = ServerSession()
         serving = asyncio.create_task(daemon.jobs.serve(peer, None))
-        await daemon.jobs.start_pull(PullModelParams(job_id="p", model="large:70b"))
-        pull = await daemon.runner.run_number(1)
+        await daemon.jobs.start_benchmark(benchmark("a", model_name="large:70b"))
+        first = await daemon.runner.run_number(1)
         await daemon.jobs.start_benchmark(benchmark("b"))
         await daemon.jobs.start_benchmark(benchmark("c"))
 
@@ -415,14 +440,14 @@ async def test_those_who_wait_are_told_for_what_and_how_many_are_before_them(tmp
                     peer.progressed.clear()
                     await peer.progressed.wait()
 
-        behind = "pull of large:70b (job p)"
+        behind = "benchmark of large:70b (job a)"
         await progress_is("b", "queued", phase="queued", position=1, waiting_for=behind)
         await progress_is("c", "queued", phase="queued", position=2, waiting_for=f"{behind} and 1 more")
         summary = (await daemon.jobs.status("c")).job
         assert (summary.state, summary.position) == ("queued", 2)
         assert summary.progress is not None
         assert summary.progress.waiting_for == f"{behind} and 1 more"
-        pull.end()
+        first.end()
         await progress_is("b", "running", phase="starting", waiting_for=None)
         await progress_is("c", "queued", position=1, waiting_for="benchmark of tiny (job b)")
         await daemon.jobs.cancel("b")
