@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
@@ -56,10 +57,14 @@ class _VersionAnswer(msgspec.Struct):
 class _ShowAnswer(msgspec.Struct):
     capabilities: tuple[str, ...] = ()
     model_info: dict[str, Any] | None = None
+    modelfile: str | None = None
 
 
 MAX_COUNT: Final = 1 << 53
 """Larger integers have no exact float, and no model has so many bytes."""
+
+# A line that names a file of weights, in the Modelfile that Ollama writes for a model.
+_WEIGHTS: Final = re.compile(r"^(?:FROM|ADAPTER|DRAFT)[ \t]+\S*sha256[-:]([0-9a-f]{64})$", re.MULTILINE)
 
 _Entry = TypeVar("_Entry", _Tag, _LoadedEntry)
 _T = TypeVar("_T")
@@ -122,6 +127,16 @@ def read_shown(body: bytes) -> tuple[tuple[str, ...], int | None]:
     return shown.capabilities, _count(length) if type(
         length
     ) is int else None  # True is an int, and no length
+
+
+def read_weights(body: bytes) -> tuple[str, ...]:
+    """Digests of the files with a model's weights and adapters, out of ``/api/show``.
+
+    Raises:
+        OllamaError: it is no such answer.
+    """
+    modelfile = _decode(body, _ShowAnswer).modelfile or ""
+    return tuple(dict.fromkeys(f"sha256:{digest}" for digest in _WEIGHTS.findall(modelfile)))
 
 
 def _decode(body: bytes, shape: type[_T]) -> _T:

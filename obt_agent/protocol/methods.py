@@ -82,7 +82,7 @@ COMMANDS: Final[tuple[Method, ...]] = (
     _command("create_model", commands.CreateModelParams, jobs.JobStarted, "Create a model.", changes=True),
     _command("copy_model", commands.CopyModelParams, commands.DoneResult, "Copy a model.", changes=True),
     _command(
-        "delete_model", commands.DeleteModelParams, commands.DoneResult, "Delete a model.", changes=True
+        "delete_model", commands.DeleteModelParams, commands.DeleteResult, "Delete a model.", changes=True
     ),
     _command(
         "cancel", commands.CancelParams, commands.CancelResult, "Cancel a request or a job.", exempt=True

@@ -214,7 +214,9 @@ async def test_copies_and_deletes_check_both_names(standin: StandIn, tmp_path: P
         assert await bench.refusal("copy_model", source="standin-small", destination="Forbidden:x") == denied
         assert await bench.refusal("copy_model", source="forbidden", destination="mine") == denied
         assert await bench.refusal("delete_model", model="forbidden") == denied
-        assert await bench.result("delete_model", model="mine") == {"done": True}
+        # The copy's weights stay, with the model that it is a copy of.
+        deleted = await bench.result("delete_model", model="mine")
+        assert (deleted["done"], deleted["freed_bytes"]) == (True, 0)
         refused = await bench.refusal(
             "create_model", job_id="c", model="forbidden", **{"from": "standin-small"}
         )
