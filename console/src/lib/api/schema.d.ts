@@ -2112,14 +2112,20 @@ export interface components {
          * @description How far a running job is. Benchmarks fill the measuring fields, pulls the bytes.
          *
          *     ``phase`` is one of preflight, cold_load, warmup, iteration, cooldown, waiting (for an Ollama that went
-         *     away or for another process's benchmark), reporting (benchmarks) or Ollama's status line (pulls); queued,
-         *     with ``position``, while other jobs are before it or quiet hours last; and starting. ``waiting_for`` says
-         *     in words for what a queued or waiting job waits. ``iteration`` counts from 1;
+         *     away, for another process's benchmark, and as a transfer for any benchmark), reporting (benchmarks) or
+         *     Ollama's status line (pulls); queued, with ``position``, while other jobs are before it or quiet hours
+         *     last; and starting. ``waiting_for`` says in words for what a queued or waiting job waits. ``iteration``
+         *     counts from 1;
          *     ``iterations_planned`` of a plan that goes on until an interval is narrow is an estimate, never under the
          *     iterations measured, and may change. ``remaining_s`` is an estimate, null while there is nothing to base
          *     it on.
+         *
+         *     ``completed_bytes`` and ``total_bytes`` are sums over the layers that Ollama has named so far, and never
+         *     fall while a transfer runs. ``bytes_per_second`` is what came within the last 15 s.
          */
         JobProgress: {
+            /** Bytes Per Second */
+            bytes_per_second?: number | null;
             /** Cell */
             cell?: string | null;
             /** Completed Bytes */
