@@ -194,7 +194,7 @@ def estimated(plan: Plan, agent_id: str, lines: Sequence[IndexedResult], name: s
 def _seconds(plan: Plan, cells: Sequence[Cell], like: IndexedResult, halves: int) -> float | None:
     """Prompt and answer at the speeds of that run; warm-ups count as iterations do."""
     # Medians, so that one slow iteration (another program, a load) does not stretch the estimate.
-    decode, prefill = like.median("decode_tps_corrected"), like.median("prefill_tps_ttft")
+    decode, prefill = like.medians.get("decode_tps_corrected"), like.medians.get("prefill_tps_ttft")
     if not decode:
         return None
     warmups = USUAL_WARMUPS if plan.warmup_iterations is None else plan.warmup_iterations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -95,16 +96,18 @@ class IndexedResult:
         """The model's name, as the result has it or else as it was asked for."""
         return self.digest.environment.model or self.stored.model or ""
 
-    def median(self, metric: str) -> float | None:
-        """The metric's median in the first cell that has it."""
-        return next(
-            (cell.summary[metric].median for cell in self.digest.cells if metric in cell.summary), None
-        )
+    # Kept with the line: made anew for each search and sort of five thousand, this was most of an answer.
+    @functools.cached_property
+    def medians(self) -> dict[str, float]:
+        """Each headline metric's median, in the first cell that has it."""
+        cells = reversed(self.digest.cells)
+        return {metric: found.median for cell in cells for metric, found in cell.summary.items()}
 
-    def text(self, agent_name: str) -> str:
-        """What a search looks at, in lower case."""
+    @functools.cached_property
+    def text(self) -> str:
+        """What a search looks at besides the machine's name, in lower case."""
         env = self.digest.environment
-        parts = (self.model, agent_name, env.quantization, env.parameter_size, env.cpu, *env.gpu)
+        parts = (self.model, env.quantization, env.parameter_size, env.cpu, *env.gpu)
         return " ".join(part for part in (*parts, env.ollama_version, self.digest.status) if part).lower()
 
 
@@ -152,7 +155,10 @@ class ResultIndex:
                 stored = await self._storage.stored_benchmarks()
                 await self._fill(stored)
                 known = ((one, self._known.get(_key(one))) for one in stored)
-                self._lines = [IndexedResult(stored=one, digest=digest) for one, digest in known if digest]
+                # A line that is as it was keeps what was worked out of it.
+                before = {_key(line.stored): line for line in self._lines}
+                lines = [IndexedResult(stored=one, digest=digest) for one, digest in known if digest]
+                self._lines = [old if (old := before.get(_key(one.stored))) == one else one for one in lines]
                 self._mark = mark
             return self._lines
 
@@ -193,15 +199,19 @@ def matching(
     """The lines that match, in order; those that lack the sorted figure come last."""
     # Every word has to be there, wherever: people type a model and a machine in either order.
     words = query.search.lower().split()
-    found = [
-        line
-        for line in lines
-        if (query.agent_id is None or line.stored.agent_id == query.agent_id)
-        and (query.model is None or line.model == query.model)
-        and (query.plan is None or line.digest.environment.plan_hash == query.plan)
-        and (query.status is None or line.digest.status == query.status)
-        and (not words or _has_all(line.text(names.get(line.stored.agent_id, "")), words))
-    ]
+    found = list(lines)
+    # One pass for each filter that is set: most lists have none or one.
+    if query.agent_id is not None:
+        found = [line for line in found if line.stored.agent_id == query.agent_id]
+    if query.model is not None:
+        found = [line for line in found if line.model == query.model]
+    if query.plan is not None:
+        found = [line for line in found if line.digest.environment.plan_hash == query.plan]
+    if query.status is not None:
+        found = [line for line in found if line.digest.status == query.status]
+    for word in words:
+        machines = {agent_id for agent_id, name in names.items() if word in name.lower()}
+        found = [line for line in found if word in line.text or line.stored.agent_id in machines]
     if query.newest:
         # One line for each machine, model and plan, as a leaderboard compares them.
         first: dict[tuple[str, str, str | None], IndexedResult] = {}
@@ -209,10 +219,6 @@ def matching(
             first.setdefault((line.stored.agent_id, line.model, line.digest.environment.plan_hash), line)
         found = list(first.values())
     return _sorted(found, query.sort, names)
-
-
-def _has_all(text: str, words: Sequence[str]) -> bool:
-    return all(word in text for word in words)
 
 
 def _sorted(lines: list[IndexedResult], sort: str, names: dict[str, str]) -> list[IndexedResult]:
@@ -227,14 +233,11 @@ def _sorted(lines: list[IndexedResult], sort: str, names: dict[str, str]) -> lis
         return sorted(lines, key=texts[column], reverse=backwards)
     if column not in HEADLINE:
         raise InvalidParams(f"Results are not sorted by {column[:64]!r}.", field="sort")
-    known = [(line.median(column), line) for line in lines]
+    # No pairs of figure and line: for thousands of new tuples Python's collector walks all of the index.
+    have = [line for line in lines if column in line.medians]
+    have.sort(key=lambda line: line.medians[column], reverse=backwards)
     # Results without the figure come last in both directions: turned round they would hide the first page.
-    have = sorted(
-        ((value, line) for value, line in known if value is not None),
-        key=lambda one: one[0],
-        reverse=backwards,
-    )
-    return [line for _, line in have] + [line for value, line in known if value is None]
+    return have + [line for line in lines if column not in line.medians]
 
 
 def digest_of(text: bytes) -> ResultDigest | None:
