@@ -22,7 +22,7 @@ export default ts.config(
       "@typescript-eslint/no-unused-vars": ["error", { argsIgnorePattern: "^_", varsIgnorePattern: "^_" }],
       // Sets and maps that live inside a function need no reactivity; state that views read is a SvelteMap.
       "svelte/prefer-svelte-reactivity": "off",
-      "svelte/no-at-html-tags": "error", // one component may, with a sanitizer
+      "svelte/no-at-html-tags": "error",
       "svelte/no-navigation-without-resolve": "off", // routes are hashes; there is no SvelteKit here
     },
   },

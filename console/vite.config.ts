@@ -9,7 +9,7 @@ import { defineConfig, type Plugin } from "vite";
 const here = dirname(fileURLToPath(import.meta.url));
 const out = resolve(here, "../obt_server/page/static");
 /** What ends up in the bundle: its licences are shipped beside it. */
-const BUNDLED = ["svelte", "uplot", "marked", "dompurify"];
+const BUNDLED = ["svelte", "uplot", "marked"];
 
 /** Writes the licences of what is bundled, and compressed copies, so that the server compresses nothing. */
 function finish(): Plugin {
