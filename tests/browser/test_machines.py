@@ -222,6 +222,10 @@ async def test_a_heartbeat_of_one_machine_touches_one_row(bare: Page, server: Ru
 async def test_of_hundreds_of_machines_those_in_view_are_drawn(bare: Page, server: Running) -> None:
     await enrol_many(server, 300)
     await expect(bare.locator("nav")).to_contain_text("0/300")
+    seen = "(card) => card.querySelector('p').checkVisibility({ contentVisibilityAuto: true })"
+    cards = bare.locator("article.machine")
+    assert await cards.first.evaluate(seen)
+    assert not await cards.nth(150).evaluate(seen)
     await bare.click("button:has-text('Table')")
     await expect(bare.locator("tbody tr", has_text="box-000")).to_be_visible()
     assert await bare.locator("tbody tr").count() < 100

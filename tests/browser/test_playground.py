@@ -56,8 +56,8 @@ async def test_markdown_becomes_elements_and_everything_else_stays_text(bare: Pa
         await expect(answer.locator("blockquote")).to_have_text("said")
         await expect(answer.locator("td em")).to_have_text("2")
         await expect(answer.locator("pre")).to_contain_text("<script>document.title = 'owned'</script>")
-        await expect(answer).to_contain_text(f"trap <b>\n{HOSTILE}")
-        await expect(answer).to_contain_text("<b>raw</b>")
+        for words in ("and trap <b>", HOSTILE, "<b>raw</b>"):
+            await expect(answer).to_contain_text(words)
         # Of kinds that could do something, load something or hide something there is none.
         await expect(answer.locator("img, script, style, b, iframe, [onerror], [style]")).to_have_count(0)
         await expect(answer.locator("a")).to_have_count(1)

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 
 import { metric } from "./metrics";
-import { csv, keyOf, markdown, summaryOf, type Line } from "./results";
+import { csv, keyOf, markdown, slotsFor, summaryOf, type Line } from "./results";
 
 const summary = { n: 3, mean: 41, median: 40.123, cv: 0.1, min: 38, max: 42, ci_low: 38.5, ci_high: 42.5 };
 const line = (more: object = {}): Line =>
@@ -44,4 +44,19 @@ test("a figure that was not measured is empty", () => {
     expect(summaryOf(line(), "first_token_ms")).toBeNull();
     expect(summaryOf(line(), "decode_tps_corrected")?.n).toBe(3);
     expect(keyOf(line())).toBe("a/j");
+});
+
+test("a line keeps its row, and others fill those whose lines went", () => {
+    const before = slotsFor(new Map(), ["a", "b", "c"]);
+    expect([...before]).toEqual([
+        ["a", 0],
+        ["b", 1],
+        ["c", 2],
+    ]);
+    expect([...slotsFor(before, ["d", "c", "e", "f"])]).toEqual([
+        ["d", 0],
+        ["c", 2],
+        ["e", 1],
+        ["f", 3],
+    ]);
 });

@@ -12,6 +12,17 @@ export const keyOf = (line: Line): string => `${line.agent_id}/${line.job_id}`;
 export const summaryOf = (line: Line, name: string, cell = 0): Summary | null =>
     line.cells.find((one) => one.index === cell)?.summary[name] ?? null;
 
+/**
+ * A row's number for each line. A line that stays keeps its row, and with it the focus; another one takes a row whose
+ * line went: a table that is sorted anew is filled, and not made again.
+ */
+export function slotsFor(before: ReadonlyMap<string, number>, keys: string[]): Map<string, number> {
+    const wanted = new Set(keys);
+    const free = [...before].filter(([key]) => !wanted.has(key)).map(([, slot]) => slot);
+    let next = Math.max(-1, ...before.values()) + 1;
+    return new Map(keys.map((key) => [key, before.get(key) ?? free.shift() ?? next++]));
+}
+
 const header = (metrics: Metric[]): string[] => [
     "machine",
     "model",
