@@ -1,1 +1,0 @@
-import{It as e,V as t,Y as n,dt as r,it as i,nt as a,pt as o,wt as s,xt as c}from"./index.DQAtep9F.js";var l=o(`<div><!></div>`);function u(o,u){let d=t(u,`tone`,3,`info`);var f=l(),p=s(f);i(p,()=>u.children),e(f),c(()=>{a(f,1,`notice ${d()??``}`,`svelte-1nuqjc0`),n(f,`role`,d()===`bad`?`alert`:`status`)}),r(o,f)}export{u as t};

@@ -1,6 +1,0 @@
-import{t as e,u as t}from"./metrics.9cGGpqyY.js";var n=e=>`${e.agent_id}/${e.job_id}`,r=(e,t,n=0)=>e.cells.find(e=>e.index===n)?.summary[t]??null,i=e=>[`machine`,`model`,`digest`,`quantization`,`plan`,`cell`,`finished`,...e.flatMap(e=>[e.name,`${e.name}_ci_low`,`${e.name}_ci_high`,`${e.name}_n`])];function a(e,t){return e.flatMap(e=>e.cells.map(n=>[e.agent_name,e.model,e.model_digest,e.quantization,e.plan_name??e.plan_hash,n.label,e.finished_at===null?null:new Date(e.finished_at*1e3).toISOString(),...t.flatMap(e=>{let t=n.summary[e.name];return t===void 0?[null,null,null,null]:[t.median,t.ci_low,t.ci_high,t.n]})]))}function o(t,n=e){let r=e=>{if(e===null)return``;let t=typeof e==`string`&&/^[=+\-@\t\r]/.test(e)?`'${e}`:String(e);return/[",\r\n]/.test(t)?`"${t.replaceAll(`"`,`""`)}"`:t};return[i(n),...a(t,n)].map(e=>e.map(r).join(`,`)).join(`\r
-`)+`\r
-`}function s(n,r=e){let i=e=>e.replaceAll(`|`,`\\|`).replaceAll(`
-`,` `),a=e=>e===void 0?`–`:`${Number(e.median.toPrecision(4))}${e.ci_low===null||e.ci_high===null?``:` (${Number(e.ci_low.toPrecision(4))} to ${Number(e.ci_high.toPrecision(4))})`}`,o=[`Machine`,`Model`,`Cell`,...r.map(t)],s=n.flatMap(e=>e.cells.map(t=>[i(e.agent_name),i(e.model??`–`),i(t.label),...r.map(e=>a(t.summary[e.name]))]));return[o,o.map(()=>`---`),...s].map(e=>`| ${e.join(` | `)} |`).join(`
-`)+`
-`}export{r as i,n,s as r,o as t};
