@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import msgspec
-
 from obt_agent.errors import AgentError
 from obt_server.hub.storage import AgentRecord, HubStorage, JobRecord
 from obt_server.rollout_storage import RolloutStorage
@@ -59,10 +57,10 @@ class ModelVersion:
 
 @dataclass(frozen=True, kw_only=True)
 class Hardware:
-    """An agent's inventory."""
+    """An agent's inventory, as the JSON text that it sent."""
 
     fingerprint: str
-    inventory: msgspec.Raw
+    inventory: bytes
     updated_at: float
 
 

@@ -22,7 +22,7 @@ async def run(services: Services, _params: Empty, _context: CommandContext) -> A
         agent_id=services.facts.agent_id,
         name=services.facts.name,
         config=msgspec.Raw(services.facts.config),
-        policy=msgspec.Raw(msgspec.json.encode(services.policy.describe())),
+        policy=services.policy.describe(),
         link=services.facts.link(),
         process=services.facts.process(),
     )

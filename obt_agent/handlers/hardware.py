@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
-
 from obt_agent.command import CommandContext
 from obt_agent.handlers.services import Services
 from obt_agent.hardware.legacy import legacy_hardware_info
@@ -16,4 +14,4 @@ async def run(services: Services, params: HardwareParams, _context: CommandConte
     if not params.legacy:
         return HardwareResult(inventory=inventory, sample=sample)
     info = legacy_hardware_info(inventory, services.catalog.snapshot.state.version)
-    return HardwareResult(inventory=inventory, sample=sample, legacy=msgspec.Raw(msgspec.json.encode(info)))
+    return HardwareResult(inventory=inventory, sample=sample, legacy=info)

@@ -29,7 +29,6 @@ from obt_agent.ollama.names import same_model
 from obt_agent.policy import Policy
 from obt_agent.protocol import limits
 from obt_agent.protocol.commands import (
-    NOTHING,
     BenchmarkStatusResult,
     CreateModelParams,
     PullModelParams,
@@ -277,7 +276,7 @@ class JobService:
         job = await self._known(job_id)
         result = await self._result_so_far(job) if include_result else None
         return BenchmarkStatusResult(
-            job=self._summary(job), result=NOTHING if result is None else msgspec.Raw(result)
+            job=self._summary(job), result=None if result is None else msgspec.Raw(result)
         )
 
     async def _known(self, job_id: str) -> StoredJob:

@@ -166,7 +166,7 @@ def _decoder(type_: Any) -> msgspec.json.Decoder[Any]:
     return _DECODERS[type_]
 
 
-def convert(raw: msgspec.Raw, type_: type[T], *, where: str = "params") -> T:
+def convert(raw: msgspec.Raw | bytes, type_: type[T], *, where: str = "params") -> T:
     """Turn JSON into a value of ``type_``; unknown fields are ignored.
 
     Raises:

@@ -6,13 +6,14 @@ what the policy looks at is read by ``obt_agent.policy``. Their structs therefor
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from obt_agent.benchmark.plan import Plan
 from obt_agent.hardware.inventory import Inventory
+from obt_agent.hardware.legacy import LegacyHardwareInfo
 from obt_agent.hardware.samples import Sample
 from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 from obt_agent.protocol.envelope import RequestId
@@ -63,11 +64,11 @@ class HardwareParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HardwareResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Inventory, one fresh sample, and on request OBT's ``HardwareInfo`` (a JSON object)."""
+    """Inventory, one fresh sample, and on request OBT's ``HardwareInfo``."""
 
     inventory: Inventory
     sample: Sample
-    legacy: msgspec.Raw = msgspec.field(default_factory=_nothing)
+    legacy: LegacyHardwareInfo | None = None
 
 
 class HardwareWatchParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,10 +122,10 @@ class BenchmarkStatusParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BenchmarkStatusResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The job, and the result so far (a ``BenchmarkResult`` as JSON)."""
+    """The job, and the result so far (a ``BenchmarkResult``, of the agent's release)."""
 
     job: JobSummary
-    result: msgspec.Raw = msgspec.field(default_factory=_nothing)
+    result: Any = None
 
 
 class BenchmarkMetricsParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -243,7 +244,7 @@ class AgentInfoResult(msgspec.Struct, frozen=True, kw_only=True):
     started_at: float
     agent_id: str
     name: str
-    config: msgspec.Raw
-    policy: msgspec.Raw
+    config: Any
+    policy: Any
     link: LinkStatistics
     process: ProcessUse

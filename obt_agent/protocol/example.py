@@ -11,6 +11,7 @@ _EMPTY: Final[dict[type[inspect.Type], Any]] = {
     inspect.ListType: [],
     inspect.DictType: {},
     inspect.RawType: {},
+    inspect.AnyType: {},
     inspect.BoolType: False,
 }
 

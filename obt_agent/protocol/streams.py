@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
@@ -12,14 +12,14 @@ from obt_agent.protocol.errors import StreamEnd
 
 
 class Item(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One chunk of Ollama's stream, untouched.
+    """One chunk of Ollama's stream, a JSON object that neither side changes.
 
     ``t_us`` is the agent's monotonic arrival time in microseconds since the request was sent to Ollama;
     ``paused_us`` is how long reading was paused for want of credit before this item.
     """
 
     t_us: int
-    chunk: msgspec.Raw
+    chunk: Any
     paused_us: int | None = None
 
 
@@ -29,7 +29,7 @@ class SeriesItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     t_us: int
     n: int
     missed: int = 0
-    sample: msgspec.Raw
+    sample: Any
 
 
 class StreamData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -67,7 +67,7 @@ class StreamsAlive(msgspec.Struct, frozen=True, kw_only=True):
 class StreamFinal(msgspec.Struct, frozen=True, kw_only=True):
     """Result of a streamed command: Ollama's last object and its arrival time."""
 
-    final: msgspec.Raw
+    final: Any
     t_us: int
     stream: StreamEnd
 

@@ -3,15 +3,20 @@
 ``AgentHub`` is the entrance; ``HubSocket`` and ``HubStorage`` are what it needs of the world around it.
 """
 
+from obt_server.hub.calls import AgentStream
+from obt_server.hub.command_params import CommandParams
 from obt_server.hub.errors import AgentOffline, HubError, UnknownAgent
 from obt_server.hub.hub import AgentHub
 from obt_server.hub.settings import HubSettings
+from obt_server.hub.shared_series import Viewer
 from obt_server.hub.sockets import HubSocket, SocketClosed
 from obt_server.hub.storage import HubStorage, StoredCredential
 
 __all__ = [
     "AgentHub",
     "AgentOffline",
+    "AgentStream",
+    "CommandParams",
     "HubError",
     "HubSettings",
     "HubSocket",
@@ -19,4 +24,5 @@ __all__ = [
     "SocketClosed",
     "StoredCredential",
     "UnknownAgent",
+    "Viewer",
 ]

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import msgspec
 import structlog
@@ -15,7 +16,8 @@ from obt_agent.protocol import codec, limits
 from obt_agent.protocol.commands import CancelParams
 from obt_agent.protocol.envelope import ErrorResponse, RequestId, Response
 from obt_agent.protocol.errors import from_wire
-from obt_agent.protocol.streams import StreamCredit, StreamData
+from obt_agent.protocol.methods import METHODS
+from obt_agent.protocol.streams import Item, SeriesItem, StreamCredit, StreamData
 from obt_server.hub.budget import WaitingBudget
 from obt_server.hub.outgoing_request import OutgoingRequest
 from obt_server.hub.settings import HubSettings
@@ -255,23 +257,40 @@ class Calls:
 
 
 class AgentStream:
-    """The reader's end of a streamed command."""
+    """A streamed command's items and result, for one reader.
+
+    ``async for item in stream`` gives each item decoded: an ``Item`` of ``obt_agent.protocol.streams``, or of
+    a series a ``SeriesItem``. ``text_batches`` gives them as the agent wrote them, to pass them on.
+    """
 
     def __init__(self, request: OutgoingRequest, silence_s: float) -> None:
-        self._exchange = request
+        self._request = request
         self._silence_s = silence_s
+        self._method = METHODS[request.method]
 
-    async def batches(self) -> AsyncIterator[list[msgspec.Raw]]:
-        """Items as they came together, each a JSON object; ends when ``result`` is there.
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        """Items as they come, until ``result`` is there. Raises as ``text_batches``."""
+        type_ = SeriesItem if self._method.shape == "series" else Item
+        async for batch in self.text_batches():
+            for text in batch:
+                yield codec.convert(text, type_, where="item")
+
+    async def text_batches(self) -> AsyncIterator[list[bytes]]:
+        """Items that came together, each as JSON text; ends when ``result`` is there.
 
         Raises:
             DeadlineExceeded: nothing came for the stream's silence.
             AgentError: what the agent answered, or ``LinkLost``.
         """
-        while batch := await self._exchange.batch(self._silence_s):
-            yield batch
+        while batch := await self._request.batch(self._silence_s):
+            yield [bytes(item) for item in batch]
 
     @property
-    def result(self) -> msgspec.Raw:
-        """The final result, once ``batches`` has ended."""
-        return self._exchange.outcome()
+    def result(self) -> Any:
+        """The final result once the items have ended: a ``StreamFinal``, or of a series a ``SeriesFinal``."""
+        return codec.convert(self.result_text, self._method.result, where="result")
+
+    @property
+    def result_text(self) -> bytes:
+        """The final result as JSON text, once the items have ended."""
+        return bytes(self._request.outcome())

@@ -25,6 +25,7 @@ from obt_agent.protocol.limits import Close
 from obt_server.hub import images
 from obt_server.hub.budget import WaitingBudget
 from obt_server.hub.calls import AgentStream
+from obt_server.hub.command_params import NO_PARAMS, CommandParams, checked, json_object
 from obt_server.hub.directory import AgentDirectory
 from obt_server.hub.errors import AmbiguousAgent, UnknownAgent
 from obt_server.hub.events import EventBus
@@ -132,39 +133,64 @@ class AgentHub:
     # -- commands ------------------------------------------------------------------------------------
 
     async def call(
-        self, agent_id: str, method: str, params: msgspec.Raw, *, timeout_s: float | None = None
-    ) -> msgspec.Raw:
-        """A command with one answer; a job is started through ``start_job``.
+        self,
+        agent_id: str,
+        method: str,
+        params: CommandParams = NO_PARAMS,
+        *,
+        timeout_s: float | None = None,
+    ) -> Any:
+        """Send a command with one answer; a job is started through ``start_job``.
+
+        Returns:
+            The result, of the type that ``METHODS[method].result`` of ``obt_agent.protocol.methods`` names.
 
         Raises:
             AgentOffline: the agent has no session.
             UnknownCommand: the protocol has no such command, or it is no plain one.
-            InvalidParams: the parameters do not fit the command.
+            InvalidParams: the parameters do not fit the command, or the result not its type.
             AgentError: what the agent answered.
         """
+        text = await self.call_text(agent_id, method, params, timeout_s=timeout_s)
+        return codec.convert(text, methods.METHODS[method].result, where="result")
+
+    async def call_text(
+        self,
+        agent_id: str,
+        method: str,
+        params: CommandParams = NO_PARAMS,
+        *,
+        timeout_s: float | None = None,
+    ) -> bytes:
+        """Do the same, and return the result as the JSON text that the agent sent. Raises as ``call``."""
         if method not in _COMMANDS or method in STREAMED:
             raise UnknownCommand(f"There is no command {method[:64]!r} with a single answer.")
         if method in KIND_OF_METHOD:
-            return msgspec.Raw(msgspec.json.encode(await self.start_job(agent_id, method, params)))
+            return msgspec.json.encode(await self.start_job(agent_id, method, params))
+        text = checked(method, params)
         session = self._sessions.require(agent_id)
         timeout = timeout_s or _CALL_TIMEOUT_S.get(method, self.settings.call_timeout_s)
-        return await session.calls.call(method, params, timeout_s=timeout)
+        return bytes(await session.calls.call(method, text, timeout_s=timeout))
 
     @contextlib.asynccontextmanager
-    async def stream(self, agent_id: str, method: str, params: msgspec.Raw) -> AsyncIterator[AgentStream]:
-        """A streamed command; leaving the context cancels it.
+    async def stream(
+        self, agent_id: str, method: str, params: CommandParams = NO_PARAMS
+    ) -> AsyncIterator[AgentStream]:
+        """Send a streamed command; leaving the context cancels it.
 
         Raises:
             AgentOffline: the agent has no session.
             UnknownCommand: the protocol has no such streamed command.
+            InvalidParams: the parameters do not fit the command.
             TooLarge: the parameters do not fit into a frame.
             Busy: the agent has as many commands in flight as it takes.
             LinkLost: the session ended.
         """
         if method not in STREAMED:
             raise UnknownCommand(f"{method[:64]!r} is no streamed command.")
+        text = checked(method, params)
         session = self._sessions.require(agent_id)
-        prepared = images.prepare(method, params, session.calls.peer_max_frame_bytes)
+        prepared = images.prepare(method, text, session.calls.peer_max_frame_bytes)
         for piece in prepared.pieces(session.calls.piece_bytes):
             await session.calls.call("blob.put", piece, timeout_s=self.settings.call_timeout_s)
         async with session.calls.stream(
@@ -209,7 +235,7 @@ class AgentHub:
 
     # -- jobs ---------------------------------------------------------------------------------------
 
-    async def start_job(self, agent_id: str, method: str, params: msgspec.Raw) -> JobStarted:
+    async def start_job(self, agent_id: str, method: str, params: CommandParams) -> JobStarted:
         """Start a benchmark, pull or creation; ``job_id`` is made here unless ``params`` names one.
 
         An agent that is offline is refused, and nothing is stored: what runs later, unasked, on a machine
@@ -223,9 +249,10 @@ class AgentHub:
             AgentError: what the agent answered.
         """
         session = self._sessions.require(agent_id)
-        body = codec.convert(params, dict[str, Any])
+        body = codec.convert(json_object(params), dict[str, Any])
+        # Here, and not by the agent: a start that is repeated must name the job that the first one named.
         body.setdefault("job_id", new_job_id())
-        codec.convert(msgspec.Raw(msgspec.json.encode(body)), methods.METHODS[method].params)
+        checked(method, body)
         check_job_id(body["job_id"], "params.job_id")
         return await self._jobs.start(session, method, body)
 

@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from obt_agent.errors import InvalidParams, ProtocolError, TooLarge
-from obt_agent.hardware.inventory import Inventory
 from obt_agent.ollama.payloads import InstalledModel
 from obt_agent.protocol import codec
 from obt_agent.protocol.admission import GoodbyeParams, HeartbeatParams
@@ -146,13 +145,9 @@ class Incoming:
 
     async def _hardware_sync(self, session: AgentSession, params: msgspec.Raw) -> SyncResult:
         sync = codec.convert(params, HardwareSync)
-        raw = codec.convert(params, _HardwareRaw).inventory  # whole: a newer agent may say more
-        session.presence.inventory = msgspec.Raw(bytes(raw))
-        inventory: Inventory = sync.inventory
-        session.presence.gpus = gpu_titles(inventory)
-        await self._storage.save_inventory(
-            session.agent_id, inventory.fingerprint, session.presence.inventory, time.time()
-        )
+        whole = bytes(codec.convert(params, _HardwareRaw).inventory)  # a newer agent may say more
+        session.presence.inventory, session.presence.gpus = whole, gpu_titles(sync.inventory)
+        await self._storage.save_inventory(session.agent_id, sync.inventory.fingerprint, whole, time.time())
         self._events.agent_changed(session.agent_id)
         return SyncResult(revision=sync.revision)
 

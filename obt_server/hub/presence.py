@@ -50,7 +50,8 @@ class Presence:
     models: Mapping[str, str] | None = None
     models_stale: bool = False
     running: tuple[RunningModel, ...] = ()
-    inventory: msgspec.Raw | None = None
+    # as the agent sent it: JSON text
+    inventory: bytes | None = None
     # of the inventory, for lists
     gpus: tuple[GpuTitle, ...] = ()
     goodbye: str | None = None

@@ -22,10 +22,20 @@ _HISTORY_BYTES: Final = 2 << 20
 OpenStream = Callable[[], AbstractAsyncContextManager[AgentStream]]
 
 
-class Viewer:
-    """One viewer's queue: the newest items; what did not fit is counted into ``missed`` of the next one."""
+class _Undecoded(SeriesItem, frozen=True, kw_only=True, omit_defaults=True):
+    # what is held is text: most viewers pass it on
+    sample: msgspec.Raw
 
-    def __init__(self, history: list[SeriesItem]) -> None:
+
+class Viewer:
+    """One viewer's queue: the newest items; what did not fit is counted into ``missed`` of the next one.
+
+    ``async for item in viewer`` gives each item decoded, until the series ends; it raises what ended it,
+    unless that was its regular end. ``texts`` gives the same as JSON text.
+    """
+
+    def __init__(self, history: list[tuple[int, bytes]]) -> None:
+        # each with its number
         self._items = deque(history)
         # dropped since the last item that was taken
         self._lost = 0
@@ -34,12 +44,12 @@ class Viewer:
         self._ended = False
         self._error: AgentError | None = None
 
-    def put(self, item: SeriesItem) -> None:
+    def put(self, number: int, text: bytes) -> None:
         """Offer an item."""
         if len(self._items) >= _VIEWER_ITEMS:
             self._items.popleft()
             self._lost += 1
-        self._items.append(item)
+        self._items.append((number, text))
         self._wake.set()
 
     def end(self, error: AgentError | None) -> None:
@@ -48,18 +58,27 @@ class Viewer:
         self._wake.set()
 
     async def __aiter__(self) -> AsyncIterator[SeriesItem]:
-        """Items until the series ends; raises what ended it, unless that was its regular end."""
+        async for _, text in self.texts():
+            yield msgspec.json.decode(text, type=SeriesItem)
+
+    async def texts(self) -> AsyncIterator[tuple[int, bytes]]:
+        """Each item's number, and the item as JSON text. Raises what ended the series."""
         while True:
             while not self._items and not self._ended:
                 self._wake.clear()
                 await self._wake.wait()
             if not self._items:
                 break
-            item = self._items.popleft()
+            number, text = self._items.popleft()
             lost, self._lost = self._lost, 0
-            yield msgspec.structs.replace(item, missed=item.missed + lost) if lost else item
+            yield number, _missing_more(text, lost) if lost else text
         if self._error is not None:
             raise self._error
+
+
+def _missing_more(text: bytes, lost: int) -> bytes:
+    item = msgspec.json.decode(text, type=_Undecoded)
+    return msgspec.json.encode(msgspec.structs.replace(item, missed=item.missed + lost))
 
 
 class SharedSeries:
@@ -75,8 +94,8 @@ class SharedSeries:
         self._open = open_stream
         self._history_limit = _HISTORY_BYTES if keep_history else 0
         self._viewers: set[Viewer] = set()
-        # for late viewers: the newest items, and the bytes of their samples
-        self._history: deque[SeriesItem] = deque()
+        # for late viewers: the newest items, and their bytes
+        self._history: deque[tuple[int, bytes]] = deque()
         self._history_bytes = 0
         # reads the watch; None before ``start``
         self._task: asyncio.Task[None] | None = None
@@ -94,9 +113,9 @@ class SharedSeries:
         error: AgentError | None = None
         try:
             async with self._open() as stream:
-                async for batch in stream.batches():
-                    for raw in batch:
-                        self._publish(codec.convert(raw, SeriesItem, where="item"))
+                async for batch in stream.text_batches():
+                    for text in batch:
+                        self._publish(codec.convert(text, _Undecoded, where="item").n, text)
         except AgentError as failure:
             error = failure
         except asyncio.CancelledError:
@@ -106,14 +125,14 @@ class SharedSeries:
             for viewer in list(self._viewers):
                 viewer.end(error)
 
-    def _publish(self, item: SeriesItem) -> None:
+    def _publish(self, number: int, text: bytes) -> None:
         for viewer in self._viewers:
-            viewer.put(item)
-        self._history.append(item)
-        self._history_bytes += len(bytes(item.sample))
+            viewer.put(number, text)
+        self._history.append((number, text))
+        self._history_bytes += len(text)
         # The newest stays in any case: the next may be a minute away, and a late viewer would see nothing.
         while self._history_bytes > self._history_limit and len(self._history) > 1:
-            self._history_bytes -= len(bytes(self._history.popleft().sample))
+            self._history_bytes -= len(self._history.popleft()[1])
 
     @contextlib.asynccontextmanager
     async def view(self, after: int) -> AsyncIterator[Viewer]:
@@ -121,7 +140,7 @@ class SharedSeries:
 
         The last one to leave ends the watch.
         """
-        viewer = Viewer([item for item in self._history if item.n > after])
+        viewer = Viewer([item for item in self._history if item[0] > after])
         self._viewers.add(viewer)
         if not self.live:
             viewer.end(LinkLost("The watch has ended."))

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-import msgspec
-
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
 from obt_agent.protocol.errors import WireError
 from obt_agent.protocol.jobs import JobKind, JobProgress
@@ -150,10 +148,8 @@ class HubStorage(Protocol):
     ) -> None:
         """Replace the agent's models; versions (digests) that were seen before are kept with their times."""
 
-    async def save_inventory(
-        self, agent_id: str, fingerprint: str, inventory: msgspec.Raw, at: float
-    ) -> None:
-        """Replace the agent's hardware."""
+    async def save_inventory(self, agent_id: str, fingerprint: str, inventory: bytes, at: float) -> None:
+        """Replace the agent's hardware; ``inventory`` is its JSON text."""
 
     async def create_job(self, job: JobRecord) -> None:
         """Store a job that is about to be started."""

@@ -15,7 +15,7 @@ from obt_agent.protocol import codec
 from obt_server.hub.shared_series import Viewer
 from obt_server.rest import responses
 from obt_server.rest.context import Context, api_router
-from obt_server.rest.sse import EventStream, after_first, event
+from obt_server.rest.sse import EventStream, after_first, event, event_of_text
 from obt_server.rest.views import AgentView, HardwareView, ModelView, agent_view, model_view
 
 log = structlog.get_logger(__name__)
@@ -107,7 +107,7 @@ def _reported(router: APIRouter, context: Context) -> None:
         return HardwareView(
             fingerprint=stored.fingerprint,
             updated_at=stored.updated_at,
-            inventory=stored.inventory,
+            inventory=msgspec.Raw(stored.inventory),
             sample=sample,
         )
 
@@ -154,6 +154,6 @@ def _streams(router: APIRouter, context: Context) -> None:
 
 async def samples(viewer: Viewer) -> AsyncIterator[bytes]:
     """A live series as events; the sample's number is the event's id, so that a browser can resume."""
-    async for item in viewer:
-        yield event("sample", item, event_id=item.n)
+    async for number, text in viewer.texts():
+        yield event_of_text("sample", text, event_id=number)
     yield event("end", {})

@@ -89,9 +89,7 @@ def _starting(router: APIRouter, context: Context) -> None:
         params["signature"] = body.signature
         # Left out, and not null: the agent's own defaults hold, and a signature covers what was given.
         given = {key: value for key, value in params.items() if value is not None}
-        started = await context.hub.start_job(
-            agent.id, "run_benchmark", msgspec.Raw(msgspec.json.encode(given))
-        )
+        started = await context.hub.start_job(agent.id, "run_benchmark", given)
         return JobAccepted(
             job_id=started.job_id, agent_id=agent.id, state=started.state, position=started.position
         )

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
-import msgspec
 from fastapi import APIRouter, Path, Request, Response
 
-from obt_agent.errors import InvalidParams, ProtocolError
+from obt_agent.errors import InvalidParams
 from obt_agent.protocol import codec, methods
+from obt_server.hub.command_params import CommandParams, checked, json_object
 from obt_server.hub.hub import STREAMED
 from obt_server.hub.jobs import KIND_OF_METHOD, new_job_id
 from obt_server.rest import responses
 from obt_server.rest.context import Context, api_router, now
-from obt_server.rest.sse import EventStream, after_first, event
+from obt_server.rest.sse import EventStream, after_first, event_of_text
 from obt_server.rollout_storage import ChangeCause, model_key
 
 FIRST_EVENT_WITHIN_S = 2.0
@@ -53,29 +53,17 @@ Method = Annotated[
 ]
 
 
-async def read_params(request: Request, most: int) -> msgspec.Raw:
-    """The body: one JSON object, ``{}`` when empty.
+async def read_params(request: Request, most: int) -> bytes:
+    """Return the body, or an empty object where there is none.
 
     Raises:
-        InvalidParams: it is not.
+        InvalidParams: it is longer than ``most`` bytes.
     """
     # Its length was checked against the header before (context.answered); what is read is checked once more.
     body = await request.body()
     if len(body) > most:
         raise InvalidParams(f"The body has {len(body)} bytes; {most} are taken.")
-    if not body.strip():
-        return msgspec.Raw(b"{}")
-    try:
-        # Before the parser: a body of nested brackets costs it stack.
-        codec.check_depth(body)
-        body.decode()  # what is not UTF-8 would end the agent's session, and with it everybody's streams
-        raw = msgspec.json.decode(body, type=msgspec.Raw)
-    except (ProtocolError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidParams(f"The body is not JSON that an agent takes: {error}.") from error
-    # Spaces before it are gone already: the raw value begins where JSON begins.
-    if bytes(raw)[:1] != b"{":
-        raise InvalidParams("The body must be a JSON object.")
-    return raw
+    return body if body.strip() else b"{}"
 
 
 def routes(context: Context) -> APIRouter:
@@ -91,29 +79,33 @@ def routes(context: Context) -> APIRouter:
     async def command(agent: str, method: Method, request: Request) -> Response:
         found = await context.hub.find(agent)
         params = await read_params(request, context.max_body_bytes)
-        # Before the way to the agent: a wrong request is answered although the agent is slow.
-        check_params(method, params)
         # A refusal that comes at once is a status; a model that loads for minutes is an open stream
         # meanwhile.
         if method in STREAMED:
             events = stream_events(context, found.id, method, params)
             return EventStream(await after_first(events, FIRST_EVENT_WITHIN_S))
+        asked: CommandParams = params
         if method in CHANGING:
-            params = await note_operator(context, request.state.principal.name, found.id, method, params)
-        result = await context.hub.call(found.id, method, params)
-        return Response(bytes(result), media_type="application/json")
+            asked = await note_operator(context, request.state.principal.name, found.id, method, params)
+        result = await context.hub.call_text(found.id, method, asked)
+        return Response(result, media_type="application/json")
 
     return router
 
 
 async def note_operator(
-    context: Context, operator: str, agent_id: str, method: str, params: msgspec.Raw
-) -> msgspec.Raw:
-    """Remember who is about to change a model; return the parameters, with a job's id."""
-    fields = codec.convert(params, dict[str, Any])
+    context: Context, operator: str, agent_id: str, method: str, params: CommandParams
+) -> dict[str, Any]:
+    """Remember who is about to change a model; return the parameters, with a job's id.
+
+    Raises:
+        InvalidParams: the parameters do not fit the command.
+    """
+    fields = codec.convert(json_object(params), dict[str, Any])
     # Before the hub makes one: the history finds the job, and with it how long this holds, by its id.
     if method in KIND_OF_METHOD:
         fields.setdefault("job_id", new_job_id())
+    checked(method, fields)
     name, job_id = fields.get("destination") or fields.get("model"), fields.get("job_id")
     if isinstance(name, str) and (job_id is None or isinstance(job_id, str)):
         expires_at = now() + COMMAND_S
@@ -121,22 +113,12 @@ async def note_operator(
             agent_id=agent_id, name=model_key(name), job_id=job_id, operator=operator, expires_at=expires_at
         )
         await context.storage.note_causes([cause])
-    return msgspec.Raw(msgspec.json.encode(fields))
+    return fields
 
 
-def check_params(method: str, params: msgspec.Raw) -> None:
-    """Refuse here what the agent would refuse, in the same words; jobs are checked when they have an id."""
-    # An unknown method passes: the hub refuses it, in the words that all its callers get.
-    entry = methods.METHODS.get(method)
-    if entry is not None and "job_id" not in getattr(entry.params, "__struct_fields__", ()):
-        codec.convert(params, entry.params)
-
-
-async def stream_events(
-    context: Context, agent_id: str, method: str, params: msgspec.Raw
-) -> AsyncIterator[bytes]:
+async def stream_events(context: Context, agent_id: str, method: str, params: bytes) -> AsyncIterator[bytes]:
     """A streamed command as events."""
     async with context.hub.stream(agent_id, method, params) as stream:
-        async for batch in stream.batches():
-            yield b"".join(event("item", item) for item in batch)
-        yield event("final", stream.result)
+        async for batch in stream.text_batches():
+            yield b"".join(event_of_text("item", item) for item in batch)
+        yield event_of_text("final", stream.result_text)

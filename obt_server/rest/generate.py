@@ -13,7 +13,6 @@ from starlette.websockets import WebSocketDisconnect
 
 from obt_agent.errors import AgentError, InvalidParams
 from obt_agent.protocol import codec
-from obt_agent.protocol.streams import Item, StreamFinal
 from obt_server.rest.context import PREFIX, Context
 from obt_server.rest.problems import STATUS_OF_KIND, error_object, failure
 from obt_server.rest.socket import refuse
@@ -22,6 +21,14 @@ from obt_server.rest.socket import refuse
 class _GeneratedChunk(msgspec.Struct):
     response: str = ""
     thinking: str | None = None
+
+
+class _GeneratedItem(msgspec.Struct):
+    chunk: _GeneratedChunk
+
+
+class _GeneratedFinal(msgspec.Struct):
+    final: dict[str, Any]
 
 
 def routes(context: Context) -> APIRouter:
@@ -125,26 +132,25 @@ class _GenerateSocket:
         try:
             params = self._params(prompt)
             async with self._context.hub.stream(self._agent_id, "generate", params) as stream:
-                async for batch in stream.batches():
+                async for batch in stream.text_batches():
                     await self._send(batch)
-                final = codec.convert(stream.result, StreamFinal, where="result")
-            await self._websocket.send_text(bytes(_done(final)).decode())
+                final = codec.convert(stream.result_text, _GeneratedFinal, where="result").final
+            # Ollama's last object, which holds the counts, with the two fields that OBT's page reads.
+            await self._websocket.send_json({"response": "", **final, "done": True})
         except AgentError as error:
             await self._websocket.send_json({"error": error_object(error), "response": "", "done": True})
 
-    async def _send(self, batch: list[msgspec.Raw]) -> None:
-        for raw in batch:
+    async def _send(self, batch: list[bytes]) -> None:
+        for text in batch:
             # Decoded here as OBT's page reads the text alone; the interface's own streams pass chunks on as
             # they are.
-            chunk = codec.convert(
-                codec.convert(raw, Item, where="item").chunk, _GeneratedChunk, where="item.chunk"
-            )
+            chunk = codec.convert(text, _GeneratedItem, where="item").chunk
             message: dict[str, Any] = {"response": chunk.response, "done": False}
             if chunk.thinking is not None:
                 message["thinking"] = chunk.thinking
             await self._websocket.send_text(msgspec.json.encode(message).decode())
 
-    def _params(self, prompt: str) -> msgspec.Raw:
+    def _params(self, prompt: str) -> dict[str, Any]:
         try:
             # A page may send anything, and the parser goes down as deep as the text says.
             codec.check_depth(prompt.encode())
@@ -153,7 +159,7 @@ class _GenerateSocket:
             raise InvalidParams('Send an object like {"prompt": "..."}.') from error
         if not isinstance(body.get("prompt"), str):
             raise InvalidParams('"prompt" must be a string.', field="prompt")
-        return msgspec.Raw(msgspec.json.encode({**body, "model": self._model}))
+        return {**body, "model": self._model}
 
 
 def _is_stop(prompt: str) -> bool:
@@ -162,9 +168,3 @@ def _is_stop(prompt: str) -> bool:
     except (msgspec.MsgspecError, RecursionError):
         return False
     return isinstance(body, dict) and body.get("stop") is True
-
-
-def _done(final: StreamFinal) -> msgspec.Raw:
-    """Ollama's last object, which holds the counts, with the two fields that OBT's page reads."""
-    body = msgspec.json.decode(final.final, type=dict[str, Any])
-    return msgspec.Raw(msgspec.json.encode({**body, "response": body.get("response", ""), "done": True}))

@@ -144,8 +144,8 @@ def _wanted(name: str, body: ModelSetBody, operator: str) -> ModelSet:
     if len({model_key(model.name) for model in models}) < len(models):
         raise InvalidParams("body.models: a model is named twice.", field="body.models")
     # By the type that machines' labels have: another word could never match.
-    raw = msgspec.Raw(msgspec.json.encode(body.labels))
-    labels = tuple(dict.fromkeys(codec.convert(raw, tuple[Label, ...], where="body.labels")))
+    text = msgspec.json.encode(body.labels)
+    labels = tuple(dict.fromkeys(codec.convert(text, tuple[Label, ...], where="body.labels")))
     return ModelSet(
         name=name,
         models=models,

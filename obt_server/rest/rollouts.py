@@ -94,7 +94,7 @@ def _request(body: StartRollout) -> RolloutRequest:
     given = body.model_dump(exclude={"targets", "create"})
     create = None
     if body.create is not None:
-        fields = msgspec.Raw(msgspec.json.encode(body.create.model_dump(by_alias=True, exclude_none=True)))
+        fields = msgspec.json.encode(body.create.model_dump(by_alias=True, exclude_none=True))
         create = codec.convert(fields, CreateSpec, where="body.create")
     return RolloutRequest(**given, create=create)
 

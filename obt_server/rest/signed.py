@@ -14,7 +14,8 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 
 from obt_agent.errors import InvalidParams
-from obt_agent.protocol import codec, limits, methods, signed
+from obt_agent.protocol import codec, limits, signed
+from obt_server.hub.command_params import checked
 from obt_server.hub.jobs import check_job_id, new_job_id
 from obt_server.rest import responses
 from obt_server.rest.commands import CHANGING, note_operator
@@ -61,7 +62,7 @@ def prepare(agent_id: str, method: str, params: dict[str, Any], seconds: float) 
     if method in signed.SIGNED_JOBS:
         params = {"job_id": new_job_id(), **params}
     # Here, and not when it is signed and sent: the text cannot be changed then.
-    codec.convert(msgspec.Raw(msgspec.json.encode(params)), methods.METHODS[method].params)
+    checked(method, params)
     if method in signed.SIGNED_JOBS:
         check_job_id(params["job_id"], "params.job_id")
     text = signed.text_to_sign(agent_id, method, params, time.time(), seconds)
@@ -99,10 +100,9 @@ def routes(context: Context) -> APIRouter:
             raise InvalidParams("The text's id is not the job's.", field="body.text")
         # Beside the signature, so that the server's record of the job says what was signed.
         asked = {**params, "signature": body.model_dump()}
-        raw = msgspec.Raw(msgspec.json.encode(asked))
         if said.method in CHANGING:
-            raw = await note_operator(context, request.state.principal.name, agent.id, said.method, raw)
-        result = await context.hub.call(agent.id, said.method, raw)
-        return Response(bytes(result), media_type="application/json")
+            asked = await note_operator(context, request.state.principal.name, agent.id, said.method, asked)
+        result = await context.hub.call_text(agent.id, said.method, asked)
+        return Response(result, media_type="application/json")
 
     return router

@@ -22,15 +22,19 @@ _KEEP_ALIVE: Final = b": keep-alive\n\n"
 _ON_ONE_LINE: Final = bytes.maketrans(b"\r\n", b"  ")
 
 
-def event(name: str, data: Any, *, event_id: int | None = None) -> bytes:
-    """One event; ``data`` is anything that msgspec encodes, a ``Raw`` included.
+def event(name: str, data: Any) -> bytes:
+    """One event; ``data`` is anything that msgspec encodes."""
+    return event_of_text(name, msgspec.json.encode(data))
 
-    The line ends in a ``Raw`` are white space (in JSON's strings they are escaped), and would end the event.
+
+def event_of_text(name: str, data: bytes, *, event_id: int | None = None) -> bytes:
+    """One event of JSON text, as it came from an agent.
+
+    Line ends in it are white space (in JSON's strings they are escaped), and would end the event.
     """
     # A browser sends the last number back when it reconnects (Last-Event-ID).
     identity = b"" if event_id is None else b"id: %d\n" % event_id
-    line = msgspec.json.encode(data).translate(_ON_ONE_LINE)
-    return b"%sevent: %s\ndata: %s\n\n" % (identity, name.encode(), line)
+    return b"%sevent: %s\ndata: %s\n\n" % (identity, name.encode(), data.translate(_ON_ONE_LINE))
 
 
 class EventStream(Response):
@@ -78,7 +82,7 @@ class EventStream(Response):
                 log.error("sse.failed", path=scope.get("path"), exc_info=result)
             # Only where the events did not end by themselves: an answer that is complete gets nothing more.
             if isinstance(result, JSONResponse) and pump.cancelled():
-                await _end(send, event("error", msgspec.Raw(result.body)))
+                await _end(send, event_of_text("error", bytes(result.body)))
 
     async def _pump(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})

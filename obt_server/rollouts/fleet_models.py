@@ -155,7 +155,7 @@ class Capacities:
         self._hub = hub
         self._storage = storage
         # By machine: the inventory as it came, and what it says; None of one that was never there.
-        self._known: dict[str, tuple[msgspec.Raw | None, Capacity]] = {}
+        self._known: dict[str, tuple[bytes | None, Capacity]] = {}
 
     async def of(self, records: Sequence[AgentRecord]) -> dict[str, Capacity]:
         """Return the capacities of machines, by id."""
@@ -180,7 +180,7 @@ class Capacities:
         return capacity
 
 
-def _capacity(raw: msgspec.Raw) -> Capacity:
+def _capacity(raw: bytes) -> Capacity:
     try:
         inventory = msgspec.json.decode(raw, type=Inventory)
     # A newer agent's, which this release cannot read.

@@ -173,9 +173,9 @@ def failed(kind: str, message: str, at: float) -> Changes:
     return ended("failed", message, at) | {"error": error, "retry_helps": kind in _RETRY_HELPS}
 
 
-def by_deletion(result: msgspec.Raw, at: float) -> Changes:
+def by_deletion(result: bytes, at: float) -> Changes:
     """A target whose model was deleted."""
-    deletion = _decoded(bytes(result), _DeletionEnd) or _DeletionEnd()
+    deletion = _decoded(result, _DeletionEnd) or _DeletionEnd()
     reason = "It was loaded, and was unloaded for it." if deletion.was_loaded else None
     return ended("done", reason, at) | {"digest_after": None, "freed_bytes": deletion.freed_bytes}
 

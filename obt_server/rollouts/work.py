@@ -12,7 +12,6 @@ from typing import Any, Final, Protocol
 import msgspec
 
 from obt_agent.errors import AgentError, Busy, DeadlineExceeded, JobNotFound, LinkLost, ModelNotFound
-from obt_agent.protocol import codec
 from obt_agent.protocol.commands import ListModelsParams, ListModelsResult
 from obt_agent.protocol.jobs import JobProgress
 from obt_agent.protocol.limits import MAX_NOT_AFTER_S
@@ -168,9 +167,9 @@ class TargetWork:
         if loop.time() < self._start_due:
             return None
         self._start_due = loop.time() + self._settings.start_again_s
-        params = msgspec.Raw(msgspec.json.encode(self._job_params()))
+        method = METHOD_OF_ACTION[self._rollout.action]
         try:
-            await self._hub.start_job(self._agent_id, METHOD_OF_ACTION[self._rollout.action], params)
+            await self._hub.start_job(self._agent_id, method, self._job_params())
         except AgentOffline as error:
             # The hub stored nothing, or has it and sends it itself when the machine is back.
             if job is None:
@@ -327,16 +326,13 @@ class TargetWork:
         digest = self._digest_of(self._rollout.model)
         return outcomes.ended("done", None, time.time()) | {"digest_before": digest, "digest_after": digest}
 
-    async def _call(self, params: dict[str, Any]) -> msgspec.Raw:
-        method = METHOD_OF_ACTION[self._rollout.action]
-        return await self._hub.call(self._agent_id, method, msgspec.Raw(msgspec.json.encode(params)))
+    async def _call(self, params: dict[str, Any]) -> bytes:
+        return await self._hub.call_text(self._agent_id, METHOD_OF_ACTION[self._rollout.action], params)
 
     async def _list(self) -> dict[str, str]:
         """The machine's models as Ollama has them now: digests by key."""
-        params = msgspec.Raw(msgspec.json.encode(ListModelsParams()))
-        answer = await self._hub.call(self._agent_id, "list_models", params)
-        listed = codec.convert(answer, ListModelsResult, where="result").models
-        return {model_key(model.name): model.digest for model in listed}
+        listed: ListModelsResult = await self._hub.call(self._agent_id, "list_models", ListModelsParams())
+        return {model_key(model.name): model.digest for model in listed.models}
 
     # -- both -----------------------------------------------------------------------------------------
 

@@ -138,12 +138,10 @@ def versions(
     return [ModelVersion(**row) for row in db.execute(query).mappings()]
 
 
-def save_inventory(db: Session, agent_id: str, fingerprint: str, inventory: msgspec.Raw, at: float) -> None:
+def save_inventory(db: Session, agent_id: str, fingerprint: str, inventory: bytes, at: float) -> None:
     """See ``HubStorage.save_inventory``."""
     require(db, agent_id)
-    db.merge(
-        HardwareRow(agent_id=agent_id, fingerprint=fingerprint, inventory=bytes(inventory), updated_at=at)
-    )
+    db.merge(HardwareRow(agent_id=agent_id, fingerprint=fingerprint, inventory=inventory, updated_at=at))
 
 
 def hardware(db: Session, agent_id: str) -> Hardware | None:
@@ -151,4 +149,4 @@ def hardware(db: Session, agent_id: str) -> Hardware | None:
     row = db.get(HardwareRow, agent_id)
     if row is None:
         return None
-    return from_row(Hardware, row, inventory=msgspec.Raw(row.inventory))
+    return from_row(Hardware, row)

@@ -7,8 +7,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-import msgspec
-
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
 from obt_server.hub.storage import Admission, JobChange, JobResult
 from obt_server.store import agents as agent_rows
@@ -70,9 +68,7 @@ class SqlStorage(Stored):
             agent_id, machine_rows.save_last_models, agent_id, pieces[-1], unique.keys(), at, self._quota
         )
 
-    async def save_inventory(
-        self, agent_id: str, fingerprint: str, inventory: msgspec.Raw, at: float
-    ) -> None:
+    async def save_inventory(self, agent_id: str, fingerprint: str, inventory: bytes, at: float) -> None:
         await self._db.run_for(agent_id, machine_rows.save_inventory, agent_id, fingerprint, inventory, at)
 
     async def change_job(self, agent_id: str, job_id: str, change: JobChange) -> None:

@@ -8,7 +8,6 @@ import signal
 import sqlite3
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from obt_agent.errors import AgentError
@@ -78,9 +77,7 @@ async def test_a_store_damaged_under_a_running_agent_is_replaced_and_its_new_id_
         broken.overwrite(store_of(agent), page - 1)
         async with asyncio.timeout(60):
             with contextlib.suppress(AgentError):
-                await here.server.hub.call(
-                    view["id"], "benchmark_status", msgspec.Raw(b'{"job_id":"whichever"}')
-                )
+                await here.server.hub.call(view["id"], "benchmark_status", {"job_id": "whichever"})
 
     async def new_id_known() -> bool:
         now = await here.server.storage.agent(view["id"])
@@ -89,7 +86,6 @@ async def test_a_store_damaged_under_a_running_agent_is_replaced_and_its_new_id_
     await until(new_id_known, lambda: agent.log)
     assert agent.process.returncode is None
     await here.online()
-    started = await here.server.hub.call(
-        view["id"], "run_benchmark", msgspec.Raw(b'{"plan":{"model_name":"standin-small:latest"}}')
-    )
-    assert b"queued" in bytes(started)
+    plan = {"model_name": "standin-small:latest"}
+    started = await here.server.hub.start_job(view["id"], "run_benchmark", {"plan": plan})
+    assert started.state == "queued"

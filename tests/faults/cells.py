@@ -8,9 +8,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import msgspec
-
 from obt_agent.errors import AgentError
+from obt_agent.protocol.commands import ListModelsResult
 from tests.faults.agent import Agent
 from tests.faults.catalogue import FAULTS, Fault
 from tests.faults.environment import Environment, Ledger, cell_environment
@@ -164,5 +163,6 @@ async def _after(here: Environment, busy: Busy, outcome: Outcome) -> None:
     outcome.ledger = here.ledger()
     outcome.expect(that=outcome.ledger.lost == 0, else_=f"{outcome.ledger.lost} results were lost")
     outcome.expect(that=outcome.ledger.duplicates == 0, else_=f"{outcome.ledger.duplicates} results twice")
-    answer = await here.server.hub.call(here.agent_id, "list_models", msgspec.Raw(b"{}"))
-    outcome.expect(that=b"standin-small" in bytes(answer), else_="list_models does not answer")
+    answer: ListModelsResult = await here.server.hub.call(here.agent_id, "list_models")
+    names = [model.name for model in answer.models]
+    outcome.expect(that="standin-small:latest" in names, else_="list_models does not answer")

@@ -93,8 +93,8 @@ class Environment:
         """Have the server start a benchmark; its id."""
         body = {"model_name": MODEL, "num_iterations": 3, "warmup_iterations": 0, "cooldown_s": 0, **plan}
         body["prompt_config"] = {"prompt_tokens": 32, "completion_tokens": 20}
-        params = msgspec.Raw(msgspec.json.encode({"plan": body}))
-        job_id = (await self.server.hub.start_job(self.agent_id, "run_benchmark", params)).job_id
+        started = await self.server.hub.start_job(self.agent_id, "run_benchmark", {"plan": body})
+        job_id = started.job_id
         self.jobs.add(job_id)
         return job_id
 

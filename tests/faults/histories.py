@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import msgspec
-
 from obt_agent.errors import AgentError
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
@@ -124,12 +122,9 @@ async def _started(server: Server, agent_id: str, job_id: str) -> JobStarted:
     while True:
         await until(lambda: agent_id in server.hub.online())
         with contextlib.suppress(AgentError):
-            return await server.hub.start_job(agent_id, "run_benchmark", _params(job_id))
+            params = {"job_id": job_id, "plan": {"model_name": "a"}}
+            return await server.hub.start_job(agent_id, "run_benchmark", params)
         await asyncio.sleep(0)
-
-
-def _params(job_id: str) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.json.encode({"job_id": job_id, "plan": {"model_name": "a"}}))
 
 
 async def _run_until_killed(

@@ -7,8 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
-import msgspec
-
 from obt_agent.errors import AgentError
 from obt_agent.link.session import LinkSession
 from tests.faults.environment import MODEL, Environment
@@ -48,12 +46,10 @@ class Reader:
         self.task = asyncio.create_task(self._read(environment), name="reader")
 
     async def _read(self, environment: Environment) -> None:
-        params = msgspec.Raw(
-            msgspec.json.encode({"model": MODEL, "prompt": "x", "options": {"num_predict": 90_000}})
-        )
+        params = {"model": MODEL, "prompt": "x", "options": {"num_predict": 90_000}}
         try:
             async with environment.server.hub.stream(environment.agent_id, "generate", params) as stream:
-                async for batch in stream.batches():
+                async for batch in stream.text_batches():
                     self.items += len(batch)
         except AgentError as error:
             self.ended_with = error

@@ -10,7 +10,6 @@ from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 import structlog
 
@@ -26,7 +25,6 @@ log = structlog.get_logger(__name__)
 RATE = 8 << 10
 CONTROL_WITHIN_S = 3.0
 """The contract. On a busy machine twice that is borne; before there was a window it was 18 s and more."""
-NOTHING = msgspec.Raw(b"{}")
 
 
 async def took(asked: Awaitable[Any]) -> float:
@@ -52,7 +50,7 @@ async def check_waits(here: Environment) -> None:
     hub, began, passed = here.server.hub, time.monotonic(), here.gate.up.passed
     waits: dict[str, list[float]] = {"list_models": [], "cancel": []}
     for number in range(6):
-        waits["list_models"].append(await took(hub.call(here.agent_id, "list_models", NOTHING)))
+        waits["list_models"].append(await took(hub.call(here.agent_id, "list_models")))
         waits["cancel"].append(await took(hub.cancel_job(here.agent_id, f"unknown-{number}")))
     used = (here.gate.up.passed - passed) / (time.monotonic() - began) / RATE
     shown = "; ".join(f"{name} {', '.join(f'{one:.1f}' for one in each)} s" for name, each in waits.items())
@@ -69,7 +67,7 @@ async def test_commands_pass_streams_and_a_large_result_on_a_slow_link(tmp_path:
 
 async def test_commands_pass_images_on_their_way_to_an_agent_behind_a_slow_link(tmp_path: Path) -> None:
     image = base64.b64encode(bytes(1_200_000)).decode()
-    params = msgspec.Raw(msgspec.json.encode({"model": MODEL, "prompt": "x", "images": [image]}))
+    params = {"model": MODEL, "prompt": "x", "images": [image]}
     async with slow(tmp_path) as here:
         await here.agent.start()
         await until(lambda: here.online)
@@ -77,7 +75,7 @@ async def test_commands_pass_images_on_their_way_to_an_agent_behind_a_slow_link(
         async def ask() -> None:
             with contextlib.suppress(AgentError):
                 async with here.server.hub.stream(here.agent_id, "generate", params) as stream:
-                    async for _ in stream.batches():
+                    async for _ in stream:
                         pass
 
         asking = [asyncio.create_task(ask(), name=f"images {number}") for number in range(3)]

@@ -26,7 +26,7 @@ from obt_agent.errors import (
 from obt_agent.jobs import GenerationGate
 from obt_agent.jobs.benchmarks import BenchmarkExecution
 from obt_agent.jobs.runner import LivePoint
-from obt_agent.protocol.commands import NOTHING, CreateModelParams, PullModelParams
+from obt_agent.protocol.commands import CreateModelParams, PullModelParams
 from obt_agent.protocol.jobs import JobProgressParams
 from tests.job_store.doubles import ServerSession
 from tests.jobs.doubles import Daemon, Sample, SteeredRunner, benchmark, progress
@@ -373,13 +373,13 @@ async def test_status_tells_progress_and_results_so_far_and_after_the_end(tmp_pa
             await daemon.jobs.status("marked")
         await daemon.jobs.start_benchmark(benchmark())
         run = await daemon.runner.run_number(1)
-        assert (await daemon.jobs.status("j")).result == NOTHING
+        assert (await daemon.jobs.status("j")).result is None
         run.on_progress(progress("iteration", 2))
         await daemon.outbox.add_record("j", b"x")
         status = await daemon.jobs.status("j")
         assert status.job.progress == progress("iteration", 2)
         assert msgspec.json.decode(status.result) == {"id": "j", "status": "interrupted", "records": 1}
-        assert (await daemon.jobs.status("j", include_result=False)).result == NOTHING
+        assert (await daemon.jobs.status("j", include_result=False)).result is None
         run.end()
         await daemon.until("j", "completed")
         status = await daemon.jobs.status("j")
@@ -390,7 +390,7 @@ async def test_status_tells_progress_and_results_so_far_and_after_the_end(tmp_pa
         peer = ServerSession()
         serving = asyncio.create_task(daemon.jobs.serve(peer, None))
         assert await daemon.jobs.uploader.drain(20)
-        assert (await daemon.jobs.status("j")).result == NOTHING, "the server has it"
+        assert (await daemon.jobs.status("j")).result is None, "the server has it"
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
 

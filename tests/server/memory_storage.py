@@ -121,9 +121,7 @@ class MemoryStorage:
                 details=msgspec.json.encode(model),
             )
 
-    async def save_inventory(
-        self, agent_id: str, fingerprint: str, inventory: msgspec.Raw, at: float
-    ) -> None:
+    async def save_inventory(self, agent_id: str, fingerprint: str, inventory: bytes, at: float) -> None:
         self.machines[agent_id] = Hardware(fingerprint=fingerprint, inventory=inventory, updated_at=at)
 
     async def create_job(self, job: JobRecord) -> None:

@@ -307,7 +307,7 @@ async def test_a_command_without_its_parameters_or_of_no_such_name_is_refused(se
             assert (await server.http.post(path + name)).status_code in (404, 422)
         assert not agent.requests
         with pytest.raises(Exception, match="no streamed command"):
-            async with server.parts.hub.stream(agent.agent_id, "embed", object()):  # type: ignore[arg-type]  # unused
+            async with server.parts.hub.stream(agent.agent_id, "embed"):
                 pass
 
 

@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from obt_agent.protocol.envelope import Request
-from obt_server.rest.sse import event
+from obt_server.rest.sse import event_of_text
 from tests.server.agent_double import AgentDouble, Answer
 from tests.server.conftest import Running
 
@@ -59,6 +59,6 @@ async def test_a_body_that_is_no_utf_8_is_refused_and_the_agents_session_goes_on
 
 @pytest.mark.parametrize("line_end", [b"\n", b"\r", b"\r\n\r\n"])
 def test_an_event_is_one_event_also_when_the_agent_writes_json_on_several_lines(line_end: bytes) -> None:
-    raw = msgspec.Raw(b'{%b"a": 1%b}' % (line_end, line_end))
-    assert events(event("item", raw).decode()) == [("item", {"a": 1})]
-    assert b"\r" not in event("item", raw)
+    made = event_of_text("item", b'{%b"a": 1%b}' % (line_end, line_end))
+    assert events(made.decode()) == [("item", {"a": 1})]
+    assert b"\r" not in made

@@ -13,7 +13,7 @@ from obt_agent.protocol import codec
 from obt_agent.protocol.admission import Empty
 from obt_agent.protocol.envelope import Request
 from obt_agent.protocol.limits import Close
-from obt_server.hub.calls import AgentStream
+from obt_server.hub import AgentStream
 from tests.hostile.frames import BAD_FRAMES
 from tests.server.agent_double import AgentDouble, Answer, never
 from tests.server.conftest import Running, running
@@ -56,7 +56,7 @@ async def test_streams_that_are_read_are_listed(tmp_path: Path) -> None:
     async with running(tmp_path, streams_alive_interval_s=0.05) as server, server.agent() as agent:
         agent.handlers["generate"] = never
         hub = server.parts.hub
-        async with hub.stream(agent.agent_id, "generate", msgspec.Raw(b'{"model":"m"}')):
+        async with hub.stream(agent.agent_id, "generate", {"model": "m"}):
             await agent.until(lambda: bool(agent.requests) and lists_it(agent, agent.requests[-1]))
         await agent.until(lambda: not msgspec.json.decode(alive(agent)[-1])["ids"])
 
@@ -143,9 +143,7 @@ async def test_a_stream_far_beyond_its_credit_is_ended_and_ten_such_messages_clo
 ) -> None:
     async with server.agent() as agent:
         agent.handlers["generate"] = never
-        async with server.parts.hub.stream(
-            agent.agent_id, "generate", msgspec.Raw(b'{"model":"m"}')
-        ) as stream:
+        async with server.parts.hub.stream(agent.agent_id, "generate", {"model": "m"}) as stream:
             await agent.until(lambda: bool(agent.requests))
             request = agent.requests[-1]
             for _ in range(3):
@@ -162,7 +160,7 @@ FILLER = b'{"response":"' + b"a" * 700_000 + b'"}'
 
 
 async def read_all(stream: AgentStream) -> None:
-    async for _ in stream.batches():
+    async for _ in stream.text_batches():
         pass
 
 
@@ -223,7 +221,7 @@ async def test_more_commands_than_may_be_in_flight_are_refused_busy_and_cancel_i
     async with running(tmp_path, max_in_flight=1) as server, server.agent() as agent:
         agent.handlers["generate"] = never
         hub = server.parts.hub
-        async with hub.stream(agent.agent_id, "generate", msgspec.Raw(b'{"model":"m"}')):
+        async with hub.stream(agent.agent_id, "generate", {"model": "m"}):
             answer = await server.http.post(f"/api/v1/agents/{agent.agent_id}/commands/running_models")
             assert answer.status_code == 429
             assert answer.headers["Retry-After"] == "1"

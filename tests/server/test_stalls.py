@@ -28,7 +28,7 @@ from tests.server.enrolling import enrol
 from tests.server.memory_storage import MemoryStorage
 
 EMPTY = msgspec.Raw(b"{}")
-MODEL = msgspec.Raw(b'{"model":"m"}')
+MODEL = {"model": "m"}
 HELLO = codec.encode_request(
     1,
     "agent.hello",
@@ -103,7 +103,7 @@ async def test_an_agent_that_reads_nothing_bounds_what_waits_for_it_and_is_dropp
     async with served(call_timeout_s=0.05) as (hub, socket, serving):
         await online(hub)
         socket.reading.clear()
-        large = msgspec.Raw(b'{"model":"' + b"m" * 200_000 + b'"}')
+        large = MODEL | {"options": "m" * 200_000}
         for _ in range(2):
             with pytest.raises(DeadlineExceeded):
                 await hub.call("a", "load_model", large, timeout_s=0.05)
@@ -188,7 +188,7 @@ async def test_a_socket_that_cannot_send_ends_the_session() -> None:
 
         socket.send = broken  # type: ignore[assignment, method-assign]  # a socket that breaks
         with pytest.raises(LinkLost):
-            await hub.call("a", "running_models", EMPTY)
+            await hub.call("a", "running_models")
         await serving
 
 
@@ -206,7 +206,7 @@ async def test_a_server_that_stood_still_reads_what_came_meanwhile_before_it_jud
 async def test_a_cancelled_socket_ends_its_session_and_what_is_in_flight() -> None:
     async with served() as (hub, socket, serving):
         await online(hub)
-        asked = asyncio.create_task(hub.call("a", "running_models", EMPTY))
+        asked = asyncio.create_task(hub.call("a", "running_models"))
         while len(socket.sent) < 2:  # noqa: ASYNC110 -- the test's socket tells nobody
             await asyncio.sleep(0)
         serving.cancel()
@@ -222,7 +222,7 @@ async def test_a_probe_with_all_requests_in_flight_listens_for_anything(
         session = hub._sessions.require("a")  # noqa: SLF001 -- the probe has no public entrance
         async with hub.stream("a", "generate", MODEL):
             with pytest.raises(Busy):
-                await hub.call("a", "running_models", EMPTY)
+                await hub.call("a", "running_models")
             assert not await session.probe(0.05)
             probing = asyncio.create_task(session.probe(0.2))
             await asyncio.sleep(0)
@@ -296,7 +296,7 @@ async def test_control_passes_requests_that_wait_for_those_before_them_to_arrive
 async def test_a_request_that_was_cancelled_before_it_went_out_never_does() -> None:
     async with served() as (hub, socket, _):
         await online(hub)
-        large = msgspec.Raw(b'{"model":"' + b"m" * 20_000 + b'"}')
+        large = MODEL | {"more": "m" * 20_000}
         first = asyncio.create_task(hub.call("a", "show_model", large))
         second = asyncio.create_task(hub.call("a", "show_model", large))
         while len(socket.sent) < 3:  # noqa: ASYNC110 -- the hello's answer, the first, and the mark
@@ -334,12 +334,12 @@ async def test_requests_are_refused_while_as_much_waits_as_may_in_the_whole_proc
     async with served(max_waiting_bytes=200_000) as (hub, socket, _):
         await online(hub)
         socket.reading.clear()
-        big = msgspec.Raw(b'{"model":"' + b"m" * 100_000 + b'"}')
+        big = MODEL | {"more": "m" * 100_000}
         calls = [asyncio.create_task(hub.call("a", "show_model", big)) for _ in range(2)]
         while hub._sessions._budget.held < 200_000:  # noqa: ASYNC110, SLF001 -- nothing tells of it
             await asyncio.sleep(0)
         with pytest.raises(Busy) as refused:
-            await hub.call("a", "running_models", EMPTY)
+            await hub.call("a", "running_models")
         assert refused.value.retry_after_ms
         socket.reading.set()
         for call in calls:

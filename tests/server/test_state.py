@@ -269,7 +269,7 @@ async def test_obts_own_lists_are_derived(server: Running) -> None:
         await agent.ask("hardware.sync", HARDWARE_SYNC)
         clients = (await server.http.get("/api/v1/models/clients")).json()
         assert clients[0]["hardware"]["firmware"]["bios_vendor"] == "unknown"
-        unreadable = msgspec.Raw(b'{"of":"another age"}')
+        unreadable = b'{"of":"another age"}'
         await server.parts.storage.save_inventory(agent.agent_id, "f", unreadable, 1.0)
         assert (await server.http.get("/api/v1/models/clients")).json()[0]["hardware"] is None
         await agent.sync_models(InstalledModel(name="b:1", digest="d", size_bytes=1), revision=2)

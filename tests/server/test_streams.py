@@ -18,19 +18,19 @@ from obt_agent.protocol.streams import LargeFinal, SeriesFinal, SeriesItem
 from tests.server.agent_double import AgentDouble, Answer, never
 from tests.server.conftest import Running, running
 
-MODEL = msgspec.Raw(b'{"model":"m","prompt":"p"}')
+MODEL = b'{"model":"m","prompt":"p"}'
 
 
 def chunk(text: str) -> bytes:
     return msgspec.json.encode({"response": text, "done": False})
 
 
-async def collect(server: Running, agent: AgentDouble, params: msgspec.Raw = MODEL) -> tuple[list[Any], Any]:
+async def collect(server: Running, agent: AgentDouble) -> tuple[list[Any], Any]:
     items: list[Any] = []
-    async with server.parts.hub.stream(agent.agent_id, "generate", params) as stream:
-        async for batch in stream.batches():
+    async with server.parts.hub.stream(agent.agent_id, "generate", MODEL) as stream:
+        async for batch in stream.text_batches():
             items += [msgspec.json.decode(item) for item in batch]
-        return items, msgspec.json.decode(stream.result)
+        return items, msgspec.json.decode(stream.result_text)
 
 
 async def test_ten_thousand_tokens_arrive_complete_and_in_order_under_credit(server: Running) -> None:
@@ -67,7 +67,7 @@ async def test_a_reader_that_stops_gets_no_more_credit_and_stalls_no_other_strea
             assert len(items) == 1, "another stream goes on"
             assert asked.id not in agent.credit, "nobody has read the first one"
             assert agent.link_credit >= 131072 - 8000, "and yet the link is free for others"
-            iterator = stopped.batches()
+            iterator = stopped.text_batches()
             for _ in range(4):
                 await anext(iterator)
             await agent.until(lambda: agent.credit.get(asked.id, 0) >= 32000)
@@ -118,7 +118,7 @@ async def test_pieces_behind_an_unread_item_get_no_credit(server: Running) -> No
             await agent.piece(asked, whole[10_000:], more=False)
             await agent.sync_models()
             assert asked.id not in agent.credit
-            await anext(stream.batches())
+            await anext(stream.text_batches())
             await agent.until(lambda: agent.credit.get(asked.id, 0) > 20_000)
 
 
@@ -205,8 +205,8 @@ async def test_items_before_an_error_are_read_before_it(server: Running) -> None
     async with server.agent() as agent:
         agent.handlers["generate"] = generate
         async with server.parts.hub.stream(agent.agent_id, "generate", MODEL) as stream:
-            iterator = stream.batches()
-            assert b"some" in bytes((await anext(iterator))[0])
+            iterator = stream.text_batches()
+            assert b"some" in (await anext(iterator))[0]
             with pytest.raises(AgentError, match="broke"):
                 await anext(iterator)
 
@@ -214,9 +214,7 @@ async def test_items_before_an_error_are_read_before_it(server: Running) -> None
 async def test_a_stream_that_brings_nothing_ends_after_its_silence(tmp_path: Path) -> None:
     async with running(tmp_path, stream_silence_s=0.05) as server, server.agent() as agent:
         agent.handlers["generate"] = never
-        answer = await server.http.post(
-            f"/api/v1/agents/{agent.agent_id}/commands/generate", content=bytes(MODEL)
-        )
+        answer = await server.http.post(f"/api/v1/agents/{agent.agent_id}/commands/generate", content=MODEL)
     assert answer.status_code == 504
 
 
@@ -226,9 +224,7 @@ async def test_what_the_owner_forbids_is_answered_with_403_and_its_key(server: R
 
     async with server.agent() as agent:
         agent.handlers["generate"] = forbidden
-        answer = await server.http.post(
-            f"/api/v1/agents/{agent.agent_id}/commands/generate", content=bytes(MODEL)
-        )
+        answer = await server.http.post(f"/api/v1/agents/{agent.agent_id}/commands/generate", content=MODEL)
     assert answer.status_code == 403
     assert answer.json()["error"]["detail"] == {"policy_key": "policy.commands"}
 
@@ -241,7 +237,7 @@ async def test_closing_the_request_cancels_the_stream_at_the_agent(server: Runni
     async with server.agent() as agent:
         agent.handlers["generate"] = endless
         path = f"/api/v1/agents/{agent.agent_id}/commands/generate"
-        async with server.http.stream("POST", path, content=bytes(MODEL)) as answer:
+        async with server.http.stream("POST", path, content=MODEL) as answer:
             assert answer.headers["content-type"].startswith("text/event-stream")
             async for line in answer.aiter_lines():
                 if line.startswith("data:"):
@@ -304,7 +300,7 @@ async def test_a_command_over_the_agents_frame_limit_is_refused_here(server: Run
 
 
 def sample(n: int, missed: int = 0) -> msgspec.Raw:
-    item = SeriesItem(t_us=n, n=n, missed=missed, sample=msgspec.Raw(b'{"n":%d}' % n))
+    item = SeriesItem(t_us=n, n=n, missed=missed, sample={"n": n})
     return msgspec.Raw(msgspec.json.encode(item))
 
 
