@@ -262,9 +262,9 @@ class Link:
             self._dialling = None
 
     async def _serve(self, wire: Wire, credential: AgentCredential) -> DisconnectReason:
-        own = ControlMethods(self._credentials, self._events.on_state_request)
+        control = ControlMethods(self._handler, self._credentials, self._events.on_state_request)
         attempt = self._attempt = ConnectionAttempt(
-            wire, self._timings, handler=self._handler, own=own, lag=self.lag, budget=self._budget
+            wire, self._timings, control=control, lag=self.lag, budget=self._budget
         )
         ending = DisconnectReason("stopped", "The agent closed the link.")
         try:

@@ -12,7 +12,7 @@ from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, Unsupported
 from obt_agent.link.control import ControlMethods
 from obt_agent.link.disconnect import SHOWN_CHARS, DisconnectReason, NextDial, from_close_code
 from obt_agent.link.liveness import LoopLag, Watchdog
-from obt_agent.link.session import LinkSession, RequestHandler
+from obt_agent.link.session import LinkSession
 from obt_agent.link.timings import LinkTimings
 from obt_agent.link.wire import Wire, WireClosed
 from obt_agent.printable import printable
@@ -31,8 +31,7 @@ class ConnectionAttempt:
     Args:
         wire: upgraded.
         timings: deadlines.
-        handler: who answers commands.
-        own: the link's own methods.
+        control: the link's own methods, with the handler of all others behind them.
         lag: where the event loop's lag is noted.
         budget: what may wait in the process.
     """
@@ -42,16 +41,15 @@ class ConnectionAttempt:
         wire: Wire,
         timings: LinkTimings,
         *,
-        handler: RequestHandler,
-        own: ControlMethods,
+        control: ControlMethods,
         lag: LoopLag,
         budget: ByteBudget,
     ) -> None:
         self.wire = wire
-        self.session = LinkSession(wire, handler, own, timings=timings, budget=budget)
+        self.session = LinkSession(wire, control, timings=timings, budget=budget)
         self._timings = timings
         # Also knows after how many seconds the server wants to be dialled again.
-        self._own = own
+        self._control = control
         self._watchdog = Watchdog(wire, timings, lag, self.session.tick)
 
     async def run(
@@ -127,7 +125,7 @@ class ConnectionAttempt:
             refused = admission.result()
             if refused is not None:
                 return refused
-        floor_s = self._own.retry_after_s
+        floor_s = self._control.retry_after_s
         if not closed.by_peer and closed.code == _BROKEN and closed.reason:
             return DisconnectReason("dead", f"The link was broken off: {closed.reason}.", floor_s=floor_s)
         return from_close_code(closed.code, closed.reason, floor_s=floor_s)

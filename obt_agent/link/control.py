@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
 from obt_agent.errors import AgentError, Cancelled
 from obt_agent.identity.credentials import Credentials
+from obt_agent.link.session import LinkSession, RequestHandler
 from obt_agent.protocol import codec
 from obt_agent.protocol.admission import DrainParams, Empty, RotateParams, RotateResult
 from obt_agent.protocol.envelope import Notification, Request, RequestId
@@ -17,25 +18,25 @@ from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.state import StateKind, StateRequest
 from obt_agent.protocol.streams import LinkCredit, StreamCredit, StreamsAlive
 
-if TYPE_CHECKING:  # the session calls these methods, and they call it
-    from obt_agent.link.session import LinkSession
-
 log = structlog.get_logger(__name__)
 
 
-class ControlMethods:
-    """The link's own methods, for one session.
+class ControlMethods(RequestHandler):
+    """Handles the link's own methods for one session, and hands all others on.
 
     Args:
+        handler: who answers all others.
         candidates: where ``credentials.rotate`` keeps the new credential.
         on_state_request: called with the states that the server asks for again.
     """
 
     def __init__(
         self,
+        handler: RequestHandler,
         candidates: Credentials,
         on_state_request: Callable[[Sequence[StateKind]], None],
     ) -> None:
+        self._handler = handler
         self._candidates = candidates
         self._on_state_request = on_state_request
         # Seconds after which the server wants to be dialled again, as ``server.drain`` said.
@@ -54,33 +55,32 @@ class ControlMethods:
             "link.alive": _alive,
         }
 
-    def on_request(self, session: LinkSession, request: Request) -> bool:
-        """Answer a request of the link itself; False when it is not one."""
+    def on_request(self, session: LinkSession, request: Request) -> None:
+        """Answer a request of the link itself; the handler answers any other."""
         method = self._requests.get(request.method)
         if method is None:
-            return False
+            self._handler.on_request(session, request)
+            return
         try:
             method(session, request)
         except AgentError as error:
             session.respond_error(request.id, to_wire(error))
-        return True
 
-    def on_notification(self, session: LinkSession, notification: Notification) -> bool:
-        """Take a notification of the link itself; False when it is not one.
+    def on_notification(self, session: LinkSession, notification: Notification) -> None:
+        """Take a notification of the link itself; the handler takes any other.
 
         Raises:
             InvalidParams: its parameters are wrong.
         """
-        method = self._notifications.get(notification.method)
-        if method is None:
-            return False
+        method = self._notifications.get(notification.method) or self._handler.on_notification
         method(session, notification)
-        return True
 
-    def session_ended(self) -> None:
-        """Stop what is under way."""
+    def session_ended(self, session: LinkSession) -> None:
+        """Stop what is under way, and tell the handler, if it heard of the session at all."""
         if self._rotating is not None:
             self._rotating.cancel()
+        if session.hello_result is not None:
+            self._handler.session_ended(session)
 
     def _state_request(self, session: LinkSession, request: Request) -> None:
         kinds = codec.convert(request.params, StateRequest).kinds

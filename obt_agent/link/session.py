@@ -1,8 +1,7 @@
 """One socket from its upgrade to its end: what comes in is dispatched, what goes out is put in order.
 
-    wire ─ frames in ─► session ─┬─ link's own ─► control ──────────┐
-                                 ├─ answers ────► pending requests   ├─► send queue ─ frames out ─► wire
-                                 └─ the rest ───► handler ──────────┘
+    wire ─ frames in ─► session ─┬─ answers ──► pending requests ───┬─► send queue ─ frames out ─► wire
+                                 └─ the rest ─► control ─► handler ─┘
 
 No task of its own: it runs when a frame comes, when a handler sends, and at every tick of the watchdog.
 Whatever waits here is bounded by credit, or ends the session.
@@ -27,7 +26,6 @@ from obt_agent.errors import (
     Unsupported,
 )
 from obt_agent.link.admitted_requests import AdmittedRequests
-from obt_agent.link.control import ControlMethods
 from obt_agent.link.pending_requests import PendingRequests
 from obt_agent.link.send import Pipe, SendQueue, SendScheduler
 from obt_agent.link.streams import NOTHING_SENT, LinkStreamSink, OutgoingStream, large_final, result_frame
@@ -46,13 +44,13 @@ T = TypeVar("T")
 
 
 class RequestHandler(Protocol):
-    """Who answers the requests that are not the link's own. Never raises, never blocks."""
+    """Who answers the server's requests. Never blocks."""
 
     def on_request(self, session: LinkSession, request: Request) -> None:
-        """Answer now or later, once, through ``session``."""
+        """Answer now or later, once, through ``session``. Never raises."""
 
     def on_notification(self, session: LinkSession, notification: Notification) -> None:
-        """A notification that is not the link's own."""
+        """Take a notification; an ``AgentError`` that this raises is logged once for each method."""
 
     def session_ended(self, session: LinkSession) -> None:
         """Nobody is left to answer."""
@@ -64,7 +62,6 @@ class LinkSession:
     Args:
         pipe: the wire.
         handler: who answers requests.
-        own: the link's own methods.
         timings: deadlines.
         budget: what may wait in the process, shared with whoever else holds something for a peer.
     """
@@ -73,7 +70,6 @@ class LinkSession:
         self,
         pipe: Pipe,
         handler: RequestHandler,
-        own: ControlMethods,
         *,
         timings: LinkTimings,
         budget: ByteBudget,
@@ -81,7 +77,6 @@ class LinkSession:
         self._loop = asyncio.get_running_loop()
         self._out = SendQueue(pipe, self._sent_of)
         self._handler = handler
-        self._own = own
         self._timings = timings
         # The largest frame that the server takes; the hello's answer may say less.
         self._peer_max_frame_bytes = limits.MAX_FRAME_BYTES
@@ -172,9 +167,7 @@ class LinkSession:
         self._out.close()
         for sink in sinks.values():
             sink.fail(self._ended)
-        self._own.session_ended()
-        if self.hello_result is not None:
-            self._handler.session_ended(self)
+        self._handler.session_ended(self)
 
     def tick(self, now_s: float) -> None:
         """Called about once a second: send ``link.alive`` when due, and end streams that get no credit."""
@@ -238,13 +231,11 @@ class LinkSession:
             except (Busy, ProtocolError) as refused:
                 self._out.control(codec.encode_error(request.id, to_wire(refused)))
                 return
-            if not self._own.on_request(self, request):
-                self._handler.on_request(self, request)
+            self._handler.on_request(self, request)
 
     def _on_notification(self, notification: Notification) -> None:
         try:
-            if not self._own.on_notification(self, notification):
-                self._handler.on_notification(self, notification)
+            self._handler.on_notification(self, notification)
         except AgentError as error:
             if notification.method not in self._logged:
                 self._logged.add(notification.method)  # one of the link's own few: unknown ones raise nothing

@@ -153,8 +153,8 @@ async def _generate(session: LinkSession, request: Request) -> None:
 async def at_agent(frames: Sequence[str]) -> None:
     """An agent's session takes these frames: nothing raises, hangs, grows, or is answered twice."""
     pipe, handler = _Pipe(), _Handler()
-    own = ControlMethods(CredentialsDouble(), lambda _: None)
-    session = LinkSession(pipe, handler, own, timings=TIMINGS, budget=ByteBudget())
+    control = ControlMethods(handler, CredentialsDouble(), lambda _: None)
+    session = LinkSession(pipe, control, timings=TIMINGS, budget=ByteBudget())
     identity = AgentIdentity(id="a", name="n", version="1", instance="i")
     params = HelloParams(protocol=VersionRange(min=1, max=1), agent=identity, store_id="s", capabilities=())
     hello = asyncio.create_task(session.hello(params), name="hello")
