@@ -26,6 +26,7 @@ class Address:
     @property
     def authority(self) -> str:
         """``host:port`` as in a URL, without a port that goes without saying."""
+        # RFC 3986, 3.2.2: in a URL the colons of IPv6 stand in brackets.
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == _DEFAULT_PORTS[self.secure] else f"{host}:{self.port}"
 

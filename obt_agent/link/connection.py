@@ -204,6 +204,7 @@ class Link:
     async def redial(self, reason: Reason) -> None:
         """Say goodbye and dial again at once, for the hello has changed. Without a session, do nothing."""
         if self._attempt is not None:
+            # First, for the pause that follows the close: the new hello is to be said at once.
             self._wake.set()
             await self._attempt.close(GoodbyeParams(reason=reason))
 
@@ -243,6 +244,7 @@ class Link:
         except DialFailed as failed:
             return failed.ending
         if wire is None or self._stopping:
+            # ``drain`` came between the end of the dial and this: nobody serves the socket.
             if wire is not None:
                 wire.abort("the agent is stopping")
             return DisconnectReason("stopped", "The agent is stopping.")

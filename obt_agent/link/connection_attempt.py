@@ -113,6 +113,7 @@ class ConnectionAttempt:
                 f"The server did not admit the agent: {printable(error.message, SHOWN_CHARS)}",
             )
         try:
+            # A fault of this agent's own: the server counts it as admitted, and must see that it is gone.
             await admitted(self.session, result)
         except Exception:
             self.wire.abort("the agent failed at its admission")

@@ -79,8 +79,10 @@ async def open_channel(address: Address, server: ServerConfig, timings: LinkTimi
     sock = await _open_socket(address, server, timings)
     loop = asyncio.get_running_loop()
     try:
+        # A protocol that does nothing: the WebSocket or the POST is put in its place once TLS stands.
         transport, _ = await loop.create_connection(asyncio.Protocol, sock=sock)
     except BaseException:
+        # Cancellation among them: ``drain`` ends a dial wherever it is.
         sock.close()
         raise
     if not address.secure:
@@ -145,6 +147,7 @@ async def resolve(host: str, port: int, deadline_s: float) -> list[AddrInfoType]
     answer: asyncio.Future[list[AddrInfoType]] = loop.create_future()
 
     def deliver(found: Any, error: OSError | None) -> None:
+        # The deadline has passed, and nobody waits any more.
         if answer.done():
             return
         if error is not None:

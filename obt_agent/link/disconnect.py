@@ -111,12 +111,14 @@ def retry_after_s(value: str | None, now: datetime) -> float:
     if value is None:
         return 0.0
     text = value.strip()
+    # ``isdigit`` alone is true of "²" as well, which ``float`` does not read.
     if text.isascii() and text.isdigit():
         return float(text[:9])
     try:
         when = parsedate_to_datetime(text)
     except (ValueError, OverflowError):  # numbers that no date holds
         return 0.0
+    # An HTTP date is in GMT; the parser leaves "-0000" without a zone.
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)
     return max((when - now).total_seconds(), 0.0)
@@ -161,6 +163,7 @@ def from_close_code(code: int, reason: str, *, floor_s: float = 0.0) -> Disconne
         f"{message} ({shown})" if shown else message,
         next_,
         floor_s=floor_s,
+        # With this the process gives up for good, so that only the server's own close frame can say it.
         revoked=code == Close.CREDENTIAL_REFUSED and "revoked" in reason.lower(),
     )
 

@@ -174,6 +174,7 @@ async def _join(
     except _UNREADABLE as error:
         message = f"{address.authority} answered with something else than an OBT server does; check the URL."
         raise AdmissionRefused(message) from error
+    # The server would know the credential as that agent's, and refuse every hello of this one.
     if enrolled.agent_id != agent.id:
         raise AdmissionRefused("The server enrolled another identity than this agent's.", retryable=False)
     return Enrolled(enrolled.agent_id, enrolled.server)
@@ -252,6 +253,7 @@ def _head(address: Address, path: str, body_bytes: int, authorization: str) -> b
         "Content-Type: application/json",
         f"Content-Length: {body_bytes}",
         "Accept: application/json",
+        # ``http.client`` unpacks nothing.
         "Accept-Encoding: identity",
         "Connection: close",
     )
@@ -267,6 +269,7 @@ class _Collector(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._data += data
+        # What came so far is read all the same: its status says more than its length.
         if len(self._data) > MAX_ANSWER_BYTES:
             self._end()
 

@@ -77,6 +77,7 @@ class Watchdog:
 
     def _dead(self, now: float, *, late_s: float) -> str:
         timings = self._timings
+        # The loop stood still, and not the server: what it sent meanwhile has not been read yet.
         if late_s > timings.tick_s:
             log.warning("link.loop_lag", late_ms=round(late_s * 1000))
             return ""
@@ -95,6 +96,7 @@ class Watchdog:
 
     def _stuck_for(self, now: float) -> float:
         taken = self._wire.taken_bytes
+        # While nothing waits, a server that takes nothing is not stuck.
         if taken > self._taken or not self._wire.outstanding_bytes:
             self._moved_at_s = now
         self._taken = max(taken, self._taken)

@@ -45,6 +45,7 @@ class NetworkMonitor:
         self._interval_s = interval_s
         self._clock = clock
         self._routes = routes
+        # Read now: what was before this process is no news.
         self._suspended_s = clock()
         self._known_routes = routes()
 
@@ -62,6 +63,7 @@ class NetworkMonitor:
         if slept >= _SUSPENDED_S:
             self._on_wake(slept)
         routes = self._routes()
+        # Remembered also where none is left: the one that comes back is a change.
         if routes != self._known_routes:
             self._known_routes = routes
             if routes:

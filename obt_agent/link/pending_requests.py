@@ -18,6 +18,7 @@ class PendingRequests:
 
     def __init__(self) -> None:
         self._next_id = 0
+        # By id, until the answer comes or nobody waits any more.
         self._futures: dict[RequestId, asyncio.Future[msgspec.Raw]] = {}
         # What must happen before the next frame is read; only the hello has something.
         self._at_once: dict[RequestId, Callable[[msgspec.Raw], None]] = {}

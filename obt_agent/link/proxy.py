@@ -52,6 +52,7 @@ def choose(setting: str, address: Address) -> ProxyAddress | None:
         return None
     if setting != "env":
         return parse_proxy(setting, "server.proxy")
+    # A proxy would look for the server on its own machine.
     if is_loopback(address.socket_url) or bypasses(_variable("no_proxy"), address.host, address.port):
         return None
     for name in ("https_proxy" if address.secure else "http_proxy", "all_proxy"):
@@ -84,6 +85,7 @@ def _names(entry: str, host: str, port: int) -> bool:
     entry, entry_port = _split_port(entry)
     if entry_port not in ("", str(port)):
         return False
+    # As addresses, and not as texts: ::1 and 0:0:0:0:0:0:0:1 are one.
     address, named = _ip(host), _ip(entry)
     if address is not None or named is not None:
         return address == named

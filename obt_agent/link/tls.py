@@ -20,6 +20,7 @@ def client_context(server: ServerConfig) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if server.ca_file is not None:
         try:
+            # Beside the system's authorities: a server may move from its own to a public one.
             context.load_verify_locations(cafile=server.ca_file)
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(f"server.ca_file {server.ca_file}: {_reason(error)}.") from error
@@ -65,6 +66,7 @@ def explain(error: Exception, host: str, now: datetime | None = None) -> tuple[s
 
 
 def _explain_certificate(error: ssl.SSLCertVerificationError, host: str, now: datetime) -> tuple[str, str]:
+    # A board without a battery for its clock starts in the past, where no certificate is valid yet.
     clock = f"this machine's clock says {now:%Y-%m-%d %H:%M} UTC; if that is wrong, set it"
     code = error.verify_code
     if code == _EXPIRED:
@@ -102,6 +104,7 @@ _HANDSHAKE: Final[tuple[tuple[str, str, str], ...]] = (
 
 def _explain_handshake(error: ssl.SSLError, host: str) -> tuple[str, str]:
     reason: str = getattr(error, "reason", None) or ""
+    # OpenSSL has no number for these, and words that differ from release to release: parts of them.
     for mark, kind, message in _HANDSHAKE:
         if mark in reason:
             return kind, message.format(host, reason.lower())

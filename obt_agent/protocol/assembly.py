@@ -51,6 +51,7 @@ class StreamAssembler:
             raise ProtocolError(f"stream.data came with seq {data.seq}; {self.expected_seq} was expected.")
         self.expected_seq += 1
         before = self._claim_as_item()
+        # With both, nobody could say which comes first; with neither, the stream would go on without a word.
         if (data.items is None) == (data.part is None):
             raise ProtocolError("stream.data must hold either items or part.")
         if data.items is not None:

@@ -29,6 +29,7 @@ class ByteBudget:
             TooLarge: they would not fit even alone.
             Busy: they do not fit now.
         """
+        # Not Busy: it would be tried again for ever.
         if size > self._limit:
             raise TooLarge(f"{size} bytes are more than the {self._limit} that may wait here in all.")
         if self.held_bytes + size > self._limit:

@@ -73,6 +73,7 @@ def decode(frame: str | bytes, *, max_bytes: int = limits.MAX_FRAME_BYTES) -> Me
 
 
 def _checked_bytes(frame: str | bytes, max_bytes: int) -> bytes:
+    # Lone surrogates pass here and fail below, with the position in the answer.
     data = frame.encode("utf-8", "surrogatepass") if isinstance(frame, str) else frame
     if len(data) > max_bytes:
         raise FrameError(f"The frame has {len(data)} bytes; at most {max_bytes} are taken.", kind="too_large")
@@ -101,6 +102,7 @@ def _message(parts: _RawFrame) -> Message:
     request_id = _read_id(parts.id)
     if bytes(parts.jsonrpc) != b'"2.0"':
         raise FrameError('"jsonrpc" must be "2.0".', request_id=request_id)
+    # Lengths by memoryview: ``bytes`` would copy up to a mebibyte to see that it is there.
     if memoryview(parts.method).nbytes:
         return _call(parts, request_id)
     if memoryview(parts.error).nbytes:
@@ -115,10 +117,12 @@ def _call(parts: _RawFrame, request_id: RequestId | None) -> Request | Notificat
         method = msgspec.json.decode(parts.method, type=str)
     except msgspec.MsgspecError as error:
         raise FrameError('"method" must be a string.', request_id=request_id) from error
+    # By its first byte: the whole is decoded once, as the method's own type.
     if bytes(memoryview(parts.params)[:1]) != b"{":
         raise FrameError('"params" must be an object.', kind="invalid_params", request_id=request_id)
     if not bytes(parts.id):
         return Notification(method=method, params=parts.params)
+    # JSON-RPC 2.0 allows it and advises against it: its answer looks like one to a frame that was unreadable.
     if request_id is None:
         raise FrameError("A request's id must not be null.")
     return Request(id=request_id, method=method, params=parts.params)
@@ -175,6 +179,7 @@ def convert(raw: msgspec.Raw | bytes, type_: type[T], *, where: str = "params") 
     try:
         value: T = _decoder(type_).decode(raw)
     except (msgspec.MsgspecError, RecursionError) as error:
+        # The library's words end in the path, as "- at `$.a.b`".
         text = str(error)
         problem, _, path = text.partition(" - at `$")
         field = where + path.rstrip("`")

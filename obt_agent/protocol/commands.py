@@ -125,6 +125,7 @@ class BenchmarkStatusResult(msgspec.Struct, frozen=True, kw_only=True, omit_defa
     """The job, and the result so far (a ``BenchmarkResult``, of the agent's release)."""
 
     job: JobSummary
+    # Of the agent's release: a server that is older or newer must not refuse the whole answer for it.
     result: Any = None
 
 

@@ -95,6 +95,7 @@ def to_wire(error: BaseException, stream: StreamEnd | None = None) -> WireError:
 def from_wire(error: WireError) -> errors.AgentError:
     """The exception that a received error object stands for (``AgentError`` itself for unknown codes)."""
     data = error.data
+    # The word counts; the number is for clients of JSON-RPC that read no more than that.
     kind = data.kind if data is not None else KIND_OF_CODE.get(error.code, "internal")
     cls = _CLASS_OF_KIND.get(kind, errors.AgentError)
     if data is None:

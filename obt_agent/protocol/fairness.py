@@ -45,6 +45,7 @@ class FairRing(Generic[F]):
     def remove(self, flow: F) -> None:
         """The flow has nothing to send, or may not. A debt is kept while others have something to send."""
         allowance = self._allowance.pop(flow, 0)
+        # With nobody else to send there is nobody whom a debt would be unfair to.
         if not self._allowance:
             self._debts.clear()
         elif allowance < 0:
@@ -61,6 +62,7 @@ class FairRing(Generic[F]):
             flow = next(iter(self._allowance))
             if self._allowance[flow] > 0:
                 return flow
+            # A debt of several quanta is paid over as many rounds.
             self._allowance[flow] += self.quantum_bytes
             self._allowance.move_to_end(flow)
         return None

@@ -52,6 +52,7 @@ def text_to_sign(agent_id: str, method: str, params: dict[str, Any], now: float,
             "purpose": PURPOSE,
             "method": method,
             "agent_id": agent_id,
+            # The job's own: a text that is sent twice starts one job.
             "id": params.get("job_id") or str(uuid.uuid4()),
             "not_before": now,
             "not_after": now + min(seconds, MAX_WINDOW_S),
@@ -66,6 +67,7 @@ def read_text(text: str) -> SignedText:
     Raises:
         InvalidParams: it is none, or for a method that needs no signature.
     """
+    # Lone surrogates become bytes here, which the parser refuses as it does other nonsense.
     data = text.encode("utf-8", "surrogatepass")
     try:
         codec.check_depth(data)

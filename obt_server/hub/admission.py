@@ -42,6 +42,7 @@ async def read_hello(socket: HubSocket, credential: StoredCredential, settings: 
         Refused: a revoked or another agent's credential; late, too large, no hello, no common version.
         SocketClosed: the peer left.
     """
+    # Said in a close frame, after the upgrade: a 401 may come from any proxy, and at this the agent gives up.
     if credential.state == "revoked":
         raise AdmissionDenied(Close.CREDENTIAL_REFUSED, "revoked")
     try:
@@ -54,6 +55,7 @@ async def read_hello(socket: HubSocket, credential: StoredCredential, settings: 
     hello = _parse(frame)
     if not hello.params.protocol.min <= limits.PROTOCOL_VERSION <= hello.params.protocol.max:
         raise _refusal(hello.request, Close.NO_COMMON_VERSION, _versions(hello.params))
+    # A state folder that was put together from two machines': results would be stored as the other one's.
     if hello.params.agent.id != credential.agent_id:
         reason = "agent.id is not the one that this credential was enrolled for"
         raise _refusal(hello.request, Close.CREDENTIAL_REFUSED, reason)
@@ -67,10 +69,12 @@ def _versions(params: HelloParams) -> str:
 
 def _parse(frame: str | bytes) -> Hello:
     try:
+        # Less than any later frame: nobody has said yet that it is an agent.
         message = codec.decode(frame, max_bytes=limits.MAX_HELLO_BYTES)
     except codec.FrameError as error:
         too_large = error.wire.data is not None and error.wire.data.kind == "too_large"
         code = Close.TOO_BIG if too_large else Close.PROTOCOL_ERROR
+        # A close frame has room for 123 bytes of reason (RFC 6455, 5.5).
         raise AdmissionDenied(code, error.message[:120], codec.encode_error(error.id, error.wire)) from error
     if not isinstance(message, Request) or message.method != "agent.hello":
         raise AdmissionDenied(Close.PROTOCOL_ERROR, "the first frame must be agent.hello")
@@ -89,6 +93,7 @@ def _check_sizes(params: HelloParams) -> None:
     for field, value in (("name", agent.name), ("version", agent.version), ("instance", agent.instance)):
         if not 0 < len(value) <= 200:  # noqa: PLR2004 -- generous for names, small for a database
             raise InvalidParams(f"params.agent.{field}: 1 to 200 characters.", field=f"params.agent.{field}")
+    # Requests of this side must fit: plans, templates of models, pieces of images.
     if params.limits.max_frame_bytes < limits.MIN_FRAME_BYTES:
         raise InvalidParams(
             f"params.limits.max_frame_bytes: at least {limits.MIN_FRAME_BYTES}.",
@@ -111,6 +116,7 @@ def hello_answer(request: Request, session: int, settings: HubSettings) -> bytes
         link_credit_bytes=settings.link_credit_bytes,
         limits=ServerLimits(max_frame_bytes=settings.max_frame_bytes, max_in_flight=settings.max_in_flight),
         server=ServerIdentity(name=settings.name, version=settings.version),
+        # By which the agent finds that its clock is wrong.
         time=time.time(),
     )
     return codec.encode_result(request.id, result)

@@ -59,6 +59,7 @@ class Listener:
 
     def put(self, event: Event) -> None:
         """Add news, at the cost of the oldest; a repeat of the last news adds nothing."""
+        # Heartbeats alone bring many of them, and each means the same: read that agent anew.
         if not (self._events and self._events[-1] == event):
             self._events.append(event)
         self._wake.set()
@@ -96,6 +97,7 @@ class LatestChanges:
     def put(self, event: Event) -> None:
         """Keep a change in place of an earlier one of the same."""
         self._changes[_subject(event)] = event
+        # The key that came first (a dict keeps that order): only invented jobs are so many.
         if len(self._changes) > _KEPT_CHANGES:
             del self._changes[next(iter(self._changes))]
         self._wake.set()

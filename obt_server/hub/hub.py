@@ -105,6 +105,7 @@ class AgentHub:
             UnknownAgent: no agent has that id or name.
             AmbiguousAgent: several agents have that name.
         """
+        # An id wins: a machine that takes another's id as its name must not stand before it.
         agent = await self._storage.agent(id_or_name)
         if agent is not None:
             return agent
@@ -217,6 +218,7 @@ class AgentHub:
         session = self._sessions.require(agent_id)
         key = (agent_id, method, params)
         series = self._series.get(key)
+        # One that has ended stays until its last viewer has left, and can take no more.
         if series is None or not series.live:
             series = SharedSeries(
                 lambda: session.calls.stream(

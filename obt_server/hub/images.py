@@ -45,7 +45,9 @@ def prepare(method: str, params: msgspec.Raw, max_frame_bytes: int) -> Prepared:
         TooLarge: it does not fit even so, or the images are over what a session holds.
         InvalidParams: an image is not base64.
     """
+    # The rest is for what is around them in the frame: id, method, braces.
     room = max_frame_bytes - 1024
+    # As they came: the usual case costs no decoding.
     if len(bytes(params)) <= room or method not in METHODS_WITH_IMAGES:
         return Prepared(params)
     body: dict[str, Any] = msgspec.json.decode(params, type=dict[str, Any])
@@ -71,6 +73,7 @@ def _replace(image: object, blobs: list[tuple[str, str]]) -> object:
     if not isinstance(image, str):
         return image
     try:
+        # Strictly: pieces are cut after every fourth character, which a space between them would move.
         base64.b64decode(image, validate=True)
     except (binascii.Error, ValueError) as error:
         raise InvalidParams("params.images: an image is not base64.", field="params.images") from error

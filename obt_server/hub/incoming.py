@@ -54,6 +54,7 @@ class Pages:
             ProtocolError: a page is missing or repeats.
             TooLarge: the whole is over its bounds.
         """
+        # Also in the middle of a list: the agent's state changed, and it began again.
         if page.index == 0:
             self.revision, self.next_index, self.items, self.size = revision, 0, [], 0
         if revision != self.revision or page.index != self.next_index:
@@ -62,6 +63,7 @@ class Pages:
         self.items.extend(items)
         self.size += size
         if len(self.items) > bounds.entries or self.size > bounds.size:
+            # Minus one: the pages that are on their way fit nowhere, and are refused like this one.
             self.items, self.next_index, self.size = [], -1, 0
             raise TooLarge(f"At most {bounds.entries} entries and {bounds.size} bytes are taken.")
         if not page.last:
@@ -103,6 +105,7 @@ class Incoming:
             "heartbeat": self._heartbeat,
             "job.progress": jobs.on_progress,
             "agent.goodbye": self._goodbye,
+            # The session has noted the time already, as of every frame.
             "link.alive": lambda _session, _params: None,
         }
 
@@ -124,6 +127,7 @@ class Incoming:
             bounds = Bounds(most, self._settings.max_sync_bytes)
             return pages.take(sync.revision, sync.page, items, bounds, size)
         finally:
+            # Also where it raised: pages that were dropped are held no more.
             self._budget.change(pages.size - before)
 
     async def _models_sync(self, session: AgentSession, params: msgspec.Raw) -> SyncResult:
@@ -138,6 +142,7 @@ class Incoming:
         presence.models = {model.name: model.digest for model in models}
         presence.models_stale = sync.stale
         presence.ollama, presence.running = sync.ollama, sync.running
+        # A stale list is the last one once more: to store it would say that its models were seen now.
         if not sync.stale:
             await self._storage.save_models(session.agent_id, models, sync.ollama, time.time())
         self._events.agent_changed(session.agent_id)
@@ -162,6 +167,7 @@ class Incoming:
         beat = codec.convert(params, HeartbeatParams)
         session.presence.heartbeat = beat
         session.presence.heartbeat_at = time.time()
+        # Newer than the list's: Ollama may have gone, or come, since.
         session.presence.ollama = beat.ollama
         self._events.agent_changed(session.agent_id)
 

@@ -103,6 +103,7 @@ class JobTracker:
         Raises:
             AgentError: what the agent answered, and then the job is ``failed``; LinkLost when it did not.
         """
+        # A start is repeated until it is answered, but nobody wants it long after. The caller's own wins.
         params = {"not_after": time.time() + self._settings.start_within_s, **params}
         body = msgspec.json.encode(params)
         model = msgspec.json.decode(body, type=_Started).model_name
@@ -117,6 +118,7 @@ class JobTracker:
             created_at=time.time(),
             started_session=session.presence.session,
         )
+        # Before it is stored: afterwards a new job and a repeated start look the same.
         known = await self._storage.job(job.agent_id, job.job_id)
         await self._storage.create_job(job)
         return await self._send_start(session, job, repeat=known is not None and known.state != "starting")
@@ -128,6 +130,7 @@ class JobTracker:
                 METHOD_OF_KIND[job.kind], msgspec.Raw(job.params), timeout_s=self._settings.call_timeout_s
             )
             started = codec.convert(answer, JobStarted, where="result")
+        # Nobody knows whether the agent has it: it stays as it is, and the next admission settles that.
         except (LinkLost, DeadlineExceeded):
             raise
         except AgentError as error:
@@ -153,9 +156,11 @@ class JobTracker:
         progress = codec.convert(params, JobProgressParams)
         known = session.presence.progress
         before = known.get(progress.job_id)
+        # The one that came first goes: an agent that invents jobs must not fill memory.
         if before is None and len(known) >= self._settings.max_in_flight:
             known.pop(next(iter(known)))
         known[progress.job_id] = progress
+        # A commit for each step of each job would keep the database's one writer busy.
         if before is None or before.state != progress.state:
             change = JobChange(state=progress.state)
             session.spawn(
@@ -174,6 +179,7 @@ class JobTracker:
                 await self._follow(session, job, summary)
             elif job.state == "starting":
                 self._start_again(session, job)
+            # A start of this very session may have crossed the list; one of an earlier session is asked for.
             elif job.started_session is None or job.started_session < session.presence.session:
                 await self._query_later(session, job)
 
@@ -265,6 +271,7 @@ class JobTracker:
                 at=time.time(),
             )
         )
+        # After the commit: until then the progress is what is known of the job.
         session.presence.progress.pop(final.job_id, None)
         self._events.job_changed(JobChanged(session.agent_id, final.job_id, final.state))
         log.info("job.finished", agent=session.agent_id, job=final.job_id, state=final.state, outcome=outcome)

@@ -70,8 +70,10 @@ class OutgoingRequest:
             ProtocolError: a hole, a message that is neither items nor a piece, or credit ignored.
             TooLarge: a text in pieces is over the limit.
         """
+        # Whoever reads or not: a stream that was cancelled keeps within its credit, too.
         self._window.charge(size)
         items = self._assembler.feed(data)
+        # No credit goes back: the agent has been told to stop, or has stopped.
         if self.abandoned or self.ended:
             return
         piece = data.part is not None
@@ -105,6 +107,7 @@ class OutgoingRequest:
             ProtocolError: its pieces are incomplete, or differ from its hash.
         """
         items, whole = self._assembler.finish(result)
+        # A large item that nothing followed: its pieces got their credit back as they came.
         if items:
             self._put(items, 0)
         if not self.ended:

@@ -61,10 +61,12 @@ def read(
     """
     if final.bytes > most_bytes:
         raise TooLarge(f"A result of {final.bytes} bytes is over the {most_bytes} that are taken.")
+    # Before a byte of it is unpacked.
     if final.result is None and final.encoding == "gzip":
         _check_ratio(final.bytes, len(parts))
     text = final.result.encode() if final.result is not None else unpack(parts, final.encoding, final.bytes)
     if text is None or len(text) != final.bytes or hashlib.sha256(text).hexdigest() != final.sha256:
+        # The same text would come again, and differ again; of pieces some may be missing.
         if final.result is not None:
             raise InvalidParams("params.sha256: the inline result has another size or sha256.")
         return None
@@ -93,6 +95,7 @@ def unpack(parts: bytes, encoding: Literal["identity", "gzip"], expected: int) -
 def _model_of(text: bytes) -> tuple[str | None, str | None]:
     """One pass over the text, which may be long: it checks that it is JSON, and finds the model."""
     try:
+        # The parser passes over what it does not read, whether it is UTF-8 or not.
         text.decode()
         environment = msgspec.json.decode(text, type=_ResultHead).environment
     except msgspec.ValidationError:

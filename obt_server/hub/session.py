@@ -10,12 +10,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from obt_agent.errors import (
-    AgentError,
-    Busy,
-    ProtocolError,
-    UnknownCommand,
-)
+from obt_agent.errors import AgentError, Busy, ProtocolError, UnknownCommand
 from obt_agent.protocol import codec
 from obt_agent.protocol.admission import Empty
 from obt_agent.protocol.envelope import ErrorResponse, Message, Notification, Request, RequestId, Response
@@ -181,9 +176,11 @@ class AgentSession:
             elif error is not None:
                 log.error("session.failed", agent=self.agent_id, task=task.get_name(), exc_info=error)
                 self.end(1011, "the server failed in an unforeseen way")
+        # The first cause stands; this is for a task that ended without one.
         self.end(1006, "the socket ended")
 
     async def _close(self, ending: SessionEnds) -> None:
+        # A closing handshake would wait for somebody who is not there, or does not read.
         if ending.code == Close.SILENT or self._dropped:
             self._socket.abort()
             return
@@ -200,6 +197,7 @@ class AgentSession:
         while True:
             now = self._loop.time()
             silent_at = self.last_heard + settings.silence_s
+            # This loop was late, and not the agent: what it sent meanwhile is still to be read.
             if now > due + _LATE_S:
                 silent_at = max(silent_at, now + _LATE_S)
             if now >= silent_at:
@@ -216,6 +214,7 @@ class AgentSession:
                 self._writer.last_sent + settings.alive_interval_s,
                 self._streams_alive_at,
             )
+            # Not 0: a due time that is just past must not make this spin.
             await asyncio.sleep(max(due - now, 0.001))
 
     async def probe(self, within_s: float) -> bool:
@@ -223,6 +222,7 @@ class AgentSession:
         before = self.last_heard
         try:
             await self.calls.call("state.request", msgspec.Raw(b'{"kinds":[]}'), timeout_s=within_s)
+        # Everything that it has in flight is a sign of life as good as an answer.
         except Busy:
             await asyncio.sleep(within_s)
         except AgentError:
@@ -262,6 +262,7 @@ class AgentSession:
     def _refuse_frame(self, error: codec.FrameError) -> None:
         if error.wire.data is not None and error.wire.data.kind == "too_large":
             raise SessionEnds(Close.TOO_BIG, error.message)
+        # Its answer is output like any other, and nonsense must not get it for free.
         self._spend_control()
         self.post(codec.encode_error(error.id, error.wire))
         self._count_bad("ten bad frames in a minute")
@@ -300,6 +301,7 @@ class AgentSession:
             self._on_stream_data(message, size)
             return
         handler = self._notifications.get(message.method)
+        # Newer agents may say more: JSON-RPC has no answer to a notification.
         if handler is None:
             return
         try:
@@ -332,6 +334,7 @@ class AgentSession:
         error = self._refusal(message)
         if error is not None:
             self.post(codec.encode_error(message.id, to_wire(error)))
+            # Refused, it holds no memory; credit that is kept would be lost to the session for good.
             if on_credit:
                 self._give_back_link(size)
             return
@@ -368,6 +371,7 @@ class AgentSession:
             log.exception("session.answer_failed", agent=self.agent_id, method=message.method)
             frame = codec.encode_error(message.id, to_wire(error))
         self.post(frame)
+        # Last: an agent that sends faster than the database stores has to wait for it.
         if size:
             self._give_back_link(size)
 

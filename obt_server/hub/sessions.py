@@ -182,11 +182,14 @@ class Sessions:
             await self._replace_old_session(credential.agent_id, hello)
             self._refuse_when_draining()
             number = await self._storage.admit(_admission(credential, hello))
+            # Again after each wait: a drain that has begun meanwhile does not know of this session.
             self._refuse_when_draining()
             session = self._session(socket, credential, hello, number)
             await self._answer_hello(socket, hello, number)
+            # Only now can anybody reach it: nothing may go out before the answer to the hello.
             self._sessions[session.agent_id] = session
         if credential.state == "candidate":
+            # After the answer went out: by it the agent knows that the old credential may go.
             await self._storage.promote(credential.id)
         log.info("agent.admitted", agent=session.agent_id, session=number, name=hello.params.agent.name)
         return session
@@ -245,6 +248,7 @@ class Sessions:
             log.info("agent.left", agent=session.agent_id, code=ending.code, reason=ending.reason)
         finally:
             self._incoming.forget(session)
+            # A newer session of the same agent may stand there already.
             if self._sessions.get(session.agent_id) is session:
                 del self._sessions[session.agent_id]
             self._directory.changed(session.agent_id)
