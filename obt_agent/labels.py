@@ -9,6 +9,7 @@ from msgspec import Meta
 MAX_LABELS: Final = 16
 """Of each origin: the machine's own configuration, and the server's operators."""
 MAX_LABEL_CHARS: Final = 63
+LABEL_RULE: Final = f"words of a-z, 0-9 and . _ : = / - inside, at most {MAX_LABEL_CHARS} characters"
 
 # Lower case and ASCII alone: "Lab" and "lab" would be two groups that people take for one, and labels stand
 # in addresses and command lines. The end is written without "$", which in Python also stands before a last
@@ -18,7 +19,7 @@ Label = Annotated[
     Meta(
         max_length=MAX_LABEL_CHARS,
         pattern=r"^[a-z0-9]([a-z0-9._:=/-]*[a-z0-9])?(?![\s\S])",
-        description="words of a-z, 0-9 and . _ : = / - inside, at most 63 characters",
+        description=LABEL_RULE,
     ),
 ]
 Labels = Annotated[

@@ -10,7 +10,7 @@ import structlog
 from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, Field
 
-from obt_agent.labels import MAX_LABELS, Labels
+from obt_agent.labels import LABEL_RULE, MAX_LABELS, Labels
 from obt_agent.protocol import codec
 from obt_server.hub.shared_series import Viewer
 from obt_server.rest import responses
@@ -24,10 +24,7 @@ log = structlog.get_logger(__name__)
 class AgentLabels(BaseModel):
     """The labels that operators give an agent: all of them."""
 
-    labels: Annotated[
-        list[str],
-        Field(max_length=MAX_LABELS, description="of a-z, 0-9 and . _ : = / - inside, 63 characters each"),
-    ]
+    labels: Annotated[list[str], Field(max_length=MAX_LABELS, description=LABEL_RULE)]
 
 
 class AgentName(BaseModel):
@@ -67,7 +64,7 @@ def _agents(router: APIRouter, context: Context) -> None:
     @router.put("/agents/{agent}/labels", summary="Replace the labels that operators gave an agent")
     async def label(agent: str, body: AgentLabels, request: Request) -> AgentView:
         # Checked by the type that an agent's own labels have, so that both are the same words.
-        given = codec.convert(msgspec.Raw(msgspec.json.encode(body.labels)), Labels, where="body.labels")
+        given = codec.convert(msgspec.json.encode(body.labels), Labels, where="body.labels")
         labels = tuple(sorted(set(given)))
         found = await storage.label_agent((await hub.find(agent)).id, labels)
         # Who did it, for whoever wonders later why a group has changed.
