@@ -124,7 +124,7 @@ class Supervisor:
         components, number = self._components, session.number
         beat_s = heartbeat_every_s(hello, self._loaded.config.server.heartbeat_interval_s)
         self._own(components.reporter.run(session, beat_s), name=f"report-{number}")
-        self._own(components.jobs.serve(session, hello.time), name=f"jobs-{number}")
+        self._own(components.jobs.report(session, hello.time), name=f"jobs-{number}")
         self._status_writer.changed()
 
     async def _follow_ollama(self) -> None:

@@ -130,7 +130,7 @@ class JobService:
                 return str(other)
         return None
 
-    async def serve(self, session: Session, server_time: float | None) -> None:
+    async def report(self, session: Session, server_time: float | None) -> None:
         """Send progress and finals over one session, until it ends or this is cancelled.
 
         Args:

@@ -79,7 +79,7 @@ class Agent:
     def _on_admitted(self, session: LinkSession, hello: HelloResult) -> None:
         beat_s = hello.heartbeat_interval_s or 15.0
         self._own(self.components.reporter.run(session, beat_s), f"report-{session.number}")
-        self._own(self.components.jobs.serve(session, hello.time), f"serve-{session.number}")
+        self._own(self.components.jobs.report(session, hello.time), f"jobs-{session.number}")
         self.admitted.put_nowait(session)
 
     def _own(self, work: Coroutine[Any, Any, None], name: str) -> None:

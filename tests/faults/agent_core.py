@@ -150,7 +150,7 @@ class AgentCore:
 
             def on_admitted(session: LinkSession, hello: HelloResult) -> None:
                 tasks.create_task(reporter.run(session, 15.0), name="core report")
-                tasks.create_task(jobs.serve(session, hello.time), name="core serve")
+                tasks.create_task(jobs.report(session, hello.time), name="core report")
 
             link = self._link(state, dispatcher, reporter, on_admitted)
             self.opened.set()

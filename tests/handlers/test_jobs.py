@@ -41,7 +41,7 @@ class Served:
         self.peer = ServerSession()
 
     async def __aenter__(self) -> ServerSession:
-        self.task = asyncio.create_task(self.bench.jobs.serve(self.peer, 1_000.0))
+        self.task = asyncio.create_task(self.bench.jobs.report(self.peer, 1_000.0))
         return self.peer
 
     async def __aexit__(self, *exc: object) -> None:

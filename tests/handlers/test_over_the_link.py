@@ -118,7 +118,7 @@ async def test_an_image_goes_by_blob_and_a_wrong_request_by_the_path_of_its_fiel
 
 async def test_a_benchmark_is_acknowledged_over_the_wire(bench: Bench) -> None:
     async with commanded(bench) as met:
-        serving = asyncio.create_task(bench.jobs.serve(met.session, 1_000.0))
+        serving = asyncio.create_task(bench.jobs.report(met.session, 1_000.0))
         number = await met.peer.request("run_benchmark", {"job_id": "b1", "plan": PLAN})
         assert (await met.peer.expect(id=number))["result"]["state"] in ("queued", "running")
         progress = await met.peer.expect("job.progress")

@@ -137,7 +137,7 @@ async def test_a_start_too_late_or_too_far_ahead_is_refused(
 
 async def test_the_servers_clock_decides_what_is_late(tmp_path: Path) -> None:
     async with Daemon(tmp_path) as daemon:
-        serving = asyncio.create_task(daemon.jobs.serve(ServerSession(), server_time=5_000_000.0))
+        serving = asyncio.create_task(daemon.jobs.report(ServerSession(), server_time=5_000_000.0))
         await asyncio.sleep(0)
         with pytest.raises(DeadlineExceeded):
             await daemon.jobs.start_benchmark(benchmark(not_after=daemon.now + 100))
@@ -152,7 +152,7 @@ async def test_a_clock_that_is_set_right_after_the_admission_makes_no_start_late
 ) -> None:
     """A machine without a battery for its clock is admitted in 1970, and then hears the time."""
     async with Daemon(tmp_path) as daemon:
-        serving = asyncio.create_task(daemon.jobs.serve(ServerSession(), server_time=5_000_000.0))
+        serving = asyncio.create_task(daemon.jobs.report(ServerSession(), server_time=5_000_000.0))
         await asyncio.sleep(0)
         daemon.now += step_s
         assert (await daemon.jobs.start_benchmark(benchmark(not_after=5_000_100.0))).state == "queued"
@@ -388,7 +388,7 @@ async def test_status_tells_progress_and_results_so_far_and_after_the_end(tmp_pa
     async with Daemon(tmp_path) as daemon:
         assert (await daemon.jobs.status("j")).job.state == "completed", "also after a restart"
         peer = ServerSession()
-        serving = asyncio.create_task(daemon.jobs.serve(peer, None))
+        serving = asyncio.create_task(daemon.jobs.report(peer, None))
         assert await daemon.jobs.uploader.drain(20)
         assert (await daemon.jobs.status("j")).result is None, "the server has it"
         serving.cancel()
@@ -398,7 +398,7 @@ async def test_status_tells_progress_and_results_so_far_and_after_the_end(tmp_pa
 async def test_progress_goes_to_the_session_and_what_is_too_quick_is_left_out(tmp_path: Path) -> None:
     async with Daemon(tmp_path) as daemon:
         peer = ServerSession()
-        serving = asyncio.create_task(daemon.jobs.serve(peer, None))
+        serving = asyncio.create_task(daemon.jobs.report(peer, None))
         await daemon.jobs.start_benchmark(benchmark())
         run = await daemon.runner.run_number(1)
         for number in range(1, 200):
@@ -424,7 +424,7 @@ async def test_progress_goes_to_the_session_and_what_is_too_quick_is_left_out(tm
 async def test_those_who_wait_are_told_for_what_and_how_many_are_before_them(tmp_path: Path) -> None:
     async with Daemon(tmp_path) as daemon:
         peer = ServerSession()
-        serving = asyncio.create_task(daemon.jobs.serve(peer, None))
+        serving = asyncio.create_task(daemon.jobs.report(peer, None))
         await daemon.jobs.start_benchmark(benchmark("a", model_name="large:70b"))
         first = await daemon.runner.run_number(1)
         await daemon.jobs.start_benchmark(benchmark("b"))
@@ -526,7 +526,7 @@ async def test_the_runner_is_given_back_the_exact_plan(tmp_path: Path) -> None:
 async def test_serving_ends_with_a_session_that_has_nothing_more_to_be_told(tmp_path: Path) -> None:
     async with Daemon(tmp_path) as daemon:
         peer = ServerSession()
-        serving = asyncio.create_task(daemon.jobs.serve(peer, None))
+        serving = asyncio.create_task(daemon.jobs.report(peer, None))
         await asyncio.sleep(0)
         peer.alive = False
         async with asyncio.timeout(20):

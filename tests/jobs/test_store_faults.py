@@ -134,7 +134,7 @@ async def test_an_upload_goes_on_when_the_store_can_be_read_again(tmp_path: Path
         await here.until("j", "completed")
         peer = ServerSession()
         async with failing("waiting", "expire"):
-            serving = asyncio.create_task(here.jobs.serve(peer, 1_000.0))
+            serving = asyncio.create_task(here.jobs.report(peer, 1_000.0))
             await met(2)
         assert await here.jobs.uploader.drain(20)
         assert peer.finals == ["j"]
@@ -149,7 +149,7 @@ async def test_what_the_server_has_is_told_again_until_its_acknowledgement_is_st
         await here.until("j", "completed")
         peer = ServerSession()
         async with failing("acknowledge", "failed_upload"):
-            serving = asyncio.create_task(here.jobs.serve(peer, 1_000.0))
+            serving = asyncio.create_task(here.jobs.report(peer, 1_000.0))
             await met(3)
             assert here.jobs.store.counts.finished_unacknowledged == 1
         assert await here.jobs.uploader.drain(20)
@@ -168,7 +168,7 @@ async def test_a_result_that_decayed_in_the_store_is_not_sent_as_one(tmp_path: P
             other.execute("UPDATE jobs SET result = x'7b7d'")
             other.commit()
         peer = ServerSession()
-        serving = asyncio.create_task(here.jobs.serve(peer, 1_000.0))
+        serving = asyncio.create_task(here.jobs.report(peer, 1_000.0))
         async with asyncio.timeout(20):
             while not ((job := await here.outbox.get("j")) and job.attempts):
                 await here.outbox.wait_changed(here.outbox.generation - 1)
@@ -189,7 +189,7 @@ async def test_the_result_of_a_job_that_a_damaged_store_took_along_is_stored_all
             while not here.jobs.store.counts.finished_unacknowledged:
                 await here.outbox.wait_changed(here.outbox.generation)
         peer = ServerSession()
-        serving = asyncio.create_task(here.jobs.serve(peer, 1_000.0))
+        serving = asyncio.create_task(here.jobs.report(peer, 1_000.0))
         assert await here.jobs.uploader.drain(20)
         assert list(peer.results) == ["j"]
         peer.alive = False
