@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
-from rich.console import Console
 from rich.live import Live
 
 from obt_agent.cli import exit_codes
 from obt_agent.cli.common import add_config_options, as_json, load_config, to_stderr
 from obt_agent.cli.hardware_report import live, report
+from obt_agent.cli.tables import console_for, print_table
 from obt_agent.config.schema import OllamaConfig
 from obt_agent.errors import AgentError, ConfigError
 from obt_agent.hardware.gpu.registry import gpu_providers
@@ -112,20 +113,20 @@ def _print(inventory: Inventory, sample: Sample, *, json: bool) -> None:
     if json:
         print(as_json({"inventory": inventory, "sample": sample}))
     else:
-        Console().print(report(inventory, sample))
+        print_table(console_for(sys.stdout), report(inventory, sample), folds=True)
 
 
 async def _watch(service: HardwareService, inventory: Inventory, interval_s: float) -> None:
     """In place at a terminal; into a pipe or file, one after the other."""
     await service.start()
-    console = Console()
+    console = console_for(sys.stdout)
     # A terminal has the latest picture alone, on a screen of its own, which is left as it was.
     place = Live(console=console, auto_refresh=False, screen=True) if console.is_terminal else nullcontext()
     with place as screen:
         async for sample in _samples(service, interval_s):
             picture = live(inventory, sample, service.sampler_cost)
             if screen is None:
-                console.print(picture)
+                print_table(console, picture, folds=True)
             else:
                 screen.update(picture, refresh=True)
             inventory = await service.inventory()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from typing import IO, Final
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.measure import Measurement
-from rich.table import Table
 
 # Room for the widest table of prose; a pipe or a file has no width of its own.
 _PIPE_COLUMNS: Final = 120
@@ -20,14 +19,16 @@ def console_for(file: IO[str]) -> Console:
     return Console(file=file, width=None if _has_width(file) else _PIPE_COLUMNS)
 
 
-def print_table(console: Console, table: Table) -> None:
-    """Print a table with every word of it whole.
+def print_table(console: Console, table: RenderableType, *, folds: bool = False) -> None:
+    """Print a table, or several things of which some are tables, with every word whole.
 
     A terminal that is narrower than the longest words beside each other wraps the lines itself, so that a
-    name can still be selected and searched for. In a pipe or a file each row is one line.
+    name can still be selected and searched for; unless the table ``folds`` its cells there. In a pipe or a
+    file each row is one line.
     """
     needed = Measurement.get(console, console.options.update(max_width=_UNLIMITED), table)
-    least = needed.minimum if _has_width(console.file) else needed.maximum
+    at_terminal = 0 if folds else needed.minimum
+    least = at_terminal if _has_width(console.file) else needed.maximum
     usual, console.width = console.width, max(console.width, least)
     console.print(table, crop=False)
     console.width = usual

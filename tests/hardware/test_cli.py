@@ -80,6 +80,18 @@ def test_a_narrow_terminal_shows_every_word_of_it_whole(
         assert words in gaps
 
 
+def test_in_a_pipe_each_row_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    assert hardware("--replay", str(SNAPSHOTS / "amd-apu")) == 0
+    wide = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert max(map(len, wide)) > 120
+    monkeypatch.delenv("COLUMNS")
+    assert hardware("--replay", str(SNAPSHOTS / "amd-apu")) == 0
+    assert [line.rstrip() for line in capsys.readouterr().out.splitlines()] == wide
+
+
 def test_a_sleeping_gpu_is_shown_asleep(capsys: pytest.CaptureFixture[str]) -> None:
     assert hardware("--replay", str(SNAPSHOTS / "suspended-laptop")) == 0
     assert "suspended" in capsys.readouterr().out
