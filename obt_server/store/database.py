@@ -10,10 +10,11 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Coroutine
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
+import structlog
 from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
 from sqlalchemy.orm import Session
 
@@ -21,6 +22,8 @@ from obt_server.store.tables import SCHEMA_VERSION, Schema, Table
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+log = structlog.get_logger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -124,6 +127,13 @@ class Database:
         job = functools.partial(_transact, self._engine, work, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self._writer, job)
 
+    def run_later(
+        self, work: Callable[Concatenate[Session, P], object], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        """Run ``work(session, ...)`` as ``run`` does, for nobody who waits: what fails is logged."""
+        job = functools.partial(_transact, self._engine, work, *args, **kwargs)
+        self._writer.submit(job).add_done_callback(_log_failure)
+
     async def read(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``work(session, ...)``, which changes nothing, on a reader's thread."""
         job = functools.partial(_transact, self._reading, work, *args, **kwargs)
@@ -168,6 +178,12 @@ class Database:
         for threads in (self._writer, self._readers):
             threads.shutdown(wait=True)
         self._engine.dispose()
+
+
+def _log_failure(done: Future[Any]) -> None:
+    error = done.exception()
+    if error is not None:
+        log.warning("database.not_written", error=str(error))
 
 
 def _transact(

@@ -166,8 +166,9 @@ class OperatorStore(Stored):
         if used is None:
             return None
         operator, noted = used
-        # Noted here before the write is awaited, so that requests that come together make one write.
+        # Noted here before it is stored, so that requests that come together make one write.
         if not noted and at - self._noted.get(sha256, 0.0) > _USE_STORED_EVERY_S:
             self._noted[sha256] = at
-            await self._db.run(_note_use, sha256, at)
+            # Not awaited: a token is as good while the writer is busy, or the file locked by another process.
+            self._db.run_later(_note_use, sha256, at)
         return operator

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import re
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from obt_server.auth import OriginPolicy, secrets
 from obt_server.auth.limiter import MAX_DELAY_S, FailureLimiter
 from obt_server.auth.operators import Operators, SignInRefused
 from tests.server.conftest import HASHED, PASSWORD, Running, running
+from tests.waiting import until
 
 SIGN_IN = ("POST", "/api/v1/session")
 ENROL = ("POST", "/api/v1/agents/enroll")
@@ -224,12 +226,33 @@ async def test_a_changed_password_ends_sign_ins(server: Running, nobody: httpx.A
     assert (await nobody.post("/api/v1/session", json={"password": "a new one, longer"})).status_code == 200
 
 
+async def test_who_is_known_may_ask_while_another_process_holds_the_database(
+    server: Running, nobody: httpx.AsyncClient, tmp_path: Path
+) -> None:
+    made = (await server.http.post("/api/v1/api-tokens", json={"name": "cron"})).json()
+    await nobody.post("/api/v1/session", json={"password": PASSWORD})
+    use = {"Authorization": f"Bearer {made['secret']}"}
+    with contextlib.closing(sqlite3.connect(tmp_path / "obt.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        by_cookie = await nobody.get("/api/v1/agents")
+        by_token = await nobody.get("/api/v1/agents", headers=use)
+        other.execute("ROLLBACK")
+    assert (by_cookie.status_code, by_token.status_code) == (200, 200)
+
+    async def stored() -> bool:
+        listed = (await server.http.get("/api/v1/api-tokens")).json()
+        return listed[1]["last_used_at"] is not None
+
+    await until(stored)
+
+
 async def test_api_tokens_are_made_shown_without_secret_and_revoked(
     server: Running, nobody: httpx.AsyncClient
 ) -> None:
     made = (await server.http.post("/api/v1/api-tokens", json={"name": "cron", "valid_for_s": 3600})).json()
     use = {"Authorization": f"bearer {made['secret']}"}
     assert (await nobody.get("/api/v1/session", headers=use)).json() == {"name": "admin"}
+    await server.parts.operators.set_password("other", "some password")  # behind the token's last use
     listed = (await server.http.get("/api/v1/api-tokens")).json()
     assert [one["name"] for one in listed] == ["tests", "cron"]
     assert listed[1]["last_used_at"] is not None
