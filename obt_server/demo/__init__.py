@@ -2,6 +2,7 @@
 
 ``ollama_target``  which Ollama is driven, and whether it is one
 ``processes``      child processes: started, watched, ended in order
+``bound_child``    makes a child process end with the one that started it
 ``machines``       one machine: enrolment through the public way, agent
 ``environment``    the server, and a machine on the Ollama of ``ollama_target``
 ``fleet``          further machines, on stand-ins of other speeds; ``machines.json`` says which

@@ -1,9 +1,11 @@
-"""Child processes of the demonstration: each logs to a file, and none outlives it."""
+"""Child processes of the demonstration: each logs to a file, and none outlives it, however it ends."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
@@ -59,11 +61,12 @@ async def running(
     """Run a program while the context lasts.
 
     ``environ`` is its whole environment, ours when omitted. It gets a process group of its own: a Ctrl-C at
-    the terminal reaches us alone, and we end it in order.
+    the terminal reaches us alone, and we end it in order. Where we are killed, it is too.
     """
+    bound = [sys.executable, "-m", "obt_server.demo.bound_child", str(os.getpid()), *command]
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
-            *command,
+            *bound,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=out,
             stderr=out,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -20,6 +21,7 @@ from obt_server.demo.ollama_target import answering, ollama_target
 from obt_server.demo.processes import ChildFailed, running
 from obt_standin import StandIn
 from obt_standin.script import Behaviour, Script
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -65,15 +67,15 @@ async def until_it_runs(process: asyncio.subprocess.Process) -> str:
     return output
 
 
-def ours(folder: Path) -> list[str]:
+def ours(folder: Path, *, kill: bool = False) -> list[str]:
     """Processes that still run in that folder."""
     left = []
     for process in psutil.process_iter():
-        try:
+        with contextlib.suppress(psutil.Error):
             if process.cwd() == str(folder):
                 left.append(" ".join(process.cmdline()))
-        except psutil.Error:
-            continue
+                if kill:
+                    process.kill()
     return left
 
 
@@ -142,6 +144,22 @@ async def test_ctrl_c_ends_agent_server_and_stand_in_in_order(tmp_path: Path) ->
     assert f"Port {port} is taken" in output
     assert re.search(r"password +\S+", output)
     assert ours(tmp_path) == []
+
+
+async def test_where_it_is_killed_agent_and_stand_in_end_too(tmp_path: Path) -> None:
+    nobody = f"http://127.0.0.1:{free()}"
+    process = await start("--port", str(free()), "--machines", "1", ollama=nobody, folder=tmp_path)
+    async with asyncio.timeout(WITHIN_S):
+        await until_it_runs(process)
+    running = " ".join(ours(tmp_path))
+    assert "obt_agent run" in running
+    assert "obt_standin" in running
+    process.kill()
+    await process.communicate()
+    try:
+        await until(lambda: not ours(tmp_path), within_s=20)
+    finally:
+        ours(tmp_path, kill=True)
 
 
 async def test_a_child_that_does_not_come_up_is_shown_with_the_end_of_its_log(tmp_path: Path) -> None:
