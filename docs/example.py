@@ -1,6 +1,6 @@
 """Measures the example of a benchmark's result anew: ``python docs/example.py``.
 
-A real run of the real code with the real hardware room, against the stand-in for Ollama. Written are
+A real run of the real code with the real hardware readers, against the stand-in for Ollama. Written are
 ``examples/benchmark-result.json`` and the same in OBT's own form. A test holds both against today's code and
 says when this is to be run again.
 """

@@ -59,16 +59,16 @@ def _sign_prepared(args: argparse.Namespace) -> int:
     """Show what a prepared text makes run, ask, and sign exactly its bytes."""
     text, key = _read(args.prepared, args.key)
     try:
-        said = read_text(text)
-        params = json.loads(bytes(said.params))
+        content = read_text(text)
+        params = json.loads(bytes(content.params))
     except (InvalidParams, ValueError) as error:
         raise ConfigError(f"The prepared text cannot be signed: {error}") from error
-    # What the agent would refuse anyway, said here where it can still be prepared anew.
-    if not 0 < said.not_after - said.not_before <= MAX_WINDOW_S:
+    # What the agent would refuse anyway, refused here where it can still be prepared anew.
+    if not 0 < content.not_after - content.not_before <= MAX_WINDOW_S:
         raise ConfigError("The prepared text is valid for more than 7 days, or for no time.")
-    if said.method in SIGNED_JOBS and (not isinstance(params, dict) or params.get("job_id") != said.id):
+    if content.method in SIGNED_JOBS and (not isinstance(params, dict) or params.get("job_id") != content.id):
         raise ConfigError("The prepared text's id is not the job's.")
-    print(_shown(said, params), file=sys.stderr)
+    print(_shown(content, params), file=sys.stderr)
     if not args.yes:
         # The text came from a server that is not trusted: a person reads it, unless a program decided.
         if args.prepared == "-" or not sys.stdin.isatty():
@@ -81,13 +81,13 @@ def _sign_prepared(args: argparse.Namespace) -> int:
     return exit_codes.OK
 
 
-def _shown(said: SignedText, params: Any) -> str:
-    times = (_time(at) for at in (said.not_before, said.not_after))
+def _shown(content: SignedText, params: Any) -> str:
+    times = (_time(at) for at in (content.not_before, content.not_after))
     return "\n".join(
         [
-            f"method      {said.method}",
-            f"agent       {printable(said.agent_id)}",
-            f"id          {printable(said.id)}",
+            f"method      {content.method}",
+            f"agent       {printable(content.agent_id)}",
+            f"id          {printable(content.id)}",
             f"valid       {' to '.join(times)}",
             # As ASCII: nothing in it reaches the terminal as anything but text.
             f"parameters  {json.dumps(params, indent=2)}",

@@ -1,4 +1,4 @@
-"""The agent's life: named root tasks of which one's end ends all, signals, reload, and an orderly shutdown.
+"""The root tasks of the agent, of which one's end ends all; signals, reload, and an orderly shutdown.
 
 SIGTERM, SIGINT   stop accepting, checkpoint jobs, end streams, drain the outbox, say goodbye, close
 the second one    ends the process at once
@@ -40,7 +40,7 @@ class Supervisor:
     """One run of the agent.
 
     Args:
-        rooms: everything, built and not yet running.
+        components: everything, built and not yet running.
         loaded: the configuration in force.
         state: the state folder, locked.
         notifier: systemd, if it listens.
@@ -94,7 +94,7 @@ class Supervisor:
             "follow-store": self._follow_store,
             "jobs": components.jobs.run,
             "link": components.link.run,
-            "telling": self._status_writer.run,
+            "status_writer": self._status_writer.run,
             "watchdog": self._status_writer.watchdog,
         }
         for name, root in roots.items():

@@ -1,4 +1,4 @@
-"""Requests of ours to one agent: numbered, bounded, answered once, withdrawn when nobody waits any more."""
+"""Requests of ours to one agent: numbered, bounded, answered once, cancelled when nobody waits any more."""
 
 from __future__ import annotations
 

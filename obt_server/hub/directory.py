@@ -1,4 +1,4 @@
-"""Every enrolled agent's record in memory, so that neither a list nor a piece of news reads the database."""
+"""Every enrolled agent's record in memory, so that neither a list nor an event reads the database."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AgentDirectory:
 
     Args:
         storage: where they are.
-        events: told of agents that another process (the command line) changed.
+        events: where changes are published, of agents too that another process (the command line) changed.
     """
 
     def __init__(self, storage: HubStorage, events: EventBus) -> None:

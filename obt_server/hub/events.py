@@ -1,4 +1,4 @@
-"""Who wants to know what changed: a small bus inside the process. Slow listeners lose the oldest news."""
+"""Events of agents and jobs, for whoever listens in this process. A slow listener loses the oldest."""
 
 from __future__ import annotations
 
@@ -58,22 +58,22 @@ class Listener:
         self._closed = False
 
     def put(self, event: Event) -> None:
-        """Add news, at the cost of the oldest; a repeat of the last news adds nothing."""
+        """Add an event, at the cost of the oldest; a repeat of the last one adds nothing."""
         # Heartbeats alone bring many of them, and each means the same: read that agent anew.
         if not (self._events and self._events[-1] == event):
             self._events.append(event)
         self._wake.set()
 
     def close(self) -> None:
-        """No more news will come."""
+        """No more events will come."""
         self._closed = True
         self._wake.set()
 
     async def next(self) -> Event:
-        """The oldest news; waits for some.
+        """Return the oldest event; wait for one.
 
         Raises:
-            Draining: the server stops, and all news were given.
+            Draining: the server stops, and all events were given.
         """
         while not self._events:
             if self._closed:

@@ -77,7 +77,7 @@ class AgentHub:
     # -- sockets ------------------------------------------------------------------------------------
 
     def check_capacity(self) -> None:
-        """Called before a socket is accepted.
+        """Check that another socket may be accepted; call it before accepting one.
 
         Raises:
             Draining: the server stops, or is full.
@@ -93,13 +93,13 @@ class AgentHub:
         self._sessions.check_dials(agent_id)
 
     async def serve(self, socket: HubSocket, credential: StoredCredential) -> None:
-        """One accepted socket's life: hello, admission, session; returns when it has ended."""
+        """Serve one accepted socket: hello, admission, session. Return when it has ended."""
         await self._sessions.serve(socket, credential)
 
     # -- presence ------------------------------------------------------------------------------------
 
     async def find(self, id_or_name: str) -> AgentRecord:
-        """The agent of that id, else the only one of that name.
+        """Return the agent of that id, else the only one of that name.
 
         Raises:
             UnknownAgent: no agent has that id or name.
@@ -118,17 +118,17 @@ class AgentHub:
         return named[0]
 
     def presence(self, agent_id: str) -> Presence | None:
-        """What the agent's live session has told; None when it has none."""
+        """Return what the agent's live session has reported; None when it has none."""
         session = self._sessions.get(agent_id)
         return None if session is None else session.presence
 
     def heard_ago_s(self, agent_id: str) -> float | None:
-        """Seconds since anything was heard of a live agent."""
+        """Return the seconds since anything was heard of a live agent; None of one that is offline."""
         session = self._sessions.get(agent_id)
         return None if session is None else asyncio.get_running_loop().time() - session.last_heard
 
     def online(self) -> frozenset[str]:
-        """Ids of the agents that have a session."""
+        """Return the ids of the agents that have a session."""
         return frozenset(session.agent_id for session in self._sessions.live())
 
     # -- commands ------------------------------------------------------------------------------------
@@ -200,14 +200,14 @@ class AgentHub:
             yield stream
 
     def watch_hardware(self, agent_id: str, interval_ms: int = 1000) -> AbstractAsyncContextManager[Viewer]:
-        """Live samples of a machine, the newest at once; viewers of the same interval share one watch."""
+        """Watch a machine's live samples, the newest at once; viewers of one interval share one watch."""
         params = msgspec.json.encode(HardwareWatchParams(interval_ms=interval_ms))
         return self._watch(agent_id, "hardware_watch", params, -1, keep_history=False)
 
     def watch_benchmark(
         self, agent_id: str, job_id: str, after: int = -1
     ) -> AbstractAsyncContextManager[Viewer]:
-        """Live samples of a running benchmark, those after sample ``after`` first."""
+        """Watch a running benchmark's live samples; those after sample ``after`` come first."""
         params = msgspec.json.encode(BenchmarkMetricsParams(job_id=job_id, after=0))
         return self._watch(agent_id, "benchmark_metrics", params, after, keep_history=True)
 

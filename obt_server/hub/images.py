@@ -46,17 +46,17 @@ def prepare(method: str, params: msgspec.Raw, max_frame_bytes: int) -> Prepared:
         InvalidParams: an image is not base64.
     """
     # The rest is for what is around them in the frame: id, method, braces.
-    room = max_frame_bytes - 1024
+    limit = max_frame_bytes - 1024
     # As they came: the usual case costs no decoding.
-    if len(bytes(params)) <= room or method not in METHODS_WITH_IMAGES:
+    if len(bytes(params)) <= limit or method not in METHODS_WITH_IMAGES:
         return Prepared(params)
     body: dict[str, Any] = msgspec.json.decode(params, type=dict[str, Any])
     blobs: list[tuple[str, str]] = []
     for holder in _holders(body):
         holder["images"] = [_replace(image, blobs) for image in holder["images"]]
     shorter = msgspec.json.encode(body)
-    if len(shorter) > room:
-        raise TooLarge(f"The request has {len(shorter)} bytes without its images; {room} fit a frame.")
+    if len(shorter) > limit:
+        raise TooLarge(f"The request has {len(shorter)} bytes without its images; {limit} fit a frame.")
     if sum(len(text) for _, text in blobs) // 4 * 3 > limits.MAX_BLOB_BYTES_PER_SESSION:
         raise TooLarge(f"The images are over {limits.MAX_BLOB_BYTES_PER_SESSION} bytes together.")
     return Prepared(msgspec.Raw(shorter), tuple(blobs))

@@ -76,8 +76,8 @@ class JobTracker:
     """Starts, follows and finishes jobs.
 
     Args:
-        storage: everything about jobs is there before it is said.
-        events: told of every change.
+        storage: a change of a job is there before it is published.
+        events: where every change is published.
         settings: the hub's numbers.
     """
 
@@ -171,7 +171,7 @@ class JobTracker:
         )
 
     async def reconcile(self, session: AgentSession, listed: Sequence[JobSummary]) -> None:
-        """``jobs.sync`` told every job that the agent still has; bring ours in line with it."""
+        """Bring our jobs in line with ``jobs.sync``, which lists all that the agent still has."""
         known = {job.job_id: job for job in listed}
         for job in await self._storage.open_jobs(session.agent_id):
             summary = known.get(job.job_id)

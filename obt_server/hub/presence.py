@@ -1,4 +1,4 @@
-"""What a live session has told of its machine. Replaced as a whole by heartbeats and syncs."""
+"""What a live session has reported of its machine. Replaced as a whole by heartbeats and syncs."""
 
 from __future__ import annotations
 

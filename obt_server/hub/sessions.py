@@ -41,7 +41,7 @@ class Sessions:
     Args:
         storage: where admissions go.
         incoming: what agents may ask and tell.
-        directory: told who comes and goes.
+        directory: learns who comes and goes.
         settings: the hub's numbers.
         budget: of all that waits in this process.
     """
@@ -103,7 +103,7 @@ class Sessions:
     # -- sockets ------------------------------------------------------------------------------------
 
     def check_capacity(self) -> None:
-        """Called before a socket is accepted.
+        """Check that another socket may be accepted.
 
         Raises:
             Draining: the server stops, or is full.
@@ -135,7 +135,7 @@ class Sessions:
         self._dials.pop(agent_id, None)
 
     async def serve(self, socket: HubSocket, credential: StoredCredential) -> None:
-        """One accepted socket's life: hello, admission, session; returns when it has ended."""
+        """Serve one accepted socket: hello, admission, session. Return when it has ended."""
         self._open_sockets += 1
         try:
             with self._limit_unadmitted(credential.agent_id):

@@ -66,14 +66,14 @@ def prepare(agent_id: str, method: str, params: dict[str, Any], seconds: float) 
     if method in signed.SIGNED_JOBS:
         check_job_id(params["job_id"], "params.job_id")
     text = signed.text_to_sign(agent_id, method, params, time.time(), seconds)
-    said = signed.read_text(text)
+    content = signed.read_text(text)
     return PreparedRequest(
         text=text,
         agent_id=agent_id,
         method=method,
-        id=said.id,
-        not_before=said.not_before,
-        not_after=said.not_after,
+        id=content.id,
+        not_before=content.not_before,
+        not_after=content.not_after,
     )
 
 
@@ -92,17 +92,17 @@ def routes(context: Context) -> APIRouter:
         summary="Have an agent run what was signed",
     )
     async def submit(body: SignedRequest, request: Request) -> Response:
-        said = signed.read_text(body.text)
-        agent = await context.hub.find(said.agent_id)
-        params = codec.convert(said.params, dict[str, Any])
-        if said.method in signed.SIGNED_JOBS and params.get("job_id") != said.id:
+        content = signed.read_text(body.text)
+        agent = await context.hub.find(content.agent_id)
+        params = codec.convert(content.params, dict[str, Any])
+        if content.method in signed.SIGNED_JOBS and params.get("job_id") != content.id:
             # The agent refuses it; the server would have stored a job under an id that nobody signed.
             raise InvalidParams("The text's id is not the job's.", field="body.text")
         # Beside the signature, so that the server's record of the job says what was signed.
         asked = {**params, "signature": body.model_dump()}
-        if said.method in CHANGING:
-            asked = await note_operator(context, request.state.principal.name, agent.id, said.method, asked)
-        result = await context.hub.call_text(agent.id, said.method, asked)
+        if content.method in CHANGING:
+            asked = await note_operator(context, request.state.principal.name, agent.id, content.method, asked)
+        result = await context.hub.call_text(agent.id, content.method, asked)
         return Response(result, media_type="application/json")
 
     return router
