@@ -51,6 +51,8 @@ _NOT_YET_VALID: Final = 9
 _WRONG_HOST: Final = (62, 64)
 """OpenSSL's X509_V_ERR_CERT_HAS_EXPIRED, _CERT_NOT_YET_VALID, _HOSTNAME_MISMATCH and _IP_ADDRESS_MISMATCH."""
 
+_CUT: Final = "{} ended the connection during the TLS handshake; does it speak TLS 1.2 or later on this port?"
+
 
 def explain(error: Exception, host: str, now: datetime | None = None) -> tuple[str, str]:
     """A stable word, and what to tell a person, about a failed handshake."""
@@ -60,9 +62,7 @@ def explain(error: Exception, host: str, now: datetime | None = None) -> tuple[s
         return _explain_handshake(error, host)
     if isinstance(error, (ConnectionAbortedError, TimeoutError)):
         return "tls_timeout", f"{host} did not finish the TLS handshake in time."
-    return "tls_cut", (
-        f"{host} ended the connection during the TLS handshake; does it speak TLS 1.2 or later on this port?"
-    )
+    return "tls_cut", _CUT.format(host)
 
 
 def _explain_certificate(error: ssl.SSLCertVerificationError, host: str, now: datetime) -> tuple[str, str]:
@@ -83,29 +83,30 @@ def _explain_certificate(error: ssl.SSLCertVerificationError, host: str, now: da
     )
 
 
-_HANDSHAKE: Final[tuple[tuple[str, str, str], ...]] = (
-    ("PROTOCOL_VERSION", "tls_version", "{} does not speak TLS 1.2 or later."),
-    ("UNSUPPORTED_PROTOCOL", "tls_version", "{} does not speak TLS 1.2 or later."),
-    ("WRONG_VERSION_NUMBER", "tls_plain_http", "{} answers without TLS on this port; is it an http:// port?"),
-    ("RECORD_LAYER_FAILURE", "tls_plain_http", "{} answers without TLS on this port; is it an http:// port?"),
-    ("HTTP_REQUEST", "tls_plain_http", "{} answers without TLS on this port; is it an http:// port?"),
+_HANDSHAKE: Final[tuple[tuple[tuple[str, ...], str, str], ...]] = (
     (
-        "ALERT",
+        ("PROTOCOL_VERSION", "UNSUPPORTED_PROTOCOL"),
+        "tls_version",
+        "{} does not speak TLS 1.2 or later.",
+    ),
+    (
+        ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"),
+        "tls_plain_http",
+        "{} answers without TLS on this port; is it an http:// port?",
+    ),
+    (
+        ("ALERT",),
         "tls_refused",
         "{} refused the TLS handshake ({}): it may want a client certificate (server.client_cert_file).",
     ),
-    (
-        "EOF",
-        "tls_cut",
-        "{} ended the connection during the TLS handshake; does it speak TLS 1.2 or later on this port?",
-    ),
+    (("EOF",), "tls_cut", _CUT),
 )
 
 
 def _explain_handshake(error: ssl.SSLError, host: str) -> tuple[str, str]:
     reason: str = getattr(error, "reason", None) or ""
     # OpenSSL has no number for these, and words that differ from release to release: parts of them.
-    for mark, kind, message in _HANDSHAKE:
-        if mark in reason:
+    for marks, kind, message in _HANDSHAKE:
+        if any(mark in reason for mark in marks):
             return kind, message.format(host, reason.lower())
     return "tls_failed", f"The TLS handshake with {host} failed: {reason.lower() or 'no reason given'}."

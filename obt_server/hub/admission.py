@@ -13,7 +13,7 @@ from obt_agent.protocol.envelope import Request
 from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.limits import Close
 from obt_server.hub.settings import HubSettings
-from obt_server.hub.sockets import BinaryFrame, HubSocket, SocketClosed
+from obt_server.hub.sockets import BinaryFrame, HubSocket
 from obt_server.hub.storage import StoredCredential
 
 
@@ -39,7 +39,7 @@ async def read_hello(socket: HubSocket, credential: StoredCredential, settings: 
     """Read and check the first frame.
 
     Raises:
-        Refused: a revoked or another agent's credential; late, too large, no hello, no common version.
+        AdmissionDenied: a revoked or another agent's credential; late, too large, no hello, another version.
         SocketClosed: the peer left.
     """
     # Said in a close frame, after the upgrade: a 401 may come from any proxy, and at this the agent gives up.
@@ -120,6 +120,3 @@ def hello_answer(request: Request, session: int, settings: HubSettings) -> bytes
         time=time.time(),
     )
     return codec.encode_result(request.id, result)
-
-
-__all__ = ["AdmissionDenied", "Hello", "SocketClosed", "hello_answer", "read_hello"]
