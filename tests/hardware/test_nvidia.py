@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import pynvml
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +44,15 @@ def provider(machine: Path, driver: FakeDriver, *, deadline_s: float = 20.0) -> 
 def only(readings: GpuReadings) -> GpuSample:
     assert len(readings.gpus) == 1
     return readings.gpus[0]
+
+
+def test_the_private_part_of_the_binding_is_there_and_its_version_is_bounded() -> None:
+    words = "nvidia-ml-py keeps no pointers in this dictionary any more: see Nvml.unload"
+    assert isinstance(getattr(pynvml, "_nvmlGetFunctionPointer_cache", None), dict), words
+    assert "_nvmlGetFunctionPointer_cache" in inspect.getsource(pynvml._nvmlGetFunctionPointer), words  # noqa: SLF001 - as above
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
+    (bound,) = [one for one in project["project"]["dependencies"] if one.startswith("nvidia-ml-py")]
+    assert "<" in bound
 
 
 def test_a_desktop_card_gives_everything_with_its_unit(machine: Path, driver: FakeDriver) -> None:
