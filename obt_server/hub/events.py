@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
@@ -48,14 +48,34 @@ Event = AgentChanged | JobChanged | RolloutChanged
 L = TypeVar("L", "Listener", "LatestChanges")
 
 
-class Listener:
+class _Waiting:
+    """What is common to listeners: they wait for something to be there, until the bus is closed."""
+
+    def __init__(self) -> None:
+        # set when something is put, and at the end
+        self._wake = asyncio.Event()
+        self._closed = False
+
+    def close(self) -> None:
+        """No more events will come."""
+        self._closed = True
+        self._wake.set()
+
+    async def _filled(self, kept: Sized) -> None:
+        while not kept:
+            if self._closed:
+                raise Draining("The server is stopping.", retry_after_ms=_COME_AGAIN_MS)
+            self._wake.clear()
+            await self._wake.wait()
+
+
+class Listener(_Waiting):
     """One listener's queue."""
 
     def __init__(self) -> None:
+        super().__init__()
         # the oldest go first: a listener that is slow learns what is, not what was
         self._events: deque[Event] = deque(maxlen=_KEPT)
-        self._wake = asyncio.Event()
-        self._closed = False
 
     def put(self, event: Event) -> None:
         """Add an event, at the cost of the oldest; a repeat of the last one adds nothing."""
@@ -64,35 +84,26 @@ class Listener:
             self._events.append(event)
         self._wake.set()
 
-    def close(self) -> None:
-        """No more events will come."""
-        self._closed = True
-        self._wake.set()
-
     async def next(self) -> Event:
         """Return the oldest event; wait for one.
 
         Raises:
             Draining: the server stops, and all events were given.
         """
-        while not self._events:
-            if self._closed:
-                raise Draining("The server is stopping.", retry_after_ms=_COME_AGAIN_MS)
-            self._wake.clear()
-            await self._wake.wait()
+        await self._filled(self._events)
         return self._events.popleft()
 
 
-class LatestChanges:
+class LatestChanges(_Waiting):
     """A listener that keeps the last change of each agent, job and rollout: for who shows how things are.
 
     Its size is bounded by what there is to change, and by ``_KEPT_CHANGES`` for agents that invent jobs.
     """
 
     def __init__(self) -> None:
+        super().__init__()
+        # by agent and job ("" for the agent itself)
         self._changes: dict[tuple[str, str], Event] = {}
-        self._wake = asyncio.Event()
-        self._closed = False
 
     def put(self, event: Event) -> None:
         """Keep a change in place of an earlier one of the same."""
@@ -102,22 +113,13 @@ class LatestChanges:
             del self._changes[next(iter(self._changes))]
         self._wake.set()
 
-    def close(self) -> None:
-        """No more changes will come."""
-        self._closed = True
-        self._wake.set()
-
     async def take(self) -> list[Event]:
         """Return what changed since the last call; wait for some.
 
         Raises:
             Draining: the server stops, and all changes were given.
         """
-        while not self._changes:
-            if self._closed:
-                raise Draining("The server is stopping.", retry_after_ms=_COME_AGAIN_MS)
-            self._wake.clear()
-            await self._wake.wait()
+        await self._filled(self._changes)
         changes, self._changes = list(self._changes.values()), {}
         return changes
 
