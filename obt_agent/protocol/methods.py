@@ -20,7 +20,8 @@ class Method(msgspec.Struct, frozen=True):
 
     ``shape``: ``request`` is answered at once or after work; ``stream`` sends Ollama's chunks before its
     final; ``series`` sends live samples until cancelled. ``opaque`` parameters travel to Ollama as they came.
-    ``changes`` marks commands that alter what is installed: off unless the host's owner allows them.
+    ``changes`` marks commands that alter what is installed: off unless the host's owner allows them; ``job``
+    those that start a job, with its kind.
     ``exempt`` ones are never refused as busy and have no deadline of the policy: one frees what others hold,
     the other is bounded by its bytes.
     """
@@ -32,6 +33,7 @@ class Method(msgspec.Struct, frozen=True):
     result: Any = None
     opaque: bool = False
     changes: bool = False
+    job: jobs.JobKind | None = None
     exempt: bool = False
     summary: str = ""
 
@@ -64,7 +66,13 @@ COMMANDS: Final[tuple[Method, ...]] = (
     _command("embed", commands.InferenceParams, dict, "Embeddings.", opaque=True),
     _command("load_model", commands.LoadModelParams, commands.LoadResult, "Load a model into memory."),
     _command("unload_model", commands.UnloadModelParams, commands.LoadResult, "Unload a model."),
-    _command("run_benchmark", commands.RunBenchmarkParams, jobs.JobStarted, "Start a benchmark job."),
+    _command(
+        "run_benchmark",
+        commands.RunBenchmarkParams,
+        jobs.JobStarted,
+        "Start a benchmark job.",
+        job="benchmark",
+    ),
     _command(
         "benchmark_status",
         commands.BenchmarkStatusParams,
@@ -78,8 +86,17 @@ COMMANDS: Final[tuple[Method, ...]] = (
         "Live series of a running benchmark.",
         shape="series",
     ),
-    _command("pull_model", commands.PullModelParams, jobs.JobStarted, "Pull a model.", changes=True),
-    _command("create_model", commands.CreateModelParams, jobs.JobStarted, "Create a model.", changes=True),
+    _command(
+        "pull_model", commands.PullModelParams, jobs.JobStarted, "Pull a model.", changes=True, job="pull"
+    ),
+    _command(
+        "create_model",
+        commands.CreateModelParams,
+        jobs.JobStarted,
+        "Create a model.",
+        changes=True,
+        job="create",
+    ),
     _command("copy_model", commands.CopyModelParams, commands.DoneResult, "Copy a model.", changes=True),
     _command(
         "delete_model", commands.DeleteModelParams, commands.DeleteResult, "Delete a model.", changes=True

@@ -15,9 +15,10 @@ from msgspec import Meta
 
 from obt_agent.errors import InvalidParams, ProtocolError
 from obt_agent.protocol import codec
+from obt_agent.protocol.methods import COMMANDS
 
-SIGNED_JOBS: Final = frozenset(["run_benchmark", "pull_model", "create_model"])
-SIGNED_METHODS: Final = SIGNED_JOBS | {"copy_model", "delete_model"}
+SIGNED_JOBS: Final = frozenset(method.name for method in COMMANDS if method.job)
+SIGNED_METHODS: Final = SIGNED_JOBS | {method.name for method in COMMANDS if method.changes}
 """What uses the machine for long, or changes what is installed."""
 PURPOSE: Final = "obt-agent signed request 1"
 """Stands in the text, so that a signature made for anything else with the same key is none here."""

@@ -28,6 +28,7 @@ from obt_agent.protocol.jobs import (
     JobStarted,
     JobSummary,
 )
+from obt_agent.protocol.methods import COMMANDS
 from obt_server.hub import results
 from obt_server.hub.events import EventBus, JobChanged
 from obt_server.hub.session import AgentSession
@@ -36,11 +37,7 @@ from obt_server.hub.storage import HubStorage, JobChange, JobRecord, JobResult
 
 log = structlog.get_logger(__name__)
 
-KIND_OF_METHOD: dict[str, JobKind] = {
-    "run_benchmark": "benchmark",
-    "pull_model": "pull",
-    "create_model": "create",
-}
+KIND_OF_METHOD: dict[str, JobKind] = {method.name: method.job for method in COMMANDS if method.job}
 METHOD_OF_KIND = {kind: method for method, kind in KIND_OF_METHOD.items()}
 
 

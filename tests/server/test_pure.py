@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import tracemalloc
+from typing import get_args
 
 import msgspec
 import pytest
@@ -11,11 +12,13 @@ from hypothesis import strategies as st
 
 from obt_agent.errors import Busy, InvalidParams, ProtocolError, TooLarge
 from obt_agent.protocol.jobs import JobFinishedParams
+from obt_agent.protocol.signed import SIGNED_METHODS
 from obt_agent.protocol.state import Page
 from obt_server.hub import images, results
 from obt_server.hub.incoming import Bounds, Pages
 from obt_server.hub.window import ReceiveWindow
 from obt_server.rest.problems import error_response
+from obt_server.rest.signed import SignedMethod
 
 SIZES = st.lists(st.integers(min_value=1, max_value=40_000), max_size=200)
 
@@ -158,3 +161,7 @@ def test_of_a_gzip_bomb_no_more_is_unpacked_than_it_says() -> None:
     # The whole would be returned, and be wrong for its size: None says that its end was not reached.
     assert results.unpack(bomb, "gzip", 1000) is None
     assert results.unpack(gzip.compress(b"text"), "gzip", 4) == b"text"
+
+
+def test_the_interface_takes_a_signature_for_what_the_table_of_commands_says() -> None:
+    assert set(get_args(SignedMethod)) == SIGNED_METHODS
