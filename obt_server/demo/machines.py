@@ -12,12 +12,12 @@ from typing import Any, Final
 
 import yaml
 
+from obt_agent.config.keys import SHORT_NAMES
 from obt_server.client import Client
 from obt_server.demo.processes import running
 
 # For an enrolment to end.
 ENROLLED_WITHIN_S: Final = 30.0
-_OVERRIDES: Final = frozenset({"OLLAMA_URL", "CLIENT_ID", "HEARTBEAT_INTERVAL"})
 
 
 @contextlib.asynccontextmanager
@@ -75,7 +75,7 @@ def _environ() -> dict[str, str]:
     return {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith("OBT_") and name not in _OVERRIDES
+        if not name.startswith("OBT_") and name not in SHORT_NAMES
     }
 
 

@@ -14,10 +14,10 @@ from typing import Final
 
 import aiohttp
 
+from obt_agent.config.schema import OllamaConfig
 from obt_agent.config.urls import WrongUrl, ollama_base, without_userinfo
 from obt_server.demo.processes import Child, ChildFailed, running
 
-DEFAULT_URL: Final = "http://127.0.0.1:11434"
 # An Ollama answers this at once, even while it generates.
 ANSWERS_WITHIN_S: Final = 3.0
 # For the stand-in to print its address.
@@ -46,7 +46,7 @@ async def ollama_target(folder: Path) -> AsyncIterator[OllamaTarget]:
     Raises:
         ChildFailed: ``OLLAMA_URL`` is no address, or the stand-in did not come up.
     """
-    url = wanted(os.environ.get("OLLAMA_URL") or DEFAULT_URL)
+    url = wanted(os.environ.get("OLLAMA_URL") or OllamaConfig().url)
     version = await answering(url)
     if version is not None:
         # A stand-in that somebody started by hand must not pass for an Ollama either.

@@ -102,7 +102,7 @@ class LatestChanges(_Waiting):
 
     def __init__(self) -> None:
         super().__init__()
-        # by agent and job ("" for the agent itself)
+        # by subject
         self._changes: dict[tuple[str, str], Event] = {}
 
     def put(self, event: Event) -> None:

@@ -6,8 +6,10 @@ import ipaddress
 import socket
 import time
 from functools import cache, partial
+from typing import Final
 from urllib.parse import urlsplit
 
+from obt_agent.config.schema import OllamaConfig
 from obt_agent.config.urls import ollama_port
 from obt_agent.hardware.field_reader import FieldReader, Unreadable
 from obt_agent.hardware.host.counters import CpuLoad, IoRates
@@ -18,7 +20,7 @@ from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.samples import CpuSample, MemorySample, Sample
 from obt_agent.hardware.snapshot.root import Root
 
-LOCAL_OLLAMA_URL = "http://127.0.0.1:11434"
+LOCAL_OLLAMA_URL: Final = OllamaConfig().url
 _RESOLVE_AGAIN_S = 60.0
 
 
