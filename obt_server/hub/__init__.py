@@ -7,20 +7,23 @@ from obt_server.hub.calls import AgentStream
 from obt_server.hub.command_params import CommandParams
 from obt_server.hub.errors import AgentOffline, HubError, UnknownAgent
 from obt_server.hub.hub import AgentHub
+from obt_server.hub.presence import Presence
 from obt_server.hub.settings import HubSettings
 from obt_server.hub.shared_series import Viewer
 from obt_server.hub.sockets import HubSocket, SocketClosed
-from obt_server.hub.storage import HubStorage, StoredCredential
+from obt_server.hub.storage import AgentRecord, HubStorage, StoredCredential
 
 __all__ = [
     "AgentHub",
     "AgentOffline",
+    "AgentRecord",
     "AgentStream",
     "CommandParams",
     "HubError",
     "HubSettings",
     "HubSocket",
     "HubStorage",
+    "Presence",
     "SocketClosed",
     "StoredCredential",
     "UnknownAgent",
