@@ -101,7 +101,8 @@ def routes(context: Context) -> APIRouter:
         # Beside the signature, so that the server's record of the job says what was signed.
         asked = {**params, "signature": body.model_dump()}
         if content.method in CHANGING:
-            asked = await note_operator(context, request.state.principal.name, agent.id, content.method, asked)
+            operator = request.state.principal.name
+            asked = await note_operator(context, operator, agent.id, content.method, asked)
         result = await context.hub.call_text(agent.id, content.method, asked)
         return Response(result, media_type="application/json")
 
