@@ -95,7 +95,7 @@ class AgentSession:
         self._requests, self._notifications = requests, notifications
         self._budget = budget
         self._turns = turns
-        self._writer = FrameWriter(socket, budget, self._make_mark)
+        self._writer = FrameWriter(socket, budget, lambda: self.calls.make_mark())  # noqa: PLW0108 -- made below
         self.calls = Calls(self._writer, self.post, settings, peer_max_frame_bytes, budget)
         # requests of the agent that are not answered yet, by the agent's ids; bounded by max_in_flight
         self._answering: dict[RequestId, asyncio.Task[None]] = {}
@@ -374,9 +374,6 @@ class AgentSession:
         # Last: an agent that sends faster than the database stores has to wait for it.
         if size:
             self._give_back_link(size)
-
-    def _make_mark(self) -> bytes:
-        return self.calls.make_mark()
 
     # -- sending -------------------------------------------------------------------------------------
 
