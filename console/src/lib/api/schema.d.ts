@@ -838,7 +838,7 @@ export interface components {
         AgentLabels: {
             /**
              * Labels
-             * @description of a-z, 0-9 and . _ : = / - inside, 63 characters each
+             * @description words of a-z, 0-9 and . _ : = / - inside, at most 63 characters
              */
             labels: string[];
         };
