@@ -167,18 +167,33 @@ async def test_a_pull_goes_on_after_a_restart_of_the_agent(standin: StandIn, tmp
     assert len(pulls(standin)) == 2
 
 
+async def test_a_pull_waits_for_an_ollama_that_starts_after_the_agent(
+    standin: StandIn, tmp_path: Path
+) -> None:
+    standin.script.registry.append(FRESH)
+    async with Bench(standin, tmp_path, **CHANGES) as before:
+        await pull_to_the_middle(before)
+    await standin.stop()
+    standin.script.pull_s = 0.0
+    async with Bench(standin, tmp_path, **CHANGES) as after:
+        await waits_for(after, "p1", "Ollama")
+        await standin.start()
+        assert await after.job("p1") == "completed"
+
+
 @pytest.mark.parametrize("kept", [True, False], ids=["stopped", "killed"])
 async def test_a_pull_survives_a_restart_of_ollama_and_never_falls_back(bench: Bench, kept: bool) -> None:
     standin = bench.standin
     async with Served(bench) as server:
         standin.script.pull_s = 6.0
         await pull(bench)
-        await until(lambda: LARGE.digest in standin.store.partial)
+        await until(lambda: standin.store.partial.get(LARGE.digest, 0) >= 3_000)
         await standin.stop()
         await waits_for(bench, "p1", "Ollama")
         if not kept:
             standin.store.partial.clear()
-        standin.script.pull_s = 0.5
+        # Slow enough that what was lost would show.
+        standin.script.pull_s = 3.0
         await standin.start()
         result = await result_of(bench, "p1")
         assert (result["state"], result["completed_bytes"]) == ("completed", 10_100)
@@ -218,12 +233,13 @@ async def failure(bench: Bench, job_id: str = "p1") -> Any:
 
 async def test_a_model_that_does_not_fit_is_stopped_as_soon_as_its_size_is_known(bench: Bench) -> None:
     bench.standin.script.disk_bytes = 5_000
+    bench.standin.script.pull_s = 2.0
     await pull(bench)
     error = await failure(bench)
     assert (error["kind"], error.get("retryable", False)) == ("storage_low", False)
-    assert error["detail"]["needed_bytes"] > error["detail"]["free_bytes"] > 0
+    assert error["detail"]["needed_bytes"] > error["detail"]["free_bytes"] > 2_000, "it ran on"
     assert bench.standin.store.find("fresh") is None
-    bench.standin.script.disk_bytes = 50_000
+    bench.standin.script.disk_bytes, bench.standin.script.pull_s = 50_000, 0.0
     await pull(bench, "p2")
     assert await bench.job("p2") == "completed"
 
@@ -231,6 +247,7 @@ async def test_a_model_that_does_not_fit_is_stopped_as_soon_as_its_size_is_known
 async def test_a_guess_at_the_disk_refuses_nothing_and_a_full_one_is_typed_all_the_same(bench: Bench) -> None:
     bench.found_by = "home"
     bench.standin.script.disk_bytes = 5_000
+    bench.standin.script.pull_s = 2.0
     await pull(bench)
     error = await failure(bench)
     assert error["kind"] == "storage_low"
