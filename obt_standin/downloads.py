@@ -48,7 +48,8 @@ class Downloads:
         yield {"status": "writing manifest"}
         # One manifest has one digest, under whatever name it is installed.
         digest = model.digest or manifest_digest(model)
-        self._store.add(msgspec.structs.replace(model, name=name, blobs=blobs, digest=digest))
+        size = whole if model.blobs else model.size
+        self._store.add(msgspec.structs.replace(model, name=name, blobs=blobs, digest=digest, size=size))
         yield {"status": "success"}
 
     async def _blob(
