@@ -1,6 +1,8 @@
 """``python -m obt_standin``: one stand-in for Ollama or several, as a process of their own.
 
-Prints one line of JSON for each, ``{"url": …}``, when it listens; ends on SIGTERM or SIGINT.
+Prints one line of JSON for each, ``{"url": …}``, when it listens; ends on SIGTERM or SIGINT. With ``serve``
+it also looks like Ollama from outside: it listens where ``OLLAMA_HOST`` says, and is called ``ollama`` in the
+system's list of processes (on Linux).
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 from collections.abc import Sequence
@@ -25,6 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="obt_standin", description="A stand-in for Ollama; it runs no model."
     )
+    parser.add_argument(
+        "command", nargs="?", choices=["serve"], help="look like Ollama's server in the list of processes"
+    )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument(
         "--port", type=int, default=0, help="port to listen on; 0 takes a free one (%(default)s)"
@@ -36,6 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="JSON file with the fields of obt_standin.Script; given again, another stand-in beside it",
     )
     given = parser.parse_args(arguments)
+    if given.command == "serve":
+        given.port = given.port or _port_of(os.environ.get("OLLAMA_HOST", ""))
+        # Linux alone has it.
+        with contextlib.suppress(OSError):
+            Path("/proc/self/comm").write_text("ollama", encoding="ascii")
     if given.port and len(given.script or ()) > 1:
         parser.error("several scripts need --port 0: each stand-in has a port of its own")
     try:
@@ -45,6 +56,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"obt_standin: {error}\n")
         return 2
     return 0
+
+
+def _port_of(ollama_host: str) -> int:
+    """The port in ``OLLAMA_HOST``, which may leave it out."""
+    digits = ollama_host.rpartition(":")[2]
+    return int(digits) if digits.isdigit() else 11434
 
 
 def read_script(path: Path) -> Script:

@@ -109,6 +109,9 @@ class Delivery:
             }:
                 continue
             waiting.append(self.lines.token(text, thought=index < self.content.thoughts))
+            # Its token was there in time: only who reads the line sees it late.
+            if self._behaviour.first_line_late_s and not self._exchange.writes:
+                await asyncio.sleep(self._behaviour.first_line_late_s)
             text = ""
             if len(waiting) >= self._behaviour.lines_per_write or index + 1 == stop:
                 await self._wire.write(waiting)

@@ -118,8 +118,8 @@ class Inference:
             figures.load_ns = lease.load_ns
             # As late as this: Ollama hands the format to the runner, and reports it once the model is loaded.
             request_body.check_format(job.fields.get("format"), streamed=job.streamed)
-            first_ns = self._prefill(job, lease, figures)
             try:
+                first_ns = await self._prefill(job, lease, figures)
                 await alive(lease, first_ns)
             except RunnerKilledError:
                 raise ErrorAnswer(500, RUNNER_ENDED, charset=not job.streamed) from None
@@ -134,13 +134,18 @@ class Inference:
             delivery = Delivery(job, lease, content, figures, lines, schedule)
             return await (delivery.stream() if job.streamed else delivery.whole())
 
-    def _prefill(self, job: GenerationJob, lease: Lease, figures: Figures) -> int:
-        """Count the prompt, fill in its figures, and return when the first token is due."""
+    async def _prefill(self, job: GenerationJob, lease: Lease, figures: Figures) -> int:
+        """Count the prompt, fill in its figures, and return when the first token is due.
+
+        Raises:
+            RunnerKilledError: the runner died while it saved the prompt before.
+        """
         tokens = tokens_of(_prompt(job.fields, chat=job.chat))
         count = job.behaviour.prompt_tokens or len(tokens) + prompt_overhead(job.fields)
         count = fitted(job.fields, count, lease.runner.num_ctx)
         # Ollama reads at least the last token again, to have something to go on from.
         cached = min(lease.runner.common(tokens), count - 1) if job.behaviour.prompt_cache else 0
+        await self._save_slot(job, lease, tokens)
         lease.runner.remember(tokens, self._script.num_parallel)
         spent = (count - cached) / job.behaviour.prefill_tps if job.behaviour.prefill_tps else 0.0
         if job.behaviour.ttft_s is not None:
@@ -149,6 +154,16 @@ class Inference:
         exchange = job.request[EXCHANGE]
         exchange.prompt_tokens, exchange.cached_tokens = count, cached
         return time.monotonic_ns() + figures.prompt_ns
+
+    async def _save_slot(self, job: GenerationJob, lease: Lease, tokens: list[str]) -> None:
+        """Save the prompt whose slot this one takes: its time and its memory are in no counter."""
+        runner = lease.runner
+        if not self._script.prompt_cache_limit_mb or not runner.must_save(tokens, self._script.num_parallel):
+            return
+        if runner.memory is not None and job.behaviour.prompt_cache_mb:
+            await runner.memory.keep_prompt(job.behaviour.prompt_cache_mb)
+        if job.behaviour.slot_save_s:
+            await alive(lease, time.monotonic_ns() + int(job.behaviour.slot_save_s * 1e9))
 
     async def _only_load(self, model: Model, fields: Json) -> None:
         keep_alive_s = request_body.keep_alive(fields.get("keep_alive"), self._script.keep_alive_s)

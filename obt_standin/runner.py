@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from obt_standin.clock import expiry
 from obt_standin.request_body import ErrorAnswer, Json
+from obt_standin.runner_memory import RunnerMemory
 from obt_standin.script import Behaviour, Model, Script
 from obt_standin.store import details
 
@@ -44,10 +45,21 @@ class LoadedModel:
     timer: asyncio.TimerHandle | None = None
     # The prompts that its slots read last, the oldest first.
     cached: list[list[str]] = field(default_factory=list)
+    # Its process; None where the script wants none.
+    memory: RunnerMemory | None = None
 
     def common(self, prompt: list[str]) -> int:
         """How many tokens at a prompt's beginning some slot has read already."""
         return max((_common(prompt, other) for other in self.cached), default=0)
+
+    def must_save(self, prompt: list[str], slots: int) -> bool:
+        """Whether a prompt takes the slot of another one, of which it keeps less than half.
+
+        As llama-server decides it (``server_slot::prompt_save``).
+        """
+        if len(self.cached) < slots:
+            return False
+        return 2 * self.common(prompt) < len(self.cached[0])
 
     def remember(self, prompt: list[str], slots: int) -> None:
         """Keep a prompt in a slot, the oldest one's place if all are taken."""
@@ -124,6 +136,8 @@ class Runners:
         for runner in self._loaded.values():
             if name is None or runner.model.name == name:
                 runner.killed.set()
+                if runner.memory is not None:
+                    runner.memory.end()
 
     def close(self) -> None:
         """Forget everything, as when the server stops."""
@@ -157,6 +171,14 @@ class Runners:
         slots = asyncio.Semaphore(self._script.num_parallel)
         num_ctx, wanted = self.num_ctx(model, options), self._options(model, options)
         runner = LoadedModel(model, num_ctx, slots, wanted)
+        if self._script.runner_processes:
+            runner.memory = RunnerMemory(self._script, model, num_ctx)
+            try:
+                await runner.memory.load()
+            except BaseException:
+                # Nobody else knows of the process yet.
+                runner.memory.end()
+                raise
         self._loaded[model.name] = runner
         return runner
 
@@ -197,6 +219,8 @@ class Runners:
     def _drop(self, runner: LoadedModel) -> None:
         if runner.timer is not None:
             runner.timer.cancel()
+        if runner.memory is not None:
+            runner.memory.end()
         if self._loaded.get(runner.model.name) is runner:
             del self._loaded[runner.model.name]
 

@@ -48,6 +48,9 @@ class Behaviour(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         spread: each generation's rates are lower by a random share of theirs, 0 to ``spread``.
         stalls: silences, each of which moves all later tokens.
         prompt_cache: whether a common beginning with the last prompt in a slot is not read again.
+        prompt_cache_mb: MiB that the runner's process grows by for each finished prompt that it keeps.
+        slot_save_s: time of saving the prompt before, which is in the whole time and in no part of it.
+        first_line_late_s: by how much the first line is written after its token was there.
         prompt_tokens: the prompt's length; counted in its words when None.
         tokens: length at which the model ends by itself.
         thinking_tokens: how many of a thinking model's tokens are thoughts, when it thinks.
@@ -75,6 +78,9 @@ class Behaviour(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     spread: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     stalls: tuple[Stall, ...] = ()
     prompt_cache: bool = True
+    prompt_cache_mb: int = 0
+    slot_save_s: float = 0.0
+    first_line_late_s: float = 0.0
     prompt_tokens: int | None = None
     tokens: int = 64
     thinking_tokens: int = 8
@@ -211,6 +217,10 @@ class Script(Behaviour, kw_only=True, forbid_unknown_fields=True):
         disk_bytes: what is free on the disk of the models at the start; a pull that needs more fails as on a
             full disk. None is a disk without an end.
         blobs: digests that are uploaded already; ``*`` stands for any.
+        runner_processes: whether each loaded model has a process of its own, as Ollama's have.
+        runner_memory_mb: MiB that such a process holds.
+        prompt_cache_limit_mb: most that it holds of finished prompts, as ``LLAMA_ARG_CACHE_RAM`` sets it; 0
+            keeps none, and saves none.
         seed: of everything random.
     """
 
@@ -229,4 +239,7 @@ class Script(Behaviour, kw_only=True, forbid_unknown_fields=True):
     pull_faults: list[PullFault] = msgspec.field(default_factory=list)
     disk_bytes: int | None = None
     blobs: tuple[str, ...] = ()
+    runner_processes: bool = False
+    runner_memory_mb: int = 32
+    prompt_cache_limit_mb: int = 8192
     seed: int = 0
