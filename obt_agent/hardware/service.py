@@ -78,6 +78,8 @@ class HardwareService:
         self._loaded = False
         # Set when the sampler must not sleep until the tick that it had in mind.
         self._cadence_changed = asyncio.Event()
+        # Somebody wants a sample now; else a change of cadence only moves the next tick.
+        self._sample_now = False
         # Set when the inventory is to be collected before the next check.
         self._inventory_due = asyncio.Event()
         self._inventory: Inventory | None = None
@@ -185,20 +187,25 @@ class HardwareService:
         """
         watch = SampleStream(max(interval_s, self._config.min_interval_s), reason=reason)
         self._watches.add(watch)
-        self._cadence_changed.set()
+        self._change_cadence(sample_now=True)
         log.debug("hardware.watch", reason=reason, interval_s=watch.interval_s)
         try:
             yield watch
         finally:
             self._watches.discard(watch)
             watch.end()
-            self._cadence_changed.set()
+            # No sample for who is gone: whoever measures what sampling costs has windows without any.
+            self._change_cadence(sample_now=False)
 
     def note_loaded(self, loaded: bool) -> None:  # noqa: FBT001 -- a state, in the caller's one word
         """Ollama has a model loaded, or no longer: sample at ``active_interval_s``, or idle."""
         if loaded != self._loaded:
             self._loaded = loaded
-            self._cadence_changed.set()
+            self._change_cadence(sample_now=True)
+
+    def _change_cadence(self, *, sample_now: bool) -> None:
+        self._sample_now = self._sample_now or sample_now
+        self._cadence_changed.set()
 
     def note_ollama_version(self, version: str | None) -> None:
         """Ollama answers with this version, or no longer; its processes are looked for again."""
@@ -297,8 +304,7 @@ class HardwareService:
     async def _keep_sampling(self) -> None:
         """Take a sample at every tick, for ever."""
         while True:
-            interval_s = self.interval_s
-            await self._wait_until(self._ticks.next_after(time.monotonic(), interval_s))
+            await self._wait_for_tick()
             try:
                 async with self._sampling:
                     await self._take()
@@ -307,13 +313,23 @@ class HardwareService:
             except Exception:  # as above
                 log.exception("hardware.sample_failed")
 
-    async def _wait_until(self, due: float) -> None:
-        """Until the tick, or until the cadence changes: then count from now."""
-        self._cadence_changed.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(due - time.monotonic()):
-                await self._cadence_changed.wait()
+    async def _wait_for_tick(self) -> None:
+        """Until the tick, or until somebody wants a sample now: then count from now."""
+        began = time.monotonic()
+        while True:
+            due = self._ticks.next_after(time.monotonic(), self.interval_s)
+            self._cadence_changed.clear()
+            try:
+                async with asyncio.timeout(due - time.monotonic()):
+                    await self._cadence_changed.wait()
+            except TimeoutError:
+                return
+            if self._sample_now:
+                self._sample_now = False
                 self._ticks.restart(time.monotonic())
+                return
+            # Counted from the last sample: watches that end one after the other do not put the next one off.
+            self._ticks.restart(began)
 
     async def _take(self) -> Sample:
         started_ns, cpu_before = time.monotonic_ns(), self._cpu_ns()

@@ -218,6 +218,22 @@ async def test_who_begins_to_watch_does_not_wait_for_the_idle_tick(machine: Path
     await service.close()
 
 
+async def test_the_end_of_a_watch_takes_no_sample(machine: Path) -> None:
+    service = service_of(machine, config=SELDOM)
+    await service.start()
+    async with asyncio.timeout(30):
+        await service.inventory()
+        async with service.watch(3600, reason="test") as watch:
+            await anext(watch)
+            taken = service.sampler_cost.samples
+        for _ in range(20):
+            await asyncio.sleep(0)
+        # Read in the host's own thread: a sample that the end had asked for would be read before it.
+        await service.inventory(refresh=True)
+        assert service.sampler_cost.samples == taken
+    await service.close()
+
+
 async def test_a_sample_that_is_asked_for_again_at_once_is_the_same(machine: Path) -> None:
     service = service_of(machine, config=HardwareConfig(min_interval_s=3600))
     async with asyncio.timeout(30):
