@@ -87,6 +87,8 @@ async def attempt(
     finally:
         state.flow.active = False
         first.drop()
+    if sampled:
+        await _read_memory(state, min((at for one in answered if (at := one.first_token_ns)), default=None))
     # Asked after the counters were read: the answer takes milliseconds, which would go into the energy.
     listed = loaded((await state.ollama.running()).models, state.plan.model_name)
     window = TimeWindow(min(one.t_sent_ns for one in answered), max(one.end_ns for one in answered))
@@ -108,12 +110,30 @@ async def attempt(
         missed=state.sampler.missed - missed_before,
         edges=Edges(before, at_first, after),
         baseline=state.baseline,
+        memory=state.memory.of(state.sampler.recent),
+        no_process=state.sampler.no_process,
         loaded=listed,
         first_token_ns=answered[0].first_token_ns if len(answered) == 1 else None,
         sampled=sampled,
     )
     whole = iteration_result.observe(iteration_result.combine_requests(requests, wall_ms), context)
     return AttemptResult(started_at, whole, requests, wall_ms, listed)
+
+
+async def _read_memory(state: RunState, first_token_ns: int | None) -> None:
+    """After a load's first answer, wait for a sample of what it holds: the next prompt adds to it."""
+    sampler = state.sampler
+    if first_token_ns is None or not sampler.running or state.memory.of(sampler.recent).known:
+        return
+    deadline = time.monotonic() + state.limits.runner_s
+    while not state.memory.first_answer(sampler.recent, first_token_ns):
+        left = deadline - time.monotonic()
+        # Where not even a server is seen, no wait brings its runner; nor does a second wait bring the first
+        # answer back.
+        vain = state.memory.late or (sampler.latest is not None and not sampler.latest.ollama)
+        if vain or left <= 0 or await sampler.wait_next(left) is None:
+            state.memory.give_up()
+            return
 
 
 async def _edge(state: RunState, *, wanted: bool) -> EdgeReading | None:

@@ -12,7 +12,7 @@ from typing import Final, Literal
 import msgspec
 
 from obt_agent.benchmark import statistics, stopping_rule
-from obt_agent.benchmark.metrics_registry import METRICS
+from obt_agent.benchmark.metrics_registry import BY_NAME, METRICS
 from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics, Ratio
 from obt_agent.benchmark.semantics import version_class
@@ -156,10 +156,11 @@ def _of_cell(results: Sequence[BenchmarkResult], index: int) -> list[IterationMe
 
 
 def _ratios(
-    a: Sequence[IterationMetrics], b: Sequence[IterationMetrics], names: Sequence[str], *, paired: bool
+    of_a: Sequence[IterationMetrics], of_b: Sequence[IterationMetrics], names: Sequence[str], *, paired: bool
 ) -> dict[str, Ratio]:
     found: dict[str, Ratio] = {}
     for name in names:
+        a, b = _observations(of_a, name), _observations(of_b, name)
         if paired:
             pairs = [
                 (x, y)
@@ -174,6 +175,13 @@ def _ratios(
         if values_a and values_b:
             found[name] = statistics.ratio_unpaired(values_a, values_b)
     return found
+
+
+def _observations(metrics: Sequence[IterationMetrics], name: str) -> list[IterationMetrics]:
+    """The iterations whose figure is one of its own: of the load of a model the first that shows it."""
+    if BY_NAME[name].aggregation != "load":
+        return list(metrics)
+    return list({getattr(one, name): one for one in reversed(metrics)}.values())[::-1]
 
 
 def _positive(one: IterationMetrics, name: str) -> float | None:

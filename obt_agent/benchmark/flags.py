@@ -21,7 +21,8 @@ from obt_agent.ollama.payloads import RunningModel
 CACHED_FACTOR: Final = 2.0
 # A mean clock under this share of the cell's highest is a drop.
 CLOCK_DROP: Final = 0.90
-# Unaccounted time over this share of an iteration, and over ``QUEUED_LEAST_MS``, is queueing.
+# Unaccounted time over this share of an iteration, and over ``QUEUED_LEAST_MS``, is queueing: beyond what
+# saving the prompts before takes, which is unaccounted too.
 QUEUED_SHARE: Final = 0.10
 # A busy machine delays a request by tens of milliseconds without any slot being taken.
 QUEUED_LEAST_MS: Final = 100.0
@@ -35,6 +36,10 @@ CLOCKS_LEAST_MS: Final = 10.0
 CONTENDED_PROCESS_PERCENT: Final = 50.0
 CONTENDED_BUSY_PERCENT: Final = 90.0
 CONTENDED_OTHERS_PERCENT: Final = 25.0
+# Memory that grew by more than this share of the model's, and by more than ``GROWTH_LEAST_MB``, is not the
+# system's rounding: prompts are kept.
+GROWTH_SHARE: Final = 0.02
+GROWTH_LEAST_MB: Final = 8.0
 # A synthetic prompt may miss its length by this share, or by ``LENGTH_TOLERANCE_TOKENS``.
 LENGTH_TOLERANCE: Final = 0.02
 LENGTH_TOLERANCE_TOKENS: Final = 8
@@ -107,6 +112,10 @@ ADVICE: Final[Mapping[str, WarningText]] = MappingProxyType(
             "every step: a little costs much",
             "close other programs, or give the model fewer threads than CPUs (--threads, num_thread)",
         ),
+        "prompts_kept": WarningText(
+            "memory grew with each prompt, for Ollama keeps finished ones; memory_usage_mb leaves that out",
+            "reckon with it in use (prompt_cache_growth_mb), or set LLAMA_ARG_CACHE_RAM where Ollama starts",
+        ),
         "counters_rejected": WarningText(
             "figures of Ollama's own contradict the agent's clock and are left out",
             "use the figures by the agent's clock, which are complete; update Ollama, or its proxy",
@@ -162,6 +171,7 @@ class ExpectedConditions(NamedTuple):
     prompt_tokens: int | None
     digest: str | None
     warm_load_ms: float | None
+    slot_ms: float | None = None
 
 
 def of_iteration(
@@ -172,11 +182,12 @@ def of_iteration(
         "short_output": one.short_output,
         "clocks_differ": _clocks_differ(one),
         "cpu_contended": _contended(one),
+        "prompts_kept": _prompts_kept(one),
         "counters_rejected": bool(one.rejected_counters),
         "no_text": one.chunks == 0,
         "prompt_length_off": _length_off(one, expected),
         "prompt_truncated": _truncated(one, expected),
-        "queued": _queued(one),
+        "queued": _queued(one, expected.slot_ms),
         "throttled_thermal": one.throttle is not None and one.throttle.thermal_ms > 0,
         "throttled_power": one.throttle is not None and one.throttle.power_ms > 0,
         "samples_missed": one.samples_missed > 0,
@@ -221,10 +232,26 @@ def _truncated(one: IterationMetrics, expected: ExpectedConditions) -> bool:
     return any(count is not None and count >= expected.num_ctx - 1 for count in counts)
 
 
-def _queued(one: IterationMetrics) -> bool:
+def _queued(one: IterationMetrics, saving_ms: float | None) -> bool:
     if one.queue_ms_max is None or not one.total_duration_ms:
         return False
-    return one.queue_ms_max > max(QUEUED_LEAST_MS, QUEUED_SHARE * one.total_duration_ms)
+    if one.requests:
+        # Of requests at once the first one served waits for the saving alone, the others one after the other.
+        waits = [request.unaccounted_ms for request in one.requests if request.unaccounted_ms is not None]
+        saved_ms = len(waits) * max(min(waits), 0.0)
+    elif saving_ms is not None:
+        # Of one request at a time the warm-ups tell, whose prompts may have been half as long.
+        saved_ms = 2 * saving_ms
+    else:
+        # Nothing tells the one from the other.
+        return False
+    return one.queue_ms_max - saved_ms > max(QUEUED_LEAST_MS, QUEUED_SHARE * one.total_duration_ms)
+
+
+def _prompts_kept(one: IterationMetrics) -> bool:
+    if one.prompt_cache_growth_mb is None or one.memory_usage_mb is None:
+        return False
+    return one.prompt_cache_growth_mb > max(GROWTH_LEAST_MB, GROWTH_SHARE * one.memory_usage_mb)
 
 
 def _clocks_differ(one: IterationMetrics) -> bool:

@@ -137,13 +137,15 @@ class CellRunner:
 
     def _expected(self) -> ExpectedConditions:
         state, cell = self._state, self._cell
-        # The first warm-up may have loaded the model; the others show what finding it loaded takes.
+        # The first warm-up may have loaded the model, and saved no prompt; the others show what either takes.
         loads = [one.load_ms for one in state.warmups_of(cell)[1:] if one.load_ms is not None]
+        slots = [one.slot_ms for one in state.warmups_of(cell)[1:] if one.slot_ms is not None]
         return ExpectedConditions(
             num_ctx=cell.num_ctx,
             prompt_tokens=cell.prompt.prompt_tokens,
             digest=state.environment.model_digest,
             warm_load_ms=min(loads, default=None),
+            slot_ms=min(slots, default=None),
         )
 
     def _planned_words(self) -> int:
@@ -204,6 +206,7 @@ def _unavailable(done: AttemptResult, *, several: bool) -> dict[str, str]:
 
 def _as_warmup(cell: Cell, index: int, words: int, done: AttemptResult) -> Warmup:
     loads = [one.load_ms for one in done.requests if one.load_ms is not None]
+    open_ms = [max(one.unaccounted_ms, 0.0) for one in done.requests if one.unaccounted_ms is not None]
     return Warmup(
         cell=cell.index,
         index=index,
@@ -211,6 +214,7 @@ def _as_warmup(cell: Cell, index: int, words: int, done: AttemptResult) -> Warmu
         first_token_ms=done.whole.first_token_ms,
         total_duration_ms=done.whole.total_duration_ms,
         load_ms=max(loads, default=None),
+        slot_ms=min(open_ms, default=None),
         prompt_tokens=_mean_prompt(done.requests),
         completion_tokens=done.whole.completion_tokens,
         words=words if cell.prompt.synthetic else None,

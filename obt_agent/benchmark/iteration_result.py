@@ -10,6 +10,7 @@ import msgspec
 from obt_agent.benchmark import resources, statistics
 from obt_agent.benchmark.metrics import Missing
 from obt_agent.benchmark.metrics_registry import METRICS
+from obt_agent.benchmark.model_processes import NOT_SEEN, MemoryReading
 from obt_agent.benchmark.resources import MIB, EdgeReading, Energy, TimeWindow
 from obt_agent.benchmark.result import Observed, RequestTimings
 from obt_agent.hardware.samples import Sample
@@ -37,7 +38,9 @@ class Edges(NamedTuple):
 class MachineContext(NamedTuple):
     """What the agent saw of the machine during one iteration.
 
-    ``first_token_ns`` parts prefill from decode; None when no text came or requests overlapped.
+    ``memory`` is what the model holds without kept prompts, ``no_process`` why the newest sample lacks one of
+    the model's processes. ``first_token_ns`` parts prefill from decode; None when no text came or requests
+    overlapped.
     """
 
     window: TimeWindow
@@ -48,6 +51,8 @@ class MachineContext(NamedTuple):
     loaded: RunningModel | None
     first_token_ns: int | None
     sampled: bool = True
+    memory: MemoryReading = MemoryReading(None)
+    no_process: str | None = None
 
 
 def combine_requests(requests: Sequence[RequestTimings], wall_ms: float) -> RequestTimings:
@@ -99,6 +104,7 @@ def observe(timings: RequestTimings, context: MachineContext) -> Observed:
 
 _SAMPLED_FIELDS: Final = (
     "memory_usage_mb",
+    "memory_peak_mb",
     "gpu_memory_usage_mb",
     "cpu_usage_percent",
     "gpu_usage_percent",
@@ -112,10 +118,11 @@ _SAMPLED_FIELDS: Final = (
 
 # Figures that are null for another figure's reason, and their own reason where that one is there.
 _FOLLOWS: Final = {
-    "memory_delta_mb": ("memory_usage_mb", "the model was loaded before the run: nothing to subtract"),
+    "memory_delta_mb": ("memory_usage_mb", "the server was not seen before the load"),
+    "prompt_cache_growth_mb": ("memory_usage_mb", ""),
     "cpu_usage_percent_max": ("cpu_usage_percent", ""),
-    "cpu_process_percent": ("memory_usage_mb", "Ollama's processes were not seen"),
-    "cpu_others_percent": ("memory_usage_mb", "Ollama's processes were not seen"),
+    "cpu_process_percent": ("memory_peak_mb", "it takes two readings of the process"),
+    "cpu_others_percent": ("memory_peak_mb", "it takes two readings of the process"),
     "gpu_usage_percent_max": ("gpu_usage_percent", ""),
     "cpu_temperature_start": ("cpu_temperature", ""),
     "cpu_temperature_end": ("cpu_temperature", ""),
@@ -166,12 +173,8 @@ def _of_samples(context: MachineContext, missing: Missing) -> dict[str, Any]:
     rss, clock = mean(resources.ollama_rss), mean(resources.gpu_clock_mhz)
     process, others = mean(resources.ollama_cpu_percent), mean(resources.others_cpu_percent)
     no_gpu = _why_no_gpu(context.samples)
-    peak_rss = missing.unless(rss and rss.high, "memory_usage_mb", "Ollama's processes were not seen")
-    # A model that was loaded before the run stands in the baseline already.
-    known_delta = peak_rss is not None and context.baseline.rss_mb is not None
     return {
-        "memory_usage_mb": peak_rss,
-        "memory_delta_mb": (peak_rss or 0.0) - (context.baseline.rss_mb or 0.0) if known_delta else None,
+        **_host_memory(rss and rss.high, context, missing),
         **_gpu_memory(context, missing, no_gpu),
         "cpu_usage_percent": missing.unless(cpu and cpu.mean, "cpu_usage_percent", "no sample has it"),
         "cpu_usage_percent_max": cpu and cpu.high,
@@ -187,6 +190,19 @@ def _of_samples(context: MachineContext, missing: Missing) -> dict[str, Any]:
         ),
         "samples": len(resources.within(context.samples, context.window)),
         "samples_missed": context.missed,
+    }
+
+
+def _host_memory(peak: float | None, context: MachineContext, missing: Missing) -> dict[str, float | None]:
+    unseen = context.no_process or NOT_SEEN
+    model, before = context.memory.mb, context.baseline.rss_mb
+    return {
+        "memory_usage_mb": missing.unless(
+            model, "memory_usage_mb", unseen if peak is None else context.memory.reason
+        ),
+        "memory_peak_mb": missing.unless(peak, "memory_peak_mb", unseen),
+        "memory_delta_mb": None if model is None or before is None else model - before,
+        "prompt_cache_growth_mb": None if model is None or peak is None else peak - model,
     }
 
 

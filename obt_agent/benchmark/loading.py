@@ -74,5 +74,5 @@ async def _take_baseline(state: RunState) -> None:
     sample = await state.sampler.wait_next(2 * state.plan.sample_interval_ms / 1e3)
     if sample is not None:
         state.baseline = state.baseline._replace(
-            rss_mb=resources.ollama_rss(sample), vram_mb=resources.gpu_memory_used(sample)
+            rss_mb=resources.server_rss(sample), vram_mb=resources.gpu_memory_used(sample)
         )

@@ -15,7 +15,13 @@ it arrives with that line):
     tokens_per_second     eval_count / eval_duration, Ollama's own
     prefill_tps           prompt_eval_count / prompt_eval_duration, Ollama's own; only for uncached prompts
     prefill_tps_ttft      prompt_eval_count / TTFT
-    unaccounted_ms        total - load - prompt_eval - eval: waiting for a slot, scheduling
+    unaccounted_ms        total - load - prompt_eval - eval: waiting for a slot, saving what it held
+    slot_ms               unaccounted_ms, at most TTFT - load - prompt_eval
+    ttft_excluding_slot_ms  TTFT - slot_ms
+
+llama-server saves the key-value cache of the prompt before when a new one takes its slot: after the request
+came in and before its clock of the prompt starts, so that no counter of Ollama's holds it. What its counters
+leave of its total is all taken to lie before the first token: ``slot_ms`` is an upper bound of the wait.
 """
 
 from __future__ import annotations
@@ -135,6 +141,7 @@ def timings(
         "prefill_tps_ttft": (None if cached else _per_second(prompt, edges.first), no_prefill),
         "first_token_ms": (first_ms, _NO_TEXT),
         "latency_ms": (first_ms, _NO_TEXT),
+        **_of_slot(reported, first_ms, why(*DURATIONS), known=from_first_token),
         "ttft_answer_ms": (_ms(edges.first_answer), _NO_ANSWER),
         "thinking_ms": (_thinking_ms(trace, edges), _NO_THOUGHT),
         "inter_chunk_ms": (chunk_gaps(clock.lines_us), _NO_GAPS),
@@ -265,6 +272,21 @@ def _unaccounted(reported: Counters) -> float | None:
     if total is None or prompt is None or decode is None or "load_duration" in reported.rejected:
         return None
     return (total - (reported.load_duration or 0) - prompt - decode) / _NS_PER_MS
+
+
+def _of_slot(
+    reported: Counters, first_ms: float | None, reason: str, *, known: bool
+) -> dict[str, tuple[object, str]]:
+    """The wait for the slot, and TTFT without it; ``known`` where ``eval_duration`` is all of decode."""
+    open_ms, prompt_ms = _unaccounted(reported), _ns_ms(reported.prompt_eval_duration)
+    slot = None
+    if known and open_ms is not None and prompt_ms is not None and first_ms is not None:
+        # By the agent's clock no more can have passed before the first token.
+        most = first_ms - (_ns_ms(reported.load_duration) or 0.0) - prompt_ms
+        slot = max(min(open_ms, most), 0.0)
+    why = _OTHER_CLOCK if not known else _NO_TEXT if first_ms is None else reason
+    without = None if slot is None or first_ms is None else first_ms - slot
+    return {"slot_ms": (slot, why), "ttft_excluding_slot_ms": (without, why)}
 
 
 def _rate(count: int | None, duration_ns: int | None) -> float | None:

@@ -14,7 +14,7 @@ import msgspec
 
 Better = Literal["higher", "lower"]
 Clock = Literal["agent", "ollama", "machine"]
-Aggregation = Literal["mean", "sum", "iteration"]
+Aggregation = Literal["mean", "sum", "iteration", "load"]
 Shown = Literal["always", "thinking", "concurrent", "detail"]
 Values = Literal["positive", "percent", "any"]
 
@@ -32,7 +32,8 @@ class Metric(msgspec.Struct, frozen=True):
         description: its definition and traps in plain words, as Markdown.
         short: the label for narrow columns, where the label itself is long.
         aggregation: of the requests of a concurrent iteration: their mean, their sum, or none, because the
-            figure is of the iteration as a whole.
+            figure is of the iteration as a whole, or of the load of the model: then it counts once, however
+            many iterations show it.
         shown: in tables always, only for models that think, only for concurrent requests, or never.
         values: what values are possible, which decides the kind of interval: positive ones; percentages, 0
             to 100; any, also negative ones.
@@ -94,6 +95,13 @@ METRICS: Final = (
            "TTFT of any token, queueing and prefill included (`latency_ms` is the same). About 1 ms of "
            "stamps while a core is idle; where all are busy the agent waits for its turn, some ms",
            short="TTFT", headline=True, compared=True, percentiles=True),
+    Metric("ttft_excluding_slot_ms", "Time to first token of the model", "ms", "lower", "ollama",
+           "TTFT less `slot_ms`: what loading and reading the prompt took, and the way there and back",
+           compared=True),
+    Metric("slot_ms", "Slot", "ms", "lower", "ollama",
+           "`unaccounted_ms`, at most TTFT − load − prompt: an upper bound of waiting for a slot and "
+           "of saving the prompt that it held before, which llama-server does before it starts its clock. "
+           "Null where `eval_duration` leaves out sampling", shown="detail"),
     Metric("ttft_answer_ms", "Time to first answer token", "ms", "lower", "agent",
            "first token of the answer; null when thinking took all tokens",
            shown="thinking", compared=True),
@@ -129,23 +137,35 @@ METRICS: Final = (
     Metric("eval_ms", "Decode time", "ms", "lower", "ollama",
            "`eval_duration`", shown="detail"),
     Metric("unaccounted_ms", "Unaccounted time", "ms", None, "ollama",
-           "total − load − prompt − eval, all Ollama's own. Waiting for a slot shows only here",
+           "total − load − prompt − eval, all Ollama's own. Waiting for a slot, and saving the prompt "
+           "that it held before, show only here",
            shown="detail", values="any"),
-    Metric("memory_usage_mb", "Ollama's memory", "MiB", "lower", "machine",
-           "peak resident memory of Ollama's processes. `memory_delta_mb` is less what they held before "
-           "the model was loaded",
-           aggregation="iteration", headline=True),
-    Metric("gpu_memory_usage_mb", "Ollama's GPU memory", "MiB", "lower", "machine",
-           "peak over all GPUs, by the method in `gpu_memory_method`: what drivers attribute to Ollama's "
+    Metric("memory_usage_mb", "Model's memory", "MiB", "lower", "machine",
+           "resident in the server at this address and in the process that runs this model, once it had "
+           "answered for the first time after its load: one figure for each load, and so without an "
+           "interval. Null when the model was loaded before the run and its Ollama keeps prompts (0.30 and "
+           "later), or when several processes could not be told apart. `memory_delta_mb` is less what the "
+           "server held before",
+           aggregation="load", headline=True, compared=True),
+    Metric("prompt_cache_growth_mb", "Memory grown since", "MiB", None, "machine",
+           "`memory_peak_mb`, the peak of the iteration, less `memory_usage_mb`. It rises from iteration to "
+           "iteration where Ollama keeps finished prompts: up to `LLAMA_ARG_CACHE_RAM` MiB, 8192 unless it "
+           "is set where Ollama starts. Flagged `prompts_kept`",
+           aggregation="iteration", values="any"),
+    Metric("memory_peak_mb", "Memory at most", "MiB", "lower", "machine",
+           "peak resident memory of the same processes, kept prompts included",
+           aggregation="iteration", shown="detail"),
+    Metric("gpu_memory_usage_mb", "Model's GPU memory", "MiB", "lower", "machine",
+           "peak over all GPUs, by the method in `gpu_memory_method`: what drivers attribute to the same "
            "processes, else the device's less its baseline, else Ollama's own estimate",
-           aggregation="iteration", headline=True),
+           aggregation="iteration", headline=True, compared=True),
     Metric("cpu_usage_percent", "CPU of the machine", "%", None, "machine",
            "time-weighted mean over all CPUs, of all programs; `cpu_usage_percent_max` beside it",
            aggregation="iteration", values="percent"),
-    Metric("cpu_process_percent", "CPU of Ollama", "% of a core", None, "machine",
-           "time-weighted mean of Ollama's processes, 100 for each core that they keep busy; "
-           "`cpu_others_percent` is the same of all other programs",
-           aggregation="iteration"),
+    Metric("cpu_process_percent", "CPU of the model", "% of a core", None, "machine",
+           "time-weighted mean of the same processes, 100 for each core that they keep busy; "
+           "`cpu_others_percent` is the same of all other programs, other models among them",
+           aggregation="iteration", compared=True),
     Metric("gpu_usage_percent", "GPU", "%", None, "machine",
            "time-weighted mean of all GPUs; `gpu_usage_percent_max` beside it",
            aggregation="iteration", values="percent"),

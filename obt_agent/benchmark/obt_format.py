@@ -140,6 +140,8 @@ def _prompt(prompt: PromptConfig) -> ObtPrompt:
 
 def _metrics(one: IterationMetrics) -> ObtMetrics:
     values = _same(one, *ObtMetrics.__struct_fields__)
+    # That form has one figure for memory: what was read, where the model's own is not known.
+    values["memory_usage_mb"] = one.memory_usage_mb or one.memory_peak_mb
     # Fields without a default are OBT's required ones, which may not be null.
     required = ObtMetrics.__struct_fields__[: -len(ObtMetrics.__struct_defaults__)]
     return ObtMetrics(**values | {name: values[name] or 0 for name in required})

@@ -8,15 +8,17 @@ from typing import Final
 import msgspec
 
 from obt_agent.benchmark import resources, statistics
+from obt_agent.benchmark.environment import Environment
 from obt_agent.benchmark.iteration_result import Baseline
 from obt_agent.benchmark.records import RunStarted
-from obt_agent.benchmark.result import Environment
 from obt_agent.benchmark.run_state import RunState
 from obt_agent.benchmark.sampling import read_once
-from obt_agent.benchmark.semantics import semantics
+from obt_agent.benchmark.semantics import keeps_prompts, semantics
 from obt_agent.errors import ModelNotFound, OllamaError, Unsupported
 from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.samples import Sample
+from obt_agent.ollama.client import OllamaClient
+from obt_agent.ollama.lists import read_weights
 from obt_agent.ollama.names import canonical
 from obt_agent.ollama.payloads import InstalledModel, RunningModel
 
@@ -43,11 +45,18 @@ async def preflight(state: RunState) -> None:
     state.inventory = await read_once(
         state.machine.inventory(), what="inventory", timeout_s=state.limits.reading_s
     )
+    shown = await read_once(
+        weights(state.ollama, state.plan.model_name), what="weights", timeout_s=state.limits.reading_s
+    )
+    state.processes = state.processes._replace(blob=shown)
     loaded_now = loaded(running, state.plan.model_name) is not None
     # After a restart of the agent the model may be loaded by the run itself.
     if not state.starts:
         state.was_loaded = loaded_now
-    _check_idle(state, await _settle(state), loaded_now=loaded_now)
+    at_rest = await _settle(state)
+    _check_idle(state, at_rest, loaded_now=loaded_now)
+    if loaded_now and at_rest and keeps_prompts(version):
+        state.memory.seen_before(at_rest[-1])
     others = tuple(one.name for one in running if not same(one.name, state.plan.model_name))
     if others:
         state.warn(
@@ -58,6 +67,13 @@ async def preflight(state: RunState) -> None:
     now = _environment(state, version, model, others)
     _check_unchanged(state, now)
     await state.record(RunStarted(start_time=state.start_time, environment=now, was_loaded=state.was_loaded))
+
+
+async def weights(ollama: OllamaClient, model: str) -> str | None:
+    """Return the digest of the file that holds a model's weights; None where Ollama names none."""
+    # The first one: adapters follow it.
+    named = read_weights(await ollama.show(model))
+    return named[0].removeprefix("sha256:") if named else None
 
 
 def same(one: str, other: str) -> bool:
@@ -125,11 +141,12 @@ def _check_idle(state: RunState, samples: list[Sample], *, loaded_now: bool) -> 
             f"the GPU was {gpu:.0f} % busy before the run",
             "close other programs and run again",
         )
-    # Memory is baselined only without the model: else the model itself would be subtracted.
+    # GPU memory is baselined only without the model: else the model itself would be subtracted. Of the
+    # host's the server alone is the baseline: the model is in a process of its own.
     last = samples[-1] if samples else None
     state.start_temperature = resources.hottest(last) if last else None
     state.baseline = Baseline(
-        rss_mb=None if loaded_now or last is None else resources.ollama_rss(last),
+        rss_mb=None if last is None else resources.server_rss(last),
         vram_mb=None if loaded_now or last is None else resources.gpu_memory_used(last),
         idle_watts=_mean_of(samples, resources.gpu_power),
     )

@@ -8,9 +8,9 @@ from typing import Final, Protocol
 
 import msgspec
 
+from obt_agent.benchmark.environment import Environment
 from obt_agent.benchmark.result import (
     ColdLoad,
-    Environment,
     IterationMetrics,
     Phase,
     Stopping,

@@ -9,7 +9,7 @@ import msgspec
 
 from obt_agent.benchmark import flags, statistics, stopping_rule
 from obt_agent.benchmark.expansion import Cell
-from obt_agent.benchmark.metrics_registry import METRICS
+from obt_agent.benchmark.metrics_registry import METRICS, Metric
 from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.result import (
     BenchmarkResult,
@@ -91,15 +91,17 @@ def _ended(plan: Plan, metrics: Sequence[IterationMetrics], status: Status) -> S
     return "fixed" if len(metrics) >= plan.num_iterations else "failed"
 
 
-def _values(metrics: Sequence[IterationMetrics], name: str) -> list[float]:
-    return [float(value) for one in metrics if (value := getattr(one, name)) is not None]
+def _values(metrics: Sequence[IterationMetrics], metric: Metric) -> list[float]:
+    known = [float(value) for one in metrics if (value := getattr(one, metric.name)) is not None]
+    # Repeated by each iteration it is no observation of its own: an interval would claim what was not seen.
+    return list(dict.fromkeys(known)) if metric.aggregation == "load" else known
 
 
 def _summaries(metrics: Sequence[IterationMetrics]) -> dict[str, Summary]:
     return {
         one.name: statistics.summarise(values, one.values)
         for one in METRICS
-        if one.summarised and (values := _values(metrics, one.name))
+        if one.summarised and (values := _values(metrics, one))
     }
 
 
@@ -107,7 +109,7 @@ def _percentiles(metrics: Sequence[IterationMetrics]) -> dict[str, Percentiles]:
     return {
         one.name: statistics.percentiles(values)
         for one in METRICS
-        if one.percentiles and (values := _values(metrics, one.name))
+        if one.percentiles and (values := _values(metrics, one))
     }
 
 

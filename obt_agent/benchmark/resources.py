@@ -232,19 +232,30 @@ def memory_used(sample: Sample) -> float | None:
 
 
 def ollama_rss(sample: Sample) -> float | None:
-    """MiB resident in all of Ollama's processes; None when none is seen."""
+    """MiB resident in the model's processes; None while its runner is not seen."""
     known = [process.rss_bytes for process in sample.ollama if process.rss_bytes is not None]
+    return sum(known) / MIB if known and _has_runner(sample) else None
+
+
+def server_rss(sample: Sample) -> float | None:
+    """MiB resident in Ollama's server alone."""
+    known = [one.rss_bytes for one in sample.ollama if one.role == "server" and one.rss_bytes is not None]
     return sum(known) / MIB if known else None
 
 
 def ollama_cpu_percent(sample: Sample) -> float | None:
-    """Percent of one core that all of Ollama's processes use (may exceed 100)."""
+    """Percent of one core that the model's processes use (may exceed 100); None without their runner."""
     known = [process.cpu_ratio for process in sample.ollama if process.cpu_ratio is not None]
-    return math.fsum(known) * 100 if known else None
+    return math.fsum(known) * 100 if known and _has_runner(sample) else None
+
+
+def _has_runner(sample: Sample) -> bool:
+    # The server alone runs no model: its figures would pass for the model's.
+    return any(process.role == "runner" for process in sample.ollama)
 
 
 def others_cpu_percent(sample: Sample) -> float | None:
-    """Percent of one core that all processes but Ollama's use (may exceed 100).
+    """Percent of one core that all processes but the model's use (may exceed 100).
 
     None where Ollama's processes are not seen, or where the number of cores is not known.
     """
@@ -256,7 +267,7 @@ def others_cpu_percent(sample: Sample) -> float | None:
 
 
 def ollama_gpu_memory(sample: Sample) -> float | None:
-    """MiB of GPU memory that drivers attribute to Ollama's processes; None when they attribute nothing."""
+    """MiB of GPU memory that drivers attribute to the model's processes; None when they attribute nothing."""
     known = [used for process in sample.ollama for used in process.gpu_memory_bytes.values()]
     return sum(known) / MIB if known else None
 

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from obt_agent.benchmark.environment import Environment
 from obt_agent.benchmark.plan import Plan
 from obt_agent.hardware.inventory import Inventory
 
@@ -66,6 +67,8 @@ class RequestTimings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     prefill_tps_ttft: float | None = None
     first_token_ms: float | None = None
     latency_ms: float | None = None
+    slot_ms: float | None = None
+    ttft_excluding_slot_ms: float | None = None
     ttft_answer_ms: float | None = None
     thinking_ms: float | None = None
     average_token_ms: float | None = None
@@ -96,15 +99,19 @@ class Observed(RequestTimings, frozen=True, kw_only=True, omit_defaults=True):
     """Timings, and what the machine did meanwhile.
 
     Percentages are 0 to 100 and time-weighted means (``_max`` the maximum), memory is MiB (OBT's ``mb``),
-    temperatures are maxima in degrees Celsius. ``memory_usage_mb`` is the peak RSS of Ollama's processes,
-    ``gpu_memory_usage_mb`` the peak over all GPUs, by the method that ``gpu_memory_method`` names. With
-    several GPUs utilisation is their mean, power and energy their sum, temperature their maximum.
+    temperatures are maxima in degrees Celsius. ``memory_usage_mb`` is resident memory of the model's
+    processes without kept prompts, ``gpu_memory_usage_mb`` the peak over all GPUs, by the method that
+    ``gpu_memory_method`` names. With several GPUs utilisation is their mean, power and energy their sum,
+    temperature their maximum.
     ``energy_joules`` is gross; ``energy_net_joules`` has the idle power of the preflight subtracted.
     """
 
-    # Of Ollama's processes: peak, and peak less what they held before the model was loaded.
+    # Of the server and of the process that runs the model: once it had answered after its load, less what the
+    # server held before that; the peak of the iteration, and what it has grown by since the first answer.
     memory_usage_mb: float | None = None
     memory_delta_mb: float | None = None
+    memory_peak_mb: float | None = None
+    prompt_cache_growth_mb: float | None = None
     # As Ollama lists the model after the iteration, by its own estimate.
     model_size_mb: float | None = None
     gpu_memory_usage_mb: float | None = None
@@ -115,7 +122,7 @@ class Observed(RequestTimings, frozen=True, kw_only=True, omit_defaults=True):
     gpu_offload_ratio: float | None = None
     cpu_usage_percent: float | None = None
     cpu_usage_percent_max: float | None = None
-    # Of one core, of Ollama's processes and of all others: may exceed 100.
+    # Of one core, of the model's processes and of all others: may exceed 100.
     cpu_process_percent: float | None = None
     cpu_others_percent: float | None = None
     gpu_usage_percent: float | None = None
@@ -203,6 +210,7 @@ class Warmup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     first_token_ms: float | None = None
     total_duration_ms: float | None = None
     load_ms: float | None = None
+    slot_ms: float | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     words: int | None = None
@@ -302,41 +310,6 @@ class SamplerReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     missed: int
     cpu_percent: float | None = None
     effect: Ratio | None = None
-
-
-class MetricSemantics(msgspec.Struct, frozen=True, kw_only=True):
-    """What Ollama's own figures mean in this version (see ``obt_agent.benchmark.semantics``)."""
-
-    eval_duration: Literal["from_first_token", "from_first_token_without_sampling", "unknown"]
-    prompt_eval_count: Literal["whole_prompt", "uncached_part", "unknown"]
-    note: str
-
-
-class Environment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Where and on what the figures were taken. Null with the reason in ``unavailable``."""
-
-    plan_hash: str
-    agent_version: str
-    ollama_version: str | None = None
-    metric_semantics: MetricSemantics | None = None
-    model: str | None = None
-    model_digest: str | None = None
-    quantization: str | None = None
-    parameter_size: str | None = None
-    context_length: int | None = None
-    num_parallel: int | None = None
-    gpu_offload_ratio: float | None = None
-    gpu: tuple[str, ...] = ()
-    driver: str | None = None
-    power_limit_watts: float | None = None
-    cpu: str | None = None
-    memory_bytes: int | None = None
-    os: str | None = None
-    hardware_fingerprint: str | None = None
-    idle_watts: float | None = None
-    idle_cpu_percent: float | None = None
-    other_models_loaded: tuple[str, ...] = ()
-    unavailable: dict[str, str] = {}
 
 
 class ResourceSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -14,6 +14,7 @@ import structlog
 from obt_agent import __version__
 from obt_agent.benchmark import report
 from obt_agent.benchmark.cell import run_cell, shortfall
+from obt_agent.benchmark.environment import Environment
 from obt_agent.benchmark.expansion import Cell, expand
 from obt_agent.benchmark.live import LiveSeries
 from obt_agent.benchmark.loading import cold_load, leave_quiet
@@ -21,7 +22,7 @@ from obt_agent.benchmark.ollama_recovery import OllamaRecovery
 from obt_agent.benchmark.plan import Plan, plan_hash
 from obt_agent.benchmark.preflight import CannotResume, preflight
 from obt_agent.benchmark.records import Progress, Record, RunJournal
-from obt_agent.benchmark.result import BenchmarkResult, Environment, Status
+from obt_agent.benchmark.result import BenchmarkResult, Status
 from obt_agent.benchmark.run_state import RunDeadlines, RunState
 from obt_agent.errors import AgentError, Cancelled, DeadlineExceeded, Unsupported
 from obt_agent.hardware.service import HardwareService

@@ -13,10 +13,12 @@ from typing import Final
 import msgspec
 
 from obt_agent.benchmark import estimate, resources
+from obt_agent.benchmark.environment import Environment
 from obt_agent.benchmark.expansion import Cell
 from obt_agent.benchmark.iteration_result import Baseline
 from obt_agent.benchmark.live import LiveSeries
 from obt_agent.benchmark.metrics import rate_of_lines
+from obt_agent.benchmark.model_processes import ModelMemory, ProcessFilter
 from obt_agent.benchmark.plan import Plan
 from obt_agent.benchmark.records import (
     CellRecord,
@@ -31,7 +33,6 @@ from obt_agent.benchmark.records import (
 from obt_agent.benchmark.result import (
     BenchmarkWarning,
     ColdLoad,
-    Environment,
     IterationMetrics,
     Phase,
     Stopping,
@@ -39,6 +40,7 @@ from obt_agent.benchmark.result import (
 )
 from obt_agent.benchmark.sampling import RunPhase, Sampler
 from obt_agent.benchmark.synthetic import Observation
+from obt_agent.config.urls import ollama_port
 from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.service import HardwareService
 from obt_agent.ollama.client import Line, OllamaClient
@@ -62,6 +64,7 @@ class RunDeadlines:
         return_s: longest wait for an Ollama that went away.
         returns: how often a cell survives that.
         reading_s: longest single reading of the machine outside the sampler.
+        runner_s: longest wait until a model's new process shows in the samples.
         progress_s: between progress reports.
         goodbye_s: longest tidying up at the end.
         cooldown_s: longest wait for the machine to cool, when the host's owner sets it below the plan's.
@@ -74,6 +77,7 @@ class RunDeadlines:
     return_s: float = 30.0
     returns: int = 2
     reading_s: float = 5.0
+    runner_s: float = 3.0
     progress_s: float = 0.5
     goodbye_s: float = 5.0
     cooldown_s: float = math.inf
@@ -130,6 +134,9 @@ class RunState:
     # How often the run was begun: above 1 it goes on after the agent was stopped.
     starts: int = 0
     inventory: Inventory | None = None
+    # What tells the model's processes from Ollama's others; complete after the preflight.
+    processes: ProcessFilter = field(init=False)
+    memory: ModelMemory = field(default_factory=ModelMemory)
     # Memory without the model and idle power, which iterations are compared with.
     baseline: Baseline = field(default_factory=Baseline)
     # Degrees Celsius before the run, to which the machine cools down between iterations.
@@ -148,11 +155,14 @@ class RunState:
     sampler: Sampler = field(init=False)
 
     def __post_init__(self) -> None:
+        self.processes = ProcessFilter(port=ollama_port(self.ollama.url))
         self.sampler = Sampler(
             self.machine,
             interval_s=self.plan.sample_interval_ms / 1e3,
             reason="benchmark",
             series=self.series,
+            # Of the filter as it is then: the weights are known after the preflight.
+            select=lambda seen: self.processes.select(seen),  # noqa: PLW0108 - as said
             doing=lambda: (self.doing, self.live_speed),
         )
 

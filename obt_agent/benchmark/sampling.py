@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Final, NamedTuple, Self, TypeVar
 
+import msgspec
 import structlog
 
 from obt_agent.benchmark import resources
 from obt_agent.benchmark.live import LiveSeries
+from obt_agent.benchmark.model_processes import NOT_SEEN, ModelProcesses
 from obt_agent.benchmark.resources import EdgeReading
 from obt_agent.benchmark.result import Phase, ResourceSample, SamplerReport
-from obt_agent.hardware.samples import Sample
+from obt_agent.hardware.samples import OllamaProcess, Sample
 from obt_agent.hardware.service import HardwareService
 
 log = structlog.get_logger(__name__)
@@ -42,6 +44,7 @@ class Sampler:
         interval_s: seconds between samples.
         reason: why, for the machine's log.
         series: where they go.
+        select: which of Ollama's processes are the model's; samples show no others.
         doing: what the run does now, and its speed in tokens a second.
     """
 
@@ -52,12 +55,14 @@ class Sampler:
         interval_s: float,
         reason: str,
         series: LiveSeries,
+        select: Callable[[Sequence[OllamaProcess]], ModelProcesses],
         doing: Callable[[], tuple[RunPhase, float | None]],
     ) -> None:
         self._machine = machine
         self._interval_s = interval_s
         self._reason = reason
         self._series = series
+        self._select = select
         self._doing = doing
         # Takes samples until it is cancelled by ``pause``; None while paused.
         self._task: asyncio.Task[None] | None = None
@@ -72,6 +77,8 @@ class Sampler:
         self._missed = 0
         # The hardware service gave up, or a reading raised: the run goes on without samples.
         self._failed = False
+        # Why the newest sample lacks a process of the model's.
+        self.no_process: str | None = NOT_SEEN
         # Samples since the last ``forget``, and the one before it, which speaks for a window's beginning.
         self.recent: list[Sample] = []
 
@@ -151,7 +158,10 @@ class Sampler:
         async with self._came:
             self._came.notify_all()
 
-    async def _take(self, sample: Sample) -> None:
+    async def _take(self, seen: Sample) -> None:
+        chosen = self._select(seen.ollama)
+        sample = msgspec.structs.replace(seen, ollama=chosen.processes)
+        self.no_process = chosen.reason
         self.recent.append(sample)
         del self.recent[:-_BUFFER]
         self._cpu_us += sample.sampler.cpu_us if sample.sampler else 0
@@ -173,7 +183,8 @@ class Sampler:
             cpu_temperature=resources.cpu_temperature(sample),
             memory_used_mb=resources.memory_used(sample),
             ollama_cpu_percent=resources.ollama_cpu_percent(sample),
-            ollama_rss_mb=resources.ollama_rss(sample),
+            # Before the model is loaded, what the server holds without it.
+            ollama_rss_mb=resources.ollama_rss(sample) or resources.server_rss(sample),
             gpu_percent=resources.gpu_percent(sample),
             gpu_memory_used_mb=resources.gpu_memory_used(sample),
             gpu_power_watts=resources.gpu_power(sample),

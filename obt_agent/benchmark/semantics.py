@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from obt_agent.benchmark.result import MetricSemantics
+from obt_agent.benchmark.environment import MetricSemantics
 
 Version = tuple[int, int, int]
 
@@ -19,6 +19,7 @@ _NUMBERS: Final = re.compile(r"v?(\d{1,6})\.(\d{1,6})(?:\.(\d{1,6}))?")
 # First and last release of each kind, as read in Ollama's source.
 _SAMPLING_SUBTRACTED: Final = ((0, 12, 6), (0, 20, 7))
 _WHOLE_PROMPT_SINCE: Final = (0, 1, 49)
+_LLAMA_SERVER_SINCE: Final = (0, 30, 0)
 _UNCACHED_ONLY: Final = frozenset({(0, 30, 0)})
 
 _STARTS_LATE: Final = (
@@ -58,6 +59,12 @@ def semantics(version: str) -> MetricSemantics:
         prompt_eval_count="whole_prompt" if whole else "uncached_part",
         note="; ".join(notes),
     )
+
+
+def keeps_prompts(version: str) -> bool:
+    """Whether this version's runner, llama-server, may keep finished prompts in the host's memory."""
+    numbers = parse(version)
+    return numbers is None or numbers >= _LLAMA_SERVER_SINCE
 
 
 def version_class(version: str | None) -> tuple[str, str] | None:

@@ -62,4 +62,6 @@ def reading(name: str, ratio: Ratio) -> str:
     if ratio.ci_low <= 1 <= ratio.ci_high:
         return "no difference shown"
     higher = ratio.ratio > 1
+    if BY_NAME[name].better is None:
+        return "more" if higher else "less"
     return "better" if higher == (BY_NAME[name].better == "higher") else "worse"

@@ -143,12 +143,17 @@ class GpuSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class OllamaProcess(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One of Ollama's processes.
 
-    ``cpu_ratio`` is in whole cores since the sample before; ``gpu_memory_bytes`` is what the driver
+    ``server_pid`` is the server that a runner belongs to, ``blob`` the digest of the weights in a runner's
+    command line, ``port`` where a server listens: null where the system keeps its environment from the
+    agent. ``cpu_ratio`` is in whole cores since the sample before; ``gpu_memory_bytes`` is what the driver
     attributes to this process, by GPU id. A reason for it in ``unavailable`` says why some may be missing.
     """
 
     pid: int
     role: ProcessRole
+    server_pid: int | None = None
+    port: int | None = None
+    blob: str | None = None
     cpu_ratio: float | None = None
     rss_bytes: int | None = None
     gpu_memory_bytes: dict[str, int] = {}

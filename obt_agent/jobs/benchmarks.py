@@ -13,9 +13,10 @@ import msgspec
 import structlog
 
 from obt_agent.benchmark import records as journal_records
+from obt_agent.benchmark.environment import Environment
 from obt_agent.benchmark.plan import Plan, plan_hash
 from obt_agent.benchmark.records import Record
-from obt_agent.benchmark.result import BenchmarkResult, BenchmarkWarning, Environment, Status
+from obt_agent.benchmark.result import BenchmarkResult, BenchmarkWarning, Status
 from obt_agent.errors import AgentError, Busy, ConfigError, Unsupported
 from obt_agent.jobs import runner
 from obt_agent.jobs.generation_gate import GenerationGate

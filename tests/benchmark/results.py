@@ -6,9 +6,10 @@ from typing import Any
 import msgspec
 
 from obt_agent.benchmark import report
+from obt_agent.benchmark.environment import Environment
 from obt_agent.benchmark.expansion import expand
 from obt_agent.benchmark.plan import Plan, plan_hash
-from obt_agent.benchmark.result import BenchmarkResult, Environment, IterationMetrics
+from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics
 from obt_agent.errors import AgentError
 from obt_agent.hardware.inventory import CpuInfo, GpuInfo, GpuMemory, Inventory, MemoryInfo
 from tests.benchmark.runs import plan

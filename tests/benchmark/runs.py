@@ -25,7 +25,15 @@ from tests.benchmark.samples import sample
 
 MODEL = "standin-small"
 QUICK = RunDeadlines(
-    settle_s=5, settle_samples=1, unload_s=5, poll_s=0.01, return_s=5, reading_s=5, progress_s=0.02
+    settle_s=5,
+    settle_samples=1,
+    unload_s=5,
+    poll_s=0.01,
+    return_s=5,
+    reading_s=5,
+    # These machines give no further sample by themselves.
+    runner_s=0.05,
+    progress_s=0.02,
 )
 
 

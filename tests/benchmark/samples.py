@@ -27,6 +27,9 @@ def sample(at_s: float, *gpus: GpuSample, cpu: float | None = 0.5, **fields: Any
         "cpu": CpuSample(utilization_ratio=cpu, temperature_celsius=50.0),
         "memory": MemorySample(used_bytes=4 * GIB),
         "gpus": gpus,
-        "ollama": (OllamaProcess(pid=10, role="runner", cpu_ratio=1.5, rss_bytes=GIB),),
+        "ollama": (
+            OllamaProcess(pid=9, role="server", rss_bytes=0),
+            OllamaProcess(pid=10, role="runner", server_pid=9, cpu_ratio=1.5, rss_bytes=GIB),
+        ),
     }
     return Sample(t_wall=at_s, t_mono_ns=round(at_s * SECOND), **{**usual, **fields})

@@ -3,6 +3,8 @@
 import pytest
 
 from obt_agent.benchmark.compare import NotComparable, compare, compare_pairs, differences
+from obt_agent.benchmark.result import BenchmarkResult
+from obt_agent.cli import bench_comparison
 from tests.benchmark.results import iteration, result, speeds
 from tests.benchmark.runs import plan
 
@@ -33,9 +35,28 @@ def test_a_run_that_measured_nothing_compares_with_nothing() -> None:
         compare(result(), speeds(1))
 
 
+def test_memory_of_one_load_is_one_observation_however_many_iterations_show_it() -> None:
+    def run(memory: float, cpu: float) -> BenchmarkResult:
+        return result(
+            *(iteration(n, memory_usage_mb=memory, cpu_process_percent=cpu + n) for n in range(3)),
+        )
+
+    ratios = compare(run(110.0, 200.0), run(100.0, 100.0)).cells[0].ratios
+    memory, cpu = ratios["memory_usage_mb"], ratios["cpu_process_percent"]
+    assert memory.ratio == pytest.approx(1.1)
+    assert (memory.n_a, memory.ci_low) == (1, None)
+    assert bench_comparison.reading("memory_usage_mb", memory) == "too few iterations for an interval"
+    assert (cpu.n_a, bench_comparison.reading("cpu_process_percent", cpu)) == (3, "more")
+    pairs = [run(110.0 + n, 100.0) for n in range(3)], [run(100.0 + n, 100.0) for n in range(3)]
+    paired = compare_pairs(*pairs).cells[0].ratios["memory_usage_mb"]
+    assert (paired.n_a, paired.paired) == (3, True)
+    assert paired.ci_low is not None
+    assert paired.ci_low > 1.09
+
+
 def test_figures_of_ollamas_that_mean_other_things_are_left_out() -> None:
     found = compare(speeds(1, 2), speeds(1, 2, ollama_version="0.14.0"))
-    assert set(found.left_out) == {"tokens_per_second", "prefill_tps"}
+    assert set(found.left_out) == {"tokens_per_second", "prefill_tps", "ttft_excluding_slot_ms"}
     assert "mean different things" in found.left_out["prefill_tps"]
     assert "tokens_per_second" not in found.cells[0].ratios
     assert "decode_tps_corrected" in found.cells[0].ratios

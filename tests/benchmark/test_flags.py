@@ -12,7 +12,7 @@ from obt_agent.ollama.payloads import RunningModel
 from tests.benchmark.results import iteration, result, speeds
 from tests.benchmark.runs import plan
 
-EXPECTED = ExpectedConditions(num_ctx=4096, prompt_tokens=40, digest="d", warm_load_ms=2.0)
+EXPECTED = ExpectedConditions(num_ctx=4096, prompt_tokens=40, digest="d", warm_load_ms=2.0, slot_ms=5.0)
 LISTED = RunningModel(name="m", digest="d", size_bytes=1, size_vram_bytes=0, context_length=4096)
 
 
@@ -37,6 +37,29 @@ LISTED = RunningModel(name="m", digest="d", size_bytes=1, size_vram_bytes=0, con
 def test_each_fault_has_its_flag(fields: dict[str, Any], flag: str) -> None:
     assert flag in flags.of_iteration(iteration(**fields), EXPECTED, LISTED)
     assert flag in flags.ADVICE
+
+
+def _queued(waited_ms: float, saving_ms: float | None, *each_ms: float) -> bool:
+    requests = tuple(RequestTimings(unaccounted_ms=one) for one in each_ms)
+    one = iteration(queue_ms_max=waited_ms, requests=requests)
+    return "queued" in flags.of_iteration(one, EXPECTED._replace(slot_ms=saving_ms), LISTED)
+
+
+def test_saving_the_prompt_before_is_no_queue() -> None:
+    assert not _queued(400.0, 380.0)
+    assert _queued(1200.0, 380.0)
+    assert not _queued(400.0, None), "nothing tells whether others were served before"
+    # Of two at once on one slot the first waits for its saving alone; on two slots they are saved in turn.
+    assert _queued(1500.0, None, 300.0, 1500.0)
+    assert not _queued(600.0, None, 300.0, 600.0)
+    assert not _queued(90.0, 0.0)
+
+
+def test_memory_that_grows_with_each_prompt_is_flagged_and_rounding_is_not() -> None:
+    for model, grown, flagged in ((100.0, 60.0, True), (100.0, 7.0, False), (4096.0, 60.0, False)):
+        one = iteration(memory_usage_mb=model, prompt_cache_growth_mb=grown)
+        assert ("prompts_kept" in flags.of_iteration(one, EXPECTED, LISTED)) == flagged
+    assert "prompts_kept" not in flags.of_iteration(iteration(prompt_cache_growth_mb=60.0), EXPECTED, LISTED)
 
 
 def _by_two_clocks(ollama: float, **fields: Any) -> set[str]:

@@ -4,6 +4,7 @@ import msgspec
 import pytest
 
 from obt_agent.benchmark.iteration_result import Baseline, Edges, MachineContext, combine_requests, observe
+from obt_agent.benchmark.model_processes import MemoryReading
 from obt_agent.benchmark.resources import EdgeReading, TimeWindow
 from obt_agent.benchmark.result import RequestTimings
 from obt_agent.hardware.samples import CpuSample, OllamaProcess, Sample
@@ -102,19 +103,29 @@ def test_memory_temperatures_and_clocks_come_from_the_samples() -> None:
         sample(10, gpu(temperature_celsius=71.0)),
         sample(19, gpu(temperature_celsius=69.0)),
     ]
-    found = observe(RequestTimings(), around(*seen))
+    found = observe(RequestTimings(), around(*seen, memory=MemoryReading(900.0)))
     assert (found.gpu_temperature_start, found.gpu_temperature, found.gpu_temperature_end) == (
         50.0,
         71.0,
         69.0,
     )
-    assert (found.memory_usage_mb, found.memory_delta_mb) == (1024, 824)
+    assert (found.memory_usage_mb, found.memory_delta_mb) == (900, 700)
+    assert (found.memory_peak_mb, found.prompt_cache_growth_mb) == (1024, 124)
     assert (found.gpu_clock_mhz_mean, found.gpu_clock_mhz_min) == (2000.0, 2000.0)
     assert found.cpu_process_percent == 150.0
     assert found.cpu_others_percent is None, "the samples do not tell cores apart"
     assert found.gpu_offload_ratio == 0.75
     assert found.samples == 3
     assert found.throttle is not None
+
+
+def test_memory_of_the_server_alone_does_not_pass_for_the_models() -> None:
+    server = OllamaProcess(pid=9, role="server", rss_bytes=GIB, cpu_ratio=0.5)
+    context = around(sample(1, ollama=(server,)), no_process="the process that runs the model was not seen")
+    found = observe(RequestTimings(), context)
+    for field in ("memory_usage_mb", "memory_peak_mb", "memory_delta_mb", "cpu_process_percent"):
+        assert getattr(found, field) is None
+        assert found.unavailable[field] == "the process that runs the model was not seen"
 
 
 def test_what_other_programs_use_of_the_cpu_is_the_machines_less_ollamas() -> None:

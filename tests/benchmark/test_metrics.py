@@ -58,6 +58,35 @@ def test_every_figure_follows_its_definition() -> None:
     assert set(found.unavailable) == {"thinking_ms"}
 
 
+@pytest.mark.parametrize(
+    ("ttft_us", "total_ms", "slot", "model"),
+    [
+        # Ollama spent 200 ms of its total on nothing that it counts.
+        (705_000, 1827, 200.0, 505.0),
+        # More than the agent saw pass before the first token cannot have gone before it.
+        (605_000, 1827, 103.0, 502.0),
+        # Its parts may be a little more than its total.
+        (505_000, 1626, 0.0, 505.0),
+    ],
+)
+def test_the_wait_for_the_slot_is_what_ollamas_counters_leave_before_the_first_token(
+    ttft_us: int, total_ms: int, slot: float, model: float
+) -> None:
+    found = figures(steady(ttft_us=ttft_us, reported=counters(total_duration=total_ms * 1_000_000)))
+    assert found.slot_ms == pytest.approx(slot)
+    assert found.ttft_excluding_slot_ms == pytest.approx(model)
+    assert found.first_token_ms == ttft_us / 1e3
+
+
+def test_the_slot_is_not_known_where_eval_duration_is_not_all_of_decode() -> None:
+    found = figures(steady(), from_first_token=False)
+    assert (found.slot_ms, found.ttft_excluding_slot_ms) == (None, None)
+    assert "eval_duration" in found.unavailable["ttft_excluding_slot_ms"]
+    nothing = figures(steady(reported=counters(total_duration=None)))
+    assert nothing.slot_ms is None
+    assert nothing.unavailable["slot_ms"]
+
+
 def test_ollamas_ratio_reads_high_by_n_over_n_minus_1() -> None:
     found = figures(steady())
     assert found.tokens_per_second is not None

@@ -98,13 +98,14 @@ async def test_whatever_is_null_has_its_reason(standin: StandIn, of: Plan) -> No
         assert {name for name in one.unavailable if getattr(one, name) is not None} == set()
 
 
-async def test_memory_has_no_baseline_when_the_model_was_there_before(standin: StandIn) -> None:
+async def test_memory_is_not_known_when_the_model_was_there_before(standin: StandIn) -> None:
     async with bench(standin, plan(num_iterations=1)) as one:
         await one.run._state.ollama.load("standin-small")  # noqa: SLF001 - another program's load
         metrics = (await one.run.execute()).metrics[0]
-    assert metrics.memory_usage_mb is not None
-    assert metrics.memory_delta_mb is None
-    assert "loaded before" in metrics.unavailable["memory_delta_mb"]
+    assert metrics.memory_peak_mb == 1024
+    for field in ("memory_usage_mb", "memory_delta_mb", "prompt_cache_growth_mb"):
+        assert getattr(metrics, field) is None
+        assert "loaded before" in metrics.unavailable[field]
 
 
 async def test_options_of_the_plan_reach_ollama(standin: StandIn) -> None:

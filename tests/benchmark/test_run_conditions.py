@@ -3,6 +3,8 @@
 import asyncio
 import dataclasses
 
+import pytest
+
 from obt_agent.benchmark.plan import PromptConfig
 from obt_agent.benchmark.records import IterationRecord, Record, WarmupRecord
 from obt_agent.config.schema import HardwareConfig
@@ -54,6 +56,36 @@ async def test_a_prompt_that_was_cached_after_all_is_suspected(standin: StandIn)
     assert suspected == [2]
 
 
+async def test_saving_the_prompt_before_is_in_ttft_and_neither_the_models_nor_a_queue(
+    standin: StandIn,
+) -> None:
+    standin.script.slot_save_s, standin.script.ttft_s = 0.3, 0.05
+    saving = await result_of(standin, plan(num_iterations=2))
+    standin.script.prompt_cache_limit_mb = 0
+    without = await result_of(standin, plan(num_iterations=2))
+    for one in saving.metrics:
+        assert one.first_token_ms is not None
+        assert one.slot_ms is not None
+        assert one.first_token_ms > 345
+        assert one.slot_ms == pytest.approx(300, abs=40)
+        assert one.ttft_excluding_slot_ms == pytest.approx(one.first_token_ms - one.slot_ms)
+        assert "queued" not in one.flags
+    assert "ttft_excluding_slot_ms" in saving.summary
+    # Without the saving nothing is left out, whatever the machine's load adds.
+    assert all((one.slot_ms or 0) < 300 for one in without.metrics)
+
+
+async def test_a_first_line_that_comes_late_is_two_clocks_that_differ(standin: StandIn) -> None:
+    standin.script.decode_tps, standin.script.first_line_late_s = 100, 0.1
+    longer = PromptConfig(prompt_tokens=40, completion_tokens=40)
+    one = (await result_of(standin, plan(num_iterations=1, prompt_config=longer))).metrics[0]
+    assert one.decode_tps_corrected is not None
+    assert one.decode_tps_by_ollama is not None
+    assert one.decode_tps_corrected > 1.15 * one.decode_tps_by_ollama
+    assert one.decode_tps_uncertainty == pytest.approx(one.decode_tps_corrected - one.decode_tps_by_ollama)
+    assert "clocks_differ" in one.flags
+
+
 async def test_energy_and_memory_come_from_counters_and_samples(standin: StandIn) -> None:
     machine = FakeMachine(
         now(gpu(power_watts=50.0)),
@@ -67,7 +99,7 @@ async def test_energy_and_memory_come_from_counters_and_samples(standin: StandIn
     assert "shorter than 5 s" in one.unavailable["energy_joules"]
     assert one.gpu_memory_method == "device_minus_baseline"
     assert one.gpu_memory_usage_mb == 0.0
-    assert one.memory_usage_mb == 1024
+    assert one.memory_peak_mb == 1024
     assert one.gpu_usage_percent == 90.0
     assert result.sampler is not None
     assert result.sampler.samples == len(result.samples) == 1

@@ -625,6 +625,46 @@ def test_of_several_servers_the_one_that_listens_at_our_port_is_followed(
     assert sorted(processes.pids) == [9, 10, 11, 12]
 
 
+def test_a_runner_is_known_by_its_server_and_by_the_weights_in_its_command_line(tmp_path: Path) -> None:
+    stat = " (o) S 1" + " 0" * 40
+    blob = "/var/lib/ollama/blobs/sha256-" + "a" * 64
+    commands = {
+        10: "ollama\0serve",
+        11: "ollama\0serve",
+        # As llama-server is started (0.30 and later), and as Ollama's own runner was before.
+        20: f"llama-server\0--model\0{blob}\0--port\x0034567\0--host\x00127.0.0.1\0-c\x004096",
+        21: f"ollama\0runner\0--ollama-engine\0--model\0{blob.replace('a' * 64, 'b' * 64)}\0--port\x0034568",
+        22: "llama-server\0--port\x0034569",
+    }
+    files = {
+        "/proc/11/environ": "OLLAMA_HOST=127.0.0.1:11500",
+        "/proc/10/environ": "A=1",
+        "/proc/10/task/10/children": "20 22 ",
+        "/proc/11/task/11/children": "21 ",
+    }
+    for pid, command in commands.items():
+        name = "ollama" if pid < 20 else "llama-server"
+        files |= {f"/proc/{pid}/comm": f"{name}\n", f"/proc/{pid}/cmdline": command}
+        files |= {f"/proc/{pid}/stat": f"{pid}{stat}", f"/proc/{pid}/statm": "9 9 9 9 9 9 9"}
+    root = tree(tmp_path, files)
+    clock = Clock()
+    processes = processes_of(root, clock)
+    processes.update()
+    found = {one.pid: (one.role, one.server_pid, one.port, one.blob) for one in processes.sample()}
+    assert found == {
+        10: ("server", None, 11434, None),
+        11: ("server", None, 11500, None),
+        20: ("runner", 10, None, "a" * 64),
+        21: ("runner", 11, None, "b" * 64),
+        22: ("runner", 10, None, None),
+    }
+    # Seen before it became the runner, it is asked again.
+    put(tmp_path, "/proc/22/cmdline", f"llama-server\0--model\0{blob}")
+    clock.seconds += 3
+    processes.update()
+    assert {one.blob for one in processes.sample() if one.pid == 22} == {"a" * 64}
+
+
 def test_a_client_called_ollama_is_no_server(tmp_path: Path) -> None:
     root = tree(tmp_path, {"/proc/10/comm": "ollama\n", "/proc/10/cmdline": "ollama\0run\0llama3"})
     processes = processes_of(root)

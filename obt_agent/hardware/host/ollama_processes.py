@@ -6,9 +6,11 @@ scans, five minutes apart because a program may replace itself, only PIDs that a
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import pairwise
 
 from obt_agent.config.urls import OLLAMA_PORT, ollama_port
 from obt_agent.hardware.field_reader import FieldReader, Unreadable, optional
@@ -29,16 +31,26 @@ _SERVER_NAMES = {"ollama", "ollama.exe", ".ollama-wrapped"}
 
 _SERVER_WORDS = {"serve", "start"}
 
+# A file of the model store, as every version names it to its runner (after ``--model``).
+_BLOB = re.compile(r"sha256[-:]([0-9a-f]{64})\Z")
+_MODEL_OPTIONS = {"--model", "-m"}
+
 
 class _Followed:
     """One process that is followed."""
 
-    def __init__(self, pid: int, role: ProcessRole, held: HeldProcess) -> None:
+    def __init__(
+        self, pid: int, role: ProcessRole, held: HeldProcess, *, server_pid: int | None = None
+    ) -> None:
         self.pid = pid
         self.role = role
         self.held = held
+        # The server that it descends from; None for a server.
+        self.server_pid = server_pid
         # Where a server listens; None where its environment is closed to the agent, and for runners.
         self.port: int | None = None
+        # The weights that a runner was started with; None while its command line names none.
+        self.blob: str | None = None
         # CPU seconds and time (ns) of the reading that the next ratio starts from.
         self.before: tuple[float, int] | None = None
         self.cpu_ratio: float | None = None
@@ -137,15 +149,24 @@ class OllamaProcesses:
         return ollama_port(self._table.environment(pid).get("OLLAMA_HOST", ""))
 
     def _find_runners(self) -> None:
+        # From each server by itself: a runner is to be told apart from those of another Ollama.
+        found = {pid: server for server in self._servers for pid in self._descendants(server)}
+        for gone in self._runners.keys() - found:
+            self._runners.pop(gone).held.close()
+        for pid in sorted(found.keys() - self._runners.keys() - self._servers.keys()):
+            self._runners[pid] = _Followed(pid, "runner", self._readings.process(pid), server_pid=found[pid])
+        for runner in self._runners.values():
+            # Asked again: a process that was found just before it became the runner had another command line.
+            if runner.blob is None:
+                runner.blob = _blob_in(optional(partial(self._table.arguments, runner.pid)) or ())
+
+    def _descendants(self, server: int) -> frozenset[int]:
         found: frozenset[int] = frozenset()
-        edge = frozenset(self._servers)
+        edge = frozenset({server})
         while edge and len(found) < _MOST_DESCENDANTS:
             edge = self._table.children(edge) - found
             found |= edge
-        for gone in self._runners.keys() - found:
-            self._runners.pop(gone).held.close()
-        for pid in sorted(found - self._runners.keys() - self._servers.keys()):
-            self._runners[pid] = _Followed(pid, "runner", self._readings.process(pid))
+        return found
 
     def _sample(self, process: _Followed) -> OllamaProcess | None:
         use = optional(process.held.read)
@@ -157,6 +178,9 @@ class OllamaProcesses:
         return OllamaProcess(
             pid=process.pid,
             role=process.role,
+            server_pid=process.server_pid,
+            port=process.port,
+            blob=process.blob,
             cpu_ratio=reasons.read("cpu_ratio", partial(_known, process.cpu_ratio)),
             rss_bytes=use.rss_bytes,
             unavailable=reasons.reasons,
@@ -180,6 +204,14 @@ class OllamaProcesses:
             # The kernel's counters can step back a little.
             process.cpu_ratio = max(0.0, cpu_s - process.before[0]) * 1e9 / window
         process.before = cpu_s, now
+
+
+def _blob_in(arguments: Sequence[str]) -> str | None:
+    """The digest of the weights that a runner's command line names."""
+    for option, value in pairwise(arguments):
+        if option in _MODEL_OPTIONS and (blob := _BLOB.search(value)):
+            return blob[1]
+    return None
 
 
 def _known(ratio: float | None) -> float:
