@@ -267,4 +267,8 @@ def _short(one: Summary | None, *, with_width: bool) -> str:
     # One iteration has a median and no interval.
     if one.ci_low is None or one.ci_high is None or not with_width:
         return number(one.median)
-    return f"{number(one.median)}\u00a0±\u00a0{number((one.ci_high - one.ci_low) / 2)}"
+    half = number((one.ci_high - one.ci_low) / 2)
+    # Of a skewed sample the interval is of another figure, and is not to be read as the median's.
+    if not one.ci_low <= one.median <= one.ci_high:
+        return f"{number(one.median)}\u00a0(mean\u00a0{number(one.mean)}\u00a0±\u00a0{half})"
+    return f"{number(one.median)}\u00a0±\u00a0{half}"

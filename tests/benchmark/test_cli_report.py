@@ -84,6 +84,22 @@ def test_a_sweep_that_is_too_wide_shows_medians_alone() -> None:
     assert not any("±" in str(cell) for cell in narrow)
 
 
+def test_in_tables_of_many_cells_too_the_interval_stands_beside_what_it_is_of(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "300")
+    skewed = [50.0] * 8 + [90.0] * 7
+    metrics = [
+        iteration(n + 15 * cell, first_token_ms=value, cell=cell)
+        for cell in (0, 1)
+        for n, value in enumerate(skewed)
+    ]
+    several = result(*metrics, of=plan(sweep=Sweep(prompt_tokens=(40, 80))))
+    text = io.StringIO()
+    bench_report.show([several], None, text)
+    assert text.getvalue().count("50.00\u00a0(mean\u00a068.67\u00a0±") == 2
+
+
 def test_several_models_stand_in_one_table_with_their_names_whole() -> None:
     long = "hf.co/somebody/a-model-with-a-long-name-GGUF:Q4_K_M"
     each = []

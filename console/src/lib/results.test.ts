@@ -38,6 +38,12 @@ test("Markdown has medians with their intervals, and escapes the bar", () => {
     expect(rows[2]).toBe("| a\\|b | m:1b | 512:128 | 40.12 (38.5 to 42.5) |");
 });
 
+test("the mean is named where the median lies outside its interval", () => {
+    const skewed = { ...summary, median: 50, mean: 68.67, ci_low: 58, ci_high: 81 };
+    const cells = [{ index: 0, label: "512:128", summary: { decode_tps_corrected: skewed } }];
+    expect(markdown([line({ cells })], decode)).toContain("| 50 (58 to 81, mean 68.67) |");
+});
+
 test("a figure that was not measured is empty", () => {
     expect(csv([line()], [metric("first_token_ms")])).toContain("1970-01-01T00:00:00.000Z,,,,\r\n");
     expect(markdown([line()], [metric("first_token_ms")])).toContain("| – |");

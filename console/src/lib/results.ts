@@ -72,7 +72,13 @@ export function markdown(lines: Line[], metrics: Metric[] = HEADLINE): string {
     const figure = (found: Summary | undefined): string =>
         found === undefined
             ? "–"
-            : `${Number(found.median.toPrecision(4))}${found.ci_low === null || found.ci_high === null ? "" : ` (${Number(found.ci_low.toPrecision(4))} to ${Number(found.ci_high.toPrecision(4))})`}`;
+            : `${short(found.median)}${found.ci_low === null || found.ci_high === null ? "" : ` (${short(found.ci_low)} to ${short(found.ci_high)}${mean(found)})`}`;
+    // Of a skewed sample the interval is of another figure than the median, and is named with it.
+    const mean = (found: Summary): string =>
+        found.median < (found.ci_low ?? -Infinity) || found.median > (found.ci_high ?? Infinity)
+            ? `, mean ${short(found.mean)}`
+            : "";
+    const short = (one: number): number => Number(one.toPrecision(4));
     const head = ["Machine", "Model", "Cell", ...metrics.map(titled)];
     const body = lines.flatMap((line) =>
         line.cells.map((cell) => [
