@@ -67,7 +67,8 @@ async def test_saving_the_prompt_before_is_in_ttft_and_neither_the_models_nor_a_
         assert one.first_token_ms is not None
         assert one.slot_ms is not None
         assert one.first_token_ms > 345
-        assert one.slot_ms == pytest.approx(300, abs=40)
+        # More on a loaded machine, where the stand-in and the agent wait for their turns.
+        assert 295 < one.slot_ms < one.first_token_ms - 45
         assert one.ttft_excluding_slot_ms == pytest.approx(one.first_token_ms - one.slot_ms)
         assert "queued" not in one.flags
     assert "ttft_excluding_slot_ms" in saving.summary
