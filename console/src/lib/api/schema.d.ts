@@ -2009,6 +2009,8 @@ export interface components {
             load_ms?: number | null;
             /** Memory Delta Mb */
             memory_delta_mb?: number | null;
+            /** Memory Peak Mb */
+            memory_peak_mb?: number | null;
             /** Memory Usage Mb */
             memory_usage_mb?: number | null;
             /** Model Size Mb */
@@ -2027,6 +2029,8 @@ export interface components {
             prefill_tps?: number | null;
             /** Prefill Tps Ttft */
             prefill_tps_ttft?: number | null;
+            /** Prompt Cache Growth Mb */
+            prompt_cache_growth_mb?: number | null;
             /** Prompt Eval Ms */
             prompt_eval_ms?: number | null;
             /** Prompt Sha256 */
@@ -2051,6 +2055,8 @@ export interface components {
             short_output?: boolean;
             /** Size Vram Mb */
             size_vram_mb?: number | null;
+            /** Slot Ms */
+            slot_ms?: number | null;
             /**
              * Started At
              * Format: date-time
@@ -2071,6 +2077,8 @@ export interface components {
             total_tokens?: number | null;
             /** Ttft Answer Ms */
             ttft_answer_ms?: number | null;
+            /** Ttft Excluding Slot Ms */
+            ttft_excluding_slot_ms?: number | null;
             /** Unaccounted Ms */
             unaccounted_ms?: number | null;
             /** Unavailable */
@@ -2865,10 +2873,14 @@ export interface components {
          * OllamaProcess
          * @description One of Ollama's processes.
          *
-         *         ``cpu_ratio`` is in whole cores since the sample before; ``gpu_memory_bytes`` is what the driver
+         *         ``server_pid`` is the server that a runner belongs to, ``blob`` the digest of the weights in a runner's
+         *         command line, ``port`` where a server listens: null where the system keeps its environment from the
+         *         agent. ``cpu_ratio`` is in whole cores since the sample before; ``gpu_memory_bytes`` is what the driver
          *         attributes to this process, by GPU id. A reason for it in ``unavailable`` says why some may be missing.
          */
         OllamaProcess: {
+            /** @default null */
+            blob?: string | null;
             /** @default null */
             cpu_ratio?: number | null;
             /** @default {} */
@@ -2876,10 +2888,14 @@ export interface components {
                 [key: string]: number;
             };
             pid: number;
+            /** @default null */
+            port?: number | null;
             /** @enum {unknown} */
             role: "runner" | "server";
             /** @default null */
             rss_bytes?: number | null;
+            /** @default null */
+            server_pid?: number | null;
             /** @default {} */
             unavailable?: {
                 [key: string]: string;
@@ -3364,6 +3380,8 @@ export interface components {
             server_total_ms?: number | null;
             /** Short Output */
             short_output?: boolean;
+            /** Slot Ms */
+            slot_ms?: number | null;
             /** Thinking Chars */
             thinking_chars?: number;
             /** Thinking Ms */
@@ -3378,6 +3396,8 @@ export interface components {
             total_tokens?: number | null;
             /** Ttft Answer Ms */
             ttft_answer_ms?: number | null;
+            /** Ttft Excluding Slot Ms */
+            ttft_excluding_slot_ms?: number | null;
             /** Unaccounted Ms */
             unaccounted_ms?: number | null;
             /** Unavailable */
@@ -4135,6 +4155,8 @@ export interface components {
             load_ms?: number | null;
             /** Prompt Tokens */
             prompt_tokens?: number | null;
+            /** Slot Ms */
+            slot_ms?: number | null;
             /** Tokens Per Second */
             tokens_per_second?: number | null;
             /** Total Duration Ms */
