@@ -9,18 +9,15 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import unquote, urlsplit
 
-from python_socks import ProxyConnectionError, ProxyError, ProxyTimeoutError, ProxyType
-from python_socks.async_.asyncio import Proxy as ProxyClient
-
 from obt_agent.config.urls import is_loopback
 from obt_agent.link.address import Address
 from obt_agent.link.disconnect import NextDial, dial_failed
 from obt_agent.printable import printable
 
 _TYPES: Final = {
-    "http": (ProxyType.HTTP, True, 80),
-    "socks5": (ProxyType.SOCKS5, False, 1080),
-    "socks5h": (ProxyType.SOCKS5, True, 1080),
+    "http": ("HTTP", True, 80),
+    "socks5": ("SOCKS5", False, 1080),
+    "socks5h": ("SOCKS5", True, 1080),
 }
 """Scheme: type, whether the proxy resolves the server's name (as curl reads the schemes), default port."""
 
@@ -156,9 +153,12 @@ async def connect_through(proxy: ProxyAddress, host: str, port: int, deadline_s:
     Raises:
         DialFailed: the proxy does not answer, refuses, or wants other credentials.
     """
+    import python_socks  # noqa: PLC0415 - 23 modules, 0.4 MB: only behind a proxy
+    from python_socks.async_.asyncio import Proxy  # noqa: PLC0415 - the same
+
     type_, remote_names, _ = _TYPES[proxy.scheme]
-    client = ProxyClient(
-        proxy_type=type_,
+    client = Proxy(
+        proxy_type=python_socks.ProxyType[type_],
         host=proxy.host,
         port=proxy.port,
         username=proxy.username,
@@ -167,13 +167,13 @@ async def connect_through(proxy: ProxyAddress, host: str, port: int, deadline_s:
     )
     try:
         return await client.connect(host, port, timeout=deadline_s)
-    except ProxyTimeoutError as error:
+    except python_socks.ProxyTimeoutError as error:
         raise dial_failed(
             "proxy_timeout", f"The proxy {proxy!r} did not connect to {host} in time."
         ) from error
-    except ProxyConnectionError as error:
+    except python_socks.ProxyConnectionError as error:
         raise dial_failed("proxy_unreachable", f"The proxy {proxy!r} cannot be reached.") from error
-    except (ProxyError, OSError) as error:
+    except (python_socks.ProxyError, OSError) as error:
         raise dial_failed("proxy_refused", f"The proxy {proxy!r} refused: {_reason(error)}.") from error
 
 

@@ -7,7 +7,7 @@ import time
 from types import SimpleNamespace
 from typing import Final
 
-import aiohttp
+from obt_agent.ollama.http_library import aiohttp
 
 from obt_agent.ollama.timestamps import StampedResponse, StampingConnector
 
