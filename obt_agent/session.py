@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Protocol, TypeVar
 
 import msgspec
 
 from obt_agent.protocol.envelope import RequestId
 from obt_agent.protocol.errors import StreamEnd, WireError
-from obt_agent.protocol.streams import Item
 
 T = TypeVar("T")
 
@@ -17,8 +16,11 @@ T = TypeVar("T")
 class StreamSink(Protocol):
     """Where a streamed command puts its items. Bounded by the stream's window: sending waits for credit."""
 
-    async def send(self, items: Sequence[Item]) -> int:
-        """Queue items in order; wait while the window is full.
+    async def send(self, arrivals: Iterable[tuple[int, Sequence[bytes]]]) -> int:
+        """Queue chunks of Ollama's stream in order, as items; wait while the window is full.
+
+        Those that arrived together come together, with the microseconds from the request to their arrival.
+        The first item after a wait tells how long that was.
 
         Returns:
             Microseconds spent waiting for credit (0 when none): Ollama's deadlines stop meanwhile.

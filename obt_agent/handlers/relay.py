@@ -1,7 +1,7 @@
 """Ollama's stream to the server's, for ``generate`` and ``chat``: bytes pass as they came, with their times.
 
-This is the path of every token. A batch is what one read of the socket gave; it costs one await, and nothing
-is decoded here.
+This is the path of every token. What has arrived goes on together for the price of one await, and nothing is
+decoded here.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import msgspec
 
 from obt_agent.command import CommandContext
 from obt_agent.ollama.client import OllamaClient
-from obt_agent.protocol.streams import Item, StreamFinal
-
-Raw = msgspec.Raw
+from obt_agent.protocol.streams import StreamFinal
 
 
 async def relay(ollama: OllamaClient, path: str, body: bytes, context: CommandContext) -> StreamFinal:
@@ -25,16 +23,11 @@ async def relay(ollama: OllamaClient, path: str, body: bytes, context: CommandCo
         OllamaError and its kin, LinkLost, DeadlineExceeded
     """
     stream = context.stream
-    paused_us = 0
     async with ollama.stream(path, body) as answer:
-        async for batch in answer.batches():
-            items = [Item(t_us, Raw(raw)) for t_us, raw in batch]
-            # The pause was before this batch: only its first item waited longer for it.
-            if paused_us:
-                items[0] = msgspec.structs.replace(items[0], paused_us=paused_us)
-            paused_us = await stream.send(items)
+        async for arrivals in answer.arrivals():
+            paused_us = await stream.send(arrivals)
             # Waiting for the server is not Ollama's silence: its deadline stands still.
             if paused_us:
                 answer.paused(paused_us)
         final = answer.final
-    return StreamFinal(final=Raw(final.raw), t_us=final.t_us, stream=stream.end)
+    return StreamFinal(final=msgspec.Raw(final.raw), t_us=final.t_us, stream=stream.end)

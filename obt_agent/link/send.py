@@ -1,7 +1,8 @@
 """What a session sends: control at once, the rest in fair turns, under credit, as fast as the wire takes it.
 
-No task: it runs at the end of a turn of the event loop in which something was queued, and when the wire has
-gone quiet again. An idle link so sends each chunk at once; a busy one sends all that has gathered.
+No task: the chunk of a lone stream is written when it is queued; those of several streams at the end of the
+turn of the event loop in which they were, and when the wire has gone quiet again. An idle link so sends each
+chunk at once; a busy one sends all that has gathered.
 """
 
 from __future__ import annotations
@@ -207,6 +208,13 @@ class SendQueue:
         """Write at the end of this turn of the event loop: what several handlers queued goes out at once."""
         if self._pumping is None and self._may_send:
             self._pumping = self._loop.call_soon(self._pump)
+
+    def pump_alone(self) -> None:
+        """Write now where no other stream is open, whose chunks could go out in the same write; else soon."""
+        if len(self.flow.streams) == 1 and self._pumping is None:
+            self._pump()
+        else:
+            self.pump_soon()
 
     @property
     def _may_send(self) -> bool:

@@ -379,7 +379,7 @@ class LinkSession:
 
     def _queued(self, stream: OutgoingStream) -> None:
         self.flow.queued(stream)
-        self._out.pump_soon()
+        self._out.pump_alone()
 
     def _sent_of(self, stream: OutgoingStream) -> None:
         if stream.empty and stream.final is not None:

@@ -7,7 +7,8 @@ import copy
 import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from itertools import islice
+from typing import Final, cast
 
 import msgspec
 
@@ -21,7 +22,7 @@ from obt_agent.protocol.limits import (
     MAX_STREAM_WINDOW_BYTES,
     MIN_DATA_FRAME_BYTES,
 )
-from obt_agent.protocol.streams import Item, LargeFinal, SeriesItem
+from obt_agent.protocol.streams import LargeFinal, SeriesItem, encode_items
 
 MakeFinal = Callable[[StreamEnd], bytes]
 """Makes the frame of the final answer once it is known how far the stream came."""
@@ -119,11 +120,14 @@ class OutgoingStream:
         """Whether more may be queued without growing over the window."""
         return self.waiting_bytes < self.window_bytes and self.latest is None
 
-    def append(self, encoded_items: Iterable[bytes]) -> None:
+    def append(self, items: Sequence[bytes]) -> None:
         """Queue items (JSON) in order; one over 24 KiB goes in pieces."""
-        for item in encoded_items:
-            self.waiting_bytes += len(item)
-            self._queue.append(item if len(item) <= INLINE_RESULT_BYTES else _Text(item))
+        self.waiting_bytes += sum(map(len, items))
+        # All together where none is large: this is the path of every token.
+        if max(map(len, items), default=0) <= INLINE_RESULT_BYTES:
+            self._queue.extend(items)
+        else:
+            self._queue.extend(item if len(item) <= INLINE_RESULT_BYTES else _Text(item) for item in items)
 
     def offer(self, encoded_item: bytes) -> None:
         """Put a live sample (JSON) in the place of one that still waits."""
@@ -183,18 +187,20 @@ class OutgoingStream:
         return first
 
     def _cut_items(self, room: int) -> list[bytes]:
+        """The items that go next, the first of which fits; the room counts a comma between two."""
         queue = self._queue
-        items: list[bytes] = []
-        while queue:
-            item = queue[0]
-            if isinstance(item, _Text):
-                break
-            room -= len(item) + 1
-            if room < -1:
-                break
-            items.append(item)
+        # As many as fit if they are all of the mean size: measured and taken at once, not one by one.
+        taken = list(islice(queue, 1 + room * len(queue) // max(self.waiting_bytes, 1)))
+        kinds = list(map(type, taken))
+        # A text ends the frame.
+        end = kinds.index(_Text) if _Text in kinds else len(taken)
+        items = cast("list[bytes]", taken[:end])
+        size = sum(map(len, items)) + len(items) - 1
+        while size > room:
+            size -= len(items.pop()) + 1
+        for _ in items:
             queue.popleft()
-            self.waiting_bytes -= len(item)
+        self.waiting_bytes -= size - len(items) + 1
         return items
 
     def _cut_text(self, text: _Text, head: bytes, limit_bytes: int) -> bytes:
@@ -269,21 +275,15 @@ class LinkStreamSink:
         """How far the stream has come."""
         return self._stream.end
 
-    async def send(self, items: Sequence[Item]) -> int:
-        """Queue items in order, then wait while the window is full; the microseconds waited.
-
-        The first item after a wait carries ``paused_us``, unless the handler filled it.
-        """
+    async def send(self, arrivals: Iterable[tuple[int, Sequence[bytes]]]) -> int:
+        """Queue chunks in order, then wait while the window is full; the microseconds waited."""
         self._check()
-        if items and self._paused_us:
-            items = [self._with_pause(items[0]), *items[1:]]
-        self._stream.append(map(_ENCODER.encode, items))
+        for t_us, chunks in arrivals:
+            self._stream.append(encode_items(t_us, chunks, self._paused_us))
+            if chunks:
+                self._paused_us = 0
         self._queued(self._stream)
         return await self._wait_for_room() if not self._stream.has_room else 0
-
-    def _with_pause(self, item: Item) -> Item:
-        paused_us, self._paused_us = self._paused_us, 0
-        return item if item.paused_us is not None else msgspec.structs.replace(item, paused_us=paused_us)
 
     async def send_text(self, text: bytes, *, last: bool) -> None:
         """Queue a part of a large result, then wait while the window is full."""

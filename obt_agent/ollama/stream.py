@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import NamedTuple
-
-import aiohttp
 
 from obt_agent.errors import AgentError, OllamaError
 from obt_agent.ollama import failures
+from obt_agent.ollama.http_library import aiohttp
 from obt_agent.ollama.idle_timeout import IdleTimeout
 from obt_agent.ollama.ndjson import LineSplitter, all_plain, check
 from obt_agent.ollama.timestamps import StampedResponse
@@ -25,6 +25,13 @@ class Line(NamedTuple):
     raw: bytes
 
 
+class ArrivedLines(NamedTuple):
+    """The lines that one read of the socket completed; ``t_us`` as of ``Line``."""
+
+    t_us: int
+    lines: list[bytes]
+
+
 class Silence(NamedTuple):
     """How many seconds a stream may be silent, and the configuration's key for it."""
 
@@ -36,8 +43,9 @@ class OllamaStream:
     """The lines of one response, read once, by one reader.
 
     ``t_sent_ns`` is when the request was sent (``time.monotonic_ns``). ``final`` holds the last line after
-    ``batches`` has ended. With ``to_the_end`` only the end of the stream shows which line was the final one:
-    a creation from a model that is not installed pulls that first, and passes on the pull's ``success``.
+    ``batches`` or ``arrivals`` has ended. With ``to_the_end`` only the end of the stream shows which line was
+    the final one: a creation from a model that is not installed pulls that first, and passes on the pull's
+    ``success``.
     """
 
     def __init__(
@@ -68,10 +76,10 @@ class OllamaStream:
         """The last line (``done``, or a pull's ``success``).
 
         Raises:
-            RuntimeError: ``batches`` has not come to its end.
+            RuntimeError: the stream has not come to its end.
         """
         if self._final is None:
-            raise RuntimeError("The final line is known only after batches() has ended.")
+            raise RuntimeError("The final line is known only after the stream has ended.")
         return self._final
 
     def paused(self, us: int) -> None:
@@ -86,7 +94,13 @@ class OllamaStream:
         self._idle_timeout.close()
 
     async def batches(self) -> AsyncIterator[list[Line]]:
-        """Give the lines, as many at a time as have arrived, without the final one.
+        """Give the lines, as many at a time as have arrived, without the final one; see ``arrivals``."""
+        async with contextlib.aclosing(self.arrivals()) as read:
+            async for arrivals in read:
+                yield [Line(t_us, raw) for t_us, lines in arrivals for raw in lines]
+
+    async def arrivals(self) -> AsyncGenerator[list[ArrivedLines], None]:
+        """Give the lines by the reads of the socket that brought them, without the final one.
 
         Raises:
             OllamaError: a line is an error, or breaks the form.
@@ -123,40 +137,48 @@ class OllamaStream:
         if not self._response.arrivals:
             self._response.content.set_exception(TimeoutError())
 
-    def _take(self, data: bytes) -> tuple[list[Line], AgentError | None]:
+    def _take(self, data: bytes) -> tuple[list[ArrivedLines], AgentError | None]:
         """The good lines in ``data``, and the failure that follows them, if one does."""
-        found: list[Line] = []
+        found: list[ArrivedLines] = []
         failure: AgentError | None = None
         try:
             for at_ns, part in self._by_arrival(data):
                 self._take_part((at_ns - self.t_sent_ns) // 1000, part, found)
         except AgentError as error:
             failure = error
-        self._count += len(found)
+        self._count += sum(len(arrival.lines) for arrival in found)
         return found, failure or self._splitter.failure
 
-    def _take_part(self, t_us: int, part: bytes, found: list[Line]) -> None:
+    def _take_part(self, t_us: int, part: bytes, found: list[ArrivedLines]) -> None:
         """Add the lines that one read of the socket completed; empty means the end."""
         lines = self._splitter.feed(part) if part else self._splitter.finish()
-        if self._final is None and all_plain(lines):
-            found += [Line(t_us, raw) for raw in lines]
+        if not lines:
             return
-        for raw in lines:
-            self._sort(Line(t_us, raw), found)
+        if self._final is None and all_plain(lines):
+            found.append(ArrivedLines(t_us, lines))
+            return
+        good: list[bytes] = []
+        try:
+            for raw in lines:
+                self._sort(Line(t_us, raw), good)
+        finally:  # those before a bad one count
+            if good:
+                found.append(ArrivedLines(t_us, good))
 
-    def _sort(self, line: Line, found: list[Line]) -> None:
+    def _sort(self, line: Line, good: list[bytes]) -> None:
         head = check(line.raw)
         if self._final is not None and not self._to_the_end:
             raise OllamaError("Ollama sent a line after its final one; the stream was ended.", status=200)
         if self._final is not None:
-            found.append(self._final)
+            # With the time of the line that showed it: whoever asks for the end reads no times.
+            good.append(self._final.raw)
             self._final = None
         if head.error is not None:
             raise failures.from_message(str(head.error), 200)
         if head.final:
             self._final = line
         else:
-            found.append(line)
+            good.append(line.raw)
 
     def _by_arrival(self, data: bytes) -> list[tuple[int, bytes]]:
         """Cut what one reading took into what the single reads of the socket brought."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -21,6 +22,18 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     t_us: int
     chunk: Any
     paused_us: int | None = None
+
+
+def encode_items(t_us: int, chunks: Sequence[bytes], paused_us: int = 0) -> list[bytes]:
+    """Encode chunks that arrived together, as an ``Item`` of each would be; the first one tells the pause.
+
+    This is the path of every token: an object made and encoded for each costs three times as much.
+    """
+    head = b'{"t_us":%d,"chunk":' % t_us
+    items = [head + chunk + b"}" for chunk in chunks]
+    if paused_us and items:
+        items[0] = b'%b%b,"paused_us":%d}' % (head, chunks[0], paused_us)
+    return items
 
 
 class SeriesItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -1,7 +1,7 @@
 """A session as the dispatcher sees one: what it answered, what went out on its streams."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +10,7 @@ from obt_agent.errors import LinkLost
 from obt_agent.policy import Policy
 from obt_agent.protocol.envelope import Request, RequestId
 from obt_agent.protocol.errors import StreamEnd, WireError, from_wire
-from obt_agent.protocol.streams import Item
+from obt_agent.protocol.streams import Item, encode_items
 from tests.policy.configs import config
 
 
@@ -26,6 +26,7 @@ class FakeSink:
         self.failed: Exception | None = None
         self.arrived = asyncio.Event()
         self._window = window
+        self._paused_us = 0
         self._room = asyncio.Event()
         self._room.set()
 
@@ -33,15 +34,20 @@ class FakeSink:
     def end(self) -> StreamEnd:
         return StreamEnd(next_seq=len(self.items) + len(self.samples), dropped=self.dropped)
 
-    async def send(self, items: Sequence[Item]) -> int:
+    async def send(self, arrivals: Iterable[tuple[int, Sequence[bytes]]]) -> int:
         self.check()
-        self.items += items
+        before = len(self.items)
+        for t_us, chunks in arrivals:
+            encoded = encode_items(t_us, chunks, self._paused_us)
+            self._paused_us = 0
+            self.items += [msgspec.json.decode(one, type=Item) for one in encoded]
         self.arrived.set()
         if self._window is not None:
-            self._window -= len(items)
+            self._window -= len(self.items) - before
             if self._window <= 0:
                 self._room.clear()
-        return await self.wait_writable()
+        self._paused_us = await self.wait_writable()
+        return self._paused_us
 
     async def send_text(self, text: bytes, *, last: bool) -> None:
         self.check()

@@ -22,7 +22,7 @@ from obt_agent.policy import Policy
 from obt_agent.protocol.commands import CancelResult, DoneResult, InferenceParams, LoadResult
 from obt_agent.protocol.envelope import Notification, RequestId
 from obt_agent.protocol.methods import METHODS, Method
-from obt_agent.protocol.streams import Item, SeriesFinal
+from obt_agent.protocol.streams import SeriesFinal
 from tests.dispatcher.doubles import FakeSession, permissive, request
 from tests.effort import examples
 from tests.policy.configs import config
@@ -233,7 +233,7 @@ async def test_a_series_cancelled_before_it_began_is_success_too() -> None:
 
 async def test_an_error_of_a_stream_says_how_far_it_came() -> None:
     async def breaks(params: Any, context: CommandContext) -> None:
-        await context.stream.send([Item(1, msgspec.Raw(b"{}"))])
+        await context.stream.send([(1, [b"{}"])])
         raise ModelNotFound("gone")
 
     session = FakeSession()

@@ -20,7 +20,6 @@ from obt_agent.link.timings import LinkTimings
 from obt_agent.protocol.admission import AgentIdentity, Empty, HelloParams, HelloResult, VersionRange
 from obt_agent.protocol.byte_budget import ByteBudget
 from obt_agent.protocol.envelope import Notification, Request, RequestId
-from obt_agent.protocol.streams import Item
 from tests.link.server_double import Peer, ServerDouble
 from tests.waiting import until
 
@@ -216,10 +215,9 @@ def shorter(**changes: float) -> LinkTimings:
     return replace(TIMINGS, **changes)
 
 
-def item(number: int, text: str = "x") -> Item:
-    """A chunk as Ollama sends it."""
-    chunk = msgspec.json.encode({"response": text})
-    return Item(t_us=number, chunk=msgspec.Raw(chunk))
+def item(number: int, text: str = "x") -> tuple[int, list[bytes]]:
+    """A chunk as Ollama sends it, and when it arrived."""
+    return number, [msgspec.json.encode({"response": text})]
 
 
 async def never(session: LinkSession, request: Request) -> None:

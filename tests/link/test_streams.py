@@ -17,7 +17,7 @@ from obt_agent.link.session import LinkSession
 from obt_agent.protocol.assembly import StreamAssembler
 from obt_agent.protocol.envelope import Request
 from obt_agent.protocol.errors import StreamEnd, to_wire
-from obt_agent.protocol.streams import Item, SeriesFinal, StreamData, StreamFinal
+from obt_agent.protocol.streams import SeriesFinal, StreamData, StreamFinal
 from tests.link.doubles import at_once, item, meeting, shorter
 from tests.link.server_double import Peer
 from tests.waiting import until
@@ -27,7 +27,7 @@ CREDIT = {"stream_credit_bytes": 32 << 10, "link_credit_bytes": 128 << 10}
 NO_CREDIT = {"stream_credit_bytes": 0, "link_credit_bytes": 1 << 20}
 
 
-def streaming(batches: list[list[Item]]) -> Handler:
+def streaming(batches: list[list[tuple[int, list[bytes]]]]) -> Handler:
     """A handler that sends these batches and then a final."""
 
     async def handler(session: LinkSession, request: Request) -> None:
@@ -133,6 +133,24 @@ async def test_an_idle_link_sends_each_chunk_at_once() -> None:
             assert [one["t_us"] for one in data["params"]["items"]] == [number]
 
 
+@pytest.mark.parametrize("streams", [1, 2])
+async def test_a_lone_streams_chunk_is_written_when_it_is_sent_and_those_of_several_together(
+    streams: int,
+) -> None:
+    async with meeting(hello=CREDIT) as met:
+        requests = [await met.peer.request("generate") for _ in range(streams)]
+        served = [await met.handler.requests.get() for _ in range(streams)]
+        sinks = [session.open_stream(request.id) for session, request in served]
+        before, written = met.session.frames_sent, []
+        for number, sink in enumerate(sinks):
+            await sink.send([item(number)])
+            written.append(met.session.frames_sent - before)
+        assert written == ([1] if streams == 1 else [0, 0])
+        for request_id in requests:
+            data = await met.peer.expect("stream.data")
+            assert data["params"]["id"] == request_id
+
+
 async def test_a_link_that_is_the_bottleneck_sends_what_has_gathered_together() -> None:
     async with meeting(
         hello={"stream_credit_bytes": 1 << 22, "link_credit_bytes": 1 << 22}, timings=shorter(silence_s=60.0)
@@ -233,15 +251,6 @@ async def test_the_first_item_after_a_pause_says_how_long_it_was() -> None:
         assert paused <= sum(waits)
         assert any(waits)
         assert bool(paused) == any(waits[:-1])
-
-
-async def test_pause_times_that_the_handler_gives_are_kept() -> None:
-    async with meeting(hello={"stream_credit_bytes": 100, "link_credit_bytes": 1 << 20}) as met:
-        given = Item(t_us=2, chunk=msgspec.Raw(b"{}"), paused_us=77)
-        met.handler.methods["generate"] = streaming([[item(1, "x" * 400)], [given]])
-        reader = Reader(met.peer, await met.peer.request("generate"))
-        await reader.read()
-        assert reader.items[1]["paused_us"] == 77
 
 
 async def test_a_server_that_grants_nothing_ends_the_stream_as_stalled() -> None:

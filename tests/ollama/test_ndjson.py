@@ -116,6 +116,11 @@ def test_an_object_of_just_the_depth_limit_passes() -> None:
 @example([b'{"done":true}'])
 @example([b'{"pad":"' + b"x" * 200 + b'"}', b'{"error":"x"}'])
 @example([b'{"pad":"' + b"x" * 200 + b'"}', b"x"])
+@example([b'{"a":"\xc3', b'\xa9"}'])
+@example(['{"response":"é","done":false}'.encode(), b'{"done":false}'])
+@example([b'{"a":' + b"[" * 64 + b"]" * 64 + b"}", b'{"done":false}'])
+@example([b'{"a":1}{"b":2}', b'{"c":1', b"}"])
+@example([b'{"a":' * 5000])
 def test_checking_many_lines_at_once_agrees_with_checking_each(lines: list[bytes]) -> None:
     def plain(line: bytes) -> bool:
         try:
