@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import time
 from typing import Final
 from urllib.parse import urlsplit
 
+import msgspec
 import structlog
 
 from obt_agent.config.schema import Config
@@ -18,11 +20,15 @@ from obt_agent.identity.folder import FolderError
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.protocol.jobs import JobSummary
 from obt_agent.sdnotify import Notifier
+from obt_agent.timer_grid import until_tick
 from obt_agent.version import full_version
 
 log = structlog.get_logger(__name__)
 
-AT_LEAST_EVERY_S: Final = 5.0
+LOOK_EVERY_S: Final = 5.0
+"""Between two looks for what changed without a word: commands in flight, a job's progress."""
+AT_LEAST_EVERY_S: Final = 15.0
+"""Of the file, though nothing changed: one that is twice as old is taken for that of a hung agent."""
 AT_MOST_EVERY_S: Final = 0.5
 
 
@@ -40,6 +46,11 @@ class StatusWriter:
         self._link_since = ("", self._started)
         self._line = ""
         self._jobs: tuple[JobSummary, ...] = ()
+        # Of the job store, when ``_jobs`` was read.
+        self._jobs_generation = -1
+        # What was written last, without what each moment changes, and when (monotonic seconds).
+        self._written: Status | None = None
+        self._written_at = -AT_LEAST_EVERY_S
 
     def changed(self) -> None:
         """Something that people want to see changed."""
@@ -50,10 +61,11 @@ class StatusWriter:
         while True:
             self._changed.clear()
             await self._write()
-            await asyncio.sleep(AT_MOST_EVERY_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(AT_LEAST_EVERY_S - AT_MOST_EVERY_S):
+                async with asyncio.timeout(until_tick(LOOK_EVERY_S)):
                     await self._changed.wait()
+                    # Changes come together: one file for all of them.
+                    await asyncio.sleep(self._written_at + AT_MOST_EVERY_S - time.monotonic())
 
     async def watchdog(self) -> None:
         """Feed systemd's watchdog from the event loop: blocked, it starves it; an absent server does not."""
@@ -69,17 +81,37 @@ class StatusWriter:
             self._file.remove()
 
     async def _write(self) -> None:
-        with contextlib.suppress(StorageFailed):  # the status says so; jobs are those last known
-            self._jobs = await self._components.jobs.unsettled()
+        # Each file is a turn of another thread, as is each look into the store: what is idle has few.
+        due = time.monotonic() - self._written_at >= AT_LEAST_EVERY_S - LOOK_EVERY_S / 2
+        if due or self._jobs_may_differ:
+            await self._read_jobs()
         status = self.status(self._jobs)
         line = status_line(status)
         if line != self._line:
             self._line = line
             self._notifier.status(line)
+        steady = msgspec.structs.replace(status, written_at=0.0, written_tick_s=None, loop_lag_ms=None)
+        if steady == self._written and not due:
+            return
         try:
             await asyncio.to_thread(self._file.write, status)
         except FolderError as error:
             log.warning("status.not_written", reason=error.message)
+        else:
+            self._written, self._written_at = steady, time.monotonic()
+
+    @property
+    def _jobs_may_differ(self) -> bool:
+        """Open jobs progress, position and all; what is over changes with the store's generation alone."""
+        unchanged = self._components.jobs.store.generation == self._jobs_generation
+        return not unchanged or any(job.finished_at is None for job in self._jobs)
+
+    async def _read_jobs(self) -> None:
+        jobs = self._components.jobs
+        generation = jobs.store.generation
+        with contextlib.suppress(StorageFailed):  # the status says so; jobs are those last known
+            self._jobs = await jobs.unsettled()
+            self._jobs_generation = generation
 
     def status(self, jobs: tuple[JobSummary, ...]) -> Status:
         """The agent as it is now."""

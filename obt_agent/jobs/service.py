@@ -36,6 +36,7 @@ from obt_agent.protocol.commands import (
 )
 from obt_agent.protocol.jobs import JobKind, JobStarted, JobState, JobSummary
 from obt_agent.session import Session
+from obt_agent.timer_grid import until_tick
 
 log = structlog.get_logger(__name__)
 
@@ -342,5 +343,5 @@ def _uptime_s() -> float:
 async def _until_over(session: Session) -> None:
     """Raise ``LinkLost`` when the session has ended: tasks that wait for a change would not notice it."""
     while session.alive:  # noqa: ASYNC110 - a session's end is no event up here, and a second is soon enough
-        await asyncio.sleep(SESSION_CHECK_S)
+        await asyncio.sleep(until_tick(SESSION_CHECK_S))
     raise LinkLost("The session ended.")

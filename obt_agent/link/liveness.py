@@ -13,6 +13,7 @@ import structlog
 
 from obt_agent.link.timings import LinkTimings
 from obt_agent.link.wire import Wire
+from obt_agent.timer_grid import until_tick
 
 log = structlog.get_logger(__name__)
 
@@ -58,8 +59,8 @@ class Watchdog:
     async def run(self) -> None:
         """Tick until the wire is dead, then break it."""
         while True:
-            due = self._loop.time() + self._timings.tick_s
-            await asyncio.sleep(self._timings.tick_s)
+            due = self._loop.time() + (left_s := until_tick(self._timings.tick_s))
+            await asyncio.sleep(left_s)
             now = self._loop.time()
             self._lag.late(now - due)
             reason = self._dead(now, late_s=now - due)

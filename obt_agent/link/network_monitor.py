@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Final
 
 from obt_agent.hardware.host.platform import default_routes
+from obt_agent.timer_grid import until_tick
 
 _SUSPENDED_S: Final = 2.0
 
@@ -52,7 +53,7 @@ class NetworkMonitor:
     async def run(self) -> None:
         """Look for ever."""
         while True:
-            await asyncio.sleep(self._interval_s)
+            await asyncio.sleep(until_tick(self._interval_s))
             self.look()
 
     def look(self) -> None:

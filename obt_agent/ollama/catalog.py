@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -18,11 +19,16 @@ from obt_agent.ollama import lists
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.ollama.lists import InstalledList, RunningList
 from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
+from obt_agent.timer_grid import until_tick
 
 log = structlog.get_logger(__name__)
 
 # Requests for missing metadata that may run together: a machine with a hundred models is not stormed.
 SHOWS_AT_ONCE: Final = 2
+# Polls from one that asks for everything to the next, while nothing changes.
+WHOLE_EVERY: Final = 15
+# How late a change may be seen. Where two intervals are longer than that, each poll asks for everything.
+SEEN_WITHIN_S: Final = 5.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,15 @@ class _ModelKey(NamedTuple):
     modified_at: str | None
 
 
+class _Answers(NamedTuple):
+    """What one poll was told, and how many connections had been made to Ollama by then."""
+
+    version: str
+    installed: InstalledList
+    running: RunningList
+    connections: int
+
+
 def _key(model: InstalledModel) -> _ModelKey:
     return _ModelKey(model.name, model.digest, model.modified_at)
 
@@ -67,11 +82,15 @@ def _key(model: InstalledModel) -> _ModelKey:
 class Catalog:
     """Polls one Ollama.
 
+    While nothing changes a poll is one question: for the installed models and for the loaded ones in turn.
+    Whatever differs makes it ask for everything at once, as does a new connection: Ollama may have restarted.
+
     Args:
         client: the way to Ollama; open for as long as the catalog is used.
-        poll_interval_s: seconds between two polls.
+        poll_interval_s: seconds between two polls. A change of a list is seen within two of them, 4 s by
+            default.
         probe_timeout_s: seconds after which a poll counts as unanswered. Together with the interval it bounds
-            how late a change is seen: 4.5 s by default.
+            how late it is seen that Ollama hangs: 4.5 s by default.
     """
 
     def __init__(
@@ -87,8 +106,12 @@ class Catalog:
         self._changed = asyncio.Condition()
         # Held during a poll, so that two never interleave and the later answer wins.
         self._polling = asyncio.Lock()
-        # Polls that have ended, by which those who wait know whether one began after they came.
+        # Polls for everything that have ended, by which those who wait know whether one began after
+        # they came.
         self._polls = 0
+        # What Ollama said last; None before it did, and after it did not. The list whose turn is next.
+        self._last: _Answers | None = None
+        self._installed_next = True
         unknown = OllamaState(reachable=False, since=time.time(), error="Ollama was not asked yet.")
         # Replaced as a whole, never changed: whoever holds one has one moment.
         self._snapshot = Snapshot(0, unknown, (), (), list_digest(()), stale=True)
@@ -110,16 +133,18 @@ class Catalog:
             group.create_task(self._fill_for_ever(), name="ollama-fill")
 
     async def _poll_for_ever(self) -> None:
-        while True:
-            await self.refresh()
-            await asyncio.sleep(self._interval)
+        often = 2 * self._interval < SEEN_WITHIN_S
+        for number in itertools.count():
+            await (self.look() if often and number % WHOLE_EVERY else self.refresh())
+            await asyncio.sleep(until_tick(self._interval))
 
     async def _fill_for_ever(self) -> None:
         while True:
             generation = self._snapshot.generation
             await self.fill()
+            # What could not be asked for is asked for again; a list that lacks nothing needs no timer.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._interval):
+                async with asyncio.timeout(self._interval if self._missing() else None):
                     await self.wait_changed(generation)
 
     async def refresh(self) -> Snapshot:
@@ -135,15 +160,22 @@ class Catalog:
                 self._polls += 1
         return self._snapshot
 
+    async def look(self) -> None:
+        """Poll with one question; with all of them where its answer is another. Never raises for Ollama."""
+        async with self._polling:
+            await self._poll(whole=False)
+
     async def wait_changed(self, after_generation: int) -> Snapshot:
         """Wait until the generation is above ``after_generation``; return the snapshot."""
         async with self._changed:
             await self._changed.wait_for(lambda: self._snapshot.generation > after_generation)
         return self._snapshot
 
-    async def _poll(self) -> None:
+    async def _poll(self, *, whole: bool = True) -> None:
         try:
             async with asyncio.timeout(self._probe_timeout):
+                if not whole and not await self._something_differs():
+                    return
                 version = await self._client.version()
                 installed = await self._client.installed()
                 running = await self._running()
@@ -152,7 +184,20 @@ class Catalog:
         except AgentError as error:
             await self._publish(self._unreachable(error.message))
         else:
+            self._last = _Answers(version, installed, running, self._client.connections)
             await self._publish(self._answered(version, installed, running))
+
+    async def _something_differs(self) -> bool:
+        """Ask for one list, the other one's turn is next; whether it is, or may be, another than it was."""
+        last = self._last
+        if last is None:
+            return True
+        self._installed_next = not self._installed_next
+        if self._installed_next:
+            same = await self._running() == last.running
+        else:
+            same = await self._client.installed() == last.installed
+        return not same or self._client.connections != last.connections
 
     async def _running(self) -> RunningList:
         """The loaded models. A server that imitates Ollama may have models, and no such list."""
@@ -178,6 +223,7 @@ class Catalog:
         )
 
     def _unreachable(self, why: str) -> Snapshot:
+        self._last = None
         before = self._snapshot
         state = OllamaState(
             reachable=False, version=before.state.version, since=self._since(reachable=False), error=why
@@ -207,14 +253,18 @@ class Catalog:
             async with self._changed:
                 self._changed.notify_all()
 
-    async def fill(self) -> None:
-        """Ask ``/api/show`` for what the list left out, once for each model; never raises for Ollama."""
-        missing = {
+    def _missing(self) -> dict[_ModelKey, str]:
+        """The names of models whose metadata is to be asked for; none while Ollama does not answer."""
+        return {
             _key(model): model.name
-            for model in self._snapshot.models
+            for model in (() if self._snapshot.stale else self._snapshot.models)
             if _incomplete(model) and _key(model) not in self._metadata
         }
-        if not missing or self._snapshot.stale:
+
+    async def fill(self) -> None:
+        """Ask ``/api/show`` for what the list left out, once for each model; never raises for Ollama."""
+        missing = self._missing()
+        if not missing:
             return
         slots = asyncio.Semaphore(SHOWS_AT_ONCE)
         async with asyncio.TaskGroup() as group:

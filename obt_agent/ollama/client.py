@@ -16,7 +16,6 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Final, Self, cast
 
-import aiohttp
 import msgspec
 import tenacity
 from yarl import URL
@@ -26,6 +25,7 @@ from obt_agent.config.urls import ollama_base
 from obt_agent.errors import AgentError, OllamaError, OllamaUnavailable, TooLarge
 from obt_agent.ollama import failures, lists
 from obt_agent.ollama.exchange import Sent, hang_up, note_sent, open_session, readable, sendable
+from obt_agent.ollama.http_library import aiohttp
 from obt_agent.ollama.lists import InstalledList, RunningList
 from obt_agent.ollama.ndjson import MAX_LINE_BYTES, check
 from obt_agent.ollama.stream import Line, OllamaStream, Silence
@@ -87,12 +87,10 @@ class OllamaClient:
         # For what generates or changes something: each request on a connection of its own, since a kept one
         # may be dead already, and closing the connection is how Ollama is made to stop.
         self._session: aiohttp.ClientSession | None = None
-        # For lists, which are asked for every two seconds: a connection that is kept costs a third of the
-        # CPU.
+        # For lists, asked for every two seconds: a connection that is kept costs a third of the CPU.
         self._lists: aiohttp.ClientSession | None = None
         # Nothing but GETs may be sent twice: a DELETE or a generation may have had its effect. The first
-        # attempt is not tenacity's, whose machinery costs as much CPU as the request: lists are asked for
-        # every two seconds.
+        # attempt is not tenacity's, whose machinery costs as much CPU as the request.
         self._attempts = attempts
         self._retrying = tenacity.AsyncRetrying(
             stop=tenacity.stop_after_attempt(attempts - 1),
@@ -105,6 +103,12 @@ class OllamaClient:
     def url(self) -> str:
         """The address in use, in its normal form."""
         return str(self._base)
+
+    @property
+    def connections(self) -> int:
+        """Connections over which lists were asked for: one more may lead to an Ollama that restarted."""
+        connector = self._lists.connector if self._lists is not None else None
+        return connector.made if isinstance(connector, StampingConnector) else 0
 
     async def __aenter__(self) -> Self:
         limit_s = self._config.connect_timeout_s
@@ -239,8 +243,7 @@ class OllamaClient:
     ) -> float:
         """Load a model; returns wall milliseconds. A model that only embeds is loaded the way it can be."""
         raw = None if options is None else msgspec.Raw(options)
-        request = _LoadRequest(model=model, stream=False, keep_alive=keep_alive, options=raw)
-        return await self._load(request)
+        return await self._load(_LoadRequest(model=model, stream=False, keep_alive=keep_alive, options=raw))
 
     async def unload(self, model: str) -> float:
         """Unload a model; returns wall milliseconds. ``/api/ps`` may show it a moment longer."""

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Final
 
 from obt_agent.ollama.http_library import aiohttp
-
 from obt_agent.ollama.timestamps import StampedResponse, StampingConnector
 
 _HEADERS: Final = {

@@ -16,8 +16,7 @@ from collections import deque
 from functools import partial
 from typing import Any
 
-import aiohttp
-from aiohttp.client_proto import ResponseHandler
+from obt_agent.ollama.http_library import ResponseHandler, aiohttp
 
 
 class _StampingHandler(ResponseHandler):
@@ -80,9 +79,11 @@ class StampingConnector(aiohttp.TCPConnector):
 
     def __init__(self, trust: ssl.SSLContext | None = None, *, keep: bool = False) -> None:
         super().__init__(force_close=not keep, limit=0, ttl_dns_cache=10, ssl=trust or True)
+        # Connections made so far.
+        self.made = 0
         # What the connector makes each connection with.
-        self._factory = partial(_connection, loop=self._loop)
+        self._factory = partial(self._connection)
 
-
-def _connection(loop: asyncio.AbstractEventLoop) -> ResponseHandler:
-    return _StampingHandler(loop)
+    def _connection(self) -> ResponseHandler:
+        self.made += 1
+        return _StampingHandler(self._loop)

@@ -14,11 +14,12 @@ from structlog.testing import capture_logs
 from obt_agent.config.schema import OllamaConfig
 from obt_agent.errors import OllamaError, OllamaUnavailable
 from obt_agent.ollama import lists
-from obt_agent.ollama.catalog import Catalog, Snapshot, list_digest
+from obt_agent.ollama.catalog import SEEN_WITHIN_S, Catalog, Snapshot, list_digest
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.ollama.payloads import InstalledModel, RunningModel
 from obt_standin import Model, Script, StandIn
 from obt_standin.script import Answer
+from tests.waiting import until as until_true
 
 
 @asynccontextmanager
@@ -103,7 +104,8 @@ async def test_ollama_going_away_keeps_the_last_list_as_stale_and_coming_back_fr
         assert [model.name for model in gone.models] == [model.name for model in there.models]
         assert not any(model.loaded for model in gone.models)
         assert gone.running == ()
-        assert "ollama serve" in (gone.state.error or "")
+        # The first poll to fail may have met the end of its connection.
+        await until_true(lambda: "ollama serve" in (catalog.snapshot.state.error or ""))
         assert gone.list_digest == there.list_digest
         assert (gone.state.since or 0) >= (there.state.since or 0)
         await standin.start()
@@ -116,6 +118,59 @@ async def test_a_new_version_is_a_new_generation(standin: StandIn) -> None:
         await until(catalog, lambda seen: seen.state.reachable)
         standin.script.version = "0.34.0"
         assert (await until(catalog, lambda seen: seen.state.version == "0.34.0")).state.reachable
+
+
+async def test_a_look_is_one_question_while_nothing_changes(standin: StandIn) -> None:
+    async with polled(standin) as catalog:
+        await catalog.refresh()
+        asked = len(standin.requests)
+        for _ in range(4):
+            await catalog.look()
+        await standin.wait_for(lambda ollama: len(ollama.requests) >= asked + 4)
+        paths = [exchange.path for exchange in list(standin.requests)[asked:]]
+    assert sorted(paths) == ["/api/ps", "/api/ps", "/api/tags", "/api/tags"]
+
+
+@pytest.mark.parametrize("change", ["installed", "loaded"])
+async def test_two_looks_see_any_change_with_everything_that_goes_with_it(
+    change: str, standin: StandIn
+) -> None:
+    async with polled(standin) as catalog, OllamaClient(OllamaConfig(url=standin.url)) as client:
+        before = await catalog.refresh()
+        await client.copy("standin-small", "again")
+        if change == "loaded":
+            await client.load("again")
+        for _ in range(2):
+            await catalog.look()
+        after = catalog.snapshot
+    assert after.generation == before.generation + 1
+    assert "again:latest" in {model.name for model in after.models}
+    loaded = [model.name for model in after.models if model.loaded]
+    assert loaded == [model.name for model in after.running] == ["again:latest"] * (change == "loaded")
+
+
+async def test_an_ollama_that_restarted_between_two_looks_is_asked_for_its_version(standin: StandIn) -> None:
+    async with polled(standin) as catalog:
+        await catalog.refresh()
+        await standin.stop()
+        standin.script.version = "0.34.0"
+        await standin.start()
+        await catalog.look()
+        assert catalog.snapshot.state.reachable
+        assert catalog.snapshot.state.version == "0.34.0"
+
+
+async def test_looks_too_far_apart_for_one_question_each_ask_for_everything(standin: StandIn) -> None:
+    async with OllamaClient(OllamaConfig(url=standin.url), attempts=1) as client:
+        catalog = Catalog(client, poll_interval_s=SEEN_WITHIN_S / 2)
+        task = asyncio.create_task(catalog.run())
+        async with asyncio.timeout(30):
+            await standin.wait_for(lambda ollama: len(ollama.requests) >= 6)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    paths = [exchange.path for exchange in list(standin.requests)[:6]]
+    assert paths == ["/api/version", "/api/tags", "/api/ps"] * 2
 
 
 @pytest.mark.parametrize("answer", ["html", "reset", "garbage"])
@@ -255,6 +310,8 @@ def test_an_unknown_architecture_has_no_context_length() -> None:
 
 class Restless:
     """An Ollama whose model has another digest at each look, in turns, and a truth for a context length."""
+
+    connections = 1
 
     def __init__(self) -> None:
         self.looks = self.shows = 0
