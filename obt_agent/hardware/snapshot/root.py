@@ -294,6 +294,9 @@ class FileCache:
 
 def _by_numbers(name: str) -> list[str | int]:
     """A key for sorting. Words and numbers alternate in it, so that like is compared with like."""
+    # Processes: /proc may list a thousand of them.
+    if name.isascii() and name.isdecimal():
+        return ["", int(name), ""]
     return [int(part) if number % 2 else part for number, part in enumerate(_NUMBERS.split(name))]
 
 

@@ -31,11 +31,16 @@ def memory_info(readings: HostReadings, modules: Callable[[], tuple[MemoryModule
     )
 
 
+def has_arc(root: Root) -> bool:
+    """Whether ZFS is loaded."""
+    return root.exists(_ARC)
+
+
 def arc_reclaimable_bytes(files: FileCache) -> int:
     """Return how much of its cache ZFS gives back on demand: all but the least size that it keeps.
 
-    The kernel counts the ARC as used, unlike the page cache of other file systems. Raise OSError where ZFS is
-    not loaded, and ValueError.
+    The kernel counts the ARC as used, unlike the page cache of other file systems. Raise OSError and
+    ValueError.
     """
     lines = (line.split() for line in files.text(_ARC).splitlines())
     values = {words[0]: int(words[2]) for words in lines if len(words) == 3 and words[2].isdigit()}  # noqa: PLR2004 -- name, type and data

@@ -11,32 +11,25 @@ from obt_agent.hardware.host.linux.cpu_frequency import CpuFrequency
 from obt_agent.hardware.host.linux.cpu_temperature import find_sensors
 from obt_agent.hardware.host.linux.file_readings import LinuxFileReadings
 from obt_agent.hardware.host.linux.hwmon import celsius
-from obt_agent.hardware.host.linux.memory import arc_reclaimable_bytes, memory_info
+from obt_agent.hardware.host.linux.memory import arc_reclaimable_bytes, has_arc, memory_info
 from obt_agent.hardware.host.linux.pressure import PressureReader
 from obt_agent.hardware.host.linux.process_table import LinuxProcessTable
 from obt_agent.hardware.host.linux.rapl import Rapl
 from obt_agent.hardware.host.linux.storage import StorageProvider
 from obt_agent.hardware.host.linux.system import HostProvider
 from obt_agent.hardware.host.psutil_reader import PsutilReadings
-from obt_agent.hardware.host.readings import HostReadings, Space
+from obt_agent.hardware.host.readings import HeldProcess, HostReadings
 from obt_agent.hardware.inventory import CpuInfo, MemoryInfo, ProviderState
 from obt_agent.hardware.provider import state_of
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 
-class LinuxReadings(PsutilReadings):
-    """psutil's readings but for swap, which costs it 0.1 ms: it reads paging too, which nobody needs."""
+class LinuxReadings(LinuxFileReadings):
+    """Processes by psutil; what is read at every sample from files that stay open."""
 
-    def __init__(self, root: Root) -> None:
-        self._from_files = LinuxFileReadings(root)
-
-    def swap(self) -> Space:
-        """Return swap."""
-        return self._from_files.swap()
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._from_files.close()
+    def process(self, pid: int) -> HeldProcess:
+        """Hold on to a process."""
+        return PsutilReadings().process(pid)
 
 
 class LinuxPlatform:
@@ -68,6 +61,7 @@ class LinuxPlatform:
         self._sensors: tuple[str, ...] = ()
         self._disks: frozenset[str] = frozenset()
         self._interfaces: frozenset[str] = frozenset()
+        self._has_arc = False
 
     def probe(self) -> tuple[ProviderState, ...]:
         """Look again for everything."""
@@ -79,6 +73,7 @@ class LinuxPlatform:
         self._sensors = optional(partial(find_sensors, self._root)) or ()
         self._disks = devices.disks(self._root)
         self._interfaces = devices.interfaces(self._root)
+        self._has_arc = has_arc(self._root)
         reasons = FieldReader()
         reasons.read("cpu", self.readings.cpu_times)
         reasons.read("memory", self.readings.memory)
@@ -101,7 +96,8 @@ class LinuxPlatform:
 
     def reclaimable_bytes(self) -> int:
         """Return what ZFS's cache gives back."""
-        return optional(partial(arc_reclaimable_bytes, self._files)) or 0
+        # Most machines have no such file, and asking for it would cost as much as reading another.
+        return (optional(partial(arc_reclaimable_bytes, self._files)) or 0) if self._has_arc else 0
 
     def disks(self) -> frozenset[str]:
         """Return the disks as of the last probe."""
