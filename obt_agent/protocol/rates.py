@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-
 from obt_agent.protocol import limits
 
 
@@ -15,6 +13,8 @@ class TokenBucket:
         burst: what the bucket holds; it starts full.
         now: monotonic seconds.
     """
+
+    __slots__ = ("_at", "_burst", "_per_second", "_tokens")
 
     def __init__(self, per_second: float, burst: float, now: float) -> None:
         self._per_second = per_second
@@ -36,9 +36,12 @@ class TokenBucket:
 class BadFrames:
     """Counts frames that are no messages within the last ``within_s`` seconds."""
 
+    __slots__ = ("_times", "_within_s")
+
     def __init__(self, within_s: float = 60.0) -> None:
         self._within_s = within_s
-        self._times: deque[float] = deque()
+        # Ten at most: a list, for an empty deque takes a kilobyte in each of a thousand sessions.
+        self._times: list[float] = []
 
     def __len__(self) -> int:
         return len(self._times)
@@ -47,5 +50,5 @@ class BadFrames:
         """Count one more; return whether that makes ten."""
         self._times.append(now)
         while now - self._times[0] > self._within_s:
-            self._times.popleft()
+            del self._times[0]
         return len(self._times) >= limits.BAD_FRAMES_PER_MINUTE

@@ -35,6 +35,7 @@ _ON_LINK_CREDIT = frozenset(
 _BURST_S = 10.0
 _LATE_S = 1.0
 """A timer that runs so late shows that the event loop stood still: what came meanwhile lies unread."""
+_DUE = 0.98  # of an interval: the writer notes a little later when it sent the sign of life before
 
 
 class SessionEnds(Exception):
@@ -202,7 +203,7 @@ class AgentSession:
                 silent_at = max(silent_at, now + _LATE_S)
             if now >= silent_at:
                 raise SessionEnds(Close.SILENT, f"nothing heard for {settings.silence_s:g} s")
-            if now >= self._writer.last_sent + settings.alive_interval_s:
+            if now >= self._writer.last_sent + settings.alive_interval_s * _DUE:
                 self.notify("link.alive", Empty())
                 self._writer.last_sent = now  # queued: not again before the next is due
             self._writer.check_marks()

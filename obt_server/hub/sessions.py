@@ -139,8 +139,10 @@ class Sessions:
         self._open_sockets += 1
         try:
             with self._limit_unadmitted(credential.agent_id):
-                hello = await admission.read_hello(socket, credential, self.settings)
-                session = await self._admit(socket, credential, hello)
+                # No name for the hello: it would stay in memory for as long as the session lasts.
+                session = await self._admit(
+                    socket, credential, await admission.read_hello(socket, credential, self.settings)
+                )
             await self._run(session)
         except admission.AdmissionDenied as refused:
             log.info("agent.refused", agent=credential.agent_id, code=refused.code, reason=refused.reason)

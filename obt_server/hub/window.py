@@ -17,6 +17,8 @@ class ReceiveWindow:
         max_frame_bytes: the largest frame.
     """
 
+    __slots__ = ("_balance", "_returned", "_threshold", "_tolerance")
+
     def __init__(self, window_bytes: int, max_frame_bytes: int) -> None:
         self._balance = window_bytes
         self._threshold = max(1, window_bytes // 4)

@@ -12,6 +12,7 @@ from obt_agent.errors import LinkLost
 from obt_agent.protocol import limits
 from obt_agent.protocol.send_window import SendWindow
 from obt_server.hub.budget import WaitingBudget
+from obt_server.hub.signal import Signal
 from obt_server.hub.sockets import HubSocket, SocketClosed
 
 _SMALL_BYTES: Final = 1 << 10
@@ -58,13 +59,8 @@ class FrameWriter:
         self._request_backlog = request_backlog_bytes
         # what may be on its way: a proxy between may take megabytes at once, and carry them for minutes
         self.window = SendWindow(self._loop.time(), least_s=0.0)
-        # set when there may be something to send
-        self._filled = asyncio.Event()
-        # set while a request may be queued; control frames do not wait for it
-        self._space = asyncio.Event()
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._space.set()
+        # wakes the writing task when there may be something to send, and others when something was sent
+        self._news = Signal()
         self._closed = False
         # the loop's time; the session says that it lives when this is long ago
         self.last_sent = self._loop.time()
@@ -89,8 +85,7 @@ class FrameWriter:
             LinkLost: the session ended.
         """
         while not self._closed and self._queued_bytes > self._request_backlog:
-            self._space.clear()
-            await self._space.wait()
+            await self._news.wait()
         if self._closed:
             raise LinkLost("The agent's session ended before the request was sent.")
         (self._small if len(frame) <= _SMALL_BYTES else self._large)[request_id] = frame
@@ -105,8 +100,7 @@ class FrameWriter:
 
     def _queued(self, frame: bytes) -> None:
         self._count(len(frame))
-        self._filled.set()
-        self._empty.clear()
+        self._news.wake()
 
     def _count(self, size: int) -> None:
         self._queued_bytes += size
@@ -114,25 +108,23 @@ class FrameWriter:
 
     def _gone(self, size: int) -> None:
         self._count(-size)
-        if self._queued_bytes <= self._request_backlog:
-            self._space.set()
-        if not self._control and not self._small and not self._large:
-            self._empty.set()
+        self._news.wake()
 
     def mark_answered(self) -> None:
         """What was sent before the last mark has arrived."""
         self.window.arrived(self._loop.time(), 0)
-        self._filled.set()
+        self._news.wake()
 
     def check_marks(self) -> None:
         """Called now and then: an agent that answers no mark is measured no more."""
         if self.window.unanswered_for(self._loop.time()) > limits.PING_UNANSWERED_S:
             self.window.give_up()
-            self._filled.set()
+            self._news.wake()
 
     async def flush(self) -> None:
         """Wait until nothing is queued, or nothing goes out any more."""
-        await self._empty.wait()
+        while not self._closed and self._queued_bytes:
+            await self._news.wait()
 
     async def run(self) -> None:
         """Send what is queued until the socket ends. A frame counts until the socket has taken it."""
@@ -157,10 +149,12 @@ class FrameWriter:
                 return self._small.pop(next(iter(self._small)))
             if self._large and self.window.open:
                 return self._large.pop(next(iter(self._large)))
-            self._filled.clear()
+            if not wait_s:
+                await self._news.wait()
+                continue
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(wait_s or None):
-                    await self._filled.wait()
+                async with asyncio.timeout(wait_s):
+                    await self._news.wait()
 
     def close(self) -> None:
         """Nothing goes out from now on; those who wait learn it. The writing task has ended, or ends now."""
@@ -169,5 +163,4 @@ class FrameWriter:
         self._small.clear()
         self._large.clear()
         self._count(-self._queued_bytes)
-        self._space.set()
-        self._empty.set()
+        self._news.wake()

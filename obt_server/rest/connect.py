@@ -32,6 +32,8 @@ def routes(context: Context) -> APIRouter:
             await refuse(websocket, admitted)
             return
         await websocket.accept(subprotocol=SUBPROTOCOL)
+        # Nobody reads them again, and the scope lasts as long as the session.
+        websocket.scope["headers"] = []
         await context.hub.serve(StarletteSocket(websocket), admitted)
 
     @router.get("/agents/connect", include_in_schema=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 
 from starlette.responses import Response
@@ -20,7 +19,6 @@ class StarletteSocket:
     def __init__(self, websocket: WebSocket) -> None:
         self._websocket = websocket
         self._closed: SocketClosed | None = None
-        self._aborted = asyncio.Event()
 
     async def receive(self) -> str | bytes:
         """See ``HubSocket``."""
