@@ -45,6 +45,7 @@ class Downloads:
                 yield {"status": status, "digest": blob.digest, "total": total, "completed": completed}
             before += blob.size
         yield {"status": "verifying sha256 digest"}
+        await asyncio.sleep(self._script.verify_s)
         yield {"status": "writing manifest"}
         # One manifest has one digest, under whatever name it is installed.
         digest = model.digest or manifest_digest(model)

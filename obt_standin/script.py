@@ -67,6 +67,7 @@ class Behaviour(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         fast_block_lines: lines in one such block.
         pull_bytes: size of the layer that a pull fetches, of a model whose ``blobs`` are not scripted.
         pull_s: how long a pull of the whole model takes; what is here already takes no time.
+        verify_s: how long it takes to check what was pulled.
     """
 
     answer: Answer = "ollama"
@@ -97,6 +98,7 @@ class Behaviour(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     fast_block_lines: int = 500
     pull_bytes: int = 1 << 20
     pull_s: float = 0.0
+    verify_s: float = 0.0
 
 
 class ModelBlob(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -104,7 +104,8 @@ class Transfer:
         self._reading: asyncio.Task[None] | None = None
         # Whether Ollama has said anything: from then on it is waited for when it goes away.
         self._begun = job.starts > 0
-        # Whether Ollama downloads now, and stops when its client goes; it does not stop making layers.
+        # Whether Ollama downloads now, and stops when its client goes. It stops neither making layers nor
+        # checking what it has downloaded, and would skip that check when it is asked again.
         self._stops_with_us = job.kind != "create"
         # How often Ollama went away since the last byte came.
         self._returns = 0
@@ -245,7 +246,7 @@ class Transfer:
         except msgspec.MsgspecError:
             return
         now = time.monotonic()
-        self._stops_with_us = self._job.kind != "create" or status.status.startswith("pulling")
+        self._stops_with_us = status.status.startswith("pulling")
         self._new_layer |= self._progress.note(status, now)
         if self._progress.moved:
             self._returns = 0

@@ -115,6 +115,24 @@ async def test_a_pull_that_waits_for_a_benchmark_is_cancelled_like_any_other(ben
     assert await bench.job("b1") == "cancelled"
 
 
+async def test_a_pull_that_is_being_checked_is_let_go_on_and_noted(bench: Bench) -> None:
+    """Ollama would check on without a client, and install unchecked what it finds when it is asked again."""
+    bench.standin.script.verify_s = IN_THE_MIDDLE_S
+    await pull(bench)
+
+    async def checking() -> bool:
+        now = await progress(bench, "p1")
+        return now is not None and now.phase.startswith("verifying")
+
+    await until(checking)
+    await bench.result("run_benchmark", job_id="b1", plan=PLAN)
+    warnings = (await result_of(bench, "b1"))["warnings"]
+    assert "1 pull_model" in next(w["message"] for w in warnings if w["code"] == "other_traffic")
+    assert [one.ended for one in pulls(bench.standin)] == ["open"]
+    await bench.result("cancel", job_id="p1")
+    assert await bench.job("p1") == "cancelled"
+
+
 async def test_an_owner_may_let_pulls_go_on_and_the_result_says_so(standin: StandIn, tmp_path: Path) -> None:
     standin.script.registry.append(FRESH)
     async with Bench(standin, tmp_path, transfers="note", **CHANGES) as bench:
