@@ -102,6 +102,19 @@ async def test_a_pull_that_comes_while_a_benchmark_runs_begins_after_it(bench: B
     assert await bench.job("p1") == "completed"
 
 
+async def test_a_benchmark_that_begins_while_ollama_is_asked_for_its_models_holds_the_pull(
+    bench: Bench,
+) -> None:
+    bench.standin.script.latency_s = 0.5
+    asked = len(bench.standin.requests)
+    await pull(bench)
+    await until(lambda: len(bench.standin.requests) > asked)
+    with bench.traffic.benchmark("b9") as noted:
+        await waits_for(bench, "p1", "benchmark b9")
+        assert (pulls(bench.standin), noted) == ([], {})
+    assert await bench.job("p1") == "completed"
+
+
 async def test_a_pull_that_waits_for_a_benchmark_is_cancelled_like_any_other(bench: Bench) -> None:
     bench.standin.script.decode_tps = 50.0
     await bench.result("run_benchmark", job_id="b1", plan=PLAN | {"num_iterations": 500})
