@@ -294,7 +294,9 @@ class TargetWork:
                 "machine", "The link broke before the machine's answer; it is asked again."
             ) from error
         except Busy as error:
-            raise self._busy(error) from error
+            # A benchmark of the model may last for hours: until somebody cancels, or ``until``. It says why.
+            _, longest = self._settings.busy_retry_s
+            raise Postponed("machine", error.message, again_in_s=longest) from error
         except AgentError as error:
             return self._by_error(error)
         finally:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import update
 
 from obt_server.store import AgentQuota
-from obt_server.store.tables import JobRow
+from obt_server.store.tables import ChangeCauseRow, JobRow
 from tests.rollouts.machines import DIGEST, MODEL, QUICK, begin, connected, machines, model, until_over
 from tests.server.conftest import Running, running
 from tests.waiting import until
@@ -110,7 +110,15 @@ async def test_a_command_that_changed_nothing_explains_no_later_change(quick: Ru
         machine.models[MODEL] = model()
         await machine.list_models()
         later = (await until_changed(quick, 3))[0]
+        # Of a command without a job: for a minute.
+        copy = {"source": MODEL, "destination": "other:1"}
+        await quick.http.post("/api/v1/agents/m0/commands/copy_model", json=copy)
+        await quick.parts.database.run(lambda db: db.execute(update(ChangeCauseRow).values(expires_at=1.0)))
+        machine.models["other:1"] = model("other:1", OTHER)
+        await machine.list_models()
+        last = (await until_changed(quick, 4))[0]
     assert (later["name"], later["by"]["operator"]) == (MODEL, None)
+    assert (last["name"], last["by"]["operator"]) == ("other:1", None)
 
 
 async def test_changes_are_paged_filtered_and_bounded(tmp_path: Path) -> None:

@@ -222,6 +222,20 @@ async def test_a_machine_that_is_busy_is_asked_again_under_another_id(quick: Run
     assert sum(machine.started.values()) == 1
 
 
+async def test_a_command_waits_for_as_long_as_the_machine_is_busy_and_says_why(quick: Running) -> None:
+    (machine,) = some = await machines(
+        quick, 1, models={MODEL: model()}, refusal=Busy("A benchmark measures it.")
+    )
+    async with connected(quick, some):
+        rollout = await begin(quick, action="delete")
+        view = await until_shown(quick, rollout["id"], lambda view: only(view)["waiting_for"] == "machine")
+        assert (only(view)["state"], only(view)["reason"]) == ("waiting", "A benchmark measures it.")
+        await until(lambda: len(machine.asked) > QUICK.busy_tries)
+        machine.refusal = None
+        target = only(await until_over(quick, rollout["id"]))
+    assert (target["state"], target["attempt"]) == ("done", 1)
+
+
 async def test_cancelling_stops_what_runs_and_begins_nothing_more(quick: Running) -> None:
     some = await machines(quick, 3, at_once=False)
     async with connected(quick, some):
