@@ -26,7 +26,7 @@ from obt_server.rest.responses import GATED, Responses
 from obt_server.rest.sse import EventStream
 from obt_server.rest.struct_route import StructRoute
 from obt_server.rollouts import RolloutEngine, RolloutSettings
-from obt_server.rollouts.fleet_models import Capacities, FleetModels
+from obt_server.rollouts.fleet_models import FleetModels
 from obt_server.rollouts.sets import ModelSets
 from obt_server.storage import ServerStorage
 
@@ -73,14 +73,9 @@ class Context:
         return FleetModels(self.storage)
 
     @functools.cached_property
-    def capacities(self) -> Capacities:
-        """What machines could hold."""
-        return Capacities(self.hub, self.storage)
-
-    @functools.cached_property
     def model_sets(self) -> ModelSets:
         """Model sets against what machines have."""
-        return ModelSets(self.hub, self.storage, self.rollouts, self.fleet_models, self.capacities)
+        return ModelSets(self.hub, self.storage, self.rollouts, self.fleet_models)
 
     async def gate(self, connection: HTTPConnection) -> Principal | JSONResponse:
         """Who asks, or the answer to somebody who may not."""

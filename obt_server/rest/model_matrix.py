@@ -110,7 +110,7 @@ def routes(context: Context) -> APIRouter:
     async def whole() -> ModelMatrix:
         records = await hub.directory.current()
         known = await context.fleet_models.current()
-        capacities = await context.capacities.of(list(records.values()))
+        capacities = await context.rollouts.capacities.of(list(records.values()))
         columns = [_column(record, context, capacities[record.id]) for record in records.values()]
         loaded = {one.id: _loaded(context, one.id) for one in columns}
         return ModelMatrix(agents=columns, models=rows(known.cells, loaded))

@@ -15,6 +15,7 @@ from obt_server.hub import AgentHub
 from obt_server.hub.events import AgentChanged, Event, JobChanged
 from obt_server.hub.storage import ENDED_STATES
 from obt_server.rollout_storage import Rollout, RolloutFilter, RolloutTarget, RolloutTotals, model_key
+from obt_server.rollouts.fleet_models import Capacities
 from obt_server.rollouts.locks import ModelLocks
 from obt_server.rollouts.machines import Machines
 from obt_server.rollouts.run import RolloutRun
@@ -63,7 +64,8 @@ class RolloutEngine:
         self.settings = settings or RolloutSettings()
         self._hub = hub
         self._storage = storage
-        self._parts = RolloutParts(hub, storage, self.settings, self._note_done)
+        self.capacities = Capacities(hub, storage)
+        self._parts = RolloutParts(hub, storage, self.settings, self.capacities, self._note_done)
         self._locks = ModelLocks()
         # None before ``start``: who is here is known from then on.
         self._machines: Machines | None = None

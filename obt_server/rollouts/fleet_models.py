@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -160,6 +160,13 @@ class Capacities:
     async def of(self, records: Sequence[AgentRecord]) -> dict[str, Capacity]:
         """Return the capacities of machines, by id."""
         return {record.id: await self._of(record.id) for record in records}
+
+    async def note_free(self, agent_id: str, free_bytes: int) -> None:
+        """A machine said what is free now; that holds until its next inventory."""
+        await self._of(agent_id)
+        known = self._known.get(agent_id)
+        if known is not None:
+            self._known[agent_id] = known[0], replace(known[1], free_bytes=free_bytes)
 
     async def _of(self, agent_id: str) -> Capacity:
         presence = self._hub.presence(agent_id)

@@ -8,9 +8,10 @@ import msgspec
 
 from obt_agent.errors import AgentError, Scalar
 from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError
+from obt_agent.protocol.remedies import remedy
 from obt_server.hub.storage import JobRecord
 from obt_server.rollout_storage import Rollout, RolloutTarget, WaitingFor
-from obt_server.rollouts.permissions import remedy
+from obt_server.rollouts.permissions import METHOD_OF_ACTION
 
 MAX_REASON_CHARS: Final = 500
 _MAX_DETAILS: Final = 8
@@ -45,6 +46,13 @@ _PASSING: Final = (
     "status 5",
 )
 """In Ollama's words of an error that passes: networks, registries, and disks that somebody makes room on."""
+
+
+class _Room(msgspec.Struct, frozen=True):
+    """What is read of any result."""
+
+    free_bytes: int | None = None
+
 
 Changes = dict[str, Any]
 """Fields of a ``RolloutTarget`` that change."""
@@ -87,27 +95,23 @@ def kind_of(error: WireError | None) -> str:
     return "internal" if error is None or error.data is None else error.data.kind
 
 
-def by_error(
-    error: AgentError | WireError, rollout: Rollout, capabilities: tuple[str, ...], at: float
-) -> Changes:
+def by_error(error: AgentError | WireError, rollout: Rollout, at: float) -> Changes:
     """A target that ended with an error: refused by the machine's owner or a check there, or failed."""
     kept = kept_error(error)
     kind = kind_of(kept)
     detail = {} if kept.data is None else kept.data.detail
     key = detail.get("policy_key")
     policy_key = key if isinstance(key, str) else None
-    said = detail.get("remedy")
-    helps = None
-    if policy_key is not None:
-        # The agent knows its owner's file, and its line is better than one that is worked out here.
-        helps = (
-            said if isinstance(said, str) else remedy(policy_key, rollout.action, rollout.model, capabilities)
-        )
+    line = detail.get("remedy")
+    if policy_key is not None and not isinstance(line, str):
+        # An older agent names the key alone.
+        known: dict[str, Scalar] = {"command": METHOD_OF_ACTION[rollout.action], "model": rollout.model}
+        line = remedy(policy_key, known | detail)
     refused = kind in ("not_permitted", "storage_low")
     return ended("refused" if refused else "failed", kept.message, at) | {
         "error": kept,
         "policy_key": policy_key,
-        "remedy": helps,
+        "remedy": line,
         "retry_helps": _retry_helps(kind, kept),
     }
 
@@ -131,9 +135,7 @@ def ended(state: str, reason: str | None, at: float) -> Changes:
     }
 
 
-def by_job(
-    job: JobRecord, result: bytes | None, rollout: Rollout, capabilities: tuple[str, ...], at: float
-) -> Changes:
+def by_job(job: JobRecord, result: bytes | None, rollout: Rollout, at: float) -> Changes:
     """A target whose job has ended; ``result`` is the job's own, where it is stored."""
     transfer = _decoded(result, _TransferEnd) or _TransferEnd()
     moved: Changes = {"completed_bytes": transfer.completed_bytes, "total_bytes": transfer.total_bytes}
@@ -150,7 +152,7 @@ def by_job(
         case "interrupted" if job.error is None:
             return moved | failed("interrupted", "The machine was stopped, and gave the job up.", at)
         case _ if job.error is not None:
-            return moved | by_error(job.error, rollout, capabilities, at)
+            return moved | by_error(job.error, rollout, at)
         case _:
             return moved | failed("internal", "It failed, and the machine did not say why.", at)
 
@@ -171,6 +173,12 @@ def failed(kind: str, message: str, at: float) -> Changes:
     data = ErrorData(kind=kind, retryable=kind in _RETRY_HELPS)
     error = WireError(code=CODE_OF_KIND.get(kind, -32603), message=message, data=data)
     return ended("failed", message, at) | {"error": error, "retry_helps": kind in _RETRY_HELPS}
+
+
+def free_bytes(result: bytes | None) -> int | None:
+    """What a result says of the room on the disk of Ollama's models afterwards."""
+    room = _decoded(result, _Room)
+    return None if room is None else room.free_bytes
 
 
 def by_deletion(result: bytes, at: float) -> Changes:

@@ -8,6 +8,7 @@ from typing import Final
 import msgspec
 
 from obt_agent.protocol.methods import COMMANDS
+from obt_agent.protocol.remedies import remedy
 from obt_server.rollout_storage import RolloutAction
 
 METHOD_OF_ACTION: Final[dict[RolloutAction, str]] = {
@@ -18,8 +19,7 @@ METHOD_OF_ACTION: Final[dict[RolloutAction, str]] = {
     "load": "load_model",
     "unload": "unload_model",
 }
-_CHANGES: Final = tuple(method.name for method in COMMANDS if method.changes)
-_ALLOW_CHANGES: Final = "policy.allow_changes"
+_CHANGES: Final = frozenset(method.name for method in COMMANDS if method.changes)
 
 
 class ActionPermission(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,22 +51,5 @@ def permission(action: RolloutAction, capabilities: tuple[str, ...]) -> ActionPe
     method = METHOD_OF_ACTION[action]
     if method in capabilities:
         return ActionPermission(allowed=True)
-    key = _ALLOW_CHANGES if method in _CHANGES else "policy.commands.deny"
-    return ActionPermission(allowed=False, policy_key=key, remedy=remedy(key, action, "", capabilities))
-
-
-def remedy(policy_key: str, action: RolloutAction, model: str, capabilities: tuple[str, ...]) -> str | None:
-    """Return the line of the owner's configuration that would allow an action; None where none is known."""
-    method = METHOD_OF_ACTION[action]
-    # Of allow_changes the whole list, with what is allowed already: the line replaces the one that is there.
-    allowed = ", ".join(name for name in _CHANGES if name in capabilities or name == method)
-    lines = {
-        _ALLOW_CHANGES: f"{_ALLOW_CHANGES}: [{allowed}]",
-        "policy.commands.allow": f"policy.commands.allow: [{method}]",
-        "policy.commands.deny": f"policy.commands.deny: nothing that matches {method}",
-        "policy.models.allow": f"policy.models.allow: [{model}]",
-        "policy.models.deny": f"policy.models.deny: nothing that matches {model}",
-        "policy.remote_models": "policy.remote_models: true",
-        "policy.templates": "policy.templates: true",
-    }
-    return lines.get(policy_key)
+    key = "policy.allow_changes" if method in _CHANGES else "policy.commands.deny"
+    return ActionPermission(allowed=False, policy_key=key, remedy=remedy(key, {"command": method}))

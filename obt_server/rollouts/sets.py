@@ -20,7 +20,7 @@ from obt_server.rollout_storage import ModelSet, Rollout, model_key
 from obt_server.rollouts import drift
 from obt_server.rollouts.drift import DriftReport, PlannedStep
 from obt_server.rollouts.engine import RolloutEngine
-from obt_server.rollouts.fleet_models import Capacities, FleetModels
+from obt_server.rollouts.fleet_models import FleetModels
 from obt_server.rollouts.preview import FleetView
 from obt_server.rollouts.requests import RolloutRequest, make
 from obt_server.storage import JobFilter, NotStored, ServerStorage
@@ -50,7 +50,6 @@ class ModelSets:
         storage: where sets are.
         engine: carries out what converging takes.
         models: what machines have.
-        capacities: what they could hold.
     """
 
     def __init__(
@@ -59,13 +58,11 @@ class ModelSets:
         storage: ServerStorage,
         engine: RolloutEngine,
         models: FleetModels,
-        capacities: Capacities,
     ) -> None:
         self._hub = hub
         self._storage = storage
         self._engine = engine
         self._models = models
-        self._capacities = capacities
         # One converge at a time: the second of two sees what the first began.
         self._converging = asyncio.Lock()
         # By set, machine, model and version: loop time of the last try by itself.
@@ -80,7 +77,7 @@ class ModelSets:
             models=known.by_agent,
             loaded={agent_id: self._loaded(agent_id) for agent_id in records},
             sizes=known.sizes,
-            capacities=await self._capacities.of(list(records.values())),
+            capacities=await self._engine.capacities.of(list(records.values())),
         )
 
     def _loaded(self, agent_id: str) -> frozenset[str]:

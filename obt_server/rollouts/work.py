@@ -19,6 +19,7 @@ from obt_server.hub import AgentHub, AgentOffline
 from obt_server.hub.storage import ENDED_STATES, JobChange, JobRecord
 from obt_server.rollout_storage import JOB_ACTIONS, ChangeCause, Rollout, RolloutTarget, WaitingFor, model_key
 from obt_server.rollouts import outcomes
+from obt_server.rollouts.fleet_models import Capacities
 from obt_server.rollouts.outcomes import Changes
 from obt_server.rollouts.permissions import METHOD_OF_ACTION
 from obt_server.rollouts.settings import RolloutSettings
@@ -65,6 +66,7 @@ class RolloutParts:
     hub: AgentHub
     storage: ServerStorage
     settings: RolloutSettings
+    capacities: Capacities
     done: Callable[[str, str], None]
 
 
@@ -84,6 +86,7 @@ class TargetWork:
 
     def __init__(self, parts: RolloutParts, rollout: Rollout, target: RolloutTarget, update: _Update) -> None:
         self._hub, self._storage, self._settings = parts.hub, parts.storage, parts.settings
+        self._capacities = parts.capacities
         self._rollout = rollout
         # As last stored by this attempt; a cancellation comes through ``cancel``.
         self._target = target
@@ -205,7 +208,8 @@ class TargetWork:
         if outcomes.kind_of(job.error) == "busy" and job.sha256 is None:
             raise self._busy(None)
         result = await self._storage.result(self._agent_id, job.job_id)
-        changes = outcomes.by_job(job, result, self._rollout, self._capabilities, time.time())
+        await self._note_room(result)
+        changes = outcomes.by_job(job, result, self._rollout, time.time())
         if changes["state"] == "done" and changes.get("digest_after") is None:
             # An older agent's result says none; its list of models comes some seconds later.
             with contextlib.suppress(AgentError):
@@ -321,6 +325,7 @@ class TargetWork:
             # What shall be absent is; so it is too where the answer to a first deletion was lost.
             gone = None if self._target.digest_before else "It was not there."
             return outcomes.ended("done", gone, time.time())
+        await self._note_room(result)
         return outcomes.by_deletion(result, time.time())
 
     async def _load(self) -> Changes:
@@ -339,12 +344,13 @@ class TargetWork:
     # -- both -----------------------------------------------------------------------------------------
 
     def _by_error(self, error: AgentError) -> Changes:
-        return outcomes.by_error(error, self._rollout, self._capabilities, time.time())
+        return outcomes.by_error(error, self._rollout, time.time())
 
-    @property
-    def _capabilities(self) -> tuple[str, ...]:
-        record = self._hub.directory.records.get(self._agent_id)
-        return () if record is None else record.capabilities
+    async def _note_room(self, result: bytes | None) -> None:
+        """Keep what the machine says of its disk: an inventory says it once an hour."""
+        free = outcomes.free_bytes(result)
+        if free is not None:
+            await self._capacities.note_free(self._agent_id, free)
 
     def _digest_of(self, model: str) -> str | None:
         """The digest that the machine has under a name now, as it listed it last."""

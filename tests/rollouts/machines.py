@@ -56,6 +56,7 @@ class Machine:
     """What the next commands that change a model are answered with."""
     failure: AgentError | None = None
     """What pulls end with."""
+    free_bytes: int | None = None
     says_digest: bool = True
     """Whether the result of a pull says which version it brought, as newer agents' do."""
     allowed: tuple[str, ...] = ("list_models", "generate", "run_benchmark")
@@ -117,6 +118,8 @@ class Machine:
         if job_id is None:
             (job_id,) = (job for job, state in self.jobs.items() if state == "running")
         result: dict[str, Any] = {"completed_bytes": SIZE, "total_bytes": SIZE}
+        if self.free_bytes is not None:
+            result["free_bytes"] = self.free_bytes
         if self.says_digest:
             result["digest"] = DIGEST
         state, error = "completed", None

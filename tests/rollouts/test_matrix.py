@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from sqlalchemy import update
 
+from obt_agent.hardware.inventory import Inventory, StorageInfo
+from obt_agent.protocol.state import HardwareSync
 from obt_server.store import AgentQuota
 from obt_server.store.tables import ChangeCauseRow, JobRow
 from tests.rollouts.machines import DIGEST, MODEL, QUICK, begin, connected, machines, model, until_over
@@ -70,6 +72,26 @@ async def test_a_machine_that_never_came_has_a_column_of_unknowns(server: Runnin
     await machines(server, 1)
     (agent,) = (await server.http.get("/api/v1/models/matrix")).json()["agents"]
     assert (agent["presence"], agent["allowed"], agent["free_bytes"]) == ("offline", None, None)
+
+
+async def test_room_on_a_disk_is_what_the_machine_said_last(quick: Running) -> None:
+    (machine,) = some = await machines(quick, 1, free_bytes=5_000)
+
+    async def free() -> int | None:
+        (agent,) = (await quick.http.get("/api/v1/models/matrix")).json()["agents"]
+        found: int | None = agent["free_bytes"]
+        return found
+
+    async with connected(quick, some):
+        disk = StorageInfo(purpose="models", free_bytes=9_000)
+        inventory = Inventory(fingerprint="f", collected_at=1.0, storage=(disk,))
+        await machine.link.ask("hardware.sync", HardwareSync(revision=1, inventory=inventory))
+        assert await free() == 9_000
+        await until_over(quick, (await begin(quick))["id"])
+        assert await free() == 5_000
+        again = Inventory(fingerprint="g", collected_at=2.0, storage=(disk,))
+        await machine.link.ask("hardware.sync", HardwareSync(revision=2, inventory=again))
+        assert await free() == 9_000
 
 
 async def test_a_change_says_which_rollout_or_operator_made_it_or_nobody(quick: Running) -> None:

@@ -42,8 +42,8 @@ async def post(server: Running, path: str, body: dict[str, Any] | None = None) -
     return await server.http.post(f"/api/v1{path}", json=body or {})
 
 
-def running_are(count: int) -> Callable[[dict[str, Any]], bool]:
-    return lambda view: bool(view["counts"]["running"] == count)
+def counts_are(**counts: int) -> Callable[[dict[str, Any]], bool]:
+    return lambda view: all(view["counts"][state] == count for state, count in counts.items())
 
 
 async def test_a_pull_reaches_every_machine_once_and_ends_with_its_digest(quick: Running) -> None:
@@ -72,7 +72,7 @@ async def test_no_more_machines_work_at_once_than_the_rollout_says(quick: Runnin
         rollout = await begin(quick, parallelism=2)
         for ended in range(5):
             at_work = min(2, 5 - ended)
-            view = await until_shown(quick, rollout["id"], running_are(at_work))
+            view = await until_shown(quick, rollout["id"], counts_are(running=at_work, done=ended))
             assert sum(len(one.jobs) for one in some) == ended + at_work
             waiting = [target for target in view["targets"] if target["state"] == "waiting"]
             assert {target["waiting_for"] for target in waiting} <= {"turn"}
