@@ -18,18 +18,26 @@ from obt_agent.hardware.host.linux.rapl import Rapl
 from obt_agent.hardware.host.linux.storage import StorageProvider
 from obt_agent.hardware.host.linux.system import HostProvider
 from obt_agent.hardware.host.psutil_reader import PsutilReadings
-from obt_agent.hardware.host.readings import HeldProcess, HostReadings
+from obt_agent.hardware.host.readings import CpuTimes, HostReadings
 from obt_agent.hardware.inventory import CpuInfo, MemoryInfo, ProviderState
 from obt_agent.hardware.provider import state_of
 from obt_agent.hardware.snapshot.root import FileCache, Root
 
 
 class LinuxReadings(LinuxFileReadings):
-    """Processes by psutil; what is read at every sample from files that stay open."""
+    """The kernel's files, kept open, but for what psutil reads as cheaply: docs/developers/performance.md."""
 
-    def process(self, pid: int) -> HeldProcess:
-        """Hold on to a process."""
-        return PsutilReadings().process(pid)
+    def __init__(self, root: Root) -> None:
+        super().__init__(root)
+        self._psutil = PsutilReadings()
+
+    def cpu_times(self) -> tuple[CpuTimes, ...]:
+        """Return each CPU's times."""
+        return self._psutil.cpu_times()
+
+    def load_average(self) -> tuple[float, ...]:
+        """Return the load."""
+        return self._psutil.load_average()
 
 
 class LinuxPlatform:
