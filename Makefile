@@ -107,6 +107,9 @@ soak: $(STAMP) ## whether anything grows under a steady load, for HOURS (2) or S
 test-systemd: $(STAMP) ## the units under a real systemd
 	$(PY) -m pytest -n 2 --dist loadfile tests/systemd
 
+test-ollama: $(STAMP) ## every command and every figure against the Ollama at OLLAMA_URL; skipped with a word when none answers
+	$(PY) -m tests.real_ollama
+
 test-browser: $(STAMP) $(MODULES) ## the page in headless Chromium (installed with apt-get when missing and root)
 	scripts/ensure-chromium
 	$(PY) -m pytest tests/browser
