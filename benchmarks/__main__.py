@@ -8,7 +8,7 @@ fleet        (e) a server with 1,000 agents: with 200 viewers, idle, and their r
 console      the page in Chromium with 500 machines and 5,000 results
 hardware     what reading the machine costs
 accuracy     metrics beside the stand-in's own log
-perturbation what sampling costs the model
+perturbation what sampling costs the work beside it
 """
 
 from __future__ import annotations
@@ -32,7 +32,11 @@ SECTIONS = (
     "accuracy",
     "perturbation",
 )
-QUICK = {"hardware": ["--seconds", "2"], "accuracy": ["--iterations", "1"], "perturbation": ["--pairs", "2"]}
+QUICK = {
+    "hardware": ["--seconds", "2"],
+    "accuracy": ["--iterations", "1"],
+    "perturbation": ["--pairs", "2", "--most", "2"],
+}
 LIBRARIES = ("aiohttp", "websockets", "msgspec", "uvloop")
 
 
