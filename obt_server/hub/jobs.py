@@ -127,11 +127,11 @@ class JobTracker:
                 METHOD_OF_KIND[job.kind], msgspec.Raw(job.params), timeout_s=self._settings.call_timeout_s
             )
             started = codec.convert(answer, JobStarted, where="result")
-        # Nobody knows whether the agent has it: it stays as it is, and the next admission settles that.
-        except (LinkLost, DeadlineExceeded):
-            raise
         except AgentError as error:
-            if not repeat:
+            # Nobody knows whether the agent has it: it stays as it is, and the next admission settles that.
+            unknown = isinstance(error, LinkLost | DeadlineExceeded) and error.retryable
+            # The agent's own word that ``not_after`` has passed is a refusal: the same start stays too late.
+            if not repeat and not unknown:
                 change = JobChange(
                     state="failed", finished_at=time.time(), error=results.kept_error(to_wire(error))
                 )

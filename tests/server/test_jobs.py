@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from obt_agent.errors import InvalidParams, JobConflict, JobNotFound, NotPermitted, TooLarge
+from obt_agent.errors import DeadlineExceeded, InvalidParams, JobConflict, JobNotFound, NotPermitted, TooLarge
 from obt_agent.ollama.payloads import InstalledModel
 from obt_agent.protocol.commands import CancelResult
 from obt_agent.protocol.envelope import Request
@@ -90,6 +90,22 @@ async def test_what_the_agent_refuses_is_said_and_the_job_has_failed(server: Run
         assert (await server.http.post("/api/v1/benchmarks", json=body)).status_code == 403
     shown = await view(server, "mine")
     assert (shown["state"], shown["error"]["message"]) == ("failed", "no benchmarks here")
+
+
+async def test_a_start_that_came_too_late_has_failed_and_is_not_sent_again(server: Running) -> None:
+    async with server.agent() as agent:
+
+        async def late(_: AgentDouble, __: Request) -> Answer:
+            return DeadlineExceeded(
+                "params.not_after passed 9 s ago.", retryable=False, waited_for="the start"
+            )
+
+        agent.handlers["run_benchmark"] = late
+        answer = await server.http.post(
+            "/api/v1/benchmarks", json={"agent": agent.agent_id, "plan": PLAN, "job_id": "late"}
+        )
+        assert answer.status_code == 504
+        assert (await view(server, "late"))["state"] == "failed"
 
 
 async def test_a_refused_repeat_of_an_id_leaves_the_job_that_has_it_as_it_was(server: Running) -> None:
