@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 FACTOR = int(os.environ.get("OBT_FUZZ", "1"))
+ROLLOUT_AGENTS = int(os.environ.get("OBT_ROLLOUT_AGENTS", "8"))
+"""Machines of the rollout during which the server is killed."""
+ROLLOUT_RUNS = int(os.environ.get("OBT_ROLLOUT_RUNS", "1"))
+"""How many of them, each with a seed of its own from ``OBT_ROLLOUT_SEED``."""
+ROLLOUT_SEED = int(os.environ.get("OBT_ROLLOUT_SEED", "1"))
 
 
 def examples(usual: int) -> int:

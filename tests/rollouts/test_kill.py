@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable
@@ -29,6 +28,7 @@ from obt_server.demo.environment import free_port
 from obt_server.storage import Enrolment
 from obt_standin import StandIn
 from obt_standin.script import Model, Script
+from tests.effort import ROLLOUT_AGENTS, ROLLOUT_RUNS, ROLLOUT_SEED
 from tests.faults.agent import Agent, Site
 from tests.faults.timing import SHORT
 from tests.link.fault_proxy import FaultProxy
@@ -38,9 +38,6 @@ from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
-AGENTS = int(os.environ.get("OBT_ROLLOUT_AGENTS", "8"))
-RUNS = int(os.environ.get("OBT_ROLLOUT_RUNS", "1"))
-SEED = int(os.environ.get("OBT_ROLLOUT_SEED", "1"))
 CUTS = 3
 MODEL = "wanted:latest"
 WITHIN_S = 120.0
@@ -215,6 +212,6 @@ async def _over(setting: KillSetting, rollout_id: str) -> dict[str, Any]:
     return view
 
 
-@pytest.mark.parametrize("seed", range(SEED, SEED + RUNS))
+@pytest.mark.parametrize("seed", range(ROLLOUT_SEED, ROLLOUT_SEED + ROLLOUT_RUNS))
 async def test_a_pull_to_all_is_one_pull_each_whatever_is_killed_or_cut(tmp_path: Path, seed: int) -> None:
-    await one_history(tmp_path / "history", random.Random(seed), AGENTS)
+    await one_history(tmp_path / "history", random.Random(seed), ROLLOUT_AGENTS)
