@@ -106,8 +106,9 @@ class Context:
         """The refusal, once who opened a stream may ask no more: signed out, or the token was revoked."""
         while True:
             # Asked again and never remembered: a sign-out or a revoked token takes effect here too, whichever
-            # process wrote it.
-            await asyncio.sleep(self.recheck_s)
+            # process wrote it. All open streams at once, so that those of one person share a read.
+            now = asyncio.get_running_loop().time()
+            await asyncio.sleep(self.recheck_s - now % self.recheck_s)
             passed = await self.gate(connection)
             if isinstance(passed, JSONResponse):
                 return passed

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from obt_server.storage import NotStored
 from obt_server.store.database import Database, Stored, from_row, query, transaction
+from obt_server.store.shared_reads import SharedReads
 from obt_server.store.tables import ApiTokenRow, OperatorRow, SignInAddressRow, SignInRow
 
 _USE_STORED_EVERY_S: Final = 60.0
@@ -146,6 +147,9 @@ class OperatorStore(Stored):
         super().__init__(database)
         # by hash of a valid token: whose use this process stores already; many requests may come at once
         self._noted: dict[str, float] = {}
+        # Open pages and programs are looked at anew every few seconds, all at once and mostly of few people.
+        self._sign_ins = SharedReads(self._valid_sign_in)
+        self._tokens_in_use = SharedReads(self._token_use)
 
     names = query(_names)
     password = query(_password)
@@ -153,16 +157,21 @@ class OperatorStore(Stored):
     create_first = transaction(_create_first)
     remove = transaction(_remove)
     add_sign_in = transaction(_add_sign_in)
-    sign_in = query(_sign_in)
+    _valid_sign_in = query(_sign_in)
+    _token_use = query(_token_use)
     signed_in_from = query(_signed_in_from)
     remove_sign_in = transaction(_remove_sign_in)
     add_token = transaction(_add_token)
     tokens = query(_tokens)
     revoke_token = transaction(_revoke_token)
 
+    async def sign_in(self, sha256: str, at: float) -> str | None:
+        """Return who signed in with that cookie, if it is valid."""
+        return await self._sign_ins.get(sha256, at)
+
     async def token_operator(self, sha256: str, at: float) -> str | None:
         """Return whose API token that is, if it is valid; note its use."""
-        used = await self._db.read(_token_use, sha256, at)
+        used = await self._tokens_in_use.get(sha256, at)
         if used is None:
             return None
         operator, noted = used

@@ -17,9 +17,11 @@ from obt_server.hub.storage import Admission, JobChange, JobRecord
 from obt_server.rollout_storage import ChangeFilter
 from obt_server.storage import Enrolment, IdentityTaken, JobFilter, NotStored
 from obt_server.store import Database, OperatorStore, SchemaTooNew, SqlStorage, database
+from obt_server.store.shared_reads import SharedReads
 from obt_server.store.tables import SCHEMA_VERSION
 from tests.server.agent_double import uuid7
 from tests.server.enrolling import enrol
+from tests.waiting import until
 
 
 @pytest.fixture
@@ -194,3 +196,23 @@ async def test_operators_and_their_tokens(opened: Database) -> None:
     await store.remove("ann")
     assert await store.token_operator("h", 2.0) is None
     assert await store.sign_in("s", 2.0) is None
+
+
+async def test_who_ask_together_share_a_read_and_none_is_answered_from_one_that_began_before() -> None:
+    reads, going_on = list[str](), asyncio.Event()
+
+    async def read(key: str, at: float) -> int:
+        reads.append(key)
+        number = len(reads)
+        await going_on.wait()
+        return number
+
+    shared = SharedReads(read)
+    first = [asyncio.create_task(shared.get(key, 0.0)) for key in ("a", "a", "b")]
+    await until(lambda: len(reads) == 2)
+    later = asyncio.create_task(shared.get("a", 0.0))
+    first[0].cancel()
+    await until(lambda: len(reads) == 3)
+    going_on.set()
+    assert list(await asyncio.gather(first[1], first[2], later)) == [1, 2, 3]
+    assert reads == ["a", "b", "a"]
