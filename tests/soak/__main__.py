@@ -2,9 +2,9 @@
 
 A server, two agents (one behind a link that is cut), a stand-in for Ollama; jobs, generations, syncs,
 viewers. Every five seconds: memory (USS, the process's alone), descriptors, threads, tasks of asyncio,
-Python's objects, rows and bytes of each database. A slope is "zero" where its interval holds zero, else
-"grows by"; exit status 1 where one is above its bound and not by chance. The first quarter warms up and is
-left out.
+blocks of Python's objects, rows and bytes of each database. A slope is "zero" where its interval holds zero,
+else "grows by"; exit status 1 where one is above its bound and not by chance. The first quarter warms up and
+is left out.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ BOUNDS: Final[Mapping[str, float]] = {
     "descriptors": 1.0,
     "threads": 1.0,
     "tasks": 1.0,
-    "objects": 2000.0,
+    "blocks": 5000.0,
     "rows": 10.0,
     "disk MiB": 1.0,
 }
