@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
@@ -113,7 +114,8 @@ def routes(context: Context) -> APIRouter:
         capacities = await context.rollouts.capacities.of(list(records.values()))
         columns = [_column(record, context, capacities[record.id]) for record in records.values()]
         loaded = {one.id: _loaded(context, one.id) for one in columns}
-        return ModelMatrix(agents=columns, models=rows(known.cells, loaded))
+        # Twenty models of a thousand machines take a while.
+        return ModelMatrix(agents=columns, models=await asyncio.to_thread(rows, known.cells, loaded))
 
     @router.get("/models/changes", summary="What changed on which machine, and who did it, the newest first")
     async def changes(
