@@ -52,6 +52,10 @@ async def views(server: Running) -> AsyncIterator[dict[str, str]]:
             **{
                 f"machine/{alpha.agent_id}?tab={tab}": "" for tab in ("inventory", "models", "jobs", "access")
             },
+            "models": "other digest",
+            f"models?model=small:1b&machine={beta.agent_id}": "Nothing changed",
+            "models?tab=rollouts": "Nothing was rolled out yet",
+            "models?tab=sets": "No set yet",
             "add": "Join tokens",
             f"run?on={alpha.agent_id}": "Takes about",
             "jobs": "running",

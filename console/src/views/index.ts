@@ -11,6 +11,7 @@ interface View {
 export const VIEWS: Record<string, View> = {
     "": { title: "Fleet", glyph: "▦", load: () => import("./Fleet.svelte") },
     machine: { title: "Machine", glyph: "▣", load: () => import("./machine/Machine.svelte") },
+    models: { title: "Models", glyph: "▤", load: () => import("./models/Models.svelte") },
     run: { title: "New benchmark", glyph: "+", load: () => import("./benchmark/Builder.svelte") },
     jobs: { title: "Runs", glyph: "▷", load: () => import("./benchmark/Runs.svelte") },
     results: { title: "Results", glyph: "≣", load: () => import("./results/Results.svelte") },
@@ -23,7 +24,7 @@ export const VIEWS: Record<string, View> = {
 };
 
 export const NAVIGATION = [
-    { label: "Machines", views: ["", "add"] },
+    { label: "Machines", views: ["", "models", "add"] },
     { label: "Benchmarks", views: ["run", "jobs", "results", "compare", "leaderboard"] },
     { label: "Use", views: ["playground"] },
     { label: "This server", views: ["settings"] },

@@ -7,6 +7,7 @@ import { SvelteMap } from "svelte/reactivity";
 
 import { get, serverAnswers } from "$lib/api/client";
 import { follow } from "$lib/api/sse";
+import type { RolloutEvent } from "$lib/api/rollouts";
 import type { Agent, JobEvent } from "$lib/api/types";
 
 /** Samples kept for a sparkline, one per heartbeat. */
@@ -19,6 +20,9 @@ export interface History {
 
 // One for the page: comparing by the locale anew each time takes ten times as long.
 const collator = new Intl.Collator();
+
+/** A rollout with what changed of it, or that somebody removed it. */
+export type RolloutNews = RolloutEvent | { gone: string };
 
 type Change = { agent: Agent } | { gone: string };
 
@@ -40,6 +44,7 @@ class Fleet {
     #frame = 0;
     #stop: () => void = () => undefined;
     #jobListeners = new Set<(event: JobEvent) => void>();
+    #rolloutListeners = new Set<(event: RolloutNews) => void>();
 
     /** Begin to follow; what was known is kept until the server's own list replaces it. */
     start(): void {
@@ -71,6 +76,12 @@ class Fleet {
         return () => this.#jobListeners.delete(listener);
     }
 
+    /** Call `listener` for each event of a rollout; returns what ends it. */
+    onRollout(listener: (event: RolloutNews) => void): () => void {
+        this.#rolloutListeners.add(listener);
+        return () => this.#rolloutListeners.delete(listener);
+    }
+
     /** Fetch one machine again, for instance after it was renamed. */
     async refresh(id: string): Promise<void> {
         this.#change(id, { agent: await get<Agent>(`/agents/${encodeURIComponent(id)}`) });
@@ -95,6 +106,11 @@ class Fleet {
             const event = data as JobEvent;
             this.#noteJob(event);
             for (const listener of this.#jobListeners) listener(event);
+        } else if (name === "rollout") {
+            for (const listener of this.#rolloutListeners) listener(data as RolloutEvent);
+        } else if (name === "rollout_gone") {
+            const { id } = data as { id: string };
+            for (const listener of this.#rolloutListeners) listener({ gone: id });
         }
     }
 
