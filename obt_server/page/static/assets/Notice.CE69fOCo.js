@@ -1,1 +1,0 @@
-import{Lt as e,St as t,Tt as n,V as r,X as i,ft as a,mt as o,ot as s,rt as c}from"./index.BnukkYDS.js";var l=o(`<div><!></div>`);function u(o,u){let d=r(u,`tone`,3,`info`);var f=l(),p=n(f);s(p,()=>u.children),e(f),t(()=>{c(f,1,`notice ${d()??``}`,`svelte-1nuqjc0`),i(f,`role`,d()===`bad`?`alert`:`status`)}),a(o,f)}export{u as t};

@@ -1,1 +1,0 @@
-import{At as e,bt as t,jt as n}from"./index.BnukkYDS.js";var r=new class{#e=n(Date.now()/1e3);get now(){return t(this.#e)}set now(t){e(this.#e,t,!0)}constructor(){setInterval(()=>{document.hidden||(this.now=Date.now()/1e3)},1e3),document.addEventListener(`visibilitychange`,()=>{document.hidden||(this.now=Date.now()/1e3)})}};export{r as t};

@@ -1,1 +1,0 @@
-import{At as e,bt as t,jt as n,kt as r}from"./index.BnukkYDS.js";var i=new class{#e=n(r([]));get keys(){return t(this.#e)}set keys(t){e(this.#e,t,!0)}has(e){return this.keys.includes(e)}toggle(e){this.has(e)?this.keys=this.keys.filter(t=>t!==e):this.keys.length<6&&(this.keys=[...this.keys,e])}clear(){this.keys=[]}};export{i as t};
