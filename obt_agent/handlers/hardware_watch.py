@@ -9,6 +9,7 @@ import msgspec
 
 from obt_agent.command import CommandContext
 from obt_agent.handlers.services import Services
+from obt_agent.hardware.samples import without_weights
 from obt_agent.protocol.commands import HardwareWatchParams
 from obt_agent.protocol.streams import SeriesFinal
 
@@ -29,7 +30,7 @@ async def run(services: Services, params: HardwareWatchParams, context: CommandC
         async for sample in watch:
             sent += 1
             await stream.send_latest(
-                msgspec.json.encode(sample),
+                msgspec.json.encode(without_weights(sample)),
                 t_us=(sample.t_mono_ns - began_ns) // 1000,
                 n=sent,
                 missed=watch.missed,

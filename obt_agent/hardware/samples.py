@@ -173,3 +173,11 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     network: NetworkSample = NetworkSample()
     gpus: tuple[GpuSample, ...] = ()
     ollama: tuple[OllamaProcess, ...] = ()
+
+
+def without_weights(sample: Sample) -> Sample:
+    """Return the sample as a server gets it: weights would name a loaded model that the policy hides."""
+    if all(process.blob is None for process in sample.ollama):
+        return sample
+    bare = tuple(msgspec.structs.replace(process, blob=None) for process in sample.ollama)
+    return msgspec.structs.replace(sample, ollama=bare)

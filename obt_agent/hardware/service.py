@@ -316,6 +316,8 @@ class HardwareService:
     async def _wait_for_tick(self) -> None:
         """Until the tick, or until somebody wants a sample now: then count from now."""
         began = time.monotonic()
+        # Whoever began to watch during the last sample was given it.
+        self._sample_now = False
         while True:
             due = self._ticks.next_after(time.monotonic(), self.interval_s)
             self._cadence_changed.clear()

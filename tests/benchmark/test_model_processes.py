@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from obt_agent.benchmark.model_processes import ModelMemory, ProcessFilter
-from obt_agent.hardware.samples import OllamaProcess, Sample
+from obt_agent.hardware.samples import OllamaProcess, Sample, without_weights
 from tests.benchmark.samples import GIB, SECOND, sample
 
 OURS = ProcessFilter(port=11434, blob="a" * 64)
@@ -96,3 +96,12 @@ def test_a_first_answer_that_no_sample_followed_is_not_replaced_by_a_later_one(u
     # The next load has a first answer again.
     memory.first_answer([at(7, pid=9)], 6 * SECOND)
     assert memory.of([at(7, pid=9)]).mb == 2048
+
+
+def test_a_server_is_not_told_whose_weights_a_process_runs() -> None:
+    # The policy may hide the model: its weights would name it.
+    seen = at(1)
+    sent = without_weights(seen)
+    assert [one.blob for one in sent.ollama] == [None, None]
+    assert [one.rss_bytes for one in sent.ollama] == [one.rss_bytes for one in seen.ollama]
+    assert without_weights(sent) is sent

@@ -47,6 +47,7 @@ UNITS = ("_bytes", "_celsius", "_watts", "_joules", "_hertz", "_ratio", "_ns", "
 UNITLESS = {
     *("collected_at", "t_wall"),  # Unix seconds, as the protocol has all its times
     *("sockets", "physical_cores", "logical_cores", "numa_nodes", "cgroup_version", "cpus", "missed", "pid"),
+    *("server_pid", "port"),
     *("index", "shader_cores", "max_gen", "max_width", "pcie_gen", "pcie_width", "max_instances"),
     *("gpu_instance_id", "compute_instance_id", "multiprocessors", "ecc_uncorrected", "load"),
     *("read_bytes_per_second", "write_bytes_per_second"),
