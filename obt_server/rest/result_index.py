@@ -158,8 +158,10 @@ class ResultIndex:
                 # A line that is as it was keeps what was worked out of it.
                 before = {_key(line.stored): line for line in self._lines}
                 lines = [IndexedResult(stored=one, digest=digest) for one, digest in known if digest]
-                self._lines = [old if (old := before.get(_key(one.stored))) == one else one for one in lines]
-                self._mark = mark
+                lines = [old if (old := before.get(_key(one.stored))) == one else one for one in lines]
+                # On a thread, and before anybody searches or sorts: the first one would wait for all of it.
+                await asyncio.to_thread(_work_out, lines)
+                self._lines, self._mark = lines, mark
             return self._lines
 
     async def _fill(self, stored: Sequence[StoredBenchmark]) -> None:
@@ -187,6 +189,12 @@ class ResultIndex:
             if digest is not None:
                 made.append((*_key(one), msgspec.json.encode(digest)))
         await self._storage.keep_digests(made)
+
+
+def _work_out(lines: Sequence[IndexedResult]) -> None:
+    """Have every line keep what searches and sorts ask of it."""
+    for line in lines:
+        _ = line.text, line.medians
 
 
 def _key(one: StoredBenchmark) -> tuple[str, str, str]:
