@@ -91,6 +91,7 @@ async def _change_plan(page: Page) -> None:
 SHOTS: Final = {
     "fleet": Shot("", "gpu-tower", _watch),
     "machine": Shot("machine/{tower}", "GPU 1", _watch),
+    "models": Shot("models", "installed"),
     "builder": Shot("run?on={desk}&model={model}", "Takes about", _change_plan),
     "run": Shot("jobs/{live}", "Tokens/s", _watch),
     "result": Shot("result/{sweep}", "All figures"),
