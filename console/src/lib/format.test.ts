@@ -79,3 +79,8 @@ test("a loaded model's time is counted down, and one that stays is not", () => {
     expect(format.countdown("2318-01-01T00:00:00Z", now)).toBe("stays");
     expect(format.countdown(null, now)).toBe("");
 });
+
+test("free room on a disk that is not known is said to be so", () => {
+    expect(format.freeDisk(null)).toBe("disk not known");
+    expect(format.freeDisk(3 * 1024 ** 3)).toBe("3.0 GiB free");
+});

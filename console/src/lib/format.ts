@@ -109,3 +109,8 @@ export const count = (number: number, one: string, many = `${one}s`): string =>
 
 /** Ollama's stand-in marks its version: its figures are scripted. */
 export const isStandIn = (version: string | null | undefined): boolean => (version ?? "").endsWith("standin");
+
+/** Free room on the disk that holds a machine's models, in words. */
+export function freeDisk(free: Maybe): string {
+    return missing(free) ? "disk not known" : `${bytes(free)} free`;
+}
