@@ -18,7 +18,7 @@ TINY = "standin-small"
 
 
 def words(session: FakeSession, request_id: int) -> list[str]:
-    chunks = [json.loads(bytes(item.chunk)) for item in session.streams[request_id].items]
+    chunks = [item.chunk for item in session.streams[request_id].items]
     return [chunk.get("response") or chunk["message"]["content"] for chunk in chunks]
 
 
