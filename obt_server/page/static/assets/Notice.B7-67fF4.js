@@ -1,1 +1,0 @@
-import{Ot as e,Tt as t,V as n,Vt as r,Z as i,ht as a,it as o,pt as s,st as c}from"./index.BpyKJ-S4.js";var l=a(`<div><!></div>`);function u(a,u){let d=n(u,`tone`,3,`info`);var f=l(),p=e(f);c(p,()=>u.children),r(f),t(()=>{o(f,1,`notice ${d()??``}`,`svelte-1nuqjc0`),i(f,`role`,d()===`bad`?`alert`:`status`)}),s(a,f)}export{u as t};

@@ -1,1 +1,0 @@
-import{Nt as e,Pt as t,xt as n}from"./index.BpyKJ-S4.js";var r=new class{#e=t(Date.now()/1e3);get now(){return n(this.#e)}set now(t){e(this.#e,t,!0)}constructor(){setInterval(()=>{document.hidden||(this.now=Date.now()/1e3)},1e3),document.addEventListener(`visibilitychange`,()=>{document.hidden||(this.now=Date.now()/1e3)})}};export{r as t};

@@ -1,1 +1,0 @@
-import{B as e,E as t,F as n,P as r}from"./index.BpyKJ-S4.js";var i=new e,a=new Map;function o(e){let o=t.agents.get(e),s=`${o?.session??``}/${o?.model_count??``}`;return e!==``&&o!==void 0&&a.get(e)!==s&&(a.set(e,s),r(`/agents/${n(e)}/models`).then(t=>i.set(e,t),()=>a.delete(e))),i.get(e)??[]}var s=e=>e==null||e.length===0||e.includes(`completion`);export{o as n,s as t};
