@@ -346,12 +346,20 @@ async def test_a_lost_server_is_said_and_is_no_error_any_more_when_it_is_back(
         async with running(tmp_path, port=port) as server:
             page = await stack.enter_async_context(opened_at(browser, server.url))
             await server.enrol("first")
-            for view in ("add", "jobs", "results", ""):  # one has to be known to be shown without the server
+            # One has to be loaded to be shown without the server.
+            heads = {"add": "Add a machine", "jobs": "Runs", "results": "Results", "": "Fleet"}
+            for view, head in heads.items():
                 await visit(page, view)
+                await expect(page.locator("main h1")).to_have_text(head)
             await expect(page.locator("article.machine")).to_have_count(1)
             server.uvicorn.config.timeout_graceful_shutdown = 0  # the page's stream would be waited for
         await expect(page.locator(".lost")).to_contain_text("The server does not answer.")
         await expect(page.locator("article.machine")).to_have_count(1)
+        await page.evaluate("location.hash = '#/leaderboard'")  # was never loaded
+        await expect(page.locator(".lost", has_text="could not be loaded")).to_be_visible()
+        await visit(page, "")
+        await expect(page.locator("article.machine")).to_have_count(1)
+        await expect(page.locator(".lost")).to_have_count(1)
         await visit(page, "add")
         await page.click("button:has-text('Issue')")
         await expect(page.locator(".toast")).to_contain_text("does not answer")
