@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from obt_server import app as application
+from obt_server.allocator import keep_large_blocks_apart
 from obt_server.cli.options import UsageError, add_database, port
 from obt_server.hub import HubSettings
 from obt_server.log_limit import limit_lines
@@ -97,6 +98,7 @@ def run(options: argparse.Namespace) -> int:
     """Serve until a signal."""
     check(options)
     limit_lines()
+    keep_large_blocks_apart()
     # While a thread of the database computes, the event loop waits so long for the interpreter after each of
     # its system calls: the default of 5 ms counts several times in each request.
     sys.setswitchinterval(SWITCH_S)
