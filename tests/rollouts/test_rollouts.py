@@ -10,7 +10,16 @@ from typing import Any
 
 import pytest
 
-from obt_agent.errors import Busy, InvalidParams, ModelNotFound, NotPermitted, OllamaError
+from obt_agent.errors import (
+    Busy,
+    DigestDiffers,
+    InvalidParams,
+    ModelNotFound,
+    NotPermitted,
+    OllamaError,
+    OllamaUnavailable,
+    StorageLow,
+)
 from obt_server.store import rollouts as rollout_rows
 from tests.rollouts.machines import (
     DIGEST,
@@ -190,6 +199,10 @@ async def test_a_refusal_names_the_key_and_the_line_that_would_allow_it(quick: R
         (OllamaError('Get "https://registry/v2": dial tcp: lookup registry: no such host'), True),
         (OllamaError("write /blobs/x: no space left on device"), True),
         (InvalidParams("no"), False),
+        # What agents tell apart themselves.
+        (OllamaUnavailable("Ollama went away for ten minutes."), True),
+        (ModelNotFound("The registry has no such model."), False),
+        (DigestDiffers("Another version came.", wanted="a", digest="b"), False),
     ],
 )
 async def test_a_failure_says_why_and_whether_another_try_helps(
@@ -199,6 +212,16 @@ async def test_a_failure_says_why_and_whether_another_try_helps(
     async with connected(quick, some):
         target = only(await until_over(quick, (await begin(quick))["id"]))
     assert (target["state"], target["reason"], target["retry_helps"]) == ("failed", failure.message, helps)
+
+
+async def test_a_model_that_does_not_fit_is_refused_with_the_figures_until_there_is_room(
+    quick: Running,
+) -> None:
+    some = await machines(quick, 1, failure=StorageLow("It does not fit.", needed_bytes=5, free_bytes=1))
+    async with connected(quick, some):
+        target = only(await until_over(quick, (await begin(quick))["id"]))
+    assert (target["state"], target["reason"], target["retry_helps"]) == ("refused", "It does not fit.", True)
+    assert target["error"]["data"]["detail"] == {"needed_bytes": 5, "free_bytes": 1}
 
 
 async def test_what_a_machine_says_at_length_is_kept_short(quick: Running) -> None:
