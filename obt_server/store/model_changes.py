@@ -34,7 +34,8 @@ def add(db: Session, agent_id: str, changes: Changes, at: float, most: int) -> N
         return
     causes = _causes(db, agent_id, at)
     rows: list[dict[str, Any]] = []
-    for name, (before, after) in changes.items():
+    # More than are kept would be written to be deleted at once: a list may be of twenty thousand.
+    for name, (before, after) in list(changes.items())[-most:]:
         cause = causes.get(model_key(name))
         # Without a cause they are all null: it was done at the machine.
         by = {who: getattr(cause, who, None) for who in ("rollout_id", "model_set", "operator")}
