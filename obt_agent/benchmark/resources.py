@@ -15,6 +15,7 @@ from typing import Final, Literal, NamedTuple
 
 from obt_agent.benchmark import statistics
 from obt_agent.benchmark.result import Throttle
+from obt_agent.hardware import temperatures
 from obt_agent.hardware.samples import GpuSample, Sample
 
 # Energy of shorter windows is withheld: power readings average up to a second.
@@ -266,6 +267,19 @@ def others_cpu_percent(sample: Sample) -> float | None:
     return max(0.0, ratio * len(sample.cpu.per_core_ratio) * 100 - ollama)
 
 
+def others_gpu_percent(sample: Sample, since_ns: int) -> float | None:
+    """Percent of the time of a GPU, of that which they use most, that others than Ollama took.
+
+    Known of GPUs on which Ollama has a process; readings from before ``since_ns`` say nothing of the present.
+    """
+    known = [
+        gpu.others_ratio * 100
+        for gpu in sample.gpus
+        if gpu.others_ratio is not None and (gpu.slow_t_mono_ns or 0) >= since_ns
+    ]
+    return max(known, default=None)
+
+
 def ollama_gpu_memory(sample: Sample) -> float | None:
     """MiB of GPU memory that drivers attribute to the model's processes; None when they attribute nothing."""
     known = [used for process in sample.ollama for used in process.gpu_memory_bytes.values()]
@@ -307,6 +321,6 @@ def gpu_clock_mhz(sample: Sample) -> float | None:
 
 
 def hottest(sample: Sample) -> float | None:
-    """The temperature that cooling down goes by: of the GPUs, else of the CPU."""
-    of_gpus = gpu_temperature(sample)
-    return cpu_temperature(sample) if of_gpus is None else of_gpus
+    """The temperature that cooling down goes by."""
+    found = temperatures.hottest(sample)
+    return None if found is None else found.celsius

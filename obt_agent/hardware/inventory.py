@@ -74,6 +74,7 @@ class CpuInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The CPUs.
 
     ``isa`` holds the kernel's words for extensions that inference uses (avx2, avx512f, asimd, sve ...).
+    ``governor`` is by what rule the kernel chooses clocks ("powersave"); several words where cores differ.
     """
 
     model: str | None = None
@@ -87,6 +88,7 @@ class CpuInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     base_hertz: int | None = None
     max_hertz: int | None = None
     numa_nodes: int | None = None
+    governor: str | None = None
     unavailable: dict[str, str] = {}
 
 

@@ -113,10 +113,12 @@ class MigSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class GpuSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One GPU, as read at ``t_mono_ns``.
 
-    Fans, throttle reasons, PCIe link and ECC are read rarely, because drivers serialise on them: they date
-    from ``slow_t_mono_ns``. ``power_watts`` is the driver's own reading (an average over up to a second on
-    some devices); ``energy_joules_total`` counts since the driver was loaded. ``memory_controller_ratio`` is
-    the share of time in which memory was read or written, not the share of memory in use.
+    Fans, throttle reasons, PCIe link, ECC and ``others_ratio`` are read rarely, because drivers serialise on
+    them: they date from ``slow_t_mono_ns``. ``others_ratio`` is the share of the GPU's time that processes
+    other than Ollama's took since the reading before. ``power_watts`` is the driver's own reading (an average
+    over up to a second on some devices); ``energy_joules_total`` counts since the driver was loaded.
+    ``memory_controller_ratio`` is the share of time in which memory was read or written, not the share of
+    memory in use.
     """
 
     id: str
@@ -124,6 +126,7 @@ class GpuSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     t_mono_ns: int | None = None
     slow_t_mono_ns: int | None = None
     utilization_ratio: float | None = None
+    others_ratio: float | None = None
     memory_controller_ratio: float | None = None
     memory_used_bytes: int | None = None
     shared_used_bytes: int | None = None

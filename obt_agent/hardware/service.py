@@ -24,6 +24,7 @@ from obt_agent.hardware.samples import Sample, SamplerSample
 from obt_agent.hardware.sampling_schedule import SampleStream, Ticks
 from obt_agent.hardware.snapshot.root import open_root
 from obt_agent.hardware.supervisor import ProviderSupervisor, Timings, refresh_all
+from obt_agent.hardware.temperatures import LowestTemperatures
 
 __all__ = ["HardwareService", "SampleStream", "SamplerCost"]
 
@@ -106,6 +107,7 @@ class HardwareService:
         self._pids: tuple[int, ...] = ()
         self.latest: Sample | None = None
         """The newest sample, or None before the first."""
+        self.lowest_temperatures = LowestTemperatures()
 
     async def start(self) -> None:
         """Begin to collect and to sample, in the background."""
@@ -389,6 +391,7 @@ class HardwareService:
             ),
         )
         self._cpu_at_last_ns = cpu_ns
+        self.lowest_temperatures.note(self.latest)
         return self.latest
 
     def _cpu_ns(self) -> int:

@@ -205,6 +205,25 @@ def test_an_arm_cpu_that_is_not_known_has_no_invented_name(
     assert info.unavailable["model"] in ("not_reported", "malformed")
 
 
+@pytest.mark.parametrize(
+    ("words", "governor"),
+    [
+        (("performance", "performance"), "performance"),
+        (("schedutil", "performance"), "performance, schedutil"),
+    ],
+)
+def test_the_governor_is_that_of_all_cores_each_word_once(
+    tmp_path: Path, words: tuple[str, str], governor: str
+) -> None:
+    folder = "/sys/devices/system/cpu/cpufreq"
+    files = {f"{folder}/policy{n}/scaling_governor": f"{word}\n" for n, word in enumerate(words)}
+    assert cpu_info.read(tree(tmp_path, files)).governor == governor
+
+
+def test_a_machine_that_chooses_no_clocks_has_no_governor(tmp_path: Path) -> None:
+    assert cpu_info.read(tree(tmp_path, {})).unavailable["governor"] == "not_present"
+
+
 def test_energy_of_the_packages_counts_on_through_a_wrap(tmp_path: Path) -> None:
     folder = "/sys/class/powercap/intel-rapl:0"
     root = tree(

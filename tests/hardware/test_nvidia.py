@@ -82,7 +82,10 @@ def test_a_desktop_card_gives_everything_with_its_unit(machine: Path, driver: Fa
     assert sample.throttle_reasons == ("sw_power_cap",)
     assert (sample.fan_ratio, sample.pcie_gen, sample.pcie_width) == (0.45, 1, 16)
     assert sample.ecc_uncorrected is None
-    assert sample.unavailable == {"ecc_uncorrected": "not_supported"}
+    assert sample.unavailable == {
+        "ecc_uncorrected": "not_supported",
+        "others_ratio": "not_reported: the driver names no process of Ollama's",
+    }
     assert readings.process_memory == {4242: {RTX: 6000000000}, 4243: {RTX: 123000000}}
     assert nvidia.energy() == {RTX: 123456.789}
 
@@ -486,6 +489,41 @@ def test_clocks_of_zero_are_no_clocks(machine: Path, driver: FakeDriver) -> None
     clocks = only(nvidia.sample(BOTH)).clocks
     assert clocks is not None
     assert (clocks.graphics_hertz, clocks.sm_hertz, clocks.memory_hertz) == (None, 2_520_000_000, None)
+
+
+def test_what_others_than_ollama_take_of_a_gpu_is_the_drivers_share_of_their_processes(
+    machine: Path, driver: FakeDriver
+) -> None:
+    # The last one is garbage, as some drivers give for a process that is gone.
+    shares = "0 nvmlDeviceGetProcessUtilization 4242:80 4243:15 4250:5 4251:4294967295"
+    nvidia = provider(machine, driver.machine("rtx4090").answer(shares))
+    nvidia.probe()
+    nvidia.follow((4242, 4250))
+    assert only(nvidia.sample(BOTH)).others_ratio == 0.15
+    # Dates from the slow group, as the field's own clock says.
+    assert only(nvidia.sample(CostGroup.FAST)).others_ratio == 0.15
+    driver.answer("0 nvmlDeviceGetProcessUtilization 4242:100")
+    assert only(nvidia.sample(BOTH)).others_ratio == 0.0
+
+
+def test_a_driver_that_found_no_work_says_that_others_took_nothing(machine: Path, driver: FakeDriver) -> None:
+    driver.machine("rtx4090").answer("0 ret:nvmlDeviceGetProcessUtilization 6")
+    nvidia = provider(machine, driver)
+    nvidia.probe()
+    nvidia.follow((4242,))
+    assert only(nvidia.sample(BOTH)).others_ratio == 0.0
+
+
+def test_others_are_not_told_where_the_driver_does_not_name_ollamas_own_process(
+    machine: Path, driver: FakeDriver
+) -> None:
+    # In a container the driver gives the host's numbers: Ollama itself would pass for another program.
+    nvidia = provider(machine, driver.machine("rtx4090").answer("0 nvmlDeviceGetProcessUtilization 4242:80"))
+    nvidia.probe()
+    nvidia.follow((17,))
+    sample = only(nvidia.sample(BOTH))
+    assert sample.others_ratio is None
+    assert sample.unavailable["others_ratio"].startswith("not_reported")
 
 
 def test_a_process_with_no_memory_is_one_whose_memory_the_driver_does_not_tell(

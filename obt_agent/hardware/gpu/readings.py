@@ -19,6 +19,7 @@ _FAULTS = ("driver_error", "malformed", "inconsistent")
 _SLOW_FIELDS = (
     "slow_t_mono_ns",
     "energy_joules_total",
+    "others_ratio",
     "throttle_reasons",
     "fan_ratio",
     "pcie_gen",

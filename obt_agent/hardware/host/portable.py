@@ -66,7 +66,7 @@ class PortablePlatform:
     def cpu_info(self) -> CpuInfo:
         """Return the name and the counts."""
         reasons = FieldReader()
-        for field in ("vendor", "microcode", "sockets", "base_hertz", "numa_nodes"):
+        for field in ("vendor", "microcode", "sockets", "base_hertz", "numa_nodes", "governor"):
             reasons.note(field, _NO_SOURCE)
         return CpuInfo(
             model=reasons.read("model", lambda: bounded(platform.processor())),

@@ -211,6 +211,23 @@ static int processes(dev d, u32 *count, process *out) {
     *count = n;
     return OK;
 }
+/* "pid:percent pid:percent ...": of the multiprocessors' time; the driver finds nothing where the line is empty */
+typedef struct { u32 pid; u64 timestamp; u32 sm, memory, encoder, decoder; } share;
+int nvmlDeviceGetProcessUtilization(dev d, share *out, u32 *count, u64 since) {
+    (void)since;
+    char text[1024];
+    int r = word(number_of(d), "nvmlDeviceGetProcessUtilization", text, sizeof text), length;
+    if (r) return r;
+    share found[32];
+    u32 n = 0, pid, percent;
+    for (char *at = text; n < 32 && sscanf(at, " %u:%u%n", &pid, &percent, &length) == 2; at += length)
+        found[n++] = (share){pid, 0, percent, 0, 0, 0};
+    if (n == 0) { *count = 0; return NOT_FOUND; }
+    if (!out || *count < n) { *count = n; return INSUFFICIENT; }
+    memcpy(out, found, n * sizeof(share));
+    *count = n;
+    return OK;
+}
 int nvmlDeviceGetComputeRunningProcesses_v2(dev d, u32 *count, process *out) { return processes(d, count, out); }
 
 #ifndef OLD_DRIVER

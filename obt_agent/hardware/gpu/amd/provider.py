@@ -85,6 +85,7 @@ class AmdCard(SysfsCard):
 
     def slow(self, fields: FieldReader) -> GpuSample:
         """Read what is read rarely."""
+        fields.note("others_ratio", "no_source: the kernel shows a process's share to its own user alone")
         return GpuSample(
             id="",
             state="ok",

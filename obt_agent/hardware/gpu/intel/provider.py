@@ -77,6 +77,7 @@ class IntelCard(SysfsCard):
 
     def slow(self, fields: FieldReader) -> GpuSample:
         """Read what is read rarely."""
+        fields.note("others_ratio", "no_source: the kernel shows a process's share to its own user alone")
         fields.note("ecc_uncorrected", "no_source")
         fields.note("fan_ratio", "no_source: the driver gives revolutions, and no highest number of them")
         return GpuSample(

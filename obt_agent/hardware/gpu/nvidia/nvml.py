@@ -10,6 +10,7 @@ import _ctypes
 import ctypes
 from dataclasses import dataclass
 from functools import partial, partialmethod
+from statistics import fmean
 from typing import Any
 
 import pynvml
@@ -26,6 +27,7 @@ PLACES = (LIBRARY, "/usr/lib/wsl/lib/libnvidia-ml.so.1", "/run/opengl-driver/lib
 _MOST_PID = 1 << 31
 # No machine has more; a number beyond is garbage, and each GPU would be asked for.
 _MOST_GPUS = 1024
+_PERCENT = 100
 # No GPU works beyond; drivers give 255 and more for "unknown".
 _HOTTEST = 150
 
@@ -34,12 +36,16 @@ _NO_WORD = {"n/a", "[n/a]", "unknown", "unknown error", "[unknown error]", "not 
 
 _CLOSED = "no_permission: the devices /dev/nvidia* are closed to the agent's user"
 _OLD_DRIVER = "not_supported: the driver is older than this reading"
+_NOTHING_FOUND = "not_reported: the driver found nothing"
 _REASONS = {
     pynvml.NVML_ERROR_NOT_SUPPORTED: "not_supported",
     pynvml.NVML_ERROR_NO_PERMISSION: "no_permission",
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND: _OLD_DRIVER,
     pynvml.NVML_ERROR_ARGUMENT_VERSION_MISMATCH: _OLD_DRIVER,
     pynvml.NVML_ERROR_NO_DATA: "not_reported",
+    pynvml.NVML_ERROR_NOT_FOUND: _NOTHING_FOUND,
+    # What the binding raises where a list that it asks the length of is empty.
+    pynvml.NVML_SUCCESS: _NOTHING_FOUND,
     pynvml.NVML_ERROR_GPU_IS_LOST: "lost",
     pynvml.NVML_ERROR_RESET_REQUIRED: "lost: the GPU needs a reset",
     pynvml.NVML_ERROR_GPU_NOT_FOUND: "lost",
@@ -292,6 +298,24 @@ class Device:
         listed = self._newer_or_older("ComputeRunningProcesses_v3", "ComputeRunningProcesses_v2")
         return {int(p.pid): _process_bytes(p.usedGpuMemory) for p in listed if 0 < p.pid < _MOST_PID}
 
+    def process_shares(self, since_us: int) -> dict[int, float]:
+        """Return which share of the multiprocessors' time each process took since then (Unix microseconds).
+
+        Processes that took none may be left out.
+        """
+        try:
+            samples = self._ask("ProcessUtilization", since_us)
+        except Unreadable as error:
+            if error.reason != _NOTHING_FOUND:
+                raise
+            return {}
+        shares: dict[int, list[float]] = {}
+        for one in samples:
+            # Some drivers fill in samples that they do not have with garbage.
+            if 0 < one.pid < _MOST_PID and one.smUtil <= _PERCENT:
+                shares.setdefault(int(one.pid), []).append(one.smUtil / _PERCENT)
+        return {pid: fmean(found) for pid, found in shares.items()}
+
     def mig_enabled(self) -> bool:
         """Return whether the GPU is divided."""
         return bool(self._ask("MigMode")[0])
@@ -324,9 +348,9 @@ class Device:
 
 
 def _percent(value: int) -> float:
-    if non_negative(value) > 100:  # noqa: PLR2004 -- percent
+    if non_negative(value) > _PERCENT:
         raise Unreadable("malformed")
-    return value / 100
+    return value / _PERCENT
 
 
 def _word(text: str) -> str:

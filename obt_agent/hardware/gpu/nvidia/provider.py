@@ -40,6 +40,8 @@ class _Connected:
     parts: tuple[tuple[str, Device], ...]
     slow: GpuSample
     processes: dict[int, int | None] = field(default_factory=dict)
+    # When the shares of processes were read last, in the driver's own clock.
+    shares_since_us: int = field(default_factory=lambda: time.time_ns() // 1000)
 
 
 class NvidiaProvider:
@@ -77,6 +79,8 @@ class NvidiaProvider:
         self._state = ProviderState(name=self.name, status="absent")
         # Whether the connection was closed only to let a GPU sleep between samples that are far apart.
         self._resting = False
+        # Ollama's processes, to tell them from others.
+        self._ollama: frozenset[int] = frozenset()
         # When the last sample was taken, to see whether samples are far apart.
         self._sampled_ns = 0
 
@@ -122,7 +126,8 @@ class NvidiaProvider:
         return {gpu: joules for gpu, joules in read if joules is not None}
 
     def follow(self, pids: tuple[int, ...]) -> None:
-        """The driver names processes by itself."""
+        """Take Ollama's processes: the driver names all by itself, and not whose they are."""
+        self._ollama = frozenset(pids)
 
     def close(self) -> None:
         """Let go of the driver."""
@@ -244,7 +249,7 @@ class NvidiaProvider:
         fields: dict[int, str] = {}
         samples = [unread(gpu.id, "lost", "lost") for gpu in self._lost]
         for gpu in connected:
-            samples.append(_sample(gpu, group))
+            samples.append(_sample(gpu, group, self._ollama))
             for pid, used in gpu.processes.items():
                 if used is None:
                     fields[pid] = "not_reported"
@@ -263,9 +268,10 @@ def _present(nvml: Nvml | None) -> Nvml:
     return nvml
 
 
-def _sample(gpu: _Connected, group: CostGroup) -> GpuSample:
+def _sample(gpu: _Connected, group: CostGroup, ollama: frozenset[int]) -> GpuSample:
     if CostGroup.SLOW in group:
-        gpu.slow, gpu.processes = _slow(gpu), _processes(gpu)
+        gpu.processes = _processes(gpu)
+        gpu.slow = _slow(gpu, ollama)
     sample = merged(_fast(gpu), gpu.slow)
     lost = next((reason for reason in sample.unavailable.values() if reason.startswith("lost")), None)
     return sample if lost is None else unread(gpu.info.id, "lost", lost)
@@ -308,13 +314,14 @@ def _mig_sample(name: str, part: Device) -> MigSample:
     return MigSample(id=name, memory_used_bytes=memory.used if memory else None)
 
 
-def _slow(gpu: _Connected) -> GpuSample:
+def _slow(gpu: _Connected, ollama: frozenset[int]) -> GpuSample:
     fields, device = FieldReader(), gpu.device
     return GpuSample(
         id=gpu.info.id,
         state="ok",
         slow_t_mono_ns=time.monotonic_ns(),
         energy_joules_total=fields.read("energy_joules_total", device.energy_joules),
+        others_ratio=fields.read("others_ratio", partial(_others, gpu, ollama)),
         throttle_reasons=fields.read("throttle_reasons", device.throttle_reasons),
         fan_ratio=fields.read("fan_ratio", device.fan_ratio),
         pcie_gen=fields.read("pcie_gen", device.pcie_gen),
@@ -322,6 +329,16 @@ def _slow(gpu: _Connected) -> GpuSample:
         ecc_uncorrected=fields.read("ecc_uncorrected", device.ecc_uncorrected),
         unavailable=fields.reasons,
     )
+
+
+def _others(gpu: _Connected, ollama: frozenset[int]) -> float:
+    """Return the share of time that others than Ollama took. Raise Unreadable where they look alike."""
+    since_us, gpu.shares_since_us = gpu.shares_since_us, time.time_ns() // 1000
+    # In a container the driver may give the host's numbers: then all would pass for others.
+    if ollama.isdisjoint(gpu.processes):
+        raise Unreadable("not_reported: the driver names no process of Ollama's")
+    shares = gpu.device.process_shares(since_us)
+    return min(1.0, sum(share for pid, share in shares.items() if pid not in ollama))
 
 
 def _processes(gpu: _Connected) -> dict[int, int | None]:

@@ -98,6 +98,7 @@ def read(root: Root) -> CpuInfo:
         numa_nodes=fields.read(
             "numa_nodes", lambda: positive(len(expand_list(root.text("/sys/devices/system/node/online"))))
         ),
+        governor=fields.read("governor", lambda: _governor(root)),
         unavailable=fields.reasons,
     )
     if info.physical_cores and info.logical_cores and info.physical_cores > info.logical_cores:
@@ -172,6 +173,13 @@ def _sockets(root: Root) -> int:
     if root.exists(_DEVICE_TREE):
         return max(1, len(root.below(f"{_DEVICE_TREE}/cpus/cpu-map", "socket")))
     return positive(len([package for package in packages if package >= 0]))  # -1: the kernel cannot tell
+
+
+def _governor(root: Root) -> str:
+    """The governors of all policies, each once."""
+    files = (f"{policy}/scaling_governor" for policy in root.below(f"{_CPUS}/cpufreq", "policy"))
+    words = each(partial(root.text, file) for file in files)
+    return bounded(", ".join(sorted(set(words))))
 
 
 def _kilohertz(root: Root, file: str) -> int:
