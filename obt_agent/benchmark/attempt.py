@@ -28,13 +28,14 @@ class OutOfTime(DeadlineExceeded):
 
 
 class AttemptResult(NamedTuple):
-    """What one attempt gave. ``requests`` are in the order of the prompts."""
+    """What one attempt gave. ``requests`` are in the order of the prompts; the agent's CPU is of one core."""
 
     started_at: datetime
     whole: Observed
     requests: tuple[RequestTimings, ...]
     wall_ms: float
     loaded: RunningModel | None
+    agent_cpu_percent: float
 
 
 class _FirstToken:
@@ -79,9 +80,11 @@ async def attempt(
     missed_before = state.sampler.missed
     before = await _edge(state, wanted=edge_wanted)
     started_at = datetime.now(UTC)
+    own_cpu = _OwnCpu()
     state.flow = Flow(active=True)
     try:
         answered = await _in_time(state, cell, prompts, first)
+        agent_percent = own_cpu.percent()
         after = await _edge(state, wanted=edge_wanted)
         at_first = await first.reading()
     finally:
@@ -90,19 +93,11 @@ async def attempt(
     if sampled:
         await _read_memory(state, min((at for one in answered if (at := one.first_token_ns)), default=None))
     # Asked after the counters were read: the answer takes milliseconds, which would go into the energy.
-    listed = loaded((await state.ollama.running()).models, state.plan.model_name)
+    running = (await state.ollama.running()).models
+    state.note_listed(running)
+    listed = loaded(running, state.plan.model_name)
     window = TimeWindow(min(one.t_sent_ns for one in answered), max(one.end_ns for one in answered))
-    meaning = state.environment.metric_semantics
-    requests = tuple(
-        metrics.timings(
-            one.trace,
-            completion_tokens=cell.prompt.completion_tokens,
-            cached=cached,
-            num_ctx=cell.num_ctx,
-            from_first_token=meaning is not None and meaning.eval_duration == "from_first_token",
-        )
-        for one in answered
-    )
+    requests = _timings(state, cell, answered, cached=cached)
     wall_ms = window.seconds * 1e3
     context = MachineContext(
         window=window,
@@ -117,7 +112,34 @@ async def attempt(
         sampled=sampled,
     )
     whole = iteration_result.observe(iteration_result.combine_requests(requests, wall_ms), context)
-    return AttemptResult(started_at, whole, requests, wall_ms, listed)
+    return AttemptResult(started_at, whole, requests, wall_ms, listed, agent_percent)
+
+
+class _OwnCpu:
+    """What of one core the agent itself takes from now on: for the machine it is one of the others."""
+
+    def __init__(self) -> None:
+        self._began_ns, self._cpu_ns = time.monotonic_ns(), time.process_time_ns()
+
+    def percent(self) -> float:
+        took_ns = max(time.monotonic_ns() - self._began_ns, 1)
+        return 100 * (time.process_time_ns() - self._cpu_ns) / took_ns
+
+
+def _timings(
+    state: RunState, cell: Cell, answered: Sequence[MeasuredRequest], *, cached: bool
+) -> tuple[RequestTimings, ...]:
+    meaning = state.environment.metric_semantics
+    return tuple(
+        metrics.timings(
+            one.trace,
+            completion_tokens=cell.prompt.completion_tokens,
+            cached=cached,
+            num_ctx=cell.num_ctx,
+            from_first_token=meaning is not None and meaning.eval_duration == "from_first_token",
+        )
+        for one in answered
+    )
 
 
 async def _read_memory(state: RunState, first_token_ns: int | None) -> None:

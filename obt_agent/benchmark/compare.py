@@ -13,7 +13,7 @@ import msgspec
 
 from obt_agent.benchmark import statistics, stopping_rule
 from obt_agent.benchmark.metrics_registry import BY_NAME, METRICS
-from obt_agent.benchmark.plan import Plan
+from obt_agent.benchmark.plan import NOT_OF_THE_METHOD, Plan
 from obt_agent.benchmark.result import BenchmarkResult, IterationMetrics, Ratio
 from obt_agent.benchmark.semantics import version_class
 from obt_agent.errors import InvalidParams
@@ -118,8 +118,8 @@ def _check_plans(a: BenchmarkResult, b: BenchmarkResult) -> None:
 
 
 def changed_fields(a: Plan, b: Plan) -> list[str]:
-    """The names of what two plans differ in, the model left out."""
-    names = [name for name in a.__struct_fields__ if name != "model_name"]
+    """The names of what two plans differ in, as far as it is a matter of method."""
+    names = [name for name in a.__struct_fields__ if name not in NOT_OF_THE_METHOD]
     return [name for name in names if getattr(a, name) != getattr(b, name)]
 
 
@@ -199,6 +199,7 @@ _FIELDS: Final[tuple[tuple[str, Weight, str], ...]] = (
     ("gpu", "intended", "other GPUs"),
     ("driver", "note", "another driver"),
     ("power_limit_watts", "warning", "GPUs may draw different power"),
+    ("cpu_governor", "warning", "CPUs choose their clocks by another rule"),
     ("cpu", "intended", "another CPU"),
     ("other_models_loaded", "warning", "other models took memory, and perhaps time"),
     ("memory_bytes", "note", "another amount of memory"),
@@ -220,7 +221,7 @@ def differences(a: BenchmarkResult, b: BenchmarkResult) -> tuple[Difference, ...
         for field, weight, meaning in _FIELDS
         if getattr(a.environment, field) != getattr(b.environment, field)
     ]
-    found += _offload(a, b) + _states(a, b)
+    found += _offload(a, b) + _states(a, b) + _company(a, b)
     # What puts the ratio in doubt comes before what one compares on purpose.
     order = {"warning": 0, "intended": 1, "note": 2}
     return tuple(sorted(found, key=lambda one: order[one.weight]))
@@ -249,6 +250,27 @@ def _states(a: BenchmarkResult, b: BenchmarkResult) -> list[Difference]:
         return []
     meaning = "a run did not end as planned: it may have fewer iterations"
     return [Difference(field="status", a=a.status, b=b.status, weight="warning", meaning=meaning)]
+
+
+def _company(a: BenchmarkResult, b: BenchmarkResult) -> list[Difference]:
+    """What kept a run from having the machine for itself: said also where both runs had company."""
+    found: list[Difference] = []
+    shared = [one.used_meanwhile is not None and one.used_meanwhile.used for one in (a, b)]
+    if any(shared):
+        meaning = "others used the machine meanwhile: the figures may be those of two programs"
+        words = [_YES_NO[one] for one in shared]
+        found.append(
+            Difference(field="used_meanwhile", a=words[0], b=words[1], weight="warning", meaning=meaning)
+        )
+    settled = [one.settled is None or one.settled.reached for one in (a, b)]
+    if not all(settled):
+        meaning = "a run began on a machine that was not idle, or not cool"
+        words = [_YES_NO[one] for one in settled]
+        found.append(Difference(field="settled", a=words[0], b=words[1], weight="warning", meaning=meaning))
+    return found
+
+
+_YES_NO: Final = {True: "yes", False: "no"}
 
 
 def _text(value: object) -> str | None:

@@ -1,4 +1,4 @@
-"""Where and on what a benchmark's figures were taken, and what Ollama's own mean there. Pure."""
+"""Where and on what a benchmark was measured, who else was there, and what Ollama's figures mean. Pure."""
 
 from __future__ import annotations
 
@@ -35,8 +35,43 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     cpu: str | None = None
     memory_bytes: int | None = None
     os: str | None = None
+    kernel: str | None = None
+    # How CPUs choose their clocks; several words where cores differ.
+    cpu_governor: str | None = None
     hardware_fingerprint: str | None = None
+    # Before the run, as its preflight found the machine: watts, percent, and degrees Celsius.
     idle_watts: float | None = None
     idle_cpu_percent: float | None = None
+    idle_gpu_percent: float | None = None
+    cpu_temperature: float | None = None
+    gpu_temperature: float | None = None
     other_models_loaded: tuple[str, ...] = ()
+    unavailable: dict[str, str] = {}
+
+
+class SettleReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The wait for an idle machine: how long it took, and what was still missing where it was in vain."""
+
+    waited_s: float
+    reached: bool
+    waiting_for: str | None = None
+
+
+class UsedMeanwhile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Whether others used the machine while the iterations were measured.
+
+    ``used`` says that they did, beyond the shares of ``other_use``; ``iterations`` in which. Of the CPUs the
+    percentages are of one core, of all programs but the model's and the agent; of the GPUs of the time of
+    one, of all programs but Ollama's: the mean of the iterations, and the highest. ``other_models`` are those
+    that Ollama loaded or answered with, ``requests`` what the server sent meanwhile, by command.
+    """
+
+    used: bool
+    iterations: tuple[int, ...] = ()
+    cpu_others_percent: float | None = None
+    cpu_others_percent_max: float | None = None
+    gpu_others_percent: float | None = None
+    gpu_others_percent_max: float | None = None
+    other_models: tuple[str, ...] = ()
+    requests: dict[str, int] = {}
     unavailable: dict[str, str] = {}

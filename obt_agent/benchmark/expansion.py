@@ -203,4 +203,5 @@ def _tokens_at_most(prompt: PromptConfig) -> int:
 def _worst_seconds(plan: Plan, cells: int, iterations: int, rounds: int) -> float:
     each = rounds * plan.timeout_s + iterations * plan.cooldown_s + plan.cooldown_s
     load = (COLD_LOAD_ALLOWANCE_S + plan.timeout_s) * (1 if plan.cold_load else 0)
-    return min(plan.max_duration_s, cells * each + load + SETTLE_ALLOWANCE_S)
+    settle = SETTLE_ALLOWANCE_S + (plan.settle.max_wait_s if plan.settle else 0.0)
+    return min(plan.max_duration_s, cells * each + load + settle)

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from obt_agent.benchmark import statistics, stopping_rule
+from obt_agent.benchmark import other_use, statistics, stopping_rule
 from obt_agent.benchmark.result import BenchmarkWarning, CellResult, IterationMetrics
 from obt_agent.ollama.payloads import RunningModel
 
@@ -112,6 +112,10 @@ ADVICE: Final[Mapping[str, WarningText]] = MappingProxyType(
             "every step: a little costs much",
             "close other programs, or give the model fewer threads than CPUs (--threads, num_thread)",
         ),
+        "used_meanwhile": WarningText(
+            "others used the machine meanwhile: programs its CPUs or GPUs, or requests other models",
+            "run again when the machine is idle; used_meanwhile of the result says who it was",
+        ),
         "prompts_kept": WarningText(
             "memory grew with each prompt, for Ollama keeps finished ones; memory_usage_mb leaves that out",
             "reckon with it in use (prompt_cache_growth_mb), or set LLAMA_ARG_CACHE_RAM where Ollama starts",
@@ -165,13 +169,14 @@ ADVICE: Final[Mapping[str, WarningText]] = MappingProxyType(
 
 
 class ExpectedConditions(NamedTuple):
-    """What an iteration is held against."""
+    """What an iteration is held against; ``cores`` are the machine's logical ones."""
 
     num_ctx: int
     prompt_tokens: int | None
     digest: str | None
     warm_load_ms: float | None
     slot_ms: float | None = None
+    cores: int | None = None
 
 
 def of_iteration(
@@ -182,6 +187,7 @@ def of_iteration(
         "short_output": one.short_output,
         "clocks_differ": _clocks_differ(one),
         "cpu_contended": _contended(one),
+        "used_meanwhile": other_use.used_meanwhile(one, expected.cores),
         "prompts_kept": _prompts_kept(one),
         "counters_rejected": bool(one.rejected_counters),
         "no_text": one.chunks == 0,

@@ -82,6 +82,7 @@ class CellRunner:
         state, cell = self._state, self._cell
         before, gone = len(state.of_cell(cell)), self._recovery.times
         state.enter("iteration", cell, before + 1)
+        state.other_models_used.clear()
         sampled = not state.plan.alternate_sampling or _sampled_turn(
             before, in_pairs=state.plan.cache_mode == "pair"
         )
@@ -117,6 +118,7 @@ class CellRunner:
         state, several = self._state, len(done.requests) > 1
         queued = [one.unaccounted_ms for one in done.requests if one.unaccounted_ms is not None]
         fields: dict[str, Any] = msgspec.structs.asdict(done.whole)
+        fields["cpu_agent_percent"] = done.agent_cpu_percent
         fields["unavailable"] = done.whole.unavailable | _unavailable(done, several=several)
         tokens = done.whole.completion_tokens
         return IterationMetrics(
@@ -130,6 +132,7 @@ class CellRunner:
             sampled=sampled,
             cooldown_s=cooled_s,
             num_ctx=done.loaded.context_length if done.loaded else None,
+            other_models_used=tuple(sorted(state.other_models_used)),
             output_tps_total=tokens * 1e3 / done.wall_ms if several and tokens and done.wall_ms else None,
             queue_ms_max=max(queued, default=None),
             requests=done.requests if several else (),
@@ -146,6 +149,7 @@ class CellRunner:
             digest=state.environment.model_digest,
             warm_load_ms=min(loads, default=None),
             slot_ms=min(slots, default=None),
+            cores=None if state.inventory is None else state.inventory.cpu.logical_cores,
         )
 
     def _planned_words(self) -> int:

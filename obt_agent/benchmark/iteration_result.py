@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -108,6 +109,7 @@ _SAMPLED_FIELDS: Final = (
     "gpu_memory_usage_mb",
     "cpu_usage_percent",
     "gpu_usage_percent",
+    "gpu_others_percent",
     "cpu_temperature",
     "gpu_temperature",
     "power_usage_watts",
@@ -172,6 +174,8 @@ def _of_samples(context: MachineContext, missing: Missing) -> dict[str, Any]:
     cpu, gpu = mean(resources.cpu_percent), mean(resources.gpu_percent)
     rss, clock = mean(resources.ollama_rss), mean(resources.gpu_clock_mhz)
     process, others = mean(resources.ollama_cpu_percent), mean(resources.others_cpu_percent)
+    others_gpu = mean(partial(resources.others_gpu_percent, since_ns=context.window.start_ns))
+    why_not = _why_no_others(context)
     no_gpu = _why_no_gpu(context.samples)
     return {
         **_host_memory(rss and rss.high, context, missing),
@@ -182,6 +186,7 @@ def _of_samples(context: MachineContext, missing: Missing) -> dict[str, Any]:
         "cpu_others_percent": others and others.mean,
         "gpu_usage_percent": missing.unless(gpu and gpu.mean, "gpu_usage_percent", no_gpu),
         "gpu_usage_percent_max": gpu and gpu.high,
+        "gpu_others_percent": missing.unless(others_gpu and others_gpu.mean, "gpu_others_percent", why_not),
         **_temperatures(context, missing, no_gpu),
         "gpu_clock_mhz_mean": clock and clock.mean,
         "gpu_clock_mhz_min": clock and clock.low,
@@ -208,6 +213,11 @@ def _host_memory(peak: float | None, context: MachineContext, missing: Missing) 
 
 def _why_no_gpu(samples: Sequence[Sample]) -> str:
     return "no GPU was seen" if not any(sample.gpus for sample in samples) else "no driver gave it"
+
+
+def _why_no_others(context: MachineContext) -> str:
+    reasons = (gpu.unavailable.get("others_ratio") for one in context.samples for gpu in one.gpus)
+    return next(filter(None, reasons), _why_no_throttle(context.samples))
 
 
 def _why_no_throttle(samples: Sequence[Sample]) -> str:

@@ -78,6 +78,20 @@ class Sweep(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     ] = ()
 
 
+class Settle(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What to wait for before anything is measured: a machine that nobody else uses, and that has cooled.
+
+    CPU and GPU must have been no busier than ``cpu_percent`` and ``gpu_percent`` for ``idle_for_s``. After
+    ``max_wait_s`` the run goes on with a warning, or with ``if_busy: fail`` ends as busy.
+    """
+
+    idle_for_s: Annotated[float, Meta(ge=0, le=3600)] = 10.0
+    max_wait_s: Annotated[float, Meta(ge=0, le=86_400)] = 300.0
+    cpu_percent: Annotated[float, Meta(ge=0, le=100)] = 10.0
+    gpu_percent: Annotated[float, Meta(ge=0, le=100)] = 10.0
+    if_busy: Literal["measure", "fail"] = "measure"
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One benchmark.
 
@@ -105,6 +119,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         alternate_sampling: sample only every other iteration and report what sampling costs.
         timeout_s: longest single request.
         max_duration_s: longest whole run; what was measured until then is kept.
+        settle: see ``Settle``; null begins at once.
     """
 
     model_name: Annotated[str, Meta(min_length=1, max_length=512)]
@@ -137,6 +152,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     alternate_sampling: bool = False
     timeout_s: PositiveSeconds = 900.0
     max_duration_s: PositiveSeconds = 4 * 3600.0
+    settle: Settle | None = None
 
     def __post_init__(self) -> None:
         if self.prompt_config is not None and self.prompts:
@@ -161,6 +177,9 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 DEFAULT_PROMPT: Final = PromptConfig(prompt_tokens=512, completion_tokens=128)
 
+# Fields that say what is measured, and when; not how.
+NOT_OF_THE_METHOD: Final = ("model_name", "settle")
+
 # Raised when the method changes in a way that no field of the plan shows, such as other synthetic words.
 _HASH_VERSION: Final = 1
 
@@ -169,11 +188,11 @@ def plan_hash(plan: Plan) -> str:
     """Sha256 in hexadecimal of everything that decides how the plan is measured.
 
     Two plans with equal hashes ask for the same method. The model's name is left out: it is what is compared,
-    and stands in the result with its digest. Defaults count as given, named prompts by their text, and
-    ``prompt_config`` equals ``prompts`` of one.
+    and stands in the result with its digest; so is ``settle``, which says when to begin. Defaults count as
+    given, named prompts by their text, and ``prompt_config`` equals ``prompts`` of one.
     """
     fields = {name: getattr(plan, name) for name in plan.__struct_fields__}
-    for name in ("model_name", "prompt_config"):
+    for name in (*NOT_OF_THE_METHOD, "prompt_config"):
         del fields[name]
     # Equal prompts hash alike, whichever field they were given in.
     fields["prompts"] = tuple(_prompt_fields(prompt) for prompt in plan.all_prompts)

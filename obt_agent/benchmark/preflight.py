@@ -14,6 +14,7 @@ from obt_agent.benchmark.records import RunStarted
 from obt_agent.benchmark.run_state import RunState
 from obt_agent.benchmark.sampling import read_once
 from obt_agent.benchmark.semantics import keeps_prompts, semantics
+from obt_agent.benchmark.settling import settle
 from obt_agent.errors import ModelNotFound, OllamaError, Unsupported
 from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.samples import Sample
@@ -30,9 +31,10 @@ BUSY_GPU_PERCENT: Final = 10.0
 
 
 async def preflight(state: RunState) -> None:
-    """Check Ollama and the machine, and record where the run measures.
+    """Check Ollama and the machine, wait for it if the plan asks so, and record where the run measures.
 
     Raises:
+        Busy: it did not become idle, and the plan asks to end then.
         ModelNotFound: Ollama has no such model.
         Unsupported: the model runs on another machine.
         OllamaError: Ollama, or the model, is another one than before the run was interrupted.
@@ -41,10 +43,11 @@ async def preflight(state: RunState) -> None:
     state.enter("preflight")
     version = await state.ollama.version()
     model = _find((await state.ollama.installed()).models, state.plan.model_name)
+    await settle(state)
+    state.enter("preflight")
     running = (await state.ollama.running()).models
-    state.inventory = await read_once(
-        state.machine.inventory(), what="inventory", timeout_s=state.limits.reading_s
-    )
+    state.note_listed(running)
+    state.inventory = await _inventory(state)
     shown = await read_once(
         weights(state.ollama, state.plan.model_name), what="weights", timeout_s=state.limits.reading_s
     )
@@ -53,7 +56,7 @@ async def preflight(state: RunState) -> None:
     # After a restart of the agent the model may be loaded by the run itself.
     if not state.starts:
         state.was_loaded = loaded_now
-    at_rest = await _settle(state)
+    at_rest = await _at_rest(state)
     _check_idle(state, at_rest, loaded_now=loaded_now)
     if loaded_now and at_rest and keeps_prompts(version):
         state.memory.seen_before(at_rest[-1])
@@ -99,7 +102,17 @@ def _find(installed: tuple[InstalledModel, ...], name: str) -> InstalledModel:
     raise ModelNotFound(f"Ollama has no model {name!r}; pull it with: ollama pull {name}", model=name)
 
 
-async def _settle(state: RunState) -> list[Sample]:
+async def _inventory(state: RunState) -> Inventory | None:
+    """What the machine is now: power limit and governor change without a sign; else as collected last."""
+    for refresh in (True, False):
+        reading = state.machine.inventory(refresh=refresh)
+        found = await read_once(reading, what="inventory", timeout_s=state.limits.reading_s)
+        if found is not None:
+            return found
+    return None
+
+
+async def _at_rest(state: RunState) -> list[Sample]:
     """Samples of the machine at rest, once its GPU memory holds still; fewer when they do not come."""
     deadline = time.monotonic() + state.limits.settle_s
     samples = state.sampler.recent
@@ -151,7 +164,12 @@ def _check_idle(state: RunState, samples: list[Sample], *, loaded_now: bool) -> 
         idle_watts=_mean_of(samples, resources.gpu_power),
     )
     state.environment = msgspec.structs.replace(
-        state.environment, idle_watts=state.baseline.idle_watts, idle_cpu_percent=cpu
+        state.environment,
+        idle_watts=state.baseline.idle_watts,
+        idle_cpu_percent=cpu,
+        idle_gpu_percent=gpu,
+        cpu_temperature=_mean_of(samples[-1:], resources.cpu_temperature),
+        gpu_temperature=_mean_of(samples[-1:], resources.gpu_temperature),
     )
 
 
@@ -159,12 +177,7 @@ def _environment(
     state: RunState, version: str, model: InstalledModel, others: tuple[str, ...]
 ) -> Environment:
     here = state.inventory
-    missing = {"num_parallel": "Ollama's API does not tell it"}
-    if here is None:
-        missing["hardware"] = "the inventory could not be read"
-    if state.environment.idle_watts is None:
-        missing["idle_watts"] = "no driver gave power"
-    return msgspec.structs.replace(
+    found = msgspec.structs.replace(
         state.environment,
         ollama_version=version,
         metric_semantics=semantics(version),
@@ -174,9 +187,28 @@ def _environment(
         parameter_size=model.parameter_size,
         context_length=model.context_length,
         other_models_loaded=others,
-        unavailable=missing,
         **(_of_inventory(here) if here else {}),
     )
+    missing = {"num_parallel": "Ollama's API does not tell it"}
+    if here is None:
+        missing["hardware"] = "the inventory could not be read"
+    reasons = _reasons(here)
+    missing |= {field: why for field, why in reasons.items() if getattr(found, field) is None}
+    return msgspec.structs.replace(found, unavailable=missing)
+
+
+def _reasons(here: Inventory | None) -> dict[str, str]:
+    """Why a field of the environment is null, where it is."""
+    no_gpu = "no GPU was seen" if here is not None and not here.gpus else "no driver gave it"
+    unread = {"kernel": "kernel", "cpu_governor": "governor"}
+    given = {} if here is None else here.host.unavailable | here.cpu.unavailable
+    return {
+        "idle_watts": "no driver gave power",
+        "idle_cpu_percent": "no sample has it",
+        "cpu_temperature": "no sensor gave it",
+        **dict.fromkeys(("driver", "power_limit_watts", "idle_gpu_percent", "gpu_temperature"), no_gpu),
+        **{field: given.get(source, "the inventory has none") for field, source in unread.items()},
+    }
 
 
 def _of_inventory(here: Inventory) -> dict[str, object]:
@@ -190,6 +222,8 @@ def _of_inventory(here: Inventory) -> dict[str, object]:
         "cpu": here.cpu.model,
         "memory_bytes": here.memory.total_bytes,
         "os": system or None,
+        "kernel": here.host.kernel,
+        "cpu_governor": here.cpu.governor,
         "hardware_fingerprint": here.fingerprint,
     }
 

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from obt_agent.benchmark import flags, statistics, stopping_rule
+from obt_agent.benchmark import flags, other_use, statistics, stopping_rule
 from obt_agent.benchmark.expansion import Cell
 from obt_agent.benchmark.metrics_registry import METRICS, Metric
 from obt_agent.benchmark.plan import Plan
@@ -52,6 +52,7 @@ def assemble(
         summary=only.summary if only else {},
         percentiles=only.percentiles if only else {},
         warnings=_warnings(records, metrics, cells),
+        used_meanwhile=other_use.of_iterations(metrics) if metrics else None,
         sampler=_with_effect(records, metrics),
         unavailable=_unavailable(records, only, metrics),
     )

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from obt_agent.benchmark.environment import Environment
+from obt_agent.benchmark.environment import Environment, SettleReport, UsedMeanwhile
 from obt_agent.benchmark.plan import Plan
 from obt_agent.hardware.inventory import Inventory
 
@@ -20,7 +20,9 @@ from obt_agent.hardware.inventory import Inventory
 RESULT_VERSION: Final = 1
 
 Status = Literal["completed", "failed", "cancelled", "interrupted"]
-Phase = Literal["preflight", "cold_load", "warmup", "iteration", "cooldown", "reporting", "waiting"]
+Phase = Literal[
+    "preflight", "settling", "cold_load", "warmup", "iteration", "cooldown", "reporting", "waiting"
+]
 CacheState = Literal["bust", "warm"]
 StoppingReason = Literal[
     "fixed", "target_met", "max_iterations", "max_duration", "cancelled", "interrupted", "failed"
@@ -125,8 +127,12 @@ class Observed(RequestTimings, frozen=True, kw_only=True, omit_defaults=True):
     # Of one core, of the model's processes and of all others: may exceed 100.
     cpu_process_percent: float | None = None
     cpu_others_percent: float | None = None
+    # Of one core, of the agent itself, which is one of the others.
+    cpu_agent_percent: float | None = None
     gpu_usage_percent: float | None = None
     gpu_usage_percent_max: float | None = None
+    # Of the time of the GPU that others than Ollama used most.
+    gpu_others_percent: float | None = None
     cpu_temperature: float | None = None
     cpu_temperature_start: float | None = None
     cpu_temperature_end: float | None = None
@@ -184,6 +190,8 @@ class IterationMetrics(Observed, frozen=True, kw_only=True, omit_defaults=True):
     cooldown_s: float = 0.0
     # As Ollama lists it, which may be less than was asked for.
     num_ctx: int | None = None
+    # Of other models, those that Ollama loaded or answered with meanwhile.
+    other_models_used: tuple[str, ...] = ()
     output_tps_total: float | None = None
     queue_ms_max: float | None = None
     requests: tuple[RequestTimings, ...] = ()
@@ -364,6 +372,9 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     summary: dict[str, Summary] = {}
     percentiles: dict[str, Percentiles] = {}
     warnings: tuple[BenchmarkWarning, ...] = ()
+    # Null where the plan did not ask to wait, or the run ended before it had waited.
+    settled: SettleReport | None = None
+    used_meanwhile: UsedMeanwhile | None = None
     sampler: SamplerReport | None = None
     samples: tuple[ResourceSample, ...] = ()
     samples_dropped: int = 0

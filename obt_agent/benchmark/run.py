@@ -121,6 +121,10 @@ class BenchmarkRun:
         await self._tidy_up(outcome)
         return self._result(outcome)
 
+    def when_settled(self, action: Callable[[], None]) -> None:
+        """Have ``action`` called when the wait for an idle machine ends; never where the plan has none."""
+        self._state.on_settled = action
+
     def stop(self, cause: StopCause) -> None:
         """End the run now: Ollama's streams are closed at once, and ``execute`` returns soon after."""
         if self._cause is None:
@@ -210,6 +214,7 @@ class BenchmarkRun:
             metrics=tuple(state.metrics),
             warmups=tuple(state.warmups),
             cold_load=state.cold_load,
+            settled=state.settled,
             warnings=tuple(state.warnings),
             sampler=state.sampler.report(),
             samples=self.live.samples,

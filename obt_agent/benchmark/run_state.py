@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from obt_agent.benchmark import estimate, resources
-from obt_agent.benchmark.environment import Environment
+from obt_agent.benchmark.environment import Environment, SettleReport
 from obt_agent.benchmark.expansion import Cell
 from obt_agent.benchmark.iteration_result import Baseline
 from obt_agent.benchmark.live import LiveSeries
@@ -44,6 +44,8 @@ from obt_agent.config.urls import ollama_port
 from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.service import HardwareService
 from obt_agent.ollama.client import Line, OllamaClient
+from obt_agent.ollama.names import same_model
+from obt_agent.ollama.payloads import RunningModel
 
 _US_PER_S: Final = 1e6
 # More than come in the second that the live speed looks back, so that long answers cost no more than short
@@ -141,12 +143,21 @@ class RunState:
     baseline: Baseline = field(default_factory=Baseline)
     # Degrees Celsius before the run, to which the machine cools down between iterations.
     start_temperature: float | None = None
+    # The wait for an idle machine, of the last start; None where there was none. And who hears of its end.
+    settled: SettleReport | None = None
+    on_settled: Callable[[], None] = lambda: None
+    # Other models that Ollama lists, by name, with the end of its keep-alive, which each request puts off.
+    other_models: dict[str, str | None] = field(default_factory=dict)
+    # Those of them that were loaded or used since the last iteration began.
+    other_models_used: set[str] = field(default_factory=set)
     # Whether the model was loaded before the first start, and so is to be left loaded.
     was_loaded: bool = False
     # Of all cells: what one cell learnt of the tokenizer serves the next.
     observations: list[Observation] = field(default_factory=list)
     flow: Flow = field(default_factory=Flow)
     doing: RunPhase = field(default_factory=lambda: RunPhase("preflight"))
+    # In words, while the run waits.
+    waiting_for: str | None = None
     # Monotonic seconds of the run's start, and of the start of what it does now.
     began: float = field(default_factory=time.monotonic)
     step_began: float = field(default_factory=time.monotonic)
@@ -202,11 +213,20 @@ class RunState:
     def waiting(self) -> Iterator[None]:
         """Say that the run waits for Ollama; afterwards it does again what it did."""
         before = self.doing
-        self.doing = RunPhase("waiting", before.cell, before.iteration)
+        self.doing, self.waiting_for = RunPhase("waiting", before.cell, before.iteration), _OLLAMA_BACK
         try:
             yield
         finally:
-            self.doing, self.step_began = before, time.monotonic()
+            self.doing, self.step_began, self.waiting_for = before, time.monotonic(), None
+
+    def note_listed(self, listed: Sequence[RunningModel]) -> None:
+        """Take what Ollama lists of other models: one that is new, or expires later than before, was used."""
+        others = {
+            one.name: one.expires_at for one in listed if not same_model(one.name, self.plan.model_name)
+        }
+        known = self.other_models
+        self.other_models_used |= {name for name, end in others.items() if (name, end) not in known.items()}
+        self.other_models = others
 
     def warn(self, code: str, message: str, action: str, cell: int | None = None) -> None:
         """Note a warning once."""
@@ -244,7 +264,7 @@ class RunState:
             cpu_utilization_ratio=None if cpu is None else cpu / 100,
             gpu_utilization_ratio=None if gpu is None else gpu / 100,
             remaining_s=self._remaining_s(so_far),
-            waiting_for=_OLLAMA_BACK if self.doing.phase == "waiting" else None,
+            waiting_for=self.waiting_for,
         )
 
     def _remaining_s(self, so_far: estimate.Measured) -> float | None:

@@ -15,7 +15,7 @@ from obt_agent.benchmark.compare import Comparison, NotComparable, changed_field
 from obt_agent.benchmark.expansion import budget, expand
 from obt_agent.benchmark.lock import BenchmarkLock
 from obt_agent.benchmark.pairs import merged
-from obt_agent.benchmark.plan import Plan, PromptConfig, Sweep, plan_hash
+from obt_agent.benchmark.plan import Plan, PromptConfig, Settle, Sweep, plan_hash
 from obt_agent.benchmark.presets import PRESETS, preset, shape
 from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.cli import bench_comparison, bench_report, bench_run, exit_codes
@@ -98,6 +98,7 @@ def _add_how(group: argparse._ArgumentGroup) -> None:
     add("--cold-load", action=argparse.BooleanOptionalAction, help="time the load from nothing")
     add("--cache", choices=("bust", "warm", "pair"), help="what Ollama's prompt cache may hold")
     add("--cooldown", type=float, metavar="S", help="longest wait to cool before an iteration")
+    add("--settle", type=float, metavar="S", help="begin when CPU and GPU were idle for S seconds")
     add("--timeout", type=float, metavar="S", help="longest single request")
     add("--max-duration", type=float, metavar="S", help="longest whole run of a model")
     add("--pairs", type=int, metavar="N", help="two models in turns, N times each, and their ratio")
@@ -217,6 +218,7 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
         "cold_load": args.cold_load,
         "cache_mode": args.cache,
         "cooldown_s": args.cooldown,
+        "settle": None if args.settle is None else Settle(idle_for_s=args.settle),
         "timeout_s": args.timeout,
         "max_duration_s": args.max_duration,
         "alternate_sampling": args.sampler_effect or None,

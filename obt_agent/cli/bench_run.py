@@ -32,6 +32,7 @@ from obt_agent.ollama.client import OllamaClient
 # Each phase for people.
 _WORDS = {
     "preflight": "checking the machine",
+    "settling": "waiting for an idle machine",
     "cold_load": "cold load",
     "warmup": "warming up",
     "iteration": "measuring",

@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from obt_agent.benchmark import records as journal_records
-from obt_agent.benchmark.environment import Environment
+from obt_agent.benchmark.environment import Environment, UsedMeanwhile
 from obt_agent.benchmark.plan import Plan, plan_hash
 from obt_agent.benchmark.records import Record
 from obt_agent.benchmark.result import BenchmarkResult, BenchmarkWarning, Status
@@ -164,6 +164,8 @@ class BenchmarkExecution:
             Unsupported: the lock cannot be used here.
         """
         await self._take_turn()
+        # Requests that come while the run waits for an idle machine are in no figure.
+        self._run.when_settled(self._traffic.count_from_now)
         try:
             with self._traffic.benchmark(self._job_id, self._model) as noted:
                 result = with_traffic(await self._run.execute(), noted)
@@ -245,7 +247,10 @@ def with_traffic(result: BenchmarkResult, noted: Counter[str]) -> BenchmarkResul
         message=f"The server sent other requests while this ran: {what}.",
         action="Run it again without them; benchmark.during_benchmark and benchmark.transfers hold them off.",
     )
-    return msgspec.structs.replace(result, warnings=(*result.warnings, warning))
+    shared = msgspec.structs.replace(
+        result.used_meanwhile or UsedMeanwhile(used=True), used=True, requests=dict(noted)
+    )
+    return msgspec.structs.replace(result, warnings=(*result.warnings, warning), used_meanwhile=shared)
 
 
 def _plan(job: StoredJob) -> Plan:

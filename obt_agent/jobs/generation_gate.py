@@ -111,6 +111,12 @@ class GenerationGate:
         finally:
             del self._transfers[pause]
 
+    def count_from_now(self) -> None:
+        """Forget what was counted before the benchmark began to measure; what is still under way counts."""
+        self._noted.clear()
+        self._noted.update(+self._under_way)
+        self._noted.update(self._transfers.values())
+
     @contextlib.contextmanager
     def benchmark(self, job_id: str, model: str | None = None) -> Iterator[Counter[str]]:
         """Around a benchmark; gives what is counted: requests under way at its start, and later ones."""

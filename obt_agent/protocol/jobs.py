@@ -20,11 +20,11 @@ JobId = Annotated[str, Meta(min_length=1, max_length=limits.MAX_JOB_ID_CHARS)]
 class JobProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How far a running job is. Benchmarks fill the measuring fields, pulls the bytes.
 
-    ``phase`` is one of preflight, cold_load, warmup, iteration, cooldown, waiting (for an Ollama that went
-    away, for another process's benchmark, and as a transfer for any benchmark), reporting (benchmarks) or
-    Ollama's status line (pulls); queued, with ``position``, while other jobs are before it or quiet hours
-    last; and starting. ``waiting_for`` says in words for what a queued or waiting job waits. ``iteration``
-    counts from 1;
+    ``phase`` is one of preflight, settling (until the machine is idle), cold_load, warmup, iteration,
+    cooldown, waiting (for an Ollama that went away, for another process's benchmark, and as a transfer for
+    any benchmark), reporting (benchmarks) or Ollama's status line (pulls); queued, with ``position``, while
+    other jobs are before it or quiet hours last; and starting. ``waiting_for`` says in words for what a
+    queued, settling or waiting job waits. ``iteration`` counts from 1;
     ``iterations_planned`` of a plan that goes on until an interval is narrow is an estimate, never under the
     iterations measured, and may change. ``remaining_s`` is an estimate, null while there is nothing to base
     it on.

@@ -7,8 +7,9 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,3 +107,17 @@ async def measured(url: str, model: str, *, iterations: int = 3, **changes: Any)
             return await run.execute()
     finally:
         await hardware.close()
+
+
+@contextlib.contextmanager
+def spinning(programs: int = 1) -> Iterator[None]:
+    """Other programs, each of which keeps a core busy until the context ends."""
+    words = (sys.executable, "-c", "print(flush=True)\nwhile True: pass")
+    with contextlib.ExitStack() as stack:
+        for _ in range(programs):
+            program = stack.enter_context(subprocess.Popen(words, stdout=subprocess.PIPE))
+            stack.callback(program.kill)
+            assert program.stdout is not None
+            # It spins from here on.
+            program.stdout.readline()
+        yield

@@ -19,6 +19,7 @@ from obt_agent.config.schema import OllamaConfig
 from obt_agent.hardware.inventory import Inventory
 from obt_agent.hardware.samples import Sample
 from obt_agent.hardware.service import HardwareService
+from obt_agent.hardware.temperatures import LowestTemperatures
 from obt_agent.ollama.client import OllamaClient
 from obt_standin import LoggedExchange, StandIn
 from tests.benchmark.samples import sample
@@ -68,6 +69,7 @@ class FakeMachine:
         self.energy = list(energy)
         self.watches: list[FakeWatch] = []
         self.watching = 0
+        self.lowest_temperatures = LowestTemperatures()
 
     async def inventory(self, *, refresh: bool = False) -> Inventory:
         return Inventory(fingerprint="f", collected_at=0.0)

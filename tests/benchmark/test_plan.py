@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from obt_agent.benchmark import prompts
 from obt_agent.benchmark.expansion import MAX_CELLS, budget, context_for, expand, prompt_text
-from obt_agent.benchmark.plan import Plan, PlanHardware, PromptConfig, Sweep, plan_hash
+from obt_agent.benchmark.plan import Plan, PlanHardware, PromptConfig, Settle, Sweep, plan_hash
 from obt_agent.benchmark.presets import PRESETS, preset, shape
 from obt_agent.errors import InvalidParams, TooLarge
 
@@ -95,6 +95,13 @@ CHANGES: list[dict[str, object]] = [
 def test_whatever_changes_the_method_changes_the_hash(change: dict[str, object]) -> None:
     plan = Plan(model_name="m")
     assert plan_hash(msgspec.structs.replace(plan, **change)) != plan_hash(plan)
+
+
+def test_waiting_for_an_idle_machine_is_no_part_of_the_method_and_counts_in_the_time() -> None:
+    plan = Plan(model_name="m", max_duration_s=1e6)
+    waiting = msgspec.structs.replace(plan, settle=Settle(max_wait_s=500.0))
+    assert plan_hash(waiting) == plan_hash(plan)
+    assert budget(waiting).worst_seconds == budget(plan).worst_seconds + 500
 
 
 def test_the_hash_of_the_least_plan_is_pinned() -> None:

@@ -38,6 +38,18 @@ def test_what_does_not_stop_for_a_benchmark_is_noted_in_it(
         assert (len(calls), counted) == (asked, {})
 
 
+def test_what_ended_before_the_measuring_began_is_not_counted_and_what_is_under_way_is() -> None:
+    gate = GenerationGate(transfers="note")
+    with gate.benchmark("b") as counted:
+        with gate.generation("chat"):
+            pass
+        with gate.generation("generate"), gate.transfer("create_model", lambda: False):
+            gate.count_from_now()
+        assert counted == {"generate": 1, "create_model": 1}
+        with gate.generation("embed"):
+            assert counted == {"generate": 1, "create_model": 1, "embed": 1}
+
+
 async def test_transfers_wait_until_no_benchmark_runs() -> None:
     gate = GenerationGate()
     await gate.transfers_may_run()
