@@ -965,6 +965,7 @@ export interface components {
             samples?: components["schemas"]["ResourceSample"][];
             /** Samples Dropped */
             samples_dropped?: number;
+            settled?: components["schemas"]["SettleReport"] | null;
             /**
              * Start Time
              * Format: date-time
@@ -983,6 +984,7 @@ export interface components {
             unavailable?: {
                 [key: string]: string;
             };
+            used_meanwhile?: components["schemas"]["UsedMeanwhile"] | null;
             /** Warmups */
             warmups?: components["schemas"]["Warmup"][];
             /** Warnings */
@@ -1210,12 +1212,15 @@ export interface components {
          * @description The CPUs.
          *
          *     ``isa`` holds the kernel's words for extensions that inference uses (avx2, avx512f, asimd, sve ...).
+         *     ``governor`` is by what rule the kernel chooses clocks ("powersave"); several words where cores differ.
          */
         CpuInfo: {
             /** Base Hertz */
             base_hertz?: number | null;
             /** Core Types */
             core_types?: components["schemas"]["CoreType"][];
+            /** Governor */
+            governor?: string | null;
             /** Isa */
             isa?: string[];
             /** Logical Cores */
@@ -1461,18 +1466,28 @@ export interface components {
             context_length?: number | null;
             /** Cpu */
             cpu?: string | null;
+            /** Cpu Governor */
+            cpu_governor?: string | null;
+            /** Cpu Temperature */
+            cpu_temperature?: number | null;
             /** Driver */
             driver?: string | null;
             /** Gpu */
             gpu?: string[];
             /** Gpu Offload Ratio */
             gpu_offload_ratio?: number | null;
+            /** Gpu Temperature */
+            gpu_temperature?: number | null;
             /** Hardware Fingerprint */
             hardware_fingerprint?: string | null;
             /** Idle Cpu Percent */
             idle_cpu_percent?: number | null;
+            /** Idle Gpu Percent */
+            idle_gpu_percent?: number | null;
             /** Idle Watts */
             idle_watts?: number | null;
+            /** Kernel */
+            kernel?: string | null;
             /** Memory Bytes */
             memory_bytes?: number | null;
             metric_semantics?: components["schemas"]["MetricSemantics"] | null;
@@ -1697,10 +1712,12 @@ export interface components {
          * GpuSample
          * @description One GPU, as read at ``t_mono_ns``.
          *
-         *         Fans, throttle reasons, PCIe link and ECC are read rarely, because drivers serialise on them: they date
-         *         from ``slow_t_mono_ns``. ``power_watts`` is the driver's own reading (an average over up to a second on
-         *         some devices); ``energy_joules_total`` counts since the driver was loaded. ``memory_controller_ratio`` is
-         *         the share of time in which memory was read or written, not the share of memory in use.
+         *         Fans, throttle reasons, PCIe link, ECC and ``others_ratio`` are read rarely, because drivers serialise on
+         *         them: they date from ``slow_t_mono_ns``. ``others_ratio`` is the share of the GPU's time that processes
+         *         other than Ollama's took since the reading before. ``power_watts`` is the driver's own reading (an average
+         *         over up to a second on some devices); ``energy_joules_total`` counts since the driver was loaded.
+         *         ``memory_controller_ratio`` is the share of time in which memory was read or written, not the share of
+         *         memory in use.
          */
         GpuSample: {
             /** @default null */
@@ -1718,6 +1735,8 @@ export interface components {
             memory_used_bytes?: number | null;
             /** @default [] */
             mig?: components["schemas"]["MigSample"][];
+            /** @default null */
+            others_ratio?: number | null;
             /** @default null */
             pcie_gen?: number | null;
             /** @default null */
@@ -1926,6 +1945,8 @@ export interface components {
             completion_tokens?: number | null;
             /** Cooldown S */
             cooldown_s?: number;
+            /** Cpu Agent Percent */
+            cpu_agent_percent?: number | null;
             /** Cpu Others Percent */
             cpu_others_percent?: number | null;
             /** Cpu Process Percent */
@@ -1986,6 +2007,8 @@ export interface components {
             gpu_memory_usage_mb?: number | null;
             /** Gpu Offload Ratio */
             gpu_offload_ratio?: number | null;
+            /** Gpu Others Percent */
+            gpu_others_percent?: number | null;
             /** Gpu Temperature */
             gpu_temperature?: number | null;
             /** Gpu Temperature End */
@@ -2017,6 +2040,8 @@ export interface components {
             model_size_mb?: number | null;
             /** Num Ctx */
             num_ctx?: number | null;
+            /** Other Models Used */
+            other_models_used?: string[];
             /** Output Tps Total */
             output_tps_total?: number | null;
             /** Output Tps Wall */
@@ -2119,11 +2144,11 @@ export interface components {
          * JobProgress
          * @description How far a running job is. Benchmarks fill the measuring fields, pulls the bytes.
          *
-         *     ``phase`` is one of preflight, cold_load, warmup, iteration, cooldown, waiting (for an Ollama that went
-         *     away, for another process's benchmark, and as a transfer for any benchmark), reporting (benchmarks) or
-         *     Ollama's status line (pulls); queued, with ``position``, while other jobs are before it or quiet hours
-         *     last; and starting. ``waiting_for`` says in words for what a queued or waiting job waits. ``iteration``
-         *     counts from 1;
+         *     ``phase`` is one of preflight, settling (until the machine is idle), cold_load, warmup, iteration,
+         *     cooldown, waiting (for an Ollama that went away, for another process's benchmark, and as a transfer for
+         *     any benchmark), reporting (benchmarks) or Ollama's status line (pulls); queued, with ``position``, while
+         *     other jobs are before it or quiet hours last; and starting. ``waiting_for`` says in words for what a
+         *     queued, settling or waiting job waits. ``iteration`` counts from 1;
          *     ``iterations_planned`` of a plan that goes on until an interval is narrow is an estimate, never under the
          *     iterations measured, and may change. ``remaining_s`` is an estimate, null while there is nothing to base
          *     it on.
@@ -2989,6 +3014,7 @@ export interface components {
          *         alternate_sampling: sample only every other iteration and report what sampling costs.
          *         timeout_s: longest single request.
          *         max_duration_s: longest whole run; what was measured until then is kept.
+         *         settle: see ``Settle``; null begins at once.
          */
         Plan: {
             /** Alternate Sampling */
@@ -3032,6 +3058,7 @@ export interface components {
             sample_interval_ms?: number;
             /** Seed */
             seed?: number | null;
+            settle?: components["schemas"]["Settle"] | null;
             sweep?: components["schemas"]["Sweep"];
             /** Target Ci */
             target_ci?: number;
@@ -3089,6 +3116,7 @@ export interface components {
          *         alternate_sampling: sample only every other iteration and report what sampling costs.
          *         timeout_s: longest single request.
          *         max_duration_s: longest whole run; what was measured until then is kept.
+         *         settle: see ``Settle``; null begins at once.
          */
         PlanFields: {
             /** Alternate Sampling */
@@ -3132,6 +3160,7 @@ export interface components {
             sample_interval_ms?: number;
             /** Seed */
             seed?: number | null;
+            settle?: components["schemas"]["Settle"] | null;
             sweep?: components["schemas"]["Sweep"];
             /** Target Ci */
             target_ci?: number;
@@ -3444,7 +3473,7 @@ export interface components {
              * Phase
              * @enum {string}
              */
-            phase: "preflight" | "cold_load" | "warmup" | "iteration" | "cooldown" | "reporting" | "waiting";
+            phase: "preflight" | "settling" | "cold_load" | "warmup" | "iteration" | "cooldown" | "reporting" | "waiting";
             /** T Ms */
             t_ms: number;
             /** Tokens Per Second */
@@ -3763,6 +3792,40 @@ export interface components {
             name: string;
             /** Sets */
             sets: string[];
+        };
+        /**
+         * Settle
+         * @description What to wait for before anything is measured: a machine that nobody else uses, and that has cooled.
+         *
+         *     CPU and GPU must have been no busier than ``cpu_percent`` and ``gpu_percent`` for ``idle_for_s``. After
+         *     ``max_wait_s`` the run goes on with a warning, or with ``if_busy: fail`` ends as busy.
+         */
+        Settle: {
+            /** Cpu Percent */
+            cpu_percent?: number;
+            /** Gpu Percent */
+            gpu_percent?: number;
+            /** Idle For S */
+            idle_for_s?: number;
+            /**
+             * If Busy
+             * @enum {string}
+             */
+            if_busy?: "measure" | "fail";
+            /** Max Wait S */
+            max_wait_s?: number;
+        };
+        /**
+         * SettleReport
+         * @description The wait for an idle machine: how long it took, and what was still missing where it was in vain.
+         */
+        SettleReport: {
+            /** Reached */
+            reached: boolean;
+            /** Waited S */
+            waited_s: number;
+            /** Waiting For */
+            waiting_for?: string | null;
         };
         /**
          * SignInBody
@@ -4117,6 +4180,39 @@ export interface components {
             reasons?: string[];
             /** Thermal Ms */
             thermal_ms?: number;
+        };
+        /**
+         * UsedMeanwhile
+         * @description Whether others used the machine while the iterations were measured.
+         *
+         *     ``used`` says that they did, beyond the shares of ``other_use``; ``iterations`` in which. Of the CPUs the
+         *     percentages are of one core, of all programs but the model's and the agent; of the GPUs of the time of
+         *     one, of all programs but Ollama's: the mean of the iterations, and the highest. ``other_models`` are those
+         *     that Ollama loaded or answered with, ``requests`` what the server sent meanwhile, by command.
+         */
+        UsedMeanwhile: {
+            /** Cpu Others Percent */
+            cpu_others_percent?: number | null;
+            /** Cpu Others Percent Max */
+            cpu_others_percent_max?: number | null;
+            /** Gpu Others Percent */
+            gpu_others_percent?: number | null;
+            /** Gpu Others Percent Max */
+            gpu_others_percent_max?: number | null;
+            /** Iterations */
+            iterations?: number[];
+            /** Other Models */
+            other_models?: string[];
+            /** Requests */
+            requests?: {
+                [key: string]: number;
+            };
+            /** Unavailable */
+            unavailable?: {
+                [key: string]: string;
+            };
+            /** Used */
+            used: boolean;
         };
         /**
          * WantedModel
