@@ -329,7 +329,8 @@ async def attack(on: AttackTarget) -> None:
 
 def main() -> int:
     """Attack what standard input names."""
-    os.nice(10)  # on another machine it would take no processor of the server's
+    # On another machine it would take no processor time of the server's: it takes what is left of this one's.
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 8192), hard))
     given = json.load(sys.stdin)
