@@ -105,8 +105,8 @@ class Context:
     async def until_refused(self, connection: HTTPConnection) -> JSONResponse:
         """The refusal, once who opened a stream may ask no more: signed out, or the token was revoked."""
         while True:
-            # Asked again and never remembered: a sign-out or a revoked token takes effect here too, whichever
-            # process wrote it. All open streams at once, so that those of one person share a read.
+            # Asked again each time: a sign-out or a revoked token takes effect here too, whichever process
+            # wrote it. All open streams at once, so that those of one person share a read.
             now = asyncio.get_running_loop().time()
             await asyncio.sleep(self.recheck_s - now % self.recheck_s)
             passed = await self.gate(connection)

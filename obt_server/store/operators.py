@@ -16,6 +16,9 @@ from obt_server.store.tables import ApiTokenRow, OperatorRow, SignInAddressRow, 
 _USE_STORED_EVERY_S: Final = 60.0
 """Of an API token: a program that asks every second must not make a write of each request."""
 
+_VALID_S: Final = 1.0
+"""For which a token or a sign-in that was found valid is taken as valid, when another process revokes it."""
+
 _ADDRESSES_KEPT: Final = 64
 """Of an operator's sign-ins: laptops move."""
 
@@ -148,22 +151,48 @@ class OperatorStore(Stored):
         # by hash of a valid token: whose use this process stores already; many requests may come at once
         self._noted: dict[str, float] = {}
         # Open pages and programs are looked at anew every few seconds, all at once and mostly of few people.
-        self._sign_ins = SharedReads(self._valid_sign_in)
-        self._tokens_in_use = SharedReads(self._token_use)
+        # For a moment it is kept, too: under load a look-up takes longer than most of what is asked for.
+        self._sign_ins = SharedReads(self._valid_sign_in, _VALID_S)
+        self._tokens_in_use = SharedReads(self._token_use, _VALID_S)
 
     names = query(_names)
     password = query(_password)
-    set_password = transaction(_set_password)
+    _set_password = transaction(_set_password)
     create_first = transaction(_create_first)
-    remove = transaction(_remove)
+    _remove = transaction(_remove)
     add_sign_in = transaction(_add_sign_in)
     _valid_sign_in = query(_sign_in)
     _token_use = query(_token_use)
     signed_in_from = query(_signed_in_from)
-    remove_sign_in = transaction(_remove_sign_in)
+    _remove_sign_in = transaction(_remove_sign_in)
     add_token = transaction(_add_token)
     tokens = query(_tokens)
-    revoke_token = transaction(_revoke_token)
+    _revoke_token = transaction(_revoke_token)
+
+    async def set_password(self, name: str, password_hash: str, at: float) -> None:
+        """Make an operator, or change a password; sign-ins of that operator end at once."""
+        await self._set_password(name, password_hash, at)
+        self._forget()
+
+    async def remove(self, name: str) -> None:
+        """Forget an operator, with sign-ins and API tokens. Raise NotStored."""
+        await self._remove(name)
+        self._forget()
+
+    async def remove_sign_in(self, sha256: str) -> None:
+        """Sign out."""
+        await self._remove_sign_in(sha256)
+        self._forget()
+
+    async def revoke_token(self, token_id: int) -> None:
+        """Forget an API token. Raise NotStored."""
+        await self._revoke_token(token_id)
+        self._forget()
+
+    def _forget(self) -> None:
+        # After the commit: a read that began before it is not kept, whenever it ends.
+        self._sign_ins.forget()
+        self._tokens_in_use.forget()
 
     async def sign_in(self, sha256: str, at: float) -> str | None:
         """Return who signed in with that cookie, if it is valid."""

@@ -16,7 +16,7 @@ from obt_agent.protocol.errors import WireError
 from obt_server.hub.storage import Admission, JobChange, JobRecord
 from obt_server.rollout_storage import ChangeFilter
 from obt_server.storage import Enrolment, IdentityTaken, JobFilter, NotStored
-from obt_server.store import Database, OperatorStore, SchemaTooNew, SqlStorage, database
+from obt_server.store import Database, OperatorStore, SchemaTooNew, SqlStorage, database, shared_reads
 from obt_server.store.shared_reads import SharedReads
 from obt_server.store.tables import SCHEMA_VERSION
 from tests.server.agent_double import uuid7
@@ -216,3 +216,62 @@ async def test_who_ask_together_share_a_read_and_none_is_answered_from_one_that_
     going_on.set()
     assert list(await asyncio.gather(first[1], first[2], later)) == [1, 2, 3]
     assert reads == ["a", "b", "a"]
+
+
+async def test_a_token_that_was_found_holds_for_a_second_and_what_is_revoked_here_at_once(
+    opened: Database, tmp_path: Path
+) -> None:
+    here, other = OperatorStore(opened), Database.sqlite(tmp_path / "folder" / "obt.sqlite3")
+    try:
+        await here.set_password("ann", "hash", 1.0)
+        for sha256 in ("a", "b"):
+            await here.add_token(sha256, name=sha256, operator="ann", at=1.0, expires_at=None)
+            assert await here.token_operator(sha256, 100.0) == "ann"
+        await OperatorStore(other).revoke_token(1)  # as the command line does, in another process
+        assert await here.token_operator("a", 100.9) == "ann"
+        assert await here.token_operator("a", 101.0) is None
+        assert await here.token_operator("a", 100.9) is None, "what was not found is not kept"
+        await here.revoke_token(2)
+        assert await here.token_operator("b", 100.0) is None
+        await here.add_sign_in("s", "ann", 100.0, 200.0)
+        assert await here.sign_in("s", 100.0) == "ann"
+        await here.remove_sign_in("s")
+        assert await here.sign_in("s", 100.0) is None
+        await here.add_sign_in("s", "ann", 100.0, 200.0)
+        assert await here.sign_in("s", 100.0) == "ann"
+        await here.set_password("ann", "another hash", 100.0)
+        assert await here.sign_in("s", 100.0) is None
+    finally:
+        other.close()
+
+
+async def test_a_read_that_began_before_a_change_is_not_kept() -> None:
+    answers, going_on = ["old", "new"], asyncio.Event()
+
+    async def read(key: str, at: float) -> str:
+        answer = answers.pop(0)
+        await going_on.wait()
+        return answer
+
+    shared = SharedReads(read, valid_s=10.0)
+    first = asyncio.create_task(shared.get("a", 0.0))
+    await until(lambda: len(answers) == 1)
+    shared.forget()
+    going_on.set()
+    assert await first == "old"
+    assert await shared.get("a", 0.0) == "new"
+    assert await shared.get("a", 9.0) == "new"
+
+
+async def test_only_so_many_answers_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_reads, "MAX_KEPT", 2)
+    reads = list[str]()
+
+    async def read(key: str, at: float) -> str:
+        reads.append(key)
+        return key
+
+    shared = SharedReads(read, valid_s=10.0)
+    for key in ("a", "b", "b", "c", "c", "a"):
+        assert await shared.get(key, 0.0) == key
+    assert reads == ["a", "b", "c", "a"]
