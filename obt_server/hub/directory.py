@@ -22,9 +22,11 @@ class AgentDirectory:
         self._storage = storage
         self._events = events
         self._records: dict[str, AgentRecord] = {}
-        # moves with every change that this process makes; the records are those of ``_read``
+        # moves with every change that an operator makes here; the records are those of ``_read``
         self._changes = 0
         self._read = -1
+        # agents that were admitted since the last read; the sessions read them, and nobody waits for it
+        self._admitted: set[str] = set()
         # one read at a time: whoever waits for it finds the records current
         self._reading = asyncio.Lock()
 
@@ -34,12 +36,36 @@ class AgentDirectory:
         return self._records
 
     def changed(self, agent_id: str) -> None:
-        """A record was stored or deleted: the next one who asks waits for a read. Published to listeners."""
+        """An operator changed a record: the next one who asks waits for a read. Published to listeners."""
         self._changes += 1
         self._events.agent_changed(agent_id)
 
+    async def admitted(self, agent_id: str) -> None:
+        """Read what an agent's hello stored, with those of others that come meanwhile, and publish it.
+
+        Its session waits for that. Operators who ask in the meantime do not: agents that dial without end
+        would make each of their requests wait for the database.
+        """
+        self._admitted.add(agent_id)
+        async with self._reading:
+            if agent_id in self._admitted:
+                await self._load()
+        self._events.agent_changed(agent_id)
+
+    def left(self, agent_id: str) -> None:
+        """Publish that an agent's session ended, which its record says nothing of."""
+        self._events.agent_changed(agent_id)
+
+    def find(self, id_or_name: str) -> list[AgentRecord]:
+        """Return the agent of that id, else those of that name, of what was read last."""
+        # An id wins: a machine that takes another's id as its name must not stand before it.
+        one = self._records.get(id_or_name)
+        if one is not None:
+            return [one]
+        return [record for record in self._records.values() if record.name == id_or_name]
+
     async def current(self) -> Mapping[str, AgentRecord]:
-        """Return all records, none older than the last change that this process made."""
+        """Return all records, none older than the last change that an operator made in this process."""
         if self._read != self._changes:
             async with self._reading:
                 if self._read != self._changes:
@@ -56,7 +82,8 @@ class AgentDirectory:
                 self._events.agent_changed(agent_id)
 
     async def _load(self) -> None:
-        changes = self._changes  # before the read: what changes meanwhile needs another
+        # before the read: what changes meanwhile needs another
+        changes, self._admitted = self._changes, set()
         self._records = {record.id: record for record in await self._storage.agents()}
         self._read = changes
 

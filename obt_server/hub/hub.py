@@ -105,11 +105,12 @@ class AgentHub:
             UnknownAgent: no agent has that id or name.
             AmbiguousAgent: several agents have that name.
         """
-        # An id wins: a machine that takes another's id as its name must not stand before it.
-        agent = await self._storage.agent(id_or_name)
-        if agent is not None:
-            return agent
-        named = await self._storage.agents_named(id_or_name)
+        await self.directory.current()
+        named = self.directory.find(id_or_name)
+        if not named:
+            # Another process (the command line) may have enrolled or renamed it since the last read.
+            await self.directory.refresh()
+            named = self.directory.find(id_or_name)
         if not named:
             raise UnknownAgent(f"No agent has the id or name {id_or_name[:200]!r}.")
         if len(named) > 1:

@@ -242,10 +242,10 @@ class Sessions:
         )
 
     async def _run(self, session: AgentSession) -> None:
-        self._directory.changed(session.agent_id)
         if self._draining:  # since the last look: its admission was on the way
             session.spawn(self._drain_one(session, self.settings.close_timeout_s), "drain")
         try:
+            await self._directory.admitted(session.agent_id)
             ending = await session.run()
             log.info("agent.left", agent=session.agent_id, code=ending.code, reason=ending.reason)
         finally:
@@ -253,7 +253,7 @@ class Sessions:
             # A newer session of the same agent may stand there already.
             if self._sessions.get(session.agent_id) is session:
                 del self._sessions[session.agent_id]
-            self._directory.changed(session.agent_id)
+            self._directory.left(session.agent_id)
             if (
                 not self._draining
             ):  # then all are stored at once: a thousand commits take longer than there is
