@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import os
 import resource
 import signal
 import socket
@@ -40,6 +41,10 @@ _PARSING_S: Final = 0.0005
 """For one peer's messages, before the others' turn."""
 _INVALID_TEXT: Final = 1007
 """RFC 6455, section 7.4.1: text that is not UTF-8."""
+ACCEPTED_AT_ONCE: Final = 16
+"""Connections, before the others' turn: a burst of a thousand would keep the event loop for 50 ms."""
+WAITING_TO_BE_ACCEPTED: Final = 2048
+"""Connections, in the system's queue: all agents of a fleet may come back in the same second."""
 TLS_WITHIN_S: Final = 10.0
 """For a TLS handshake; before its end the connection is not counted."""
 
@@ -251,13 +256,17 @@ class DrainingServer(uvicorn.Server):
                 config.host,
                 config.port,
                 ssl=config.ssl,
-                backlog=config.backlog,
+                backlog=ACCEPTED_AT_ONCE,  # of the queue, too; see below
                 ssl_handshake_timeout=TLS_WITHIN_S if config.ssl else None,
             )
         # A taken port: what the application began (tasks, the database) must be ended in order.
         except OSError:
             await self.lifespan.shutdown()
             raise
+        for one in listener.sockets:
+            # The loop gives no way to the socket itself; listening again only sets the length of its queue.
+            with socket.socket(fileno=os.dup(one.fileno())) as same:
+                same.listen(WAITING_TO_BE_ACCEPTED)
         self.servers = [listener]
         self._sweeping = asyncio.create_task(self._sweep(), name="sweep connections")
         self.started = True

@@ -1,8 +1,11 @@
 """Connections without a word, at a server process with few descriptors; and the bounds themselves."""
 
 import asyncio
+import itertools
 import resource
+import socket
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +16,7 @@ from websockets.typing import Subprotocol
 
 from obt_server.connections import Connection, ConnectionLimits, Connections, address_key
 from obt_server.log_limit import BURST, WINDOW_S, LineLimit
-from obt_server.serve import BoundedWebSocket
+from obt_server.serve import ACCEPTED_AT_ONCE, BoundedWebSocket
 from tests.hostile.raw import CONTINUATION, frame
 from tests.server.conftest import Running, running
 from tests.server.process import server_process
@@ -84,6 +87,36 @@ async def test_a_connection_without_a_request_is_dropped(
     writer.write(sent)
     assert await until_dropped(reader) == b""
     writer.close()
+
+
+async def test_a_burst_of_connections_is_accepted_a_few_at_a_time(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections, loop = server.uvicorn.connections, asyncio.get_running_loop()
+    passes, opened_in, begin = itertools.count(), Counter[int](), connections.opened
+    now = 0
+
+    def count() -> None:
+        nonlocal now
+        now, counting = next(passes), loop.call_soon(count)
+        handles[:] = [counting]
+
+    def opened(transport: Any) -> Connection:
+        opened_in[now] += 1
+        return begin(transport)
+
+    handles = [loop.call_soon(count)]
+    monkeypatch.setattr(connections, "opened", opened)
+    # All at once from this thread: the server's loop has no turn until the last one waits in the queue.
+    burst = [socket.create_connection(("127.0.0.1", server.uvicorn.port), 20) for _ in range(100)]
+    try:
+        await until(lambda: opened_in.total() == 100)
+    finally:
+        for handle in handles:
+            handle.cancel()
+        for one in burst:
+            one.close()
+    assert max(opened_in.values()) <= ACCEPTED_AT_ONCE
 
 
 async def test_one_who_pings_and_does_not_read_costs_no_memory(server: Running) -> None:
