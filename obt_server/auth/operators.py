@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +13,7 @@ from starlette.requests import HTTPConnection
 from obt_agent.errors import AgentError
 from obt_server.auth import secrets
 from obt_server.auth.limiter import FailureLimiter
-from obt_server.auth.principal import Principal
+from obt_server.auth.principal import InferenceGrant, Principal
 from obt_server.connections import address_key
 from obt_server.store.operators import ApiToken, OperatorStore
 
@@ -72,10 +73,10 @@ class Operators:
         # A token wins over a cookie: a program that runs in a browser's session means its token.
         token = bearer(connection)
         if token is not None:
-            name = await self.store.token_operator(secrets.sha256(token), time.time())
-        else:
-            cookie = connection.cookies.get(COOKIE)
-            name = None if not cookie else await self.store.sign_in(secrets.sha256(cookie), time.time())
+            found = await self.store.valid_token(secrets.sha256(token), time.time())
+            return None if found is None else _principal(found)
+        cookie = connection.cookies.get(COOKIE)
+        name = None if not cookie else await self.store.sign_in(secrets.sha256(cookie), time.time())
         return None if name is None else Principal(name)
 
     async def sign_in(self, name: str, password: str, address: str) -> SignIn:
@@ -149,13 +150,42 @@ class Operators:
         hashed = await asyncio.to_thread(secrets.hash_password, password)
         return password if await self.store.create_first(name, hashed, time.time()) else None
 
-    async def new_token(self, operator: str, name: str, expires_at: float | None) -> tuple[str, ApiToken]:
-        """Make an API token; its secret is returned this once. Raises NotStored: no such operator."""
-        secret = secrets.new_secret("obtk")
+    async def new_token(
+        self,
+        operator: str,
+        name: str,
+        expires_at: float | None,
+        *,
+        grant: tuple[Sequence[str], Sequence[str]] | None = None,
+    ) -> tuple[str, ApiToken]:
+        """Make an API token; its secret is returned this once.
+
+        Args:
+            operator: for whom it acts; it ends with that operator.
+            name: what it is for.
+            expires_at: when it ends; None: when it is revoked.
+            grant: machines and models of a token of scope ``inference``; None for an operator's.
+
+        Raises:
+            NotStored: no such operator.
+        """
+        # Another prefix: whoever finds one in a file sees what it opens.
+        secret = secrets.new_secret("obtk" if grant is None else "obti")
         token = await self.store.add_token(
-            secrets.sha256(secret), name=name, operator=operator, at=time.time(), expires_at=expires_at
+            secrets.sha256(secret),
+            name=name,
+            operator=operator,
+            at=time.time(),
+            expires_at=expires_at,
+            grant=grant,
         )
         return secret, token
+
+
+def _principal(token: ApiToken) -> Principal:
+    if token.scope == "operator":
+        return Principal(token.operator)
+    return Principal(token.operator, InferenceGrant(str(token.id), token.machines, token.models))
 
 
 def bearer(connection: HTTPConnection) -> str | None:

@@ -9,10 +9,26 @@ from starlette.requests import HTTPConnection
 
 
 @dataclass(frozen=True)
+class InferenceGrant:
+    """What somebody may use through the gateway.
+
+    Args:
+        id: names the token in the log, and counts its open requests.
+        machines: ids of agents, ``@label`` for those with a label of the operators', ``*`` for all.
+        models: shell patterns on names of models; ``*`` for all.
+    """
+
+    id: str
+    machines: tuple[str, ...]
+    models: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Principal:
-    """Somebody who may drive the machines."""
+    """Somebody who may drive the machines; with ``inference``, who may use that through the gateway alone."""
 
     name: str
+    inference: InferenceGrant | None = None
 
 
 Authenticate = Callable[[HTTPConnection], Awaitable[Principal | None]]

@@ -39,6 +39,21 @@ def register(subparsers: Any) -> None:
     token.add_argument(
         "--valid-for", metavar="TIME", type=duration, help="like 1h, 7d, 365d (default: until it is revoked)"
     )
+    token.add_argument(
+        "--machine",
+        metavar="MACHINE",
+        action="append",
+        default=[],
+        help="makes it one of scope inference, for the gateway alone, at this machine (id or name), at "
+        "those with a label (@LABEL) or at all (*); may be repeated",
+    )
+    token.add_argument(
+        "--model",
+        metavar="PATTERN",
+        action="append",
+        default=[],
+        help="with --machine: only models like this, such as 'llama3.2:*'; may be repeated (default: all)",
+    )
     revoke = add_stored_command(commands, "revoke-token", "revoke an API token", _revoke)
     revoke.add_argument("id", metavar="ID", type=int, help="its number in the list")
 
@@ -49,7 +64,7 @@ async def _list(stored: OpenStorage, _: argparse.Namespace) -> int:
         print(f"  {name}")
     print("API TOKENS")
     for token in await stored.operators.store.tokens():
-        print(f"  {token.id:>4}  {token.operator}  {token.name}  ({_use(token)})")
+        print(f"  {token.id:>4}  {token.operator}  {token.name}  ({_use(token)}){_limits(token)}")
     return 0
 
 
@@ -60,6 +75,12 @@ def _use(token: ApiToken) -> str:
         return used
     state = "expired" if token.expires_at <= time.time() else "valid until"
     return f"{used}, {state} {when(token.expires_at)}"
+
+
+def _limits(token: ApiToken) -> str:
+    if token.scope == "operator":
+        return ""
+    return f"  inference at {', '.join(token.machines)} with {', '.join(token.models)}"
 
 
 def read_password() -> str:
@@ -95,8 +116,18 @@ async def _remove(stored: OpenStorage, options: argparse.Namespace) -> int:
 
 async def _token(stored: OpenStorage, options: argparse.Namespace) -> int:
     expires_at = None if options.valid_for is None else time.time() + options.valid_for
+    if options.model and not options.machine:
+        raise UsageError("--model limits a token of scope inference: give --machine too")
+    grant: tuple[list[str], list[str]] | None = None
+    if options.machine:
+        # By id: another machine that takes the name later gets nothing by that.
+        machines = [
+            one if one == "*" or one.startswith("@") else await stored.agent_id(one)
+            for one in options.machine
+        ]
+        grant = machines, options.model or ["*"]
     # Its hash alone is stored: this is the only time that anybody sees it.
-    secret, _ = await stored.operators.new_token(options.operator, options.name, expires_at)
+    secret, _ = await stored.operators.new_token(options.operator, options.name, expires_at, grant=grant)
     print(secret)
     return 0
 

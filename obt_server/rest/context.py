@@ -91,6 +91,11 @@ class Context:
                 "Sign in, or send an API token (Authorization: Bearer ...).",
                 headers={"WWW-Authenticate": "Bearer"},
             )
+        # Least privilege: what is handed to a chat program must open nothing of the operators' interface.
+        if principal.inference is not None:
+            return failure(
+                403, "wrong_scope", "This API token is for inference: it works below /ollama alone."
+            )
         # Only now does the connection count as an operator's. Strangers have places of their own, and cannot
         # take these.
         if not recognise(connection, "operator"):

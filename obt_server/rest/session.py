@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Self
 
 import msgspec
 from fastapi import APIRouter, Request, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, model_validator
 
 from obt_server.auth import Principal
 from obt_server.auth.operators import COOKIE, SIGN_IN_S, Operators
 from obt_server.auth.secrets import MAX_PASSWORD_CHARS
 from obt_server.rest import responses
 from obt_server.rest.context import Context, api_router, client_address, now
-from obt_server.store.operators import ApiToken
+from obt_server.store.operators import ApiToken, Scope
 
 
 class SignInBody(BaseModel):
@@ -32,10 +32,26 @@ class OperatorView:
 
 
 class NewApiToken(BaseModel):
-    """An API token to be made, for the operator who asks."""
+    """An API token to be made, for the operator who asks.
+
+    One of scope ``inference`` opens the gateway alone, for ``machines`` (ids, names, ``@label``, ``*``) and
+    ``models`` (shell patterns; all where none is given).
+    """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
     valid_for_s: Annotated[float | None, Field(ge=60)] = None
+    scope: Scope = "operator"
+    machines: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)] = []
+    models: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)] = []
+
+    @model_validator(mode="after")
+    def _limits_fit_the_scope(self) -> Self:
+        if self.scope == "operator" and (self.machines or self.models):
+            raise ValueError("machines and models are limits of the scope inference")
+        # "All machines" is written out: nobody hands out a fleet by leaving a field empty.
+        if self.scope == "inference" and not self.machines:
+            raise ValueError('name machines, labels as "@label", or "*" for all')
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +118,11 @@ def _operator_routes(context: Context, operators: Operators) -> APIRouter:
         # year.
         expires_at = None if body.valid_for_s is None else now() + body.valid_for_s
         # Whoever asks gets a token of their own: it ends with the operator, and can do no more.
-        secret, token = await operators.new_token(request.state.principal.name, body.name, expires_at)
+        grant: tuple[list[str], list[str]] | None = None
+        if body.scope == "inference":
+            grant = [await _machine(context, one) for one in body.machines], body.models or ["*"]
+        operator = request.state.principal.name
+        secret, token = await operators.new_token(operator, body.name, expires_at, grant=grant)
         return MadeApiToken(secret=secret, token=token)
 
     @router.delete("/api-tokens/{token_id}", status_code=204, summary="Revoke an API token")
@@ -110,6 +130,11 @@ def _operator_routes(context: Context, operators: Operators) -> APIRouter:
         await operators.store.revoke_token(token_id)
 
     return router
+
+
+async def _machine(context: Context, named: str) -> str:
+    """Return a machine by its id: another one that takes the name later gets nothing by that."""
+    return named if named == "*" or named.startswith("@") else (await context.hub.find(named)).id
 
 
 def _cookie_path(request: Request) -> str:

@@ -72,11 +72,20 @@ def _add_models_at(connection: Connection) -> None:
     connection.exec_driver_sql("ALTER TABLE obt_agents ADD COLUMN models_at FLOAT")
 
 
+def _add_scopes(connection: Connection) -> None:
+    # A token that is there was made to do what its operator may do, and stays so.
+    for column, default in (("scope", "operator"), ("machines", "[]"), ("models", "[]")):
+        connection.exec_driver_sql(
+            f"ALTER TABLE obt_api_tokens ADD COLUMN {column} VARCHAR NOT NULL DEFAULT '{default}'"
+        )
+
+
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     1: _add_given_name,
     2: _add_index_of_versions,
     3: _add_labels,
     4: _add_models_at,
+    5: _add_scopes,
 }
 """What brings a database from that version to the next."""
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
@@ -23,9 +25,16 @@ _ADDRESSES_KEPT: Final = 64
 """Of an operator's sign-ins: laptops move."""
 
 
+Scope = Literal["operator", "inference"]
+"""What a token is for: all that its operator may do, or the gateway alone."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ApiToken:
-    """An API token, without its secret."""
+    """An API token, without its secret.
+
+    One of scope ``inference`` is for ``machines`` (ids, ``@label``, ``*``) and ``models`` (patterns).
+    """
 
     id: int
     name: str
@@ -33,6 +42,9 @@ class ApiToken:
     created_at: float
     expires_at: float | None
     last_used_at: float | None
+    scope: Scope = "operator"
+    machines: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
 
 
 def _names(db: Session) -> list[str]:
@@ -57,7 +69,12 @@ def _remove_sign_in(db: Session, sha256: str) -> None:
 
 def _tokens(db: Session) -> list[ApiToken]:
     """Return all API tokens."""
-    return [from_row(ApiToken, row) for row in db.scalars(select(ApiTokenRow).order_by(ApiTokenRow.id))]
+    return [_token(row) for row in db.scalars(select(ApiTokenRow).order_by(ApiTokenRow.id))]
+
+
+def _token(row: ApiTokenRow) -> ApiToken:
+    machines, models = tuple(json.loads(row.machines)), tuple(json.loads(row.models))
+    return from_row(ApiToken, row, machines=machines, models=models)
 
 
 def _set_password(db: Session, name: str, password_hash: str, at: float) -> None:
@@ -110,25 +127,36 @@ def _signed_in_from(db: Session, operator: str, address: str) -> bool:
 
 
 def _add_token(
-    db: Session, sha256: str, *, name: str, operator: str, at: float, expires_at: float | None
+    db: Session,
+    sha256: str,
+    *,
+    name: str,
+    operator: str,
+    at: float,
+    expires_at: float | None,
+    grant: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> ApiToken:
-    """Store an API token by its hash. Raise NotStored where there is no such operator."""
+    """Store an API token by its hash; with ``grant``, one of scope ``inference`` for machines and models.
+
+    Raise NotStored where there is no such operator.
+    """
     if db.get(OperatorRow, operator) is None:
         raise NotStored(f"There is no operator {operator[:64]!r}.")
     row = ApiTokenRow(sha256=sha256, name=name, operator=operator, created_at=at, expires_at=expires_at)
+    row.scope = "operator" if grant is None else "inference"
+    row.machines, row.models = (json.dumps(list(limit)) for limit in grant or ((), ()))
     db.add(row)
     db.flush()
-    return from_row(ApiToken, row)
+    return _token(row)
 
 
-def _token_use(db: Session, sha256: str, at: float) -> tuple[str, bool] | None:
-    """Return whose API token that is, if it is valid, and whether its last use is stored recently enough."""
-    columns = ApiTokenRow.operator, ApiTokenRow.expires_at, ApiTokenRow.last_used_at
-    found = db.execute(select(*columns).where(ApiTokenRow.sha256 == sha256)).one_or_none()
+def _valid_token(db: Session, sha256: str, at: float) -> ApiToken | None:
+    """Return the API token of that hash, if it is valid."""
+    row = db.scalar(select(ApiTokenRow).where(ApiTokenRow.sha256 == sha256))
     # Expired ones stay in the list, where an operator sees why a program fails.
-    if found is None or (found.expires_at is not None and found.expires_at <= at):
+    if row is None or (row.expires_at is not None and row.expires_at <= at):
         return None
-    return found.operator, found.last_used_at is not None and at - found.last_used_at <= _USE_STORED_EVERY_S
+    return _token(row)
 
 
 def _note_use(db: Session, sha256: str, at: float) -> None:
@@ -153,7 +181,7 @@ class OperatorStore(Stored):
         # Open pages and programs are looked at anew every few seconds, all at once and mostly of few people.
         # For a moment it is kept, too: under load a look-up takes longer than most of what is asked for.
         self._sign_ins = SharedReads(self._valid_sign_in, _VALID_S)
-        self._tokens_in_use = SharedReads(self._token_use, _VALID_S)
+        self._tokens_in_use = SharedReads(self._read_token, _VALID_S)
 
     names = query(_names)
     password = query(_password)
@@ -162,7 +190,7 @@ class OperatorStore(Stored):
     _remove = transaction(_remove)
     add_sign_in = transaction(_add_sign_in)
     _valid_sign_in = query(_sign_in)
-    _token_use = query(_token_use)
+    _read_token = query(_valid_token)
     signed_in_from = query(_signed_in_from)
     _remove_sign_in = transaction(_remove_sign_in)
     add_token = transaction(_add_token)
@@ -198,15 +226,15 @@ class OperatorStore(Stored):
         """Return who signed in with that cookie, if it is valid."""
         return await self._sign_ins.get(sha256, at)
 
-    async def token_operator(self, sha256: str, at: float) -> str | None:
-        """Return whose API token that is, if it is valid; note its use."""
-        used = await self._tokens_in_use.get(sha256, at)
-        if used is None:
+    async def valid_token(self, sha256: str, at: float) -> ApiToken | None:
+        """Return the API token of that hash, if it is valid; note its use."""
+        token = await self._tokens_in_use.get(sha256, at)
+        if token is None:
             return None
-        operator, noted = used
+        noted = token.last_used_at is not None and at - token.last_used_at <= _USE_STORED_EVERY_S
         # Noted here before it is stored, so that requests that come together make one write.
         if not noted and at - self._noted.get(sha256, 0.0) > _USE_STORED_EVERY_S:
             self._noted[sha256] = at
             # Not awaited: a token is as good while the writer is busy, or the file locked by another process.
             self._db.run_later(_note_use, sha256, at)
-        return operator
+        return token

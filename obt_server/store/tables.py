@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION: Final = 5
+SCHEMA_VERSION: Final = 6
 
 
 class Table(DeclarativeBase):
@@ -276,7 +276,10 @@ class SignInAddressRow(Table):
 
 
 class ApiTokenRow(Table):
-    """A program's permission to use the interface."""
+    """A program's permission to use the interface, or of scope ``inference`` the gateway.
+
+    ``machines`` and ``models``, which only the latter has, are lists as JSON.
+    """
 
     __tablename__ = "obt_api_tokens"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
@@ -286,3 +289,6 @@ class ApiTokenRow(Table):
     created_at: Mapped[float]
     expires_at: Mapped[float | None]
     last_used_at: Mapped[float | None]
+    scope: Mapped[str] = mapped_column(String(16), default="operator")
+    machines: Mapped[str] = mapped_column(default="[]")
+    models: Mapped[str] = mapped_column(default="[]")

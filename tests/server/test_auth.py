@@ -22,6 +22,7 @@ from obt_server import app as application
 from obt_server.auth import OriginPolicy, secrets
 from obt_server.auth.limiter import MAX_DELAY_S, FailureLimiter
 from obt_server.auth.operators import Operators, SignInRefused
+from obt_server.store.operators import ApiToken
 from tests.server.conftest import HASHED, PASSWORD, Running, running
 from tests.waiting import until
 
@@ -559,17 +560,17 @@ async def test_an_open_stream_of_events_ends_when_its_token_is_revoked(tmp_path:
 async def test_an_open_stream_goes_on_while_its_token_is_good(tmp_path: Path) -> None:
     async with running(tmp_path, recheck_s=0.001) as server:
         asked = asyncio.Event()
-        authenticate = server.parts.operators.store.token_operator
+        authenticate = server.parts.operators.store.valid_token
         times = 0
 
-        async def counted(sha256: str, at: float) -> str | None:
+        async def counted(sha256: str, at: float) -> ApiToken | None:
             nonlocal times
             times += 1
             if times > 5:
                 asked.set()
             return await authenticate(sha256, at)
 
-        server.parts.operators.store.token_operator = counted  # type: ignore[method-assign] # counts, then does it
+        server.parts.operators.store.valid_token = counted  # type: ignore[method-assign] # counts, then does it
         async with asyncio.timeout(20), server.http.stream("GET", "/api/v1/events") as stream:
             await asked.wait()
             names = (line async for line in stream.aiter_lines() if line.startswith("event: "))

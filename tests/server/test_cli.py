@@ -152,10 +152,30 @@ def test_an_api_token_may_end_by_itself_and_the_list_shows_its_use(
         command("operators", "token", "ann", "--name", "cron", "--valid-for", "3651d")
 
 
+def test_a_token_of_inference_is_made_for_machines_and_models(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent_id = enrolled(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.StringIO("long enough 1\n"))
+    command("operators", "password", "ann")
+    make = ("operators", "token", "ann", "--name", "chat")
+    status, secret, _ = command(*make, "--machine", "pc", "--machine", "@gpu", "--model", "llama3.2:*")
+    assert (status, secret.startswith("obti_")) == (0, True)
+    assert command(*make, "--machine", "*")[0] == 0
+    listed = command("operators", "list")[1]
+    assert f"1  ann  chat  (never used)  inference at {agent_id}, @gpu with llama3.2:*" in listed
+    assert "2  ann  chat  (never used)  inference at * with *" in listed
+    assert command(*make, "--machine", "nobody")[0] == 2
+    status, _, error = command(*make, "--model", "llama3.2:*")
+    assert (status, "--machine" in error) == (2, True)
+
+
 def use_token(tmp_path: Path, secret: str, *, at: float) -> None:
     async def work() -> None:
         database = Database.sqlite(tmp_path / "obt.sqlite3")
-        assert await OperatorStore(database).token_operator(sha256(secret), at) == "ann"
+        token = await OperatorStore(database).valid_token(sha256(secret), at)
+        assert token is not None
+        assert token.operator == "ann"
         database.close()
 
     asyncio.run(work())
@@ -213,6 +233,12 @@ def test_an_exposed_server_without_tls_or_name_is_refused(
 )
 def test_a_server_that_is_safe_to_start_is_not_refused(arguments: list[str]) -> None:
     run.check(parser().parse_args(["run", *arguments]))
+
+
+def test_the_gateway_is_off_unless_it_is_asked_for() -> None:
+    for arguments, on in (([], False), (["--gateway"], True)):
+        settings = run.settings_for(parser().parse_args(["run", *arguments]))
+        assert (settings.gateway is not None) == on
 
 
 def test_usage(command: Command, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

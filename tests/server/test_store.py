@@ -86,6 +86,8 @@ async def test_an_older_database_gets_the_columns_that_came_later(
     with contextlib.closing(sqlite3.connect(path)) as db:
         for column in later:
             db.execute(f"alter table obt_agents drop column {column}")
+        for column in ("scope", "machines", "models"):
+            db.execute(f"alter table obt_api_tokens drop column {column}")
         db.execute("update obt_schema set version = ?", (version,))
         db.commit()
     opened = Database.sqlite(path)
@@ -98,6 +100,25 @@ async def test_an_older_database_gets_the_columns_that_came_later(
     (record,) = await storage.agents()
     opened.close()
     assert (record.name, record.labels) == ("rack-1", ("lab",))
+
+
+async def test_a_token_of_before_scopes_stays_its_operators(tmp_path: Path) -> None:
+    path = tmp_path / "obt.sqlite3"
+    opened = Database.sqlite(path)
+    store = OperatorStore(opened)
+    await store.set_password("ann", "hash", 1.0)
+    await store.add_token("h", name="n", operator="ann", at=1.0, expires_at=None)
+    opened.close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        for column in ("scope", "machines", "models"):
+            db.execute(f"alter table obt_api_tokens drop column {column}")
+        db.execute("update obt_schema set version = 5")
+        db.commit()
+    opened = Database.sqlite(path)
+    token = await OperatorStore(opened).valid_token("h", 2.0)
+    opened.close()
+    assert token is not None
+    assert (token.scope, token.machines, token.models) == ("operator", (), ())
 
 
 async def test_work_runs_off_the_event_loop_and_undone_when_it_fails(opened: Database) -> None:
@@ -189,12 +210,14 @@ async def test_operators_and_their_tokens(opened: Database) -> None:
     await store.set_password("ann", "hash", 1.0)
     await store.add_token("h", name="n", operator="ann", at=1.0, expires_at=None)
     await store.add_sign_in("s", "ann", 1.0, 5.0)
-    assert await store.token_operator("h", 100.0) == "ann"
-    assert await store.token_operator("h", 101.0) == "ann"
+    for at in (100.0, 101.0):
+        token = await store.valid_token("h", at)
+        assert token is not None
+        assert (token.operator, token.scope) == ("ann", "operator")
     await store.set_password("eve", "hash", 1.0)  # the one writer has done what came before
     assert (await store.tokens())[0].last_used_at == 100.0, "not a write for each request"
     await store.remove("ann")
-    assert await store.token_operator("h", 2.0) is None
+    assert await store.valid_token("h", 2.0) is None
     assert await store.sign_in("s", 2.0) is None
 
 
