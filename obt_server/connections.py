@@ -32,7 +32,8 @@ STALLED_S: Final = 60.0
 REPORT_EVERY_S: Final = 60.0
 """Between two lines of the log on dropped connections, however many they are."""
 
-Kind = Literal["stranger", "operator", "agent"]
+Kind = Literal["stranger", "operator", "client", "agent"]
+"""A client is a program with a token of scope ``inference``."""
 Phase = Literal["head", "body", "answer", "upgrade", "open"]
 
 # By whose connection it is and where its exchange stands. An attacker costs one place for so long, and then
@@ -44,6 +45,9 @@ WITHIN_S: Final[Mapping[tuple[Kind, Phase], float]] = {
     # strangers may send 64 KiB (``rest.context``); operators 32 MiB of images, on a slow line
     ("stranger", "body"): 30.0,
     ("operator", "body"): 600.0,
+    ("client", "head"): 10.0,
+    # 24 MiB of images; a client that sends them more slowly than that keeps memory that others could use
+    ("client", "body"): 300.0,
     # a stranger's answer is made at once, but for passwords, which wait their turn
     ("stranger", "answer"): 60.0,
     ("stranger", "upgrade"): 30.0,
@@ -108,7 +112,10 @@ class Connection:
 
 @dataclass(frozen=True)
 class ConnectionLimits:
-    """Bounds by kind: strangers and operators have a quarter of all connections at most, agents the rest."""
+    """Bounds by kind, as shares of all connections: no kind can take another's.
+
+    Strangers and operators have a quarter at most, clients of the gateway an eighth, agents the rest.
+    """
 
     total: int = MAX_CONNECTIONS
     strangers: int = MAX_STRANGERS
@@ -123,10 +130,9 @@ class ConnectionLimits:
         return cls(total, strangers, min(MAX_STRANGERS_OF_ADDRESS, max(4, strangers // 2)))
 
     def most(self, kind: Kind) -> int:
-        """Return the places of a kind. No kind can take another's."""
-        if kind == "stranger":
-            return self.strangers
-        return self.total // 4 if kind == "operator" else self.total - self.strangers - self.total // 4
+        """Return the places of a kind."""
+        fixed = {"stranger": self.strangers, "operator": self.total // 4, "client": self.total // 8}
+        return fixed[kind] if kind in fixed else self.total - sum(fixed.values())
 
 
 class Connections:

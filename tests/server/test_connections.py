@@ -174,6 +174,9 @@ def test_strangers_cannot_take_what_belongs_to_agents_and_operators() -> None:
     assert agent.recognise("agent")
     _, fifth = opened(connections, "192.0.2.3")
     assert not fifth.recognise("operator"), "a quarter of 16"
+    clients = [opened(connections, f"203.0.113.{n}")[1] for n in range(3)]
+    assert [one.recognise("client") for one in clients] == [True, True, False], "an eighth of 16"
+    assert ConnectionLimits().most("agent") >= 10_000, "as many as a hub takes"
 
 
 def test_a_proxy_stands_for_many_senders() -> None:
