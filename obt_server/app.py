@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket
 from obt_server import page
 from obt_server.auth.operators import Operators
 from obt_server.auth.origin import LOOPBACK_NAMES, OriginPolicy
+from obt_server.gateway import GatewaySettings
 from obt_server.hub import AgentHub, HubSettings
 from obt_server.rest import responses, session
 from obt_server.rest.context import PREFIX, Context, api_router
@@ -65,6 +66,7 @@ class AppSettings:
         root_path: the path under which a proxy serves this server, like ``/obt``; empty for none.
         forwarded_prefix: whether ``X-Forwarded-Prefix`` names that path, request by request.
         rollouts: the numbers of rollouts.
+        gateway: the bounds of the gateway below ``/ollama``; None for no gateway.
     """
 
     database: Path
@@ -76,6 +78,7 @@ class AppSettings:
     root_path: str = ""
     forwarded_prefix: bool = False
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
+    gateway: GatewaySettings | None = None
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,7 @@ def build(settings: AppSettings) -> Server:
         recheck_s=settings.recheck_s,
         rollout_settings=settings.rollouts,
     )
-    router = router_for(context)
+    router = router_for(context, settings.gateway)
     app = FastAPI(
         lifespan=router.lifespan_context,
         title="OBT server",

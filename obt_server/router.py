@@ -19,6 +19,7 @@ import structlog
 from fastapi import APIRouter, FastAPI
 
 from obt_server.auth import Authenticate, OriginPolicy
+from obt_server.gateway import GatewaySettings, gateway_router
 from obt_server.hub import AgentHub
 from obt_server.rest import (
     agents,
@@ -49,6 +50,7 @@ def obt_router(
     *,
     authenticate: Authenticate,
     hosts: Iterable[str] | None = None,
+    gateway: GatewaySettings | None = None,
 ) -> APIRouter:
     """Everything that agents and operators need, under ``/api/v1``.
 
@@ -58,13 +60,15 @@ def obt_router(
         authenticate: who asks; called for each request but those that agents make with their own secrets.
         hosts: names that this server goes by, checked against ``Host``; omitted where the application, or
             what stands before it, does that. ``Origin`` is checked in any case.
+        gateway: serve the gateway below ``/ollama``, within these bounds; omitted, there is none.
+            ``authenticate`` then gives a ``Principal`` with ``inference`` for the tokens that it takes.
     """
     # Without names Host is left to whoever stands in front; Origin is compared with Host all the same.
     policy = OriginPolicy(None) if hosts is None else OriginPolicy.of(hosts, https_only=False)
-    return router_for(Context(hub, storage, authenticate, policy))
+    return router_for(Context(hub, storage, authenticate, policy), gateway)
 
 
-def router_for(context: Context) -> APIRouter:
+def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIRouter:
     """The router on a context of the caller's."""
 
     @contextlib.asynccontextmanager
@@ -114,6 +118,8 @@ def router_for(context: Context) -> APIRouter:
     )
     for part in parts:
         router.routes.extend(part.routes(context).routes)
+    if gateway is not None:
+        router.routes.extend(gateway_router(context, gateway).routes)
     return router
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 from obt_server import app as application
 from obt_server.allocator import keep_large_blocks_apart
 from obt_server.cli.options import UsageError, add_database, port
+from obt_server.gateway import GatewaySettings
 from obt_server.hub import HubSettings
 from obt_server.log_limit import limit_lines
 from obt_server.serve import configure
@@ -76,6 +77,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MIB",
         help="of those, results of jobs that this server does not know: it lost its database, or the agent "
         "invents them (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--gateway",
+        action="store_true",
+        help="let programs with a token of scope inference use the machines' models below /ollama, with "
+        "Ollama's and OpenAI's clients, within each owner's policy (default: no)",
     )
 
 
@@ -166,6 +173,7 @@ def settings_for(options: argparse.Namespace) -> application.AppSettings:
         quota=AgentQuota(
             result_bytes=options.agent_results_mib << 20, unasked_bytes=options.agent_unasked_mib << 20
         ),
+        gateway=GatewaySettings() if options.gateway else None,
     )
 
 

@@ -126,6 +126,11 @@ SECURITY: Final[Json] = {
         "description": "The cookie that `POST /session` sets.",
     },
     "joinToken": {"type": "http", "scheme": "bearer", "description": "A one-time join token (`obtj_...`)."},
+    "inferenceToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API token of scope `inference` (`obti_...`).",
+    },
 }
 _OWN_SECRETS: Final[dict[tuple[str, str], list[Json]]] = {
     ("/session", "post"): [],
@@ -135,9 +140,14 @@ _OWN_SECRETS: Final[dict[tuple[str, str], list[Json]]] = {
 
 # The router alone says nothing of who may ask: an application that mounts it has users of its own.
 def with_security(document: Json, prefix: str) -> Json:
-    """The reference application's document with who may ask: an API token or a cookie, but for two routes."""
+    """The reference application's document with who may ask: an API token or a cookie, mostly."""
     document.setdefault("components", {})["securitySchemes"] = SECURITY
     document["security"] = [{"apiToken": []}, {"signIn": []}]
     for (path, method), allowed in _OWN_SECRETS.items():
         document["paths"][prefix + path][method]["security"] = allowed
+    # What is not below the interface's own prefix is the gateway's.
+    for path, operations in document["paths"].items():
+        if not path.startswith(prefix):
+            for operation in operations.values():
+                operation["security"] = [{"inferenceToken": []}]
     return document

@@ -65,18 +65,10 @@ class EventStream(Response):
         # The reader is watched beside the events: a page that was closed while nothing happens would be
         # noticed with the next event, and its stream at the agent would run on.
         pump = asyncio.create_task(self._pump(send), name="sse events")
-        tasks: list[asyncio.Task[Any]] = [pump, asyncio.create_task(_gone(receive), name="sse reader")]
+        tasks: list[asyncio.Task[Any]] = [pump, asyncio.create_task(gone(receive), name="sse reader")]
         if self.until_refused is not None:
             tasks.append(asyncio.create_task(_refusal(self.until_refused), name="sse permission"))
-        try:
-            # Whatever ends first ends all. Each is awaited after its cancellation: the events' own end (a
-            # stream at the agent is cancelled) belongs to this request.
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
-            results = await asyncio.gather(*tasks, return_exceptions=True)
-        for result in results:
+        for result in await first_end(*tasks):
             # OSError is a reader that went while something was sent, and nothing to look into.
             if isinstance(result, Exception) and not isinstance(result, OSError):
                 log.error("sse.failed", path=scope.get("path"), exc_info=result)
@@ -100,7 +92,21 @@ async def _end(send: Send, last: bytes = b"") -> None:
     await send({"type": "http.response.body", "body": last, "more_body": False})
 
 
-async def _gone(receive: Receive) -> None:
+async def first_end(*tasks: asyncio.Task[Any]) -> list[Any]:
+    """Wait until one of the tasks ends, and end the others; return what each returned or raised."""
+    try:
+        # Each is awaited after its cancellation: the end of what makes an answer (a stream at the agent is
+        # cancelled) belongs to the request.
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        results: list[Any] = await asyncio.gather(*tasks, return_exceptions=True)
+    return results
+
+
+async def gone(receive: Receive) -> None:
+    """Return when the reader has gone."""
     while (await receive())["type"] != "http.disconnect":
         pass
 

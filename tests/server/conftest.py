@@ -15,6 +15,7 @@ import pytest
 
 from obt_server import app as application
 from obt_server.auth import secrets
+from obt_server.gateway import GatewaySettings
 from obt_server.hub import HubSettings
 from obt_server.rollouts import RolloutSettings
 from obt_server.serve import DrainingServer, configure
@@ -77,6 +78,7 @@ async def running(
     port: int = 0,
     root_path: str = "",
     rollouts: RolloutSettings | None = None,
+    gateway: GatewaySettings | None = None,
     **hub: Any,
 ) -> AsyncIterator[Running]:
     """A server with its database in that folder; one that is there already is gone on with."""
@@ -89,6 +91,7 @@ async def running(
             recheck_s=recheck_s,
             root_path=root_path,
             rollouts=rollouts or RolloutSettings(),
+            gateway=gateway,
         )
     )
     if fresh:

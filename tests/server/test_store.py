@@ -249,13 +249,13 @@ async def test_a_token_that_was_found_holds_for_a_second_and_what_is_revoked_her
         await here.set_password("ann", "hash", 1.0)
         for sha256 in ("a", "b"):
             await here.add_token(sha256, name=sha256, operator="ann", at=1.0, expires_at=None)
-            assert await here.token_operator(sha256, 100.0) == "ann"
+            assert await here.valid_token(sha256, 100.0) is not None
         await OperatorStore(other).revoke_token(1)  # as the command line does, in another process
-        assert await here.token_operator("a", 100.9) == "ann"
-        assert await here.token_operator("a", 101.0) is None
-        assert await here.token_operator("a", 100.9) is None, "what was not found is not kept"
+        assert await here.valid_token("a", 100.9) is not None
+        assert await here.valid_token("a", 101.0) is None
+        assert await here.valid_token("a", 100.9) is None, "what was not found is not kept"
         await here.revoke_token(2)
-        assert await here.token_operator("b", 100.0) is None
+        assert await here.valid_token("b", 100.0) is None
         await here.add_sign_in("s", "ann", 100.0, 200.0)
         assert await here.sign_in("s", 100.0) == "ann"
         await here.remove_sign_in("s")
