@@ -905,6 +905,8 @@ export interface components {
         /**
          * ApiToken
          * @description An API token, without its secret.
+         *
+         *     One of scope ``inference`` is for ``machines`` (ids, ``@label``, ``*``) and ``models`` (patterns).
          */
         ApiToken: {
             /** Created At */
@@ -915,10 +917,26 @@ export interface components {
             id: number;
             /** Last Used At */
             last_used_at: number | null;
+            /**
+             * Machines
+             * @default []
+             */
+            machines?: string[];
+            /**
+             * Models
+             * @default []
+             */
+            models?: string[];
             /** Name */
             name: string;
             /** Operator */
             operator: string;
+            /**
+             * Scope
+             * @default operator
+             * @enum {string}
+             */
+            scope?: "operator" | "inference";
         };
         /**
          * BenchmarkResult
@@ -2845,10 +2863,29 @@ export interface components {
         /**
          * NewApiToken
          * @description An API token to be made, for the operator who asks.
+         *
+         *     One of scope ``inference`` opens the gateway alone, for ``machines`` (ids, names, ``@label``, ``*``) and
+         *     ``models`` (shell patterns; all where none is given).
          */
         NewApiToken: {
+            /**
+             * Machines
+             * @default []
+             */
+            machines?: string[];
+            /**
+             * Models
+             * @default []
+             */
+            models?: string[];
             /** Name */
             name: string;
+            /**
+             * Scope
+             * @default operator
+             * @enum {string}
+             */
+            scope?: "operator" | "inference";
             /** Valid For S */
             valid_for_s?: number | null;
         };
