@@ -13,8 +13,9 @@ import msgspec
 from obt_agent.errors import OllamaError, TooLarge
 from obt_agent.json_depth import deeper_than
 
-# Of brackets in a line; no answer of Ollama's comes near it.
-MAX_DEPTH: Final = 64
+# Of brackets in a line; no answer of Ollama's comes near it. A frame of the link may nest 64 levels, and has
+# four around the line: itself, its params, their items, and the item.
+MAX_DEPTH: Final = 60
 MAX_LINE_BYTES: Final = 1 << 20
 
 # An object deeper than the limit needs at least this many brackets.

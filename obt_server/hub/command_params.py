@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from obt_agent.errors import InvalidParams, ProtocolError
-from obt_agent.protocol import codec, methods
+from obt_agent.protocol import codec, limits, methods
 
 CommandParams = Mapping[str, Any] | msgspec.Struct | bytes
 """A JSON object as a mapping, as a struct of ``obt_agent.protocol.commands``, or as JSON text in UTF-8."""
@@ -30,7 +30,8 @@ def json_object(params: CommandParams) -> msgspec.Raw:
             text = msgspec.json.encode(dict(params))
     try:
         # Before the parser: text of nested brackets costs it stack.
-        codec.check_depth(text)
+        # One less than a frame: the frame is a level itself.
+        codec.check_depth(text, limits.MAX_DEPTH - 1)
         text.decode()  # what is not UTF-8 would end the agent's session, and with it everybody's streams
         raw = msgspec.json.decode(text, type=msgspec.Raw)
     except (ProtocolError, msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from obt_agent.errors import Busy, InvalidParams, ProtocolError, TooLarge
+from obt_agent.protocol import codec, limits
 from obt_agent.protocol.jobs import JobFinishedParams
 from obt_agent.protocol.signed import SIGNED_METHODS
 from obt_agent.protocol.state import Page
 from obt_server.hub import images, results
+from obt_server.hub.command_params import json_object
 from obt_server.hub.incoming import Bounds, Pages
 from obt_server.hub.window import ReceiveWindow
 from obt_server.rest.problems import error_response
@@ -114,6 +116,15 @@ def test_an_images_pieces_join_to_the_image(size: int) -> None:
         joined += piece.data
         assert piece.last == (len(joined) == len(text))
     assert joined == text
+
+
+def test_parameters_that_would_make_a_frame_too_deep_for_an_agent_are_refused() -> None:
+    def nested(levels: int) -> bytes:
+        return b'{"a":' * levels + b"1" + b"}" * levels
+
+    codec.decode(codec.encode_request(1, "generate", json_object(nested(limits.MAX_DEPTH - 1))))
+    with pytest.raises(InvalidParams, match="nest at most"):
+        json_object(nested(limits.MAX_DEPTH))
 
 
 def test_parameters_that_fit_travel_as_they_came() -> None:
