@@ -8,7 +8,7 @@ import msgspec
 
 
 class MetricSemantics(msgspec.Struct, frozen=True, kw_only=True):
-    """What Ollama's own figures mean in this version (see ``obt_agent.benchmark.semantics``)."""
+    """What Ollama's own figures mean in this version."""
 
     eval_duration: Literal["from_first_token", "from_first_token_without_sampling", "unknown"]
     prompt_eval_count: Literal["whole_prompt", "uncached_part", "unknown"]

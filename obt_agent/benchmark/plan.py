@@ -33,12 +33,9 @@ UnitRange = Annotated[float, Meta(ge=0, le=1)]
 class PromptConfig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One prompt and how many tokens to generate for it.
 
-    Exactly one of ``prompt`` (a text), ``prompt_name`` (one of the agent's own, see
-    ``obt_agent.benchmark.prompts``) and ``prompt_tokens`` (a synthetic prompt of that many tokens) is given.
+    Exactly one of ``prompt`` (a text), ``prompt_name`` (one of the agent's own) and ``prompt_tokens`` (a
+    synthetic prompt of that many tokens) is given; none or several of them are refused with the field's path.
     ``completion_tokens`` becomes Ollama's ``num_predict``.
-
-    Raises:
-        ValueError: none or several of the three are given (msgspec reports it with the field's path).
     """
 
     prompt: Annotated[str, Meta(min_length=1)] | None = None

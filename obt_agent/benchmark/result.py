@@ -351,7 +351,7 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
     ``id`` and ``benchmark_id`` are the job's id. ``summary`` and ``percentiles`` are those of the only cell;
     a sweep has them in ``cells`` only, since a mean over different shapes means nothing. ``resumed`` counts
-    how often the run went on after the agent was stopped. ``error_kind`` is a word of ``obt_agent.errors``.
+    how often the run went on after the agent was stopped. ``error_kind`` is a kind of the errors of the wire.
     """
 
     id: str

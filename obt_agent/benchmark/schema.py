@@ -30,9 +30,9 @@ def portable(part: Any) -> Any:
     if not isinstance(part, dict):
         return part
     same = {name: portable(value) for name, value in part.items()}
-    # Before Python 3.13 a docstring keeps the indentation of its source.
+    # Before Python 3.13 a docstring keeps the indentation of its source. Readers of JSON know Markdown.
     if isinstance(same.get("description"), str):
-        same["description"] = inspect.cleandoc(same["description"])
+        same["description"] = inspect.cleandoc(same["description"]).replace("``", "`")
     # msgspec 0.19 puts null first, later ones put it last.
     if isinstance(same.get("anyOf"), list):
         same["anyOf"].sort(key=lambda one: one == {"type": "null"})

@@ -5,9 +5,10 @@ Nulls, reasons and units are those of ``inventory``.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
+from msgspec import Meta
 
 GpuState = Literal["ok", "degraded", "stalled", "lost", "suspended"]
 """How a GPU's readings stand.
@@ -18,6 +19,15 @@ stays so.
 """
 
 ProcessRole = Literal["server", "runner"]
+
+MonotonicNs = Annotated[
+    int,
+    Meta(
+        description="Nanoseconds since the machine started. Over 2^53 after 104 days, where a reader that "
+        "keeps numbers as doubles gets them rounded to 2 ns.",
+        extra_json_schema={"format": "int64"},
+    ),
+]
 
 
 class SamplerSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -123,8 +133,8 @@ class GpuSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     id: str
     state: GpuState
-    t_mono_ns: int | None = None
-    slow_t_mono_ns: int | None = None
+    t_mono_ns: MonotonicNs | None = None
+    slow_t_mono_ns: MonotonicNs | None = None
     utilization_ratio: float | None = None
     others_ratio: float | None = None
     memory_controller_ratio: float | None = None
@@ -167,7 +177,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What the machine does. ``t_wall`` is Unix seconds, ``t_mono_ns`` the agent's monotonic clock."""
 
     t_wall: float
-    t_mono_ns: int
+    t_mono_ns: MonotonicNs
     sampler: SamplerSample | None = None
     cpu: CpuSample = CpuSample()
     memory: MemorySample = MemorySample()

@@ -153,7 +153,7 @@ class PullModelParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
 
 
 class CreateModelParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """``create_model``, a job; ``from_`` travels as ``from``. Host files cannot be named."""
+    """``create_model``, a job; ``from`` names an installed model. Host files cannot be named."""
 
     job_id: JobId
     model: ModelName

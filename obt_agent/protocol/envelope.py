@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import msgspec
+from typing import Annotated
 
+import msgspec
+from msgspec import Meta
+
+from obt_agent.protocol import limits
 from obt_agent.protocol.errors import WireError
 
-RequestId = int | str
+RequestId = (
+    Annotated[int, Meta(ge=0, le=limits.MAX_ID)]
+    | Annotated[str, Meta(min_length=1, max_length=limits.MAX_ID_CHARS)]
+)
 """Integer 0 … 2^53−1, or string of 1 to 64 ASCII characters; ``1`` and ``"1"`` differ."""
 
 
 class Request(msgspec.Struct, frozen=True):
-    """A request; ``params`` is still JSON (``{}`` when absent)."""
+    """A request, answered once. ``params`` may be left out, which is ``{}``."""
 
     id: RequestId
     method: str
@@ -19,21 +26,21 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Notification(msgspec.Struct, frozen=True):
-    """A notification; ``params`` is still JSON (``{}`` when absent)."""
+    """A notification: it has no id, and no answer. ``params`` may be left out, which is ``{}``."""
 
     method: str
     params: msgspec.Raw
 
 
 class Response(msgspec.Struct, frozen=True):
-    """A successful answer; ``result`` is still JSON."""
+    """A successful answer. ``id`` is that of the request."""
 
     id: RequestId
     result: msgspec.Raw
 
 
 class ErrorResponse(msgspec.Struct, frozen=True):
-    """A failed answer; ``id`` is None when the request's id could not be read."""
+    """A failed answer; ``id`` is null when the request's id could not be read."""
 
     id: RequestId | None
     error: WireError

@@ -46,8 +46,8 @@ _CLASS_OF_KIND: Final[dict[str, type[errors.AgentError]]] = {
 class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
     """How far a stream had come when it ended.
 
-    ``next_seq`` is the ``seq`` that the next ``stream.data`` would have had; ``dropped`` counts items of a
-    live series that were replaced for want of credit (0 for a stream that loses nothing).
+    ``next_seq`` is the ``seq`` that the next ``stream.data`` would have had: how many there were. ``dropped``
+    counts samples of a live series that a newer one replaced for want of credit; 0 for every other stream.
     """
 
     next_seq: int

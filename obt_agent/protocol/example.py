@@ -29,6 +29,9 @@ def _value(type_: inspect.Type) -> Any:
     match type_:
         case inspect.StructType(fields=fields):
             value: Any = {field.encode_name: _value(field.type) for field in fields if field.required}
+        # A description or a format, which changes no value.
+        case inspect.Metadata(type=inner):
+            value = _value(inner)
         # The first of a union: the one that is meant; null and the like come after it.
         case inspect.UnionType(types=types):
             value = _value(types[0])

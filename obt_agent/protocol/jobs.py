@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -10,9 +10,10 @@ from msgspec import Meta
 from obt_agent.protocol import limits
 from obt_agent.protocol.errors import WireError
 
-JobState = Literal["accepted", "queued", "running", "completed", "failed", "cancelled", "interrupted"]
+TerminalState = Literal["completed", "failed", "cancelled", "interrupted"]
+JobState = Literal["accepted", "queued", "running", TerminalState]
 JobKind = Literal["benchmark", "pull", "create"]
-TERMINAL_STATES: Final[frozenset[str]] = frozenset({"completed", "failed", "cancelled", "interrupted"})
+TERMINAL_STATES: Final[frozenset[str]] = frozenset(get_args(TerminalState))
 
 JobId = Annotated[str, Meta(min_length=1, max_length=limits.MAX_JOB_ID_CHARS)]
 
@@ -98,7 +99,7 @@ class JobPartParams(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobPartResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The next offset that the server expects."""
+    """The next offset that the server expects, also where the part came at another one and was not kept."""
 
     job_id: str
     next_offset: int
@@ -113,7 +114,7 @@ class JobFinishedParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
     job_id: str
     kind: JobKind
-    state: JobState
+    state: TerminalState
     bytes: int
     sha256: str
     encoding: Literal["identity", "gzip"] = "identity"

@@ -10,7 +10,9 @@ from typing import Any, Final
 
 import msgspec
 
+from obt_agent.benchmark.result import ResourceSample
 from obt_agent.benchmark.schema import portable
+from obt_agent.hardware.samples import Sample
 from obt_agent.protocol import envelope, limits
 from obt_agent.protocol.errors import CODE_OF_KIND, WireError
 from obt_agent.protocol.methods import METHODS, Method
@@ -18,17 +20,11 @@ from obt_agent.protocol.streams import Item, LargeFinal, SeriesItem
 
 SCHEMA_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 SCHEMA_ID: Final = "urn:obt:v1:messages"
+_ENVELOPES: Final = (envelope.Request, envelope.Notification, envelope.Response, envelope.ErrorResponse)
+_SAMPLES: Final = {"hardware_watch": Sample, "benchmark_metrics": ResourceSample}
+"""What the items of each live series hold."""
 # Types that no row of the table names: what frames, errors and streams are made of.
-_ENVELOPES: Final = (
-    envelope.Request,
-    envelope.Notification,
-    envelope.Response,
-    envelope.ErrorResponse,
-    WireError,
-    Item,
-    SeriesItem,
-    LargeFinal,
-)
+_OTHERS: Final = (*_ENVELOPES, WireError, Item, SeriesItem, LargeFinal, *_SAMPLES.values())
 
 
 def _types() -> list[Any]:
@@ -38,17 +34,29 @@ def _types() -> list[Any]:
         for type_ in (method.params, method.result):
             if type_ is not None and type_ is not dict:
                 seen[type_] = None
-    return [*seen, *_ENVELOPES]
+    return list(dict.fromkeys([*seen, *_OTHERS]))
 
 
-def _components(template: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    schemas, components = msgspec.json.schema_components(_types(), ref_template=template)
-    return portable(list(schemas)), portable(components)
+def _components(template: str) -> dict[str, Any]:
+    _, found = msgspec.json.schema_components(_types(), ref_template=template)
+    components: dict[str, Any] = portable(found)
+    # These types hold what is left when a frame was read: its version was checked, its parts are raw.
+    for type_ in _ENVELOPES:
+        _as_sent(components[type_.__name__])
+    components["RequestId"] = components["Request"]["properties"]["id"]
+    return components
+
+
+def _as_sent(envelope_schema: dict[str, Any]) -> None:
+    properties, required = envelope_schema["properties"], envelope_schema["required"]
+    envelope_schema["properties"] = {"jsonrpc": {"const": "2.0"}, **properties}
+    for name in {"params", "result"} & set(properties):
+        envelope_schema["properties"][name] = {"type": "object"}
+    envelope_schema["required"] = ["jsonrpc", *(name for name in required if name != "params")]
 
 
 def json_schemas() -> dict[str, Any]:
     """All message types as one JSON Schema document."""
-    _, components = _components("#/$defs/{name}")
     return {
         "$schema": SCHEMA_DIALECT,
         "$id": SCHEMA_ID,
@@ -56,7 +64,7 @@ def json_schemas() -> dict[str, Any]:
         "description": "Message types of the wire between an OBT agent and an OBT server.",
         "x-methods": {name: _method_entry(method, "#/$defs/") for name, method in METHODS.items()},
         "x-errors": dict(CODE_OF_KIND),
-        "$defs": dict(sorted(components.items())),
+        "$defs": dict(sorted(_components("#/$defs/{name}").items())),
     }
 
 
@@ -64,6 +72,20 @@ def _reference(type_: Any, prefix: str) -> dict[str, Any]:
     if type_ is dict:
         return {"type": "object"}
     return {"$ref": prefix + type_.__name__}
+
+
+def _item(method: Method, prefix: str) -> dict[str, Any] | None:
+    """Return the schema of what a stream's ``items`` are; None for a method that streams nothing."""
+    if method.shape == "stream":
+        return _reference(Item, prefix)
+    if method.shape != "series":
+        return None
+    sample = {"type": "object", "properties": {"sample": _reference(_SAMPLES[method.name], prefix)}}
+    return {"allOf": [_reference(SeriesItem, prefix), sample]}
+
+
+def _may_be_left_out(type_: Any) -> bool:
+    return type_ is dict or not any(field.required for field in msgspec.structs.fields(type_))
 
 
 def _method_entry(method: Method, prefix: str) -> dict[str, Any]:
@@ -75,6 +97,9 @@ def _method_entry(method: Method, prefix: str) -> dict[str, Any]:
     }
     if method.result is not None:
         entry["result"] = _reference(method.result, prefix)
+    item = _item(method, prefix)
+    if item is not None:
+        entry["item"] = item
     if method.opaque:
         entry["opaque"] = True
     if method.changes:
@@ -84,7 +109,7 @@ def _method_entry(method: Method, prefix: str) -> dict[str, Any]:
 
 def asyncapi() -> dict[str, Any]:
     """The AsyncAPI 3.0 document, from the agent's point of view (``send`` is what the agent sends)."""
-    _, components = _components("#/components/schemas/{name}")
+    components = _components("#/components/schemas/{name}")
     messages = {name: _message(method) for name, method in METHODS.items()}
     return {
         "asyncapi": "3.0.0",
@@ -118,14 +143,16 @@ def _operation(method: Method) -> dict[str, Any]:
 
 def _message(method: Method) -> dict[str, Any]:
     prefix = "#/components/schemas/"
-    required = ["jsonrpc", "method"] + ([] if method.result is None else ["id"])
+    required = ["jsonrpc", "method"] if method.result is None else ["jsonrpc", "id", "method"]
+    if not _may_be_left_out(method.params):
+        required.append("params")
     properties: dict[str, Any] = {
         "jsonrpc": {"const": "2.0"},
         "method": {"const": method.name},
         "params": _reference(method.params, prefix),
     }
     if method.result is not None:
-        properties["id"] = {"type": ["integer", "string"]}
+        properties["id"] = {"$ref": f"{prefix}RequestId"}
     message: dict[str, Any] = {
         "name": method.name,
         "summary": method.summary,
@@ -134,4 +161,7 @@ def _message(method: Method) -> dict[str, Any]:
     }
     if method.result is not None:
         message["x-result"] = _reference(method.result, prefix)
+    item = _item(method, prefix)
+    if item is not None:
+        message["x-item"] = item
     return message

@@ -37,7 +37,11 @@ def encode_items(t_us: int, chunks: Sequence[bytes], paused_us: int = 0) -> list
 
 
 class SeriesItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One item of a live series. ``n`` counts samples taken, ``missed`` those replaced or late."""
+    """One item of a live series.
+
+    ``n`` counts samples taken. ``missed`` counts, since the series began, samples that came too late and
+    those that a newer one replaced for want of credit.
+    """
 
     t_us: int
     n: int
@@ -93,7 +97,11 @@ class SeriesFinal(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LargeFinal(msgspec.Struct, frozen=True, kw_only=True):
-    """Result over 24 KiB: it went before in pieces; size and sha256 (hexadecimal) of the joined text."""
+    """Result over 24 KiB: it went before in pieces; size and sha256 (hexadecimal) of the joined text.
+
+    The text is the whole result, as it would stand here. Where that has a ``stream`` too, this one counts:
+    the text was made before its own pieces were sent.
+    """
 
     bytes: int
     sha256: str

@@ -238,8 +238,6 @@ class JobTracker:
         """``job.finished``: commit, then answer. A death between the two makes the agent repeat, no more."""
         final = codec.convert(params, JobFinishedParams)
         check_job_id(final.job_id, "params.job_id")
-        if final.state not in TERMINAL_STATES:
-            raise InvalidParams("params.state: a final has a terminal state.", field="params.state")
         async with self._lock(session.agent_id, final.job_id):
             return await self._finish(session, final)
 

@@ -66,8 +66,9 @@ async def test_too_many_unknown_credentials_are_refused_with_429_and_retry_after
 
 async def test_a_socket_without_the_subprotocol_is_refused_with_426(server: Running) -> None:
     _, secret = await server.enrol()
-    error = await refused(server, secret, subprotocols=[])
-    assert error.response.status_code == 426
+    for credential in (secret, "of nobody"):
+        error = await refused(server, credential, subprotocols=[])
+        assert error.response.status_code == 426, "before a credential is looked at"
 
 
 async def test_a_page_of_another_site_cannot_open_the_agents_socket(server: Running) -> None:

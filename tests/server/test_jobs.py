@@ -305,7 +305,7 @@ async def test_one_agents_final_never_ends_another_agents_job(server: Running) -
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"state": "running"}, "terminal state"),
+        ({"state": "running"}, r"params\.state: Invalid enum value"),
         ({"sha256": "0" * 64}, "another size or sha256"),
         ({"result": "[1", "bytes": 2, "sha256": digest("[1")}, "not JSON"),
     ],

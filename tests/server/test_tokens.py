@@ -92,6 +92,7 @@ async def test_an_identity_with_a_valid_credential_is_not_taken_by_another_join(
     token, _ = await join_token(server)
     taken = await enroll(server, token, agent_id, "thief")
     assert (taken.status_code, taken.json()["error"]["kind"]) == (409, "identity_taken")
+    assert (await enroll(server, token, uuid7(), "honest")).status_code == 200, "the token stays good"
     own, _ = await join_token(server, agent="victim")
     wrong = await enroll(server, own, uuid7(), "thief")
     assert reason(wrong) == "other_agent"

@@ -16,7 +16,7 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 import structlog
 
@@ -24,7 +24,13 @@ from obt_agent.errors import AgentError, LinkLost, ProtocolError, StorageFailed
 from obt_agent.jobs.store.job_store import JobStore
 from obt_agent.jobs.store.rows import FinalText, StoredJob
 from obt_agent.protocol import limits
-from obt_agent.protocol.jobs import JobFinishedParams, JobFinishedResult, JobPartParams, JobPartResult
+from obt_agent.protocol.jobs import (
+    JobFinishedParams,
+    JobFinishedResult,
+    JobPartParams,
+    JobPartResult,
+    TerminalState,
+)
 from obt_agent.session import Session
 
 log = structlog.get_logger(__name__)
@@ -204,7 +210,8 @@ class Uploader:
         params = JobFinishedParams(
             job_id=job.job_id,
             kind=job.kind or "benchmark",
-            state=job.state,
+            # Only jobs that have ended wait here.
+            state=cast("TerminalState", job.state),
             bytes=final.size,
             sha256=final.sha256,
             encoding=final.encoding,
