@@ -5,7 +5,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 
 from obt_agent.protocol import limits
-from obt_conformance.wire import JsonObject, RawSocket
+from obt_conformance.frames import JsonObject
+from obt_conformance.wire import RawSocket
+
+# What costs credit of the link.
+ON_LINK_CREDIT = frozenset(
+    {"stream.data", "models.sync", "hardware.sync", "jobs.sync", "job.part", "job.finished"}
+)
 
 
 class AdmittedSocket(ABC):

@@ -10,15 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from obt_agent.protocol import limits
-from obt_conformance.admitted_socket import AdmittedSocket
+from obt_conformance.admitted_socket import ON_LINK_CREDIT, AdmittedSocket
 from obt_conformance.checks import CheckRegistry, RuleBroken, require
 from obt_conformance.deadlines import Deadlines
+from obt_conformance.frames import Frame, JsonObject
+from obt_conformance.lateness import Lateness
 from obt_conformance.listening import AgentListener
-from obt_conformance.wire import Frame, JsonObject, RawSocket
+from obt_conformance.wire import RawSocket
 
-ON_LINK_CREDIT = frozenset(
-    {"stream.data", "models.sync", "hardware.sync", "jobs.sync", "job.part", "job.finished"}
-)
 # Tokens of a generation that outlasts a check.
 LONG = 4000
 # An agent that waits at the longest delay adds up to half of it.
@@ -218,6 +217,12 @@ class AgentHarness:
     current: KitSession | None = None
     # Numbers the sessions, as a server does.
     admissions: int = 0
+    lateness: Lateness = field(default_factory=Lateness)
+
+    @property
+    def slack_s(self) -> float:
+        """What a time of the protocol may be exceeded by; it grows while the machine is busy."""
+        return self.deadlines.slack_s + self.lateness.allowance_s
 
     async def session(self, *, fresh: bool = False, **result: Any) -> KitSession:
         """The admitted session; another one with ``fresh`` or when the last has ended.

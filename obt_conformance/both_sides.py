@@ -33,8 +33,8 @@ async def each_answered_once(wire: RawSocket, ids: Sequence[int | str], quiet_s:
     return f"{len(ids)} requests, {len(ids)} answers"
 
 
-async def longest_pause(wire: RawSocket, watched_s: float, most_s: float) -> str:
-    """Listen for ``watched_s``; nothing may be silent for longer than ``most_s``.
+async def longest_pause(wire: RawSocket, watched_s: float, most_s: Callable[[], float]) -> str:
+    """Listen for ``watched_s``; nothing may be silent for longer than ``most_s``, asked at the end.
 
     Raises:
         RuleBroken: the socket ended, or a pause was longer.
@@ -45,7 +45,7 @@ async def longest_pause(wire: RawSocket, watched_s: float, most_s: float) -> str
     # The time until the first frame counts, and that after the last one.
     times = [started, *(frame.at for frame in wire.frames if frame.at > started), started + watched_s]
     longest = max(after - before for before, after in itertools.pairwise(times))
-    require(longest <= most_s, f"nothing came for {longest:.1f} s")
+    require(longest <= most_s(), f"nothing came for {longest:.1f} s")
     return f"the longest pause was {longest:.1f} s"
 
 

@@ -36,13 +36,15 @@ class Check(Generic[S]):
     """One way to try one rule.
 
     ``run`` returns what was seen when the rule was kept, and raises ``RuleBroken`` or ``Untested`` otherwise.
-    ``takes_s`` is the time that the rule itself makes the check wait (0: none to speak of).
+    ``takes_s`` is the time that the rule itself makes the check wait (0: none to speak of). One that
+    ``restarts`` the other side ends every other check's session.
     """
 
     rule: str
     title: str
     run: Callable[[S], Awaitable[str]]
     takes_s: float = 0.0
+    restarts: bool = False
 
 
 class CheckRegistry(Generic[S]):
@@ -52,12 +54,12 @@ class CheckRegistry(Generic[S]):
         self.checks: list[Check[S]] = []
 
     def check(
-        self, rule: str, title: str, *, takes_s: float = 0.0
+        self, rule: str, title: str, *, takes_s: float = 0.0, restarts: bool = False
     ) -> Callable[[Callable[[S], Awaitable[str]]], Callable[[S], Awaitable[str]]]:
         """Enter a coroutine function as a check."""
 
         def enter(run: Callable[[S], Awaitable[str]]) -> Callable[[S], Awaitable[str]]:
-            self.checks.append(Check(rule, title, run, takes_s))
+            self.checks.append(Check(rule, title, run, takes_s, restarts))
             return run
 
         return enter

@@ -18,7 +18,7 @@ from obt_conformance.agent_harness import AgentHarness, AgentTarget
 from obt_conformance.agent_rules import CHECKS as AGENT_CHECKS
 from obt_conformance.checks import CheckResult
 from obt_conformance.deadlines import Deadlines
-from obt_conformance.drivers import CommandDriver, Driver, RestDriver, run_command
+from obt_conformance.drivers import CommandDriver, RestDriver, run_command
 from obt_conformance.identity import KitIdentity, NoIdentity, Pool, enrol, parse_credentials
 from obt_conformance.listening import AgentListener
 from obt_conformance.run import check_agent, check_server, select_checks
@@ -28,6 +28,8 @@ from obt_conformance.server_rules import CHECKS as SERVER_CHECKS
 USAGE = 2
 # Checks beside each other, where identities can be made.
 IDENTITIES = 8
+# Join tokens that the checks of enrolment use up.
+KEPT_TOKENS = 4
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -84,9 +86,20 @@ def _server_options(parser: argparse.ArgumentParser) -> None:
         "caller got a whole answer; SIGTERM makes that caller go away",
     )
     parser.add_argument(
+        "--query",
+        metavar="COMMAND",
+        help="prints as JSON what the server stored: {what} is models (a list of names) or job (an object "
+        "with state and result), of agent {agent_id} and job {job_id}",
+    )
+    parser.add_argument(
+        "--restart",
+        metavar="COMMAND",
+        help="stops the server and starts it again; exits 0 once begun",
+    )
+    parser.add_argument(
         "--obt-server-api-token-file",
         type=Path,
-        help="an API token of obt-server: trigger and join tokens in one",
+        help="an API token of obt-server: trigger, query and join tokens in one",
     )
     _shared_options(parser)
 
@@ -106,21 +119,20 @@ def _agent_options(parser: argparse.ArgumentParser) -> None:
 async def _server(options: argparse.Namespace) -> list[CheckResult]:
     checks = select_checks(SERVER_CHECKS, options.only)
     deadlines = Deadlines()
-    driver: Driver | None = CommandDriver(options.trigger) if options.trigger else None
+    rest = None
     join_tokens = _lines(options.join_token_file)
     if options.obt_server_api_token_file is not None:
         rest = RestDriver(options.url, _one(options.obt_server_api_token_file), within_s=deadlines.answer_s)
-        # As many as identities are wanted, and two for the checks of enrolment.
-        join_tokens += [await rest.join_token() for _ in range(IDENTITIES + 2)]
-        # A trigger of the user's own may know more than the REST interface.
-        driver = driver or rest
+        # As many as identities are wanted, and those for the checks of enrolment.
+        join_tokens += [await rest.join_token() for _ in range(IDENTITIES + KEPT_TOKENS)]
     identities = await _identities(options, join_tokens, deadlines)
     return await check_server(
         checks,
         Pool(identities),
         options.url,
         deadlines=deadlines,
-        driver=driver,
+        # Commands of the user's own may know more than the REST interface.
+        driver=CommandDriver(options.trigger, options.query, options.restart, otherwise=rest),
         join_tokens=join_tokens,
         quick=options.quick,
     )
@@ -129,11 +141,12 @@ async def _server(options: argparse.Namespace) -> list[CheckResult]:
 async def _identities(
     options: argparse.Namespace, join_tokens: list[str], deadlines: Deadlines
 ) -> list[KitIdentity]:
-    """Those of the file, and enrolled ones; two join tokens stay for the rules of enrolment."""
+    """Those of the file, and enrolled ones; some join tokens stay for the rules of enrolment."""
     found = []
     if options.token_file is not None:
         found = parse_credentials(options.token_file.read_text(), options.agent_id)
-    keep = 2 if found or len(join_tokens) > 2 else 0  # noqa: PLR2004 - as the docstring says
+    # One at least is needed for an identity, where there is no other.
+    keep = KEPT_TOKENS if found else max(0, min(KEPT_TOKENS, len(join_tokens) - 1))
     # Each identity is a check that can run beside the others.
     while len(join_tokens) > keep and len(found) < IDENTITIES:
         found.append(await enrol(options.url, join_tokens.pop(), within_s=deadlines.answer_s))

@@ -20,10 +20,13 @@ class Deadlines:
         streams_alive_s: how often a server lists its streams.
         reconnect_s: the longest delay before an ordinary redial.
         job_s: how long a benchmark of eight tokens may take, on a slow machine.
-        slack_s: what is added to each time of the protocol before it counts as missed.
+        slack_s: what is added to each time of the protocol before it counts as missed, with an allowance
+            for a busy machine (``obt_conformance.lateness``).
         dial_s: how long the upgrade may take.
         answer_s: how long an answer may take.
         quiet_s: how long the kit watches for something that must not come.
+        unread_s: without a grant for so long, a stream that nobody reads has stopped.
+        restart_s: how long a server may take to be there again.
         check_s: the longest that one check may take altogether.
     """
 
@@ -36,7 +39,9 @@ class Deadlines:
     reconnect_s: float = limits.RECONNECT_MAX_S
     job_s: float = 60.0
     slack_s: float = 3.0
-    dial_s: float = 15.0
-    answer_s: float = 15.0
+    dial_s: float = 30.0
+    answer_s: float = 30.0
     quiet_s: float = 1.0
-    check_s: float = 180.0
+    unread_s: float = 3.0
+    restart_s: float = 60.0
+    check_s: float = 300.0

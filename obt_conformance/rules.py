@@ -8,6 +8,7 @@ from typing import Final
 RULES: Final = (
     *("TRANSPORT-1", "TRANSPORT-2", "TRANSPORT-3", "TRANSPORT-4", "TRANSPORT-5"),
     *("HELLO-1", "HELLO-2", "HELLO-3", "HELLO-4", "HELLO-5", "HELLO-6"),
+    "SYNC-1",
     *("CMD-1", "CMD-2", "CMD-3", "CMD-4", "CMD-5", "CMD-6"),
     *("STREAM-1", "STREAM-2", "STREAM-3", "STREAM-4"),
     *("CREDIT-1", "CREDIT-2", "CREDIT-3", "CREDIT-4"),

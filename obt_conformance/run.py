@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TypeVar
 
 from obt_conformance.agent_harness import AgentHarness
@@ -12,6 +13,7 @@ from obt_conformance.checks import Check, CheckRegistry, CheckResult, RuleBroken
 from obt_conformance.deadlines import Deadlines
 from obt_conformance.drivers import Driver
 from obt_conformance.identity import Pool
+from obt_conformance.lateness import Lateness
 from obt_conformance.rules import RULES
 from obt_conformance.server_harness import ServerHarness
 
@@ -73,20 +75,40 @@ async def check_server(
     quick: bool = False,
 ) -> list[CheckResult]:
     """Run checks against a server; gives results in the order of the checks."""
+    lateness = Lateness()
 
     async def one(check: Check[ServerHarness]) -> CheckResult:
         if quick and check.takes_s > QUICK_S:
             return left_out(check)
         # An identity has one session at a time: two checks with one would replace each other's.
         async with pool.lent() as identity:
-            harness = ServerHarness(url, identity, deadlines, driver, join_tokens)
+            harness = ServerHarness(url, identity, deadlines, driver or Driver(), join_tokens, lateness)
             return await run_check(check, harness, limit_s=deadlines.check_s)
 
     # Slow ones wait, and cost nothing: begun last they would make the whole last longer.
     slow_first = sorted(checks, key=lambda check: -check.takes_s)
-    async with asyncio.TaskGroup() as group:
-        tasks = {check: group.create_task(one(check), name=f"check {check.rule}") for check in slow_first}
-    return [tasks[check].result() for check in checks]
+    async with _measuring(lateness):
+        async with asyncio.TaskGroup() as group:
+            tasks = {
+                check: group.create_task(one(check), name=f"check {check.rule}")
+                for check in slow_first
+                if not check.restarts
+            }
+        results = {check: task.result() for check, task in tasks.items()}
+        # Each by itself: it ends all sessions.
+        for check in checks:
+            if check.restarts:
+                results[check] = await one(check)
+    return [results[check] for check in checks]
+
+
+@contextlib.asynccontextmanager
+async def _measuring(lateness: Lateness) -> AsyncIterator[None]:
+    task = asyncio.create_task(lateness.run(), name="conformance lateness")
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 async def check_agent(
@@ -94,10 +116,11 @@ async def check_agent(
 ) -> list[CheckResult]:
     """Run checks one after the other, for there is one agent; return results in the order of the checks."""
     results = []
-    for check in checks:
-        if quick and check.takes_s > QUICK_S:
-            results.append(left_out(check))
-        else:
-            results.append(await run_check(check, harness, limit_s=harness.deadlines.check_s))
-    await harness.end()
+    async with _measuring(harness.lateness):
+        for check in checks:
+            if quick and check.takes_s > QUICK_S:
+                results.append(left_out(check))
+            else:
+                results.append(await run_check(check, harness, limit_s=harness.deadlines.check_s))
+        await harness.end()
     return results

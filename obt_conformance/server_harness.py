@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -11,14 +13,16 @@ from typing import Any, Final
 import msgspec
 
 from obt_agent.protocol.admission import AgentIdentity, HelloParams, VersionRange
-from obt_agent.protocol.limits import LINK_CREDIT_BYTES, STREAM_CREDIT_BYTES
-from obt_conformance.admitted_socket import AdmittedSocket
+from obt_agent.protocol.limits import LINK_CREDIT_BYTES, STREAM_CREDIT_BYTES, Close
+from obt_conformance.admitted_socket import ON_LINK_CREDIT, AdmittedSocket
 from obt_conformance.checks import CheckRegistry, RuleBroken, Untested, require
 from obt_conformance.deadlines import Deadlines
 from obt_conformance.dialling import UpgradeRefused, dial, socket_url
-from obt_conformance.drivers import Driver
+from obt_conformance.drivers import NO_TRIGGER, Caller, Driver
+from obt_conformance.frames import Frame, JsonObject
 from obt_conformance.identity import KitIdentity
-from obt_conformance.wire import Frame, JsonObject, RawSocket
+from obt_conformance.lateness import Lateness
+from obt_conformance.wire import RawSocket
 
 # What the server was made to do; its result is whether the server's caller got a whole answer.
 Call = asyncio.Task[bool]
@@ -38,6 +42,17 @@ class AgentConnection(AdmittedSocket):
         self.stream_credit = int(result.get("stream_credit_bytes", STREAM_CREDIT_BYTES))
         # Of the last models.sync: each is newer than the one before.
         self._revision = 0
+        # Bytes granted so far, by method and stream; counted as they come, for a long stream asks often.
+        self._granted: Counter[tuple[str, str]] = Counter()
+        for frame in wire.frames:
+            self._count(frame)
+        wire.on_frame = self._count
+
+    def _count(self, frame: Frame) -> None:
+        if frame.method in ("stream.credit", "link.credit"):
+            size = frame.params.get("bytes", 0)
+            key = frame.method, repr(frame.params.get("id"))
+            self._granted[key] += size if isinstance(size, int) else 0
 
     @property
     def link_credit(self) -> int:
@@ -45,13 +60,14 @@ class AgentConnection(AdmittedSocket):
         opened_with = int(self.introduction.get("link_credit_bytes", LINK_CREDIT_BYTES))
         return opened_with + self.granted("link.credit")
 
+    @property
+    def link_spent(self) -> int:
+        """Bytes that were sent and cost credit of the link."""
+        return sum(self.wire.sent_bytes[method] for method in ON_LINK_CREDIT)
+
     def granted(self, method: str, request_id: Any = None) -> int:
         """Bytes granted so far: to the link, or to one stream."""
-        return sum(
-            int(frame.params.get("bytes", 0))
-            for frame in self.wire.of(method)
-            if frame.params.get("id") == request_id
-        )
+        return self._granted[method, repr(request_id)]
 
     def models_sync(self, *, padding: int = 0, **extra: Any) -> JsonObject:
         """Parameters of a ``models.sync``; ``padding`` bytes go into a model's unknown field."""
@@ -84,15 +100,22 @@ class ServerHarness:
         url: the server's address.
         identity: lent for this check.
         deadlines: how long to wait.
-        driver: None when the server cannot be provoked.
-        join_tokens: unused ones; a check may take one.
+        driver: the way in besides the agents' door; one that knows none when omitted.
+        join_tokens: unused ones; a check may take some.
+        lateness: of the whole run.
     """
 
     url: str
     identity: KitIdentity
     deadlines: Deadlines
-    driver: Driver | None = None
+    driver: Driver = field(default_factory=Driver)
     join_tokens: list[str] = field(default_factory=list)
+    lateness: Lateness = field(default_factory=Lateness)
+
+    @property
+    def slack_s(self) -> float:
+        """What a time of the protocol may be exceeded by; it grows while the machine is busy."""
+        return self.deadlines.slack_s + self.lateness.allowance_s
 
     def dial(
         self, token: str | None, *, pongs: bool = True
@@ -155,28 +178,68 @@ class ServerHarness:
             yield AgentConnection(wire, result)
 
     @contextlib.asynccontextmanager
-    async def provoked(self, agent: AgentConnection, method: str) -> AsyncIterator[tuple[Call, Frame]]:
-        """The server made to send ``method``: the call, and the request that came.
+    async def provoked(
+        self, agent: AgentConnection, method: str, caller: Caller | None = None
+    ) -> AsyncIterator[tuple[Call, Frame]]:
+        """The server made to send ``method`` for ``caller``: the call, and the request that came.
 
         Raises:
             Untested: there is no trigger.
             RuleBroken: the request did not come.
         """
-        if self.driver is None:
-            raise Untested("the server must be made to act: give --trigger")
+        # At once, and not when the request has not come for a while.
+        if not self.driver.triggers:
+            raise Untested(NO_TRIGGER)
         before = len(agent.wire.of(method))
-        call = agent.wire.spawn(self.driver.call(method, self.identity.agent_id), f"conformance {method}")
+        work = self.driver.call(method, self.identity.agent_id, caller or Caller())
+        call = agent.wire.spawn(work, f"conformance {method}")
         try:
             frame = await agent.wire.expect(method, count=before + 1)
             require(frame.is_request, f"{method} came as a notification")
             yield call, frame
         except RuleBroken:
-            # A trigger that cannot run at all says more than that nothing came.
+            # A trigger that is missing or cannot run says more than that nothing came.
             if call.done() and not call.cancelled():
                 call.result()
             raise
         finally:
             await self.stop(call)
+
+    async def refusal(self, secret: str | None) -> str | None:
+        """Dial with a credential; return how it was refused (before the upgrade, or with 4401), or None."""
+        try:
+            async with self.dial(secret) as wire:
+                hello = await wire.post("agent.hello", self.hello())
+                await wire.until(
+                    lambda: wire.closed is not None or bool(wire.answers(hello)),
+                    "agent.hello was not answered",
+                    open_=False,
+                )
+                if wire.closed is None and wire.answers(hello)[0].error_code is None:
+                    return None
+                return await wire.closed_with(Close.CREDENTIAL_REFUSED)
+        except UpgradeRefused as refusal:
+            # 429: a server may hold up addresses that guess.
+            require(refusal.status in (401, 403, 429), f"answered with {refusal}, not 401 or 403")
+            return str(refusal)
+
+    async def restart(self) -> None:
+        """Restart the server, and wait until it takes agents.
+
+        Raises:
+            Untested: it cannot be restarted.
+            RuleBroken: it did not come back.
+        """
+        await self.driver.restart()
+        until = time.monotonic() + self.deadlines.restart_s
+        while True:
+            try:
+                async with self.dial(self.identity.secret):
+                    return
+            except (UpgradeRefused, TimeoutError) as error:
+                require(time.monotonic() < until, f"the server did not come back after its restart: {error}")
+            # It is starting: nothing tells when it is ready but trying.
+            await asyncio.sleep(0.2)
 
     async def stop(self, call: Call) -> None:
         """Let the server's caller go away."""

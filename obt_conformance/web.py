@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import Any
@@ -23,9 +24,15 @@ class ApiResponse:
 
 
 async def request(
-    method: str, url: str, token: str | None, body: dict[str, Any] | None = None, *, within_s: float | None
+    method: str,
+    url: str,
+    token: str | None,
+    body: dict[str, Any] | None = None,
+    *,
+    within_s: float | None,
+    may_read: asyncio.Event | None = None,
 ) -> ApiResponse:
-    """Send one request with ``Authorization: Bearer``, and read the whole answer.
+    """Send one request with ``Authorization: Bearer``, and read the whole answer, while ``may_read`` is set.
 
     Raises:
         OSError: nothing answered, or the answer broke off.
@@ -37,9 +44,15 @@ async def request(
             # A redirect must not carry the token to another address.
             http.request(method, url, json=body, headers=headers, allow_redirects=False) as response,
         ):
-            text = await response.text(errors="replace")
+            data = bytearray()
+            # What is not read here stays in the connection, and in time holds up the server.
+            async for piece in response.content.iter_any():
+                if may_read is not None:
+                    await may_read.wait()
+                data += piece
     except (aiohttp.ClientError, TimeoutError) as error:
         raise OSError(f"{url}: {type(error).__name__} {error}") from error
+    text = data.decode(errors="replace")
     try:
         return ApiResponse(response.status, json.loads(text))
     except ValueError:

@@ -10,8 +10,8 @@ import contextlib
 import itertools
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from websockets.asyncio.connection import Connection
@@ -19,84 +19,11 @@ from websockets.exceptions import ConnectionClosed
 
 from obt_agent.protocol.errors import CODE_OF_KIND
 from obt_conformance.checks import RuleBroken, require
+from obt_conformance.frames import Closed, Frame, JsonObject
 
-JsonObject = dict[str, Any]
 T = TypeVar("T")
-
-
-def _object(value: Any) -> JsonObject:
-    return value if isinstance(value, dict) else {}
-
-
-@dataclass(frozen=True)
-class Frame:
-    """One frame that came. ``message`` is {} when it was no JSON object; ``at`` is monotonic seconds."""
-
-    at: float
-    size: int
-    message: JsonObject
-
-    @property
-    def method(self) -> str | None:
-        """None for answers."""
-        found = self.message.get("method")
-        return found if isinstance(found, str) else None
-
-    @property
-    def id(self) -> Any:
-        """None where there is none."""
-        return self.message.get("id")
-
-    @property
-    def params(self) -> JsonObject:
-        """{} where there are none."""
-        return _object(self.message.get("params"))
-
-    @property
-    def result(self) -> JsonObject:
-        """{} where there is none; every result of the protocol is an object."""
-        return _object(self.message.get("result"))
-
-    @property
-    def error_code(self) -> int | None:
-        """None unless it is an error answer; 0 for one without a code."""
-        if "error" not in self.message:
-            return None
-        code = _object(self.message["error"]).get("code")
-        return code if isinstance(code, int) else 0
-
-    @property
-    def error_message(self) -> str:
-        """Empty unless it is an error answer."""
-        return str(_object(self.message.get("error")).get("message", ""))
-
-    @property
-    def error_data(self) -> JsonObject:
-        """{} unless it is an error answer that brings some."""
-        return _object(_object(self.message.get("error")).get("data"))
-
-    @property
-    def is_request(self) -> bool:
-        """Whether it wants an answer."""
-        return self.method is not None and "id" in self.message
-
-    @property
-    def is_answer(self) -> bool:
-        """Whether it is one."""
-        return self.method is None and ("result" in self.message or "error" in self.message)
-
-
 # From a request to its result, or the kind of its error; None leaves the request open.
 Handler = Callable[[Frame], JsonObject | str | None]
-
-
-@dataclass(frozen=True)
-class Closed:
-    """How the socket ended; 1006 without a closing handshake."""
-
-    at: float
-    code: int
-    reason: str
 
 
 class RawSocket:
@@ -114,6 +41,8 @@ class RawSocket:
         # Answers among them by the text of their ids (1 and "1" differ). A search through all frames for each
         # of a thousand requests would hold up the event loop for longer than the other side bears silence.
         self._answers: dict[str, list[Frame]] = {}
+        # Bytes that were sent, by method.
+        self.sent_bytes: Counter[str] = Counter()
         # Requests of these methods are answered as they come; all others stay open.
         self.handlers: dict[str, Handler] = {}
         # Called with each frame before anything waits for it, so that credit is counted first.
@@ -144,7 +73,10 @@ class RawSocket:
         # What cannot go out any more is dropped: the check goes by ``closed``.
         with contextlib.suppress(ConnectionClosed):
             await self.socket.send(data)
-        return len(data.encode() if isinstance(data, str) else data)
+        size = len(data.encode() if isinstance(data, str) else data)
+        if isinstance(message, dict) and "method" in message:
+            self.sent_bytes[message["method"]] += size
+        return size
 
     async def notify(self, method: str, params: JsonObject | None = None) -> int:
         """A notification."""
@@ -232,6 +164,17 @@ class RawSocket:
             self._alive.cancel()
             self._alive = None
 
+    def send_pongs_every(self, interval_s: float) -> None:
+        """Send pongs that nobody asked for from now on, as a library may while its program hangs."""
+
+        async def beat() -> None:
+            while self.closed is None:
+                with contextlib.suppress(ConnectionClosed):
+                    await self.socket.pong()
+                await asyncio.sleep(interval_s)
+
+        self.spawn(beat(), "conformance pongs")
+
     # Receiving.
 
     def answers(self, request_id: Any) -> list[Frame]:
@@ -307,14 +250,23 @@ class RawSocket:
         require(closed.code in codes, f"{self.how_closed()}, not {wanted}")
         return f"closed with {closed.code}"
 
-    async def dropped_between(self, least_s: float, most_s: float) -> str:
+    async def dropped_between(
+        self, least_s: float, most_s: Callable[[], float], *, since: float | None = None
+    ) -> str:
         """Wait for the socket's end; return a text with the time that it took.
+
+        Args:
+            least_s: how long it lasts at least.
+            most_s: how long it lasts at most; asked again at the end, for it may have grown.
+            since: monotonic seconds from which both count; now when omitted.
 
         Raises:
             RuleBroken: it ended earlier, or is still open.
         """
-        started = time.monotonic()
-        closed = await self.until_closed(most_s)
+        started = time.monotonic() if since is None else since
+        while self.closed is None and (left := started + most_s() - time.monotonic()) > 0:
+            await self.quiet_for(left)
+        closed = await self.until_closed(0)
         waited = closed.at - started
         require(waited >= least_s, f"closed after {waited:.1f} s already")
         return f"closed with {closed.code} after {waited:.1f} s"

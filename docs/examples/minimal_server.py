@@ -37,6 +37,7 @@ Json = dict[str, Any]
 ALIVE_EVERY_S: Final = 5.0  # [LIFE-1]
 SILENCE_S: Final = 18.0  # [LIFE-2]
 HELLO_WITHIN_S: Final = 10.0  # [HELLO-1]
+MOST_HELLO_BYTES: Final = 32 << 10
 MOST_RESULT_BYTES: Final = 64 << 20
 GZIP: Final = 16 + zlib.MAX_WBITS
 SESSIONS: Final = itertools.count(time.time_ns() // 1_000_000)  # [HELLO-2] grows, also over restarts
@@ -188,8 +189,14 @@ class Session:
 
 async def admit(socket: ServerConnection, folder: Path) -> None:
     """Answer the hello [HELLO-2], then serve until the socket ends."""
-    async with asyncio.timeout(HELLO_WITHIN_S):
-        hello = json.loads(await socket.recv())
+    try:
+        async with asyncio.timeout(HELLO_WITHIN_S):
+            frame = str(await socket.recv())
+    except TimeoutError:
+        return await socket.close(4408, "no hello came in time")  # [HELLO-1]
+    if len(frame.encode()) > MOST_HELLO_BYTES:
+        return await socket.close(1009, "a hello has at most 32 KiB")
+    hello = json.loads(frame)
     if hello.get("method") != "agent.hello":
         return await socket.close(4400, "agent.hello comes first")
     if not hello["params"]["protocol"]["min"] <= 1 <= hello["params"]["protocol"]["max"]:

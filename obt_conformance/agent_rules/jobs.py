@@ -15,7 +15,8 @@ from obt_agent.protocol.errors import CODE_OF_KIND
 from obt_agent.protocol.jobs import TERMINAL_STATES
 from obt_conformance.agent_harness import CHECKS, AgentHarness, KitSession, part_bytes
 from obt_conformance.checks import RuleBroken, require
-from obt_conformance.wire import Frame, Handler, JsonObject
+from obt_conformance.frames import Frame, JsonObject
+from obt_conformance.wire import Handler
 
 JOB_CONFLICT = CODE_OF_KIND["job_conflict"]
 

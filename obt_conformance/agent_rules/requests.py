@@ -15,7 +15,8 @@ from obt_agent.protocol.streams import StreamData
 from obt_conformance.agent_harness import CHECKS, LONG, AgentHarness, KitSession
 from obt_conformance.both_sides import each_answered_once
 from obt_conformance.checks import RuleBroken, Untested, require
-from obt_conformance.wire import Frame, JsonObject, RawSocket
+from obt_conformance.frames import Frame, JsonObject
+from obt_conformance.wire import RawSocket
 
 # The largest frame of data, with its envelope.
 FRAME_BYTES = limits.MAX_DATA_FRAME_BYTES + 1024

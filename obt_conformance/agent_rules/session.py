@@ -91,11 +91,19 @@ async def hello_first(harness: AgentHarness) -> str:
     return f"{hello.size} bytes"
 
 
-@CHECKS.check("HELLO-2", "the shortest answer admits it, and models, hardware and jobs are synced")
+@CHECKS.check("HELLO-2", "the shortest answer admits it")
 async def shortest_answer(harness: AgentHarness) -> str:
     """Answer with protocol and session: the rest has defaults."""
     session = await harness.session()
     _matches(session.introduction, HelloParams)
+    await session.wire.ask_ok("running_models")
+    return "admitted"
+
+
+@CHECKS.check("SYNC-1", "models, hardware and jobs are synced after admission, and again when asked")
+async def states(harness: AgentHarness) -> str:
+    """Wait for all three, twice."""
+    session = await harness.session()
     await harness.synced(session)
     # The answer to a request for states is the states themselves, sent again.
     before = {method: len(session.wire.of(method)) for method in SYNCS}
@@ -162,7 +170,7 @@ async def agent_lives(harness: AgentHarness) -> str:
     session = await harness.session(fresh=True, heartbeat_interval_s=60)
     await harness.synced(session)
     alive_s = harness.deadlines.alive_s
-    return await longest_pause(session.wire, 3 * alive_s, alive_s + harness.deadlines.slack_s)
+    return await longest_pause(session.wire, 3 * alive_s, lambda: alive_s + harness.slack_s)
 
 
 @CHECKS.check("LIFE-2", "a server that is silent for 18 s is dropped", takes_s=limits.SILENCE_S)
@@ -175,7 +183,7 @@ async def silent_server(harness: AgentHarness) -> str:
     session.wire.stop_sending_alive()
     times = harness.deadlines
     dropped = await session.wire.dropped_between(
-        times.silence_s - times.alive_s, times.silence_s + times.slack_s
+        times.silence_s - times.alive_s, lambda: times.silence_s + harness.slack_s
     )
     # 1006: a socket that is taken for dead may be left without a closing handshake.
     await session.wire.closed_with(1006, Close.SILENT)

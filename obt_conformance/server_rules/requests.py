@@ -10,13 +10,16 @@ from obt_agent.protocol import limits
 from obt_agent.protocol.errors import CODE_OF_KIND
 from obt_conformance.both_sides import each_answered_once
 from obt_conformance.checks import RuleBroken, require
+from obt_conformance.drivers import Caller
+from obt_conformance.frames import Frame, JsonObject
 from obt_conformance.server_harness import CHECKS, AgentConnection, ServerHarness
-from obt_conformance.wire import Frame, JsonObject
 
 FINAL = {"model": "conformance:1b", "done": True, "eval_count": 2}
 ITEM_BYTES = 8 << 10
 # Items of 8 KiB: several windows of every server with the usual credit.
 LONG_STREAM = 20
+# What kernels and proxies hold between a server and a caller that does not read is less.
+MOST_UNREAD_BYTES = 16 << 20
 
 
 @CHECKS.check("CMD-1", "every request of the agent is answered exactly once")
@@ -226,9 +229,15 @@ async def grants(harness: ServerHarness) -> str:
         await reply.final()
         require(await harness.succeeded(call), "a long stream was not taken")
         granted = agent.granted("stream.credit", request.id)
-        bounded = granted <= reply.spent + limits.MAX_BALANCE_BYTES
-        require(bounded, f"{granted} bytes were granted for {reply.spent}")
+        require(granted <= reply.spent, f"{granted} bytes were granted to a stream of {reply.spent}")
+        _link_is_bounded(agent)
         return f"{reply.spent} bytes sent, {granted} granted to the stream"
+
+
+def _link_is_bounded(agent: AgentConnection) -> None:
+    """Raise ``RuleBroken`` where the link was granted more than came."""
+    granted, spent = agent.granted("link.credit"), agent.link_spent
+    require(granted <= spent, f"{granted} bytes were granted to a link that {spent} came on")
 
 
 @CHECKS.check("CREDIT-1", "syncs cost link credit, and it comes back")
@@ -242,6 +251,7 @@ async def link_grants(harness: ServerHarness) -> str:
             # With its envelope, of about this size.
             spent += len(json.dumps(sync)) + 64
             await agent.wire.ask_ok("models.sync", sync)
+        _link_is_bounded(agent)
         return f"{spent} bytes of syncs, {agent.granted('link.credit')} granted"
 
 
@@ -276,6 +286,38 @@ async def others_go_on(harness: ServerHarness) -> str:
     return "20 syncs went past"
 
 
+@CHECKS.check("CREDIT-4", "a stream whose caller does not read is granted what buffers hold, and no more")
+async def unread(harness: ServerHarness) -> str:
+    """Send as credit comes while nobody reads; the rest goes on."""
+    caller = Caller()
+    async with harness.admitted() as agent, harness.provoked(agent, "generate", caller) as (_, request):
+        caller.pause()
+        reply = Reply(agent, request)
+        while await _granted(reply, harness.deadlines.unread_s):
+            require(reply.spent < MOST_UNREAD_BYTES, f"{reply.spent} bytes were granted while nobody read")
+            await reply.item("x" * 2 * ITEM_BYTES)
+        await agent.check_responsive()
+        sent = reply.spent
+        caller.resume()
+        # Whether it grants anything at all is CREDIT-1's.
+        if agent.granted("stream.credit", request.id):
+            await agent.wire.until(lambda: reply.balance > 0, "no stream.credit came once the caller read on")
+        await reply.error("cancelled")
+    return f"it stopped after {sent} bytes"
+
+
+async def _granted(reply: Reply, within_s: float) -> bool:
+    """Wait for credit of the stream; False where none comes. The link's comes at any rate."""
+    wire = reply.agent.wire
+    try:
+        await wire.until(lambda: reply.balance > 0, "no stream.credit came", within_s=within_s)
+    except RuleBroken:
+        require(wire.closed is None, wire.how_closed())
+        return False
+    await wire.until(lambda: reply.agent.link_credit > reply.agent.link_spent, "no link.credit came")
+    return True
+
+
 @CHECKS.check("ALIVE-1", "a call fails when its session ends")
 async def link_lost(harness: ServerHarness) -> str:
     """Drop the link under a call: it fails at once, and is not replayed at the next admission."""
@@ -296,7 +338,7 @@ async def link_lost(harness: ServerHarness) -> str:
 async def streams_alive(harness: ServerHarness) -> str:
     """Leave a stream open for a while; the list is optional."""
     async with harness.admitted() as agent, harness.provoked(agent, "generate") as (_, request):
-        await agent.wire.quiet_for(harness.deadlines.streams_alive_s + harness.deadlines.slack_s)
+        await agent.wire.quiet_for(harness.deadlines.streams_alive_s + harness.slack_s)
         listed = agent.wire.of("streams.alive")
         for frame in listed:
             # A list from before the stream cannot name it.

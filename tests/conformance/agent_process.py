@@ -40,15 +40,21 @@ async def running_agent(
     ollama_url: str,
     *,
     module: str = "tests.conformance.short_agent",
-    token: str = "conformance-secret",
+    token: str | None = "conformance-secret",
     env: dict[str, str] | None = None,
     **sections: Any,
 ) -> AsyncIterator[Agent]:
-    """``obt-agent run`` against a server at ``url``; stopped on leaving."""
-    (folder / "token").write_text(token)
-    (folder / "token").chmod(0o600)
+    """``obt-agent run`` against a server at ``url``; stopped on leaving.
+
+    Without ``token`` it comes with what it enrolled with.
+    """
+    credential = {}
+    if token is not None:
+        (folder / "token").write_text(token)
+        (folder / "token").chmod(0o600)
+        credential["token_file"] = str(folder / "token")
     config = {
-        "server": {"url": url, "token_file": str(folder / "token"), **sections.pop("server", {})},
+        "server": {"url": url, **credential, **sections.pop("server", {})},
         "ollama": {"url": ollama_url, "poll_interval_s": 0.2},
         "agent": {"name": "agent-under-test", "state_dir": str(folder / "state")},
         "policy": {"rate_limit": None, **sections.pop("policy", {})},

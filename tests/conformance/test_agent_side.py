@@ -111,10 +111,11 @@ def many(message: Message) -> list[Message]:
 COUNTED = itertools.count()
 SPOILT: dict[str, Fault] = {
     "HELLO-1": on("agent.hello", setting("params.x", "x" * (33 << 10))),
-    "HELLO-2": on("hardware.sync", drop),
+    "HELLO-2": on("agent.hello", setting("params.capabilities", "none")),
     "HELLO-4": on("agent.hello", setting("params.agent.id", "not-a-uuid")),
     "HELLO-5": on("agent.hello", setting("params.agent.instance", lambda: f"i{next(COUNTED)}")),
     "HELLO-6": on("agent.hello", setting("params.store_id", lambda: f"s{next(COUNTED)}")),
+    "SYNC-1": on("hardware.sync", drop),
     "TRANSPORT-2": on("agent.hello", setting("params.limits.max_frame_bytes", 1000)),
     "TRANSPORT-3": on_results(lambda m: [{**m, "id": str(m["id"])}]),
     "TRANSPORT-4": on_errors(setting("error.code", -32603)),

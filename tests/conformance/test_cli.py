@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,10 @@ import pytest
 from obt_conformance import cli, report
 from obt_conformance.checks import Check, CheckResult, RuleBroken, Untested, rule_verdict
 from obt_conformance.deadlines import Deadlines
-from obt_conformance.drivers import CommandDriver
+from obt_conformance.drivers import Caller, CommandDriver
 from obt_conformance.identity import KitIdentity, NoIdentity, Pool, parse_credentials
 from obt_conformance.run import check_server, left_out, run_check, select_checks
+from obt_conformance.server_harness import ServerHarness
 from obt_conformance.server_rules import CHECKS
 from obt_server.demo.environment import free_port
 from obt_standin import StandIn
@@ -31,7 +33,7 @@ async def program(*arguments: str) -> tuple[int, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(90):
+    async with asyncio.timeout(110):
         output, _ = await process.communicate()
     return process.returncode or 0, output.decode()
 
@@ -80,34 +82,79 @@ async def test_a_server_is_checked_by_a_credential_and_what_needs_a_trigger_is_n
     assert "2 rules kept, 0 broken, 2 not tested" in output
 
 
+# What the author of a server would write for ``--trigger`` and ``--query``.
+SEND = """
+import json, sys, urllib.request
+url, token, agent, method, params = sys.argv[1:]
+path = f"{url}/api/v1/agents/{agent}/commands/{method}"
+if method == "run_benchmark":
+    path, params = f"{url}/api/v1/benchmarks", json.dumps({"agent": agent, "plan": json.loads(params)})
+head = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+text = urllib.request.urlopen(urllib.request.Request(path, params.encode(), head)).read().decode()
+sys.exit(0 if method == "run_benchmark" or "event: final" in text else 1)
+"""
+LOOK = """
+import json, sys, urllib.error, urllib.request
+url, token, what, agent, job = sys.argv[1:]
+def get(path):
+    request = urllib.request.Request(f"{url}/api/v1{path}", headers={"Authorization": f"Bearer {token}"})
+    return json.load(urllib.request.urlopen(request))
+if what == "models":
+    print(json.dumps([model["name"] for model in get(f"/agents/{agent}/models")]))
+else:
+    shown = {"state": get(f"/benchmarks/{job}")["state"]}
+    try:
+        shown["result"] = get(f"/benchmarks/{job}/result")
+    except urllib.error.HTTPError:
+        pass
+    print(json.dumps(shown))
+"""
+
+
 @pytest.mark.slow
-async def test_a_trigger_is_a_command_that_succeeds_when_its_user_got_the_whole_answer(
+async def test_a_servers_author_gives_commands_to_make_it_act_and_to_look_at_what_it_stored(
     tmp_path: Path,
 ) -> None:
-    script = tmp_path / "send.py"
-    script.write_text(
-        "import json, sys, urllib.request\n"
-        "url, token, agent, method, params = sys.argv[1:]\n"
-        "path = f'{url}/api/v1/agents/{agent}/commands/{method}'\n"
-        "request = urllib.request.Request(path, params.encode(),\n"
-        "    {'Authorization': f'Bearer {token}', 'Content-Type': 'application/json'})\n"
-        "text = urllib.request.urlopen(request).read().decode()\n"
-        "sys.exit(0 if 'event: final' in text else 1)\n"
-    )
+    send, look = tmp_path / "send.py", tmp_path / "look.py"
+    send.write_text(SEND)
+    look.write_text(LOOK)
     async with running(tmp_path) as server:
         agent_id, secret = await server.enrol()
         tokens = tmp_path / "tokens"
         tokens.write_text(f"{agent_id} {secret}\n")
         token = api_token(server, tmp_path).read_text().strip()
-        trigger = f"{sys.executable} {script} {server.url} {token} {{agent_id}} {{method}} {{params}}"
+        to = f"{server.url} {token}"
+        trigger = f"{sys.executable} {send} {to} {{agent_id}} {{method}} {{params}}"
+        query = f"{sys.executable} {look} {to} {{what}} {{agent_id}} {{job_id}}"
         status, output = await program(
-            *("server", server.url, "--token-file", str(tokens), "--trigger", trigger),
-            *("--only", "STREAM-1,CMD-2,CMD-5,HELLO-6"),
+            *("server", server.url, "--token-file", str(tokens), "--trigger", trigger, "--query", query),
+            *("--only", "STREAM-1,CMD-2,CMD-5,HELLO-6,SYNC-1,CREDIT-4,JOB-3,JOB-5"),
         )
     assert status == 0, output
-    assert "pass        STREAM-1" in output
-    assert "pass        CMD-5" in output
-    assert "not tested  HELLO-6" in output
+    assert "8 rules kept, 0 broken, 0 not tested" in output
+    assert output.count("not tested: ") == 1, "the restart alone was not possible"
+    assert "give --restart" in output
+
+
+async def test_the_command_that_restarts_a_server_is_run_to_its_end(tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    await CommandDriver(restart=f"touch {done}").restart()
+    assert done.exists()
+    with pytest.raises(Untested, match="ended with a failure"):
+        await CommandDriver(restart="false").restart()
+    with pytest.raises(Untested, match="give --restart"):
+        await CommandDriver().restart()
+
+
+async def test_the_kit_notices_how_late_the_machine_is_and_bears_as_much() -> None:
+    harness = ServerHarness("http://127.0.0.1:1", KitIdentity(), Deadlines())
+    measuring = asyncio.create_task(harness.lateness.run())
+    before = harness.slack_s
+    await asyncio.sleep(0)
+    time.sleep(0.4)  # what a machine does that has no time for this process
+    await until(lambda: harness.lateness.worst_s > 0.2)
+    measuring.cancel()
+    assert harness.slack_s > before + 1
 
 
 @pytest.mark.slow
@@ -194,14 +241,15 @@ async def test_a_trigger_that_does_not_end_when_told_is_killed(tmp_path: Path) -
     )
     driver = CommandDriver(f"{sys.executable} -c '{code}' {{agent_id}} {tmp_path / 'started'}")
     async with asyncio.timeout(60):
-        call = asyncio.create_task(driver.call("generate", "a"))
+        call = asyncio.create_task(driver.call("generate", "a", Caller()))
         await until((tmp_path / "started").exists)
         call.cancel()
         await asyncio.wait([call])
     pid = int((tmp_path / "started").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
-    assert await driver.job_state("j") is None
+    with pytest.raises(Untested, match="--query"):
+        await driver.job("a", "j")
 
 
 async def test_a_server_that_is_not_there_breaks_rules_and_hangs_nothing() -> None:

@@ -12,5 +12,6 @@ SHORT = Deadlines(
     slack_s=3.0,
     answer_s=10.0,
     quiet_s=0.1,
+    unread_s=2.0,
     check_s=60.0,
 )

@@ -16,7 +16,7 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from obt_conformance.drivers import EXAMPLES, Driver
+from obt_conformance.drivers import EXAMPLES, Caller, Driver, ServerJob
 from tests.conformance.times import SHORT
 
 KNOWN_METHODS = {"models.sync", "hardware.sync", "jobs.sync", "job.part", "job.finished"}
@@ -37,16 +37,29 @@ def depth(value: Any) -> int:
 class Call:
     """A request of the server in flight, and its stream."""
 
-    def __init__(self, session: Session, number: int, method: str, params: dict[str, Any]) -> None:
+    def __init__(
+        self, session: Session, number: int, method: str, params: dict[str, Any], caller: Caller
+    ) -> None:
         self.session, self.number, self.method, self.params = session, number, method, params
+        self.caller = caller
         self.ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.seq = 0
         self.pieces = ""
         self.joined: str | None = None
         self.broken = False
         self.balance = STREAM_CREDIT
+        self.grants: set[asyncio.Task[None]] = set()
+
+    async def grant(self, size: int) -> None:
+        """Give credit back once the caller has read what came."""
+        if "credit comes unread" not in self.session.server.faults:
+            await self.caller.may_read.wait()
+        self.balance += size
+        await self.session.notify("stream.credit", {"id": self.number, "bytes": size})
 
     def end(self, *, good: bool) -> None:
+        for task in self.grants:
+            task.cancel()
         if not self.ended.done():
             self.ended.set_result(good)
 
@@ -77,6 +90,7 @@ class Session:
         self.syncs = 0
         self.link = LINK_CREDIT
         self.calls: dict[int, Call] = {}
+        self.pages: list[str] = []
         self.seen_ids: set[str] = set()
         self.ids = itertools.count(1)
 
@@ -110,6 +124,7 @@ class TinyServer:
         self.stores: dict[str, str] = {}
         self.numbers = itertools.count(1)
         self.jobs: dict[str, dict[str, Any]] = {}
+        self.models: dict[str, list[str]] = {}
         self.parts: dict[str, bytes] = {}
         self.lost_calls: dict[str, list[tuple[str, dict[str, Any]]]] = {}
         self.candidates: dict[str, str] = {}
@@ -135,6 +150,19 @@ class TinyServer:
                 await session.close(1001)
             await runner.cleanup()
 
+    async def restart(self) -> None:
+        """Lose what is in memory alone."""
+        for session in list(self.sessions.values()):
+            await session.close(1012)
+        self.parts.clear()
+        if "sessions begin anew" in self:
+            self.numbers = itertools.count(1)
+        if "starts are not stored" in self:
+            self.jobs = {id_: job for id_, job in self.jobs.items() if job["state"] != "starting"}
+        if "results are held in memory" in self:
+            for job in self.jobs.values():
+                job.pop("result", None)
+
     # Enrolment.
 
     async def enroll(self, request: web.Request) -> web.Response:
@@ -144,7 +172,10 @@ class TinyServer:
         if token not in self.joins or (
             self.joins[token] not in (None, wanted) and "a join token works twice" not in self
         ):
-            return web.json_response({"error": "refused"}, status=401)
+            return web.json_response({"error": {"message": "refused"}}, status=401)
+        known = wanted[0] in self.secrets.values() and self.joins[token] != wanted
+        if known and "an enrolled id is taken over" not in self:
+            return web.json_response({"error": {"message": "enrolled already"}}, status=409)
         self.joins[token] = wanted
         self.secrets[digest("-") if "no secret is kept" in self else wanted[1]] = wanted[0]
         return web.json_response({"agent_id": wanted[0], "server": {"name": "tiny", "version": "1"}})
@@ -204,11 +235,12 @@ class TinyServer:
         if "it asks at once" in self:
             await session.request("state.request", {"kinds": ["models"]})
         async for message in session.socket:
-            session.heard = time.monotonic()
             if message.type is WSMsgType.PING:
                 await session.socket.pong(message.data)
             if message.type is WSMsgType.PONG:
-                session.last_pong = session.heard
+                session.last_pong = time.monotonic()
+            if message.type is not WSMsgType.PONG or "pongs are life" in self:
+                session.heard = time.monotonic()
             if message.type is WSMsgType.BINARY:
                 if "binary frames are taken" in self:
                     continue
@@ -249,35 +281,36 @@ class TinyServer:
         if frame.get("method") != "agent.hello" and "anything may come first" in self:
             await session.send({"id": frame.get("id"), "result": {}})
             return
-        if frame.get("method") != "agent.hello":
-            await session.close(4400)
-            return
+        code = self._refusal(session, frame, size)
+        if code is None:
+            session.instance = params["agent"]["instance"]
+            if await self._replace_old_session(session):
+                await self._admit(session, frame, params, secret)
+                return
+        await session.close(code or 4409)
+
+    def _refusal(self, session: Session, frame: dict[str, Any], size: int) -> int | None:
+        """The close code for a first frame that admits nobody."""
+        params = frame.get("params", {})
         if size > 32 << 10 and "hellos may be long" not in self:
-            await session.close(1009)
-            return
+            return 1009
+        if frame.get("method") != "agent.hello" or "store_id" not in params:
+            return 4400
         if params["protocol"]["min"] > 1 and "any version will do" not in self:
-            await session.close(4426)
-            return
-        agent = params["agent"]
-        if session.agent_id not in (None, agent["id"]) and "any id will do" not in self:
-            await session.close(4401)
-            return
-        session.instance = agent["instance"]
-        if not await self._replace_old_session(session):
-            await session.close(4409)
-            return
-        await self._admit(session, frame, params, secret)
+            return 4426
+        own = session.agent_id in (None, params["agent"]["id"]) or "any id will do" in self
+        return None if own else 4401
 
     async def _replace_old_session(self, session: Session) -> bool:
         old = self.sessions.get(session.agent_id or "")
         if old is None:
             return True
         if old.instance != session.instance and "a second process replaces" not in self:
-            before = old.heard
+            before = max(old.heard, old.last_pong)
             with contextlib.suppress(ConnectionError, RuntimeError):
                 await old.socket.ping()  # it may be due to speak only just after the probe
             await asyncio.sleep(SHORT.probe_s)
-            if old.heard > before or "the first one stays for ever" in self:
+            if max(old.heard, old.last_pong) > before or "the first one stays for ever" in self:
                 return False
         if "redials pile up" not in self:
             asyncio.get_running_loop().create_task(old.close(1001))
@@ -295,7 +328,7 @@ class TinyServer:
                 if job["agent"] == agent_id and "sha256" not in job:
                     job["state"] = "lost"
         self.stores[agent_id] = store
-        if self.candidates.get(agent_id) == secret:
+        if self.candidates.get(agent_id) == secret and "the old credential stays" not in self:
             self.secrets = {one: whose for one, whose in self.secrets.items() if whose != agent_id}
             self.secrets[secret] = agent_id
         number = 1 if "sessions have no number" in self else next(self.numbers)
@@ -332,12 +365,14 @@ class TinyServer:
             if "pieces are not known" in self:
                 call.broken = True
         if "streams are granted nothing" not in self:
-            call.balance += size
-            await session.notify("stream.credit", {"id": params["id"], "bytes": size})
+            task = asyncio.create_task(call.grant(size))
+            call.grants.add(task)
+            task.add_done_callback(call.grants.discard)
 
     async def _give_link(self, session: Session, size: int) -> None:
         if "the link is granted nothing" not in self:
-            await session.notify("link.credit", {"bytes": size})
+            times = 4 if "the link is granted fourfold" in self else 1
+            await session.notify("link.credit", {"bytes": times * size})
 
     async def _answer(self, session: Session, frame: dict[str, Any]) -> None:
         call = session.calls.pop(frame.get("id", -1), None) if isinstance(frame.get("id"), int) else None
@@ -402,16 +437,28 @@ class TinyServer:
             return
         if "calls hold up reading" in self and session.calls and session.syncs > 50:
             return
+        if method == "models.sync":
+            self._models_came(session, params)
         await session.send({"id": id_, "result": {}})
         if "answers come twice" in self and method == "models.sync":
             await session.send({"id": id_, "result": {}})
         if method == "jobs.sync":
             await self._start_again(session)
 
+    def _models_came(self, session: Session, params: dict[str, Any]) -> None:
+        page = params["page"]
+        pages = session.pages if page["index"] else []
+        session.pages = pages + [model["name"] for model in params["models"]]
+        first_alone = "the first page is the list" in self and page["index"] == 0
+        if first_alone or (page["last"] and "the first page is the list" not in self):
+            self.models[session.agent_id or ""] = session.pages
+
     # Jobs.
 
     async def _start_again(self, session: Session) -> None:
         for job in list(self.jobs.values()):
+            if "lost starts are forgotten" in self:
+                return
             if job["agent"] == session.agent_id and job["state"] == "starting":
                 params = dict(job["params"])
                 if "a start comes again otherwise" in self:
@@ -422,8 +469,9 @@ class TinyServer:
         job_id, data = params["job_id"], params["data"]
         piece = base64.b64decode(data) if params["encoding"] == "gzip" else data.encode()
         held = b"" if params["offset"] == 0 else self.parts.get(job_id, b"")
-        self.parts[job_id] = held + piece
-        await session.send({"id": id_, "result": {"job_id": job_id, "next_offset": len(held) + len(piece)}})
+        if params["offset"] == len(held) or "pieces are joined as they come" in self:
+            held = self.parts[job_id] = held + piece
+        await session.send({"id": id_, "result": {"job_id": job_id, "next_offset": len(held)}})
 
     async def _finished(self, session: Session, params: dict[str, Any], id_: Any) -> None:
         missing = {"job_id", "kind", "state", "bytes", "sha256"} - set(params)
@@ -439,6 +487,8 @@ class TinyServer:
     def _verdict(self, session: Session, params: dict[str, Any]) -> dict[str, Any]:
         job_id = params["job_id"]
         job = self.jobs.setdefault(job_id, {"agent": session.agent_id, "state": "running", "params": {}})
+        if job["state"] == "lost" and "lost jobs stay lost" in self:
+            return {"job_id": job_id, "conflict": True}
         stored = job.get("sha256")
         if stored is not None and stored != params["sha256"] and "the last result wins" not in self:
             return {"job_id": job_id, "conflict": True}
@@ -446,25 +496,31 @@ class TinyServer:
         if other and stored == params["sha256"] and "repeats are not known" in self:
             return {"job_id": job_id, "conflict": True}
         believed = stored is not None or "hashes are believed" in self
-        if not believed and self._text_digest(params) != params["sha256"]:
+        text = self._text(params)
+        if not believed and digest(text) != params["sha256"]:
             return {"job_id": job_id, "resend_from": 0}
-        job["sha256"], job["state"] = params["sha256"], params["state"]
+        failed_too = "failed is stored as completed" in self
+        job["sha256"], job["state"] = params["sha256"], "completed" if failed_too else params["state"]
+        if "results are not kept" not in self:
+            job["result"] = text
         return {"job_id": job_id, "sha256": params["sha256"]}
 
-    def _text_digest(self, params: dict[str, Any]) -> str:
+    def _text(self, params: dict[str, Any]) -> bytes:
         if "result" in params:
-            return digest(params["result"])
+            return str(params["result"]).encode()
         held = self.parts.get(params["job_id"], b"")
         if params.get("encoding") == "gzip" and "gzip is not unpacked" not in self:
             with contextlib.suppress(OSError, EOFError, zlib.error):
                 held = gzip.decompress(held)
-        return digest(held)
+        return held
 
     # What the server asks.
 
-    async def call(self, session: Session, method: str, params: dict[str, Any]) -> Call:
+    async def call(
+        self, session: Session, method: str, params: dict[str, Any], caller: Caller | None = None
+    ) -> Call:
         number = await session.request(method, params)
-        call = session.calls[number] = Call(session, number, method, params)
+        call = session.calls[number] = Call(session, number, method, params, caller or Caller())
         if method == "run_benchmark":
             call.ended.add_done_callback(lambda done: self._note_start(params["job_id"], good=done.result()))
         return call
@@ -477,15 +533,15 @@ class TinyServer:
 class TinyDriver(Driver):
     """The way into a tiny server: its own methods."""
 
-    knows_jobs = True
+    triggers = queries = True
 
     def __init__(self, server: TinyServer) -> None:
         self._server = server
         self._jobs = itertools.count(1)
 
-    async def call(self, method: str, agent_id: str) -> bool:
+    async def call(self, method: str, agent_id: str, caller: Caller) -> bool:
         server = self._server
-        call = await server.call(server.sessions[agent_id], method, self._params(method, agent_id))
+        call = await server.call(server.sessions[agent_id], method, self._params(method, agent_id), caller)
         try:
             return await call.succeeded()
         finally:
@@ -505,5 +561,15 @@ class TinyDriver(Driver):
             self._server.jobs[job_id] = {"agent": agent_id, "state": "starting", "params": params}
         return params
 
-    async def job_state(self, job_id: str) -> str | None:
-        return str(self._server.jobs[job_id]["state"])
+    async def job(self, agent_id: str, job_id: str) -> ServerJob | None:
+        del agent_id
+        job = self._server.jobs.get(job_id)
+        if job is None:
+            return None
+        return ServerJob(job["state"], json.loads(job["result"]) if "result" in job else None)
+
+    async def models(self, agent_id: str) -> list[str]:
+        return self._server.models.get(agent_id, [])
+
+    async def restart(self) -> None:
+        await self._server.restart()

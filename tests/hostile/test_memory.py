@@ -14,8 +14,8 @@ import pytest
 
 from obt_conformance.agent_harness import AgentHarness, AgentTarget, KitSession
 from obt_conformance.deadlines import Deadlines
+from obt_conformance.frames import Frame
 from obt_conformance.listening import AgentListener
-from obt_conformance.wire import Frame
 from tests.conformance.agent_process import WITHIN_S, Agent, running_agent
 from tests.hostile.large_ollama import MODEL, large_ollama
 
