@@ -944,7 +944,7 @@ export interface components {
          *
          *     ``id`` and ``benchmark_id`` are the job's id. ``summary`` and ``percentiles`` are those of the only cell;
          *     a sweep has them in ``cells`` only, since a mean over different shapes means nothing. ``resumed`` counts
-         *     how often the run went on after the agent was stopped. ``error_kind`` is a word of ``obt_agent.errors``.
+         *     how often the run went on after the agent was stopped. ``error_kind`` is a kind of the errors of the wire.
          */
         BenchmarkResult: {
             /** Benchmark Id */
@@ -2654,7 +2654,7 @@ export interface components {
         };
         /**
          * MetricSemantics
-         * @description What Ollama's own figures mean in this version (see ``obt_agent.benchmark.semantics``).
+         * @description What Ollama's own figures mean in this version.
          */
         MetricSemantics: {
             /**
@@ -3335,12 +3335,9 @@ export interface components {
          * PromptConfig
          * @description One prompt and how many tokens to generate for it.
          *
-         *     Exactly one of ``prompt`` (a text), ``prompt_name`` (one of the agent's own, see
-         *     ``obt_agent.benchmark.prompts``) and ``prompt_tokens`` (a synthetic prompt of that many tokens) is given.
+         *     Exactly one of ``prompt`` (a text), ``prompt_name`` (one of the agent's own) and ``prompt_tokens`` (a
+         *     synthetic prompt of that many tokens) is given; none or several of them are refused with the field's path.
          *     ``completion_tokens`` becomes Ollama's ``num_predict``.
-         *
-         *     Raises:
-         *         ValueError: none or several of the three are given (msgspec reports it with the field's path).
          */
         PromptConfig: {
             /** Completion Tokens */
@@ -3750,6 +3747,10 @@ export interface components {
             pressure?: components["schemas"]["PressureSample"];
             /** @default null */
             sampler?: components["schemas"]["SamplerSample"] | null;
+            /**
+             * Format: int64
+             * @description Nanoseconds since the machine started. Over 2^53 after 104 days, where a reader that keeps numbers as doubles gets them rounded to 2 ns.
+             */
             t_mono_ns: number;
             t_wall: number;
         };
@@ -4056,8 +4057,8 @@ export interface components {
          * StreamEnd
          * @description How far a stream had come when it ended.
          *
-         *     ``next_seq`` is the ``seq`` that the next ``stream.data`` would have had; ``dropped`` counts items of a
-         *     live series that were replaced for want of credit (0 for a stream that loses nothing).
+         *     ``next_seq`` is the ``seq`` that the next ``stream.data`` would have had: how many there were. ``dropped``
+         *     counts samples of a live series that a newer one replaced for want of credit; 0 for every other stream.
          */
         StreamEnd: {
             /** Dropped */
