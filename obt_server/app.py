@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket
 from obt_server import page
 from obt_server.auth.operators import Operators
 from obt_server.auth.origin import LOOPBACK_NAMES, OriginPolicy
+from obt_server.campaigns import CampaignSettings
 from obt_server.gateway import GatewaySettings
 from obt_server.hub import AgentHub, HubSettings
 from obt_server.rest import responses, session
@@ -67,6 +68,7 @@ class AppSettings:
         forwarded_prefix: whether ``X-Forwarded-Prefix`` names that path, request by request.
         rollouts: the numbers of rollouts.
         gateway: the bounds of the gateway below ``/ollama``; None for no gateway.
+        campaigns: the numbers of campaigns.
     """
 
     database: Path
@@ -79,6 +81,7 @@ class AppSettings:
     forwarded_prefix: bool = False
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
     gateway: GatewaySettings | None = None
+    campaigns: CampaignSettings = field(default_factory=CampaignSettings)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ def build(settings: AppSettings) -> Server:
         policy,
         recheck_s=settings.recheck_s,
         rollout_settings=settings.rollouts,
+        campaign_settings=settings.campaigns,
     )
     router = router_for(context, settings.gateway)
     app = FastAPI(

@@ -24,6 +24,7 @@ from obt_server.hub import AgentHub
 from obt_server.rest import (
     agents,
     benchmarks,
+    campaigns,
     commands,
     connect,
     enroll,
@@ -31,6 +32,7 @@ from obt_server.rest import (
     model_matrix,
     model_sets,
     models,
+    plans,
     results,
     rollouts,
     signed,
@@ -78,6 +80,7 @@ def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIR
         seen_every_s = hub.settings.seen_interval_s
         # Before anybody is served: what was begun before a restart has its locks before anything new begins.
         await context.rollouts.start()
+        await context.campaigns.start()
         tasks = [
             # what another process wrote to the storage (a revocation, a request to rotate) takes effect here
             _every(ENFORCE_EVERY_S, hub.enforce_credentials, "enforce credentials"),
@@ -96,6 +99,7 @@ def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIR
                 task.cancel()
             # Awaited before the hub drains: a revocation in mid-work must not meet sessions that are going.
             await asyncio.gather(*tasks, return_exceptions=True)
+            await context.campaigns.close()
             await context.rollouts.close()
             await hub.drain()
 
@@ -112,7 +116,9 @@ def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIR
         commands,
         benchmarks,
         results,
+        plans,
         rollouts,
+        campaigns,
         signed,
         tokens,
     )

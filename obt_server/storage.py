@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from obt_agent.errors import AgentError
+from obt_server.campaign_storage import CampaignStorage
 from obt_server.hub.storage import AgentRecord, HubStorage, JobRecord
 from obt_server.rollout_storage import RolloutStorage
 
@@ -136,14 +137,21 @@ class StoredBenchmark:
 
 @dataclass(frozen=True, kw_only=True)
 class SavedPlan:
-    """A plan under a name: the JSON of its fields, without ``model_name``."""
+    """A version of a plan under a name: the JSON of its fields, without ``model_name``.
+
+    ``hash`` names what it measures; None where an older release stored what this one cannot read.
+    """
 
     name: str
     plan: bytes
     saved_at: float
+    version: int = 1
+    hash: str | None = None
+    comment: str | None = None
+    saved_by: str = ""
 
 
-class ServerStorage(HubStorage, RolloutStorage, Protocol):
+class ServerStorage(HubStorage, RolloutStorage, CampaignStorage, Protocol):
     """All that the router needs. ``obt_server.store.SqlStorage`` implements it."""
 
     async def rename_agent(self, agent_id: str, name: str | None) -> AgentRecord:
@@ -196,13 +204,23 @@ class ServerStorage(HubStorage, RolloutStorage, Protocol):
         """Store what lists show of results, each in place of an earlier one. They can be computed again."""
 
     async def plans(self) -> Sequence[SavedPlan]:
-        """The saved plans, by name."""
+        """The newest version of each saved plan, by name."""
 
-    async def save_plan(self, plan: SavedPlan) -> None:
-        """Store a plan, in place of one of the same name."""
+    async def plan_versions(self, name: str) -> Sequence[SavedPlan]:
+        """The versions that are kept under a name, the newest first; none where it is not there."""
+
+    async def plans_of_hash(self, plan_hash: str) -> Sequence[SavedPlan]:
+        """The versions that measure this, those of deleted names too, by name."""
+
+    async def save_plan(self, plan: SavedPlan) -> SavedPlan:
+        """Store a plan as the next version of its name, and return it; the last one where the hash is equal.
+
+        Raises:
+            StorageFull: there are as many names as are kept.
+        """
 
     async def delete_plan(self, name: str) -> None:
-        """Forget a saved plan. Raises NotStored."""
+        """Forget a saved plan's name; its versions can be found by their hashes. Raises NotStored."""
 
     async def delete_job(self, agent_id: str, job_id: str) -> None:
         """Forget a job that has ended, with its result. Raises NotStored."""

@@ -44,7 +44,15 @@ class RolloutChanged:
     kind: Literal["rollout"] = "rollout"
 
 
-Event = AgentChanged | JobChanged | RolloutChanged
+@dataclass(frozen=True)
+class CampaignChanged:
+    """A campaign moved on, in some of its cells; read it anew."""
+
+    campaign_id: str
+    kind: Literal["campaign"] = "campaign"
+
+
+Event = AgentChanged | JobChanged | RolloutChanged | CampaignChanged
 L = TypeVar("L", "Listener", "LatestChanges")
 
 
@@ -95,7 +103,7 @@ class Listener(_Waiting):
 
 
 class LatestChanges(_Waiting):
-    """A listener that keeps the last change of each agent, job and rollout: for who shows how things are.
+    """A listener that keeps the last change of each subject: for who shows how things are.
 
     Its size is bounded by what there is to change, and by ``_KEPT_CHANGES`` for agents that invent jobs.
     """
@@ -129,6 +137,8 @@ def _subject(event: Event) -> tuple[str, str]:
     match event:
         case RolloutChanged():
             return "", event.rollout_id
+        case CampaignChanged():
+            return "", event.campaign_id
         case JobChanged():
             return event.agent_id, event.job_id
         case AgentChanged():
@@ -162,6 +172,10 @@ class EventBus:
     def rollout_changed(self, rollout_id: str) -> None:
         """Say that a rollout changed."""
         self._publish(RolloutChanged(rollout_id))
+
+    def campaign_changed(self, campaign_id: str) -> None:
+        """Say that a campaign changed."""
+        self._publish(CampaignChanged(campaign_id))
 
     def _publish(self, event: Event) -> None:
         for observer in self._observers:

@@ -18,6 +18,7 @@ from starlette.requests import HTTPConnection
 from obt_agent.errors import AgentError
 from obt_server.auth import Authenticate, OriginPolicy, Principal
 from obt_server.auth.limiter import FailureLimiter
+from obt_server.campaigns import CampaignEngine, CampaignSettings
 from obt_server.connections import address_key, recognise
 from obt_server.hub import AgentHub
 from obt_server.rest.fleet import Fleet
@@ -25,9 +26,11 @@ from obt_server.rest.problems import error_response, failure, wrong_request
 from obt_server.rest.responses import GATED, Responses
 from obt_server.rest.sse import EventStream
 from obt_server.rest.struct_route import StructRoute
+from obt_server.result_index import ResultIndex
 from obt_server.rollouts import RolloutEngine, RolloutSettings
 from obt_server.rollouts.fleet_models import FleetModels
 from obt_server.rollouts.sets import ModelSets
+from obt_server.saved_plans import NamedPlans
 from obt_server.storage import ServerStorage
 
 PREFIX: Final = "/api/v1"
@@ -46,6 +49,7 @@ class Context:
         max_body_bytes: largest request body; images in a prompt are the largest honest ones.
         recheck_s: seconds between two looks at whether who reads an open stream may still do so.
         rollout_settings: the numbers of rollouts.
+        campaign_settings: the numbers of campaigns.
     """
 
     hub: AgentHub
@@ -56,16 +60,34 @@ class Context:
     max_body_bytes: int = 32 << 20
     recheck_s: float = 5.0
     rollout_settings: RolloutSettings = field(default_factory=RolloutSettings)
+    campaign_settings: CampaignSettings = field(default_factory=CampaignSettings)
 
     @functools.cached_property
     def fleet(self) -> Fleet:
-        """The agents and rollouts as all viewers see them."""
-        return Fleet(self.hub, self.rollouts)
+        """The agents, rollouts and campaigns as all viewers see them."""
+        return Fleet(self.hub, self.rollouts, self.campaigns)
 
     @functools.cached_property
     def rollouts(self) -> RolloutEngine:
         """What carries rollouts out; the router starts and ends it."""
         return RolloutEngine(self.hub, self.storage, self.rollout_settings)
+
+    @functools.cached_property
+    def results(self) -> ResultIndex:
+        """Every result in short, a few kilobytes each: one index for lists, plans and campaigns."""
+        return ResultIndex(self.storage)
+
+    @functools.cached_property
+    def plans(self) -> NamedPlans:
+        """Presets and saved plans."""
+        return NamedPlans(self.storage)
+
+    @functools.cached_property
+    def campaigns(self) -> CampaignEngine:
+        """What carries campaigns out; the router starts and ends it."""
+        return CampaignEngine(
+            self.hub, self.storage, self.rollouts, self.plans, self.results, self.campaign_settings
+        )
 
     @functools.cached_property
     def fleet_models(self) -> FleetModels:

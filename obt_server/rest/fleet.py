@@ -13,10 +13,11 @@ import msgspec
 import structlog
 
 from obt_agent.errors import AgentError
+from obt_server.campaigns import CampaignEngine
 from obt_server.hub import AgentHub
-from obt_server.hub.events import AgentChanged, Event, RolloutChanged
+from obt_server.hub.events import AgentChanged, CampaignChanged, Event, RolloutChanged
 from obt_server.hub.storage import AgentRecord
-from obt_server.rest import rollout_views
+from obt_server.rest import campaign_views, rollout_views
 from obt_server.rest.sse import event
 from obt_server.rest.views import agent_view
 from obt_server.rollouts import RolloutEngine
@@ -33,16 +34,18 @@ MAX_VIEWER_BYTES: Final = 1 << 20
 
 
 class Fleet:
-    """Views of all agents, kept in memory, and news of rollouts.
+    """Views of all agents, kept in memory, and news of rollouts and campaigns.
 
     Args:
         hub: the live agents, and the directory of all.
         rollouts: those that run.
+        campaigns: those that run.
     """
 
-    def __init__(self, hub: AgentHub, rollouts: RolloutEngine) -> None:
+    def __init__(self, hub: AgentHub, rollouts: RolloutEngine, campaigns: CampaignEngine) -> None:
         self._hub = hub
         self._rollouts = rollouts
+        self._campaigns = campaigns
         # by agent: the view as JSON, until when (monotonic) it may be used, and the record that it shows
         self._views: dict[str, tuple[msgspec.Raw, float, AgentRecord]] = {}
         self._viewers: set[_NewsViewer] = set()
@@ -114,12 +117,16 @@ class Fleet:
             # share one encoding of a thousand agents.
             ids = list(self._hub.directory.records)
             agents = (event("agent", self._view(agent_id)) for agent_id in ids)
-            # Without their targets, which may be thousands: who shows a rollout reads it by itself.
+            # Without targets and cells, which may be thousands: who shows a rollout reads it by itself.
             rollouts = (
                 event("rollout", rollout_views.news(self._hub, *running, ()))
                 for running in self._rollouts.running()
             )
-            text = b"".join([*agents, *rollouts, event("current", {"agents": ids})])
+            campaigns = (
+                event("campaign", campaign_views.news(self._hub, *running, ()))
+                for running in self._campaigns.running()
+            )
+            text = b"".join([*agents, *rollouts, *campaigns, event("current", {"agents": ids})])
             self._snapshot = text, now + NEWS_INTERVAL_S
         return text
 
@@ -159,6 +166,8 @@ class Fleet:
     def _event(self, change: Event) -> bytes:
         if isinstance(change, RolloutChanged):
             return self._rollout_event(change.rollout_id)
+        if isinstance(change, CampaignChanged):
+            return self._campaign_event(change.campaign_id)
         if not isinstance(change, AgentChanged):
             return event("job", asdict(change))
         if change.agent_id not in self._hub.directory.records:
@@ -175,6 +184,15 @@ class Fleet:
             return event("rollout_gone", {"id": rollout_id})
         shown = rollout_views.news(self._hub, news.rollout, news.targets, news.changed)
         return event("rollout", shown)
+
+    def _campaign_event(self, campaign_id: str) -> bytes:
+        try:
+            news = self._campaigns.take_news(campaign_id)
+        except KeyError:
+            return b""
+        if news is None:
+            return event("campaign_gone", {"id": campaign_id})
+        return event("campaign", campaign_views.news(self._hub, news.campaign, news.cells, news.changed))
 
 
 class _NewsViewer:

@@ -11,13 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field
 from obt_agent.errors import InvalidParams
 from obt_agent.labels import Label
 from obt_agent.protocol import codec
+from obt_server.machine_jobs.local_times import check_times
 from obt_server.rest import responses
 from obt_server.rest.context import Context, api_router, now
 from obt_server.rest.rollout_views import RolloutSummary, live_summary
 from obt_server.rollout_storage import ModelSet, WantedModel, model_key
 from obt_server.rollouts.drift import DriftReport, PlannedStep
 from obt_server.rollouts.requests import shown_digest, shown_name
-from obt_server.rollouts.sets import check_times
 
 MAX_SETS: Final = 200
 _EXAMPLE: Final[dict[str, Any]] = {

@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-import functools
-import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import msgspec
-from fastapi import APIRouter, Path
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
 
-from obt_agent.benchmark.expansion import Cell, expand
+from obt_agent.benchmark.expansion import expand
 from obt_agent.benchmark.plan import Plan, plan_hash
 from obt_agent.benchmark.presets import PRESETS
-from obt_agent.errors import InvalidParams
-from obt_agent.protocol import codec
+from obt_server.estimates import Estimates
 from obt_server.rest.context import Context, api_router
-from obt_server.rest.result_index import IndexedResult, ResultIndex
-from obt_server.rest.struct_route import Shape
-from obt_server.storage import SavedPlan, ServerStorage
+from obt_server.rest.views import PlanFields
+from obt_server.result_index import IndexedResult
+from obt_server.saved_plans import hash_of, read_plan
+from obt_server.storage import NotStored, SavedPlan
 
-ANY_MODEL: Final = "model"
-"""Stands in for the model of a saved plan, which has none: the hash leaves the model out."""
-USUAL_WARMUPS: Final = 2
-PlanFields = Annotated[msgspec.Raw, Shape(Plan, partial=True)]
-"""A plan without its model; what is left out has the plan's default."""
 PlanName = Annotated[str, Path(min_length=1, max_length=64, pattern=r"^[^/\\\x00-\x1f]+$")]
 
 
@@ -71,89 +64,106 @@ class EstimateView(msgspec.Struct, frozen=True, kw_only=True):
     basis: str
 
 
-class NamedPlans:
-    """The presets and the saved plans.
+class SavedPlanBody(PlanBody):
+    """A plan to be saved as the next version of its name."""
 
-    Args:
-        storage: where saved plans are.
-    """
+    model_config = ConfigDict(extra="forbid")
 
-    def __init__(self, storage: ServerStorage) -> None:
-        self._storage = storage
-
-    async def all(self) -> list[SavedPlan]:
-        """Presets first; a saved plan never has a preset's name."""
-        presets = [
-            SavedPlan(name=name, plan=msgspec.json.encode(dict(fields)), saved_at=0.0)
-            for name, fields in PRESETS.items()
-        ]
-        return [*presets, *await self._storage.plans()]
-
-    async def by_hash(self) -> dict[str, str]:
-        """Names by the plans' hashes; where two have one hash, the first."""
-        names: dict[str, str] = {}
-        for one in await self.all():
-            hashed = hash_of(one.plan)
-            if hashed is not None:
-                # Presets come first, so that a saved copy of one does not rename its results.
-                names.setdefault(hashed, one.name)
-        return names
+    comment: Annotated[str | None, Field(max_length=500, description="what changed, for people")] = None
 
 
-@functools.lru_cache(maxsize=256)
-def hash_of(fields: bytes) -> str | None:
-    """The hash of a saved plan; None where this release cannot read it."""
-    # Kept: every list of results names its plans, and a hash takes as long as sorting some thousand of them.
-    try:
-        # A newer release may have saved it, with fields that this one refuses: it stays in the list without a
-        # hash.
-        return plan_hash(_plan({**msgspec.json.decode(fields, type=dict[str, Any]), "model_name": ANY_MODEL}))
-    except InvalidParams:
-        return None
+class SavedPlanView(msgspec.Struct, frozen=True, kw_only=True):
+    """A version of a saved plan. ``hash`` names what it measures; the model is no part of it."""
+
+    name: str
+    version: int
+    hash: str | None
+    plan: PlanFields
+    comment: str | None
+    created_at: float
+    created_by: str
 
 
-def _plan(fields: dict[str, Any]) -> Plan:
-    return codec.convert(msgspec.Raw(msgspec.json.encode(fields)), Plan)
-
-
-def plan_routes(context: Context, index: ResultIndex, plans: NamedPlans) -> APIRouter:
+def routes(context: Context) -> APIRouter:
     """The routes."""
     router = api_router(context, "benchmarks")
+    _named(router, context)
+    _versions(router, context)
+    _estimate(router, context)
+    return router
+
+
+def _named(router: APIRouter, context: Context) -> None:
+    plans = context.plans
 
     @router.get("/plans", summary="Presets and saved plans, with how many results each has")
     async def every() -> list[PlanView]:
         # Counted from the index in memory: no query for each plan.
-        counted = Counter(line.digest.environment.plan_hash for line in await index.lines())
+        counted = Counter(line.digest.environment.plan_hash for line in await context.results.lines())
         return [_plan_view(one, counted) for one in await plans.all()]
 
     @router.put("/plans/{name}", status_code=204, summary="Save a plan under a name")
-    async def save(name: PlanName, body: PlanBody) -> None:
-        # A name means one plan on every server: results carry no plan beside its hash.
-        if name in PRESETS:
-            raise InvalidParams(f"{name!r} is a preset: choose another name.", field="name")
-        fields = {key: value for key, value in body.plan.items() if key != "model_name"}
-        # Checked when it is saved: a plan that cannot run would fail on the machine, days later.
-        _plan({**fields, "model_name": ANY_MODEL})
-        saved = SavedPlan(name=name, plan=msgspec.json.encode(fields), saved_at=time.time())
-        await context.storage.save_plan(saved)
+    async def save(name: PlanName, body: PlanBody, request: Request) -> None:
+        await plans.save(name, body.plan, request.state.principal.name)
 
     @router.delete("/plans/{name}", status_code=204, summary="Forget a saved plan")
     async def remove(name: PlanName) -> None:
-        if name in PRESETS:
-            raise InvalidParams(f"{name!r} is a preset: it stays.", field="name")
-        await context.storage.delete_plan(name)
+        await plans.remove(name)
 
+
+def _versions(router: APIRouter, context: Context) -> None:
+    plans, storage = context.plans, context.storage
+
+    @router.get("/saved-plans", summary="The newest version of each saved plan; or all that have one hash")
+    async def saved(
+        hash: Annotated[str | None, Query(max_length=64)] = None,  # noqa: A002 - the query's own name
+    ) -> list[SavedPlanView]:
+        found = await (storage.plans() if hash is None else storage.plans_of_hash(hash))
+        return [saved_plan_view(one) for one in found]
+
+    @router.put("/saved-plans/{name}", summary="Save a plan: a new version where it measures something else")
+    async def save(name: PlanName, body: SavedPlanBody, request: Request) -> SavedPlanView:
+        stored = await plans.save(name, body.plan, request.state.principal.name, body.comment)
+        return saved_plan_view(stored)
+
+    @router.get("/saved-plans/{name}", summary="A saved plan, in its newest version unless one is named")
+    async def one(name: PlanName, version: Annotated[int | None, Query(ge=1)] = None) -> SavedPlanView:
+        return saved_plan_view(await plans.find(name, version))
+
+    @router.get("/saved-plans/{name}/versions", summary="All versions that are kept, the newest first")
+    async def versions(name: PlanName) -> list[SavedPlanView]:
+        found = await storage.plan_versions(name)
+        if not found:
+            raise NotStored(f"There is no saved plan {name!r}.")
+        return [saved_plan_view(one) for one in found]
+
+    @router.delete("/saved-plans/{name}", status_code=204, summary="Forget a saved plan's name")
+    async def remove(name: PlanName) -> None:
+        await plans.remove(name)
+
+
+def _estimate(router: APIRouter, context: Context) -> None:
     @router.post(
         "/benchmarks/estimate", summary="What a plan would measure, and about how long it would take"
     )
     async def estimate(body: EstimateBody) -> EstimateView:
         agent = await context.hub.find(body.agent)
-        plan = _plan(body.plan)
-        hashed = plan_hash(plan)
-        lines = await index.lines()
-        return estimated(plan, agent.id, lines, (await plans.by_hash()).get(hashed))
+        plan = read_plan(body.plan)
+        lines = await context.results.lines()
+        return estimated(plan, agent.id, lines, (await context.plans.by_hash()).get(plan_hash(plan)))
 
-    return router
+
+def saved_plan_view(one: SavedPlan) -> SavedPlanView:
+    """Return a version as the interface shows it."""
+    return SavedPlanView(
+        name=one.name,
+        version=one.version,
+        hash=one.hash,
+        plan=msgspec.Raw(one.plan),
+        comment=one.comment,
+        created_at=one.saved_at,
+        created_by=one.saved_by,
+    )
 
 
 def _plan_view(one: SavedPlan, counted: Counter[str | None]) -> PlanView:
@@ -175,41 +185,17 @@ def estimated(plan: Plan, agent_id: str, lines: Sequence[IndexedResult], name: s
     """
     cells = expand(plan)
     halves = 2 if plan.cache_mode == "pair" else 1
-    # The newest run of the same model on this machine; a run of another model says nothing of its speed.
-    like = next(
-        (line for line in lines if line.stored.agent_id == agent_id and line.model == plan.model_name), None
-    )
-    seconds = None if like is None else _seconds(plan, cells, like, halves)
+    found = Estimates(lines).of(plan, agent_id)
     return EstimateView(
         plan_hash=plan_hash(plan),
         plan_name=name,
         cells=[cell.label for cell in cells],
         iterations=plan.num_iterations * len(cells) * halves,
         most_iterations=plan.most_iterations * len(cells) * halves,
-        seconds=seconds,
-        basis="" if seconds is None or like is None else f"from its run of {_day(like)}",
+        seconds=None if found is None else found.seconds,
+        basis="" if found is None else f"from its run of {_day(found.like)}",
     )
 
 
-def _seconds(plan: Plan, cells: Sequence[Cell], like: IndexedResult, halves: int) -> float | None:
-    """Prompt and answer at the speeds of that run; warm-ups count as iterations do."""
-    # Medians, so that one slow iteration (another program, a load) does not stretch the estimate.
-    decode, prefill = like.medians.get("decode_tps_corrected"), like.medians.get("prefill_tps_ttft")
-    if not decode:
-        return None
-    warmups = USUAL_WARMUPS if plan.warmup_iterations is None else plan.warmup_iterations
-    total = 0.0
-    for cell in cells:
-        # Plain text has no count of tokens; its prefill is left out, and the estimate is called one.
-        prompt = (cell.prompt.prompt_tokens or 0) / prefill if prefill else 0.0
-        one = prompt + cell.prompt.completion_tokens / decode
-        # An adaptive plan runs until both are reached: its number, and its time.
-        least = max(plan.num_iterations, plan.min_duration_s / one if plan.max_iterations else 0.0)
-        count = min(least, plan.most_iterations) * halves + warmups
-        total += count * one
-    # The agent ends the run there, whatever is left.
-    return min(total, plan.max_duration_s)
-
-
-def _day(line: IndexedResult) -> str:
-    return datetime.fromtimestamp(line.stored.created_at).astimezone().strftime("%d %b %Y")
+def _day(like: IndexedResult) -> str:
+    return datetime.fromtimestamp(like.stored.created_at).astimezone().strftime("%d %b %Y")

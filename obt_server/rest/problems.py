@@ -39,6 +39,7 @@ STATUS_OF_KIND: Final[Mapping[str, int]] = {
     "job_not_found": 404,
     "job_open": 409,
     "rollout_open": 409,
+    "campaign_open": 409,
     "unsupported": 501,
     "stream_incomplete": 502,
     "job_conflict": 409,

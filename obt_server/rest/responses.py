@@ -98,6 +98,19 @@ ROLLOUT: Final[Responses] = GATED | {
 """Of routes about rollouts and model sets."""
 
 
+CAMPAIGN: Final[Responses] = GATED | {
+    404: failure(
+        "No such campaign or plan, or a machine that nobody has.",
+        "not_found",
+        "There is no campaign '01a2...'.",
+    ),
+    409: failure(
+        "What is there forbids it.", "campaign_open", "Campaign 01a2... has not ended: cancel it first."
+    ),
+}
+"""Of routes about campaigns."""
+
+
 def events(*examples: tuple[str, Json]) -> Responses:
     """An answer of server-sent events, with one of each kind."""
     text = "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in examples)

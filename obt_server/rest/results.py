@@ -10,15 +10,7 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from obt_server.rest.context import Context, api_router
-from obt_server.rest.plans import NamedPlans, plan_routes
-from obt_server.rest.result_index import (
-    DigestCell,
-    DigestWarning,
-    IndexedResult,
-    ResultIndex,
-    ResultQuery,
-    matching,
-)
+from obt_server.result_index import DigestCell, DigestWarning, IndexedResult, ResultQuery, matching
 
 
 class ResultsParams(BaseModel):
@@ -87,9 +79,7 @@ class MeasuredPlan(msgspec.Struct, frozen=True, kw_only=True):
 def routes(context: Context) -> APIRouter:
     """The routes."""
     router = api_router(context, "benchmarks")
-    # One index for both lists and for plans: it holds every result in short, a few kilobytes each.
-    index = ResultIndex(context.storage)
-    plans = NamedPlans(context.storage)
+    index, plans = context.results, context.plans
 
     @router.get("/results", summary="Figures of stored benchmarks over all machines: searched, sorted, paged")
     async def results(asked: Annotated[ResultsParams, Query()]) -> ResultsPage:
@@ -125,7 +115,6 @@ def routes(context: Context) -> APIRouter:
             for hashed, count in counted.most_common()
         ]
 
-    router.routes.extend(plan_routes(context, index, plans).routes)
     return router
 
 

@@ -99,7 +99,8 @@ def _request(body: StartRollout) -> RolloutRequest:
     return RolloutRequest(**given, create=create)
 
 
-def _selector(body: SelectorBody) -> Selector:
+def selector(body: SelectorBody) -> Selector:
+    """As the engines take it."""
     return Selector(agents=tuple(body.agents), labels=tuple(body.labels), all=body.all)
 
 
@@ -113,7 +114,7 @@ def _beginning(router: APIRouter, context: Context) -> None:
         summary="Do something with a model on many machines; refused and offline ones are states of it",
     )
     async def begin(body: StartRollout, request: Request, response: Response) -> RolloutView:
-        records = await select(context.hub, _selector(body.targets), most)
+        records = await select(context.hub, selector(body.targets), most)
         rollout, targets = make(_request(body), records, request.state.principal.name)
         stored, new = await context.rollouts.create(rollout, targets)
         # A double click, or a client that did not get the answer.
@@ -122,7 +123,7 @@ def _beginning(router: APIRouter, context: Context) -> None:
 
     @router.post("/rollouts/preview", summary="What a rollout would do on each machine; nothing is sent")
     async def preview(body: StartRollout, request: Request) -> list[TargetPreview]:
-        records = await select(context.hub, _selector(body.targets), most)
+        records = await select(context.hub, selector(body.targets), most)
         rollout, _ = make(_request(body), records, request.state.principal.name)
         return previews(rollout, records, await context.model_sets.view())
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from obt_agent.benchmark.plan import Plan
 from obt_agent.hardware.inventory import Inventory
 from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 from obt_agent.protocol.admission import JobCounts, LightSample, OutboxCounts
@@ -17,6 +18,9 @@ from obt_server.hub.presence import GpuTitle
 from obt_server.hub.storage import AgentRecord, JobRecord, StoredJobState
 from obt_server.rest.struct_route import Shape
 from obt_server.storage import ModelVersion
+
+PlanFields = Annotated[msgspec.Raw, Shape(Plan, partial=True)]
+"""A plan without its model; what is left out has the plan's default."""
 
 
 class AgentView(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from obt_agent.errors import AgentError, Busy
+from obt_agent.errors import AgentError
 from obt_server.hub import AgentHub
-from obt_server.hub.events import AgentChanged, Event, JobChanged
-from obt_server.hub.storage import ENDED_STATES
+from obt_server.machine_jobs.runs import Runs
 from obt_server.rollout_storage import Rollout, RolloutFilter, RolloutTarget, RolloutTotals, model_key
 from obt_server.rollouts.fleet_models import Capacities
 from obt_server.rollouts.locks import ModelLocks
-from obt_server.rollouts.machines import Machines
 from obt_server.rollouts.run import RolloutRun
 from obt_server.rollouts.settings import RolloutSettings
-from obt_server.rollouts.work import RolloutParts, held_back
+from obt_server.rollouts.work import RolloutParts
 from obt_server.storage import ServerStorage
 
 log = structlog.get_logger(__name__)
@@ -31,7 +28,6 @@ ALL: Final = 1_000_000
 
 LISTED_WITHIN_S: Final = 30.0
 """A machine lists its models within 5 s of a change, unless its link was lost."""
-_KEPT_NEWS: Final = 32
 
 
 @dataclass(frozen=True)
@@ -67,83 +63,35 @@ class RolloutEngine:
         self.capacities = Capacities(hub, storage)
         self._parts = RolloutParts(hub, storage, self.settings, self.capacities, self._note_done)
         self._locks = ModelLocks()
-        # None before ``start``: who is here is known from then on.
-        self._machines: Machines | None = None
-        # Those that run, and the task of each.
-        self._runs: dict[str, RolloutRun] = {}
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        # By machine: rollouts that are at work there, or were; so that an event finds them without a search.
-        self._of_machine: dict[str, set[str]] = {}
-        # By machine and job: what its last progress said of standing still.
-        self._held_back: dict[tuple[str, str], bool] = {}
-        # What ended or was deleted (None), until it is said; bounded, for nobody may be there to say it to.
-        self._last_news: dict[str, RolloutNews | None] = {}
+        self._runs: Runs[RolloutRun, RolloutNews] = Runs(hub, "rollout", self.settings.poll_s, _news)
         # By machine and model: loop time at which a target was done last.
         self._done: dict[tuple[str, str], float] = {}
         # One change of which rollouts run at a time: a retry must not begin one twice.
         self._changing = asyncio.Lock()
-        self._closed = False
 
     # -- lifetime -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Carry on with all rollouts that storage has as running."""
-        # Who is enrolled, before any target is looked at: an unknown machine would fail.
-        await self._hub.directory.current()
-        self._machines = Machines(self._hub)
-        self._hub.events.observe(self._on_event)
+        await self._runs.start()
         running = await self._storage.rollouts(RolloutFilter(state="running", limit=ALL))
         # The oldest first, so that who came first on a model and machine is first there again.
         runs = [await self._loaded(totals.rollout) for totals in reversed(running)]
         for run in runs:
             run.hold_locks()
         for run in runs:
-            self._begin(run)
+            self._runs.begin(run)
 
     async def close(self) -> None:
         """End all tasks; what they were at is stored, and goes on at the next start."""
-        self._closed = True
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._runs.close()
 
     async def _loaded(self, rollout: Rollout) -> RolloutRun:
         targets = await self._storage.rollout_targets(rollout.id)
         return self._made(rollout, targets)
 
     def _made(self, rollout: Rollout, targets: Sequence[RolloutTarget]) -> RolloutRun:
-        if self._machines is None or self._closed:
-            raise Busy("The server is starting or stopping; try again.", retry_after_ms=1000)
-        return RolloutRun(self._parts, rollout, targets, self._locks, self._machines)
-
-    def _begin(self, run: RolloutRun) -> None:
-        rollout_id = run.rollout.id
-        self._runs[rollout_id] = run
-        for agent_id in run.targets:
-            self._of_machine.setdefault(agent_id, set()).add(rollout_id)
-        self._tasks[rollout_id] = asyncio.create_task(self._carry(run), name=f"rollout {rollout_id}")
-
-    async def _carry(self, run: RolloutRun) -> None:
-        rollout_id = run.rollout.id
-        try:
-            while True:
-                try:
-                    await run.run()
-                    break
-                # A full disk, or a fault of the program: what is stored goes on when it is over.
-                except Exception:
-                    log.exception("rollout.failed", rollout=rollout_id)
-                    await asyncio.sleep(self.settings.poll_s)
-        finally:
-            for agent_id in run.targets:
-                mine = self._of_machine.get(agent_id, set())
-                mine.discard(rollout_id)
-                if not mine:
-                    self._of_machine.pop(agent_id, None)
-            self._keep_news(rollout_id, _news(run))
-            self._runs.pop(rollout_id, None)
-            self._tasks.pop(rollout_id, None)
+        return RolloutRun(self._parts, rollout, targets, self._locks, self._runs.machines)
 
     # -- what people ask ------------------------------------------------------------------------------
 
@@ -161,7 +109,7 @@ class RolloutEngine:
             stored = await self._storage.create_rollout(rollout, targets)
             if stored.id != rollout.id:
                 return stored, False
-            self._begin(run)
+            self._runs.begin(run)
         log.info(
             "rollout.created",
             rollout=rollout.id,
@@ -202,22 +150,21 @@ class RolloutEngine:
                     run = await self._loaded(await self._storage.rollout(rollout_id))
                     await run.retry(agent_ids)
                     if run.rollout.state == "running":
-                        self._begin(run)
+                        self._runs.begin(run)
                     return
                 if await run.retry(agent_ids):
                     return
             # It has just ended; its task is about to. Then it is loaded and begun as any other.
-            with contextlib.suppress(KeyError):
-                await asyncio.wait([self._tasks[rollout_id]])
+            await self._runs.ended(rollout_id)
 
     async def delete(self, rollout_id: str) -> None:
         """Forget a rollout that has ended. Raises NotStored, RolloutOpen."""
         async with self._changing:
             rollout = await self._storage.rollout(rollout_id)
-            if rollout.state == "running" or rollout_id in self._runs:
+            if rollout.state == "running" or self._runs.get(rollout_id) is not None:
                 raise RolloutOpen(f"Rollout {rollout_id} has not ended: cancel it first.")
             await self._storage.delete_rollout(rollout_id)
-        self._keep_news(rollout_id, None)
+        self._runs.keep_news(rollout_id, None)
         self._hub.events.rollout_changed(rollout_id)
 
     def take_news(self, rollout_id: str) -> RolloutNews | None:
@@ -226,17 +173,11 @@ class RolloutEngine:
         Raises:
             KeyError: there is nothing new of it.
         """
-        run = self._runs.get(rollout_id)
-        return self._last_news.pop(rollout_id) if run is None else _news(run)
-
-    def _keep_news(self, rollout_id: str, news: RolloutNews | None) -> None:
-        self._last_news[rollout_id] = news
-        if len(self._last_news) > _KEPT_NEWS:
-            del self._last_news[next(iter(self._last_news))]
+        return self._runs.take_news(rollout_id)
 
     def running(self) -> list[tuple[Rollout, list[RolloutTarget]]]:
         """Return all rollouts that run, with their targets."""
-        return [(run.rollout, list(run.targets.values())) for run in self._runs.values()]
+        return [(run.rollout, list(run.targets.values())) for run in self._runs]
 
     def under_way(self) -> frozenset[tuple[str, str]]:
         """Machines and models on which something is wanted, at work, or was done a moment ago.
@@ -247,7 +188,7 @@ class RolloutEngine:
         self._done = {key: at for key, at in self._done.items() if at > recent}
         at_work = {
             (target.agent_id, model_key(run.rollout.destination or run.rollout.model))
-            for run in self._runs.values()
+            for run in self._runs
             for target in run.targets.values()
             if not target.ended
         }
@@ -255,36 +196,6 @@ class RolloutEngine:
 
     def _note_done(self, agent_id: str, key: str) -> None:
         self._done[agent_id, key] = asyncio.get_running_loop().time()
-
-    # -- events ---------------------------------------------------------------------------------------
-
-    def _on_event(self, event: Event) -> None:
-        """Wake whom an event concerns. Called for each heartbeat: it must cost nothing where nobody waits."""
-        if isinstance(event, JobChanged):
-            self._on_job(event)
-        elif isinstance(event, AgentChanged) and self._machines is not None:
-            came_or_went, waiting = self._machines.note(event.agent_id)
-            for rollout_id in waiting:
-                if rollout_id in self._runs:
-                    self._runs[rollout_id].look_again(event.agent_id)
-            if came_or_went:
-                for rollout_id in self._of_machine.get(event.agent_id, ()):
-                    self._runs[rollout_id].on_machine(event.agent_id)
-
-    def _on_job(self, event: JobChanged) -> None:
-        key = event.agent_id, event.job_id
-        still = held_back(event.progress)
-        # Progress alone comes twice a second of each job; a look into storage for each would be many.
-        moved_on = event.progress is None or self._held_back.get(key) != still
-        mine = [
-            rollout_id
-            for rollout_id in self._of_machine.get(event.agent_id, ())
-            if self._runs[rollout_id].on_job(event.agent_id, event.job_id, moved_on=moved_on)
-        ]
-        if not mine or event.state in ENDED_STATES:
-            self._held_back.pop(key, None)
-        else:
-            self._held_back[key] = still
 
 
 def _news(run: RolloutRun) -> RolloutNews:

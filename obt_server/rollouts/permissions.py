@@ -43,12 +43,16 @@ def permissions(capabilities: tuple[str, ...]) -> Permissions | None:
 
 
 def permission(action: RolloutAction, capabilities: tuple[str, ...]) -> ActionPermission:
-    """Whether an action is among the capabilities.
+    """Whether an action is among the capabilities; see ``method_permission``."""
+    return method_permission(METHOD_OF_ACTION[action], capabilities)
+
+
+def method_permission(method: str, capabilities: tuple[str, ...]) -> ActionPermission:
+    """Whether a command is among the capabilities.
 
     They say what is allowed, and not why something is not: the key is the one that forbids it by default.
     The refusal itself names the right one.
     """
-    method = METHOD_OF_ACTION[action]
     if method in capabilities:
         return ActionPermission(allowed=True)
     key = "policy.allow_changes" if method in _CHANGES else "policy.commands.deny"

@@ -8,11 +8,15 @@ import heapq
 import math
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 import structlog
 
+from obt_server.machine_jobs import failures
+from obt_server.machine_jobs.attempt import AlreadyEnded, Postponed
+from obt_server.machine_jobs.failures import Changes
+from obt_server.machine_jobs.machines import Machines
 from obt_server.rollout_storage import (
     REPEATABLE,
     ChangeCause,
@@ -23,16 +27,12 @@ from obt_server.rollout_storage import (
 )
 from obt_server.rollouts import outcomes
 from obt_server.rollouts.locks import LockKey, ModelLocks
-from obt_server.rollouts.machines import Machines
-from obt_server.rollouts.outcomes import Changes
-from obt_server.rollouts.work import Postponed, RolloutParts, TargetWork
+from obt_server.rollouts.work import RolloutParts, TargetWork
 
 log = structlog.get_logger(__name__)
 
 _AGAIN_AFTER_FAULT_S = 30.0
 """A full disk here must not end a rollout: what cannot be stored is tried again."""
-
-_AWAY_CHECK_POLLS = 4
 
 
 class RolloutRun:
@@ -80,6 +80,16 @@ class RolloutRun:
         # Targets that changed since ``take_changed``.
         self._changed: set[str] = set()
 
+    @property
+    def id(self) -> str:
+        """The rollout's id."""
+        return self.rollout.id
+
+    @property
+    def machines(self) -> Iterable[str]:
+        """Its targets."""
+        return self.targets
+
     # -- what others ask of it ------------------------------------------------------------------------
 
     def take_changed(self) -> list[RolloutTarget]:
@@ -118,7 +128,7 @@ class RolloutRun:
             now = time.time()
             at_work = {"cancelling": True}
             changes = {
-                target.agent_id: at_work if target.begun else outcomes.ended("cancelled", None, now)
+                target.agent_id: at_work if target.begun else failures.ended("cancelled", None, now)
                 for target in open_ones
             }
             rollout = self.rollout
@@ -238,29 +248,20 @@ class RolloutRun:
 
     def _hindrance(self, target: RolloutTarget) -> Changes | None:
         """Why a target cannot begin: how it ends, or for what it waits until it is looked at again."""
-        agent_id, now = target.agent_id, time.time()
-        until = math.inf if self.rollout.until is None else self.rollout.until
-        if self._machines.unknown(agent_id):
-            return outcomes.failed("agent_unknown", "The machine was removed from this server.", now)
-        if now >= until:
-            return outcomes.ended("skipped", "It was not begun in time.", now)
-        settings = self._parts.settings
-        if not self._machines.online(agent_id):
-            # Now and then also without an event: a machine that is removed never comes back.
-            again_in_s = min(until - now, _AWAY_CHECK_POLLS * settings.poll_s)
-            if self.rollout.offline == "skip":
-                grace_s = settings.offline_grace_s - self._machines.away_s(agent_id)
-                if grace_s <= 0:
-                    return outcomes.ended("skipped", "The machine is offline.", now)
-                again_in_s = min(again_in_s, grace_s)
-            self._look_again_in(again_in_s, agent_id)
-            self._machines.when_back(agent_id, self.rollout.id)
-            return outcomes.waits("machine", "The machine is offline.")
+        agent_id, rollout = target.agent_id, self.rollout
+        found = self._machines.hindrance(
+            agent_id, rollout.id, self._parts.settings, until=rollout.until, offline=rollout.offline
+        )
+        if found is not None:
+            if found.again_in_s is not None:
+                self._look_again_in(found.again_in_s, agent_id)
+            return found.changes
         key = self._locks.held_by_other(self._keys(agent_id), self.rollout.id)
         if key is not None:
-            self._look_again_in(until - now, agent_id)
+            until = math.inf if rollout.until is None else rollout.until
+            self._look_again_in(until - time.time(), agent_id)
             self._locks.when_free(key, lambda: self.look_again(agent_id))
-            return outcomes.waits("rollout", "Another rollout works on this model of the machine.")
+            return failures.waits("rollout", "Another rollout works on this model of the machine.")
         return None
 
     def _look_again_in(self, seconds: float, agent_id: str) -> None:
@@ -301,7 +302,7 @@ class RolloutRun:
                     self._parts.done(agent_id, model_key(name))
             except Postponed as later:
                 await self._postpone(agent_id, later)
-            except _Ended:
+            except AlreadyEnded:
                 pass  # an operator's cancellation came before its first step
             # What cannot be stored now: the target is as it was, and is looked at again.
             except Exception:
@@ -316,14 +317,12 @@ class RolloutRun:
         """Wait again; a cancellation that came meanwhile has nothing to stop."""
         target = self.targets[agent_id]
         if target.cancelling:
-            await self._update(agent_id, outcomes.ended("cancelled", None, time.time()))
+            await self._update(agent_id, failures.ended("cancelled", None, time.time()))
             return
-        changes: Changes = {"state": "waiting", "job_id": None} | outcomes.waits(
-            later.waiting_for, later.reason
-        )
+        changes: Changes = {"state": "waiting", "job_id": None} | failures.waits("machine", later.reason)
         if later.next_attempt:
             if target.attempt >= self._parts.settings.busy_tries:
-                await self._update(agent_id, outcomes.failed("busy", later.reason, time.time()))
+                await self._update(agent_id, failures.failed("busy", later.reason, time.time()))
                 return
             changes["attempt"] = target.attempt + 1
         await self._update(agent_id, changes)
@@ -359,7 +358,7 @@ class RolloutRun:
         async with self._storing:
             # Ended by an operator between two steps of its work.
             if self.targets[agent_id].ended:
-                raise _Ended
+                raise AlreadyEnded
             await self._store({agent_id: changes}, causes=causes)
         return self.targets[agent_id]
 
@@ -386,7 +385,3 @@ class RolloutRun:
     def _say(self, agent_id: str) -> None:
         self._changed.add(agent_id)
         self._parts.hub.events.rollout_changed(self.rollout.id)
-
-
-class _Ended(Exception):
-    """The target has ended already."""

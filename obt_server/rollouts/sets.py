@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-import zoneinfo
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from obt_agent.errors import ConfigError, InvalidParams
-from obt_agent.quiet_hours import QuietHours
 from obt_server.hub import AgentHub
 from obt_server.hub.storage import AgentRecord
+from obt_server.machine_jobs.local_times import quiet_s
 from obt_server.rollout_storage import ModelSet, Rollout, model_key
 from obt_server.rollouts import drift
 from obt_server.rollouts.drift import DriftReport, PlannedStep
@@ -187,25 +185,4 @@ def quiet(which: ModelSet, now: dt.datetime) -> bool:
     """Whether it is one of the set's quiet hours."""
     if which.quiet_hours is None:
         return False
-    local = now.astimezone(_zone(which.time_zone))
-    return QuietHours([which.quiet_hours], "quiet_hours").wait_s(local) > 0
-
-
-def check_times(quiet_hours: str | None, time_zone: str | None) -> None:
-    """Raise InvalidParams for a range of times, or a time zone, that there is not."""
-    try:
-        QuietHours([] if quiet_hours is None else [quiet_hours], "quiet_hours")
-    except ConfigError as error:
-        raise InvalidParams(error.message, field="quiet_hours") from error
-    _zone(time_zone)
-
-
-def _zone(name: str | None) -> dt.tzinfo | None:
-    """The zone of that name; None, which is the server's own, without one."""
-    if name is None:
-        return None
-    try:
-        return zoneinfo.ZoneInfo(name)
-    # A name may also be a path, a directory, or too long for one.
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise InvalidParams(f"time_zone: there is no {name[:64]!r}.", field="time_zone") from error
+    return quiet_s(which.quiet_hours, which.time_zone, now) > 0

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine, create_engine, event, insert, select, update
+from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, update
 from sqlalchemy.orm import Session
 
-from obt_server.store.tables import SCHEMA_VERSION, Schema, Table
+from obt_server.saved_plans import hash_of
+from obt_server.store.tables import SCHEMA_VERSION, PlanVersionRow, Schema, Table
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -80,12 +81,25 @@ def _add_scopes(connection: Connection) -> None:
         )
 
 
+def _keep_versions_of_plans(connection: Connection) -> None:
+    """What was the only plan of a name is its first version."""
+    # A database of the first releases has no plans at all.
+    if not inspect(connection).has_table("obt_plans"):
+        return
+    found = connection.exec_driver_sql("SELECT name, plan, saved_at FROM obt_plans").all()
+    for name, plan, saved_at in found:
+        first = {"name": name, "version": 1, "hash": hash_of(plan), "plan": plan, "saved_at": saved_at}
+        connection.execute(insert(PlanVersionRow).values(**first, saved_by="", deleted=False))
+    connection.exec_driver_sql("DROP TABLE obt_plans")
+
+
 MIGRATIONS: dict[int, Callable[[Connection], None]] = {
     1: _add_given_name,
     2: _add_index_of_versions,
     3: _add_labels,
     4: _add_models_at,
     5: _add_scopes,
+    6: _keep_versions_of_plans,
 }
 """What brings a database from that version to the next."""
 

@@ -1,4 +1,4 @@
-"""Digests of results, and saved plans, as functions of an open session."""
+"""Digests of results, as functions of an open session."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from sqlalchemy import case, delete, func, select
 from sqlalchemy.orm import Session
 
-from obt_server.storage import NotStored, SavedPlan, StoredBenchmark
-from obt_server.store.database import from_row
+from obt_server.storage import StoredBenchmark
 from obt_server.store.quota import UNASKED_PARAMS
-from obt_server.store.tables import DigestRow, JobRow, PlanRow
+from obt_server.store.tables import DigestRow, JobRow
 
 
 def stored_benchmarks(db: Session) -> list[StoredBenchmark]:
@@ -58,21 +57,3 @@ def keep_digests(db: Session, made: Sequence[tuple[str, str, str, bytes]]) -> No
 def remove_digest(db: Session, agent_id: str, job_id: str) -> None:
     """Forget the digest of a job that is deleted."""
     db.execute(delete(DigestRow).where(DigestRow.agent_id == agent_id, DigestRow.job_id == job_id))
-
-
-def plans(db: Session) -> list[SavedPlan]:
-    """See ``ServerStorage.plans``."""
-    return [from_row(SavedPlan, row) for row in db.scalars(select(PlanRow).order_by(PlanRow.name))]
-
-
-def save_plan(db: Session, plan: SavedPlan) -> None:
-    """See ``ServerStorage.save_plan``."""
-    db.merge(PlanRow(name=plan.name, plan=plan.plan, saved_at=plan.saved_at))
-
-
-def delete_plan(db: Session, name: str) -> None:
-    """See ``ServerStorage.delete_plan``."""
-    row = db.get(PlanRow, name)
-    if row is None:
-        raise NotStored(f"There is no saved plan {name[:64]!r}.")
-    db.delete(row)

@@ -10,11 +10,13 @@ from typing import Literal
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
 from obt_server.hub.storage import Admission, JobChange, JobResult
 from obt_server.store import agents as agent_rows
+from obt_server.store import campaigns as campaign_rows
 from obt_server.store import credentials as credential_rows
 from obt_server.store import jobs as job_rows
 from obt_server.store import joining
 from obt_server.store import machine as machine_rows
 from obt_server.store import model_changes as change_rows
+from obt_server.store import plans as plan_rows
 from obt_server.store import results as result_rows
 from obt_server.store import rollouts as rollout_rows
 from obt_server.store.database import AT_ONCE, Database, Stored, query, transaction
@@ -98,15 +100,24 @@ class SqlStorage(Stored):
     benchmarks_mark = query(result_rows.benchmarks_mark)
     digests = query(result_rows.digests)
     keep_digests = transaction(result_rows.keep_digests)
-    plans = query(result_rows.plans)
-    save_plan = transaction(result_rows.save_plan)
-    delete_plan = transaction(result_rows.delete_plan)
+    plans = query(plan_rows.newest)
+    plan_versions = query(plan_rows.versions)
+    plans_of_hash = query(plan_rows.of_hash)
+    save_plan = transaction(plan_rows.save)
+    delete_plan = transaction(plan_rows.remove)
     create_rollout = transaction(rollout_rows.create)
     rollout = query(rollout_rows.get)
     rollouts = query(rollout_rows.find)
     rollout_targets = query(rollout_rows.targets)
     save_rollout = transaction(rollout_rows.save)
     delete_rollout = transaction(rollout_rows.remove)
+    create_campaign = transaction(campaign_rows.create)
+    campaign = query(campaign_rows.get)
+    campaigns = query(campaign_rows.find)
+    campaign_cells = query(campaign_rows.cells)
+    save_campaign = transaction(campaign_rows.save)
+    delete_campaign = transaction(campaign_rows.remove)
+    late_results = query(campaign_rows.late_results)
     note_causes = transaction(change_rows.note_causes)
     model_changes = query(change_rows.find)
     model_sets = query(rollout_rows.model_sets)

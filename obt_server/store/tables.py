@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION: Final = 6
+SCHEMA_VERSION: Final = 7
 
 
 class Table(DeclarativeBase):
@@ -148,13 +148,21 @@ class DigestRow(Table):
     digest: Mapped[bytes] = mapped_column(LargeBinary)
 
 
-class PlanRow(Table):
-    """A plan that an operator saved under a name, as JSON, without a model."""
+class PlanVersionRow(Table):
+    """A version of a plan that an operator saved under a name, as JSON, without a model.
 
-    __tablename__ = "obt_plans"
+    ``deleted``: the name is gone; campaigns and results of the version still say what was measured.
+    """
+
+    __tablename__ = "obt_plan_versions"
     name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    hash: Mapped[str | None] = mapped_column(String(64), index=True)
     plan: Mapped[bytes] = mapped_column(LargeBinary)
+    comment: Mapped[str | None] = mapped_column(String(500))
     saved_at: Mapped[float]
+    saved_by: Mapped[str] = mapped_column(String(200))
+    deleted: Mapped[bool]
 
 
 class PartRow(Table):
@@ -204,6 +212,35 @@ class RolloutTargetRow(Table):
     state: Mapped[str] = mapped_column(String(16))
     completed_bytes: Mapped[int | None]
     total_bytes: Mapped[int | None]
+    detail: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class CampaignRow(Table):
+    """A campaign. ``content`` is the whole as JSON; the columns are what is looked for."""
+
+    __tablename__ = "obt_campaigns"
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    key: Mapped[str | None] = mapped_column(String(128), unique=True)
+    schedule: Mapped[str | None] = mapped_column(String(64), index=True)
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    judged: Mapped[bool]
+    created_at: Mapped[float] = mapped_column(index=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class CampaignCellRow(Table):
+    """A cell of a campaign. ``detail`` is the whole as JSON; the columns are what is counted and looked for.
+
+    No foreign key to the agent: what was measured stays known when a machine is forgotten.
+    """
+
+    __tablename__ = "obt_campaign_cells"
+    campaign_id: Mapped[str] = mapped_column(ForeignKey(CampaignRow.id, ondelete="CASCADE"), primary_key=True)
+    cell_id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    position: Mapped[int]
+    agent_id: Mapped[str] = mapped_column(String(64))
+    state: Mapped[str] = mapped_column(String(16), index=True)
+    job_id: Mapped[str | None] = mapped_column(String(128))
     detail: Mapped[bytes] = mapped_column(LargeBinary)
 
 

@@ -20,7 +20,7 @@ from obt_agent.protocol.envelope import Request
 from obt_agent.protocol.errors import to_wire
 from obt_agent.protocol.jobs import JobProgress, JobProgressParams, JobStarted, JobSummary
 from obt_server.rollouts import RolloutSettings
-from tests.server.agent_double import AgentDouble, Answer
+from tests.server.agent_double import AgentDouble, Answer, Handler
 from tests.server.conftest import Running
 from tests.server.job_steps import finish, sync_jobs
 from tests.waiting import until
@@ -79,22 +79,26 @@ class Machine:
         identity = {"capabilities": self.allowed} | identity
         async with server.agent(self.name, credentials=self.credentials, **identity) as agent:
             self.agent = agent
-            agent.handlers |= {
-                "pull_model": self._start,
-                "create_model": self._start,
-                "copy_model": self._copy,
-                "delete_model": self._delete,
-                "load_model": self._load,
-                "unload_model": self._load,
-                "list_models": self._list,
-                "cancel": self._cancel,
-                "benchmark_status": self._status,
-            }
+            agent.handlers |= self.handlers()
             await self.list_models()
             # As agents do after each admission.
             listed = [_summary(job, state) for job, state in self.jobs.items() if state != "acknowledged"]
             await sync_jobs(agent, *listed)
             yield self
+
+    def handlers(self) -> dict[str, Handler]:
+        """What answers each method."""
+        return {
+            "pull_model": self._start,
+            "create_model": self._start,
+            "copy_model": self._copy,
+            "delete_model": self._delete,
+            "load_model": self._load,
+            "unload_model": self._load,
+            "list_models": self._list,
+            "cancel": self._cancel,
+            "benchmark_status": self._status,
+        }
 
     async def list_models(self) -> None:
         await self.link.sync_models(*self.models.values(), revision=next(self.revisions))

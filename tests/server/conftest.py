@@ -15,6 +15,7 @@ import pytest
 
 from obt_server import app as application
 from obt_server.auth import secrets
+from obt_server.campaigns import CampaignSettings
 from obt_server.gateway import GatewaySettings
 from obt_server.hub import HubSettings
 from obt_server.rollouts import RolloutSettings
@@ -70,7 +71,7 @@ Start = Callable[..., Any]
 
 
 @contextlib.asynccontextmanager
-async def running(
+async def running(  # noqa: PLR0913 - each part of the settings that tests set
     folder: Path,
     *,
     quota: AgentQuota | None = None,
@@ -79,6 +80,7 @@ async def running(
     root_path: str = "",
     rollouts: RolloutSettings | None = None,
     gateway: GatewaySettings | None = None,
+    campaigns: CampaignSettings | None = None,
     **hub: Any,
 ) -> AsyncIterator[Running]:
     """A server with its database in that folder; one that is there already is gone on with."""
@@ -92,6 +94,7 @@ async def running(
             root_path=root_path,
             rollouts=rollouts or RolloutSettings(),
             gateway=gateway,
+            campaigns=campaigns or CampaignSettings(),
         )
     )
     if fresh:

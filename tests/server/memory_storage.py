@@ -7,6 +7,14 @@ from typing import Any, Literal
 import msgspec
 
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
+from obt_server.campaign_storage import (
+    CELL_STATES,
+    Campaign,
+    CampaignCell,
+    CampaignFilter,
+    CampaignTotals,
+    LateResult,
+)
 from obt_server.hub.storage import (
     ENDED_STATES,
     Admission,
@@ -56,7 +64,9 @@ class MemoryStorage:
         self.results: dict[JobKey, bytes] = {}
         self.tokens: dict[str, JoinToken] = {}
         self.digested: dict[JobKey, tuple[str, bytes]] = {}
-        self.saved: dict[str, SavedPlan] = {}
+        self.saved: dict[str, list[SavedPlan]] = {}
+        self.all_campaigns: dict[str, Campaign] = {}
+        self.cells: dict[str, dict[str, CampaignCell]] = {}
         self.all_rollouts: dict[str, Rollout] = {}
         self.targets: dict[str, dict[str, RolloutTarget]] = {}
         self.sets: dict[str, ModelSet] = {}
@@ -200,10 +210,19 @@ class MemoryStorage:
             self.digested[agent_id, job_id] = (sha256, digest)
 
     async def plans(self) -> Sequence[SavedPlan]:
-        return [self.saved[name] for name in sorted(self.saved)]
+        return [self.saved[name][-1] for name in sorted(self.saved)]
 
-    async def save_plan(self, plan: SavedPlan) -> None:
-        self.saved[plan.name] = plan
+    async def plan_versions(self, name: str) -> Sequence[SavedPlan]:
+        return self.saved.get(name, [])[::-1]
+
+    async def plans_of_hash(self, plan_hash: str) -> Sequence[SavedPlan]:
+        return [one for versions in self.saved.values() for one in versions if one.hash == plan_hash]
+
+    async def save_plan(self, plan: SavedPlan) -> SavedPlan:
+        known = self.saved.setdefault(plan.name, [])
+        if not known or known[-1].hash != plan.hash:
+            known.append(dataclasses.replace(plan, version=len(known) + 1))
+        return known[-1]
 
     async def delete_plan(self, name: str) -> None:
         if self.saved.pop(name, None) is None:
@@ -246,6 +265,46 @@ class MemoryStorage:
 
     async def delete_rollout(self, rollout_id: str) -> None:
         del self.all_rollouts[rollout_id], self.targets[rollout_id]
+
+    async def create_campaign(self, campaign: Campaign, cells: Sequence[CampaignCell]) -> Campaign:
+        for known in self.all_campaigns.values():
+            if campaign.key is not None and known.key == campaign.key:
+                return known
+        self.all_campaigns[campaign.id] = campaign
+        self.cells[campaign.id] = {cell.id: cell for cell in cells}
+        return campaign
+
+    async def campaign(self, campaign_id: str) -> Campaign:
+        if campaign_id not in self.all_campaigns:
+            raise NotStored(f"no campaign {campaign_id}")
+        return self.all_campaigns[campaign_id]
+
+    async def campaigns(self, which: CampaignFilter) -> Sequence[CampaignTotals]:
+        found = [one for one in self.all_campaigns.values() if which.state in (None, one.state)]
+        return [
+            CampaignTotals(
+                campaign=one,
+                counts={
+                    state: sum(cell.state == state for cell in self.cells[one.id].values())
+                    for state in CELL_STATES
+                },
+            )
+            for one in reversed(found)
+            if which.judged in (None, one.judged) and which.ended in (None, one.state != "running")
+        ]
+
+    async def campaign_cells(self, campaign_id: str) -> Sequence[CampaignCell]:
+        return list(self.cells[campaign_id].values())
+
+    async def save_campaign(self, campaign: Campaign, cells: Sequence[CampaignCell]) -> None:
+        self.all_campaigns[campaign.id] = campaign
+        self.cells[campaign.id] |= {cell.id: cell for cell in cells}
+
+    async def delete_campaign(self, campaign_id: str) -> None:
+        del self.all_campaigns[campaign_id], self.cells[campaign_id]
+
+    async def late_results(self) -> Sequence[LateResult]:
+        return ()
 
     async def note_causes(self, causes: Sequence[ChangeCause]) -> None:
         return None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from obt_agent.benchmark.presets import PRESETS
-from obt_server.rest.result_index import MOST, ResultIndex, digest_of
+from obt_server.result_index import MOST, ResultIndex, digest_of
 from obt_server.storage import StoredBenchmark
 from obt_server.store import Database, SqlStorage
 from tests.server.conftest import Running

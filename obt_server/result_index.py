@@ -8,7 +8,8 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
 import msgspec
 
@@ -67,13 +68,16 @@ class _Result(msgspec.Struct, frozen=True):
 
     status: str
     environment: DigestEnvironment
+    # Whatever an agent sends there: a time that is none must not keep the result out of lists.
+    start_time: Any = None
+    end_time: Any = None
     cells: tuple[DigestCell, ...] = ()
     metrics: tuple[_Iteration, ...] = ()
     warnings: tuple[DigestWarning, ...] = ()
 
 
 class ResultDigest(msgspec.Struct, frozen=True, kw_only=True):
-    """What a result's text says in short."""
+    """What a result's text says in short. ``seconds``: from the start of its measurement to the end."""
 
     status: str
     environment: DigestEnvironment
@@ -82,6 +86,7 @@ class ResultDigest(msgspec.Struct, frozen=True, kw_only=True):
     flags: dict[str, int]
     warnings: tuple[DigestWarning, ...]
     cells: tuple[DigestCell, ...]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -263,7 +268,17 @@ def digest_of(text: bytes) -> ResultDigest | None:
         flags=dict(Counter(flag for one in result.metrics for flag in one.flags).most_common(MOST)),
         warnings=result.warnings[:MOST],
         cells=tuple(_headline(cell) for cell in result.cells[:MOST]),
+        seconds=_seconds(result.start_time, result.end_time),
     )
+
+
+def _seconds(start: object, end: object) -> float | None:
+    try:
+        took = datetime.fromisoformat(str(end)) - datetime.fromisoformat(str(start))
+    # No times, or one of them without a zone.
+    except (ValueError, TypeError):
+        return None
+    return max(0.0, took.total_seconds())
 
 
 def _headline(cell: DigestCell) -> DigestCell:

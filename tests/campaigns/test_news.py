@@ -1,0 +1,61 @@
+"""What open pages hear of campaigns."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from tests.campaigns.machines import MODELS, ONE, QUICK, begin, connected, measuring, post, until_over
+from tests.rollouts.test_news import listening, until_heard
+from tests.server.conftest import running
+from tests.waiting import until
+
+
+async def test_a_page_hears_of_a_campaign_from_its_beginning_to_its_end(tmp_path: Path) -> None:
+    async with running(tmp_path, campaigns=QUICK) as server:
+        first, second = await measuring(server, 2, measures=False)
+        async with connected(server, [first, second]), listening(server) as heard:
+            await until_heard(heard, "current")
+            campaign = await begin(server, models=MODELS[:1], targets={"agents": [first.id]})
+            begun = await until_heard(heard, "campaign", id=campaign["id"])
+            assert (begun["state"], begun["total"]) == ("running", 2)
+            assert "cells" not in begun
+            await first.until_measuring()
+            await first.say_iteration(3, 4)
+            async with asyncio.timeout(30):
+                while True:
+                    moved = await until_heard(heard, "campaign", id=campaign["id"])
+                    if [cell["progress"] for cell in moved["changed"]] == [0.5]:
+                        break
+            assert [cell["id"] for cell in moved["changed"]] == ["c1"]
+            # Machines that are added come with their cells.
+            await post(server, f"{campaign['id']}/machines", targets={"agents": [second.id]})
+            more = await until_heard(heard, "campaign", total=4)
+            assert {cell["id"] for cell in more["changed"]} >= {"c3", "c4"}
+            for one in (first, second):
+                one.measures = True
+                await until(one.open_benchmarks)
+                await one.finish_benchmark()
+            over = await until_heard(heard, "campaign", state="done")
+            assert over["counts"]["done"] == 4
+
+            async def forgotten() -> bool:
+                answer = await server.http.delete(f"/api/v1/campaigns/{campaign['id']}")
+                return answer.status_code == 204
+
+            await until(forgotten)
+            assert await until_heard(heard, "campaign_gone") == {"id": campaign["id"]}
+
+
+async def test_a_page_that_comes_later_begins_with_the_campaigns_that_run(tmp_path: Path) -> None:
+    async with running(tmp_path, campaigns=QUICK) as server:
+        (machine,) = await measuring(server, 1, measures=False)
+        async with connected(server, [machine]):
+            campaign = await begin(server, **ONE)
+            async with listening(server) as heard:
+                found = await until_heard(heard, "campaign", id=campaign["id"])
+                await until_heard(heard, "current")
+            assert (found["state"], found["changed"]) == ("running", [])
+            await machine.until_measuring()
+            await machine.finish_benchmark()
+            await until_over(server, campaign["id"])
