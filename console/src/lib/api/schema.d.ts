@@ -349,6 +349,110 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/campaigns": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Campaigns, the newest first */
+        get: operations["campaigns_api_v1_campaigns_get"];
+        put?: never;
+        /** Measure plans on models on machines; refused and offline ones are states of cells */
+        post: operations["begin_api_v1_campaigns_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/campaigns/preview": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** What a campaign would do in each cell, and about how long */
+        post: operations["would_api_v1_campaigns_preview_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/campaigns/{campaign_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One campaign, with its cells */
+        get: operations["one_api_v1_campaigns__campaign_id__get"];
+        put?: never;
+        post?: never;
+        /** Forget a campaign that has ended; results stay */
+        delete: operations["remove_api_v1_campaigns__campaign_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/campaigns/{campaign_id}/cancel": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Cancel what has not ended, all cells or some */
+        post: operations["cancel_api_v1_campaigns__campaign_id__cancel_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/campaigns/{campaign_id}/machines": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Measure the same on more machines */
+        post: operations["add_api_v1_campaigns__campaign_id__machines_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/campaigns/{campaign_id}/rerun": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Measure cells again: without a result, with a doubtful one, or those named */
+        post: operations["rerun_api_v1_campaigns__campaign_id__rerun_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/credentials": {
         parameters: {
             query?: never;
@@ -762,6 +866,59 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/saved-plans": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** The newest version of each saved plan; or all that have one hash */
+        get: operations["saved_api_v1_saved_plans_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/saved-plans/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** A saved plan, in its newest version unless one is named */
+        get: operations["one_api_v1_saved_plans__name__get"];
+        /** Save a plan: a new version where it measures something else */
+        put: operations["save_api_v1_saved_plans__name__put"];
+        post?: never;
+        /** Forget a saved plan's name */
+        delete: operations["remove_api_v1_saved_plans__name__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/saved-plans/{name}/versions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All versions that are kept, the newest first */
+        get: operations["versions_api_v1_saved_plans__name__versions_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/session": {
         parameters: {
             query?: never;
@@ -939,6 +1096,30 @@ export interface components {
             scope?: "operator" | "inference";
         };
         /**
+         * BaselineBody
+         * @description What results are compared with.
+         */
+        BaselineBody: {
+            /**
+             * Last
+             * @description rolling: so many earlier results
+             * @default 7
+             */
+            last?: number;
+            /**
+             * Mode
+             * @default rolling
+             * @enum {string}
+             */
+            mode?: "rolling" | "pinned" | "none";
+            /**
+             * Results
+             * @description pinned: ids of jobs
+             * @default []
+             */
+            results?: string[];
+        };
+        /**
          * BenchmarkResult
          * @description A whole benchmark. OBT's ``BenchmarkResult`` with more beside it.
          *
@@ -1049,6 +1230,174 @@ export interface components {
             vendor?: string | null;
         };
         /**
+         * CampaignBaseline
+         * @description What results are compared with: the last ones of the same cell, pinned ones, or nothing.
+         *
+         *     ``results`` are ids of jobs; where ``pinned`` names none, those that operators pinned count.
+         */
+        CampaignBaseline: {
+            /** Last */
+            last: number;
+            /**
+             * Mode
+             * @enum {string}
+             */
+            mode: "rolling" | "pinned" | "none";
+            /** Results */
+            results: string[];
+        };
+        /**
+         * CampaignMachine
+         * @description A machine of a campaign, as it was called when it was added. ``not_before``: when it may begin.
+         */
+        CampaignMachine: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+            /** Not Before */
+            not_before: number | null;
+        };
+        /**
+         * CampaignPlanView
+         * @description A plan of a campaign, as it is measured.
+         */
+        CampaignPlanView: {
+            /** Hash */
+            hash: string;
+            /** Label */
+            label: string;
+            /** Name */
+            name: string | null;
+            plan: components["schemas"]["PlanFields"];
+            /** Version */
+            version: number | null;
+        };
+        /**
+         * CampaignPreview
+         * @description What a campaign would do. ``estimate_s``: of the slowest machine, for they measure side by side.
+         */
+        CampaignPreview: {
+            /** Cells */
+            cells: components["schemas"]["CellPreview"][];
+            /** Estimate S */
+            estimate_s: number | null;
+            /** Machines */
+            machines: components["schemas"]["MachineEstimate"][];
+        };
+        /**
+         * CampaignQuietHours
+         * @description Local times, such as 07:00 to 22:00, in which no cell begins. Without a zone, the server's own.
+         */
+        CampaignQuietHours: {
+            /** From */
+            from: string;
+            /** Time Zone */
+            time_zone: string | null;
+            /** To */
+            to: string;
+        };
+        /**
+         * CampaignSettle
+         * @description What a machine waits for before a cell: ``idle_for_s`` without other work, ``max_wait_s`` at most.
+         */
+        CampaignSettle: {
+            /** Idle For S */
+            idle_for_s: number;
+            /** Max Wait S */
+            max_wait_s: number;
+        };
+        /**
+         * CampaignSummary
+         * @description A campaign with its cells counted. ``done``: every cell has ended, well or not: see ``counts``.
+         *
+         *     ``remaining_s``: until its slowest machine is through, null where that is not known. ``verdicts``: what
+         *     comparing it with its baseline gave.
+         */
+        CampaignSummary: {
+            counts: components["schemas"]["CellCounts"];
+            /** Created At */
+            created_at: number;
+            /** Created By */
+            created_by: string;
+            /** Finished At */
+            finished_at: number | null;
+            /** Id */
+            id: string;
+            /** Name */
+            name: string | null;
+            /** Remaining S */
+            remaining_s: number | null;
+            /** Schedule */
+            schedule: string | null;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "running" | "done" | "cancelled";
+            /** Total */
+            total: number;
+            verdicts: components["schemas"]["VerdictCounts"] | null;
+        };
+        /**
+         * CampaignView
+         * @description A campaign with what it measures, and its cells in the order in which each machine takes its own.
+         */
+        CampaignView: {
+            /** Agents */
+            agents: components["schemas"]["CampaignMachine"][];
+            baseline: components["schemas"]["CampaignBaseline"];
+            /** Cells */
+            cells: components["schemas"]["CellView"][];
+            counts: components["schemas"]["CellCounts"];
+            /** Created At */
+            created_at: number;
+            /** Created By */
+            created_by: string;
+            /** Finished At */
+            finished_at: number | null;
+            /** Id */
+            id: string;
+            /** Metric */
+            metric: string;
+            /** Models */
+            models: string[];
+            /** Name */
+            name: string | null;
+            /** Not After */
+            not_after: number | null;
+            /**
+             * On Offline
+             * @enum {string}
+             */
+            on_offline: "skip" | "wait";
+            /**
+             * Order
+             * @enum {string}
+             */
+            order: "model" | "plan" | "random";
+            /** Plans */
+            plans: components["schemas"]["CampaignPlanView"][];
+            /** Pull Missing */
+            pull_missing: boolean;
+            quiet_hours: components["schemas"]["CampaignQuietHours"] | null;
+            /** Remaining S */
+            remaining_s: number | null;
+            /** Repeat */
+            repeat: number;
+            /** Schedule */
+            schedule: string | null;
+            settle: components["schemas"]["CampaignSettle"] | null;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "running" | "done" | "cancelled";
+            /** Total */
+            total: number;
+            verdicts: components["schemas"]["VerdictCounts"] | null;
+        };
+        /**
          * CancelResult
          * @description ``cancelling``, ``unknown``, ``answered`` (the request had its final) or the job's terminal state.
          */
@@ -1069,6 +1418,61 @@ export interface components {
             ratios: {
                 [key: string]: components["schemas"]["Ratio"];
             };
+        };
+        /**
+         * CellCounts
+         * @description How many cells are in each state.
+         */
+        CellCounts: {
+            /** Cancelled */
+            cancelled: number;
+            /** Done */
+            done: number;
+            /** Failed */
+            failed: number;
+            /** Pulling */
+            pulling: number;
+            /** Refused */
+            refused: number;
+            /** Running */
+            running: number;
+            /** Skipped */
+            skipped: number;
+            /** Starting */
+            starting: number;
+            /** Waiting */
+            waiting: number;
+        };
+        /**
+         * CellPreview
+         * @description What would become of a cell. ``plan`` is the plan's label.
+         */
+        CellPreview: {
+            /** Agent Id */
+            agent_id: string;
+            /** Agent Name */
+            agent_name: string;
+            /** Estimate S */
+            estimate_s: number | null;
+            /** Model */
+            model: string;
+            /** Plan */
+            plan: string;
+            /** Plan Hash */
+            plan_hash: string;
+            /** Policy Key */
+            policy_key: string | null;
+            /** Reason */
+            reason: string | null;
+            /** Remedy */
+            remedy: string | null;
+            /** Repeat */
+            repeat: number;
+            /**
+             * Would
+             * @enum {string}
+             */
+            would: "run" | "pull" | "wait" | "skip" | "refused";
         };
         /**
          * CellResult
@@ -1107,6 +1511,71 @@ export interface components {
             trend?: number | null;
             /** Trend P */
             trend_p?: number | null;
+        };
+        /**
+         * CellView
+         * @description One measurement of a campaign: a plan on a model on a machine.
+         *
+         *     ``waiting_for`` says why it waits, ``reason`` the same, or why it ended so, in words. ``remedy`` is the
+         *     line of the owner's configuration that would allow it; ``policy_key`` the one that forbids it.
+         *     ``retry_helps``: whether the same may succeed later. ``progress`` is 0 to 1 of a running job. ``value``
+         *     is the campaign's metric, a mean, ``low`` and ``high`` its interval. Times are Unix seconds.
+         */
+        CellView: {
+            /** Agent Id */
+            agent_id: string;
+            /** Agent Name */
+            agent_name: string;
+            /** Attempt */
+            attempt: number;
+            /** Cancelling */
+            cancelling: boolean;
+            /** Digest */
+            digest: string | null;
+            error: components["schemas"]["WireError"] | null;
+            /** Estimate S */
+            estimate_s: number | null;
+            /** Finished At */
+            finished_at: number | null;
+            /** Flags */
+            flags: string[];
+            /** High */
+            high: number | null;
+            /** Id */
+            id: string;
+            /** Job Id */
+            job_id: string | null;
+            /** Low */
+            low: number | null;
+            /** Model */
+            model: string;
+            /** Plan Hash */
+            plan_hash: string;
+            /** Policy Key */
+            policy_key: string | null;
+            /** Progress */
+            progress: number | null;
+            /** Reason */
+            reason: string | null;
+            /** Remaining S */
+            remaining_s: number | null;
+            /** Remedy */
+            remedy: string | null;
+            /** Repeat */
+            repeat: number;
+            /** Retry Helps */
+            retry_helps: boolean | null;
+            /** Started At */
+            started_at: number | null;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "waiting" | "pulling" | "starting" | "running" | "done" | "failed" | "refused" | "cancelled" | "skipped";
+            /** Value */
+            value: number | null;
+            /** Waiting For */
+            waiting_for: ("turn" | "machine" | "campaign" | "quiet_hours" | "rollout" | "job") | null;
         };
         /**
          * CgroupLimits
@@ -2478,6 +2947,20 @@ export interface components {
             online: boolean;
         };
         /**
+         * MachineEstimate
+         * @description How many cells a machine would measure, and how long; null where no result tells of one of them.
+         */
+        MachineEstimate: {
+            /** Agent Id */
+            agent_id: string;
+            /** Agent Name */
+            agent_name: string;
+            /** Cells */
+            cells: number;
+            /** Estimate S */
+            estimate_s: number | null;
+        };
+        /**
          * MadeApiToken
          * @description The secret is shown this once.
          */
@@ -2833,6 +3316,13 @@ export interface components {
             name: string;
         };
         /**
+         * MoreMachines
+         * @description Machines that a campaign measures on as well.
+         */
+        MoreMachines: {
+            targets: components["schemas"]["SelectorBody"];
+        };
+        /**
          * NameView
          * @description A model's name with every digest seen under it. ``drifted``: machines have different ones now.
          */
@@ -3126,6 +3616,31 @@ export interface components {
             };
         };
         /**
+         * PlanChoiceBody
+         * @description A preset or a saved plan by its name, or the plan itself.
+         */
+        PlanChoiceBody: {
+            /**
+             * Label
+             * @description what tables call it
+             */
+            label?: string | null;
+            /** Name */
+            name?: string | null;
+            /**
+             * Plan
+             * @description the protocol's plan; model_name is left out
+             */
+            plan?: {
+                [key: string]: unknown;
+            } | null;
+            /**
+             * Version
+             * @description of a saved plan; the newest when omitted
+             */
+            version?: number | null;
+        };
+        /**
          * PlanFields
          * @description One benchmark.
          *
@@ -3374,6 +3889,27 @@ export interface components {
             version?: string | null;
         };
         /**
+         * QuietHoursBody
+         * @description Local times in which no cell begins.
+         */
+        QuietHoursBody: {
+            /**
+             * From
+             * @example 07:00
+             */
+            from: string;
+            /**
+             * Time Zone
+             * @description such as Europe/Berlin; the server's own when omitted
+             */
+            time_zone?: string | null;
+            /**
+             * To
+             * @example 22:00
+             */
+            to: string;
+        };
+        /**
          * Ratio
          * @description A ratio of two means with the interval of its confidence.
          */
@@ -3467,6 +4003,21 @@ export interface components {
             unavailable?: {
                 [key: string]: string;
             };
+        };
+        /**
+         * RerunCells
+         * @description Which cells are measured again: those named, or all that ended without a result, or flagged ones.
+         */
+        RerunCells: {
+            /** Cells */
+            cells?: string[] | null;
+            /**
+             * Only
+             * @description flagged: whose result bears a flag that another run may be free of
+             * @default failed
+             * @enum {string}
+             */
+            only?: "failed" | "flagged";
         };
         /**
          * ResourceSample
@@ -3789,6 +4340,43 @@ export interface components {
             missed?: number;
         };
         /**
+         * SavedPlanBody
+         * @description A plan to be saved as the next version of its name.
+         */
+        SavedPlanBody: {
+            /**
+             * Comment
+             * @description what changed, for people
+             */
+            comment?: string | null;
+            /**
+             * Plan
+             * @description the protocol's plan; model_name is left out
+             */
+            plan: {
+                [key: string]: unknown;
+            };
+        };
+        /**
+         * SavedPlanView
+         * @description A version of a saved plan. ``hash`` names what it measures; the model is no part of it.
+         */
+        SavedPlanView: {
+            /** Comment */
+            comment: string | null;
+            /** Created At */
+            created_at: number;
+            /** Created By */
+            created_by: string;
+            /** Hash */
+            hash: string | null;
+            /** Name */
+            name: string;
+            plan: components["schemas"]["PlanFields"];
+            /** Version */
+            version: number;
+        };
+        /**
          * SelectorBody
          * @description Machines: those named, those with one of the labels, or all; the union counts.
          */
@@ -3854,6 +4442,22 @@ export interface components {
             max_wait_s?: number;
         };
         /**
+         * SettleBody
+         * @description What a machine waits for before each cell.
+         */
+        SettleBody: {
+            /**
+             * Idle For S
+             * @description seconds without other work
+             */
+            idle_for_s: number;
+            /**
+             * Max Wait S
+             * @description then it measures, and says so
+             */
+            max_wait_s: number;
+        };
+        /**
          * SettleReport
          * @description The wait for an idle machine: how long it took, and what was still missing where it was in vain.
          */
@@ -3889,6 +4493,14 @@ export interface components {
             text: string;
             /** Value */
             value: string;
+        };
+        /**
+         * SomeCells
+         * @description Some cells of a campaign, by id; all that the action concerns where none is named.
+         */
+        SomeCells: {
+            /** Cells */
+            cells?: string[] | null;
         };
         /**
          * SomeTargets
@@ -3943,6 +4555,81 @@ export interface components {
             signature?: {
                 [key: string]: string;
             } | null;
+        };
+        /**
+         * StartCampaign
+         * @description What shall be measured, and where.
+         * @example {
+         *       "models": [
+         *         "llama3.2:1b"
+         *       ],
+         *       "name": "nightly",
+         *       "plans": [
+         *         {
+         *           "name": "standard"
+         *         }
+         *       ],
+         *       "pull_missing": true,
+         *       "repeat": 3,
+         *       "targets": {
+         *         "labels": [
+         *           "gpu"
+         *         ]
+         *       }
+         *     }
+         */
+        StartCampaign: {
+            baseline?: components["schemas"]["BaselineBody"] | null;
+            /**
+             * Key
+             * @description names the request: a repeat is the same
+             */
+            key?: string | null;
+            /**
+             * Metric
+             * @description what cells show: headline, or a metric
+             * @default headline
+             */
+            metric?: string;
+            /** Models */
+            models: string[];
+            /** Name */
+            name?: string | null;
+            /**
+             * Not After
+             * @description Unix seconds; what is not begun by then is skipped
+             */
+            not_after?: number | null;
+            /**
+             * On Offline
+             * @description what becomes of machines that are offline
+             * @default wait
+             * @enum {string}
+             */
+            on_offline?: "skip" | "wait";
+            /**
+             * Order
+             * @description of a machine's cells: all of a model, all of a plan, or shuffled
+             * @default model
+             * @enum {string}
+             */
+            order?: "model" | "plan" | "random";
+            /** Plans */
+            plans: components["schemas"]["PlanChoiceBody"][];
+            /**
+             * Pull Missing
+             * @description pull models that a machine lacks, by a rollout
+             * @default false
+             */
+            pull_missing?: boolean;
+            quiet_hours?: components["schemas"]["QuietHoursBody"] | null;
+            /**
+             * Repeat
+             * @default 1
+             */
+            repeat?: number;
+            settle?: components["schemas"]["SettleBody"] | null;
+            targets: components["schemas"]["SelectorBody"];
         };
         /**
          * StartRollout
@@ -4251,6 +4938,20 @@ export interface components {
             };
             /** Used */
             used: boolean;
+        };
+        /**
+         * VerdictCounts
+         * @description How many cells of a campaign got which verdict.
+         */
+        VerdictCounts: {
+            /** Faster */
+            faster: number;
+            /** No Difference Shown */
+            no_difference_shown: number;
+            /** Not Comparable */
+            not_comparable: number;
+            /** Slower */
+            slower: number;
         };
         /**
          * WantedModel
@@ -7812,6 +8513,1207 @@ export interface operations {
                      *         "detail": {},
                      *         "kind": "agent_offline",
                      *         "message": "The agent is not connected; nothing was sent.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    campaigns_api_v1_campaigns_get: {
+        parameters: {
+            query?: {
+                state?: ("running" | "done" | "cancelled") | null;
+                schedule?: string | null;
+                /** @description created_at of the last one shown */
+                before?: number | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CampaignSummary"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such campaign or plan, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no campaign '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "campaign_open",
+                     *         "message": "Campaign 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    begin_api_v1_campaigns_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartCampaign"];
+            };
+        };
+        responses: {
+            /** @description The campaign that was begun with this `key` before. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CampaignView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such campaign or plan, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no campaign '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "campaign_open",
+                     *         "message": "Campaign 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    would_api_v1_campaigns_preview_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["StartCampaign"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CampaignPreview"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such campaign or plan, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no campaign '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "campaign_open",
+                     *         "message": "Campaign 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    one_api_v1_campaigns__campaign_id__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                campaign_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CampaignView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such campaign or plan, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no campaign '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "campaign_open",
+                     *         "message": "Campaign 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    remove_api_v1_campaigns__campaign_id__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                campaign_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such campaign or plan, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no campaign '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "campaign_open",
+                     *         "message": "Campaign 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    cancel_api_v1_campaigns__campaign_id__cancel_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                campaign_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SomeCells"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CampaignView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such campaign or plan, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no campaign '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "campaign_open",
+                     *         "message": "Campaign 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    add_api_v1_campaigns__campaign_id__machines_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                campaign_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["MoreMachines"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CampaignView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such campaign or plan, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no campaign '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "campaign_open",
+                     *         "message": "Campaign 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    rerun_api_v1_campaigns__campaign_id__rerun_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                campaign_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["RerunCells"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CampaignView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such campaign or plan, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no campaign '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "campaign_open",
+                     *         "message": "Campaign 01a2... has not ended: cancel it first.",
                      *         "retryable": false
                      *       }
                      *     }
@@ -11939,6 +13841,555 @@ export interface operations {
                      *         "detail": {},
                      *         "kind": "rollout_open",
                      *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    saved_api_v1_saved_plans_get: {
+        parameters: {
+            query?: {
+                hash?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SavedPlanView"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    one_api_v1_saved_plans__name__get: {
+        parameters: {
+            query?: {
+                version?: number | null;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SavedPlanView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    save_api_v1_saved_plans__name__put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["SavedPlanBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SavedPlanView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    remove_api_v1_saved_plans__name__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    versions_api_v1_saved_plans__name__versions_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["SavedPlanView"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
                      *         "retryable": false
                      *       }
                      *     }
