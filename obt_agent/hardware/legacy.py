@@ -2,7 +2,8 @@
 
 Its numbers and required words must not be null, so what is not known is 0 or "unknown" there, and only there.
 Sizes are in MB of 2^20 bytes, clocks in GHz. Nothing that the inventory lacks is filled in from a table of
-guesses: ``tensor_cores`` is always absent, ``vram_type`` "unknown" unless a provider names it.
+guesses: ``tensor_cores`` is always absent, ``vram_type`` "unknown" unless a provider names it. Types and
+names are those that OBT's models accept (``tests/obt/fields.py`` lists them).
 """
 
 from __future__ import annotations
@@ -11,7 +12,15 @@ import re
 
 import msgspec
 
-from obt_agent.hardware.inventory import CpuInfo, GpuInfo, HostInfo, Inventory, MemoryInfo, MemoryModule
+from obt_agent.hardware.inventory import (
+    CoreType,
+    CpuInfo,
+    GpuInfo,
+    HostInfo,
+    Inventory,
+    MemoryInfo,
+    MemoryModule,
+)
 
 # What stands where OBT's form demands a word and the machine gave none.
 _UNKNOWN = "unknown"
@@ -19,6 +28,13 @@ _MB = 1 << 20
 _GIGA = 1_000_000_000
 # In the names of slots, as "P0 CHANNEL A" or "ChannelB-DIMM0"; boards spell it in many ways.
 _CHANNEL = re.compile(r"channel[ _-]?([a-z0-9]+)", re.IGNORECASE)
+
+
+class LegacyCoreTypes(msgspec.Struct, frozen=True, kw_only=True):
+    """``cpu.core_types`` of a processor with two kinds of core, counted as the system schedules on them."""
+
+    performance_cores: int
+    efficiency_cores: int
 
 
 class LegacyCpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,12 +46,15 @@ class LegacyCpu(msgspec.Struct, frozen=True, kw_only=True):
     boost_clock: float | None
     cores: int
     threads: int
-    core_types: dict[str, int] | None
+    core_types: LegacyCoreTypes | None
     features: tuple[str, ...]
 
 
 class LegacyGpu(msgspec.Struct, frozen=True, kw_only=True):
-    """One of ``gpus``; ``vram_size`` in MB (of unified memory, what it shares), else 0."""
+    """One of ``gpus``.
+
+    ``vram_size`` is in MB (of unified memory, what it shares), else 0; ``pcie_width`` is a word like ``x16``.
+    """
 
     name: str
     vram_size: int
@@ -44,7 +63,7 @@ class LegacyGpu(msgspec.Struct, frozen=True, kw_only=True):
     cuda_cores: int | None
     compute_capability: str | None
     pcie_gen: int | None
-    pcie_width: int | None
+    pcie_width: str | None
     index: int
 
 
@@ -79,13 +98,22 @@ class LegacyFirmware(msgspec.Struct, frozen=True, kw_only=True):
     ollama_version: str
 
 
+class LegacyNpu(msgspec.Struct, frozen=True, kw_only=True):
+    """``npu``; no source says what it computes, so that its name is all that is ever given."""
+
+    name: str | None
+    compute_power: float | None = None
+    precision_support: tuple[str, ...] | None = None
+    dedicated: bool | None = None
+
+
 class LegacyHardwareInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """OBT's ``HardwareInfo``; ``total_memory`` in MB."""
+    """OBT's ``HardwareInfo``; ``total_memory`` in MB, ``npu`` the first of several."""
 
     cpu: LegacyCpu
     gpus: tuple[LegacyGpu, ...]
     ram: LegacyRam
-    npu: None
+    npu: LegacyNpu | None
     total_memory: int
     firmware: LegacyFirmware
 
@@ -96,7 +124,7 @@ def legacy_hardware_info(inventory: Inventory, ollama_version: str | None = None
         cpu=_cpu(inventory.cpu, inventory.host),
         gpus=tuple(_gpu(gpu, place) for place, gpu in enumerate(inventory.gpus)),
         ram=_ram(inventory.memory),
-        npu=None,
+        npu=LegacyNpu(name=inventory.npus[0].name) if inventory.npus else None,
         total_memory=_megabytes(inventory.memory.total_bytes),
         firmware=_firmware(inventory, ollama_version),
     )
@@ -110,13 +138,27 @@ def _cpu(cpu: CpuInfo, host: HostInfo) -> LegacyCpu:
         boost_clock=cpu.max_hertz / _GIGA if cpu.max_hertz else None,
         cores=cpu.physical_cores or 0,
         threads=cpu.logical_cores or 0,
-        core_types={kind.name: kind.logical_cores for kind in cpu.core_types} or None,
+        core_types=_core_types(cpu.core_types),
         features=cpu.isa,
     )
 
 
+def _core_types(kinds: tuple[CoreType, ...]) -> LegacyCoreTypes | None:
+    """OBT has two kinds: the fastest, and all others. Which is the fastest is told by name or by clock."""
+    if not kinds:
+        return None
+    named = next((kind for kind in kinds if kind.name == "performance"), None)
+    clocks = {kind.max_hertz for kind in kinds}
+    # Arm names its kinds by part number: without clocks to compare, nothing says which is which.
+    if named is None and (None in clocks or len(clocks) == 1):
+        return None
+    fastest = named or max(kinds, key=lambda kind: kind.max_hertz or 0)
+    others = sum(kind.logical_cores for kind in kinds) - fastest.logical_cores
+    return LegacyCoreTypes(performance_cores=fastest.logical_cores, efficiency_cores=others)
+
+
 def _gpu(gpu: GpuInfo, place: int) -> LegacyGpu:
-    memory = gpu.memory
+    memory, width = gpu.memory, gpu.pcie.max_width if gpu.pcie else None
     return LegacyGpu(
         name=gpu.name or _UNKNOWN,
         vram_size=_megabytes(memory.shared_total_bytes if memory.kind == "unified" else memory.total_bytes),
@@ -125,7 +167,7 @@ def _gpu(gpu: GpuInfo, place: int) -> LegacyGpu:
         cuda_cores=gpu.shader_cores if gpu.backend == "cuda" else None,
         compute_capability=gpu.compute_capability,
         pcie_gen=gpu.pcie.max_gen if gpu.pcie else None,
-        pcie_width=gpu.pcie.max_width if gpu.pcie else None,
+        pcie_width=None if width is None else f"x{width}",
         index=place if gpu.index is None else gpu.index,
     )
 

@@ -16,6 +16,7 @@ from obt_agent.benchmark.schema import TYPES, as_text, schema_of
 from obt_standin import StandIn
 from tests.benchmark.results import as_json, iteration, result
 from tests.benchmark.runs import plan, result_of
+from tests.obt.fields import AcceptedResult
 from tests.project.paths import ROOT
 
 EXAMPLE = ROOT / "docs/examples/benchmark-result.json"
@@ -89,6 +90,28 @@ def test_obts_required_numbers_are_never_null_and_its_optional_ones_may_be() -> 
     (one,) = to_obt(result(bare)).metrics
     assert (one.tokens_per_second, one.memory_usage_mb, one.first_token_ms) == (0.0, 0.0, 0.0)
     assert one.gpu_memory_usage_mb is None
+
+
+def test_obts_own_rules_accept_a_result() -> None:
+    for text in (OBTS_EXAMPLE.read_bytes(), msgspec.json.encode(to_obt(result(status="failed")))):
+        AcceptedResult.model_validate_json(text)
+
+
+def test_obts_form_has_what_its_page_reads() -> None:
+    first = iteration(0, 40.0, first_token_ms=100.0, power_usage_watts=200.0)
+    found = as_json(to_obt(result(first, iteration(1, 60.0, first_token_ms=300.0))))
+    assert found["average_tokens_per_second"] == pytest.approx(50.0 * 12 / 11)
+    assert found["average_latency_ms"] == 200.0
+    assert found["average_power_usage"] == 200.0
+    assert found["config"]["client_id"] == found["client_id"]
+    assert [row["timestamp"] for row in found["metrics"]] == [first.started_at.timestamp()] * 2
+    assert [row["latency_ms"] for row in found["metrics"]] == [100.0, 300.0]
+
+
+def test_the_averages_of_nothing_are_zero_and_power_is_null() -> None:
+    found = to_obt(result(status="failed"))
+    assert (found.average_tokens_per_second, found.average_latency_ms) == (0.0, 0.0)
+    assert found.average_power_usage is None
 
 
 def test_a_result_without_iterations_says_so_by_an_empty_list() -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
-from obt_agent.hardware.inventory import Inventory, MemoryInfo, MemoryModule
-from obt_agent.hardware.legacy import legacy_hardware_info
+from obt_agent.hardware.inventory import CoreType, CpuInfo, Inventory, MemoryInfo, MemoryModule, NpuInfo
+from obt_agent.hardware.legacy import LegacyCoreTypes, legacy_hardware_info
 from obt_agent.hardware.read_once import MachineReading
 from tests.hardware.replay import SNAPSHOTS
+from tests.obt.fields import AcceptedHardware
+
+ALL_SNAPSHOTS = sorted(folder.name for folder in SNAPSHOTS.iterdir() if (folder / "expected.json").exists())
 
 
 def inventory(name: str) -> Inventory:
@@ -35,7 +39,7 @@ def test_a_desktop_is_described_in_obts_own_units() -> None:
         0,
     )
     assert (gpu.vram_type, gpu.tensor_cores) == ("unknown", None)
-    assert (gpu.pcie_gen, gpu.pcie_width, gpu.compute_capability) == (4, 16, "8.9")
+    assert (gpu.pcie_gen, gpu.pcie_width, gpu.compute_capability) == (4, "x16", "8.9")
     assert info.firmware.ollama_version == "0.33.0"
 
 
@@ -66,3 +70,39 @@ def test_channels_are_counted_only_where_every_slot_names_its_own() -> None:
     assert channels("P0 CHANNEL A", "P0 CHANNEL B", "P0 CHANNEL A") == 2
     assert channels("P0 CHANNEL A", "P1 CHANNEL A") == 2
     assert channels("P0 CHANNEL A", "BANK 1") == 0
+
+
+@pytest.mark.parametrize("name", ALL_SNAPSHOTS)
+def test_obts_own_rules_accept_every_machine(name: str) -> None:
+    sent = msgspec.json.encode(legacy_hardware_info(inventory(name)))
+    accepted = AcceptedHardware.model_validate_json(sent)
+    # Nothing is lost on the way: what OBT shows is what was sent.
+    assert accepted.model_dump(mode="json") == msgspec.json.decode(sent)
+
+
+def test_obts_own_rules_accept_an_npu() -> None:
+    npu = NpuInfo(id="0", name="AI Boost")
+    sent = msgspec.json.encode(legacy_hardware_info(Inventory(fingerprint="", collected_at=0, npus=(npu,))))
+    accepted = AcceptedHardware.model_validate_json(sent).npu
+    assert accepted is not None
+    assert accepted.name == "AI Boost"
+
+
+def core_types(*kinds: CoreType) -> LegacyCoreTypes | None:
+    cpu = CpuInfo(core_types=kinds)
+    return legacy_hardware_info(Inventory(fingerprint="", collected_at=0, cpu=cpu)).cpu.core_types
+
+
+def test_kinds_of_core_have_the_names_that_obts_page_reads() -> None:
+    hybrid = legacy_hardware_info(inventory("suspended-laptop")).cpu.core_types
+    assert hybrid == LegacyCoreTypes(performance_cores=6, efficiency_cores=8)
+    three = [CoreType(name=name, logical_cores=2) for name in ("performance", "efficiency", "low_power")]
+    assert core_types(*three) == LegacyCoreTypes(performance_cores=2, efficiency_cores=4)
+
+
+def test_of_arms_kinds_of_core_the_fastest_counts_and_none_where_no_clock_is_known() -> None:
+    slow = CoreType(name="Cortex-A55", logical_cores=4, max_hertz=1_800_000_000)
+    fast = CoreType(name="Cortex-A76", logical_cores=2, max_hertz=2_400_000_000)
+    assert core_types(slow, fast) == LegacyCoreTypes(performance_cores=2, efficiency_cores=4)
+    assert core_types(CoreType(name="Cortex-A55", logical_cores=4), fast) is None
+    assert legacy_hardware_info(inventory("gb10")).cpu.core_types is None
