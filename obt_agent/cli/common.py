@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Collection
 from typing import Any, Final
 
 import msgspec
@@ -67,6 +68,15 @@ def load_config(
     if log:
         _log_to_terminal(loaded)
     return loaded
+
+
+def given_options(args: argparse.Namespace, *, without: Collection[str] = ()) -> list[str]:
+    """Return the options that were given, as words of another command; the keys ``without`` are left out."""
+    words = ["--config", args.config] if args.config else []
+    for flag, (key, _, _) in _FLAGS.items():
+        if key not in without and (text := getattr(args, f"key:{key}")) is not None:
+            words += [flag, text]
+    return words + [word for key, text in args.settings for word in ("--set", f"{key}={text}")]
 
 
 def _log_to_terminal(loaded: LoadedConfig) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from obt_agent import __version__
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, load_config, to_stderr
+from obt_agent.cli.common import add_config_options, given_options, load_config, to_stderr
 from obt_agent.config.edit import CannotEdit, set_keys
 from obt_agent.config.file import SYSTEM_FILE, user_file
 from obt_agent.config.load import LoadedConfig
@@ -133,9 +133,12 @@ def _next_step(args: argparse.Namespace, loaded: LoadedConfig, *, written: bool)
     # A restart takes root's rights; without them the advice would lead to a refusal.
     if any((folder / "obt-agent.service").exists() for folder in _UNITS) and os.geteuid() == 0:
         return "systemctl restart obt-agent"
-    if written or not args.url:
-        return "obt-agent run"
+    # With other values than this command had, the agent would be another one, or not find its credential.
+    given = given_options(args, without={"server.url", "agent.name"} if written else {"server.url"})
+    run = " ".join(["obt-agent run", *map(shlex.quote, given)])
+    url = getattr(args, "key:server.url")
+    if written or not url:
+        return run
     if loaded.path:
-        return f"write server.url: {args.url} into {loaded.path}, then obt-agent run"
-    name = getattr(args, "key:agent.name")
-    return f"obt-agent run --server-url {args.url}" + (f" --name {shlex.quote(name)}" if name else "")
+        return f"write server.url: {url} into {loaded.path}, then {run}"
+    return f"{run} --server-url {url}"

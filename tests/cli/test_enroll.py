@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import pty
+import shlex
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from obt_agent.cli import exit_codes, main
+from obt_agent.cli import exit_codes, main, make_parser
 from obt_agent.cli.enroll import _token
 from obt_agent.identity.state_dir import StateDir
 from tests.cli.program import Ended, in_process
@@ -75,7 +76,8 @@ async def test_a_token_on_standard_input_gives_a_credential_that_only_its_hash_l
     with StateDir.open(tmp_path / "state") as state:
         assert body["agent"]["id"] == state.agent_id
         assert f"Enrolled at obt.example.org as box ({state.agent_id})." in ended.out
-    assert f"Next: obt-agent run --server-url {server.url} --name box\n" in ended.out
+    words = f"--name box --state-dir {tmp_path}/state --server-url {server.url}"
+    assert f"Next: obt-agent run {words}\n" in ended.out
     assert TOKEN not in ended.out + ended.err
     assert secret not in ended.out + ended.err
 
@@ -99,7 +101,7 @@ async def test_the_server_is_written_into_the_configuration_when_asked(
     assert (
         tmp_path / "agent.yaml"
     ).read_text() == f"# mine\nagent: {{name: box}}\nserver:\n  url: {server.url}\n"
-    assert "Next: obt-agent run\n" in ended.out
+    assert f"Next: obt-agent run --config {tmp_path}/agent.yaml --state-dir {tmp_path}/state\n" in ended.out
 
 
 async def test_a_named_file_that_is_not_there_is_made_with_the_name(tmp_path: Path, server: Server) -> None:
@@ -119,7 +121,9 @@ async def test_a_configuration_that_cannot_be_changed_does_not_undo_the_enrolmen
     assert ended.code == 0
     assert stored(tmp_path)
     assert "its layout is unusual. Write this into it:\nserver:\n  url: http://127" in ended.err
-    assert f"Next: write server.url: {server.url} into {path}, then obt-agent run" in ended.out
+    assert (
+        f"Next: write server.url: {server.url} into {path}, then obt-agent run --config {path} " in ended.out
+    )
 
 
 def configured(folder: Path, text: str = "# mine\nagent: {name: box}\n") -> Path:
@@ -132,7 +136,22 @@ async def test_the_configured_server_needs_no_url(tmp_path: Path, server: Server
     path = configured(tmp_path, f"server:\n  url: {server.url}\n")
     ended = await enroll(tmp_path, "--config", str(path), given=TOKEN)
     assert ended.code == 0, ended.err
-    assert "Next: obt-agent run\n" in ended.out
+    assert f"Next: obt-agent run --config {path} --state-dir {tmp_path}/state\n" in ended.out
+
+
+async def test_the_next_command_has_the_options_that_this_one_had(tmp_path: Path, server: Server) -> None:
+    odd = ["--ollama-url", "http://127.0.0.1:11500", "--set", "policy.max_streams=2"]
+    ended = await enroll(tmp_path, server.url, "--name", "Grandma's PC", *odd, given=TOKEN)
+    assert ended.code == 0, ended.err
+    (line,) = [line for line in ended.out.splitlines() if line.startswith("Next: ")]
+    words = shlex.split(line.removeprefix("Next: "))
+    # What is printed is pasted into a shell: the command line takes it as it is.
+    options = make_parser(words[1:])[0].parse_args(words[1:])
+    assert getattr(options, "key:ollama.url") == "http://127.0.0.1:11500"
+    assert getattr(options, "key:agent.state_dir") == str(tmp_path / "state")
+    assert getattr(options, "key:agent.name") == "Grandma's PC"
+    assert getattr(options, "key:server.url") == server.url
+    assert options.settings == [("policy.max_streams", "2")]
 
 
 @pytest.mark.parametrize(
