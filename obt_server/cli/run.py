@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import errno
 import gc
 import ipaddress
 import sys
@@ -12,6 +13,7 @@ from typing import Any, Final
 
 from obt_server import app as application
 from obt_server.allocator import keep_large_blocks_apart
+from obt_server.auth.operators import Operators
 from obt_server.cli.options import UsageError, add_database, port
 from obt_server.gateway import GatewaySettings
 from obt_server.hub import HubSettings
@@ -180,14 +182,6 @@ def settings_for(options: argparse.Namespace) -> application.AppSettings:
 async def _serve(options: argparse.Namespace) -> int:
     parts = application.build(settings_for(options))
     try:
-        password = await parts.operators.create_first(FIRST_OPERATOR)
-        if password is not None:
-            # To the terminal and not to the log, which is kept and read by more people.
-            print(
-                f"First start: sign in as {FIRST_OPERATOR} with the password {password}\n"
-                "It is shown this once. To change it: obt-server operators password admin",
-                flush=True,
-            )
         server = configure(
             parts,
             host=options.host,
@@ -208,12 +202,40 @@ async def _serve(options: argparse.Namespace) -> int:
             # A whole collection takes 20 to 60 ms of everybody's time; under attack there was one every 3 s.
             # Little is left in cycles, so that one a tenth as often is enough.
             gc.set_threshold(2000, 10, 100)
+            # Only now: a password that is shown by a start that fails is kept for one that shows none.
+            await _show_first_password(parts.operators)
             print(f"obt-server {application.version()} at {_url(options, server.port)}", flush=True)
         listening.cancel()
-        await serving
+        try:
+            await serving
+        except OSError as error:
+            raise _cannot_listen(options, error) from error
         return 0 if server.started else 1
     finally:
         parts.database.close()
+
+
+async def _show_first_password(operators: Operators) -> None:
+    password = await operators.create_first(FIRST_OPERATOR)
+    if password is not None:
+        # To the terminal and not to the log, which is kept and read by more people.
+        print(
+            f"First start: sign in as {FIRST_OPERATOR} with the password {password}\n"
+            "It is shown this once. To change it: obt-server operators password admin",
+            flush=True,
+        )
+
+
+def _cannot_listen(options: argparse.Namespace, error: OSError) -> OSError:
+    """Say in one line why there is no server, and what to do about it."""
+    remedies = {
+        errno.EADDRINUSE: f"another program listens there: stop it, or give another --port "
+        f"(ss -ltnp 'sport = :{options.port}' shows which one it is)",
+        errno.EACCES: "ports below 1024 are the system's: give another --port, or let a proxy have that one",
+        errno.EADDRNOTAVAIL: "this machine has no such address: give another --host",
+    }
+    remedy = remedies.get(error.errno or 0, error.strerror or str(error))
+    return OSError(f"cannot listen on {options.host} port {options.port}: {remedy}")
 
 
 def _url(options: argparse.Namespace, port: int) -> str:

@@ -291,7 +291,7 @@ class Sessions:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(within_s):
                     await self._storage.mark_seen([session.agent_id for session in sessions], time.time())
-        log.info("agents.drained", agents=len(sessions))
+            log.info("agents.drained", agents=len(sessions))
 
     def _send_drain(self, session: AgentSession) -> None:
         session.notify("server.drain", DrainParams(retry_after_s=self.settings.drain_retry_s))

@@ -1,7 +1,10 @@
 """The command line: what it refuses, what it prints, what it stores."""
 
 import asyncio
+import contextlib
+import errno
 import io
+import os
 import re
 import ssl
 from collections.abc import Callable
@@ -14,6 +17,7 @@ import trustme
 from obt_server.auth.secrets import sha256
 from obt_server.cli import main, options, parser, run
 from obt_server.cli.operators import read_password
+from obt_server.cli.run import _serve
 from obt_server.cli.tokens import duration
 from obt_server.storage import Enrolment
 from obt_server.store import Database, OperatorStore, SqlStorage
@@ -287,6 +291,39 @@ async def test_a_server_with_tls_listens_on_an_address_that_others_reach(tmp_pat
 @pytest.mark.slow
 async def test_a_port_that_is_taken_is_said_and_fails(tmp_path: Path) -> None:
     async with server_process(tmp_path / "one") as server:
-        with pytest.raises(AssertionError, match="address already in use"):
+        with pytest.raises(AssertionError) as caught:
             async with server_process(tmp_path / "two", "--port", str(server.port)):
                 pass
+    # Whatever it printed until it ended: one line, and neither a traceback nor a password.
+    (line,) = str(caught.value).splitlines()
+    assert line.startswith(f"obt-server: cannot listen on 127.0.0.1 port {server.port}: another program")
+
+
+@pytest.mark.parametrize(
+    ("fault", "remedy"),
+    [
+        (errno.EADDRINUSE, "another program listens there: stop it, or give another --port"),
+        (errno.EACCES, "ports below 1024 are the system's"),
+        (errno.EADDRNOTAVAIL, "this machine has no such address: give another --host"),
+        (errno.ENETDOWN, os.strerror(errno.ENETDOWN)),
+    ],
+)
+async def test_a_server_that_cannot_listen_says_why_and_makes_no_operator(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    fault: int,
+    remedy: str,
+) -> None:
+    async def refusing(*_: object, **__: object) -> None:
+        raise OSError(fault, os.strerror(fault))
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_server", refusing)
+    database = tmp_path / "obt.sqlite3"
+    with pytest.raises(OSError, match="cannot listen") as caught:
+        await _serve(parser().parse_args(["run", "--port", "8881", "--database", str(database)]))
+    assert f"on 127.0.0.1 port 8881: {remedy}" in str(caught.value)
+    assert capsys.readouterr().out == ""
+    # The next start is the first one that can show a password.
+    with contextlib.closing(Database.sqlite(database)) as opened:
+        assert await OperatorStore(opened).names() == []
