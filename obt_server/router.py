@@ -32,6 +32,7 @@ from obt_server.rest import (
     model_matrix,
     model_sets,
     models,
+    obt_interface,
     plans,
     results,
     rollouts,
@@ -46,12 +47,15 @@ log = structlog.get_logger(__name__)
 ENFORCE_EVERY_S = 2.0
 
 
-def obt_router(
+def obt_router(  # noqa: PLR0913 - each is a choice of the application's, given by name
     hub: AgentHub,
     storage: ServerStorage,
     *,
     authenticate: Authenticate,
     hosts: Iterable[str] | None = None,
+    origins: Iterable[str] = (),
+    prefix: str = "",
+    legacy: bool = True,
     gateway: GatewaySettings | None = None,
 ) -> APIRouter:
     """Everything that agents and operators need, under ``/api/v1``.
@@ -62,12 +66,23 @@ def obt_router(
         authenticate: who asks; called for each request but those that agents make with their own secrets.
         hosts: names that this server goes by, checked against ``Host``; omitted where the application, or
             what stands before it, does that. ``Origin`` is checked in any case.
+        origins: other sites whose pages may ask, like ``http://localhost:5173``. The application answers
+            their browsers with CORS headers (Starlette's ``CORSMiddleware``).
+        prefix: the path before ``/api/v1``, like ``/obt``, where the application has routes there of its own.
+            It is a part of the address that agents are given: ``https://obt.example.org/obt``.
+        legacy: whether the paths of OBT's own interface are served as well (``/models/clients``,
+            ``/models/``, the WebSocket ``/models/generate``).
         gateway: serve the gateway below ``/ollama``, within these bounds; omitted, there is none.
             ``authenticate`` then gives a ``Principal`` with ``inference`` for the tokens that it takes.
+
+    Raises:
+        ValueError: one of ``origins`` is no origin, or ``prefix`` is no path.
     """
+    if prefix and (not prefix.startswith("/") or prefix.endswith("/")):
+        raise ValueError(f"prefix={prefix!r}: write a path like /obt")
     # Without names Host is left to whoever stands in front; Origin is compared with Host all the same.
-    policy = OriginPolicy(None) if hosts is None else OriginPolicy.of(hosts, https_only=False)
-    return router_for(Context(hub, storage, authenticate, policy), gateway)
+    policy = OriginPolicy.of(hosts, https_only=False, origins=origins)
+    return router_for(Context(hub, storage, authenticate, policy, prefix=prefix, legacy=legacy), gateway)
 
 
 def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIRouter:
@@ -108,7 +123,7 @@ def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIR
     parts = (
         connect,
         enroll,
-        generate,
+        *((generate, obt_interface) if context.legacy else ()),
         model_matrix,
         model_sets,
         models,

@@ -28,6 +28,14 @@ class Authority(NamedTuple):
     port: int | None
 
 
+class PageOrigin(NamedTuple):
+    """Where a page comes from; the scheme's own port where none was written."""
+
+    scheme: str
+    host: str
+    port: int
+
+
 @dataclass(frozen=True)
 class RequestRefusal:
     """An HTTP status and the message of the answer."""
@@ -46,15 +54,24 @@ class OriginPolicy:
     Args:
         hosts: names and addresses (no port) that this server goes by; None leaves ``Host`` to somebody else.
         https_only: whether browsers reach this server by https alone.
+        origins: other sites whose pages may ask; their browsers still need to be told so by CORS headers.
     """
 
     hosts: frozenset[str] | None
     https_only: bool = False
+    origins: frozenset[PageOrigin] = frozenset()
 
     @classmethod
-    def of(cls, hosts: Iterable[str], *, https_only: bool) -> OriginPolicy:
-        """Return a policy for these names."""
-        return cls(frozenset(normalized_host(host) for host in hosts), https_only)
+    def of(
+        cls, hosts: Iterable[str] | None, *, https_only: bool, origins: Iterable[str] = ()
+    ) -> OriginPolicy:
+        """Return a policy for these names and origins, the latter like ``https://obt.example.org``.
+
+        Raises:
+            ValueError: one of the origins is none.
+        """
+        names = None if hosts is None else frozenset(normalized_host(host) for host in hosts)
+        return cls(names, https_only, frozenset(map(_allowed_origin, origins)))
 
     def check(self, headers: Headers) -> RequestRefusal | None:
         """Return None when the request may go on."""
@@ -77,20 +94,20 @@ class OriginPolicy:
         proxy that writes ``Host: name:443`` means the same as a browser that leaves the port out.
         """
         shown, host_shown = origin[:_SHOWN_CHARS], host_text[:_SHOWN_CHARS]
-        found = _ORIGIN.fullmatch(origin)
-        page = None if found is None else parse_authority(found[2])
-        if found is None or page is None:
+        page = parse_origin(origin)
+        if page is None:
             return (
                 f"Requests from pages of another site are refused: Origin is {shown!r}, which is no address."
             )
-        scheme = found[1].lower()
-        if self.https_only and scheme != "https":
+        if page in self.origins:
+            return None
+        if self.https_only and page.scheme != "https":
             return (
                 f"The page was opened as {shown}, and this server is reached by https alone (--tls-cert or "
                 "--behind-proxy was given). Open it with https://."
             )
-        default = _DEFAULT_PORTS[scheme]
-        if host is not None and (page.host, page.port or default) == (host.host, host.port or default):
+        default = _DEFAULT_PORTS[page.scheme]
+        if host is not None and (page.host, page.port) == (host.host, host.port or default):
             return None
         return (
             f"Requests from pages of another site are refused: the page is {shown}, the request came for "
@@ -116,6 +133,24 @@ def parse_authority(text: str) -> Authority | None:
     if found is None:
         return None
     return Authority(normalized_host(found[1]), int(found[2]) if found[2] else None)
+
+
+def parse_origin(text: str) -> PageOrigin | None:
+    """Return where a page comes from, as its browser writes it; None where it is no such thing."""
+    found = _ORIGIN.fullmatch(text)
+    page = None if found is None else parse_authority(found[2])
+    if found is None or page is None:
+        return None
+    scheme = found[1].lower()
+    return PageOrigin(scheme, page.host, page.port or _DEFAULT_PORTS[scheme])
+
+
+def _allowed_origin(text: str) -> PageOrigin:
+    page = parse_origin(text)
+    # A wildcard or a path that is silently never matched would be looked for in the browser.
+    if page is None:
+        raise ValueError(f"{text!r} is no origin: write scheme, host and port, like http://localhost:5173")
+    return page
 
 
 def normalized_host(host: str) -> str:

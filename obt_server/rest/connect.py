@@ -21,7 +21,7 @@ from obt_server.rest.socket import StarletteSocket, refuse
 
 def routes(context: Context) -> APIRouter:
     """The route."""
-    router = APIRouter(prefix=PREFIX)
+    router = APIRouter(prefix=context.prefix + PREFIX)
 
     @router.websocket("/agents/connect")
     async def connect(websocket: WebSocket) -> None:

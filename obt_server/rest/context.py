@@ -34,6 +34,7 @@ from obt_server.saved_plans import NamedPlans
 from obt_server.storage import ServerStorage
 
 PREFIX: Final = "/api/v1"
+"""What agents append to the address of their server, which may have a path of its own before it."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,8 @@ class Context:
         recheck_s: seconds between two looks at whether who reads an open stream may still do so.
         rollout_settings: the numbers of rollouts.
         campaign_settings: the numbers of campaigns.
+        prefix: the path before ``/api/v1``, like ``/obt``; empty for none.
+        legacy: whether OBT's own interface is served, too.
     """
 
     hub: AgentHub
@@ -61,6 +64,8 @@ class Context:
     recheck_s: float = 5.0
     rollout_settings: RolloutSettings = field(default_factory=RolloutSettings)
     campaign_settings: CampaignSettings = field(default_factory=CampaignSettings)
+    prefix: str = ""
+    legacy: bool = True
 
     @functools.cached_property
     def fleet(self) -> Fleet:
@@ -158,7 +163,7 @@ def api_router(
     another has each of its routes made anew, with its validators, which was most of a server's start.
     """
     kind = public_route_class(context) if public else route_class(context)
-    return APIRouter(prefix=PREFIX, route_class=kind, tags=[tag], responses=documented)
+    return APIRouter(prefix=context.prefix + PREFIX, route_class=kind, tags=[tag], responses=documented)
 
 
 def route_class(context: Context) -> type[APIRoute]:

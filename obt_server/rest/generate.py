@@ -33,7 +33,7 @@ class _GeneratedFinal(msgspec.Struct):
 
 def routes(context: Context) -> APIRouter:
     """The route."""
-    router = APIRouter(prefix=PREFIX)
+    router = APIRouter(prefix=context.prefix + PREFIX)
 
     @router.websocket("/models/generate/{model:path}")
     async def generate(websocket: WebSocket, model: str, client_id: str = "") -> None:

@@ -82,7 +82,7 @@ async def test_a_clock_of_10_to_the_400_hertz_hides_one_machine_and_no_other(tmp
         await odd.send(raw)
         await odd.ask("jobs.sync", {"revision": 1, "store_id": "s", "jobs": []})
         assert len(odd.notes) == before, "it was refused, and nothing was tried"
+        await odd.sync_models()
         answer = await server.http.get("/api/v1/models/clients")
         assert answer.status_code == 200, answer.text
-        assert {one["id"] for one in answer.json()} >= {odd.agent_id}
-        assert [one["hardware"] for one in answer.json() if one["id"] == odd.agent_id] == [None]
+        assert [(one["id"], one["hardware"]["cpu"]["base_clock"]) for one in answer.json()] == [("odd", 0)]

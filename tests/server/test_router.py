@@ -1,12 +1,11 @@
 """The router in somebody else's application, with that application's own authentication and storage."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
-import uvicorn
 import websockets
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection
@@ -18,6 +17,7 @@ from obt_server.router import obt_router
 from tests.server.agent_double import dial, uuid7
 from tests.server.job_steps import RESULT, accept, finish
 from tests.server.memory_storage import MemoryStorage
+from tests.server.plain_uvicorn import plain_uvicorn
 from tests.server.test_streams import quick
 
 OWN_KEY = {"X-Company-Key": "let me in"}
@@ -28,7 +28,9 @@ async def company_sign_in(connection: HTTPConnection) -> Principal | None:
 
 
 @asynccontextmanager
-async def foreign_application(hosts: list[str] | None = None) -> AsyncIterator[tuple[str, AgentHub]]:
+async def foreign_application(
+    hosts: list[str] | None = None, **options: Any
+) -> AsyncIterator[tuple[str, AgentHub]]:
     """An application with a page of its own; the two lines are those of the router's documentation."""
     app = FastAPI()
 
@@ -38,41 +40,32 @@ async def foreign_application(hosts: list[str] | None = None) -> AsyncIterator[t
 
     storage = MemoryStorage()
     hub = AgentHub(storage)
-    app.include_router(obt_router(hub, storage, authenticate=company_sign_in, hosts=hosts))
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app,
-            port=0,
-            ws="websockets-sansio",
-            ws_ping_interval=None,
-            ws_per_message_deflate=False,
-            log_config=None,
-        )
-    )
-    task = asyncio.create_task(server.serve(), name="foreign application")
-    async with asyncio.timeout(20):
-        while not server.started:  # noqa: ASYNC110 -- uvicorn itself tells nobody
-            await asyncio.sleep(0)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", hub
-    server.should_exit = True
-    async with asyncio.timeout(20):
-        await task
+    app.include_router(obt_router(hub, storage, authenticate=company_sign_in, hosts=hosts, **options))
+    async with plain_uvicorn(app, ws_ping_interval=None, ws_per_message_deflate=False) as url:
+        yield url, hub
+
+
+def colleague(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, headers=OWN_KEY, timeout=20, trust_env=False)
+
+
+async def enrolled(http: httpx.AsyncClient) -> str:
+    """The id of an agent whose secret is ``mine``."""
+    token = (await http.post("/api/v1/join-tokens", json={})).json()["secret"]
+    agent_id = uuid7()
+    body = {
+        "agent": {"id": agent_id, "name": "pc", "version": "1"},
+        "secret_sha256": secrets.sha256("mine"),
+    }
+    bearer = {"Authorization": f"Bearer {token}"}
+    assert (await http.post("/api/v1/agents/enroll", json=body, headers=bearer)).status_code == 200
+    return agent_id
 
 
 async def test_agents_and_colleagues_meet_in_a_foreign_application() -> None:
-    async with (
-        foreign_application() as (url, _),
-        httpx.AsyncClient(base_url=url, headers=OWN_KEY, timeout=20, trust_env=False) as http,
-    ):
+    async with foreign_application() as (url, _), colleague(url) as http:
         assert (await http.get("/own")).json() == {"own": True}
-        token = (await http.post("/api/v1/join-tokens", json={})).json()["secret"]
-        agent_id = uuid7()
-        body = {
-            "agent": {"id": agent_id, "name": "pc", "version": "1"},
-            "secret_sha256": secrets.sha256("mine"),
-        }
-        bearer = {"Authorization": f"Bearer {token}"}
-        assert (await http.post("/api/v1/agents/enroll", json=body, headers=bearer)).status_code == 200
+        agent_id = await enrolled(http)
         async with dial(url, "mine", agent_id, name="pc") as agent:
             await agent.hello()
             await agent.sync_models(InstalledModel(name="a:1", digest="d", size_bytes=1))
@@ -110,6 +103,69 @@ async def test_the_host_is_checked_where_the_application_names_its_own() -> None
     ):
         assert (await http.get("/api/v1/agents")).status_code == 421
         assert (await http.get("/api/v1/agents", headers={"Host": "obt.example"})).status_code == 200
+
+
+async def test_under_a_prefix_everything_is_there_and_nothing_beside_it() -> None:
+    async with foreign_application(prefix="/obt") as (url, _), colleague(f"{url}/obt") as http:
+        agent_id = await enrolled(http)
+        async with dial(f"{url}/obt", "mine", agent_id, name="pc") as agent:
+            await agent.hello()
+            await agent.sync_models(InstalledModel(name="a:1", digest="d", size_bytes=1))
+            agent.handlers["generate"] = quick
+            assert (await http.get("/api/v1/agents")).json()[0]["name"] == "pc"
+            socket = f"{url.replace('http', 'ws')}/obt/api/v1/models/generate/a:1?client_id=pc"
+            async with websockets.connect(socket, additional_headers=OWN_KEY, proxy=None) as page:
+                await page.send('{"prompt": "p"}')
+                assert "quick" in str(await page.recv())
+        for path in ("/api/v1/agents", "/api/v1/models/clients"):
+            assert (await http.get(f"{url}{path}")).status_code == 404
+
+
+@pytest.mark.parametrize("prefix", ["obt", "/obt/", "/"])
+def test_a_prefix_that_is_no_path_is_refused(prefix: str) -> None:
+    storage = MemoryStorage()
+    with pytest.raises(ValueError, match="write a path like /obt"):
+        obt_router(AgentHub(storage), storage, authenticate=company_sign_in, prefix=prefix)
+
+
+async def test_a_page_of_a_site_that_the_application_allows_may_ask_and_no_other() -> None:
+    async with (
+        foreign_application(origins=["http://localhost:5173"]) as (url, _),
+        colleague(url) as http,
+    ):
+        for origin, status in (
+            ("http://localhost:5173", 200),
+            ("http://LOCALHOST:5173", 200),
+            ("https://localhost:5173", 403),
+            ("http://localhost:5174", 403),
+            ("http://localhost:5173.evil.example", 403),
+            ("null", 403),
+        ):
+            answer = await http.get("/api/v1/agents", headers={"Origin": origin})
+            assert answer.status_code == status, origin
+        allowed = {"Origin": "http://localhost:5173"}
+        nobody = await http.get("/api/v1/agents", headers={**allowed, "X-Company-Key": ""})
+        assert nobody.status_code == 401, "an allowed page still says who asks"
+
+
+@pytest.mark.parametrize("origin", ["*", "localhost:5173", "http://localhost:5173/page", "file://x"])
+def test_an_allowed_origin_that_is_none_is_refused(origin: str) -> None:
+    storage = MemoryStorage()
+    with pytest.raises(ValueError, match="is no origin"):
+        obt_router(AgentHub(storage), storage, authenticate=company_sign_in, origins=[origin])
+
+
+async def test_obts_own_interface_is_left_out_where_the_application_does_not_want_it() -> None:
+    async with foreign_application(legacy=False) as (url, _), colleague(url) as http:
+        await enrolled(http)
+        for path in ("/api/v1/models/clients", "/api/v1/models/generate/m"):
+            assert (await http.get(path)).status_code == 404, path
+        assert (await http.get("/api/v1/models?client_id=pc")).json() == [], "the list of all models"
+        socket = f"{url.replace('http', 'ws')}/api/v1/models/generate/m?client_id=pc"
+        with pytest.raises(websockets.InvalidStatus) as caught:
+            async with websockets.connect(socket, additional_headers=OWN_KEY, proxy=None):
+                pass
+        assert caught.value.response.status_code == 403
 
 
 async def test_a_server_that_cannot_refuse_with_a_status_closes() -> None:

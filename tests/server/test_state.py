@@ -10,6 +10,8 @@ import pytest
 
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
 from obt_agent.protocol.state import ModelsSync, Page
+from obt_server.hub import AgentRecord
+from obt_server.rest.obt_interface import client_ids
 from tests.server.agent_double import AgentDouble, never
 from tests.server.conftest import Running, running
 
@@ -247,13 +249,12 @@ async def test_a_deleted_agent_is_gone_with_all_that_it_reported(server: Running
 async def test_obts_own_lists_are_derived(server: Running) -> None:
     async with server.agent("pc") as agent:
         await agent.sync_models(model("a:1", "0123456789abcdef"), model("bare", "d2"))
-        clients = (await server.http.get("/api/v1/models/clients")).json()
-        assert (clients[0]["id"], clients[0]["available"], clients[0]["model_count"]) == (
-            agent.agent_id,
-            True,
-            2,
-        )
+        (client,) = (await server.http.get("/api/v1/models/clients")).json()
+        assert (client["id"], client["available"], client["model_count"]) == ("pc", True, 2)
         models = (await server.http.get("/api/v1/models/?client_id=pc")).json()
+        assert client["models"] == models
+        without_slash = await server.http.get("/api/v1/models", params={"client_id": agent.agent_id})
+        assert without_slash.json() == models
         assert models[0] == {
             "name": "a:1",
             "tags": ["1"],
@@ -265,15 +266,52 @@ async def test_obts_own_lists_are_derived(server: Running) -> None:
         assert models[1]["tags"] == []
         assert len((await server.http.get("/api/v1/models/")).json()) == 2
         assert (await server.http.get("/api/v1/models/?client_id=nobody")).status_code == 404
-        assert clients[0]["hardware"] is None, "no inventory came yet"
-        await agent.ask("hardware.sync", HARDWARE_SYNC)
-        clients = (await server.http.get("/api/v1/models/clients")).json()
-        assert clients[0]["hardware"]["firmware"]["bios_vendor"] == "unknown"
+        assert client["hardware"]["cpu"]["name"] == "unknown", "no inventory came yet"
+        cpu = {"model": "A CPU", "logical_cores": 8}
+        await agent.ask("hardware.sync", {"revision": 1, "inventory": {**INVENTORY, "cpu": cpu}})
+        (client,) = (await server.http.get("/api/v1/models/clients")).json()
+        assert (client["hardware"]["cpu"]["name"], client["hardware"]["cpu_threads"]) == ("A CPU", 8)
         unreadable = b'{"of":"another age"}'
         await server.parts.storage.save_inventory(agent.agent_id, "f", unreadable, 1.0)
-        assert (await server.http.get("/api/v1/models/clients")).json()[0]["hardware"] is None
+        (client,) = (await server.http.get("/api/v1/models/clients")).json()
+        assert client["hardware"]["cpu"]["name"] == "unknown"
         await agent.sync_models(InstalledModel(name="b:1", digest="d", size_bytes=1), revision=2)
         assert (await server.http.get("/api/v1/models/?client_id=pc")).json()[0]["modified"] == 0
+
+
+async def test_obts_list_of_clients_holds_those_that_could_answer_a_prompt(server: Running) -> None:
+    async def listed() -> list[str]:
+        return [one["id"] for one in (await server.http.get("/api/v1/models/clients")).json()]
+
+    async with server.agent("pc") as agent:
+        assert await listed() == [], "nothing was heard of its Ollama"
+        await agent.sync_models(model("a:1", "d1"))
+        assert await listed() == ["pc"]
+        stopped = ModelsSync(revision=2, ollama=OllamaState(reachable=False), list_digest="digest", models=())
+        await agent.ask("models.sync", stopped)
+        assert await listed() == []
+        await agent.sync_models(model("a:1", "d1"), revision=3)
+        assert await listed() == ["pc"]
+    await until_offline(server, agent)
+    assert await listed() == []
+
+
+def test_who_takes_anothers_id_or_a_name_that_is_taken_goes_by_its_own_id() -> None:
+    def agent(agent_id: str, name: str) -> AgentRecord:
+        return AgentRecord(
+            id=agent_id,
+            name=name,
+            version="1",
+            session=1,
+            store_id=None,
+            capabilities=(),
+            enrolled_at=0.0,
+            last_seen=None,
+        )
+
+    agents = [agent("1", "pc"), agent("2", "1"), agent("3", "box"), agent("4", "box"), agent("5", "lab")]
+    shown = client_ids(agents, taken={"lab"})
+    assert shown == {"1": "pc", "2": "2", "3": "3", "4": "4", "5": "5"}
 
 
 async def test_a_comment_keeps_an_idle_stream_of_events_open(
