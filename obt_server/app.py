@@ -97,7 +97,11 @@ class Server:
 
 
 def build(settings: AppSettings) -> Server:
-    """Open the database and put everything together. The caller closes ``database`` at the end."""
+    """Open the database and put everything together. The caller closes ``database`` at the end.
+
+    Routes may be added to ``app`` afterwards. ``Host`` and ``Origin`` are checked before them as before all
+    others; who asks is theirs to find out (``await context.gate(request)``).
+    """
     # One database for machines and operators: a token that is revoked on the command line is gone for both.
     database = Database.sqlite(settings.database)
     storage, operators = SqlStorage(database, settings.quota), Operators(OperatorStore(database))
@@ -126,13 +130,14 @@ def build(settings: AppSettings) -> Server:
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
+        # An address that is wrong by a slash is answered 404, as every other that is wrong.
+        redirect_slashes=False,
     )
     # Taken as they are: to include a router would make each of its routes anew.
     app.routes.extend(router.routes)
     # Signing in is the reference application's own: an application that mounts the router has its own.
     app.routes.extend(session.routes(context, operators, secure_cookie=settings.https).routes)
     app.routes.extend(_description(context, app).routes)
-    # After all routes: it takes every path that is left.
     page.mount(app)
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_middleware(SecurityMiddleware, policy=policy)

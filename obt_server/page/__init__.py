@@ -94,5 +94,12 @@ def _accepted(scope: Scope) -> set[str]:
 
 
 def mount(app: FastAPI) -> None:
-    """Serve the page at ``/``. Mount it last: it takes what no other route took."""
-    app.mount("/", StaticPage(STATIC), name="page")
+    """Serve the page at ``/``: it takes what no route takes, those included that are added later."""
+    page, not_found = StaticPage(STATIC), app.router.default
+
+    async def page_or_nothing(scope: Scope, receive: Receive, send: Send) -> None:
+        # A WebSocket has no file to get: it is refused as everywhere.
+        await (page if scope["type"] == "http" else not_found)(scope, receive, send)
+
+    # What the router calls last. A mount at "/" would match before every route that is added after it.
+    app.router.default = page_or_nothing

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+import websockets
+from fastapi import APIRouter, Request
 
+from obt_server.auth import Principal
 from obt_server.page import StaticPage
 from tests.server.conftest import Running
 
@@ -65,6 +68,31 @@ async def test_a_file_is_sent_packed_as_the_browser_takes_it(
 @pytest.mark.parametrize("path", ["/nothing", "/../__init__.py", "/%2e%2e/__init__.py", "/index.html.br"])
 async def test_nothing_but_the_pages_files_is_served(server: Running, path: str) -> None:
     assert (await fetched(server, path)).status_code == 404
+
+
+async def test_routes_that_are_added_to_a_built_application_are_reached(server: Running) -> None:
+    context, own = server.parts.context, APIRouter(prefix="/own")
+
+    @own.get("/thing")
+    async def thing(request: Request) -> dict[str, str]:
+        passed = await context.gate(request)
+        return {"who": passed.name if isinstance(passed, Principal) else "nobody"}
+
+    server.parts.app.include_router(own)
+    assert (await server.http.get("/own/thing")).json() == {"who": "admin"}
+    assert (await fetched(server, "/own/thing")).json() == {"who": "nobody"}
+    # The application's guards stand before them.
+    assert (await fetched(server, "/own/thing", Host="evil.example")).status_code == 421
+    assert (await fetched(server, "/own/thing")).headers["X-Content-Type-Options"] == "nosniff"
+    assert (await server.http.post("/own/thing")).status_code == 405
+    assert (await fetched(server, "/own/other")).json()["error"]["kind"] == "not_found"
+
+
+async def test_a_websocket_to_no_route_is_refused(server: Running) -> None:
+    with pytest.raises(websockets.InvalidStatus) as caught:
+        async with websockets.connect(f"{server.url.replace('http', 'ws')}/nothing", proxy=None):
+            pass
+    assert caught.value.response.status_code == 403
 
 
 async def test_the_page_is_only_read(server: Running) -> None:
