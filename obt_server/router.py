@@ -6,7 +6,8 @@
 ``my_function`` takes a Starlette ``HTTPConnection`` (an HTTP request or a WebSocket) and gives a
 ``Principal``, or None for somebody who may not drive machines.
 ``storage`` implements ``obt_server.storage.ServerStorage``; ``obt_server.store.SqlStorage`` does on any
-engine of SQLAlchemy's. Agents bring credentials of their own.
+engine of SQLAlchemy's. Agents bring credentials of their own. ``docs/examples/embedded_hub.py`` is a whole
+application.
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ from obt_server.rest import (
     tokens,
 )
 from obt_server.rest.context import Context
+from obt_server.stop_signals import drained_before_stop
 from obt_server.storage import ServerStorage
 
 log = structlog.get_logger(__name__)
@@ -108,7 +110,9 @@ def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIR
             ),
         ]
         try:
-            yield
+            # A server that closes sockets before this block ends would leave nobody to take leave of.
+            with drained_before_stop(hub.drain):
+                yield
         finally:
             for task in tasks:
                 task.cancel()

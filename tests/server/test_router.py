@@ -1,5 +1,6 @@
 """The router in somebody else's application, with that application's own authentication and storage."""
 
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 
 from obt_agent.ollama.payloads import InstalledModel
+from obt_agent.protocol.limits import Close
 from obt_server.auth import Principal, secrets
 from obt_server.hub import AgentHub
 from obt_server.router import obt_router
@@ -166,6 +168,23 @@ async def test_obts_own_interface_is_left_out_where_the_application_does_not_wan
             async with websockets.connect(socket, additional_headers=OWN_KEY, proxy=None):
                 pass
         assert caught.value.response.status_code == 403
+
+
+async def test_under_a_plain_uvicorn_agents_are_told_to_come_back_before_their_sockets_close() -> None:
+    received: list[int] = []
+    # uvicorn raises the signal again when it has stopped: it must not end the tests.
+    before = signal.signal(signal.SIGTERM, lambda number, _: received.append(number))
+    try:
+        async with foreign_application() as (url, _), colleague(url) as http:
+            agent_id = await enrolled(http)
+            async with dial(url, "mine", agent_id, name="pc") as agent:
+                await agent.hello()
+                signal.raise_signal(signal.SIGTERM)
+                assert (await agent.until_closed())[0] == Close.DRAINING
+                assert [note.method for note in agent.notes if note.method == "server.drain"]
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert received == [signal.SIGTERM], "uvicorn stopped by the signal, as it does"
 
 
 async def test_a_server_that_cannot_refuse_with_a_status_closes() -> None:
