@@ -41,7 +41,7 @@ BY_LIBRARIES: Final = {
 """Names that a library prescribes, with who calls them."""
 
 KEPT: Final = {
-    "obt_server.router.obt_router": "public: other applications mount it",
+    "obt_server.contrib.obt.mount_agents": "public: OBT's application calls it",
     "obt_server.serve.capture_signals": "uvicorn calls it; it replaces uvicorn's own",
     "obt_standin.server.open_streams": "public: what tests with the stand-in ask for",
 }

@@ -1,0 +1,1 @@
+"""What existing applications add to have agents beside what they drive already."""
