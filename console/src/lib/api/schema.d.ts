@@ -649,7 +649,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Models of a client (id or unique name), as OBT's own interface shows them */
+        /** Models of a client (name or id), as OBT's own interface shows them */
         get: operations["client_models_api_v1_models__get"];
         put?: never;
         post?: never;
@@ -683,7 +683,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Agents, as OBT's own interface shows clients */
+        /** Agents whose Ollama answers, as OBT's own interface shows clients */
         get: operations["clients_api_v1_models_clients_get"];
         put?: never;
         post?: never;
@@ -2744,22 +2744,60 @@ export interface components {
         };
         /**
          * LegacyClient
-         * @description A client as OBT's own interface lists it; ``hardware`` is OBT's ``HardwareInfo`` where it is known.
+         * @description A client as OBT's own interface lists it; ``last_heartbeat`` in seconds ago.
+         *
+         *     What is not known of its hardware is 0 or "unknown" there, as OBT's page reads it without looking.
          */
         LegacyClient: {
             /** Available */
             available: boolean;
-            hardware: components["schemas"]["LegacyHardwareInfo"] | null;
+            hardware: components["schemas"]["LegacyClientHardware"];
             /** Id */
             id: string;
             /** Last Heartbeat */
-            last_heartbeat: number | null;
+            last_heartbeat: number;
             /** Missed Heartbeats */
             missed_heartbeats: number;
             /** Model Count */
             model_count: number;
+            /** Models */
+            models: components["schemas"]["LegacyModel"][];
+            /** Name */
+            name: string;
             /** Version */
             version: string;
+        };
+        /**
+         * LegacyClientHardware
+         * @description OBT's ``HardwareInfo``, and what its page reads beside it; ``gpu_memory`` in MB.
+         */
+        LegacyClientHardware: {
+            cpu: components["schemas"]["LegacyCpu"];
+            /** Cpu Threads */
+            cpu_threads: number;
+            firmware: components["schemas"]["LegacyFirmware"];
+            /** Gpu Count */
+            gpu_count: number;
+            /** Gpu Memory */
+            gpu_memory: number | null;
+            /** Gpu Name */
+            gpu_name: string | null;
+            /** Gpus */
+            gpus: components["schemas"]["LegacyGpu"][];
+            npu: components["schemas"]["LegacyNpu"] | null;
+            ram: components["schemas"]["LegacyRam"];
+            /** Total Memory */
+            total_memory: number;
+        };
+        /**
+         * LegacyCoreTypes
+         * @description ``cpu.core_types`` of a processor with two kinds of core, counted as the system schedules on them.
+         */
+        LegacyCoreTypes: {
+            /** Efficiency Cores */
+            efficiency_cores: number;
+            /** Performance Cores */
+            performance_cores: number;
         };
         /**
          * LegacyCpu
@@ -2772,10 +2810,7 @@ export interface components {
             base_clock: number;
             /** Boost Clock */
             boost_clock: number | null;
-            /** Core Types */
-            core_types: {
-                [key: string]: number;
-            } | null;
+            core_types: components["schemas"]["LegacyCoreTypes"] | null;
             /** Cores */
             cores: number;
             /** Features */
@@ -2809,7 +2844,9 @@ export interface components {
         };
         /**
          * LegacyGpu
-         * @description One of ``gpus``; ``vram_size`` in MB (of unified memory, what it shares), else 0.
+         * @description One of ``gpus``.
+         *
+         *     ``vram_size`` is in MB (of unified memory, what it shares), else 0; ``pcie_width`` is a word like ``x16``.
          */
         LegacyGpu: {
             /** Compute Capability */
@@ -2823,28 +2860,13 @@ export interface components {
             /** Pcie Gen */
             pcie_gen: number | null;
             /** Pcie Width */
-            pcie_width: number | null;
+            pcie_width: string | null;
             /** Tensor Cores */
             tensor_cores: number | null;
             /** Vram Size */
             vram_size: number;
             /** Vram Type */
             vram_type: string;
-        };
-        /**
-         * LegacyHardwareInfo
-         * @description OBT's ``HardwareInfo``; ``total_memory`` in MB.
-         */
-        LegacyHardwareInfo: {
-            cpu: components["schemas"]["LegacyCpu"];
-            firmware: components["schemas"]["LegacyFirmware"];
-            /** Gpus */
-            gpus: components["schemas"]["LegacyGpu"][];
-            /** Npu */
-            npu: null;
-            ram: components["schemas"]["LegacyRam"];
-            /** Total Memory */
-            total_memory: number;
         };
         /**
          * LegacyModel
@@ -2877,6 +2899,20 @@ export interface components {
             speed: number;
             /** Type */
             type: string;
+        };
+        /**
+         * LegacyNpu
+         * @description ``npu``; no source says what it computes, so that its name is all that is ever given.
+         */
+        LegacyNpu: {
+            /** Compute Power */
+            compute_power: number | null;
+            /** Dedicated */
+            dedicated: boolean | null;
+            /** Name */
+            name: string | null;
+            /** Precision Support */
+            precision_support: string[] | null;
         };
         /**
          * LegacyRam
