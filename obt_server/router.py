@@ -37,8 +37,10 @@ from obt_server.rest import (
     plans,
     results,
     rollouts,
+    schedules,
     signed,
     tokens,
+    verdicts,
 )
 from obt_server.rest.context import Context
 from obt_server.stop_signals import drained_before_stop
@@ -97,6 +99,7 @@ def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIR
         seen_every_s = hub.settings.seen_interval_s
         # Before anybody is served: what was begun before a restart has its locks before anything new begins.
         await context.rollouts.start()
+        context.campaigns.judge = context.evaluation.judge
         await context.campaigns.start()
         tasks = [
             # what another process wrote to the storage (a revocation, a request to rotate) takes effect here
@@ -108,6 +111,7 @@ def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIR
                 context.model_sets.converge_automatically,
                 "converge model sets",
             ),
+            asyncio.create_task(context.schedules.run(), name="schedules"),
         ]
         try:
             # A server that closes sockets before this block ends would leave nobody to take leave of.
@@ -138,6 +142,8 @@ def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIR
         plans,
         rollouts,
         campaigns,
+        verdicts,
+        schedules,
         signed,
         tokens,
     )
