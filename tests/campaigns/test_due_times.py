@@ -109,6 +109,12 @@ def test_the_night_of_the_change_forward_runs_right_after_the_gap_and_the_other_
     ]
 
 
+def test_what_was_due_in_the_first_of_two_equal_hours_is_not_due_again_in_the_second() -> None:
+    second = dt.datetime(2026, 10, 25, 2, 40, fold=1, tzinfo=BERLIN).timestamp()
+    (due,) = DueTimes("45 2 * * *", "Europe/Berlin").next(second, 1)
+    assert _local("Europe/Berlin", due).isoformat() == "2026-10-26T02:45:00+01:00"
+
+
 def test_after_a_year_the_last_times_are_told_and_the_others_passed_over() -> None:
     times = DueTimes("* * * * *", "UTC")
     now = 1_800_000_000.0
