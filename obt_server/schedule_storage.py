@@ -32,7 +32,7 @@ class ScheduleRun(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredSchedule(msgspec.Struct, frozen=True, kw_only=True):
-    """A schedule. ``campaign`` is the JSON of what it begins.
+    """A schedule. ``campaign`` is what it begins: the body of such a request.
 
     ``done_until``: nothing up to this time is due: what became of it is stored, or it was saved later.
     """
@@ -40,7 +40,7 @@ class StoredSchedule(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     cron: str
     time_zone: str
-    campaign: msgspec.Raw
+    campaign: dict[str, object]
     jitter_s: float = 0.0
     late_s: float = 3600.0
     paused: SchedulePause | None = None

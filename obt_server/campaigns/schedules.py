@@ -135,7 +135,7 @@ class Schedules:
             # From now, and not from when it was due: what begins late is spread as well.
             return {one: now + due_times.delay_s(schedule.name, one, schedule.jitter_s) for one in agent_ids}
 
-        request = msgspec.json.decode(schedule.campaign, type=CampaignRequest)
+        request = msgspec.convert(schedule.campaign, CampaignRequest)
         campaign, _ = await self._engine.create(
             request,
             f"schedule {schedule.name}",
@@ -154,7 +154,7 @@ class Schedules:
         async with self._looking:
             schedule = await self._storage.schedule(name)
             now = self._clock()
-            request = msgspec.json.decode(schedule.campaign, type=CampaignRequest)
+            request = msgspec.convert(schedule.campaign, CampaignRequest)
             key = f"schedule {name} now {now:.3f}"
             campaign, _ = await self._engine.create(request, operator, schedule=name, key=key)
             run = ScheduleRun(

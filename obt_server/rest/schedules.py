@@ -14,7 +14,6 @@ from obt_server.campaigns.due_times import DueTimes
 from obt_server.campaigns.requests import CampaignRequest
 from obt_server.rest import responses
 from obt_server.rest.context import Context, api_router, now
-from obt_server.rest.struct_route import Shape
 from obt_server.schedule_storage import SchedulePause, ScheduleRun, StoredSchedule
 
 MAX_SCHEDULES: Final = 200
@@ -59,7 +58,7 @@ class ScheduleView(msgspec.Struct, frozen=True, kw_only=True):
     time_zone: str
     jitter_s: float
     late_s: float
-    campaign: Annotated[msgspec.Raw, Shape(CampaignRequest)]
+    campaign: CampaignRequest
     paused: SchedulePause | None
     next: list[float]
     last: ScheduleRun | None
@@ -102,7 +101,7 @@ def _keeping(router: APIRouter, context: Context) -> None:
             time_zone=body.time_zone,
             jitter_s=body.jitter_s,
             late_s=body.late_s,
-            campaign=msgspec.Raw(msgspec.json.encode(wanted)),
+            campaign=msgspec.to_builtins(wanted),
             # Somebody paused it for a reason that another time does not undo.
             paused=known[name].paused if name in known else None,
             # Times before this are none of the new schedule's.
@@ -150,7 +149,8 @@ async def _view(context: Context, schedule: StoredSchedule) -> ScheduleView:
     own = {
         name: getattr(schedule, name)
         for name in ScheduleView.__struct_fields__
-        if name not in ("next", "last")
+        if name not in ("campaign", "next", "last")
     }
     times = DueTimes(schedule.cron, schedule.time_zone).next(now())
-    return ScheduleView(**own, next=times, last=runs[0] if runs else None)
+    campaign = msgspec.convert(schedule.campaign, CampaignRequest)
+    return ScheduleView(**own, campaign=campaign, next=times, last=runs[0] if runs else None)
