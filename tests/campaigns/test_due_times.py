@@ -154,6 +154,14 @@ def test_a_zone_that_is_none_is_refused_in_words(zone: str) -> None:
         DueTimes("0 2 * * *", zone)
 
 
+def test_zones_are_there_on_a_system_that_has_none() -> None:
+    zoneinfo.reset_tzpath(to=[])
+    try:
+        assert zoneinfo.ZoneInfo.no_cache("Europe/Berlin").key == "Europe/Berlin"
+    finally:
+        zoneinfo.reset_tzpath()
+
+
 @given(st.text(max_size=20), st.floats(0, 1e5))
 def test_a_machine_begins_at_the_same_moment_of_the_jitter_each_night(agent: str, jitter_s: float) -> None:
     first = delay_s("nightly", agent, jitter_s)
