@@ -79,18 +79,24 @@ class Schedules:
         async with self._looking:
             nearest = LOOK_EVERY_S
             for schedule in await self._storage.schedules():
-                await self._look_at(schedule)
-                upcoming = _times(schedule).next(self._clock(), 1)
-                if upcoming:
-                    nearest = min(nearest, max(upcoming[0] - self._clock(), 0.0))
+                try:
+                    nearest = min(nearest, await self._look_at(schedule))
+                # One that this release cannot read, or cannot store now, holds up no other.
+                except Exception:
+                    log.exception("schedule.failed", schedule=schedule.name)
             return nearest
 
-    async def _look_at(self, schedule: StoredSchedule) -> None:
-        now = self._clock()
+    async def _look_at(self, schedule: StoredSchedule) -> float:
+        """Begin what is due of a schedule, and return in how many seconds it is due again."""
+        times, now = DueTimes(schedule.cron, schedule.time_zone), self._clock()
         # On a thread: after a long absence there are many times to pass over.
-        due = await asyncio.to_thread(_times(schedule).between, schedule.done_until, now)
-        if not due:
-            return
+        due = await asyncio.to_thread(times.between, schedule.done_until, now)
+        if due:
+            await self._come_to(schedule, due, now)
+        upcoming = times.next(now, 1)
+        return max(upcoming[0] - self._clock(), 0.0) if upcoming else LOOK_EVERY_S
+
+    async def _come_to(self, schedule: StoredSchedule, due: list[float], now: float) -> None:
         if schedule.paused is not None:
             reason = f"paused: {schedule.paused.reason}"
             runs = [ScheduleRun(due_at=time, state="skipped", reason=reason) for time in due]
@@ -167,7 +173,3 @@ class Schedules:
             # No time of the schedule is done by this.
             await self._storage.note_runs(name, [run], schedule.done_until)
             return run
-
-
-def _times(schedule: StoredSchedule) -> DueTimes:
-    return DueTimes(schedule.cron, schedule.time_zone)
