@@ -99,7 +99,6 @@ def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIR
         seen_every_s = hub.settings.seen_interval_s
         # Before anybody is served: what was begun before a restart has its locks before anything new begins.
         await context.rollouts.start()
-        context.campaigns.judge = context.evaluation.judge
         await context.campaigns.start()
         tasks = [
             # what another process wrote to the storage (a revocation, a request to rotate) takes effect here

@@ -94,9 +94,11 @@ class Context:
     @functools.cached_property
     def campaigns(self) -> CampaignEngine:
         """What carries campaigns out; the router starts and ends it."""
-        return CampaignEngine(
+        engine = CampaignEngine(
             self.hub, self.storage, self.rollouts, self.plans, self.results, self.campaign_settings
         )
+        engine.judge = self.evaluation.judge
+        return engine
 
     @functools.cached_property
     def fleet_models(self) -> FleetModels:
