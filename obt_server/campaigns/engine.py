@@ -319,10 +319,8 @@ class CampaignEngine:
             # A cell that is at work takes its result itself.
             if match is None or (run is not None and run.at_work(match[2], event.job_id)):
                 return
-            self._later(
-                self._count_late(match[1], match[2], event.job_id, event.agent_id),
-                f"late result {event.job_id}",
-            )
+            work = self._count_late(match[1], match[2], event.job_id)
+            self._later(work, f"late result {event.job_id}")
 
     def _later(self, work: Coroutine[None, None, None], name: str) -> None:
         if self._closed:
@@ -332,18 +330,17 @@ class CampaignEngine:
         self._after.add(task)
         task.add_done_callback(self._after.discard)
 
-    async def _count_late(
-        self, campaign_id: str, cell_id: str, job_id: str, agent_id: str | None = None
-    ) -> None:
-        """Count a result that came late for its cell. ``agent_id``: who sent it, where that is not known."""
+    async def _count_late(self, campaign_id: str, cell_id: str, job_id: str) -> None:
+        """Count a result that came late for its cell, if it is of the cell's own machine."""
         async with self._changing:
             try:
                 run = await self._open(campaign_id)
             except NotStored:
                 return  # an agent may call a job as it likes, and campaigns are forgotten
             cell = run.cells.get(cell_id)
-            if cell is None or agent_id not in (None, cell.agent_id):
+            if cell is None:
                 return
+            # By the cell's machine: whoever else called a job so sent no result of this cell.
             text = await self._storage.result(cell.agent_id, job_id)
             if text is None:
                 return
