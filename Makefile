@@ -133,6 +133,9 @@ test-proxy: $(STAMP) ## the reverse proxies of deploy/proxy (installed with apt-
 	scripts/ensure-proxies
 	$(PY) -m pytest tests/proxy
 
+test-clients: ## the client libraries of Ollama, OpenAI, LangChain and LiteLLM at the gateway, in .venv-clients
+	scripts/test-clients "$(PYTHON)"
+
 dist: $(STAMP) ## source distribution and wheel, in dist/
 	$(PY) -m build --no-isolation --outdir dist .
 
@@ -163,6 +166,6 @@ update-constraints: ## resolve every dependency afresh into constraints.txt
 	scripts/update-constraints "$(PYTHON)"
 
 clean: ## remove what make made, .venv included
-	rm -rf $(VENV) .venv.lock console/node_modules $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist build dist site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
+	rm -rf $(VENV) .venv-clients .venv.lock console/node_modules $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist build dist site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \
 		.import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
