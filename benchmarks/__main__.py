@@ -5,6 +5,7 @@ latency      (b) what a token's way through agent and server adds, beside ``ssh 
 idle         (c) memory, CPU and start of an agent with nothing to do
 streams      (d) 64 streams at once: memory, fairness, CPU
 fleet        (e) a server with 1,000 agents: with 200 viewers, idle, and their return after its restart
+gateway      (f) the first chunk through the gateway, beside a direct read
 console      the page in Chromium with 500 machines and 5,000 results
 hardware     what reading the machine costs
 accuracy     metrics beside the stand-in's own log
@@ -27,6 +28,7 @@ SECTIONS = (
     "idle",
     "streams",
     "fleet",
+    "gateway",
     "console",
     "hardware",
     "accuracy",

@@ -254,10 +254,10 @@ async def _ask(port: int, token: str, agent: Agent, until: float) -> list[float]
 
 
 @contextlib.asynccontextmanager
-async def running_server(database: Path, port: int, *, uvloop: bool) -> AsyncIterator[Program]:
+async def running_server(database: Path, port: int, *more: str, uvloop: bool) -> AsyncIterator[Program]:
     """The reference server over that database, once it listens."""
     start = [sys.executable, "-m", "obt_server"] if uvloop else [sys.executable, "-c", NO_UVLOOP]
-    arguments = ["run", "--database", str(database), "--port", str(port)]
+    arguments = ["run", "--database", str(database), "--port", str(port), *more]
     async with processes.running([*start, *arguments]) as program, asyncio.timeout(WITHIN_S):
         while True:
             try:

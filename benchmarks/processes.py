@@ -101,6 +101,7 @@ async def agent(folder: Path, *, server: str, ollama: str, uvloop: bool = True) 
                     "max_tokens": 10_000_000,
                     "options": {"num_predict": 10_000_000},
                     "max_streams": 64,
+                    "rate_limit": None,
                 },
                 "log": {"level": "error"},
             }
