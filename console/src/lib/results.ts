@@ -55,16 +55,17 @@ function rows(lines: Line[], metrics: Metric[]): (string | number | null)[][] {
 }
 
 /** RFC 4180; text that a spreadsheet would run as a formula is quoted with an apostrophe. */
-export function csv(lines: Line[], metrics: Metric[] = HEADLINE): string {
+export function csvOf(table: (string | number | null)[][]): string {
     const cell = (one: string | number | null): string => {
         if (one === null) return "";
         const text = typeof one === "string" && /^[=+\-@\t\r]/.test(one) ? `'${one}` : String(one);
         return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
     };
-    return (
-        [header(metrics), ...rows(lines, metrics)].map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n"
-    );
+    return table.map((row) => row.map(cell).join(",")).join("\r\n") + "\r\n";
 }
+
+export const csv = (lines: Line[], metrics: Metric[] = HEADLINE): string =>
+    csvOf([header(metrics), ...rows(lines, metrics)]);
 
 /** A table of medians with their intervals. */
 export function markdown(lines: Line[], metrics: Metric[] = HEADLINE): string {
