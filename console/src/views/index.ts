@@ -13,6 +13,7 @@ export const VIEWS: Record<string, View> = {
     machine: { title: "Machine", glyph: "▣", load: () => import("./machine/Machine.svelte") },
     models: { title: "Models", glyph: "▤", load: () => import("./models/Models.svelte") },
     run: { title: "New benchmark", glyph: "+", load: () => import("./benchmark/Builder.svelte") },
+    campaigns: { title: "Campaigns", glyph: "⊞", load: () => import("./campaigns/Campaigns.svelte") },
     jobs: { title: "Runs", glyph: "▷", load: () => import("./benchmark/Runs.svelte") },
     results: { title: "Results", glyph: "≣", load: () => import("./results/Results.svelte") },
     result: { title: "Result", glyph: "≡", load: () => import("./results/Result.svelte") },
@@ -25,7 +26,7 @@ export const VIEWS: Record<string, View> = {
 
 export const NAVIGATION = [
     { label: "Machines", views: ["", "models", "add"] },
-    { label: "Benchmarks", views: ["run", "jobs", "results", "compare", "leaderboard"] },
+    { label: "Benchmarks", views: ["run", "campaigns", "jobs", "results", "compare", "leaderboard"] },
     { label: "Use", views: ["playground"] },
     { label: "This server", views: ["settings"] },
 ] as const;

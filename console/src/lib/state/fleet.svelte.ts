@@ -7,6 +7,7 @@ import { SvelteMap } from "svelte/reactivity";
 
 import { get, serverAnswers } from "$lib/api/client";
 import { follow } from "$lib/api/sse";
+import type { CampaignEvent } from "$lib/api/campaigns";
 import type { RolloutEvent } from "$lib/api/rollouts";
 import type { Agent, JobEvent } from "$lib/api/types";
 
@@ -21,8 +22,12 @@ export interface History {
 // One for the page: comparing by the locale anew each time takes ten times as long.
 const collator = new Intl.Collator();
 
-/** A rollout with what changed of it, or that somebody removed it. */
-export type RolloutNews = RolloutEvent | { gone: string };
+/** A rollout or a campaign with what changed of it, or that somebody removed it. */
+export interface News {
+    rollout: RolloutEvent | { gone: string };
+    campaign: CampaignEvent | { gone: string };
+}
+type Listeners = { [K in keyof News]: Set<(news: News[K]) => void> };
 
 type Change = { agent: Agent } | { gone: string };
 
@@ -44,7 +49,7 @@ class Fleet {
     #frame = 0;
     #stop: () => void = () => undefined;
     #jobListeners = new Set<(event: JobEvent) => void>();
-    #rolloutListeners = new Set<(event: RolloutNews) => void>();
+    #listeners: Listeners = { rollout: new Set(), campaign: new Set() };
 
     /** Begin to follow; what was known is kept until the server's own list replaces it. */
     start(): void {
@@ -76,10 +81,10 @@ class Fleet {
         return () => this.#jobListeners.delete(listener);
     }
 
-    /** Call `listener` for each event of a rollout; returns what ends it. */
-    onRollout(listener: (event: RolloutNews) => void): () => void {
-        this.#rolloutListeners.add(listener);
-        return () => this.#rolloutListeners.delete(listener);
+    /** Call `listener` for each event of rollouts or of campaigns; returns what ends it. */
+    on<K extends keyof News>(what: K, listener: (news: News[K]) => void): () => void {
+        this.#listeners[what].add(listener);
+        return () => this.#listeners[what].delete(listener);
     }
 
     /** Fetch one machine again, for instance after it was renamed. */
@@ -106,12 +111,14 @@ class Fleet {
             const event = data as JobEvent;
             this.#noteJob(event);
             for (const listener of this.#jobListeners) listener(event);
-        } else if (name === "rollout") {
-            for (const listener of this.#rolloutListeners) listener(data as RolloutEvent);
-        } else if (name === "rollout_gone") {
-            const { id } = data as { id: string };
-            for (const listener of this.#rolloutListeners) listener({ gone: id });
-        }
+        } else if (name === "rollout") this.#tell("rollout", data as RolloutEvent);
+        else if (name === "campaign") this.#tell("campaign", data as CampaignEvent);
+        else if (name === "rollout_gone") this.#tell("rollout", { gone: (data as { id: string }).id });
+        else if (name === "campaign_gone") this.#tell("campaign", { gone: (data as { id: string }).id });
+    }
+
+    #tell<K extends keyof News>(what: K, news: News[K]): void {
+        for (const listener of this.#listeners[what]) listener(news);
     }
 
     #noteJob(event: JobEvent): void {
