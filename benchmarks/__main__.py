@@ -10,6 +10,7 @@ console      the page in Chromium with 500 machines and 5,000 results
 hardware     what reading the machine costs
 accuracy     metrics beside the stand-in's own log
 perturbation what sampling costs the work beside it
+nights       false alarms and missed slowdowns of verdicts on simulated nights
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ SECTIONS = (
     "hardware",
     "accuracy",
     "perturbation",
+    "nights",
 )
 QUICK = {
     "hardware": ["--seconds", "2"],
     "accuracy": ["--iterations", "1"],
     "perturbation": ["--pairs", "2", "--most", "2"],
+    "nights": ["--campaigns", "100", "--slow", "5"],
 }
 LIBRARIES = ("aiohttp", "websockets", "msgspec", "uvloop")
 

@@ -20,6 +20,7 @@ from obt_server.storage import ServerStorage, StoredBenchmark
 
 HEADLINE: Final = tuple(metric.name for metric in METRICS if metric.headline)
 """Metrics of a line. The result itself has all of them."""
+DIGEST_VERSION: Final = 1
 KEPT_AT_ONCE: Final = 200
 """Digests of one write, which waits for the disk once. Written one by one, those of five thousand results
 would hold up the first list for minutes."""
@@ -38,6 +39,20 @@ class DigestEnvironment(msgspec.Struct, frozen=True):
     ollama_version: str | None = None
     gpu: tuple[str, ...] = ()
     cpu: str | None = None
+    # What nights are compared by, to say what changed between them.
+    agent_version: str | None = None
+    os: str | None = None
+    kernel: str | None = None
+    driver: str | None = None
+    power_limit_watts: float | None = None
+    cpu_governor: str | None = None
+    memory_bytes: int | None = None
+    num_parallel: int | None = None
+    other_models_loaded: tuple[str, ...] = ()
+    cpu_temperature: float | None = None
+    gpu_temperature: float | None = None
+    idle_cpu_percent: float | None = None
+    idle_gpu_percent: float | None = None
 
 
 class DigestCell(msgspec.Struct, frozen=True):
@@ -87,6 +102,8 @@ class ResultDigest(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[DigestWarning, ...]
     cells: tuple[DigestCell, ...]
     seconds: float | None = None
+    # Of what this release puts into a digest: one that is stored with another number is made anew.
+    version: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +190,9 @@ class ResultIndex:
         if not self._loaded:
             for agent_id, job_id, sha256, text in await self._storage.digests():
                 with contextlib.suppress(msgspec.MsgspecError):  # another release's: it is computed again
-                    self._known[agent_id, job_id, sha256] = msgspec.json.decode(text, type=ResultDigest)
+                    digest = msgspec.json.decode(text, type=ResultDigest)
+                    if digest.version == DIGEST_VERSION:
+                        self._known[agent_id, job_id, sha256] = digest
             self._loaded = True
         keys = {_key(one) for one in stored}
         # A set of its own, so that the mapping may change while it is walked.
@@ -269,6 +288,7 @@ def digest_of(text: bytes) -> ResultDigest | None:
         warnings=result.warnings[:MOST],
         cells=tuple(_headline(cell) for cell in result.cells[:MOST]),
         seconds=_seconds(result.start_time, result.end_time),
+        version=DIGEST_VERSION,
     )
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Final
 
 import structlog
 from fastapi import APIRouter, FastAPI
@@ -37,8 +38,10 @@ from obt_server.rest import (
     plans,
     results,
     rollouts,
+    schedules,
     signed,
     tokens,
+    verdicts,
 )
 from obt_server.rest.context import Context
 from obt_server.stop_signals import drained_before_stop
@@ -47,6 +50,28 @@ from obt_server.storage import ServerStorage
 log = structlog.get_logger(__name__)
 
 ENFORCE_EVERY_S = 2.0
+# enrolment before agents, so that no agent called "enroll" hides it
+_PARTS: Final = (
+    connect,
+    enroll,
+    generate,
+    obt_interface,
+    model_matrix,
+    model_sets,
+    models,
+    agents,
+    commands,
+    benchmarks,
+    results,
+    plans,
+    rollouts,
+    campaigns,
+    verdicts,
+    schedules,
+    signed,
+    tokens,
+)
+_LEGACY: Final = (generate, obt_interface)
 
 
 def obt_router(  # noqa: PLR0913 - each is a choice of the application's, given by name
@@ -108,6 +133,7 @@ def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIR
                 context.model_sets.converge_automatically,
                 "converge model sets",
             ),
+            asyncio.create_task(context.schedules.run(), name="schedules"),
         ]
         try:
             # A server that closes sockets before this block ends would leave nobody to take leave of.
@@ -123,25 +149,9 @@ def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIR
             await hub.drain()
 
     router = APIRouter(lifespan=lifespan)
-    # enrolment before agents, so that no agent called "enroll" hides it
-    parts = (
-        connect,
-        enroll,
-        *((generate, obt_interface) if context.legacy else ()),
-        model_matrix,
-        model_sets,
-        models,
-        agents,
-        commands,
-        benchmarks,
-        results,
-        plans,
-        rollouts,
-        campaigns,
-        signed,
-        tokens,
-    )
-    for part in parts:
+    for part in _PARTS:
+        if part in _LEGACY and not context.legacy:
+            continue
         router.routes.extend(part.routes(context).routes)
     if gateway is not None:
         router.routes.extend(gateway_router(context, gateway).routes)

@@ -10,6 +10,8 @@ from obt_agent.errors import AgentError
 from obt_server.campaign_storage import CampaignStorage
 from obt_server.hub.storage import AgentRecord, HubStorage, JobRecord
 from obt_server.rollout_storage import RolloutStorage
+from obt_server.schedule_storage import ScheduleStorage
+from obt_server.verdict_storage import VerdictStorage
 
 
 class NotStored(AgentError):
@@ -151,7 +153,7 @@ class SavedPlan:
     saved_by: str = ""
 
 
-class ServerStorage(HubStorage, RolloutStorage, CampaignStorage, Protocol):
+class ServerStorage(HubStorage, RolloutStorage, CampaignStorage, VerdictStorage, ScheduleStorage, Protocol):
     """All that the router needs. ``obt_server.store.SqlStorage`` implements it."""
 
     async def rename_agent(self, agent_id: str, name: str | None) -> AgentRecord:

@@ -52,7 +52,16 @@ class CampaignChanged:
     kind: Literal["campaign"] = "campaign"
 
 
-Event = AgentChanged | JobChanged | RolloutChanged | CampaignChanged
+@dataclass(frozen=True)
+class RegressionChanged:
+    """A regression is new or another one; ``view`` is its JSON, None where it is gone."""
+
+    regression_id: int
+    view: bytes | None
+    kind: Literal["regression"] = "regression"
+
+
+Event = AgentChanged | JobChanged | RolloutChanged | CampaignChanged | RegressionChanged
 L = TypeVar("L", "Listener", "LatestChanges")
 
 
@@ -139,6 +148,8 @@ def _subject(event: Event) -> tuple[str, str]:
             return "", event.rollout_id
         case CampaignChanged():
             return "", event.campaign_id
+        case RegressionChanged():
+            return "", f"regression {event.regression_id}"
         case JobChanged():
             return event.agent_id, event.job_id
         case AgentChanged():
@@ -176,6 +187,10 @@ class EventBus:
     def campaign_changed(self, campaign_id: str) -> None:
         """Say that a campaign changed."""
         self._publish(CampaignChanged(campaign_id))
+
+    def regression_changed(self, regression_id: int, view: bytes | None) -> None:
+        """Say that a regression is new, another one, or gone."""
+        self._publish(RegressionChanged(regression_id, view))
 
     def _publish(self, event: Event) -> None:
         for observer in self._observers:

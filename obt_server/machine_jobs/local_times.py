@@ -15,15 +15,15 @@ def check_times(quiet_hours: str | None, time_zone: str | None) -> None:
         QuietHours([] if quiet_hours is None else [quiet_hours], "quiet_hours")
     except ConfigError as error:
         raise InvalidParams(error.message, field="quiet_hours") from error
-    _zone(time_zone)
+    zone(time_zone)
 
 
 def quiet_s(quiet_hours: str, time_zone: str | None, now: dt.datetime) -> float:
     """Return the seconds until the quiet hours end; 0.0 outside them."""
-    return QuietHours([quiet_hours], "quiet_hours").wait_s(now.astimezone(_zone(time_zone)))
+    return QuietHours([quiet_hours], "quiet_hours").wait_s(now.astimezone(zone(time_zone)))
 
 
-def _zone(name: str | None) -> dt.tzinfo | None:
+def zone(name: str | None) -> dt.tzinfo | None:
     """The zone of that name; None, which is the server's own, without one."""
     if name is None:
         return None

@@ -142,6 +142,8 @@ def _streams(router: APIRouter, context: Context) -> None:
             ("agent_gone", {"id": "01a2..."}),
             ("rollout", {"id": "01a3...", "state": "running", "counts": {"running": 4}, "targets": []}),
             ("rollout_gone", {"id": "01a3..."}),
+            ("regression", {"id": 7, "verdict": "slower", "agent_name": "box"}),
+            ("regression_gone", {"id": 7}),
         ),
         summary="What changes (SSE): `agent` events, all at first, then `current`; `job`, `rollout`",
     )

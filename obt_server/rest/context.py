@@ -9,6 +9,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import msgspec
 from fastapi import APIRouter, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -19,6 +20,8 @@ from obt_agent.errors import AgentError
 from obt_server.auth import Authenticate, OriginPolicy, Principal
 from obt_server.auth.limiter import FailureLimiter
 from obt_server.campaigns import CampaignEngine, CampaignSettings
+from obt_server.campaigns.evaluation import Evaluation
+from obt_server.campaigns.schedules import Schedules
 from obt_server.connections import address_key, recognise
 from obt_server.hub import AgentHub
 from obt_server.rest.fleet import Fleet
@@ -32,6 +35,7 @@ from obt_server.rollouts.fleet_models import FleetModels
 from obt_server.rollouts.sets import ModelSets
 from obt_server.saved_plans import NamedPlans
 from obt_server.storage import ServerStorage
+from obt_server.verdict_storage import Regression
 
 PREFIX: Final = "/api/v1"
 """What agents append to the address of their server, which may have a path of its own before it."""
@@ -90,9 +94,11 @@ class Context:
     @functools.cached_property
     def campaigns(self) -> CampaignEngine:
         """What carries campaigns out; the router starts and ends it."""
-        return CampaignEngine(
+        engine = CampaignEngine(
             self.hub, self.storage, self.rollouts, self.plans, self.results, self.campaign_settings
         )
+        engine.judge = self.evaluation.judge
+        return engine
 
     @functools.cached_property
     def fleet_models(self) -> FleetModels:
@@ -103,6 +109,21 @@ class Context:
     def model_sets(self) -> ModelSets:
         """Model sets against what machines have."""
         return ModelSets(self.hub, self.storage, self.rollouts, self.fleet_models)
+
+    @functools.cached_property
+    def evaluation(self) -> Evaluation:
+        """What compares campaigns with their baselines."""
+        return Evaluation(self.storage, self.results, self.say_regression)
+
+    @functools.cached_property
+    def schedules(self) -> Schedules:
+        """What begins campaigns at their times; the router runs it."""
+        return Schedules(self.storage, self.campaigns)
+
+    def say_regression(self, regression_id: int, regression: Regression | None) -> None:
+        """Tell everybody who listens of a regression; None: it is gone."""
+        view = None if regression is None else msgspec.json.encode(regression)
+        self.hub.events.regression_changed(regression_id, view)
 
     async def gate(self, connection: HTTPConnection) -> Principal | JSONResponse:
         """Who asks, or the answer to somebody who may not."""

@@ -15,10 +15,16 @@ import structlog
 from obt_agent.errors import AgentError
 from obt_server.campaigns import CampaignEngine
 from obt_server.hub import AgentHub
-from obt_server.hub.events import AgentChanged, CampaignChanged, Event, RolloutChanged
+from obt_server.hub.events import (
+    AgentChanged,
+    CampaignChanged,
+    Event,
+    RegressionChanged,
+    RolloutChanged,
+)
 from obt_server.hub.storage import AgentRecord
 from obt_server.rest import campaign_views, rollout_views
-from obt_server.rest.sse import event
+from obt_server.rest.sse import event, event_of_text
 from obt_server.rest.views import agent_view
 from obt_server.rollouts import RolloutEngine
 
@@ -168,6 +174,9 @@ class Fleet:
             return self._rollout_event(change.rollout_id)
         if isinstance(change, CampaignChanged):
             return self._campaign_event(change.campaign_id)
+        if isinstance(change, RegressionChanged):
+            gone = event("regression_gone", {"id": change.regression_id})
+            return gone if change.view is None else event_of_text("regression", change.view)
         if not isinstance(change, AgentChanged):
             return event("job", asdict(change))
         if change.agent_id not in self._hub.directory.records:

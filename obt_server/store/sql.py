@@ -19,6 +19,8 @@ from obt_server.store import model_changes as change_rows
 from obt_server.store import plans as plan_rows
 from obt_server.store import results as result_rows
 from obt_server.store import rollouts as rollout_rows
+from obt_server.store import schedules as schedule_rows
+from obt_server.store import verdicts as verdict_rows
 from obt_server.store.database import AT_ONCE, Database, Stored, query, transaction
 from obt_server.store.quota import AgentQuota
 
@@ -118,6 +120,21 @@ class SqlStorage(Stored):
     save_campaign = transaction(campaign_rows.save)
     delete_campaign = transaction(campaign_rows.remove)
     late_results = query(campaign_rows.late_results)
+    pin_baseline = transaction(verdict_rows.pin)
+    unpin_baseline = transaction(verdict_rows.unpin)
+    pinned_baselines = query(verdict_rows.pinned)
+    save_verdicts = transaction(verdict_rows.save)
+    verdicts = query(verdict_rows.of_campaign)
+    regressions = query(verdict_rows.find)
+    regression = query(verdict_rows.get)
+    acknowledge = transaction(verdict_rows.acknowledge)
+    schedules = query(schedule_rows.every)
+    schedule = query(schedule_rows.get)
+    save_schedule = transaction(schedule_rows.save)
+    pause_schedule = transaction(schedule_rows.pause)
+    delete_schedule = transaction(schedule_rows.remove)
+    note_runs = transaction(schedule_rows.note_runs)
+    schedule_runs = query(schedule_rows.runs)
     note_causes = transaction(change_rows.note_causes)
     model_changes = query(change_rows.find)
     model_sets = query(rollout_rows.model_sets)

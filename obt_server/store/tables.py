@@ -244,6 +244,67 @@ class CampaignCellRow(Table):
     detail: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+class BaselineRow(Table):
+    """The result that a machine's model (its key) and plan are compared with."""
+
+    __tablename__ = "obt_baselines"
+    agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"), primary_key=True)
+    model: Mapped[str] = mapped_column(String(512), primary_key=True)
+    plan_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    job_id: Mapped[str] = mapped_column(String(128))
+    at: Mapped[float]
+    by: Mapped[str] = mapped_column(String(200))
+
+
+class VerdictsRow(Table):
+    """What the comparison of a campaign with its baselines gave, as JSON."""
+
+    __tablename__ = "obt_verdicts"
+    campaign_id: Mapped[str] = mapped_column(ForeignKey(CampaignRow.id, ondelete="CASCADE"), primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class RegressionRow(Table):
+    """A verdict that said slower; it and ``acknowledged`` are JSON, the latter null while it is open.
+
+    No foreign keys: what was found stays known when a campaign or a machine is forgotten.
+    """
+
+    __tablename__ = "obt_regressions"
+    __table_args__ = (
+        Index("obt_regressions_of_line", "agent_id", "model", "plan_hash", "metric"),
+        {"sqlite_autoincrement": True},  # a number that was acknowledged never means another regression
+    )
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    campaign_id: Mapped[str] = mapped_column(String(64))
+    at: Mapped[float] = mapped_column(index=True)
+    last_at: Mapped[float]
+    last_campaign_id: Mapped[str] = mapped_column(String(64))
+    agent_id: Mapped[str] = mapped_column(String(64))
+    model: Mapped[str] = mapped_column(String(512))
+    plan_hash: Mapped[str] = mapped_column(String(64))
+    metric: Mapped[str] = mapped_column(String(64))
+    verdict: Mapped[bytes] = mapped_column(LargeBinary)
+    acknowledged: Mapped[bytes | None] = mapped_column(LargeBinary)
+
+
+class ScheduleRow(Table):
+    """A schedule, as JSON."""
+
+    __tablename__ = "obt_schedules"
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    content: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class ScheduleRunRow(Table):
+    """What became of one time at which a schedule was due, as JSON."""
+
+    __tablename__ = "obt_schedule_runs"
+    schedule: Mapped[str] = mapped_column(ForeignKey(ScheduleRow.name, ondelete="CASCADE"), primary_key=True)
+    due_at: Mapped[float] = mapped_column(primary_key=True)
+    detail: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class ChangeCauseRow(Table):
     """Who is about to change a model on a machine; see ``ChangeCause``."""
 

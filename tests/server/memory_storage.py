@@ -35,6 +35,7 @@ from obt_server.rollout_storage import (
     RolloutTarget,
     RolloutTotals,
 )
+from obt_server.schedule_storage import SchedulePause, ScheduleRun, StoredSchedule
 from obt_server.storage import (
     CredentialInfo,
     Enrolment,
@@ -46,6 +47,14 @@ from obt_server.storage import (
     NotStored,
     SavedPlan,
     StoredBenchmark,
+)
+from obt_server.verdict_storage import (
+    Acknowledgement,
+    LineKey,
+    PinnedBaseline,
+    Regression,
+    RegressionFilter,
+    Verdict,
 )
 
 JobKey = tuple[str, str]
@@ -70,6 +79,10 @@ class MemoryStorage:
         self.all_rollouts: dict[str, Rollout] = {}
         self.targets: dict[str, dict[str, RolloutTarget]] = {}
         self.sets: dict[str, ModelSet] = {}
+        self.pinned: dict[LineKey, PinnedBaseline] = {}
+        self.all_verdicts: dict[str, Sequence[Verdict]] = {}
+        self.all_schedules: dict[str, StoredSchedule] = {}
+        self.all_runs: dict[str, list[ScheduleRun]] = {}
 
     async def agent(self, agent_id: str) -> AgentRecord | None:
         return self.records.get(agent_id)
@@ -374,3 +387,52 @@ class MemoryStorage:
 
     async def request_rotation(self, agent_id: str, at: float) -> None:
         return None
+
+    async def pin_baseline(self, pinned: PinnedBaseline) -> None:
+        self.pinned[LineKey(pinned.agent_id, pinned.model, pinned.plan_hash)] = pinned
+
+    async def unpin_baseline(self, key: LineKey) -> None:
+        del self.pinned[key]
+
+    async def pinned_baselines(self) -> Sequence[PinnedBaseline]:
+        return list(self.pinned.values())
+
+    async def save_verdicts(self, campaign_id: str, at: float, verdicts: Sequence[Verdict]) -> list[int]:
+        self.all_verdicts[campaign_id] = verdicts
+        return []
+
+    async def verdicts(self, campaign_id: str) -> Sequence[Verdict]:
+        return self.all_verdicts.get(campaign_id, ())
+
+    async def regressions(self, which: RegressionFilter) -> Sequence[Regression]:
+        return ()
+
+    async def regression(self, regression_id: int) -> Regression:
+        raise NotStored(f"no regression {regression_id}")
+
+    async def acknowledge(self, regression_id: int, acknowledged: Acknowledgement | None) -> Regression:
+        raise NotStored(f"no regression {regression_id}")
+
+    async def schedules(self) -> Sequence[StoredSchedule]:
+        return list(self.all_schedules.values())
+
+    async def schedule(self, name: str) -> StoredSchedule:
+        return self.all_schedules[name]
+
+    async def save_schedule(self, schedule: StoredSchedule) -> None:
+        self.all_schedules[schedule.name] = schedule
+
+    async def pause_schedule(self, name: str, paused: SchedulePause | None) -> StoredSchedule:
+        self.all_schedules[name] = msgspec.structs.replace(self.all_schedules[name], paused=paused)
+        return self.all_schedules[name]
+
+    async def delete_schedule(self, name: str) -> None:
+        del self.all_schedules[name]
+
+    async def note_runs(self, name: str, runs: Sequence[ScheduleRun], done_until: float) -> None:
+        self.all_runs.setdefault(name, []).extend(runs)
+        changed = msgspec.structs.replace(self.all_schedules[name], done_until=done_until)
+        self.all_schedules[name] = changed
+
+    async def schedule_runs(self, name: str, limit: int) -> Sequence[ScheduleRun]:
+        return self.all_runs.get(name, [])[-limit:]

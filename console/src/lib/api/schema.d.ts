@@ -211,6 +211,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/baselines": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Pinned baselines */
+        get: operations["every_api_v1_baselines_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/baselines/{agent_id}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        /** Compare a machine's model and plan with this result */
+        put: operations["pin_api_v1_baselines__agent_id__put"];
+        post?: never;
+        /** Compare with the last nights again */
+        delete: operations["unpin_api_v1_baselines__agent_id__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/benchmarks": {
         parameters: {
             query?: never;
@@ -436,6 +471,23 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/campaigns/{campaign_id}/matrix": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Models and plans by machines, by any metric, with ratios to baselines or another campaign */
+        get: operations["matrix_api_v1_campaigns__campaign_id__matrix_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/campaigns/{campaign_id}/rerun": {
         parameters: {
             query?: never;
@@ -447,6 +499,23 @@ export interface paths {
         put?: never;
         /** Measure cells again: without a result, with a doubtful one, or those named */
         post: operations["rerun_api_v1_campaigns__campaign_id__rerun_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/campaigns/{campaign_id}/verdicts": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Slower, faster or no difference shown: each model and plan on each machine */
+        get: operations["verdicts_api_v1_campaigns__campaign_id__verdicts_get"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -479,6 +548,23 @@ export interface paths {
         };
         /** What changes (SSE): `agent` events, all at first, then `current`; `job`, `rollout` */
         get: operations["news_api_v1_events_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/history": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All results of a model and plan on a machine, and what changed */
+        get: operations["history_api_v1_history_get"];
         put?: never;
         post?: never;
         delete?: never;
@@ -745,6 +831,41 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/regressions": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What became slower, the newest first */
+        get: operations["regressions_api_v1_regressions_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/regressions/{regression_id}/acknowledge": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Say that somebody knows: the new speed is what later nights are compared with */
+        post: operations["acknowledge_api_v1_regressions__regression_id__acknowledge_post"];
+        /** Open a regression again */
+        delete: operations["reopen_api_v1_regressions__regression_id__acknowledge_delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/results": {
         parameters: {
             query?: never;
@@ -919,6 +1040,110 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/schedules": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** All schedules, by name */
+        get: operations["every_api_v1_schedules_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/schedules/{name}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** One schedule */
+        get: operations["one_api_v1_schedules__name__get"];
+        /** Keep a schedule, in place of one of the same name */
+        put: operations["put_api_v1_schedules__name__put"];
+        post?: never;
+        /** Forget a schedule; its campaigns stay */
+        delete: operations["remove_api_v1_schedules__name__delete"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/schedules/{name}/pause": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Begin nothing until it is resumed; each time is told */
+        post: operations["pause_api_v1_schedules__name__pause_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/schedules/{name}/resume": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Begin again with the next time */
+        post: operations["resume_api_v1_schedules__name__resume_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/schedules/{name}/run": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /** Begin its campaign now */
+        post: operations["run_api_v1_schedules__name__run_post"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/schedules/{name}/runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** What became of a schedule's times, the newest first */
+        get: operations["runs_api_v1_schedules__name__runs_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/session": {
         parameters: {
             query?: never;
@@ -976,6 +1201,26 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
+        /**
+         * AcknowledgeBody
+         * @description Why somebody knows of it, for others.
+         */
+        AcknowledgeBody: {
+            /** Note */
+            note?: string | null;
+        };
+        /**
+         * Acknowledgement
+         * @description Somebody knows of a regression: from then on its nights are what later ones are compared with.
+         */
+        Acknowledgement: {
+            /** At */
+            at: number;
+            /** By */
+            by: string;
+            /** Note */
+            note: string | null;
+        };
         /**
          * ActionPermission
          * @description Whether a machine's owner allows an action; the key that forbids it, the line that would allow it.
@@ -1120,6 +1365,24 @@ export interface components {
             results?: string[];
         };
         /**
+         * BaselineView
+         * @description A pinned result. Times are Unix seconds.
+         */
+        BaselineView: {
+            /** Agent Id */
+            agent_id: string;
+            /** At */
+            at: number;
+            /** By */
+            by: string;
+            /** Job Id */
+            job_id: string;
+            /** Model */
+            model: string;
+            /** Plan Hash */
+            plan_hash: string;
+        };
+        /**
          * BenchmarkResult
          * @description A whole benchmark. OBT's ``BenchmarkResult`` with more beside it.
          *
@@ -1259,6 +1522,84 @@ export interface components {
             not_before: number | null;
         };
         /**
+         * CampaignMatrix
+         * @description A cell for each machine and row.
+         */
+        CampaignMatrix: {
+            /** Agents */
+            agents: components["schemas"]["CampaignMatrixAgent"][];
+            /** Cells */
+            cells: components["schemas"]["CampaignMatrixCell"][];
+            metric: components["schemas"]["MatrixMetric"];
+            /** Rows */
+            rows: components["schemas"]["CampaignMatrixRow"][];
+        };
+        /**
+         * CampaignMatrixAgent
+         * @description A column.
+         */
+        CampaignMatrixAgent: {
+            /** Id */
+            id: string;
+            /** Name */
+            name: string;
+        };
+        /**
+         * CampaignMatrixCell
+         * @description A model and plan on a machine, its repeats together.
+         *
+         *     ``n`` results are behind ``value``; ``reason`` says why there is none. ``job_id`` is the first of them.
+         *     The ratio is to the campaign that was named, else to the baseline; its interval is at the level that the
+         *     correction for the number of comparisons leaves.
+         */
+        CampaignMatrixCell: {
+            /** Agent Id */
+            agent_id: string;
+            /** Flags */
+            flags: string[];
+            /** High */
+            high: number | null;
+            /** Job Id */
+            job_id: string | null;
+            /** Low */
+            low: number | null;
+            /** Model */
+            model: string;
+            /** N */
+            n: number;
+            /** Plan Hash */
+            plan_hash: string;
+            /** Ratio */
+            ratio: number | null;
+            /** Ratio High */
+            ratio_high: number | null;
+            /** Ratio Low */
+            ratio_low: number | null;
+            /** Reason */
+            reason: string | null;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "waiting" | "pulling" | "starting" | "running" | "done" | "failed" | "refused" | "cancelled" | "skipped";
+            /** Value */
+            value: number | null;
+            /** Verdict */
+            verdict: ("slower" | "faster" | "no_difference_shown" | "not_comparable") | null;
+        };
+        /**
+         * CampaignMatrixRow
+         * @description A row; ``plan`` is the plan's label.
+         */
+        CampaignMatrixRow: {
+            /** Model */
+            model: string;
+            /** Plan */
+            plan: string;
+            /** Plan Hash */
+            plan_hash: string;
+        };
+        /**
          * CampaignPlanView
          * @description A plan of a campaign, as it is measured.
          */
@@ -1296,6 +1637,42 @@ export interface components {
             time_zone: string | null;
             /** To */
             to: string;
+        };
+        /**
+         * CampaignRequest
+         * @description A campaign as somebody asks for it; the body of ``POST /campaigns``.
+         */
+        CampaignRequest: {
+            baseline?: components["schemas"]["CampaignBaseline"];
+            /** Key */
+            key?: string | null;
+            /** Metric */
+            metric?: string;
+            /** Models */
+            models: string[];
+            /** Name */
+            name?: string | null;
+            /** Not After */
+            not_after?: number | null;
+            /**
+             * On Offline
+             * @enum {string}
+             */
+            on_offline?: "skip" | "wait";
+            /**
+             * Order
+             * @enum {string}
+             */
+            order?: "model" | "plan" | "random";
+            /** Plans */
+            plans: components["schemas"]["PlanChoice"][];
+            /** Pull Missing */
+            pull_missing?: boolean;
+            quiet_hours?: components["schemas"]["CampaignQuietHours"] | null;
+            /** Repeat */
+            repeat?: number;
+            settle?: components["schemas"]["CampaignSettle"] | null;
+            targets: components["schemas"]["Selector"];
         };
         /**
          * CampaignSettle
@@ -2004,6 +2381,18 @@ export interface components {
             };
         };
         /**
+         * EnvironmentChange
+         * @description One thing that was another one before, in words.
+         */
+        EnvironmentChange: {
+            /** After */
+            after: string | null;
+            /** Before */
+            before: string | null;
+            /** What */
+            what: string;
+        };
+        /**
          * ErrorBody
          * @description Why a request was refused or failed.
          */
@@ -2307,6 +2696,76 @@ export interface components {
             /** @default 0 */
             streams?: number;
             t_mono_us: number;
+        };
+        /**
+         * HistoryChange
+         * @description Something that is another one from this result on.
+         */
+        HistoryChange: {
+            /** After */
+            after: string | null;
+            /** At */
+            at: number;
+            /** Before */
+            before: string | null;
+            /** Job Id */
+            job_id: string;
+            /** What */
+            what: string;
+        };
+        /**
+         * HistoryLevel
+         * @description The night from which on the figure lies at another level, and the ratio of the new one to the old.
+         */
+        HistoryLevel: {
+            /** At */
+            at: number;
+            /** Job Id */
+            job_id: string;
+            /** Ratio */
+            ratio: number;
+            /** Ratio High */
+            ratio_high: number;
+            /** Ratio Low */
+            ratio_low: number;
+        };
+        /**
+         * HistoryPoint
+         * @description A result. ``value`` is the mean of its iterations with the mean's 95 % interval; ``n`` counts them.
+         *
+         *     ``left_out`` says why it is no measure of the machine, where it is none.
+         */
+        HistoryPoint: {
+            /** Agent Version */
+            agent_version: string | null;
+            /** At */
+            at: number;
+            /** Campaign Id */
+            campaign_id: string | null;
+            /** Digest */
+            digest: string | null;
+            /** Driver */
+            driver: string | null;
+            /** Flags */
+            flags: string[];
+            /** High */
+            high: number | null;
+            /** Job Id */
+            job_id: string;
+            /** Kernel */
+            kernel: string | null;
+            /** Left Out */
+            left_out: string | null;
+            /** Low */
+            low: number | null;
+            /** N */
+            n: number;
+            /** Ollama Version */
+            ollama_version: string | null;
+            /** Power Limit Watts */
+            power_limit_watts: number | null;
+            /** Value */
+            value: number | null;
         };
         /**
          * HostInfo
@@ -2963,6 +3422,19 @@ export interface components {
             memory_used_bytes?: number | null;
         };
         /**
+         * LineHistory
+         * @description All results of a line, oldest first.
+         */
+        LineHistory: {
+            /** Change Points */
+            change_points: components["schemas"]["HistoryLevel"][];
+            /** Changes */
+            changes: components["schemas"]["HistoryChange"][];
+            metric: components["schemas"]["MatrixMetric"];
+            /** Points */
+            points: components["schemas"]["HistoryPoint"][];
+        };
+        /**
          * MachineDrift
          * @description A machine's difference from a set. ``extra`` is filled for sets that prune.
          */
@@ -3066,6 +3538,20 @@ export interface components {
             quantization: string | null;
             /** Size Bytes */
             size_bytes: number;
+        };
+        /**
+         * MatrixMetric
+         * @description What the figures are. ``direction``: which is better.
+         */
+        MatrixMetric: {
+            /** Direction */
+            direction: ("higher" | "lower") | null;
+            /** Label */
+            label: string;
+            /** Name */
+            name: string;
+            /** Unit */
+            unit: string;
         };
         /**
          * MatrixModel
@@ -3534,6 +4020,14 @@ export interface components {
             entries: number;
         };
         /**
+         * PauseBody
+         * @description Why nothing is to begin.
+         */
+        PauseBody: {
+            /** Reason */
+            reason: string;
+        };
+        /**
          * Percentiles
          * @description Percentiles of one metric. Each is null below the observations it takes: p99 100, p95 20, p90 10.
          */
@@ -3548,6 +4042,21 @@ export interface components {
             p95: number | null;
             /** P99 */
             p99: number | null;
+        };
+        /**
+         * PinBody
+         * @description Which result a machine's model and plan are compared with.
+         */
+        PinBody: {
+            /** Model */
+            model: string;
+            /** Plan Hash */
+            plan_hash: string;
+            /**
+             * Result
+             * @description the id of its job
+             */
+            result: string;
         };
         /**
          * Plan
@@ -3650,6 +4159,24 @@ export interface components {
             plan: {
                 [key: string]: unknown;
             };
+        };
+        /**
+         * PlanChoice
+         * @description A plan of a campaign: a preset or a saved plan by name, or the plan itself.
+         *
+         *     Of a saved plan it is the newest version, unless one is named. ``label`` is what tables call it.
+         */
+        PlanChoice: {
+            /** Label */
+            label?: string | null;
+            /** Name */
+            name?: string | null;
+            /** Plan */
+            plan?: {
+                [key: string]: unknown;
+            } | null;
+            /** Version */
+            version?: number | null;
         };
         /**
          * PlanChoiceBody
@@ -3966,6 +4493,55 @@ export interface components {
             ratio: number;
         };
         /**
+         * Regression
+         * @description A verdict that said slower, once however many nights say it again.
+         *
+         *     ``campaign_id`` and ``at`` are of the campaign that found it, ``last_at`` of the newest that says it.
+         */
+        Regression: {
+            acknowledged: components["schemas"]["Acknowledgement"] | null;
+            /** Agent Id */
+            agent_id: string;
+            /** Agent Name */
+            agent_name: string;
+            /** At */
+            at: number;
+            /** Baseline */
+            baseline: components["schemas"]["ResultRef"][];
+            /** Campaign Id */
+            campaign_id: string;
+            /** Changed */
+            changed: components["schemas"]["EnvironmentChange"][];
+            /** Id */
+            id: number;
+            /** Last At */
+            last_at: number;
+            /** Metric */
+            metric: string;
+            /** Model */
+            model: string;
+            /** P */
+            p: number | null;
+            /** P Adjusted */
+            p_adjusted: number | null;
+            /** Plan Hash */
+            plan_hash: string;
+            /** Ratio */
+            ratio: number | null;
+            /** Ratio High */
+            ratio_high: number | null;
+            /** Ratio Low */
+            ratio_low: number | null;
+            since: components["schemas"]["ResultRef"] | null;
+            /** Text */
+            text: string;
+            /**
+             * Verdict
+             * @enum {string}
+             */
+            verdict: "slower" | "faster" | "no_difference_shown" | "not_comparable";
+        };
+        /**
          * RequestTimings
          * @description One answered request, by the agent's monotonic clock and by Ollama's own figures.
          *
@@ -4099,6 +4675,16 @@ export interface components {
             t_ms: number;
             /** Tokens Per Second */
             tokens_per_second?: number | null;
+        };
+        /**
+         * ResultRef
+         * @description A result, and when it was measured.
+         */
+        ResultRef: {
+            /** At */
+            at: number;
+            /** Job Id */
+            job_id: string;
         };
         /**
          * ResultView
@@ -4411,6 +4997,129 @@ export interface components {
             plan: components["schemas"]["PlanFields"];
             /** Version */
             version: number;
+        };
+        /**
+         * ScheduleBody
+         * @description A schedule as it is to be.
+         * @example {
+         *       "campaign": {
+         *         "models": [
+         *           "llama3.2:1b"
+         *         ],
+         *         "plans": [
+         *           {
+         *             "name": "standard"
+         *           }
+         *         ],
+         *         "targets": {
+         *           "all": true
+         *         }
+         *       },
+         *       "cron": "0 2 * * *",
+         *       "jitter_s": 600,
+         *       "time_zone": "Europe/Berlin"
+         *     }
+         */
+        ScheduleBody: {
+            /**
+             * Campaign
+             * @description the body of POST /campaigns
+             */
+            campaign: {
+                [key: string]: unknown;
+            };
+            /**
+             * Cron
+             * @description minute hour day month weekday
+             */
+            cron: string;
+            /**
+             * Jitter S
+             * @description machines begin spread over so many seconds
+             * @default 0
+             */
+            jitter_s?: number;
+            /**
+             * Late S
+             * @description how late a campaign may begin after the server was away
+             * @default 3600
+             */
+            late_s?: number;
+            /**
+             * Time Zone
+             * @description such as Europe/Berlin
+             */
+            time_zone: string;
+        };
+        /**
+         * SchedulePause
+         * @description Why nothing begins, and who said so.
+         */
+        SchedulePause: {
+            /** At */
+            at: number;
+            /** By */
+            by: string;
+            /** Reason */
+            reason: string;
+        };
+        /**
+         * ScheduleRun
+         * @description What became of one time at which a campaign was due.
+         *
+         *     ``late``: it began after that, for the server was away. ``reason`` says why it was late or skipped.
+         */
+        ScheduleRun: {
+            /** Campaign Id */
+            campaign_id: string | null;
+            /** Due At */
+            due_at: number;
+            /** Reason */
+            reason: string | null;
+            /** Started At */
+            started_at: number | null;
+            /**
+             * State
+             * @enum {string}
+             */
+            state: "started" | "late" | "skipped";
+        };
+        /**
+         * ScheduleView
+         * @description A schedule. ``next`` are its next times, ``last`` what became of the last one, in Unix seconds.
+         */
+        ScheduleView: {
+            campaign: components["schemas"]["CampaignRequest"];
+            /** Created By */
+            created_by: string;
+            /** Cron */
+            cron: string;
+            /** Jitter S */
+            jitter_s: number;
+            last: components["schemas"]["ScheduleRun"] | null;
+            /** Late S */
+            late_s: number;
+            /** Name */
+            name: string;
+            /** Next */
+            next: number[];
+            paused: components["schemas"]["SchedulePause"] | null;
+            /** Time Zone */
+            time_zone: string;
+            /** Updated At */
+            updated_at: number;
+        };
+        /**
+         * Selector
+         * @description Machines: those named by id or name, those with one of the labels, or all. The union counts.
+         */
+        Selector: {
+            /** Agents */
+            agents: string[];
+            /** All */
+            all: boolean;
+            /** Labels */
+            labels: string[];
         };
         /**
          * SelectorBody
@@ -4974,6 +5683,48 @@ export interface components {
             };
             /** Used */
             used: boolean;
+        };
+        /**
+         * Verdict
+         * @description A model and plan on a machine, compared with its baseline.
+         *
+         *     ``ratio`` is the figure over the baseline's, as the metric is: of times more is slower. Its interval is
+         *     the one that decides: at the level that the correction for the campaign's comparisons leaves.
+         *     ``changed`` is what changed beside it. ``since``: the night with which it began.
+         */
+        Verdict: {
+            /** Agent Id */
+            agent_id: string;
+            /** Agent Name */
+            agent_name: string;
+            /** Baseline */
+            baseline: components["schemas"]["ResultRef"][];
+            /** Changed */
+            changed: components["schemas"]["EnvironmentChange"][];
+            /** Metric */
+            metric: string;
+            /** Model */
+            model: string;
+            /** P */
+            p: number | null;
+            /** P Adjusted */
+            p_adjusted: number | null;
+            /** Plan Hash */
+            plan_hash: string;
+            /** Ratio */
+            ratio: number | null;
+            /** Ratio High */
+            ratio_high: number | null;
+            /** Ratio Low */
+            ratio_low: number | null;
+            since: components["schemas"]["ResultRef"] | null;
+            /** Text */
+            text: string;
+            /**
+             * Verdict
+             * @enum {string}
+             */
+            verdict: "slower" | "faster" | "no_difference_shown" | "not_comparable";
         };
         /**
          * VerdictCounts
@@ -7077,6 +7828,455 @@ export interface operations {
                      *         "detail": {},
                      *         "kind": "origin_refused",
                      *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    every_api_v1_baselines_get: {
+        parameters: {
+            query?: {
+                agent?: string | null;
+                model?: string | null;
+                plan?: string | null;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BaselineView"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such agent, or no such thing there. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_unknown",
+                     *         "message": "No agent has the id or name 'box'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The agent is not connected, or several bear that name; or what is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_offline",
+                     *         "message": "The agent is not connected; nothing was sent.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    pin_api_v1_baselines__agent_id__put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                agent_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PinBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["BaselineView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such agent, or no such thing there. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_unknown",
+                     *         "message": "No agent has the id or name 'box'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The agent is not connected, or several bear that name; or what is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_offline",
+                     *         "message": "The agent is not connected; nothing was sent.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    unpin_api_v1_baselines__agent_id__delete: {
+        parameters: {
+            query: {
+                model: string;
+                /** @description a plan's hash */
+                plan_hash: string;
+            };
+            header?: never;
+            path: {
+                agent_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such agent, or no such thing there. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_unknown",
+                     *         "message": "No agent has the id or name 'box'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The agent is not connected, or several bear that name; or what is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_offline",
+                     *         "message": "The agent is not connected; nothing was sent.",
                      *         "retryable": false
                      *       }
                      *     }
@@ -9657,6 +10857,158 @@ export interface operations {
             };
         };
     };
+    matrix_api_v1_campaigns__campaign_id__matrix_get: {
+        parameters: {
+            query?: {
+                /** @description a metric's name, or `headline`: the campaign's own */
+                metric?: string;
+                /** @description another campaign's id */
+                against?: string | null;
+            };
+            header?: never;
+            path: {
+                campaign_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["CampaignMatrix"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such agent, or no such thing there. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_unknown",
+                     *         "message": "No agent has the id or name 'box'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The agent is not connected, or several bear that name; or what is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_offline",
+                     *         "message": "The agent is not connected; nothing was sent.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
     rerun_api_v1_campaigns__campaign_id__rerun_post: {
         parameters: {
             query?: never;
@@ -9750,6 +11102,153 @@ export interface operations {
                      *         "detail": {},
                      *         "kind": "campaign_open",
                      *         "message": "Campaign 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    verdicts_api_v1_campaigns__campaign_id__verdicts_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                campaign_id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Verdict"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such agent, or no such thing there. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_unknown",
+                     *         "message": "No agent has the id or name 'box'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The agent is not connected, or several bear that name; or what is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_offline",
+                     *         "message": "The agent is not connected; nothing was sent.",
                      *         "retryable": false
                      *       }
                      *     }
@@ -9986,8 +11485,167 @@ export interface operations {
                      *
                      *     event: rollout_gone
                      *     data: {"id": "01a3..."}
+                     *
+                     *     event: regression
+                     *     data: {"id": 7, "verdict": "slower", "agent_name": "box"}
+                     *
+                     *     event: regression_gone
+                     *     data: {"id": 7}
                      */
                     "text/event-stream": string;
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such agent, or no such thing there. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_unknown",
+                     *         "message": "No agent has the id or name 'box'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The agent is not connected, or several bear that name; or what is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_offline",
+                     *         "message": "The agent is not connected; nothing was sent.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    history_api_v1_history_get: {
+        parameters: {
+            query: {
+                /** @description id or unique name */
+                agent: string;
+                model: string;
+                /** @description a plan's hash */
+                plan: string;
+                /** @description a metric's name, or `headline`: the campaign's own */
+                metric?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["LineHistory"];
                 };
             };
             /** @description Nobody is signed in. */
@@ -12657,6 +14315,453 @@ export interface operations {
             };
         };
     };
+    regressions_api_v1_regressions_get: {
+        parameters: {
+            query?: {
+                state?: ("open" | "acknowledged") | null;
+                agent?: string | null;
+                /** @description only those found earlier (Unix seconds) */
+                before?: number | null;
+                limit?: number;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Regression"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such agent, or no such thing there. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_unknown",
+                     *         "message": "No agent has the id or name 'box'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The agent is not connected, or several bear that name; or what is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_offline",
+                     *         "message": "The agent is not connected; nothing was sent.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    acknowledge_api_v1_regressions__regression_id__acknowledge_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                regression_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: {
+            content: {
+                "application/json": components["schemas"]["AcknowledgeBody"] | null;
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Regression"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such agent, or no such thing there. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_unknown",
+                     *         "message": "No agent has the id or name 'box'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The agent is not connected, or several bear that name; or what is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_offline",
+                     *         "message": "The agent is not connected; nothing was sent.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    reopen_api_v1_regressions__regression_id__acknowledge_delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                regression_id: number;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such agent, or no such thing there. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_unknown",
+                     *         "message": "No agent has the id or name 'box'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The agent is not connected, or several bear that name; or what is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "agent_offline",
+                     *         "message": "The agent is not connected; nothing was sent.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
     results_api_v1_results_get: {
         parameters: {
             query?: {
@@ -14426,6 +16531,1188 @@ export interface operations {
                      *         "detail": {},
                      *         "kind": "origin_refused",
                      *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    every_api_v1_schedules_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleView"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    one_api_v1_schedules__name__get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    put_api_v1_schedules__name__put: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["ScheduleBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    remove_api_v1_schedules__name__delete: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    pause_api_v1_schedules__name__pause_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["PauseBody"];
+            };
+        };
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    resume_api_v1_schedules__name__resume_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleView"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    run_api_v1_schedules__name__run_post: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            201: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleRun"];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    runs_api_v1_schedules__name__runs_get: {
+        parameters: {
+            query?: {
+                limit?: number;
+            };
+            header?: never;
+            path: {
+                name: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ScheduleRun"][];
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description No such rollout or set, or a machine that nobody has. */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_found",
+                     *         "message": "There is no rollout '01a2...'.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description What is there forbids it. */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "rollout_open",
+                     *         "message": "Rollout 01a2... has not ended: cancel it first.",
                      *         "retryable": false
                      *       }
                      *     }
