@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "results": "list, show, drop or deliver results that wait for the server",
     "config": "show, find or check the configuration",
     "service": "install, remove or show the systemd service",
+    "legacy": "appear in the lists of an OBT server that knows nothing of agents",
     "sign": "sign a request for an agent whose owner lists signers",
     "diag": "pack a redacted bundle for a bug report",
     "version": "show version, commit, Python and libraries",

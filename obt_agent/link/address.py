@@ -37,8 +37,12 @@ class Address:
 
     @property
     def enroll_path(self) -> str:
-        """Where a join token is exchanged, beside the socket."""
-        return self.path.removesuffix(CONNECT_PATH).rstrip("/") + ENROLL_PATH
+        """Where a join token is exchanged."""
+        return self.api_path(ENROLL_PATH)
+
+    def api_path(self, path: str) -> str:
+        """The request's target for a path of the API, beside the socket."""
+        return self.path.removesuffix(CONNECT_PATH).rstrip("/") + path
 
 
 def parse_address(url: str, *, allow_insecure: bool = False) -> Address:

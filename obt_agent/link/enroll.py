@@ -210,7 +210,13 @@ class HttpResponse:
 
 
 async def post_json(
-    address: Address, path: str, body: bytes, server: ServerConfig, timings: LinkTimings, *, secret: Secret
+    address: Address,
+    path: str,
+    body: bytes,
+    server: ServerConfig,
+    timings: LinkTimings,
+    *,
+    secret: Secret | None = None,
 ) -> HttpResponse:
     """POST a JSON body.
 
@@ -220,12 +226,12 @@ async def post_json(
         body: JSON.
         server: proxy and TLS.
         timings: deadlines.
-        secret: goes into the ``Authorization`` header and nowhere else.
+        secret: goes into the ``Authorization`` header and nowhere else; None for a request without one.
 
     Raises:
         DialFailed: there was no answer that is HTTP.
     """
-    head = _head(address, path, len(body), bearer(secret))
+    head = _head(address, path, len(body), None if secret is None else bearer(secret))
     channel = await open_channel(address, server, timings)
     collector = _Collector()
     try:
@@ -244,12 +250,12 @@ async def post_json(
     return _parse(data, address)
 
 
-def _head(address: Address, path: str, body_bytes: int, authorization: str) -> bytes:
+def _head(address: Address, path: str, body_bytes: int, authorization: str | None) -> bytes:
     lines = (
         f"POST {path} HTTP/1.1",
         f"Host: {address.authority}",
         f"User-Agent: {USER_AGENT}",
-        f"Authorization: {authorization}",
+        *([] if authorization is None else [f"Authorization: {authorization}"]),
         "Content-Type: application/json",
         f"Content-Length: {body_bytes}",
         "Accept: application/json",
