@@ -85,7 +85,7 @@ class Evaluation:
     async def _lines(self, campaign: Campaign, cells: Sequence[CampaignCell]) -> list[MeasuredLine]:
         nights = history.by_line(await self._index.lines())
         pinned, regressions = await self._pinned(), await self._regressions(campaign)
-        groups = _groups(cells)
+        groups = matrix.grouped(cells)
         return [
             await self._line(
                 campaign, group, nights.get(key, []), _record(key, campaign, regressions, pinned)
@@ -211,7 +211,7 @@ class Evaluation:
     ) -> dict[LineKey, RatioShown]:
         """The ratios of the lines that two campaigns both measured."""
         nights = history.by_line(await self._index.lines())
-        groups = [_groups(cells) for cells, _ in (these, others)]
+        groups = [matrix.grouped(cells) for cells, _ in (these, others)]
         pairs = []
         for key in groups[0].keys() & groups[1].keys():
             night = matrix.night_of(groups[0][key], these[1])
@@ -239,13 +239,6 @@ def _record(
     if campaign.baseline.mode != "pinned":
         return LineRecord(mine)
     return LineRecord(mine, set(campaign.baseline.results) or pinned.get(key, set()))
-
-
-def _groups(cells: Sequence[CampaignCell]) -> dict[LineKey, list[CampaignCell]]:
-    groups: dict[LineKey, list[CampaignCell]] = {}
-    for cell in cells:
-        groups.setdefault(matrix.line_of(cell), []).append(cell)
-    return groups
 
 
 def known_metric(name: str) -> str:

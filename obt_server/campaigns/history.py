@@ -20,7 +20,7 @@ from obt_server.rollout_storage import model_key
 from obt_server.verdict_storage import EnvironmentChange, LineKey, ResultRef
 
 # Campaign, cell and attempt.
-_JOB_OF_CELL: Final = re.compile(r"([0-9a-f-]{36})\.c\d+\.\d+")
+_JOB_OF_CELL: Final = re.compile(r"([0-9a-f-]{36})\.(c\d+)\.\d+")
 # A temperature, or another load, that differs by less is as it was.
 _DEGREES: Final = 10.0
 _CPU_PERCENT: Final = 15.0
@@ -103,23 +103,38 @@ def key_of(result: IndexedResult) -> LineKey:
     return LineKey(result.stored.agent_id, model_key(result.model), plan_hash)
 
 
-def campaign_of(job_id: str) -> str | None:
-    """Return the campaign that a job belongs to, by its id."""
-    match = _JOB_OF_CELL.fullmatch(job_id)
-    return None if match is None else match[1]
-
-
 def by_line(results: Iterable[IndexedResult]) -> dict[LineKey, list[NightResults]]:
-    """Return the nights of each line, oldest first; runs that did not complete are none."""
-    grouped: dict[LineKey, dict[str, list[IndexedResult]]] = {}
-    for one in sorted(results, key=lambda one: (one.stored.created_at, one.stored.job_id)):
+    """Return the nights of each line, oldest first; runs that did not complete are none.
+
+    Of a cell that was measured again in its campaign the newest result counts.
+    """
+    # By line, night and cell.
+    grouped: dict[LineKey, dict[str, dict[str, IndexedResult]]] = {}
+    for one in sorted(results, key=_begun):
         if one.digest.status == "completed":
-            night = campaign_of(one.stored.job_id) or f"job {one.stored.job_id}"
-            grouped.setdefault(key_of(one), {}).setdefault(night, []).append(one)
+            night, cell = _place(one.stored.job_id)
+            grouped.setdefault(key_of(one), {}).setdefault(night, {})[cell] = one
     return {
-        key: [NightResults(campaign_of(found[0].stored.job_id), tuple(found)) for found in nights.values()]
+        key: [NightResults(night or None, tuple(found.values())) for night, found in _in_order(nights)]
         for key, nights in grouped.items()
     }
+
+
+def _place(job_id: str) -> tuple[str, str]:
+    """The campaign and cell of a job; empty and the job itself where no campaign asked for it."""
+    match = _JOB_OF_CELL.fullmatch(job_id)
+    return ("", job_id) if match is None else (match[1], match[2])
+
+
+def _in_order(nights: dict[str, dict[str, IndexedResult]]) -> list[tuple[str, dict[str, IndexedResult]]]:
+    """Nights by their first result; each result that no campaign asked for is one."""
+    alone = [("", {cell: one}) for cell, one in nights.get("", {}).items()]
+    found = [(night, cells) for night, cells in nights.items() if night]
+    return sorted([*alone, *found], key=lambda one: min(_begun(result) for result in one[1].values()))
+
+
+def _begun(result: IndexedResult) -> tuple[float, str]:
+    return result.stored.created_at, result.stored.job_id
 
 
 def figure(digest: ResultDigest, metric: str) -> Summary | None:

@@ -98,9 +98,6 @@ def build(
 ) -> CampaignMatrix:
     """Return the table of a campaign by one metric."""
     described = BY_NAME[metric]
-    by_line: dict[LineKey, list[CampaignCell]] = {}
-    for cell in cells:
-        by_line.setdefault(line_of(cell), []).append(cell)
     return CampaignMatrix(
         metric=MatrixMetric(
             name=metric, label=described.label, unit=described.unit, direction=described.better
@@ -111,8 +108,23 @@ def build(
             for model in campaign.models
             for plan in campaign.plans
         ],
-        cells=[_cell(group, summaries, ratios.get(key, RatioShown())) for key, group in by_line.items()],
+        cells=cells_by_line(cells, summaries, ratios),
     )
+
+
+def cells_by_line(
+    cells: Sequence[CampaignCell], summaries: Summaries, ratios: Mapping[LineKey, RatioShown]
+) -> list[CampaignMatrixCell]:
+    """Return one cell for each machine, model and plan, its repeats together."""
+    return [_cell(group, summaries, ratios.get(key, RatioShown())) for key, group in grouped(cells).items()]
+
+
+def grouped(cells: Sequence[CampaignCell]) -> dict[LineKey, list[CampaignCell]]:
+    """Return a campaign's cells by their lines."""
+    groups: dict[LineKey, list[CampaignCell]] = {}
+    for cell in cells:
+        groups.setdefault(line_of(cell), []).append(cell)
+    return groups
 
 
 def line_of(cell: CampaignCell) -> LineKey:

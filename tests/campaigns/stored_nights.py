@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from sqlalchemy.orm import Session
 
 from obt_server.campaign_storage import (
     Campaign,
@@ -23,7 +25,8 @@ from obt_server.campaigns.evaluation import Evaluation
 from obt_server.hub.storage import JobRecord, JobResult
 from obt_server.result_index import ResultIndex
 from obt_server.storage import Enrolment
-from obt_server.store import SqlStorage
+from obt_server.store import AgentQuota, Database, SqlStorage
+from obt_server.store import jobs as job_rows
 from obt_server.verdict_storage import RegressionFilter, Verdict
 from tests.server.agent_double import uuid7
 from tests.server.enrolling import enrol
@@ -87,11 +90,38 @@ def result(cell: CampaignCell, speed: float, **more: Any) -> bytes:
     ).encode()
 
 
+def _store_all(db: Session, results: Sequence[tuple[CampaignCell, str, bytes, float]]) -> None:
+    for cell, job_id, text, at in results:
+        job = JobRecord(
+            job_id=job_id,
+            agent_id=cell.agent_id,
+            kind="benchmark",
+            state="running",
+            params=b'{"job_id":"x"}',
+            model=cell.model,
+            created_at=at,
+        )
+        done = JobResult(
+            agent_id=cell.agent_id,
+            job_id=job_id,
+            kind="benchmark",
+            state="completed",
+            text=text,
+            sha256=hashlib.sha256(text).hexdigest(),
+            model=cell.model,
+            model_digest=DIGEST,
+            error=None,
+            at=at + 50,
+        )
+        job_rows.create(db, job)
+        assert job_rows.finish(db, done, AgentQuota()) == "stored"
+
+
 @dataclass
 class Fleet:
     """Machines whose nights are stored one after the other."""
 
-    storage: SqlStorage
+    database: Database
     agents: dict[str, str] = field(default_factory=dict)
     """Ids by name."""
     news: list[int] = field(default_factory=list)
@@ -103,7 +133,11 @@ class Fleet:
             enrolment = Enrolment(agent_id=uuid7(), name=f"m{number}", version="1", secret_sha256=uuid7())
             self.agents[f"m{number}"] = (await enrol(self.storage, enrolment, 1.0)).id
 
-    @property
+    @functools.cached_property
+    def storage(self) -> SqlStorage:
+        return SqlStorage(self.database)
+
+    @functools.cached_property
     def evaluation(self) -> Evaluation:
         return Evaluation(self.storage, ResultIndex(self.storage), lambda id_, _: self.news.append(id_))
 
@@ -142,14 +176,28 @@ class Fleet:
                 1,
             )
         ]
-        done = []
+        done, results = [], []
         for index, cell in enumerate(cells):
             job_id = f"{campaign.id}.{cell.id}.1"
             text = result(cell, speed(number, cell), **more(cell))
-            await self._store(cell, job_id, text, at + 60.0 * (index + 1))
+            results.append((cell, job_id, text, at + 60.0 * (index + 1)))
             done.append(msgspec.structs.replace(cell, state="done", job_id=job_id, waiting_for=None))
+        await self._store(results)
         await self.storage.create_campaign(campaign, done)
         self.campaigns.append(campaign)
+        return await self.judge(campaign)
+
+    async def measure_again(self, campaign: Campaign, speed: Speed, number: int) -> list[Verdict]:
+        """Measure all cells of a campaign a second time, and compare it again."""
+        cells = list(await self.storage.campaign_cells(campaign.id))
+        again, results = [], []
+        for index, cell in enumerate(cells):
+            job_id = f"{campaign.id}.{cell.id}.2"
+            text = result(cell, speed(number, cell))
+            results.append((cell, job_id, text, campaign.created_at + 5000 + index))
+            again.append(msgspec.structs.replace(cell, job_id=job_id, attempt=2))
+        await self._store(results)
+        await self.storage.save_campaign(campaign, again)
         return await self.judge(campaign)
 
     async def judge(self, campaign: Campaign) -> list[Verdict]:
@@ -157,31 +205,9 @@ class Fleet:
         await self.evaluation.judge(campaign, cells)
         return list(await self.storage.verdicts(campaign.id))
 
-    async def _store(self, cell: CampaignCell, job_id: str, text: bytes, at: float) -> None:
-        await self.storage.create_job(
-            JobRecord(
-                job_id=job_id,
-                agent_id=cell.agent_id,
-                kind="benchmark",
-                state="running",
-                params=b'{"job_id":"x"}',
-                model=cell.model,
-                created_at=at,
-            )
-        )
-        done = JobResult(
-            agent_id=cell.agent_id,
-            job_id=job_id,
-            kind="benchmark",
-            state="completed",
-            text=text,
-            sha256=hashlib.sha256(text).hexdigest(),
-            model=cell.model,
-            model_digest=DIGEST,
-            error=None,
-            at=at + 50,
-        )
-        assert await self.storage.finish_job(done) == "stored"
+    async def _store(self, results: Sequence[tuple[CampaignCell, str, bytes, float]]) -> None:
+        """All in one transaction: each by itself would wait for the disk."""
+        await self.database.run(_store_all, results)
 
     async def open_regressions(self) -> list[tuple[str, str]]:
         """Machines and models that are slower, and nobody has acknowledged."""

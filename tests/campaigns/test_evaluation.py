@@ -11,7 +11,7 @@ import pytest
 
 from obt_server.campaign_storage import CampaignBaseline, CampaignCell
 from obt_server.rollout_storage import model_key
-from obt_server.store import Database, SqlStorage
+from obt_server.store import Database
 from obt_server.verdict_storage import (
     Acknowledgement,
     LineKey,
@@ -27,7 +27,7 @@ DAY = 86_400.0
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
     database = Database.sqlite(tmp_path / "obt.sqlite3")
-    yield Fleet(SqlStorage(database))
+    yield Fleet(database)
     database.close()
 
 
@@ -158,8 +158,8 @@ async def test_an_acknowledged_regression_is_the_new_level_and_a_fall_from_there
 async def test_until_it_is_acknowledged_a_slow_machine_does_not_become_its_own_baseline(fleet: Fleet) -> None:
     await fleet.enrol(3)
     speed = slower(steady(8, sigma=0.002), since=9, machine="m1", by=1.1)
-    await _nights(fleet, speed, 20)
-    verdicts = await fleet.night(21, speed)
+    await _nights(fleet, speed, 17)
+    verdicts = await fleet.night(18, speed)
     assert words(verdicts) == {"slower": 6, "no_difference_shown": 12}
     assert all(ref.at < FIRST + 9 * DAY for one in verdicts if one.agent_name == "m1" for ref in one.baseline)
 
@@ -173,6 +173,18 @@ async def test_a_campaign_that_is_compared_again_says_the_same_and_stores_it_onc
         await fleet.judge(campaign)
     assert list(await fleet.storage.verdicts(fleet.campaigns[-1].id)) == last
     assert await fleet.storage.regressions(RegressionFilter()) == told
+
+
+async def test_a_campaign_that_was_measured_again_takes_back_what_it_alone_had_found(fleet: Fleet) -> None:
+    await fleet.enrol(3)
+    usual = steady(9, sigma=0.002)
+    await _nights(fleet, slower(usual, since=9, machine="m1", by=1.1), 9)
+    assert len(await fleet.open_regressions()) == 6
+    told = len(fleet.news)
+    again = await fleet.measure_again(fleet.campaigns[-1], usual, 9)
+    assert words(again) == {"no_difference_shown": 18}
+    assert await fleet.open_regressions() == []
+    assert len(fleet.news) == told + 6
 
 
 async def test_a_pinned_result_is_what_nights_are_compared_with(fleet: Fleet) -> None:

@@ -22,7 +22,7 @@ async def get(server: Running, path: str) -> Any:
 
 
 async def _fleet(server: Running, count: int) -> Fleet:
-    fleet = Fleet(server.parts.storage)
+    fleet = Fleet(server.parts.database)
     await fleet.enrol(count)
     return fleet
 
