@@ -48,7 +48,9 @@ async def test_a_run_begins_when_the_machine_was_idle_for_as_long_as_the_plan_as
         await machine.push(later(9))
         # Work in between: the time counts anew.
         await machine.push(later(9.5, cpu=0.3))
+        await until_waiting(one, "the CPU to be idle (now 30 % busy")
         await machine.push(later(15))
+        await until_waiting(one, "the machine to stay idle for 10 s")
         await machine.push(later(24))
         assert generations(standin) == []
         await machine.push(later(25.1))
