@@ -25,6 +25,7 @@ from obt_agent.protocol.methods import COMMANDS
 from obt_conformance import table
 
 HERE: Final = Path(__file__).parent
+PACKAGES: Final = Path(__file__).parents[1]
 _KEYS: Final = "<!-- keys: written by make docs -->\n"
 _END_OF_KEYS: Final = "<!-- end of keys -->"
 _TABLE: Final = "<!-- table: written by make docs -->\n"
@@ -63,6 +64,8 @@ def documents() -> dict[Path, str]:
             _END_OF_METRICS,
         ),
         HERE.parent / "obt_agent" / "config" / "command_names.py": command_names(),
+        # The demonstration runs it from an installed package, which has no docs.
+        HERE / "examples" / "nightly.yaml": (PACKAGES / "obt_server" / "demo" / "nightly.yaml").read_text(),
         **other_frames(),
     }
 
