@@ -14,10 +14,14 @@ from obt_agent.argument_parser import PlainArgumentParser
 from obt_agent.errors import AgentError
 from obt_agent.text_output import replace_unencodable
 from obt_server.app import version
+from obt_server.cli.api import NoAnswer
 from obt_server.cli.options import UsageError
 from obt_server.store import SchemaTooNew
 
-_COMMANDS = ("run", "demo", "tokens", "operators", "prepare", "models", "rollouts", "sets")
+_COMMANDS = (
+    *("run", "demo", "tokens", "operators", "prepare", "models", "rollouts", "sets"),
+    *("campaigns", "schedules"),
+)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -32,7 +36,10 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; without one, ``run``. Returns the exit status: 0, 1 (it failed), 2 (wrong usage)."""
+    """Run a command; without one, ``run``.
+
+    Returns the exit status: 0, 1 (it failed), 2 (wrong usage), and what else a command's own help says.
+    """
     # A terminal without UTF-8 must not end a command in the middle of its output.
     replace_unencodable()
     # Without a command it is ``run``, so that "obt-server --port 80" does what its user means.
@@ -48,6 +55,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UsageError as error:
         print(f"obt-server: {error}", file=sys.stderr)
         return 2
+    except NoAnswer as error:
+        print(f"obt-server: {error}", file=sys.stderr)
+        return int(getattr(options, "no_answer_status", 1))
     except (AgentError, SchemaTooNew, OSError) as error:
         print(f"obt-server: {error}", file=sys.stderr)
         return 1

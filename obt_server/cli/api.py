@@ -6,7 +6,9 @@ import argparse
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote, urlsplit
@@ -15,11 +17,16 @@ import aiohttp
 
 from obt_agent.printable import printable
 from obt_server.cli.options import UsageError
-from obt_server.client import ApiError, Client
+from obt_server.client import ApiError, Client, JsonObject
 
 DEFAULT_URL: Final = "http://127.0.0.1:8881"
 URL_VARIABLE: Final = "OBT_SERVER_URL"
 TOKEN_VARIABLE: Final = "OBT_SERVER_TOKEN"  # noqa: S105 -- the variable's name
+# A server that restarts is back sooner; a job that waits for hours must outlive that.
+BACK_WITHIN_S: Final = 300.0
+AGAIN_AFTER_S: Final = 1.0
+# What a server answers that is about to stop, and a proxy whose server is away.
+_AWAY: Final = frozenset({HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT})
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 Work = Callable[[Client, argparse.Namespace], Awaitable[int]]
 
@@ -48,6 +55,13 @@ def add_api_command(commands: Any, name: str, text: str, work: Work) -> argparse
     return parser
 
 
+def add_id_command(commands: Any, name: str, text: str, work: Work) -> argparse.ArgumentParser:
+    """Add a subcommand about one thing, which its id names."""
+    parser = add_api_command(commands, name, text, work)
+    parser.add_argument("id", metavar="ID")
+    return parser
+
+
 async def _ask(options: argparse.Namespace, work: Work) -> int:
     token = _token(options.token_file)
     host = urlsplit(options.url).hostname or ""
@@ -57,7 +71,11 @@ async def _ask(options: argparse.Namespace, work: Work) -> int:
     except ApiError as error:
         raise UsageError(f"{error.kind}: {error.message}") from error
     except (aiohttp.ClientError, TimeoutError) as error:
-        raise OSError(f"{options.url} does not answer: {error}") from error
+        raise NoAnswer(f"{options.url} does not answer: {error}") from error
+
+
+class NoAnswer(OSError):
+    """The server cannot be reached, or went away and did not come back in time."""
 
 
 def _token(file: Path | None) -> str:
@@ -69,6 +87,55 @@ def _token(file: Path | None) -> str:
             "(obt-server operators token makes one)"
         )
     return token
+
+
+async def until_over(
+    client: Client,
+    event: str,
+    path: str,
+    *,
+    over: Callable[[JsonObject], bool] = lambda one: one["state"] != "running",
+    on_news: Callable[[JsonObject], None] = lambda _news: None,
+) -> JsonObject:
+    """Wait by the server's news until something is over; a server that restarts meanwhile is waited for.
+
+    Args:
+        client: the server.
+        event: the kind of news about it.
+        path: where it is; its last part is its id.
+        over: whether it is, by what stands at ``path``.
+        on_news: hears each piece of news about it.
+
+    Raises:
+        ApiError, aiohttp.ClientError, TimeoutError: no server answered for ``BACK_WITHIN_S``, or it refused.
+    """
+    heard = time.monotonic()
+    while True:
+        try:
+            async for name, data in client.events("GET", "/events"):
+                heard = time.monotonic()
+                mine = name == event and path.endswith(f"/{part(data['id'])}")
+                if mine:
+                    on_news(data)
+                # ``current`` comes after all that runs: what ended before has no event of its own.
+                if name == "current" or (mine and data["state"] != "running"):
+                    found: JsonObject = await client.get(path)
+                    if over(found):
+                        return found
+        except (ApiError, aiohttp.ClientError, TimeoutError) as error:
+            if not _is_away(error) or time.monotonic() - heard > BACK_WITHIN_S:
+                raise
+        await asyncio.sleep(AGAIN_AFTER_S)
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether it is worth asking again: a stream that a stopping server ends has begun well."""
+    return not isinstance(error, ApiError) or error.status in _AWAY or error.kind == "draining"
+
+
+def counted(counts: JsonObject) -> str:
+    """``3 done, 1 failed``: the states that there are."""
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
 
 
 def part(text: str) -> str:
@@ -83,11 +150,17 @@ def print_answer(
     if options.json:
         print(json.dumps(answer, indent=1))
         return
+    for line in table(rows()):
+        print(line)
+
+
+def table(rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    """The lines of a table; the first row is the heading."""
     # Names come from machines: what a terminal would obey is made visible.
-    table = [[printable(cell) for cell in row] for row in rows()]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    for row in table:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def size(value: int | None) -> str:

@@ -151,7 +151,7 @@ def read(path: Path) -> CampaignFile:
     lines: dict[Place, int] = {}
     try:
         value = _value(node, (), lines)
-        found = _converted(value, CampaignFile, ())
+        found: CampaignFile = _converted(value, CampaignFile, ())
         _check_plans(found, value)
     except _Wrong as wrong:
         raise UsageError(f"{path}:{_line(lines, wrong.place)}: {wrong}") from wrong
@@ -250,12 +250,11 @@ def _unknown(value: Any, made: Any, place: Place) -> Iterator[tuple[Place, tuple
             yield from _unknown(inner, one, (*place, number))
 
 
+_SECTIONS: Final[tuple[type[msgspec.Struct], ...]] = (
+    *(CampaignFile, FilePlan, FileTargets, FileQuietHours, FileSettle, FileBaseline, FileSchedule),
+)
 _KEYS: Final = tuple(
-    dict.fromkeys(
-        key
-        for section in (CampaignFile, *_FileSection.__subclasses__())
-        for key in section.__struct_encode_fields__
-    )
+    dict.fromkeys(one.encode_name for section in _SECTIONS for one in msgspec.structs.fields(section))
 )
 
 

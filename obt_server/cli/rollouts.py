@@ -8,7 +8,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
-from obt_server.cli.api import add_api_command, part, print_answer, short, size
+from obt_server.cli.api import (
+    add_api_command,
+    add_id_command,
+    counted,
+    part,
+    print_answer,
+    short,
+    size,
+    until_over,
+)
 from obt_server.cli.options import duration_up_to, when
 from obt_server.client import Client, JsonObject
 
@@ -25,21 +34,16 @@ def register(subparsers: Any) -> None:
     _add_start(commands)
     listed = add_api_command(commands, "list", "show rollouts, the newest first", _list)
     listed.add_argument("--running", action="store_true", help="only those that run")
-    add_api_command(commands, "show", "show a rollout's state on each machine", _show).add_argument(
-        "id", metavar="ID"
-    )
+    add_id_command(commands, "show", "show a rollout's state on each machine", _show)
     for name, text, work in (
         ("cancel", "cancel what has not ended", _cancel),
         ("retry", "begin again where it did not succeed", _retry),
     ):
-        parser = add_api_command(commands, name, text, work)
-        parser.add_argument("id", metavar="ID")
+        parser = add_id_command(commands, name, text, work)
         parser.add_argument(
             "--agent", metavar="AGENT", action="append", help="only on this machine; may be given again"
         )
-    add_api_command(commands, "delete", "forget a rollout that has ended", _delete).add_argument(
-        "id", metavar="ID"
-    )
+    add_id_command(commands, "delete", "forget a rollout that has ended", _delete)
 
 
 def _add_start(commands: Any) -> None:
@@ -73,7 +77,7 @@ async def _start(client: Client, options: argparse.Namespace) -> int:
         return 0
     rollout = await client.post("/rollouts", body)
     if options.wait:
-        rollout = await _until_over(client, rollout["id"])
+        rollout = await until_over(client, "rollout", f"/rollouts/{part(rollout['id'])}")
     print_answer(options, rollout, lambda: _rows(rollout))
     if not options.json:
         print(f"rollout {rollout['id']}: {rollout['state']}")
@@ -108,18 +112,6 @@ def _value(text: str) -> Any:
         return text
 
 
-async def _until_over(client: Client, rollout_id: str) -> JsonObject:
-    """Wait by the server's news."""
-    while True:
-        async for event, data in client.events("GET", "/events"):
-            mine = event == "rollout" and data["id"] == rollout_id and data["state"] != "running"
-            # ``current`` comes after all that runs: a rollout that ended before has no event of its own.
-            if mine or event == "current":
-                rollout: JsonObject = await client.get(f"/rollouts/{part(rollout_id)}")
-                if rollout["state"] != "running":
-                    return rollout
-
-
 def _preview_rows(targets: Sequence[JsonObject]) -> Iterator[Sequence[str]]:
     yield "MACHINE", "WOULD", "SIZE", "FREE", "WHY"
     for one in targets:
@@ -149,9 +141,8 @@ async def _list(client: Client, options: argparse.Namespace) -> int:
     def rows() -> Iterator[Sequence[str]]:
         yield "ID", "WHEN", "ACTION", "MODEL", "STATE", "MACHINES", "BY"
         for one in rollouts:
-            counts = ", ".join(f"{count} {state}" for state, count in one["counts"].items() if count)
             began, by = when(one["created_at"]), one["created_by"]
-            yield one["id"], began, one["action"], one["model"], one["state"], counts, by
+            yield one["id"], began, one["action"], one["model"], one["state"], counted(one["counts"]), by
 
     print_answer(options, rollouts, rows)
     return 0

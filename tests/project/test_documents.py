@@ -16,6 +16,7 @@ from obt_agent.config.keys import PREFIX, SHORT_NAMES, all_keys
 from obt_agent.protocol.methods import METHODS
 from obt_conformance import cli as conformance_cli
 from obt_server import cli as server_cli
+from obt_server.cli import campaign_file
 from tests.doctor.paths import check_names
 from tests.project.paths import ROOT
 
@@ -232,6 +233,19 @@ def keys_in_yaml(block: str) -> Iterator[str]:
     yield from walk(yaml.safe_load(block), "")
 
 
+def is_campaign(block: str) -> bool:
+    return re.search(r"^plans:", block, flags=re.MULTILINE) is not None
+
+
+@every_document
+def test_every_campaign_file_in_the_documents_can_be_run(path: Path, tmp_path: Path) -> None:
+    for language, block in fences(path.read_text()):
+        if language == "yaml" and is_campaign(block):
+            file = tmp_path / "campaign.yaml"
+            file.write_text(block)
+            assert campaign_file.read(file).models
+
+
 @every_document
 def test_every_configuration_key_in_the_documents_exists(path: Path) -> None:
     text = path.read_text()
@@ -242,7 +256,7 @@ def test_every_configuration_key_in_the_documents_exists(path: Path) -> None:
         if name.split(".")[0] in sections and not name.endswith((".example", ".service", ".yaml"))
     }
     for language, block in fences(text):
-        if language == "yaml":
+        if language == "yaml" and not is_campaign(block):
             named |= set(keys_in_yaml(block))
     tables = {name.rsplit(".", count)[0] for name in all_keys() for count in range(1, name.count(".") + 1)}
     no_keys = check_names() | events_in_the_log() | set(METHODS) | HELLO_FIELDS

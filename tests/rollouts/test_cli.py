@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import os
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
 from obt_agent.errors import NotPermitted
 from obt_server.cli import parser
 from tests.rollouts.machines import MODEL, QUICK, Machine, connected, machines, model
+from tests.server.commands import answer, obt
 from tests.server.conftest import Running, running
 
 pytestmark = pytest.mark.slow
-
-
-class Ended(NamedTuple):
-    status: int
-    output: str
-    errors: str
 
 
 @pytest.fixture
@@ -41,35 +31,6 @@ async def lab(quick: Running) -> AsyncIterator[list[Machine]]:
         await quick.http.put(f"/api/v1/agents/{machine.id}/labels", json={"labels": ["lab"]})
     async with connected(quick, some):
         yield some
-
-
-async def obt(server: Running, *words: str, token: str | None = None, **variables: str) -> Ended:
-    """Run ``obt-server`` with these arguments; the token is in the environment, unless there is none."""
-    bearer = server.http.headers["Authorization"].removeprefix("Bearer ")
-    environment = {
-        **{name: value for name, value in os.environ.items() if not name.startswith("OBT_")},
-        "OBT_SERVER_URL": server.url,
-        "OBT_SERVER_TOKEN": bearer if token is None else token,
-        **variables,
-    }
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "obt_server",
-        *words,
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    async with asyncio.timeout(60):
-        output, errors = await process.communicate()
-    return Ended(process.returncode or 0, output.decode(), errors.decode())
-
-
-async def answer(server: Running, *words: str) -> Any:
-    ended = await obt(server, *words, "--json")
-    assert ended.status == 0, ended
-    return json.loads(ended.output)
 
 
 async def test_a_rollout_is_begun_waited_for_and_shown(quick: Running, lab: list[Machine]) -> None:
@@ -153,6 +114,6 @@ async def test_the_token_comes_from_a_file_or_the_environment_and_is_needed(
 
 
 def test_no_command_takes_a_token_as_an_argument() -> None:
-    for words in (["rollouts", "list"], ["sets", "list"], ["models", "list"]):
+    for words in (["rollouts", "list"], ["sets", "list"], ["models", "list"], ["campaigns", "list"]):
         with pytest.raises(SystemExit):
             parser().parse_args([*words, "--token", "secret"])

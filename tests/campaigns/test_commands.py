@@ -1,0 +1,212 @@
+"""The commands about campaigns and schedules, as programs that ask a running server."""
+
+from __future__ import annotations
+
+import socket
+import xml.etree.ElementTree as ET
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from obt_agent.errors import NotPermitted, OllamaError
+from tests.campaigns.machines import (
+    MODELS,
+    ONE,
+    QUICK,
+    MeasuringMachine,
+    begin,
+    connected,
+    measuring,
+    until_over,
+    until_shown,
+)
+from tests.server.commands import answer, ended, obt, started
+from tests.server.conftest import Running, running
+
+pytestmark = pytest.mark.slow
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+async def quick(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running(tmp_path / "server", campaigns=QUICK) as one:
+        yield one
+
+
+@pytest.fixture
+async def lab(quick: Running) -> AsyncIterator[list[MeasuringMachine]]:
+    """Two machines that measure."""
+    some = await measuring(quick, 2)
+    async with connected(quick, [*some]):
+        yield some
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    """One model and one plan on every machine."""
+    content = {"name": "nightly", **ONE, "targets": {"all": True}}
+    content["schedule"] = {"cron": "30 2 * * *", "time_zone": "Europe/Berlin"}
+    path = tmp_path / "nightly.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return str(path)
+
+
+async def listed(server: Running) -> list[dict[str, Any]]:
+    """Campaigns, the newest first; each program takes a second to start, and a request nothing."""
+    found: list[dict[str, Any]] = (await server.http.get("/api/v1/campaigns")).json()
+    return found
+
+
+async def test_a_campaign_is_run_from_a_file_waited_for_and_written_down(
+    quick: Running, lab: list[MeasuringMachine], file: str, tmp_path: Path
+) -> None:
+    preview = await obt(quick, "campaigns", "run", file, "--preview")
+    assert preview.status == 0, preview
+    assert [line.split()[:4] for line in preview.output.splitlines()[1:3]] == [
+        ["m0", MODELS[0], "A", "run"],
+        ["m1", MODELS[0], "A", "run"],
+    ]
+    assert await listed(quick) == []
+    junit, page = tmp_path / "n.xml", tmp_path / "n.md"
+    done = await obt(
+        quick, "campaigns", "run", file, "--wait", "--junit", str(junit), "--markdown", str(page)
+    )
+    assert done.status == 0, done
+    assert done.output.splitlines()[-1] == "nightly: 2 of 2 cells measured, none slower than its baseline"
+    # What happens is said as it happens, apart from the result.
+    for name in ("m0", "m1"):
+        assert f"/2] {name}, {MODELS[0]}, A: done 50\n" in done.errors
+    root = ET.parse(junit).getroot()  # noqa: S314 - the command's own
+    assert [(suite.get("name"), suite.get("tests"), suite.get("failures")) for suite in root] == [
+        ("m0", "1", "0"),
+        ("m1", "1", "0"),
+    ]
+    assert page.read_text().startswith("# nightly: 2 of 2 cells measured")
+    (begun,) = await listed(quick)
+    shown = await answer(quick, "campaigns", "show", begun["id"])
+    assert (shown["name"], shown["counts"]["done"], len(shown["verdicts_of_cells"])) == ("nightly", 2, 2)
+    assert [sum(machine.started.values()) for machine in lab] == [1, 1]
+
+
+async def test_what_became_slower_is_exit_status_1_and_a_failure(
+    quick: Running, lab: list[MeasuringMachine], file: str, tmp_path: Path
+) -> None:
+    for _ in range(8):
+        await until_over(quick, (await begin(quick, **ONE))["id"])
+    lab[1].speed = 40.0
+    # A single slow night may be chance: the next one decides.
+    await until_over(quick, (await begin(quick, **ONE))["id"])
+    junit = tmp_path / "n.xml"
+    done = await obt(quick, "campaigns", "run", file, "--wait", "--junit", str(junit))
+    assert done.status == 1, done
+    assert "1 slower" in done.output.splitlines()[-1]
+    (failure,) = ET.parse(junit).getroot().iter("failure")  # noqa: S314 - the command's own
+    assert failure.get("type") == "slower"
+    (begun, *_) = await listed(quick)
+    assert (await obt(quick, "campaigns", "verdicts", begun["id"])).status == 1
+
+
+async def test_a_cell_without_a_result_is_exit_status_3_and_is_measured_again(
+    quick: Running, lab: list[MeasuringMachine], file: str
+) -> None:
+    lab[0].broken = OllamaError("Ollama went away.", retryable=False)
+    done = await obt(quick, "campaigns", "run", file, "--wait")
+    assert done.status == 3, done
+    assert "Ollama went away." in done.output
+    assert "1 of 2 cells measured" in done.output
+    lab[0].broken = None
+    (begun,) = await listed(quick)
+    again = await obt(quick, "campaigns", "rerun", begun["id"])
+    assert again.status == 0, again
+    await until_shown(quick, begun["id"], lambda view: view["counts"]["done"] == 2)
+    assert [sum(machine.started.values()) for machine in lab] == [2, 1]
+
+
+async def test_a_refusal_shows_the_line_that_would_allow_it(
+    quick: Running, lab: list[MeasuringMachine], file: str
+) -> None:
+    for machine in lab:
+        machine.busy = NotPermitted(
+            "The host's owner denies run_benchmark.", policy_key="policy.commands.deny"
+        )
+    done = await obt(quick, "campaigns", "run", file, "--wait")
+    assert done.status == 3, done
+    assert "The host's owner denies run_benchmark." in done.output
+
+
+async def test_a_campaign_is_cancelled_and_forgotten(
+    quick: Running, lab: list[MeasuringMachine], file: str
+) -> None:
+    for machine in lab:
+        machine.measures = False
+    begun = await answer(quick, "campaigns", "run", file, "--key", "tonight")
+    for machine in lab:
+        await machine.until_measuring()
+    assert (await answer(quick, "campaigns", "run", file, "--key", "tonight"))["id"] == begun["id"]
+    (running_,) = await answer(quick, "campaigns", "list", "--running")
+    assert running_["id"] == begun["id"]
+    await answer(quick, "campaigns", "cancel", begun["id"])
+    view = await until_over(quick, begun["id"])
+    assert view["state"] == "cancelled"
+    assert (await obt(quick, "campaigns", "delete", begun["id"])).status == 0
+    assert await listed(quick) == []
+
+
+async def test_waiting_outlives_a_restart_of_the_server(tmp_path: Path, file: str) -> None:
+    port = free_port()
+    async with running(tmp_path / "server", campaigns=QUICK, port=port) as before:
+        (machine,) = await measuring(before, 1, measures=False)
+        async with connected(before, [machine]):
+            process = await started(before, "campaigns", "run", file, "--wait")
+            await machine.until_measuring()
+    async with running(tmp_path / "server", campaigns=QUICK, port=port) as after, connected(after, [machine]):
+        await machine.finish_benchmark()
+        done = await ended(process)
+    assert done.status == 0, done
+    assert "1 of 1 cells measured" in done.output
+
+
+async def test_a_mistake_in_the_file_and_a_server_that_is_away_have_statuses_of_their_own(
+    quick: Running, tmp_path: Path, file: str
+) -> None:
+    wrong = tmp_path / "wrong.yaml"
+    wrong.write_text("name: n\nplans: [quick]\nmodles: [m]\ntargets: {all: true}\n")
+    done = await obt(quick, "campaigns", "run", str(wrong))
+    assert (
+        done.status,
+        "wrong.yaml:3: modles: there is no such key; did you mean models?" in done.errors,
+    ) == (
+        2,
+        True,
+    ), done
+    unknown = await obt(quick, "campaigns", "show", "nothing")
+    assert unknown.status == 2, unknown
+    away = await obt(quick, "campaigns", "run", file, "--wait", "--url", f"http://127.0.0.1:{free_port()}")
+    assert (away.status, "does not answer" in away.errors) == (4, True), away
+
+
+async def test_a_schedule_is_kept_paused_and_run(
+    quick: Running, lab: list[MeasuringMachine], file: str
+) -> None:
+    kept = await answer(quick, "schedules", "apply", file)
+    assert (kept["name"], kept["cron"], len(kept["next"])) == ("nightly", "30 2 * * *", 5)
+    paused = await obt(quick, "schedules", "pause", "nightly", "--reason", "the fans are being changed")
+    assert paused.status == 0, paused
+    table = await obt(quick, "schedules", "list")
+    assert "paused by admin: the fans are being changed" in table.output
+    assert (await answer(quick, "schedules", "resume", "nightly"))["paused"] is None
+    ran = await answer(quick, "schedules", "run", "nightly")
+    view = await until_over(quick, ran["last"]["campaign_id"])
+    assert (view["schedule"], view["counts"]["done"]) == ("nightly", 2)
+    runs = await obt(quick, "schedules", "show", "nightly")
+    assert view["id"] in runs.output
+    assert (await obt(quick, "schedules", "delete", "nightly")).status == 0
+    assert (await quick.http.get("/api/v1/schedules")).json() == []
