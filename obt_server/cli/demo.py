@@ -9,17 +9,20 @@ import logging
 import signal
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
+import aiohttp
 import structlog
 from rich.console import Console
 
-from obt_server.cli.options import port
+from obt_server.cli.campaigns import run_example
+from obt_server.cli.options import UsageError, port
 from obt_server.cli.run import DEFAULT_PORT
+from obt_server.client import ApiError, Client
 from obt_server.demo.environment import OPERATOR, DemoEnvironment, demo_environment, free_port
-from obt_server.demo.fleet import MACHINES, demo_fleet
+from obt_server.demo.fleet import MACHINES, DemoFleet, demo_fleet
 from obt_server.demo.processes import ChildFailed
 from obt_server.demo.report import SmokeReport
 from obt_server.demo.smoke_test import NO_MODEL, run_smoke_test
@@ -96,8 +99,31 @@ async def _run_fleet(console: Console, folder: Path, ready: DemoEnvironment, fur
         # Not as markup: the words may hold the log of a process.
         console.print(words, markup=False, highlight=False, style="dim")
 
-    async with demo_fleet(folder, ready, MACHINES[:further], tell):
-        await _wait_for_signal()
+    async with demo_fleet(folder, ready, MACHINES[:further], tell) as fleet:
+        # The example names all of them.
+        whole = further == len(MACHINES)
+        campaign = (
+            asyncio.create_task(_campaign(fleet, ready.client, tell), name="demo-campaign") if whole else None
+        )
+        try:
+            await _wait_for_signal()
+        finally:
+            if campaign is not None:
+                campaign.cancel()
+                await asyncio.gather(campaign, return_exceptions=True)
+
+
+async def _campaign(fleet: DemoFleet, client: Client, tell: Callable[[str], None]) -> None:
+    """Measure what the example of a campaign says, and tell what it came to."""
+    try:
+        await fleet.ready()
+        lines = await run_example(client)
+    except (ApiError, ChildFailed, UsageError, aiohttp.ClientError, TimeoutError) as error:
+        # The page and the machines go on without it.
+        tell(f"The campaign ended: {error}")
+        return
+    for line in lines:
+        tell(line)
 
 
 async def _once(ready: DemoEnvironment, report: SmokeReport) -> int:
