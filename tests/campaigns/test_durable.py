@@ -335,12 +335,34 @@ async def test_a_campaign_is_compared_when_it_ends_and_again_when_a_result_comes
     assert (view["verdicts"]["slower"], view["verdicts"]["faster"]) == (2, 0)
 
 
+async def test_a_result_that_comes_while_it_is_compared_is_compared_too(tmp_path: Path) -> None:
+    judged: list[list[str]] = []
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def judge(campaign: Campaign, cells: list[CampaignCell]) -> VerdictCounts:
+        begun.set()
+        await asyncio.wait_for(release.wait(), 20)
+        judged.append([cell.state for cell in cells])
+        return VerdictCounts(slower=len(judged))
+
+    async with serving(tmp_path) as server:
+        server.parts.context.campaigns.judge = judge
+        (machine,) = await measuring(server, 1, measures=False)
+        campaign_id, job_id = await lost_cell(server, machine)
+        await asyncio.wait_for(begun.wait(), 20)
+        await send_late(server, machine, job_id)
+        await until_shown(server, campaign_id, lambda view: only(view)["state"] == "done")
+        release.set()
+        await until_shown(server, campaign_id, lambda view: (view["verdicts"] or {}).get("slower") == 2)
+    assert judged == [["failed"], ["done"]]
+
+
 async def test_a_comparison_that_failed_is_made_after_the_next_start(tmp_path: Path) -> None:
     async def fail(campaign: Campaign, cells: list[CampaignCell]) -> VerdictCounts:
         failed.set()
         raise RuntimeError("a fault of the comparison")
 
-    failed, judged = asyncio.Event(), list[tuple[str, list[str]]]()
+    failed = asyncio.Event()
     async with serving(tmp_path) as server:
         server.parts.context.campaigns.judge = fail
         (machine,) = await measuring(server, 1)
@@ -348,13 +370,9 @@ async def test_a_comparison_that_failed_is_made_after_the_next_start(tmp_path: P
             campaign = await begin(server, **ONE)
             assert (await until_over(server, campaign["id"]))["verdicts"] is None
             await asyncio.wait_for(failed.wait(), 20)
-    parts = None
     async with serving(tmp_path) as server:
-        parts = server.parts.context.campaigns
-        parts.judge = counting(judged)
-        await parts._catch_up()  # noqa: SLF001 - as at a start with a comparison
-        view = await shown(server, campaign["id"])
-    assert (view["verdicts"]["slower"], judged) == (1, [("done", ["done"])])
+        view = await until_shown(server, campaign["id"], lambda view: view["verdicts"])
+    assert sum(view["verdicts"].values()) == 1
 
 
 async def test_a_store_of_jobs_that_is_made_up_harms_no_campaign(tmp_path: Path) -> None:
