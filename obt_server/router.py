@@ -99,7 +99,8 @@ def obt_router(  # noqa: PLR0913 - each is a choice of the application's, given 
             It is a part of the address that agents are given: ``https://obt.example.org/obt``.
         legacy: whether the paths of OBT's own interface are served as well (``/models/clients``,
             ``/models/``, the WebSocket ``/models/generate``).
-        gateway: serve the gateway below ``/ollama``, within these bounds; omitted, there is none.
+        gateway: serve the gateway below ``/ollama`` (without ``prefix``), within these bounds; omitted, there
+            is none.
             ``authenticate`` then gives a ``Principal`` with ``inference`` for the tokens that it takes.
 
     Raises:
