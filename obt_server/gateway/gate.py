@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 
@@ -30,6 +31,8 @@ class GatewayGate:
     def __init__(self, context: Context, settings: GatewaySettings) -> None:
         self._context = context
         self._settings = settings
+        # Not even pages that may use the interface: a token in a page is every visitor's.
+        self._origin = dataclasses.replace(context.origin, origins=frozenset())
         # requests that are open, by token
         self._open: Counter[str] = Counter()
         # bytes of the bodies of all requests that are open
@@ -42,7 +45,7 @@ class GatewayGate:
             GatewayRefused: it has none that is valid here.
         """
         # As everywhere: a page of another site gets nothing, and no answer here lets one read it (no CORS).
-        refusal = self._context.origin.check(connection.headers)
+        refusal = self._origin.check(connection.headers)
         if refusal is not None:
             raise GatewayRefused(refusal.status, refusal.message)
         # Looked for first: a browser that is signed in sends its cookie along, and that must open nothing.

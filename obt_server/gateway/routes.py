@@ -36,9 +36,9 @@ Machine = Annotated[str, Path(description="an agent's id or name, or @LABEL for 
 class _Routes:
     """Adds routes that are served past the framework's reading and encoding."""
 
-    def __init__(self, gate: GatewayGate) -> None:
+    def __init__(self, gate: GatewayGate, prefix: str) -> None:
         self._gate = gate
-        self.router = APIRouter(prefix=GATEWAY_PREFIX + "/{machine}", tags=["gateway"])
+        self.router = APIRouter(prefix=f"{prefix}{GATEWAY_PREFIX}/{{machine}}", tags=["gateway"])
 
     def add(
         self,
@@ -73,7 +73,7 @@ def gateway_router(context: Context, settings: GatewaySettings) -> APIRouter:
         context: agents, storage, and who asks.
         settings: the bounds.
     """
-    routes = _Routes(GatewayGate(context, settings))
+    routes = _Routes(GatewayGate(context, settings), context.prefix)
     machines = MachineChoice(context.hub)
     catalogue = ModelCatalogue(context.hub, context.storage, machines)
     ollama = OllamaApi(context.hub, machines, catalogue, settings)

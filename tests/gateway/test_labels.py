@@ -61,16 +61,18 @@ async def test_the_first_that_has_the_model_answers_and_one_that_has_it_loaded_b
 ) -> None:
     async with (
         machine(gateway_server, "one", "b:latest"),
-        machine(gateway_server, "two", "a:latest"),
+        machine(gateway_server, "two", "a:latest") as second,
         machine(gateway_server, "three", "a:latest") as third,
         machine(gateway_server, "four", "a:latest", given=(), loaded="a:latest"),
         client(gateway_server, "@gpu") as http,
     ):
         first = (await asked(http)).json()["response"]
         assert first in ("two", "three"), "not one without the model, nor one without the label"
-        await say_models(third, "a:latest", loaded="a:latest")
-        assert (await asked(http)).json()["response"] == "three"
-        assert (await asked(http, "A")).json()["response"] == "three", "however the name is written"
+        for name, agent, other in (("three", third, second), ("two", second, third)):
+            await say_models(other, "a:latest")
+            await say_models(agent, "a:latest", loaded="a:latest")
+            assert (await asked(http)).json()["response"] == name
+            assert (await asked(http, "A")).json()["response"] == name, "however the name is written"
         missing = await asked(http, "c")
         assert (missing.status_code, missing.json()) == (404, {"error": "model 'c' not found"})
 
@@ -113,16 +115,18 @@ async def test_a_label_of_the_machines_own_draws_no_prompts(gateway_server: Runn
 
 async def test_a_heartbeat_says_what_is_loaded_too(gateway_server: Running) -> None:
     async with (
-        machine(gateway_server, "one", "a:latest"),
+        machine(gateway_server, "one", "a:latest") as first,
         machine(gateway_server, "two", "a:latest") as second,
         client(gateway_server, "@gpu") as http,
     ):
+        before = (await asked(http)).json()["response"]
+        name, agent = ("two", second) if before == "one" else ("one", first)
         beat = HeartbeatParams(ollama=OllamaState(reachable=True), loaded=("a:latest",), t_mono_us=1)
-        await second.notify("heartbeat", beat)
-        presence = gateway_server.parts.hub.presence(second.agent_id)
+        await agent.notify("heartbeat", beat)
+        presence = gateway_server.parts.hub.presence(agent.agent_id)
         assert presence is not None
         await until(lambda: presence.heartbeat is not None)
-        assert (await asked(http)).json()["response"] == "two"
+        assert (await asked(http)).json()["response"] == name
 
 
 async def test_a_label_lists_what_its_machines_have_together(gateway_server: Running) -> None:
