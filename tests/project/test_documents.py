@@ -202,7 +202,8 @@ def test_every_row_of_what_an_attacker_cannot_do_names_a_test() -> None:
     _, _, threats = (ROOT / "docs/explanation/security.md").read_text().partition("## Threat model")
     tables = re.findall(r"^\| It cannot .*\n\|[-|]+\n((?:\|.*\n)+)", threats, flags=re.MULTILINE)
     rows = [row for table in tables for row in table.splitlines()]
-    assert len(tables) == 5, "server, server against signers, network, local user, Ollama"
+    # server, server against signers, network, local user, Ollama, token of inference
+    assert len(tables) == 6
     assert [row for row in rows if "`test_" not in row.split("|")[-2]] == []
 
 
