@@ -37,6 +37,7 @@ ALSO: Final = frozenset(
         ("result", "phone", "light"),
         ("machine", "phone", "dark"),
         ("playground", "phone", "dark"),
+        ("campaign", "phone", "light"),
     }
 )
 PREPARED_WITHIN_S: Final = 600
@@ -47,6 +48,15 @@ SLOW_MS: Final = 90_000
 MODEL: Final = "standin-8b:q4_k_m"
 # What is in memory on the pictures, by machine.
 LOADED: Final = {"demo": "standin-small:latest", "gpu-desk": MODEL, "cpu-box": "standin-1b:q8_0"}
+# What the campaign of the pictures measures: the machines are all of them, and some lack one of the models.
+CAMPAIGN: Final[JsonObject] = {
+    "name": "nightly",
+    "plans": [{"name": "short answers"}],
+    "models": ["standin-1b:q8_0", MODEL, "standin-8b:q8_0"],
+    "targets": {"all": True},
+}
+# A history has as many points.
+NIGHTS: Final = 4
 # As many bytes as all pictures together may have: the repository keeps every version of them.
 MOST_BYTES: Final = 2_000_000
 # A picture with few colours; the quality at which words stay sharp.
@@ -93,6 +103,10 @@ SHOTS: Final = {
     "machine": Shot("machine/{tower}", "GPU 1", _watch),
     "models": Shot("models", "installed"),
     "builder": Shot("run?on={desk}&model={model}", "Takes about", _change_plan),
+    "campaigns": Shot("campaigns", "nightly"),
+    "campaign": Shot("campaigns/{campaign}", "running"),
+    "campaign-matrix": Shot("campaigns/{measured}?tab=matrix", "A figure leads to its history"),
+    "campaign-history": Shot("campaigns/history?agent={desk}&model={model}&plan={plan}", "Dots are results"),
     "run": Shot("jobs/{live}", "Tokens/s", _watch),
     "result": Shot("result/{sweep}", "All figures"),
     "compare": Shot("compare?r={three}", "reference"),
@@ -143,11 +157,17 @@ async def _addresses(demo: DemoEnvironment, fleet: DemoFleet) -> dict[str, str]:
     tower = fleet.machines["gpu-tower"]
     plan = {**PLANS["prompt lengths"], "model_name": "standin-8b:q8_0"}
     plan |= {"num_iterations": 40, "max_iterations": 40}
+    nights = [await _measured(demo) for _ in range(NIGHTS)]
     for name, model in LOADED.items():
         agent = fleet.machines.get(name, demo.agent_id)
         await demo.client.command(agent, "load_model", {"model": model, "keep_alive": "1h"})
     started = await demo.client.post("/benchmarks", {"agent": tower, "plan": plan})
+    # After that job: the run on the pictures does not wait behind the campaign.
+    running = await demo.client.post("/campaigns", CAMPAIGN | {"name": "before the upgrade", "repeat": 10})
     return {
+        "campaign": running["id"],
+        "measured": nights[-1]["id"],
+        "plan": nights[-1]["plans"][0]["hash"],
         "tower": tower,
         "desk": fleet.machines["gpu-desk"],
         "model": MODEL,
@@ -156,6 +176,16 @@ async def _addresses(demo: DemoEnvironment, fleet: DemoFleet) -> dict[str, str]:
         # One model on three machines.
         "three": ",".join(_of(lines, "short answers", "standin-1b:q8_0")[:3]),
     }
+
+
+async def _measured(demo: DemoEnvironment) -> JsonObject:
+    """Return a campaign that has ended."""
+    made = await demo.client.post("/campaigns", CAMPAIGN)
+    async with asyncio.timeout(PREPARED_WITHIN_S):
+        while made["state"] == "running":
+            await asyncio.sleep(1)  # it may end before one could follow its events
+            made = await demo.client.get(f"/campaigns/{made['id']}")
+    return dict(made)
 
 
 def _of(lines: list[JsonObject], plan: str, model: str) -> list[str]:
