@@ -123,11 +123,11 @@ def headline(campaign: JsonObject, found: Sequence[MeasuredGroup]) -> str:
     """The campaign in one line."""
     slower, missing = sum(one.slower for one in found), sum(len(one.missing) for one in found)
     cells = sum(len(one.cells) for one in found)
-    parts = [
-        f"{cells - missing} of {cells} cells measured",
-        f"{slower} slower" if slower else "none slower than its baseline",
-    ]
-    return f"{campaign['name'] or campaign['id']}: {', '.join(parts)}"
+    compared = any(one.verdict and one.verdict["verdict"] != "not_comparable" for one in found)
+    # On the first nights there is nothing to be slower than.
+    none = "none slower than its baseline" if compared else "none compared with a baseline"
+    words = f"{cells - missing} of {cells} cells measured, {f'{slower} slower' if slower else none}"
+    return f"{campaign['name'] or campaign['id']}: {words}"
 
 
 def markdown(campaign: JsonObject, found: Sequence[MeasuredGroup]) -> str:

@@ -85,6 +85,19 @@ def test_the_exit_status_is_1_for_a_regression_and_3_for_a_cell_without_a_result
     assert report.exit_status(report.measured(campaign(*cells), verdicts)) == status
 
 
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("slower", "1 slower"),
+        ("no_difference_shown", "none slower than its baseline"),
+        ("not_comparable", "none compared with a baseline"),
+    ],
+)
+def test_the_one_line_does_not_say_that_none_is_slower_where_none_was_compared(word: str, says: str) -> None:
+    found = report.measured(campaign(cell(1)), [verdict(word)])
+    assert report.headline(campaign(cell(1)), found) == f"nightly: 1 of 1 cells measured, {says}"
+
+
 def junit(of: dict[str, Any], *verdicts: dict[str, Any]) -> ET.Element:
     return ET.fromstring(report.junit(of, report.measured(of, verdicts)))  # noqa: S314 - written here
 
