@@ -26,7 +26,10 @@ USERS: Final = (
 )
 PACKAGES: Final = ("obt_agent", "obt_server", "obt_standin", "obt_conformance")
 KINDS: Final = {"class", "function", "method", "property"}
-REGISTERED: Final = ["@CHECKS.check", "@_check", "@*.get", "@*.post", "@*.put", "@*.patch", "@*.delete"]
+REGISTERED: Final = [
+    *("@CHECKS.check", "@_check", "@model_validator"),
+    *("@*.get", "@*.post", "@*.put", "@*.patch", "@*.delete"),
+]
 """Decorators that hand the function to somebody who calls it."""
 
 BY_LIBRARIES: Final = {
