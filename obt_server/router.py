@@ -20,6 +20,7 @@ from typing import Final
 import structlog
 from fastapi import APIRouter, FastAPI
 
+from obt_agent.struct_types import prepare_all
 from obt_server.auth import Authenticate, OriginPolicy
 from obt_server.gateway import GatewaySettings, gateway_router
 from obt_server.hub import AgentHub
@@ -118,6 +119,8 @@ def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIR
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Requests and the database's threads decode the same types.
+        prepare_all()
         # The tasks live as long as the application: nothing of a hub runs before or after it serves.
         hub = context.hub
         seen_every_s = hub.settings.seen_interval_s

@@ -24,7 +24,8 @@ from obt_agent.jobs.store.rows import FinalText, NewJob, StoredJob
 from obt_agent.protocol import limits
 from obt_agent.protocol.admission import JobCounts, OutboxCounts
 from obt_agent.protocol.errors import WireError
-from obt_agent.protocol.jobs import JobState
+from obt_agent.protocol.jobs import JobState, JobSummary
+from obt_agent.struct_types import prepare
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +62,8 @@ class JobStore:
         self._make_database = database
         # Disk that is kept free, so that the result of an accepted job can be written on a full disk.
         self._reserved = ReservedFile(folder / RESERVED)
+        # Decoded on the thread as well as in the event loop.
+        prepare(WireError, JobSummary)
         # Everything that touches the database or the reserved file runs on this thread, in order.
         self._thread = DaemonThread("job-store")
         # None before ``open``, after ``close``, and after damage until the next call opens it again.
