@@ -45,7 +45,6 @@ BY_LIBRARIES: Final = {
 
 KEPT: Final = {
     "obt_server.contrib.obt.mount_agents": "public: OBT's application calls it",
-    "obt_server.rest.session._limits_fit_the_scope": "pydantic calls it, by its decorator",
     "obt_server.serve.capture_signals": "uvicorn calls it; it replaces uvicorn's own",
     "obt_standin.server.open_streams": "public: what tests with the stand-in ask for",
 }
