@@ -46,6 +46,7 @@ def test_writing_waits_for_the_disk(db: JobDatabase, path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as probe, probe:
         assert probe.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
     assert db._db.execute("PRAGMA synchronous").fetchone()[0] == 2, "FULL"  # noqa: SLF001 - a connection's own setting
+    assert db._db.execute("PRAGMA cache_size").fetchone()[0] == -256, "KiB"  # noqa: SLF001 - as above
     probe.close()
 
 
