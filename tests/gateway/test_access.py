@@ -165,7 +165,7 @@ async def test_a_revoked_token_ends_the_stream_that_it_opened(here: Here) -> Non
         await here.server.http.delete(f"/api/v1/api-tokens/{made['id']}")
         *_, last = [line async for line in received]
         assert "token of scope inference" in json.loads(last)["error"]
-    await here.standin.wait_for(lambda ollama: ollama.requests[-1].ended == "client_closed")
+    await here.standin.wait_for(lambda _: here.asked("/api/generate")[-1].ended == "client_closed")
 
 
 async def test_an_offline_machine_is_503_at_once(gateway_server: Running) -> None:

@@ -110,7 +110,7 @@ async def test_a_client_that_goes_ends_the_generation_at_ollama(here: Here) -> N
     async with here.http.stream("POST", "/api/generate", json={"model": MODEL, "prompt": "x"}) as answer:
         assert answer.status_code == 200
         await anext(answer.aiter_bytes())
-    await here.standin.wait_for(lambda ollama: ollama.requests[-1].ended == "client_closed")
+    await here.standin.wait_for(lambda _: here.asked("/api/generate")[-1].ended == "client_closed")
 
 
 @pytest.mark.parametrize("stream", [True, False])

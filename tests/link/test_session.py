@@ -299,7 +299,7 @@ async def test_control_output_that_nobody_reads_closes_the_link_at_a_mebibyte() 
             text: str
 
         async def large(session: Any, request: Any) -> None:
-            session.respond(request.id, Answer("x" * 20000))
+            session.respond(request.id, Answer("x" * 200_000))
 
         async def ask() -> None:
             with contextlib.suppress(ConnectionClosed):

@@ -379,7 +379,7 @@ async def test_an_error_line_in_mid_stream_comes_after_the_lines_before_it(stand
     [
         (b"<html>\n", "not one JSON object", OllamaError),
         (b'{"response":"\xff","done":false}\n', "not UTF-8", OllamaError),
-        (b'{"a":' * 70 + b"1" + b"}" * 70 + b"\n", "deeper than 64", OllamaError),
+        (b'{"a":' * 70 + b"1" + b"}" * 70 + b"\n", "deeper than 60", OllamaError),
         (b'{"response":"' + b"x" * 3000 + b'","done":false}\n', "longer than 2000 bytes", TooLarge),
         (b'{"response":"' + b"x" * 3000, "longer than 2000 bytes", TooLarge),
         (DONE + PARTIAL, "after its final one", OllamaError),

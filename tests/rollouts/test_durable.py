@@ -166,7 +166,8 @@ async def test_a_cancellation_survives_a_restart(tmp_path: Path) -> None:
         await server.http.post(f"/api/v1/rollouts/{rollout['id']}/cancel", json={})
     async with running(tmp_path, rollouts=QUICK) as server, machine.connected(server):
         view = await until_over(server, rollout["id"])
-    assert (view["state"], only(view)["state"], len(machine.cancels)) == ("cancelled", "cancelled", 1)
+    # Once or more: it is asked for again until the answer is stored.
+    assert (view["state"], only(view)["state"], bool(machine.cancels)) == ("cancelled", "cancelled", True)
 
 
 async def test_a_start_that_no_machine_knows_is_cancelled_and_never_sent(tmp_path: Path) -> None:
