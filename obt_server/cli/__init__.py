@@ -10,13 +10,12 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from obt_agent import __version__
 from obt_agent.argument_parser import PlainArgumentParser
 from obt_agent.errors import AgentError
 from obt_agent.text_output import replace_unencodable
-from obt_server.app import version
 from obt_server.cli.api import NoAnswer
 from obt_server.cli.options import UsageError
-from obt_server.store import SchemaTooNew
 
 _COMMANDS = (
     *("run", "demo", "tokens", "operators", "prepare", "models", "rollouts", "sets"),
@@ -24,13 +23,13 @@ _COMMANDS = (
 )
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+def parser(commands: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
+    """The command line, of these commands."""
     root = PlainArgumentParser(prog="obt-server", description=__doc__.splitlines()[0])
-    root.add_argument("--version", action="version", version=f"obt-server {version()}")
+    root.add_argument("--version", action="version", version=f"obt-server {__version__}")
     subparsers = root.add_subparsers(title="commands", metavar="COMMAND")
     # By name, so that a new command is one module and one word above.
-    for name in _COMMANDS:
+    for name in commands:
         import_module(f"obt_server.cli.{name}").register(subparsers)
     return root
 
@@ -46,7 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
         given.insert(0, "run")
-    options = parser().parse_args(given)
+    # Only the one that is asked for: FastAPI and SQLAlchemy take two seconds of a start, and a command that
+    # asks a server over HTTP needs neither.
+    options = parser(given[:1] if given[0] in _COMMANDS else _COMMANDS).parse_args(given)
     if not hasattr(options, "command"):
         parser().print_help()
         return 2
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NoAnswer as error:
         print(f"obt-server: {error}", file=sys.stderr)
         return int(getattr(options, "no_answer_status", 1))
-    except (AgentError, SchemaTooNew, OSError) as error:
+    except (AgentError, OSError) as error:
         print(f"obt-server: {error}", file=sys.stderr)
         return 1
     return status

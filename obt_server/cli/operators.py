@@ -9,7 +9,8 @@ import time
 from typing import Any
 
 from obt_server.auth.secrets import MAX_PASSWORD_CHARS
-from obt_server.cli.options import OpenStorage, UsageError, add_stored_command, duration_up_to, when
+from obt_server.cli.options import UsageError, duration_up_to, when
+from obt_server.cli.stored import OpenStorage, add_stored_command
 from obt_server.store.operators import ApiToken
 
 # Characters: the password may be all that stands between the internet and the machines.

@@ -1,19 +1,14 @@
-"""What several commands share: where the database is, and an open one."""
+"""What several commands share: where the database is, and values of options."""
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import contextlib
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
-
-from obt_server.auth.operators import Operators
-from obt_server.store import Database, OperatorStore, SqlStorage
+from typing import Final
 
 
 class UsageError(Exception):
@@ -73,44 +68,3 @@ _LAST_PORT: Final = 65535
 def when(at: float) -> str:
     """Unix seconds for a person."""
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
-
-
-class OpenStorage:
-    """An open database with what the commands need of it."""
-
-    def __init__(self, database: Database) -> None:
-        self.storage = SqlStorage(database)
-        self.operators = Operators(OperatorStore(database))
-
-    async def agent_id(self, id_or_name: str) -> str:
-        """Return the id of the agent of that id or name. Raise UsageError."""
-        # Ids first: an agent may be named like another one's id.
-        if await self.storage.agent(id_or_name) is not None:
-            return id_or_name
-        named = await self.storage.agents_named(id_or_name)
-        if named:
-            # This storage lets no two have one name.
-            return named[0].id
-        raise UsageError(f"no agent has the id or name {id_or_name!r} (obt-server tokens list shows them)")
-
-
-def add_stored_command(
-    commands: Any, name: str, text: str, work: Callable[[OpenStorage, argparse.Namespace], Awaitable[int]]
-) -> argparse.ArgumentParser:
-    """Add a subcommand that works on the open database."""
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    add_database(parser)
-    parser.set_defaults(command=lambda options: _with_stored(options, work))
-    return parser
-
-
-def _with_stored(
-    options: argparse.Namespace, work: Callable[[OpenStorage, argparse.Namespace], Awaitable[int]]
-) -> int:
-    """Open the database, work, close it. A running server sees what changed within seconds."""
-
-    async def run() -> int:
-        with contextlib.closing(Database.sqlite(options.database)) as database:
-            return await work(OpenStorage(database), options)
-
-    return asyncio.run(run())

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from obt_agent.protocol.signed import SIGNED_METHODS
-from obt_server.cli.options import OpenStorage, UsageError, add_stored_command, duration_up_to
+from obt_server.cli.options import UsageError, duration_up_to
+from obt_server.cli.stored import OpenStorage, add_stored_command
 from obt_server.rest.signed import prepare
 
 

@@ -7,7 +7,8 @@ import time
 from typing import Any
 
 from obt_server.auth import secrets
-from obt_server.cli.options import OpenStorage, UsageError, add_stored_command, duration_up_to, when
+from obt_server.cli.options import UsageError, duration_up_to, when
+from obt_server.cli.stored import OpenStorage, add_stored_command
 
 # Days: a join token that waits for longer than a month is forgotten, and not used.
 duration = duration_up_to(30)

@@ -18,6 +18,7 @@ import structlog
 from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, update
 from sqlalchemy.orm import Session
 
+from obt_agent.errors import AgentError
 from obt_server.saved_plans import hash_of
 from obt_server.store.tables import SCHEMA_VERSION, PlanVersionRow, Schema, Table
 
@@ -45,8 +46,10 @@ _READ: Final = "obt_read"
 """The execution option of connections that only read."""
 
 
-class SchemaTooNew(Exception):
+class SchemaTooNew(AgentError):
     """A newer release wrote this database."""
+
+    kind = "schema_too_new"
 
 
 def _add_given_name(connection: Connection) -> None:

@@ -7,6 +7,8 @@ import io
 import os
 import re
 import ssl
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -327,3 +329,17 @@ async def test_a_server_that_cannot_listen_says_why_and_makes_no_operator(
     # The next start is the first one that can show a password.
     with contextlib.closing(Database.sqlite(database)) as opened:
         assert await OperatorStore(opened).names() == []
+
+
+@pytest.mark.parametrize("name", ["models", "rollouts", "sets", "campaigns", "schedules"])
+def test_a_command_that_asks_a_server_starts_without_framework_and_database(name: str) -> None:
+    program = f"""
+import sys
+from obt_server.cli import main
+try:
+    main([{name!r}, "--help"])
+except SystemExit as ended:
+    assert not ended.code
+assert not {{"fastapi", "sqlalchemy"}} & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60, stdout=subprocess.DEVNULL)
