@@ -137,14 +137,15 @@ class Incoming:
         models = self._gather(session, sync, sync.models, self._settings.max_models, size)
         if models is None:
             return SyncResult(revision=sync.revision)
+        # Stored first: whoever sees that the list changed reads the one that belongs to it. A stale list is
+        # the last one once more: to store it would say that its models were seen now.
+        if not sync.stale:
+            await self._storage.save_models(session.agent_id, models, sync.ollama, time.time())
         presence = session.presence
         # What is shown from memory; the rest of the list is in the storage alone.
         presence.models = {model.name: model.digest for model in models}
         presence.models_stale = sync.stale
         presence.ollama, presence.running = sync.ollama, sync.running
-        # A stale list is the last one once more: to store it would say that its models were seen now.
-        if not sync.stale:
-            await self._storage.save_models(session.agent_id, models, sync.ollama, time.time())
         self._events.agent_changed(session.agent_id)
         return SyncResult(revision=sync.revision)
 

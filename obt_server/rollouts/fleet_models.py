@@ -114,7 +114,7 @@ class KnownModels:
 
 
 class FleetModels:
-    """What all machines have, read from storage at most so often.
+    """What all machines have, read from storage once for all who ask meanwhile.
 
     Args:
         storage: where it is.
@@ -127,11 +127,11 @@ class FleetModels:
         # One read at a time: whoever waits for it finds it new enough.
         self._reading = asyncio.Lock()
 
-    async def current(self, *, max_age_s: float = 1.0) -> KnownModels:
-        """Return what was read no longer than ``max_age_s`` ago."""
+    async def current(self) -> KnownModels:
+        """Return what is stored at the time of asking, or later."""
         asked = time.monotonic()
         async with self._reading:
-            if self._known is None or self._known[1] < asked - max_age_s:
+            if self._known is None or self._known[1] < asked:
                 began = time.monotonic()
                 versions = await self._storage.versions()
                 self._known = await asyncio.to_thread(_known, versions), began

@@ -69,7 +69,7 @@ class ModelSets:
     async def view(self) -> FleetView:
         """What is known of all machines now."""
         records = await self._hub.directory.current()
-        known = await self._models.current(max_age_s=0.0)
+        known = await self._models.current()
         return FleetView(
             online=self._hub.online(),
             models=known.by_agent,

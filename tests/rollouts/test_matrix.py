@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,36 @@ async def test_the_matrix_has_every_model_and_machine_and_what_its_owner_allows(
         cell["agent_id"] == some[2].id for cell in tiny["cells"]
     ]
     assert tiny["quantization"] == "Q4_K_M"
+
+
+async def test_the_matrix_is_as_of_the_time_at_which_it_is_asked_for(server: Running) -> None:
+    """A page asks when a machine's list has changed, and not again."""
+    (machine,) = await machines(server, 1)
+    async with machine.connected(server):
+        for count in (2, 3, 4):
+            await machine.link.sync_models(*(model(f"m{n}:1b") for n in range(count)), revision=count + 5)
+            matrix = (await server.http.get("/api/v1/models/matrix")).json()
+            assert len(matrix["models"]) == count
+
+
+async def test_a_list_is_shown_when_it_is_stored(server: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    going_on, began, save = asyncio.Event(), asyncio.Event(), server.parts.storage.save_models
+
+    async def slowly(*what: Any) -> None:
+        began.set()
+        await going_on.wait()
+        await save(*what)
+
+    (machine,) = await machines(server, 1)
+    async with machine.connected(server):
+        monkeypatch.setattr(server.parts.storage, "save_models", slowly)
+        models = [model(f"m{n}:1b") for n in range(7)]
+        syncing = asyncio.create_task(machine.link.sync_models(*models, revision=9))
+        await began.wait()
+        assert (await server.http.get("/api/v1/agents")).json()[0]["model_count"] != 7
+        going_on.set()
+        await syncing
+        assert (await server.http.get("/api/v1/agents")).json()[0]["model_count"] == 7
 
 
 async def test_a_machine_that_never_came_has_a_column_of_unknowns(server: Running) -> None:
