@@ -41,7 +41,7 @@ demo: $(STAMP) ## server and agents on this machine, at the Ollama that answers 
 PYTEST := $(PY) -m pytest -n 3 --dist loadfile
 measured = $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0)
 
-test: $(STAMP) ## unit and wire: what to run while working, three to four minutes on two cores
+test: $(STAMP) ## unit and wire: what to run while working, about ten minutes on two cores
 	COVERAGE_FILE=.coverage-test $(PYTEST) -m "not slow and not lint" $(measured)
 
 test-faults: $(STAMP) ## real processes: kills, histories, a sample of the fault matrix, packaging
