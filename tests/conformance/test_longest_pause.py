@@ -17,6 +17,9 @@ class SilentWire:
     closed = None
     frames: tuple[Any, ...] = ()
 
+    def how_closed(self) -> str:
+        return "the socket is open"
+
     async def quiet_for(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
 
