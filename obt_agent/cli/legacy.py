@@ -47,11 +47,11 @@ def run(args: argparse.Namespace) -> int:
     """Register and send heartbeats until Ctrl-C."""
     setattr(args, "key:server.url", args.url)
     config = load_config(args, need_server=True).config
-    asyncio.run(serve(config))
+    asyncio.run(stay_listed(config))
     return exit_codes.OK
 
 
-async def serve(config: Config, *, beat_s: float = BEAT_S) -> None:
+async def stay_listed(config: Config, *, beat_s: float = BEAT_S) -> None:
     """Register, and send heartbeats; say on standard error what changes. Does not return.
 
     Raises:

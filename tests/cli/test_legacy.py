@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from obt_agent.cli.legacy import serve
+from obt_agent.cli.legacy import stay_listed
 from obt_agent.config.schema import (
     AgentConfig,
     Config,
@@ -36,7 +36,7 @@ def config(server: str, ollama: str) -> Config:
 
 @contextlib.asynccontextmanager
 async def client(server: str, ollama: str) -> AsyncIterator[None]:
-    task = asyncio.create_task(serve(config(server, ollama), beat_s=0.01), name="legacy client")
+    task = asyncio.create_task(stay_listed(config(server, ollama), beat_s=0.01), name="legacy client")
     try:
         yield
         assert not task.done(), "it goes on until it is interrupted"
@@ -101,4 +101,4 @@ async def test_it_says_once_what_is_wrong_and_goes_on(capsys: pytest.CaptureFixt
 
 async def test_clear_text_to_another_machine_needs_the_owners_word() -> None:
     with pytest.raises(ConfigError, match="allow_insecure"):
-        await serve(config("http://192.0.2.1:8881", "http://127.0.0.1:1"))
+        await stay_listed(config("http://192.0.2.1:8881", "http://127.0.0.1:1"))
