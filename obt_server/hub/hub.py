@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
@@ -106,17 +106,18 @@ class AgentHub:
             AmbiguousAgent: several agents have that name.
         """
         await self.directory.current()
-        named = self.directory.find(id_or_name)
-        if not named:
-            # Another process (the command line) may have enrolled or renamed it since the last read.
-            await self.directory.refresh()
-            named = self.directory.find(id_or_name)
+        named = self.directory.find(id_or_name) or await self._stored(id_or_name)
         if not named:
             raise UnknownAgent(f"No agent has the id or name {id_or_name[:200]!r}.")
         if len(named) > 1:
             ids = ", ".join(sorted(one.id for one in named)[:10])
             raise AmbiguousAgent(f"{len(named)} agents are called {id_or_name[:200]!r}; use an id: {ids}.")
         return named[0]
+
+    async def _stored(self, id_or_name: str) -> Sequence[AgentRecord]:
+        """Agents that another process (the command line) enrolled or renamed since the directory was read."""
+        agent = await self._storage.agent(id_or_name)
+        return [agent] if agent is not None else await self._storage.agents_named(id_or_name)
 
     def presence(self, agent_id: str) -> Presence | None:
         """Return what the agent's live session has reported; None when it has none."""

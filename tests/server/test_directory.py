@@ -3,6 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 
+import pytest
+
+from obt_server.hub import AgentHub, UnknownAgent
 from obt_server.hub.directory import AgentDirectory
 from obt_server.hub.events import EventBus
 from obt_server.hub.storage import AgentRecord
@@ -63,6 +66,18 @@ async def test_who_asks_after_an_operators_change_waits_for_it() -> None:
     assert not asked.done()
     storage.going_on.set()
     assert list(await asked) == [added]
+
+
+async def test_a_name_that_is_not_known_costs_no_read_of_all_agents() -> None:
+    storage = SlowStorage()
+    storage.going_on.set()
+    hub = AgentHub(storage)
+    await hub.directory.current()
+    late = await enrolled(storage, "late")  # by another process, which says nothing here
+    assert (await hub.find("late")).id == (await hub.find(late)).id == late
+    with pytest.raises(UnknownAgent):
+        await hub.find("nobody")
+    assert storage.reads == 1
 
 
 async def test_an_id_wins_over_a_name() -> None:
