@@ -9,6 +9,7 @@ import pytest
 
 from obt_agent.errors import ConfigError, NotPermitted, StorageFailed, StorageFull
 from obt_agent.jobs.store.database import MAX_CANCEL_MARKS, JobDatabase
+from obt_agent.jobs.store.read_only import StoreReading
 from obt_agent.jobs.store.rows import FinalText, fingerprint
 from obt_agent.jobs.store.schema import MIGRATIONS, VERSION
 from obt_agent.protocol.commands import PullModelParams
@@ -304,6 +305,17 @@ def test_a_full_disk_is_storage_full_and_changes_nothing(db: JobDatabase) -> Non
 def test_a_folder_that_cannot_be_written_is_said_as_such(tmp_path: Path) -> None:
     with pytest.raises(StorageFailed, match="state folder"):
         JobDatabase(tmp_path / "nowhere" / "jobs.sqlite")
+
+
+@pytest.mark.parametrize("kind", [JobDatabase, StoreReading])
+def test_a_store_that_cannot_be_read_is_not_kept_open(path: Path, kind: type[JobDatabase]) -> None:
+    JobDatabase(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db, db:
+        db.execute("DROP TABLE meta")
+    with pytest.raises((ConfigError, StorageFailed), match="meta"):
+        kind(path)
+    open_files = {str(one.resolve()) for one in Path("/proc/self/fd").iterdir()}
+    assert str(path) not in open_files
 
 
 def test_equal_parameters_have_equal_fingerprints_whatever_their_not_after() -> None:

@@ -61,7 +61,12 @@ class JobDatabase:
                 if not isinstance(sqlite_errors.of(error), sqlite_errors.StoreDamaged):
                     raise
                 self._db = self._begun_anew(str(error))
-            self.store_id = self._read_store_id()
+            try:
+                self.store_id = self._read_store_id()
+            # Whoever asked gets no object that could be closed.
+            except BaseException:
+                self._db.close()
+                raise
 
     def _opened(self) -> sqlite3.Connection:
         return _connected(self.path)

@@ -32,7 +32,11 @@ class StoreReading(JobDatabase):
         self.salvaged = Salvaged()
         try:
             self._db = self._opened()
-            row = self._db.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()
+            try:
+                row = self._db.execute("SELECT value FROM meta WHERE key = 'store_id'").fetchone()
+            except sqlite3.Error:
+                self._db.close()
+                raise
         except sqlite3.Error as error:
             raise ConfigError(f"The job store {path} cannot be read: {error}.") from error
         self.store_id = "" if row is None else str(row[0])
