@@ -54,10 +54,10 @@ coverage: $(STAMP) ## branch coverage of "make test COVERAGE=1" and "make test-f
 test-wheel: $(STAMP) ## build the distributions, install the wheel alone, use it
 	$(PY) -m pytest tests/project/test_wheel.py
 
-test-lowest: ## "make test" with the lowest dependencies that pyproject.toml allows
+test-lowest: $(STAMP) ## "make test" with the lowest dependencies that pyproject.toml allows
 	scripts/test-dependencies lowest "$(PYTHON)"
 
-test-latest: ## "make test" with the latest releases of all dependencies
+test-latest: $(STAMP) ## "make test" with the latest releases of all dependencies
 	scripts/test-dependencies latest "$(PYTHON)"
 
 $(MODULES): console/package-lock.json $(STAMP)
@@ -133,7 +133,7 @@ test-proxy: $(STAMP) ## the reverse proxies of deploy/proxy (installed with apt-
 	scripts/ensure-proxies
 	$(PY) -m pytest tests/proxy
 
-test-clients: ## the client libraries of Ollama, OpenAI, LangChain and LiteLLM at the gateway, in .venv-clients
+test-clients: $(STAMP) ## the client libraries of Ollama, OpenAI, LangChain and LiteLLM at the gateway, in .venv-clients
 	scripts/test-clients "$(PYTHON)"
 
 dist: $(STAMP) ## source distribution and wheel, in dist/
@@ -151,8 +151,9 @@ docs: $(STAMP) ## write docs/ and the types for TypeScript anew from the message
 	$(PY) scripts/postman.py
 
 # What only the site needs is installed when the site is first built.
-$(VENV)/.site: $(STAMP)
-	$(PY) -m pip --quiet --disable-pip-version-check install -c constraints.txt --no-build-isolation -e '.[docs]'
+$(VENV)/.site: $(STAMP) requirements/docs.txt
+	$(PY) -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps -r requirements/docs.txt
+	$(PY) -m pip --quiet --disable-pip-version-check install --no-index --no-build-isolation -e '.[docs]'
 	@touch $@
 
 site: $(VENV)/.site ## the documentation site, in site/; a dead link or an unknown name fails
@@ -162,8 +163,8 @@ tour: $(STAMP) $(MODULES) ## take the pictures of docs/tutorial/tour.md anew, of
 	scripts/ensure-chromium
 	$(PY) scripts/tour.py
 
-update-constraints: ## resolve every dependency afresh into constraints.txt
-	scripts/update-constraints "$(PYTHON)"
+lock: $(STAMP) ## lock what pyproject.toml asks for in requirements/, with hashes; UPGRADE=1 takes the newest of all
+	$(PY) scripts/lock.py $(if $(UPGRADE),--upgrade)
 
 clean: ## remove what make made, .venv included
 	rm -rf $(VENV) .venv-clients .venv.lock console/node_modules $(TYPESCRIPT)/node_modules $(TYPESCRIPT)/dist build dist site .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis \

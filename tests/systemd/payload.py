@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,15 +22,13 @@ def _run(*command: str | Path) -> None:
 
 
 def dependency_wheels() -> Path:
-    """A folder with the wheels of all that agent and server need, pinned by constraints.txt; cached."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    needed = [*project["dependencies"], *project["optional-dependencies"]["server"]]
-    pins = (ROOT / "constraints.txt").read_text()
-    key = hashlib.sha256("\n".join([*needed, pins, sys.version]).encode()).hexdigest()[:16]
+    """A folder with the wheels of agent and server, locked by requirements/server.txt; cached."""
+    locked = ROOT / "requirements/server.txt"
+    key = hashlib.sha256(locked.read_bytes() + sys.version.encode()).hexdigest()[:16]
     folder = CACHE / f"wheels-{key}"
     if not folder.exists():
         fresh = folder.with_name(f"{folder.name}.{os.getpid()}")
-        _run(*_PIP, "wheel", "--constraint", ROOT / "constraints.txt", "--wheel-dir", fresh, *needed)
+        _run(*_PIP, "wheel", "--require-hashes", "--requirement", locked, "--wheel-dir", fresh)
         fresh.rename(folder)
     return folder
 
