@@ -41,7 +41,12 @@ demo: $(STAMP) ## server and agents on this machine, at the Ollama that answers 
 PYTEST := $(PY) -m pytest -n 3 --dist loadfile
 measured = $(if $(COVERAGE),--cov --cov-report= --cov-fail-under=0)
 
-test: $(STAMP) ## unit and wire: what to run while working, about ten minutes on two cores
+# First, so that a machine without one says so before anything is installed.
+.PHONY: compiler
+compiler:
+	@scripts/ensure-compiler
+
+test: compiler $(STAMP) ## unit and wire: what to run while working, about ten minutes on two cores
 	COVERAGE_FILE=.coverage-test $(PYTEST) -m "not slow and not lint" $(measured)
 
 test-faults: $(STAMP) ## real processes: kills, histories, a sample of the fault matrix, packaging
