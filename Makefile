@@ -33,7 +33,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 venv: $(STAMP) ## make .venv, with everything that the other targets need
 
-demo: $(STAMP) ## server and agents on this machine, at the Ollama that answers and at stand-ins
+# Without the tools: a fifth of what tests and checks need. They complete the same .venv.
+demo: ## server and agents on this machine, at the Ollama that answers and at stand-ins
+	@scripts/make-venv "$(PYTHON)" demo
 	$(VENV)/bin/obt-server demo
 
 # COVERAGE=1 measures branches too; each tier keeps its own file, and "make coverage" adds them up.

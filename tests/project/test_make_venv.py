@@ -1,4 +1,4 @@
-"""make's first step on every machine: the environment behind its stamp."""
+"""make's first step on every machine: the environment behind its stamp, and what a system has to have."""
 
 import os
 import shutil
@@ -18,10 +18,13 @@ build-backend = "hatchling.build"
 [project]
 name = "small"
 version = "1"
-optional-dependencies = { dev = [] }
+optional-dependencies = { server = [], dev = ["iniconfig"] }
 [tool.hatch.build.targets.wheel]
 packages = ["small"]
 """
+PYTHON = Path(sys.executable).resolve()
+VENV_OF_UV = f'if [ "$1" = venv ]; then exec {PYTHON} -m venv --without-pip .venv; fi\n'
+"""What a stand-in for uv does to make an environment: as the real one, without pip."""
 
 
 @pytest.fixture
@@ -43,6 +46,12 @@ def programs(tmp_path: Path) -> Path:
     folder = tmp_path / "programs"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture(autouse=True)
+def without_uv(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether somebody's machine has one changes nothing here."""
+    monkeypatch.setenv("UV", "")
 
 
 def write_program(path: Path, text: str) -> Path:
@@ -137,3 +146,74 @@ def test_root_is_told_when_installing_did_not_help(project: Path, programs: Path
     result = run("scripts/make-venv", bare, cwd=project, path=programs)
     assert result.returncode == 1
     assert "has no ensurepip even with python3-venv installed" in result.stderr
+
+
+def test_the_demonstrations_environment_has_no_tools_and_is_completed_for_everything_else(
+    project: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uv = write_program(programs / "uv", f"{VENV_OF_UV}echo no index >&2; exit 2\n")
+    monkeypatch.setenv("UV", str(uv))
+    small = run("scripts/make-venv", sys.executable, "demo", cwd=project)
+    assert small.returncode == 0, small.stderr
+    assert "uv did not install everything; trying with pip" in small.stderr
+    listed = run(project / ".venv/bin/python", "-m", "pip", "list", cwd=project)
+    assert "iniconfig" not in listed.stdout
+    assert run("make", "--question", "venv", cwd=project).returncode == 1, "the tools are missing"
+    (project / ".venv/left-alone").touch()
+
+    monkeypatch.setenv("UV", "")
+    whole = run("make", "venv", f"PYTHON={sys.executable}", cwd=project)
+
+    assert whole.returncode == 0, whole.stderr
+    assert (project / ".venv/left-alone").exists(), "it is the same environment"
+    assert run(project / ".venv/bin/python", "-c", "import iniconfig", cwd=project).returncode == 0
+    before = (project / ".venv/.complete").stat().st_mtime_ns
+    again = run("scripts/make-venv", sys.executable, "demo", cwd=project)
+    assert (again.returncode, again.stderr) == (0, ""), "what is whole is enough for the demonstration"
+    assert (project / ".venv/.complete").stat().st_mtime_ns == before
+
+
+def test_uv_makes_and_fills_it_where_there_is_one(
+    project: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = programs / "uv.log"
+    uv = write_program(programs / "uv", f'echo "$@" >> {log}\n{VENV_OF_UV}')
+    monkeypatch.setenv("UV", str(uv))
+
+    made = run("scripts/make-venv", PYTHON, cwd=project)
+
+    assert made.returncode == 0, made.stderr
+    assert (project / ".venv/.complete").exists()
+    venv, backend, everything = log.read_text().splitlines()
+    assert venv == f"venv --quiet --python {PYTHON} .venv", "by its path: a name may become another Python"
+    assert " -c constraints.txt hatchling editables" in backend
+    assert everything.endswith("-c constraints.txt --no-build-isolation -e .[dev]")
+
+
+def compiler(programs: Path, works_with: Path) -> None:
+    """Compilers that find their headers only when this file is there."""
+    for name in ("cc", "gcc"):
+        write_program(programs / name, f"test -e {works_with}\n")
+
+
+def test_without_a_compiler_root_gets_one_before_the_tests_begin(project: Path, programs: Path) -> None:
+    headers = programs / "headers"
+    compiler(programs, headers)
+    write_program(programs / "id", "echo 0\n")
+    write_program(programs / "apt-get", f'echo "$@" >> {headers}\n')
+    result = run("make", "compiler", cwd=project, path=programs)
+    assert result.returncode == 0, result.stderr
+    assert "install -y -qq --no-install-recommends gcc libc6-dev" in headers.read_text()
+
+
+def test_without_a_compiler_a_user_is_told_the_command_and_no_test_begins(
+    project: Path, programs: Path
+) -> None:
+    compiler(programs, programs / "headers")
+    write_program(programs / "id", "echo 1000\n")
+    write_program(programs / "apt-get", f"touch {programs}/called\n")
+    result = run("make", "test", cwd=project, path=programs)
+    assert result.returncode != 0
+    assert "apt-get update && apt-get install -y gcc libc6-dev" in result.stderr
+    assert not (programs / "called").exists()
+    assert not (project / ".venv").exists(), "it stops before anything is installed"
