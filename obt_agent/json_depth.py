@@ -25,6 +25,9 @@ def deeper_than(data: bytes, limit: int) -> bool:
     if data.count(b"{") + data.count(b"[") <= limit:
         return False
     brackets = _STRINGS.sub(b"", data).translate(_AS_ROUND, _OTHERS)
+    # All of them stood in strings.
+    if not brackets:
+        return False
     too_deep = b"(" * (limit + 1)
     # The innermost pairs go in each pass. Most messages are flat, and done after a few.
     for depth in range(1, _PASSES + 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from obt_agent.json_depth import deeper_than
@@ -34,7 +34,8 @@ def depth_of(value: object) -> int:
     return 1 + max(map(depth_of, inner), default=0)
 
 
-@given(JSON, st.integers(0, 20), st.integers(1, 20))
+@given(JSON, st.integers(0, 20), st.integers(0, 20))
+@example("{", 0, 0)
 def test_the_answer_is_that_of_counting_for_any_value_and_limit(
     value: object, around: int, limit: int
 ) -> None:
