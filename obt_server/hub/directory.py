@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from obt_server.hub.events import EventBus
-from obt_server.hub.storage import AgentRecord, HubStorage
+from obt_server.hub.storage import Admission, AgentRecord, HubStorage
 
 
 class AgentDirectory:
@@ -39,6 +39,22 @@ class AgentDirectory:
         """An operator changed a record: the next one who asks waits for a read. Published to listeners."""
         self._changes += 1
         self._events.agent_changed(agent_id)
+
+    def stored(self, admission: Admission) -> None:
+        """An agent's hello is stored: who asks after its answer sees what it said, without a read.
+
+        Its name alone waits for ``admitted``: whether another has it is the storage's to say.
+        """
+        record = self._records.get(admission.agent_id)
+        if record is not None:
+            self._records[record.id] = dataclasses.replace(
+                record,
+                version=admission.version,
+                store_id=admission.store_id,
+                capabilities=admission.capabilities,
+                own_labels=admission.own_labels,
+                last_seen=admission.at,
+            )
 
     async def admitted(self, agent_id: str) -> None:
         """Read what an agent's hello stored, with those of others that come meanwhile, and publish it.

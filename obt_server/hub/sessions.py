@@ -183,7 +183,9 @@ class Sessions:
         async with lock:
             await self._replace_old_session(credential.agent_id, hello)
             self._refuse_when_draining()
-            number = await self._storage.admit(_admission(credential, hello))
+            stored = _admission(credential, hello)
+            number = await self._storage.admit(stored)
+            self._directory.stored(stored)
             # Again after each wait: a drain that has begun meanwhile does not know of this session.
             self._refuse_when_draining()
             session = self._session(socket, credential, hello, number)

@@ -8,7 +8,7 @@ import pytest
 from obt_server.hub import AgentHub, UnknownAgent
 from obt_server.hub.directory import AgentDirectory
 from obt_server.hub.events import EventBus
-from obt_server.hub.storage import AgentRecord
+from obt_server.hub.storage import Admission, AgentRecord
 from obt_server.storage import Enrolment
 from tests.server.agent_double import uuid7
 from tests.server.enrolling import enrol
@@ -33,6 +33,28 @@ class SlowStorage(MemoryStorage):
 async def enrolled(storage: MemoryStorage, name: str) -> str:
     one = Enrolment(agent_id=uuid7(), name=name, version="1", secret_sha256=uuid7())
     return (await enrol(storage, one, 1.0)).id
+
+
+async def test_what_a_hello_said_is_seen_before_the_storage_is_read() -> None:
+    storage = SlowStorage()
+    directory = AgentDirectory(storage, EventBus())
+    agent_id = await enrolled(storage, "box")
+    storage.going_on.set()
+    assert (await directory.current())[agent_id].own_labels == ()
+    hello = Admission(
+        agent_id=agent_id,
+        credential_id=1,
+        name="box",
+        version="2",
+        store_id="s",
+        capabilities=("generate",),
+        own_labels=("gpu",),
+        at=5.0,
+    )
+    directory.stored(hello)
+    record = (await directory.current())[agent_id]
+    assert (record.version, record.own_labels, record.capabilities) == ("2", ("gpu",), ("generate",))
+    assert storage.reads == 1
 
 
 async def test_nobody_waits_for_the_read_of_an_agent_that_dials() -> None:

@@ -14,6 +14,7 @@ from obt_agent.protocol import codec
 from obt_agent.protocol.admission import AgentIdentity
 from tests.server.agent_double import AgentDouble
 from tests.server.conftest import Running, running
+from tests.waiting import until
 
 
 async def labels_of(server: Running, agent: AgentDouble) -> tuple[list[str], list[str]]:
@@ -43,6 +44,7 @@ async def test_the_next_hello_replaces_an_agents_own_labels_alone(tmp_path: Path
             await put(server, agent, ["kept"])
     # A restart of the server loses neither.
     async with running(tmp_path) as server, server.agent("box", credentials=credentials) as agent:
+        await until(lambda: server.parts.hub.directory.records[agent.agent_id].own_labels == ())
         assert await labels_of(server, agent) == (["kept"], [])
 
 
