@@ -19,6 +19,7 @@ from obt_server.gateway.openai_api import JSON as OPENAI_JSON
 from obt_server.gateway.openai_api import OpenAiApi
 from obt_server.gateway.settings import GatewaySettings
 from obt_server.rest.context import Context
+from obt_server.rest.struct_route import StructRoute
 
 GATEWAY_PREFIX: Final = "/ollama"
 _CHANGES: Final[Sequence[tuple[str, tuple[str, ...]]]] = (
@@ -38,7 +39,9 @@ class _Routes:
 
     def __init__(self, gate: GatewayGate, prefix: str) -> None:
         self._gate = gate
-        self.router = APIRouter(prefix=f"{prefix}{GATEWAY_PREFIX}/{{machine}}", tags=["gateway"])
+        self.router = APIRouter(
+            prefix=f"{prefix}{GATEWAY_PREFIX}/{{machine}}", tags=["gateway"], route_class=StructRoute
+        )
 
     def add(
         self,

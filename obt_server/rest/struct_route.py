@@ -18,6 +18,7 @@ from fastapi import Response
 from fastapi.datastructures import DefaultPlaceholder
 from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, Field, create_model
+from starlette.routing import compile_path
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,30 @@ def _drop_default(schema: dict[str, Any]) -> None:
 
 
 class StructRoute(APIRoute):
-    """A route whose endpoint may return whatever msgspec encodes."""
+    """A route whose endpoint may return whatever msgspec encodes.
+
+    Its validators and its description are made when they are first needed, with the first request to it at
+    the latest: for all routes of the interface they take 0.2 to 0.3 s, and a server is asked for few of them.
+    """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        # What it takes to find a route, and no more: no ``app`` and no ``endpoint``, so that nothing is
+        # answered past the gate that a subclass puts before the endpoint.
+        self.path = path
+        self.name = options.get("name") or endpoint.__name__
+        self.methods = {method.upper() for method in options.get("methods") or ["GET"]}
+        self.include_in_schema = options.get("include_in_schema", True)
+        self.path_regex, self.path_format, self.param_convertors = compile_path(path)
+        self._deferred: tuple[Callable[..., Any], dict[str, Any]] | None = (endpoint, options)
+
+    def __getattr__(self, name: str) -> Any:
+        """Make the rest of the route; called for what is not there yet."""
+        deferred = self.__dict__.get("_deferred")
+        if deferred is None:
+            raise AttributeError(name)
+        # First: what the framework looks for in vain while it makes the route is not made anew.
+        self._deferred = None
+        endpoint, options = deferred
         # A router that is included in another makes its routes anew, with the model found before: its
         # endpoint is wrapped by then, and says no type.
         if isinstance(options.get("response_model"), DefaultPlaceholder):
@@ -90,7 +112,8 @@ class StructRoute(APIRoute):
             if not (isinstance(returned, type) and issubclass(returned, (Response, types.NoneType))):
                 options["response_model"] = described(returned)
                 endpoint = _encoded(endpoint, options.get("status_code") or 200)
-        super().__init__(path, endpoint, **options)
+        super().__init__(self.path, endpoint, **options)
+        return getattr(self, name)
 
 
 def _encoded(
