@@ -13,7 +13,8 @@ import pytest
 from obt_agent.config.schema import OllamaConfig
 from obt_agent.errors import OllamaError, OllamaUnavailable
 from obt_agent.ollama.client import OllamaClient
-from obt_standin import Behaviour, Model, Script, Stall, StandIn
+from obt_standin import Behaviour, Model, Script, Stall, StandIn, runner
+from obt_standin.runner import LoadedModel
 from obt_standin.script import Answer
 
 PROMPT = "Explain what a context window is and how a server keeps it in memory."
@@ -160,7 +161,8 @@ async def test_answers_say_that_they_are_a_stand_ins(standin: StandIn) -> None:
 async def test_one_slot_serves_one_after_the_other_and_the_wait_shows_only_in_the_total(
     standin: StandIn,
 ) -> None:
-    standin.script.tokens, standin.script.decode_tps = 11, 200.0
+    # Half a second: on a busy machine the second request comes later than the first, but not that late.
+    standin.script.tokens, standin.script.decode_tps = 11, 20.0
     (_, first), (_, second) = await asyncio.gather(generate(standin), generate(standin))
     spent = ("load_duration", "prompt_eval_duration", "eval_duration")
     unaccounted = sorted(
@@ -172,7 +174,7 @@ async def test_one_slot_serves_one_after_the_other_and_the_wait_shows_only_in_th
 
 
 async def test_several_slots_serve_side_by_side(standin: StandIn) -> None:
-    standin.script.num_parallel, standin.script.tokens, standin.script.decode_tps = 2, 11, 100.0
+    standin.script.num_parallel, standin.script.tokens, standin.script.decode_tps = 2, 11, 20.0
     await asyncio.gather(generate(standin), generate(standin))
     first, second = (exchange.token_ns for exchange in standin.requests)
     assert first[0] < second[-1]
@@ -180,7 +182,7 @@ async def test_several_slots_serve_side_by_side(standin: StandIn) -> None:
 
 
 async def test_a_full_queue_of_loads_is_refused_with_503(standin: StandIn) -> None:
-    standin.script.max_queue, standin.script.load_s, standin.script.tokens = 1, 0.1, 1
+    standin.script.max_queue, standin.script.load_s, standin.script.tokens = 1, 0.5, 1
     models = ["standin-small", "standin-think:8b", "standin-small", "standin-think:8b", "standin-small"]
     results = await asyncio.gather(
         *(generate(standin, request(model)) for model in models), return_exceptions=True
@@ -201,11 +203,20 @@ async def test_loading_takes_its_time_once_and_again_when_the_context_changes(st
         assert (await client.running()).models[0].context_length == 4096
 
 
-async def test_two_cold_requests_at_once_load_once(standin: StandIn) -> None:
+async def test_two_cold_requests_at_once_load_once(standin: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    loads: list[LoadedModel] = []
+
+    def load(*args: Any, **kwargs: Any) -> LoadedModel:
+        loads.append(LoadedModel(*args, **kwargs))
+        return loads[-1]
+
+    monkeypatch.setattr(runner, "LoadedModel", load)
     standin.script.load_s, standin.script.tokens = 0.05, 1
     finals = await asyncio.gather(generate(standin), generate(standin))
-    assert sum(final["load_duration"] >= 50 * MS for _, final in finals) == 2
-    assert len({id(runner) for runner in standin.runners.loaded()}) == 1
+    # Counted, and not told from the durations: on a busy machine the second request may come when the first
+    # has loaded the model already.
+    assert len(loads) == 1
+    assert max(final["load_duration"] for _, final in finals) >= 50 * MS
 
 
 async def test_a_model_is_unloaded_when_its_time_is_up(standin: StandIn) -> None:
