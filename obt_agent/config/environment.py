@@ -12,8 +12,9 @@ from typing import Final
 from obt_agent.config.file import KEEP_APART, read_bytes
 from obt_agent.config.keys import PREFIX, SHORT_NAMES, Key, all_keys
 from obt_agent.config.origins import Origin, Setting, SourceReading
-from obt_agent.config.problems import ConfigProblem, nearest
+from obt_agent.config.problems import ConfigProblem
 from obt_agent.config.values import WrongValue, from_text
+from obt_agent.spelling import nearest
 
 # Variables of the program that set no key.
 OWN_NAMES: Final = frozenset({"OBT_AGENT_CONFIG"})

@@ -13,8 +13,9 @@ from obt_agent.config import document
 from obt_agent.config.document import MappingEntry, Node, Scalar, SequenceNode
 from obt_agent.config.keys import Key, all_keys, all_sections
 from obt_agent.config.origins import Origin, Setting, SourceReading
-from obt_agent.config.problems import ConfigProblem, nearest, shown
+from obt_agent.config.problems import ConfigProblem, shown
 from obt_agent.config.values import BOOLEANS, WrongValue, from_items, from_text
+from obt_agent.spelling import nearest
 
 SYSTEM_FILE: Final = Path("/etc/obt-agent/agent.yaml")
 # Keys that do not exist, and that people write; each gets the answer where a secret belongs.

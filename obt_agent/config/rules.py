@@ -9,8 +9,9 @@ from typing import Final, get_args
 
 from obt_agent.config import urls
 from obt_agent.config.command_names import READ_AND_RUN, ChangeCommand
-from obt_agent.config.problems import nearest, shown
+from obt_agent.config.problems import shown
 from obt_agent.config.schema import Config, PolicyConfig, ServerConfig
+from obt_agent.spelling import nearest
 
 # From, which is never 24:00, and to.
 _HOURS: Final = re.compile(r"([01]\d|2[0-3]):[0-5]\d-(([01]\d|2[0-3]):[0-5]\d|24:00)", re.ASCII)

@@ -10,7 +10,8 @@ from typing import Any, Final
 import msgspec
 
 from obt_agent.config.keys import Key
-from obt_agent.config.problems import nearest, shown
+from obt_agent.config.problems import shown
+from obt_agent.spelling import nearest
 
 
 class WrongValue(Exception):

@@ -18,8 +18,8 @@ from msgspec import Meta
 from obt_agent.benchmark.expansion import expand
 from obt_agent.benchmark.plan import Plan
 from obt_agent.config import document
-from obt_agent.config.problems import nearest
 from obt_agent.errors import InvalidParams, TooLarge
+from obt_agent.spelling import nearest
 from obt_server.cli.options import UsageError
 from obt_server.client import JsonObject
 
