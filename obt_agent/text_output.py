@@ -10,7 +10,7 @@ from __future__ import annotations
 import codecs
 import io
 import sys
-from typing import Final
+from typing import Any, Final
 
 ERRORS: Final = "obt-agent.plain"
 """Name of the error handler in Python's registry of codecs."""
@@ -58,6 +58,16 @@ def replace_unencodable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=ERRORS)
+
+
+def print_json(value: Any) -> None:
+    """Print a value, of messages too, as indented JSON: what ``--json`` asks for."""
+    import msgspec  # noqa: PLC0415 - a command that prints no JSON starts without it
+
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2)
+    sys.stdout.flush()
+    # JSON is UTF-8 whatever the terminal's encoding is: what stands for a character that it lacks is no JSON.
+    sys.stdout.buffer.write(text + b"\n")
 
 
 def _replacement(error: UnicodeError) -> tuple[str, int]:

@@ -10,8 +10,10 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from obt_agent import __version__
+from obt_agent.argument_parser import JSON_OPTION, OptionTable, PlainArgumentParser, add_options
 from obt_agent.text_output import replace_unencodable
 from obt_conformance import report
 from obt_conformance.agent_harness import AgentHarness, AgentTarget
@@ -30,13 +32,20 @@ USAGE = 2
 IDENTITIES = 8
 # Join tokens that the checks of enrolment use up.
 KEPT_TOKENS = 4
+_EPILOG: Final = """\
+exit status:
+  0  all rules that were tried are kept
+  1  one is broken
+  2  wrong arguments
+  3  nothing could be tried
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run; 0: all tried rules are kept, 1: one is broken, 2: wrong arguments, 3: nothing could be tried."""
+    """Run; the exit status is what the help says."""
     # Details quote what the other side sent, in any script.
     replace_unencodable()
-    options = _parser().parse_args(argv)
+    options = make_parser().parse_args(argv)
     # Checks break connections on purpose; the results say what happened.
     logging.getLogger("websockets").setLevel(logging.CRITICAL)
     try:
@@ -50,27 +59,30 @@ def main(argv: Sequence[str] | None = None) -> int:
     return report.exit_code(results)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="obt-conformance", description="Checks that a server or an agent speaks obt.v1 as documented."
+def make_parser() -> PlainArgumentParser:
+    """The command line."""
+    parser = PlainArgumentParser(
+        prog="obt-conformance",
+        description="Checks that a server or an agent speaks obt.v1 as documented.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"obt-conformance {__version__}")
-    sides = parser.add_subparsers(required=True, metavar="server | agent")
+    sides = parser.add_subparsers(required=True, metavar="server | agent", leading=_SHARED_OPTIONS)
     _server_options(sides.add_parser("server", help="play agents against a server"))
     _agent_options(sides.add_parser("agent", help="play a server against an agent that dials it"))
     return parser
 
 
-def _shared_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--only", type=_names, default=(), metavar="RULE,...", help="these rules only")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument(
-        "--quick", action="store_true", help="leave out what takes more than a second by rule"
-    )
-
-
 def _names(text: str) -> tuple[str, ...]:
     return tuple(filter(None, (name.strip() for name in text.split(","))))
+
+
+_SHARED_OPTIONS: Final[OptionTable] = {
+    "--only": {"type": _names, "default": (), "metavar": "RULE,...", "help": "these rules only"},
+    "--quick": {"action": "store_true", "help": "leave out what takes more than a second by rule"},
+    **JSON_OPTION,
+}
 
 
 def _server_options(parser: argparse.ArgumentParser) -> None:
@@ -101,7 +113,7 @@ def _server_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="an API token of obt-server: trigger, query and join tokens in one",
     )
-    _shared_options(parser)
+    add_options(parser, _SHARED_OPTIONS)
 
 
 def _agent_options(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +125,7 @@ def _agent_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--within", type=float, default=120.0, metavar="S", help="how long to wait for the agent"
     )
-    _shared_options(parser)
+    add_options(parser, _SHARED_OPTIONS)
 
 
 async def _server(options: argparse.Namespace) -> list[CheckResult]:

@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any, Final
 
-from obt_agent.argument_parser import PlainArgumentParser
+from obt_agent.argument_parser import JSON_OPTION, PlainArgumentParser
 from obt_agent.cli import exit_codes
+from obt_agent.cli.options import CONFIG_OPTIONS
 from obt_agent.cli.small_imports import import_structlog_alone
 from obt_agent.errors import AgentError
 from obt_agent.log_setup.redaction import masked_text
@@ -62,33 +63,26 @@ def _parse(words: list[str]) -> tuple[ModuleType | None, argparse.Namespace]:
     # The parser is local: its memory is free again while the command runs, and the daemon runs for months.
     parser, module = make_parser(words)
     args = parser.parse_args(words)
-    if args.command is None:
+    if module is None:
         parser.print_help()
     return module, args
 
 
-def make_parser(words: Sequence[str]) -> tuple[argparse.ArgumentParser, ModuleType | None]:
-    """Return the parser, with the arguments of the command that the words name, and that command's module."""
+def make_parser(words: Sequence[str] | None = None) -> tuple[argparse.ArgumentParser, ModuleType | None]:
+    """Return the parser and the module of the command that the words name.
+
+    Only that command has its arguments; without words, every command has them.
+    """
     parser = PlainArgumentParser(
         prog="obt-agent",
         description="Serves the Ollama models here to an OBT server, over a socket that it opens itself.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     parser.add_argument(
         "--version", action=_VersionAction, nargs=0, help="print version and commit, and exit"
     )
-    subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    # Only its module is imported; all others take part with their line of help.
-    chosen = next((word for word in words if not word.startswith("-")), None)
-    module = _load(chosen) if chosen in COMMANDS else None
-    for name, summary in COMMANDS.items():
-        if module is not None and name == chosen:
-            module.add_arguments(subparsers.add_parser(name, help=summary, description=module.__doc__))
-        else:
-            subparsers.add_parser(name, help=summary)
-    return parser, module
+    return parser, parser.add_modules(COMMANDS, _load, words, leading={**CONFIG_OPTIONS, **JSON_OPTION})
 
 
 def _load(command: str) -> ModuleType:

@@ -19,7 +19,8 @@ from obt_agent.benchmark.plan import Plan, PromptConfig, Settle, Sweep, plan_has
 from obt_agent.benchmark.presets import PRESETS, preset, shape
 from obt_agent.benchmark.result import BenchmarkResult
 from obt_agent.cli import bench_comparison, bench_report, bench_run, exit_codes
-from obt_agent.cli.common import add_config_options, load_config, to_stderr
+from obt_agent.cli.common import load_config, to_stderr
+from obt_agent.cli.options import add_config_options
 from obt_agent.config.schema import Config
 from obt_agent.errors import InvalidParams
 from obt_agent.log_setup.setup import LogSettings, configure

@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import sys
 from typing import Final
 
-import msgspec
-
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, load_config
+from obt_agent.cli.common import load_config
+from obt_agent.cli.options import add_config_options
 from obt_agent.config.problems import WrongConfig
 from obt_agent.doctor import configuration, run_checks
 from obt_agent.doctor.findings import CheckReport, Finding
 from obt_agent.log_setup.setup import LogSettings, configure
+from obt_agent.text_output import print_json
 from obt_agent.version import full_version
 
 _MARKS: Final = {"ok": "ok", "warning": "WARNING", "failure": "FAILURE", "skipped": "skipped"}
@@ -45,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _print(report: CheckReport, args: argparse.Namespace) -> None:
     if args.json:
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+        print_json(report)
         return
     for finding in report.findings:
         if not (args.quiet and finding.level in {"ok", "skipped"}):

@@ -1,47 +1,17 @@
-"""What commands share: the options for the configuration, and what becomes of errors."""
+"""What commands share: the configuration that their options name, and output for the person who reads it."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from collections.abc import Collection
-from typing import Any, Final
+from typing import Any
 
 import msgspec
 
+from obt_agent.cli.options import KEY_FLAGS
 from obt_agent.config.load import LoadedConfig, load
 from obt_agent.log_setup.setup import LogSettings, configure
-
-# The keys that people set most; every other one has --set. By flag: key, placeholder, help.
-_FLAGS: Final = {
-    "--server-url": ("server.url", "URL", "the server, instead of server.url"),
-    "--ollama-url": ("ollama.url", "URL", "Ollama's address, instead of ollama.url"),
-    "--name": ("agent.name", "NAME", "what people call this machine, instead of agent.name"),
-    "--state-dir": ("agent.state_dir", "DIR", "where identity and jobs are kept, instead of agent.state_dir"),
-    "--log-level": ("log.level", "LEVEL", "debug, info, warning or error, instead of log.level"),
-    "--log-format": ("log.format", "FORMAT", "auto, journal, console or json, instead of log.format"),
-}
-
-
-def add_config_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config FILE``, a flag for each of the usual keys, and ``--set KEY=VALUE`` for all."""
-    group = parser.add_argument_group("configuration")
-    group.add_argument(
-        "--config",
-        metavar="FILE",
-        help="else $OBT_AGENT_CONFIG, ~/.config/obt-agent/agent.yaml or /etc/obt-agent/agent.yaml",
-    )
-    for flag, (key, metavar, words) in _FLAGS.items():
-        group.add_argument(flag, dest=f"key:{key}", metavar=metavar, help=words)
-    group.add_argument(
-        "--set",
-        dest="settings",
-        action="append",
-        default=[],
-        type=_setting,
-        metavar="KEY=VALUE",
-        help="any key, for example policy.max_streams=4; may be given several times",
-    )
 
 
 def load_config(
@@ -57,7 +27,7 @@ def load_config(
     """
     # A flag of its own wins over --set of the same key, wherever the two stand.
     flags = {key: ("--set", text) for key, text in args.settings}
-    for flag, (key, _, _) in _FLAGS.items():
+    for flag, key in KEY_FLAGS.items():
         if (text := getattr(args, f"key:{key}")) is not None:
             flags[key] = (flag, text)
     loaded = load(args.config, flags=flags, need_server=need_server, may_be_missing=may_be_missing)
@@ -73,7 +43,7 @@ def load_config(
 def given_options(args: argparse.Namespace, *, without: Collection[str] = ()) -> list[str]:
     """Return the options that were given, as words of another command; the keys ``without`` are left out."""
     words = ["--config", args.config] if args.config else []
-    for flag, (key, _, _) in _FLAGS.items():
+    for flag, key in KEY_FLAGS.items():
         if key not in without and (text := getattr(args, f"key:{key}")) is not None:
             words += [flag, text]
     return words + [word for key, text in args.settings for word in ("--set", f"{key}={text}")]
@@ -96,10 +66,3 @@ def as_json(value: Any) -> str:
 def to_stderr(text: str) -> None:
     """Print a line for the person at the terminal; standard output is left to results."""
     print(text, file=sys.stderr)
-
-
-def _setting(text: str) -> tuple[str, str]:
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise argparse.ArgumentTypeError("expected KEY=VALUE, for example ollama.url=http://127.0.0.1:11434")
-    return key, value

@@ -8,19 +8,27 @@ import os
 from pathlib import Path
 from typing import Any
 
+from obt_agent.argument_parser import JSON_OPTION, PlainArgumentParser, add_options
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, load_config, to_stderr
+from obt_agent.cli.common import load_config, to_stderr
+from obt_agent.cli.options import CONFIG_OPTIONS, add_config_options
 from obt_agent.config.describe import for_owner
 from obt_agent.config.file import find, user_file
 from obt_agent.config.problems import ConfigProblem, WrongConfig
 from obt_agent.config.reference import example
+from obt_agent.text_output import print_json
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: PlainArgumentParser) -> None:
     """Add the command's arguments."""
-    parts = parser.add_subparsers(dest="part", required=True, metavar="show|path|check|example")
+    parts = parser.add_subparsers(
+        dest="part",
+        required=True,
+        metavar="show|path|check|example",
+        leading={**CONFIG_OPTIONS, **JSON_OPTION},
+    )
     show = parts.add_parser("show", help="every key, its value (secrets masked) and where it came from")
-    show.add_argument("--json", action="store_true", help="as JSON")
+    add_options(show, JSON_OPTION)
     show.add_argument("--changed", action="store_true", help="only what is not a default")
     path = parts.add_parser("path", help="the file that is read")
     check = parts.add_parser("check", help="all that is wrong, at once; exit 78 if anything is")
@@ -38,8 +46,7 @@ def _show(args: argparse.Namespace) -> int:
     loaded = load_config(args, log=False)
     shown = [one for one in for_owner(loaded) if not args.changed or one.origin.kind != "default"]
     if args.json:
-        whole = {one.key: {"value": one.value, "origin": str(one.origin)} for one in shown}
-        print(json.dumps(whole, indent=2))
+        print_json({one.key: {"value": one.value, "origin": str(one.origin)} for one in shown})
         return exit_codes.OK
     to_stderr(f"# {loaded.path or 'no configuration file'}")
     # Long values would push all origins out of sight.

@@ -18,7 +18,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from obt_agent.cli import exit_codes, version
-from obt_agent.cli.common import add_config_options, as_json, load_config, to_stderr
+from obt_agent.cli.common import as_json, load_config, to_stderr
+from obt_agent.cli.options import add_config_options
 from obt_agent.config.load import LoadedConfig
 from obt_agent.config.problems import WrongConfig
 from obt_agent.daemon.status_file import read_status

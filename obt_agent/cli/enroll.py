@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from obt_agent import __version__
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, given_options, load_config, to_stderr
+from obt_agent.cli.common import given_options, load_config, to_stderr
+from obt_agent.cli.options import add_config_options
 from obt_agent.config.edit import CannotEdit, set_keys
 from obt_agent.config.file import SYSTEM_FILE, user_file
 from obt_agent.config.load import LoadedConfig

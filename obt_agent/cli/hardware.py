@@ -13,8 +13,9 @@ import msgspec
 from rich.live import Live
 
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, as_json, load_config, to_stderr
+from obt_agent.cli.common import load_config, to_stderr
 from obt_agent.cli.hardware_report import live, report
+from obt_agent.cli.options import add_config_options
 from obt_agent.cli.tables import console_for, print_table
 from obt_agent.config.schema import OllamaConfig
 from obt_agent.errors import AgentError, ConfigError
@@ -26,6 +27,7 @@ from obt_agent.hardware.snapshot.capture import RecordingRoot, capture
 from obt_agent.hardware.snapshot.replay import replay
 from obt_agent.hardware.snapshot.root import Root
 from obt_agent.ollama.client import OllamaClient
+from obt_agent.text_output import print_json
 
 _WATCH_INTERVAL_S = 1.0
 # Between the two samples that rates need: the kernel counts processor time in steps of 10 ms.
@@ -111,7 +113,7 @@ async def _second_sample(service: HardwareService) -> Sample:
 
 def _print(inventory: Inventory, sample: Sample, *, json: bool) -> None:
     if json:
-        print(as_json({"inventory": inventory, "sample": sample}))
+        print_json({"inventory": inventory, "sample": sample})
     else:
         print_table(console_for(sys.stdout), report(inventory, sample), folds=True)
 

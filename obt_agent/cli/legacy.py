@@ -18,7 +18,8 @@ import msgspec
 
 from obt_agent import __version__
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, load_config, to_stderr
+from obt_agent.cli.common import load_config, to_stderr
+from obt_agent.cli.options import add_config_options
 from obt_agent.config.schema import Config
 from obt_agent.errors import AgentError
 from obt_agent.hardware.legacy import legacy_hardware_info

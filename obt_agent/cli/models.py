@@ -11,13 +11,16 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from obt_agent.argument_parser import JSON_OPTION, add_options
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, as_json, load_config, to_stderr
+from obt_agent.cli.common import load_config, to_stderr
+from obt_agent.cli.options import add_config_options
 from obt_agent.cli.tables import console_for, print_table
 from obt_agent.config.schema import OllamaConfig
 from obt_agent.ollama.client import OllamaClient
 from obt_agent.ollama.lists import InstalledList, RunningList
 from obt_agent.ollama.payloads import InstalledModel, RunningModel
+from obt_agent.text_output import print_json
 
 _UNITS: Final = ("B", "KiB", "MiB", "GiB", "TiB")
 _STEP: Final = 1024
@@ -27,7 +30,7 @@ _DIGEST_CHARS: Final = 12
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_options(parser, JSON_OPTION)
     add_config_options(parser)
 
 
@@ -39,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     for problem in odd + odd_running:
         to_stderr(f"Note: {problem}")
     if args.json:
-        print(as_json({"ollama_version": version, "models": installed, "running": running}))
+        print_json({"ollama_version": version, "models": installed, "running": running})
     elif installed:
         _print_table(version, installed, running)
     else:

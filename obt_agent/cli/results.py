@@ -11,8 +11,10 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from obt_agent.argument_parser import JSON_OPTION, PlainArgumentParser, add_options
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, load_config, to_stderr
+from obt_agent.cli.common import load_config, to_stderr
+from obt_agent.cli.options import CONFIG_OPTIONS, add_config_options
 from obt_agent.daemon.status_file import read_status, status_line
 from obt_agent.identity.owner import as_owner
 from obt_agent.identity.state_dir import StateDir
@@ -21,6 +23,7 @@ from obt_agent.jobs.store.job_store import DATABASE
 from obt_agent.jobs.store.read_only import StoreReading
 from obt_agent.jobs.store.rows import StoredJob
 from obt_agent.printable import printable
+from obt_agent.text_output import print_json
 
 # Between two readings of the status file, which the agent writes twice a second at most.
 _POLL_S: Final = 0.2
@@ -31,11 +34,13 @@ _SHOWN: Final = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: PlainArgumentParser) -> None:
     """Add the command's arguments."""
-    parts = parser.add_subparsers(dest="part", required=True, metavar="list|show|drop|flush")
+    parts = parser.add_subparsers(
+        dest="part", required=True, metavar="list|show|drop|flush", leading={**CONFIG_OPTIONS, **JSON_OPTION}
+    )
     listing = parts.add_parser("list", help="jobs that are open, and results that wait, oldest first")
-    listing.add_argument("--json", action="store_true", help="as JSON")
+    add_options(listing, JSON_OPTION)
     show = parts.add_parser("show", help="one job, with its result, as JSON")
     show.add_argument("job_id", metavar="JOB", help="its job_id, as list shows it")
     drop = parts.add_parser("drop", help="forget a result that waits, for good; the agent must be stopped")
@@ -63,7 +68,7 @@ def _list(args: argparse.Namespace) -> int:
         jobs = store.unsettled()
         store.close()
     if args.json:
-        print(json.dumps([_facts(job) for job in jobs], indent=2))
+        print_json([_facts(job) for job in jobs])
     elif not jobs:
         print("Nothing is open, and nothing waits for the server.")
     else:
@@ -92,7 +97,7 @@ def _show(args: argparse.Namespace) -> int:
     if job is None:
         to_stderr(f"No job {args.job_id} is stored; obt-agent results list shows those that are.")
         return exit_codes.FAILED
-    print(json.dumps({**_facts(job), "result": json.loads(result.text) if result else None}, indent=2))
+    print_json({**_facts(job), "result": json.loads(result.text) if result else None})
     return exit_codes.OK
 
 

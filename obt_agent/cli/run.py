@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 
 from obt_agent import daemon
-from obt_agent.cli.common import add_config_options, load_config
+from obt_agent.cli.common import load_config
+from obt_agent.cli.options import add_config_options
 from obt_agent.errors import AgentError
 from obt_agent.log_setup.setup import LogSettings, configure
 from obt_agent.sdnotify import Notifier

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from obt_agent.argument_parser import JSON_OPTION, PlainArgumentParser, add_options
 from obt_agent.cli import exit_codes
 from obt_agent.cli.common import to_stderr
+from obt_agent.cli.options import CONFIG_OPTIONS
 from obt_agent.daemon.status_file import Status, status_line
 from obt_agent.identity.provisioned import parse_token, read_token
 from obt_agent.identity.secret import Secret
@@ -20,6 +22,7 @@ from obt_agent.service.install import InstallStep
 from obt_agent.service.lock import hold_lock, interruptible
 from obt_agent.service.paths import ServicePaths
 from obt_agent.service.system import System
+from obt_agent.text_output import print_json
 
 _INSTALL = """\
 Install the service, or bring it up to date: an environment of its own in /opt/obt-agent (a copy of what
@@ -28,14 +31,18 @@ upgrade; the configuration and the state stay.
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: PlainArgumentParser) -> None:
     """Add the command's arguments."""
-    parts = parser.add_subparsers(dest="part", required=True, metavar="install|uninstall|status|unit")
+    # Of install, which writes it into the configuration.
+    leading = {**JSON_OPTION, "--ollama-url": CONFIG_OPTIONS["--ollama-url"]}
+    metavar = "install|uninstall|status|unit"
+    parts = parser.add_subparsers(dest="part", required=True, metavar=metavar, leading=leading)
     _install_options(parts.add_parser("install", help="install or upgrade it", description=_INSTALL))
     remove = parts.add_parser("uninstall", help="remove it, and everything that was made for it")
     remove.add_argument("--keep-state", action="store_true", help="leave identity, jobs, configuration, user")
     remove.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parts.add_parser("status", help="its state in systemd, and the daemon's own line")
+    status = parts.add_parser("status", help="its state in systemd, and the daemon's own line")
+    add_options(status, JSON_OPTION)
     unit = parts.add_parser("unit", help="print the unit file")
     unit.add_argument("--user", action="store_true", help="the one for people without root")
 
@@ -152,8 +159,11 @@ def _do(steps: Iterable[InstallStep], where: ServicePaths, runner: System, *, dr
             raise
 
 
-def _status(_args: argparse.Namespace) -> int:
+def _status(args: argparse.Namespace) -> int:
     service = state.read_state(paths.here(), system.System())
+    if args.json:
+        print_json(service)
+        return exit_codes.OK if service.runs else exit_codes.FAILED
     if not service.installed:
         to_stderr(
             "The service is not installed: sudo obt-agent service install --server URL --token-file FILE"

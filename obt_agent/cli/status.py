@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import msgspec
-
+from obt_agent.argument_parser import JSON_OPTION, add_options
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import add_config_options, load_config, to_stderr
+from obt_agent.cli.common import load_config, to_stderr
+from obt_agent.cli.options import add_config_options
 from obt_agent.daemon.status_file import Clocks, Status, read_status, status_line
 from obt_agent.printable import printable
 from obt_agent.protocol.jobs import JobSummary
 from obt_agent.service import paths, state, system
+from obt_agent.text_output import print_json
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = "exit status: 0 admitted, 69 running and not admitted, 1 not running"
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_options(parser, JSON_OPTION)
     add_config_options(parser)
 
 
@@ -37,8 +37,7 @@ def run(args: argparse.Namespace) -> int:
         to_stderr(f"{found.holder} holds the state folder, and has written no status yet.")
         return exit_codes.UNAVAILABLE
     if args.json:
-        # JSON is UTF-8, whatever the terminal's encoding is.
-        sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found.status)) + b"\n")
+        print_json(found.status)
     else:
         print("\n".join(map(printable, lines(found.status, Clocks.now()))))
     return exit_codes.OK if found.status.link.state == "admitted" else exit_codes.UNAVAILABLE

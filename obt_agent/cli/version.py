@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 from importlib import metadata
 from typing import Final
 
 from obt_agent import __version__
+from obt_agent.argument_parser import JSON_OPTION, add_options
 from obt_agent.cli import exit_codes
+from obt_agent.text_output import print_json
 from obt_agent.version import commit
 
 # uvloop is optional; all others are there wherever the agent runs.
@@ -27,14 +28,14 @@ _LIBRARIES: Final = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--json", action="store_true", help="as JSON")
+    add_options(parser, JSON_OPTION)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what is installed."""
     found = facts()
     if args.json:
-        print(json.dumps(found))
+        print_json(found)
     else:
         for name, value in found.items():
             print(f"{name:<14}{value or 'not known' if name == 'commit' else value or 'not installed'}")

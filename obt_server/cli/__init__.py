@@ -1,6 +1,7 @@
 """``obt-server``: run the reference application, and keep its tokens and operators.
 
-Each subcommand is a module with ``register(subparsers)``, named in ``_COMMANDS``.
+Each command is a module with ``add_arguments(parser)``, which sets ``work``: a function of the arguments that
+returns the exit status.
 """
 
 from __future__ import annotations
@@ -9,29 +10,56 @@ import argparse
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
+from typing import Final
 
 from obt_agent import __version__
-from obt_agent.argument_parser import PlainArgumentParser
+from obt_agent.argument_parser import JSON_OPTION, PlainArgumentParser
 from obt_agent.errors import AgentError
 from obt_agent.text_output import replace_unencodable
-from obt_server.cli.api import NoAnswer
-from obt_server.cli.options import UsageError
+from obt_server.cli.api import NoAnswer, api_options
+from obt_server.cli.options import UsageError, database_option
 
-_COMMANDS = (
-    *("run", "demo", "tokens", "operators", "prepare", "models", "rollouts", "sets"),
-    *("campaigns", "schedules"),
-)
+# The one table of commands, in the order of ``--help``. The module of ``x`` is ``obt_server.cli.x``.
+COMMANDS: Final = {
+    "run": "run the server (the default)",
+    "demo": "server and agents on this machine, to try",
+    "tokens": "join tokens and credentials of agents",
+    "operators": "who may sign in; tokens for programs",
+    "prepare": "write a request that somebody signs",
+    "models": "models of all machines",
+    "rollouts": "do something with a model on many machines",
+    "sets": "models that machines are to have",
+    "campaigns": "measure the same on many machines, and say what got slower",
+    "schedules": "campaigns that begin by themselves",
+}
+_EPILOG: Final = """\
+exit status:
+  0  done
+  1  it was tried and failed
+  2  wrong usage, or refused by the server
+What else a command ends with, its own help says.
+"""
+_OF_THE_PROGRAM: Final = ("-h", "--help", "--version")
 
 
-def parser(commands: Sequence[str] = _COMMANDS) -> argparse.ArgumentParser:
-    """The command line, of these commands."""
-    root = PlainArgumentParser(prog="obt-server", description=__doc__.splitlines()[0])
+def parser(words: Sequence[str] | None = None) -> PlainArgumentParser:
+    """The command line, with the arguments of the words' command; without words, with those of all."""
+    root = PlainArgumentParser(
+        prog="obt-server",
+        description=__doc__.splitlines()[0],
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     root.add_argument("--version", action="version", version=f"obt-server {__version__}")
-    subparsers = root.add_subparsers(title="commands", metavar="COMMAND")
-    # By name, so that a new command is one module and one word above.
-    for name in commands:
-        import_module(f"obt_server.cli.{name}").register(subparsers)
+    # Only the module of the one that is asked for: FastAPI and SQLAlchemy take two seconds of a start, and a
+    # command that asks a server over HTTP needs neither.
+    root.add_modules(COMMANDS, _load, words, leading={**database_option(), **api_options(), **JSON_OPTION})
     return root
+
+
+def _load(command: str) -> ModuleType:
+    return import_module(f"obt_server.cli.{command}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,25 +69,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # A terminal without UTF-8 must not end a command in the middle of its output.
     replace_unencodable()
-    # Without a command it is ``run``, so that "obt-server --port 80" does what its user means.
     given = list(sys.argv[1:] if arguments is None else arguments)
-    if not given or (given[0].startswith("-") and given[0] not in ("-h", "--help", "--version")):
+    # Without a command it is ``run``, so that "obt-server --port 80" does what its user means.
+    rest = parser(()).behind_leading(given)
+    if not rest or (rest[0].startswith("-") and rest[0] not in _OF_THE_PROGRAM):
         given.insert(0, "run")
-    # Only the one that is asked for: FastAPI and SQLAlchemy take two seconds of a start, and a command that
-    # asks a server over HTTP needs neither.
-    options = parser(given[:1] if given[0] in _COMMANDS else _COMMANDS).parse_args(given)
-    if not hasattr(options, "command"):
-        parser().print_help()
-        return 2
+    options = argparse.Namespace()
     try:
-        status: int = options.command(options)
+        options = parser(given).parse_args(given)
+        status: int = options.work(options)
     except UsageError as error:
         print(f"obt-server: {error}", file=sys.stderr)
         return 2
     except NoAnswer as error:
         print(f"obt-server: {error}", file=sys.stderr)
         return int(getattr(options, "no_answer_status", 1))
+    except ModuleNotFoundError as error:
+        return _without_extra(error)
     except (AgentError, OSError) as error:
         print(f"obt-server: {error}", file=sys.stderr)
         return 1
     return status
+
+
+def _without_extra(error: ModuleNotFoundError) -> int:
+    """Say that the server's libraries are missing: nothing but the agent's comes without the extra."""
+    missing = (error.name or "").partition(".")[0]
+    # One of the project's own is a fault of the program, and no installation mends it.
+    if missing.startswith("obt_"):
+        raise error
+    print(
+        f'obt-server: {missing} is not installed: it comes with the extra "server". Install that from the '
+        f"checkout or wheel that obt-agent came from: {sys.executable} -m pip install 'PATH[server]'",
+        file=sys.stderr,
+    )
+    return 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
@@ -15,7 +14,9 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 
+from obt_agent.argument_parser import JSON_OPTION, OptionTable, PlainArgumentParser, add_options
 from obt_agent.printable import printable
+from obt_agent.text_output import print_json
 from obt_server.cli.options import UsageError
 from obt_server.client import ApiError, Client, JsonObject
 
@@ -31,31 +32,38 @@ _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 Work = Callable[[Client, argparse.Namespace], Awaitable[int]]
 
 
-def add_api_command(commands: Any, name: str, text: str, work: Work) -> argparse.ArgumentParser:
-    """Add a subcommand that asks a running server."""
-    # No abbreviations: "--token SECRET" would be taken for the file, after everybody could read it.
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name, help=text, description=text, allow_abbrev=False
-    )
-    parser.add_argument(
-        "--url",
-        default=os.environ.get(URL_VARIABLE) or DEFAULT_URL,
-        metavar="URL",
-        help=f"the server (default: ${URL_VARIABLE}, else {DEFAULT_URL})",
-    )
-    # Never the token itself: every user of a machine sees the arguments of its programs.
-    parser.add_argument(
-        "--token-file",
-        type=Path,
-        metavar="FILE",
-        help=f"a file that holds an API token (default: the token in ${TOKEN_VARIABLE})",
-    )
-    parser.add_argument("--json", action="store_true", help="print the server's answer as JSON")
-    parser.set_defaults(command=lambda options: asyncio.run(_ask(options, work)))
+def api_options() -> OptionTable:
+    """The options of everything that asks a running server."""
+    return {
+        "--url": {
+            "default": os.environ.get(URL_VARIABLE) or DEFAULT_URL,
+            "metavar": "URL",
+            "help": f"the server (default: ${URL_VARIABLE}, else {DEFAULT_URL})",
+        },
+        # Never the token itself: every user of a machine sees the arguments of its programs.
+        "--token-file": {
+            "type": Path,
+            "metavar": "FILE",
+            "help": f"a file that holds an API token (default: the token in ${TOKEN_VARIABLE})",
+        },
+        **JSON_OPTION,
+    }
+
+
+def add_api_group(parser: PlainArgumentParser) -> Any:
+    """Make the command a group of subcommands that ask a running server."""
+    return parser.add_subparsers(metavar="COMMAND", required=True, leading=api_options())
+
+
+def add_api_command(commands: Any, name: str, text: str, work: Work) -> PlainArgumentParser:
+    """Add a subcommand to a group of such."""
+    parser: PlainArgumentParser = commands.add_parser(name, help=text, description=text)
+    add_options(parser, api_options())
+    parser.set_defaults(work=lambda options: asyncio.run(_ask(options, work)))
     return parser
 
 
-def add_id_command(commands: Any, name: str, text: str, work: Work) -> argparse.ArgumentParser:
+def add_id_command(commands: Any, name: str, text: str, work: Work) -> PlainArgumentParser:
     """Add a subcommand about one thing, which its id names."""
     parser = add_api_command(commands, name, text, work)
     parser.add_argument("id", metavar="ID")
@@ -148,7 +156,7 @@ def print_answer(
 ) -> None:
     """Print the answer as JSON, or its rows in columns; the first row is the heading."""
     if options.json:
-        print(json.dumps(answer, indent=1))
+        print_json(answer)
         return
     for line in table(rows()):
         print(line)

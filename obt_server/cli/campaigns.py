@@ -15,12 +15,14 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from obt_agent.argument_parser import PlainArgumentParser
 from obt_agent.printable import printable
 from obt_server.campaign_storage import ENDED_CELLS
 from obt_server.cli import campaign_file, campaign_report
 from obt_server.cli.api import (
     AGAIN_AFTER_S,
     add_api_command,
+    add_api_group,
     add_id_command,
     counted,
     part,
@@ -37,15 +39,10 @@ EXAMPLE: Final = Path(__file__).parents[1] / "demo" / "nightly.yaml"
 VERDICTS_WITHIN_S: Final = 30.0
 
 
-def register(subparsers: Any) -> None:
+def add_arguments(parser: PlainArgumentParser) -> None:
     """Add the commands."""
-    parser = subparsers.add_parser(
-        "campaigns",
-        help="measure the same on many machines, and say what got slower",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    commands = add_api_group(parser)
     _add_run(commands)
     listed = add_api_command(commands, "list", "show campaigns, the newest first", _list)
     listed.add_argument("--running", action="store_true", help="only those that run")

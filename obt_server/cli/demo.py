@@ -11,7 +11,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import aiohttp
 import structlog
@@ -34,11 +34,8 @@ INTERRUPTED: Final = 130
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
-def register(subparsers: Any) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser(
-        "demo", help="server and agents on this machine, to try", description=__doc__
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
     parser.add_argument("--once", action="store_true", help="run every command once, print a report, and end")
     parser.add_argument(
         "--port", type=port, default=DEFAULT_PORT, help="port (default: %(default)s, else any free one)"
@@ -50,7 +47,7 @@ def register(subparsers: Any) -> None:
         default=len(MACHINES) + 1,
         help="how many: this one, and others on stand-ins, with scripted GPUs (default: %(default)s)",
     )
-    parser.set_defaults(command=run)
+    parser.set_defaults(work=run)
 
 
 def run(options: argparse.Namespace) -> int:

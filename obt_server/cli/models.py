@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Sequence
-from typing import Any
 from urllib.parse import urlencode
 
-from obt_server.cli.api import add_api_command, print_answer, short, size
+from obt_agent.argument_parser import PlainArgumentParser
+from obt_server.cli.api import add_api_command, add_api_group, print_answer, short, size
 from obt_server.cli.options import when
 from obt_server.client import Client, JsonObject
 
 
-def register(subparsers: Any) -> None:
+def add_arguments(parser: PlainArgumentParser) -> None:
     """Add the commands."""
-    parser = subparsers.add_parser("models", help="models of all machines", description=__doc__)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = add_api_group(parser)
     listed = add_api_command(commands, "list", "show every model and the machines that have it", _list)
     listed.add_argument("--drifted", action="store_true", help="only models of which machines differ")
     changes = add_api_command(commands, "changes", "show what changed, and who did it", _changes)

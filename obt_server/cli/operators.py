@@ -6,11 +6,12 @@ import argparse
 import getpass
 import sys
 import time
-from typing import Any
 
+from obt_agent.argument_parser import PlainArgumentParser
+from obt_agent.text_output import print_json
 from obt_server.auth.secrets import MAX_PASSWORD_CHARS
 from obt_server.cli.options import UsageError, duration_up_to, when
-from obt_server.cli.stored import OpenStorage, add_stored_command
+from obt_server.cli.stored import OpenStorage, add_stored_command, add_stored_group, add_stored_list
 from obt_server.store.operators import ApiToken
 
 # Characters: the password may be all that stands between the internet and the machines.
@@ -19,13 +20,10 @@ _SHORTEST_PASSWORD = 10
 duration = duration_up_to(3650)
 
 
-def register(subparsers: Any) -> None:
+def add_arguments(parser: PlainArgumentParser) -> None:
     """Add the commands."""
-    parser = subparsers.add_parser(
-        "operators", help="who may sign in; tokens for programs", description=__doc__
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    add_stored_command(commands, "list", "show operators and API tokens", _list)
+    commands = add_stored_group(parser)
+    add_stored_list(commands, "show operators and API tokens", _list)
     password = add_stored_command(
         commands, "password", "make an operator, or change a password (asked for, or on stdin)", _password
     )
@@ -59,12 +57,16 @@ def register(subparsers: Any) -> None:
     revoke.add_argument("id", metavar="ID", type=int, help="its number in the list")
 
 
-async def _list(stored: OpenStorage, _: argparse.Namespace) -> int:
+async def _list(stored: OpenStorage, options: argparse.Namespace) -> int:
+    names, tokens = await stored.operators.store.names(), await stored.operators.store.tokens()
+    if options.json:
+        print_json({"operators": names, "api_tokens": tokens})
+        return 0
     print("OPERATORS")
-    for name in await stored.operators.store.names():
+    for name in names:
         print(f"  {name}")
     print("API TOKENS")
-    for token in await stored.operators.store.tokens():
+    for token in tokens:
         print(f"  {token.id:>4}  {token.operator}  {token.name}  ({_use(token)}){_limits(token)}")
     return 0
 

@@ -10,30 +10,37 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from obt_agent.argument_parser import OptionTable, add_options
+
 
 class UsageError(Exception):
     """The arguments cannot be used; exit status 2."""
 
 
 def default_database() -> Path:
-    """``$OBT_SERVER_DATABASE``, else in the user's data folder."""
-    # For services and containers, which have no home.
+    """``$OBT_SERVER_DATABASE``, else in the data folder of the user, or of services where a user has none."""
     named = os.environ.get("OBT_SERVER_DATABASE")
     if named:
         return Path(named)
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data).expanduser() / "obt-server" / "obt.sqlite3"
+    try:
+        return Path(data).expanduser() / "obt-server" / "obt.sqlite3"
+    except RuntimeError:
+        # Every command names the default in its help: none of them may fail over it.
+        return Path("/var/lib/obt-server/obt.sqlite3")
+
+
+def database_option() -> OptionTable:
+    """The option of everything that opens the database."""
+    words = "SQLite file (default: $OBT_SERVER_DATABASE, else %(default)s)"
+    return {
+        "--database": {"type": Path, "default": default_database(), "metavar": "FILE", "help": words},
+    }
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:
-    """The option that every command has."""
-    parser.add_argument(
-        "--database",
-        type=Path,
-        default=default_database(),
-        metavar="FILE",
-        help="SQLite file (default: $OBT_SERVER_DATABASE, else %(default)s)",
-    )
+    """Add it to a command."""
+    add_options(parser, database_option())
 
 
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}

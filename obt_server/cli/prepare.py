@@ -8,15 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from obt_agent.argument_parser import PlainArgumentParser
 from obt_agent.protocol.signed import SIGNED_METHODS
 from obt_server.cli.options import UsageError, duration_up_to
-from obt_server.cli.stored import OpenStorage, add_stored_command
+from obt_server.cli.stored import OpenStorage, set_stored_work
 from obt_server.rest.signed import prepare
 
 
-def register(subparsers: Any) -> None:
-    """Add the command."""
-    parser = add_stored_command(subparsers, "prepare", "write a request that somebody signs", _prepare)
+def add_arguments(parser: PlainArgumentParser) -> None:
+    """Add the command's arguments."""
+    set_stored_work(parser, _prepare)
     parser.add_argument("agent", metavar="AGENT", help="id or unique name")
     parser.add_argument("method", metavar="METHOD", choices=sorted(SIGNED_METHODS), help="what shall run")
     parser.add_argument("params", metavar="PARAMS", help="a JSON file with its parameters, or -")

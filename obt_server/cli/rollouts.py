@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
+from obt_agent.argument_parser import PlainArgumentParser
 from obt_server.cli.api import (
     add_api_command,
+    add_api_group,
     add_id_command,
     counted,
     part,
@@ -25,12 +27,9 @@ _ACTIONS: Final = ("pull", "create", "copy", "delete", "load", "unload")
 duration = duration_up_to(30)
 
 
-def register(subparsers: Any) -> None:
+def add_arguments(parser: PlainArgumentParser) -> None:
     """Add the commands."""
-    parser = subparsers.add_parser(
-        "rollouts", help="do something with a model on many machines", description=__doc__
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = add_api_group(parser)
     _add_start(commands)
     listed = add_api_command(commands, "list", "show rollouts, the newest first", _list)
     listed.add_argument("--running", action="store_true", help="only those that run")
@@ -39,8 +38,8 @@ def register(subparsers: Any) -> None:
         ("cancel", "cancel what has not ended", _cancel),
         ("retry", "begin again where it did not succeed", _retry),
     ):
-        parser = add_id_command(commands, name, text, work)
-        parser.add_argument(
+        command = add_id_command(commands, name, text, work)
+        command.add_argument(
             "--agent", metavar="AGENT", action="append", help="only on this machine; may be given again"
         )
     add_id_command(commands, "delete", "forget a rollout that has ended", _delete)

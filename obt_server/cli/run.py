@@ -9,7 +9,7 @@ import gc
 import ipaddress
 import sys
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from obt_server import app as application
 from obt_server.allocator import keep_large_blocks_apart
@@ -28,15 +28,9 @@ DEFAULT_PORT = 8881
 FIRST_OPERATOR = "admin"
 
 
-def register(subparsers: Any) -> None:
-    """Add the command."""
-    parser = subparsers.add_parser("run", help="run the server (the default)", description=__doc__)
-    add_arguments(parser)
-    parser.set_defaults(command=run)
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Arguments of everything that starts the server."""
+    """Add the command's arguments."""
+    parser.set_defaults(work=run)
     add_database(parser)
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="port (default: %(default)s)")

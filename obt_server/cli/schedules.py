@@ -7,18 +7,16 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from obt_agent.argument_parser import PlainArgumentParser
 from obt_server.cli import campaign_file
-from obt_server.cli.api import Work, add_api_command, part, print_answer
+from obt_server.cli.api import Work, add_api_command, add_api_group, part, print_answer
 from obt_server.cli.options import when
 from obt_server.client import Client, JsonObject
 
 
-def register(subparsers: Any) -> None:
+def add_arguments(parser: PlainArgumentParser) -> None:
     """Add the commands."""
-    parser = subparsers.add_parser(
-        "schedules", help="campaigns that begin by themselves", description=__doc__
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = add_api_group(parser)
     add_api_command(commands, "list", "show all schedules", _list)
     apply = add_api_command(
         commands, "apply", "keep a file's schedule, in place of one of the same name", _apply

@@ -6,14 +6,14 @@ import argparse
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from obt_server.cli.api import add_api_command, part, print_answer, short, size
+from obt_agent.argument_parser import PlainArgumentParser
+from obt_server.cli.api import add_api_command, add_api_group, part, print_answer, short, size
 from obt_server.client import Client, JsonObject
 
 
-def register(subparsers: Any) -> None:
+def add_arguments(parser: PlainArgumentParser) -> None:
     """Add the commands."""
-    parser = subparsers.add_parser("sets", help="models that machines are to have", description=__doc__)
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = add_api_group(parser)
     add_api_command(commands, "list", "show all sets", _list)
     _add_put(commands)
     for name, text, work in (

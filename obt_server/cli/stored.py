@@ -8,8 +8,9 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from obt_agent.argument_parser import JSON_OPTION, PlainArgumentParser, add_options
 from obt_server.auth.operators import Operators
-from obt_server.cli.options import UsageError, add_database
+from obt_server.cli.options import UsageError, add_database, database_option
 from obt_server.store import Database, OperatorStore, SqlStorage
 
 
@@ -32,19 +33,34 @@ class OpenStorage:
         raise UsageError(f"no agent has the id or name {id_or_name!r} (obt-server tokens list shows them)")
 
 
-def add_stored_command(
-    commands: Any, name: str, text: str, work: Callable[[OpenStorage, argparse.Namespace], Awaitable[int]]
-) -> argparse.ArgumentParser:
-    """Add a subcommand that works on the open database."""
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
-    add_database(parser)
-    parser.set_defaults(command=lambda options: _with_stored(options, work))
+Work = Callable[[OpenStorage, argparse.Namespace], Awaitable[int]]
+
+
+def add_stored_group(parser: PlainArgumentParser) -> Any:
+    """Make the command a group of subcommands that work on the open database."""
+    leading = {**database_option(), **JSON_OPTION}
+    return parser.add_subparsers(metavar="COMMAND", required=True, leading=leading)
+
+
+def add_stored_command(commands: Any, name: str, text: str, work: Work) -> PlainArgumentParser:
+    """Add a subcommand to a group of such."""
+    parser: PlainArgumentParser = commands.add_parser(name, help=text, description=text)
+    set_stored_work(parser, work)
     return parser
 
 
-def _with_stored(
-    options: argparse.Namespace, work: Callable[[OpenStorage, argparse.Namespace], Awaitable[int]]
-) -> int:
+def add_stored_list(commands: Any, text: str, work: Work) -> None:
+    """Add the subcommand that lists what the group is about."""
+    add_options(add_stored_command(commands, "list", text, work), JSON_OPTION)
+
+
+def set_stored_work(parser: PlainArgumentParser, work: Work) -> None:
+    """Make it a command that works on the open database."""
+    add_database(parser)
+    parser.set_defaults(work=lambda options: _with_stored(options, work))
+
+
+def _with_stored(options: argparse.Namespace, work: Work) -> int:
     """Open the database, work, close it. A running server sees what changed within seconds."""
 
     async def run() -> int:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import argparse
 import time
-from typing import Any
 
+from obt_agent.argument_parser import PlainArgumentParser
+from obt_agent.text_output import print_json
 from obt_server.auth import secrets
 from obt_server.cli.options import UsageError, duration_up_to, when
-from obt_server.cli.stored import OpenStorage, add_stored_command
+from obt_server.cli.stored import OpenStorage, add_stored_command, add_stored_group, add_stored_list
+from obt_server.storage import JoinToken
 
 # Days: a join token that waits for longer than a month is forgotten, and not used.
 duration = duration_up_to(30)
 
 
-def register(subparsers: Any) -> None:
+def add_arguments(parser: PlainArgumentParser) -> None:
     """Add the commands."""
-    parser = subparsers.add_parser(
-        "tokens", help="join tokens and credentials of agents", description=__doc__
-    )
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands = add_stored_group(parser)
     join = add_stored_command(commands, "join", "make a one-time join token", _join)
     join.add_argument("--note", metavar="TEXT", default="", help="what it is for")
     join.add_argument(
@@ -30,7 +29,7 @@ def register(subparsers: Any) -> None:
     join.add_argument(
         "--valid-for", metavar="TIME", type=duration, default=3600.0, help="like 30m, 1h, 7d (default: 1h)"
     )
-    add_stored_command(commands, "list", "show join tokens and credentials", _list)
+    add_stored_list(commands, "show join tokens and credentials", _list)
     cancel = add_stored_command(commands, "cancel", "make a join token useless", _cancel)
     cancel.add_argument("id", metavar="ID", type=int, help="its number in the list")
     for name, text, work in (
@@ -54,26 +53,30 @@ async def _join(stored: OpenStorage, options: argparse.Namespace) -> int:
     return 0
 
 
-async def _list(stored: OpenStorage, _: argparse.Namespace) -> int:
-    now = time.time()
+async def _list(stored: OpenStorage, options: argparse.Namespace) -> int:
+    tokens, credentials = await stored.storage.join_tokens(), await stored.storage.credentials()
+    if options.json:
+        print_json({"join_tokens": tokens, "credentials": credentials})
+        return 0
     print("JOIN TOKENS")
-    for token in await stored.storage.join_tokens():
-        # The first that holds: a used token expires too, and nobody cares.
-        if token.used_at is not None:
-            state = f"used by {token.used_by}"
-        elif token.revoked_at is not None:
-            state = "revoked"
-        elif token.expires_at <= now:
-            state = "expired"
-        else:
-            state = f"valid until {when(token.expires_at)}"
+    for token in tokens:
+        state = _state(token, time.time())
         print(f"  {token.id:>4}  {when(token.created_at)}  {state}  {token.note}".rstrip())
     print("CREDENTIALS")
     names = {agent.id: agent.name for agent in await stored.storage.agents()}
-    for credential in await stored.storage.credentials():
+    for credential in credentials:
         note = "  rotation asked for" if credential.rotation_requested else ""
         print(f"  {credential.agent_id}  {credential.state:<9}  {names[credential.agent_id]}{note}")
     return 0
+
+
+def _state(token: JoinToken, now: float) -> str:
+    # The first that holds: a used token expires too, and nobody cares.
+    if token.used_at is not None:
+        return f"used by {token.used_by}"
+    if token.revoked_at is not None:
+        return "revoked"
+    return "expired" if token.expires_at <= now else f"valid until {when(token.expires_at)}"
 
 
 async def _cancel(stored: OpenStorage, options: argparse.Namespace) -> int:

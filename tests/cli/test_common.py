@@ -5,7 +5,8 @@ import pytest
 import structlog
 
 from obt_agent.cli import config, enroll
-from obt_agent.cli.common import add_config_options, load_config
+from obt_agent.cli.common import load_config
+from obt_agent.cli.options import add_config_options
 from obt_agent.config import load as loader
 from obt_agent.config.load import ProcessContext
 from tests.config.process_context import around, written

@@ -83,7 +83,7 @@ def test_version_names_the_libraries(command: Command) -> None:
 def test_a_wrong_command_line_is_2(command: Command) -> None:
     ended = command("runn")
     assert (ended.code, ended.out) == (exit_codes.USAGE, "")
-    assert "invalid choice: 'runn'" in ended.err
+    assert "there is no command 'runn'; did you mean run?" in ended.err
 
 
 def test_a_wrong_configuration_is_78_in_every_command_that_reads_one(

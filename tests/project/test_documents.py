@@ -120,7 +120,7 @@ def pieces(line: str) -> Iterator[list[str]]:
 PARSERS: dict[str, Callable[[list[str]], argparse.ArgumentParser]] = {
     "obt-agent": lambda words: agent_cli.make_parser(words)[0],
     "obt-server": lambda _: server_cli.parser(),
-    "obt-conformance": lambda _: conformance_cli._parser(),  # noqa: SLF001 - the parser is the truth here
+    "obt-conformance": lambda _: conformance_cli.make_parser(),
 }
 
 
@@ -131,8 +131,9 @@ def unknown_words(program: str, words: list[str]) -> list[str]:
     """
     parser: argparse.ArgumentParser | None = PARSERS[program](words)
     wrong, skip = [], 0
-    if program == "obt-server" and (not words or words[0].startswith("-")) and "--version" not in words:
-        words = ["run", *words]
+    if program == "obt-server" and "--version" not in words:
+        rest = server_cli.parser(()).behind_leading(words)
+        words = ["run", *words] if not rest or rest[0].startswith("-") else words
     for word in (word.strip("[],") for word in words):
         assert parser is not None
         options = parser._option_string_actions  # noqa: SLF001 - argparse has no other list of them

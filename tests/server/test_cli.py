@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import errno
 import io
+import json
 import os
 import re
 import ssl
@@ -61,6 +62,9 @@ def test_a_join_token_is_printed_alone_and_listed_without_its_secret(command: Co
     assert "valid until" in listed
     assert "lab" in listed
     assert secret.strip() not in listed
+    _, listed, _ = command("tokens", "list", "--json")
+    assert [one["note"] for one in json.loads(listed)["join_tokens"]] == ["lab"]
+    assert secret.strip() not in listed
     assert command("tokens", "cancel", "1")[0] == 0
     assert "revoked" in command("tokens", "list")[1]
     status, _, error = command("tokens", "cancel", "9")
@@ -86,6 +90,8 @@ def test_credentials_are_listed_rotated_and_revoked_by_name_or_id(command: Comma
     agent_id = enrolled(tmp_path)
     assert command("tokens", "rotate", "pc")[0] == 0
     assert "rotation asked for" in command("tokens", "list")[1]
+    (credential,) = json.loads(command("tokens", "list", "--json")[1])["credentials"]
+    assert (credential["agent_id"], credential["rotation_requested"]) == (agent_id, True)
     status, shown, _ = command("tokens", "revoke", agent_id)
     assert (status, f"tokens join --agent {agent_id}" in shown) == (0, True)
     assert "revoked" in command("tokens", "list")[1]
@@ -135,6 +141,11 @@ def test_operators_and_api_tokens(command: Command, monkeypatch: pytest.MonkeyPa
     assert command("operators", "token", "eve", "--name", "cron")[0] == 1
     _, listed, _ = command("operators", "list")
     assert listed == "OPERATORS\n  ann\n  bob\nAPI TOKENS\n     1  ann  cron  (never used)\n"
+    answer = json.loads(command("operators", "list", "--json")[1])
+    assert answer["operators"] == ["ann", "bob"]
+    assert [(one["id"], one["name"], one["scope"]) for one in answer["api_tokens"]] == [
+        (1, "cron", "operator")
+    ]
     assert command("operators", "revoke-token", "1")[0] == 0
     assert command("operators", "remove", "bob")[0] == 0
     status, _, error = command("operators", "remove", "ann")
@@ -204,6 +215,9 @@ def test_the_database_is_where_the_environment_says(monkeypatch: pytest.MonkeyPa
     assert options.default_database() == tmp_path / "obt-server" / "obt.sqlite3"
     monkeypatch.delenv("XDG_DATA_HOME")
     assert options.default_database().parts[-3:] == ("share", "obt-server", "obt.sqlite3")
+    # What Python finds where a user has no home: a container with a user of its own number.
+    monkeypatch.setenv("HOME", "~")
+    assert options.default_database() == Path("/var/lib/obt-server/obt.sqlite3")
 
 
 @pytest.mark.parametrize(
