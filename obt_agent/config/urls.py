@@ -17,6 +17,7 @@ PROXY_SCHEMES: Final = ("http", "socks5", "socks5h")
 
 _PORTS: Final = {"http": 80, "https": 443}
 _LAST_PORT: Final = 65535
+_VERSION_4: Final = 4
 _LONGEST_PORT: Final = 5
 _SOCKET_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 # What Ollama listens on; one cannot dial it.
@@ -43,6 +44,11 @@ def server_socket(text: str) -> str:
     parts = _split(text)
     if parts.scheme not in _SOCKET_SCHEMES:
         raise WrongUrl(f"has the scheme {parts.scheme}; write https://, or a full wss:// address")
+    if not is_dialable(parts.hostname or ""):
+        raise WrongUrl(
+            f"has the host {parts.hostname}, which nobody can dial; write the name or address of the "
+            "server's machine (127.0.0.1 where it is this one)"
+        )
     path = parts.path.rstrip("/")
     if parts.scheme in {"http", "https"} and not path.endswith(CONNECT_PATH):
         path += CONNECT_PATH
@@ -129,6 +135,17 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def is_dialable(host: str) -> bool:
+    """Return whether anybody could dial that name or address: 0.0.0.0 and :: are for listening alone."""
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return True
+    # 240.0.0.0/4 and the broadcast address; of version 6 the reserved ranges hold translated addresses.
+    reserved = address.version == _VERSION_4 and address.is_reserved
+    return not (address.is_unspecified or address.is_multicast or reserved)
 
 
 def without_userinfo(text: str) -> str:

@@ -15,6 +15,7 @@ from urllib.parse import quote, urlsplit
 import aiohttp
 
 from obt_agent.argument_parser import JSON_OPTION, OptionTable, PlainArgumentParser, add_options
+from obt_agent.config.urls import is_dialable
 from obt_agent.printable import printable
 from obt_agent.text_output import print_json
 from obt_server.cli.options import UsageError
@@ -71,8 +72,8 @@ def add_id_command(commands: Any, name: str, text: str, work: Work) -> PlainArgu
 
 
 async def _ask(options: argparse.Namespace, work: Work) -> int:
+    host = _host(options.url)
     token = _token(options.token_file)
-    host = urlsplit(options.url).hostname or ""
     try:
         async with Client(options.url, token, trust_env=host not in _LOOPBACK) as client:
             return await work(client, options)
@@ -80,6 +81,20 @@ async def _ask(options: argparse.Namespace, work: Work) -> int:
         raise UsageError(f"{error.kind}: {error.message}") from error
     except (aiohttp.ClientError, TimeoutError) as error:
         raise NoAnswer(f"{options.url} does not answer: {error}") from error
+
+
+def _host(url: str) -> str:
+    """Return the host of the server's address. Raise UsageError where nobody could ask there."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:  # brackets that are not closed
+        parts, host = urlsplit(""), ""
+    if parts.scheme not in ("http", "https") or not host:
+        raise UsageError(f"{url} is no address of a server: write one like {DEFAULT_URL}")
+    if not is_dialable(host):
+        raise UsageError(f"nobody can dial {host}: write the name or address of the server's machine")
+    return host
 
 
 class NoAnswer(OSError):

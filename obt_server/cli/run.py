@@ -11,10 +11,13 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from obt_agent.config.urls import is_dialable
 from obt_server import app as application
 from obt_server.allocator import keep_large_blocks_apart
 from obt_server.auth.operators import Operators
+from obt_server.auth.origin import parse_authority
 from obt_server.cli.options import UsageError, add_database, port
+from obt_server.cli.tls_files import check_tls_files
 from obt_server.gateway import GatewaySettings
 from obt_server.hub import HubSettings
 from obt_server.log_limit import limit_lines
@@ -47,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allowed-host",
         action="append",
+        type=_host,
         default=[],
         metavar="NAME",
         help="a name or address that browsers and agents reach this server by; may be repeated",
@@ -80,6 +84,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let programs with a token of scope inference use the machines' models below /ollama, with "
         "Ollama's and OpenAI's clients, within each owner's policy (default: no)",
     )
+
+
+def _host(text: str) -> str:
+    # Whoever copies the browser's address has a scheme and a port in it, which would never match.
+    parsed = parse_authority(f"[{text}]" if text.count(":") > 1 and not text.startswith("[") else text)
+    if parsed is None or parsed.port is not None:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a name or an address alone, like obt.example.org")
+    if not is_dialable(parsed.host):
+        raise argparse.ArgumentTypeError(
+            f"nobody can dial {text}: give the name or address that browsers and agents reach this server by"
+        )
+    return text
 
 
 def _root_path(text: str) -> str:
@@ -127,9 +143,8 @@ def check(options: argparse.Namespace) -> None:
     tls = options.tls_cert is not None
     if tls != (options.tls_key is not None):
         raise UsageError("--tls-cert and --tls-key go together")
-    for path in filter(None, (options.tls_cert, options.tls_key)):
-        if not path.is_file():
-            raise UsageError(f"there is no file {path}")
+    if tls:
+        check_tls_files(options.tls_cert, options.tls_key)
     # Passwords, prompts and results cross the wire.
     exposed = not is_loopback(options.host)
     if exposed and not tls and options.behind_proxy is None:
@@ -233,7 +248,11 @@ def _cannot_listen(options: argparse.Namespace, error: OSError) -> OSError:
 
 
 def _url(options: argparse.Namespace, port: int) -> str:
-    scheme = "https" if options.tls_cert is not None else "http"
+    """An address that a browser can open: not the one to listen on everywhere."""
+    tls, host = options.tls_cert is not None, options.host
+    if not is_dialable(host):
+        # Behind a proxy, the names are the proxy's; what listens here is reached from this machine at least.
+        host = options.allowed_host[0] if tls and options.allowed_host else "127.0.0.1"
     # An IPv6 address needs brackets in a URL.
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    return f"{scheme}://{host}:{port}/"
+    host = f"[{host}]" if ":" in host and not host.startswith("[") else host
+    return f"{'https' if tls else 'http'}://{host}:{port}/"

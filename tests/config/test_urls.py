@@ -40,6 +40,10 @@ def test_a_servers_address_becomes_its_sockets(text: str, socket: str) -> None:
         "https://x?a=1",
         "https://x#a",
         "https://x y",
+        "https://0.0.0.0:8881",
+        "wss://[::]",
+        "https://224.0.0.1",
+        "https://255.255.255.255",
         'https://"x',
     ],
 )

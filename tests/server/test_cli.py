@@ -16,6 +16,12 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from obt_server.auth.secrets import sha256
 from obt_server.cli import main, options, parser, run
@@ -226,7 +232,7 @@ def test_the_database_is_where_the_environment_says(monkeypatch: pytest.MonkeyPa
         (["--host", "0.0.0.0"], "give --tls-cert and --tls-key"),  # noqa: S104 -- refused, which is the point
         (["--host", "box.lan"], "give --tls-cert and --tls-key"),
         (["--tls-cert", "cert.pem"], "go together"),
-        (["--tls-cert", "no.pem", "--tls-key", "no.pem"], "there is no file no.pem"),
+        (["--tls-cert", "no.pem", "--tls-key", "no.pem"], "there is no file no.pem: give --tls-cert one"),
         (["--behind-proxy"], "give --allowed-host"),
         (["--host", "0.0.0.0", "--behind-proxy"], "give --allowed-host"),  # noqa: S104 -- refused likewise
         (["--host", "::", "--behind-proxy"], "give --allowed-host"),
@@ -238,6 +244,100 @@ def test_an_exposed_server_without_tls_or_name_is_refused(
     status, _, shown = command("run", *arguments)
     assert status == 2
     assert error in shown
+
+
+def tls_files(folder: Path) -> tuple[Path, Path]:
+    """A certificate of this machine and its key."""
+    issued = trustme.CA().issue_cert("obt.example", "127.0.0.1")
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    issued.cert_chain_pems[0].write_to_path(cert)
+    issued.private_key_pem.write_to_path(key)
+    return cert, key
+
+
+def refusal(cert: Path, key: Path) -> str:
+    """What is said of the two; one line."""
+    with pytest.raises(options.UsageError) as caught:
+        run.check(parser(["run"]).parse_args(["run", "--tls-cert", str(cert), "--tls-key", str(key)]))
+    (line,) = str(caught.value).splitlines()
+    return line
+
+
+def test_a_certificate_that_cannot_be_used_is_told_with_the_remedy(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    cert, key = tls_files(tmp_path)
+    _, foreign = tls_files(tmp_path / "other")
+    run.check(parser(["run"]).parse_args(["run", "--tls-cert", str(cert), "--tls-key", str(key)]))
+    assert f"{foreign} is not the key of {cert}: give the two that were made together" in refusal(
+        cert, foreign
+    )
+    assert f"there is no file {tmp_path}/no: give --tls-key one" in refusal(cert, tmp_path / "no")
+    assert f"{key} holds no certificate in PEM form: give the chain to --tls-cert" in refusal(key, cert)
+    assert f"{cert} holds no private key in PEM form" in refusal(cert, cert)
+    assert f"{tmp_path} cannot be read by" in refusal(cert, tmp_path)
+    broken = tmp_path / "broken.pem"
+    broken.write_text("-----BEGIN CERTIFICATE-----\nbm9uZQ==\n-----END CERTIFICATE-----\n")
+    assert f"{broken} and {key} cannot be used: " in refusal(broken, key)
+
+
+def test_a_key_with_a_password_is_told_and_not_asked_for(tmp_path: Path) -> None:
+    cert, key = tls_files(tmp_path)
+    loaded = load_pem_private_key(key.read_bytes(), None)
+    key.write_bytes(
+        loaded.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    )
+    assert f"{key} is encrypted: write it without a password" in refusal(cert, key)
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("0.0.0.0", "nobody can dial 0.0.0.0: give the name"),  # noqa: S104 -- refused, which is the point
+        ("::", "nobody can dial ::"),
+        ("[::]", "nobody can dial"),
+        ("224.0.0.1", "nobody can dial 224.0.0.1"),
+        ("255.255.255.255", "nobody can dial 255.255.255.255"),
+        ("https://obt.example", "write a name or an address alone"),
+        ("obt.example:8881", "write a name or an address alone"),
+    ],
+)
+def test_a_name_that_nobody_can_use_is_refused(
+    name: str, error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parser(["run"]).parse_args(["run", "--allowed-host", name])
+    assert error in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "url"),
+    [
+        (["--host", "0.0.0.0", "--allowed-host", "obt.example"], "https://obt.example:8881/"),  # noqa: S104 -- as above
+        (["--host", "::", "--allowed-host", "::1"], "https://[::1]:8881/"),
+        (["--host", "10.0.0.5"], "https://10.0.0.5:8881/"),
+    ],
+)
+def test_the_address_that_is_printed_is_one_to_open(arguments: list[str], url: str) -> None:
+    given = ["run", *arguments, "--tls-cert", "c", "--tls-key", "k"]
+    assert run._url(parser(given).parse_args(given), 8881) == url  # noqa: SLF001 -- what a start prints
+    behind = ["run", "--host", "0.0.0.0", "--behind-proxy", "--allowed-host", "obt.example"]  # noqa: S104 -- as above
+    assert run._url(parser(behind).parse_args(behind), 80) == "http://127.0.0.1:80/"  # noqa: SLF001 -- as above
+
+
+@pytest.mark.parametrize(
+    ("url", "error"),
+    [
+        ("https://0.0.0.0:8881", "nobody can dial 0.0.0.0"),
+        ("obt.lan:8881", "is no address of a server: write one like http://127.0.0.1:8881"),
+        ("http://[::1", "is no address of a server"),
+    ],
+)
+def test_an_address_to_ask_that_is_none_is_refused(
+    url: str, error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["models", "list", "--url", url]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert error in line
 
 
 @pytest.mark.parametrize(
