@@ -152,6 +152,9 @@ release-check: $(STAMP) ## refuse a TAG that is not the version, or that the cha
 deb: $(STAMP) ## the Debian package, in dist/
 	scripts/make-deb
 
+shell-files: $(STAMP) ## manual pages, and completion for bash and zsh, in build/share; FOLDER= names another folder
+	$(PY) scripts/shell_files.py $(or $(FOLDER),build/share)
+
 docs: $(STAMP) ## write docs/ and the types for TypeScript anew from the message types, the collection from the routes
 	$(PY) docs/generate.py
 	$(PY) $(TYPESCRIPT)/generate.py
