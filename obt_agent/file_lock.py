@@ -48,15 +48,18 @@ class Locked(Exception):
         self.holder = holder
 
 
-def lock(descriptor: int, *, wait: bool = False) -> None:
+def lock(descriptor: int, *, wait: bool = False, shared: bool = False) -> None:
     """Lock the open file until the descriptor is closed; with ``wait`` block the thread until it is free.
+
+    Several may hold it ``shared``, while nobody holds it alone.
 
     Raises:
         Locked: another process holds the lock and ``wait`` is false.
         OSError: the file system has no locks.
     """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError as error:
         raise Locked(_read_note(descriptor)) from error
 

@@ -13,6 +13,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Final
 
+import structlog
+
 from obt_agent import __version__
 from obt_agent.argument_parser import JSON_OPTION, PlainArgumentParser
 from obt_agent.errors import AgentError
@@ -32,6 +34,9 @@ COMMANDS: Final = {
     "sets": "models that machines are to have",
     "campaigns": "measure the same on many machines, and say what got slower",
     "schedules": "campaigns that begin by themselves",
+    "backup": "copy the database, also of a server that runs",
+    "restore": "put a backup in place of the database of a server that is stopped",
+    "check": "read the database whole, and say what is wrong with it",
 }
 _EPILOG: Final = """\
 exit status:
@@ -69,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     # A terminal without UTF-8 must not end a command in the middle of its output.
     replace_unencodable()
+    # What a command prints is read by programs: events go elsewhere. Not a file: a test replaces the stream.
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     given = list(sys.argv[1:] if arguments is None else arguments)
     # Without a command it is ``run``, so that "obt-server --port 80" does what its user means.
     rest = parser(()).behind_leading(given)

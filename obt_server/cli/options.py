@@ -43,6 +43,13 @@ def add_database(parser: argparse.ArgumentParser) -> None:
     add_options(parser, database_option())
 
 
+def positive(text: str) -> int:
+    """A whole number of at least 1."""
+    if re.fullmatch(r"[0-9]{1,9}", text) is None or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: write a whole number, 1 or more")
+    return int(text)
+
+
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SHORTEST_S: Final = 60
 

@@ -16,7 +16,7 @@ from obt_server import app as application
 from obt_server.allocator import keep_large_blocks_apart
 from obt_server.auth.operators import Operators
 from obt_server.auth.origin import parse_authority
-from obt_server.cli.options import UsageError, add_database, port
+from obt_server.cli.options import UsageError, add_database, port, positive
 from obt_server.cli.tls_files import check_tls_files
 from obt_server.gateway import GatewaySettings
 from obt_server.hub import HubSettings
@@ -65,14 +65,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--agent-results-mib",
-        type=_positive,
+        type=positive,
         default=AgentQuota.result_bytes >> 20,
         metavar="MIB",
         help="results that are kept of one agent (default: %(default)s); it keeps what is refused",
     )
     parser.add_argument(
         "--agent-unasked-mib",
-        type=_positive,
+        type=positive,
         default=AgentQuota.unasked_bytes >> 20,
         metavar="MIB",
         help="of those, results of jobs that this server does not know: it lost its database, or the agent "
@@ -104,13 +104,6 @@ def _root_path(text: str) -> str:
     if path and not application.ROOT_PATH.fullmatch(path):
         raise argparse.ArgumentTypeError(f"{text!r}: write a path like /obt")
     return path
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
 
 
 def run(options: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import functools
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Coroutine
@@ -20,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from obt_agent.errors import AgentError
 from obt_server.saved_plans import hash_of
+from obt_server.store import copies
 from obt_server.store.tables import SCHEMA_VERSION, PlanVersionRow, Schema, Table
 
 if TYPE_CHECKING:
@@ -107,6 +109,21 @@ MIGRATIONS: dict[int, Callable[[Connection], None]] = {
 """What brings a database from that version to the next."""
 
 
+@dataclasses.dataclass
+class DatabaseCounters:
+    """Transactions since a database was opened.
+
+    ``undone`` are those that raised, a refusal for instance; ``waiting`` is how many wait or run now.
+    """
+
+    reads: int = 0
+    writes: int = 0
+    read_seconds: float = 0.0
+    write_seconds: float = 0.0
+    undone: int = 0
+    waiting: int = 0
+
+
 class Database:
     """SQLAlchemy on threads of its own, so that the event loop never waits for a disk.
 
@@ -115,9 +132,11 @@ class Database:
 
     Args:
         engine: any that SQLAlchemy knows and that several threads may use; tables are made where missing.
+        path: the SQLite file, where it is one.
+        lock: the descriptor of the file's lock, which this closes at the end.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, path: Path | None = None, lock: int = -1) -> None:
         self._engine = engine
         self._reading = engine.execution_options(**{_READ: True})
         # One thread: SQLite takes one writer at a time, and a queue here is fair where its lock is not.
@@ -129,6 +148,12 @@ class Database:
         # what agents make it write, a few at a time: an operator's write waits for no more than these
         self._for_agents = asyncio.Semaphore(AGENT_WRITES)
         self._closed = False
+        self.path = path
+        # keeps the file in its place until this is closed
+        self._lock = lock
+        self.counters = DatabaseCounters()
+        # of the counters, which several threads change
+        self._counting = threading.Lock()
         # On the caller's thread, before anything is served: half a schema must never answer.
         migrate(engine)
 
@@ -136,34 +161,45 @@ class Database:
     def sqlite(cls, path: Path) -> Database:
         """Open (or make) an SQLite file that nobody but its owner reads.
 
+        One of an older schema is copied beside itself before it is brought up to date.
+
         Raises:
             SchemaTooNew: a newer release wrote it.
+            CopyFailed: it must be copied, and there is no room.
+            DatabaseInUse: it is being replaced by a backup.
             OSError: the folder cannot be made or written.
         """
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError):
-            # Made before SQLite opens it, which would make it readable as the umask says: it holds hashes of
-            # secrets.
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        return cls(sqlite_engine(f"sqlite:///{path}"))
+        # Before the file is looked at, so that a restore cannot take it away in between.
+        lock = copies.lock(path, shared=True)
+        try:
+            with contextlib.suppress(FileExistsError):
+                # Made before SQLite opens it, which would make it readable as the umask says: it holds hashes
+                # of secrets.
+                os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            copies.before_migration(path, SCHEMA_VERSION)
+            return cls(sqlite_engine(f"sqlite:///{path}"), path=path, lock=lock)
+        except BaseException:
+            os.close(lock)
+            raise
 
     async def run(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``work(session, ...)`` in a transaction on the writer's thread."""
         # A caller that is cancelled leaves the work in the thread: it is committed or undone as a whole.
-        job = functools.partial(_transact, self._engine, work, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._writer, job)
+        job = self._counted(self._engine, work, *args, **kwargs)
+        return await asyncio.wrap_future(self._submit(self._writer, job))
 
     def run_later(
         self, work: Callable[Concatenate[Session, P], object], *args: P.args, **kwargs: P.kwargs
     ) -> None:
         """Run ``work(session, ...)`` as ``run`` does, for nobody who waits: what fails is logged."""
-        job = functools.partial(_transact, self._engine, work, *args, **kwargs)
-        self._writer.submit(job).add_done_callback(_log_failure)
+        job = self._counted(self._engine, work, *args, **kwargs)
+        self._submit(self._writer, job).add_done_callback(_log_failure)
 
     async def read(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``work(session, ...)``, which changes nothing, on a reader's thread."""
-        job = functools.partial(_transact, self._reading, work, *args, **kwargs)
-        return await asyncio.get_running_loop().run_in_executor(self._readers, job)
+        job = self._counted(self._reading, work, *args, **kwargs)
+        return await asyncio.wrap_future(self._submit(self._readers, job))
 
     async def run_for(
         self, agent_id: str, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
@@ -177,12 +213,13 @@ class Database:
         # Held by this variable until the handle below holds it: the dictionary alone keeps no lock.
         turn = self._turns.setdefault(agent_id, asyncio.Lock())
         took = 0.0
+        job = self._counted(self._engine, work, *args, **kwargs)
 
         def timed() -> T:
             nonlocal took
             began = time.monotonic()
             try:
-                return _transact(self._engine, work, *args, **kwargs)
+                return job()
             finally:
                 took = time.monotonic() - began
 
@@ -190,10 +227,47 @@ class Database:
         try:
             # Taken after the own turn: an agent that waits for itself keeps no place from others.
             async with self._for_agents:
-                return await loop.run_in_executor(self._writer, timed)
+                return await asyncio.wrap_future(self._submit(self._writer, timed))
         finally:
             # the handle keeps the lock alive; released by the loop, whoever waits goes on
             loop.call_later(min(took * (1 / AGENT_SHARE - 1), MAX_PAUSE_S), turn.release)
+
+    def _counted(
+        self, engine: Engine, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> Callable[[], T]:
+        """Return what a thread runs: the work as a transaction, which is counted."""
+        counters = self.counters
+
+        def run() -> T:
+            began, undone = time.monotonic(), 1
+            try:
+                found = _transact(engine, work, *args, **kwargs)
+                undone = 0
+                return found
+            finally:
+                took = time.monotonic() - began
+                with self._counting:
+                    counters.undone += undone
+                    if engine is self._reading:
+                        counters.reads += 1
+                        counters.read_seconds += took
+                    else:
+                        counters.writes += 1
+                        counters.write_seconds += took
+
+        return run
+
+    def _submit(self, threads: ThreadPoolExecutor, job: Callable[[], T]) -> Future[T]:
+        with self._counting:
+            self.counters.waiting += 1
+        submitted = threads.submit(job)
+        # Also where it is cancelled before its turn, and never runs.
+        submitted.add_done_callback(self._leave)
+        return submitted
+
+    def _leave(self, _done: Future[Any]) -> None:
+        with self._counting:
+            self.counters.waiting -= 1
 
     def close(self) -> None:
         """Finish what runs and close. Closing twice does nothing."""
@@ -204,6 +278,8 @@ class Database:
         for threads in (self._writer, self._readers):
             threads.shutdown(wait=True)
         self._engine.dispose()
+        if self._lock >= 0:
+            os.close(self._lock)
 
 
 def _log_failure(done: Future[Any]) -> None:
