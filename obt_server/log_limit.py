@@ -13,6 +13,8 @@ import structlog
 BURST: Final = 50
 """Equal lines within ``WINDOW_S`` that pass. A fleet's return writes more."""
 WINDOW_S: Final = 10.0
+ALWAYS_WRITTEN: Final = frozenset({"audit.command", "gateway.answered"})
+"""Who had what done: each of them counts, and only those who may do it can cause one."""
 MAX_KINDS: Final = 256
 """Of lines that are counted at once; names of events and formats are the program's own, so there are few."""
 
@@ -32,6 +34,8 @@ class LineLimit:
 
     def admit(self, kind: str, now: float) -> int | None:
         """Return how many of the kind were left out before this one; None where it is left out itself."""
+        if kind in ALWAYS_WRITTEN:
+            return 0
         # All forgotten at once: it happens only if kinds are not what they should be, and then memory matters
         # more than a count.
         if kind not in self._counts and len(self._counts) >= MAX_KINDS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,7 +15,7 @@ from obt_server.auth import secrets
 from obt_server.auth.limiter import FailureLimiter
 from obt_server.auth.principal import InferenceGrant, Principal
 from obt_server.connections import address_key
-from obt_server.store.operators import ApiToken, OperatorStore
+from obt_server.store.operators import ApiToken, OperatorStore, Scope
 
 COOKIE: Final = "obt_sign_in"
 SIGN_IN_S: Final = 7 * 86400.0
@@ -25,6 +25,7 @@ MAX_WAITING: Final = 16
 """Passwords of strangers that wait to be hashed: two seconds of one processor."""
 MAX_LATE_S: Final = 5.0
 """By which a wrong password is answered late where the operator signed in before."""
+_PREFIXES: Final[Mapping[Scope, str]] = {"operator": "obtk", "inference": "obti", "metrics": "obtm"}
 _NOBODY: Final = "scrypt$32768$8$1$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
 
@@ -77,7 +78,7 @@ class Operators:
             return None if found is None else _principal(found)
         cookie = connection.cookies.get(COOKIE)
         name = None if not cookie else await self.store.sign_in(secrets.sha256(cookie), time.time())
-        return None if name is None else Principal(name)
+        return None if name is None else Principal(name, via="sign-in")
 
     async def sign_in(self, name: str, password: str, address: str) -> SignIn:
         """Check a password and open a sign-in.
@@ -156,6 +157,7 @@ class Operators:
         name: str,
         expires_at: float | None,
         *,
+        scope: Scope = "operator",
         grant: tuple[Sequence[str], Sequence[str]] | None = None,
     ) -> tuple[str, ApiToken]:
         """Make an API token; its secret is returned this once.
@@ -164,19 +166,22 @@ class Operators:
             operator: for whom it acts; it ends with that operator.
             name: what it is for.
             expires_at: when it ends; None: when it is revoked.
-            grant: machines and models of a token of scope ``inference``; None for an operator's.
+            scope: what it is for; ``inference`` where a grant is given.
+            grant: machines and models of a token of scope ``inference``; None for one of another scope.
 
         Raises:
             NotStored: no such operator.
         """
         # Another prefix: whoever finds one in a file sees what it opens.
-        secret = secrets.new_secret("obtk" if grant is None else "obti")
+        scope = scope if grant is None else "inference"
+        secret = secrets.new_secret(_PREFIXES[scope])
         token = await self.store.add_token(
             secrets.sha256(secret),
             name=name,
             operator=operator,
             at=time.time(),
             expires_at=expires_at,
+            scope=scope,
             grant=grant,
         )
         return secret, token
@@ -184,7 +189,9 @@ class Operators:
 
 def _principal(token: ApiToken) -> Principal:
     if token.scope == "operator":
-        return Principal(token.operator)
+        return Principal(token.operator, via=f"token {token.id}")
+    if token.scope == "metrics":
+        return Principal(token.operator, metrics_only=True)
     return Principal(token.operator, InferenceGrant(str(token.id), token.machines, token.models))
 
 

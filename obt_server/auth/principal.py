@@ -25,10 +25,16 @@ class InferenceGrant:
 
 @dataclass(frozen=True)
 class Principal:
-    """Somebody who may drive the machines; with ``inference``, who may use that through the gateway alone."""
+    """Somebody who may drive the machines.
+
+    With ``inference`` one who may use that through the gateway alone; with ``metrics_only`` one who may read
+    ``/metrics`` alone. ``via`` is how they showed who they are, for the audit line: ``token 3``.
+    """
 
     name: str
     inference: InferenceGrant | None = None
+    metrics_only: bool = False
+    via: str = ""
 
 
 Authenticate = Callable[[HTTPConnection], Awaitable[Principal | None]]

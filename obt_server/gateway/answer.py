@@ -61,7 +61,8 @@ class GatewayAnswer(Response):
             with self._gate.turn(grant):
                 # What is refused whatever it says (a blob of gigabytes) is refused before it is read.
                 async with self._gate.body(request) if self._reads else nothing() as body:
-                    exchange = Exchange(self._route, request.path_params, grant, body)
+                    address = None if request.client is None else request.client.host
+                    exchange = Exchange(self._route, request.path_params, grant, body, address)
                     await self._answer(exchange, request, send)
         # Only what came before the answer: everything later is the answer's own end.
         except GatewayRefused as refused:

@@ -54,12 +54,14 @@ class Exchange:
         path_params: what its path names; ``machine`` is an id, a name or ``@label``.
         grant: what its token covers.
         body: what it brought.
+        address: where it comes from.
     """
 
     route: str
     path_params: Mapping[str, str]
     grant: InferenceGrant
     body: bytes
+    address: str | None = None
     # of the machine that answers, once it is chosen
     agent_id: str | None = None
     began_at: float = field(default_factory=time.monotonic)
@@ -113,7 +115,8 @@ class Exchange:
         now = time.monotonic()
         log.info(
             "gateway.answered",
-            token=self.grant.id,
+            token_id=self.grant.id,
+            address=self.address,
             agent=self.agent_id,
             route=self.route,
             status=self.status,

@@ -56,7 +56,7 @@ class GatewayGate:
         if principal.inference is None:
             raise GatewayRefused(
                 403,
-                "This is an operator's token, which may do more than generate; make one of scope inference.",
+                "This token is of another scope; make one of scope inference, which can only use models.",
             )
         if not recognise(connection, "client"):
             raise GatewayRefused(

@@ -7,13 +7,13 @@ from typing import Annotated, cast
 
 import msgspec
 import structlog
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
 from obt_agent.labels import LABEL_RULE, MAX_LABELS, Labels
 from obt_agent.protocol import codec
 from obt_server.hub.shared_series import Viewer
-from obt_server.rest import responses
+from obt_server.rest import audit, responses
 from obt_server.rest.context import Context, api_router
 from obt_server.rest.sse import EventStream, after_first, event, event_of_text
 from obt_server.rest.views import AgentView, HardwareView, ModelView, agent_view, model_view
@@ -57,24 +57,26 @@ def _agents(router: APIRouter, context: Context) -> None:
     @router.patch("/agents/{agent}", summary="Give an agent a name; null lets it choose its own again")
     async def rename(agent: str, body: AgentName) -> AgentView:
         found = await storage.rename_agent((await hub.find(agent)).id, body.name)
+        audit.note(found.id)
         # Every open page learns of it by this: a name or a label is in no heartbeat.
         hub.directory.changed(found.id)
         return agent_view(hub, found)
 
     @router.put("/agents/{agent}/labels", summary="Replace the labels that operators gave an agent")
-    async def label(agent: str, body: AgentLabels, request: Request) -> AgentView:
+    async def label(agent: str, body: AgentLabels) -> AgentView:
         # Checked by the type that an agent's own labels have, so that both are the same words.
         given = codec.convert(msgspec.json.encode(body.labels), Labels, where="body.labels")
         labels = tuple(sorted(set(given)))
         found = await storage.label_agent((await hub.find(agent)).id, labels)
-        # Who did it, for whoever wonders later why a group has changed.
-        log.info("agent.labelled", agent=found.id, labels=labels, operator=request.state.principal.name)
+        # For whoever wonders later why a group has changed.
+        audit.note(found.id, labels=", ".join(labels))
         hub.directory.changed(found.id)
         return agent_view(hub, found)
 
     @router.delete("/agents/{agent}", status_code=204, summary="Forget an agent and end its session")
     async def remove(agent: str) -> None:
         found = await hub.find(agent)
+        audit.note(found.id)
         # Forgotten first: an agent whose session ended before would dial again and be admitted.
         await storage.delete_agent(found.id)
         await hub.end_agent(found.id)

@@ -19,7 +19,7 @@ from obt_agent.protocol.commands import CancelResult
 from obt_agent.protocol.jobs import JobState
 from obt_server.hub.events import JobChanged
 from obt_server.hub.storage import ENDED_STATES, JobRecord
-from obt_server.rest import responses
+from obt_server.rest import audit, responses
 from obt_server.rest.agents import samples
 from obt_server.rest.context import Context, api_router
 from obt_server.rest.problems import JobOpen
@@ -85,11 +85,13 @@ def _starting(router: APIRouter, context: Context) -> None:
     )
     async def start(body: StartBenchmark) -> JobAccepted:
         agent = await context.hub.find(body.agent)
+        audit.note(agent.id)
         params = {"job_id": body.job_id, "plan": body.plan, "not_after": body.not_after}
         params["signature"] = body.signature
         # Left out, and not null: the agent's own defaults hold, and a signature covers what was given.
         given = {key: value for key, value in params.items() if value is not None}
         started = await context.hub.start_job(agent.id, "run_benchmark", given)
+        audit.note(job=started.job_id)
         return JobAccepted(
             job_id=started.job_id, agent_id=agent.id, state=started.state, position=started.position
         )
@@ -192,12 +194,14 @@ def _ending(router: APIRouter, context: Context) -> None:
     @router.post("/benchmarks/{job_id}/cancel", summary="Cancel a job at its agent")
     async def cancel(job_id: str, agent: str | None = None) -> CancelResult:
         job = await _job(context, job_id, agent)
+        audit.note(job.agent_id)
         # Agent and id together: several agents may have a job of one id.
         return await hub.cancel_job(job.agent_id, job.job_id)
 
     @router.delete("/benchmarks/{job_id}", status_code=204, summary="Forget a job that has ended")
     async def remove(job_id: str, agent: str | None = None) -> None:
         job = await _job(context, job_id, agent)
+        audit.note(job.agent_id)
         # Forgotten while it runs, its result would come back as one that nobody asked for.
         if job.state not in ENDED_STATES:
             raise JobOpen(f"Job {job.job_id} is {job.state}: cancel it first.")

@@ -12,7 +12,7 @@ from obt_agent.protocol import codec
 from obt_server.campaign_storage import CampaignFilter, CampaignOrder, CampaignState
 from obt_server.campaigns.preview import CampaignPreview, preview
 from obt_server.campaigns.requests import MAX_MODELS, MAX_PLANS, MAX_REPEAT, CampaignRequest
-from obt_server.rest import responses
+from obt_server.rest import audit, responses
 from obt_server.rest.campaign_views import CampaignSummary, CampaignView, live_summary, summary, view
 from obt_server.rest.context import Context, api_router
 from obt_server.rest.rollouts import SelectorBody, selector
@@ -155,11 +155,14 @@ def _beginning(router: APIRouter, context: Context) -> None:
     )
     async def begin(body: StartCampaign, request: Request, response: Response) -> CampaignView:
         stored, new = await engine.create(body.request(), request.state.principal.name)
+        campaign, cells = await engine.get(stored.id)
+        audit.note(*dict.fromkeys(cell.agent_id for cell in cells), campaign=campaign.id)
         # A double click, or a client that did not get the answer.
         response.status_code = 201 if new else 200
-        return view(context.hub, *await engine.get(stored.id))
+        return view(context.hub, campaign, cells)
 
     @router.post("/campaigns/preview", summary="What a campaign would do in each cell, and about how long")
+    @audit.reads_only
     async def would(body: StartCampaign, request: Request) -> CampaignPreview:
         campaign, cells = await engine.prepare(body.request(), request.state.principal.name)
         records = await context.hub.directory.current()

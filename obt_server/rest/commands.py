@@ -12,7 +12,7 @@ from obt_agent.protocol import codec, methods
 from obt_server.hub.command_params import CommandParams, checked, json_object
 from obt_server.hub.hub import STREAMED
 from obt_server.hub.jobs import KIND_OF_METHOD, new_job_id
-from obt_server.rest import responses
+from obt_server.rest import audit, responses
 from obt_server.rest.context import Context, api_router, now
 from obt_server.rest.sse import EventStream, after_first, event_of_text
 from obt_server.rollout_storage import ChangeCause, model_key
@@ -78,6 +78,9 @@ def routes(context: Context) -> APIRouter:
     )
     async def command(agent: str, method: Method, request: Request) -> Response:
         found = await context.hub.find(agent)
+        audit.note(found.id)
+        if method in audit.READING_COMMANDS:
+            audit.leave_out()
         params = await read_params(request, context.max_body_bytes)
         # A refusal that comes at once is a status; a model that loads for minutes is an open stream
         # meanwhile.

@@ -34,7 +34,7 @@ def routes(context: Context) -> APIRouter:
         await websocket.accept(subprotocol=SUBPROTOCOL)
         # Nobody reads them again, and the scope lasts as long as the session.
         websocket.scope["headers"] = []
-        await context.hub.serve(StarletteSocket(websocket), admitted)
+        await context.hub.serve(StarletteSocket(websocket, context.traffic), admitted)
 
     @router.get("/agents/connect", include_in_schema=False)
     async def without_upgrade() -> JSONResponse:

@@ -24,9 +24,11 @@ from obt_server.campaigns.evaluation import Evaluation
 from obt_server.campaigns.schedules import Schedules
 from obt_server.connections import address_key, recognise
 from obt_server.hub import AgentHub
+from obt_server.rest import audit
 from obt_server.rest.fleet import Fleet
 from obt_server.rest.problems import error_response, failure, wrong_request
 from obt_server.rest.responses import GATED, Responses
+from obt_server.rest.socket import LinkTraffic
 from obt_server.rest.sse import EventStream
 from obt_server.rest.struct_route import StructRoute
 from obt_server.result_index import ResultIndex
@@ -50,6 +52,7 @@ class Context:
         storage: what lasts.
         authenticate: who asks.
         origin: which Host and Origin may ask.
+        traffic: what agents' sockets carried, for whoever watches the server.
         joins: slows down guessing of join tokens and credentials.
         max_body_bytes: largest request body; images in a prompt are the largest honest ones.
         recheck_s: seconds between two looks at whether who reads an open stream may still do so.
@@ -63,6 +66,7 @@ class Context:
     storage: ServerStorage
     authenticate: Authenticate
     origin: OriginPolicy
+    traffic: LinkTraffic = field(default_factory=LinkTraffic)
     joins: FailureLimiter = field(default_factory=lambda: FailureLimiter(free=20))
     max_body_bytes: int = 32 << 20
     recheck_s: float = 5.0
@@ -125,8 +129,8 @@ class Context:
         view = None if regression is None else msgspec.json.encode(regression)
         self.hub.events.regression_changed(regression_id, view)
 
-    async def gate(self, connection: HTTPConnection) -> Principal | JSONResponse:
-        """Who asks, or the answer to somebody who may not."""
+    async def gate(self, connection: HTTPConnection, *, metrics: bool = False) -> Principal | JSONResponse:
+        """Who asks, or the answer to somebody who may not; ``metrics``: tokens of that scope may, too."""
         # First of all: a page of another site must not even learn whether this browser is signed in.
         refusal = self.origin.check(connection.headers)
         if refusal is not None:
@@ -144,9 +148,11 @@ class Context:
             return failure(
                 403, "wrong_scope", "This API token is for inference: it works below /ollama alone."
             )
-        # Only now does the connection count as an operator's. Strangers have places of their own, and cannot
-        # take these.
-        if not recognise(connection, "operator"):
+        if principal.metrics_only and not metrics:
+            return failure(403, "wrong_scope", "This API token is for metrics: it reads /metrics alone.")
+        # Only now does the connection count as an operator's, or a client's. Strangers have places of their
+        # own, and cannot take these.
+        if not recognise(connection, "client" if principal.metrics_only else "operator"):
             return failure(
                 503,
                 "busy",
@@ -173,6 +179,7 @@ class Context:
 
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Gate = Callable[[HTTPConnection], Coroutine[Any, Any, Principal | JSONResponse]]
 
 
 def api_router(
@@ -183,24 +190,29 @@ def api_router(
     Its routes are whole: the path, the tag, what is documented of every answer. A router that is included in
     another has each of its routes made anew, with its validators, which was most of a server's start.
     """
-    kind = public_route_class(context) if public else route_class(context)
+    kind = public_route_class(context) if public else route_class(context, context.gate)
     return APIRouter(prefix=context.prefix + PREFIX, route_class=kind, tags=[tag], responses=documented)
 
 
-def route_class(context: Context) -> type[APIRoute]:
+def route_class(context: Context, gate: Gate) -> type[APIRoute]:
     """Routes that are gated before anything of the request is read, and whose errors are answered as JSON."""
 
     class GatedRoute(StructRoute):
         def get_route_handler(self) -> Handler:
-            inner = super().get_route_handler()
+            inner, audited, action = super().get_route_handler(), audit.is_audited(self), action_of(self)
 
             async def handle(request: Request) -> Response:
                 # Before anything of the body is read: a stranger cannot make the server hold megabytes.
-                passed = await context.gate(request)
+                passed = await gate(request)
                 if isinstance(passed, Response):
                     return passed
                 request.state.principal = passed
-                answer = await answered(inner, request, context.max_body_bytes)
+                if audited:
+                    with audit.line(request, action, passed) as entry:
+                        answer = await answered(inner, request, context.max_body_bytes)
+                        audit.answered(entry, answer)
+                else:
+                    answer = await answered(inner, request, context.max_body_bytes)
                 # It may last for hours, and outlive the permission with which it was opened.
                 if isinstance(answer, EventStream):
                     answer.until_refused = lambda: context.until_refused(request)
@@ -216,18 +228,29 @@ def public_route_class(context: Context) -> type[APIRoute]:
 
     class PublicRoute(StructRoute):
         def get_route_handler(self) -> Handler:
-            inner = super().get_route_handler()
+            inner, action = super().get_route_handler(), action_of(self)
 
             async def handle(request: Request) -> Response:
                 refused = context.public_gate(request)
                 if refused is not None:
                     return refused
-                # A join token or a password fits many times; whoever sends more has shown no credential yet.
-                return await answered(inner, request, 64 << 10)
+                # Who it is, the route finds out; until then it is nobody.
+                with audit.line(request, action, None) as entry:
+                    # A join token or a password fits many times; whoever sends more has shown no credential
+                    # yet.
+                    answer = await answered(inner, request, 64 << 10)
+                    audit.answered(entry, answer)
+                return answer
 
             return handle
 
     return PublicRoute
+
+
+def action_of(route: APIRoute) -> str:
+    """Return what a route does, as the audit line names it: ``POST /rollouts/{rollout_id}/cancel``."""
+    _, _, path = route.path.rpartition(PREFIX)
+    return f"{' '.join(sorted(route.methods or ()))} {path}"
 
 
 async def answered(inner: Handler, request: Request, max_body_bytes: int) -> Response:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from obt_agent.protocol.admission import ServerIdentity
 from obt_server.auth import secrets
 from obt_server.auth.operators import TooManyAttempts, bearer
-from obt_server.rest import responses
+from obt_server.rest import audit, responses
 from obt_server.rest.context import Context, api_router, client_address, now
 from obt_server.storage import Enrolment, JoinRefused
 
@@ -67,6 +67,8 @@ def routes(context: Context) -> APIRouter:
         except JoinRefused:
             context.joins.failed(address, at)
             raise
+        audit.sender("join token", "join token")
+        audit.note(agent.id)
         # It is on every open page before it has dialled for the first time.
         context.hub.directory.changed(agent.id)
         settings = context.hub.settings

@@ -13,6 +13,8 @@ from starlette.websockets import WebSocketDisconnect
 
 from obt_agent.errors import AgentError, InvalidParams
 from obt_agent.protocol import codec
+from obt_server.auth import Principal
+from obt_server.rest import audit
 from obt_server.rest.context import PREFIX, Context
 from obt_server.rest.problems import STATUS_OF_KIND, error_object, failure
 from obt_server.rest.socket import refuse
@@ -50,7 +52,7 @@ def routes(context: Context) -> APIRouter:
             return
         await websocket.accept()
         # By id from here on: a rename in mid-conversation must not lead to another machine.
-        conversation = _GenerateSocket(context, websocket, agent.id, model)
+        conversation = _GenerateSocket(context, websocket, passed, agent.id, model)
         with contextlib.suppress(WebSocketDisconnect):
             await _while_permitted(context, websocket, conversation)
 
@@ -90,9 +92,12 @@ def _with_end(error: bytes) -> str:
 class _GenerateSocket:
     """One socket: a prompt, its answer, the next prompt. ``{"stop": true}`` stops the answer."""
 
-    def __init__(self, context: Context, websocket: WebSocket, agent_id: str, model: str) -> None:
+    def __init__(
+        self, context: Context, websocket: WebSocket, who: Principal, agent_id: str, model: str
+    ) -> None:
         self._context = context
         self._websocket = websocket
+        self._who = who
         self._agent_id = agent_id
         self._model = model
 
@@ -129,6 +134,16 @@ class _GenerateSocket:
         return message.get("text") or ""
 
     async def _answer(self, prompt: str) -> None:
+        with audit.line(self._websocket, "WebSocket /models/generate/{model}", self._who) as entry:
+            audit.note(self._agent_id)
+            try:
+                entry.outcome = await self._answer_or_refuse(prompt)
+            except asyncio.CancelledError:
+                entry.outcome = "cancelled"
+                raise
+
+    async def _answer_or_refuse(self, prompt: str) -> str:
+        """Send the answer, or the error; return how it ended."""
         try:
             params = self._params(prompt)
             async with self._context.hub.stream(self._agent_id, "generate", params) as stream:
@@ -139,6 +154,8 @@ class _GenerateSocket:
             await self._websocket.send_json({"response": "", **final, "done": True})
         except AgentError as error:
             await self._websocket.send_json({"error": error_object(error), "response": "", "done": True})
+            return error.kind
+        return "complete"
 
     async def _send(self, batch: list[bytes]) -> None:
         for text in batch:

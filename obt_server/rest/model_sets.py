@@ -12,7 +12,7 @@ from obt_agent.errors import InvalidParams
 from obt_agent.labels import Label
 from obt_agent.protocol import codec
 from obt_server.machine_jobs.local_times import check_times
-from obt_server.rest import responses
+from obt_server.rest import audit, responses
 from obt_server.rest.context import Context, api_router, now
 from obt_server.rest.rollout_views import RolloutSummary, live_summary
 from obt_server.rollout_storage import ModelSet, WantedModel, model_key
@@ -116,6 +116,7 @@ def _converging(router: APIRouter, context: Context) -> None:
         return await sets.drift(name)
 
     @router.post("/model-sets/{name}/preview", summary="What converging would do now; nothing is sent")
+    @audit.reads_only
     async def preview(name: SetName, body: ConvergeBody | None = None) -> list[PlannedStep]:
         return await sets.preview(name, update=body is not None and body.update)
 
@@ -128,6 +129,7 @@ def _converging(router: APIRouter, context: Context) -> None:
     ) -> list[RolloutSummary]:
         update = body is not None and body.update
         begun = await sets.converge(name, request.state.principal.name, update=update)
+        audit.note(rollouts=", ".join(rollout.id for rollout in begun))
         return [live_summary(context.hub, *await engine.get(rollout.id)) for rollout in begun]
 
 

@@ -15,6 +15,7 @@ from obt_agent.benchmark.expansion import expand
 from obt_agent.benchmark.plan import Plan, plan_hash
 from obt_agent.benchmark.presets import PRESETS
 from obt_server.estimates import Estimates
+from obt_server.rest import audit
 from obt_server.rest.context import Context, api_router
 from obt_server.rest.views import PlanFields
 from obt_server.result_index import IndexedResult
@@ -146,6 +147,7 @@ def _estimate(router: APIRouter, context: Context) -> None:
     @router.post(
         "/benchmarks/estimate", summary="What a plan would measure, and about how long it would take"
     )
+    @audit.reads_only
     async def estimate(body: EstimateBody) -> EstimateView:
         agent = await context.hub.find(body.agent)
         plan = read_plan(body.plan)

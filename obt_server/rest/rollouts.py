@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from obt_agent.protocol import codec
-from obt_server.rest import responses
+from obt_server.rest import audit, responses
 from obt_server.rest.context import Context, api_router
 from obt_server.rest.rollout_views import RolloutSummary, RolloutView, live_summary, summary, view
 from obt_server.rollout_storage import CreateSpec, RolloutAction, RolloutFilter, RolloutState, model_key
@@ -117,11 +117,13 @@ def _beginning(router: APIRouter, context: Context) -> None:
         records = await select(context.hub, selector(body.targets), most)
         rollout, targets = make(_request(body), records, request.state.principal.name)
         stored, new = await context.rollouts.create(rollout, targets)
+        audit.note(*(target.agent_id for target in targets), rollout=stored.id, work=rollout.action)
         # A double click, or a client that did not get the answer.
         response.status_code = 201 if new else 200
         return view(context.hub, *await context.rollouts.get(stored.id))
 
     @router.post("/rollouts/preview", summary="What a rollout would do on each machine; nothing is sent")
+    @audit.reads_only
     async def preview(body: StartRollout, request: Request) -> list[TargetPreview]:
         records = await select(context.hub, selector(body.targets), most)
         rollout, _ = make(_request(body), records, request.state.principal.name)

@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field, model_validator
 from obt_server.auth import Principal
 from obt_server.auth.operators import COOKIE, SIGN_IN_S, Operators
 from obt_server.auth.secrets import MAX_PASSWORD_CHARS
-from obt_server.rest import responses
+from obt_server.rest import audit, responses
 from obt_server.rest.context import Context, api_router, client_address, now
 from obt_server.store.operators import ApiToken, Scope
 
@@ -35,7 +35,7 @@ class NewApiToken(BaseModel):
     """An API token to be made, for the operator who asks.
 
     One of scope ``inference`` opens the gateway alone, for ``machines`` (ids, names, ``@label``, ``*``) and
-    ``models`` (shell patterns; all where none is given).
+    ``models`` (shell patterns; all where none is given); one of scope ``metrics`` opens ``/metrics`` alone.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
@@ -46,7 +46,7 @@ class NewApiToken(BaseModel):
 
     @model_validator(mode="after")
     def _limits_fit_the_scope(self) -> Self:
-        if self.scope == "operator" and (self.machines or self.models):
+        if self.scope != "inference" and (self.machines or self.models):
             raise ValueError("machines and models are limits of the scope inference")
         # "All machines" is written out: nobody hands out a fleet by leaving a field empty.
         if self.scope == "inference" and not self.machines:
@@ -76,6 +76,8 @@ def _sign_in_route(context: Context, operators: Operators, *, secure_cookie: boo
     async def sign_in(body: SignInBody, request: Request) -> Response:
         # The address counts failures: somebody who guesses is slowed down, and nobody else is.
         made = await operators.sign_in(body.name, body.password, client_address(request))
+        # Not before: people type their password where the name belongs.
+        audit.sender(made.operator, "password")
         response = Response(msgspec.json.encode(OperatorView(made.operator)), media_type="application/json")
         # Strict, and not readable by scripts: neither another site's form nor an injected script can use it.
         response.set_cookie(
@@ -122,7 +124,10 @@ def _operator_routes(context: Context, operators: Operators) -> APIRouter:
         if body.scope == "inference":
             grant = [await _machine(context, one) for one in body.machines], body.models or ["*"]
         operator = request.state.principal.name
-        secret, token = await operators.new_token(operator, body.name, expires_at, grant=grant)
+        secret, token = await operators.new_token(
+            operator, body.name, expires_at, scope=body.scope, grant=grant
+        )
+        audit.note(token_id=token.id, scope=token.scope)
         return MadeApiToken(secret=secret, token=token)
 
     @router.delete("/api-tokens/{token_id}", status_code=204, summary="Revoke an API token")

@@ -17,7 +17,7 @@ from obt_agent.errors import InvalidParams
 from obt_agent.protocol import codec, limits, signed
 from obt_server.hub.command_params import checked
 from obt_server.hub.jobs import check_job_id, new_job_id
-from obt_server.rest import responses
+from obt_server.rest import audit, responses
 from obt_server.rest.commands import CHANGING, note_operator
 from obt_server.rest.context import Context, api_router
 
@@ -82,6 +82,7 @@ def routes(context: Context) -> APIRouter:
     router = api_router(context, "signed requests", responses.AGENT)
 
     @router.post("/signed-requests/prepare", summary="The text to sign, where an agent's owner lists signers")
+    @audit.reads_only
     async def prepared(body: PrepareRequest) -> PreparedRequest:
         agent = await context.hub.find(body.agent)
         return prepare(agent.id, body.method, body.params, body.valid_for_s)
@@ -94,6 +95,7 @@ def routes(context: Context) -> APIRouter:
     async def submit(body: SignedRequest, request: Request) -> Response:
         content = signed.read_text(body.text)
         agent = await context.hub.find(content.agent_id)
+        audit.note(agent.id, method=content.method)
         params = codec.convert(content.params, dict[str, Any])
         if content.method in signed.SIGNED_JOBS and params.get("job_id") != content.id:
             # The agent refuses it; the server would have stored a job under an id that nobody signed.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import dataclass
 
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -13,11 +14,22 @@ ABORT_EXTENSION = "obt.abort"
 """Set in the scope by servers that can drop a connection at once (``obt_server.serve``)."""
 
 
+@dataclass
+class LinkTraffic:
+    """Frames and their bytes of all agents' sockets, since the process began; TLS and headers not counted."""
+
+    received_frames: int = 0
+    received_bytes: int = 0
+    sent_frames: int = 0
+    sent_bytes: int = 0
+
+
 class StarletteSocket:
     """An accepted WebSocket. One task receives; sends may come from any."""
 
-    def __init__(self, websocket: WebSocket) -> None:
+    def __init__(self, websocket: WebSocket, traffic: LinkTraffic | None = None) -> None:
         self._websocket = websocket
+        self._traffic = traffic or LinkTraffic()
         self._closed: SocketClosed | None = None
 
     async def receive(self) -> str | bytes:
@@ -31,6 +43,9 @@ class StarletteSocket:
         # Agents speak text alone (obt.v1); the hub closes with the code for that.
         if text is None:
             raise BinaryFrame
+        self._traffic.received_frames += 1
+        # Characters, which are bytes but for other alphabets: to count those would encode each frame.
+        self._traffic.received_bytes += len(text)
         return text
 
     async def send(self, frame: bytes) -> None:
@@ -40,6 +55,8 @@ class StarletteSocket:
             await self._websocket.send_text(frame.decode())
         except (WebSocketDisconnect, RuntimeError, OSError) as error:
             raise SocketClosed(1006, "the socket has ended") from error
+        self._traffic.sent_frames += 1
+        self._traffic.sent_bytes += len(frame)
 
     async def close(self, code: int, reason: str) -> None:
         """See ``HubSocket``. A code that no frame may carry (the peer is gone) is not sent."""

@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from obt_server.auth import secrets
-from obt_server.rest import responses
+from obt_server.rest import audit, responses
 from obt_server.rest.context import Context, api_router, now
 from obt_server.storage import CredentialInfo, JoinToken
 
@@ -64,6 +64,7 @@ def routes(context: Context) -> APIRouter:
     async def make(body: NewJoinToken) -> MadeJoinToken:
         # Looked up now: a token for an agent that does not exist would be good for nobody.
         agent_id = None if body.agent is None else (await hub.find(body.agent)).id
+        audit.note(*[] if agent_id is None else [agent_id])
         # Its hash alone is stored: who reads the database can enrol nothing.
         secret, at = secrets.new_secret("obtj"), now()
         token = await storage.create_join_token(
@@ -73,6 +74,7 @@ def routes(context: Context) -> APIRouter:
             at=at,
             expires_at=at + body.valid_for_s,
         )
+        audit.note(token_id=token.id)
         return MadeJoinToken(secret=secret, token=token)
 
     @router.delete("/join-tokens/{token_id}", status_code=204, summary="Make a join token useless")
@@ -86,6 +88,7 @@ def routes(context: Context) -> APIRouter:
     @router.post("/agents/{agent}/credentials/rotate", summary="Let an agent make its next credential")
     async def rotate(agent: str, body: RotateBody | None = None) -> RotationView:
         found = await hub.find(agent)
+        audit.note(found.id)
         # The wish is kept: the server starts it when the agent is next there.
         if found.id not in hub.online():
             await storage.request_rotation(found.id, now())
@@ -98,6 +101,7 @@ def routes(context: Context) -> APIRouter:
     )
     async def revoke(agent: str) -> RevocationView:
         found = await hub.find(agent)
+        audit.note(found.id)
         count = await storage.revoke_credentials(found.id, now())
         # At once: without it the session would live until the next look, two seconds later.
         await hub.enforce_credentials()

@@ -25,8 +25,8 @@ _ADDRESSES_KEPT: Final = 64
 """Of an operator's sign-ins: laptops move."""
 
 
-Scope = Literal["operator", "inference"]
-"""What a token is for: all that its operator may do, or the gateway alone."""
+Scope = Literal["operator", "inference", "metrics"]
+"""What a token is for: all that its operator may do, the gateway alone, or ``/metrics`` alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +126,7 @@ def _signed_in_from(db: Session, operator: str, address: str) -> bool:
     return db.get(SignInAddressRow, (operator, address)) is not None
 
 
-def _add_token(
+def _add_token(  # noqa: PLR0913 - what a token is, by name
     db: Session,
     sha256: str,
     *,
@@ -134,16 +134,17 @@ def _add_token(
     operator: str,
     at: float,
     expires_at: float | None,
+    scope: Scope = "operator",
     grant: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> ApiToken:
-    """Store an API token by its hash; with ``grant``, one of scope ``inference`` for machines and models.
+    """Store an API token by its hash; ``grant`` has the machines and models of one of scope ``inference``.
 
     Raise NotStored where there is no such operator.
     """
     if db.get(OperatorRow, operator) is None:
         raise NotStored(f"There is no operator {operator[:64]!r}.")
     row = ApiTokenRow(sha256=sha256, name=name, operator=operator, created_at=at, expires_at=expires_at)
-    row.scope = "operator" if grant is None else "inference"
+    row.scope = scope
     row.machines, row.models = (json.dumps(list(limit)) for limit in grant or ((), ()))
     db.add(row)
     db.flush()

@@ -204,6 +204,7 @@ def test_a_flood_of_a_line_is_folded_and_counted() -> None:
     assert passed.count(None) == 1000 - BURST
     assert limit.admit("agent.left", WINDOW_S) == 1000 - BURST, "the next line says how many there were"
     assert limit.admit("agent.admitted", 0.0) == 0, "other lines pass"
+    assert {limit.admit("audit.command", 0.0) for _ in range(1000)} == {0}, "each of these counts"
 
 
 @pytest.mark.parametrize("size", [0, 1])

@@ -78,6 +78,6 @@ async def test_labels_are_set_by_those_who_may_drive_machines_and_the_log_says_b
         assert stranger.status_code == 401
         with capture_logs() as lines:
             await put(server, agent, ["x"])
-    (line,) = (one for one in lines if one["event"] == "agent.labelled")
-    assert (line["agent"], line["labels"], line["operator"]) == (agent.agent_id, ("x",), "admin")
+    (line,) = (one for one in lines if one["event"] == "audit.command")
+    assert (line["machines"], line["labels"], line["who"]) == ([agent.agent_id], "x", "admin")
     assert (await server.http.put("/api/v1/agents/none/labels", json={"labels": []})).status_code == 404

@@ -16,7 +16,7 @@ from obt_agent.benchmark.obt_format import ObtResult
 from obt_agent.errors import AgentError
 from obt_server.contrib.obt.benchmarks import MAX_LISTED, MAX_RUNS, ObtBenchmarks, ObtStatus, StartRequest
 from obt_server.contrib.obt.clients import ObtClients, as_listed, healthy
-from obt_server.rest import generate, models, obt_interface, responses
+from obt_server.rest import audit, generate, models, obt_interface, responses
 from obt_server.rest.context import Context, api_router
 from obt_server.rest.obt_interface import LegacyClient, legacy_clients
 from obt_server.rest.problems import STATUS_OF_KIND, error_object
@@ -115,6 +115,7 @@ def _benchmarks(context: Context, clients: ObtClients, prompts: Prompts | None) 
         try:
             texts = await _prompt_texts(body.prompts, prompts)
             request = StartRequest(body.client_id, tuple(body.models), texts, body.hardware or {})
+            audit.note(*([body.client_id] if body.client_id else []))
             ids, errors = await benchmarks.start(request)
         except AgentError as error:
             return _refused(error)
