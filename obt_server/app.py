@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import re
+from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -13,7 +16,7 @@ from fastapi.responses import JSONResponse, RedirectResponse
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Lifespan, Message, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from obt_server import page
@@ -22,13 +25,16 @@ from obt_server.auth.origin import LOOPBACK_NAMES, OriginPolicy
 from obt_server.campaigns import CampaignSettings
 from obt_server.gateway import GatewaySettings
 from obt_server.hub import AgentHub, HubSettings
-from obt_server.rest import responses, session
+from obt_server.rest import health, metrics, responses, session
 from obt_server.rest.context import PREFIX, Context, api_router
+from obt_server.rest.health import Readiness
+from obt_server.rest.metrics import MetricsExporter
 from obt_server.rest.problems import failure
 from obt_server.rest.socket import refuse
 from obt_server.rollouts import RolloutSettings
 from obt_server.router import router_for
 from obt_server.store import AgentQuota, Database, OperatorStore, SqlStorage
+from obt_server.store.retention import Retention, RetentionSettings
 
 # Nothing inline and nothing from elsewhere: what a machine puts into a name or an answer cannot run. Images
 # as data: the charts that are saved as files, and those attached to a prompt.
@@ -69,6 +75,7 @@ class AppSettings:
         rollouts: the numbers of rollouts.
         gateway: the bounds of the gateway below ``/ollama``; None for no gateway.
         campaigns: the numbers of campaigns.
+        retention: what is removed when it is old.
     """
 
     database: Path
@@ -82,6 +89,7 @@ class AppSettings:
     rollouts: RolloutSettings = field(default_factory=RolloutSettings)
     gateway: GatewaySettings | None = None
     campaigns: CampaignSettings = field(default_factory=CampaignSettings)
+    retention: RetentionSettings = field(default_factory=RetentionSettings)
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,7 @@ class Server:
     operators: Operators
     database: Database
     context: Context
+    exporter: MetricsExporter
 
 
 def build(settings: AppSettings) -> Server:
@@ -118,8 +127,30 @@ def build(settings: AppSettings) -> Server:
         campaign_settings=settings.campaigns,
     )
     router = router_for(context, settings.gateway)
-    app = FastAPI(
-        lifespan=router.lifespan_context,
+    retention = Retention(database, settings.retention)
+    app = _empty(_with_retention(router.lifespan_context, retention))
+    # Taken as they are: to include a router would make each of its routes anew.
+    app.routes.extend(router.routes)
+    # Signing in is the reference application's own: an application that mounts the router has its own.
+    app.routes.extend(session.routes(context, operators, secure_cookie=settings.https).routes)
+    app.routes.extend(_description(context, app).routes)
+    exporter = MetricsExporter(context, storage, database, lambda: retention.removed)
+    app.routes.extend(metrics.routes(context, exporter).routes)
+    app.routes.extend(health.routes(Readiness(lambda: hub.draining, storage.ping)).routes)
+    page.mount(app)
+    app.add_exception_handler(HTTPException, _no_such_route)
+    app.add_middleware(SecurityMiddleware, policy=policy)
+    # the last one added is the outermost: everything inside sees one path and one prefix
+    app.add_middleware(
+        PrefixMiddleware, root_path=settings.root_path, forwarded_prefix=settings.forwarded_prefix
+    )
+    return Server(app, hub, storage, operators, database, context, exporter)
+
+
+def _empty(lifespan: Lifespan[FastAPI]) -> FastAPI:
+    """An application without routes."""
+    return FastAPI(
+        lifespan=lifespan,
         title="OBT server",
         version=version(),
         description="Drives obt-agents: models, hardware, generation and benchmarks on machines behind NAT. "
@@ -133,19 +164,23 @@ def build(settings: AppSettings) -> Server:
         # An address that is wrong by a slash is answered 404, as every other that is wrong.
         redirect_slashes=False,
     )
-    # Taken as they are: to include a router would make each of its routes anew.
-    app.routes.extend(router.routes)
-    # Signing in is the reference application's own: an application that mounts the router has its own.
-    app.routes.extend(session.routes(context, operators, secure_cookie=settings.https).routes)
-    app.routes.extend(_description(context, app).routes)
-    page.mount(app)
-    app.add_exception_handler(HTTPException, _no_such_route)
-    app.add_middleware(SecurityMiddleware, policy=policy)
-    # the last one added is the outermost: everything inside sees one path and one prefix
-    app.add_middleware(
-        PrefixMiddleware, root_path=settings.root_path, forwarded_prefix=settings.forwarded_prefix
-    )
-    return Server(app, hub, storage, operators, database, context)
+
+
+def _with_retention(lifespan: Lifespan[FastAPI], retention: Retention) -> Lifespan[FastAPI]:
+    """The lifespan, with old rows removed meanwhile."""
+
+    @contextlib.asynccontextmanager
+    async def both(app: FastAPI) -> AsyncIterator[None]:
+        async with lifespan(app):
+            removing = asyncio.create_task(retention.run(), name="retention")
+            try:
+                yield
+            finally:
+                # Before the database closes; a batch that runs is committed or undone as a whole.
+                removing.cancel()
+                await asyncio.gather(removing, return_exceptions=True)
+
+    return both
 
 
 def _description(context: Context, app: FastAPI) -> APIRouter:
@@ -225,7 +260,9 @@ class SecurityMiddleware:
             return
         # Around everything, the page's files too: a site that points its own name here must not even load the
         # page.
-        refusal = self._policy.check(Headers(scope=scope))
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        # Probes ask by the address of a machine or container, which is no name of the server's.
+        refusal = None if path in health.PATHS else self._policy.check(Headers(scope=scope))
         if refusal is None:
             # A WebSocket's answer has no page to protect, and the server's own headers must stay as they are.
             await self._app(scope, receive, _with_headers(send) if scope["type"] == "http" else send)

@@ -163,6 +163,10 @@ class Connections:
         """Return every open connection."""
         return self._all.values()
 
+    def counts(self) -> dict[str, int]:
+        """Return how many are open of each kind."""
+        return {str(kind): count for kind, count in self._counts.items()}
+
     def opened(self, transport: Transport) -> Connection:
         """Return the connection of a transport; a new one takes a stranger's place."""
         found = self._all.get(transport)

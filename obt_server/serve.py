@@ -329,6 +329,7 @@ def configure(
     # A proxy's connections stand for many senders, and are not bounded as one address.
     proxies = [] if behind_proxy is None else [one.strip() for one in behind_proxy.split(",")]
     connections = Connections(ConnectionLimits.of_descriptors(raise_descriptors()), proxies)
+    server.exporter.connections = connections.counts
     # uvicorn makes the protocols itself, from a class: what they share stands on a class of this server's
     # own.
     own = {"connections_of_server": connections}

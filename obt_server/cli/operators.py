@@ -6,13 +6,14 @@ import argparse
 import getpass
 import sys
 import time
+from typing import get_args
 
 from obt_agent.argument_parser import PlainArgumentParser
 from obt_agent.text_output import print_json
 from obt_server.auth.secrets import MAX_PASSWORD_CHARS
 from obt_server.cli.options import UsageError, duration_up_to, when
 from obt_server.cli.stored import OpenStorage, add_stored_command, add_stored_group, add_stored_list
-from obt_server.store.operators import ApiToken
+from obt_server.store.operators import ApiToken, Scope
 
 # Characters: the password may be all that stands between the internet and the machines.
 _SHORTEST_PASSWORD = 10
@@ -37,6 +38,12 @@ def add_arguments(parser: PlainArgumentParser) -> None:
     token.add_argument("--name", metavar="TEXT", required=True, help="what it is for")
     token.add_argument(
         "--valid-for", metavar="TIME", type=duration, help="like 1h, 7d, 365d (default: until it is revoked)"
+    )
+    token.add_argument(
+        "--scope",
+        choices=get_args(Scope),
+        help="what it opens: all that OPERATOR may do (the default), the gateway alone (inference, with "
+        "--machine), or /metrics alone",
     )
     token.add_argument(
         "--machine",
@@ -81,8 +88,8 @@ def _use(token: ApiToken) -> str:
 
 
 def _limits(token: ApiToken) -> str:
-    if token.scope == "operator":
-        return ""
+    if token.scope != "inference":
+        return "" if token.scope == "operator" else "  reads /metrics alone"
     return f"  inference at {', '.join(token.machines)} with {', '.join(token.models)}"
 
 
@@ -121,6 +128,9 @@ async def _token(stored: OpenStorage, options: argparse.Namespace) -> int:
     expires_at = None if options.valid_for is None else time.time() + options.valid_for
     if options.model and not options.machine:
         raise UsageError("--model limits a token of scope inference: give --machine too")
+    scope: Scope = options.scope or ("inference" if options.machine else "operator")
+    if (scope == "inference") != bool(options.machine):
+        raise UsageError("--machine and --scope inference go together")
     grant: tuple[list[str], list[str]] | None = None
     if options.machine:
         # By id: another machine that takes the name later gets nothing by that.
@@ -130,7 +140,9 @@ async def _token(stored: OpenStorage, options: argparse.Namespace) -> int:
         ]
         grant = machines, options.model or ["*"]
     # Its hash alone is stored: this is the only time that anybody sees it.
-    secret, _ = await stored.operators.new_token(options.operator, options.name, expires_at, grant=grant)
+    secret, _ = await stored.operators.new_token(
+        options.operator, options.name, expires_at, scope=scope, grant=grant
+    )
     print(secret)
     return 0
 

@@ -26,6 +26,7 @@ from obt_server.hub import images
 from obt_server.hub.budget import WaitingBudget
 from obt_server.hub.calls import AgentStream
 from obt_server.hub.command_params import NO_PARAMS, CommandParams, checked, json_object
+from obt_server.hub.counters import LinkCounters
 from obt_server.hub.directory import AgentDirectory
 from obt_server.hub.errors import AmbiguousAgent, UnknownAgent
 from obt_server.hub.events import EventBus
@@ -67,7 +68,7 @@ class AgentHub:
         self._storage = storage
         self._jobs = JobTracker(storage, self.events, self.settings)
         # one for everything that waits in this process, whoever makes it wait
-        budget = WaitingBudget(self.settings.max_waiting_bytes)
+        self._budget = budget = WaitingBudget(self.settings.max_waiting_bytes)
         incoming = Incoming(storage, self._jobs, self.events, self.settings, budget)
         self.directory = AgentDirectory(storage, self.events)
         self._sessions = Sessions(storage, incoming, self.directory, self.settings, budget)
@@ -321,6 +322,23 @@ class AgentHub:
     async def store_last_seen(self) -> None:
         """Store that the live agents are there. Call it every ``settings.seen_interval_s``."""
         await self._sessions.store_last_seen()
+
+    # -- for whoever watches the server ----------------------------------------------------------------
+
+    @property
+    def counters(self) -> LinkCounters:
+        """What became of agents' sockets since this hub was made."""
+        return self._sessions.counters
+
+    @property
+    def waiting_bytes(self) -> int:
+        """What waits in this process for agents, and for those who asked them (``max_waiting_bytes``)."""
+        return self._budget.held
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server stops: every agent is told to come back later."""
+        return self._sessions.draining
 
     # -- draining ------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from obt_agent.protocol.limits import Close
 from obt_agent.protocol.rates import TokenBucket
 from obt_server.hub import admission
 from obt_server.hub.budget import WaitingBudget
+from obt_server.hub.counters import LinkCounters
 from obt_server.hub.directory import AgentDirectory
 from obt_server.hub.errors import AgentOffline, Draining
 from obt_server.hub.incoming import Incoming
@@ -75,6 +76,13 @@ class Sessions:
         self._storing_left = asyncio.Lock()
         # set once and for good: nobody is admitted any more
         self._draining = False
+        # for whoever watches the server; nothing here goes by it
+        self.counters = LinkCounters()
+
+    @property
+    def draining(self) -> bool:
+        """Whether the server stops, and admits nobody more."""
+        return self._draining
 
     # -- live sessions -------------------------------------------------------------------------------
 
@@ -145,6 +153,7 @@ class Sessions:
                 )
             await self._run(session)
         except admission.AdmissionDenied as refused:
+            self.counters.refuse(refused.code)
             log.info("agent.refused", agent=credential.agent_id, code=refused.code, reason=refused.reason)
             await self._refuse(socket, refused)
         except SocketClosed as closed:
@@ -192,6 +201,7 @@ class Sessions:
             await self._answer_hello(socket, hello, number)
             # Only now can anybody reach it: nothing may go out before the answer to the hello.
             self._sessions[session.agent_id] = session
+            self.counters.admitted += 1
         if credential.state == "candidate":
             # After the answer went out: by it the agent knows that the old credential may go.
             await self._storage.promote(credential.id)
@@ -249,6 +259,7 @@ class Sessions:
         try:
             await self._directory.admitted(session.agent_id)
             ending = await session.run()
+            self.counters.end(ending.code)
             log.info("agent.left", agent=session.agent_id, code=ending.code, reason=ending.reason)
         finally:
             self._incoming.forget(session)

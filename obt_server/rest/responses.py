@@ -144,7 +144,15 @@ SECURITY: Final[Json] = {
         "scheme": "bearer",
         "description": "An API token of scope `inference` (`obti_...`).",
     },
+    "metricsToken": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API token of scope `metrics` (`obtm_...`).",
+    },
 }
+_METRICS: Final[list[Json]] = [{"metricsToken": []}, {"apiToken": []}, {"signIn": []}]
+# At the root, where probes and Prometheus look for them. To ask whether the server works needs no secret.
+_OPERATION: Final[dict[str, list[Json]]] = {"/healthz": [], "/readyz": [], "/metrics": _METRICS}
 _OWN_SECRETS: Final[dict[tuple[str, str], list[Json]]] = {
     ("/session", "post"): [],
     ("/agents/enroll", "post"): [{"joinToken": []}],
@@ -158,9 +166,9 @@ def with_security(document: Json, prefix: str) -> Json:
     document["security"] = [{"apiToken": []}, {"signIn": []}]
     for (path, method), allowed in _OWN_SECRETS.items():
         document["paths"][prefix + path][method]["security"] = allowed
-    # What is not below the interface's own prefix is the gateway's.
+    # What else is not below the interface's own prefix is the gateway's.
     for path, operations in document["paths"].items():
         if not path.startswith(prefix):
             for operation in operations.values():
-                operation["security"] = [{"inferenceToken": []}]
+                operation["security"] = _OPERATION.get(path, [{"inferenceToken": []}])
     return document

@@ -203,6 +203,17 @@ def find(db: Session, which: JobFilter) -> list[JobRecord]:
     return [record(row) for row in db.scalars(query)]
 
 
+def ping(db: Session) -> None:
+    """Read something: a database that cannot be used raises."""
+    db.execute(select(JobRow.job_id).limit(1)).first()
+
+
+def counts(db: Session) -> list[tuple[str, str, int]]:
+    """Return how many jobs of each kind are in each state."""
+    query = select(JobRow.kind, JobRow.state, func.count()).group_by(JobRow.kind, JobRow.state)
+    return [(kind, state, count) for kind, state, count in db.execute(query)]
+
+
 def by_id(db: Session, job_id: str, agent_id: str | None = None) -> JobRecord:
     """See ``ServerStorage.job_by_id``."""
     query = select(JobRow).where(JobRow.job_id == job_id).order_by(JobRow.created_at)

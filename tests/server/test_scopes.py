@@ -20,6 +20,7 @@ from tests.server.conftest import NO_AUTHORITIES, PASSWORD, Running, running
 OPENED_BY: dict[str, frozenset[str]] = {
     "operator": frozenset({"apiToken"}),
     "inference": frozenset({"inferenceToken"}),
+    "metrics": frozenset({"metricsToken"}),
     "cookie": frozenset({"signIn"}),
     "join token": frozenset({"joinToken"}),
     "agent's credential": frozenset(),
@@ -28,8 +29,8 @@ OPENED_BY: dict[str, frozenset[str]] = {
     "nothing": frozenset(),
 }
 """By kind of secret, the schemes of OpenAPI's ``security`` that it satisfies."""
-PUBLIC = {("post", "/api/v1/session")}
-"""What checks a password, and asks for nothing before."""
+PUBLIC = {("post", "/api/v1/session"), ("get", "/healthz"), ("get", "/readyz")}
+"""What checks a password, and asks for nothing before; and what says one word to everybody."""
 
 
 @pytest.fixture
@@ -58,8 +59,9 @@ async def secret_of(server: Running, kind: str) -> dict[str, str]:
         return bearer((await server.enrol())[1])
     state, _, scope = kind.rpartition(" ")
     grant = (["*"], ["*"]) if scope == "inference" else None
+    expires_at = 1.0 if state == "expired" else None
     token, made = await server.parts.operators.new_token(
-        "admin", "tests", 1.0 if state == "expired" else None, grant=grant
+        "admin", "tests", expires_at, scope="metrics" if scope == "metrics" else "operator", grant=grant
     )
     if state == "revoked":
         await store.revoke_token(made.id)
