@@ -1197,6 +1197,57 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/healthz": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Whether the process serves */
+        get: operations["healthz_healthz_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/metrics": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Figures of the server, its machines and their GPUs, for Prometheus */
+        get: operations["metrics_metrics_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/readyz": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Whether the database answers and the server is not about to stop */
+        get: operations["readyz_readyz_get"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -1338,7 +1389,7 @@ export interface components {
              * @default operator
              * @enum {string}
              */
-            scope?: "operator" | "inference";
+            scope?: "operator" | "inference" | "metrics";
         };
         /**
          * BaselineBody
@@ -3877,7 +3928,7 @@ export interface components {
          * @description An API token to be made, for the operator who asks.
          *
          *     One of scope ``inference`` opens the gateway alone, for ``machines`` (ids, names, ``@label``, ``*``) and
-         *     ``models`` (shell patterns; all where none is given).
+         *     ``models`` (shell patterns; all where none is given); one of scope ``metrics`` opens ``/metrics`` alone.
          */
         NewApiToken: {
             /**
@@ -3897,7 +3948,7 @@ export interface components {
              * @default operator
              * @enum {string}
              */
-            scope?: "operator" | "inference";
+            scope?: "operator" | "inference" | "metrics";
             /** Valid For S */
             valid_for_s?: number | null;
         };
@@ -18388,6 +18439,162 @@ export interface operations {
                 };
                 content: {
                     "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    healthz_healthz_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+        };
+    };
+    metrics_metrics_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Prometheus' text format. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": unknown;
+                };
+            };
+            /** @description Nobody is signed in. */
+            401: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "not_signed_in",
+                     *         "message": "Sign in, or send an API token (Authorization: Bearer ...).",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description A page of another site asked. */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "Requests from pages of another site are refused.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description The request names another host. */
+            421: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {},
+                     *         "kind": "origin_refused",
+                     *         "message": "This server does not go by that name: see --allowed-host.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Parameters are missing or wrong; `detail.field` names the first. */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    /**
+                     * @example {
+                     *       "error": {
+                     *         "detail": {
+                     *           "field": "body.agent"
+                     *         },
+                     *         "kind": "invalid_params",
+                     *         "message": "body.agent: Field required.",
+                     *         "retryable": false
+                     *       }
+                     *     }
+                     */
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+            /** @description Any other error; `kind` says which. */
+            default: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["ObtError"];
+                };
+            };
+        };
+    };
+    readyz_readyz_get: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Successful Response */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": string;
+                };
+            };
+            /** @description Not now. */
+            503: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "text/plain": unknown;
                 };
             };
         };
