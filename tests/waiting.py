@@ -10,8 +10,9 @@ WITHIN_S = 60.0
 """Longest wait for something that takes a moment: generous, since the machine may be busy."""
 TURNS = 50
 """Checks without a pause: most of what a test waits for is a few turns of the event loop away."""
-MAX_PAUSE_S = 0.05
-"""A check may cost a request or a query; pauses grow to this, so that checking does not become the load."""
+MIN_PAUSE_S, ASKING_PAUSE_S, MAX_PAUSE_S = 0.001, 0.01, 0.05
+"""A check that is awaited costs a request or a query, and has a longer pause after it from the first one on.
+Pauses grow, so that checking does not become the load."""
 
 
 async def until(
@@ -22,13 +23,14 @@ async def until(
     Raises:
         AssertionError: it was not within ``within_s``; the message ends with what ``why`` returns.
     """
-    turn, pause_s = 0, 0.001
+    turn, pause_s = 0, MIN_PAUSE_S
     try:
         async with asyncio.timeout(within_s):
             while True:
                 answer = condition()
                 if inspect.isawaitable(answer):
                     answer = await answer
+                    turn, pause_s = TURNS, max(pause_s, ASKING_PAUSE_S)
                 if answer:
                     return
                 turn += 1
