@@ -11,6 +11,7 @@ import pytest
 from obt_agent.jobs.store.job_store import JobStore
 from obt_agent.protocol.errors import WireError
 from obt_agent.protocol.jobs import JobSummary
+from obt_agent.struct_types import prepare_all
 from obt_server import app as application
 
 # Types with others in their fields, and threads that change over at every chance.
@@ -54,6 +55,15 @@ def test_threads_may_decode_a_type_that_was_prepared(prepared: str) -> None:
         [sys.executable, "-c", _RACE.replace("PREPARE", prepared)], check=False, timeout=60
     )
     assert ended.returncode == 0
+
+
+@pytest.mark.parametrize("field", [list[int] | tuple[int, ...], "NoSuchType"])
+def test_a_type_that_cannot_be_decoded_keeps_nothing_from_starting(field: object) -> None:
+    undecodable = msgspec.defstruct("Undecodable", [("a", field)])
+    later = msgspec.defstruct("Later", [("a", int)])
+    prepare_all()
+    assert worked_out(later)
+    assert not worked_out(undecodable)
 
 
 async def test_a_server_prepares_all_types_before_it_serves(tmp_path: Path) -> None:
