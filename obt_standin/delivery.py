@@ -52,7 +52,7 @@ class Delivery:
         self._behaviour = self.job.behaviour
         # Its headers go out with the first line: until then the answer may still become an error.
         self._wire = StreamedBody(self.job.request, self.job.behaviour)
-        self._exchange = self.job.request[EXCHANGE]
+        self._exchange = EXCHANGE.get()
 
     async def whole(self) -> web.StreamResponse:
         """Generate to the end, then answer with one object."""

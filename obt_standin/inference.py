@@ -113,7 +113,7 @@ class Inference:
         if job.behaviour.answer == "busy":
             raise ErrorAnswer(503, "server busy, please try again.  maximum pending requests exceeded")
         options = job.fields.get("options") or {}
-        figures = Figures(job.request[EXCHANGE].began_ns)
+        figures = Figures(EXCHANGE.get().began_ns)
         async with self._runners.lease(job.model, options, job.keep_alive_s, job.behaviour) as lease:
             figures.load_ns = lease.load_ns
             # As late as this: Ollama hands the format to the runner, and reports it once the model is loaded.
@@ -151,7 +151,7 @@ class Inference:
         if job.behaviour.ttft_s is not None:
             spent = job.behaviour.ttft_s
         figures.prompt_count, figures.prompt_ns = count, int(spent * 1e9)
-        exchange = job.request[EXCHANGE]
+        exchange = EXCHANGE.get()
         exchange.prompt_tokens, exchange.cached_tokens = count, cached
         return time.monotonic_ns() + figures.prompt_ns
 

@@ -21,7 +21,7 @@ from obt_standin.request_body import ErrorAnswer
 from obt_standin.runner import Runners
 from obt_standin.script import Script
 from obt_standin.store import Store
-from obt_standin.wire import EXCHANGE, OWN_FRAMING
+from obt_standin.wire import EXCHANGE, OwnFraming
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -152,7 +152,7 @@ class StandIn:
         exchange = LoggedExchange(
             request.method, request.path, b"", {k.lower(): v for k, v in request.headers.items()}
         )
-        request[EXCHANGE] = exchange
+        EXCHANGE.set(exchange)
         self.requests.append(exchange)
         await self._notify()
         try:
@@ -180,9 +180,10 @@ class StandIn:
         special = await faults.special_answer(request, self.script.answer)
         if special is not None:
             return special
-        special = _forbidden(request) or _preflight(request)
-        if special is not None:
-            return special
+        # Not with "or": a response is a mapping too, and before aiohttp 3.12 false while it is empty.
+        for special in (_forbidden(request), _preflight(request)):
+            if special is not None:
+                return special
         try:
             return await handler(request)
         except ErrorAnswer as refusal:
@@ -198,7 +199,7 @@ async def _root(_request: web.Request) -> web.StreamResponse:
 async def _set_headers(_request: web.Request, response: web.StreamResponse) -> None:
     """Make the headers Ollama's: no Server, no content type on nothing, chunked where streamed."""
     response.headers.pop("Server", None)
-    if response.get(OWN_FRAMING):
+    if isinstance(response, OwnFraming):
         response.headers.pop("Content-Length", None)
         response.headers["Transfer-Encoding"] = "chunked"
     elif isinstance(response, web.Response) and not response.body and "X-Keep-Type" not in response.headers:

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import struct
 import time
+from contextvars import ContextVar
 from typing import Final
 
 from aiohttp import web
@@ -13,11 +14,15 @@ from aiohttp import web
 from obt_standin.log import LoggedExchange
 from obt_standin.script import Behaviour
 
-EXCHANGE: Final = web.RequestKey("exchange", LoggedExchange)
-OWN_FRAMING: Final = web.ResponseKey("own_framing", bool)
+# Of the request that this task answers. aiohttp's request has typed keys for such things from 3.14 on.
+EXCHANGE: Final[ContextVar[LoggedExchange]] = ContextVar("exchange")
 # Pieces between two turns of the event loop.
 _YIELD_EVERY: Final = 64
 _UNBOUNDED: Final = 1 << 60
+
+
+class OwnFraming(web.StreamResponse):
+    """A response whose chunks are written by ``StreamedBody``, not by aiohttp."""
 
 
 class StreamedBody:
@@ -26,9 +31,8 @@ class StreamedBody:
     def __init__(self, request: web.Request, behaviour: Behaviour) -> None:
         self._request = request
         self._behaviour = behaviour
-        self._exchange = request[EXCHANGE]
-        self.response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
-        self.response[OWN_FRAMING] = True
+        self._exchange = EXCHANGE.get()
+        self.response = OwnFraming(headers={"Content-Type": "application/x-ndjson"})
         # aiohttp then leaves the framing alone, and each line gets a chunk of its own, as with Ollama.
         self.response.content_length = _UNBOUNDED
 

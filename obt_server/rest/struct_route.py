@@ -8,6 +8,7 @@ here validate nothing: msgspec encodes the answer, past pydantic.
 from __future__ import annotations
 
 import functools
+import inspect
 import types
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
@@ -108,8 +109,10 @@ class StructRoute(APIRoute):
         if isinstance(options.get("response_model"), DefaultPlaceholder):
             # With extras: a Raw says nothing of its content but by the Shape beside it.
             returned = get_type_hints(endpoint, include_extras=True).get("return")
-            # A response is made by its handler, and a 204 has no body to encode.
-            if not (isinstance(returned, type) and issubclass(returned, (Response, types.NoneType))):
+            # A response is made by its handler, and a 204 has no body: FastAPI 0.115 would take None for one.
+            if isinstance(returned, type) and issubclass(returned, (Response, types.NoneType)):
+                options["response_model"] = None
+            else:
                 options["response_model"] = described(returned)
                 endpoint = _encoded(endpoint, options.get("status_code") or 200)
         super().__init__(self.path, endpoint, **options)
@@ -126,4 +129,6 @@ def _encoded(
         said = next((one.status_code for one in kwargs.values() if isinstance(one, Response)), None)
         return Response(msgspec.json.encode(answer), said or status, media_type="application/json")
 
+    # FastAPI 0.115 would look for the names in the annotations in this module, and not in the endpoint's.
+    encode.__signature__ = inspect.signature(endpoint, eval_str=True)  # type: ignore[attr-defined] # PEP 362
     return encode

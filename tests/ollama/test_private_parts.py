@@ -18,7 +18,9 @@ async def test_the_parts_of_aiohttp_that_are_used_are_there() -> None:
     await connector.close()
     assert isinstance(made, ResponseHandler)
     assert made._reading_paused is False  # noqa: SLF001 - read at each chunk
-    assert list(inspect.signature(ResponseHandler.resume_reading).parameters) == ["self", "resume_parser"]
+    # The second parameter came with aiohttp 3.14.
+    resumes = list(inspect.signature(ResponseHandler.resume_reading).parameters)
+    assert resumes in (["self"], ["self", "resume_parser"])
     assert list(inspect.signature(ResponseHandler.data_received).parameters) == ["self", "data"]
     assert "_retry_connection and method in IDEMPOTENT_METHODS" in inspect.getsource(aiohttp.client)
 
