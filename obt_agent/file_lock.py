@@ -1,6 +1,6 @@
 """A lock on an open file, held by one process, and a note in the file that names the holder.
 
-The lock is ``flock``: the kernel drops it when the last descriptor of the file is closed, however the
+The kernel drops the lock (``system.descriptors``) when the last descriptor of the file is closed, however the
 process ends, so that no stale lock is ever left behind. The file itself is never removed: a process that
 waits for the old file's lock and one that makes the file anew would hold "the" lock at once. Without the
 lock held the note means nothing.
@@ -9,7 +9,6 @@ lock held the note means nothing.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import sys
 import time
@@ -18,6 +17,7 @@ from typing import Final
 import msgspec
 
 from obt_agent.printable import printable
+from obt_agent.system import descriptors
 
 _MAX_COMMAND_CHARS: Final = 200
 _MAX_NOTE_BYTES: Final = 4096
@@ -57,9 +57,8 @@ def lock(descriptor: int, *, wait: bool = False, shared: bool = False) -> None:
         Locked: another process holds the lock and ``wait`` is false.
         OSError: the file system has no locks.
     """
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     try:
-        fcntl.flock(descriptor, kind | (0 if wait else fcntl.LOCK_NB))
+        descriptors.lock(descriptor, wait=wait, shared=shared)
     except BlockingIOError as error:
         raise Locked(_read_note(descriptor)) from error
 
@@ -76,21 +75,15 @@ def write_note(descriptor: int, *, command: str, user: str = "") -> None:
         command=_short(command),
         user=_short(user),
     )
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, msgspec.json.encode(note), 0)
+    descriptors.rewrite(descriptor, msgspec.json.encode(note))
 
 
 def current_holder(descriptor: int) -> LockHolder | None:
     """Return who holds the lock; None when nobody does, or when the note cannot be read.
 
-    A shared lock is tried, not an exclusive one: two readers at once must not take each other for the holder.
-    It ends when the caller closes the descriptor.
+    To ask may lock the file for other askers' sake until the caller closes the descriptor.
     """
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return _read_note(descriptor)
-    return None
+    return _read_note(descriptor) if descriptors.is_locked(descriptor) else None
 
 
 def command_line(words: int | None = None) -> str:
@@ -103,7 +96,7 @@ def _read_note(descriptor: int) -> LockHolder | None:
     # Another user may have written the note, and may be writing it now: it is bounded and made printable, and
     # one that cannot be decoded names nobody.
     with contextlib.suppress(OSError, msgspec.MsgspecError, UnicodeDecodeError):
-        note = msgspec.json.decode(os.pread(descriptor, _MAX_NOTE_BYTES, 0), type=LockHolder)
+        note = msgspec.json.decode(descriptors.read_at(descriptor, _MAX_NOTE_BYTES, 0), type=LockHolder)
         return msgspec.structs.replace(
             note,
             user=_short(note.user),

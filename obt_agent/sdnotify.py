@@ -6,10 +6,11 @@ Outside systemd every call does nothing, so that callers need not ask where they
 
 import contextlib
 import os
-import socket
 import time
 from collections.abc import Mapping
 from typing import Final
+
+from obt_agent.system.sockets import datagrams
 
 STATUS_LIMIT: Final = 256
 """Characters of a status line that ``systemctl status`` shows without wrapping it away."""
@@ -44,7 +45,7 @@ class Notifier:
 
     def reloading(self) -> None:
         """Tell that the configuration is being read again; ``ready`` ends it."""
-        self._send("RELOADING=1", f"MONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")
+        self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
 
     def stopping(self, text: str = "") -> None:
         """Tell that an orderly shutdown has begun."""
@@ -57,10 +58,7 @@ class Notifier:
     def _send(self, *lines: str) -> None:
         if self._address is None or not lines:
             return
-        with (
-            contextlib.suppress(OSError),
-            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as out,
-        ):
+        with contextlib.suppress(OSError), datagrams() as out:
             out.settimeout(0)
             out.sendto("\n".join(lines).encode(), self._address)
 

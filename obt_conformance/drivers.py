@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import shlex
-import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
+from obt_agent.system import processes
 from obt_conformance import web
 from obt_conformance.checks import Untested
 
@@ -54,18 +53,24 @@ class Caller:
     def pause(self) -> None:
         """Read nothing more, and stay connected."""
         self.may_read.clear()
-        self.signal(signal.SIGSTOP)
+        self._send(processes.pause_group)
 
     def resume(self) -> None:
         """Read on."""
         self.may_read.set()
-        self.signal(signal.SIGCONT)
+        self._send(processes.resume_group)
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the command and all that it started."""
+    def end(self) -> None:
+        """Ask the command and all that it started to end."""
+        self._send(processes.end_group)
+
+    def kill(self) -> None:
+        """End the command and all that it started at once."""
+        self._send(processes.kill_group)
+
+    def _send(self, send: Callable[[int], None]) -> None:
         if self.process is not None and self.process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.process.pid, number)
+            send(self.process.pid)
 
 
 class Driver:
@@ -120,12 +125,12 @@ async def _started(
         yield process
     finally:
         # One that is stopped gets SIGTERM only when it goes on.
-        caller.signal(signal.SIGTERM)
+        caller.end()
         caller.resume()
         try:
             await asyncio.wait_for(process.wait(), _STOP_S)
         except TimeoutError:
-            caller.signal(signal.SIGKILL)
+            caller.kill()
             await process.wait()
 
 

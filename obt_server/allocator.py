@@ -19,5 +19,5 @@ def keep_large_blocks_apart() -> None:
     keeps what came: what lives on after it then pins the gaps between, and the server's memory grew by 8 MiB
     an hour while what its objects take stood still. With the bound fixed it grew by 2 MiB, and ever less.
     """
-    with contextlib.suppress(AttributeError, OSError):
+    with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, LARGE_BYTES)

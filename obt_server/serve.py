@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import functools
 import os
-import resource
-import signal
 import socket
 import threading
 import time
@@ -21,6 +19,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from obt_agent.protocol import limits
 from obt_agent.protocol.rates import TokenBucket
+from obt_agent.system import open_files, signals
 from obt_server.app import Server
 from obt_server.connections import (
     DESCRIPTORS_KEPT,
@@ -285,14 +284,14 @@ class DrainingServer(uvicorn.Server):
         """
         loop = asyncio.get_running_loop()
         # On the loop, so that the handler runs between two callbacks and never in the middle of one.
-        signals = (signal.SIGINT, signal.SIGTERM) if _in_main_thread() else ()
-        for one in signals:
-            loop.add_signal_handler(one, self.handle_exit, one, None)
+        stopping = signals.STOP if _in_main_thread() else ()
+        for one in stopping:
+            signals.handle(loop, one, self.handle_exit, one, None)
         try:
             yield
         finally:
-            for one in signals:
-                loop.remove_signal_handler(one)
+            for one in stopping:
+                signals.unhandle(loop, one)
 
     async def serve_without_signals(self) -> None:
         """Serve until ``should_exit`` is set; signals are the caller's."""
@@ -372,10 +371,4 @@ def raise_descriptors() -> int:
 
     The common 1,024 is for programs that use ``select``; each agent costs a descriptor.
     """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = MAX_CONNECTIONS + DESCRIPTORS_KEPT
-    target = wanted if hard == resource.RLIM_INFINITY else min(hard, wanted)
-    if soft == resource.RLIM_INFINITY or soft >= target:
-        return wanted if soft == resource.RLIM_INFINITY else soft
-    resource.setrlimit(resource.RLIMIT_NOFILE, (target, hard))
-    return target
+    return open_files.raise_limit(MAX_CONNECTIONS + DESCRIPTORS_KEPT)

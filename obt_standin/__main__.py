@@ -73,7 +73,11 @@ async def _serve(scripts: Sequence[Script], host: str, port: int) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        try:
+            loop.add_signal_handler(number, stop.set)
+        # The loops of Windows cannot.
+        except NotImplementedError:
+            signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop.set))
     async with contextlib.AsyncExitStack() as stack:
         for script in scripts:
             standin = await stack.enter_async_context(StandIn(script, host=host, port=port, control=True))

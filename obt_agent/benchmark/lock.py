@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from obt_agent.errors import Busy, ConfigError
 from obt_agent.file_lock import Locked, LockHolder, command_line, current_holder, lock, write_note
+from obt_agent.system import descriptors, owners
 
 # World-writable with the sticky bit.
 DEFAULT_DIR: Final = Path("/run/lock/obt-agent")
@@ -69,7 +70,7 @@ class BenchmarkLock:
             os.close(fd)
             raise
         with suppress(OSError):  # a full disk costs the holder's name, not the benchmark
-            write_note(fd, command=self._who, user=_user())
+            write_note(fd, command=self._who, user=owners.user_name())
         self._fd = fd
 
     def release(self) -> None:
@@ -86,7 +87,7 @@ class BenchmarkLock:
         if self._fd is not None:
             return None
         try:
-            fd = os.open(self.path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+            fd = os.open(self.path, descriptors.READ | descriptors.NO_LINK)
         except OSError:
             return None
         try:
@@ -99,8 +100,7 @@ class BenchmarkLock:
 
     def _open(self) -> int:
         """Return the lock file, made if need be; never a link, never another kind of file."""
-        # O_NONBLOCK keeps the opening of a named pipe in the file's place from hanging.
-        flags = os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        flags = descriptors.READ_AND_WRITE | descriptors.NO_LINK
         try:
             _make_dir(self.path.parent)
             try:
@@ -123,7 +123,7 @@ class BenchmarkLock:
             fd = os.open(self.path, flags | os.O_CREAT | os.O_EXCL, _FILE_MODE)
         except FileExistsError:  # another process made it meanwhile
             return os.open(self.path, flags)
-        os.fchmod(fd, _FILE_MODE)  # the umask took bits away
+        owners.set_mode(fd, _FILE_MODE)  # the umask took bits away
         return fd
 
 
@@ -154,12 +154,3 @@ def _busy(holder: LockHolder | None) -> Busy:
         retry_after_ms=30_000,
         pid=holder.pid if holder else None,
     )
-
-
-def _user() -> str:
-    import getpass  # noqa: PLC0415 - brings the terminal's modules: only for whoever benchmarks
-
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return str(os.getuid())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from obt_agent.benchmark.run import BenchmarkRun, RunDeadlines
 from obt_agent.config.schema import Config
 from obt_agent.hardware.service import HardwareService
 from obt_agent.ollama.client import OllamaClient
+from obt_agent.system import signals
 
 # Each phase for people.
 _WORDS = {
@@ -116,15 +116,15 @@ class _Signals:
         self._task: asyncio.Task[BenchmarkResult] | None = None
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, self._on_signal)
+        for number in signals.STOP:
+            signals.handle(asyncio.get_running_loop(), number, self._on_signal)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().remove_signal_handler(number)
+        for number in signals.STOP:
+            signals.unhandle(asyncio.get_running_loop(), number)
 
     def _on_signal(self) -> None:
         self.came += 1

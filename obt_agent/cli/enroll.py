@@ -30,6 +30,7 @@ from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.link.enroll import EnrolAgent, Enrolled, enroll
 from obt_agent.printable import printable
+from obt_agent.system import owners
 
 # A file or pipe that was named by mistake is not read to its end.
 _MAX_TOKEN_BYTES: Final = 4096
@@ -117,7 +118,7 @@ def _token(named: str | None) -> Secret:
 
 def _write_config(args: argparse.Namespace, loaded: LoadedConfig) -> bool:
     # Into the file that was read; a first one goes where the next start will look for it.
-    path = loaded.path or (SYSTEM_FILE if os.geteuid() == 0 else user_file(os.environ))
+    path = loaded.path or (SYSTEM_FILE if owners.is_root() else user_file(os.environ))
     values = {"server.url": args.url or server_base(str(loaded.config.server.url))}
     if name := getattr(args, "key:agent.name"):
         values["agent.name"] = name
@@ -132,7 +133,7 @@ def _write_config(args: argparse.Namespace, loaded: LoadedConfig) -> bool:
 
 def _next_step(args: argparse.Namespace, loaded: LoadedConfig, *, written: bool) -> str:
     # A restart takes root's rights; without them the advice would lead to a refusal.
-    if any((folder / "obt-agent.service").exists() for folder in _UNITS) and os.geteuid() == 0:
+    if any((folder / "obt-agent.service").exists() for folder in _UNITS) and owners.is_root():
         return "systemctl restart obt-agent"
     # With other values than this command had, the agent would be another one, or not find its credential.
     given = given_options(args, without={"server.url", "agent.name"} if written else {"server.url"})

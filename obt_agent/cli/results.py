@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -23,6 +21,7 @@ from obt_agent.jobs.store.job_store import DATABASE
 from obt_agent.jobs.store.read_only import StoreReading
 from obt_agent.jobs.store.rows import StoredJob
 from obt_agent.printable import printable
+from obt_agent.system.signals import ask_to_reload
 from obt_agent.text_output import print_json
 
 # Between two readings of the status file, which the agent writes twice a second at most.
@@ -129,7 +128,7 @@ def _confirmed(job_id: str) -> bool:
 
 
 def _flush(args: argparse.Namespace) -> int:
-    # SIGHUP makes the agent read its configuration again and dial at once; delivery is its own doing.
+    # A reload makes the agent read its configuration again and dial at once; delivery is its own doing.
     folder = _state_dir(args)
     found = read_status(folder)
     if found.holder is None:
@@ -138,7 +137,8 @@ def _flush(args: argparse.Namespace) -> int:
     # An agent that is connected delivers by itself: there is nothing to hurry.
     if found.status is None or found.status.link.state != "admitted":
         try:
-            os.kill(found.holder.pid, signal.SIGHUP)
+            if not ask_to_reload(found.holder.pid):
+                to_stderr("Nothing makes an agent dial at once on this system; it dials again by itself.")
         except PermissionError:
             to_stderr("Only root or the agent's own user may make it dial now: put sudo before the command.")
             return exit_codes.NO_PERMISSION

@@ -13,6 +13,7 @@ from typing import Final
 from obt_agent.config import document, file
 from obt_agent.config.document import Mapping, MappingEntry, Scalar
 from obt_agent.errors import ConfigError
+from obt_agent.system import descriptors, owners
 
 # What is written without quotes; anything else goes in JSON's, which are YAML's too.
 _ADDRESS: Final = re.compile(r"[a-z]+://[\w./:\[\]-]*", re.ASCII)
@@ -115,18 +116,16 @@ def _by_hand(path: Path, values: dict[str, str], why: str) -> CannotEdit:
 def _replace(path: Path, data: bytes) -> None:
     """Replace the file as a whole, with the owner and mode that it had."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    descriptor = os.open(temporary, descriptors.MAKE, 0o644)
     try:
         with os.fdopen(descriptor, "wb") as new:
             if path.exists():
-                status = path.stat()
-                os.fchown(descriptor, status.st_uid, status.st_gid)
-                os.fchmod(descriptor, status.st_mode & 0o7777)
+                owners.take_over(descriptor, path.stat())
             new.write(data)
             new.flush()
             # Else a power cut after the rename may leave an empty file under the name.
             os.fsync(descriptor)
-        temporary.rename(path)
+        temporary.replace(path)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()

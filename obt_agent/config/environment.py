@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from obt_agent.config.origins import Origin, Setting, SourceReading
 from obt_agent.config.problems import ConfigProblem
 from obt_agent.config.values import WrongValue, from_text
 from obt_agent.spelling import nearest
+from obt_agent.system import owners
 
 # Variables of the program that set no key.
 OWN_NAMES: Final = frozenset({"OBT_AGENT_CONFIG"})
@@ -75,7 +75,7 @@ def from_dotenv(path: Path, user: int) -> SourceReading:
 
 def _own(status: os.stat_result, user: int) -> bool:
     """Return whether nobody but this user can change the file."""
-    return status.st_uid == user and not status.st_mode & (stat.S_IWOTH | stat.S_IWGRP)
+    return owners.owner(status) == user and not owners.granted(status, owners.WRITABLE_BY_MORE)
 
 
 def _policy_problem(variable: Variable) -> ConfigProblem:

@@ -16,6 +16,8 @@ from obt_agent.config.origins import Origin, Setting, SourceReading
 from obt_agent.config.problems import ConfigProblem, shown
 from obt_agent.config.values import BOOLEANS, WrongValue, from_items, from_text
 from obt_agent.spelling import nearest
+from obt_agent.system import descriptors, owners
+from obt_agent.system.places import has_system_configuration
 
 SYSTEM_FILE: Final = Path("/etc/obt-agent/agent.yaml")
 # Keys that do not exist, and that people write; each gets the answer where a secret belongs.
@@ -34,7 +36,8 @@ def find(flag: str | None, environ: Mapping[str, str]) -> tuple[Path | None, boo
     named = flag or environ.get("OBT_AGENT_CONFIG")
     if named:
         return Path(named).expanduser().absolute(), True
-    return next((path for path in (user_file(environ), SYSTEM_FILE) if _may_exist(path)), None), False
+    places = (user_file(environ), *([SYSTEM_FILE] if has_system_configuration() else []))
+    return next((path for path in places if _may_exist(path)), None), False
 
 
 def user_file(environ: Mapping[str, str]) -> Path:
@@ -60,8 +63,7 @@ def read_bytes(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
     Raises:
         OSError: it cannot be read, or is not a regular file.
     """
-    # O_NONBLOCK: opening a pipe would wait for its writer. O_NOCTTY: a terminal must not become ours.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    descriptor = os.open(path, descriptors.READ)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
@@ -93,7 +95,7 @@ def _unreadable(error: OSError) -> str:
 
 
 def _permissions(path: Path, status: os.stat_result) -> tuple[str, ...]:
-    if status.st_mode & stat.S_IWOTH:
+    if owners.granted(status, owners.WRITABLE):
         return (
             f"{path} can be changed by every user of this machine, and with it the policy: chmod o-w {path}",
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ from obt_agent.config.origins import Origin, Setting, SourceReading
 from obt_agent.config.problems import ConfigProblem, WrongConfig, shown
 from obt_agent.config.schema import Config
 from obt_agent.config.values import WrongValue, from_text
+from obt_agent.system import owners, places
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +28,7 @@ class ProcessContext:
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     working_dir: Path = field(default_factory=Path.cwd)
     terminal: bool = field(default_factory=environment.at_a_terminal)
-    user: int = field(default_factory=os.geteuid)
+    user: int = field(default_factory=owners.user)
     pid: int = field(default_factory=os.getpid)
     host_name: str = field(default_factory=socket.gethostname)
 
@@ -160,6 +162,12 @@ def _defaults(settings: Mapping[str, Setting], around: ProcessContext) -> dict[s
         made["agent.name"] = Setting(keys["agent.name"], name, Origin("default", "(host name)"))
     if "agent.state_dir" not in settings or not settings["agent.state_dir"].value:
         made["agent.state_dir"] = Setting(keys["agent.state_dir"], *_state_dir(around))
+    # Linux's is the documented default; other systems have no such folder.
+    locks = places.lock_folder(around.environ)
+    if locks is not None and "benchmark.lock_dir" not in settings:
+        made["benchmark.lock_dir"] = Setting(
+            keys["benchmark.lock_dir"], locks, Origin("default", f"({sys.platform})")
+        )
     return made
 
 
@@ -168,7 +176,7 @@ def _state_dir(around: ProcessContext) -> tuple[str, Origin]:
     # Several folders have colons between them; the unit names one (StateDirectory=obt-agent).
     if given := around.environ.get("STATE_DIRECTORY"):
         return given.split(":")[0], Origin("environment", "STATE_DIRECTORY")
-    if around.user == 0:
+    if around.user == owners.ROOT:
         return "/var/lib/obt-agent", Origin("default", "(root)")
     base = around.environ.get("XDG_STATE_HOME") or ""
     home = Path(around.environ.get("HOME") or "~").expanduser()

@@ -20,18 +20,19 @@ from obt_agent.identity.lock import holder
 from obt_agent.ollama.payloads import OllamaState
 from obt_agent.protocol.admission import JobCounts, OutboxCounts
 from obt_agent.protocol.jobs import JobSummary
+from obt_agent.system import clocks, descriptors
 
 STATUS_FILE: Final = "status.json"
 _NEW_FILE: Final = ".status.json.new"
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+_CREATE: Final = descriptors.REPLACE | descriptors.NO_LINK
 
 
 @dataclass(frozen=True)
 class Clocks:
     """What the time is by three clocks, in seconds. Nobody sets the last two, so that they tell how long ago.
 
-    ``wall`` is Unix time. ``uptime`` is the machine's, suspended time included (CLOCK_BOOTTIME); ``tick`` is
-    without it (CLOCK_MONOTONIC), so that a process that slept with its machine is not late.
+    ``wall`` is Unix time. ``uptime`` is the machine's, suspended time included; ``tick`` is without it, so
+    that a process that slept with its machine is not late.
     """
 
     wall: float
@@ -41,8 +42,7 @@ class Clocks:
     @classmethod
     def now(cls) -> Clocks:
         """This machine's."""
-        uptime = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-        return cls(time.time(), time.clock_gettime(uptime), time.clock_gettime(time.CLOCK_MONOTONIC))
+        return cls(time.time(), clocks.uptime_s(), time.monotonic())
 
 
 LinkState = Literal["idle", "dialling", "admitted", "waiting", "stopped"]
@@ -136,12 +136,10 @@ class StatusFile:
             FolderError: it cannot be written.
         """
         try:
-            descriptor = os.open(_NEW_FILE, _CREATE, 0o600, dir_fd=self.folder.descriptor)
+            descriptor = self.folder.directory.open(_NEW_FILE, _CREATE)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(msgspec.json.encode(status))
-            os.rename(
-                _NEW_FILE, STATUS_FILE, src_dir_fd=self.folder.descriptor, dst_dir_fd=self.folder.descriptor
-            )
+            self.folder.directory.replace(_NEW_FILE, STATUS_FILE)
         except OSError as error:
             raise FolderError.from_os_error(
                 f"{self.folder.path / STATUS_FILE} cannot be written", error
@@ -177,7 +175,7 @@ def read_status(path: Path) -> StatusReading:
         held_by = holder(folder)
         status = _decoded(folder.read(STATUS_FILE)) if held_by else None
     finally:
-        os.close(folder.descriptor)
+        folder.close()
     if status and held_by and status.pid != held_by.pid:  # left by an earlier process
         return StatusReading(held_by, None)
     return StatusReading(held_by, status)

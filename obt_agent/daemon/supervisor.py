@@ -27,6 +27,7 @@ from obt_agent.log_setup.setup import set_level
 from obt_agent.protocol.admission import HelloResult
 from obt_agent.reporter import heartbeat_every_s
 from obt_agent.sdnotify import Notifier
+from obt_agent.system import signals
 
 log = structlog.get_logger(__name__)
 
@@ -67,9 +68,10 @@ class Supervisor:
     async def run(self) -> int:
         """Run until a signal (status 0), or until a root task fails (its error is raised)."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGHUP, self._on_hangup)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop, number)
+        if signals.RELOAD is not None:
+            signals.handle(loop, signals.RELOAD, self._on_hangup)
+        for number in signals.STOP:
+            signals.handle(loop, number, self._on_stop, number)
         self._components.on_admitted = self._on_admitted
         await self._components.hardware.start()
         self._start_root_tasks()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from obt_agent.log_setup.redaction import MASK, masked_text
+from obt_agent.system import descriptors
 
 _SERIALS: Final = re.compile(r'("(?:serial|uuid|bios_serial|board_serial)[a-z_]*"\s*:\s*")[^"]+')
 _KEYS: Final = re.compile(r"-----BEGIN [A-Z ]+-----.*?-----END [A-Z ]+-----", re.DOTALL)
@@ -111,7 +112,7 @@ def write(
 
 
 def _private(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+    return os.open(path, flags | descriptors.NO_LINK, 0o600)
 
 
 def _add(archive: tarfile.TarFile, name: str, text: str) -> None:

@@ -118,7 +118,7 @@ def _credential(
     try:
         credential = Credentials(folder, provisioned).for_next_dial()
     finally:
-        os.close(folder.descriptor)
+        folder.close()
     if credential is None:
         remedy = "sudo obt-agent service install --token-file FILE, or obt-agent enroll"
         return None, [

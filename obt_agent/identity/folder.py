@@ -1,6 +1,6 @@
 """A private folder: files that survive a power cut, and that nobody else can read, plant or swap.
 
-All access goes through one descriptor of the folder: a name that is exchanged meanwhile leads nowhere.
+All access goes through the open folder: a name that is exchanged meanwhile leads nowhere.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Final
 
 from obt_agent.errors import ConfigError
+from obt_agent.system import descriptors, owners
+from obt_agent.system.directory import Directory, open_directory
 
 # The files here are a few hundred bytes; a damaged one must not fill the memory.
 MAX_FILE_BYTES: Final = 64 << 10
 _ELSEWHERE: Final = "name another in agent.state_dir, or run as the user that owns it"
 # A link would lead out of the folder; a FIFO would block the open for ever.
-_READ: Final = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-# Exclusive: a file that somebody else planted is not written into.
-_CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_READ: Final = descriptors.READ | descriptors.NO_LINK
+_CREATE: Final = descriptors.MAKE | descriptors.NO_LINK
 
 
 # Failures of the file system that somebody mends without touching the configuration, and how.
@@ -55,8 +56,12 @@ class Folder:
     """A folder of mode 0700, open. ``owner`` is its user and group: what root writes here belongs to them."""
 
     path: Path
-    descriptor: int
+    directory: Directory
     owner: tuple[int, int]
+
+    def close(self) -> None:
+        """Let go of it."""
+        self.directory.close()
 
     def read(self, name: str) -> bytes | None:
         """The file's bytes, or None where there is no such file.
@@ -65,7 +70,7 @@ class Folder:
             FolderError: it is a link, somebody else's, readable by others, too large, or unreadable.
         """
         try:
-            descriptor = os.open(name, _READ, dir_fd=self.descriptor)
+            descriptor = self.directory.open(name, _READ)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -88,12 +93,12 @@ class Folder:
         temporary = f".{name}.{secrets.token_hex(4)}"
         try:
             self._write_new(temporary, data)
-            os.rename(temporary, name, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
+            self.directory.replace(temporary, name)
             # The file is on the disk already; its name is there after this.
-            os.fsync(self.descriptor)
+            self.directory.sync()
         except OSError as error:
             with contextlib.suppress(OSError):
-                os.unlink(temporary, dir_fd=self.descriptor)
+                self.directory.remove(temporary)
             raise self._os_error(name, "cannot be written", error) from error
 
     def rename(self, old: str, new: str) -> None:
@@ -103,8 +108,8 @@ class Folder:
             FolderError: it cannot be done.
         """
         try:
-            os.rename(old, new, src_dir_fd=self.descriptor, dst_dir_fd=self.descriptor)
-            os.fsync(self.descriptor)
+            self.directory.replace(old, new)
+            self.directory.sync()
         except OSError as error:
             raise self._os_error(old, "cannot be renamed", error) from error
 
@@ -115,19 +120,18 @@ class Folder:
             FolderError: it cannot be removed.
         """
         try:
-            os.unlink(name, dir_fd=self.descriptor)
-            os.fsync(self.descriptor)
+            self.directory.remove(name)
+            self.directory.sync()
         except FileNotFoundError:
             return
         except OSError as error:
             raise self._os_error(name, "cannot be removed", error) from error
 
     def _write_new(self, name: str, data: bytes) -> None:
-        descriptor = os.open(name, _CREATE, 0o600, dir_fd=self.descriptor)
+        descriptor = self.directory.open(name, _CREATE)
         with os.fdopen(descriptor, "wb") as file:
             # Before there is a secret in it, and so that the service can read what root wrote.
-            if os.geteuid() == 0:
-                os.fchown(descriptor, *self.owner)
+            owners.give(descriptor, self.owner)
             file.write(data)
             file.flush()
             os.fsync(descriptor)
@@ -136,9 +140,9 @@ class Folder:
         if not stat.S_ISREG(status.st_mode):
             raise self._error(name, "is not a regular file; move it away")
         # Root could write anything anyway.
-        if status.st_uid not in {self.owner[0], 0}:
-            raise self._error(name, f"belongs to user {status.st_uid}; move it away")
-        if status.st_mode & 0o077:
+        if (user := owners.owner(status)) not in {self.owner[0], owners.ROOT}:
+            raise self._error(name, f"belongs to user {user}; move it away")
+        if owners.granted(status, owners.EVERYBODY_ELSE):
             raise self._error(name, f"can be read by other users: chmod 600 {self.path / name}")
 
     def _os_error(self, name: str, text: str, error: OSError) -> FolderError:
@@ -159,7 +163,7 @@ def open_folder(path: Path) -> Folder:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         _check_link(path)
-        descriptor = os.open(path.resolve(), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        directory = open_directory(path.resolve())
     except OSError as error:
         text = f"The state folder {path} cannot be used"
         raise FolderError.from_os_error(text, error, _ELSEWHERE) from error
@@ -167,26 +171,27 @@ def open_folder(path: Path) -> Folder:
     except RuntimeError as error:
         raise FolderError(f"The state folder {path} cannot be used: {error}; {_ELSEWHERE}.") from error
     try:
-        return _checked(path, descriptor)
+        return _checked(path, directory)
     except BaseException:
-        os.close(descriptor)
+        directory.close()
         raise
 
 
 def _check_link(path: Path) -> None:
     status = path.lstat()
-    if stat.S_ISLNK(status.st_mode) and status.st_uid not in {0, os.geteuid()}:
-        raise FolderError(f"The state folder {path} is a link that user {status.st_uid} made; remove it.")
+    user = owners.owner(status)
+    if stat.S_ISLNK(status.st_mode) and user not in {owners.ROOT, owners.user()}:
+        raise FolderError(f"The state folder {path} is a link that user {user} made; remove it.")
 
 
-def _checked(path: Path, descriptor: int) -> Folder:
-    status = os.fstat(descriptor)
-    if os.geteuid() not in {0, status.st_uid}:
+def _checked(path: Path, directory: Directory) -> Folder:
+    status = directory.status()
+    if owners.user() not in {owners.ROOT, owner := owners.owner(status)}:
         raise FolderError(
-            f"The state folder {path} belongs to user {status.st_uid}. Run as that user, "
+            f"The state folder {path} belongs to user {owner}. Run as that user, "
             "or name another folder in agent.state_dir."
         )
     # Closed and not refused: mkdir -p, or a package, may have made it open.
-    if status.st_mode & 0o077:
-        os.fchmod(descriptor, 0o700)
-    return Folder(path, descriptor, (status.st_uid, status.st_gid))
+    if owners.granted(status, owners.EVERYBODY_ELSE):
+        directory.close_to_others()
+    return Folder(path, directory, owners.owner_and_group(status))

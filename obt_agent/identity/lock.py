@@ -8,6 +8,7 @@ from typing import Final
 from obt_agent.errors import AgentError
 from obt_agent.file_lock import Locked, LockHolder, command_line, current_holder, lock, write_note
 from obt_agent.identity.folder import Folder, FolderError
+from obt_agent.system import descriptors, owners
 
 LOCK_FILE: Final = "lock"
 
@@ -41,16 +42,15 @@ def acquire(folder: Folder, *, wait: bool = False) -> int:
         IdentityInUse: another process holds it and ``wait`` is false.
         FolderError: the lock's file cannot be used.
     """
-    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    flags = descriptors.READ_AND_WRITE | os.O_CREAT | descriptors.NO_LINK
     try:
-        descriptor = os.open(LOCK_FILE, flags, 0o600, dir_fd=folder.descriptor)
+        descriptor = folder.directory.open(LOCK_FILE, flags)
     except OSError as error:
         raise FolderError.from_os_error(f"{folder.path / LOCK_FILE} cannot be opened", error) from error
     try:
         lock(descriptor, wait=wait)
         # A file that root made in another user's folder would lock that user out.
-        if os.geteuid() == 0:
-            os.fchown(descriptor, *folder.owner)
+        owners.give(descriptor, folder.owner)
         write_note(descriptor, command=command_line())
     except Locked as locked:
         os.close(descriptor)
@@ -65,7 +65,7 @@ def acquire(folder: Folder, *, wait: bool = False) -> int:
 def holder(folder: Folder) -> LockHolder | None:
     """Return who holds the folder now; None when nobody does, or when the note cannot be read."""
     try:
-        descriptor = os.open(LOCK_FILE, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder.descriptor)
+        descriptor = folder.directory.open(LOCK_FILE, descriptors.READ | descriptors.NO_LINK)
     except OSError:
         return None
     try:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from obt_agent.identity.folder import FolderError
+from obt_agent.system.owners import acting_as_owner
 
 
 @contextlib.contextmanager
@@ -27,14 +28,5 @@ def as_owner(folder: Path) -> Iterator[None]:
             f"The state folder {folder} may not be read by this user: put sudo before the command, or name "
             "another folder with --state-dir."
         ) from error
-    if os.geteuid() != 0 or status.st_uid == 0:
+    with acting_as_owner(status):
         yield
-        return
-    # The group first, and back last: without root's user id the group cannot be changed.
-    os.setegid(status.st_gid)
-    os.seteuid(status.st_uid)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-        os.setegid(0)

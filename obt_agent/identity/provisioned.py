@@ -11,6 +11,7 @@ from typing import Final
 
 from obt_agent.errors import ConfigError
 from obt_agent.identity.secret import Secret
+from obt_agent.system import descriptors, owners
 
 # Name of the credential in ``LoadCredential=obt-token:…``.
 SYSTEMD_NAME: Final = "obt-token"
@@ -62,7 +63,7 @@ def read_token(path: Path) -> Secret:
         TokenError: it cannot be read, others can read it, or it holds no token.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+        descriptor = os.open(path, descriptors.READ)
         with os.fdopen(descriptor, "rb") as file:
             _check(path, os.fstat(descriptor))
             data = file.read(_MAX_BYTES + 1)
@@ -91,7 +92,7 @@ def _check(path: Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise TokenError(f"The token's file {path} is not a regular file.")
     # The group may read it: that is how owners give a service user a file of root's.
-    if status.st_mode & 0o007:
+    if owners.granted(status, owners.OTHERS):
         raise TokenError(
             f"The token's file {path} can be read by every user of this machine: chmod o= {path}"
         )

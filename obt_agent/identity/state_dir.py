@@ -14,6 +14,7 @@ from obt_agent.file_lock import LockHolder
 from obt_agent.identity import lock, machine
 from obt_agent.identity.folder import Folder, FolderError, open_folder
 from obt_agent.identity.uuid7 import is_uuid7, uuid7
+from obt_agent.system import owners
 
 IDENTITY_FILE: Final = "identity.json"
 
@@ -68,7 +69,7 @@ class StateDir:
         except BaseException:
             if lock_descriptor is not None:
                 os.close(lock_descriptor)
-            os.close(folder.descriptor)
+            folder.close()
             raise
 
     @property
@@ -85,7 +86,7 @@ class StateDir:
         """Let go of the folder. A second call does nothing."""
         if self._lock is not None:
             os.close(self._lock)
-            os.close(self._folder.descriptor)
+            self._folder.close()
             self._lock = None
 
     def __enter__(self) -> Self:
@@ -107,7 +108,7 @@ def peek(path: Path) -> tuple[StoredIdentity | None, LockHolder | None]:
     try:
         return _stored(folder), lock.holder(folder)
     finally:
-        os.close(folder.descriptor)
+        folder.close()
 
 
 def _identity(folder: Folder, root: Path) -> tuple[StoredIdentity, str | None]:
@@ -168,14 +169,13 @@ def _set_aside(folder: Folder, agent_id: str) -> None:
     aside = f"copied-from-{agent_id}"
     try:
         (folder.path / aside).mkdir(mode=0o700, exist_ok=True)
-        if os.geteuid() == 0:
-            os.chown(folder.path / aside, *folder.owner, follow_symlinks=False)
+        owners.give_path(folder.path / aside, folder.owner)
         kept = {lock.LOCK_FILE, IDENTITY_FILE}
         names = {path.name for path in folder.path.iterdir()} - kept
         # Folders of earlier copies stay where they are.
         for name in [*(name for name in names if not name.startswith("copied-from-")), IDENTITY_FILE]:
-            os.rename(name, f"{aside}/{name}", src_dir_fd=folder.descriptor, dst_dir_fd=folder.descriptor)
-        os.fsync(folder.descriptor)
+            folder.directory.replace(name, f"{aside}/{name}")
+        folder.directory.sync()
     except OSError as error:
         raise FolderError(
             f"The state folder {folder.path} was copied from another machine, and its files cannot be set "

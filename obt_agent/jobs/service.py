@@ -36,6 +36,7 @@ from obt_agent.protocol.commands import (
 )
 from obt_agent.protocol.jobs import JobKind, JobStarted, JobState, JobSummary
 from obt_agent.session import Session
+from obt_agent.system.clocks import uptime_s
 from obt_agent.timer_grid import until_tick
 
 log = structlog.get_logger(__name__)
@@ -47,8 +48,6 @@ BUSY_RETRY_MS: Final = 10_000
 SESSION_CHECK_S: Final = 1.0
 # For starts and cancellations that are being stored when the agent stops.
 CLOSE_WITHIN_S: Final = 10.0
-# A clock that nobody sets; it counts time in suspend too where the system has such a clock.
-_UPTIME_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class JobService:
@@ -140,7 +139,7 @@ class JobService:
                 the age of tombstones.
         """
         if server_time is not None:
-            self._server_boot_time = server_time - _uptime_s()
+            self._server_boot_time = server_time - uptime_s()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.uploader.run(session, server_time), name="result upload")
@@ -158,7 +157,7 @@ class JobService:
         # By the server's clock, once it is known: a correction of this machine's clock then changes nothing.
         if self._server_boot_time is None:
             return self._clock()
-        return self._server_boot_time + _uptime_s()
+        return self._server_boot_time + uptime_s()
 
     async def unsettled(self) -> tuple[JobSummary, ...]:
         """Return the jobs that are open, or finished and not acknowledged; oldest first."""
@@ -334,10 +333,6 @@ class JobService:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return await asyncio.shield(task)
-
-
-def _uptime_s() -> float:
-    return time.clock_gettime(_UPTIME_CLOCK)
 
 
 async def _until_over(session: Session) -> None:

@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Final
 
 from obt_agent.hardware.host.platform import default_routes
+from obt_agent.system.clocks import slept_s
 from obt_agent.timer_grid import until_tick
 
 _SUSPENDED_S: Final = 2.0
-
-
-def suspended_s() -> float:
-    """Seconds that the machine has been suspended since it booted (0 where that cannot be asked)."""
-    boottime = getattr(time, "CLOCK_BOOTTIME", None)
-    if boottime is None:
-        return 0.0
-    return time.clock_gettime(boottime) - time.clock_gettime(time.CLOCK_MONOTONIC)
 
 
 class NetworkMonitor:
@@ -28,7 +20,7 @@ class NetworkMonitor:
         on_wake: called with the seconds that the machine was suspended.
         on_route: called when the default routes changed and there still is one.
         interval_s: how often to look.
-        clock: see ``suspended_s``.
+        clock: see ``slept_s``.
         routes: see ``default_routes``.
     """
 
@@ -38,7 +30,7 @@ class NetworkMonitor:
         on_route: Callable[[], None],
         *,
         interval_s: float,
-        clock: Callable[[], float] = suspended_s,
+        clock: Callable[[], float] = slept_s,
         routes: Callable[[], frozenset[tuple[str, str, str]]] = default_routes,
     ) -> None:
         self._on_wake = on_wake

@@ -7,11 +7,8 @@ owns the order), all inbound bytes are counted where they arrive, and every wait
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import ssl
-import sys
-import termios
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -47,6 +44,7 @@ from obt_agent.protocol.limits import (
     SUBPROTOCOL,
     Close,
 )
+from obt_agent.system.sockets import unacknowledged_bytes
 
 USER_AGENT: Final = f"obt-agent/{__version__}"
 
@@ -221,11 +219,7 @@ class Wire(asyncio.Protocol):
         sock = self.transport.get_extra_info("socket")
         if sock is None or sock.fileno() < 0:
             return self.waiting_bytes
-        try:
-            answer = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-        except OSError:
-            return self.waiting_bytes
-        return self.waiting_bytes + int.from_bytes(answer, sys.byteorder)
+        return self.waiting_bytes + (unacknowledged_bytes(sock) or 0)
 
     @property
     def taken_bytes(self) -> int:

@@ -5,9 +5,7 @@ Source: systemd's "Native Journal Protocol", https://systemd.io/JOURNAL_NATIVE_P
 
 from __future__ import annotations
 
-import array
 import errno
-import fcntl
 import os
 import re
 import socket
@@ -16,11 +14,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from obt_agent.system.descriptors import sealed_memory
+from obt_agent.system.sockets import datagrams, send_descriptor
+
 SOCKET: Final = Path("/run/systemd/journal/socket")
 # Bytes; what systemd's own client asks for. A burst then fits while the journal is busy.
 _SEND_BUFFER: Final = 8 << 20
-# The journal reads only from memory that nobody can change under it.
-_SEALS: Final = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Z0-9_]+", re.ASCII)
 # The journal ignores fields with longer names.
 _NAME_CHARS: Final = 64
@@ -34,7 +33,7 @@ class JournalSocket:
 
     def __init__(self, path: Path = SOCKET) -> None:
         self._path = str(path)
-        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket = datagrams()
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
         self._socket.setblocking(False)  # noqa: FBT003 - the standard library's signature
         # Entries that were not taken, since the last one that was.
@@ -62,13 +61,9 @@ class JournalSocket:
             self._send_file(data)
 
     def _send_file(self, data: bytes) -> None:
-        descriptor = os.memfd_create("obt-log", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
-            rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [descriptor]).tobytes())
-            self._socket.sendmsg([b""], [rights], 0, self._path)
+        # The journal reads only from memory that nobody can change under it.
+        with sealed_memory("obt-log", data) as descriptor:
+            send_descriptor(self._socket, self._path, descriptor)
 
     def close(self) -> None:
         """Close the socket."""

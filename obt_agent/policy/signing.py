@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from obt_agent.errors import ConfigError
 from obt_agent.protocol.signed import text_to_sign
+from obt_agent.system import descriptors
 
 
 def sign(
@@ -38,7 +39,7 @@ def new_key(file: Path) -> str:
     key = Ed25519PrivateKey.generate()
     try:
         # Never over another key, and for its owner alone from the beginning.
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        descriptor = os.open(file, descriptors.MAKE, 0o600)
     except OSError as error:
         raise ConfigError(f"{file} cannot be made: {error.strerror}.") from error
     with os.fdopen(descriptor, "wb") as opened:

@@ -12,6 +12,7 @@ from typing import Final
 
 from obt_agent.service.paths import ServicePaths
 from obt_agent.service.system import ServiceError
+from obt_agent.system import descriptors, owners
 
 UNIT_FILE: Final = "obt-agent.service"
 USER_UNIT_FILE: Final = "obt-agent-user.service"
@@ -51,14 +52,14 @@ def write(path: Path, text: str, *, mode: int = 0o644, group: int | None = None)
         # A name of its own in the same folder: renaming within a file system replaces the file at once or
         # not at all.
         fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(fresh, descriptors.MAKE, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             # Else a power cut after the rename may leave an empty file under the name.
             os.fsync(descriptor)
         _own(fresh, mode, group)
-        fresh.rename(path)
+        fresh.replace(path)
     except OSError as error:
         raise ServiceError(f"{path} cannot be written: {error.strerror}") from error
     return True
@@ -66,7 +67,7 @@ def write(path: Path, text: str, *, mode: int = 0o644, group: int | None = None)
 
 def _own(path: Path, mode: int, group: int | None) -> None:
     if group is not None:
-        os.chown(path, -1, group, follow_symlinks=False)
+        owners.give_group(path, group)
     if stat.S_IMODE(path.stat().st_mode) != mode:
         path.chmod(mode)
 

@@ -5,7 +5,6 @@ Every step can be repeated; configuration and state stay as they are.
 
 from __future__ import annotations
 
-import grp
 import os
 import sys
 import time
@@ -24,6 +23,7 @@ from obt_agent.service.environment import Wheels
 from obt_agent.service.interpreter import Interpreter
 from obt_agent.service.paths import UNIT, USER, ServicePaths
 from obt_agent.service.system import NotRoot, ServiceError, System
+from obt_agent.system.owners import group_number
 
 _POLL_S: Final = 0.2
 
@@ -160,7 +160,7 @@ class InstallPlan:
         self.system.run(["systemctl", "daemon-reload"])
 
     def _config(self) -> None:
-        files.write(self.paths.config, self.config_text or "", mode=0o640, group=_group())
+        files.write(self.paths.config, self.config_text or "", mode=0o640, group=group_number(USER))
 
     def _static_token(self) -> None:
         if self.options.static_token:
@@ -301,13 +301,6 @@ def _requested(options: InstallOptions, paths: ServicePaths) -> LoadedConfig:
     if options.ollama is not None:
         flags["ollama.url"] = ("--ollama-url", options.ollama)
     return _load(paths, flags)
-
-
-def _group() -> int | None:
-    try:
-        return grp.getgrnam(USER).gr_gid
-    except KeyError:
-        return None
 
 
 def wait_admitted(paths: ServicePaths, system: System, within_s: float) -> Status | None:

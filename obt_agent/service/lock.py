@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 from collections.abc import Iterator
 from types import FrameType
-from typing import Final
 
 from obt_agent.errors import Busy
 from obt_agent.file_lock import Locked, lock
 from obt_agent.service.paths import ServicePaths
-
-_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+from obt_agent.system.directory import OpenDirectory
+from obt_agent.system.signals import INTERRUPTING
 
 
 @contextlib.contextmanager
@@ -26,20 +24,20 @@ def hold_lock(paths: ServicePaths) -> Iterator[int]:
         Busy: another one works.
     """
     # A folder of systemd's, which is there wherever a service can be, and gone at the next boot.
-    folder = os.open(paths.root / "run/systemd/system", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder = OpenDirectory(paths.root / "run/systemd/system")
     try:
-        lock(folder)
-        yield folder
+        lock(folder.descriptor)
+        yield folder.descriptor
     except Locked as error:
         raise Busy("Another obt-agent service command is at work. Try again when it has ended.") from error
     finally:
-        os.close(folder)
+        folder.close()
 
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Treat SIGTERM and SIGHUP (the terminal is gone) as Ctrl-C: what is half made is removed."""
-    before = {number: signal.signal(number, _interrupt) for number in _ENDING}
+    before = {number: signal.signal(number, _interrupt) for number in INTERRUPTING}
     try:
         yield
     finally:

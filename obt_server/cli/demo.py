@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import signal
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ import aiohttp
 import structlog
 from rich.console import Console
 
+from obt_agent.system import signals
 from obt_server.cli.campaigns import run_example
 from obt_server.cli.options import UsageError, port
 from obt_server.cli.run import DEFAULT_PORT
@@ -31,7 +31,6 @@ from obt_server.demo.smoke_test import NO_MODEL, run_smoke_test
 WIDE: Final = 110
 # The exit status that shells give to a program that Ctrl-C ended.
 INTERRUPTED: Final = 130
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -154,10 +153,10 @@ def _cancel_on_signals() -> Iterator[None]:
     """SIGINT and SIGTERM unwind what runs, so that every part is ended in order."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     if task is not None:
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, task.cancel)
+        for number in signals.STOP:
+            signals.handle(loop, number, task.cancel)
     try:
         yield
     finally:
-        for number in _SIGNALS:
-            loop.remove_signal_handler(number)
+        for number in signals.STOP:
+            signals.unhandle(loop, number)

@@ -12,6 +12,8 @@ from typing import Final
 
 # Longer than the agent's own orderly shutdown.
 END_WITHIN_S: Final = 25.0
+# Ends the child with us where the kernel can do that.
+_BOUND: Final = (sys.executable, "-m", "obt_server.demo.bound_child")
 # Of the log in an error: a traceback fits.
 SHOWN_LINES: Final = 15
 
@@ -63,7 +65,7 @@ async def running(
     ``environ`` is its whole environment, ours when omitted. It gets a process group of its own: a Ctrl-C at
     the terminal reaches us alone, and we end it in order. Where we are killed, it is too.
     """
-    bound = [sys.executable, "-m", "obt_server.demo.bound_child", str(os.getpid()), *command]
+    bound = [*_BOUND, str(os.getpid()), *command] if sys.platform == "linux" else command
     with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
             *bound,

@@ -17,6 +17,8 @@ import structlog
 
 from obt_agent import file_lock
 from obt_agent.errors import AgentError
+from obt_agent.system import descriptors, owners
+from obt_agent.system.directory import open_directory
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +62,7 @@ def back_up(source: Path, target: Path) -> int:
     check_space(source, target.parent)
     partial = target.with_name(f".{target.name}.{secrets.token_hex(4)}.partial")
     # Made before SQLite opens it, which would make it readable as the umask says: it holds hashes of secrets.
-    os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+    os.close(os.open(partial, descriptors.MAKE, 0o600))
     try:
         _copy_pages(source, partial)
         sync(partial)
@@ -101,7 +103,15 @@ def _open(path: Path) -> sqlite3.Connection:
 
 def sync(path: Path) -> None:
     """Have a file, or the names in a folder, on the disk when this returns."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    if path.is_dir():
+        folder = open_directory(path.resolve())
+        try:
+            folder.sync()
+        finally:
+            folder.close()
+        return
+    # To sync a file takes the right to write it on Windows.
+    descriptor = os.open(path, descriptors.READ_AND_WRITE)
     try:
         os.fsync(descriptor)
     finally:
@@ -190,7 +200,7 @@ def lock(path: Path, *, shared: bool) -> int:
         DatabaseInUse: somebody holds it in the other way.
     """
     beside = path.with_name(path.name + ".lock")
-    descriptor = os.open(beside, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(beside, descriptors.READ_AND_WRITE | os.O_CREAT, 0o600)
     try:
         give_to_owner(descriptor, path.parent)
         file_lock.lock(descriptor, shared=shared)
@@ -209,6 +219,4 @@ def lock(path: Path, *, shared: bool) -> int:
 
 def give_to_owner(file: int | Path, folder: Path) -> None:
     """Have root's file belong to the folder's owner: the service's user must be able to open it later."""
-    if os.geteuid() == 0:
-        owner = folder.stat()
-        os.chown(file, owner.st_uid, owner.st_gid)
+    owners.give(file, owners.owner_and_group(folder.stat()))

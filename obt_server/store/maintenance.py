@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import shutil
 import sqlite3
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from obt_agent.system import owners
 from obt_server.store import copies
 from obt_server.store.copies import CopyFailed
 from obt_server.store.database import SchemaTooNew
 from obt_server.store.tables import SCHEMA_VERSION
 
 _MOST_SHOWN: Final = 20
-_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +81,7 @@ def _around(path: Path, schema: int) -> list[str]:
     found = []
     if schema > SCHEMA_VERSION:
         found.append(f"its schema is {schema}, and this release knows {SCHEMA_VERSION}: install a newer one")
-    if path.stat().st_mode & _OTHERS:
+    if owners.granted(path.stat(), owners.EVERYBODY_ELSE):
         found.append(f"others than its owner may read it, and it holds hashes of secrets: chmod 600 {path}")
     try:
         copies.check_space(path, path.parent)

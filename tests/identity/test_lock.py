@@ -115,7 +115,7 @@ def test_a_note_that_cannot_be_read_is_another_process(tmp_path: Path) -> None:
 def test_the_folder_without_a_lock_has_no_holder(tmp_path: Path) -> None:
     folder = open_folder(tmp_path)
     assert holder(folder) is None
-    os.close(folder.descriptor)
+    folder.close()
 
 
 def test_a_link_in_place_of_the_lock_is_refused(tmp_path: Path) -> None:

@@ -193,10 +193,10 @@ def test_a_file_of_somebody_else_is_refused(path: Path, here: Path) -> None:
     if os.geteuid() == 0:
         os.chown(path / "identity.json", 4242, -1)
     folder = open_folder(path)
-    foreign = Folder(folder.path, folder.descriptor, (4243, 4243))
+    foreign = Folder(folder.path, folder.directory, (4243, 4243))
     with pytest.raises(FolderError, match=r"belongs to user \d+; move it away"):
         foreign.read("identity.json")
-    os.close(folder.descriptor)
+    folder.close()
 
 
 def test_a_copy_that_cannot_be_set_aside_stays_as_it_is(path: Path, here: Path, tmp_path: Path) -> None:

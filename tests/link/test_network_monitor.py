@@ -4,18 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
-from obt_agent.link.network_monitor import NetworkMonitor, suspended_s
-
-
-def test_a_machine_has_been_suspended_for_no_negative_time() -> None:
-    assert suspended_s() > -0.1
-
-
-def test_a_machine_without_that_clock_was_never_suspended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("time.CLOCK_BOOTTIME", raising=False)
-    assert suspended_s() == 0
+from obt_agent.link.network_monitor import NetworkMonitor
 
 
 class Machine:

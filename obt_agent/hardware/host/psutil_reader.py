@@ -50,7 +50,7 @@ class PsutilReadings:
 
     def load_average(self) -> tuple[float, ...]:
         """Return the load."""
-        return os.getloadavg()
+        return psutil.getloadavg()
 
     @translated
     def memory(self) -> Space:

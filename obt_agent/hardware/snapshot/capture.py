@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import platform
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -18,13 +19,14 @@ import msgspec
 from obt_agent.hardware.field_reader import optional
 from obt_agent.hardware.gpu.registry import VENDORS
 from obt_agent.hardware.host.linux import dmi
+from obt_agent.hardware.host.linux.system import ARCH_FILE
 from obt_agent.hardware.provider import GpuProvider
 from obt_agent.hardware.read_once import MachineReading, read_once
 from obt_agent.hardware.snapshot.masking import Masker, people, udev_record
 from obt_agent.hardware.snapshot.root import FileSystemSize, Manifest, Root
 
-_PROCESS = re.compile(r"/proc/(\d+)(/|$)")
-_INTERFACE = re.compile(r"/sys/class/net/([^/]+)")
+_PROCESS = re.compile(r"/proc/(\d+)(/|$)")  # one system: snapshots are of Linux
+_INTERFACE = re.compile(r"/sys/class/net/([^/]+)")  # one system: as above
 # Its control group tells a container from a machine.
 _INIT = 1
 _NOTHING_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, None)
@@ -115,7 +117,7 @@ def capture(
     # In place of firmware's table, which holds serial numbers.
     writer.put(dmi.UDEV, udev_record(reading.inventory.memory.modules))
     # Kernels before 6.1 lack this file, and a replay cannot ask this machine.
-    writer.put("/proc/sys/kernel/arch", (reading.inventory.host.arch or os.uname().machine).encode())
+    writer.put(ARCH_FILE, (reading.inventory.host.arch or platform.machine()).encode())
     for vendor in VENDORS:
         if vendor.library_answers is not None:
             writer.library(vendor.answers_file, vendor.library_answers(reading.inventory, reading.sample))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import pwd
 import re
 import socket
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from obt_agent.hardware.gpu.registry import VENDORS
 from obt_agent.hardware.host.linux.storage import NETWORK
 from obt_agent.hardware.host.linux.system import LAYERS, SERVICE_ACCOUNT
 from obt_agent.hardware.inventory import MemoryModule
+from obt_agent.system import owners
 
 # With underscores too, as Kubernetes writes those of pods into the names of control groups.
 _UUID = re.compile(
@@ -109,7 +109,7 @@ class Masker:
 
 def people() -> frozenset[str]:
     """Names of those who have an account on this machine, of this process's user and of who became root."""
-    known = {entry.pw_name for entry in pwd.getpwall() if _FIRST_PERSON <= entry.pw_uid < _NOBODY}
+    known = owners.account_names(range(_FIRST_PERSON, _NOBODY))
     return frozenset(
         known | {os.environ[name] for name in ("USER", "LOGNAME", "SUDO_USER") if name in os.environ}
     )

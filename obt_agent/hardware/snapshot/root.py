@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -18,6 +19,7 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from obt_agent.hardware.field_reader import Unreadable, optional
+from obt_agent.system import descriptors
 
 # No file that is read is larger; what claims to be is cut.
 _MOST_BYTES = 1 << 20
@@ -58,8 +60,8 @@ class Root:
 
     def open(self, path: str) -> int:
         """A descriptor for reading."""
-        # O_NONBLOCK: a path may turn out to be a FIFO or a device whose opening waits.
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        # Without waiting: a path may turn out to be a FIFO or a device.
+        return os.open(path, descriptors.READ)
 
     def data(self, path: str, limit: int = _MOST_BYTES) -> bytes:
         """A file's first ``limit`` bytes."""
@@ -104,10 +106,8 @@ class Root:
 
     def size(self, path: str) -> FileSystemSize:
         """The file system that the path lies on."""
-        stat = os.statvfs(path)
-        return FileSystemSize(
-            total_bytes=stat.f_frsize * stat.f_blocks, free_bytes=stat.f_frsize * stat.f_bavail
-        )
+        usage = shutil.disk_usage(path)
+        return FileSystemSize(total_bytes=usage.total, free_bytes=usage.free)
 
     def ask(self, node: str, name: str, question: Callable[[int], bytes]) -> bytes:  # noqa: ARG002 -- snapshots go by the name
         """What a device answers to a question that is put to its open descriptor; ``name`` tells which."""
@@ -237,10 +237,10 @@ class CachedFile:
         if self._descriptor < 0:
             self._descriptor = self._root.open(self._path)
         try:
-            data = os.pread(self._descriptor, self._size, 0)
+            data = descriptors.read_at(self._descriptor, self._size, 0)
             while len(data) == self._size and self._size < _MOST_BYTES:
                 self._size *= 4
-                data = os.pread(self._descriptor, self._size, 0)
+                data = descriptors.read_at(self._descriptor, self._size, 0)
         except OSError:
             # The device may be gone, and another one of its name be there at the next reading.
             self.close()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Final
 
 from obt_agent.errors import StorageFull
 from obt_agent.jobs.store import sqlite_errors
+from obt_agent.system import descriptors
 
 # No space, no quota, no file as large as this.
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
@@ -53,11 +55,11 @@ class ReservedFile:
             self._path.unlink(missing_ok=True)
             return
         self._check_room(size - before)
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self._path, descriptors.READ_AND_WRITE | os.O_CREAT, 0o600)
         try:
             # Blocks and not a hole: a sparse file reserves nothing.
             if size > before:
-                os.posix_fallocate(descriptor, 0, size)
+                descriptors.reserve(descriptor, size)
             else:
                 os.ftruncate(descriptor, size)
         except OSError as error:
@@ -72,8 +74,7 @@ class ReservedFile:
 
     def _check_room(self, more: int) -> None:
         """Before the disk is asked: a reservation that is refused must not fill it even for a moment."""
-        disk = os.statvfs(self._path.parent)
-        if more > disk.f_bavail * disk.f_frsize:
+        if more > shutil.disk_usage(self._path.parent).free:
             raise _no_room(more)
 
 

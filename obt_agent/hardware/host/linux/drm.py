@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import fcntl
 import os
 import struct
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from dataclasses import dataclass
 from obt_agent.hardware.field_reader import Unreadable, non_negative
 from obt_agent.hardware.host.linux.pci import PciGpu
 from obt_agent.hardware.snapshot.root import Root
+from obt_agent.system.descriptors import ask_device
 
 XE_DEVICE_QUERY, I915_QUERY, AMDGPU_INFO = 0xC0286440, 0xC0106479, 0x40206445
 _XE_MEM_REGIONS, _I915_MEMORY_REGIONS, _AMDGPU_DEV_INFO = 1, 4, 0x16
@@ -127,7 +127,7 @@ def parse_amdgpu(answer: bytes) -> AmdDevice:
 def _ask_xe(descriptor: int) -> bytes:
     def ask(size: int, pointer: int) -> int:
         request = bytearray(_XE_REQUEST.pack(0, _XE_MEM_REGIONS, size, pointer))
-        fcntl.ioctl(descriptor, XE_DEVICE_QUERY, request)
+        ask_device(descriptor, XE_DEVICE_QUERY, request)
         return int(_XE_REQUEST.unpack(request)[2])
 
     return _sized(ask)
@@ -138,7 +138,7 @@ def _ask_i915(descriptor: int) -> bytes:
         item = ctypes.create_string_buffer(
             _I915_ITEM.pack(_I915_MEMORY_REGIONS, size, 0, pointer), _I915_ITEM.size
         )
-        fcntl.ioctl(descriptor, I915_QUERY, bytearray(_I915_REQUEST.pack(1, 0, ctypes.addressof(item))))
+        ask_device(descriptor, I915_QUERY, bytearray(_I915_REQUEST.pack(1, 0, ctypes.addressof(item))))
         length = int(_I915_ITEM.unpack(item.raw)[1])
         if length < 0:  # so it tells the error of one item
             raise OSError(-length, os.strerror(-length))
@@ -160,5 +160,5 @@ def _sized(ask: Callable[[int, int], int]) -> bytes:
 def _ask_amdgpu(descriptor: int) -> bytes:
     room = ctypes.create_string_buffer(_AMDGPU_INFO_BYTES)
     request = _AMDGPU_REQUEST.pack(ctypes.addressof(room), _AMDGPU_INFO_BYTES, _AMDGPU_DEV_INFO)
-    fcntl.ioctl(descriptor, AMDGPU_INFO, request)
+    ask_device(descriptor, AMDGPU_INFO, request)
     return room.raw

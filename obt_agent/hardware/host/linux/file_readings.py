@@ -11,8 +11,9 @@ from obt_agent.hardware.field_reader import Unreadable
 from obt_agent.hardware.host.readings import CpuTimes, HeldProcess, Moved, OwnProcess, Space
 from obt_agent.hardware.snapshot.root import CachedFile, FileCache, Root
 
-_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+# Snapshots are read on every system. Where these names are missing, the usual values of Linux count.
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 # Columns of /proc/stat: user nice system idle iowait irq softirq steal; guest time is within user and nice.
 _COLUMNS, _IDLE, _IOWAIT = 8, 3, 4

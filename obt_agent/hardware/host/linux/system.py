@@ -15,6 +15,8 @@ from obt_agent.hardware.provider import state_of
 from obt_agent.hardware.snapshot.root import Root
 
 _DMI = "/sys/class/dmi/id"
+ARCH_FILE = "/proc/sys/kernel/arch"
+"""Linux has it since 6.1; a snapshot always has."""
 # The owner's file, then the distribution's own, as os-release(5) has them.
 _OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
 
@@ -100,7 +102,7 @@ class HostProvider:
     def _arch(self) -> str:
         if self._root.real:
             return os.uname().machine
-        return self._word("/proc/sys/kernel/arch")  # Linux has it since 6.1; a snapshot always has
+        return self._word(ARCH_FILE)
 
     def _fact(self, name: str) -> str | None:
         """Return a word of DMI that its maker filled in."""

@@ -1,0 +1,1 @@
+"""The seam between our code and the system it runs on."""
