@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from obt_agent.hardware.gpu import registry
 from obt_agent.hardware.gpu.registry import TOPOLOGY, VENDORS, gpu_providers
 from obt_agent.hardware.gpu.vendor import Vendor
 from obt_agent.hardware.snapshot.masking import Masker
+from obt_agent.hardware.snapshot.root import Root
 from tests.hardware.trees import BASICS, pci, tree
 
 REPOSITORY = Path(__file__).parents[2]
@@ -21,6 +23,7 @@ UNIT = (REPOSITORY / "systemd/obt-agent.service").read_text()
 PACKAGE = Path(registry.__file__).parent
 
 each_vendor = pytest.mark.parametrize("vendor", VENDORS, ids=[vendor.name for vendor in VENDORS])
+ON_LINUX = tuple(vendor for vendor in VENDORS if "linux" in vendor.systems)
 
 
 def values(key: str) -> list[str]:
@@ -61,7 +64,7 @@ def test_the_examination_of_the_service_watches_a_vendors_nodes(vendor: Vendor) 
     assert set(vendor.topology) <= set(TOPOLOGY)
 
 
-@each_vendor
+@pytest.mark.parametrize("vendor", ON_LINUX, ids=[vendor.name for vendor in ON_LINUX])
 def test_a_vendors_provider_is_built_for_a_snapshot_and_finds_its_card_by_the_bus(
     vendor: Vendor, tmp_path: Path
 ) -> None:
@@ -103,6 +106,13 @@ def test_nothing_among_the_vendors_names_a_place_of_the_kernels_file_systems() -
         if re.search(r"/(proc|sys)\b", line)
     }
     assert named == set()
+
+
+def test_a_machine_is_asked_only_for_gpus_that_its_system_can_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert [provider.name for provider in gpu_providers(Root())] == ["apple"]
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert gpu_providers(Root()) == ()
 
 
 def test_every_package_of_a_vendor_is_in_the_registry() -> None:

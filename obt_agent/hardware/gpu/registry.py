@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+
 from obt_agent.hardware.gpu.amd.vendor import AMD
+from obt_agent.hardware.gpu.apple.vendor import APPLE
 from obt_agent.hardware.gpu.intel.vendor import INTEL
 from obt_agent.hardware.gpu.nvidia.vendor import NVIDIA
 from obt_agent.hardware.gpu.vendor import Vendor
@@ -13,6 +16,7 @@ VENDORS: tuple[Vendor, ...] = (
     NVIDIA,
     AMD,
     INTEL,
+    APPLE,
 )
 
 TOPOLOGY = tuple(dict.fromkeys(path for vendor in VENDORS for path in vendor.topology))
@@ -20,5 +24,6 @@ TOPOLOGY = tuple(dict.fromkeys(path for vendor in VENDORS for path in vendor.top
 
 
 def gpu_providers(root: Root) -> tuple[GpuProvider, ...]:
-    """Return the providers of all vendors, for this machine or for a snapshot."""
-    return tuple(vendor.provider(root) for vendor in VENDORS)
+    """Return the providers of the vendors that this machine's system, or a snapshot's, can read."""
+    system = sys.platform if root.real else "linux"
+    return tuple(vendor.provider(root) for vendor in VENDORS if system in vendor.systems)

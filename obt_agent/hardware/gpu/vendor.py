@@ -27,6 +27,9 @@ class Vendor:
     pci_vendor: str
     """The vendor's number on the PCI bus, as the kernel writes it ("0x10de")."""
 
+    systems: tuple[str, ...] = ("linux",)
+    """Where it can be read, as ``sys.platform`` has it. Snapshots are of Linux, wherever they are read."""
+
     device_nodes: tuple[str, ...] = ()
     """Nodes that are opened for readings, as patterns below /dev: a sandbox must let them through."""
 
