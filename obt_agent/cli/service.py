@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import argparse
 import getpass
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from obt_agent.argument_parser import JSON_OPTION, PlainArgumentParser, add_options
-from obt_agent.cli import exit_codes
+from obt_agent.cli import exit_codes, launch_agent
 from obt_agent.cli.common import to_stderr
 from obt_agent.cli.options import CONFIG_OPTIONS
 from obt_agent.daemon.status_file import Status, status_line
@@ -22,6 +21,7 @@ from obt_agent.service.install import InstallStep
 from obt_agent.service.lock import hold_lock, interruptible
 from obt_agent.service.paths import ServicePaths
 from obt_agent.service.system import System
+from obt_agent.system import owners
 from obt_agent.text_output import print_json
 
 _INSTALL = """\
@@ -73,13 +73,15 @@ def _install_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the part that was asked for."""
+    if sys.platform == "darwin":
+        return launch_agent.run(args, _token)
     return {"install": _install, "uninstall": _uninstall, "status": _status, "unit": _unit}[args.part](args)
 
 
 def _install(args: argparse.Namespace) -> int:
     where, runner = paths.here(), system.System()
     # Before a token is read or asked for.
-    install.check_machine(where, user=os.geteuid())
+    install.check_machine(where, user=owners.user())
     if where.packaged and Path(sys.prefix) != where.prefix:
         to_stderr(f"A Debian package brought {where.program}, which stays as it is; apt upgrades it.")
     options = install.InstallOptions(
@@ -94,7 +96,7 @@ def _install(args: argparse.Namespace) -> int:
         enroll_again=args.enroll_again,
         admitted_within_s=args.wait,
     )
-    planned = install.plan(options, where, runner, user=os.geteuid())
+    planned = install.plan(options, where, runner, user=owners.user())
     if options.join and planned.token is None:
         to_stderr(
             "This machine is enrolled already, so that the join token is not used; "
@@ -135,7 +137,7 @@ def _token(named: str | None) -> Secret | None:
 
 def _uninstall(args: argparse.Namespace) -> int:
     where, runner = paths.here(), system.System()
-    install.check_machine(where, user=os.geteuid())
+    install.check_machine(where, user=owners.user())
     _do(uninstall.steps(where, runner, keep_state=args.keep_state), where, runner, dry_run=args.dry_run)
     return exit_codes.OK
 
