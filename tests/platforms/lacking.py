@@ -40,6 +40,10 @@ _LINUX: Final[dict[str, str]] = {
     "socket": "AF_NETLINK AF_PACKET SOCK_CLOEXEC SOCK_NONBLOCK SO_PASSCRED SO_PEERCRED TCP_USER_TIMEOUT",
     "time": "CLOCK_BOOTTIME",
     "signal": "pidfd_send_signal sigtimedwait",
+    "fcntl": """
+        F_ADD_SEALS F_GET_SEALS F_NOTIFY F_OFD_SETLK F_SEAL_GROW F_SEAL_SEAL F_SEAL_SHRINK F_SEAL_WRITE
+        F_SETPIPE_SZ F_SETSIG
+    """,
 }
 _POSIX: Final[dict[str, str]] = {
     "os": """
@@ -57,7 +61,7 @@ _POSIX: Final[dict[str, str]] = {
 }
 NAMES: Final[Mapping[str, Mapping[str, str]]] = {
     "darwin": _LINUX,
-    "win32": {module: f"{_LINUX[module]} {_POSIX[module]}" for module in _LINUX},
+    "win32": {module: f"{words} {_POSIX.get(module, '')}" for module, words in _LINUX.items()},
 }
 """By system and module, the names that are not there."""
 
@@ -156,7 +160,14 @@ def _parts(system: str) -> dict[str, ModuleType]:
     instead: dict[str, dict[str, Any]] = {"sys": {"platform": system}}
     if system == "win32":
         instead["os"] = {"supports_dir_fd": frozenset()}
-    wholes: dict[str, ModuleType] = {"os": os, "signal": signal, "socket": socket, "time": time, "sys": sys}
+    wholes: dict[str, ModuleType] = {
+        "os": os,
+        "signal": signal,
+        "socket": socket,
+        "time": time,
+        "sys": sys,
+        "fcntl": fcntl,
+    }
     parts: dict[str, ModuleType] = {
         name: PartOfModule(whole, frozenset(NAMES[system].get(name, "").split()), instead.get(name, {}))
         for name, whole in wholes.items()
