@@ -19,6 +19,16 @@ JSON_OPTION: Final[OptionTable] = {"--json": {"action": "store_true", "help": "a
 _WITH_VALUE: Final = ("store", "append")
 
 
+class _Subcommands(argparse._SubParsersAction):  # type: ignore[type-arg]  # noqa: SLF001 - no public name, nor generic while the program runs
+    """Subcommands, each of which has its line in the list as its description where it has no other."""
+
+    def add_parser(self, name: str, **kwargs: Any) -> argparse.ArgumentParser:
+        parser: argparse.ArgumentParser = super().add_parser(
+            name, **{"description": kwargs.get("help"), **kwargs}
+        )
+        return parser
+
+
 class PlainArgumentParser(argparse.ArgumentParser):
     """An argument parser of which every subcommand is one too.
 
@@ -47,7 +57,7 @@ class PlainArgumentParser(argparse.ArgumentParser):
                 same there. A subcommand that does not have such an option refuses it in both places.
             kwargs: what argparse takes.
         """
-        self._commands = super().add_subparsers(**kwargs)
+        self._commands = super().add_subparsers(action=_Subcommands, **kwargs)
         self._leading = leading or {}
         if leading:
             # For the help alone: before anything is parsed they are moved behind the name.

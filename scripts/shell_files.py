@@ -95,7 +95,7 @@ def manual_page(program: argparse.ArgumentParser) -> str:
     head, _, _ = description.partition("\n\n")
     title, version = name.upper(), f"{name} {__version__}"
     lines = [
-        f'.TH {_escaped(title)} 1 "{_escaped(date)}" "{_escaped(version)}" "User Commands"',
+        f'.TH {_escaped(title)} 1 {date} "{_escaped(version)}" "User Commands"',
         ".SH NAME",
         f"{_escaped(name)} \\- {_escaped(_shortened(head))}",
         *(".SH SYNOPSIS", *_synopsis(program)),

@@ -58,7 +58,7 @@ def add_api_group(parser: PlainArgumentParser) -> Any:
 
 def add_api_command(commands: Any, name: str, text: str, work: Work) -> PlainArgumentParser:
     """Add a subcommand to a group of such."""
-    parser: PlainArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser: PlainArgumentParser = commands.add_parser(name, help=text)
     add_options(parser, api_options())
     parser.set_defaults(work=lambda options: asyncio.run(_ask(options, work)))
     return parser

@@ -44,7 +44,7 @@ def add_stored_group(parser: PlainArgumentParser) -> Any:
 
 def add_stored_command(commands: Any, name: str, text: str, work: Work) -> PlainArgumentParser:
     """Add a subcommand to a group of such."""
-    parser: PlainArgumentParser = commands.add_parser(name, help=text, description=text)
+    parser: PlainArgumentParser = commands.add_parser(name, help=text)
     set_stored_work(parser, work)
     return parser
 

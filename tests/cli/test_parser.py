@@ -163,6 +163,11 @@ def test_whatever_lists_something_has_json(levels: tuple[argparse.ArgumentParser
         assert "--json" in options_of(levels[-1])
 
 
+@pytest.mark.parametrize("levels", COMMANDS, ids=lambda levels: levels[-1].prog)
+def test_every_command_says_what_it_does(levels: tuple[argparse.ArgumentParser, ...]) -> None:
+    assert levels[-1].description
+
+
 def test_a_word_too_many_is_said_by_the_command_that_has_it(capsys: pytest.CaptureFixture[str]) -> None:
     parser = PlainArgumentParser(prog="p")
     add_options(parser.add_subparsers(leading=JSON_OPTION).add_parser("c"), JSON_OPTION)
