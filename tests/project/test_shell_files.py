@@ -12,6 +12,12 @@ from scripts.shell_files import PROGRAMS, actions_of, commands_of
 
 # What the pages use of the macros of man(7).
 MACROS = {".TH", ".SH", ".SS", ".PP", ".TP", ".B", ".nf", ".fi"}
+# A command of each program that stands as deep as any.
+NESTED = {
+    "obt-agent": "obt-agent results drop",
+    "obt-server": "obt-server campaigns verdicts",
+    "obt-conformance": "obt-conformance server",
+}
 files = cache(shell_files.files)
 
 
@@ -30,6 +36,7 @@ def test_a_page_has_every_command_and_every_option(program: str) -> None:
     sections = dict(re.findall(r'^\.SS "([^"]+)"\n(.*?)(?=^\.S[SH])', text, flags=re.MULTILINE | re.DOTALL))
     named = dict(commands_of(PROGRAMS[program]()))
     assert set(sections) == set(named) - {program}
+    assert NESTED[program] in sections
     missing = [
         (name, option)
         for name, command in named.items()
