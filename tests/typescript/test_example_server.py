@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import os
@@ -125,6 +126,13 @@ async def test_a_real_agent_enrols_streams_and_brings_its_result(tmp_path: Path,
             *items, last = map(json.loads, lines.splitlines())
             assert all(item["item"]["chunk"]["model"] == "standin-small:latest" for item in items)
             assert last["result"]["final"]["done"]
+            image = base64.b64encode(bytes(range(250)) * 320).decode()  # three pieces
+            seen = {"model": "standin-small:latest", "prompt": "What is this?", "images": [image]}
+            _, lines = await output_of(*server.client("call", agent_id, "generate"), json.dumps(seen))
+            # Ollama's own refusal, and what it refused: the image came there whole.
+            assert "Multimodal" in json.loads(lines.splitlines()[-1])["error"]["message"], lines
+            asked = [one for one in standin.requests if one.path == "/api/generate"][-1]
+            assert json.loads(asked.body)["images"] == [image]
             plan = {"model_name": "standin-small:latest", "num_iterations": 1}
             status, started = await output_of(
                 *server.client("call", agent_id, "run_benchmark"), json.dumps(plan)

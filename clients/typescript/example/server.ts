@@ -48,6 +48,14 @@ function report(error: unknown): void {
   console.error(String(error));
 }
 
+/** The parameters with their images, which may be larger than a frame, sent ahead. */
+async function attached(agent: AgentSession, params: { images?: string[] }): Promise<object> {
+  if (!Array.isArray(params.images)) return params;
+  const images: object[] = [];
+  for (const image of params.images) images.push(await agent.attach(Buffer.from(image, "base64")));
+  return { ...params, images };
+}
+
 /** One call of a user: lines of JSON, the last of which is the result or the error. */
 async function call(agentId: string, method: string, params: object, response: ServerResponse): Promise<void> {
   const agent = link.sessions.get(agentId);
@@ -63,7 +71,7 @@ async function call(agentId: string, method: string, params: object, response: S
   if (!STREAMING.has(method)) {
     return void response.end(JSON.stringify({ result: await agent.request(method as "embed", params as never) }));
   }
-  const stream = agent.stream(method as StreamingMethod, params as never);
+  const stream = agent.stream(method as StreamingMethod, (await attached(agent, params)) as never);
   // A user who goes away wants no more of it.
   response.once("close", stream.cancel);
   for await (const item of stream.items) {

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import type { RawData, WebSocket } from "ws";
 import { LinkError } from "./errors.ts";
 import { BadFrame, checkParams, decode, isObject, type Json } from "./frames.ts";
@@ -10,6 +11,8 @@ const ALIVE_AFTER_MS = 4_000; // [LIFE-1]: at least every 5 s, and the timer run
 const SILENCE_MS = 18_000; // [LIFE-2]
 const BAD_FRAMES = { most: 10, within_ms: 60_000 }; // [TRANSPORT-5]
 const MAX_IN_FLIGHT = 64; // [CMD-4]
+// 48 KiB of base64: a frame of it fits the smallest limit that an agent may name [TRANSPORT-2].
+const BLOB_PIECE_BYTES = 36 << 10;
 
 /** Methods that stream before they answer. */
 export type StreamingMethod = {
@@ -115,6 +118,23 @@ export class AgentSession {
     return { items: items(), result: call.result as Promise<ServerMethods[M]["result"]>, cancel };
   }
 
+  /**
+   * Send an image ahead of the request that uses it, and return what stands for it in `images`: one that is larger than
+   * a frame travels no other way. The agent keeps 16 MiB a session, each blob for 60 s after its last piece.
+   */
+  async attach(image: Uint8Array): Promise<{ blob: string }> {
+    const blob = randomUUID();
+    let offset = 0;
+    do {
+      const piece = Buffer.from(image.subarray(offset, offset + BLOB_PIECE_BYTES));
+      const last = offset + piece.length >= image.length;
+      // One at a time: what others send meanwhile waits for one piece at most.
+      await this.request("blob.put", { blob, offset, data: piece.toString("base64"), last });
+      offset += piece.length;
+    } while (offset < image.length);
+    return { blob };
+  }
+
   /** Send a notification. */
   notify<M extends keyof ServerMethods>(method: M, params: ServerMethods[M]["params"]): void {
     this.send({ method, params });
@@ -127,9 +147,11 @@ export class AgentSession {
 
   private open(method: string, params: object): Call {
     if (this.socket.readyState !== this.socket.OPEN) throw new LinkError("link_lost", "the agent's session has ended");
-    if (this.calls.size >= MAX_IN_FLIGHT) throw new LinkError("busy", "too many requests are in flight");
+    // Pieces of images have places of their own, so that whoever waits for a place can still be sent one.
+    const sharing = [...this.calls.values()].filter((one) => (one.method === "blob.put") === (method === "blob.put"));
+    if (sharing.length >= MAX_IN_FLIGHT) throw new LinkError("busy", "too many requests are in flight");
     const id = this.nextId++;
-    const call = new Call(id, (bytes) => {
+    const call = new Call(id, method, (bytes) => {
       if (bytes > 0 && this.calls.has(id)) this.notify("stream.credit", { id, bytes });
     });
     this.calls.set(id, call);

@@ -14,6 +14,7 @@ interface Batch {
 /** One request of the server, from the moment that it is sent to its one answer. */
 export class Call {
   readonly id: RequestId;
+  readonly method: string;
   readonly result: Promise<unknown>;
   private readonly grant: (bytes: number) => void;
   /** Whether nobody waits for it any more: its data is dropped, and its credit given back. */
@@ -29,8 +30,9 @@ export class Call {
   private wake: () => void = () => undefined;
   private settle!: { resolve: (value: unknown) => void; reject: (error: Error) => void };
 
-  constructor(id: RequestId, grant: (bytes: number) => void) {
+  constructor(id: RequestId, method: string, grant: (bytes: number) => void) {
     this.id = id;
+    this.method = method;
     this.grant = grant;
     this.result = new Promise((resolve, reject) => (this.settle = { resolve, reject }));
     // Whoever reads the items alone must not end the process by a failure of the result.

@@ -79,6 +79,30 @@ test("a result in pieces is joined, and refused when its sha256 is another one",
     }
   }));
 
+test("an image goes ahead in pieces, which join to it, also while every other place is taken", () =>
+  linked({}, async ({ agent, session }) => {
+    for (const _ of Array(64)) session.request("running_models", {}).catch(() => undefined);
+    assert.throws(() => session.stream("generate", MODEL), (error) => error instanceof LinkError && error.kind === "busy");
+    for (const size of [0, 36 << 10, 100_000]) {
+      const image = Buffer.from(Array.from({ length: size }, (_, n) => n % 251));
+      const before = agent.frames.length;
+      const attached = session.attach(image);
+      const pieces: Record<string, any>[] = [];
+      do {
+        const offset = pieces.length * (36 << 10);
+        const piece = await agent.until(
+          (one) => one["params"]?.offset === offset && agent.frames.indexOf(one) >= before,
+        );
+        pieces.push(piece);
+        agent.send({ id: piece["id"], result: { blob: piece["params"].blob, bytes: offset } });
+      } while (!pieces.at(-1)?.["params"].last);
+      const { blob } = await attached;
+      assert.deepEqual(new Set(pieces.map((one) => one["params"].blob)), new Set([blob]));
+      assert.deepEqual(Buffer.concat(pieces.map((one) => Buffer.from(one["params"].data, "base64"))), image);
+      assert.ok(pieces.every((one) => JSON.stringify(one).length < 64 << 10));
+    }
+  }));
+
 test("a result is acknowledged once it is stored, and not before", () => {
   const stored = Promise.withResolvers<"stored">();
   return linked({ result: () => stored.promise }, async ({ agent }) => {
