@@ -223,9 +223,12 @@ async def test_a_set_shows_its_drift_and_brings_machines_to_it(bare: Page, serve
         await shown.get_by_role("button", name="What would happen?").click()
         await expect(shown).to_contain_text(f"box-00: pull {NEW}")
         await shown.get_by_role("button", name="Do it: 1 change").click()
-        await end(first, await job_of(first), "completed")
-        await expect(shown).to_contain_text("2 of 2 machines have what the set names")
+        text = json.dumps({"model": NEW, "digest": "f" * 64})
+        await finish(first, await job_of(first), text, kind="pull")
         await expect(bare.get_by_label("Rollout", exact=True)).to_contain_text("1 of 1 machine done")
+        # An agent lists what it pulled a moment after the pull's end.
+        await first.sync_models(model("small:1b"), model(NEW, "f"), revision=2)
+        await expect(shown).to_contain_text("2 of 2 machines have what the set names")
         assert not [one for one in second.requests if one.method == "pull_model"]
 
 

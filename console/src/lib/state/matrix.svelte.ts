@@ -12,6 +12,8 @@ import { rollouts } from "$lib/state/rollouts.svelte";
 const GATHER_MS = 400;
 /** Of the time, at most this share is spent on fetching: 50,000 cells take a while. */
 const SHARE = 5;
+/** Nobody is kept from a change for longer, however slow the server is at the moment. */
+const MOST_MS = 5_000;
 
 class Matrix {
     grid = $state.raw<Grid | null>(null);
@@ -82,7 +84,7 @@ class Matrix {
     #soon(): void {
         // Not put off by the next change: on a large fleet one comes every half second.
         if (this.#timer !== 0) return;
-        const wait = Math.max(GATHER_MS, this.#took * SHARE);
+        const wait = Math.min(Math.max(GATHER_MS, this.#took * SHARE), MOST_MS);
         this.#timer = window.setTimeout(() => {
             this.#timer = 0;
             void this.load();
