@@ -134,7 +134,7 @@ test-ollama: $(STAMP) ## every command and every figure against the Ollama at OL
 
 test-browser: $(STAMP) $(MODULES) ## the page in headless Chromium (installed with apt-get when missing and root)
 	scripts/ensure-chromium
-	$(PY) -m pytest tests/browser
+	$(PY) -m pytest -n 2 --dist loadfile tests/browser
 
 test-proxy: $(STAMP) ## the reverse proxies of deploy/proxy (installed with apt-get when missing and root)
 	scripts/ensure-proxies

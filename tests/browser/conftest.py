@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, ConsoleMessage, Page, Request, async_playwright, expect
+from playwright.async_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    Request,
+    ViewportSize,
+    async_playwright,
+    expect,
+)
 
 from obt_server.demo.environment import DemoEnvironment, demo_environment, free_port
 from obt_standin import StandIn
@@ -30,11 +40,12 @@ QUIET = [
 SLOW_MS = 20_000
 """Longest wait for what a machine does; the page itself answers at once."""
 expect.set_options(timeout=SLOW_MS)
+SCREEN: ViewportSize = {"width": 1280, "height": 900}
 HOSTILE = "<img src=x onerror=document.title='owned'>"
 """What an ill-meaning machine would put wherever it can."""
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def ollama() -> AsyncIterator[StandIn]:
     """A small believable Ollama: 60 tokens a second, some prefill."""
     answers = Behaviour(text=(HOSTILE,), tokens=3, decode_tps=100)
@@ -45,16 +56,27 @@ async def ollama() -> AsyncIterator[StandIn]:
         yield one
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def demo(tmp_path_factory: pytest.TempPathFactory, ollama: StandIn) -> AsyncIterator[DemoEnvironment]:
+@pytest.fixture(scope="session")
+def port() -> int:
+    """Where each test's server listens in its turn: the browser has the page's files of that address already.
+
+    Below the ports that the system gives away by itself; the next one is free, too.
+    """
+    return free_port(20_000 + os.getpid() % 5_000 * 2)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def demo(
+    tmp_path_factory: pytest.TempPathFactory, ollama: StandIn, port: int
+) -> AsyncIterator[DemoEnvironment]:
     """Server and agent, the agent admitted: one for all tests of a module, for they take seconds to start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OLLAMA_URL", ollama.url)
-        async with demo_environment(tmp_path_factory.mktemp("demo"), free_port(0)) as ready:
+        async with demo_environment(tmp_path_factory.mktemp("demo"), free_port(port + 1)) as ready:
             yield ready
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """Headless Chromium, Debian's."""
     async with async_playwright() as playwright:
@@ -82,17 +104,52 @@ class Watched:
         if "Content Security Policy" in message.text:
             self.errors.append(message.text)
 
+    def check(self, url: str) -> None:
+        """The page had no error and asked nobody but its own server."""
+        assert self.errors == []
+        assert self.hosts == {url.split("/")[2]}
+
+
+async def new_context(browser: Browser) -> BrowserContext:
+    """A browser that knows nothing yet."""
+    return await browser.new_context(viewport=SCREEN, locale="en-GB")
+
 
 @contextlib.asynccontextmanager
 async def watching(browser: Browser, url: str) -> AsyncIterator[Watched]:
-    """The page as it opens; at the end it had no error and asked nobody but its own server."""
-    context = await browser.new_context(viewport={"width": 1280, "height": 900}, locale="en-GB")
+    """The page as it opens in a browser of its own, for what the shared one cannot do."""
+    context = await new_context(browser)
     watched = Watched(await context.new_page())
     await watched.page.goto(url)
     yield watched
     await context.close()
-    assert watched.errors == []
-    assert watched.hosts == {url.split("/")[2]}
+    watched.check(url)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def shared(browser: Browser) -> AsyncIterator[Watched]:
+    """One page for all tests: a new one, and the files of the page anew, cost more than most tests."""
+    context = await new_context(browser)
+    yield Watched(await context.new_page())
+    await context.close()
+
+
+@contextlib.asynccontextmanager
+async def turn(shared: Watched, url: str) -> AsyncIterator[Watched]:
+    """The shared page for one test; at its end all that tests change is as it was."""
+    shared.errors, shared.hosts = [], set()
+    page = shared.page
+    try:
+        yield shared
+    finally:
+        await page.unroute_all(behavior="ignoreErrors")
+        # Of the same server: it ends what the page had open, and keeps the browser's process and its cache.
+        await page.goto(f"{url}/licenses.txt")
+        await page.evaluate("localStorage.clear(), sessionStorage.clear()")
+        await page.context.clear_cookies()
+        await page.set_viewport_size(SCREEN)
+        await page.emulate_media(color_scheme="light", reduced_motion="no-preference")
+    shared.check(url)
 
 
 async def sign_in(page: Page, password: str) -> None:
@@ -114,30 +171,48 @@ async def fits(page: Page) -> None:
     assert wide <= 0, f"{page.url} is {wide} px too wide"
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def opened(browser: Browser, demo: DemoEnvironment) -> AsyncIterator[Watched]:
-    """The demonstration's page."""
-    async with watching(browser, demo.url) as watched:
+async def open_signed_in(page: Page, url: str, password: str) -> None:
+    """The page as whoever signed in before opens it: without the form, which has tests of its own."""
+    answer = await page.context.request.post(f"{url}/api/v1/session", data={"password": password})
+    assert answer.ok, await answer.text()
+    await page.goto(url)
+    await expect(page.locator("#navigation")).to_be_attached()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def opened(shared: Watched, demo: DemoEnvironment) -> AsyncIterator[Watched]:
+    """The demonstration's page; nobody is signed in."""
+    async with turn(shared, demo.url) as watched:
+        await watched.page.goto(demo.url)
         yield watched
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def page(opened: Watched, demo: DemoEnvironment) -> Page:
+@pytest_asyncio.fixture(loop_scope="session")
+async def page(shared: Watched, demo: DemoEnvironment) -> AsyncIterator[Page]:
     """Signed in at the demonstration."""
-    await sign_in(opened.page, demo.password)
-    return opened.page
+    async with turn(shared, demo.url) as watched:
+        await open_signed_in(watched.page, demo.url, demo.password)
+        yield watched.page
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def server(tmp_path: Path) -> AsyncIterator[Running]:
+@pytest_asyncio.fixture(loop_scope="session")
+async def server(tmp_path: Path, port: int) -> AsyncIterator[Running]:
     """A server of its own, with no machine; tests let scripted agents dial it."""
-    async with running(tmp_path, recheck_s=0.5) as one:
+    async with running(tmp_path, recheck_s=0.5, port=port) as one:
         yield one
 
 
-@pytest_asyncio.fixture(loop_scope="module")
-async def bare(browser: Browser, server: Running) -> AsyncIterator[Page]:
+@pytest_asyncio.fixture(loop_scope="session")
+async def bare(shared: Watched, server: Running) -> AsyncIterator[Page]:
     """The page of that server, signed in."""
+    async with turn(shared, server.url) as watched:
+        await open_signed_in(watched.page, server.url, PASSWORD)
+        yield watched.page
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def alone(browser: Browser, server: Running) -> AsyncIterator[Page]:
+    """As ``bare``, in a browser that has none of the page's files yet."""
     async with watching(browser, server.url) as watched:
         await sign_in(watched.page, PASSWORD)
         yield watched.page

@@ -20,7 +20,7 @@ from tests.project.paths import ROOT
 from tests.server.conftest import PASSWORD, Running, running
 from tests.server.job_steps import start
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 AXE = ROOT / "console/node_modules/axe-core/axe.min.js"
 SMALL = "standin-small:latest"
 VIOLATIONS = """async () => {
@@ -30,7 +30,7 @@ VIOLATIONS = """async () => {
 }"""
 
 
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def views(server: Running) -> AsyncIterator[dict[str, str]]:
     """Each view's address and a text that is there when it has everything, with something in each."""
     async with server.agent("alpha") as alpha, server.agent("beta") as beta:

@@ -24,7 +24,7 @@ from tests.server.conftest import PASSWORD, Running
 from tests.server.job_steps import finish
 from tests.waiting import until
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 SMALL, OTHER = "small:1b", "other:3b"
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 

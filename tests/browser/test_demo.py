@@ -14,7 +14,7 @@ from obt_server.demo.environment import DemoEnvironment
 from obt_standin import StandIn
 from tests.browser.conftest import HOSTILE, Watched, sign_in, visit
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 SMALL = "standin-small:latest"
 
 

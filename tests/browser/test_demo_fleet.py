@@ -17,7 +17,7 @@ from obt_server.demo.fleet import MACHINES, DemoFleet, DemoMachine, demo_fleet
 from obt_standin import StandIn
 from tests.browser.conftest import fits, visit
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 MODEL = "standin-8b:q4_k_m"
 PREPARED_WITHIN_S = 240
 
@@ -32,7 +32,7 @@ def quick(machine: DemoMachine) -> DemoMachine:
     return msgspec.structs.replace(machine, script=msgspec.Raw(msgspec.json.encode(script)))
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def demo(tmp_path_factory: pytest.TempPathFactory, ollama: StandIn) -> AsyncIterator[DemoEnvironment]:
     """The first machine, before the others come: the fixtures of one machine work with it."""
     with pytest.MonkeyPatch.context() as patch:
@@ -41,7 +41,7 @@ async def demo(tmp_path_factory: pytest.TempPathFactory, ollama: StandIn) -> Asy
             yield ready
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def fleet(demo: DemoEnvironment, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DemoFleet]:
     """The others, with their benchmarks finished."""
     folder: Path = tmp_path_factory.mktemp("fleet")

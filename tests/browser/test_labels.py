@@ -10,7 +10,7 @@ from playwright.async_api import Page, expect
 from tests.browser.conftest import fits, visit
 from tests.server.conftest import Running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def test_an_operator_labels_a_machine_and_its_own_labels_stay(bare: Page, server: Running) -> None:

@@ -23,7 +23,7 @@ from tests.server.conftest import PASSWORD, Running, running
 from tests.server.enrolling import enrol
 from tests.server.job_steps import accept, finish, start
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 async def machine(page: Page, agent: AgentDouble, tab: str = "live") -> None:
@@ -88,7 +88,7 @@ async def test_a_gpu_is_drawn_live_with_memory_temperature_and_power(bare: Page,
         await expect(bare.locator(".gpu")).to_contain_text("2 uncorrected")
 
 
-async def test_leaving_a_machine_starts_no_watch_on_it(bare: Page, server: Running) -> None:
+async def test_leaving_a_machine_starts_no_watch_on_it(alone: Page, server: Running) -> None:
     go = asyncio.Event()
 
     async def later(route: Route) -> None:
@@ -96,14 +96,14 @@ async def test_leaving_a_machine_starts_no_watch_on_it(bare: Page, server: Runni
         await route.continue_()
 
     async with server.agent("left") as agent:
-        await bare.route("**/assets/Add.*", later)
-        await bare.reload()
-        await machine(bare, agent, "models")
-        await bare.evaluate("location.hash = '#/add'")
-        await expect(bare).to_have_title("Add a machine · OBT")
-        await expect(bare.locator("[role=tab][aria-selected=true]")).to_have_attribute("id", "tab-models")
+        await alone.route("**/assets/Add.*", later)
+        await alone.reload()
+        await machine(alone, agent, "models")
+        await alone.evaluate("location.hash = '#/add'")
+        await expect(alone).to_have_title("Add a machine · OBT")
+        await expect(alone.locator("[role=tab][aria-selected=true]")).to_have_attribute("id", "tab-models")
         go.set()
-        await expect(bare.locator("main")).to_contain_text("Join tokens")
+        await expect(alone.locator("main")).to_contain_text("Join tokens")
         assert [one.method for one in agent.requests] == []
 
 

@@ -21,7 +21,7 @@ from tests.server.agent_double import AgentDouble, Answer
 from tests.server.conftest import PASSWORD, Running
 from tests.server.job_steps import accept, finish
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 NEW = "new:7b"
 SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 CHANGES = tuple(f"{action}_model" for action in ("pull", "create", "copy", "delete", "load", "unload"))

@@ -12,7 +12,7 @@ from tests.browser.simulated import model
 from tests.server.agent_double import never
 from tests.server.conftest import Running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 WRITTEN = f"""# Title
 

@@ -9,7 +9,7 @@ from tests.browser.conftest import HOSTILE, fits, visit
 from tests.browser.simulated import LONG, finished
 from tests.server.conftest import Running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = pytest.mark.asyncio(loop_scope="session")
 
 
 def models(page: Page) -> Locator:
