@@ -8,19 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from obt_agent.config.file import KEEP_APART, read_bytes
-from obt_agent.config.keys import PREFIX, SHORT_NAMES, Key, all_keys
+from obt_agent.config.file import read_bytes
+from obt_agent.config.keys import AGENT, PREFIX, SHORT_NAMES, Key, Scheme
 from obt_agent.config.origins import Origin, Setting, SourceReading
 from obt_agent.config.problems import ConfigProblem
 from obt_agent.config.values import WrongValue, from_text
 from obt_agent.spelling import nearest
 from obt_agent.system import owners
 
-# Variables of the program that set no key.
-OWN_NAMES: Final = frozenset({"OBT_AGENT_CONFIG"})
-
-# Variables that look as if they took a secret, which every process of the user could read there.
-SECRET_NAMES: Final = frozenset({"OBT_AGENT_SERVER_TOKEN", "OBT_AGENT_TOKEN"})
 _DOTENV_BYTES: Final = 64 << 10
 
 
@@ -33,9 +28,9 @@ class Variable:
     origin: Origin
 
 
-def from_environment(environ: Mapping[str, str]) -> SourceReading:
+def from_environment(environ: Mapping[str, str], scheme: Scheme = AGENT) -> SourceReading:
     """Settings of all variables that are ours. One that is empty counts as not set."""
-    return _settings(Variable(n, t, Origin("environment", n)) for n, t in environ.items() if t)
+    return _settings((Variable(n, t, Origin("environment", n)) for n, t in environ.items() if t), scheme)
 
 
 def may_read_dotenv(environ: Mapping[str, str], *, terminal: bool, user: int, pid: int) -> bool:
@@ -67,7 +62,7 @@ def from_dotenv(path: Path, user: int) -> SourceReading:
         return SourceReading(notices=(f"{path} is left aside: it is over {_DOTENV_BYTES} bytes long",))
     variables = list(_dotenv_lines(path, data.decode("utf-8", "replace")))
     policy = [variable for variable in variables if variable.name.startswith(f"{PREFIX}POLICY_")]
-    reading = _settings(variable for variable in variables if variable not in policy)
+    reading = _settings((variable for variable in variables if variable not in policy), AGENT)
     return SourceReading(
         reading.settings, reading.problems + tuple(map(_policy_problem, policy)), reading.notices
     )
@@ -105,13 +100,13 @@ def _unquoted(value: str) -> str:
     return value.partition(" #")[0].rstrip()
 
 
-def _settings(variables: Iterable[Variable]) -> SourceReading:
+def _settings(variables: Iterable[Variable], scheme: Scheme) -> SourceReading:
     settings: dict[str, Setting] = {}
     problems: list[ConfigProblem] = []
     # The long name comes last, and wins over a short one of the same key.
-    for variable in sorted(variables, key=lambda one: one.name.startswith(PREFIX)):
+    for variable in sorted(variables, key=lambda one: one.name not in scheme.short_names):
         try:
-            if key := _key(variable.name):
+            if key := _key(variable.name, scheme):
                 settings[key.name] = Setting(key, from_text(key, variable.text), variable.origin)
         except WrongValue as error:
             problems.append(
@@ -120,20 +115,18 @@ def _settings(variables: Iterable[Variable]) -> SourceReading:
     return SourceReading(tuple(settings.values()), tuple(problems))
 
 
-def _key(name: str) -> Key | None:
-    if short := SHORT_NAMES.get(name):
-        return all_keys()[short]
-    if not name.startswith(PREFIX) or name in OWN_NAMES:
+def _key(name: str, scheme: Scheme) -> Key | None:
+    if short := scheme.short_names.get(name):
+        return scheme.keys[short]
+    if not name.startswith(scheme.prefix) or name in scheme.own_names:
         return None
-    if name in SECRET_NAMES:
-        raise WrongValue(KEEP_APART)
-    if name not in _by_variable():
-        raise WrongValue(f"sets no key of the configuration{nearest(name, _by_variable(), least=0.85)}")
-    return _by_variable()[name]
-
-
-def _by_variable() -> dict[str, Key]:
-    return {key.variable: key for key in all_keys().values()}
+    if scheme.others_names is not None and scheme.others_names.fullmatch(name):
+        return None
+    if name in scheme.secret_names:
+        raise WrongValue(scheme.keep_apart)
+    if name not in scheme.variables:
+        raise WrongValue(f"sets no key of the configuration{nearest(name, scheme.variables, least=0.85)}")
+    return scheme.variables[name]
 
 
 def at_a_terminal() -> bool:

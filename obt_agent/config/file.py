@@ -11,7 +11,7 @@ from typing import Final
 
 from obt_agent.config import document
 from obt_agent.config.document import MappingEntry, Node, Scalar, SequenceNode
-from obt_agent.config.keys import Key, all_keys, all_sections
+from obt_agent.config.keys import AGENT, Key, Scheme
 from obt_agent.config.origins import Origin, Setting, SourceReading
 from obt_agent.config.problems import ConfigProblem, shown
 from obt_agent.config.values import BOOLEANS, WrongValue, from_items, from_text
@@ -19,32 +19,32 @@ from obt_agent.spelling import nearest
 from obt_agent.system import descriptors, owners
 from obt_agent.system.places import has_system_configuration
 
-SYSTEM_FILE: Final = Path("/etc/obt-agent/agent.yaml")
-# Keys that do not exist, and that people write; each gets the answer where a secret belongs.
-SECRET_KEYS: Final = frozenset({"server.token", "server.password", "server.secret", "server.api_key"})
-KEEP_APART: Final = (
-    "a secret does not belong in the configuration; write it to a file that only the agent can read, "
-    "and name that file in server.token_file"
-)
+SYSTEM_FILE: Final = AGENT.system_file
 
 
-def find(flag: str | None, environ: Mapping[str, str]) -> tuple[Path | None, bool]:
+def find(flag: str | None, environ: Mapping[str, str], scheme: Scheme = AGENT) -> tuple[Path | None, bool]:
     """The file to read, and whether somebody asked for it by name.
 
-    In order: the flag, ``$OBT_AGENT_CONFIG``, ``~/.config/obt-agent/agent.yaml``, the system's.
+    In order: the flag, ``$OBT_AGENT_CONFIG``, ``~/.config/obt-agent/agent.yaml``, the system's; of another
+    scheme, its own.
     """
-    named = flag or environ.get("OBT_AGENT_CONFIG")
+    named = flag or environ.get(scheme.file_variable)
     if named:
         return Path(named).expanduser().absolute(), True
-    places = (user_file(environ), *([SYSTEM_FILE] if has_system_configuration() else []))
+    places = (user_file(environ, scheme), *([scheme.system_file] if has_system_configuration() else []))
     return next((path for path in places if _may_exist(path)), None), False
 
 
-def user_file(environ: Mapping[str, str]) -> Path:
+def user_file(environ: Mapping[str, str], scheme: Scheme = AGENT) -> Path:
     """Where a user's own configuration lies."""
     base = environ.get("XDG_CONFIG_HOME") or ""
-    folder = Path(base) if base.startswith("/") else Path(environ.get("HOME") or "~").expanduser() / ".config"
-    return folder / "obt-agent" / "agent.yaml"
+    if base.startswith("/"):
+        return Path(base) / scheme.file_name
+    try:
+        return Path(environ.get("HOME") or "~").expanduser() / ".config" / scheme.file_name
+    except RuntimeError:
+        # A user without a home, as containers have: such a one has no file but the system's.
+        return scheme.system_file
 
 
 def _may_exist(path: Path) -> bool:
@@ -73,13 +73,13 @@ def read_bytes(path: Path, limit: int) -> tuple[bytes, os.stat_result]:
         return file.read(limit + 1), status
 
 
-def read(path: Path) -> SourceReading:
+def read(path: Path, scheme: Scheme = AGENT) -> SourceReading:
     """The file's settings and problems. An unreadable file is one problem."""
     try:
         data, status = read_bytes(path, document.MAX_BYTES)
     except OSError as error:
         return SourceReading(problems=(ConfigProblem(where=str(path), key=None, text=_unreadable(error)),))
-    reader = _Reader(path)
+    reader = _Reader(path, scheme)
     reader.run(data)
     notices = _permissions(path, status)
     return SourceReading(tuple(reader.settings), tuple(reader.problems), notices)
@@ -105,6 +105,7 @@ def _permissions(path: Path, status: os.stat_result) -> tuple[str, ...]:
 @dataclass
 class _Reader:
     path: Path
+    scheme: Scheme
     settings: list[Setting] = field(default_factory=list)
     # All of them: whoever mends a file wants to do so once.
     problems: list[ConfigProblem] = field(default_factory=list)
@@ -129,19 +130,19 @@ class _Reader:
             self._entry(name, entry)
 
     def _entry(self, name: str, entry: MappingEntry) -> None:
-        if name in all_sections():
+        if name in self.scheme.sections:
             self._subsection(name, entry)
-        elif key := all_keys().get(name):
+        elif key := self.scheme.keys.get(name):
             self._setting(key, entry)
         else:
-            self._problem(entry.line, name, unknown(name))
+            self._problem(entry.line, name, unknown(name, self.scheme))
 
     def _subsection(self, name: str, entry: MappingEntry) -> None:
         value = entry.value
         if isinstance(value, document.Mapping):
             self._section(name + ".", value)
         elif not (isinstance(value, Scalar) and value.empty):
-            keys = ", ".join(_children(name))
+            keys = ", ".join(_children(name, self.scheme))
             self._problem(entry.line, name, f"found {_kind(value)}, expected a section with keys: {keys}")
 
     def _setting(self, key: Key, entry: MappingEntry) -> None:
@@ -163,25 +164,25 @@ def shown_key(key: str | None) -> str | None:
     return key if key is None or (key.isprintable() and len(key) < 80) else shown(key)  # noqa: PLR2004 - a line's width
 
 
-def unknown(name: str) -> str:
+def unknown(name: str, scheme: Scheme = AGENT) -> str:
     """Return the message for a key that does not exist."""
-    if name in SECRET_KEYS:
-        return KEEP_APART
+    if name in scheme.secret_keys:
+        return scheme.keep_apart
     section, _, last = name.rpartition(".")
-    known = (*all_keys(), *all_sections())
+    known = (*scheme.keys, *scheme.sections)
     # A slip of the pen is looked for in the same section first, then the right key in a wrong section.
     beside = {one.rpartition(".")[2]: one for one in known if one.rpartition(".")[0] == section}
     if close := nearest(last, beside, full=beside):
         return "unknown key" + close
-    elsewhere = [key for key in all_keys() if key.rpartition(".")[2] == last]
+    elsewhere = [key for key in scheme.keys if key.rpartition(".")[2] == last]
     if elsewhere:
         return "unknown key; did you mean " + " or ".join(elsewhere[:2]) + "?"
-    return "unknown key" + ("" if section in all_sections() else nearest(name, known))
+    return "unknown key" + ("" if section in scheme.sections else nearest(name, known))
 
 
-def _children(section: str) -> Iterator[str]:
+def _children(section: str, scheme: Scheme) -> Iterator[str]:
     depth = section.count(".") + 1
-    under = (name for name in all_keys() if name.startswith(section + "."))
+    under = (name for name in scheme.keys if name.startswith(section + "."))
     return iter(dict.fromkeys(name.split(".")[depth] for name in under))
 
 

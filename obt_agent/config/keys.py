@@ -1,12 +1,17 @@
-"""Every key of the configuration in one flat table, made from the schema: name, type, default, variable."""
+"""Every key of a configuration in one flat table, made from its schema: name, type, default, variable.
+
+The agent's is ``AGENT``. The server has a scheme of its own, which is read by the same code.
+"""
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache, partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any, Final, Literal, Union
 
 import msgspec
@@ -50,25 +55,67 @@ class Key:
     expected: str
     choices: tuple[str, ...] = ()
     item: Key | None = None
+    prefix: str = PREFIX
 
     @property
     def variable(self) -> str:
         """The environment variable that sets it."""
-        return PREFIX + self.name.replace(".", "_").upper()
+        return self.prefix + self.name.replace(".", "_").upper()
 
 
-@cache
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Scheme:
+    """What a program's configuration is made of, and where it is looked for.
+
+    Args:
+        schema: the sections.
+        prefix: of the variables that set keys.
+        file_variable: the variable that names the file.
+        file_name: of a user's file, below the user's folder of configurations.
+        system_file: the file where the user has none.
+        short_names: further variables, and the keys that they set. The long name of the same key wins.
+        own_names: variables with the prefix that set no key.
+        others_names: variables with the prefix that other programs set; they are passed over.
+        paths: keys that hold a path: ``~`` is expanded; a relative one starts at the file that says it.
+        secret_keys: keys that do not exist, and that people write, where a secret would stand.
+        secret_names: variables likewise, which every process of the user could read.
+        keep_apart: the answer to those two.
+    """
+
+    schema: type[msgspec.Struct]
+    prefix: str
+    file_variable: str
+    file_name: str
+    system_file: Path
+    keep_apart: str
+    short_names: Mapping[str, str] = field(default_factory=dict)
+    own_names: frozenset[str] = frozenset()
+    others_names: re.Pattern[str] | None = None
+    paths: frozenset[str] = frozenset()
+    secret_keys: frozenset[str] = frozenset()
+    secret_names: frozenset[str] = frozenset()
+
+    @cached_property
+    def keys(self) -> dict[str, Key]:
+        """The table, by dotted name, in the schema's order."""
+        return dict(_keys_of(self.schema, "", self.prefix))
+
+    @cached_property
+    def sections(self) -> frozenset[str]:
+        """The dotted names of everything that holds keys."""
+        return frozenset(
+            name.rsplit(".", depth)[0] for name in self.keys for depth in range(1, name.count(".") + 1)
+        )
+
+    @cached_property
+    def variables(self) -> dict[str, Key]:
+        """Keys by the variable of their own name."""
+        return {key.variable: key for key in self.keys.values()}
+
+
 def all_keys() -> dict[str, Key]:
-    """Return the table, by dotted name, in the schema's order."""
-    return dict(_keys_of(Config, ""))
-
-
-@cache
-def all_sections() -> frozenset[str]:
-    """Return the dotted names of everything that holds keys."""
-    return frozenset(
-        name.rsplit(".", depth)[0] for name in all_keys() for depth in range(1, name.count(".") + 1)
-    )
+    """Return the agent's table, by dotted name, in the schema's order."""
+    return AGENT.keys
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -83,26 +130,26 @@ def nested(values: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def _keys_of(section: type[msgspec.Struct], prefix: str) -> list[tuple[str, Key]]:
+def _keys_of(section: type[msgspec.Struct], above: str, prefix: str) -> list[tuple[str, Key]]:
     # With extras: the words for what a value must be stand in the annotations.
     hints = typing.get_type_hints(section, include_extras=True)
     found: list[tuple[str, Key]] = []
-    for field in msgspec.structs.fields(section):
-        name = prefix + field.name
-        hint = hints[field.name]
+    for one in msgspec.structs.fields(section):
+        name = above + one.name
+        hint = hints[one.name]
         if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
-            found += _keys_of(hint, name + ".")
+            found += _keys_of(hint, name + ".", prefix)
         else:
-            found.append((name, _key(name, hint, field.default)))
+            found.append((name, _key(name, hint, one.default, prefix)))
     return found
 
 
-def _key(name: str, hint: Any, default: Any) -> Key:
+def _key(name: str, hint: Any, default: Any, prefix: str) -> Key:
     inner, optional = _without_none(hint)
     base = typing.get_args(inner)[0] if typing.get_origin(inner) is typing.Annotated else inner
-    key = partial(Key, name=name, type=hint, default=default, optional=optional)
+    key = partial(Key, name=name, type=hint, default=default, optional=optional, prefix=prefix)
     if typing.get_origin(base) is tuple:
-        item = _key(name, typing.get_args(base)[0], None)
+        item = _key(name, typing.get_args(base)[0], None, prefix)
         words = f"a list of: {item.expected}" if item.choices else "a list of text"
         # An annotation of the list itself has words of its own.
         return key(kind="list", expected=words if inner is base else _expected(inner, "list", ()), item=item)
@@ -128,3 +175,18 @@ def _expected(inner: Any, kind: Kind, choices: tuple[str, ...]) -> str:
 
 
 _SCALARS: Final[dict[Any, Kind]] = {str: "text", bool: "bool", int: "int", float: "float"}
+
+AGENT: Final = Scheme(
+    schema=Config,
+    prefix=PREFIX,
+    file_variable="OBT_AGENT_CONFIG",
+    file_name="obt-agent/agent.yaml",
+    system_file=Path("/etc/obt-agent/agent.yaml"),
+    short_names=SHORT_NAMES,
+    own_names=frozenset({"OBT_AGENT_CONFIG"}),
+    paths=PATHS,
+    secret_keys=frozenset({"server.token", "server.password", "server.secret", "server.api_key"}),
+    secret_names=frozenset({"OBT_AGENT_SERVER_TOKEN", "OBT_AGENT_TOKEN"}),
+    keep_apart="a secret does not belong in the configuration; write it to a file that only the agent can "
+    "read, and name that file in server.token_file",
+)

@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 
 from obt_agent.config import environment, file, rules, urls
-from obt_agent.config.keys import PATHS, all_keys, nested
+from obt_agent.config.keys import AGENT, PATHS, Key, Scheme, all_keys, nested
 from obt_agent.config.origins import Origin, Setting, SourceReading
 from obt_agent.config.problems import ConfigProblem, WrongConfig, shown
 from obt_agent.config.schema import Config
@@ -90,7 +90,7 @@ def load(
         _unread(unread) if unread else _file(found, may_be_missing=may_be_missing),
         _dotenv(around),
         environment.from_environment(around.environ),
-        _flags(flags or {}),
+        from_flags(flags or {}),
     ]
     problems = [problem for reading in readings for problem in reading.problems]
     settings = {one.key.name: one for reading in readings for one in reading.settings}
@@ -103,7 +103,7 @@ def load(
     if need_server and config.server.url is None and not any(one.key == "server.url" for one in problems):
         problems.append(_no_server(found))
     if problems:
-        raise WrongConfig(sorted(problems, key=_place))
+        raise WrongConfig(sorted(problems, key=place))
     return LoadedConfig(
         config=config,
         origins={
@@ -135,21 +135,23 @@ def _dotenv(around: ProcessContext) -> SourceReading:
     return SourceReading()
 
 
-def _flags(flags: Mapping[str, tuple[str, str]]) -> SourceReading:
+def from_flags(flags: Mapping[str, tuple[str, str]], scheme: Scheme = AGENT) -> SourceReading:
+    """Settings of a command line: by dotted key the flag's name and its text."""
     settings, problems = [], []
     for name, (flag, text) in flags.items():
         origin = Origin("flag", flag)
         try:
-            settings.append(Setting(_flag_key(name), from_text(_flag_key(name), text), origin))
+            key = _flag_key(name, scheme)
+            settings.append(Setting(key, from_text(key, text), origin))
         except WrongValue as error:
             problems.append(ConfigProblem(where=str(origin), key=name, text=str(error)))
     return SourceReading(tuple(settings), tuple(problems))
 
 
-def _flag_key(name: str) -> Any:
-    if name not in all_keys():
-        raise WrongValue(file.unknown(name))
-    return all_keys()[name]
+def _flag_key(name: str, scheme: Scheme) -> Key:
+    if name not in scheme.keys:
+        raise WrongValue(file.unknown(name, scheme))
+    return scheme.keys[name]
 
 
 def _defaults(settings: Mapping[str, Setting], around: ProcessContext) -> dict[str, Setting]:
@@ -212,11 +214,12 @@ def _final(setting: Setting, around: ProcessContext) -> Any:
     if name in _ADDRESSES:
         return _ADDRESSES[name](value)
     if name in PATHS:
-        return _absolute(value, setting.origin, around)
+        return absolute(value, setting.origin, around)
     return value
 
 
-def _absolute(text: str, origin: Origin, around: ProcessContext) -> str:
+def absolute(text: str, origin: Origin, around: ProcessContext) -> str:
+    """Return a path in its final form."""
     # Only "~/": other users' homes would have to be looked up, and a service has no home at all.
     home = around.environ.get("HOME")
     path = Path(home) / text[2:] if home and text.startswith("~/") else Path(text)
@@ -237,7 +240,7 @@ def _no_server(path: Path | None) -> ConfigProblem:
     return ConfigProblem(where=str(path or "no configuration file"), key="server.url", text=text)
 
 
-def _place(problem: ConfigProblem) -> tuple[bool, str, int]:
-    """Files first, each by its lines; what comes from elsewhere after them."""
+def place(problem: ConfigProblem) -> tuple[bool, str, int]:
+    """Return what problems are sorted by: files first, each by its lines; then what comes from elsewhere."""
     file_name, _, line = problem.where.rpartition(":")
     return (not problem.where.startswith("/"), file_name, int(line) if line.isdecimal() else 0)

@@ -34,23 +34,23 @@ def example() -> str:
 
 def rows() -> list[KeyRow]:
     """Every key, in the schema's order, with the meaning that the example's comment gives it."""
-    meanings = _meanings(example())
-    return [KeyRow(key, meanings[name], name.startswith(APPLIED_LIVE)) for name, key in all_keys().items()]
+    found = meanings(example())
+    return [KeyRow(key, found[name], name.startswith(APPLIED_LIVE)) for name, key in all_keys().items()]
 
 
 def markdown() -> str:
     """The table of keys."""
     lines = ["| key | default | expected | meaning | reload |", "|---|---|---|---|---|"]
     lines += [
-        f"| `{row.key.name}` | {_default(row.key)} | {row.key.expected} | {row.meaning} "
+        f"| `{row.key.name}` | {default_of(row.key)} | {row.key.expected} | {row.meaning} "
         f"| {'at once' if row.live else 'restart'} |"
         for row in rows()
     ]
     return "\n".join(lines) + "\n"
 
 
-def _meanings(text: str) -> dict[str, str]:
-    """Return the comment above each key."""
+def meanings(text: str) -> dict[str, str]:
+    """Return the comment above each key of an example."""
     found: dict[str, str] = {}
     comment: list[str] = []
     path: list[str] = []
@@ -66,6 +66,7 @@ def _meanings(text: str) -> dict[str, str]:
     return found
 
 
-def _default(key: Key) -> str:
+def default_of(key: Key) -> str:
+    """Return a key's default as the table shows it."""
     value: Any = list(key.default) if isinstance(key.default, tuple) else key.default
     return "" if value in (None, "", []) else f"`{value if isinstance(value, str) else json.dumps(value)}`"

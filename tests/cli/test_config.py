@@ -56,7 +56,7 @@ def test_path_prints_the_file_that_is_read(tmp_path: Path, command: Command) -> 
 def test_path_says_where_a_file_would_be_found(
     tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file, "SYSTEM_FILE", tmp_path / "no system file")
+    monkeypatch.setattr(file, "has_system_configuration", lambda: False)
     ended = command("config", "path")
     assert (ended.code, ended.out) == (exit_codes.FAILED, "")
     assert f"{tmp_path}/.config/obt-agent/agent.yaml" in ended.err

@@ -4,8 +4,7 @@ import pytest
 
 from obt_agent.config import file
 from obt_agent.config.command_names import READ_AND_RUN
-from obt_agent.config.file import KEEP_APART
-from obt_agent.config.keys import all_keys
+from obt_agent.config.keys import AGENT, all_keys
 from obt_agent.config.load import load
 from obt_agent.config.problems import WrongConfig
 from obt_agent.config.reload import value_of
@@ -16,7 +15,7 @@ from tests.config.process_context import around, loaded, written
 def test_without_any_file_the_defaults_hold_and_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file, "SYSTEM_FILE", tmp_path / "no system file")
+    monkeypatch.setattr(file, "has_system_configuration", lambda: False)
     found = load(surroundings=around(tmp_path))
     assert found.path is None
     assert str(found.origins["log.level"]) == "default"
@@ -185,7 +184,7 @@ def test_flags_are_checked_like_the_file(tmp_path: Path) -> None:
     assert [str(problem) for problem in caught.value.problems] == [
         'flag --log-level: log.level: found "loud", expected one of debug, info, warning, error',
         "flag --set: polcy.max_streams: unknown key; did you mean policy.max_streams?",
-        f"flag --set: server.token: {KEEP_APART}",
+        f"flag --set: server.token: {AGENT.keep_apart}",
     ]
     assert "canary" not in str(caught.value)
 

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from obt_agent.config.keys import SHORT_NAMES, all_keys, all_sections
+from obt_agent.config.keys import AGENT, SHORT_NAMES, all_keys
 from obt_agent.config.load import LoadedConfig, load
 from obt_agent.config.problems import WrongConfig
 from obt_agent.config.reload import value_of
@@ -19,7 +19,7 @@ from tests.config.process_context import around, written
 from tests.effort import examples
 
 KEYS = sorted(all_keys())
-WORDS = sorted({part for name in (*KEYS, *all_sections()) for part in name.split(".")})
+WORDS = sorted({part for name in (*KEYS, *AGENT.sections) for part in name.split(".")})
 LEAVES = (
     st.none()
     | st.booleans()
