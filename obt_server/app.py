@@ -25,6 +25,7 @@ from obt_server.auth.origin import LOOPBACK_NAMES, OriginPolicy
 from obt_server.campaigns import CampaignSettings
 from obt_server.gateway import GatewaySettings
 from obt_server.hub import AgentHub, HubSettings
+from obt_server.request_log import RequestLogMiddleware
 from obt_server.rest import health, metrics, responses, session
 from obt_server.rest.context import PREFIX, Context, api_router
 from obt_server.rest.health import Readiness
@@ -76,6 +77,7 @@ class AppSettings:
         gateway: the bounds of the gateway below ``/ollama``; None for no gateway.
         campaigns: the numbers of campaigns.
         retention: what is removed when it is old.
+        request_log: whether each request is a line of the log.
     """
 
     database: Path
@@ -90,6 +92,7 @@ class AppSettings:
     gateway: GatewaySettings | None = None
     campaigns: CampaignSettings = field(default_factory=CampaignSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
+    request_log: bool = False
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,8 @@ def build(settings: AppSettings) -> Server:
     app.add_middleware(
         PrefixMiddleware, root_path=settings.root_path, forwarded_prefix=settings.forwarded_prefix
     )
+    if settings.request_log:
+        app.add_middleware(RequestLogMiddleware)
     return Server(app, hub, storage, operators, database, context, exporter)
 
 

@@ -21,13 +21,13 @@ _NOT_IN_MESSAGE: Final = frozenset(
 )
 
 
-def journal_fields(event: Mapping[str, Any]) -> list[tuple[str, str]]:
+def journal_fields(event: Mapping[str, Any], identifier: str = IDENTIFIER) -> list[tuple[str, str]]:
     """Fields of the journal; what an event carries is found again as ``OBT_…``."""
     level = str(event.get("level", "info"))
     fields = [
         ("MESSAGE", message(event)),
         ("PRIORITY", str(PRIORITIES.get(level, 6))),
-        ("SYSLOG_IDENTIFIER", IDENTIFIER),
+        ("SYSLOG_IDENTIFIER", identifier),
         ("OBT_EVENT", str(event.get("event", ""))),
     ]
     fields += [(name, str(event[key])) for key, name in _CODE.items() if key in event]

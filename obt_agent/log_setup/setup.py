@@ -27,12 +27,13 @@ _LIBRARY_LEVEL: Final = logging.WARNING
 class LogSettings:
     """``format`` auto: the journal where standard error leads there, else lines for people.
 
-    ``prompts`` lets prompts and answers through.
+    ``prompts`` lets prompts and answers through. ``identifier`` is the program's name in the journal.
     """
 
     level: Level = "info"
     format: Format = "auto"
     prompts: bool = False
+    identifier: str = render.IDENTIFIER
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     environ: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
 
@@ -183,9 +184,10 @@ def _finished(event: EventDict) -> EventDict:
 
 
 def _short_path(path: str) -> str:
-    # Where the agent is installed tells nobody anything, and may name a person's home.
+    # Where the program is installed tells nobody anything, and may name a person's home.
     parts = path.split("/")
-    return "/".join(parts[parts.index("obt_agent") :]) if "obt_agent" in parts else parts[-1]
+    package = next((one for one in ("obt_server", "obt_agent") if one in parts), parts[-1])
+    return "/".join(parts[parts.index(package) :])
 
 
 def _sink(settings: LogSettings) -> LogSink:
@@ -193,19 +195,19 @@ def _sink(settings: LogSettings) -> LogSink:
     if form == "auto":
         form = "journal" if journal.is_stderr(settings.environ) else "console"
     if form == "journal":
-        return _to_journal(journal.JournalSocket(), settings.stream)
+        return _to_journal(journal.JournalSocket(), settings)
     if form == "json":
         return _to_stream(render.json_line, settings.stream, "%Y-%m-%dT%H:%M:%S.%fZ", utc=True)
     colors = settings.stream.isatty() and "NO_COLOR" not in settings.environ
     return _to_stream(render.console(colors=colors), settings.stream, "%H:%M:%S", utc=False)
 
 
-def _to_journal(target: journal.JournalSocket, fallback: TextIO) -> LogSink:
+def _to_journal(target: journal.JournalSocket, settings: LogSettings) -> LogSink:
     def write(event: EventDict) -> None:
-        if not target.send(render.journal_fields(event)):
+        if not target.send(render.journal_fields(event, settings.identifier)):
             # With the prefix by which the journal reads levels from standard error (sd-daemon(3)).
             priority = render.PRIORITIES.get(event.get("level", "info"), 6)
-            _print(f"<{priority}>" + render.message(event).replace("\n", " | "), fallback)
+            _print(f"<{priority}>" + render.message(event).replace("\n", " | "), settings.stream)
 
     return LogSink(write, target.close)
 
