@@ -23,6 +23,7 @@ from obt_agent.protocol import codec, schema
 from obt_agent.protocol.example import example
 from obt_agent.protocol.methods import COMMANDS
 from obt_conformance import table
+from obt_server.config import reference as server_reference
 
 HERE: Final = Path(__file__).parent
 PACKAGES: Final = Path(__file__).parents[1]
@@ -50,6 +51,9 @@ def documents() -> dict[Path, str]:
         },
         HERE / "reference" / "configuration.md": _with(
             HERE / "reference" / "configuration.md", _KEYS, reference.markdown(), _END_OF_KEYS
+        ),
+        HERE / "how-to" / "operate-the-server.md": _with(
+            HERE / "how-to" / "operate-the-server.md", _KEYS, server_reference.markdown(), _END_OF_KEYS
         ),
         HERE / "developers" / "architecture.md": _with(
             HERE / "developers" / "architecture.md", _LAYERS, layers(), _END_OF_LAYERS

@@ -17,6 +17,7 @@ import structlog
 
 from obt_agent import __version__
 from obt_agent.argument_parser import JSON_OPTION, PlainArgumentParser
+from obt_agent.config.problems import EXIT_CONFIG, WrongConfig
 from obt_agent.errors import AgentError
 from obt_agent.text_output import replace_unencodable
 from obt_server.cli.api import NoAnswer, api_options
@@ -37,12 +38,14 @@ COMMANDS: Final = {
     "backup": "copy the database, also of a server that runs",
     "restore": "put a backup in place of the database of a server that is stopped",
     "check": "read the database whole, and say what is wrong with it",
+    "config": "the settings, and where each comes from",
 }
 _EPILOG: Final = """\
 exit status:
   0  done
   1  it was tried and failed
   2  wrong usage, or refused by the server
+ 78  the settings cannot be used
 What else a command ends with, its own help says.
 """
 _OF_THE_PROGRAM: Final = ("-h", "--help", "--version")
@@ -91,6 +94,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NoAnswer as error:
         print(f"obt-server: {error}", file=sys.stderr)
         return int(getattr(options, "no_answer_status", 1))
+    except WrongConfig as error:
+        print(f"obt-server: {error}", file=sys.stderr)
+        # Restarted, it would fail again: a service's unit knows this status.
+        return EXIT_CONFIG
     except ModuleNotFoundError as error:
         return _without_extra(error)
     except (AgentError, OSError) as error:

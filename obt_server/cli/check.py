@@ -12,7 +12,7 @@ from pathlib import Path
 
 from obt_agent.argument_parser import JSON_OPTION, add_options
 from obt_agent.text_output import print_json
-from obt_server.cli.options import add_database
+from obt_server.cli.options import add_database, database_of
 from obt_server.store import maintenance
 
 
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    path: Path = options.file or options.database
+    path: Path = options.file or database_of(options)
     found = maintenance.examine(path)
     if options.json:
         print_json({"file": str(path), **asdict(found)})

@@ -3,44 +3,83 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from obt_agent.argument_parser import OptionTable, add_options
+from obt_server.config.load import SERVER, LoadedOptions, load
 
 
 class UsageError(Exception):
     """The arguments cannot be used; exit status 2."""
 
 
-def default_database() -> Path:
-    """``$OBT_SERVER_DATABASE``, else in the data folder of the user, or of services where a user has none."""
-    named = os.environ.get("OBT_SERVER_DATABASE")
-    if named:
-        return Path(named)
-    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    try:
-        return Path(data).expanduser() / "obt-server" / "obt.sqlite3"
-    except RuntimeError:
-        # Every command names the default in its help: none of them may fail over it.
-        return Path("/var/lib/obt-server/obt.sqlite3")
+OPTION_OF_KEY: Final[Mapping[str, str]] = {
+    "database.file": "--database",
+    "listen.host": "--host",
+    "listen.port": "--port",
+    "listen.tls_cert_file": "--tls-cert",
+    "listen.tls_key_file": "--tls-key",
+    "listen.behind_proxy": "--behind-proxy",
+    "listen.allowed_hosts": "--allowed-host",
+    "listen.root_path": "--root-path",
+    "agents.max_results_bytes": "--agent-results-mib",
+    "agents.max_unasked_results_bytes": "--agent-unasked-mib",
+    "gateway.enabled": "--gateway",
+    "log.level": "--log-level",
+    "log.format": "--log-format",
+    "log.requests": "--log-requests",
+}
+"""Settings that have an option; the others are set in the file, or by a variable."""
 
 
 def database_option() -> OptionTable:
-    """The option of everything that opens the database."""
-    words = "SQLite file (default: $OBT_SERVER_DATABASE, else %(default)s)"
+    """The options of everything that opens the database."""
+    of_file = "settings (default: $OBT_SERVER_CONFIG, else ~/.config/obt-server/server.yaml, else "
+    of_database = "SQLite file (default: $OBT_SERVER_DATABASE, else database.file of the settings, else "
+    # Without defaults: what is not given here is looked for in variables and the file (``load_settings``).
     return {
-        "--database": {"type": Path, "default": default_database(), "metavar": "FILE", "help": words},
+        "--config": {"metavar": "FILE", "help": f"{of_file}{SERVER.system_file})"},
+        "--database": {
+            "type": Path,
+            "metavar": "FILE",
+            "help": f"{of_database}obt-server/obt.sqlite3 in the user's data folder)",
+        },
     }
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:
     """Add it to a command."""
     add_options(parser, database_option())
+
+
+def load_settings(options: argparse.Namespace) -> LoadedOptions:
+    """Return the settings, in which the options that were given win over variables and the file.
+
+    Raises:
+        WrongConfig: one of them cannot be used.
+    """
+    flags = {}
+    for key, option in OPTION_OF_KEY.items():
+        value = getattr(options, option.lstrip("-").replace("-", "_"), None)
+        if value is not None:
+            flags[key] = option, _text(option, value)
+    return load(options.config, flags=flags)
+
+
+def _text(option: str, value: Any) -> str:
+    """Return an option's value as the file would have it."""
+    if isinstance(value, list):
+        return ",".join(value)
+    return f"{value} MiB" if option.endswith("-mib") else str(value)
+
+
+def database_of(options: argparse.Namespace) -> Path:
+    """Return the database that a command works on. Raise WrongConfig."""
+    return Path(load_settings(options).config.database.file)
 
 
 def positive(text: str) -> int:

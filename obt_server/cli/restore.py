@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from obt_server.cli.options import add_database
+from obt_server.cli.options import add_database, database_of
 from obt_server.store import maintenance
 
 
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _restore(options: argparse.Namespace) -> int:
-    database = options.database
+    database = database_of(options)
     kept = maintenance.restore(database, options.source)
     print(f"{database} is {options.source} now")
     if kept is not None:

@@ -12,22 +12,27 @@ from pathlib import Path
 from typing import Final
 
 from obt_agent.config.urls import is_dialable
+from obt_agent.log_setup import setup as log_setup
 from obt_server import app as application
 from obt_server.allocator import keep_large_blocks_apart
 from obt_server.auth.operators import Operators
 from obt_server.auth.origin import parse_authority
-from obt_server.cli.options import UsageError, add_database, port, positive
+from obt_server.cli.options import UsageError, add_database, load_settings, port, positive
 from obt_server.cli.tls_files import check_tls_files
+from obt_server.config.load import SERVER
+from obt_server.config.schema import ServerOptions
 from obt_server.gateway import GatewaySettings
 from obt_server.hub import HubSettings
 from obt_server.log_limit import limit_lines
 from obt_server.serve import configure
 from obt_server.store import AgentQuota
+from obt_server.store.retention import RetentionSettings
 
 SWITCH_S: Final = 0.001
 """How long a thread may compute before another that waits has its turn."""
 
-DEFAULT_PORT = 8881
+_DEFAULTS: Final = ServerOptions()
+DEFAULT_PORT: Final = _DEFAULTS.listen.port
 FIRST_OPERATOR = "admin"
 
 
@@ -35,8 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.set_defaults(work=run)
     add_database(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=port, default=DEFAULT_PORT, help="port (default: %(default)s)")
+    # Without defaults: what is not given here is looked for in variables and the file (``completed``).
+    parser.add_argument("--host", help=f"address to listen on (default: {_DEFAULTS.listen.host})")
+    parser.add_argument("--port", type=port, help=f"port (default: {DEFAULT_PORT})")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM file of the certificate chain")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM file of its key")
     parser.add_argument(
@@ -51,14 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allowed-host",
         action="append",
         type=_host,
-        default=[],
         metavar="NAME",
         help="a name or address that browsers and agents reach this server by; may be repeated",
     )
     parser.add_argument(
         "--root-path",
         type=_root_path,
-        default="",
         metavar="/PATH",
         help="the path under which a proxy serves this server, where it has no name of its own; with "
         "--behind-proxy, X-Forwarded-Prefix names it too",
@@ -66,24 +70,32 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--agent-results-mib",
         type=positive,
-        default=AgentQuota.result_bytes >> 20,
         metavar="MIB",
-        help="results that are kept of one agent (default: %(default)s); it keeps what is refused",
+        help="results that are kept of one agent (default: "
+        f"{_DEFAULTS.agents.max_results_bytes >> 20}); it keeps what is refused",
     )
     parser.add_argument(
         "--agent-unasked-mib",
         type=positive,
-        default=AgentQuota.unasked_bytes >> 20,
         metavar="MIB",
         help="of those, results of jobs that this server does not know: it lost its database, or the agent "
-        "invents them (default: %(default)s)",
+        f"invents them (default: {_DEFAULTS.agents.max_unasked_results_bytes >> 20})",
     )
     parser.add_argument(
         "--gateway",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="let programs with a token of scope inference use the machines' models below /ollama, with "
         "Ollama's and OpenAI's clients, within each owner's policy (default: no)",
     )
+    parser.add_argument("--log-level", choices=_choices("log.level"), help="least important level (info)")
+    parser.add_argument("--log-format", choices=_choices("log.format"), help="form of the log (auto)")
+    parser.add_argument(
+        "--log-requests", action=argparse.BooleanOptionalAction, help="log each request (default: no)"
+    )
+
+
+def _choices(key: str) -> tuple[str, ...]:
+    return SERVER.keys[key].choices
 
 
 def _host(text: str) -> str:
@@ -108,13 +120,53 @@ def _root_path(text: str) -> str:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until a signal."""
+    options = completed(options)
     check(options)
+    output = log_setup.configure(
+        log_setup.LogSettings(level=options.log_level, format=options.log_format, identifier="obt-server")
+    )
     limit_lines()
     keep_large_blocks_apart()
     # While a thread of the database computes, the event loop waits so long for the interpreter after each of
     # its system calls: the default of 5 ms counts several times in each request.
     sys.setswitchinterval(SWITCH_S)
-    return asyncio.run(_serve(options))
+    try:
+        return asyncio.run(_serve(options))
+    finally:
+        # Counts of what was folded, and the journal's socket.
+        output.close()
+
+
+def completed(options: argparse.Namespace) -> argparse.Namespace:
+    """Return the options with what was not given from variables, the file and the defaults.
+
+    Raises:
+        WrongConfig: one of the settings cannot be used.
+    """
+    loaded = load_settings(options)
+    for notice in loaded.notices:
+        print(f"obt-server: {notice}", file=sys.stderr)
+    config = loaded.config
+    cert, key = config.listen.tls_cert_file, config.listen.tls_key_file
+    return argparse.Namespace(
+        database=Path(config.database.file),
+        host=config.listen.host,
+        port=config.listen.port,
+        tls_cert=None if cert is None else Path(cert),
+        tls_key=None if key is None else Path(key),
+        behind_proxy=config.listen.behind_proxy,
+        allowed_host=list(config.listen.allowed_hosts),
+        root_path=config.listen.root_path,
+        agent_results_bytes=config.agents.max_results_bytes,
+        agent_unasked_bytes=config.agents.max_unasked_results_bytes,
+        gateway=config.gateway.enabled,
+        retention=RetentionSettings(
+            config.retention.results_days, config.retention.jobs_days, config.retention.tokens_days
+        ),
+        log_level=config.log.level,
+        log_format=config.log.format,
+        log_requests=config.log.requests,
+    )
 
 
 def is_loopback(host: str) -> bool:
@@ -174,9 +226,9 @@ def settings_for(options: argparse.Namespace) -> application.AppSettings:
         root_path=options.root_path,
         forwarded_prefix=options.behind_proxy is not None,
         hub=HubSettings(version=application.version()),
-        quota=AgentQuota(
-            result_bytes=options.agent_results_mib << 20, unasked_bytes=options.agent_unasked_mib << 20
-        ),
+        quota=AgentQuota(result_bytes=options.agent_results_bytes, unasked_bytes=options.agent_unasked_bytes),
+        retention=options.retention,
+        request_log=options.log_requests,
         gateway=GatewaySettings() if options.gateway else None,
     )
 

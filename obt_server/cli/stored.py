@@ -10,7 +10,7 @@ from typing import Any
 
 from obt_agent.argument_parser import JSON_OPTION, PlainArgumentParser, add_options
 from obt_server.auth.operators import Operators
-from obt_server.cli.options import UsageError, add_database, database_option
+from obt_server.cli.options import UsageError, add_database, database_of, database_option
 from obt_server.store import Database, OperatorStore, SqlStorage
 
 
@@ -64,7 +64,7 @@ def _with_stored(options: argparse.Namespace, work: Work) -> int:
     """Open the database, work, close it. A running server sees what changed within seconds."""
 
     async def run() -> int:
-        with contextlib.closing(Database.sqlite(options.database)) as database:
+        with contextlib.closing(Database.sqlite(database_of(options))) as database:
             return await work(OpenStorage(database), options)
 
     return asyncio.run(run())

@@ -17,6 +17,7 @@ from obt_agent.protocol.methods import METHODS
 from obt_conformance import cli as conformance_cli
 from obt_server import cli as server_cli
 from obt_server.cli import campaign_file
+from obt_server.config.load import SERVER
 from tests.doctor.paths import check_names
 from tests.project.paths import ROOT
 
@@ -27,6 +28,9 @@ DOCUMENTS = sorted(
 )
 OTHER_VARIABLES = {"OBT_AGENT_CONFIG", "OBT_AGENT_ID"}
 """The file's place, and a field of the journal: no keys."""
+KEYS = {**all_keys(), **SERVER.keys}
+SECTIONS = {name.rsplit(".", count)[0] for name in KEYS for count in range(1, name.count(".") + 1)}
+"""Of both programs: a page may speak of either."""
 HELLO_FIELDS = {"agent.id"}
 """Of the protocol, in the form of a key."""
 
@@ -226,7 +230,7 @@ def test_a_command_that_does_not_exist_is_found() -> None:
 
 def keys_in_yaml(block: str) -> Iterator[str]:
     def walk(value: object, name: str) -> Iterator[str]:
-        if isinstance(value, dict) and name not in all_keys():
+        if isinstance(value, dict) and name not in KEYS:
             for key, inner in value.items():
                 yield from walk(inner, f"{name}.{key}" if name else str(key))
         else:
@@ -251,7 +255,7 @@ def test_every_campaign_file_in_the_documents_can_be_run(path: Path, tmp_path: P
 @every_document
 def test_every_configuration_key_in_the_documents_exists(path: Path) -> None:
     text = path.read_text()
-    sections = {name.split(".")[0] for name in all_keys()}
+    sections = {name.split(".")[0] for name in KEYS}
     named = {
         name
         for name in re.findall(r"`([a-z]+(?:\.[a-z_]+)+)(?:: [^`]*)?`", prose(text))
@@ -260,15 +264,18 @@ def test_every_configuration_key_in_the_documents_exists(path: Path) -> None:
     for language, block in fences(text):
         if language == "yaml" and not is_campaign(block):
             named |= set(keys_in_yaml(block))
-    tables = {name.rsplit(".", count)[0] for name in all_keys() for count in range(1, name.count(".") + 1)}
     no_keys = check_names() | events_in_the_log() | set(METHODS) | HELLO_FIELDS
-    assert {name for name in named if not is_module(name)} - set(all_keys()) - tables - no_keys == set()
+    assert {name for name in named if not is_module(name)} - set(KEYS) - SECTIONS - no_keys == set()
 
 
 def events_in_the_log() -> set[str]:
     """They look like keys: the first column of the table of events."""
     text = (ROOT / "docs/reference/logs.md").read_text()
-    return set(re.findall(r"^\| `([a-z]+\.[a-z_]+)` \|", text, flags=re.MULTILINE))
+    of_server = (ROOT / "docs/how-to/operate-the-server.md").read_text()
+    rows = re.findall(
+        r"^\| `([a-z]+\.[a-z_]+)`(?: \||, `([a-z]+\.[a-z_]+)` \|)", text + of_server, flags=re.MULTILINE
+    )
+    return {name for row in rows for name in row if name}
 
 
 def is_module(name: str) -> bool:
@@ -277,6 +284,7 @@ def is_module(name: str) -> bool:
 
 @every_document
 def test_every_variable_in_the_documents_sets_a_key(path: Path) -> None:
-    variables = {key.variable for key in all_keys().values()} | set(SHORT_NAMES) | OTHER_VARIABLES
-    named = set(re.findall(rf"\b{PREFIX}[A-Z_]+\b", path.read_text()))
+    variables = {key.variable for key in KEYS.values()} | set(SHORT_NAMES) | OTHER_VARIABLES
+    variables |= set(SERVER.short_names) | SERVER.own_names
+    named = set(re.findall(rf"\b(?:{PREFIX}|{SERVER.prefix})[A-Z_]+\b", path.read_text()))
     assert named - variables == set()

@@ -214,16 +214,22 @@ def test_a_password_is_asked_for_twice_on_a_terminal(monkeypatch: pytest.MonkeyP
 
 
 def test_the_database_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def database(*arguments: str) -> Path:
+        return options.database_of(parser().parse_args(["tokens", "list", *arguments]))
+
     monkeypatch.setenv("OBT_SERVER_DATABASE", "/somewhere/db")
-    assert options.default_database() == Path("/somewhere/db")
+    assert database() == Path("/somewhere/db")
+    assert database("--database", "/else/where") == Path("/else/where")
     monkeypatch.delenv("OBT_SERVER_DATABASE")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
-    assert options.default_database() == tmp_path / "obt-server" / "obt.sqlite3"
+    assert database() == tmp_path / "obt-server" / "obt.sqlite3"
     monkeypatch.delenv("XDG_DATA_HOME")
-    assert options.default_database().parts[-3:] == ("share", "obt-server", "obt.sqlite3")
+    assert database().parts[-3:] == ("share", "obt-server", "obt.sqlite3")
     # What Python finds where a user has no home: a container with a user of its own number.
     monkeypatch.setenv("HOME", "~")
-    assert options.default_database() == Path("/var/lib/obt-server/obt.sqlite3")
+    assert database() == Path("/var/lib/obt-server/obt.sqlite3")
+    (tmp_path / "server.yaml").write_text("database: {file: here.sqlite3}\n")
+    assert database("--config", str(tmp_path / "server.yaml")) == tmp_path / "here.sqlite3"
 
 
 @pytest.mark.parametrize(
@@ -232,7 +238,7 @@ def test_the_database_is_where_the_environment_says(monkeypatch: pytest.MonkeyPa
         (["--host", "0.0.0.0"], "give --tls-cert and --tls-key"),  # noqa: S104 -- refused, which is the point
         (["--host", "box.lan"], "give --tls-cert and --tls-key"),
         (["--tls-cert", "cert.pem"], "go together"),
-        (["--tls-cert", "no.pem", "--tls-key", "no.pem"], "there is no file no.pem: give --tls-cert one"),
+        (["--tls-cert", "no.pem", "--tls-key", "no.pem"], "no.pem: give --tls-cert one"),
         (["--behind-proxy"], "give --allowed-host"),
         (["--host", "0.0.0.0", "--behind-proxy"], "give --allowed-host"),  # noqa: S104 -- refused likewise
         (["--host", "::", "--behind-proxy"], "give --allowed-host"),
@@ -352,12 +358,12 @@ def test_an_address_to_ask_that_is_none_is_refused(
     ],
 )
 def test_a_server_that_is_safe_to_start_is_not_refused(arguments: list[str]) -> None:
-    run.check(parser().parse_args(["run", *arguments]))
+    run.check(run.completed(parser().parse_args(["run", *arguments])))
 
 
 def test_the_gateway_is_off_unless_it_is_asked_for() -> None:
     for arguments, on in (([], False), (["--gateway"], True)):
-        settings = run.settings_for(parser().parse_args(["run", *arguments]))
+        settings = run.settings_for(run.completed(parser().parse_args(["run", *arguments])))
         assert (settings.gateway is not None) == on
 
 
@@ -436,8 +442,9 @@ async def test_a_server_that_cannot_listen_says_why_and_makes_no_operator(
 
     monkeypatch.setattr(asyncio.get_running_loop(), "create_server", refusing)
     database = tmp_path / "obt.sqlite3"
+    given = run.completed(parser().parse_args(["run", "--port", "8881", "--database", str(database)]))
     with pytest.raises(OSError, match="cannot listen") as caught:
-        await _serve(parser().parse_args(["run", "--port", "8881", "--database", str(database)]))
+        await _serve(given)
     assert f"on 127.0.0.1 port 8881: {remedy}" in str(caught.value)
     assert capsys.readouterr().out == ""
     # The next start is the first one that can show a password.

@@ -1,0 +1,122 @@
+"""Load the server's settings: defaults, then the file, then variables, then options."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from obt_agent.config import environment, file
+from obt_agent.config.keys import Scheme, nested
+from obt_agent.config.load import ProcessContext, absolute, from_flags, place
+from obt_agent.config.origins import Origin, Setting, SourceReading
+from obt_agent.config.problems import WrongConfig
+from obt_server.config.schema import ServerOptions
+
+SERVER: Final = Scheme(
+    schema=ServerOptions,
+    prefix="OBT_SERVER_",
+    file_variable="OBT_SERVER_CONFIG",
+    file_name="obt-server/server.yaml",
+    system_file=Path("/etc/obt-server/server.yaml"),
+    short_names={"OBT_SERVER_DATABASE": "database.file"},
+    # Those of commands that ask a server.
+    own_names=frozenset({"OBT_SERVER_CONFIG", "OBT_SERVER_URL", "OBT_SERVER_TOKEN"}),
+    # Kubernetes and Docker's links set these in every container beside a service of that name.
+    others_names=re.compile(r"OBT_SERVER_(SERVICE|PORT|NAME|ENV)(_.*)?"),
+    paths=frozenset({"database.file", "listen.tls_cert_file", "listen.tls_key_file"}),
+    secret_keys=frozenset({"listen.tls_key"}),
+    secret_names=frozenset({"OBT_SERVER_PASSWORD", "OBT_SERVER_LISTEN_TLS_KEY"}),
+    keep_apart="a secret does not belong in the configuration: name the key's file in listen.tls_key_file; "
+    "passwords are set with obt-server operators password",
+)
+_EXAMPLE: Final = "server.example.yaml"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedOptions:
+    """Valid settings, where each came from, and the file that was read."""
+
+    config: ServerOptions
+    origins: Mapping[str, Origin]
+    path: Path | None
+    notices: tuple[str, ...] = ()
+
+    def value(self, key: str) -> Any:
+        """Return the value of a dotted key."""
+        section, _, name = key.partition(".")
+        return getattr(getattr(self.config, section), name)
+
+
+def load(
+    path: str | None = None,
+    *,
+    flags: Mapping[str, tuple[str, str]] | None = None,
+    surroundings: ProcessContext | None = None,
+) -> LoadedOptions:
+    """Load and check everything; nothing is used when anything is wrong.
+
+    Args:
+        path: the file that ``--config`` named.
+        flags: dotted key to the option's name and its text.
+        surroundings: environment and working directory; the process's own when omitted.
+
+    Raises:
+        WrongConfig: with every problem at once.
+    """
+    around = surroundings or ProcessContext()
+    found, _ = file.find(path, around.environ, SERVER)
+    # Later ones win over earlier ones.
+    readings = [
+        SourceReading() if found is None else file.read(found, SERVER),
+        environment.from_environment(around.environ, SERVER),
+        from_flags(flags or {}, SERVER),
+    ]
+    problems = [problem for reading in readings for problem in reading.problems]
+    if problems:
+        raise WrongConfig(sorted(problems, key=place))
+    settings = {one.key.name: _final(one, around) for reading in readings for one in reading.settings}
+    if not settings.get("database.file", _NOTHING).value:
+        key = SERVER.keys["database.file"]
+        settings["database.file"] = Setting(key, str(_default_database(around)), Origin("default", "(user)"))
+    values = {name: setting.value for name, setting in settings.items()}
+    return LoadedOptions(
+        config=msgspec.convert(nested(values), ServerOptions),
+        origins={
+            name: settings[name].origin if name in settings else Origin("default") for name in SERVER.keys
+        },
+        path=found,
+        notices=tuple(notice for reading in readings for notice in reading.notices),
+    )
+
+
+_NOTHING: Final = Setting(SERVER.keys["database.file"], "", Origin("default"))
+
+
+def _final(setting: Setting, around: ProcessContext) -> Setting:
+    if setting.key.name in SERVER.paths and setting.value:
+        return Setting(setting.key, absolute(setting.value, setting.origin, around), setting.origin)
+    return setting
+
+
+def _default_database(around: ProcessContext) -> Path:
+    """Return where the database is unless somebody says otherwise.
+
+    In the user's data folder, or that of services where a user has none.
+    """
+    data = around.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    try:
+        return Path(data).expanduser() / "obt-server" / "obt.sqlite3"
+    except RuntimeError:
+        # A user without a home, as containers have.
+        return Path("/var/lib/obt-server/obt.sqlite3")
+
+
+def example() -> str:
+    """Return the text of the example: each setting with its meaning and its default."""
+    return resources.files("obt_server.config").joinpath(_EXAMPLE).read_text(encoding="utf-8")
