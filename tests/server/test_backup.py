@@ -185,7 +185,7 @@ def test_a_backup_comes_back_and_what_was_there_is_kept(tmp_path: Path, command:
     # A log of writes that no checkpoint has emptied: taken for the restored file's, it would destroy it.
     with contextlib.closing(sqlite3.connect(path)) as crashed:
         crashed.execute("pragma wal_autocheckpoint = 0")
-        crashed.execute("update obt_agents set version = 'unwritten'")
+        crashed.execute("update obt_agents set name = name || '-later'")
         crashed.commit()
         shutil.copy(f"{path}-wal", tmp_path / "kept-wal")
     shutil.copy(tmp_path / "kept-wal", f"{path}-wal")
@@ -194,7 +194,7 @@ def test_a_backup_comes_back_and_what_was_there_is_kept(tmp_path: Path, command:
     (kept,) = tmp_path.glob("obt.sqlite3.before-restore-*Z")
     assert str(kept) in output
     assert names_in(path) == ["first"]
-    assert names_in(kept) == ["first", "second"]
+    assert names_in(kept) == ["first-later", "second-later"]
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     made(path, "third")
     assert names_in(path) == ["first", "third"]
