@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from obt_agent.config import file as config_file
 from obt_agent.config.load import ProcessContext
 from obt_agent.config.problems import WrongConfig
 from obt_server.cli import main, options, parser, run
@@ -26,6 +27,7 @@ def command(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     """Runs a command for a user without a home of their own; gives status, output and errors."""
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.setattr(config_file, "has_system_configuration", lambda: False)
 
     def call(*arguments: str) -> tuple[int, str, str]:
         status = main(arguments)
@@ -84,6 +86,7 @@ def test_options_win_over_variables_and_these_over_the_file(
     origins = options.load_settings(parser().parse_args(["run", "--port", "8881"])).origins
     assert str(origins["listen.port"]) == "flag --port", "also where it is the default"
     assert str(origins["listen.host"]) == f"{file}:1"
+    assert run.completed(parser().parse_args(["run"])).port == 2, "the variable"
     monkeypatch.setenv("OBT_SERVER_GATEWAY_ENABLED", "yes")
     assert run.completed(parser().parse_args(["run"])).gateway
     assert not run.completed(parser().parse_args(["run", "--no-gateway"])).gateway
