@@ -126,7 +126,8 @@ hostile: $(STAMP) ## hostile peers against an agent and a server in 512 MiB and 
 soak: $(STAMP) ## whether anything grows under a steady load, for HOURS (2) or SECONDS
 	$(PY) -m tests.soak --seconds $(or $(SECONDS),$(if $(HOURS),$$(($(HOURS) * 3600)),7200))
 
-test-systemd: $(STAMP) ## the units under a real systemd
+test-systemd: $(STAMP) ## units and Debian packages under a real systemd
+	scripts/ensure-package-tools --check
 	$(PY) -m pytest -n 2 --dist loadfile tests/systemd
 
 test-ollama: $(STAMP) ## every command and every figure against the Ollama at OLLAMA_URL; skipped with a word when none answers
@@ -149,11 +150,15 @@ dist: $(STAMP) ## source distribution and wheel, in dist/
 release-check: $(STAMP) ## refuse a TAG that is not the version, or that the changelog does not have
 	$(PY) scripts/release_check.py "$(TAG)"
 
-deb: $(STAMP) ## the Debian package, in dist/
+deb: $(STAMP) ## the Debian packages of agent and server, in dist/ (PYTHON_VERSION=3.13 for another release's Python)
+	scripts/ensure-package-tools
 	scripts/make-deb
 
 shell-files: $(STAMP) ## manual pages, and completion for bash and zsh, in build/share; FOLDER= names another folder
 	$(PY) scripts/shell_files.py $(or $(FOLDER),build/share)
+
+sbom: $(STAMP) ## the bill of materials (CycloneDX), in dist/
+	$(PY) -m scripts.sbom dist/obt-agent.cdx.json
 
 docs: $(STAMP) ## write docs/ and the types for TypeScript anew from the message types, the collection from the routes
 	$(PY) docs/generate.py

@@ -18,6 +18,8 @@ FILES = (
 )
 """Everything that an installation might leave behind; what the lab itself changes is left out."""
 USERS = "cut -d: -f1 /etc/passwd /etc/group | sort"
+UNATTENDED = "DEBIAN_FRONTEND=noninteractive dpkg --install"
+"""Nobody is there to answer: ``<&-`` goes behind the packages, and a question fails."""
 _SERVER = "PYTHONPATH=/srv/site python3 /srv/inside/server.py"
 _ASK = """
 import json, sys, urllib.request
