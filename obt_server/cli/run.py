@@ -7,6 +7,7 @@ import asyncio
 import errno
 import gc
 import ipaddress
+import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -271,13 +272,30 @@ async def _serve(options: argparse.Namespace) -> int:
 
 async def _show_first_password(operators: Operators) -> None:
     password = await operators.create_first(FIRST_OPERATOR)
-    if password is not None:
-        # To the terminal and not to the log, which is kept and read by more people.
-        print(
-            f"First start: sign in as {FIRST_OPERATOR} with the password {password}\n"
-            "It is shown this once. To change it: obt-server operators password admin",
-            flush=True,
-        )
+    if password is None:
+        return
+    # systemd names the state folder of a service, whose output goes to the journal: that is kept, and read by
+    # more people than this password is for.
+    folder = os.environ.get("STATE_DIRECTORY")
+    if folder is None:
+        where, kept = f"the password {password}", "It is shown this once."
+    else:
+        file = _keep_first_password(Path(folder), password)
+        where, kept = f"the password in {file}", "Remove the file when you have read it."
+    print(
+        f"First start: sign in as {FIRST_OPERATOR} with {where}\n"
+        f"{kept} To change it: obt-server operators password {FIRST_OPERATOR}",
+        flush=True,
+    )
+
+
+def _keep_first_password(folder: Path, password: str) -> Path:
+    """Write it into a file that is its owner's alone."""
+    file = folder / "first-password"
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        stream.write(password + "\n")
+    return file
 
 
 def _cannot_listen(options: argparse.Namespace, error: OSError) -> OSError:

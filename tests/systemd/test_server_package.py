@@ -1,0 +1,131 @@
+"""The Debian package of the server: installed, upgraded, opened to others, purged, on one machine."""
+
+import json
+from pathlib import Path
+
+import pytest
+import trustme
+
+from tests.systemd.machine import Machine
+from tests.systemd.packages import build, changed, lint
+from tests.systemd.site import FILES, UNATTENDED, USERS
+
+pytestmark = pytest.mark.timeout(1800)
+
+OPTIONS = "/etc/obt-server/options.env"
+STATE = "/var/lib/obt-server"
+GET = """
+import ssl, sys, urllib.request
+url, *authority = sys.argv[1:]
+context = ssl.create_default_context(cafile=authority[0]) if authority else None
+urllib.request.urlopen(url, timeout=20, context=context)
+"""
+SIGN_IN = """
+import json, urllib.request
+body = json.dumps({"password": open("/var/lib/obt-server/first-password").read().strip()}).encode()
+request = urllib.request.Request("http://127.0.0.1:8881/api/v1/session", data=body)
+request.add_header("Content-Type", "application/json")
+request.add_header("Origin", "http://127.0.0.1:8881")
+print(urllib.request.urlopen(request, timeout=20).read().decode())
+"""
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build("obt-server", tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def server(machine: Machine, package: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """The machine, with the package installed."""
+    machine.put(package, "/root/server.deb")
+    later = changed(package, tmp_path_factory.mktemp("deb") / "later.deb", "99.0", with_other_defaults)
+    machine.put(later, "/root/later.deb")
+    # systemd makes it for the first timer that remembers when it was due.
+    machine.run("mkdir --parents /var/lib/systemd/timers")
+    machine.write("/root/files-before", machine.run(FILES))
+    machine.write("/root/users-before", machine.run(USERS))
+    machine.run(f"{UNATTENDED} /root/server.deb <&-", timeout_s=120)
+    return machine
+
+
+def with_other_defaults(tree: Path) -> None:
+    """As a later release may have."""
+    with (tree / "usr/share/obt-server/options.env").open("a") as text:
+        text.write("\n# another default\n")
+
+
+def answers(machine: Machine, url: str, *more: str) -> None:
+    """Wait until the server answers there."""
+    machine.until(f"python3 -c '{GET}' {url} {' '.join(more)} 2>&1", timeout_s=60)
+
+
+def test_lintian_has_nothing_to_say(package: Path) -> None:
+    assert lint(package) == ""
+
+
+def test_it_runs_on_this_machine_alone_as_a_user_of_its_own(server: Machine) -> None:
+    answers(server, "http://127.0.0.1:8881/")
+    assert server.unit("obt-server", "ActiveState", "UnitFileState", "User") == {
+        "ActiveState": "active",
+        "UnitFileState": "enabled",
+        "User": "obt-server",
+    }
+    assert server.unit("obt-server-backup.timer", "ActiveState") == {"ActiveState": "active"}
+    assert server.run(f"stat -c '%U %a' {STATE} {STATE}/obt.sqlite3") == "obt-server 700\nobt-server 600\n"
+
+
+def test_the_first_password_lies_in_a_file_and_not_in_the_journal(server: Machine) -> None:
+    file = f"{STATE}/first-password"
+    assert server.run(f"stat -c '%U %a' {file}") == "obt-server 600\n"
+    assert json.loads(server.run("python3 -", text=SIGN_IN))["name"] == "admin"
+    journal = server.run("journalctl -u obt-server --output cat")
+    assert f"sign in as admin with the password in {file}" in journal
+    assert server.run(f"cat {file}").strip() not in journal
+
+
+def test_commands_of_root_are_of_the_service_s_database_and_user(server: Machine) -> None:
+    token = server.run("obt-server tokens join --note here").strip()
+    assert token
+    assert "here" in server.run("obt-server tokens list")
+    assert server.run(f"find {STATE} ! -user obt-server") == ""
+    assert server.call("test -e /root/.local").code == 1
+
+
+def test_the_running_service_is_hardly_exposed(server: Machine) -> None:
+    server.run("systemd-analyze security --threshold=20 obt-server.service")
+
+
+def test_upgrades_ask_nothing_and_keep_options_and_state(server: Machine) -> None:
+    server.run(f"echo '# mine' >> {OPTIONS}")
+    kept = f"cat {OPTIONS}; obt-server tokens list"
+    before, pid = server.run(kept), server.unit("obt-server", "MainPID")
+    server.run(f"{UNATTENDED} /root/later.deb <&-", timeout_s=120)
+    assert server.run(kept) == before
+    assert server.unit("obt-server", "MainPID") != pid
+    answers(server, "http://127.0.0.1:8881/")
+
+
+def test_it_serves_with_a_key_that_its_user_cannot_read(server: Machine) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    chain = "".join(part.bytes().decode() for part in issued.cert_chain_pems)
+    server.write("/root/ca.pem", authority.cert_pem.bytes().decode())
+    server.write("/etc/obt-server/tls/cert.pem", chain, mode="600")
+    server.write("/etc/obt-server/tls/key.pem", issued.private_key_pem.bytes().decode(), mode="600")
+    # The line that the file itself suggests.
+    (line,) = [line for line in server.run(f"cat {OPTIONS}").splitlines() if "--tls-cert" in line]
+    server.write(OPTIONS, line.lstrip("#").replace("obt.example.org", "127.0.0.1") + "\n", mode="640")
+    server.run("systemctl restart obt-server")
+    answers(server, "https://127.0.0.1:8881/", "/root/ca.pem")
+    assert server.call("runuser -u obt-server -- cat /etc/obt-server/tls/key.pem").code != 0
+
+
+def test_purging_leaves_nothing(server: Machine) -> None:
+    server.run("dpkg --remove obt-server", timeout_s=120)
+    assert server.call("systemctl is-active obt-server").out.strip() != "active"
+    server.run(f"test -e {STATE}/obt.sqlite3 -a -e {OPTIONS}")
+    server.run("dpkg --purge obt-server", timeout_s=120)
+    assert server.run(f"({FILES}) | diff /root/files-before - || true") == ""
+    assert server.run(f"({USERS}) | diff /root/users-before - || true") == ""
+    assert server.call("systemctl list-unit-files 'obt-server*' --no-legend").out == ""
