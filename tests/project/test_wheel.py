@@ -56,6 +56,18 @@ def test_the_sdist_holds_licence_and_changelog(distributions: Path) -> None:
     assert not [name for name in names if name.startswith((".venv", "dist/", ".git/"))]
 
 
+def test_a_second_build_gives_the_same_bytes(distributions: Path, tmp_path: Path) -> None:
+    """In another zone of time, by somebody whose files are private."""
+    build = f"umask 077; TZ=Pacific/Auckland exec {sys.executable} -m build --no-isolation"
+    built = run("sh", "-c", f"{build} --outdir {tmp_path} {ROOT}", cwd=tmp_path)
+    assert built.returncode == 0, built.stdout + built.stderr
+    first, second = (
+        {file.name: file.read_bytes() for file in folder.iterdir()} for folder in (distributions, tmp_path)
+    )
+    assert set(first) == set(second)
+    assert [name for name in first if first[name] != second[name]] == []
+
+
 def test_the_wheel_holds_the_four_packages_with_their_types_and_the_licence(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     metadata = f"obt_agent-{version('obt-agent')}.dist-info"
