@@ -48,6 +48,23 @@ def test_workflows_and_ci_call_targets_that_exist() -> None:
     assert called - targets - {"python"} == set(), "make as a package to install, or a target"
 
 
+def test_what_signs_and_publishes_is_named_by_its_commit() -> None:
+    """A tag can be moved, and so can a branch."""
+    used = re.findall(r"uses: (.*)", (ROOT / ".github/workflows/release.yml").read_text())
+    assert used
+    assert [
+        line for line in used if not re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)
+    ] == []
+
+
+def test_only_the_jobs_that_publish_may_ask_for_an_identity() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+    assert workflow["permissions"] == {}
+    jobs = workflow["jobs"].items()
+    assert {name for name, job in jobs if "id-token" in job["permissions"]} == {"index", "release"}
+    assert {name for name, job in jobs if job.get("environment") == "release"} == {"index", "release"}
+
+
 def test_workflows_test_every_python_of_the_classifiers() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     promised = re.findall(r"Programming Language :: Python :: (3\.\d+)", text)
@@ -65,20 +82,23 @@ def test_hooks_call_tools_of_the_environment() -> None:
 
 PYPROJECT = '[project]\nurls = { Source = "https://code.obt.test/obt-agent" }\n'
 CHANGELOG = "## [Unreleased]\n\n## [1.2.0] - 2030-01-31\n"
+MAINTAINER = "Maintainer: somebody <packages@obt.test>\n"
 
 
 def test_a_release_that_is_ready_is_let_through() -> None:
-    assert problems("v1.2.0", "1.2.0", PYPROJECT, CHANGELOG) == []
+    assert problems("v1.2.0", "1.2.0", PYPROJECT, CHANGELOG, MAINTAINER) == []
 
 
 @pytest.mark.parametrize(
-    ("tag", "pyproject", "changelog", "reason"),
+    ("change", "reason"),
     [
-        ("v1.3.0", PYPROJECT, CHANGELOG, "the tag is 'v1.3.0'"),
-        ("v1.2.0", PYPROJECT, "## [Unreleased]\n", "CHANGELOG.md has no section"),
-        ("v1.2.0", PYPROJECT.replace(".test/", ".example/"), CHANGELOG, "Source is a placeholder"),
+        ({"tag": "v1.3.0"}, "the tag is 'v1.3.0'"),
+        ({"changelog": "## [Unreleased]\n"}, "CHANGELOG.md has no section"),
+        ({"pyproject": PYPROJECT.replace(".test/", ".example/")}, "Source is a placeholder"),
+        ({"maintainer": MAINTAINER.replace(".test>", ".example>")}, "debian/maintainer: the address is a"),
     ],
 )
-def test_a_release_is_refused_with_the_reason(tag: str, pyproject: str, changelog: str, reason: str) -> None:
-    (problem,) = problems(tag, "1.2.0", pyproject, changelog)
+def test_a_release_is_refused_with_the_reason(change: dict[str, str], reason: str) -> None:
+    ready = {"tag": "v1.2.0", "pyproject": PYPROJECT, "changelog": CHANGELOG, "maintainer": MAINTAINER}
+    (problem,) = problems(version="1.2.0", **{**ready, **change})
     assert reason in problem
