@@ -292,7 +292,7 @@ async def _show_first_password(operators: Operators) -> None:
 def _keep_first_password(folder: Path, password: str) -> Path:
     """Write it into a file that is its owner's alone."""
     file = folder / "first-password"
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
         stream.write(password + "\n")
     return file
