@@ -8,6 +8,7 @@ old one is kept until the new one is known to start.
 from __future__ import annotations
 
 import csv
+import filecmp
 import importlib.util
 import json
 import re
@@ -36,8 +37,10 @@ class Wheels:
     folder: Path | None = None
 
 
-def make(prefix: Path, python: Interpreter, wheels: Wheels | None, system: System) -> None:
+def make(prefix: Path, python: Interpreter, wheels: Wheels | None, system: System) -> bool:
     """Make the environment, or make it anew; the one before stays until it is discarded or restored.
+
+    Return whether it differs from the one that was there, which stays as it is if not.
 
     Raises:
         ServiceError: it cannot be made; an environment that was there is untouched.
@@ -60,7 +63,9 @@ def make(prefix: Path, python: Interpreter, wheels: Wheels | None, system: Syste
         system.run([str(fresh / "bin" / "python"), "-I", "-m", "compileall", "-q", str(site)])
         # A missing library shows before anything that works is replaced.
         system.run([str(fresh / "bin" / "python"), "-I", "-c", "import obt_agent.cli"])
-        _swap(fresh, prefix)
+        # The times of its files tell whether what runs is older.
+        if changed := not _same(fresh, prefix):
+            _swap(fresh, prefix)
     except OSError as error:
         raise ServiceError(
             f"{prefix} cannot be made: {error.strerror or error} ({error.filename2 or error.filename}). "
@@ -68,6 +73,23 @@ def make(prefix: Path, python: Interpreter, wheels: Wheels | None, system: Syste
         ) from error
     finally:
         _discard(fresh)
+    return changed
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two environments hold the same files, compiled ones aside."""
+    names = _files(one)
+    return names == _files(other) and all(
+        filecmp.cmp(one / name, other / name, shallow=False) for name in names
+    )
+
+
+def _files(folder: Path) -> set[Path]:
+    return {
+        path.relative_to(folder)
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
 
 
 def discard_previous(prefix: Path) -> None:

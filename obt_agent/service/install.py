@@ -15,7 +15,7 @@ from typing import Final
 
 from obt_agent.config.load import LoadedConfig, ProcessContext, load
 from obt_agent.daemon.status_file import Status, read_status
-from obt_agent.errors import ConfigError
+from obt_agent.errors import AgentError, ConfigError
 from obt_agent.identity.credentials import STORED_FILE
 from obt_agent.identity.secret import Secret
 from obt_agent.service import environment, files, interpreter
@@ -132,10 +132,11 @@ class InstallPlan:
         if self.options.start:
             yield InstallStep("enable and start the service", self._start)
 
-    def _environment(self) -> None:
+    def _environment(self) -> str | None:
+        changed = True
         if self.python:
             self._note_whether_it_runs()
-            environment.make(self.paths.prefix, self.python, self.options.wheels, self.system)
+            changed = environment.make(self.paths.prefix, self.python, self.options.wheels, self.system)
             launcher = self.paths.launcher
             # A file of that name that is no link is somebody else's.
             if launcher.is_symlink() or not launcher.exists():
@@ -144,6 +145,7 @@ class InstallPlan:
                 launcher.symlink_to(self.paths.program)
             if not self.options.start:
                 environment.discard_previous(self.paths.prefix)
+        return None if changed else "what is there is the same, and stays"
 
     def _note_whether_it_runs(self) -> None:
         if self.before.running is None:
@@ -189,8 +191,10 @@ class InstallPlan:
         files.remove(paths.token)  # a token that lies there would win over the credential, as the newer one
         return done.out.strip().partition("\n")[0] or None
 
-    def _start(self) -> None:
+    def _start(self) -> str | None:
         self.system.run(["systemctl", "enable", "--quiet", UNIT])
+        if self._runs_unchanged():
+            return "it runs, and nothing has changed since its start: it is not restarted"
         # Else systemd would go on counting the failures of the version before.
         self.system.call(["systemctl", "reset-failed", UNIT])
         outcome = self.system.call(["systemctl", "restart", UNIT])
@@ -203,6 +207,23 @@ class InstallPlan:
             )
         if self.python:
             environment.discard_previous(self.paths.prefix)
+        return None
+
+    def _runs_unchanged(self) -> bool:
+        """Whether the service runs, and began after everything that it is made of was last changed."""
+        if self.system.properties("ActiveState").get("ActiveState") != "active":
+            return False
+        try:
+            status = read_status(self.paths.state).status
+        except AgentError:
+            return False
+        paths = self.paths
+        parts = (paths.prefix / environment.MARK, paths.unit, paths.config, paths.token)
+        # By their times, not by what this command did: an earlier one may have started nothing (--no-start).
+        changes = (
+            path.stat().st_mtime for path in (*parts, *paths.overrides.glob("*.conf")) if path.exists()
+        )
+        return status is not None and all(at <= status.started_at for at in changes)
 
     def _go_back(self) -> bool:
         """Go back to the version that ran before, if there was one. Return whether it runs again."""

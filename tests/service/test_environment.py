@@ -49,8 +49,12 @@ def output_of(prefix: Path) -> str:
 @pytest.mark.slow
 def test_an_environment_from_a_wheel_works_and_is_replaced_as_a_whole(tmp_path: Path) -> None:
     prefix = tmp_path / "opt"
-    environment.make(prefix, PYTHON, Wheels(wheel=wheel(tmp_path / "w")), System())
+    first = Wheels(wheel=wheel(tmp_path / "w"))
+    assert environment.make(prefix, PYTHON, first, System())
     assert output_of(prefix) == "works\n"
+    kept = prefix.stat().st_ino
+    assert not environment.make(prefix, PYTHON, first, System())
+    assert prefix.stat().st_ino == kept, "the same again leaves what is there"
     (prefix / "left-over").write_text("")
     later = wheel(tmp_path / "w", "2.0", "print('later')")
     environment.make(prefix, PYTHON, Wheels(wheel=later, folder=tmp_path / "w"), System())

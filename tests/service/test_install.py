@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -284,6 +285,27 @@ def test_an_upgrade_that_starts_or_need_not_leaves_one_version(
     run(plan(paths, FakeSystem(), start=start))
     assert (paths.prefix / "new").exists()
     assert sorted(path.name for path in paths.prefix.parent.iterdir()) == ["obt-agent"]
+
+
+def test_an_installation_that_changes_nothing_restarts_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, system = machine(tmp_path), FakeSystem(**{"systemctl show": RUNNING})
+    restart = ["systemctl", "restart", "obt-agent.service"]
+    monkeypatch.setattr(environment, "make", lambda *_: False)
+    run(plan(paths, system))
+    assert restart in system.asked, "it runs, and what was just written is newer than it"
+    with state_of(paths) as held:
+        (paths.state / "credential.json").write_text("{}")
+        StatusFile(held.folder).write(a_status(started_at=time.time()))
+        system.asked.clear()
+        run(plan(paths, system))
+        assert restart not in system.asked
+        assert ["systemctl", "stop", "obt-agent.service"] not in system.asked
+        # Changed after its start, by whomever.
+        os.utime(paths.config, (time.time() + 60, time.time() + 60))
+        run(plan(paths, system))
+        assert restart in system.asked
 
 
 def test_a_service_that_ran_runs_on_when_enrolling_it_again_fails(tmp_path: Path) -> None:
