@@ -52,7 +52,7 @@ class LinkReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The link to the server: ``server`` is its host (and port), ``since`` Unix seconds of the last change.
 
     ``since_uptime_s`` is the same in seconds of the machine's uptime. ``problem`` is why there is no session,
-    for a person.
+    for a person. ``pins``: the server must show one of these keys; empty where authorities decide.
     """
 
     state: LinkState
@@ -63,6 +63,7 @@ class LinkReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     problem: str | None = None
     next_dial_in_s: float | None = None
     clock_skew_s: float | None = None
+    pins: tuple[str, ...] = ()
 
     def held_s(self, now: Clocks) -> float | None:
         """Seconds since the last change, as far as they are known."""

@@ -153,6 +153,7 @@ class StatusWriter:
             problem=link.problem,
             next_dial_in_s=link.next_dial_in_s,
             clock_skew_s=link.clock_skew_s,
+            pins=self._components.link.pins,
         )
 
     def _providers(self) -> tuple[ProviderReport, ...]:

@@ -35,8 +35,9 @@ async def run_all(loaded: LoadedConfig, environ: Mapping[str, str]) -> CheckRepo
     if config.server.url is None:
         findings.append(skipped("server.address", "no server is named"))
     else:
-        secret = known.credential.secret if known.credential else None
-        findings += await collect("server", server.check(config.server, secret))
+        shown = known.credential
+        secret, pins = (shown.secret, shown.pins) if shown else (None, ())
+        findings += await collect("server", server.check(config.server, secret, pins=pins))
     findings += await collect("ollama", ollama.check(config.ollama))
     findings += await collect("hardware", machine.check(config))
     # Systemd and SQLite block, and the deadline of a check must hold on this loop.

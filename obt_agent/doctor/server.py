@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -18,6 +18,7 @@ from obt_agent.link.address import Address, parse_address
 from obt_agent.link.dial import Channel, open_channel, resolve
 from obt_agent.link.disconnect import DialFailed, DisconnectReason
 from obt_agent.link.timings import LinkTimings
+from obt_agent.link.tls import pins_in_force
 from obt_agent.link.wire import USER_AGENT, Wire
 
 # Certificates and times of results suffer from more; less comes of networks and busy machines.
@@ -39,6 +40,9 @@ REMEDIES: Final = {
     "tls_not_yet_valid": "Set this machine's clock: sudo timedatectl set-ntp true; then the server's.",
     "tls_wrong_host": "Write the certificate's name into server.url, or have it issued for this one.",
     "tls_unknown_ca": "Put the authority's certificate (PEM) where the agent may read it: server.ca_file.",
+    "tls_wrong_key": "If the server's operator says that its certificate was replaced: enrol with a new "
+    "token (sudo obt-agent service install --enroll-again --token-file FILE), or set server.ca_file.",
+    "tls_pin_without_tls": "Write https:// into server.url: the server that gave the join token has TLS.",
     "tls_plain_http": "Check the port in server.url: something without TLS answers there.",
     "tls_version": "Update the server's TLS, or what stands before it.",
     "tls_refused": "If the server wants a client certificate: server.client_cert_file and client_key_file.",
@@ -76,8 +80,12 @@ async def check(
     secret: Secret | None,
     clock: Clock | None = None,
     timings: LinkTimings = LinkTimings(),  # noqa: B008 - immutable
+    pins: Sequence[str] = (),
 ) -> AsyncIterator[Finding]:
-    """Check every step until one fails. The connection ends before the hello: no session comes of it."""
+    """Check every step until one fails. The connection ends before the hello: no session comes of it.
+
+    ``pins`` are those of the credential.
+    """
     clock = clock or Clock.here()
     try:
         address = parse_address(server.url or "", allow_insecure=server.allow_insecure)
@@ -95,12 +103,12 @@ async def check(
             yield ok("server.proxy", "none: dialled directly")
         else:
             yield ok("server.proxy", f"through {through!r}")
-        channel = await open_channel(address, server, timings)
+        channel = await open_channel(address, server, timings, pins)
     except DialFailed as failed:
         yield _failed(_failed_check(failed.ending), failed.ending)
         return
     yield ok("server.tcp", f"{address.authority} takes connections")
-    for finding in _tls(channel, address, clock):
+    for finding in _tls(channel, address, clock, pins_in_force(server, pins)):
         yield finding
     async for finding in _upgrade(channel, address, timings, secret, clock):
         yield finding
@@ -123,10 +131,13 @@ def _failed(check: str, ending: DisconnectReason) -> Finding:
     return failure(check, ending.message, REMEDIES.get(ending.kind, _OTHERWISE))
 
 
-def _tls(channel: Channel, address: Address, clock: Clock) -> tuple[Finding, ...]:
+def _tls(channel: Channel, address: Address, clock: Clock, pins: Sequence[str]) -> tuple[Finding, ...]:
     secured = channel.transport.get_extra_info("ssl_object")
     if not isinstance(secured, ssl.SSLObject):
         return (skipped("server.tls", f"{address.authority} is spoken to without TLS"),)
+    if pins:
+        # Authority, name and dates of the certificate decide nothing then, and are not read.
+        return (ok("server.tls", f"{secured.version()}, with the pinned key: {' or '.join(pins)}"),)
     certificate = secured.getpeercert() or {}
     # Its expiry counts by this machine's clock, as it does in the handshake.
     expires = certificate.get("notAfter")

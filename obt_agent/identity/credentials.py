@@ -4,11 +4,15 @@ Three may exist: a *candidate* (made for a rotation, not yet tried), the *stored
 and the *provisioned* one (a file that the owner put there). The stored one beats the provisioned one until
 the owner changes the latter. The candidate is tried first. Refused, it gives way to the other but is kept
 until that one is admitted: the server may have taken the candidate in a hello whose answer was lost.
+
+Beside a secret stand the pins of the keys that the server may show (``protocol.server_key``), if it was
+enrolled with any. They are renewed by what an admission announces, and go with the secret.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
@@ -30,10 +34,14 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class AgentCredential:
-    """A secret and which of the three it is."""
+    """A secret and which of the three it is.
+
+    ``pins`` are the server's keys that it may be shown to, none for whatever is trusted.
+    """
 
     secret: Secret
     source: Source
+    pins: tuple[str, ...] = ()
 
     @property
     def sha256(self) -> str:
@@ -42,11 +50,12 @@ class AgentCredential:
 
 
 class _Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A secret in a file, the hash of the one that was provisioned at that time, and what it is for."""
+    """A secret in a file, the hash of the one that was provisioned at that time, what it is for, and pins."""
 
     secret: str
     beside: str | None = None
     purpose: str | None = None
+    pins: tuple[str, ...] = ()
 
 
 class _Admitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +87,7 @@ class Credentials:
             candidate, chosen = self._read(CANDIDATE_FILE), self.current()
             # A refused candidate is better than nothing: the server may take it another time.
             if candidate and not (self._candidate_refused and chosen):
-                chosen = AgentCredential(Secret(candidate.secret), "candidate")
+                chosen = AgentCredential(Secret(candidate.secret), "candidate", candidate.pins)
             self._shown = chosen.sha256 if chosen else None
             return chosen
 
@@ -87,13 +96,15 @@ class Credentials:
         stored = self._read(STORED_FILE)
         # An owner who puts another token there means it to be used; the hash tells that it is another.
         if stored and (self._provisioned is None or self._provisioned.sha256() == stored.beside):
-            return AgentCredential(Secret(stored.secret), "stored")
+            return AgentCredential(Secret(stored.secret), "stored", stored.pins)
         return AgentCredential(self._provisioned, "provisioned") if self._provisioned else None
 
-    def admitted(self, credential: AgentCredential) -> None:
+    def admitted(self, credential: AgentCredential, announced: Sequence[str] = ()) -> None:
         """The server took it: a candidate becomes the stored one, and the fact is remembered.
 
         Another one that is admitted after the candidate was refused puts an end to the candidate.
+        ``announced`` are the pins of the keys that the server shows now and will show next; they replace the
+        stored ones.
         """
         with self._lock:
             candidate = self._read(CANDIDATE_FILE)
@@ -111,6 +122,17 @@ class Credentials:
             if credential.sha256 not in known:
                 hashes = (*known, credential.sha256)[-_REMEMBERED:]
                 self._folder.write(ADMITTED_FILE, msgspec.json.encode(_Admitted(sha256=hashes)))
+            self._renew_pins(credential, tuple(announced))
+
+    def _renew_pins(self, credential: AgentCredential, announced: tuple[str, ...]) -> None:
+        # Only where there are some: a server can neither set an agent's first pins nor take them away.
+        if not credential.pins or not announced:
+            return
+        for name in (STORED_FILE, CANDIDATE_FILE):
+            kept = self._read(name)
+            # A candidate that was made before the announcement was stored is for the same server.
+            if kept and kept.pins and kept.pins != announced:
+                self._folder.write(name, msgspec.json.encode(msgspec.structs.replace(kept, pins=announced)))
 
     def refused(self, credential: AgentCredential, *, revoked: bool) -> None:
         """The server refused it: the next dial shows the other one, if there are two.
@@ -135,7 +157,10 @@ class Credentials:
             if kept is None or rotation_id is None or kept.purpose != rotation_id:
                 if kept is not None and Secret(kept.secret).sha256() == self._shown:
                     self.admitted(AgentCredential(Secret(kept.secret), "candidate"))
-                kept = self._keep(CANDIDATE_FILE, Secret.new(), purpose=rotation_id)
+                current = self.current()
+                # It is for the same server.
+                pins = current.pins if current else ()
+                kept = self._keep(CANDIDATE_FILE, Secret.new(), purpose=rotation_id, pins=pins)
                 self._candidate_refused = False
             return Secret(kept.secret).sha256()
 
@@ -149,10 +174,10 @@ class Credentials:
             kept = self._keep(JOIN_FILE, Secret.new(), purpose=server)
         return Secret(kept.secret)
 
-    def store_enrolled(self, secret: Secret) -> None:
-        """The server took the join: this is the stored credential now; older ones are gone."""
+    def store_enrolled(self, secret: Secret, pins: Sequence[str] = ()) -> None:
+        """The server took the join: this is the stored credential, with these pins; older ones are gone."""
         # First what is new: after a crash in between, the join is repeated with the same secret.
-        self._keep(STORED_FILE, secret)
+        self._keep(STORED_FILE, secret, pins=tuple(pins))
         self._folder.remove(CANDIDATE_FILE)
         self._folder.remove(JOIN_FILE)
 
@@ -160,9 +185,11 @@ class Credentials:
         """Has a server ever admitted it? A credential that was once good is retried for ever."""
         return credential.sha256 in self._admitted().sha256
 
-    def _keep(self, name: str, secret: Secret, *, purpose: str | None = None) -> _Kept:
+    def _keep(
+        self, name: str, secret: Secret, *, purpose: str | None = None, pins: tuple[str, ...] = ()
+    ) -> _Kept:
         beside = self._provisioned.sha256() if self._provisioned else None
-        kept = _Kept(secret=secret.reveal(), beside=beside, purpose=purpose)
+        kept = _Kept(secret=secret.reveal(), beside=beside, purpose=purpose, pins=pins)
         self._folder.write(name, msgspec.json.encode(kept))
         return kept
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import msgspec
 import structlog
 
 from obt_agent.backoff import BackoffSettings
@@ -31,6 +32,7 @@ from obt_agent.link.network_monitor import NetworkMonitor
 from obt_agent.link.reconnect import ReconnectPolicy
 from obt_agent.link.session import LinkSession, RequestHandler
 from obt_agent.link.timings import LinkTimings
+from obt_agent.link.tls import pins_in_force
 from obt_agent.link.wire import Wire
 from obt_agent.protocol.admission import GoodbyeParams, HelloParams, HelloResult
 from obt_agent.protocol.byte_budget import ByteBudget
@@ -217,7 +219,17 @@ class Link:
     @property
     def statistics(self) -> LinkStatistics:
         """Figures since the process started."""
-        return self._totals.statistics(self._attempt, self.lag)
+        return msgspec.structs.replace(self._totals.statistics(self._attempt, self.lag), pins=self.pins)
+
+    @property
+    def pins(self) -> tuple[str, ...]:
+        """The keys that the server must show; none where authorities decide, or before the first dial."""
+        if self._shown is None:
+            return ()
+        # What the session's admission announced is what the next dial goes by.
+        hello = self.session.hello_result if self.session is not None else None
+        announced = hello.pins if hello is not None and self._shown.pins else ()
+        return pins_in_force(self._server, announced or self._shown.pins)
 
     async def _credential(self) -> AgentCredential:
         try:
@@ -253,7 +265,8 @@ class Link:
     async def _dial(self, credential: AgentCredential) -> Wire | None:
         """In a task of its own, so that ``drain`` can stop it; None when it did."""
         dialling = self._dialling = asyncio.create_task(
-            dial(self._address, self._server, self._timings, credential.secret), name="link-dial"
+            dial(self._address, self._server, self._timings, credential.secret, credential.pins),
+            name="link-dial",
         )
         try:
             # Not awaited itself: its cancellation by ``drain`` is no cancellation of this task.
@@ -287,7 +300,7 @@ class Link:
         log.info("link.admitted", session=result.session, server=self._address.authority)
         if skew_s is not None and abs(skew_s) > _NOTABLE_SKEW_S:
             log.warning("link.clock_skew", server_ahead_s=round(skew_s, 1))
-        await self._policy.admitted(credential)
+        await self._policy.admitted(credential, result.pins)
         # Noting the admission took a while: the session may be over.
         if session.alive:
             self._events.on_admitted(session, result)

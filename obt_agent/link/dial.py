@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -29,7 +30,9 @@ _UNSENT_BYTES: Final = 16 << 10
 """What may wait in the kernel unsent: little, so that control overtakes data; enough for a fast link."""
 
 
-async def dial(address: Address, server: ServerConfig, timings: LinkTimings, secret: Secret) -> Wire:
+async def dial(
+    address: Address, server: ServerConfig, timings: LinkTimings, secret: Secret, pins: Sequence[str] = ()
+) -> Wire:
     """Dial once.
 
     Args:
@@ -37,11 +40,12 @@ async def dial(address: Address, server: ServerConfig, timings: LinkTimings, sec
         server: proxy and TLS.
         timings: a deadline for each step.
         secret: the credential; goes into the ``Authorization`` header and nowhere else.
+        pins: the server's keys that the credential may be shown to; empty for any that is trusted.
 
     Raises:
         DialFailed: no open WebSocket came of it.
     """
-    channel = await open_channel(address, server, timings)
+    channel = await open_channel(address, server, timings, pins)
     try:
         wire = channel.wire(address, timings)
         await wire.upgrade(secret, deadline_s=timings.upgrade_s)
@@ -70,12 +74,19 @@ class Channel:
         (self.below_tls or self.transport).abort()
 
 
-async def open_channel(address: Address, server: ServerConfig, timings: LinkTimings) -> Channel:
-    """Connect to the server, through a proxy and TLS as set.
+async def open_channel(
+    address: Address, server: ServerConfig, timings: LinkTimings, pins: Sequence[str] = ()
+) -> Channel:
+    """Connect to the server, through a proxy and TLS as set and checked.
 
     Raises:
         DialFailed: it could not be made.
     """
+    pins = tls.pins_in_force(server, pins)
+    # A server that names its key has TLS: clear text would send what is secret without the check.
+    if pins and not address.secure:
+        message = f"{address.authority} is to show a pinned key, which takes TLS: write https:// there."
+        raise dial_failed("tls_pin_without_tls", message, NextDial.MAX_BACKOFF)
     sock = await _open_socket(address, server, timings)
     loop = asyncio.get_running_loop()
     try:
@@ -90,7 +101,7 @@ async def open_channel(address: Address, server: ServerConfig, timings: LinkTimi
     # Only one frame at most shall wait above the kernel: control overtakes the rest.
     transport.set_write_buffer_limits(high=1, low=0)
     try:
-        return Channel(await _start_tls(transport, address, server, timings), transport)
+        return Channel(await _start_tls(transport, address, server, timings, pins), transport)
     except BaseException:
         transport.abort()
         raise
@@ -180,12 +191,16 @@ async def resolve(host: str, port: int, deadline_s: float) -> list[AddrInfoType]
 
 
 async def _start_tls(
-    transport: asyncio.Transport, address: Address, server: ServerConfig, timings: LinkTimings
+    transport: asyncio.Transport,
+    address: Address,
+    server: ServerConfig,
+    timings: LinkTimings,
+    pins: Sequence[str],
 ) -> asyncio.Transport:
     loop = asyncio.get_running_loop()
     try:
         # A thread, for it reads the trust store; at every dial, so that renewed files are used.
-        context = await asyncio.to_thread(tls.client_context, server)
+        context = await asyncio.to_thread(tls.client_context, server, pins)
     except ConfigError as error:
         raise dial_failed("tls_files", error.message, NextDial.MAX_BACKOFF) from error
     try:
@@ -198,4 +213,6 @@ async def _start_tls(
         raise dial_failed(kind, message) from error
     if secured is None:
         raise dial_failed("tls_cut", f"{address.host} ended the connection during the TLS handshake.")
+    if pins and not tls.shows_pinned_key(secured.get_extra_info("ssl_object"), pins):
+        raise dial_failed("tls_wrong_key", tls.WRONG_KEY.format(address.host), NextDial.MAX_BACKOFF)
     return secured

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, cast
@@ -29,9 +30,11 @@ from obt_agent.link.bearer import bearer
 from obt_agent.link.dial import open_channel
 from obt_agent.link.disconnect import SHOWN_CHARS, DialFailed, dial_failed, retry_after_s
 from obt_agent.link.timings import LinkTimings
+from obt_agent.link.tls import pins_in_force
 from obt_agent.link.wire import USER_AGENT
 from obt_agent.printable import printable
 from obt_agent.protocol.admission import ServerIdentity
+from obt_agent.protocol.server_key import split_join_token
 
 log = structlog.get_logger(__name__)
 
@@ -44,7 +47,7 @@ _LONGEST_WAIT_S: Final = 10.0
 _OK: Final = frozenset({200, 201})
 _FINAL: Final = frozenset({400, 401, 404, 409, 422})
 _HINTS: Final = {
-    401: "The server refused the join token: it is wrong, used, expired or revoked. Ask for a new one.",
+    401: "The server refused the join token as wrong, used, expired or revoked. Ask for a new one.",
     403: "The server, or a proxy before it, refused the request (HTTP 403).",
     404: "The server has no enrolment at this address (HTTP 404); check the URL.",
     409: "The server knows another agent by this identity.",
@@ -83,10 +86,11 @@ class _ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Enrolled:
-    """The server knows this agent now."""
+    """The server knows this agent now; ``pins`` are those of its keys, none where authorities decide."""
 
     agent_id: str
     server: ServerIdentity
+    pins: tuple[str, ...] = ()
 
 
 async def enroll(
@@ -103,7 +107,8 @@ async def enroll(
 
     Args:
         server: where, and how to get there.
-        join_token: from the server's operator, good for one agent.
+        join_token: from the server's operator, good for one agent. Pins behind it are checked before it is
+            sent, and kept beside the credential, unless ``server.ca_file`` decides whom to trust.
         agent: identity, name and version.
         credentials: where the secret is kept.
         timings: deadlines.
@@ -114,6 +119,8 @@ async def enroll(
             says whether the same token may still do.
     """
     address = parse_address(server.url or "", allow_insecure=server.allow_insecure)
+    text, pins = split_join_token(join_token.reveal())
+    pins = pins_in_force(server, pins)
     secret = await asyncio.to_thread(credentials.pending_join, address.authority)
     body = msgspec.json.encode(_EnrolmentRequest(agent=agent, secret_sha256=secret.sha256()))
     tries = tenacity.AsyncRetrying(
@@ -124,10 +131,10 @@ async def enroll(
         reraise=True,
     )
     try:
-        enrolled: Enrolled = await tries(_join, address, server, timings, join_token, agent, body)
+        enrolled: Enrolled = await tries(_join, address, server, timings, Secret(text), pins, agent, body)
     except DialFailed as failed:
         raise AdmissionRefused(failed.ending.message) from failed
-    await asyncio.to_thread(credentials.store_enrolled, secret)
+    await asyncio.to_thread(credentials.store_enrolled, secret, pins)
     log.info("link.enrolled", server=address.authority, agent_id=enrolled.agent_id)
     return enrolled
 
@@ -163,10 +170,11 @@ async def _join(
     server: ServerConfig,
     timings: LinkTimings,
     token: Secret,
+    pins: tuple[str, ...],
     agent: EnrolAgent,
     body: bytes,
 ) -> Enrolled:
-    answer = await post_json(address, address.enroll_path, body, server, timings, secret=token)
+    answer = await post_json(address, address.enroll_path, body, server, timings, secret=token, pins=pins)
     if answer.status not in _OK:
         raise _refused(answer)
     try:
@@ -177,7 +185,7 @@ async def _join(
     # The server would know the credential as that agent's, and refuse every hello of this one.
     if enrolled.agent_id != agent.id:
         raise AdmissionRefused("The server enrolled another identity than this agent's.", retryable=False)
-    return Enrolled(enrolled.agent_id, enrolled.server)
+    return Enrolled(enrolled.agent_id, enrolled.server, pins)
 
 
 def _refused(answer: HttpResponse) -> AdmissionRefused:
@@ -217,6 +225,7 @@ async def post_json(
     timings: LinkTimings,
     *,
     secret: Secret | None = None,
+    pins: Sequence[str] = (),
 ) -> HttpResponse:
     """POST a JSON body.
 
@@ -227,12 +236,13 @@ async def post_json(
         server: proxy and TLS.
         timings: deadlines.
         secret: goes into the ``Authorization`` header and nowhere else; None for a request without one.
+        pins: the server's keys that it may be shown to; empty for any that is trusted.
 
     Raises:
         DialFailed: there was no answer that is HTTP.
     """
     head = _head(address, path, len(body), None if secret is None else bearer(secret))
-    channel = await open_channel(address, server, timings)
+    channel = await open_channel(address, server, timings, pins)
     collector = _Collector()
     try:
         channel.transport.set_protocol(collector)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Sequence
 from typing import Final
 
 import structlog
@@ -42,25 +43,28 @@ class ReconnectPolicy:
         self._refusals: dict[str, RefusedCredential] = {}
         # Hashes that a server took in this process. The disk may have failed to keep that.
         self._admitted_here: set[str] = set()
-        # An admission that could not be written; tried again after each disconnect.
-        self._unnoted: AgentCredential | None = None
+        # An admission that could not be written, and what came with it; tried again after each disconnect.
+        self._unnoted: tuple[AgentCredential, Sequence[str]] | None = None
         # The last reason and how often it came in a row: the first is logged as a warning, repeats are not.
         self._kind = ""
         self._count = 0
 
-    async def admitted(self, credential: AgentCredential) -> None:
-        """A hello was answered. That is noted for later processes, and known in this one at any rate."""
+    async def admitted(self, credential: AgentCredential, announced: Sequence[str] = ()) -> None:
+        """A hello was answered. That is noted for later processes, and known in this one at any rate.
+
+        ``announced`` are the pins of the server's present and next keys.
+        """
         self._backoff.admitted()
         self._refusals.clear()
         self._kind = ""
         self._admitted_here.add(credential.sha256)
-        await self._note(credential)
+        await self._note(credential, announced)
 
-    async def _note(self, credential: AgentCredential) -> None:
+    async def _note(self, credential: AgentCredential, announced: Sequence[str]) -> None:
         try:
-            await asyncio.to_thread(self._credentials.admitted, credential)
+            await asyncio.to_thread(self._credentials.admitted, credential, announced)
         except AgentError as error:  # a full disk is no reason to be away
-            self._unnoted = credential
+            self._unnoted = (credential, announced)
             log.warning("link.admission_not_noted", reason=error.message)
         else:
             self._unnoted = None
@@ -74,7 +78,7 @@ class ReconnectPolicy:
         self._backoff.ended()
         self._say(ending)
         if self._unnoted is not None:
-            await self._note(self._unnoted)
+            await self._note(*self._unnoted)
         if ending.next is NextDial.REFUSED:
             return await self._after_refusal(credential, ending)
         cap_s = self._settings.maximum_s if ending.next is NextDial.MAX_BACKOFF else 0.0

@@ -1,23 +1,41 @@
-"""TLS to the server: what is checked, and what to say when the check fails."""
+"""TLS to the server: what is checked, and what to say when the check fails.
+
+``server.ca_file`` comes first: where it is set, authority and name decide, and pins do not count. Else the
+pins that came with the join token: the server must show one of these keys, and nothing else of its
+certificate matters. Else authority and name, by the system's own authorities.
+"""
 
 from __future__ import annotations
 
 import ssl
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from obt_agent.config.schema import ServerConfig
 from obt_agent.errors import ConfigError
+from obt_agent.protocol.server_key import pin_of
 
 
-def client_context(server: ServerConfig) -> ssl.SSLContext:
+def pins_in_force(server: ServerConfig, pins: Sequence[str]) -> tuple[str, ...]:
+    """The pins that count: none where the owner's ``server.ca_file`` decides, which they must not widen."""
+    return () if server.ca_file is not None else tuple(pins)
+
+
+def client_context(server: ServerConfig, pins: Sequence[str] = ()) -> ssl.SSLContext:
     """TLS 1.2 or later, certificate and host name checked. Reads files: call it off the loop.
+
+    With pins in force the context checks neither: ``shows_pinned_key`` does, before anything is sent.
 
     Raises:
         ConfigError: a file cannot be read, or is not PEM.
     """
     context = ssl.create_default_context()
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if pins_in_force(server, pins):
+        # The handshake still proves that the other side holds the key of the certificate that it shows.
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
     if server.ca_file is not None:
         try:
             # Beside the system's authorities: a server may move from its own to a public one.
@@ -33,6 +51,21 @@ def client_context(server: ServerConfig) -> ssl.SSLContext:
                 f"{_reason(error)}."
             ) from error
     return context
+
+
+def shows_pinned_key(secured: ssl.SSLObject, pins: Sequence[str]) -> bool:
+    """Whether the other side of a finished handshake showed one of these keys."""
+    certificate = secured.getpeercert(binary_form=True)
+    try:
+        return certificate is not None and pin_of(certificate) in pins
+    except ValueError:
+        return False
+
+
+WRONG_KEY: Final = (
+    "{} does not show the key that the join token names: somebody is in between, or its certificate was "
+    "replaced. Nothing secret was sent. If it was replaced, enrol with a new join token."
+)
 
 
 def _no_password() -> str:

@@ -10,6 +10,7 @@ from msgspec import Meta
 from obt_agent.labels import Labels
 from obt_agent.ollama.payloads import OllamaState
 from obt_agent.protocol import limits
+from obt_agent.protocol.server_key import Pins
 
 
 class Empty(msgspec.Struct, frozen=True):
@@ -91,6 +92,8 @@ class HelloResult(msgspec.Struct, frozen=True, kw_only=True):
 
     ``session`` grows with every admission of the agent. ``time`` is Unix seconds by the server's clock.
     Without ``heartbeat_interval_s`` the agent's own setting holds (15 s unless its owner says otherwise).
+    ``pins`` are the keys that the server's TLS shows now and will show next: an agent that pins keys has
+    these from now on, and any other ignores them.
     """
 
     protocol: int
@@ -101,6 +104,7 @@ class HelloResult(msgspec.Struct, frozen=True, kw_only=True):
     limits: ServerLimits = ServerLimits()
     server: ServerIdentity = ServerIdentity()
     time: float | None = None
+    pins: Pins = ()
 
 
 class GoodbyeParams(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,6 +18,7 @@ from obt_agent.hardware.samples import Sample
 from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 from obt_agent.protocol.envelope import RequestId
 from obt_agent.protocol.jobs import JobId, JobState, JobSummary
+from obt_agent.protocol.server_key import Pins
 
 NOTHING = msgspec.Raw(b"null")
 """JSON null, for JSON that may be left out: a field of type ``Raw | None`` would take nothing but null."""
@@ -214,7 +215,10 @@ class CancelResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LinkStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """The link since the process started; ``connected_s`` of this session."""
+    """The link since the process started; ``connected_s`` of this session.
+
+    ``pins``: the server must show one of these keys; empty where its certificate's authority decides.
+    """
 
     session: int | None = None
     connected_s: float = 0.0
@@ -226,6 +230,7 @@ class LinkStatistics(msgspec.Struct, frozen=True, kw_only=True):
     frames_received: int = 0
     last_disconnect: str | None = None
     loop_lag_ms_max: float = 0.0
+    pins: Pins = ()
 
 
 class ProcessUse(msgspec.Struct, frozen=True, kw_only=True):

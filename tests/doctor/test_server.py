@@ -14,13 +14,17 @@ from obt_agent.doctor.findings import Finding
 from obt_agent.identity.secret import Secret
 from obt_agent.link import disconnect, tls
 from tests.doctor.paths import SHORT, Server, running, settings, tls_context
+from tests.link.authority import Authority
 
 TOKEN = Secret("obta_a-secret-of-the-test")
 
 
-async def looked(given: ServerConfig, secret: Secret | None = TOKEN) -> dict[str, Finding]:
+async def looked(
+    given: ServerConfig, secret: Secret | None = TOKEN, pins: tuple[str, ...] = ()
+) -> dict[str, Finding]:
     async with asyncio.timeout(30):
-        return {finding.check: finding async for finding in doctor.check(given, secret, timings=SHORT)}
+        checks = doctor.check(given, secret, timings=SHORT, pins=pins)
+        return {finding.check: finding async for finding in checks}
 
 
 def levels(found: dict[str, Finding]) -> dict[str, str]:
@@ -121,6 +125,18 @@ async def test_a_certificate_that_ends_soon_is_reported(trusted: tuple[trustme.C
     assert "ends in" in found["server.tls"].message
 
 
+async def test_a_pinned_key_stands_for_authority_and_dates() -> None:
+    context, pin = Authority().pinned_server("another.name")
+    async with running(Server(), context) as server:
+        found = await looked(settings(server), pins=(pin,))
+        assert (found["server.tls"].level, found["server.token"].level) == ("ok", "ok")
+        assert pin in found["server.tls"].message
+        found = await looked(settings(server), pins=("sha256-" + "A" * 43,))
+    assert found["server.tls"].level == "failure"
+    assert "--enroll-again" in (found["server.tls"].remedy or "")
+    assert "server.upgrade" not in found
+
+
 async def test_an_unknown_authority_is_a_failure_of_tls(trusted: tuple[trustme.CA, dict[str, str]]) -> None:
     async with running(Server(), tls_context(trusted[0])) as server:
         found = await looked(settings(server))
@@ -133,8 +149,9 @@ async def test_an_unknown_authority_is_a_failure_of_tls(trusted: tuple[trustme.C
 def test_every_way_that_a_dial_fails_has_a_remedy_of_its_own() -> None:
     handshakes = {kind for _, kind, _ in tls._HANDSHAKE}  # noqa: SLF001 - so that none is forgotten
     certificates = {"tls_expired", "tls_not_yet_valid", "tls_wrong_host", "tls_unknown_ca", "tls_timeout"}
+    pinned = {"tls_wrong_key", "tls_pin_without_tls"}
     answers = {kind for kind, _, _ in disconnect._STATUS.values()}  # noqa: SLF001 - the same
-    assert (handshakes | certificates | answers) - set(doctor.REMEDIES) == set()
+    assert (handshakes | certificates | pinned | answers) - set(doctor.REMEDIES) == set()
 
 
 async def test_a_name_that_does_not_exist_is_a_failure_of_dns() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import socket
 import ssl
 import threading
@@ -12,6 +14,14 @@ from types import TracebackType
 from typing import Self
 
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+
+def key_of(certificate: x509.Certificate) -> str:
+    """The pin of a certificate, made by a library and not by the agent's own reading of DER."""
+    info = certificate.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return "sha256-" + base64.urlsafe_b64encode(hashlib.sha256(info).digest()).decode().rstrip("=")
 
 
 class Authority:
@@ -48,6 +58,13 @@ class Authority:
             context.verify_mode = ssl.CERT_REQUIRED
             self._ca.configure_trust(context)
         return context
+
+    def pinned_server(self, *names: str) -> tuple[ssl.SSLContext, str]:
+        """A server's context, and the pin of its key."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        certificate = self._ca.issue_cert(*(names or ("localhost",)))
+        certificate.configure_cert(context)
+        return context, key_of(x509.load_pem_x509_certificate(certificate.cert_chain_pems[0].bytes()))
 
     def client_files(self, folder: Path) -> tuple[Path, Path]:
         """A client's certificate and its key."""

@@ -60,7 +60,7 @@ class CredentialsDouble(Credentials):
     def for_next_dial(self) -> AgentCredential | None:
         return self.candidate or self.stored
 
-    def admitted(self, credential: AgentCredential) -> None:
+    def admitted(self, credential: AgentCredential, announced: Sequence[str] = ()) -> None:
         self.verdicts.append(("admitted", credential.source))
         if self.fail is not None:
             raise self.fail

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,14 @@ class Joins(Credentials):
         self.secret = Secret("own-canary-secret")
         self.servers: list[str] = []
         self.stored: Secret | None = None
+        self.pins: tuple[str, ...] | None = None
 
     def pending_join(self, server: str) -> Secret:
         self.servers.append(server)
         return self.secret
 
-    def store_enrolled(self, secret: Secret) -> None:
-        self.stored = secret
+    def store_enrolled(self, secret: Secret, pins: Sequence[str] = ()) -> None:
+        self.stored, self.pins = secret, tuple(pins)
 
 
 class Desk:
@@ -68,11 +70,11 @@ def answer(status: int, body: Any, *headers: str) -> bytes:
 
 
 async def join(url: str, joins: Joins | None = None, **settings: Any) -> Enrolled:
-    timings = settings.pop("timings", TIMINGS)
+    timings, token = settings.pop("timings", TIMINGS), settings.pop("token", Secret("join-canary"))
     async with asyncio.timeout(PATIENCE_S):
         return await enroll(
             ServerConfig(url=url, **settings),
-            Secret("join-canary"),
+            token,
             agent=AGENT,
             credentials=joins or Joins(),
             timings=timings,

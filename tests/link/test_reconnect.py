@@ -7,6 +7,7 @@ import json
 import logging
 import threading
 import time
+from collections.abc import Sequence
 
 import pytest
 
@@ -420,9 +421,9 @@ async def test_a_candidate_is_kept_though_the_server_closes_right_behind_its_ans
     closed = threading.Event()
 
     class SlowDisk(CredentialsDouble):
-        def admitted(self, credential: AgentCredential) -> None:
+        def admitted(self, credential: AgentCredential, announced: Sequence[str] = ()) -> None:
             assert closed.wait(PATIENCE_S), "in a thread of its own: the link closes meanwhile"
-            super().admitted(credential)
+            super().admitted(credential, announced)
 
     credentials = SlowDisk()
     credentials.candidate = AgentCredential(Secret("new"), "candidate")

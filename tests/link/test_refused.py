@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,8 @@ class FailingDisk(CredentialsDouble):
         self._check("for_next_dial")
         return super().for_next_dial()
 
-    def admitted(self, credential: AgentCredential) -> None:
-        super().admitted(credential)
+    def admitted(self, credential: AgentCredential, announced: Sequence[str] = ()) -> None:
+        super().admitted(credential, announced)
         self._check("admitted")
 
     def refused(self, credential: AgentCredential, *, revoked: bool) -> None:

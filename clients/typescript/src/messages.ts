@@ -451,6 +451,8 @@ export interface HelloParams {
  *
  * `session` grows with every admission of the agent. `time` is Unix seconds by the server's clock.
  * Without `heartbeat_interval_s` the agent's own setting holds (15 s unless its owner says otherwise).
+ * `pins` are the keys that the server's TLS shows now and will show next: an agent that pins keys has
+ * these from now on, and any other ignores them.
  */
 export interface HelloResult {
   protocol: number;
@@ -461,6 +463,7 @@ export interface HelloResult {
   limits?: ServerLimits;
   server?: ServerIdentity;
   time?: number | null;
+  pins?: ReadonlyArray<string>;
 }
 
 /**
@@ -823,6 +826,8 @@ export interface LinkCredit {
 
 /**
  * The link since the process started; `connected_s` of this session.
+ *
+ * `pins`: the server must show one of these keys; empty where its certificate's authority decides.
  */
 export interface LinkStatistics {
   session?: number | null;
@@ -835,6 +840,7 @@ export interface LinkStatistics {
   frames_received?: number;
   last_disconnect?: string | null;
   loop_lag_ms_max?: number;
+  pins?: ReadonlyArray<string>;
 }
 
 /**
