@@ -78,6 +78,7 @@ class AppSettings:
         campaigns: the numbers of campaigns.
         retention: what is removed when it is old.
         request_log: whether each request is a line of the log.
+        join_pins: of the keys that join tokens name.
     """
 
     database: Path
@@ -93,6 +94,7 @@ class AppSettings:
     campaigns: CampaignSettings = field(default_factory=CampaignSettings)
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     request_log: bool = False
+    join_pins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,6 +130,7 @@ def build(settings: AppSettings) -> Server:
         recheck_s=settings.recheck_s,
         rollout_settings=settings.rollouts,
         campaign_settings=settings.campaigns,
+        join_pins=settings.join_pins,
     )
     router = router_for(context, settings.gateway)
     retention = Retention(database, settings.retention)

@@ -18,6 +18,7 @@ from obt_server import app as application
 from obt_server.allocator import keep_large_blocks_apart
 from obt_server.auth.operators import Operators
 from obt_server.auth.origin import parse_authority
+from obt_server.auth.server_key import ServerKeys, server_keys
 from obt_server.cli.options import UsageError, add_database, load_settings, port, positive
 from obt_server.cli.tls_files import check_tls_files
 from obt_server.config.load import SERVER
@@ -46,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=port, help=f"port (default: {DEFAULT_PORT})")
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM file of the certificate chain")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM file of its key")
+    parser.add_argument(
+        "--next-tls-cert",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the certificate that will replace --tls-cert: agents that pinned the present key "
+        "learn the next one when they connect",
+    )
     parser.add_argument(
         "--behind-proxy",
         nargs="?",
@@ -149,12 +157,14 @@ def completed(options: argparse.Namespace) -> argparse.Namespace:
         print(f"obt-server: {notice}", file=sys.stderr)
     config = loaded.config
     cert, key = config.listen.tls_cert_file, config.listen.tls_key_file
+    following = config.listen.next_tls_cert_file
     return argparse.Namespace(
         database=Path(config.database.file),
         host=config.listen.host,
         port=config.listen.port,
         tls_cert=None if cert is None else Path(cert),
         tls_key=None if key is None else Path(key),
+        next_tls_cert=None if following is None else Path(following),
         behind_proxy=config.listen.behind_proxy,
         allowed_host=list(config.listen.allowed_hosts),
         root_path=config.listen.root_path,
@@ -191,6 +201,8 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError("--tls-cert and --tls-key go together")
     if tls:
         check_tls_files(options.tls_cert, options.tls_key)
+    if options.next_tls_cert is not None and not tls:
+        raise UsageError("--next-tls-cert is what follows --tls-cert: give that, too")
     # Passwords, prompts and results cross the wire.
     exposed = not is_loopback(options.host)
     if exposed and not tls and options.behind_proxy is None:
@@ -217,8 +229,13 @@ def _is_specific(host: str) -> bool:
 
 
 def settings_for(options: argparse.Namespace) -> application.AppSettings:
-    """The application's settings of the arguments."""
+    """The application's settings of the arguments.
+
+    Raises:
+        UsageError: a certificate cannot be read.
+    """
     https = options.tls_cert is not None or options.behind_proxy is not None
+    keys = _keys(options)
     return application.AppSettings(
         database=options.database,
         # The address that it listens on is one that it may be reached by.
@@ -226,17 +243,31 @@ def settings_for(options: argparse.Namespace) -> application.AppSettings:
         https=https,
         root_path=options.root_path,
         forwarded_prefix=options.behind_proxy is not None,
-        hub=HubSettings(version=application.version()),
+        hub=HubSettings(version=application.version(), pins=keys.shown),
         quota=AgentQuota(result_bytes=options.agent_results_bytes, unasked_bytes=options.agent_unasked_bytes),
         retention=options.retention,
         request_log=options.log_requests,
         gateway=GatewaySettings() if options.gateway else None,
+        join_pins=keys.in_tokens,
     )
 
 
-async def _serve(options: argparse.Namespace) -> int:
-    parts = application.build(settings_for(options))
+def _keys(options: argparse.Namespace) -> ServerKeys:
+    # Without TLS of its own, what agents see is the proxy's certificate, which nobody here knows.
+    if options.tls_cert is None:
+        return ServerKeys()
     try:
+        return server_keys(options.tls_cert, options.tls_key, options.next_tls_cert)
+    except (ValueError, OSError) as error:
+        raise UsageError(str(error)) from error
+
+
+async def _serve(options: argparse.Namespace) -> int:
+    settings = settings_for(options)
+    parts = application.build(settings)
+    try:
+        # For `tokens join`, which is a process of its own.
+        await parts.storage.keep_join_pins(settings.join_pins)
         server = configure(
             parts,
             host=options.host,

@@ -6,6 +6,7 @@ import argparse
 import time
 
 from obt_agent.argument_parser import PlainArgumentParser
+from obt_agent.protocol.server_key import with_pins
 from obt_agent.text_output import print_json
 from obt_server.auth import secrets
 from obt_server.cli.options import UsageError, duration_up_to, when
@@ -49,7 +50,7 @@ async def _join(stored: OpenStorage, options: argparse.Namespace) -> int:
     await stored.storage.create_join_token(
         secrets.sha256(secret), note=options.note, agent_id=agent_id, at=at, expires_at=expires_at
     )
-    print(secret)
+    print(with_pins(secret, await stored.storage.join_pins()))
     return 0
 
 

@@ -29,7 +29,9 @@ SERVER: Final = Scheme(
     own_names=frozenset({"OBT_SERVER_CONFIG", "OBT_SERVER_URL", "OBT_SERVER_TOKEN"}),
     # Kubernetes and Docker's links set these in every container beside a service of that name.
     others_names=re.compile(r"OBT_SERVER_(SERVICE|PORT|NAME|ENV)(_.*)?"),
-    paths=frozenset({"database.file", "listen.tls_cert_file", "listen.tls_key_file"}),
+    paths=frozenset(
+        {"database.file", "listen.tls_cert_file", "listen.tls_key_file", "listen.next_tls_cert_file"}
+    ),
     secret_keys=frozenset({"listen.tls_key"}),
     secret_names=frozenset({"OBT_SERVER_PASSWORD", "OBT_SERVER_LISTEN_TLS_KEY"}),
     keep_apart="a secret does not belong in the configuration: name the key's file in listen.tls_key_file; "

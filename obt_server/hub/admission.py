@@ -118,5 +118,6 @@ def hello_answer(request: Request, session: int, settings: HubSettings) -> bytes
         server=ServerIdentity(name=settings.name, version=settings.version),
         # By which the agent finds that its clock is wrong.
         time=time.time(),
+        pins=settings.pins,
     )
     return codec.encode_result(request.id, result)

@@ -14,6 +14,7 @@ class HubSettings:
     Args:
         name: how the server calls itself in ``agent.hello``'s answer.
         version: its version there.
+        pins: of the keys that its TLS shows now and will show next, there; none where a proxy does TLS.
         probe_s: how long a live session may stay silent, when probed, before another takes its identity.
         call_timeout_s: how long a plain command may take when the caller names no deadline.
         stream_silence_s: how long a stream may bring nothing; a cold load of a large model takes minutes.
@@ -34,6 +35,7 @@ class HubSettings:
 
     name: str = "obt-server"
     version: str = ""
+    pins: tuple[str, ...] = ()
     hello_within_s: float = limits.HELLO_WITHIN_S
     heartbeat_interval_s: float = limits.HEARTBEAT_INTERVAL_S
     alive_interval_s: float = limits.ALIVE_INTERVAL_S

@@ -60,6 +60,7 @@ class Context:
         campaign_settings: the numbers of campaigns.
         prefix: the path before ``/api/v1``, like ``/obt``; empty for none.
         legacy: whether OBT's own interface is served, too.
+        join_pins: of the keys that join tokens name, for agents to pin.
     """
 
     hub: AgentHub
@@ -74,6 +75,7 @@ class Context:
     campaign_settings: CampaignSettings = field(default_factory=CampaignSettings)
     prefix: str = ""
     legacy: bool = True
+    join_pins: tuple[str, ...] = ()
 
     @functools.cached_property
     def fleet(self) -> Fleet:

@@ -11,6 +11,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, Field
 
 from obt_agent.protocol.admission import ServerIdentity
+from obt_agent.protocol.server_key import split_join_token
 from obt_server.auth import secrets
 from obt_server.auth.operators import TooManyAttempts, bearer
 from obt_server.rest import audit, responses
@@ -61,8 +62,10 @@ def routes(context: Context) -> APIRouter:
             version=body.agent.version,
             secret_sha256=body.secret_sha256,
         )
+        # An agent that pins nothing may send the text as it was given to it.
+        secret, _ = split_join_token(token)
         try:
-            agent = await context.storage.enroll(secrets.sha256(token), enrolment, now())
+            agent = await context.storage.enroll(secrets.sha256(secret), enrolment, now())
         # A taken identity is no guess, and does not count.
         except JoinRefused:
             context.joins.failed(address, at)

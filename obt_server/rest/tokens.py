@@ -9,6 +9,7 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
+from obt_agent.protocol.server_key import with_pins
 from obt_server.auth import secrets
 from obt_server.rest import audit, responses
 from obt_server.rest.context import Context, api_router, now
@@ -25,7 +26,7 @@ class NewJoinToken(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class MadeJoinToken:
-    """The secret is shown this once."""
+    """``secret`` is the token's whole text, shown this once; behind a dot stand pins of the server's keys."""
 
     secret: str
     token: JoinToken
@@ -75,7 +76,7 @@ def routes(context: Context) -> APIRouter:
             expires_at=at + body.valid_for_s,
         )
         audit.note(token_id=token.id)
-        return MadeJoinToken(secret=secret, token=token)
+        return MadeJoinToken(secret=with_pins(secret, context.join_pins), token=token)
 
     @router.delete("/join-tokens/{token_id}", status_code=204, summary="Make a join token useless")
     async def revoke_join(token_id: int) -> None:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from obt_server.hub.storage import AgentRecord
 from obt_server.storage import Enrolment, JoinRefused, JoinToken, NotStored
 from obt_server.store import agents, credentials
 from obt_server.store.database import from_row
-from obt_server.store.tables import JoinTokenRow
+from obt_server.store.tables import JoinPinRow, JoinTokenRow
 
 
 def create(
@@ -36,6 +38,17 @@ def revoke(db: Session, token_id: int, at: float) -> None:
         raise NotStored(f"There is no join token {token_id}.")
     # The first revocation counts: it says when the token became useless.
     row.revoked_at = row.revoked_at or at
+
+
+def pins(db: Session) -> tuple[str, ...]:
+    """The pins that join tokens name."""
+    return tuple(db.scalars(select(JoinPinRow.pin).order_by(JoinPinRow.position)))
+
+
+def keep_pins(db: Session, named: Sequence[str]) -> None:
+    """Replace them."""
+    db.execute(delete(JoinPinRow))
+    db.add_all(JoinPinRow(position=position, pin=pin) for position, pin in enumerate(named))
 
 
 def enroll(db: Session, token_sha256: str, enrolment: Enrolment, at: float) -> AgentRecord:

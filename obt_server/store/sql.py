@@ -145,6 +145,8 @@ class SqlStorage(Stored):
     create_join_token = transaction(joining.create)
     join_tokens = query(joining.everything)
     revoke_join_token = transaction(joining.revoke)
+    join_pins = query(joining.pins)
+    keep_join_pins = transaction(joining.keep_pins)
     enroll = transaction(joining.enroll)
     credentials = query(credential_rows.credentials)
     revoke_credentials = transaction(credential_rows.revoke)

@@ -75,6 +75,14 @@ class JoinTokenRow(Table):
     used_secret_sha256: Mapped[str | None] = mapped_column(String(64))
 
 
+class JoinPinRow(Table):
+    """The pin of a key that join tokens name, as the server that ran last has it."""
+
+    __tablename__ = "obt_join_pins"
+    position: Mapped[int] = mapped_column(primary_key=True)
+    pin: Mapped[str] = mapped_column(String(64))
+
+
 class ModelVersionRow(Table):
     """A digest seen under a name on an agent."""
 

@@ -94,6 +94,7 @@ async def running(  # noqa: PLR0913 - each part of the settings that tests set
     rollouts: RolloutSettings | None = None,
     gateway: GatewaySettings | None = None,
     campaigns: CampaignSettings | None = None,
+    join_pins: tuple[str, ...] = (),
     **hub: Any,
 ) -> AsyncIterator[Running]:
     """A server with its database in that folder; one that is there already is gone on with."""
@@ -111,6 +112,7 @@ async def running(  # noqa: PLR0913 - each part of the settings that tests set
             rollouts=rollouts or RolloutSettings(),
             gateway=gateway,
             campaigns=campaigns or CampaignSettings(),
+            join_pins=join_pins,
         )
     )
     if fresh:

@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 import trustme
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -24,12 +25,15 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from obt_server.auth.secrets import sha256
+from obt_server.auth.server_key import ServerKeys, server_keys
 from obt_server.cli import main, options, parser, run
 from obt_server.cli.operators import read_password
 from obt_server.cli.run import _serve
 from obt_server.cli.tokens import duration
 from obt_server.storage import Enrolment
 from obt_server.store import Database, OperatorStore, SqlStorage
+from tests.cli.program import in_process
+from tests.link.authority import key_of
 from tests.server.agent_double import uuid7
 from tests.server.enrolling import enrol
 from tests.server.process import server_process
@@ -393,21 +397,72 @@ async def test_the_first_start_prints_a_password_once_and_it_opens(tmp_path: Pat
         assert "password" not in server.output
 
 
+def join_token(database: Path) -> str:
+    """One as the command prints it."""
+    shown = io.StringIO()
+    with contextlib.redirect_stdout(shown):
+        assert main(["tokens", "join", "--database", str(database)]) == 0
+    return shown.getvalue().strip()
+
+
+def test_only_keys_that_no_public_authority_vouches_for_are_in_join_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ca = trustme.CA()
+    issued, later = ca.issue_cert("obt.example"), ca.issue_cert("obt.example")
+    cert, key, root, following = (tmp_path / name for name in ("cert", "key", "root", "following"))
+    for blob, path in zip(
+        (issued.cert_chain_pems[0], issued.private_key_pem, ca.cert_pem, later.cert_chain_pems[0]),
+        (cert, key, root, following),
+        strict=True,
+    ):
+        blob.write_to_path(path)
+    pins = tuple(key_of(x509.load_pem_x509_certificate(path.read_bytes())) for path in (cert, following))
+    assert server_keys(cert, key, following) == ServerKeys(shown=pins, in_tokens=pins)
+    # As one of the system's own authorities: renewed with new keys, and known to every agent without a pin.
+    monkeypatch.setenv("SSL_CERT_FILE", str(root))
+    assert server_keys(cert, key, following) == ServerKeys(shown=pins, in_tokens=())
+    # What is wrong with a key is said by who listens with it.
+    assert server_keys(cert, root).in_tokens == pins[:1]
+    with pytest.raises(ValueError, match="holds no certificate"):
+        server_keys(key, key)
+
+
+def test_a_next_certificate_follows_one_of_the_servers_own(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "next.pem").touch()
+    status, _, error = command("run", "--next-tls-cert", str(tmp_path / "next.pem"))
+    assert (status, "give that, too" in error) == (2, True)
+    tls = ["--tls-cert", str(tmp_path / "next.pem"), "--tls-key", str(tmp_path / "next.pem")]
+    with pytest.raises(options.UsageError, match=r"next\.pem holds no certificate"):
+        run.settings_for(run.completed(parser().parse_args(["run", *tls])))
+
+
 @pytest.mark.slow
 async def test_a_server_with_tls_listens_on_an_address_that_others_reach(tmp_path: Path) -> None:
     ca = trustme.CA()
-    issued = ca.issue_cert("obt.example", "127.0.0.1")
-    cert, key, root = (tmp_path / name for name in ("cert.pem", "key.pem", "ca.pem"))
+    issued, next_issued = ca.issue_cert("obt.example", "127.0.0.1"), ca.issue_cert("obt.example")
+    names = ("cert.pem", "key.pem", "ca.pem", "next.pem")
+    cert, key, root, following = (tmp_path / name for name in names)
+    next_issued.cert_chain_pems[0].write_to_path(following)
     issued.cert_chain_pems[0].write_to_path(cert)
     issued.private_key_pem.write_to_path(key)
     ca.cert_pem.write_to_path(root)
     arguments = ["--host", "0.0.0.0", "--allowed-host", "127.0.0.1"]  # noqa: S104 -- with TLS, as it must be
     tls = ["--tls-cert", str(cert), "--tls-key", str(key)]
-    async with server_process(tmp_path / "db", *arguments, *tls) as server:
+    pin, coming = (key_of(x509.load_pem_x509_certificate(path.read_bytes())) for path in (cert, following))
+    async with server_process(tmp_path / "db", *arguments, *tls, "--next-tls-cert", str(following)) as server:
         url = f"https://127.0.0.1:{server.port}"
         trusted = ssl.create_default_context(cafile=root)
         async with httpx.AsyncClient(base_url=url, verify=trusted, timeout=30, trust_env=False) as http:
             assert (await http.get("/api/v1/session")).status_code == 401
+        # Nothing but the token's text is needed for an agent to know this server from any other.
+        token = await asyncio.to_thread(join_token, tmp_path / "db")
+        assert token.endswith(f".{pin}.{coming}")
+        joined = await in_process(
+            tmp_path, "enroll", url, "--state-dir", str(tmp_path / "state"), given=token
+        )
+        assert joined.code == 0, joined.err
+        assert f"must show the key {pin} or {coming}." in joined.out
 
 
 @pytest.mark.slow

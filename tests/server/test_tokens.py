@@ -11,6 +11,7 @@ import pytest
 import websockets
 
 from obt_agent.protocol.envelope import Request
+from obt_agent.protocol.server_key import split_join_token
 from obt_server.auth import secrets
 from tests.server.agent_double import AgentDouble, Answer, dial, uuid7
 from tests.server.conftest import Running, running
@@ -121,6 +122,21 @@ async def test_an_enrolment_of_another_shape_is_answered_422(server: Running, bo
     headers = {"Authorization": f"Bearer {token}"}
     answer = await server.http.post("/api/v1/agents/enroll", headers=headers, json=body)
     assert answer.status_code == 422
+
+
+PIN = "sha256-" + "A" * 43
+
+
+async def test_a_join_token_names_the_servers_key_and_works_with_and_without_it(tmp_path: Path) -> None:
+    async with running(tmp_path, join_pins=(PIN,), pins=(PIN,)) as server:
+        text, _ = await join_token(server)
+        secret, pins = split_join_token(text)
+        assert pins == (PIN,)
+        agent_id = uuid7()
+        assert (await enroll(server, secret, agent_id, "mine")).status_code == 200
+        assert (await enroll(server, text, agent_id, "mine")).status_code == 200, "the same token"
+        async with dial(server.url, "mine", agent_id) as agent:
+            assert (await agent.hello()).pins == (PIN,)
 
 
 async def rotate(_: AgentDouble, request: Request) -> Answer:
