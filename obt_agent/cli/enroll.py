@@ -85,16 +85,23 @@ def run(args: argparse.Namespace) -> int:
         setattr(args, "key:server.url", args.url)
     loaded = load_config(args, need_server=True, may_be_missing=args.write_config)
     token = _token(args.token_file)
-    enrolled, state_dir = asyncio.run(_enroll(loaded, token))
+    enrolled, state_dir = asyncio.run(enroll_here(loaded, token))
     name = printable(enrolled.server.name or "the server")  # the server chose it
     print(f"Enrolled at {name} as {loaded.config.agent.name} ({enrolled.agent_id}).")
     print(f"The credential is kept in {state_dir}.")
+    if enrolled.pins:
+        print(f"Pinned: the server must show the key {' or '.join(enrolled.pins)}.")
     written = args.write_config and _write_config(args, loaded)
     print(f"Next: {_next_step(args, loaded, written=bool(written))}")
     return exit_codes.OK
 
 
-async def _enroll(loaded: LoadedConfig, token: Secret) -> tuple[Enrolled, Path]:
+async def enroll_here(loaded: LoadedConfig, token: Secret) -> tuple[Enrolled, Path]:
+    """Enrol the agent of this configuration; return what came of it, and where its credential is.
+
+    Raises:
+        AgentError: it could not be enrolled; see ``link.enroll``.
+    """
     config = loaded.config
     with StateDir.open(Path(config.agent.state_dir)) as state:
         given = token_file_seen(config.server.token_file, os.environ, state.path)

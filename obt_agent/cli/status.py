@@ -11,6 +11,7 @@ from obt_agent.cli import exit_codes
 from obt_agent.cli.common import load_config, to_stderr
 from obt_agent.cli.options import add_config_options
 from obt_agent.daemon.status_file import Clocks, Status, read_status, status_line
+from obt_agent.errors import AgentError
 from obt_agent.printable import printable
 from obt_agent.protocol.jobs import JobSummary
 from obt_agent.service import paths, state, system
@@ -19,13 +20,20 @@ from obt_agent.text_output import print_json
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.epilog = "exit status: 0 admitted, 69 running and not admitted, 1 not running"
+    parser.epilog = (
+        "exit status: 0 admitted, 69 running and not admitted, 1 not running; with --quiet 0 admitted, 1 not"
+    )
     add_options(parser, JSON_OPTION)
+    parser.add_argument(
+        "--quiet", action="store_true", help="print nothing: for the health check of a container"
+    )
     add_config_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print it."""
+    if args.quiet:
+        return exit_codes.OK if _is_well(args) else exit_codes.FAILED
     folder = Path(load_config(args).config.agent.state_dir)
     found = read_status(folder)
     if found.holder is None:
@@ -41,6 +49,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         print("\n".join(map(printable, lines(found.status, Clocks.now()))))
     return exit_codes.OK if found.status.link.state == "admitted" else exit_codes.UNAVAILABLE
+
+
+def _is_well(args: argparse.Namespace) -> bool:
+    """Whether the agent is admitted, by a status that is no older than those of an agent that works."""
+    # Docker knows no other answers than 0 and 1, whatever is wrong.
+    try:
+        status = read_status(Path(load_config(args).config.agent.state_dir)).status
+    except AgentError:
+        return False
+    return status is not None and status.link.state == "admitted" and status.age_s(Clocks.now()) <= _STALE_S
 
 
 def _why_not(folder: Path) -> Iterator[str]:
@@ -84,6 +102,8 @@ def lines(status: Status, now: Clocks) -> Iterator[str]:
     yield f"agent    {status.name} ({status.agent_id})"
     yield f"version  {status.version}, process {status.pid}, up {_span(status.up_s(now))}"
     yield f"server   {_server(status, now)}"
+    if status.link.pins:
+        yield f"pinned   {', '.join(status.link.pins)}"
     yield f"ollama   {_ollama(status)}"
     if status.commands:
         yield f"commands {_commands(status)}"

@@ -20,6 +20,9 @@ _SERVICE_STATE: Final = "var/lib/obt-agent"
 # Where ``LoadCredential=obt-token`` without a path looks, in its order (systemd.exec(5)).
 _CREDSTORES: Final = ("etc/credstore", "run/credstore", "usr/lib/credstore")
 
+# A link of /var/run leads there as well.
+_CONTAINER_SECRETS: Final = "run/secrets"
+
 # More than the longest token, with room for white space.
 _MAX_BYTES: Final = 4096
 _TOKEN: Final = re.compile(r"[A-Za-z0-9._~+/=-]{8,1024}", re.ASCII)
@@ -56,8 +59,11 @@ def token_file_seen(
     return next((path for path in candidates if os.path.lexists(path)), None)
 
 
-def read_token(path: Path) -> Secret:
+def read_token(path: Path, root: Path = Path("/")) -> Secret:
     """The token in a file: one line of visible ASCII, white space around it ignored.
+
+    Below ``/run/secrets`` everybody may read it: there Docker and Kubernetes put the secrets of a container,
+    which has no other users.
 
     Raises:
         TokenError: it cannot be read, others can read it, or it holds no token.
@@ -65,7 +71,7 @@ def read_token(path: Path) -> Secret:
     try:
         descriptor = os.open(path, descriptors.READ)
         with os.fdopen(descriptor, "rb") as file:
-            _check(path, os.fstat(descriptor))
+            _check(path, os.fstat(descriptor), root / _CONTAINER_SECRETS)
             data = file.read(_MAX_BYTES + 1)
     except OSError as error:
         raise TokenError(f"The token's file {path} cannot be read: {error.strerror}.") from error
@@ -88,11 +94,12 @@ def parse_token(data: bytes, where: str) -> Secret:
     return Secret(text)
 
 
-def _check(path: Path, status: os.stat_result) -> None:
+def _check(path: Path, status: os.stat_result, container_secrets: Path) -> None:
     if not stat.S_ISREG(status.st_mode):
         raise TokenError(f"The token's file {path} is not a regular file.")
     # The group may read it: that is how owners give a service user a file of root's.
-    if owners.granted(status, owners.OTHERS):
+    readable = stat.S_IROTH if path.resolve().is_relative_to(container_secrets) else 0
+    if owners.granted(status, owners.OTHERS & ~readable):
         raise TokenError(
             f"The token's file {path} can be read by every user of this machine: chmod o= {path}"
         )

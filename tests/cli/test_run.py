@@ -48,12 +48,20 @@ async def running(home: Path, server: str, ollama: str) -> AsyncIterator[asyncio
     token.chmod(0o600)
     config = home / "agent.yaml"
     config.write_text(f"server: {{url: '{server}', token_file: token}}\nagent: {{state_dir: state}}\n")
+    async with started(home, server, ollama, "--config", str(config)) as process:
+        yield process
+
+
+@asynccontextmanager
+async def started(
+    home: Path, server: str, ollama: str, *words: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
     ours = {
         name: text for name, text in os.environ.items() if not name.startswith(("OBT_", "OLLAMA_", "XDG_"))
     }
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "obt_agent", "run", "--config", str(config)),
-        *("--log-level", "debug", "--log-format", "json"),
+        *(sys.executable, "-m", "obt_agent", "run", *words),
+        *("--server-url", server, "--log-level", "debug", "--log-format", "json"),
         stdin=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
         env={**ours, "HOME": str(home), "OLLAMA_URL": ollama},
@@ -110,6 +118,102 @@ async def test_a_second_one_names_the_first_and_leaves_it_alone(
         assert second.code == exit_codes.TEMPORARY
         assert f"is in use by process {process.pid} (" in second.err
         assert process.returncode is None
+
+
+class Desk:
+    """A server that enrols, and revokes the first credential that it gave."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.joined: list[str] = []
+        self.admitted = asyncio.Event()
+
+    async def enroll(self, request: web.Request) -> web.Response:
+        self.joined.append(request.headers["Authorization"].removeprefix("Bearer "))
+        if self.joined[-1] == USED:
+            return web.json_response({"error": {"message": "used already"}}, status=401)
+        return web.json_response({"agent_id": (await request.json())["agent"]["id"], "server": {}})
+
+    async def connect(self, request: web.Request) -> web.WebSocketResponse:
+        socket = web.WebSocketResponse(protocols=["obt.v1"])
+        await socket.prepare(request)
+        hello = await socket.receive_json()
+        if self.joined == [USED, GOOD]:
+            await socket.close(code=4401, message=b"revoked")
+            return socket
+        await socket.send_json({"jsonrpc": "2.0", "id": hello["id"], "result": {"protocol": 1, "session": 1}})
+        self.admitted.set()
+        async for _ in socket:
+            pass
+        return socket
+
+
+USED, GOOD, FRESH = "obtj_used-before", "obtj_good-once", "obtj_from-the-operator"
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    one, app = Desk(), web.Application()
+    app.router.add_post("/api/v1/agents/enroll", one.enroll)
+    app.router.add_get("/api/v1/agents/connect", one.connect)
+    runner = web.AppRunner(app, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    one.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    yield one
+    await runner.cleanup()
+
+
+async def until_waiting(process: asyncio.subprocess.Process, words: str) -> None:
+    while True:
+        if words in json.loads((await until(process, "run.waiting"))[-1])["reason"]:
+            return
+
+
+@pytest.mark.slow
+async def test_in_a_container_it_waits_for_what_is_missing_and_enrols_itself(
+    tmp_path: Path, desk: Desk, standin: StandIn
+) -> None:
+    """Through everything that would end a service with status 78, and would have a restart policy loop."""
+    join = tmp_path / "join"
+
+    def put(token: str) -> None:
+        join.write_text(token)
+        join.chmod(0o600)
+
+    words = ["--join-token-file", str(join), "--state-dir", str(tmp_path / "state")]
+    async with started(tmp_path, desk.url, standin.url, *words) as process:
+        await until_waiting(process, f"{join} cannot be read: No such file")
+        put(USED)
+        await until_waiting(process, "as wrong, used, expired or revoked")
+        # A server takes a second try for a guess, and slows down everybody behind this address.
+        await until_waiting(process, f"token in {join} was used, or the server refused it: put a new one")
+        put(GOOD)
+        await until_waiting(process, "Enrol this agent anew")
+        put(FRESH)
+        await until(process, "link.admitted")
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    assert process.returncode == exit_codes.OK
+    assert desk.joined == [USED, GOOD, FRESH]
+    join.unlink()
+    desk.admitted.clear()
+    # The next start has its credential, and needs no token.
+    async with started(tmp_path, desk.url, standin.url, *words) as process:
+        await desk.admitted.wait()
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    assert (process.returncode, len(desk.joined)) == (exit_codes.OK, 3)
+
+
+@pytest.mark.slow
+async def test_while_it_waits_a_signal_ends_it_in_order(tmp_path: Path, standin: StandIn) -> None:
+    words = ["--join-token-file", str(tmp_path / "none"), "--state-dir", str(tmp_path / "state")]
+    async with started(tmp_path, "http://127.0.0.1:9", standin.url, *words) as process:
+        await until(process, "run.waiting")
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    assert process.returncode == exit_codes.OK
 
 
 def readable(sock: socket.socket) -> bool:

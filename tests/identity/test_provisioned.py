@@ -61,6 +61,18 @@ def test_a_file_that_everybody_can_read_is_refused_with_the_remedy(tmp_path: Pat
         read_token(token(tmp_path / "t", "obta_abcdefgh", 0o644))
 
 
+def test_a_containers_secret_may_be_read_by_everybody_and_written_by_nobody_else(tmp_path: Path) -> None:
+    secret = token(tmp_path / "run/secrets/join", "obtj_abcdefgh", 0o444)
+    (tmp_path / "link").symlink_to(secret)
+    assert read_token(tmp_path / "link", tmp_path)
+    secret.chmod(0o446)
+    with pytest.raises(TokenError, match="chmod o="):
+        read_token(secret, tmp_path)
+    other = token(tmp_path / "run/secrets-of-others/join", "obtj_abcdefgh", 0o444)
+    with pytest.raises(TokenError, match="chmod o="):
+        read_token(other, tmp_path)
+
+
 def test_a_pipe_or_a_folder_is_refused_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe", 0o600)
     with pytest.raises(TokenError, match="is not a regular file"):

@@ -147,11 +147,27 @@ def test_status_of_an_agent_without_a_link(tmp_path: Path, held: StateDir, capsy
     assert "waiting: connection refused" in capsys.readouterr().out
 
 
+def test_a_health_check_gets_no_words_and_one_of_two_answers(
+    tmp_path: Path, held: StateDir, capsys: Captured
+) -> None:
+    well = a_status(written_at=time.time())
+    hanging = a_status(written_at=time.time() - 60)
+    for status, code in ((None, 1), (well, 0), (hanging, 1), (a_status(link=WAITING), 1)):
+        if status is not None:
+            StatusFile(held.folder).write(status)
+        assert main(["status", "--quiet", *options(tmp_path)]) == code
+    words = ["status", "--quiet", "--config", str(tmp_path / "agent.yaml")]
+    assert main([*words, "--state-dir", str(tmp_path / "none")]) == 1
+    (tmp_path / "agent.yaml").write_text("serve: 1\n")
+    assert main(words) == 1
+    assert capsys.readouterr() == ("", "")
+
+
 def test_every_fact_of_a_status_is_shown() -> None:
     output = "\n".join(
         lines(
             a_status(
-                link=LinkReport(state="admitted", server="s", since=0.0),
+                link=LinkReport(state="admitted", server="s", since=0.0, pins=("sha256-x", "sha256-y")),
                 loaded=("llama3",),
                 jobs=(running(JobProgress(phase="iteration")), running(None)),
                 providers=(ProviderReport(name="nvidia", status="lost", reason="fell off the bus"),),
@@ -163,6 +179,7 @@ def test_every_fact_of_a_status_is_shown() -> None:
     )
     for words in (
         "loaded: llama3",
+        "pinned   sha256-x, sha256-y",
         "j1: benchmark of llama3, running, iteration",
         "nvidia: lost (fell off the bus)",
         "3 ms late",
