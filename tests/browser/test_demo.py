@@ -180,6 +180,8 @@ async def test_a_join_token_is_issued_with_the_commands_to_copy_and_revoked(
     await page.click("button:has-text('Issue')")
     await expect(page.locator("code", has_text="obtj_")).to_be_visible()
     await expect(page.locator("code", has_text=f"service install --server {demo.url}")).to_be_visible()
+    # The demonstration's own address leads another machine to itself.
+    await expect(page.get_by_text("open this page at the address that reaches")).to_be_visible()
     row = page.locator("tr", has_text="the box under the desk")
     await expect(row).to_contain_text("good until")
     await row.get_by_role("button").click()
