@@ -1,6 +1,6 @@
 """An application of somebody else's with agents in it: its own users, its own routes, the hub's calls.
 
-    pip install 'obt-agent[server]'
+    pip install './obt-agent[server]'
     COMPANY_KEY=secret uvicorn --factory embedded_hub:build --ws websockets-sansio
 
 Agents dial http://127.0.0.1:8000/agents. A join token for the first one:
