@@ -3530,7 +3530,7 @@ export interface components {
         };
         /**
          * MadeJoinToken
-         * @description The secret is shown this once.
+         * @description ``secret`` is the token's whole text, shown this once; behind a dot stand pins of the server's keys.
          */
         MadeJoinToken: {
             /** Secret */
