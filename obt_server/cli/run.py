@@ -45,15 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     # Without defaults: what is not given here is looked for in variables and the file (``completed``).
     parser.add_argument("--host", help=f"address to listen on (default: {_DEFAULTS.listen.host})")
     parser.add_argument("--port", type=port, help=f"port (default: {DEFAULT_PORT})")
-    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM file of the certificate chain")
-    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM file of its key")
-    parser.add_argument(
-        "--next-tls-cert",
-        type=Path,
-        metavar="FILE",
-        help="PEM file of the certificate that will replace --tls-cert: agents that pinned the present key "
-        "learn the next one when they connect",
-    )
+    _add_tls(parser)
     parser.add_argument(
         "--behind-proxy",
         nargs="?",
@@ -100,6 +92,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-format", choices=_choices("log.format"), help="form of the log (auto)")
     parser.add_argument(
         "--log-requests", action=argparse.BooleanOptionalAction, help="log each request (default: no)"
+    )
+
+
+def _add_tls(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM file of the certificate chain")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM file of its key")
+    parser.add_argument(
+        "--next-tls-cert",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the certificate that will replace --tls-cert: agents that pinned the present key "
+        "learn the next one when they connect",
     )
 
 
