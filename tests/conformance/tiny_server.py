@@ -177,7 +177,9 @@ class TinyServer:
         if known and "an enrolled id is taken over" not in self:
             return web.json_response({"error": {"message": "enrolled already"}}, status=409)
         self.joins[token] = wanted
-        self.secrets[digest("-") if "no secret is kept" in self else wanted[1]] = wanted[0]
+        # By a key of each agent's own: a later enrolment must not make the server forget this one's id.
+        kept = digest(f"- {wanted[0]}") if "no secret is kept" in self else wanted[1]
+        self.secrets[kept] = wanted[0]
         return web.json_response({"agent_id": wanted[0], "server": {"name": "tiny", "version": "1"}})
 
     # The socket.
