@@ -213,9 +213,9 @@ def test_a_bad_configuration_is_refused_on_reload_and_the_old_one_stays(site: Si
 # What befalls it.
 
 
-def start_benchmark(site: Site, job_id: str) -> None:
+def start_benchmark(site: Site, job_id: str, **plan: object) -> None:
     (agent,) = site.api("GET", "/agents")
-    site.api("POST", "/benchmarks", {"agent": agent["id"], "job_id": job_id, "plan": PLAN})
+    site.api("POST", "/benchmarks", {"agent": agent["id"], "job_id": job_id, "plan": PLAN | plan})
     site.until_line("benchmark .* of standin-small")
 
 
@@ -250,14 +250,19 @@ def test_a_killed_agent_comes_back_by_itself_and_delivers(site: Site) -> None:
 
 
 def test_an_upgrade_in_the_middle_of_a_benchmark_lets_it_go_on_afterwards(site: Site) -> None:
-    start_benchmark(site, "upgraded")
+    # At four seconds an iteration it outlasts any installation.
+    start_benchmark(site, "upgraded", num_iterations=100)
     site.until_line("tok/s")
     pid = site.agent("MainPID")
+    # What is installed becomes another version: the same one again restarts nothing.
+    site.machine.run("echo '# before' >> /opt/obt-agent/lib/python3*/site-packages/obt_agent/version.py")
     site.machine.run(INSTALL, timeout_s=120)
     assert site.agent("MainPID") != pid
-    site.until_api("/benchmarks/upgraded", 'a["state"] == "completed"', timeout_s=120)
+    site.until_line("tok/s")
     taken_up = site.machine.journal("OBT_JOB_ID=upgraded", "OBT_EVENT=job.resumed")
     assert len(taken_up) == 1
+    site.api("POST", "/benchmarks/upgraded/cancel", {})
+    site.until_api("/benchmarks/upgraded", 'a["state"] == "cancelled"', timeout_s=120)
     admitted(site)
 
 
