@@ -57,9 +57,15 @@ class ModelCatalogue:
             GatewayRefused: no Ollama answers there.
         """
         # From memory: clients ask this before everything else.
-        for agent in await self._machines.online(exchange.target, exchange.grant):
+        here = await self._machines.online(exchange.target, exchange.grant)
+        for agent in here:
             presence = self._hub.presence(agent.id)
             state = None if presence is None else presence.ollama
             if state is not None and state.reachable and state.version:
                 return state.version
+        if not exchange.target.startswith("@"):
+            # That nothing answers may be what was so until Ollama's last start: the machine is asked.
+            now = (await self._hub.call(here[0].id, "list_models")).ollama
+            if now.reachable and now.version:
+                return str(now.version)
         raise GatewayRefused(503, f"No Ollama answers at {exchange.target[:200]}.")

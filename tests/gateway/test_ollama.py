@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from obt_agent.config.schema import CommandsPolicy, ModelsPolicy
+from obt_agent.ollama.payloads import OllamaState
 from tests.gateway.agent import real_agent
 from tests.gateway.conftest import EMBEDS, MODEL, THINKS, Here
 from tests.waiting import until
@@ -59,6 +60,28 @@ async def test_the_lists_are_those_of_ollama(here: Here) -> None:
     assert through == [model for model in real if "remote_model" not in model]
     assert (await here.http.get("/")).text == "Ollama is running"
     assert (await here.http.head("/")).status_code == 200
+
+
+async def test_an_ollama_that_has_just_started_answers_at_once(here: Here) -> None:
+    (agent_id,) = here.server.parts.hub.online()
+    presence = here.server.parts.hub.presence(agent_id)
+    assert presence is not None
+    # As the machine's last report said, a moment before Ollama started.
+    presence.ollama = OllamaState(reachable=False)
+    assert (await here.http.get("/api/version")).json() == {"version": here.standin.script.version}
+    assert (await here.http.get("/")).text == "Ollama is running"
+
+
+async def test_the_version_of_an_ollama_that_is_down_is_refused_as_its_lists_are(here: Here) -> None:
+    (agent_id,) = here.server.parts.hub.online()
+    presence = here.server.parts.hub.presence(agent_id)
+    assert presence is not None
+    await here.standin.stop()
+    presence.ollama = OllamaState(reachable=False)
+    answer = await here.http.get("/api/version")
+    listed = await here.http.get("/api/tags")
+    assert (answer.status_code, answer.json()) == (listed.status_code, listed.json())
+    assert (answer.status_code, "Nothing answers" in answer.text) == (502, True)
 
 
 async def test_show_is_ollamas_without_paths_of_the_host(here: Here) -> None:
