@@ -120,6 +120,28 @@ async def test_a_campaign_is_built_reloaded_begun_and_followed_in_two_browsers(
                 await expect(page.get_by_role("status").filter(has_text="done").first).to_be_visible()
 
 
+async def test_the_idle_check_and_the_figure_that_decides_are_set_and_kept_by_the_next_one(
+    bare: Page, server: Running
+) -> None:
+    async with machines(server, 1):
+        await visit(bare, f"campaigns/new?models={SMALL}&plans=quick")
+        await bare.get_by_label("Figure that decides").select_option("first_token_ms")
+        await bare.get_by_text("Hours, idle check, baseline").click()
+        longest = bare.get_by_label("Waited for at most, seconds")
+        await expect(longest).to_be_disabled()  # nothing is waited for that is not checked
+        await bare.get_by_label("Idle before each cell, seconds").fill("30")
+        await longest.fill("7200")
+        await bare.get_by_role("button", name="Start the campaign").click()
+        await bare.get_by_role("link", name="Again").click()
+        await expect(longest).to_have_value("7200")
+        await expect(bare.get_by_label("Idle before each cell, seconds")).to_have_value("30")
+        await expect(bare.get_by_label("Figure that decides")).to_have_value("first_token_ms")
+        (made,) = (await server.http.get("/api/v1/campaigns")).json()
+        view = (await server.http.get(f"/api/v1/campaigns/{made['id']}")).json()
+        assert view["settle"] == {"idle_for_s": 30, "max_wait_s": 7200}
+        assert view["metric"] == "first_token_ms"
+
+
 async def test_what_an_owner_forbids_is_refused_with_its_remedy_before_and_after_the_start(
     bare: Page, server: Running
 ) -> None:

@@ -27,7 +27,12 @@ describe("the builder's address", () => {
     test("holds a campaign whole: there and back it is the same", () => {
         const campaign: NewCampaign = {
             name: "nightly",
-            plans: [{ name: "quick" }, { plan: { num_iterations: 5 }, label: "five" }],
+            plans: [
+                { name: "quick" },
+                { name: "ours", version: 2 },
+                { plan: { num_iterations: 5 }, label: "five" },
+            ],
+            metric: "first_token_ms",
             models: ["m"],
             targets: { agents: ["a", "b"] },
             repeat: 3,
@@ -42,6 +47,19 @@ describe("the builder's address", () => {
         const address = query(queryOf(campaign));
         const own = JSON.parse(address.get("own") ?? "[]") as NewCampaign["plans"];
         expect(bodyOf(address, own)).toEqual(campaign);
+    });
+    test("holds pinned results, and a machine that is waited for not at all", () => {
+        const campaign: NewCampaign = {
+            plans: [{ name: "quick" }],
+            models: ["m"],
+            targets: { all: true },
+            repeat: 1,
+            on_offline: "wait",
+            pull_missing: false,
+            settle: { idle_for_s: 0, max_wait_s: 0 },
+            baseline: { mode: "pinned", results: ["j1", "j2"] },
+        };
+        expect(bodyOf(query(queryOf(campaign)), [])).toEqual(campaign);
     });
     test("does not take what is no hour and no number", () => {
         const body = bodyOf(query({ models: "m", plans: "p", quiet: "late", repeat: "99", after: "?" }), []);
@@ -63,8 +81,14 @@ describe("the builder's address", () => {
             order: "model",
             on_offline: "wait",
             pull_missing: false,
+            metric: "headline",
+            quiet_hours: { from: "08:00", to: "18:00", time_zone: "Asia/Tokyo" },
+            settle: { idle_for_s: 30, max_wait_s: 600 },
+            baseline: { mode: "pinned", last: 7, results: [] },
         } as never);
         expect(address).toMatchObject({ on: "machines", machines: "a", plans: "quick", repeat: null });
+        const how = { quiet: "08:00-18:00", idle: "30", settle: "600", baseline: "pinned", metric: null };
+        expect(address).toMatchObject(how);
         expect(JSON.parse(address.own ?? "")).toEqual([{ plan: { num_iterations: 2 }, label: "made" }]);
     });
 });

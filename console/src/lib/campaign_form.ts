@@ -27,7 +27,9 @@ export function bodyOf(query: URLSearchParams, own: PlanChoice[]): NewCampaign |
     const after = Date.parse(query.get("after") ?? "") / 1000;
     const idle = Number(query.get("idle") ?? NaN);
     const baseline = query.get("baseline");
+    const results = list(query.get("results"));
     const last = Number(query.get("last")) || undefined;
+    const metric = query.get("metric");
     return {
         ...(query.get("name") ? { name: query.get("name") ?? "" } : {}),
         plans,
@@ -36,16 +38,17 @@ export function bodyOf(query: URLSearchParams, own: PlanChoice[]): NewCampaign |
         repeat: Math.min(20, Math.max(1, Math.floor(Number(query.get("repeat")) || 1))),
         on_offline: query.get("offline") === "skip" ? "skip" : "wait",
         pull_missing: query.has("pull"),
+        ...(metric ? { metric } : {}),
         ...(order === "plan" || order === "random" ? { order } : {}),
         ...(Number.isNaN(after) ? {} : { not_after: after }),
         ...(from && to && /^\d\d:\d\d$/.test(to)
             ? { quiet_hours: { from, to, time_zone: query.get("zone") ?? HERE } }
             : {}),
         ...(query.get("idle")
-            ? { settle: { idle_for_s: idle, max_wait_s: Number(query.get("settle")) || SETTLE_S } }
+            ? { settle: { idle_for_s: idle, max_wait_s: Number(query.get("settle") || SETTLE_S) } }
             : {}),
         ...(baseline === "pinned" || baseline === "none"
-            ? { baseline: { mode: baseline } }
+            ? { baseline: { mode: baseline, ...(results.length > 0 ? { results } : {}) } }
             : last === undefined
               ? {}
               : { baseline: { mode: "rolling", last } }),
@@ -54,8 +57,9 @@ export function bodyOf(query: URLSearchParams, own: PlanChoice[]): NewCampaign |
 
 /** The address of a campaign that exists: another one like it, or a schedule that is changed. */
 export function queryOf(one: NewCampaign): Record<string, string | null> {
-    const names = one.plans.flatMap((plan) => (plan.name ? [plan.name] : []));
-    const own = one.plans.filter((plan) => plan.plan != null);
+    // A version that is named stays that one: a name alone means the newest.
+    const named = one.plans.filter((plan) => plan.name && plan.version == null);
+    const own = one.plans.filter((plan) => !named.includes(plan));
     const { agents, labels } = one.targets;
     const { baseline, settle, quiet_hours: quiet, not_after: after } = one;
     const on = (agents?.length ?? 0) > 0 ? "machines" : (labels?.length ?? 0) > 0 ? "labels" : null;
@@ -65,7 +69,8 @@ export function queryOf(one: NewCampaign): Record<string, string | null> {
         machines: on === "machines" ? (agents ?? []).join(",") : null,
         labels: on === "labels" ? (labels ?? []).join(",") : null,
         models: one.models.join(","),
-        plans: names.join(","),
+        plans: named.map((plan) => plan.name).join(","),
+        metric: one.metric == null || one.metric === "headline" ? null : one.metric,
         own: own.length === 0 ? null : JSON.stringify(own),
         repeat: (one.repeat ?? 1) > 1 ? String(one.repeat) : null,
         order: one.order === undefined || one.order === "model" ? null : one.order,
@@ -77,11 +82,12 @@ export function queryOf(one: NewCampaign): Record<string, string | null> {
         idle: settle == null ? null : String(settle.idle_for_s),
         settle: settle == null || settle.max_wait_s === SETTLE_S ? null : String(settle.max_wait_s),
         baseline: baseline == null || baseline.mode === "rolling" ? null : (baseline.mode ?? null),
+        results: baseline?.mode === "pinned" ? (baseline.results ?? []).join(",") || null : null,
         last: baseline?.mode === "rolling" && baseline.last != null ? String(baseline.last) : null,
     };
 }
 
-/** The address of another campaign like one that began. */
+/** The address of another campaign like one that began; until when that might begin is past. */
 export const again = (view: CampaignView): Record<string, string | null> =>
     queryOf({
         ...(view.name === null ? {} : { name: view.name }),
@@ -94,6 +100,10 @@ export const again = (view: CampaignView): Record<string, string | null> =>
         order: view.order,
         on_offline: view.on_offline,
         pull_missing: view.pull_missing,
+        metric: view.metric,
+        quiet_hours: view.quiet_hours,
+        settle: view.settle,
+        baseline: view.baseline,
     });
 
 /** As a field of date and time holds it: local, without a zone. */
