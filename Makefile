@@ -165,10 +165,11 @@ docs: $(STAMP) ## write docs/ and the types for TypeScript anew from the message
 	$(PY) $(TYPESCRIPT)/generate.py
 	$(PY) scripts/postman.py
 
-# What only the site needs is installed when the site is first built.
+# What only the site needs is installed when the site is first built. The second command proves that the lock is
+# complete, and changes nothing: tests may start programs of this environment meanwhile.
 $(VENV)/.site: $(STAMP) requirements/docs.txt
 	$(PY) -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps -r requirements/docs.txt
-	$(PY) -m pip --quiet --disable-pip-version-check install --no-index --no-build-isolation -e '.[docs]'
+	$(PY) -m pip --quiet --disable-pip-version-check install --no-index --no-build-isolation --dry-run -e '.[docs]'
 	@touch $@
 
 site: $(VENV)/.site ## the documentation site, in site/; a dead link or an unknown name fails
