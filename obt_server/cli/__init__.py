@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "rollouts": "do something with a model on many machines",
     "sets": "models that machines are to have",
     "campaigns": "measure the same on many machines, and say what got slower",
+    "baselines": "results that later ones are compared with",
     "schedules": "campaigns that begin by themselves",
     "backup": "copy the database, also of a server that runs",
     "restore": "put a backup in place of the database of a server that is stopped",

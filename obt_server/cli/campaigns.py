@@ -56,6 +56,10 @@ def add_arguments(parser: PlainArgumentParser) -> None:
     )
     for one in (cancel, rerun):
         one.add_argument("--cell", metavar="CELL", action="append", help="only this one; may be given again")
+    add = add_id_command(commands, "add", "measure the same on more machines", _add)
+    add.add_argument("--agent", metavar="AGENT", action="append", default=[], help="id or unique name")
+    add.add_argument("--label", metavar="LABEL", action="append", default=[], help="machines with it")
+    add.add_argument("--all", action="store_true", help="every machine")
     add_id_command(commands, "delete", "forget a campaign that has ended", _delete)
     for command in commands.choices.values():
         command.set_defaults(no_answer_status=campaign_report.NO_ANSWER)
@@ -221,6 +225,15 @@ def _on_some(action: str) -> Callable[[Client, argparse.Namespace], Awaitable[in
         return 0
 
     return work
+
+
+async def _add(client: Client, options: argparse.Namespace) -> int:
+    targets = {"agents": options.agent, "labels": options.label, "all": options.all}
+    if not any(targets.values()):
+        raise UsageError("name machines: --agent, --label or --all")
+    campaign = await client.post(f"/campaigns/{part(options.id)}/machines", {"targets": targets})
+    _show_cells(options, campaign, campaign_report.measured(campaign, ()))
+    return 0
 
 
 async def _delete(client: Client, options: argparse.Namespace) -> int:

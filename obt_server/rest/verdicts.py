@@ -32,12 +32,12 @@ MetricName = Annotated[
 
 
 class PinBody(BaseModel):
-    """Which result a machine's model and plan are compared with."""
+    """The result that later ones of its model and plan are compared with; what is named must be its own."""
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str, Field(min_length=1, max_length=512)]
-    plan_hash: Annotated[str, Field(min_length=1, max_length=64)]
+    model: Annotated[str | None, Field(min_length=1, max_length=512)] = None
+    plan_hash: Annotated[str | None, Field(min_length=1, max_length=64)] = None
     result: Annotated[str, Field(min_length=1, max_length=128, description="the id of its job")]
 
 
@@ -130,13 +130,17 @@ def _baselines(router: APIRouter, context: Context) -> None:
             (one for one in lines if (one.stored.agent_id, one.stored.job_id) == (agent.id, job.job_id)), None
         )
         # Another plan's result, or another model's, would be compared with what it does not measure.
-        key = LineKey(agent.id, model_key(body.model), body.plan_hash)
-        if found is None or key_of(found) != key:
+        if (
+            found is None
+            or (body.model is not None and model_key(body.model) != key_of(found).model)
+            or body.plan_hash not in (None, key_of(found).plan_hash)
+        ):
             raise InvalidParams(
-                f"{body.result[:64]!r} is no result of this model and plan on {agent.name}.",
+                f"{body.result[:64]!r} is no result of such a model and plan on {agent.name}.",
                 field="body.result",
             )
-        pinned = PinnedBaseline(**key._asdict(), job_id=job.job_id, at=now(), by=request.state.principal.name)
+        line = key_of(found)._asdict()
+        pinned = PinnedBaseline(**line, job_id=job.job_id, at=now(), by=request.state.principal.name)
         await storage.pin_baseline(pinned)
         return _baseline(pinned)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import xml.etree.ElementTree as ET
 from collections.abc import AsyncIterator
@@ -25,6 +26,7 @@ from tests.campaigns.machines import (
 )
 from tests.server.commands import answer, ended, obt, started
 from tests.server.conftest import Running, running
+from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -159,6 +161,68 @@ async def test_a_campaign_is_cancelled_and_forgotten(
     assert view["state"] == "cancelled"
     assert (await obt(quick, "campaigns", "delete", begun["id"])).status == 0
     assert await listed(quick) == []
+
+
+async def test_machines_are_added_to_a_campaign_that_runs(
+    quick: Running, lab: list[MeasuringMachine], file: str
+) -> None:
+    lab[0].measures = False
+    begun = await begin(quick, **ONE, targets={"agents": ["m0"]})
+    await lab[0].until_measuring()
+    nobody = await obt(quick, "campaigns", "add", begun["id"])
+    assert (nobody.status, "name machines: --agent, --label or --all" in nobody.errors) == (2, True), nobody
+    added = await answer(quick, "campaigns", "add", begun["id"], "--agent", "m1")
+    assert [one["name"] for one in added["agents"]] == ["m0", "m1"]
+    await until_shown(quick, begun["id"], lambda view: view["counts"]["done"] == 1)
+    assert (len(lab[0].open_benchmarks()), len(lab[1].benchmarks)) == (1, 1)
+    await lab[0].finish_benchmark()
+    assert (await until_over(quick, begun["id"]))["counts"]["done"] == 2
+
+
+async def test_a_pull_is_told_in_steps_while_a_campaign_is_waited_for(quick: Running, file: str) -> None:
+    (machine,) = await measuring(quick, 1, models={}, at_once=False)
+    asked = yaml.safe_load(Path(file).read_text()) | {"pull_missing": True}
+    Path(file).write_text(yaml.safe_dump(asked))
+    async with connected(quick, [machine]):
+        process = await started(quick, "campaigns", "run", file, "--wait")
+        await until(lambda: machine.jobs)
+        assert process.stderr is not None
+        said = b""
+        for much in (310, 320, 660):
+            await machine.say_progress(phase="pulling", completed_bytes=much * 10**6, total_bytes=10**9)
+            async with asyncio.timeout(30):
+                while f"({much // 100}0 % of 1 GB)".encode() not in said:
+                    said += await process.stderr.readline()
+        assert said.count(b"% of 1 GB)") == 2
+        await machine.finish_pull(name=MODELS[0])
+        assert (await ended(process)).status == 0
+
+
+async def test_results_are_pinned_listed_and_released(quick: Running, lab: list[MeasuringMachine]) -> None:
+    begun = await begin(quick, models=MODELS[:1])
+    cells = (await until_over(quick, begun["id"]))["cells"]
+    pinned = await answer(quick, "baselines", "pin", cells[0]["job_id"])
+    line = {name: cells[0][name] for name in ("agent_id", "plan_hash", "job_id")}
+    assert [{name: one[name] for name in line} for one in pinned] == [line]
+    every = await answer(quick, "baselines", "pin", "--campaign", begun["id"])
+    assert {one["job_id"] for one in every} == {one["job_id"] for one in cells}
+    assert len(every) == 4
+    table = await obt(quick, "baselines", "list", "--agent", "m1", "--plan", cells[0]["plan_hash"][:8])
+    assert [line.split()[:3] for line in table.output.splitlines()[1:]] == [
+        ["m1", MODELS[0], cells[0]["plan_hash"][:12]]
+    ]
+    gone = await answer(quick, "baselines", "release", "--agent", "m1")
+    assert {one["agent_id"] for one in gone} == {lab[1].id}
+    assert {one["agent_id"] for one in await answer(quick, "baselines", "list")} == {lab[0].id}
+    for words, why in (
+        (("release",), "say which: --agent, --model, --plan, or --all"),
+        (("release", "--agent", "m1"), "no such result is pinned"),
+        (("pin",), "name a result, or a campaign with --campaign"),
+        (("pin", "nothing"), "not_found"),
+        (("pin", "--campaign", begun["id"], "--agent", "m9"), "has no such result"),
+    ):
+        refused = await obt(quick, "baselines", *words)
+        assert (refused.status, why in refused.errors) == (2, True), refused
 
 
 async def test_waiting_outlives_a_restart_of_the_server(tmp_path: Path, file: str) -> None:

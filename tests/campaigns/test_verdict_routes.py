@@ -124,6 +124,10 @@ async def test_a_result_is_pinned_for_its_own_line_alone(server: Running) -> Non
     assert other_plan.status_code == 422
     other_machine = await server.http.put("/api/v1/baselines/m2", json=body)
     assert other_machine.status_code == 404
+    # A result says itself of which model and plan it is.
+    alone = await server.http.put("/api/v1/baselines/m1", json={"result": job})
+    assert {**alone.json(), "at": 0} == {**pinned.json(), "at": 0}
+    assert len(await get(server, "baselines")) == 1
     query = f"model={cells[0].model}&plan_hash={cells[0].plan_hash}"
     assert (await server.http.delete(f"/api/v1/baselines/m1?{query}")).status_code == 204
     assert (await server.http.delete(f"/api/v1/baselines/m1?{query}")).status_code == 404
