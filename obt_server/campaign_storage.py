@@ -148,8 +148,8 @@ class CampaignCell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     ``job_id`` is fixed for an attempt before its start is sent, and stored; of a cell that has a result it
     is the job with the result. ``earlier_jobs`` are attempts that ended without one. ``value``, ``low`` and
-    ``high`` are the campaign's metric with its interval. ``cancelling``: somebody cancelled it, and the
-    machine has not said how it ended.
+    ``high`` are the campaign's metric with its interval. ``pull_job_id``: the job that brings its model,
+    while that is pulled. ``cancelling``: somebody cancelled it, and the machine has not said how it ended.
     """
 
     id: str
@@ -162,6 +162,7 @@ class CampaignCell(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     attempt: int = 1
     job_id: str | None = None
     earlier_jobs: tuple[str, ...] = ()
+    pull_job_id: str | None = None
     waiting_for: CellWaitingFor | None = "turn"
     reason: str | None = None
     error: WireError | None = None

@@ -28,6 +28,7 @@ from obt_server.campaigns.work import CampaignParts
 from obt_server.estimates import Estimates
 from obt_server.hub import AgentHub
 from obt_server.hub.events import Event, JobChanged, RolloutChanged
+from obt_server.machine_jobs.items import end_tasks
 from obt_server.machine_jobs.runs import Runs
 from obt_server.result_index import ResultIndex
 from obt_server.rollouts import RolloutEngine
@@ -116,10 +117,7 @@ class CampaignEngine:
         """End all tasks; what they were at is stored, and goes on at the next start."""
         await self._runs.close()
         self._closed = True
-        after = list(self._after)
-        for task in after:
-            task.cancel()
-        await asyncio.gather(*after, return_exceptions=True)
+        await end_tasks(self._after)
 
     async def _catch_up(self) -> None:
         """Count results that came while the server was away, and judge what ended before it was judged."""
@@ -392,4 +390,4 @@ async def _logged(work: Coroutine[None, None, None], name: str) -> None:
 
 
 def _news(run: CampaignRun) -> CampaignNews:
-    return CampaignNews(run.campaign, list(run.cells.values()), run.take_changed())
+    return CampaignNews(run.campaign, list(run.cells.values()), run.cells.take_changed())

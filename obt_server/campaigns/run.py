@@ -22,9 +22,10 @@ from obt_server.campaign_storage import (
 from obt_server.campaigns import outcomes
 from obt_server.campaigns.figures import CellFigures
 from obt_server.campaigns.work import CampaignParts, CellWork
-from obt_server.machine_jobs import failures
+from obt_server.machine_jobs import failures, items
 from obt_server.machine_jobs.attempt import AlreadyEnded, Postponed
 from obt_server.machine_jobs.failures import Changes
+from obt_server.machine_jobs.items import RunItems
 from obt_server.machine_jobs.local_times import quiet_s
 from obt_server.machine_jobs.machines import Hindrance, Machines
 from obt_server.rollouts.locks import LockKey, ModelLocks
@@ -60,13 +61,11 @@ class CampaignRun:
         self._parts = parts
         self.campaign = campaign
         # As stored, in the order in which each machine takes its own.
-        self.cells = {cell.id: cell for cell in cells}
+        self.cells = RunItems({cell.id: cell for cell in cells})
         self._locks = locks
         self._machines = machines
         # Held from the look at a cell to its storage: its work and an operator change it at once.
         self._storing = asyncio.Lock()
-        # How many cells have not ended; counting them at each step would be quadratic.
-        self._open = sum(not cell.ended for cell in cells)
         # By machine: the ids of its cells, its task, and what wakes that where it waits.
         self._of_machine: dict[str, list[str]] = {}
         for cell in cells:
@@ -75,12 +74,12 @@ class CampaignRun:
         self._wakes: dict[str, asyncio.Event] = {}
         # By cell: what is at work.
         self._works: dict[str, CellWork] = {}
+        # By machine: its cell that is at work.
+        self._at_work: dict[str, str] = {}
         # Set when a machine's task has ended, or there is more to do.
         self._wake = asyncio.Event()
         # Set when the end is stored: nothing begins in this run any more.
         self._over = False
-        # Cells that changed since ``take_changed``.
-        self._changed: set[str] = set()
 
     @property
     def id(self) -> str:
@@ -94,27 +93,18 @@ class CampaignRun:
 
     # -- what others ask of it ------------------------------------------------------------------------
 
-    def take_changed(self) -> list[CampaignCell]:
-        """Return the cells that changed since the last call."""
-        changed, self._changed = self._changed, set()
-        return [cell for cell_id, cell in self.cells.items() if cell_id in changed]
-
     def at_work(self, cell_id: str, job_id: str) -> bool:
         """Whether a cell takes the result of a job itself."""
         return cell_id in self._works and self.cells[cell_id].job_id == job_id
 
     def on_job(self, agent_id: str, job_id: str, *, moved_on: bool) -> bool:
         """A job changed; ``moved_on``: more than its progress. Return whether it is at work here."""
-        campaign_id, _, rest = job_id.partition(".")
-        cell = self.cells.get(rest.partition(".")[0]) if campaign_id == self.id else None
-        if cell is None or cell.agent_id != agent_id or cell.job_id != job_id:
-            return False
-        work = self._works.get(cell.id)
-        if work is None:
+        cell = self.cells.get(self._at_work.get(agent_id, ""))
+        if cell is None or job_id not in (cell.job_id, cell.pull_job_id):
             return False
         if moved_on:
-            work.wake()
-        self._changed.add(cell.id)
+            self._works[cell.id].wake()
+        self.cells.moved(cell.id)
         self._parts.hub.events.campaign_changed(self.id)
         return True
 
@@ -136,11 +126,7 @@ class CampaignRun:
             named = self.cells if cell_ids is None else cell_ids
             open_ones = [cell for cell in self.cells.values() if cell.id in named and not cell.ended]
             now = time.time()
-            at_work = {"cancelling": True}
-            changes = {
-                cell.id: at_work if cell.begun else failures.ended("cancelled", None, now)
-                for cell in open_ones
-            }
+            changes = {cell.id: items.cancelled(cell, now) for cell in open_ones}
             campaign = self.campaign
             if cell_ids is None and not self._over:
                 campaign = msgspec.structs.replace(campaign, cancelling=True)
@@ -222,15 +208,12 @@ class CampaignRun:
                 for agent_id in list(self._of_machine):
                     if agent_id not in self._tasks and self._next(agent_id) is not None:
                         self._begin(agent_id)
-                if self._tasks or self._open:
+                if self._tasks or self.cells.open:
                     await self._wake.wait()
                 elif await self._finish():
                     return
         finally:
-            tasks = list(self._tasks.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await items.end_tasks(self._tasks.values())
 
     def _next(self, agent_id: str) -> CampaignCell | None:
         """The machine's next cell: one that was begun before a restart, else the first that has not ended."""
@@ -315,13 +298,14 @@ class CampaignRun:
             return await self._update(cell.id, changes)
 
         work = CellWork(self._parts, self.campaign, cell, update)
-        self._works[cell.id] = work
+        self._works[cell.id], self._at_work[cell.agent_id] = work, cell.id
         try:
             await self._end(cell.id, await work.run())
         except Postponed as later:
             await self._postpone(cell, later)
         finally:
             del self._works[cell.id]
+            del self._at_work[cell.agent_id]
 
     async def _end(self, cell_id: str, changes: Changes) -> None:
         cell = await self._update(cell_id, changes)
@@ -340,25 +324,16 @@ class CampaignRun:
                 await self._store({one: {"estimate_s": took} for one in repeats})
 
     async def _postpone(self, cell: CampaignCell, later: Postponed) -> None:
-        """Wait again; a cancellation that came meanwhile has nothing to stop."""
-        cell = self.cells[cell.id]
-        if cell.cancelling:
-            await self._update(cell.id, failures.ended("cancelled", None, time.time()))
-            return
-        changes: Changes = {"state": "waiting", "job_id": None} | failures.waits("machine", later.reason)
-        if later.next_attempt:
-            if cell.attempt >= self._parts.settings.busy_tries:
-                await self._update(cell.id, failures.failed("busy", later.reason, time.time()))
-                return
-            changes["attempt"] = cell.attempt + 1
-        await self._update(cell.id, changes)
-        if later.again_in_s is not None:
+        """Wait again, unless there is no more to try."""
+        changes = items.postponed(self.cells[cell.id], later, self._parts.settings.busy_tries, time.time())
+        cell = await self._update(cell.id, changes)
+        if not cell.ended and later.again_in_s is not None:
             await self._pause(cell.agent_id, later.again_in_s)
 
     async def _finish(self) -> bool:
         """Store that it is over; False when an operator began again meanwhile."""
         async with self._storing:
-            if self._open:
+            if self.cells.open:
                 return False
             state: CampaignState = "cancelled" if self.campaign.cancelling else "done"
             over = msgspec.structs.replace(self.campaign, state=state, finished_at=time.time())
@@ -379,19 +354,12 @@ class CampaignRun:
 
     async def _store(self, changes: Mapping[str, Changes], *, campaign: Campaign | None = None) -> None:
         """Store changes, then show them. ``_storing`` is held."""
-        changed = [
-            msgspec.structs.replace(self.cells[cell_id], **fields) for cell_id, fields in changes.items()
-        ]
-        await self._save(campaign or self.campaign, changed)
+        await self._save(campaign or self.campaign, list(self.cells.with_changes(changes).values()))
 
     async def _save(self, campaign: Campaign, changed: Sequence[CampaignCell]) -> None:
         await self._parts.storage.save_campaign(campaign, changed)
         self.campaign = campaign
-        for cell in changed:
-            before = self.cells.get(cell.id)
-            self._open += (not cell.ended) - (before is not None and not before.ended)
-            self.cells[cell.id] = cell
-            self._changed.add(cell.id)
+        self.cells.put({cell.id: cell for cell in changed})
         self._parts.hub.events.campaign_changed(self.id)
 
 

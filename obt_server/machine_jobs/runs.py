@@ -14,6 +14,7 @@ from obt_server.hub import AgentHub
 from obt_server.hub.events import AgentChanged, Event, JobChanged
 from obt_server.hub.storage import ENDED_STATES
 from obt_server.machine_jobs.attempt import held_back
+from obt_server.machine_jobs.items import end_tasks
 from obt_server.machine_jobs.machines import Machines
 
 log = structlog.get_logger(__name__)
@@ -87,10 +88,7 @@ class Runs(Generic[R, N]):
     async def close(self) -> None:
         """End all tasks; what they were at is stored, and goes on at the next start."""
         self._closed = True
-        tasks = list(self._tasks.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end_tasks(self._tasks.values())
 
     @property
     def machines(self) -> Machines:

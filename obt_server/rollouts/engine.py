@@ -199,4 +199,4 @@ class RolloutEngine:
 
 
 def _news(run: RolloutRun) -> RolloutNews:
-    return RolloutNews(run.rollout, list(run.targets.values()), run.take_changed())
+    return RolloutNews(run.rollout, list(run.targets.values()), run.targets.take_changed())

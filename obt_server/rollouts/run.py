@@ -10,12 +10,12 @@ import time
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
-import msgspec
 import structlog
 
-from obt_server.machine_jobs import failures
+from obt_server.machine_jobs import failures, items
 from obt_server.machine_jobs.attempt import AlreadyEnded, Postponed
 from obt_server.machine_jobs.failures import Changes
+from obt_server.machine_jobs.items import RunItems
 from obt_server.machine_jobs.machines import Machines
 from obt_server.rollout_storage import (
     REPEATABLE,
@@ -57,7 +57,7 @@ class RolloutRun:
         self._parts = parts
         self.rollout = rollout
         # As stored, in the rollout's order.
-        self.targets = {target.agent_id: target for target in targets}
+        self.targets = RunItems({target.agent_id: target for target in targets})
         self._locks = locks
         self._machines = machines
         # Held from the look at a target to its storage: its work and an operator change it at once.
@@ -66,8 +66,6 @@ class RolloutRun:
         self._ready: deque[str] = deque()
         # Those who came back there since the last look: they wait for their turn now.
         self._returned: set[str] = set()
-        # How many targets have not ended; counting them at each step would be quadratic.
-        self._open = sum(not target.ended for target in targets)
         # Loop time at which a target is looked at again, whatever happens: as a heap, and by target, for an
         # earlier wish of a target stays in the heap and does not count.
         self._timers: list[tuple[float, str]] = []
@@ -77,8 +75,6 @@ class RolloutRun:
         self._wake = asyncio.Event()
         # Set when the end is stored: nothing begins in this run any more.
         self._over = False
-        # Targets that changed since ``take_changed``.
-        self._changed: set[str] = set()
 
     @property
     def id(self) -> str:
@@ -91,11 +87,6 @@ class RolloutRun:
         return self.targets
 
     # -- what others ask of it ------------------------------------------------------------------------
-
-    def take_changed(self) -> list[RolloutTarget]:
-        """Return the targets that changed since the last call."""
-        changed, self._changed = self._changed, set()
-        return [target for agent_id, target in self.targets.items() if agent_id in changed]
 
     def on_job(self, agent_id: str, job_id: str, *, moved_on: bool) -> bool:
         """A job changed; ``moved_on``: more than its progress. Return whether it is one of this rollout."""
@@ -126,11 +117,7 @@ class RolloutRun:
                 target for agent_id, target in self.targets.items() if agent_id in named and not target.ended
             ]
             now = time.time()
-            at_work = {"cancelling": True}
-            changes = {
-                target.agent_id: at_work if target.begun else failures.ended("cancelled", None, now)
-                for target in open_ones
-            }
+            changes = {target.agent_id: items.cancelled(target, now) for target in open_ones}
             rollout = self.rollout
             if agent_ids is None:
                 rollout = dataclasses.replace(rollout, cancelling=True)
@@ -182,16 +169,13 @@ class RolloutRun:
                 self._wake.clear()
                 self._due()
                 await self._fill()
-                if not self._tasks and not self._open:
+                if not self._tasks and not self.targets.open:
                     if await self._finish():
                         return
                     continue
                 await self._wait()
         finally:
-            tasks = list(self._tasks.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await items.end_tasks(self._tasks.values())
 
     async def _wait(self) -> None:
         delay = None
@@ -314,24 +298,17 @@ class RolloutRun:
             self._wake.set()
 
     async def _postpone(self, agent_id: str, later: Postponed) -> None:
-        """Wait again; a cancellation that came meanwhile has nothing to stop."""
-        target = self.targets[agent_id]
-        if target.cancelling:
-            await self._update(agent_id, failures.ended("cancelled", None, time.time()))
-            return
-        changes: Changes = {"state": "waiting", "job_id": None} | failures.waits("machine", later.reason)
-        if later.next_attempt:
-            if target.attempt >= self._parts.settings.busy_tries:
-                await self._update(agent_id, failures.failed("busy", later.reason, time.time()))
-                return
-            changes["attempt"] = target.attempt + 1
-        await self._update(agent_id, changes)
-        self._look_again_in(later.again_in_s or 0.0, agent_id)
+        """Wait again, unless there is no more to try."""
+        tries = self._parts.settings.busy_tries
+        changes = items.postponed(self.targets[agent_id], later, tries, time.time())
+        target = await self._update(agent_id, changes)
+        if not target.ended:
+            self._look_again_in(later.again_in_s or 0.0, agent_id)
 
     async def _finish(self) -> bool:
         """Store that it is over; False when an operator began again meanwhile."""
         async with self._storing:
-            if self._open:
+            if self.targets.open:
                 return False
             state: RolloutState = "cancelled" if self.rollout.cancelling else "done"
             over = dataclasses.replace(self.rollout, state=state, finished_at=time.time())
@@ -371,17 +348,12 @@ class RolloutRun:
     ) -> None:
         """Store changes, then show them. ``_storing`` is held."""
         rollout = rollout or self.rollout
-        changed = [
-            msgspec.structs.replace(self.targets[agent_id], **fields) for agent_id, fields in changes.items()
-        ]
-        await self._parts.storage.save_rollout(rollout, changed, causes)
+        changed = self.targets.with_changes(changes)
+        await self._parts.storage.save_rollout(rollout, list(changed.values()), causes)
         self.rollout = rollout
-        for target in changed:
-            self._open += self.targets[target.agent_id].ended - target.ended
-            self.targets[target.agent_id] = target
-            self._changed.add(target.agent_id)
+        self.targets.put(changed)
         self._parts.hub.events.rollout_changed(self.rollout.id)
 
     def _say(self, agent_id: str) -> None:
-        self._changed.add(agent_id)
+        self.targets.moved(agent_id)
         self._parts.hub.events.rollout_changed(self.rollout.id)
