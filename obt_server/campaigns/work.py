@@ -125,7 +125,8 @@ class CellWork:
         presence = self._hub.presence(self._cell.agent_id)
         digest = None if presence is None else presence.digest_of(self._cell.model)
         fields = {"state": "starting", "waiting_for": None, "reason": None, "digest": digest}
-        self._cell = await self._update(fields | {"job_id": self.job_id, "started_at": time.time()})
+        begun = {"job_id": self.job_id, "started_at": time.time(), "pull_job_id": None}
+        self._cell = await self._update(fields | begun)
 
     def _job_params(self) -> dict[str, Any]:
         campaign = self._campaign
@@ -234,4 +235,5 @@ def _seen(rollout_id: str, target: RolloutTarget) -> Changes:
     """What a person sees of a cell whose model is pulled."""
     reason = target.reason or f"Rollout {rollout_id} pulls the model."
     waiting_for = target.waiting_for if target.waiting_for in ("machine", "rollout", "job") else None
-    return {"state": "pulling", "waiting_for": waiting_for, "reason": reason}
+    job = {"pull_job_id": target.job_id}
+    return {"state": "pulling", "waiting_for": waiting_for, "reason": reason} | job

@@ -10,6 +10,7 @@ from typing import Final
 
 from obt_agent.benchmark.metrics_registry import BY_NAME
 from obt_agent.printable import printable
+from obt_server.cli.api import size
 from obt_server.client import JsonObject
 
 DONE: Final = 0
@@ -104,9 +105,17 @@ def rows(campaign: JsonObject, found: Sequence[MeasuredGroup]) -> Iterator[Seque
     """A table with a row for each machine, model and plan."""
     yield "MACHINE", "MODEL", "PLAN", "STATE", unit(campaign).upper() or "VALUE", "VERDICT", "WHY"
     for one in found:
-        states = ", ".join(dict.fromkeys(cell["state"] for cell in one.cells))
+        states = ", ".join(dict.fromkeys(map(_state, one.cells)))
         verdict = _VERDICTS[one.verdict["verdict"]] if one.verdict else "-"
         yield one.machine, one.model, one.plan, states, figure(one), verdict, one.words
+
+
+def _state(cell: JsonObject) -> str:
+    """A cell's state; of a pull how far it is."""
+    if cell["state"] != "pulling" or cell.get("progress") is None:
+        return str(cell["state"])
+    done, all_of_it = size(cell["completed_bytes"]), size(cell["total_bytes"])
+    return f"pulling {cell['progress']:.0%} ({done} of {all_of_it})".replace("%", " %")
 
 
 def figure(one: MeasuredGroup) -> str:

@@ -27,6 +27,7 @@ from obt_server.cli.api import (
     counted,
     part,
     print_answer,
+    size,
     table,
     until_over,
 )
@@ -148,6 +149,10 @@ def _cell_words(cell: JsonObject, plan: str) -> str:
     words = f"{cell['agent_name']}, {cell['model']}, {plan}: {cell['state']}"
     if cell["state"] == "done" and cell["value"] is not None:
         return f"{words} {cell['value']:.4g}"
+    if cell["state"] == "pulling" and cell["progress"] is not None:
+        # In steps: it moves twice a second, and each is a line.
+        tenth = int(cell["progress"] * 10) * 10
+        return f"{words} ({tenth} % of {size(cell['total_bytes'])})"
     why = cell["reason"] or cell["waiting_for"]
     return f"{words} ({why})" if why else words
 

@@ -53,8 +53,9 @@ class CellView(msgspec.Struct, frozen=True, kw_only=True):
 
     ``waiting_for`` says why it waits, ``reason`` the same, or why it ended so, in words. ``remedy`` is the
     line of the owner's configuration that would allow it; ``policy_key`` the one that forbids it.
-    ``retry_helps``: whether the same may succeed later. ``progress`` is 0 to 1 of a running job. ``value``
-    is the campaign's metric, a mean, ``low`` and ``high`` its interval. Times are Unix seconds.
+    ``retry_helps``: whether the same may succeed later. ``progress`` is 0 to 1 of a running job, or of the
+    pull of its model, whose bytes are ``completed_bytes`` of ``total_bytes``. ``value`` is the campaign's
+    metric, a mean, ``low`` and ``high`` its interval. Times are Unix seconds.
     """
 
     id: str
@@ -74,6 +75,9 @@ class CellView(msgspec.Struct, frozen=True, kw_only=True):
     retry_helps: bool | None
     cancelling: bool
     progress: float | None
+    completed_bytes: int | None
+    total_bytes: int | None
+    bytes_per_second: float | None
     estimate_s: float | None
     remaining_s: float | None
     started_at: float | None
@@ -139,19 +143,41 @@ class CampaignEvent(CampaignSummary, frozen=True, kw_only=True):
     changed: list[CellView]
 
 
-_LIVE = ("progress", "remaining_s")
+_LIVE = ("progress", "completed_bytes", "total_bytes", "bytes_per_second", "remaining_s")
 
 
 def cell_view(hub: AgentHub, cell: CampaignCell) -> CellView:
-    """Return a cell as it is now: while its job runs, how far it is comes from the live session."""
+    """Return a cell as it is now: while its job runs, or its pull, how far it is comes from the session."""
     presence = hub.presence(cell.agent_id)
+    pulls = cell.state == "pulling"
+    job_id = cell.pull_job_id if pulls else cell.job_id
     said = None
-    if cell.begun and cell.job_id is not None and presence is not None:
-        said = presence.progress.get(cell.job_id)
+    if cell.begun and job_id is not None and presence is not None:
+        said = presence.progress.get(job_id)
     progress = None if said is None else said.progress
-    share = None if progress is None else _share(progress)
-    stored = {name: getattr(cell, name) for name in CellView.__struct_fields__ if name not in _LIVE}
-    return CellView(**stored, progress=share, remaining_s=_remaining_s(cell, progress, share))
+    share = None if progress is None else _pulled(progress) if pulls else _share(progress)
+    pull = progress if pulls else None
+    return CellView(
+        **{name: getattr(cell, name) for name in CellView.__struct_fields__ if name not in _LIVE},
+        progress=share,
+        completed_bytes=getattr(pull, "completed_bytes", None),
+        total_bytes=getattr(pull, "total_bytes", None),
+        bytes_per_second=getattr(pull, "bytes_per_second", None),
+        remaining_s=_pull_left_s(cell, pull) if pulls else _remaining_s(cell, progress, share),
+    )
+
+
+def _pulled(progress: JobProgress) -> float | None:
+    if progress.completed_bytes is None or not progress.total_bytes:
+        return None
+    return max(0.0, min(1.0, progress.completed_bytes / progress.total_bytes))
+
+
+def _pull_left_s(cell: CampaignCell, pull: JobProgress | None) -> float | None:
+    """Of the pull, and the measurement after it; null where one of them is not known."""
+    if pull is None or pull.remaining_s is None or cell.estimate_s is None:
+        return None
+    return pull.remaining_s + cell.estimate_s
 
 
 def _share(progress: JobProgress) -> float | None:

@@ -13,6 +13,8 @@ import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
 from obt_agent.errors import NotPermitted
+from obt_agent.ollama.payloads import OllamaState
+from obt_agent.protocol.commands import ListModelsResult
 from obt_agent.protocol.envelope import Request
 from obt_agent.protocol.errors import WireError
 from obt_agent.protocol.jobs import JobStarted
@@ -140,6 +142,32 @@ async def test_the_idle_check_and_the_figure_that_decides_are_set_and_kept_by_th
         view = (await server.http.get(f"/api/v1/campaigns/{made['id']}")).json()
         assert view["settle"] == {"idle_for_s": 30, "max_wait_s": 7200}
         assert view["metric"] == "first_token_ms"
+
+
+async def test_a_pull_shows_how_far_it_is(bare: Page, server: Running) -> None:
+    async with machines(server, 1, capabilities=("list_models", "run_benchmark", "pull_model")) as (agent,):
+        agent.handlers["pull_model"] = begun
+        agent.handlers["list_models"] = no_models
+        made = await begin(server, models=["new:1b"], pull_missing=True)
+        await visit(bare, f"campaigns/{made['id']}")
+        await agent.until(lambda: any(one.method == "pull_model" for one in agent.requests))
+        (asked,) = (one for one in agent.requests if one.method == "pull_model")
+        job_id = msgspec.json.decode(asked.params)["job_id"]
+        cell = place(bare, "new:1b, quick on box-00")
+        for percent in (20, 60):
+            much = {"completed_bytes": percent * 10**7, "total_bytes": 10**9, "bytes_per_second": 1e6}
+            await progress(agent, job_id, phase="pulling", **much)
+            await expect(cell).to_have_attribute("aria-label", re.compile(f"pulling, {percent} %"))
+            await expect(cell.get_by_role("progressbar")).to_have_attribute("value", str(percent / 100))
+        await cell.focus()
+        detail = bare.get_by_label("The cell")
+        await expect(detail).to_contain_text("pulling, 60 %")
+        await expect(detail).to_contain_text(re.compile("572 of 954 MiB · 977 KiB/s"))
+
+
+async def no_models(_: AgentDouble, __: Request) -> Answer:
+    """As an agent answers whose Ollama has none."""
+    return ListModelsResult(models=(), list_digest="none", ollama=OllamaState(reachable=True))
 
 
 async def test_what_an_owner_forbids_is_refused_with_its_remedy_before_and_after_the_start(

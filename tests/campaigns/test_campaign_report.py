@@ -182,3 +182,11 @@ def test_the_table_says_why_there_is_no_result() -> None:
     assert head == ("MACHINE", "MODEL", "PLAN", "STATE", "TOK/S", "VERDICT", "WHY")
     assert first == ("box", "m:1b", "short", "done", "41.25 (40 to 42.5)", "-", "no verdict")
     assert second[3:] == ("refused", "-", "-", "Not allowed. To allow it: policy: x")
+
+
+def test_a_pull_says_how_far_it_is() -> None:
+    pulling = {"state": "pulling", "value": None, "reason": "Rollout r pulls the model."}
+    far = {"progress": 0.426, "completed_bytes": 1_300_000_000, "total_bytes": 3_050_000_000}
+    begun = campaign(cell(1, **pulling, progress=None), cell(2, plan_hash="h2", **pulling, **far))
+    states = [row[3] for row in report.rows(begun, report.measured(begun, []))]
+    assert states[1:] == ["pulling", "pulling 43 % (1.3 GB of 3.05 GB)"]

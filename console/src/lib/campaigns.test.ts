@@ -21,6 +21,7 @@ import {
     measured,
     merged,
     missing,
+    pullText,
     runGrid,
     stateOf,
     STEPS,
@@ -59,6 +60,9 @@ const cell = (id: string, more: Partial<CampaignCell> = {}): CampaignCell => ({
     remedy: null,
     retry_helps: null,
     progress: null,
+    completed_bytes: null,
+    total_bytes: null,
+    bytes_per_second: null,
     estimate_s: null,
     started_at: null,
     finished_at: null,
@@ -160,6 +164,22 @@ describe("the grid", () => {
         ]);
         expect(group).toMatchObject({ state: "running", share: 0.75 });
         expect(groupOf("k", [cell("c1", { state: "running", progress: 0.4 })]).detail).toBe("40 %");
+    });
+    test("a pull says how far it is, once for all repeats", () => {
+        const pulling = cell("c1", {
+            state: "pulling",
+            progress: 0.75,
+            completed_bytes: 3e9,
+            total_bytes: 4e9,
+            bytes_per_second: 2e7,
+            remaining_s: 90,
+        });
+        const group = groupOf("k", [pulling, cell("c2", { repeat: 2 })]);
+        expect(group).toMatchObject({ state: "pulling", share: 0.75, detail: "75 %" });
+        expect(pullText(pulling)).toMatch(/^2\.8 of 3\.7 GiB · 19 MiB\/s · .* left, with its measurement$/);
+        expect(pullText({ ...pulling, bytes_per_second: null, remaining_s: null })).toBe("2.8 of 3.7 GiB");
+        expect(pullText(cell("c1", { state: "pulling" }))).toBe("");
+        expect(groupOf("k", [cell("c1", { state: "pulling" })])).toMatchObject({ share: null, detail: "" });
     });
     test("a place says in words where it is, how it is and why", () => {
         const grid = runGrid(

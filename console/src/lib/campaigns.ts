@@ -12,7 +12,7 @@ import type {
     PreviewCell,
     VerdictWord,
 } from "$lib/api/campaigns";
-import { DASH, significant } from "$lib/format";
+import { bytesOf, DASH, lasts, rate, significant } from "$lib/format";
 import { listed, type Tone } from "$lib/matrix";
 
 interface Word {
@@ -146,9 +146,12 @@ export function groupOf(key: string, cells: CampaignCell[]): Group {
     const ended = cells.filter((one) => !isOpen(one.state)).length;
     const now = cells.reduce((sum, one) => sum + (isOpen(one.state) ? (one.progress ?? 0) : 0), 0);
     const moves = cells.some((one) => one.progress !== null) || (ended > 0 && state !== "waiting");
-    const share = isOpen(state) && moves ? (ended + now) / cells.length : null;
+    // A pull is one for all repeats: what has to come says more than how many of them are done.
+    const pulls = state === "pulling";
+    const measuring = isOpen(state) && moves ? (ended + now) / cells.length : null;
+    const share = pulls ? (shown?.progress ?? null) : measuring;
     const figure = shown?.value == null ? "" : significant(shown.value);
-    const many = cells.length > 1 ? `${ended} of ${cells.length}` : "";
+    const many = cells.length > 1 && !pulls ? `${ended} of ${cells.length}` : "";
     return {
         key,
         cells,
@@ -157,6 +160,17 @@ export function groupOf(key: string, cells: CampaignCell[]): Group {
         detail: many || (share === null ? figure : `${Math.floor(share * 100)} %`),
         reason: shown === undefined ? "" : reasonOf(shown),
     };
+}
+
+/** How far the pull of a cell's model is; empty where nothing is pulled, or nothing is known. */
+export function pullText(
+    one: Pick<CampaignCell, "state" | "completed_bytes" | "total_bytes" | "bytes_per_second" | "remaining_s">,
+): string {
+    if (one.state !== "pulling" || one.total_bytes === null) return "";
+    const words = [bytesOf(one.completed_bytes, one.total_bytes)];
+    if (one.bytes_per_second !== null) words.push(rate(one.bytes_per_second));
+    if (one.remaining_s !== null) words.push(`${lasts(one.remaining_s)} left, with its measurement`);
+    return words.join(" · ");
 }
 
 /** Why a cell is as it is, in one sentence; empty where its state says all. */

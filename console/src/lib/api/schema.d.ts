@@ -1946,8 +1946,9 @@ export interface components {
          *
          *     ``waiting_for`` says why it waits, ``reason`` the same, or why it ended so, in words. ``remedy`` is the
          *     line of the owner's configuration that would allow it; ``policy_key`` the one that forbids it.
-         *     ``retry_helps``: whether the same may succeed later. ``progress`` is 0 to 1 of a running job. ``value``
-         *     is the campaign's metric, a mean, ``low`` and ``high`` its interval. Times are Unix seconds.
+         *     ``retry_helps``: whether the same may succeed later. ``progress`` is 0 to 1 of a running job, or of the
+         *     pull of its model, whose bytes are ``completed_bytes`` of ``total_bytes``. ``value`` is the campaign's
+         *     metric, a mean, ``low`` and ``high`` its interval. Times are Unix seconds.
          */
         CellView: {
             /** Agent Id */
@@ -1956,8 +1957,12 @@ export interface components {
             agent_name: string;
             /** Attempt */
             attempt: number;
+            /** Bytes Per Second */
+            bytes_per_second: number | null;
             /** Cancelling */
             cancelling: boolean;
+            /** Completed Bytes */
+            completed_bytes: number | null;
             /** Digest */
             digest: string | null;
             error: components["schemas"]["WireError"] | null;
@@ -2000,6 +2005,8 @@ export interface components {
              * @enum {string}
              */
             state: "waiting" | "pulling" | "starting" | "running" | "done" | "failed" | "refused" | "cancelled" | "skipped";
+            /** Total Bytes */
+            total_bytes: number | null;
             /** Value */
             value: number | null;
             /** Waiting For */
@@ -4096,13 +4103,13 @@ export interface components {
         };
         /**
          * PinBody
-         * @description Which result a machine's model and plan are compared with.
+         * @description The result that later ones of its model and plan are compared with; what is named must be its own.
          */
         PinBody: {
             /** Model */
-            model: string;
+            model?: string | null;
             /** Plan Hash */
-            plan_hash: string;
+            plan_hash?: string | null;
             /**
              * Result
              * @description the id of its job
