@@ -35,25 +35,41 @@ def wheel(distributions: Path) -> Path:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The `bin` of a venv that holds the wheel with what it depends on, and no extra."""
     folder = tmp_path_factory.mktemp("alone") / "venv"
-    venv.create(folder, with_pip=True)
+    venv.create(folder)
     install(folder / "bin", "agent", str(wheel))
     return folder / "bin"
 
 
+def pip(programs: Path, *arguments: str | Path) -> str:
+    """Run this environment's pip on another one; give what it prints."""
+    python = ("--python", programs / "python")
+    result = run(
+        sys.executable,
+        "-m",
+        "pip",
+        *python,
+        "--disable-pip-version-check",
+        *arguments,
+        cwd=programs,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
 def install(programs: Path, locked: str, what: str) -> None:
-    pip = (programs / "python", "-m", "pip", "--quiet", "--disable-pip-version-check", "install")
     # Without an index the second finds what the first brought, or fails: the lock is complete.
     for options in (["--require-hashes", "-r", ROOT / f"requirements/{locked}.txt"], ["--no-index", what]):
-        result = run(*pip, *options, cwd=programs)
-        assert result.returncode == 0, result.stderr
+        pip(programs, "install", "--quiet", "--no-compile", *options)
 
 
-def test_the_sdist_holds_licence_and_changelog(distributions: Path) -> None:
+def test_the_sdist_holds_what_the_repository_holds(distributions: Path) -> None:
     (sdist,) = distributions.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
-        names = {name.split("/", 1)[1] for name in archive.getnames()}
-    assert {"LICENSE", "CHANGELOG.md", "README.md", "pyproject.toml"} <= names
-    assert not [name for name in names if name.startswith((".venv", "dist/", ".git/"))]
+        names = {member.name.split("/", 1)[1] for member in archive.getmembers() if not member.isdir()}
+    listed = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=ROOT)
+    present = {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
+    assert {"LICENSE", "CHANGELOG.md", "README.md", "pyproject.toml"} <= present
+    assert names == present - {".ci/run"} | {"PKG-INFO", "obt_agent/_commit.txt"}
 
 
 def test_a_second_build_gives_the_same_bytes(distributions: Path, tmp_path: Path) -> None:
@@ -90,9 +106,8 @@ def test_the_agent_alone_says_its_version(installed: Path, tmp_path: Path) -> No
     assert version("obt-agent") in version_run.stdout
 
 
-def test_the_agent_alone_brings_no_server_framework(installed: Path, tmp_path: Path) -> None:
-    listed = run(installed / "python", "-m", "pip", "list", "--format=freeze", cwd=tmp_path)
-    names = {line.split("==")[0].lower() for line in listed.stdout.splitlines()}
+def test_the_agent_alone_brings_no_server_framework(installed: Path) -> None:
+    names = {line.split("==")[0].lower() for line in pip(installed, "list", "--format=freeze").splitlines()}
     assert "websockets" in names
     assert not names & {"fastapi", "uvicorn", "sqlalchemy", "pytest"}
 
