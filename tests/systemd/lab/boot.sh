@@ -14,14 +14,16 @@ get() { # get DEST PKG...: download packages with the ordinary apt client, unpac
     { cat "$RUN/apt.log" >&2; exit 1; } )
   local p f; for p in "$@"; do f=$(ls -t "$LAB_DIR/dl/${p}"_*.deb | head -1); dpkg-deb -x "$f" "$d"; done; }
 
+mirror() { # the Debian mirror that this machine's own apt uses
+  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | head -1; }
 build_tree() {
-  local debootstrap
-  [ -n "$MIRROR" ] || { apt-get -q update >"$RUN/apt.log" 2>&1; MIRROR=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -1); }
+  local debootstrap mirror=${LAB_MIRROR:-$(mirror)}
+  [ -n "$mirror" ] || { apt-get -q update >"$RUN/apt.log" 2>&1; mirror=$(mirror); }
   if command -v debootstrap >/dev/null; then debootstrap=debootstrap
   else [ -x tools/usr/sbin/debootstrap ] || get "$LAB_DIR/tools" debootstrap
     debootstrap=$LAB_DIR/tools/usr/sbin/debootstrap; export DEBOOTSTRAP_DIR=$LAB_DIR/tools/usr/share/debootstrap; fi
   rm -rf --one-file-system "$TREE" "$TREE.tmp"
-  "$debootstrap" --variant=minbase --include="$PKGS" "$SUITE" "$TREE.tmp" "$MIRROR" >"$RUN/debootstrap.log" 2>&1 9>&- ||
+  "$debootstrap" --variant=minbase --include="$PKGS" "$SUITE" "$TREE.tmp" "$mirror" >"$RUN/debootstrap.log" 2>&1 9>&- ||
     { tail -5 "$RUN/debootstrap.log" >&2; exit 1; }
   rm -rf "$TREE.tmp"/var/cache/apt/archives/*.deb "$TREE.tmp"/var/lib/apt/lists/* "$TREE.tmp"/var/lib/dbus/machine-id
   : > "$TREE.tmp/etc/machine-id"; echo "$LAB_NAME" > "$TREE.tmp/etc/hostname"; rm -f "$TREE.tmp/etc/resolv.conf"

@@ -4,8 +4,6 @@ export LAB_DIR=${LAB_DIR:?names the folder that keeps the tree and the state of 
 export LAB_PAYLOAD=${LAB_PAYLOAD:-$LAB_DIR/payload}                     # files laid over the root at boot
 export LAB_CONTROLLERS=${LAB_CONTROLLERS:-}                            # of cgroups, for limits that hold: "memory pids"
 export LAB_NAME=${LAB_NAME:-obtlab}                                     # cgroup name and host name
-# The Debian mirror that this machine's own apt uses.
-MIRROR=${LAB_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 2>/dev/null | head -1)}
 SUITE=bookworm
 PKGS=${LAB_PKGS:-systemd,systemd-sysv,dbus,libpam-systemd,python3,python3-venv}
 TREE=$LAB_DIR/tree; RUN=$LAB_DIR/run/$LAB_NAME                         # one tree, and a run for each machine
