@@ -1,4 +1,4 @@
-"""A Debian 12 with a real systemd, booted in namespaces of its own, and commands run in it."""
+"""A Debian with a real systemd, booted in namespaces of its own, and commands run in it."""
 
 import fcntl
 import json

@@ -1,5 +1,5 @@
 #!/bin/bash
-# boot.sh: boot a Debian 12 with systemd as PID 1 in namespaces of its own; idempotent. Needs root.
+# boot.sh: boot a Debian (12, or LAB_SUITE) with systemd as PID 1 in namespaces of its own; idempotent. Needs root.
 # Builds and caches the tree (first run about a minute). Everything under $LAB_PAYLOAD is laid over the root.
 set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/lib/common.sh"
@@ -41,6 +41,11 @@ for _ in $(seq 1 1200); do
   sleep 0.05
   [ -f "$RUN/pid" ] || continue
   alive "$RUN/pid" || exit 1
+  if [ "$LAB_INIT" != /lib/systemd/systemd ]; then
+    # Its root is the tree's own once everything is laid out.
+    if inside test -f /.lab -a ! -e /.old; then state=running; break; fi
+    continue
+  fi
   state=$(inside systemctl is-system-running 2>/dev/null || :)
   case $state in running|degraded) break;; esac
 done

@@ -4,7 +4,9 @@ export LAB_DIR=${LAB_DIR:?names the folder that keeps the tree and the state of 
 export LAB_PAYLOAD=${LAB_PAYLOAD:-$LAB_DIR/payload}                     # files laid over the root at boot
 export LAB_CONTROLLERS=${LAB_CONTROLLERS:-}                            # of cgroups, for limits that hold: "memory pids"
 export LAB_NAME=${LAB_NAME:-obtlab}                                     # cgroup name and host name
-SUITE=bookworm
+export LAB_BINDS=${LAB_BINDS:-}     # what the machine sees of this one, a line each: PATH read-only, FROM:TO writable
+export LAB_INIT=${LAB_INIT:-/lib/systemd/systemd}                      # PID 1; another than systemd is run by a shell
+SUITE=${LAB_SUITE:-bookworm}
 PKGS=${LAB_PKGS:-systemd,systemd-sysv,dbus,libpam-systemd,python3,python3-venv}
 TREE=$LAB_DIR/tree; RUN=$LAB_DIR/run/$LAB_NAME                         # one tree, and a run for each machine
 

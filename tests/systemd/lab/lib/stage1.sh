@@ -7,6 +7,13 @@ m=$RUN/mnt; mkdir -p "$m"; mount -t tmpfs -o mode=755,size=2G lab "$m"; mkdir "$
 mount -t overlay overlay -o "lowerdir=$TREE,upperdir=$m/up,workdir=$m/wk" "$m/root"
 R=$m/root
 tar -C "$LAB_PAYLOAD" --owner=0 --group=0 -cf - . | tar -C "$R" -xf - --no-overwrite-dir --keep-directory-symlink
+while read -r bind; do   # at the same place below the root: "from:to", or one path, read-only
+  [ -n "$bind" ] || continue
+  from=${bind%%:*} to=$R${bind#*:}
+  if [ -d "$from" ]; then mkdir -p "$to"; else mkdir -p "${to%/*}"; [ -e "$to" ] || : > "$to"; fi
+  mount --bind "$from" "$to"
+  case $bind in *:*) ;; *) mount -o remount,bind,ro "$to";; esac
+done <<< "$LAB_BINDS"
 tr -d - </proc/sys/kernel/random/uuid > "$R/etc/machine-id"
 # This view of /sys/fs/cgroup becomes the cgroup2 hierarchy, in this mount namespace only; the host's mounts stay.
 umount -R /sys/fs/cgroup 2>/dev/null || :; mount -t cgroup2 cgroup2 /sys/fs/cgroup

@@ -24,6 +24,9 @@ for i in "/proc/self/fd fd" "fd/0 stdin" "fd/1 stdout" "fd/2 stderr"; do set -- 
 mount -t tmpfs -o mode=1777,nosuid,nodev tmpfs "$R/tmp"
 cd "$R"; mkdir -p .old; pivot_root . .old; cd /; umount -l /.old; rmdir /.old
 mount --make-rshared /    # in a container systemd leaves this to the manager; without it LoadCredential= files are unreadable
+if [ "$LAB_INIT" != /lib/systemd/systemd ]; then   # a shell takes in what is orphaned
+  exec env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin /bin/bash -c "$LAB_INIT & wait"
+fi
 exec env -i container="lab" PATH=/usr/sbin:/usr/bin:/sbin:/bin setpriv \
   --bounding-set=-sys_module,-sys_time,-sys_rawio,-syslog,-sys_boot,-audit_control,-audit_read,-audit_write,-wake_alarm,-mac_admin,-mac_override \
   -- /lib/systemd/systemd --show-status=no --log-target=journal

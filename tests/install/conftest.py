@@ -1,0 +1,68 @@
+"""How long each walk took, at the end; and why nothing can be walked here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+
+import pytest
+
+from tests.install.roots import RELEASES, Release
+
+NEEDED = ("unshare", "nsenter", "apt-get", "dpkg-deb", "debootstrap", "slirp4netns", "ip", "git")
+WALK = "walk"
+Walk = Callable[[str, Release], AbstractContextManager[None]]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Say why nothing can be shown here, and fail: a walk that was not taken is no success."""
+    if os.geteuid() != 0:
+        pytest.exit(
+            "make test-install boots Debian in namespaces, which needs root: sudo make test-install", 1
+        )
+    missing = [program for program in NEEDED if shutil.which(program) is None]
+    if platform.system() != "Linux" or missing:
+        pytest.exit(f"make test-install needs Debian or Ubuntu; missing here: {', '.join(missing)}", 1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the tests of one machine follow each other in one process, and those of another be anywhere."""
+    for item in items:
+        release = getattr(item, "callspec", None) and item.callspec.params.get("release")  # type: ignore[attr-defined]  # parametrized functions have it
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {release}"))
+
+
+@pytest.fixture
+def walk(record_property: Callable[[str, object], None]) -> Walk:
+    """Take the time of a path; the table at the end shows it."""
+
+    @contextlib.contextmanager
+    def timed(path: str, release: Release) -> Iterator[None]:
+        started = time.monotonic()
+        yield
+        record_property(WALK, [path, str(release), time.monotonic() - started])
+
+    return timed
+
+
+@pytest.fixture(scope="module", params=RELEASES, ids=lambda release: release.name)
+def release(request: pytest.FixtureRequest) -> Release:
+    """Each release in turn."""
+    found: Release = request.param
+    return found
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print a row for each path that was walked to its end."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, [])]
+    rows = [value for report in reports for name, value in report.user_properties if name == WALK]
+    if rows:
+        terminalreporter.section("seconds of each path")
+    for path, release, seconds in sorted(rows):
+        terminalreporter.write_line(f"{path:<74}{release:<12}{seconds:>6.1f}")
