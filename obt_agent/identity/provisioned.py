@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from obt_agent.errors import ConfigError
 from obt_agent.identity.secret import Secret
-from obt_agent.system import descriptors, owners
+from obt_agent.identity.secret_file import SecretFileError, read_secret_file
 
 # Name of the credential in ``LoadCredential=obt-token:…``.
 SYSTEMD_NAME: Final = "obt-token"
@@ -19,9 +18,6 @@ SYSTEMD_NAME: Final = "obt-token"
 _SERVICE_STATE: Final = "var/lib/obt-agent"
 # Where ``LoadCredential=obt-token`` without a path looks, in its order (systemd.exec(5)).
 _CREDSTORES: Final = ("etc/credstore", "run/credstore", "usr/lib/credstore")
-
-# A link of /var/run leads there as well.
-_CONTAINER_SECRETS: Final = "run/secrets"
 
 # More than the longest token, with room for white space.
 _MAX_BYTES: Final = 4096
@@ -62,19 +58,15 @@ def token_file_seen(
 def read_token(path: Path, root: Path = Path("/")) -> Secret:
     """The token in a file: one line of visible ASCII, white space around it ignored.
 
-    Below ``/run/secrets`` everybody may read it: there Docker and Kubernetes put the secrets of a container,
-    which has no other users.
+    Below ``/run/secrets`` everybody may read it, as ``read_secret_file`` says.
 
     Raises:
         TokenError: it cannot be read, others can read it, or it holds no token.
     """
     try:
-        descriptor = os.open(path, descriptors.READ)
-        with os.fdopen(descriptor, "rb") as file:
-            _check(path, os.fstat(descriptor), root / _CONTAINER_SECRETS)
-            data = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise TokenError(f"The token's file {path} cannot be read: {error.strerror}.") from error
+        data = read_secret_file(path, of="token", max_bytes=_MAX_BYTES, root=root)
+    except SecretFileError as error:
+        raise TokenError(error.message) from error
     return parse_token(data, str(path))
 
 
@@ -92,14 +84,3 @@ def parse_token(data: bytes, where: str) -> Secret:
             f"{where} holds no token: expected one line of 8 to 1024 letters, digits and ._~+/=-"
         )
     return Secret(text)
-
-
-def _check(path: Path, status: os.stat_result, container_secrets: Path) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise TokenError(f"The token's file {path} is not a regular file.")
-    # The group may read it: that is how owners give a service user a file of root's.
-    readable = stat.S_IROTH if path.resolve().is_relative_to(container_secrets) else 0
-    if owners.granted(status, owners.OTHERS & ~readable):
-        raise TokenError(
-            f"The token's file {path} can be read by every user of this machine: chmod o= {path}"
-        )

@@ -143,11 +143,16 @@ class Operators:
         hashed = await asyncio.to_thread(secrets.hash_password, password)
         await self.store.set_password(name, hashed, time.time())
 
-    async def create_first(self, name: str) -> str | None:
-        """At the very first start: an operator with a random password, which is returned once; else None."""
+    async def create_first(self, name: str, password: str | None = None) -> str | None:
+        """Make an operator at the very first start, and return its password; None where there are operators.
+
+        Args:
+            name: the operator's.
+            password: None for a random one, which is seen this once.
+        """
         if await self.store.names():
             return None
-        password = secrets.new_password()
+        password = secrets.new_password() if password is None else password
         hashed = await asyncio.to_thread(secrets.hash_password, password)
         return password if await self.store.create_first(name, hashed, time.time()) else None
 

@@ -14,6 +14,8 @@ _N: Final = 1 << 15
 _R: Final = 8
 _P: Final = 1
 _SCRYPT_MEMORY: Final = 64 << 20
+# The password may be all that stands between the internet and the machines.
+MIN_PASSWORD_CHARS: Final = 10
 MAX_PASSWORD_CHARS: Final = 1024
 
 
@@ -26,6 +28,13 @@ def new_password() -> str:
     """100 random bits, easy to type."""
     alphabet = "abcdefghjkmnpqrstuvwxyz23456789"
     return "-".join("".join(secrets.choice(alphabet) for _ in range(5)) for _ in range(4))
+
+
+def password_problem(password: str) -> str | None:
+    """Return why that can be no password; None where it can."""
+    if MIN_PASSWORD_CHARS <= len(password) <= MAX_PASSWORD_CHARS:
+        return None
+    return f"a password has {MIN_PASSWORD_CHARS} to {MAX_PASSWORD_CHARS} characters"
 
 
 def sha256(secret: str) -> str:

@@ -10,13 +10,11 @@ from typing import get_args
 
 from obt_agent.argument_parser import PlainArgumentParser
 from obt_agent.text_output import print_json
-from obt_server.auth.secrets import MAX_PASSWORD_CHARS
+from obt_server.auth.secrets import password_problem
 from obt_server.cli.options import UsageError, duration_up_to, when
 from obt_server.cli.stored import OpenStorage, add_stored_command, add_stored_group, add_stored_list
 from obt_server.store.operators import ApiToken, Scope
 
-# Characters: the password may be all that stands between the internet and the machines.
-_SHORTEST_PASSWORD = 10
 # Days: ten years at most; one that lasts until it is revoked has no end.
 duration = duration_up_to(3650)
 
@@ -106,8 +104,8 @@ def read_password() -> str:
             raise UsageError("the two differ")
     else:
         password = sys.stdin.readline().rstrip("\n")
-    if not _SHORTEST_PASSWORD <= len(password) <= MAX_PASSWORD_CHARS:
-        raise UsageError(f"a password has {_SHORTEST_PASSWORD} to {MAX_PASSWORD_CHARS} characters")
+    if problem := password_problem(password):
+        raise UsageError(problem)
     return password
 
 

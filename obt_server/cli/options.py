@@ -29,6 +29,7 @@ OPTION_OF_KEY: Final[Mapping[str, str]] = {
     "listen.root_path": "--root-path",
     "agents.max_results_bytes": "--agent-results-mib",
     "agents.max_unasked_results_bytes": "--agent-unasked-mib",
+    "operators.first_password_file": "--first-password-file",
     "gateway.enabled": "--gateway",
     "log.level": "--log-level",
     "log.format": "--log-format",

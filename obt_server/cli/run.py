@@ -7,7 +7,6 @@ import asyncio
 import errno
 import gc
 import ipaddress
-import os
 import sys
 from pathlib import Path
 from typing import Final
@@ -16,9 +15,9 @@ from obt_agent.config.urls import is_dialable
 from obt_agent.log_setup import setup as log_setup
 from obt_server import app as application
 from obt_server.allocator import keep_large_blocks_apart
-from obt_server.auth.operators import Operators
 from obt_server.auth.origin import parse_authority
 from obt_server.auth.server_key import ServerKeys, server_keys
+from obt_server.cli.first_password import FIRST_OPERATOR, given_first_password, make_first_operator
 from obt_server.cli.options import UsageError, add_database, load_settings, port, positive
 from obt_server.cli.tls_files import check_tls_files
 from obt_server.config.load import SERVER
@@ -35,7 +34,6 @@ SWITCH_S: Final = 0.001
 
 _DEFAULTS: Final = ServerOptions()
 DEFAULT_PORT: Final = _DEFAULTS.listen.port
-FIRST_OPERATOR = "admin"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -81,6 +79,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="MIB",
         help="of those, results of jobs that this server does not know: it lost its database, or the agent "
         f"invents them (default: {_DEFAULTS.agents.max_unasked_results_bytes >> 20})",
+    )
+    parser.add_argument(
+        "--first-password-file",
+        type=Path,
+        metavar="FILE",
+        help=f"a file with the password that the first start gives the operator {FIRST_OPERATOR} (default: a "
+        "random one)",
     )
     parser.add_argument(
         "--gateway",
@@ -161,7 +166,7 @@ def completed(options: argparse.Namespace) -> argparse.Namespace:
         print(f"obt-server: {notice}", file=sys.stderr)
     config = loaded.config
     cert, key = config.listen.tls_cert_file, config.listen.tls_key_file
-    following = config.listen.next_tls_cert_file
+    following, first = config.listen.next_tls_cert_file, config.operators.first_password_file
     return argparse.Namespace(
         database=Path(config.database.file),
         host=config.listen.host,
@@ -175,6 +180,7 @@ def completed(options: argparse.Namespace) -> argparse.Namespace:
         agent_results_bytes=config.agents.max_results_bytes,
         agent_unasked_bytes=config.agents.max_unasked_results_bytes,
         gateway=config.gateway.enabled,
+        first_password_file=None if first is None else Path(first),
         retention=RetentionSettings(
             config.retention.results_days, config.retention.jobs_days, config.retention.tokens_days
         ),
@@ -272,6 +278,8 @@ async def _serve(options: argparse.Namespace) -> int:
     try:
         # For `tokens join`, which is a process of its own.
         await parts.storage.keep_join_pins(settings.join_pins)
+        # Before anything listens: a start that cannot make its operator is none.
+        password = await given_first_password(parts.operators, options.first_password_file)
         server = configure(
             parts,
             host=options.host,
@@ -293,7 +301,7 @@ async def _serve(options: argparse.Namespace) -> int:
             # Little is left in cycles, so that one a tenth as often is enough.
             gc.set_threshold(2000, 10, 100)
             # Only now: a password that is shown by a start that fails is kept for one that shows none.
-            await _show_first_password(parts.operators)
+            await make_first_operator(parts.operators, password, options.first_password_file)
             print(f"obt-server {application.version()} at {_url(options, server.port)}", flush=True)
         listening.cancel()
         try:
@@ -303,34 +311,6 @@ async def _serve(options: argparse.Namespace) -> int:
         return 0 if server.started else 1
     finally:
         parts.database.close()
-
-
-async def _show_first_password(operators: Operators) -> None:
-    password = await operators.create_first(FIRST_OPERATOR)
-    if password is None:
-        return
-    # systemd names the state folder of a service, whose output goes to the journal: that is kept, and read by
-    # more people than this password is for.
-    folder = os.environ.get("STATE_DIRECTORY")
-    if folder is None:
-        where, kept = f"the password {password}", "It is shown this once."
-    else:
-        file = _keep_first_password(Path(folder), password)
-        where, kept = f"the password in {file}", "Remove the file when you have read it."
-    print(
-        f"First start: sign in as {FIRST_OPERATOR} with {where}\n"
-        f"{kept} To change it: obt-server operators password {FIRST_OPERATOR}",
-        flush=True,
-    )
-
-
-def _keep_first_password(folder: Path, password: str) -> Path:
-    """Write it into a file that is its owner's alone."""
-    file = folder / "first-password"
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-        stream.write(password + "\n")
-    return file
 
 
 def _cannot_listen(options: argparse.Namespace, error: OSError) -> OSError:

@@ -30,12 +30,20 @@ SERVER: Final = Scheme(
     # Kubernetes and Docker's links set these in every container beside a service of that name.
     others_names=re.compile(r"OBT_SERVER_(SERVICE|PORT|NAME|ENV)(_.*)?"),
     paths=frozenset(
-        {"database.file", "listen.tls_cert_file", "listen.tls_key_file", "listen.next_tls_cert_file"}
+        {
+            "database.file",
+            "listen.tls_cert_file",
+            "listen.tls_key_file",
+            "listen.next_tls_cert_file",
+            "operators.first_password_file",
+        }
     ),
-    secret_keys=frozenset({"listen.tls_key"}),
-    secret_names=frozenset({"OBT_SERVER_PASSWORD", "OBT_SERVER_LISTEN_TLS_KEY"}),
+    secret_keys=frozenset({"listen.tls_key", "operators.first_password"}),
+    secret_names=frozenset(
+        {"OBT_SERVER_PASSWORD", "OBT_SERVER_LISTEN_TLS_KEY", "OBT_SERVER_OPERATORS_FIRST_PASSWORD"}
+    ),
     keep_apart="a secret does not belong in the configuration: name the key's file in listen.tls_key_file; "
-    "passwords are set with obt-server operators password",
+    "the first password's in operators.first_password_file; obt-server operators password sets others",
 )
 _EXAMPLE: Final = "server.example.yaml"
 

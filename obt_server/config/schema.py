@@ -1,4 +1,4 @@
-"""The shape of the server's settings: six sections, each value with its unit in its name."""
+"""The shape of the server's settings: seven sections, each value with its unit in its name."""
 
 from __future__ import annotations
 
@@ -41,6 +41,12 @@ class DatabaseSection(_ServerSection, frozen=True, kw_only=True):
     file: Annotated[str, Meta(max_length=4096, description="a path")] = ""
 
 
+class OperatorsSection(_ServerSection, frozen=True, kw_only=True):
+    """Where the first operator's password comes from; None: it is random."""
+
+    first_password_file: Text | None = None
+
+
 class AgentsSection(_ServerSection, frozen=True, kw_only=True):
     """What each agent may make the server keep: results, and of those what this server never asked for."""
 
@@ -75,6 +81,7 @@ class ServerOptions(_ServerSection, frozen=True, kw_only=True):
 
     listen: ListenSection = ListenSection()
     database: DatabaseSection = DatabaseSection()
+    operators: OperatorsSection = OperatorsSection()
     agents: AgentsSection = AgentsSection()
     gateway: GatewaySection = GatewaySection()
     retention: RetentionSection = RetentionSection()

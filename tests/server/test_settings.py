@@ -103,7 +103,7 @@ def test_every_option_of_run_is_a_setting_and_every_one_named_is_an_option() -> 
 def test_every_mistake_is_said_at_once_with_its_line_and_what_was_meant(tmp_path: Path) -> None:
     text = (
         "listen:\n  prot: 80\n  port: many\n  root_path: obt/\n  tls_key: x\n"
-        "operators:\n  password: x\nretention:\n  jobs_days: 0\n"
+        "operators:\n  first_password: x\nretention:\n  jobs_days: 0\n"
     )
     with pytest.raises(WrongConfig) as caught:
         loaded(tmp_path, text, {"OBT_SERVER_LISTEN_PROT": "1", "OBT_SERVER_PASSWORD": "x"})
@@ -112,7 +112,7 @@ def test_every_mistake_is_said_at_once_with_its_line_and_what_was_meant(tmp_path
     assert said[1].startswith('server.yaml:3: listen.port: found "many", expected a port')
     assert said[2].startswith('server.yaml:4: listen.root_path: found "obt/", expected a path')
     assert said[3].startswith("server.yaml:5: listen.tls_key: a secret does not belong")
-    assert said[4].startswith("server.yaml:6: operators: unknown key")
+    assert said[4].startswith("server.yaml:7: operators.first_password: a secret does not belong")
     assert said[5].startswith("server.yaml:9: retention.jobs_days:")
     assert "did you mean OBT_SERVER_LISTEN_PORT?" in said[6]
     assert "a secret does not belong in the configuration" in said[7]
