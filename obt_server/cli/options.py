@@ -23,6 +23,7 @@ OPTION_OF_KEY: Final[Mapping[str, str]] = {
     "listen.port": "--port",
     "listen.tls_cert_file": "--tls-cert",
     "listen.tls_key_file": "--tls-key",
+    "listen.tls_self_signed": "--tls-self-signed",
     "listen.next_tls_cert_file": "--next-tls-cert",
     "listen.behind_proxy": "--behind-proxy",
     "listen.allowed_hosts": "--allowed-host",

@@ -19,7 +19,7 @@ from obt_server.auth.origin import parse_authority
 from obt_server.auth.server_key import ServerKeys, server_keys
 from obt_server.cli.first_password import FIRST_OPERATOR, given_first_password, make_first_operator
 from obt_server.cli.options import UsageError, add_database, load_settings, port, positive
-from obt_server.cli.tls_files import check_tls_files
+from obt_server.cli.tls_files import check_tls_files, make_certificate
 from obt_server.config.load import SERVER
 from obt_server.config.schema import ServerOptions
 from obt_server.gateway import GatewaySettings
@@ -104,6 +104,12 @@ def _add_tls(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="PEM file of the certificate chain")
     parser.add_argument("--tls-key", type=Path, metavar="FILE", help="PEM file of its key")
     parser.add_argument(
+        "--tls-self-signed",
+        action=argparse.BooleanOptionalAction,
+        help="make a certificate and its key beside the database, and keep the key: agents know it from "
+        "their join tokens, browsers ask once (default: no)",
+    )
+    parser.add_argument(
         "--next-tls-cert",
         type=Path,
         metavar="FILE",
@@ -140,6 +146,9 @@ def run(options: argparse.Namespace) -> int:
     """Serve until a signal."""
     options = completed(options)
     check(options)
+    if options.tls_self_signed:
+        own = (options.host,) if _is_specific(options.host) else ()
+        make_certificate(options, (*options.allowed_host, *own, "localhost"))
     output = log_setup.configure(
         log_setup.LogSettings(level=options.log_level, format=options.log_format, identifier="obt-server")
     )
@@ -173,6 +182,7 @@ def completed(options: argparse.Namespace) -> argparse.Namespace:
         port=config.listen.port,
         tls_cert=None if cert is None else Path(cert),
         tls_key=None if key is None else Path(key),
+        tls_self_signed=config.listen.tls_self_signed,
         next_tls_cert=None if following is None else Path(following),
         behind_proxy=config.listen.behind_proxy,
         allowed_host=list(config.listen.allowed_hosts),
@@ -211,14 +221,17 @@ def check(options: argparse.Namespace) -> None:
         raise UsageError("--tls-cert and --tls-key go together")
     if tls:
         check_tls_files(options.tls_cert, options.tls_key)
+    if options.tls_self_signed and tls:
+        raise UsageError("--tls-self-signed makes certificate and key: leave out --tls-cert and --tls-key")
+    tls = tls or options.tls_self_signed
     if options.next_tls_cert is not None and not tls:
-        raise UsageError("--next-tls-cert is what follows --tls-cert: give that, too")
+        raise UsageError("--next-tls-cert is what follows --tls-cert or --tls-self-signed: give that, too")
     # Passwords, prompts and results cross the wire.
     exposed = not is_loopback(options.host)
     if exposed and not tls and options.behind_proxy is None:
         raise UsageError(
-            f"{options.host} is reached from other machines: give --tls-cert and --tls-key, or "
-            "--behind-proxy when a proxy in front does TLS"
+            f"{options.host} is reached from other machines: give --tls-cert and --tls-key, "
+            "--tls-self-signed, or --behind-proxy when a proxy in front does TLS"
         )
     # Requests with another Host are refused, against DNS rebinding: the server must know its own names.
     if (

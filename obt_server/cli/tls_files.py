@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import getpass
 import ssl
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from obt_server.auth.self_signed import own_certificate
 from obt_server.cli.options import UsageError
 
 # What a PEM file of each kind holds; keys are of several kinds (RSA, EC, PKCS #8).
@@ -39,6 +42,19 @@ def check_tls_files(cert: Path, key: Path) -> None:
                 f"-pubkey -in {cert} and openssl pkey -pubout -in {key} print the same then)"
             ) from error
         raise UsageError(f"{cert} and {key} cannot be used: {error.reason or error}") from error
+
+
+def make_certificate(options: argparse.Namespace, names: Iterable[str]) -> None:
+    """Put the files of the server's own certificate into the options; made where they are missing.
+
+    Raises:
+        UsageError: its key cannot be used, or one of the names cannot be in a certificate.
+        OSError: a file cannot be read or written.
+    """
+    try:
+        options.tls_cert, options.tls_key = own_certificate(options.database.parent, names)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _read(path: Path, option: str) -> bytes:

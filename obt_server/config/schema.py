@@ -27,6 +27,7 @@ class ListenSection(_ServerSection, frozen=True, kw_only=True):
     port: Annotated[int, Meta(ge=0, le=65_535, description="a port, 0 for any free one")] = 8881
     tls_cert_file: Text | None = None
     tls_key_file: Text | None = None
+    tls_self_signed: bool = False
     next_tls_cert_file: Text | None = None
     behind_proxy: Text | None = None
     allowed_hosts: tuple[Text, ...] = ()
