@@ -5,10 +5,7 @@ The key stays when the certificate is made anew, so that no agent notices.
 
 from __future__ import annotations
 
-import contextlib
 import ipaddress
-import os
-import secrets
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -26,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from obt_agent.system import descriptors
+from obt_server.replace_file import replace_file
 
 CERTIFICATE: Final = "tls-cert.pem"
 KEY: Final = "tls-key.pem"
@@ -56,7 +53,7 @@ def own_certificate(folder: Path, names: Iterable[str], now: datetime | None = N
     key = _key(key_file)
     if not _is_good(cert_file, key, wanted, now):
         certificate = _certificate(key, wanted, now)
-        _write(cert_file, certificate.public_bytes(Encoding.PEM), 0o644)
+        replace_file(cert_file, certificate.public_bytes(Encoding.PEM), mode=0o644)
     return cert_file, key_file
 
 
@@ -65,7 +62,8 @@ def _key(file: Path) -> ec.EllipticCurvePrivateKey:
         data = file.read_bytes()
     except FileNotFoundError:
         key = ec.generate_private_key(ec.SECP256R1())
-        _write(file, key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()), 0o600)
+        text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        replace_file(file, text, mode=0o600)
         return key
     try:
         found = load_pem_private_key(data, password=None)
@@ -141,19 +139,3 @@ _USAGE: Final = x509.KeyUsage(
     encipher_only=False,
     decipher_only=False,
 )
-
-
-def _write(file: Path, data: bytes, mode: int) -> None:
-    """Write a file whole or not at all: half a key would be taken for a damaged one at the next start."""
-    fresh = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(fresh, descriptors.MAKE, mode)
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(descriptor)
-        fresh.replace(file)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            fresh.unlink()
-        raise

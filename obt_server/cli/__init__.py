@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "campaigns": "measure the same on many machines, and say what got slower",
     "baselines": "results that later ones are compared with",
     "schedules": "campaigns that begin by themselves",
+    "status": "whether the server of these settings is ready",
     "backup": "copy the database, also of a server that runs",
     "restore": "put a backup in place of the database of a server that is stopped",
     "check": "read the database whole, and say what is wrong with it",

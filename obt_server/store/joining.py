@@ -31,6 +31,12 @@ def everything(db: Session) -> list[JoinToken]:
     ]
 
 
+def of_secret(db: Session, sha256: str) -> JoinToken | None:
+    """The join token whose secret has that hash."""
+    row = db.scalar(select(JoinTokenRow).where(JoinTokenRow.sha256 == sha256))
+    return None if row is None else from_row(JoinToken, row)
+
+
 def revoke(db: Session, token_id: int, at: float) -> None:
     """Make one useless."""
     row = db.get(JoinTokenRow, token_id)

@@ -144,6 +144,7 @@ class SqlStorage(Stored):
     delete_model_set = transaction(rollout_rows.delete_model_set)
     create_join_token = transaction(joining.create)
     join_tokens = query(joining.everything)
+    join_token = query(joining.of_secret)
     revoke_join_token = transaction(joining.revoke)
     join_pins = query(joining.pins)
     keep_join_pins = transaction(joining.keep_pins)
