@@ -93,6 +93,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let programs with a token of scope inference use the machines' models below /ollama, with "
         "Ollama's and OpenAI's clients, within each owner's policy (default: no)",
     )
+    _add_log(parser)
+
+
+def _add_log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", choices=_choices("log.level"), help="least important level (info)")
     parser.add_argument("--log-format", choices=_choices("log.format"), help="form of the log (auto)")
     parser.add_argument(
