@@ -28,7 +28,7 @@ help: ## this list
 ifneq ($(shell cat $(STAMP) 2>/dev/null),$(CURDIR))
 .PHONY: $(STAMP)
 endif
-$(STAMP): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml requirements/dev.txt
 	@scripts/make-venv "$(PYTHON)"
 
 venv: $(STAMP) ## make .venv, with everything that the other targets need
@@ -169,11 +169,10 @@ docs: $(STAMP) ## write docs/ and the types for TypeScript anew from the message
 	$(PY) $(TYPESCRIPT)/generate.py
 	$(PY) scripts/postman.py
 
-# What only the site needs is installed when the site is first built. The second command proves that the lock is
-# complete, and changes nothing: tests may start programs of this environment meanwhile.
+# What only the site needs is installed when the site is first built, and nothing else changes: tests may start
+# programs of this environment meanwhile.
 $(VENV)/.site: $(STAMP) requirements/docs.txt
-	$(PY) -m pip --quiet --disable-pip-version-check install --require-hashes --no-deps -r requirements/docs.txt
-	$(PY) -m pip --quiet --disable-pip-version-check install --no-index --no-build-isolation --dry-run -e '.[docs]'
+	@scripts/make-venv "$(PYTHON)" site
 	@touch $@
 
 site: $(VENV)/.site ## the documentation site, in site/; a dead link or an unknown name fails

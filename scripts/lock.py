@@ -72,14 +72,17 @@ def lock(
         return output.read_text()
 
 
-def check_wheels(path: Path) -> None:
-    """Refuse a release without a wheel for each Python and system: what builds it would have no hash."""
+def check_wheels(*paths: Path) -> None:
+    """Refuse a release without a wheel for each Python and system: what builds it would have no hash.
+
+    Refuse a gap, too, for what these files hold is installed without a look at what it needs.
+    """
     for python in _pythons():
         for platform in PLATFORMS:
             with tempfile.TemporaryDirectory() as folder:
                 options = ["--python-version", python, "--python-platform", platform, "--dry-run"]
                 options += ["--target", folder, "--only-binary", ":all:", "--require-hashes"]
-                _uv("install", *options, "-r", str(path))
+                _uv("install", *options, *(word for path in paths for word in ("-r", str(path))))
 
 
 def _pythons() -> list[str]:
@@ -107,14 +110,17 @@ def main(arguments: list[str]) -> int:
     everything = lock(ALL, ("dev",), upgrade=upgrade)
     written = _write(ALL, "Everything that the checks run with.", everything)
     check_wheels(written)
-    _write("build", "What builds the project.", lock("build", packages=BUILD, constraints=written))
+    check_wheels(
+        _write("build", "What builds the project.", lock("build", packages=BUILD, constraints=written))
+    )
     # What has a marker there may be needed elsewhere without it: the first line says release and marker.
     there = {lines.splitlines()[0] for _, lines in pins(everything)}
     for name, (extras, about) in SETS.items():
         text = lock(name, extras, upgrade=upgrade, constraints=written)
         if name in ON_TOP:
             text = "".join(lines for _, lines in pins(text) if lines.splitlines()[0] not in there)
-        _write(name, about, text)
+        path = _write(name, about, text)
+        check_wheels(*((written, path) if name in ON_TOP else (path,)))
     return 0
 
 

@@ -1,5 +1,6 @@
 """requirements/: what pyproject.toml asks for, in releases that it allows, each file known by its hash."""
 
+import re
 import tomllib
 from collections.abc import Iterator
 
@@ -48,11 +49,22 @@ def test_each_file_locks_what_the_project_asks_for(name: str) -> None:
     assert missing == [], "run make lock"
 
 
+def test_no_file_names_an_index() -> None:
+    """Whoever installs has an index of their own choice: the hashes are those of the files as published."""
+    lines = {
+        line
+        for file in (ROOT / "requirements").iterdir()
+        for line in file.read_text().splitlines()
+        if not re.match(r"#|[a-z0-9-]+==[^ ]+ |    --hash=sha256:[0-9a-f]{64}", line) or "://" in line
+    }
+    assert lines == set()
+
+
 def test_a_package_has_one_release_in_all_files() -> None:
     everything = {package: pin.specifier for package, pin in locked(ALL).items()}
     others = {
         f"{name}: {package}": (pin.specifier, everything[package])
-        for name in SETS
+        for name in ("build", *SETS)
         for package, pin in locked(name).items()
         if package in everything
     }

@@ -1,15 +1,18 @@
 """make's first step on every machine: the environment behind its stamp, and what a system has to have."""
 
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+from scripts.lock import pins
 from tests.project.paths import ROOT, run
 
-pytestmark = pytest.mark.slow
+# pip makes each environment anew, in a minute or two on a busy machine.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 SMALL_PROJECT = """\
 [build-system]
@@ -18,13 +21,14 @@ build-backend = "hatchling.build"
 [project]
 name = "small"
 version = "1"
-optional-dependencies = { server = [], dev = ["iniconfig"] }
 [tool.hatch.build.targets.wheel]
 packages = ["small"]
 """
 PYTHON = Path(sys.executable).resolve()
 VENV_OF_UV = f'if [ "$1" = venv ]; then exec {PYTHON} -m venv --without-pip .venv; fi\n'
 """What a stand-in for uv does to make an environment: as the real one, without pip."""
+LOCKED = {"dev": ("pip", "iniconfig"), "docs": ("paginate",), "server": ("annotated-doc",)}
+"""What stands in for each lock, beside the build backend in the first: a small package of the real one."""
 
 
 @pytest.fixture
@@ -35,8 +39,14 @@ def project(tmp_path: Path) -> Path:
     (folder / "small/__init__.py").touch()
     (folder / "pyproject.toml").write_text(SMALL_PROJECT)
     shutil.copytree(ROOT / "scripts", folder / "scripts")
-    for name in ("Makefile", "constraints.txt"):
-        shutil.copy(ROOT / name, folder)
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "requirements").mkdir()
+    build = (ROOT / "requirements/build.txt").read_text()
+    (folder / "requirements/build.txt").write_text(build)
+    for name, packages in LOCKED.items():
+        there = dict(pins((ROOT / f"requirements/{name}.txt").read_text()))
+        text = "".join(there[package] for package in packages) + (build if name == "dev" else "")
+        (folder / f"requirements/{name}.txt").write_text(text)
     return folder
 
 
@@ -68,16 +78,23 @@ def interpreter(path: Path, before: str) -> Path:
     return write_program(path, f'if [ "$1" = -c ]; then exec {real} {script} "$@"; fi\nexec {real} "$@"\n')
 
 
+def touch(file: Path, than: Path) -> None:
+    """Make a file newer than another."""
+    newer = than.stat().st_mtime + 10
+    os.utime(file, (newer, newer))
+
+
 def test_a_venv_whose_making_failed_halfway_is_made_again(project: Path) -> None:
-    pins = (project / "constraints.txt").read_text()
-    (project / "constraints.txt").write_text("hatchling==0.0.0\n")
+    lock = project / "requirements/dev.txt"
+    whole = lock.read_text()
+    lock.write_text(re.sub("sha256:.{6}", "sha256:000000", whole))
     failed = run("make", "venv", f"PYTHON={sys.executable}", cwd=project)
     assert failed.returncode != 0
-    assert "hatchling" in failed.stderr
+    assert "DO NOT MATCH THE HASHES" in failed.stderr, "another file than the lock's is refused"
     assert (project / ".venv/bin/python").exists()
     (project / ".venv/left-behind").touch()
 
-    (project / "constraints.txt").write_text(pins)
+    lock.write_text(whole)
     made = run("make", "venv", f"PYTHON={sys.executable}", cwd=project)
 
     assert made.returncode == 0, made.stderr
@@ -86,15 +103,45 @@ def test_a_venv_whose_making_failed_halfway_is_made_again(project: Path) -> None
     assert installed.returncode == 0, installed.stderr
     assert run("make", "--question", "venv", cwd=project).returncode == 0, "a whole venv is left alone"
 
-    newer = (project / ".venv/.complete").stat().st_mtime + 10
-    os.utime(project / "pyproject.toml", (newer, newer))
-    assert run("make", "--question", "venv", cwd=project).returncode == 1, (
-        "a changed pyproject.toml is noticed"
-    )
+    for made_from in ("pyproject.toml", "requirements/dev.txt"):
+        touch(project / made_from, than=project / ".venv/.complete")
+        assert run("make", "--question", "venv", cwd=project).returncode == 1, f"{made_from} is newer"
+        touch(project / ".venv/.complete", than=project / made_from)
 
     moved = project.rename(project.with_name("moved"))
-    os.utime(moved / ".venv/.complete", (newer + 10, newer + 10))
     assert run("make", "--question", "venv", cwd=moved).returncode == 1, "a venv cannot be moved"
+
+
+def test_a_changed_lock_is_installed_over_what_is_there_by_the_uv_of_the_locks_where_it_is(
+    project: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = project / "requirements/dev.txt"
+    everything = lock.read_text()
+    lock.write_text("".join(text for name, text in pins(everything) if name != "iniconfig"))
+    assert run("scripts/make-venv", sys.executable, cwd=project).returncode == 0
+    (project / ".venv/left-alone").touch()
+    lock.write_text(everything)
+
+    def update() -> str:
+        touch(lock, than=project / ".venv/.complete")
+        updated = run("scripts/make-venv", sys.executable, cwd=project)
+        assert updated.returncode == 0, updated.stderr
+        assert "bringing .venv up to date" in updated.stderr
+        touch(project / ".venv/.complete", than=lock)
+        return updated.stderr
+
+    update()
+    assert run(project / ".venv/bin/python", "-c", "import iniconfig", cwd=project).returncode == 0
+
+    monkeypatch.delenv("UV")
+    log = programs / "uv.log"
+    uv = write_program(project / ".venv/bin/uv", f'echo "$@" >> {log}\n')
+    assert "pip" not in update()
+    assert "--require-hashes -r requirements/dev.txt" in log.read_text()
+
+    uv.write_text(f"{uv.read_text()}[ $1 = --version ]\n")
+    assert "uv did not install everything; trying with pip" in update()
+    assert (project / ".venv/left-alone").exists(), "it is the same environment"
 
 
 def test_a_python_that_is_too_old_is_named_with_what_is_needed(project: Path, programs: Path) -> None:
@@ -157,6 +204,7 @@ def test_the_demonstrations_environment_has_no_tools_and_is_completed_for_everyt
     assert small.returncode == 0, small.stderr
     assert "uv did not install everything; trying with pip" in small.stderr
     listed = run(project / ".venv/bin/python", "-m", "pip", "list", cwd=project)
+    assert "annotated-doc" in listed.stdout
     assert "iniconfig" not in listed.stdout
     assert run("make", "--question", "venv", cwd=project).returncode == 1, "the tools are missing"
     (project / ".venv/left-alone").touch()
@@ -184,10 +232,25 @@ def test_uv_makes_and_fills_it_where_there_is_one(
 
     assert made.returncode == 0, made.stderr
     assert (project / ".venv/.complete").exists()
-    venv, backend, everything = log.read_text().splitlines()
+    venv, locked, itself = log.read_text().splitlines()
     assert venv == f"venv --quiet --python {PYTHON} .venv", "by its path: a name may become another Python"
-    assert " -c constraints.txt hatchling editables" in backend
-    assert everything.endswith("-c constraints.txt --no-build-isolation -e .[dev]")
+    assert locked.endswith(" --no-deps --require-hashes -r requirements/dev.txt")
+    assert itself.endswith(" --no-deps --no-index --no-build-isolation -e .")
+
+
+def test_what_the_site_needs_is_added_to_the_rest(project: Path) -> None:
+    made = run("make", ".venv/.site", f"PYTHON={sys.executable}", cwd=project)
+    assert made.returncode == 0, made.stderr
+    listed = run(project / ".venv/bin/python", "-m", "pip", "list", cwd=project)
+    assert "paginate" in listed.stdout
+    assert "iniconfig" in listed.stdout
+    assert run("make", "--question", "venv", ".venv/.site", cwd=project).returncode == 0
+
+    touch(project / "requirements/docs.txt", than=project / ".venv/.site")
+    assert run("make", "--question", "venv", cwd=project).returncode == 0, "the rest is left alone"
+    again = run("make", ".venv/.site", f"PYTHON={sys.executable}", cwd=project)
+    assert again.returncode == 0, again.stderr
+    assert "bringing .venv up to date" in again.stderr
 
 
 def compiler(programs: Path, works_with: Path) -> None:
