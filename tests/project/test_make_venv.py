@@ -238,12 +238,17 @@ def test_uv_makes_and_fills_it_where_there_is_one(
     assert itself.endswith(" --no-deps --no-index --no-build-isolation -e .")
 
 
-def test_what_the_site_needs_is_added_to_the_rest(project: Path) -> None:
+def test_what_the_site_needs_is_added_to_the_rest_and_changes_none_of_it(project: Path) -> None:
+    assert run("make", "venv", f"PYTHON={sys.executable}", cwd=project).returncode == 0
+    (itself,) = project.glob(".venv/lib/*/site-packages/small-1.dist-info/RECORD")
+    installed = itself.stat().st_ctime_ns
+
     made = run("make", ".venv/.site", f"PYTHON={sys.executable}", cwd=project)
     assert made.returncode == 0, made.stderr
     listed = run(project / ".venv/bin/python", "-m", "pip", "list", cwd=project)
     assert "paginate" in listed.stdout
     assert "iniconfig" in listed.stdout
+    assert itself.stat().st_ctime_ns == installed, "a test that runs meanwhile finds the project"
     assert run("make", "--question", "venv", ".venv/.site", cwd=project).returncode == 0
 
     touch(project / "requirements/docs.txt", than=project / ".venv/.site")
