@@ -51,7 +51,7 @@ def test_the_example_is_right_shows_every_key_with_its_default_and_its_meaning(t
     found, plain = loaded(tmp_path, uncommented()), loaded(tmp_path, example())
     for name in SERVER.keys:
         assert found.value(name) == plain.value(name), name
-        if name != "database.file":  # an empty one is filled in
+        if name != "database.address":  # an empty one is filled in
             assert found.origins[name].kind == "file", name
     assert reference.markdown().count("\n") == len(SERVER.keys) + 2
     assert (ROOT / "config/obt-server.example.yaml").read_text() == example()
@@ -73,7 +73,7 @@ def test_options_win_over_variables_and_these_over_the_file(
     file = tmp_path / "server.yaml"
     file.write_text(
         "listen: {port: 1, host: '::1', allowed_hosts: [a.example, b.example]}\n"
-        "agents: {max_results_bytes: 2 GiB}\ndatabase: {file: data/obt.sqlite3}\n"
+        "agents: {max_results_bytes: 2 GiB}\ndatabase: {address: data/obt.sqlite3}\n"
     )
     monkeypatch.setenv("OBT_SERVER_CONFIG", str(file))
     monkeypatch.setenv("OBT_SERVER_LISTEN_PORT", "2")
