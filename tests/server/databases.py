@@ -5,11 +5,12 @@ import functools
 import os
 import shutil
 import tempfile
+import threading
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Connection, Engine, create_engine, event
 
 from obt_server.store import Database
 
@@ -19,6 +20,19 @@ sqlite_alone: Final = pytest.mark.skipif(
     bool(SERVER), reason="about SQLite's file, and the suite runs on PostgreSQL"
 )
 _TEMPLATE: Final = f"obt_template_{os.getpid()}"
+_REFUSE: Final = "DO $$ BEGIN RAISE EXCEPTION 'the suite repeats' USING ERRCODE = '40001'; END $$"
+_of_thread = threading.local()
+
+if SERVER and os.environ.get("OBT_TEST_REPEAT"):
+    # The database refuses each write once, when its work is done: what comes of the repeat must be the same.
+    @event.listens_for(Engine, "commit")
+    def refuse_once(connection: Connection) -> None:
+        # Those that only read, and those that make the tables, have a level of their own.
+        if connection.dialect.name != "postgresql" or "isolation_level" in connection.get_execution_options():
+            return
+        _of_thread.refused = not getattr(_of_thread, "refused", False)
+        if _of_thread.refused:
+            connection.exec_driver_sql(_REFUSE)
 
 
 def address_in(folder: Path) -> str | Path:
