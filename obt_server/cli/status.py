@@ -12,8 +12,10 @@ import ssl
 from http import HTTPStatus
 from typing import Final
 
+from obt_agent.argument_parser import JSON_OPTION, add_options
 from obt_agent.config.problems import WrongConfig
 from obt_agent.config.urls import is_dialable
+from obt_agent.text_output import print_json
 from obt_server.cli.options import UsageError, add_database, load_settings
 from obt_server.config.schema import ListenSection
 
@@ -31,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(work=_status)
     parser.epilog = "exit status: 0 ready, 1 not"
     add_database(parser)
+    add_options(parser, JSON_OPTION)
     parser.add_argument(
         "--quiet", action="store_true", help="print nothing: for the health check of a container"
     )
@@ -40,19 +43,23 @@ def _status(options: argparse.Namespace) -> int:
     try:
         listen = load_settings(options).config.listen
         where = _where(listen)
-        ready, text = True, f"ready at {where}"
+        problem = None
         try:
             _ask(listen)
         except _NotReadyError as error:
-            ready, text = False, f"not ready at {where}: {error}"
+            problem = str(error)
     except (UsageError, WrongConfig):
         # Docker knows no other answers than 0 and 1, whatever is wrong.
         if options.quiet:
             return 1
         raise
-    if not options.quiet:
-        print(text)
-    return 0 if ready else 1
+    if options.quiet:
+        pass
+    elif options.json:
+        print_json({"url": where, "ready": problem is None, "problem": problem})
+    else:
+        print(f"ready at {where}" if problem is None else f"not ready at {where}: {problem}")
+    return 0 if problem is None else 1
 
 
 def _where(listen: ListenSection) -> str:

@@ -25,7 +25,6 @@ from obt_server.store.tables import (
     Table,
 )
 from tests.server.agent_double import uuid7
-from tests.server.databases import address_in
 from tests.server.enrolling import enrol
 from tests.waiting import until
 
@@ -35,7 +34,7 @@ NOW = 1_000 * DAY
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Database]:
-    one = Database.open(address_in(tmp_path))
+    one = Database.sqlite(tmp_path / "obt.sqlite3")
     yield one
     one.close()
 

@@ -1,6 +1,7 @@
 """``obt-server status``: the health check of a container, which has the settings and no options."""
 
 import asyncio
+import json
 import socket
 from pathlib import Path
 
@@ -83,3 +84,12 @@ async def test_a_server_that_is_not_ready_and_something_else_at_that_port(
     output = capsys.readouterr().out
     assert output.startswith(f"not ready at http://127.0.0.1:{port}: ")
     assert shown in output
+
+
+def test_it_is_said_in_json(settings: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    port = free_port()
+    settings.setenv("OBT_SERVER_LISTEN_PORT", str(port))
+    assert main(["status", "--json"]) == 1
+    said = json.loads(capsys.readouterr().out)
+    assert (said["url"], said["ready"]) == (f"http://127.0.0.1:{port}", False)
+    assert "refused" in said["problem"]

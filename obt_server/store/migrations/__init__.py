@@ -1,1 +1,0 @@
-"""What brings a database of an older release up to date: Alembic's revisions, and the environment of them."""

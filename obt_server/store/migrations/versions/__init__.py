@@ -1,1 +1,0 @@
-"""The revisions, each a file that Alembic loads by its path. None that was released is changed again."""
