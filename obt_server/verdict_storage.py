@@ -37,9 +37,11 @@ class EnvironmentChange(msgspec.Struct, frozen=True, kw_only=True):
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """A model and plan on a machine, compared with its baseline.
 
+    ``point`` names the point of a plan that sweeps, ``point_index`` is its place in the plan's order.
     ``ratio`` is the figure over the baseline's, as the metric is: of times more is slower. Its interval is
     the one that decides: at the level that the correction for the campaign's comparisons leaves.
-    ``changed`` is what changed beside it. ``since``: the night with which it began.
+    ``changed`` is what changed beside it. ``since``: the night with which it began. ``back_since``: the night
+    from which on it is back at its baseline, of what was slower.
     """
 
     agent_id: str
@@ -49,6 +51,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     verdict: VerdictWord
     text: str
+    point: str | None = None
+    point_index: int = 0
     ratio: float | None = None
     ratio_low: float | None = None
     ratio_high: float | None = None
@@ -57,10 +61,14 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     baseline: tuple[ResultRef, ...] = ()
     changed: tuple[EnvironmentChange, ...] = ()
     since: ResultRef | None = None
+    back_since: ResultRef | None = None
 
 
 class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
-    """Somebody knows of a regression: from then on its nights are what later ones are compared with."""
+    """Somebody knows of a regression: from then on its nights are what later ones are compared with.
+
+    Unless it was back at its baseline: then its nights stay left out.
+    """
 
     by: str
     at: float
@@ -70,7 +78,8 @@ class Acknowledgement(msgspec.Struct, frozen=True, kw_only=True):
 class Regression(Verdict, frozen=True, kw_only=True):
     """A verdict that said slower, once however many nights say it again.
 
-    ``campaign_id`` and ``at`` are of the campaign that found it, ``last_at`` of the newest that says it.
+    ``campaign_id`` and ``at`` are of the campaign that found it, ``last_at`` of the newest that says it. It
+    stays open until somebody acknowledges it, also when it is back at its baseline.
     """
 
     id: int
@@ -117,8 +126,9 @@ class VerdictStorage(Protocol):
     async def save_verdicts(self, campaign_id: str, at: float, verdicts: Sequence[Verdict]) -> list[int]:
         """Store what a campaign gave, in place of what it gave before, and the regressions in it.
 
-        A verdict that says slower where a regression is open is that regression again. One that this
-        campaign alone had found, and no longer says, goes.
+        A verdict that says slower where a regression is open is that regression again, and one that says
+        since when it is back is noted with it. One that this campaign alone had found, and no longer says,
+        goes.
 
         Returns:
             The ids of the regressions that are new, changed or gone.

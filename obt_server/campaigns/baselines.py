@@ -3,14 +3,19 @@
 Only nights of the same machine, plan and version of the model count, without those on which the machine was
 not alone. Nights of a regression that nobody has acknowledged are left out: else a slow machine would be
 its own baseline after a week, and the alarm would end by itself. Once it is acknowledged, its nights are
-the new level, and those before it are left out.
+the new level, and those before it are left out; unless the line was back at its baseline by then.
+
+A line is back when a night lies nearer to the baseline than to the nights of its regression. From then on the
+nights of the regression are left out of its history as well: else it would look faster for a week.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from obt_agent.benchmark import statistics
 from obt_agent.benchmark.metrics_registry import BY_NAME
 from obt_agent.benchmark.semantics import version_class
 from obt_server.campaigns import change_points, history
@@ -25,11 +30,15 @@ Figures = Mapping[str, Night]
 
 
 class ChosenBaseline(NamedTuple):
-    """A line that can be compared, with the nights of its baseline; ``nights``: all, and tonight last."""
+    """A line that can be compared, with the nights of its baseline; ``nights``: all, and tonight last.
+
+    ``back``: the nights since which it is back at its baseline, tonight last; of what was slower.
+    """
 
     line: NightLine
     baseline: list[NightResults]
     nights: list[NightResults]
+    back: list[NightResults]
 
 
 class NotCompared(NamedTuple):
@@ -97,8 +106,13 @@ def _of_usable(
     how: tuple[LineRecord, int],
 ) -> ChosenBaseline | NotCompared:
     known, last = how
-    accepted = max((one.since.at for one in known.regressions if one.acknowledged and one.since), default=0.0)
-    level = [night for night in usable if night.at >= accepted]
+    known_of = [one for one in known.regressions if one.acknowledged]
+    accepted = max((one.since.at for one in known_of if one.since and not one.back_since), default=0.0)
+    # What was back by itself was no new level: its nights are as if they had not been.
+    over = [one for one in known_of if one.back_since]
+    level = [
+        night for night in usable if night.at >= accepted and not any(_during(night, one) for one in over)
+    ]
     open_ones = [one for one in known.regressions if not one.acknowledged and one.since]
     usual = [night for night in level if not any(_during(night, one) for one in open_ones)]
     better = BY_NAME[metric].better != "lower"
@@ -115,11 +129,12 @@ def _of_usable(
         baseline = [night for night in usable if _holds(night, known.pinned)]
         if not baseline:
             return NotCompared("the pinned baseline is no usable result of this model's version")
-    since_open = [night for night in level if open_ones and night.at >= min(_start(one) for one in open_ones)]
+    back = _back(level, tonight, figures, (baseline, open_ones))
+    shown, since_open = (usual, []) if back else (level, _since(level, open_ones))
     window = HISTORY * last + len(since_open)
     before = newest
     # Without the night before, which is compared together with tonight.
-    if level[-1] is segment[-1]:
+    if shown[-1] is segment[-1]:
         before = list(segment[:-1][-last:])
     line = NightLine(
         tonight=figures[tonight.first.stored.job_id],
@@ -127,12 +142,42 @@ def _of_usable(
         spread_from=_figures(newest, figures),
         before=_figures(before, figures),
         usual=_figures(usual[-HISTORY * last :], figures),
-        history=_figures(level[-window:], figures),
+        history=_figures(shown[-window:], figures),
         recent=last + len(since_open),
         pinned=known.pinned is not None,
         higher_is_better=better,
     )
-    return ChosenBaseline(line, baseline, [*level[-window:], tonight])
+    return ChosenBaseline(line, baseline, [*shown[-window:], tonight], back)
+
+
+def _since(level: Sequence[NightResults], open_ones: Sequence[Regression]) -> list[NightResults]:
+    """The nights since the first of the regressions that are open."""
+    began = min((_start(one) for one in open_ones), default=math.inf)
+    return [night for night in level if night.at >= began]
+
+
+def _back(
+    level: Sequence[NightResults],
+    tonight: NightResults,
+    figures: Figures,
+    against: tuple[Sequence[NightResults], Sequence[Regression]],
+) -> list[NightResults]:
+    """The nights up to tonight that lie nearer to the baseline than to the newest regression's nights."""
+    baseline, open_ones = against
+    newest = max(open_ones, key=lambda one: one.last_at, default=None)
+    if newest is None:
+        return []
+    slow = [one.log for one in _figures([night for night in level if _during(night, newest)], figures)]
+    if not slow:
+        return []
+    was = statistics.median([one.log for one in _figures(baseline, figures)])
+    found: list[NightResults] = []
+    for night in reversed([*level, tonight]):
+        log = figures[night.first.stored.job_id].log
+        if night.at <= newest.last_at or abs(log - was) >= abs(log - statistics.median(slow)):
+            break
+        found.insert(0, night)
+    return found
 
 
 def _during(night: NightResults, regression: Regression) -> bool:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from obt_agent.benchmark.result import Summary
 from obt_agent.errors import InvalidParams
 from obt_server.campaign_storage import Campaign, CampaignCell, VerdictCounts
-from obt_server.campaigns import history, line_history, matrix, verdicts
+from obt_server.campaigns import history, line_history, matrix, sweep, verdicts
 from obt_server.campaigns.baselines import MOST_NIGHTS, LineRecord
 from obt_server.campaigns.comparison import LAST_NIGHTS, Night
 from obt_server.campaigns.figures import HEADLINE, METRIC_NAMES, metric_name
 from obt_server.campaigns.history import NightResults
-from obt_server.campaigns.line_history import LineHistory
-from obt_server.campaigns.matrix import CampaignMatrix, Pair, RatioShown, Summaries
+from obt_server.campaigns.line_history import LineHistory, ShownFigure
+from obt_server.campaigns.matrix import CampaignMatrix, Pair, RatioShown, Shown
+from obt_server.campaigns.sweep import Chosen, SweepPoint
 from obt_server.campaigns.verdicts import MeasuredLine
 from obt_server.result_index import HEADLINE as INDEXED
 from obt_server.result_index import IndexedResult, ResultIndex
@@ -25,13 +26,23 @@ from obt_server.rollout_storage import model_key
 from obt_server.storage import NotStored, ServerStorage
 from obt_server.verdict_storage import LineKey, Regression, RegressionFilter
 
+Results = Mapping[tuple[str, str], IndexedResult]
+"""By machine and job."""
 OnRegression = Callable[[int, Regression | None], None]
 MOST_REGRESSIONS: Final = 100_000
 """More than any storage keeps."""
 _MAX_KEPT: Final = 20_000
 
 
+class FigureAsked(NamedTuple):
+    """Which figure somebody asks for: a metric's name or ``headline``, and the label of a point or none."""
+
+    metric: str = HEADLINE
+    point: str | None = None
+
+
 class _CellSummaries(msgspec.Struct, frozen=True):
+    index: int = 0
     summary: dict[str, Summary] = {}
 
 
@@ -54,9 +65,9 @@ class Evaluation:
         self._storage = storage
         self._index = index
         self._on_regression = on_regression
-        # One metric of a result that the index does not have, by agent, job, hash and metric. A stored result
-        # never changes.
-        self._read: dict[tuple[str, str, str, str], Summary | None] = {}
+        # One metric of a result that the index does not have, by agent, job, hash and metric, and by the
+        # place of the point. A stored result never changes.
+        self._read: dict[tuple[str, str, str, str], dict[int, Summary]] = {}
 
     # -- when a campaign has ended --------------------------------------------------------------------
 
@@ -86,12 +97,17 @@ class Evaluation:
         nights = history.by_line(await self._index.lines())
         pinned, regressions = await self._pinned(), await self._regressions(campaign)
         groups = matrix.grouped(cells)
-        return [
-            await self._line(
-                campaign, group, nights.get(key, []), _record(key, campaign, regressions, pinned)
-            )
-            for key, group in groups.items()
-        ]
+        sweeps = sweep.sweeps_of(campaign)
+        found = []
+        for chosen in sweep.each(sweeps, len(groups)):
+            for key, group in groups.items():
+                if key.plan_hash in chosen:
+                    point = sweep.point_of(sweeps[key.plan_hash], chosen[key.plan_hash])
+                    record = _record(key, point, campaign, (regressions, pinned))
+                    found.append(await self._line(campaign, (group, point), nights.get(key, []), record))
+                    # Nothing in here waits, and a large campaign has a million figures of its nights.
+                    await asyncio.sleep(0)
+        return found
 
     async def _pinned(self) -> dict[LineKey, set[str]]:
         """Jobs that lines are compared with, where a campaign's baseline is pinned."""
@@ -110,10 +126,11 @@ class Evaluation:
     async def _line(
         self,
         campaign: Campaign,
-        group: Sequence[CampaignCell],
+        of: tuple[Sequence[CampaignCell], SweepPoint | None],
         nights: Sequence[NightResults],
         known: LineRecord,
     ) -> MeasuredLine:
+        group, point = of
         first = group[0]
         key, metric = matrix.line_of(first), metric_name(campaign.metric)
         jobs = {cell.job_id for cell in group if cell.state == "done"}
@@ -125,33 +142,36 @@ class Evaluation:
         if tonight is None:
             why = next((cell.reason for cell in group if cell.reason), group[0].state)
             none = f"no result ({why})"
-            return MeasuredLine(key, first.agent_name, first.model, metric, (), {}, known, none)
+            return MeasuredLine(key, first.agent_name, first.model, metric, (), {}, known, none, point)
         until = [night for night in nights if night.at < tonight.at and night.campaign_id != campaign.id]
         line = [*until[-MOST_NIGHTS:], tonight]
-        figures = await self._figures(line, metric)
-        return MeasuredLine(key, first.agent_name, first.model, metric, line, figures, known)
+        figures = await self._figures(line, metric, None if point is None else point.place)
+        return MeasuredLine(key, first.agent_name, first.model, metric, line, figures, known, point=point)
 
-    async def _figures(self, nights: Sequence[NightResults], metric: str) -> dict[str, Night]:
+    async def _figures(
+        self, nights: Sequence[NightResults], metric: str, point: int | None
+    ) -> dict[str, Night]:
         found = {}
         for night in nights:
-            summaries = [await self.summary(result, metric) for result in night.results]
+            summaries = [await self.summary(result, metric, point) for result in night.results]
             figure = history.night_of([one for one in summaries if one is not None])
             if figure is not None:
                 found[night.first.stored.job_id] = figure
         return found
 
-    async def summary(self, result: IndexedResult, metric: str) -> Summary | None:
-        """One metric of a result, in the first cell of its plan that has it."""
+    async def summary(self, result: IndexedResult, metric: str, point: int | None) -> Summary | None:
+        """One metric of a result at a point of its plan; None: in the first cell that has it."""
         if metric in INDEXED:
-            return history.figure(result.digest, metric)
+            return history.figure(result.digest, metric, point)
         key = (result.stored.agent_id, result.stored.job_id, result.stored.sha256, metric)
         if key not in self._read:
             text = await self._storage.result(result.stored.agent_id, result.stored.job_id)
             # On a thread: a long result has megabytes of samples to be passed over.
-            self._read[key] = None if text is None else await asyncio.to_thread(_read, text, metric)
+            self._read[key] = {} if text is None else await asyncio.to_thread(_read, text, metric)
             if len(self._read) > _MAX_KEPT:
                 del self._read[next(iter(self._read))]
-        return self._read[key]
+        found = self._read[key]
+        return next(iter(found.values()), None) if point is None else found.get(point)
 
     # -- what people ask ------------------------------------------------------------------------------
 
@@ -159,83 +179,93 @@ class Evaluation:
         self,
         campaign: Campaign,
         cells: Sequence[CampaignCell],
-        metric: str,
+        asked: FigureAsked,
         against: Sequence[CampaignCell] | None,
     ) -> CampaignMatrix:
         """The table of a campaign, with its ratios to another one, or else to its baselines.
 
         Raises:
-            InvalidParams: there is no such metric.
+            InvalidParams: there is no such metric, or no such point.
         """
         results = {(one.stored.agent_id, one.stored.job_id): one for one in await self._index.lines()}
-        name = known_metric(campaign.metric if metric == HEADLINE else metric)
-        summaries = await self._summaries(cells, results, name)
-        if against is None:
-            ratios = matrix.from_verdicts(await self._storage.verdicts(campaign.id), name)
-        else:
-            others = await self._summaries(against, results, name)
-            ratios = await self._between(campaign, (cells, summaries), (against, others), name)
-        return matrix.build(campaign, cells, name, summaries, ratios)
+        name = known_metric(campaign.metric if asked.metric == HEADLINE else asked.metric)
+        sweeps = sweep.sweeps_of(campaign)
+        shown = Shown(name, asked.point, sweeps, sweep.choose(sweeps, asked.point))
+        summaries = await self._summaries(cells, results, name, shown.chosen)
+        found = await self._storage.verdicts(campaign.id)
+        ratios = matrix.from_verdicts(found, shown)
+        if against is not None:
+            ratios = await self._between(campaign, (cells, against), results, shown)
+        return matrix.build(campaign, cells, shown, summaries, ratios, found)
 
     async def _summaries(
-        self, cells: Sequence[CampaignCell], results: Mapping[tuple[str, str], IndexedResult], metric: str
+        self, cells: Sequence[CampaignCell], results: Results, metric: str, chosen: Chosen
     ) -> dict[str, Summary]:
         found = {}
         for cell in cells:
             result = results.get((cell.agent_id, cell.job_id or ""))
-            if cell.state == "done" and cell.job_id is not None and result is not None:
-                summary = await self.summary(result, metric)
+            measured = cell.state == "done" and cell.plan_hash in chosen
+            if measured and cell.job_id is not None and result is not None:
+                summary = await self.summary(result, metric, chosen[cell.plan_hash])
                 if summary is not None:
                     found[cell.job_id] = summary
         return found
 
-    async def history(self, key: LineKey, metric: str) -> LineHistory:
+    async def history(self, key: LineKey, asked: FigureAsked) -> LineHistory:
         """The results of one machine, model and plan, with what changed, and where they became another level.
 
         Raises:
-            InvalidParams: there is no such metric.
+            InvalidParams: there is no such metric, or no such point.
         """
         nights = history.by_line(await self._index.lines()).get(key, [])
-        name = known_metric(metric)
+        name = known_metric(asked.metric)
         results = [result for night in nights for result in night.results]
-        summaries = {one.stored.job_id: await self.summary(one, name) for one in results}
-        figures = await self._figures(nights, name)
-        return await asyncio.to_thread(line_history.build, name, nights, summaries, figures)
+        # What is measured has one hash, and so each result has the same points, unless one is missing there.
+        longest = max((one.digest.cells for one in results), key=len, default=())
+        sweeps = {key.plan_hash: sweep.of_result(longest)}
+        point = sweep.choose(sweeps, asked.point)[key.plan_hash]
+        summaries = {one.stored.job_id: await self.summary(one, name, point) for one in results}
+        figures = await self._figures(nights, name, point)
+        shown = ShownFigure(name, sweeps[key.plan_hash], point)
+        return await asyncio.to_thread(line_history.build, shown, nights, summaries, figures)
 
     async def _between(
         self,
         campaign: Campaign,
-        these: tuple[Sequence[CampaignCell], Summaries],
-        others: tuple[Sequence[CampaignCell], Summaries],
-        metric: str,
+        both: tuple[Sequence[CampaignCell], Sequence[CampaignCell]],
+        results: Results,
+        shown: Shown,
     ) -> dict[LineKey, RatioShown]:
         """The ratios of the lines that two campaigns both measured."""
         nights = history.by_line(await self._index.lines())
-        groups = [matrix.grouped(cells) for cells, _ in (these, others)]
+        groups = [matrix.grouped(cells) for cells in both]
+        lines = sorted(groups[0].keys() & groups[1].keys())
         pairs = []
-        for key in groups[0].keys() & groups[1].keys():
-            night = matrix.night_of(groups[0][key], these[1])
-            other = matrix.night_of(groups[1][key], others[1])
-            if night is None or other is None:
-                continue
-            # Nights before the newer of the two; without those that the two are made of.
-            known = [one for one in nights.get(key, []) if one.at < campaign.created_at][-LAST_NIGHTS:]
-            figures = await self._figures(known, metric)
-            pairs.append(Pair(key, night, other, list(figures.values())))
-        # In one order, so that the same question has the same answer.
-        return await asyncio.to_thread(
-            matrix.compare_campaigns, sorted(pairs, key=lambda pair: pair.key), metric
-        )
+        for chosen in sweep.each(shown.sweeps, len(lines)):
+            these, others = [await self._summaries(one, results, shown.metric, chosen) for one in both]
+            # In one order, so that the same question has the same answer.
+            for key in lines:
+                night = matrix.night_of(groups[0][key], these)
+                other = matrix.night_of(groups[1][key], others)
+                if night is None or other is None:
+                    continue
+                point = chosen[key.plan_hash]
+                # Nights before the newer of the two; without those that the two are made of.
+                known = [one for one in nights.get(key, []) if one.at < campaign.created_at][-LAST_NIGHTS:]
+                figures = await self._figures(known, shown.metric, point)
+                pairs.append(Pair(key, point, night, other, list(figures.values())))
+        return await asyncio.to_thread(matrix.compare_campaigns, pairs, shown)
 
 
 def _record(
     key: LineKey,
+    point: SweepPoint | None,
     campaign: Campaign,
-    regressions: Mapping[LineKey, list[Regression]],
-    pinned: Mapping[LineKey, set[str]],
+    before: tuple[Mapping[LineKey, list[Regression]], Mapping[LineKey, set[str]]],
 ) -> LineRecord:
-    metric = metric_name(campaign.metric)
-    mine = [one for one in regressions.get(key, ()) if one.metric == metric]
+    regressions, pinned = before
+    metric, index = metric_name(campaign.metric), 0 if point is None else point.place
+    mine = [one for one in regressions.get(key, ()) if (one.metric, one.point_index) == (metric, index)]
     if campaign.baseline.mode != "pinned":
         return LineRecord(mine)
     return LineRecord(mine, set(campaign.baseline.results) or pinned.get(key, set()))
@@ -249,9 +279,10 @@ def known_metric(name: str) -> str:
     return found
 
 
-def _read(text: bytes, metric: str) -> Summary | None:
+def _read(text: bytes, metric: str) -> dict[int, Summary]:
+    """One metric of a result, by the indexes of the cells that have it."""
     try:
         result = msgspec.json.decode(text, type=_ResultSummaries)
     except (msgspec.MsgspecError, RecursionError):
-        return None
-    return next((cell.summary[metric] for cell in result.cells if metric in cell.summary), None)
+        return {}
+    return {cell.index: cell.summary[metric] for cell in result.cells if metric in cell.summary}

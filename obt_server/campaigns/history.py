@@ -137,9 +137,10 @@ def _begun(result: IndexedResult) -> tuple[float, str]:
     return result.stored.created_at, result.stored.job_id
 
 
-def figure(digest: ResultDigest, metric: str) -> Summary | None:
-    """Return a headline metric's summary, in the first cell of the plan that has it."""
-    return next((cell.summary[metric] for cell in digest.cells if metric in cell.summary), None)
+def figure(digest: ResultDigest, metric: str, point: int | None) -> Summary | None:
+    """Return a headline metric's summary at a point of the plan; None: in the first cell that has it."""
+    at = (cell for cell in digest.cells if point in (None, cell.index))
+    return next((cell.summary[metric] for cell in at if metric in cell.summary), None)
 
 
 def night_of(summaries: Sequence[Summary]) -> Night | None:

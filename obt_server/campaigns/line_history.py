@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -16,6 +17,7 @@ from obt_server.campaigns.change_points import LEVEL
 from obt_server.campaigns.comparison import MARGIN
 from obt_server.campaigns.history import NightResults
 from obt_server.campaigns.matrix import MatrixMetric
+from obt_server.campaigns.sweep import Sweep, point_of
 from obt_server.result_index import IndexedResult
 
 
@@ -63,24 +65,42 @@ class HistoryLevel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LineHistory(msgspec.Struct, frozen=True, kw_only=True):
-    """All results of a line, oldest first."""
+    """All results of a line, oldest first.
+
+    ``point`` is the point of the plan that the figures are of, ``sweep`` are all of a plan that has several.
+    """
 
     metric: MatrixMetric
+    point: str | None
+    sweep: list[str]
     points: list[HistoryPoint]
     changes: list[HistoryChange]
     change_points: list[HistoryLevel]
 
 
+class ShownFigure(NamedTuple):
+    """Which figure of a line's results is shown: a metric at a point of the plan's sweep."""
+
+    metric: str
+    sweep: Sweep
+    point: int | None
+
+
 def build(
-    metric: str, nights: Sequence[NightResults], summaries: Mapping[str, Summary | None], figures: Figures
+    shown: ShownFigure,
+    nights: Sequence[NightResults],
+    summaries: Mapping[str, Summary | None],
+    figures: Figures,
 ) -> LineHistory:
     """Return the history of a line from its nights, oldest first."""
-    described = BY_NAME[metric]
+    described, point = BY_NAME[shown.metric], point_of(shown.sweep, shown.point)
     results = [result for night in nights for result in night.results]
     return LineHistory(
         metric=MatrixMetric(
-            name=metric, label=described.label, unit=described.unit, direction=described.better
+            name=shown.metric, label=described.label, unit=described.unit, direction=described.better
         ),
+        point=None if point is None else point.label,
+        sweep=[one.label for one in shown.sweep],
         points=[
             _point(result, night, summaries.get(result.stored.job_id), _others(nights, night))
             for night in nights

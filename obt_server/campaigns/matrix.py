@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from obt_agent.benchmark.result import Summary
 from obt_server.campaign_storage import Campaign, CampaignCell, CellState
 from obt_server.campaigns import comparison, history
 from obt_server.campaigns.comparison import Night, NightLine
+from obt_server.campaigns.sweep import Chosen, Sweep
 from obt_server.rollout_storage import model_key
 from obt_server.verdict_storage import LineKey, Verdict, VerdictWord
 
@@ -42,6 +44,18 @@ class CampaignMatrixRow(msgspec.Struct, frozen=True, kw_only=True):
     plan: str
 
 
+class MatrixPoint(msgspec.Struct, frozen=True, kw_only=True):
+    """A point that plans of the campaign sweep over.
+
+    ``plans`` are the hashes of those that measure it; ``slower`` counts what is slower there than its
+    baseline, by this metric.
+    """
+
+    label: str
+    plans: tuple[str, ...]
+    slower: int
+
+
 class CampaignMatrixCell(msgspec.Struct, frozen=True, kw_only=True):
     """A model and plan on a machine, its repeats together.
 
@@ -68,9 +82,14 @@ class CampaignMatrixCell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CampaignMatrix(msgspec.Struct, frozen=True, kw_only=True):
-    """A cell for each machine and row."""
+    """A cell for each machine and row.
+
+    ``point`` is that of all figures, null where it is each plan's first; ``sweep`` are all there are.
+    """
 
     metric: MatrixMetric
+    point: str | None
+    sweep: list[MatrixPoint]
     agents: list[CampaignMatrixAgent]
     rows: list[CampaignMatrixRow]
     cells: list[CampaignMatrixCell]
@@ -89,34 +108,66 @@ Summaries = Mapping[str, Summary]
 """One metric of results, by job."""
 
 
+class Shown(NamedTuple):
+    """What of a campaign's results a table shows: one metric at one point of each plan."""
+
+    metric: str
+    point: str | None
+    sweeps: Mapping[str, Sweep]
+    chosen: Chosen
+
+
 def build(
     campaign: Campaign,
     cells: Sequence[CampaignCell],
-    metric: str,
+    shown: Shown,
     summaries: Summaries,
     ratios: Mapping[LineKey, RatioShown],
+    verdicts: Sequence[Verdict],
 ) -> CampaignMatrix:
     """Return the table of a campaign by one metric."""
-    described = BY_NAME[metric]
+    described = BY_NAME[shown.metric]
     return CampaignMatrix(
         metric=MatrixMetric(
-            name=metric, label=described.label, unit=described.unit, direction=described.better
+            name=shown.metric, label=described.label, unit=described.unit, direction=described.better
         ),
+        point=shown.point,
+        sweep=_points(shown, verdicts),
         agents=[CampaignMatrixAgent(id=one.id, name=one.name) for one in campaign.machines],
         rows=[
             CampaignMatrixRow(model=model, plan_hash=plan.hash, plan=plan.label)
             for model in campaign.models
             for plan in campaign.plans
         ],
-        cells=cells_by_line(cells, summaries, ratios),
+        cells=cells_by_line(cells, summaries, ratios, shown.chosen),
     )
 
 
 def cells_by_line(
-    cells: Sequence[CampaignCell], summaries: Summaries, ratios: Mapping[LineKey, RatioShown]
+    cells: Sequence[CampaignCell], summaries: Summaries, ratios: Mapping[LineKey, RatioShown], chosen: Chosen
 ) -> list[CampaignMatrixCell]:
     """Return one cell for each machine, model and plan, its repeats together."""
-    return [_cell(group, summaries, ratios.get(key, RatioShown())) for key, group in grouped(cells).items()]
+    return [
+        _cell(group, summaries, ratios.get(key, RatioShown()), swept=key.plan_hash in chosen)
+        for key, group in grouped(cells).items()
+    ]
+
+
+def _points(shown: Shown, verdicts: Sequence[Verdict]) -> list[MatrixPoint]:
+    slower = Counter(
+        (one.plan_hash, one.point_index)
+        for one in verdicts
+        if one.verdict == "slower" and one.metric == shown.metric
+    )
+    plans: dict[str, list[str]] = {}
+    counts: Counter[str] = Counter()
+    for hashed, sweep in shown.sweeps.items():
+        for point in sweep:
+            plans.setdefault(point.label, []).append(hashed)
+            counts[point.label] += slower[hashed, point.place]
+    return [
+        MatrixPoint(label=label, plans=tuple(hashes), slower=counts[label]) for label, hashes in plans.items()
+    ]
 
 
 def grouped(cells: Sequence[CampaignCell]) -> dict[LineKey, list[CampaignCell]]:
@@ -132,7 +183,9 @@ def line_of(cell: CampaignCell) -> LineKey:
     return LineKey(cell.agent_id, model_key(cell.model), cell.plan_hash)
 
 
-def _cell(group: Sequence[CampaignCell], summaries: Summaries, ratio: RatioShown) -> CampaignMatrixCell:
+def _cell(
+    group: Sequence[CampaignCell], summaries: Summaries, ratio: RatioShown, *, swept: bool
+) -> CampaignMatrixCell:
     measured = [(one, summaries[job_id]) for one in group if (job_id := one.job_id or "") in summaries]
     # What stands for the repeats: one that has a figure, else the one that is farthest.
     shown = measured[0][0] if measured else next((one for one in group if not one.ended), group[0])
@@ -142,7 +195,7 @@ def _cell(group: Sequence[CampaignCell], summaries: Summaries, ratio: RatioShown
         model=shown.model,
         plan_hash=shown.plan_hash,
         state=shown.state,
-        reason=None if measured else _why_none(shown),
+        reason=None if measured else _why_none(shown) if swept else "its plan does not measure this point",
         value=value,
         low=low,
         high=high,
@@ -177,41 +230,50 @@ def _why_none(cell: CampaignCell) -> str:
     return cell.error.message if cell.error is not None else cell.state
 
 
-def from_verdicts(verdicts: Sequence[Verdict], metric: str) -> dict[LineKey, RatioShown]:
+def from_verdicts(verdicts: Sequence[Verdict], shown: Shown) -> dict[LineKey, RatioShown]:
     """Return what a campaign's cells say of their baselines, where those were compared by this metric."""
     return {
         LineKey(one.agent_id, model_key(one.model), one.plan_hash): RatioShown(
             one.ratio, one.ratio_low, one.ratio_high, one.verdict
         )
         for one in verdicts
-        if one.metric == metric
+        if one.metric == shown.metric
+        and one.plan_hash in shown.chosen
+        and one.point_index == (shown.chosen[one.plan_hash] or 0)
     }
 
 
 class Pair(NamedTuple):
-    """A line in two campaigns, and nights that say how far nights lie apart."""
+    """A line in two campaigns at a point of its plan, and nights that say how far nights lie apart."""
 
     key: LineKey
+    point: int | None
     night: Night
     other: Night
     spread_from: Sequence[Night]
 
 
-def compare_campaigns(pairs: Sequence[Pair], metric: str) -> dict[LineKey, RatioShown]:
-    """Return the ratio of each line in one campaign to the same line in another.
+def compare_campaigns(pairs: Sequence[Pair], shown: Shown) -> dict[LineKey, RatioShown]:
+    """Return the ratio of each line in one campaign to the same line in another, at the point that is shown.
 
-    Where a line has too few nights, the ratio stands without an interval.
+    Where a line has too few nights, the ratio stands without an interval. What is corrected for is the number
+    of all pairs: who looks at one point after the other must not find by chance what one look would not.
     """
+    metric = shown.metric
     better = BY_NAME[metric].better != "lower"
     enough = [one for one in pairs if len(one.spread_from) >= comparison.LEAST_BASELINE]
-    found = {one.key: RatioShown(math.exp(one.night.log - one.other.log)) for one in pairs}
+    found = {(one.key, one.point): RatioShown(math.exp(one.night.log - one.other.log)) for one in pairs}
     lines = [
         NightLine(one.night, [one.other], one.spread_from, (), (), (), higher_is_better=better)
         for one in enough
     ]
     for pair, outcome in zip(enough, comparison.compare_two(lines), strict=True):
-        found[pair.key] = RatioShown(outcome.ratio, outcome.low, outcome.high, outcome.direction)
-    return found
+        found[pair.key, pair.point] = RatioShown(outcome.ratio, outcome.low, outcome.high, outcome.direction)
+    return {
+        key: ratio
+        for (key, point), ratio in found.items()
+        if key.plan_hash in shown.chosen and shown.chosen[key.plan_hash] == point
+    }
 
 
 def night_of(group: Sequence[CampaignCell], summaries: Summaries) -> Night | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from obt_agent.benchmark.metrics_registry import BY_NAME
 from obt_server.campaign_storage import VerdictCounts
@@ -12,6 +12,7 @@ from obt_server.campaigns import baselines, comparison, history
 from obt_server.campaigns.baselines import ChosenBaseline, LineRecord, NotCompared
 from obt_server.campaigns.comparison import LAST_NIGHTS, LEAST_BASELINE, MARGIN, LineOutcome
 from obt_server.campaigns.history import NightResults
+from obt_server.campaigns.sweep import SweepPoint
 from obt_server.verdict_storage import EnvironmentChange, LineKey, ResultRef, Verdict
 
 SHOWN: Final = 0.0005
@@ -21,7 +22,7 @@ SHOWN: Final = 0.0005
 class MeasuredLine(NamedTuple):
     """A line of a campaign: its nights, oldest first, the campaign's own last; or why that is not there.
 
-    ``figures``: of the nights, by the job that stands for each.
+    ``figures``: of the nights, by the job that stands for each. ``point``: of a plan that sweeps.
     """
 
     key: LineKey
@@ -32,6 +33,7 @@ class MeasuredLine(NamedTuple):
     figures: baselines.Figures
     known: LineRecord = LineRecord()
     missing: str | None = None
+    point: SweepPoint | None = None
 
 
 def judge(lines: Sequence[MeasuredLine], last: int = LAST_NIGHTS) -> list[Verdict]:
@@ -61,27 +63,36 @@ def _refused(line: MeasuredLine, refused: NotCompared) -> Verdict:
     if refused.nearest is not None:
         changed = tuple(history.changes(refused.nearest.first, line.nights[-1].first))
     return Verdict(
-        agent_id=line.key.agent_id,
-        agent_name=line.agent_name,
-        model=line.model,
-        plan_hash=line.key.plan_hash,
-        metric=line.metric,
+        **_named(line),
         verdict="no_difference_shown" if refused.few else "not_comparable",
-        text=f"{word}: {refused.reason}.",
+        text=f"{word}{_at(line)}: {refused.reason}.",
         changed=changed,
     )
 
 
+def _named(line: MeasuredLine) -> dict[str, Any]:
+    """What a verdict is about."""
+    point = {} if line.point is None else {"point": line.point.label, "point_index": line.point.place}
+    return {
+        "agent_id": line.key.agent_id,
+        "agent_name": line.agent_name,
+        "model": line.model,
+        "plan_hash": line.key.plan_hash,
+        "metric": line.metric,
+    } | point
+
+
+def _at(line: MeasuredLine) -> str:
+    return "" if line.point is None else f" at {line.point.label}"
+
+
 def _compared(line: MeasuredLine, chosen: ChosenBaseline, outcome: LineOutcome) -> Verdict:
     since = _since(line, chosen, outcome)
+    back = bool(chosen.back) and outcome.direction != "slower"
     return Verdict(
-        agent_id=line.key.agent_id,
-        agent_name=line.agent_name,
-        model=line.model,
-        plan_hash=line.key.plan_hash,
-        metric=line.metric,
+        **_named(line),
         verdict=outcome.direction,
-        text=_text(line, chosen, outcome),
+        text=_text(line, chosen, outcome) + (_back_for(len(chosen.back)) if back else ""),
         ratio=outcome.ratio,
         ratio_low=outcome.low,
         ratio_high=outcome.high,
@@ -90,6 +101,7 @@ def _compared(line: MeasuredLine, chosen: ChosenBaseline, outcome: LineOutcome) 
         baseline=tuple(night.ref for night in chosen.baseline),
         changed=_changed(chosen, since),
         since=since,
+        back_since=chosen.back[0].ref if back else None,
     )
 
 
@@ -122,25 +134,33 @@ def _changed(chosen: ChosenBaseline, since: ResultRef | None) -> tuple[Environme
 
 def _text(line: MeasuredLine, chosen: ChosenBaseline, outcome: LineOutcome) -> str:
     label = BY_NAME[line.metric].label
-    than = _than(line, chosen)
-    by = percent(outcome.ratio)
+    by = _compared_with(outcome.ratio, _baseline(line, chosen))
     interval = f"the interval is {percent(outcome.low)} to {percent(outcome.high)}"
     if outcome.direction == "no_difference_shown":
         if outcome.alone:
             return (
-                f"No difference shown yet: {label} is {by} than {than}, but single nights of this campaign "
-                "lie as far out; the next night decides."
+                f"No difference shown yet{_at(line)}: {label} is {by}, but single nights of this "
+                "campaign lie as far out; the next night decides."
             )
         return (
-            f"No difference shown: {label} is {by} than {than}; {interval}, which does not exclude a change "
-            f"of {MARGIN:.0%} or less."
+            f"No difference shown{_at(line)}: {label} is {by}; {interval}, which does not "
+            f"exclude a change of {MARGIN:.0%} or less."
         )
     word = outcome.direction.capitalize()
     nights = "tonight" if outcome.began == 0 else f"for {outcome.began + 1} nights"
-    return f"{word}, {nights}: {label} is {by} than {than}; {interval}."
+    return f"{word}, {nights}{_at(line)}: {label} is {by}; {interval}."
 
 
-def _than(line: MeasuredLine, chosen: ChosenBaseline) -> str:
+def _back_for(nights: int) -> str:
+    return f" It was slower, and is back {'tonight' if nights == 1 else f'for {nights} nights'}."
+
+
+def _compared_with(ratio: float, baseline: str) -> str:
+    equal = abs(ratio - 1) < SHOWN
+    return f"as {baseline}" if equal else f"{percent(ratio)} than {baseline}"
+
+
+def _baseline(line: MeasuredLine, chosen: ChosenBaseline) -> str:
     if line.known.pinned is not None:
         return "the pinned baseline"
     return f"on the {len(chosen.baseline)} nights before"

@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "sets": "models that machines are to have",
     "campaigns": "measure the same on many machines, and say what got slower",
     "baselines": "results that later ones are compared with",
+    "regressions": "what became slower, until somebody acknowledges it",
     "schedules": "campaigns that begin by themselves",
     "status": "whether the server of these settings is ready",
     "backup": "copy the database, also of a server that runs",

@@ -27,17 +27,26 @@ _VERDICTS: Final = {
     "no_difference_shown": "no difference shown",
     "not_comparable": "not comparable",
 }
+_ORDER: Final = ("slower", "faster", "no_difference_shown", "not_comparable")
 
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuredGroup:
-    """One model and plan on one machine: its cells, one for each repeat, and its verdict."""
+    """One model and plan on one machine: its cells, one for each repeat, and its verdicts.
+
+    There is one for each point of a plan that sweeps; ``verdict`` is what says most, slower before all.
+    """
 
     machine: str
     model: str
     plan: str
     cells: tuple[JsonObject, ...]
-    verdict: JsonObject | None
+    verdicts: tuple[JsonObject, ...]
+
+    @property
+    def verdict(self) -> JsonObject | None:
+        """The verdict that says most; none where nothing was compared."""
+        return min(self.verdicts, key=lambda one: _ORDER.index(one["verdict"]), default=None)
 
     @property
     def slower(self) -> bool:
@@ -58,7 +67,12 @@ class MeasuredGroup:
     def words(self) -> str:
         """The verdict in words; of what has none, why not."""
         if self.verdict is not None:
-            return str(self.verdict["text"] or _VERDICTS[self.verdict["verdict"]])
+            word = self.verdict["verdict"]
+            same = [one for one in self.verdicts if one["verdict"] == word]
+            # What changed is said of each point where it did; that nothing did is one sentence.
+            if len(self.verdicts) > 1 and word not in ("slower", "faster"):
+                return f"{_VERDICTS[word].capitalize()} at {len(same)} of {len(self.verdicts)} points."
+            return " ".join(str(one["text"] or _VERDICTS[word]) for one in same)
         return "; ".join(dict.fromkeys(_why(cell) for cell in self.missing)) or "no verdict"
 
 
@@ -71,7 +85,9 @@ def _why(cell: JsonObject) -> str:
 def measured(campaign: JsonObject, verdicts: Sequence[JsonObject]) -> tuple[MeasuredGroup, ...]:
     """The campaign's cells by machine, model and plan, in their order."""
     labels = {plan["hash"]: plan["label"] for plan in campaign["plans"]}
-    found = {(one["agent_id"], one["model"], one["plan_hash"]): one for one in verdicts}
+    found: dict[tuple[str, str, str], list[JsonObject]] = {}
+    for one in verdicts:
+        found.setdefault((one["agent_id"], one["model"], one["plan_hash"]), []).append(one)
     groups: dict[tuple[str, str, str], list[JsonObject]] = {}
     for cell in campaign["cells"]:
         groups.setdefault((cell["agent_id"], cell["model"], cell["plan_hash"]), []).append(cell)
@@ -81,7 +97,7 @@ def measured(campaign: JsonObject, verdicts: Sequence[JsonObject]) -> tuple[Meas
             model=key[1],
             plan=labels.get(key[2]) or key[2][:12],
             cells=tuple(cells),
-            verdict=found.get(key),
+            verdicts=tuple(found.get(key, ())),
         )
         for key, cells in groups.items()
     )
@@ -110,6 +126,20 @@ def rows(campaign: JsonObject, found: Sequence[MeasuredGroup]) -> Iterator[Seque
         yield one.machine, one.model, one.plan, states, figure(one), verdict, one.words
 
 
+def matrix_rows(matrix: JsonObject) -> Iterator[Sequence[str]]:
+    """A campaign's matrix with a row for each machine, model and plan."""
+    metric = matrix["metric"]
+    machines = {one["id"]: one["name"] for one in matrix["agents"]}
+    plans = {one["plan_hash"]: one["plan"] for one in matrix["rows"]}
+    yield "MACHINE", "MODEL", "PLAN", (metric["unit"] or metric["name"]).upper(), "CHANGE", "VERDICT", "WHY"
+    for one in matrix["cells"]:
+        verdict = _VERDICTS[one["verdict"]] if one["verdict"] else "-"
+        shown = "-" if one["value"] is None else _with_interval(one)
+        change = "-" if one["ratio"] is None else f"{(one['ratio'] - 1) * 100:+.1f} %"
+        machine, plan = machines[one["agent_id"]], plans[one["plan_hash"]]
+        yield machine, one["model"], plan, shown, change, verdict, one["reason"] or ""
+
+
 def _state(cell: JsonObject) -> str:
     """A cell's state; of a pull how far it is."""
     if cell["state"] != "pulling" or cell.get("progress") is None:
@@ -120,9 +150,10 @@ def _state(cell: JsonObject) -> str:
 
 def figure(one: MeasuredGroup) -> str:
     """The figure with its interval."""
-    cell = one.figure
-    if cell is None:
-        return "-"
+    return "-" if one.figure is None else _with_interval(one.figure)
+
+
+def _with_interval(cell: JsonObject) -> str:
     if cell["low"] is None or cell["high"] is None:
         return f"{cell['value']:.4g}"
     return f"{cell['value']:.4g} ({cell['low']:.4g} to {cell['high']:.4g})"
@@ -150,8 +181,11 @@ def markdown(campaign: JsonObject, found: Sequence[MeasuredGroup]) -> str:
         shown = f"**{verdict}**" if one.slower else verdict
         lines.append(_row((one.machine, one.model, one.plan, figure(one), shown, one.words)))
     for one in ordered:
-        changed = one.verdict["changed"] if one.slower and one.verdict else ()
-        words = "; ".join(f"{each['what']} {each['before']} → {each['after']}" for each in changed)
+        slow = [each for each in one.verdicts if each["verdict"] == "slower"]
+        changed = [
+            f"{each['what']} {each['before']} → {each['after']}" for word in slow for each in word["changed"]
+        ]
+        words = "; ".join(dict.fromkeys(changed))
         if words:
             lines += ["", _cell(f"Changed beside {one.machine}, {one.model}, {one.plan}: {words}")]
     return "\n".join(lines) + "\n"

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlencode
 
 from obt_agent.argument_parser import PlainArgumentParser
 from obt_agent.printable import printable
@@ -50,6 +51,12 @@ def add_arguments(parser: PlainArgumentParser) -> None:
     listed.add_argument("--schedule", metavar="NAME", help="only those of a schedule")
     _add_reports(add_id_command(commands, "show", "show a campaign's cells and verdicts", _show))
     _add_reports(add_id_command(commands, "verdicts", "the same, and exit as run --wait does", _verdicts))
+    matrix = add_id_command(commands, "matrix", "show models and plans by machines, by any metric", _matrix)
+    matrix.add_argument("--metric", metavar="NAME", default="headline", help="default: the campaign's own")
+    matrix.add_argument(
+        "--point", metavar="LABEL", help="a point of the plans' sweep; the first unless given"
+    )
+    matrix.add_argument("--against", metavar="ID", help="another campaign, in place of the baselines")
     cancel = add_id_command(commands, "cancel", "cancel what has not ended", _on_some("cancel"))
     rerun = add_id_command(commands, "rerun", "measure again what has no result", _on_some("rerun"))
     rerun.add_argument(
@@ -238,6 +245,20 @@ async def _add(client: Client, options: argparse.Namespace) -> int:
         raise UsageError("name machines: --agent, --label or --all")
     campaign = await client.post(f"/campaigns/{part(options.id)}/machines", {"targets": targets})
     _show_cells(options, campaign, campaign_report.measured(campaign, ()))
+    return 0
+
+
+async def _matrix(client: Client, options: argparse.Namespace) -> int:
+    given = {"metric": options.metric, "point": options.point, "against": options.against}
+    query = urlencode({name: value for name, value in given.items() if value is not None})
+    matrix = await client.get(f"/campaigns/{part(options.id)}/matrix?{query}")
+    print_answer(options, matrix, lambda: campaign_report.matrix_rows(matrix))
+    if not options.json and options.point is None and matrix["sweep"]:
+        shown = (
+            f"{one['label']} ({one['slower']} slower)" if one["slower"] else one["label"]
+            for one in matrix["sweep"]
+        )
+        print(f"Each plan's first point is shown; --point names another: {', '.join(shown)}")
     return 0
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from obt_agent.errors import InvalidParams
+from obt_server.campaigns.evaluation import FigureAsked
 from obt_server.campaigns.history import key_of
 from obt_server.campaigns.line_history import LineHistory
 from obt_server.campaigns.matrix import CampaignMatrix
@@ -28,6 +29,11 @@ AgentName = Annotated[str, Query(max_length=200, description="id or unique name"
 PlanHash = Annotated[str, Query(max_length=64, description="a plan's hash")]
 MetricName = Annotated[
     str, Query(max_length=64, description="a metric's name, or `headline`: the campaign's own")
+]
+
+PointName = Annotated[
+    str | None,
+    Query(max_length=700, description="a point's label of the plan's sweep; the first unless given"),
 ]
 
 
@@ -79,11 +85,12 @@ def _comparing(router: APIRouter, context: Context) -> None:
     async def matrix(
         campaign_id: str,
         metric: MetricName = "headline",
+        point: PointName = None,
         against: Annotated[str | None, Query(max_length=64, description="another campaign's id")] = None,
     ) -> CampaignMatrix:
         campaign, cells = await engine.get(campaign_id)
         others = None if against is None else (await engine.get(against))[1]
-        return await evaluation.matrix(campaign, cells, metric, others)
+        return await evaluation.matrix(campaign, cells, FigureAsked(metric, point), others)
 
     @router.get(
         "/campaigns/{campaign_id}/verdicts",
@@ -99,9 +106,10 @@ def _comparing(router: APIRouter, context: Context) -> None:
         model: Annotated[str, Query(max_length=512)],
         plan: PlanHash,
         metric: MetricName = "headline",
+        point: PointName = None,
     ) -> LineHistory:
         key = LineKey((await hub.find(agent)).id, model_key(model), plan)
-        return await evaluation.history(key, metric)
+        return await evaluation.history(key, FigureAsked(metric, point))
 
 
 def _baselines(router: APIRouter, context: Context) -> None:

@@ -54,27 +54,39 @@ def save(db: Session, campaign_id: str, at: float, verdicts: Sequence[Verdict]) 
         return []
     db.merge(VerdictsRow(campaign_id=campaign_id, content=msgspec.json.encode(verdicts)))
     changed = []
+    opened = _open(db)
     for verdict in verdicts:
-        row = _open(db, verdict)
+        row = opened.get(_line(verdict))
         if verdict.verdict == "slower":
             changed.append(_found(db, row, campaign_id, at, verdict))
         # What this campaign alone said, and says no more: one of its results came late, or came anew.
         elif row is not None and row.campaign_id == row.last_campaign_id == campaign_id:
             changed.append(row.id)
             db.delete(row)
+        elif row is not None and verdict.back_since is not None and at > row.last_at:
+            known = msgspec.json.decode(row.verdict, type=Verdict)
+            if known.back_since != verdict.back_since:
+                row.verdict = msgspec.json.encode(
+                    msgspec.structs.replace(known, back_since=verdict.back_since)
+                )
+                changed.append(row.id)
     _make_room(db)
     return changed
 
 
-def _open(db: Session, verdict: Verdict) -> RegressionRow | None:
-    query = select(RegressionRow).where(
-        RegressionRow.agent_id == verdict.agent_id,
-        RegressionRow.model == model_key(verdict.model),
-        RegressionRow.plan_hash == verdict.plan_hash,
-        RegressionRow.metric == verdict.metric,
-        RegressionRow.acknowledged.is_(None),
-    )
-    return db.scalar(query.order_by(RegressionRow.id.desc()).limit(1))
+_Line = tuple[str, str, str, str, int]
+"""Machine, model, plan, metric and point."""
+
+
+def _line(verdict: Verdict) -> _Line:
+    place = verdict.point_index
+    return verdict.agent_id, model_key(verdict.model), verdict.plan_hash, verdict.metric, place
+
+
+def _open(db: Session) -> dict[_Line, RegressionRow]:
+    """The newest regression of each line that nobody has acknowledged; the point stands in its verdict."""
+    query = select(RegressionRow).where(RegressionRow.acknowledged.is_(None)).order_by(RegressionRow.id)
+    return {_line(msgspec.json.decode(row.verdict, type=Verdict)): row for row in db.scalars(query)}
 
 
 def _found(db: Session, row: RegressionRow | None, campaign_id: str, at: float, verdict: Verdict) -> int:

@@ -19,7 +19,7 @@ from obt_agent.protocol.envelope import Request
 from obt_agent.protocol.errors import WireError
 from obt_agent.protocol.jobs import JobStarted
 from tests.browser.conftest import fits, sign_in, visit, watching
-from tests.browser.simulated import model, progress, result
+from tests.browser.simulated import model, progress, result, summary
 from tests.browser.test_accessibility import AXE, VIOLATIONS
 from tests.server.agent_double import AgentDouble, Answer
 from tests.server.conftest import PASSWORD, Running
@@ -255,6 +255,34 @@ async def test_the_matrix_says_what_is_missing_and_why_and_is_saved(
         await expect(bare.get_by_label("Metric")).to_have_value("first_token_ms")
 
 
+async def test_the_matrix_and_a_history_show_the_point_of_a_sweep_that_is_chosen(
+    bare: Page, server: Running
+) -> None:
+    prompts = [{"prompt_tokens": 512, "completion_tokens": 128}]
+    swept = {"prompts": prompts, "sweep": {"prompt_tokens": [512, 2048]}}
+    short, long = (f"{length}:128 ctx 4096 x1" for length in (512, 2048))
+    async with machines(server, 1) as (agent,):
+        made = await begin(server, plans=[{"plan": swept, "label": "swept"}, {"name": "quick"}])
+        cells = [
+            {"index": index, "label": label, "summary": {"decode_tps_corrected": summary(tps)}}
+            for index, (label, tps) in enumerate(((short, 40), (long, 30)))
+        ]
+        await end(agent, made, 0, 40, cells=cells)
+        await visit(bare, f"campaigns/{made['id']}?tab=matrix")
+        row = bare.get_by_role("table").first.get_by_role("row", name="box-00")
+        await expect(row).to_contain_text(re.compile("40.*38 … 42"))
+        await bare.get_by_label("Point of the sweep").select_option(long)
+        await expect(row).to_contain_text(re.compile("30.*28 … 32"))
+        await expect(row).to_contain_text("its plan does not measure this point")
+        await row.get_by_role("link", name="30").click()
+        await expect(bare.locator("h1")).to_have_text(f"{SMALL} on box-00")
+        point = bare.get_by_label("Point of the sweep")
+        await expect(point).to_have_value(long)
+        await point.select_option(short)
+        await expect(bare.get_by_role("row").nth(1)).to_contain_text("40")
+        await fits(bare)
+
+
 async def test_a_schedule_is_saved_paused_with_its_reason_run_and_deleted(
     bare: Page, server: Running
 ) -> None:
@@ -343,16 +371,22 @@ async def test_what_became_slower_is_said_in_words_and_acknowledged(bare: Page, 
         await visit(bare, "campaigns?tab=regressions")
         card = bare.get_by_role("article", name=f"{SMALL} on box-00: slower")
         await expect(card).to_contain_text(re.compile("−30 %|−29 %|−31 %"))
+        await card.get_by_role("link", name=f"{SMALL} on box-00").click()
+        await expect(bare.get_by_role("img", name=re.compile("from here on"))).to_be_visible()
+        await bare.get_by_role("button", name="Pin the result").first.click()
+        await expect(bare.get_by_role("button", name="Unpin the result")).to_have_count(1)
+        # What is back as it was stays listed: somebody has to know of it.
+        await end(agent, await begin(server), 12, 100)
+        await until_judged(server)
+        await visit(bare, "campaigns?tab=regressions")
+        await expect(card).to_contain_text(re.compile("Back since.*at its baseline again"))
+        await expect(card).to_contain_text("It stays listed until somebody acknowledges it.")
         await card.get_by_label(f"Note on {SMALL} on box-00").fill("a new driver")
         await card.get_by_role("button", name="Acknowledge").click()
         await expect(card).to_have_count(0)
         await bare.get_by_label("Which regressions").select_option("acknowledged")
         await expect(card).to_contain_text("Acknowledged by admin")
         await expect(card).to_contain_text("a new driver")
-        await card.get_by_role("link", name=f"{SMALL} on box-00").click()
-        await expect(bare.get_by_role("img", name=re.compile("from here on"))).to_be_visible()
-        await bare.get_by_role("button", name="Pin the result").first.click()
-        await expect(bare.get_by_role("button", name="Unpin the result")).to_have_count(1)
 
 
 async def until_judged(server: Running) -> None:

@@ -36,14 +36,20 @@ FIRST = 1_790_000_000.0
 DIGEST = "d" * 64
 ITERATIONS = 5
 PLANS = ("a" * 64, "b" * 64)
+LABELS = ("512:128 ctx 4096 x1", "2048:128 ctx 4096 x1", "3584:128 ctx 4096 x1")
+"""As agents call the points of ``SWEEP``."""
+SWEEP: dict[str, object] = {
+    "prompts": [{"prompt_tokens": 512, "completion_tokens": 128}],
+    "sweep": {"prompt_tokens": [512, 2048, 3584]},
+}
 MODELS = ("tiny:latest", "small:latest", "big:70b")
 
 Speed = Callable[[int, CampaignCell], float]
 """Tokens a second of a night (counted from 1) and a cell."""
 
 
-def result(cell: CampaignCell, speed: float, **more: Any) -> bytes:
-    """A result as an agent sends it, as far as comparisons read it."""
+def figures(speed: float) -> dict[str, Any]:
+    """A cell's figures of a result."""
     spread = 0.01 * speed
     half = 2.776 * spread / math.sqrt(ITERATIONS)
     summary = {
@@ -59,6 +65,11 @@ def result(cell: CampaignCell, speed: float, **more: Any) -> bytes:
         "confidence": 0.95,
     }
     first_token = summary | {"mean": 1000 / speed, "median": 1000 / speed, "stddev": 10 / speed}
+    return {"decode_tps_corrected": summary, "first_token_ms": first_token, "prefill_tps": summary}
+
+
+def result(cell: CampaignCell, speed: float, points: Sequence[float] = (1.0,), **more: Any) -> bytes:
+    """A result as an agent sends it, as far as comparisons read it; ``points``: the speed there, relative."""
     environment = {
         "plan_hash": cell.plan_hash,
         "model": cell.model,
@@ -75,15 +86,8 @@ def result(cell: CampaignCell, speed: float, **more: Any) -> bytes:
             "environment": environment,
             "metrics": [{"flags": flags} for _ in range(ITERATIONS)],
             "cells": [
-                {
-                    "index": 0,
-                    "label": "512:128",
-                    "summary": {
-                        "decode_tps_corrected": summary,
-                        "first_token_ms": first_token,
-                        "prefill_tps": summary,
-                    },
-                }
+                {"index": index, "label": LABELS[index], "summary": figures(speed * factor)}
+                for index, factor in enumerate(points)
             ],
         }
         | more
@@ -127,6 +131,8 @@ class Fleet:
     news: list[int] = field(default_factory=list)
     """Regressions that the evaluation told of."""
     campaigns: list[Campaign] = field(default_factory=list)
+    swept: Sequence[str] = ()
+    """Hashes of plans that sweep."""
 
     async def enrol(self, count: int) -> None:
         for number in range(1, count + 1):
@@ -148,6 +154,7 @@ class Fleet:
         *,
         baseline: CampaignBaseline | None = None,
         models: Sequence[str] = MODELS,
+        points: Callable[[CampaignCell], Sequence[float]] = lambda _: (1.0,),
         more: Callable[[CampaignCell], dict[str, Any]] = lambda _: {},
     ) -> list[Verdict]:
         """Store a campaign of a night with all its results, compare it, and return its verdicts by cell."""
@@ -155,7 +162,10 @@ class Fleet:
         campaign = Campaign(
             id=uuid7(),
             name=f"night {number}",
-            plans=tuple(CampaignPlan(hash=hashed, label=hashed[:2], plan={}) for hashed in PLANS),
+            plans=tuple(
+                CampaignPlan(hash=hashed, label=hashed[:2], plan=SWEEP if hashed in self.swept else {})
+                for hashed in PLANS
+            ),
             models=tuple(models),
             machines=tuple(CampaignMachine(id=id_, name=name) for name, id_ in self.agents.items()),
             baseline=baseline or CampaignBaseline(),
@@ -179,7 +189,7 @@ class Fleet:
         done, results = [], []
         for index, cell in enumerate(cells):
             job_id = f"{campaign.id}.{cell.id}.1"
-            text = result(cell, speed(number, cell), **more(cell))
+            text = result(cell, speed(number, cell), points(cell), **more(cell))
             results.append((cell, job_id, text, at + 60.0 * (index + 1)))
             done.append(msgspec.structs.replace(cell, state="done", job_id=job_id, waiting_for=None))
         await self._store(results)

@@ -44,12 +44,13 @@ def campaign(*cells: dict[str, Any]) -> dict[str, Any]:
 
 
 def verdict(word: str, **fields: Any) -> dict[str, Any]:
-    usual = {
+    usual: dict[str, Any] = {
         "agent_id": "a1",
         "model": "m:1b",
         "plan_hash": "h1",
         "verdict": word,
         "text": f"is {word}",
+        "point": None,
         "changed": [],
     }
     return usual | fields
@@ -190,3 +191,17 @@ def test_a_pull_says_how_far_it_is() -> None:
     begun = campaign(cell(1, **pulling, progress=None), cell(2, plan_hash="h2", **pulling, **far))
     states = [row[3] for row in report.rows(begun, report.measured(begun, []))]
     assert states[1:] == ["pulling", "pulling 43 % (1.3 GB of 3.05 GB)"]
+
+
+def test_a_sweep_is_one_row_that_says_what_is_slower_at_which_points() -> None:
+    at = [verdict(word, text=f"is {word} at {point}", point=str(point)) for point, word in enumerate(WORDS)]
+    (slow,) = report.measured(campaign(cell(1)), at)
+    assert (slow.slower, report.exit_status([slow])) == (True, 1)
+    assert slow.words == "is slower at 1 is slower at 3"
+    (row,) = list(report.rows(campaign(cell(1)), [slow]))[1:]
+    assert row[-2:] == ("slower", "is slower at 1 is slower at 3")
+    (same,) = report.measured(campaign(cell(1)), [at[0], at[2], verdict("not_comparable", point="4")])
+    assert (same.slower, same.words) == (False, "No difference shown at 2 of 3 points.")
+
+
+WORDS = ("no_difference_shown", "slower", "no_difference_shown", "slower")

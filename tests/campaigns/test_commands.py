@@ -225,6 +225,31 @@ async def test_results_are_pinned_listed_and_released(quick: Running, lab: list[
         assert (refused.status, why in refused.errors) == (2, True), refused
 
 
+async def test_regressions_are_listed_acknowledged_and_opened_again(
+    quick: Running, lab: list[MeasuringMachine]
+) -> None:
+    view: dict[str, Any] = {}
+    for speed in (*[50.0] * 8, 40.0, 40.0):
+        lab[1].speed = speed
+        view = await until_shown(
+            quick, (await begin(quick, **ONE))["id"], lambda view: view["verdicts"] is not None
+        )
+    (slow,) = await answer(quick, "regressions", "list")
+    table = await obt(quick, "campaigns", "matrix", view["id"], "--metric", "decode_tps_corrected")
+    assert [line.split()[0] for line in table.output.splitlines() if "  slower" in line] == ["m1"]
+    listed_ = await obt(quick, "regressions", "list", "--agent", "m1")
+    assert listed_.output.splitlines()[1].split()[:3] == [str(slow["id"]), "m1", MODELS[0]]
+    assert "-20.0 %" in listed_.output
+    known = await answer(quick, "regressions", "acknowledge", str(slow["id"]), "--note", "a new fan")
+    assert known[0]["acknowledged"]["note"] == "a new fan"
+    assert await answer(quick, "regressions", "list") == []
+    assert "acknowledged by admin: a new fan" in (await obt(quick, "regressions", "list", "--all")).output
+    assert (await obt(quick, "regressions", "reopen", str(slow["id"]))).status == 0
+    assert len(await answer(quick, "regressions", "list")) == 1
+    unknown = await obt(quick, "regressions", "acknowledge", "999")
+    assert (unknown.status, "There is no regression 999." in unknown.errors) == (2, True)
+
+
 async def test_waiting_outlives_a_restart_of_the_server(tmp_path: Path, file: str) -> None:
     port = free_port()
     async with running(tmp_path / "server", campaigns=QUICK, port=port) as before:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from obt_server.campaign_storage import CampaignBaseline, CampaignCell
+from obt_server.campaigns.evaluation import FigureAsked
 from obt_server.rollout_storage import model_key
 from obt_server.store import Database
 from obt_server.verdict_storage import (
@@ -222,7 +223,7 @@ async def test_two_campaigns_are_compared_cell_by_cell(fleet: Fleet) -> None:
     await _nights(fleet, slower(steady(12, sigma=0.002), since=10, machine="m2", by=1.1), 10)
     old, new = fleet.campaigns[4], fleet.campaigns[9]
     cells, others = [list(await fleet.storage.campaign_cells(one.id)) for one in (new, old)]
-    table = await fleet.evaluation.matrix(new, cells, "headline", others)
+    table = await fleet.evaluation.matrix(new, cells, FigureAsked(), others)
     assert [agent.name for agent in table.agents] == ["m1", "m2", "m3"]
     assert len(table.rows) == 6
     assert len(table.cells) == 18
@@ -238,10 +239,10 @@ async def test_a_matrix_has_any_metric_also_those_that_lists_do_not_show(fleet: 
     await fleet.night(1, steady(13))
     (campaign,) = fleet.campaigns
     cells = list(await fleet.storage.campaign_cells(campaign.id))
-    prefill = await fleet.evaluation.matrix(campaign, cells, "prefill_tps", None)
+    prefill = await fleet.evaluation.matrix(campaign, cells, FigureAsked("prefill_tps"), None)
     assert (prefill.metric.unit, prefill.metric.direction) == ("tok/s", "higher")
     assert all(cell.value and cell.low and cell.high and cell.n == 1 for cell in prefill.cells)
-    missing = await fleet.evaluation.matrix(campaign, cells, "energy_joules", None)
+    missing = await fleet.evaluation.matrix(campaign, cells, FigureAsked("energy_joules"), None)
     assert {cell.reason for cell in missing.cells} == {"its result has no such figure"}
 
 
@@ -253,7 +254,7 @@ async def test_the_history_of_a_cell_marks_the_night_once_and_says_what_changed(
         newer: dict[str, Any] = {"environment": {"ollama_version": "0.34.0"}} if number >= 9 else {}
         await fleet.night(number, speed, more=lambda _, newer=newer: newer)  # type: ignore[misc]
     key = LineKey(fleet.agents["m1"], model_key(MODELS[0]), PLANS[0])
-    found = await fleet.evaluation.history(key, "headline")
+    found = await fleet.evaluation.history(key, FigureAsked())
     assert [point.campaign_id for point in found.points] == [one.id for one in fleet.campaigns]
     for point in found.points:
         assert point.value is not None
@@ -266,3 +267,58 @@ async def test_the_history_of_a_cell_marks_the_night_once_and_says_what_changed(
     (change,) = found.changes
     assert (change.what, change.before, change.after) == ("Ollama", "0.33.0", "0.34.0")
     assert change.job_id == mark.job_id
+
+
+async def _recovered(fleet: Fleet) -> list[Verdict]:
+    """Twelve nights, slower from the ninth on, and three on which the machine is as it was."""
+    await fleet.enrol(3)
+    usual = steady(8, sigma=0.002)
+    await _nights(fleet, slower(usual, since=9, machine="m1", by=1.1), 12)
+    return await _nights(fleet, usual, 3, first=13)
+
+
+async def test_what_is_back_at_its_baseline_says_since_when_and_stays_open(fleet: Fleet) -> None:
+    verdicts = await _recovered(fleet)
+    # Compared with the nights before it became slower, and no faster than those.
+    assert words(verdicts) == {"no_difference_shown": 18}
+    of_m1 = [one for one in verdicts if one.agent_name == "m1"]
+    assert all(one.text.endswith("It was slower, and is back for 3 nights.") for one in of_m1)
+    assert all(one.ratio is not None and abs(one.ratio - 1) < 0.01 for one in of_m1)
+    found = await fleet.storage.regressions(RegressionFilter(state="open"))
+    assert len(found) == 6
+    for one in found:
+        assert one.verdict == "slower"
+        assert one.back_since is not None
+        assert FIRST + 13 * DAY < one.back_since.at < FIRST + 13 * DAY + 7200
+    assert all(one.back_since is None for one in verdicts if one.agent_name != "m1")
+    # Each was told of when it was found, on each night that said it again, and when it was back: once.
+    assert len(fleet.news) == 6 * 5
+
+
+async def test_what_is_slower_again_is_not_back(fleet: Fleet) -> None:
+    await _recovered(fleet)
+    again = slower(steady(8, sigma=0.002), since=16, machine="m1", by=1.1)
+    verdicts = await _nights(fleet, again, 2, first=16)
+    assert words(verdicts) == {"slower": 6, "no_difference_shown": 12}
+    newest = {
+        (one.model, one.plan_hash): one
+        for one in reversed(await fleet.storage.regressions(RegressionFilter(state="open")))
+    }
+    assert len(newest) == 6
+    assert {one.back_since for one in newest.values()} == {None}
+
+
+async def test_acknowledging_what_is_back_does_not_make_its_slow_nights_the_baseline(fleet: Fleet) -> None:
+    await _recovered(fleet)
+    for one in await fleet.storage.regressions(RegressionFilter()):
+        await fleet.storage.acknowledge(one.id, Acknowledgement(by="eva", at=1.0))
+    verdicts = await _nights(fleet, steady(8, sigma=0.002), 1, first=16)
+    assert words(verdicts) == {"no_difference_shown": 18}
+    for found in verdicts:
+        nights = {int((ref.at - FIRST) / DAY) for ref in found.baseline}
+        slow = {9, 10, 11, 12} if found.agent_name == "m1" else set()
+        assert (len(nights), nights & slow) == (7, set())
+    # A fall from there is a regression like the first.
+    again = slower(steady(8, sigma=0.002), since=17, machine="m1", by=1.1)
+    assert words(await _nights(fleet, again, 2, first=17))["slower"] == 6
+    assert len(await fleet.open_regressions()) == 6

@@ -92,7 +92,7 @@ def test_held_back_by_heat_is_a_change() -> None:
 
 def test_a_night_is_the_median_of_its_repeats() -> None:
     night = NightResults(None, tuple(indexed(speed=speed) for speed in (50.0, 51.0, 20.0)))
-    summaries = [history.figure(one.digest, "decode_tps_corrected") for one in night.results]
+    summaries = [history.figure(one.digest, "decode_tps_corrected", None) for one in night.results]
     found = history.night_of([one for one in summaries if one is not None])
     assert found is not None
     assert round(2.718281828**found.log, 3) == 50.0
@@ -108,10 +108,10 @@ def test_a_matrix_says_of_a_missing_cell_why_and_shows_repeats_as_one() -> None:
     ]
     found = {}
     for job, speed in (("j1", 49.0), ("j2", 51.0)):
-        summary = history.figure(indexed(speed=speed).digest, "decode_tps_corrected")
+        summary = history.figure(indexed(speed=speed).digest, "decode_tps_corrected", None)
         assert summary is not None
         found[job] = summary
-    one, missing = matrix.cells_by_line(cells, found, {})
+    one, missing = matrix.cells_by_line(cells, found, {}, {cell.plan_hash: None for cell in cells})
     assert (one.n, one.value, one.flags) == (2, 50.0, ("queued",))
     assert one.low is not None
     assert one.high is not None

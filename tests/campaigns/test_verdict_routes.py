@@ -7,9 +7,12 @@ import random
 from collections import Counter
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+import pytest
 
 from tests.campaigns.machines import QUICK, begin, connected, measuring, until_shown
-from tests.campaigns.stored_nights import FIRST, MODELS, PLANS, Fleet, slower, steady
+from tests.campaigns.stored_nights import FIRST, LABELS, MODELS, PLANS, Fleet, slower, steady
 from tests.server.conftest import Running, running
 
 DAY = 86_400.0
@@ -88,6 +91,27 @@ async def test_a_matrix_shows_ratios_to_baselines_and_to_another_campaign(server
     assert all(cell["ratio_low"] > 1 for cell in slow)
     assert (await server.http.get(f"/api/v1/campaigns/{last}/matrix?metric=nothing")).status_code == 422
     assert (await server.http.get(f"/api/v1/campaigns/{last}/matrix?against=none")).status_code == 404
+
+
+async def test_a_matrix_and_a_history_show_the_point_that_is_asked_for(server: Running) -> None:
+    fleet = await _fleet(server, 1)
+    fleet.swept = PLANS[:1]
+    await fleet.night(
+        1, steady(1), points=lambda cell: (1.0, 0.8, 0.6) if cell.plan_hash == PLANS[0] else (1,)
+    )
+    campaign, point = fleet.campaigns[0].id, quote(LABELS[1])
+    first = await get(server, f"campaigns/{campaign}/matrix")
+    other = await get(server, f"campaigns/{campaign}/matrix?point={point}")
+    assert (first["point"], other["point"]) == (None, LABELS[1])
+    assert [one["label"] for one in other["sweep"]] == list(LABELS)
+    value = other["cells"][0]["value"]
+    assert value == pytest.approx(0.8 * first["cells"][0]["value"])
+    found = await get(server, f"history?agent=m1&model={MODELS[0]}&plan={PLANS[0]}&point={point}")
+    assert (found["point"], found["points"][0]["value"]) == (LABELS[1], value)
+    for path in (f"campaigns/{campaign}/matrix?point=x", f"history?agent=m1&model=a&plan={PLANS[0]}&point=x"):
+        refused = await server.http.get(f"/api/v1/{path}")
+        assert refused.status_code == 422
+        assert "There is no point 'x'" in refused.json()["error"]["message"]
 
 
 async def test_a_regression_is_acknowledged_with_a_note_and_opened_again(server: Running) -> None:

@@ -199,7 +199,8 @@ with contextlib.suppress(SystemExit):
     lines = done.stdout.splitlines()[: len(server_cli.COMMANDS)]
     ended = {name: (status, said) for name, status, said in (line.split(" ", 2) for line in lines)}
     # What asks a running server needs nothing of it, nor does the list of commands.
-    for name in ("models", "rollouts", "sets", "campaigns", "baselines", "schedules", "status"):
+    asking = ("models", "rollouts", "sets", "campaigns", "baselines", "regressions", "schedules", "status")
+    for name in asking:
         assert ended.pop(name) == ("0", "")
     for status, said in ended.values():
         assert status == "1"

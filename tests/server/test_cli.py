@@ -507,7 +507,9 @@ async def test_a_server_that_cannot_listen_says_why_and_makes_no_operator(
         assert await OperatorStore(opened).names() == []
 
 
-@pytest.mark.parametrize("name", ["models", "rollouts", "sets", "campaigns", "baselines", "schedules"])
+@pytest.mark.parametrize(
+    "name", ["models", "rollouts", "sets", "campaigns", "baselines", "regressions", "schedules"]
+)
 def test_a_command_that_asks_a_server_starts_without_framework_and_database(name: str) -> None:
     program = f"""
 import sys

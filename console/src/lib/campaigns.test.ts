@@ -21,10 +21,12 @@ import {
     measured,
     merged,
     missing,
+    pointText,
     pullText,
     runGrid,
     stateOf,
     STEPS,
+    verdictKey,
     wordsOf,
 } from "$lib/campaigns";
 import { csvOf } from "$lib/results";
@@ -243,7 +245,15 @@ describe("the heat map", () => {
         ratio_high: null,
         verdict: null,
     };
+    test("a point says what became slower there, and has a verdict of its own", () => {
+        expect(pointText({ label: "2048:128", slower: 2 })).toBe("2048:128: 2 slower");
+        expect(pointText({ label: "512:128", slower: 0 })).toBe("512:128");
+        const verdict = { agent_id: "a", model: "m", plan_hash: "h", metric: "t", point_index: 0 };
+        expect(verdictKey(verdict)).not.toBe(verdictKey({ ...verdict, point_index: 1 }));
+    });
     const matrix: CampaignMatrix = {
+        point: null,
+        sweep: [],
         metric: { name: "decode_tps_corrected", label: "Decode", unit: "tokens/s", direction: "higher" },
         agents: [
             { id: "a", name: "=alpha" },

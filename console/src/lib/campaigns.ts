@@ -10,6 +10,7 @@ import type {
     CellState,
     MatrixCell,
     PreviewCell,
+    Verdict,
     VerdictWord,
 } from "$lib/api/campaigns";
 import { bytesOf, DASH, lasts, rate, significant } from "$lib/format";
@@ -215,6 +216,15 @@ export function heatScale(
         return Math.round((better === "lower" ? 1 - share : share) * (STEPS - 1));
     };
 }
+
+/** A point of a sweep, with how much became slower there: who looks at another one would miss it. */
+export const pointText = (one: { label: string; slower: number }): string =>
+    one.slower > 0 ? `${one.label}: ${one.slower} slower` : one.label;
+
+/** What no other verdict of a list has: each point of a sweep has its own. */
+export const verdictKey = (
+    one: Pick<Verdict, "agent_id" | "model" | "plan_hash" | "metric" | "point_index">,
+): string => [one.agent_id, one.model, one.plan_hash, one.metric, one.point_index].join(" ");
 
 /** A ratio as a change: +5.2 %, −12 %; hundreds of per cent are read wrongly and are a factor. */
 export function change(ratio: number | null): string {

@@ -1263,6 +1263,8 @@ export interface components {
         /**
          * Acknowledgement
          * @description Somebody knows of a regression: from then on its nights are what later ones are compared with.
+         *
+         *     Unless it was back at its baseline: then its nights stay left out.
          */
         Acknowledgement: {
             /** At */
@@ -1575,6 +1577,8 @@ export interface components {
         /**
          * CampaignMatrix
          * @description A cell for each machine and row.
+         *
+         *     ``point`` is that of all figures, null where it is each plan's first; ``sweep`` are all there are.
          */
         CampaignMatrix: {
             /** Agents */
@@ -1582,8 +1586,12 @@ export interface components {
             /** Cells */
             cells: components["schemas"]["CampaignMatrixCell"][];
             metric: components["schemas"]["MatrixMetric"];
+            /** Point */
+            point: string | null;
             /** Rows */
             rows: components["schemas"]["CampaignMatrixRow"][];
+            /** Sweep */
+            sweep: components["schemas"]["MatrixPoint"][];
         };
         /**
          * CampaignMatrixAgent
@@ -3482,6 +3490,8 @@ export interface components {
         /**
          * LineHistory
          * @description All results of a line, oldest first.
+         *
+         *     ``point`` is the point of the plan that the figures are of, ``sweep`` are all of a plan that has several.
          */
         LineHistory: {
             /** Change Points */
@@ -3489,8 +3499,12 @@ export interface components {
             /** Changes */
             changes: components["schemas"]["HistoryChange"][];
             metric: components["schemas"]["MatrixMetric"];
+            /** Point */
+            point: string | null;
             /** Points */
             points: components["schemas"]["HistoryPoint"][];
+            /** Sweep */
+            sweep: string[];
         };
         /**
          * MachineDrift
@@ -3644,6 +3658,21 @@ export interface components {
             size_bytes: number;
             /** Usual Digest */
             usual_digest: string;
+        };
+        /**
+         * MatrixPoint
+         * @description A point that plans of the campaign sweep over.
+         *
+         *     ``plans`` are the hashes of those that measure it; ``slower`` counts what is slower there than its
+         *     baseline, by this metric.
+         */
+        MatrixPoint: {
+            /** Label */
+            label: string;
+            /** Plans */
+            plans: string[];
+            /** Slower */
+            slower: number;
         };
         /**
          * MeasuredPlan
@@ -4554,7 +4583,8 @@ export interface components {
          * Regression
          * @description A verdict that said slower, once however many nights say it again.
          *
-         *     ``campaign_id`` and ``at`` are of the campaign that found it, ``last_at`` of the newest that says it.
+         *     ``campaign_id`` and ``at`` are of the campaign that found it, ``last_at`` of the newest that says it. It
+         *     stays open until somebody acknowledges it, also when it is back at its baseline.
          */
         Regression: {
             acknowledged: components["schemas"]["Acknowledgement"] | null;
@@ -4564,6 +4594,7 @@ export interface components {
             agent_name: string;
             /** At */
             at: number;
+            back_since: components["schemas"]["ResultRef"] | null;
             /** Baseline */
             baseline: components["schemas"]["ResultRef"][];
             /** Campaign Id */
@@ -4584,6 +4615,10 @@ export interface components {
             p_adjusted: number | null;
             /** Plan Hash */
             plan_hash: string;
+            /** Point */
+            point: string | null;
+            /** Point Index */
+            point_index: number;
             /** Ratio */
             ratio: number | null;
             /** Ratio High */
@@ -5746,15 +5781,18 @@ export interface components {
          * Verdict
          * @description A model and plan on a machine, compared with its baseline.
          *
+         *     ``point`` names the point of a plan that sweeps, ``point_index`` is its place in the plan's order.
          *     ``ratio`` is the figure over the baseline's, as the metric is: of times more is slower. Its interval is
          *     the one that decides: at the level that the correction for the campaign's comparisons leaves.
-         *     ``changed`` is what changed beside it. ``since``: the night with which it began.
+         *     ``changed`` is what changed beside it. ``since``: the night with which it began. ``back_since``: the night
+         *     from which on it is back at its baseline, of what was slower.
          */
         Verdict: {
             /** Agent Id */
             agent_id: string;
             /** Agent Name */
             agent_name: string;
+            back_since: components["schemas"]["ResultRef"] | null;
             /** Baseline */
             baseline: components["schemas"]["ResultRef"][];
             /** Changed */
@@ -5769,6 +5807,10 @@ export interface components {
             p_adjusted: number | null;
             /** Plan Hash */
             plan_hash: string;
+            /** Point */
+            point: string | null;
+            /** Point Index */
+            point_index: number;
             /** Ratio */
             ratio: number | null;
             /** Ratio High */
@@ -10920,6 +10962,8 @@ export interface operations {
             query?: {
                 /** @description a metric's name, or `headline`: the campaign's own */
                 metric?: string;
+                /** @description a point's label of the plan's sweep; the first unless given */
+                point?: string | null;
                 /** @description another campaign's id */
                 against?: string | null;
             };
@@ -11690,6 +11734,8 @@ export interface operations {
                 plan: string;
                 /** @description a metric's name, or `headline`: the campaign's own */
                 metric?: string;
+                /** @description a point's label of the plan's sweep; the first unless given */
+                point?: string | null;
             };
             header?: never;
             path?: never;
