@@ -145,6 +145,10 @@ test-proxy: $(STAMP) ## the reverse proxies of deploy/proxy (installed with apt-
 	scripts/ensure-proxies
 	$(PY) -m pytest tests/proxy
 
+test-cluster: $(STAMP) ## the server on PostgreSQL (installed with apt-get when missing and root); ALL=1 runs its whole suite
+	scripts/ensure-postgresql
+	$(PY) -m tests.cluster $(if $(ALL),--all)
+
 test-clients: $(STAMP) ## the client libraries of Ollama, OpenAI, LangChain and LiteLLM at the gateway, in .venv-clients
 	scripts/test-clients "$(PYTHON)"
 

@@ -1,4 +1,4 @@
-"""The reference application: router, operators, guards and headers around a SQLite file."""
+"""The reference application: router, operators, guards and headers around a database."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class AppSettings:
     """How the reference application is set.
 
     Args:
-        database: the SQLite file.
+        database: the SQLite file, or an address that ``Database.open`` takes.
         hosts: names that it goes by, besides those of the loopback.
         https: whether browsers reach it by https alone.
         hub: the hub's numbers.
@@ -81,7 +81,7 @@ class AppSettings:
         join_pins: of the keys that join tokens name.
     """
 
-    database: Path
+    database: Path | str
     hosts: tuple[str, ...] = ()
     https: bool = False
     hub: HubSettings = field(default_factory=lambda: HubSettings(version=version()))
@@ -117,7 +117,7 @@ def build(settings: AppSettings) -> Server:
     others; who asks is theirs to find out (``await context.gate(request)``).
     """
     # One database for machines and operators: a token that is revoked on the command line is gone for both.
-    database = Database.sqlite(settings.database)
+    database = Database.open(settings.database)
     storage, operators = SqlStorage(database, settings.quota), Operators(OperatorStore(database))
     hub = AgentHub(storage, settings.hub)
     # Somebody on the server's own machine always gets in by its loopback, whatever names it has outside.

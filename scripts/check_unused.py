@@ -38,6 +38,8 @@ BY_LIBRARIES: Final = {
     "pause_writing": "asyncio, the same",
     "resume_writing": "asyncio, the same",
     "handle_ping": "uvicorn's WebSocket protocol calls it",
+    "load_dialect_impl": "SQLAlchemy calls it on a type of columns",
+    "process_bind_param": "SQLAlchemy, the same",
     "makefile": "http.client reads an answer through it",
     "nvml*": "looked up by name, as in the driver's binding",
 }

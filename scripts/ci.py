@@ -38,6 +38,7 @@ PHASES: Final = (
         "make test",
         "make test-browser",
         "make lint",
+        "make test-cluster",
         "make test-clients",
         "make test-typescript",
         "make test-proxy",

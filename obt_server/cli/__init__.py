@@ -40,6 +40,8 @@ COMMANDS: Final = {
     "status": "whether the server of these settings is ready",
     "backup": "copy the database, also of a server that runs",
     "restore": "put a backup in place of the database of a server that is stopped",
+    "migrate": "bring the database to the schema of this release",
+    "copy": "copy the database from SQLite into an empty one on PostgreSQL",
     "check": "read the database whole, and say what is wrong with it",
     "config": "the settings, and where each comes from",
 }
@@ -51,6 +53,8 @@ exit status:
  78  the settings cannot be used
 What else a command ends with, its own help says.
 """
+_EXTRA_OF: Final = {"psycopg": "server,postgresql"}
+"""Of modules that another extra brings than ``server``."""
 _OF_THE_PROGRAM: Final = ("-h", "--help", "--version")
 
 
@@ -115,9 +119,10 @@ def _without_extra(error: ModuleNotFoundError) -> int:
     # One of the project's own is a fault of the program, and no installation mends it.
     if missing.startswith("obt_"):
         raise error
+    extra = _EXTRA_OF.get(missing, "server")
     print(
-        f'obt-server: {missing} is not installed: it comes with the extra "server". Install that from the '
-        f"checkout or wheel that obt-agent came from: {sys.executable} -m pip install 'PATH[server]'",
+        f'obt-server: {missing} is not installed: it comes with the extra "{extra}". Install that from the '
+        f"checkout or wheel that obt-agent came from: {sys.executable} -m pip install 'PATH[{extra}]'",
         file=sys.stderr,
     )
     return 1

@@ -10,10 +10,12 @@ import argparse
 from pathlib import Path
 from typing import Final
 
-from obt_server.cli.options import UsageError, add_database, database_of, positive
+from obt_server.cli.database_file import file_of
+from obt_server.cli.options import UsageError, add_database, positive
 from obt_server.store import copies
 
 _NAME: Final = "obt-server-{}.sqlite3"
+_INSTEAD: Final = "back it up with: pg_dump --format=custom --file=FILE '{}'"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +43,7 @@ def _back_up(options: argparse.Namespace) -> int:
         raise UsageError(f"--keep is for a folder, and {target} is none")
     if in_folder:
         target /= _NAME.format(copies.stamp())
-    size = copies.back_up(database_of(options), target)
+    size = copies.back_up(file_of(options, _INSTEAD), target)
     print(f"{target}: {size} bytes")
     # After the new one is whole: a backup that fails takes none of the others away.
     if options.keep is not None:

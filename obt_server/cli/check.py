@@ -9,11 +9,15 @@ from __future__ import annotations
 import argparse
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 from obt_agent.argument_parser import JSON_OPTION, add_options
 from obt_agent.text_output import print_json
-from obt_server.cli.options import add_database, database_of
+from obt_server.cli.database_file import file_of
+from obt_server.cli.options import add_database
 from obt_server.store import maintenance
+
+_INSTEAD: Final = "obt-server migrate --check looks at its tables, and pg_amcheck '{}' at its pages"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    path: Path = options.file or database_of(options)
+    path: Path = options.file or file_of(options, _INSTEAD)
     found = maintenance.examine(path)
     if options.json:
         print_json({"file": str(path), **asdict(found)})

@@ -6,7 +6,6 @@ import argparse
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Final
 
 from obt_agent.argument_parser import OptionTable, add_options
@@ -18,7 +17,7 @@ class UsageError(Exception):
 
 
 OPTION_OF_KEY: Final[Mapping[str, str]] = {
-    "database.file": "--database",
+    "database.address": "--database",
     "listen.host": "--host",
     "listen.port": "--port",
     "listen.tls_cert_file": "--tls-cert",
@@ -42,13 +41,15 @@ OPTION_OF_KEY: Final[Mapping[str, str]] = {
 def database_option() -> OptionTable:
     """The options of everything that opens the database."""
     of_file = "settings (default: $OBT_SERVER_CONFIG, else ~/.config/obt-server/server.yaml, else "
-    of_database = "SQLite file (default: $OBT_SERVER_DATABASE, else database.file of the settings, else "
+    of_database = (
+        "SQLite file, or postgresql+psycopg://USER@HOST/NAME (default: $OBT_SERVER_DATABASE, else "
+        "database.address of the settings, else "
+    )
     # Without defaults: what is not given here is looked for in variables and the file (``load_settings``).
     return {
         "--config": {"metavar": "FILE", "help": f"{of_file}{SERVER.system_file})"},
         "--database": {
-            "type": Path,
-            "metavar": "FILE",
+            "metavar": "ADDRESS",
             "help": f"{of_database}obt-server/obt.sqlite3 in the user's data folder)",
         },
     }
@@ -80,9 +81,9 @@ def _text(option: str, value: Any) -> str:
     return f"{value} MiB" if option.endswith("-mib") else str(value)
 
 
-def database_of(options: argparse.Namespace) -> Path:
-    """Return the database that a command works on. Raise WrongConfig."""
-    return Path(load_settings(options).config.database.file)
+def database_of(options: argparse.Namespace) -> str:
+    """Return the address of the database that a command works on. Raise WrongConfig."""
+    return load_settings(options).config.database.address
 
 
 def positive(text: str) -> int:

@@ -9,9 +9,16 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Final
 
-from obt_server.cli.options import add_database, database_of
+from obt_server.cli.database_file import file_of
+from obt_server.cli.options import add_database
 from obt_server.store import maintenance
+
+_INSTEAD: Final = (
+    "stop the server, and restore with: "
+    "pg_restore --clean --if-exists --single-transaction --dbname='{}' FILE"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _restore(options: argparse.Namespace) -> int:
-    database = database_of(options)
+    database = file_of(options, _INSTEAD)
     kept = maintenance.restore(database, options.source)
     print(f"{database} is {options.source} now")
     if kept is not None:

@@ -181,7 +181,7 @@ def completed(options: argparse.Namespace) -> argparse.Namespace:
     cert, key = config.listen.tls_cert_file, config.listen.tls_key_file
     following, first = config.listen.next_tls_cert_file, config.operators.first_password_file
     return argparse.Namespace(
-        database=Path(config.database.file),
+        database=config.database.address,
         host=config.listen.host,
         port=config.listen.port,
         tls_cert=None if cert is None else Path(cert),

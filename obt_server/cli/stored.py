@@ -64,7 +64,7 @@ def _with_stored(options: argparse.Namespace, work: Work) -> int:
     """Open the database, work, close it. A running server sees what changed within seconds."""
 
     async def run() -> int:
-        with contextlib.closing(Database.sqlite(database_of(options))) as database:
+        with contextlib.closing(Database.open(database_of(options))) as database:
             return await work(OpenStorage(database), options)
 
     return asyncio.run(run())

@@ -9,8 +9,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from obt_agent.config.load import ProcessContext
 from obt_server.auth.self_signed import own_certificate
 from obt_server.cli.options import UsageError
+from obt_server.config.load import default_database
+from obt_server.store.address import parse
 
 # What a PEM file of each kind holds; keys are of several kinds (RSA, EC, PKCS #8).
 _CERTIFICATE: Final = b"-----BEGIN CERTIFICATE-----"
@@ -52,9 +55,15 @@ def make_certificate(options: argparse.Namespace, names: Iterable[str]) -> None:
         OSError: a file cannot be read or written.
     """
     try:
-        options.tls_cert, options.tls_key = own_certificate(options.database.parent, names)
+        options.tls_cert, options.tls_key = own_certificate(_folder_of(options), names)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def _folder_of(options: argparse.Namespace) -> Path:
+    """Return where the server keeps files of its own: beside the SQLite file, or where that would be."""
+    database = parse(options.database)
+    return (database if isinstance(database, Path) else default_database(ProcessContext())).parent
 
 
 def _read(path: Path, option: str) -> bytes:

@@ -15,7 +15,7 @@ from obt_agent.config import environment, file
 from obt_agent.config.keys import Scheme, nested
 from obt_agent.config.load import ProcessContext, absolute, from_flags, place
 from obt_agent.config.origins import Origin, Setting, SourceReading
-from obt_agent.config.problems import WrongConfig
+from obt_agent.config.problems import ConfigProblem, WrongConfig
 from obt_server.config.schema import ServerOptions
 
 SERVER: Final = Scheme(
@@ -24,14 +24,14 @@ SERVER: Final = Scheme(
     file_variable="OBT_SERVER_CONFIG",
     file_name="obt-server/server.yaml",
     system_file=Path("/etc/obt-server/server.yaml"),
-    short_names={"OBT_SERVER_DATABASE": "database.file"},
+    short_names={"OBT_SERVER_DATABASE": "database.address"},
     # Those of commands that ask a server.
     own_names=frozenset({"OBT_SERVER_CONFIG", "OBT_SERVER_URL", "OBT_SERVER_TOKEN"}),
     # Kubernetes and Docker's links set these in every container beside a service of that name.
     others_names=re.compile(r"OBT_SERVER_(SERVICE|PORT|NAME|ENV)(_.*)?"),
     paths=frozenset(
         {
-            "database.file",
+            "database.address",
             "listen.tls_cert_file",
             "listen.tls_key_file",
             "listen.next_tls_cert_file",
@@ -91,9 +91,12 @@ def load(
     if problems:
         raise WrongConfig(sorted(problems, key=place))
     settings = {one.key.name: _final(one, around) for reading in readings for one in reading.settings}
-    if not settings.get("database.file", _NOTHING).value:
-        key = SERVER.keys["database.file"]
-        settings["database.file"] = Setting(key, str(_default_database(around)), Origin("default", "(user)"))
+    if not settings.get("database.address", _NOTHING).value:
+        key = SERVER.keys["database.address"]
+        settings["database.address"] = Setting(
+            key, str(default_database(around)), Origin("default", "(user)")
+        )
+    _refuse_password(settings["database.address"])
     values = {name: setting.value for name, setting in settings.items()}
     return LoadedOptions(
         config=msgspec.convert(nested(values), ServerOptions),
@@ -105,16 +108,27 @@ def load(
     )
 
 
-_NOTHING: Final = Setting(SERVER.keys["database.file"], "", Origin("default"))
+def _refuse_password(address: Setting) -> None:
+    # Arguments are seen by every user of the machine, and settings are shown by ``config show``.
+    if _PASSWORD.search(str(address.value)):
+        text = (
+            "a password does not belong there: put it into a file that only its owner reads, and name that "
+            "file (?passfile=FILE at the end, or PGPASSFILE, or ~/.pgpass)"
+        )
+        raise WrongConfig([ConfigProblem(where=str(address.origin), key="database.address", text=text)])
+
+
+_PASSWORD: Final = re.compile(r"://[^/?@]*:[^/?]*@|[?&]password=")
+_NOTHING: Final = Setting(SERVER.keys["database.address"], "", Origin("default"))
 
 
 def _final(setting: Setting, around: ProcessContext) -> Setting:
-    if setting.key.name in SERVER.paths and setting.value:
+    if setting.key.name in SERVER.paths and setting.value and "://" not in setting.value:
         return Setting(setting.key, absolute(setting.value, setting.origin, around), setting.origin)
     return setting
 
 
-def _default_database(around: ProcessContext) -> Path:
+def default_database(around: ProcessContext) -> Path:
     """Return where the database is unless somebody says otherwise.
 
     In the user's data folder, or that of services where a user has none.

@@ -37,9 +37,9 @@ class ListenSection(_ServerSection, frozen=True, kw_only=True):
 
 
 class DatabaseSection(_ServerSection, frozen=True, kw_only=True):
-    """Where everything is stored. As loaded, ``file`` is an absolute path."""
+    """Where everything is stored. As loaded, ``address`` is an absolute path, or the URL that was given."""
 
-    file: Annotated[str, Meta(max_length=4096, description="a path")] = ""
+    address: Annotated[str, Meta(max_length=4096, description="a path or a URL")] = ""
 
 
 class OperatorsSection(_ServerSection, frozen=True, kw_only=True):

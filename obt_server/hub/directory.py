@@ -40,7 +40,7 @@ class AgentDirectory:
         self._changes += 1
         self._events.agent_changed(agent_id)
 
-    def stored(self, admission: Admission) -> None:
+    def stored(self, admission: Admission, session: int) -> None:
         """An agent's hello is stored: who asks after its answer sees what it said, without a read.
 
         Its name alone waits for ``admitted``: whether another has it is the storage's to say.
@@ -54,6 +54,7 @@ class AgentDirectory:
                 capabilities=admission.capabilities,
                 own_labels=admission.own_labels,
                 last_seen=admission.at,
+                session=session,
             )
 
     async def admitted(self, agent_id: str) -> None:

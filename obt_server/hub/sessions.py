@@ -194,7 +194,7 @@ class Sessions:
             self._refuse_when_draining()
             stored = _admission(credential, hello)
             number = await self._storage.admit(stored)
-            self._directory.stored(stored)
+            self._directory.stored(stored, number)
             # Again after each wait: a drain that has begun meanwhile does not know of this session.
             self._refuse_when_draining()
             session = self._session(socket, credential, hello, number)

@@ -130,14 +130,14 @@ def admit(db: Session, admission: Admission) -> int:
     row.version, row.store_id = admission.version, admission.store_id
     row.capabilities, row.own_labels = _as_json(admission.capabilities), _as_json(admission.own_labels)
     row.last_seen = admission.at
-    # Counted here, in the transaction: numbers of sessions only grow, whatever process serves.
-    row.session += 1
     db.execute(
         update(CredentialRow)
         .where(CredentialRow.id == admission.credential_id)
         .values(last_used_at=admission.at)
     )
-    return row.session
+    # Counted by the database: numbers of sessions only grow, and no two processes give the same one.
+    counted = update(AgentRow).where(AgentRow.id == row.id).values(session=AgentRow.session + 1)
+    return db.execute(counted.returning(AgentRow.session)).scalar_one()
 
 
 def _keep_last_seen(db: Session, agent: AgentRow) -> None:

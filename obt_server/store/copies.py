@@ -19,6 +19,7 @@ from obt_agent import file_lock
 from obt_agent.errors import AgentError
 from obt_agent.system import descriptors, owners
 from obt_agent.system.directory import open_directory
+from obt_server.store.tables import REVISION_TABLE
 
 log = structlog.get_logger(__name__)
 
@@ -135,10 +136,14 @@ def schema_of(path: Path) -> int | None:
         return None
     try:
         with contextlib.closing(_open(path)) as database:
-            known = "SELECT count(*) FROM sqlite_master WHERE name = 'obt_schema'"
-            if not database.execute(known).fetchone()[0]:
+            tables = {name for (name,) in database.execute("SELECT name FROM sqlite_master")}
+            if REVISION_TABLE in tables:
+                row = database.execute(f"SELECT version_num FROM {REVISION_TABLE}").fetchone()  # noqa: S608 - a name of our own
+            # Releases before counted schemas themselves.
+            elif "obt_schema" in tables:
+                row = database.execute("SELECT version FROM obt_schema").fetchone()
+            else:
                 return None
-            row = database.execute("SELECT version FROM obt_schema").fetchone()
     except sqlite3.Error as error:
         raise CopyFailed(f"{path} cannot be read as a database: {error}") from error
     return None if row is None else int(row[0])
@@ -154,8 +159,8 @@ def before_migration(path: Path, schema: int) -> None:
     if found is None or found >= schema:
         return
     target = path.with_name(f"{path.name}.schema-{found}-{stamp()}")
-    # Two that start at once make one each; the later one finds another name, or the schema of now.
-    with contextlib.suppress(FileExistsError):
+    # One that a start of this second made, which then failed, is a copy of the same.
+    if not target.exists():
         size = back_up(path, target)
         log.info("database.copied", file=str(target), bytes=size, schema=found, next=schema)
     keep_newest(path.parent, f"{path.name}.schema-*", KEPT_BEFORE_MIGRATION)

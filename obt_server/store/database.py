@@ -1,4 +1,4 @@
-"""One database: opened, brought to the current schema; one thread writes, others read beside it."""
+"""One database: opened, brought to the current schema; a thread or some write, others read beside them."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import weakref
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 import structlog
-from sqlalchemy import Connection, Engine, create_engine, event, insert, inspect, select, update
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.orm import Session
 
-from obt_agent.errors import AgentError
-from obt_server.saved_plans import hash_of
-from obt_server.store import copies
-from obt_server.store.tables import SCHEMA_VERSION, PlanVersionRow, Schema, Table
+from obt_server.store import copies, postgresql
+from obt_server.store.address import parse
+from obt_server.store.postgresql import Availability, PostgresTransaction
+from obt_server.store.schema import bring_up_to_date
+from obt_server.store.tables import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -48,67 +49,6 @@ _READ: Final = "obt_read"
 """The execution option of connections that only read."""
 
 
-class SchemaTooNew(AgentError):
-    """A newer release wrote this database."""
-
-    kind = "schema_too_new"
-
-
-def _add_given_name(connection: Connection) -> None:
-    connection.exec_driver_sql("ALTER TABLE obt_agents ADD COLUMN given_name VARCHAR(200)")
-
-
-def _add_index_of_versions(connection: Connection) -> None:
-    connection.exec_driver_sql(
-        "CREATE INDEX IF NOT EXISTS obt_versions_of_agent "
-        "ON obt_model_versions (agent_id, current, last_seen)"
-    )
-
-
-def _add_labels(connection: Connection) -> None:
-    for column in ("labels", "own_labels"):
-        # SQLite adds a column that may not be null only with a default, which the rows that are there get.
-        connection.exec_driver_sql(
-            f"ALTER TABLE obt_agents ADD COLUMN {column} VARCHAR NOT NULL DEFAULT '[]'"
-        )
-
-
-def _add_models_at(connection: Connection) -> None:
-    # Null for agents that are there: their next list is compared with nothing, as a new agent's first is.
-    connection.exec_driver_sql("ALTER TABLE obt_agents ADD COLUMN models_at FLOAT")
-
-
-def _add_scopes(connection: Connection) -> None:
-    # A token that is there was made to do what its operator may do, and stays so.
-    for column, default in (("scope", "operator"), ("machines", "[]"), ("models", "[]")):
-        connection.exec_driver_sql(
-            f"ALTER TABLE obt_api_tokens ADD COLUMN {column} VARCHAR NOT NULL DEFAULT '{default}'"
-        )
-
-
-def _keep_versions_of_plans(connection: Connection) -> None:
-    """What was the only plan of a name is its first version."""
-    # A database of the first releases has no plans at all.
-    if not inspect(connection).has_table("obt_plans"):
-        return
-    found = connection.exec_driver_sql("SELECT name, plan, saved_at FROM obt_plans").all()
-    for name, plan, saved_at in found:
-        first = {"name": name, "version": 1, "hash": hash_of(plan), "plan": plan, "saved_at": saved_at}
-        connection.execute(insert(PlanVersionRow).values(**first, saved_by="", deleted=False))
-    connection.exec_driver_sql("DROP TABLE obt_plans")
-
-
-MIGRATIONS: dict[int, Callable[[Connection], None]] = {
-    1: _add_given_name,
-    2: _add_index_of_versions,
-    3: _add_labels,
-    4: _add_models_at,
-    5: _add_scopes,
-    6: _keep_versions_of_plans,
-}
-"""What brings a database from that version to the next."""
-
-
 @dataclasses.dataclass
 class DatabaseCounters:
     """Transactions since a database was opened.
@@ -125,37 +65,78 @@ class DatabaseCounters:
 
 
 class Database:
-    """SQLAlchemy on threads of its own, so that the event loop never waits for a disk.
+    """SQLAlchemy on threads of its own, so that the event loop never waits for a disk or a network.
 
-    Everything that ``run`` did is committed, and synchronised to disk, when it returns. One thread writes;
-    reads have others, and see what was committed before they began: no read waits for an agent's write.
+    Everything that ``run`` did is committed, and synchronised to disk, when it returns. On SQLite one thread
+    writes; on PostgreSQL some do, each transaction as if it were alone, and repeated where the database
+    refuses it. Reads have other threads, and see what was committed before they began: none waits for a
+    write.
 
     Args:
-        engine: any that SQLAlchemy knows and that several threads may use; tables are made where missing.
+        engine: of SQLite (``sqlite_engine``) or PostgreSQL; tables are made where missing.
         path: the SQLite file, where it is one.
         lock: the descriptor of the file's lock, which this closes at the end.
+        upgrade: whether tables of an older release are brought up to date.
+
+    Raises:
+        SchemaTooNew: a newer release wrote the database.
+        SchemaTooOld: an older one did, and ``upgrade`` is false.
+        DatabaseUnavailable: PostgreSQL does not answer.
     """
 
-    def __init__(self, engine: Engine, *, path: Path | None = None, lock: int = -1) -> None:
+    def __init__(
+        self, engine: Engine, *, path: Path | None = None, lock: int = -1, upgrade: bool = True
+    ) -> None:
         self._engine = engine
-        self._reading = engine.execution_options(**{_READ: True})
+        self._postgresql = engine.dialect.name == "postgresql"
         # One thread: SQLite takes one writer at a time, and a queue here is fair where its lock is not.
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix="obt-store")
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="obt-read")
+        writers, readers = (postgresql.WRITERS, postgresql.READERS) if self._postgresql else (1, READERS)
+        self._reading = (
+            postgresql.reading(engine) if self._postgresql else engine.execution_options(**{_READ: True})
+        )
+        self._writer = ThreadPoolExecutor(writers, thread_name_prefix="obt-store")
+        self._readers = ThreadPoolExecutor(readers, thread_name_prefix="obt-read")
         # by agent: held while a write of it is queued or runs, and for a pause that keeps it to its share; so
         # the writer's queue holds one write of each agent at most. Weak: a lock that nobody holds goes.
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         # what agents make it write, a few at a time: an operator's write waits for no more than these
-        self._for_agents = asyncio.Semaphore(AGENT_WRITES)
+        self._for_agents = asyncio.Semaphore(max(AGENT_WRITES, writers - 1))
+        # transactions that wait or run on PostgreSQL, to be given up when their time is over
+        self._open: set[PostgresTransaction[Any]] = set()
+        self._availability = Availability()
         self._closed = False
         self.path = path
         # keeps the file in its place until this is closed
         self._lock = lock
         self.counters = DatabaseCounters()
-        # of the counters, which several threads change
+        # of the counters and ``_open``, which several threads change
         self._counting = threading.Lock()
-        # On the caller's thread, before anything is served: half a schema must never answer.
-        migrate(engine)
+        # On the caller's thread, before anything is served: half a schema must never answer. The version that
+        # was found; None where the tables were made.
+        self.found_schema = postgresql.answered(bring_up_to_date, engine, upgrade=upgrade)
+
+    @classmethod
+    def open(cls, where: str | Path, *, upgrade: bool = False) -> Database:
+        """Open (or make) the tables at an address: a file, ``sqlite:///FILE`` or ``postgresql+psycopg://...``.
+
+        An SQLite file of an older schema is always brought up to date: it is copied before. Nobody copies
+        PostgreSQL's by the way, so that ``upgrade`` must allow it.
+
+        Raises:
+            ConfigError: it is no address.
+            SchemaTooOld: PostgreSQL has tables of an older release, and ``upgrade`` is false.
+            DatabaseUnavailable: PostgreSQL does not answer.
+            SchemaTooNew, CopyFailed, DatabaseInUse, OSError: see ``sqlite``.
+        """
+        found = parse(where)
+        if isinstance(found, URL):
+            engine = postgresql.postgresql_engine(found)
+            try:
+                return cls(engine, upgrade=upgrade)
+            except BaseException:
+                engine.dispose()
+                raise
+        return cls.sqlite(found)
 
     @classmethod
     def sqlite(cls, path: Path) -> Database:
@@ -219,7 +200,7 @@ class Database:
             nonlocal took
             began = time.monotonic()
             try:
-                return job()
+                return job.run()
             finally:
                 took = time.monotonic() - began
 
@@ -227,21 +208,26 @@ class Database:
         try:
             # Taken after the own turn: an agent that waits for itself keeps no place from others.
             async with self._for_agents:
-                return await asyncio.wrap_future(self._submit(self._writer, timed))
+                return await asyncio.wrap_future(self._submit(self._writer, _QueuedWork(timed, job.open)))
         finally:
             # the handle keeps the lock alive; released by the loop, whoever waits goes on
             loop.call_later(min(took * (1 / AGENT_SHARE - 1), MAX_PAUSE_S), turn.release)
 
     def _counted(
         self, engine: Engine, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> Callable[[], T]:
+    ) -> _QueuedWork[T]:
         """Return what a thread runs: the work as a transaction, which is counted."""
         counters = self.counters
+
+        def on_session(session: Session) -> T:
+            return work(session, *args, **kwargs)
+
+        given_up = PostgresTransaction(engine, on_session, self._availability) if self._postgresql else None
 
         def run() -> T:
             began, undone = time.monotonic(), 1
             try:
-                found = _transact(engine, work, *args, **kwargs)
+                found = _transact(engine, on_session) if given_up is None else given_up.run()
                 undone = 0
                 return found
             finally:
@@ -255,15 +241,39 @@ class Database:
                         counters.writes += 1
                         counters.write_seconds += took
 
-        return run
+        return _QueuedWork(run, given_up)
 
-    def _submit(self, threads: ThreadPoolExecutor, job: Callable[[], T]) -> Future[T]:
+    def _submit(self, threads: ThreadPoolExecutor, job: _QueuedWork[T]) -> Future[T]:
         with self._counting:
             self.counters.waiting += 1
-        submitted = threads.submit(job)
+            if job.open is not None:
+                self._open.add(job.open)
+        submitted = threads.submit(job.run)
         # Also where it is cancelled before its turn, and never runs.
         submitted.add_done_callback(self._leave)
+        if job.open is not None:
+            self._bound(submitted, job.open)
         return submitted
+
+    def _bound(self, submitted: Future[Any], transaction: PostgresTransaction[Any]) -> None:
+        """Have it given up when its time is over: a database that hangs ends nothing itself."""
+        loop = asyncio.get_running_loop()
+        handle = loop.call_later(postgresql.TRANSACTION_S, transaction.abandon)
+
+        def ended(_: Future[Any]) -> None:
+            with self._counting:
+                self._open.discard(transaction)
+            # The loop may be closed by now: what it was to call is gone with it.
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(handle.cancel)
+
+        submitted.add_done_callback(ended)
+
+    def _abandon_all(self) -> None:
+        with self._counting:
+            left = list(self._open)
+        for transaction in left:
+            transaction.abandon()
 
     def _leave(self, _done: Future[Any]) -> None:
         with self._counting:
@@ -274,12 +284,26 @@ class Database:
         if self._closed:
             return
         self._closed = True
+        # A database that hangs must not keep the process: what is still open then is given up.
+        giving_up = threading.Timer(postgresql.TRANSACTION_S, self._abandon_all)
+        giving_up.daemon = True
+        if self._postgresql:
+            giving_up.start()
         # Waited for: a write that was answered as stored must be on the disk when the process ends.
         for threads in (self._writer, self._readers):
             threads.shutdown(wait=True)
+        giving_up.cancel()
         self._engine.dispose()
         if self._lock >= 0:
             os.close(self._lock)
+
+
+@dataclasses.dataclass(frozen=True)
+class _QueuedWork(Generic[T]):
+    """What a thread runs; ``open`` is its transaction where it can be given up."""
+
+    run: Callable[[], T]
+    open: PostgresTransaction[T] | None
 
 
 def _log_failure(done: Future[Any]) -> None:
@@ -288,13 +312,11 @@ def _log_failure(done: Future[Any]) -> None:
         log.warning("database.not_written", error=str(error))
 
 
-def _transact(
-    engine: Engine, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
-) -> T:
+def _transact(engine: Engine, work: Callable[[Session], T]) -> T:
     # Rows are read after the commit, to be answered: expired ones would be loaded again, outside any
     # transaction.
     with Session(engine, expire_on_commit=False) as session, session.begin():
-        return work(session, *args, **kwargs)
+        return work(session)
 
 
 class Stored:
@@ -366,26 +388,3 @@ def sqlite_engine(url: str) -> Engine:
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
     return engine
-
-
-def migrate(engine: Engine) -> None:
-    """Make the tables, or bring older ones up to date, in one transaction.
-
-    Raises:
-        SchemaTooNew: the database is from a newer release.
-    """
-    with engine.begin() as connection:
-        # New tables come of themselves; MIGRATIONS has what changes older ones.
-        Table.metadata.create_all(connection)
-        found = connection.scalar(select(Schema.version))
-        if found is None:
-            connection.execute(insert(Schema).values(version=SCHEMA_VERSION))
-            return
-        if found > SCHEMA_VERSION:
-            raise SchemaTooNew(
-                f"The database has schema {found}; this release knows {SCHEMA_VERSION}. Install a newer one."
-            )
-        # All of them in this one transaction: a crash leaves the old schema, and never one between.
-        for version in range(found, SCHEMA_VERSION):
-            MIGRATIONS[version](connection)
-        connection.execute(update(Schema).values(version=SCHEMA_VERSION))

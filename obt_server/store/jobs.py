@@ -13,6 +13,7 @@ from obt_agent.errors import TooLarge
 from obt_agent.protocol.errors import WireError
 from obt_server.hub.storage import ENDED_STATES, JobChange, JobRecord, JobResult
 from obt_server.storage import AmbiguousJob, JobFilter, NotStored
+from obt_server.store.column_types import whole_sum
 from obt_server.store.database import from_row
 from obt_server.store.quota import ROW_BYTES, UNASKED_PARAMS, AgentQuota
 from obt_server.store.results import remove_digest
@@ -97,7 +98,7 @@ def store_part(
     if offset != held:
         return held
     # by the length of the column, which stands before it: ``size`` stands behind the data, on its last page
-    size = func.coalesce(func.sum(func.length(PartRow.data) + ROW_BYTES), 0)
+    size = func.coalesce(whole_sum(func.length(PartRow.data) + ROW_BYTES), 0)
     everything = db.scalar(select(size).where(PartRow.agent_id == agent_id)) or 0
     if everything + len(data) > limit:
         raise TooLarge(f"The unfinished results of this agent would hold more than {limit} bytes.")

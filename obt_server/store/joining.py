@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from obt_server.hub.storage import AgentRecord
@@ -74,8 +74,12 @@ def enroll(db: Session, token_sha256: str, enrolment: Enrolment, at: float) -> A
     if row.agent_id is not None and row.agent_id != enrolment.agent_id:
         raise JoinRefused("This join token is for another agent.", reason="other_agent")
     agent = credentials.enrol(db, enrolment, at, retake=row.agent_id is not None)
-    # In one transaction with the credential: a token is never used up without an agent that can dial.
-    row.used_at, row.used_by, row.used_secret_sha256 = at, enrolment.agent_id, enrolment.secret_sha256
+    # In one transaction with the credential: a token is never used up without an agent that can dial. Asked
+    # again in the statement itself, so that not even a lower isolation lets two use it.
+    used = {"used_at": at, "used_by": enrolment.agent_id, "used_secret_sha256": enrolment.secret_sha256}
+    unused = update(JoinTokenRow).where(JoinTokenRow.id == row.id, JoinTokenRow.used_at.is_(None))
+    if db.execute(unused.values(used).returning(JoinTokenRow.id)).first() is None:
+        raise _used()
     return agent
 
 
@@ -84,5 +88,9 @@ def _repeat(db: Session, row: JoinTokenRow, enrolment: Enrolment) -> AgentRecord
     same = (row.used_by, row.used_secret_sha256) == (enrolment.agent_id, enrolment.secret_sha256)
     agent = agents.get(db, enrolment.agent_id)
     if not same or agent is None:
-        raise JoinRefused("This join token was used already; make a new one.", reason="used")
+        raise _used()
     return agent
+
+
+def _used() -> JoinRefused:
+    return JoinRefused("This join token was used already; make a new one.", reason="used")

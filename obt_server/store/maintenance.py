@@ -12,7 +12,7 @@ from typing import Final
 from obt_agent.system import owners
 from obt_server.store import copies
 from obt_server.store.copies import CopyFailed
-from obt_server.store.database import SchemaTooNew
+from obt_server.store.schema import SchemaTooNew
 from obt_server.store.tables import SCHEMA_VERSION
 
 _MOST_SHOWN: Final = 20

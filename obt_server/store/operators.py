@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from obt_server.storage import NotStored
 from obt_server.store.database import Database, Stored, from_row, query, transaction
+from obt_server.store.operator_tables import ApiTokenRow, OperatorRow, SignInAddressRow, SignInRow
 from obt_server.store.shared_reads import SharedReads
-from obt_server.store.tables import ApiTokenRow, OperatorRow, SignInAddressRow, SignInRow
 
 _USE_STORED_EVERY_S: Final = 60.0
 """Of an API token: a program that asks every second must not make a write of each request."""

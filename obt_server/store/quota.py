@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from obt_agent.errors import StorageFull
+from obt_server.store.column_types import whole_sum
 from obt_server.store.tables import JobRow, ResultRow
 
 UNASKED_PARAMS: Final = b"{}"
@@ -54,7 +55,7 @@ class AgentQuota:
         """
         # Counted anew each time: a counter of its own could drift from what is there.
         held, count = db.execute(
-            select(func.sum(JobRow.bytes), func.count()).where(
+            select(whole_sum(JobRow.bytes), func.count()).where(
                 JobRow.agent_id == agent_id, JobRow.params == UNASKED_PARAMS
             )
         ).one()
@@ -87,7 +88,7 @@ class AgentQuota:
 
 def results_bytes(db: Session, agent_id: str) -> int:
     """What the results of an agent take."""
-    size = func.coalesce(func.sum(func.length(ResultRow.text) + ROW_BYTES), 0)
+    size = func.coalesce(whole_sum(func.length(ResultRow.text) + ROW_BYTES), 0)
     return db.scalar(select(size).where(ResultRow.agent_id == agent_id)) or 0
 
 

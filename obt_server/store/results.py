@@ -9,6 +9,7 @@ from sqlalchemy import case, delete, func, select
 from sqlalchemy.orm import Session
 
 from obt_server.storage import StoredBenchmark
+from obt_server.store.column_types import whole_sum
 from obt_server.store.quota import UNASKED_PARAMS
 from obt_server.store.tables import DigestRow, JobRow
 
@@ -33,8 +34,8 @@ def benchmarks_mark(db: Session) -> str:
         func.count(),
         func.max(JobRow.created_at),
         func.max(JobRow.finished_at),
-        func.sum(JobRow.bytes),
-        func.sum(requested),
+        whole_sum(JobRow.bytes),
+        whole_sum(requested),
     )
     query = select(*figures).where(JobRow.kind == "benchmark", JobRow.sha256.is_not(None))
     return repr(tuple(db.execute(query).one()))

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 from obt_server.hub.storage import ENDED_STATES
 from obt_server.store import jobs
 from obt_server.store.database import Database
+from obt_server.store.operator_tables import ApiTokenRow
 from obt_server.store.tables import (
-    ApiTokenRow,
     BaselineRow,
     CampaignCellRow,
     CampaignRow,

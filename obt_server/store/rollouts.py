@@ -23,6 +23,7 @@ from obt_server.rollout_storage import (
     TooManyRollouts,
 )
 from obt_server.storage import NotStored
+from obt_server.store.column_types import whole_sum
 from obt_server.store.database import AT_ONCE, from_row
 from obt_server.store.model_changes import note_causes
 from obt_server.store.tables import ModelSetRow, RolloutRow, RolloutTargetRow
@@ -137,8 +138,8 @@ def _totals(db: Session, ids: Sequence[str]) -> dict[str, dict[str, tuple[int, i
                 row.rollout_id,
                 row.state,
                 func.count(),
-                func.sum(row.completed_bytes),
-                func.sum(row.total_bytes),
+                whole_sum(row.completed_bytes),
+                whole_sum(row.total_bytes),
             )
             .where(row.rollout_id.in_(ids[start : start + AT_ONCE]))
             .group_by(row.rollout_id, row.state)

@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, String, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint
+from sqlalchemy import text as sql_text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-SCHEMA_VERSION: Final = 7
+from obt_server.store.column_types import PlainText, WholeNumber
+
+SCHEMA_VERSION: Final = 8
+"""The number of the newest revision."""
+REVISION_TABLE: Final = "obt_revision"
 
 
 class Table(DeclarativeBase):
     """Base of all tables."""
 
     metadata = MetaData()
+    type_annotation_map: ClassVar = {str: PlainText(), int: WholeNumber}
+
+
+class Revision(Table):
+    """One row, which is Alembic's: the number of the last of ``migrations/versions`` that was made."""
+
+    __tablename__ = REVISION_TABLE
+    version_num: Mapped[str] = mapped_column(PlainText(32), primary_key=True)
 
 
 class Schema(Table):
-    """One row: the version of the schema that this file has."""
+    """One row: what releases before ``Revision`` look at, which refuse a number above theirs, 7."""
 
     __tablename__ = "obt_schema"
     version: Mapped[int] = mapped_column(primary_key=True)
@@ -30,12 +43,12 @@ class AgentRow(Table):
     """
 
     __tablename__ = "obt_agents"
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    name: Mapped[str] = mapped_column(String(200), index=True)
-    given_name: Mapped[str | None] = mapped_column(String(200))
-    version: Mapped[str] = mapped_column(String(200), default="")
+    id: Mapped[str] = mapped_column(PlainText(64), primary_key=True)
+    name: Mapped[str] = mapped_column(PlainText(200), index=True)
+    given_name: Mapped[str | None] = mapped_column(PlainText(200))
+    version: Mapped[str] = mapped_column(PlainText(200), default="")
     session: Mapped[int] = mapped_column(default=0)
-    store_id: Mapped[str | None] = mapped_column(String(200))
+    store_id: Mapped[str | None] = mapped_column(PlainText(200))
     capabilities: Mapped[str] = mapped_column(default="[]")
     labels: Mapped[str] = mapped_column(default="[]")
     own_labels: Mapped[str] = mapped_column(default="[]")
@@ -53,8 +66,8 @@ class CredentialRow(Table):
     __table_args__ = ({"sqlite_autoincrement": True},)  # a live session knows its credential by this number
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"), index=True)
-    sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    state: Mapped[str] = mapped_column(String(16))
+    sha256: Mapped[str] = mapped_column(PlainText(64), unique=True)
+    state: Mapped[str] = mapped_column(PlainText(16))
     created_at: Mapped[float]
     last_used_at: Mapped[float | None]
 
@@ -64,15 +77,15 @@ class JoinTokenRow(Table):
 
     __tablename__ = "obt_join_tokens"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    note: Mapped[str] = mapped_column(String(200), default="")
-    agent_id: Mapped[str | None] = mapped_column(String(64))
+    sha256: Mapped[str] = mapped_column(PlainText(64), unique=True)
+    note: Mapped[str] = mapped_column(PlainText(200), default="")
+    agent_id: Mapped[str | None] = mapped_column(PlainText(64))
     created_at: Mapped[float]
     expires_at: Mapped[float]
     revoked_at: Mapped[float | None]
     used_at: Mapped[float | None]
-    used_by: Mapped[str | None] = mapped_column(String(64))
-    used_secret_sha256: Mapped[str | None] = mapped_column(String(64))
+    used_by: Mapped[str | None] = mapped_column(PlainText(64))
+    used_secret_sha256: Mapped[str | None] = mapped_column(PlainText(64))
 
 
 class JoinPinRow(Table):
@@ -80,7 +93,7 @@ class JoinPinRow(Table):
 
     __tablename__ = "obt_join_pins"
     position: Mapped[int] = mapped_column(primary_key=True)
-    pin: Mapped[str] = mapped_column(String(64))
+    pin: Mapped[str] = mapped_column(PlainText(64))
 
 
 class ModelVersionRow(Table):
@@ -94,8 +107,8 @@ class ModelVersionRow(Table):
     )
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"))
-    name: Mapped[str] = mapped_column(String(512))
-    digest: Mapped[str] = mapped_column(String(128))
+    name: Mapped[str] = mapped_column(PlainText(512))
+    digest: Mapped[str] = mapped_column(PlainText(128))
     current: Mapped[bool]
     first_seen: Mapped[float]
     last_seen: Mapped[float]
@@ -118,18 +131,18 @@ class JobRow(Table):
 
     __tablename__ = "obt_jobs"
     agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"), primary_key=True)
-    job_id: Mapped[str] = mapped_column(String(128), primary_key=True, index=True)
-    kind: Mapped[str] = mapped_column(String(16))
-    state: Mapped[str] = mapped_column(String(16), index=True)
+    job_id: Mapped[str] = mapped_column(PlainText(128), primary_key=True, index=True)
+    kind: Mapped[str] = mapped_column(PlainText(16))
+    state: Mapped[str] = mapped_column(PlainText(16), index=True)
     params: Mapped[bytes] = mapped_column(LargeBinary)
-    model: Mapped[str | None] = mapped_column(String(512), index=True)
-    model_digest: Mapped[str | None] = mapped_column(String(128))
+    model: Mapped[str | None] = mapped_column(PlainText(512), index=True)
+    model_digest: Mapped[str | None] = mapped_column(PlainText(128))
     created_at: Mapped[float] = mapped_column(index=True)
     started_session: Mapped[int | None]
     finished_at: Mapped[float | None]
     error: Mapped[bytes | None] = mapped_column(LargeBinary)
     bytes: Mapped[int | None]
-    sha256: Mapped[str | None] = mapped_column(String(64))
+    sha256: Mapped[str | None] = mapped_column(PlainText(64))
 
 
 class ResultRow(Table):
@@ -138,12 +151,23 @@ class ResultRow(Table):
     __tablename__ = "obt_results"
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"))
-    job_id: Mapped[str] = mapped_column(String(128))
-    sha256: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str] = mapped_column(PlainText(128))
+    sha256: Mapped[str] = mapped_column(PlainText(64))
     accepted: Mapped[bool]
     stored_at: Mapped[float]
     text: Mapped[bytes] = mapped_column(LargeBinary)
-    __table_args__ = (UniqueConstraint("agent_id", "job_id", "sha256"),)
+    __table_args__ = (
+        UniqueConstraint("agent_id", "job_id", "sha256"),
+        # The database itself keeps a job from having two results, whatever writes there.
+        Index(
+            "obt_results_accepted",
+            "agent_id",
+            "job_id",
+            unique=True,
+            postgresql_where=sql_text("accepted"),
+            sqlite_where=sql_text("accepted"),
+        ),
+    )
 
 
 class DigestRow(Table):
@@ -151,8 +175,8 @@ class DigestRow(Table):
 
     __tablename__ = "obt_result_digests"
     agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"), primary_key=True)
-    job_id: Mapped[str] = mapped_column(String(128), primary_key=True)
-    sha256: Mapped[str] = mapped_column(String(64))
+    job_id: Mapped[str] = mapped_column(PlainText(128), primary_key=True)
+    sha256: Mapped[str] = mapped_column(PlainText(64))
     digest: Mapped[bytes] = mapped_column(LargeBinary)
 
 
@@ -163,13 +187,13 @@ class PlanVersionRow(Table):
     """
 
     __tablename__ = "obt_plan_versions"
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(PlainText(64), primary_key=True)
     version: Mapped[int] = mapped_column(primary_key=True)
-    hash: Mapped[str | None] = mapped_column(String(64), index=True)
+    hash: Mapped[str | None] = mapped_column(PlainText(64), index=True)
     plan: Mapped[bytes] = mapped_column(LargeBinary)
-    comment: Mapped[str | None] = mapped_column(String(500))
+    comment: Mapped[str | None] = mapped_column(PlainText(500))
     saved_at: Mapped[float]
-    saved_by: Mapped[str] = mapped_column(String(200))
+    saved_by: Mapped[str] = mapped_column(PlainText(200))
     deleted: Mapped[bool]
 
 
@@ -178,7 +202,7 @@ class PartRow(Table):
 
     __tablename__ = "obt_result_parts"
     agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"), primary_key=True)
-    job_id: Mapped[str] = mapped_column(String(128), primary_key=True)
+    job_id: Mapped[str] = mapped_column(PlainText(128), primary_key=True)
     offset: Mapped[int] = mapped_column(primary_key=True)
     # A piece's length is asked of this column, whose header tells it; reading ``size`` would read the data.
     data: Mapped[bytes] = mapped_column(LargeBinary)
@@ -189,20 +213,20 @@ class RolloutRow(Table):
     """An action on one model, on several machines. ``spec`` is what a creation is made from, as JSON."""
 
     __tablename__ = "obt_rollouts"
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    key: Mapped[str | None] = mapped_column(String(128), unique=True)
-    action: Mapped[str] = mapped_column(String(16))
-    model: Mapped[str] = mapped_column(String(512), index=True)
-    destination: Mapped[str | None] = mapped_column(String(512))
-    digest: Mapped[str | None] = mapped_column(String(128))
+    id: Mapped[str] = mapped_column(PlainText(64), primary_key=True)
+    key: Mapped[str | None] = mapped_column(PlainText(128), unique=True)
+    action: Mapped[str] = mapped_column(PlainText(16))
+    model: Mapped[str] = mapped_column(PlainText(512), index=True)
+    destination: Mapped[str | None] = mapped_column(PlainText(512))
+    digest: Mapped[str | None] = mapped_column(PlainText(128))
     spec: Mapped[bytes | None] = mapped_column(LargeBinary)
     parallelism: Mapped[int]
-    offline: Mapped[str] = mapped_column(String(16))
+    offline: Mapped[str] = mapped_column(PlainText(16))
     until: Mapped[float | None]
-    model_set: Mapped[str | None] = mapped_column(String(64))
-    state: Mapped[str] = mapped_column(String(16), index=True)
+    model_set: Mapped[str | None] = mapped_column(PlainText(64))
+    state: Mapped[str] = mapped_column(PlainText(16), index=True)
     created_at: Mapped[float] = mapped_column(index=True)
-    created_by: Mapped[str] = mapped_column(String(200))
+    created_by: Mapped[str] = mapped_column(PlainText(200))
     finished_at: Mapped[float | None]
     cancelling: Mapped[bool]
 
@@ -215,9 +239,9 @@ class RolloutTargetRow(Table):
 
     __tablename__ = "obt_rollout_targets"
     rollout_id: Mapped[str] = mapped_column(ForeignKey(RolloutRow.id, ondelete="CASCADE"), primary_key=True)
-    agent_id: Mapped[str] = mapped_column(String(64), primary_key=True, index=True)
+    agent_id: Mapped[str] = mapped_column(PlainText(64), primary_key=True, index=True)
     position: Mapped[int]
-    state: Mapped[str] = mapped_column(String(16))
+    state: Mapped[str] = mapped_column(PlainText(16))
     completed_bytes: Mapped[int | None]
     total_bytes: Mapped[int | None]
     detail: Mapped[bytes] = mapped_column(LargeBinary)
@@ -227,10 +251,10 @@ class CampaignRow(Table):
     """A campaign. ``content`` is the whole as JSON; the columns are what is looked for."""
 
     __tablename__ = "obt_campaigns"
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    key: Mapped[str | None] = mapped_column(String(128), unique=True)
-    schedule: Mapped[str | None] = mapped_column(String(64), index=True)
-    state: Mapped[str] = mapped_column(String(16), index=True)
+    id: Mapped[str] = mapped_column(PlainText(64), primary_key=True)
+    key: Mapped[str | None] = mapped_column(PlainText(128), unique=True)
+    schedule: Mapped[str | None] = mapped_column(PlainText(64), index=True)
+    state: Mapped[str] = mapped_column(PlainText(16), index=True)
     judged: Mapped[bool]
     created_at: Mapped[float] = mapped_column(index=True)
     content: Mapped[bytes] = mapped_column(LargeBinary)
@@ -244,11 +268,11 @@ class CampaignCellRow(Table):
 
     __tablename__ = "obt_campaign_cells"
     campaign_id: Mapped[str] = mapped_column(ForeignKey(CampaignRow.id, ondelete="CASCADE"), primary_key=True)
-    cell_id: Mapped[str] = mapped_column(String(16), primary_key=True)
+    cell_id: Mapped[str] = mapped_column(PlainText(16), primary_key=True)
     position: Mapped[int]
-    agent_id: Mapped[str] = mapped_column(String(64))
-    state: Mapped[str] = mapped_column(String(16), index=True)
-    job_id: Mapped[str | None] = mapped_column(String(128))
+    agent_id: Mapped[str] = mapped_column(PlainText(64))
+    state: Mapped[str] = mapped_column(PlainText(16), index=True)
+    job_id: Mapped[str | None] = mapped_column(PlainText(128))
     detail: Mapped[bytes] = mapped_column(LargeBinary)
 
 
@@ -257,11 +281,11 @@ class BaselineRow(Table):
 
     __tablename__ = "obt_baselines"
     agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"), primary_key=True)
-    model: Mapped[str] = mapped_column(String(512), primary_key=True)
-    plan_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
-    job_id: Mapped[str] = mapped_column(String(128))
+    model: Mapped[str] = mapped_column(PlainText(512), primary_key=True)
+    plan_hash: Mapped[str] = mapped_column(PlainText(64), primary_key=True)
+    job_id: Mapped[str] = mapped_column(PlainText(128))
     at: Mapped[float]
-    by: Mapped[str] = mapped_column(String(200))
+    by: Mapped[str] = mapped_column(PlainText(200))
 
 
 class VerdictsRow(Table):
@@ -284,14 +308,14 @@ class RegressionRow(Table):
         {"sqlite_autoincrement": True},  # a number that was acknowledged never means another regression
     )
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    campaign_id: Mapped[str] = mapped_column(String(64))
+    campaign_id: Mapped[str] = mapped_column(PlainText(64))
     at: Mapped[float] = mapped_column(index=True)
     last_at: Mapped[float]
-    last_campaign_id: Mapped[str] = mapped_column(String(64))
-    agent_id: Mapped[str] = mapped_column(String(64))
-    model: Mapped[str] = mapped_column(String(512))
-    plan_hash: Mapped[str] = mapped_column(String(64))
-    metric: Mapped[str] = mapped_column(String(64))
+    last_campaign_id: Mapped[str] = mapped_column(PlainText(64))
+    agent_id: Mapped[str] = mapped_column(PlainText(64))
+    model: Mapped[str] = mapped_column(PlainText(512))
+    plan_hash: Mapped[str] = mapped_column(PlainText(64))
+    metric: Mapped[str] = mapped_column(PlainText(64))
     verdict: Mapped[bytes] = mapped_column(LargeBinary)
     acknowledged: Mapped[bytes | None] = mapped_column(LargeBinary)
 
@@ -300,7 +324,7 @@ class ScheduleRow(Table):
     """A schedule, as JSON."""
 
     __tablename__ = "obt_schedules"
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(PlainText(64), primary_key=True)
     content: Mapped[bytes] = mapped_column(LargeBinary)
 
 
@@ -318,11 +342,11 @@ class ChangeCauseRow(Table):
 
     __tablename__ = "obt_change_causes"
     agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"), primary_key=True)
-    name: Mapped[str] = mapped_column(String(512), primary_key=True)
-    job_id: Mapped[str | None] = mapped_column(String(128))
-    rollout_id: Mapped[str | None] = mapped_column(String(64))
-    model_set: Mapped[str | None] = mapped_column(String(64))
-    operator: Mapped[str | None] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(PlainText(512), primary_key=True)
+    job_id: Mapped[str | None] = mapped_column(PlainText(128))
+    rollout_id: Mapped[str | None] = mapped_column(PlainText(64))
+    model_set: Mapped[str | None] = mapped_column(PlainText(64))
+    operator: Mapped[str | None] = mapped_column(PlainText(200))
     expires_at: Mapped[float]
 
 
@@ -337,64 +361,17 @@ class ModelChangeRow(Table):
     id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     at: Mapped[float]
     agent_id: Mapped[str] = mapped_column(ForeignKey(AgentRow.id, ondelete="CASCADE"))
-    name: Mapped[str] = mapped_column(String(512))
-    digest_before: Mapped[str | None] = mapped_column(String(128))
-    digest_after: Mapped[str | None] = mapped_column(String(128))
-    rollout_id: Mapped[str | None] = mapped_column(String(64))
-    model_set: Mapped[str | None] = mapped_column(String(64))
-    operator: Mapped[str | None] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(PlainText(512))
+    digest_before: Mapped[str | None] = mapped_column(PlainText(128))
+    digest_after: Mapped[str | None] = mapped_column(PlainText(128))
+    rollout_id: Mapped[str | None] = mapped_column(PlainText(64))
+    model_set: Mapped[str | None] = mapped_column(PlainText(64))
+    operator: Mapped[str | None] = mapped_column(PlainText(200))
 
 
 class ModelSetRow(Table):
     """A model set, as JSON."""
 
     __tablename__ = "obt_model_sets"
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(PlainText(64), primary_key=True)
     content: Mapped[bytes] = mapped_column(LargeBinary)
-
-
-class OperatorRow(Table):
-    """Somebody who may sign in."""
-
-    __tablename__ = "obt_operators"
-    name: Mapped[str] = mapped_column(String(64), primary_key=True)
-    password: Mapped[str]
-    created_at: Mapped[float]
-
-
-class SignInRow(Table):
-    """A signed-in browser."""
-
-    __tablename__ = "obt_sign_ins"
-    sha256: Mapped[str] = mapped_column(String(64), primary_key=True)
-    operator: Mapped[str] = mapped_column(ForeignKey(OperatorRow.name, ondelete="CASCADE"))
-    created_at: Mapped[float]
-    expires_at: Mapped[float] = mapped_column(index=True)
-
-
-class SignInAddressRow(Table):
-    """An address (IPv6: its /64) from which an operator signed in."""
-
-    __tablename__ = "obt_sign_in_addresses"
-    operator: Mapped[str] = mapped_column(ForeignKey(OperatorRow.name, ondelete="CASCADE"), primary_key=True)
-    address: Mapped[str] = mapped_column(String(64), primary_key=True)
-    last_at: Mapped[float]
-
-
-class ApiTokenRow(Table):
-    """A program's permission to use the interface, or of scope ``inference`` the gateway.
-
-    ``machines`` and ``models``, which only the latter has, are lists as JSON.
-    """
-
-    __tablename__ = "obt_api_tokens"
-    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
-    sha256: Mapped[str] = mapped_column(String(64), unique=True)
-    name: Mapped[str] = mapped_column(String(200))
-    operator: Mapped[str] = mapped_column(ForeignKey(OperatorRow.name, ondelete="CASCADE"))
-    created_at: Mapped[float]
-    expires_at: Mapped[float | None]
-    last_used_at: Mapped[float | None]
-    scope: Mapped[str] = mapped_column(String(16), default="operator")
-    machines: Mapped[str] = mapped_column(default="[]")
-    models: Mapped[str] = mapped_column(default="[]")

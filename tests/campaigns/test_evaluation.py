@@ -21,13 +21,14 @@ from obt_server.verdict_storage import (
     Verdict,
 )
 from tests.campaigns.stored_nights import FIRST, MODELS, PLANS, Fleet, Speed, slower, steady
+from tests.server.databases import address_in
 
 DAY = 86_400.0
 
 
 @pytest.fixture
 async def fleet(tmp_path: Path) -> AsyncIterator[Fleet]:
-    database = Database.sqlite(tmp_path / "obt.sqlite3")
+    database = Database.open(address_in(tmp_path))
     yield Fleet(database)
     database.close()
 

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import sqlite3
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from obt_server.saved_plans import hash_of
-from obt_server.store import Database, SqlStorage
 from obt_server.store import plans as plan_rows
 from tests.server.conftest import Running
 
@@ -106,20 +102,3 @@ async def test_the_number_of_plans_and_versions_is_bounded(
     oldest = hash_of(json.dumps({"num_iterations": 3}).encode())
     assert await got(server, f"/saved-plans?hash={oldest}") == []
     assert await got(server, f"/saved-plans?hash={newest['hash']}") == [newest]
-
-
-async def test_plans_of_an_older_database_are_the_first_versions(tmp_path: Path) -> None:
-    path = tmp_path / "obt.sqlite3"
-    Database.sqlite(path).close()
-    plan = b'{"num_iterations":3}'
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        db.execute("drop table obt_plan_versions")
-        db.execute("create table obt_plans (name varchar primary key, plan blob, saved_at float)")
-        db.execute("insert into obt_plans values ('mine', ?, 7.0)", (plan,))
-        db.execute("update obt_schema set version = 6")
-        db.commit()
-    opened = Database.sqlite(path)
-    (saved,) = await SqlStorage(opened).plans()
-    opened.close()
-    assert (saved.name, saved.version, saved.plan, saved.saved_at) == ("mine", 1, plan, 7.0)
-    assert saved.hash == hash_of(plan)

@@ -165,8 +165,8 @@ def _mounts(place: str, image: Image, service: Any) -> list[str]:
     """Lines of a script that lays out the container's files, the writable ones first."""
     root, over = f"{place}/root", f"{place}/over"
     lines = [
-        f"mkdir -p {over} {root} && mount -t tmpfs over {over} && mkdir {over}/up {over}/tmp",
-        f"mount -t overlay overlay -o lowerdir={image.lower},upperdir={over}/up,workdir={over}/tmp {root}",
+        f"mkdir -p {over} {root} && mount -t tmpfs over {over} && mkdir {over}/up {over}/spare",
+        f"mount -t overlay overlay -o lowerdir={image.lower},upperdir={over}/up,workdir={over}/spare {root}",
         f"mount -t proc proc {root}/proc; mount --rbind /dev {root}/dev; mount --rbind /sys {root}/sys",
         f"echo '127.0.0.1 localhost server' > {root}/etc/hosts",
     ]

@@ -100,9 +100,9 @@ class Images:
 
     def _build(self, stage: Stage) -> None:
         folder = f"{LAYERS}/{stage.name}"
-        self._host.run(f"mkdir -p {folder}/files {folder}/tmp {folder}/root {folder}/from")
+        self._host.run(f"mkdir -p {folder}/files {folder}/spare {folder}/root {folder}/from")
         below = self.lower(stage.name).partition(":")[2]
-        mount = f"lowerdir={below},upperdir={folder}/files,workdir={folder}/tmp"
+        mount = f"lowerdir={below},upperdir={folder}/files,workdir={folder}/spare"
         self._host.run(f"mount -t overlay overlay -o {mount} {folder}/root")
         for step in stage.steps:
             self._take(step, stage, f"{folder}/root")

@@ -1,14 +1,10 @@
 """A server on a real socket, signed in to, and agents enrolled at it."""
 
 import asyncio
-import atexit
 import base64
 import contextlib
-import functools
 import hashlib
-import shutil
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +20,9 @@ from obt_server.gateway import GatewaySettings
 from obt_server.hub import HubSettings
 from obt_server.rollouts import RolloutSettings
 from obt_server.serve import DrainingServer, configure
-from obt_server.store import AgentQuota, Database
+from obt_server.store import AgentQuota
 from tests.server.agent_double import AgentDouble, dial, uuid7
+from tests.server.databases import address_in, is_new
 
 PASSWORD = "a password of the tests"
 NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -74,15 +71,6 @@ class Running:
 Start = Callable[..., Any]
 
 
-@functools.cache
-def _empty_database() -> Path:
-    """A database with all tables: to make them takes 50 ms, and more than a thousand tests need them."""
-    folder = Path(tempfile.mkdtemp(prefix="obt-tests-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    Database.sqlite(folder / "empty.sqlite3").close()
-    return folder / "empty.sqlite3"
-
-
 @contextlib.asynccontextmanager
 async def running(  # noqa: PLR0913 - each part of the settings that tests set
     folder: Path,
@@ -98,13 +86,10 @@ async def running(  # noqa: PLR0913 - each part of the settings that tests set
     **hub: Any,
 ) -> AsyncIterator[Running]:
     """A server with its database in that folder; one that is there already is gone on with."""
-    fresh = not (folder / "obt.sqlite3").exists()
-    if fresh:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(_empty_database(), folder / "obt.sqlite3")
+    fresh = is_new(folder)
     parts = application.build(
         application.AppSettings(
-            database=folder / "obt.sqlite3",
+            database=address_in(folder),
             hub=HubSettings(version="test", **hub),
             quota=quota or AgentQuota(),
             recheck_s=recheck_s,

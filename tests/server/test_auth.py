@@ -25,6 +25,7 @@ from obt_server.auth.operators import Operators, SignInRefused
 from obt_server.rest import health
 from obt_server.store.operators import ApiToken
 from tests.server.conftest import HASHED, PASSWORD, Running, running
+from tests.server.databases import sqlite_alone
 from tests.waiting import until
 
 SIGN_IN = ("POST", "/api/v1/session")
@@ -232,6 +233,7 @@ async def test_a_changed_password_ends_sign_ins(server: Running, nobody: httpx.A
     assert (await nobody.post("/api/v1/session", json={"password": "a new one, longer"})).status_code == 200
 
 
+@sqlite_alone
 async def test_who_is_known_may_ask_while_another_process_holds_the_database(
     server: Running, nobody: httpx.AsyncClient, tmp_path: Path
 ) -> None:

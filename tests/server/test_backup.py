@@ -16,11 +16,12 @@ import pytest
 
 from obt_server.cli import main
 from obt_server.storage import Enrolment
-from obt_server.store import Database, SqlStorage, copies, database
+from obt_server.store import Database, SqlStorage, copies
 from obt_server.store.copies import CopyFailed
 from obt_server.store.tables import SCHEMA_VERSION
 from tests.server.agent_double import uuid7
 from tests.server.enrolling import enrol
+from tests.server.schemas import later_release
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -220,7 +221,7 @@ def test_a_restore_refuses_what_is_no_backup_or_a_newer_releases(tmp_path: Path,
     made(path, "first")
     assert command("backup", str(backup))[0] == 0
     with contextlib.closing(sqlite3.connect(backup)) as newer, newer:
-        newer.execute("update obt_schema set version = 99")
+        newer.execute("update obt_revision set version_num = '0099'")
     assert "schema 99" in command("restore", str(backup))[2]
     other = tmp_path / "other.sqlite3"
     with contextlib.closing(sqlite3.connect(other)) as opened:
@@ -228,7 +229,7 @@ def test_a_restore_refuses_what_is_no_backup_or_a_newer_releases(tmp_path: Path,
     assert "is no backup" in command("restore", str(other))[2]
     assert "is no backup" in command("restore", str(tmp_path / "none"))[2]
     with contextlib.closing(sqlite3.connect(backup)) as back, back:
-        back.execute("update obt_schema set version = ?", (SCHEMA_VERSION,))
+        back.execute("update obt_revision set version_num = ?", (f"{SCHEMA_VERSION:04}",))
         (page,) = back.execute("select rootpage from sqlite_master where name = 'obt_jobs'").fetchone()
         (size,) = back.execute("pragma page_size").fetchone()
     damaged = bytearray(backup.read_bytes())
@@ -265,9 +266,7 @@ def test_the_database_is_copied_before_it_is_brought_to_another_schema(
     assert list(tmp_path.glob("*.schema-*")) == [], "a new one needs no copy"
     last = copies.KEPT_BEFORE_MIGRATION + 1
     for step in range(last + 1):
-        now = SCHEMA_VERSION + step
-        monkeypatch.setattr(database, "SCHEMA_VERSION", now + 1)
-        monkeypatch.setattr(database, "MIGRATIONS", {now: lambda connection: None})
+        later_release(monkeypatch, tmp_path / "later", *["pass"] * (step + 1))
         monkeypatch.setattr(copies, "stamp", lambda step=step: f"2026010{step + 1}T000000Z")
         Database.sqlite(path).close()
         Database.sqlite(path).close()
@@ -285,8 +284,7 @@ def test_a_migration_without_room_for_the_copy_is_refused_and_changes_nothing(
 ) -> None:
     path = tmp_path / "obt.sqlite3"
     made(path, "first")
-    monkeypatch.setattr(database, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
-    monkeypatch.setattr(database, "MIGRATIONS", {SCHEMA_VERSION: lambda connection: None})
+    later_release(monkeypatch, tmp_path / "later", "pass")
     monkeypatch.setattr(copies, "SPARE_BYTES", 1 << 60)
     with pytest.raises(CopyFailed, match="make room"):
         Database.sqlite(path)

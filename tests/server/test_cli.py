@@ -219,7 +219,7 @@ def test_a_password_is_asked_for_twice_on_a_terminal(monkeypatch: pytest.MonkeyP
 
 def test_the_database_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def database(*arguments: str) -> Path:
-        return options.database_of(parser().parse_args(["tokens", "list", *arguments]))
+        return Path(options.database_of(parser().parse_args(["tokens", "list", *arguments])))
 
     monkeypatch.setenv("OBT_SERVER_DATABASE", "/somewhere/db")
     assert database() == Path("/somewhere/db")
@@ -232,7 +232,7 @@ def test_the_database_is_where_the_environment_says(monkeypatch: pytest.MonkeyPa
     # What Python finds where a user has no home: a container with a user of its own number.
     monkeypatch.setenv("HOME", "~")
     assert database() == Path("/var/lib/obt-server/obt.sqlite3")
-    (tmp_path / "server.yaml").write_text("database: {file: here.sqlite3}\n")
+    (tmp_path / "server.yaml").write_text("database: {address: here.sqlite3}\n")
     assert database("--config", str(tmp_path / "server.yaml")) == tmp_path / "here.sqlite3"
 
 

@@ -51,9 +51,10 @@ async def test_what_a_hello_said_is_seen_before_the_storage_is_read() -> None:
         own_labels=("gpu",),
         at=5.0,
     )
-    directory.stored(hello)
+    directory.stored(hello, 7)
     record = (await directory.current())[agent_id]
     assert (record.version, record.own_labels, record.capabilities) == ("2", ("gpu",), ("generate",))
+    assert record.session == 7
     assert storage.reads == 1
 
 

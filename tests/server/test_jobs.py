@@ -2,10 +2,8 @@
 
 import asyncio
 import base64
-import contextlib
 import gzip
 import json
-import sqlite3
 import time
 from pathlib import Path
 from typing import Any
@@ -29,6 +27,7 @@ from obt_server.hub.jobs import check_job_id
 from tests.project.paths import ROOT
 from tests.server.agent_double import AgentDouble, Answer, dial, never
 from tests.server.conftest import Running, running
+from tests.server.databases import rows_in
 from tests.server.job_steps import PLAN, RESULT, accept, digest, finish, part, start, summary, sync_jobs, view
 from tests.server.test_streams import sample
 
@@ -226,12 +225,7 @@ async def test_a_result_in_parts_is_joined_and_its_parts_are_dropped(
         assert answer.sha256 == digest(text)
     stored = await server.http.get(f"/api/v1/benchmarks/{job_id}/result")
     assert stored.content == text.encode()
-    assert rows(tmp_path, "select count(*) from obt_result_parts") == [(0,)]
-
-
-def rows(folder: Path, query: str) -> list[Any]:
-    with contextlib.closing(sqlite3.connect(folder / "obt.sqlite3")) as db:
-        return db.execute(query).fetchall()
+    assert rows_in(tmp_path, "select count(*) from obt_result_parts") == [(0,)]
 
 
 async def test_parts_with_a_hole_are_asked_for_from_where_they_are_missing(server: Running) -> None:
@@ -284,7 +278,10 @@ async def test_the_first_result_wins_and_another_is_set_aside(server: Running, t
         assert (await finish(agent, job_id, other, result=None)).conflict is True
     stored = await server.http.get(f"/api/v1/benchmarks/{job_id}/result")
     assert stored.content == RESULT.encode()
-    assert rows(tmp_path, "select accepted, count(*) from obt_results group by accepted") == [(0, 1), (1, 1)]
+    assert rows_in(tmp_path, "select accepted, count(*) from obt_results group by accepted") == [
+        (0, 1),
+        (1, 1),
+    ]
 
 
 async def test_a_result_of_a_job_that_this_storage_does_not_know_is_kept(server: Running) -> None:
@@ -337,7 +334,7 @@ async def test_a_result_is_committed_before_it_is_acknowledged(server: Running, 
 
         def look(message: Any) -> None:
             if getattr(message, "result", None) is not None:
-                seen.extend(rows(tmp_path, "select job_id, sha256 from obt_jobs"))
+                seen.extend(rows_in(tmp_path, "select job_id, sha256 from obt_jobs"))
 
         agent.look = look
         await finish(agent, job_id)

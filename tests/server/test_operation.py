@@ -17,6 +17,7 @@ from obt_server.rest.health import Readiness
 from tests.project.paths import ROOT
 from tests.server.agent_double import AgentDouble
 from tests.server.conftest import NO_AUTHORITIES, Running, running
+from tests.server.databases import sqlite_alone
 from tests.server.job_steps import finish
 from tests.waiting import until
 
@@ -193,6 +194,7 @@ async def test_a_server_that_is_about_to_stop_is_not_ready_and_still_there(serve
     assert (answer.status_code, answer.text) == (503, "not ready\n")
 
 
+@sqlite_alone
 async def test_a_server_whose_database_does_not_answer_is_not_ready(server: Running) -> None:
     with contextlib.closing(sqlite3.connect(server.parts.database.path or "")) as database:
         database.execute("alter table obt_jobs rename to elsewhere")

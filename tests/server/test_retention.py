@@ -25,6 +25,7 @@ from obt_server.store.tables import (
     Table,
 )
 from tests.server.agent_double import uuid7
+from tests.server.databases import address_in
 from tests.server.enrolling import enrol
 from tests.waiting import until
 
@@ -34,7 +35,7 @@ NOW = 1_000 * DAY
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Database]:
-    one = Database.sqlite(tmp_path / "obt.sqlite3")
+    one = Database.open(address_in(tmp_path))
     yield one
     one.close()
 

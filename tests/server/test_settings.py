@@ -51,7 +51,7 @@ def test_the_example_is_right_shows_every_key_with_its_default_and_its_meaning(t
     found, plain = loaded(tmp_path, uncommented()), loaded(tmp_path, example())
     for name in SERVER.keys:
         assert found.value(name) == plain.value(name), name
-        if name != "database.file":  # an empty one is filled in
+        if name != "database.address":  # an empty one is filled in
             assert found.origins[name].kind == "file", name
     assert reference.markdown().count("\n") == len(SERVER.keys) + 2
     assert (ROOT / "config/obt-server.example.yaml").read_text() == example()
@@ -73,7 +73,7 @@ def test_options_win_over_variables_and_these_over_the_file(
     file = tmp_path / "server.yaml"
     file.write_text(
         "listen: {port: 1, host: '::1', allowed_hosts: [a.example, b.example]}\n"
-        "agents: {max_results_bytes: 2 GiB}\ndatabase: {file: data/obt.sqlite3}\n"
+        "agents: {max_results_bytes: 2 GiB}\ndatabase: {address: data/obt.sqlite3}\n"
     )
     monkeypatch.setenv("OBT_SERVER_CONFIG", str(file))
     monkeypatch.setenv("OBT_SERVER_LISTEN_PORT", "2")
@@ -81,7 +81,7 @@ def test_options_win_over_variables_and_these_over_the_file(
     given = run.completed(parser().parse_args(["run", "--port", "3", "--agent-unasked-mib", "7"]))
     assert (given.host, given.port, given.allowed_host) == ("::1", 3, ["a.example", "b.example"])
     assert (given.agent_results_bytes, given.agent_unasked_bytes) == (2 << 30, 7 << 20)
-    assert given.database == tmp_path / "data" / "obt.sqlite3", "from where the file lies"
+    assert Path(given.database) == tmp_path / "data" / "obt.sqlite3", "from where the file lies"
     assert given.retention == RetentionSettings(results_days=30.0)
     origins = options.load_settings(parser().parse_args(["run", "--port", "8881"])).origins
     assert str(origins["listen.port"]) == "flag --port", "also where it is the default"
@@ -173,3 +173,20 @@ async def test_a_server_logs_as_json_with_a_line_for_each_request_when_it_is_tol
     assert (answered["method"], answered["path"], answered["status"]) == ("GET", "/healthz", 200)
     assert answered["filename"] == "obt_server/request_log.py"
     assert "canary" not in "".join(server.later)
+
+
+def test_an_address_on_postgresql_stays_as_it_is_and_one_with_a_password_is_refused(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "postgresql+psycopg://obt@db.example/obt?passfile=/etc/obt-server/pgpass"
+    assert loaded(tmp_path, f"database: {{address: '{address}'}}\n").config.database.address == address
+    for wrong in (
+        "postgresql+psycopg://obt:hidden@db/obt",
+        "postgresql+psycopg://obt@db/obt?password=hidden",
+    ):
+        status, output, error = command("run", "--database", wrong)
+        assert (status, "passfile=FILE" in error, "hidden" in output + error) == (78, True, False)
+        monkeypatch.setenv("OBT_SERVER_DATABASE", wrong)
+        status, output, error = command("config", "show")
+        assert (status, "OBT_SERVER_DATABASE" in error, "hidden" in output + error) == (78, True, False)
+        monkeypatch.delenv("OBT_SERVER_DATABASE")

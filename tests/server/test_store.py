@@ -11,22 +11,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy.orm import Session
 
-from obt_agent.ollama.payloads import InstalledModel, OllamaState
 from obt_agent.protocol.errors import WireError
 from obt_server.hub.storage import Admission, JobChange, JobRecord
-from obt_server.rollout_storage import ChangeFilter
 from obt_server.storage import Enrolment, IdentityTaken, JobFilter, NotStored
-from obt_server.store import Database, OperatorStore, SchemaTooNew, SqlStorage, database, shared_reads
+from obt_server.store import Database, OperatorStore, SqlStorage, shared_reads
 from obt_server.store.shared_reads import SharedReads
-from obt_server.store.tables import SCHEMA_VERSION
 from tests.server.agent_double import uuid7
+from tests.server.databases import address_in
 from tests.server.enrolling import enrol
 from tests.waiting import until
 
 
 @pytest.fixture
 async def opened(tmp_path: Path) -> AsyncIterator[Database]:
-    one = Database.sqlite(tmp_path / "folder" / "obt.sqlite3")
+    one = Database.open(address_in(tmp_path / "folder"))
     yield one
     one.close()
 
@@ -36,89 +34,13 @@ async def enrolled(storage: SqlStorage, name: str = "box") -> str:
     return (await enrol(storage, enrolment, 1.0)).id
 
 
-async def test_the_file_is_its_owners_alone_and_in_wal_mode(opened: Database, tmp_path: Path) -> None:
+async def test_the_file_is_its_owners_alone_and_in_wal_mode(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "obt.sqlite3"
+    Database.sqlite(path).close()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     with contextlib.closing(sqlite3.connect(path)) as db:
         assert db.execute("pragma journal_mode").fetchone() == ("wal",)
-
-
-async def test_a_newer_schema_is_refused_with_a_word(tmp_path: Path) -> None:
-    path = tmp_path / "obt.sqlite3"
-    Database.sqlite(path).close()
-    with contextlib.closing(sqlite3.connect(path)) as db, db:
-        db.execute("update obt_schema set version = 99")
-    with pytest.raises(SchemaTooNew, match="schema 99"):
-        Database.sqlite(path)
-
-
-async def test_an_older_schema_is_brought_up_to_date_step_by_step(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = tmp_path / "obt.sqlite3"
-    Database.sqlite(path).close()
-    steps: list[int] = []
-    now = SCHEMA_VERSION
-    monkeypatch.setattr(database, "SCHEMA_VERSION", now + 2)
-    later = {now: lambda _: steps.append(1), now + 1: lambda _: steps.append(2)}
-    monkeypatch.setattr(database, "MIGRATIONS", later)
-    Database.sqlite(path).close()
-    Database.sqlite(path).close()
-    assert steps == [1, 2]
-
-
-@pytest.mark.parametrize(
-    ("version", "later"),
-    [
-        (1, ("given_name", "labels", "own_labels", "models_at")),
-        (3, ("labels", "own_labels", "models_at")),
-        (4, ("models_at",)),
-    ],
-)
-async def test_an_older_database_gets_the_columns_that_came_later(
-    tmp_path: Path, version: int, later: tuple[str, ...]
-) -> None:
-    path = tmp_path / "obt.sqlite3"
-    opened = Database.sqlite(path)
-    agent_id = await enrolled(SqlStorage(opened))
-    opened.close()
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        for column in later:
-            db.execute(f"alter table obt_agents drop column {column}")
-        for column in ("scope", "machines", "models"):
-            db.execute(f"alter table obt_api_tokens drop column {column}")
-        db.execute("update obt_schema set version = ?", (version,))
-        db.commit()
-    opened = Database.sqlite(path)
-    storage = SqlStorage(opened)
-    assert (await storage.rename_agent(agent_id, "rack-1")).name == "rack-1"
-    assert (await storage.label_agent(agent_id, ("lab",))).own_labels == ()
-    ollama = OllamaState(reachable=True)
-    await storage.save_models(agent_id, [InstalledModel(name="a:1", digest="d", size_bytes=1)], ollama, 1.0)
-    assert await storage.model_changes(ChangeFilter()) == [], "its first list since is compared with nothing"
-    (record,) = await storage.agents()
-    opened.close()
-    assert (record.name, record.labels) == ("rack-1", ("lab",))
-
-
-async def test_a_token_of_before_scopes_stays_its_operators(tmp_path: Path) -> None:
-    path = tmp_path / "obt.sqlite3"
-    opened = Database.sqlite(path)
-    store = OperatorStore(opened)
-    await store.set_password("ann", "hash", 1.0)
-    await store.add_token("h", name="n", operator="ann", at=1.0, expires_at=None)
-    opened.close()
-    with contextlib.closing(sqlite3.connect(path)) as db:
-        for column in ("scope", "machines", "models"):
-            db.execute(f"alter table obt_api_tokens drop column {column}")
-        db.execute("update obt_schema set version = 5")
-        db.commit()
-    opened = Database.sqlite(path)
-    token = await OperatorStore(opened).valid_token("h", 2.0)
-    opened.close()
-    assert token is not None
-    assert (token.scope, token.machines, token.models) == ("operator", (), ())
 
 
 async def test_work_runs_off_the_event_loop_and_undone_when_it_fails(opened: Database) -> None:
@@ -137,7 +59,7 @@ async def test_work_runs_off_the_event_loop_and_undone_when_it_fails(opened: Dat
 
 
 async def test_two_processes_write_without_losing_anything(opened: Database, tmp_path: Path) -> None:
-    other = Database.sqlite(tmp_path / "folder" / "obt.sqlite3")
+    other = Database.open(address_in(tmp_path / "folder"))
     try:
         one, two = SqlStorage(opened), SqlStorage(other)
         await asyncio.gather(*(enrolled(storage) for storage in (one, two) for _ in range(10)))
@@ -244,7 +166,7 @@ async def test_who_ask_together_share_a_read_and_none_is_answered_from_one_that_
 async def test_a_token_that_was_found_holds_for_a_second_and_what_is_revoked_here_at_once(
     opened: Database, tmp_path: Path
 ) -> None:
-    here, other = OperatorStore(opened), Database.sqlite(tmp_path / "folder" / "obt.sqlite3")
+    here, other = OperatorStore(opened), Database.open(address_in(tmp_path / "folder"))
     try:
         await here.set_password("ann", "hash", 1.0)
         for sha256 in ("a", "b"):

@@ -15,6 +15,7 @@ from obt_agent.protocol.server_key import split_join_token
 from obt_server.auth import secrets
 from tests.server.agent_double import AgentDouble, Answer, dial, uuid7
 from tests.server.conftest import Running, running
+from tests.server.databases import sqlite_alone
 from tests.waiting import until
 
 
@@ -59,6 +60,7 @@ async def test_a_join_token_lets_one_agent_in_and_a_repeat_repeats_the_answer(se
     assert "secret" not in listed[0]
 
 
+@sqlite_alone
 async def test_nothing_secret_is_in_the_database(server: Running, tmp_path: Path) -> None:
     token, _ = await join_token(server)
     await enroll(server, token, uuid7(), "the agent's own secret")

@@ -1,0 +1,148 @@
+"""What several processes want at once on one PostgreSQL comes out as if they had come one after another."""
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections import Counter
+
+from obt_server.hub.storage import Admission, JobRecord, JobResult
+from obt_server.storage import Enrolment, JoinRefused
+from obt_server.store import Database, OperatorStore, SqlStorage
+from tests.cluster.contest import contest, first_starts
+from tests.cluster.postgresql import PostgreSQL, say
+from tests.server.enrolling import enrol
+
+AGENTS, JOBS, TOKENS, EACH = 10, 60, 40, 10
+
+
+def agent(number: int) -> str:
+    return f"0190-{number:04}"
+
+
+async def enrol_all(address: str, count: int) -> None:
+    with contextlib.closing(Database.open(address)) as database:
+        storage = SqlStorage(database)
+        for number in range(count):
+            about = Enrolment(agent_id=agent(number), name="box", version="1", secret_sha256=f"{number:064}")
+            await enrol(storage, about, 1.0)
+        for number in range(JOBS):
+            job = JobRecord(
+                job_id=f"j{number}",
+                agent_id=agent(0),
+                kind="benchmark",
+                state="running",
+                params=b"{1}",
+                created_at=1.0,
+            )
+            await storage.create_job(job)
+        for number in range(TOKENS):
+            await storage.create_join_token(f"t{number}", note="", agent_id=None, at=1.0, expires_at=1e12)
+
+
+async def admit(storage: SqlStorage, process: int) -> list[tuple[int, int]]:
+    async def one(number: int) -> tuple[int, int]:
+        about = Admission(
+            agent_id=agent(number),
+            credential_id=1,
+            name="box",
+            version="1",
+            store_id="s",
+            capabilities=(),
+            at=2.0,
+        )
+        return number, await storage.admit(about)
+
+    return await asyncio.gather(*(one(number) for number in range(AGENTS) for _ in range(EACH)))
+
+
+async def test_400_admissions_get_400_numbers(database: str) -> None:
+    await enrol_all(database, AGENTS)
+    began = time.monotonic()
+    found = [one for part in await asyncio.to_thread(contest, database, admit) for one in part]
+    took = time.monotonic() - began
+    say(f"400 admissions: {len(set(found))} numbers, in {took:.1f} s with the processes' starts")
+    assert len(found) == len(set(found)) == 400
+    assert {number for _, number in found} == set(range(1, 4 * EACH + 1))
+
+
+async def finish(storage: SqlStorage, process: int) -> list[tuple[str, str]]:
+    async def one(number: int) -> tuple[str, str]:
+        text = f'{{"by":{process}}}'.encode()
+        result = JobResult(
+            agent_id=agent(0),
+            job_id=f"j{number}",
+            kind="benchmark",
+            state="completed",
+            text=text,
+            sha256=hashlib.sha256(text).hexdigest(),
+            model="a:1",
+            model_digest="d",
+            error=None,
+            at=3.0,
+        )
+        return f"j{number}", await storage.finish_job(result)
+
+    return [await one(number) for number in range(JOBS)]
+
+
+async def test_60_contested_jobs_keep_one_accepted_result_each(database: str, postgres: PostgreSQL) -> None:
+    await enrol_all(database, 1)
+    parts = await asyncio.to_thread(contest, database, finish)
+    stored = Counter(job for part in parts for job, outcome in part if outcome == "stored")
+    name = database.partition("@/")[2].partition("?")[0]
+    accepted = postgres.execute(
+        "select job_id, count(*) from obt_results where accepted group by job_id", name
+    )
+    say(f"{JOBS} jobs: {sum(stored.values())} answers 'stored', {len(accepted)} with an accepted result")
+    assert stored == Counter({f"j{number}": 1 for number in range(JOBS)})
+    assert sorted(accepted) == sorted((f"j{number}", 1) for number in range(JOBS))
+    mine = postgres.execute(
+        "select count(*) from obt_jobs j join obt_results r using (agent_id, job_id) "
+        "where r.accepted and r.sha256 = j.sha256",
+        name,
+    )
+    assert mine == [(JOBS,)], "the accepted one is the job's"
+
+
+async def enroll(storage: SqlStorage, process: int) -> list[str]:
+    async def one(number: int) -> str | None:
+        own = f"0{process}-{number:04}"
+        about = Enrolment(agent_id=own, name="box", version="1", secret_sha256=f"{process}-{number:062}")
+        try:
+            await storage.enroll(f"t{number}", about, 2.0)
+        except JoinRefused as error:
+            if error.detail["reason"] != "used":
+                raise
+            return None
+        return f"t{number}"
+
+    return [won for number in range(TOKENS) if (won := await one(number)) is not None]
+
+
+async def test_40_one_time_tokens_admit_one_agent_each(database: str, postgres: PostgreSQL) -> None:
+    await enrol_all(database, 1)
+    won = Counter(token for part in await asyncio.to_thread(contest, database, enroll) for token in part)
+    name = database.partition("@/")[2].partition("?")[0]
+    agents = postgres.execute(
+        "select count(*) from obt_agents where version = '1' and id not like '0190%'", name
+    )
+    say(f"{TOKENS} tokens: {sum(won.values())} enrolments, {agents[0][0]} agents")
+    assert won == Counter({f"t{number}": 1 for number in range(TOKENS)})
+    assert agents == [(TOKENS,)]
+
+
+async def test_8_first_starts_at_once_all_succeed_and_one_makes_the_tables(database: str) -> None:
+    found = await asyncio.to_thread(first_starts, database, 8)
+    say(f"8 first starts: {Counter(found)}")
+    assert Counter(found)[None] == 1
+    assert len(found) == 8
+
+
+async def first_operator(storage: SqlStorage, process: int) -> bool:
+    return await OperatorStore(storage._db).create_first(f"admin{process}", "hash", 1.0)  # noqa: SLF001 - the same database
+
+
+async def test_of_servers_that_start_together_one_makes_the_first_operator(database: str) -> None:
+    made = await asyncio.to_thread(contest, database, first_operator, 4)
+    assert sorted(made) == [False, False, False, True]

@@ -1,0 +1,108 @@
+"""``obt-server copy``: everything arrives as it was, or nothing."""
+
+import contextlib
+import math
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, select
+
+from obt_server.cli import main
+from obt_server.store import Database, OperatorStore, SqlStorage
+from obt_server.store.transfer import COPIED
+from tests.cluster.postgresql import PostgreSQL
+from tests.cluster.test_schema import name_of
+from tests.server.schemas import make_old
+
+
+def contents(engine: Engine) -> dict[str, list[dict[str, Any]]]:
+    """By table: all rows, as Python sees them."""
+    try:
+        with engine.connect() as connection:
+            found = {table.name: connection.execute(select(table)).mappings() for table in COPIED}
+            return {name: sorted((dict(row) for row in rows), key=repr) for name, rows in found.items()}
+    finally:
+        engine.dispose()
+
+
+def made(path: Path) -> None:
+    """A database of an older release with rows in each table, brought up to date; some are hard to copy."""
+    make_old(path, 7)
+    Database.sqlite(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        odd = [
+            0.1 + 0.2,
+            1700000000.123456789,
+            math.nextafter(1e9, 2e9),
+            5e-324,
+            1.7976931348623157e308,
+            -0.0,
+        ]
+        agent = "insert into obt_agents values (?,?,null,'',?,null,'[]','[]','[]',?,?,null,null)"
+        rows = [
+            (f"odd-{n}", f"é{n} \U0001f600 'x' \\ %", (1 << 63) - 1 - n, at, at) for n, at in enumerate(odd)
+        ]
+        db.executemany(agent, rows)
+        columns = "agent_id, job_id, sha256, accepted, stored_at, text"
+        result = f"insert into obt_results ({columns}) values (?,?,?,?,?,?)"  # noqa: S608 - no text of others
+        db.execute(result, ("odd-0", "large", "s", 1, 1.0, bytes(range(256)) * 40_000))
+        db.executemany(result, [("odd-1", f"j{n}", "s", 0, 1.0, b"") for n in range(1200)])
+        db.execute("update sqlite_sequence set seq = 77 where name = 'obt_credentials'")
+        db.commit()
+
+
+async def test_each_row_of_each_table_arrives_as_it_was(
+    tmp_path: Path, database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "obt.sqlite3"
+    made(path)
+    assert main(["copy", "--from", f"sqlite:///{path}", "--to", database]) == 0
+    output = capsys.readouterr().out
+    before, after = contents(create_engine(f"sqlite:///{path}")), contents(create_engine(database))
+    assert after == before
+    assert repr(after) == repr(before), "-0.0 is equal to 0.0, and another one"
+    assert {name for name, rows in before.items() if not rows} == set()
+    assert "results: 1203" in output
+    with contextlib.closing(Database.open(database)) as opened:
+        storage = SqlStorage(opened)
+        await storage.add_candidate("odd-2", "new")
+        assert max(one.id for one in await storage.credentials()) == 78, "numbers are never given twice"
+        assert (await storage.result("0190-0", "j1")) == b'{"one":1}'
+        token = await OperatorStore(opened).valid_token("t" * 64, 3.0)
+        assert token is not None
+
+
+def test_nothing_is_copied_into_a_database_that_is_not_empty_nor_from_one_in_use(
+    tmp_path: Path, database: str, postgres: PostgreSQL, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "obt.sqlite3"
+    words = ["copy", "--from", str(path), "--to", database]
+    assert (main(words), "is no database" in capsys.readouterr().err) == (1, True)
+    make_old(path, 7)
+    assert (main(words), "obt-server migrate first" in capsys.readouterr().err) == (1, True)
+    with contextlib.closing(Database.sqlite(path)):
+        assert (main(words), "stop the server first" in capsys.readouterr().err) == (1, True)
+    Database.open(database).close()
+    postgres.execute("insert into obt_model_sets values ('mine', '')", name_of(database))
+    assert (main(words), "obt_model_sets has 1 rows" in capsys.readouterr().err) == (1, True)
+    assert postgres.execute("select count(*) from obt_agents", name_of(database)) == [(0,)]
+    assert (
+        main([*words[:3], "--to", str(path)]),
+        "from SQLite to PostgreSQL" in capsys.readouterr().err,
+    ) == (2, True)
+
+
+def test_a_row_that_cannot_be_copied_leaves_the_target_empty(
+    tmp_path: Path, database: str, postgres: PostgreSQL, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "obt.sqlite3"
+    make_old(path, 7)
+    Database.sqlite(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("update obt_api_tokens set name = 'a' || char(0)")
+        db.commit()
+    assert main(["copy", "--from", str(path), "--to", database]) == 1
+    assert "obt_api_tokens has a text with a NUL" in capsys.readouterr().err
+    assert postgres.execute("select count(*) from obt_agents", name_of(database)) == [(0,)]
