@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,14 +50,21 @@ class Machine:
         return self.folder / "payload" / self.name
 
     def prepare(self) -> None:
-        """Make what is laid over the machine's root; one process after the other."""
+        """Make what is laid over the machine's root, and the tree below it meanwhile.
+
+        Each is made by one process after the other. The tree is there from the first time on a host on: a
+        minute's work that needs the Debian mirror.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".prepare.lock").open("w") as lock:
+        with ThreadPoolExecutor(1) as beside, (self.folder / ".prepare.lock").open("w") as lock:
+            tree = beside.submit(self._script, "boot.sh", "--tree", timeout_s=900)
             fcntl.flock(lock, fcntl.LOCK_EX)
             lay_out(self._payload)
+        if (made := tree.result()).code != 0:
+            raise RuntimeError(f"the lab's tree cannot be built:\n{made.out}{made.err}")
 
     def boot(self) -> None:
-        """Boot; the first time on a host the tree is built, a minute's work that needs the Debian mirror."""
+        """Boot; gives a tree that is not there yet the time to be built."""
         self.down()
         done = self._script("boot.sh", timeout_s=900)
         if done.code != 0:

@@ -1,6 +1,7 @@
 #!/bin/bash
 # boot.sh: boot a Debian (12, or LAB_SUITE) with systemd as PID 1 in namespaces of its own; idempotent. Needs root.
-# Builds and caches the tree (first run about a minute). Everything under $LAB_PAYLOAD is laid over the root.
+# Builds and caches the tree (first run about a minute); boot.sh --tree does only that.
+# Everything under $LAB_PAYLOAD is laid over the root.
 set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/lib/common.sh"
 mkdir -p "$LAB_DIR/dl" "$LAB_PAYLOAD" "$RUN"; cd "$LAB_DIR"
@@ -23,8 +24,12 @@ build_tree() {
   else [ -x tools/usr/sbin/debootstrap ] || get "$LAB_DIR/tools" debootstrap
     debootstrap=$LAB_DIR/tools/usr/sbin/debootstrap; export DEBOOTSTRAP_DIR=$LAB_DIR/tools/usr/share/debootstrap; fi
   rm -rf --one-file-system "$TREE" "$TREE.tmp"
-  "$debootstrap" --variant=minbase --include="$PKGS" "$SUITE" "$TREE.tmp" "$mirror" >"$RUN/debootstrap.log" 2>&1 9>&- ||
-    { tail -5 "$RUN/debootstrap.log" >&2; exit 1; }
+  # In two stages, so that dpkg learns between them not to wait for the disk: what breaks off is built anew.
+  { "$debootstrap" --foreign --variant=minbase --include="$PKGS" "$SUITE" "$TREE.tmp" "$mirror" &&
+    mkdir -p "$TREE.tmp/etc/dpkg/dpkg.cfg.d" && echo force-unsafe-io > "$TREE.tmp/etc/dpkg/dpkg.cfg.d/lab" &&
+    chroot "$TREE.tmp" /debootstrap/debootstrap --second-stage; } >"$RUN/debootstrap.log" 2>&1 9>&- ||
+    { tail -5 "$RUN/debootstrap.log" "$TREE.tmp/debootstrap/debootstrap.log" >&2 || :; exit 1; }
+  rm "$TREE.tmp/etc/dpkg/dpkg.cfg.d/lab"
   rm -rf "$TREE.tmp"/var/cache/apt/archives/*.deb "$TREE.tmp"/var/lib/apt/lists/* "$TREE.tmp"/var/lib/dbus/machine-id
   : > "$TREE.tmp/etc/machine-id"; echo "$LAB_NAME" > "$TREE.tmp/etc/hostname"; rm -f "$TREE.tmp/etc/resolv.conf"
   for u in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer fstrim.timer systemd-journald-audit.socket; do
@@ -33,6 +38,7 @@ build_tree() {
 }
 
 [ "$(cat "$TREE/.lab" 2>/dev/null)" = "$SUITE $PKGS" ] || build_tree
+[ "${1:-}" != --tree ] || exit 0
 rm -f "$RUN/pid" "$RUN/v1"
 trap 'rc=$?; [ $rc = 0 ] || { echo "boot failed; its log:" >&2; tail -20 "$RUN/boot.log" >&2; flock -u 9; "$HERE/down.sh" -f >&2 || :; }' EXIT
 setsid unshare --mount -- "$HERE/lib/stage1.sh" >"$RUN/boot.log" 2>&1 </dev/null 9>&- &
