@@ -21,14 +21,30 @@ USERS = "cut -d: -f1 /etc/passwd /etc/group | sort"
 UNATTENDED = "DEBIAN_FRONTEND=noninteractive dpkg --install"
 """Nobody is there to answer: ``<&-`` goes behind the packages, and a question fails."""
 _SERVER = "PYTHONPATH=/srv/site python3 /srv/inside/server.py"
+# What waits does so within one process: a Python each 0.1 s would keep a processor busy.
 _ASK = """
-import json, sys, urllib.request
-method, path, body = sys.argv[1:]
+import json, sys, time, urllib.request
+method, path, body, *until = sys.argv[1:]
 data = body.encode() if body else None
 request = urllib.request.Request("{server}/api/v1" + path, method=method, data=data)
 request.add_header("Authorization", "Bearer " + open("/root/api").read().strip())
 request.add_header("Content-Type", "application/json")
-print(urllib.request.urlopen(request, timeout=20).read().decode())
+while True:
+    text = urllib.request.urlopen(request, timeout=20).read().decode()
+    a = json.loads(text)
+    if not until or eval(until[0]):
+        break
+    time.sleep(0.1)
+print(text)
+"""
+_CONNECT = """
+import socket, sys, time
+while True:
+    try:
+        socket.create_connection(("127.0.0.1", int(sys.argv[1])), 2).close()
+        break
+    except OSError:
+        time.sleep(0.1)
 """
 
 
@@ -94,10 +110,7 @@ class Site:
 
     def until_api(self, path: str, condition: str, timeout_s: float = 90) -> None:
         """Wait until a Python expression on the answer ``a`` holds."""
-        check = f"import json, sys; a = json.load(sys.stdin); sys.exit(not ({condition}))"
-        self.machine.until(
-            f"python3 /root/ask.py GET '{path}' '' | python3 -c '{check}'", timeout_s=timeout_s
-        )
+        self.machine.until(f"python3 /root/ask.py GET '{path}' '' '{condition}'", timeout_s=timeout_s)
 
     def until_line(self, pattern: str, timeout_s: float = 60) -> str:
         """Wait for systemd's status line of the agent to match; gives it."""
@@ -114,5 +127,4 @@ class Site:
         text = f"[Service]\nEnvironment=PYTHONPATH=/srv/site\nExecStart={command}\n{more}\n"
         self.machine.write(f"/run/systemd/system/{name}.service", text)
         self.machine.run(f"systemctl daemon-reload && systemctl start {name}")
-        connect = f'import socket; socket.create_connection(("127.0.0.1", {port}), 2)'
-        self.machine.until(f"python3 -c '{connect}' 2>&1")
+        self.machine.until(f"python3 -c '{_CONNECT}' {port} 2>&1")
