@@ -198,6 +198,9 @@ def test_a_container_has_no_rights_and_can_write_its_state_alone(site: Site, nam
     assert facts["Uid"].split() == ["10001"] * 4
     assert {facts[one] for one in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
     assert facts["NoNewPrivs"] == "1"
+    # Whoever became root there could not write it either.
+    root = container.exec("awk", '$5 == "/" { print $6 }', "/proc/self/mountinfo").out.split()
+    assert root[-1].split(",")[0] == "ro"
     writable = (
         "for one in / /etc /opt /usr/local/bin /var/lib /run /home; do [ ! -w $one ] || echo $one; done"
     )

@@ -17,6 +17,7 @@ from obt_server.cli import parser as server_parser
 from obt_server.config.load import SERVER
 from obt_server.config.load import load as load_server
 from tests.install import compose, dockerfile
+from tests.install.roots import TRIXIE
 from tests.project.paths import ROOT
 
 DEPLOY = ROOT / "deploy"
@@ -58,7 +59,11 @@ def runs() -> list[tuple[str, str]]:
 def test_there_is_one_base_image_and_its_release_is_named() -> None:
     images = {stage.base for stage in STAGES.values()} - set(STAGES)
     (image,) = images
-    assert re.fullmatch(r"python:3\.\d+-slim-[a-z]+", image), image
+    found = re.fullmatch(r"python:(3\.\d+)-slim-([a-z]+)", image)
+    assert found, image
+    assert (found[1], found[2]) == (TRIXIE.python, TRIXIE.name), "what the replay takes in its place"
+    named = re.findall(r"/python(3\.\d+)/", (DEPLOY / "Dockerfile").read_text())
+    assert set(named) == {found[1]}, "paths of the base image's Python"
 
 
 def test_nothing_is_installed_that_is_not_locked_and_nothing_is_cached() -> None:
@@ -221,7 +226,9 @@ def test_services_of_ours_are_built_from_a_stage_and_have_no_rights(name: str, w
             "else its state would be in a volume without a name"
         )
         assert "test" not in service["healthcheck"], "the image's own"
-    assert whole["services"]["join"]["image"] == whole["services"]["server"]["image"]
+    # Built, both: what has no build is looked for where images are published.
+    for key in ("image", "build"):
+        assert whole["services"]["join"][key] == whole["services"]["server"][key]
 
 
 def test_only_the_server_is_reached_from_outside_and_from_this_machine_alone() -> None:
