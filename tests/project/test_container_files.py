@@ -268,7 +268,8 @@ def test_the_join_token_goes_from_one_container_to_the_other_and_nowhere_else() 
 def test_every_variable_is_a_setting_with_a_value_that_it_takes(name: str, whole: Any) -> None:
     for target, scheme in (("agent", AGENT), ("server", SERVER)):
         environ = STAGES[target].settings.environ | whole["services"][target]["environment"]
-        assert set(environ) - set(scheme.variables) <= OTHER_VARIABLES, name
+        known = scheme.variables.keys() | scheme.short_names.keys()
+        assert environ.keys() - known <= OTHER_VARIABLES, name
         around = ProcessContext(environ=environ, working_dir=Path("/"))
         # Each reads its own variables: what it cannot use, it refuses.
         if target == "agent":
@@ -276,7 +277,9 @@ def test_every_variable_is_a_setting_with_a_value_that_it_takes(name: str, whole
                 "wss://server:8881/api/v1/agents/connect"
             )
         else:
-            assert "server" in load_server(None, surroundings=around).config.listen.allowed_hosts
+            config = load_server(None, surroundings=around).config
+            assert config.database.address == "/var/lib/obt-server/obt.sqlite3"
+            assert "server" in config.listen.allowed_hosts
 
 
 @TOGETHER
