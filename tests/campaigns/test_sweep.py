@@ -55,13 +55,18 @@ async def test_each_point_of_a_sweep_has_its_own_verdict_and_regression(fleet: F
     (slow,) = (one for one in verdicts if one.verdict == "slower")
     assert (slow.agent_name, slow.model, slow.plan_hash) == ("m1", MODELS[-1], PLANS[0])
     assert (slow.point, slow.point_index) == (LABELS[2], 2)
+    slow_at = ("m1", MODELS[-1], LABELS[2])
     assert f" nights at {LABELS[2]}: Decode is " in slow.text
     assert {(one.point, one.point_index) for one in verdicts if one.plan_hash == PLANS[1]} == {(None, 0)}
     (regression,) = await fleet.storage.regressions(RegressionFilter())
     assert (regression.point, regression.since) == (LABELS[2], slow.since)
     # Once acknowledged it is the new level, at that point alone.
     await fleet.storage.acknowledge(regression.id, Acknowledgement(by="eva", at=1.0))
-    assert words(await _swept_nights(fleet, 1, first=12)) == {"no_difference_shown": 24}
+    after = await _swept_nights(fleet, 1, first=12)
+    assert words(after) == {"no_difference_shown": 24}
+    assert {len(one.baseline) for one in after if one.point != LABELS[2]} == {7}
+    (level,) = (one.baseline for one in after if (one.agent_name, one.model, one.point) == slow_at)
+    assert len(level) == 3
 
 
 async def test_what_is_corrected_over_are_all_points_of_all_cells(fleet: Fleet) -> None:
