@@ -3,7 +3,8 @@
 Simulated nights of 60 cells (10 machines, 3 models, 2 plans) go through the same code that judges a
 campaign. First nights on which nothing changed: how many campaigns of a thousand raise any alarm. Then one
 machine that is 5 % slower from some night on: in how many of its cells that is seen by the first such
-night, the second, and so on.
+night, the second, and so on. With ``--points`` each plan sweeps, and what holds of cells holds of their
+points: those of one run share most of its deviation.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ WITHIN: Final = 0.01
 SLOWDOWN: Final = 1.05
 SHARED: Final = 0.25
 """Of a night's variance, what all cells of a machine share: the room's temperature, an update."""
+
+TOGETHER: Final = 0.75
+"""Of a cell's own variance, what the points of its sweep share: they are measured in one run."""
 
 Shape = Callable[[random.Random], float]
 
@@ -71,22 +75,29 @@ NOISES: Final = (
 )
 
 
-def series(rng: random.Random, noise: Noise, nights: int) -> list[list[Night]]:
-    """The nights of all cells, machine by machine, oldest first."""
+def series(rng: random.Random, noise: Noise, nights: int, points: int = 1) -> list[list[Night]]:
+    """The nights of all points of all cells, machine by machine, oldest first."""
     found = []
     for _ in range(MACHINES):
         shared = _walk(rng, noise, nights)
         wrong = [rng.uniform(0.05, 0.15) if rng.random() < noise.disturbed else 0.0 for _ in range(nights)]
         for _ in range(CELLS):
             sigma = noise.sigma * math.exp(noise.spread * rng.gauss(0.0, 1.0))
-            own = _walk(rng, noise, nights)
-            found.append(
-                [
-                    _night(rng, sigma * (math.sqrt(SHARED) * a + math.sqrt(1 - SHARED) * b) - c)
-                    for a, b, c in zip(shared, own, wrong, strict=True)
-                ]
-            )
+            run = _walk(rng, noise, nights)
+            for _ in range(points):
+                own = run if points == 1 else _together(run, _walk(rng, noise, nights))
+                found.append(
+                    [
+                        _night(rng, sigma * (math.sqrt(SHARED) * a + math.sqrt(1 - SHARED) * b) - c)
+                        for a, b, c in zip(shared, own, wrong, strict=True)
+                    ]
+                )
     return found
+
+
+def _together(run: Sequence[float], point: Sequence[float]) -> list[float]:
+    """A point's deviations, of variance 1: the run's, and its own."""
+    return [math.sqrt(TOGETHER) * a + math.sqrt(1 - TOGETHER) * b for a, b in zip(run, point, strict=True)]
 
 
 def _walk(rng: random.Random, noise: Noise, nights: int) -> list[float]:
@@ -113,36 +124,41 @@ def line(nights: Sequence[Night], last: int) -> NightLine:
     return NightLine(nights[-1], newest, newest, earlier[:-1][-last:], window, window, recent=last)
 
 
-def false_alarms(noise: Noise, campaigns: int, last: int = LAST_NIGHTS, seed: int = 1) -> int:
+def false_alarms(
+    noise: Noise, campaigns: int, last: int = LAST_NIGHTS, seed: int = 1, points: int = 1
+) -> int:
     """In how many campaigns without any change a cell is called slower or faster."""
     rng = random.Random(f"{seed} {noise.name} {last}")
     return sum(
         any(
             one.direction != "no_difference_shown"
-            for one in _outcomes(series(rng, noise, 3 * last + 1), last)
+            for one in _outcomes(series(rng, noise, 3 * last + 1, points), last)
         )
         for _ in range(campaigns)
     )
 
 
-def seen_after(noise: Noise, campaigns: int, last: int, most: int, seed: int = 1) -> list[float]:
-    """The share of a slow machine's cells that were called slower by the first night, the second, ..."""
+def seen_after(
+    noise: Noise, campaigns: int, last: int, most: int, seed: int = 1, points: int = 1
+) -> list[float]:
+    """The share of a slow machine's lines that were called slower by the first night, the second, ..."""
+    slow = CELLS * points
     rng = random.Random(f"{seed} {noise.name} {last}")
     seen = [0] * most
     for _ in range(campaigns):
-        lines = series(rng, noise, 2 * last + most)
+        lines = series(rng, noise, 2 * last + most, points)
         start = len(lines[0]) - most
-        for nights in lines[:CELLS]:
+        for nights in lines[:slow]:
             nights[start:] = [Night(one.log - math.log(SLOWDOWN), one.within) for one in nights[start:]]
-        found = [math.inf] * CELLS
+        found = [math.inf] * slow
         for after in range(most):
             outcomes = _outcomes([nights[: start + after + 1] for nights in lines], last)
-            for cell, one in enumerate(outcomes[:CELLS]):
+            for cell, one in enumerate(outcomes[:slow]):
                 if one.direction == "slower":
                     found[cell] = min(found[cell], after)
         for after in range(most):
             seen[after] += sum(one <= after for one in found)
-    return [count / (campaigns * CELLS) for count in seen]
+    return [count / (campaigns * slow) for count in seen]
 
 
 def _outcomes(lines: Sequence[Sequence[Night]], last: int) -> list[LineOutcome]:
@@ -158,17 +174,17 @@ def wilson(count: int, of: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def _alarm_rows(campaigns: int) -> Iterator[tuple[object, ...]]:
+def _alarm_rows(campaigns: int, points: int) -> Iterator[tuple[object, ...]]:
     for noise in NOISES:
-        count = false_alarms(noise, campaigns)
+        count = false_alarms(noise, campaigns, points=points)
         low, high = wilson(count, campaigns)
         yield noise.name, count, f"{count / campaigns:.1%}", f"{low:.2%} to {high:.2%}"
 
 
-def _power_rows(campaigns: int, nights: Sequence[int]) -> Iterator[tuple[object, ...]]:
+def _power_rows(campaigns: int, nights: Sequence[int], points: int) -> Iterator[tuple[object, ...]]:
     for noise in NOISES:
         for last in (5, LAST_NIGHTS, 10):
-            shares = seen_after(noise, campaigns, last, max(nights))
+            shares = seen_after(noise, campaigns, last, max(nights), points=points)
             yield noise.name, last, *(f"{shares[night - 1]:.0%}" for night in nights)
 
 
@@ -177,18 +193,20 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.nights", description=__doc__)
     parser.add_argument("--campaigns", type=int, default=1000, help="of each kind of noise, without change")
     parser.add_argument("--slow", type=int, default=50, help="of each kind of noise, with a slower machine")
+    parser.add_argument("--points", type=int, default=1, help="of each plan's sweep")
     arguments = parser.parse_args(argv)
+    lines = CELLS * arguments.points
     print_table(
-        f"Campaigns of {MACHINES * CELLS} cells without change, of {arguments.campaigns}",
+        f"Campaigns of {MACHINES * lines} lines without change, of {arguments.campaigns}",
         [Column("Nights lie apart by"), Column("with an alarm"), Column("share"), Column("95 % interval")],
-        list(_alarm_rows(arguments.campaigns)),
+        list(_alarm_rows(arguments.campaigns, arguments.points)),
     )
     nights = (1, 2, 3, 5, 7)
     print_table(
-        f"A machine that is 5 % slower: share of its cells that are called slower by its nth slow night "
-        f"({arguments.slow * CELLS} cells each)",
+        f"A machine that is 5 % slower: share of its lines that are called slower by its nth slow night "
+        f"({arguments.slow * lines} lines each)",
         [Column("Nights lie apart by"), Column("baseline"), *(Column(f"night {one}") for one in nights)],
-        list(_power_rows(arguments.slow, nights)),
+        list(_power_rows(arguments.slow, nights, arguments.points)),
     )
     return 0
 
