@@ -1,1 +1,0 @@
-import{Et as e,H as t,Ht as n,Q as r,at as i,ct as a,gt as o,kt as s,mt as c}from"./index.Nb1Opq6q.js";var l=o(`<div><!></div>`);function u(o,u){let d=t(u,`tone`,3,`info`);var f=l(),p=s(f);a(p,()=>u.children),n(f),e(()=>{i(f,1,`notice ${d()??``}`,`svelte-1nuqjc0`),r(f,`role`,d()===`bad`?`alert`:`status`)}),c(o,f)}export{u as t};

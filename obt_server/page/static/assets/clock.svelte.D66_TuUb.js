@@ -1,1 +1,0 @@
-import{Ft as e,Pt as t,St as n}from"./index.Nb1Opq6q.js";var r=new class{#e=e(Date.now()/1e3);get now(){return n(this.#e)}set now(e){t(this.#e,e,!0)}constructor(){setInterval(()=>{document.hidden||(this.now=Date.now()/1e3)},1e3),document.addEventListener(`visibilitychange`,()=>{document.hidden||(this.now=Date.now()/1e3)})}};export{r as t};

@@ -1,1 +1,0 @@
-import{Ft as e,Nt as t,Pt as n,St as r}from"./index.Nb1Opq6q.js";var i=new class{#e=e(t([]));get keys(){return r(this.#e)}set keys(e){n(this.#e,e,!0)}has(e){return this.keys.includes(e)}toggle(e){this.has(e)?this.keys=this.keys.filter(t=>t!==e):this.keys.length<6&&(this.keys=[...this.keys,e])}clear(){this.keys=[]}};export{i as t};
