@@ -28,7 +28,7 @@ GIVEN = {"RENDER_GID": "992"}
 OURS = ("agent", "server")
 SERVICES = {"ollama", "server", "join", "agent"}
 SCHEMA = json.loads((ROOT / "tests/install/compose_spec/compose-spec.json").read_text())
-OTHER_VARIABLES = {"STATE_DIRECTORY"}
+OTHER_VARIABLES = {"STATE_DIRECTORY", "XDG_DATA_HOME"}
 """Of images, and no settings: read by the server beside them."""
 
 
