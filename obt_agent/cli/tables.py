@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import IO, Final
 
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleDimensions, RenderableType
 from rich.measure import Measurement
 
 # Room for the widest table of prose; a pipe or a file has no width of its own.
@@ -29,9 +29,11 @@ def print_table(console: Console, table: RenderableType, *, folds: bool = False)
     needed = Measurement.get(console, console.options.update(max_width=_UNLIMITED), table)
     at_terminal = 0 if folds else needed.minimum
     least = at_terminal if _has_width(console.file) else needed.maximum
-    usual, console.width = console.width, max(console.width, least)
+    usual = console.size
+    # The whole size: to a width alone, rich prefers 80 columns on a dumb terminal.
+    console.size = ConsoleDimensions(max(usual.width, least), usual.height)
     console.print(table, crop=False)
-    console.width = usual
+    console.size = usual
 
 
 def _has_width(file: IO[str]) -> bool:

@@ -23,12 +23,17 @@ async def test_the_models_of_ollama_are_a_table_or_json(tmp_path: Path, standin:
         assert model["digest"].removeprefix("sha256:")[:12] in table.out
 
 
-@pytest.mark.parametrize("columns", ["20", "80", "160"])
+# FORCE_COLOR: what a terminal alone shows.
+@pytest.mark.parametrize(
+    "environment",
+    [{"COLUMNS": "20"}, {"COLUMNS": "80"}, {"COLUMNS": "160"}, {"TERM": "dumb", "FORCE_COLOR": "1"}],
+    ids=["20", "80", "160", "dumb"],
+)
 async def test_no_name_is_broken_however_narrow_the_terminal(
-    tmp_path: Path, standin: StandIn, columns: str
+    tmp_path: Path, standin: StandIn, environment: dict[str, str]
 ) -> None:
     words = ["models", "--ollama-url", standin.url]
-    table = (await in_process(tmp_path, *words, COLUMNS=columns)).out
+    table = (await in_process(tmp_path, *words, **environment)).out
     for model in json.loads((await in_process(tmp_path, *words, "--json")).out)["models"]:
         assert model["name"] in table
         assert model["digest"].removeprefix("sha256:")[:12] in table
