@@ -132,7 +132,7 @@ test-systemd: $(STAMP) ## units and Debian packages under a real systemd
 
 test-install: $(STAMP) ## the ways to install that the documents show, walked in clean machines of Debian 12 and 13
 	scripts/ensure-install-lab
-	$(PY) -m pytest -n 2 --dist loadgroup tests/install
+	$(PY) -m pytest -n 2 --dist loadfile tests/install
 
 test-ollama: $(STAMP) ## every command and every figure against the Ollama at OLLAMA_URL; skipped with a word when none answers
 	$(PY) -m tests.real_ollama

@@ -30,14 +30,6 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         pytest.exit(f"make test-install needs Debian or Ubuntu; missing here: {', '.join(missing)}", 1)
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the tests of one machine follow each other in one process, and those of another be anywhere."""
-    for item in items:
-        release = getattr(item, "callspec", None) and item.callspec.params.get("release")  # type: ignore[attr-defined]  # parametrized functions have it
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem} {release}"))
-
-
 @pytest.fixture
 def walk(record_property: Callable[[str, object], None]) -> Walk:
     """Take the time of a path; the table at the end shows it."""
@@ -65,4 +57,4 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if rows:
         terminalreporter.section("seconds of each path")
     for path, release, seconds in sorted(rows):
-        terminalreporter.write_line(f"{path:<74}{release:<12}{seconds:>6.1f}")
+        terminalreporter.write_line(f"{path:<84} {release:<10}{seconds:>6.1f}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import msgspec
+
+from obt_standin.script import Script
 from tests.install.blocks import commands, words
 from tests.install.roots import CHECKOUT, USER, Root
 from tests.install.terminal import Terminal
@@ -39,7 +42,7 @@ def clone(terminal: Terminal) -> None:
     terminal.run(line.replace("URL", CHECKOUT))
 
 
-def venv_package(root: Root, terminal: Terminal) -> None:
+def venv_package(terminal: Terminal) -> None:
     """Install what Debian keeps apart, as the documents say."""
     assert ON_DEBIAN in words(README, CONNECT)
     assert ON_DEBIAN in words(TUTORIAL, "Connect a machine")
@@ -64,18 +67,33 @@ def join_token(terminal: Terminal) -> str:
     return terminal.run(line).splitlines()[-2]
 
 
-def install_service(terminal: Terminal, install: str, token: str) -> str:
-    """Install the agent's service, and type the token when it is asked for."""
-    terminal.type(f"{install}\n")
+def token_file(terminal: Terminal) -> None:
+    """Leave one in join.txt, as the guide to the service says."""
+    assert "chmod 600 join.txt" in words(GUIDE, "Install")
+    token = join_token(terminal)
+    terminal.run(f"echo {token} > join.txt && chmod 600 join.txt")
+
+
+def with_token(terminal: Terminal, command: str, token: str) -> str:
+    """Run a command, and type the token when it asks for one; gives what it showed after that."""
+    terminal.type(f"{command}\n")
     terminal.expect("Join token.*: ", within_s=120)
     terminal.type(f"{token}\n")
-    return terminal.ends(within_s=180, what=install)
+    return terminal.ends(within_s=180, what=command)
 
 
-def start_ollama(root: Root, python: str) -> None:
+def start_ollama(root: Root, python: str, script: Script) -> None:
     """Start the stand-in at Ollama's port, as a service; the interpreter's environment has it."""
-    root.run(f"systemd-run --quiet --unit ollama --uid {USER} {python} -m obt_standin serve")
-    connect = 'import socket; socket.create_connection(("127.0.0.1", 11434), 2)'
+    root.write("/srv/ollama.json", msgspec.json.encode(script).decode())
+    owner = f"$(stat -c %U $(dirname {python}))"
+    serve = f"{python} -m obt_standin serve --script /srv/ollama.json"
+    root.run(f"systemd-run --quiet --unit ollama --uid {owner} {serve}")
+    until_port(root, 11434)
+
+
+def until_port(root: Root, port: int) -> None:
+    """Wait until something listens there."""
+    connect = f'import socket; socket.create_connection(("127.0.0.1", {port}), 2)'
     root.until(f"python3 -c '{connect}' 2>&1")
 
 
