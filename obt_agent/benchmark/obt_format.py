@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from statistics import fmean
 from typing import Any, Final, Literal
 
 import msgspec
@@ -131,7 +132,8 @@ def to_obt(result: BenchmarkResult) -> ObtResult:
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
+    # sum() rounds otherwise since Python 3.12: the same result has the same form on each.
+    return fmean(values) if values else None
 
 
 def _same(source: msgspec.Struct, *names: str) -> dict[str, Any]:

@@ -113,7 +113,11 @@ class Database:
         self._counting = threading.Lock()
         # On the caller's thread, before anything is served: half a schema must never answer. The version that
         # was found; None where the tables were made.
-        self.found_schema = postgresql.answered(bring_up_to_date, engine, upgrade=upgrade)
+        try:
+            self.found_schema = postgresql.answered(bring_up_to_date, engine, upgrade=upgrade)
+        except BaseException:
+            engine.dispose()
+            raise
 
     @classmethod
     def open(cls, where: str | Path, *, upgrade: bool = False) -> Database:
@@ -130,12 +134,7 @@ class Database:
         """
         found = parse(where)
         if isinstance(found, URL):
-            engine = postgresql.postgresql_engine(found)
-            try:
-                return cls(engine, upgrade=upgrade)
-            except BaseException:
-                engine.dispose()
-                raise
+            return cls(postgresql.postgresql_engine(found), upgrade=upgrade)
         return cls.sqlite(found)
 
     @classmethod
