@@ -98,7 +98,7 @@ class CampaignMachine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VerdictCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """How many cells of a campaign got which verdict."""
+    """How many lines of a campaign got which verdict: machines, models and plans, and points of a sweep."""
 
     slower: int = 0
     faster: int = 0

@@ -289,7 +289,7 @@ class BaselineRow(Table):
 
 
 class VerdictsRow(Table):
-    """What the comparison of a campaign with its baselines gave, as JSON."""
+    """What the comparison of a campaign with its baselines gave, as JSON that is compressed."""
 
     __tablename__ = "obt_verdicts"
     campaign_id: Mapped[str] = mapped_column(ForeignKey(CampaignRow.id, ondelete="CASCADE"), primary_key=True)

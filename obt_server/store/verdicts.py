@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
 from typing import Final
 
@@ -52,7 +53,7 @@ def save(db: Session, campaign_id: str, at: float, verdicts: Sequence[Verdict]) 
     # It may have been deleted while it was compared.
     if db.get(CampaignRow, campaign_id) is None:
         return []
-    db.merge(VerdictsRow(campaign_id=campaign_id, content=msgspec.json.encode(verdicts)))
+    db.merge(VerdictsRow(campaign_id=campaign_id, content=_packed(verdicts)))
     changed = []
     opened = _open(db)
     for verdict in verdicts:
@@ -126,7 +127,18 @@ def _make_room(db: Session) -> None:
 def of_campaign(db: Session, campaign_id: str) -> list[Verdict]:
     """See ``VerdictStorage.verdicts``."""
     row = db.get(VerdictsRow, campaign_id)
-    return [] if row is None else msgspec.json.decode(row.content, type=list[Verdict])
+    return [] if row is None else _unpacked(row.content)
+
+
+def _packed(verdicts: Sequence[Verdict]) -> bytes:
+    """Verdicts as JSON, compressed: those of a campaign differ in figures alone, and many are kept."""
+    return zlib.compress(msgspec.json.encode(verdicts), level=1)
+
+
+def _unpacked(content: bytes) -> list[Verdict]:
+    # The first releases stored JSON as it is.
+    text = content if content.startswith(b"[") else zlib.decompress(content)
+    return msgspec.json.decode(text, type=list[Verdict])
 
 
 def find(db: Session, which: RegressionFilter) -> list[Regression]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from sqlalchemy.orm import Session
 
 from obt_agent.errors import InvalidParams
 from obt_server.campaign_storage import CampaignCell
@@ -17,6 +18,7 @@ from obt_server.campaigns.evaluation import FigureAsked
 from obt_server.campaigns.matrix import Pair, RatioShown, Shown, compare_campaigns
 from obt_server.rollout_storage import model_key
 from obt_server.store import Database
+from obt_server.store.tables import VerdictsRow
 from obt_server.verdict_storage import Acknowledgement, LineKey, RegressionFilter, Verdict
 from tests.campaigns.stored_nights import LABELS, MODELS, PLANS, SWEEP, Fleet, steady
 
@@ -173,6 +175,26 @@ async def test_what_was_stored_before_points_were_compared_is_of_the_first(fleet
         (LABELS[1], 20.0, 20.0),
         (LABELS[0], 10.0, 20.0),
     ]
+
+
+async def test_verdicts_are_stored_small_and_those_of_the_release_before_are_read(fleet: Fleet) -> None:
+    await fleet.enrol(2)
+    verdicts = await _swept_nights(fleet, 9)
+    campaign = fleet.campaigns[-1].id
+
+    def content(db: Session) -> bytes:
+        row = db.get(VerdictsRow, campaign)
+        assert row is not None
+        return row.content
+
+    plain = msgspec.json.encode(verdicts)
+    assert len(await fleet.database.run(content)) < len(plain) / 4
+
+    def as_before(db: Session) -> None:
+        db.merge(VerdictsRow(campaign_id=campaign, content=plain))
+
+    await fleet.database.run(as_before)
+    assert list(await fleet.storage.verdicts(campaign)) == verdicts
 
 
 def test_points_that_are_called_alike_get_names_of_their_own() -> None:
