@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from obt_agent.errors import Busy
+from obt_agent.errors import Busy, StorageFailed
 from obt_agent.protocol.admission import DrainParams
 from obt_agent.protocol.limits import Close
 from obt_agent.protocol.rates import TokenBucket
@@ -34,6 +34,7 @@ log = structlog.get_logger(__name__)
 MAX_UNADMITTED: Final = 8
 """Sockets of one agent before admission; an honest one has two at most, while it redials."""
 _STOPPING: Final = "the server is stopping"
+_NOT_STORED: Final = "the server cannot store anything now"
 
 
 class Sessions:
@@ -156,6 +157,10 @@ class Sessions:
             self.counters.refuse(refused.code)
             log.info("agent.refused", agent=credential.agent_id, code=refused.code, reason=refused.reason)
             await self._refuse(socket, refused)
+        except StorageFailed as failed:
+            # It comes back as after a restart: what it brings cannot be stored now.
+            log.warning("agent.not_stored", agent=credential.agent_id, error=failed.message)
+            await self._refuse(socket, admission.AdmissionDenied(Close.DRAINING, _NOT_STORED))
         except SocketClosed as closed:
             log.info("agent.left_before_hello", agent=credential.agent_id, code=closed.code)
         finally:

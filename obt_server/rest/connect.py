@@ -7,7 +7,7 @@ import time
 from fastapi import APIRouter, WebSocket
 from starlette.responses import JSONResponse, Response
 
-from obt_agent.errors import Busy
+from obt_agent.errors import Busy, StorageFailed
 from obt_agent.protocol.limits import SUBPROTOCOL
 from obt_server.auth import secrets
 from obt_server.auth.operators import bearer
@@ -70,7 +70,11 @@ async def _credential(context: Context, websocket: WebSocket) -> StoredCredentia
         context.hub.check_capacity()
     except Draining as error:
         return error_response(error)
-    return await _check_token(context, websocket)
+    try:
+        return await _check_token(context, websocket)
+    # The database is away: agents come back by themselves.
+    except StorageFailed as error:
+        return error_response(error)
 
 
 async def _check_token(context: Context, websocket: WebSocket) -> StoredCredential | Response:

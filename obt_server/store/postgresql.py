@@ -99,17 +99,24 @@ class Availability:
     """Whether to ask the database at all: whoever waited while one found it away is answered at once."""
 
     def __init__(self) -> None:
-        # until when, by the monotonic clock
+        # until when, and when it answered last, by the monotonic clock
         self._away_until = 0.0
+        self._answered_at = 0.0
 
     def check(self) -> None:
         """Raise DatabaseUnavailable where it was away a moment ago."""
         if time.monotonic() < self._away_until:
             raise DatabaseUnavailable(_NO_ANSWER, retry_after_ms=1000)
 
-    def found_away(self) -> None:
-        """Somebody could not reach it."""
-        self._away_until = time.monotonic() + AWAY_S
+    def found_away(self, began: float) -> None:
+        """Somebody could not reach it who began to ask at that time. What others found since counts more."""
+        if began > self._answered_at:
+            self._away_until = time.monotonic() + AWAY_S
+
+    def answered(self) -> None:
+        """Somebody's transaction is committed."""
+        self._answered_at = time.monotonic()
+        self._away_until = 0.0
 
 
 class PostgresTransaction(Generic[T]):
@@ -147,15 +154,18 @@ class PostgresTransaction(Generic[T]):
             reraise=True,
         )
         self._availability.check()
+        began = time.monotonic()
         try:
-            return retrying(self._once)
+            done = retrying(self._once)
         except (DBAPIError, NoConnectionFree) as error:
             if not is_away(error):
                 raise
             if _unreachable(error):
-                self._availability.found_away()
+                self._availability.found_away(began)
             log.warning("database.unavailable", error=reason(error))
             raise DatabaseUnavailable(self._message(error), retry_after_ms=1000) from error
+        self._availability.answered()
+        return done
 
     def abandon(self) -> None:
         """Give up: the thread that works fails at once, wherever it waits for the database."""

@@ -9,12 +9,15 @@ from pathlib import Path
 import pytest
 
 from obt_agent.errors import StorageFailed
+from obt_agent.protocol.limits import Close
 from obt_server.store import Database, SqlStorage, postgresql
 from obt_server.store.postgresql import DatabaseUnavailable
 from tests.cluster.postgresql import PostgreSQL, say
 from tests.server import conftest as servers
+from tests.server.agent_double import dial
 from tests.server.conftest import Running, running
 from tests.server.job_steps import finish
+from tests.server.test_admission import refused as unadmitted
 from tests.waiting import until
 
 SLACK_S = 20
@@ -135,6 +138,8 @@ async def test_requests_are_answered_503_and_agents_keep_their_results_until_it_
             with pytest.raises(StorageFailed) as refused:
                 await finish(agent, "j1", '{"a":1}')
             assert refused.value.retryable
+            upgrade = await unadmitted(server, "a credential")
+            assert (upgrade.response.status_code, upgrade.response.headers["Retry-After"]) == (503, "1")
         finally:
             await asyncio.to_thread(postgres.start)
 
@@ -143,3 +148,22 @@ async def test_requests_are_answered_503_and_agents_keep_their_results_until_it_
 
         await until(ready)
         assert (await finish(agent, "j1", '{"a":1}')).sha256, "on the same link"
+
+
+async def test_a_hello_that_cannot_be_stored_lets_the_agent_come_back_later(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent_id, secret = await server.enrol()
+
+    async def away(_: object) -> int:
+        raise DatabaseUnavailable("away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server.parts.storage, "admit", away)
+        async with dial(server.url, secret, agent_id) as agent:
+            answer = asyncio.create_task(agent.hello())
+            assert (await agent.until_closed())[0] == Close.DRAINING
+            await asyncio.wait({answer})
+            assert answer.cancelled(), "unanswered"
+    async with server.agent(credentials=(agent_id, secret)):
+        pass
