@@ -57,13 +57,14 @@ def bring_up_to_date(engine: Engine, *, upgrade: bool = True) -> int | None:
         SchemaTooNew: the database is from a newer release.
         SchemaTooOld: it is from an older one, and ``upgrade`` is false.
     """
+    # A snapshot from before the lock would not show what another process made meanwhile. SQLite has none: its
+    # transaction begins with the lock.
+    if engine.dialect.name == "postgresql":
+        engine = engine.execution_options(isolation_level="READ COMMITTED")
     with engine.begin() as connection:
         if version_of(connection) == SCHEMA_VERSION:
             return SCHEMA_VERSION
-    # A snapshot from before the lock would not show what another process made meanwhile. SQLite has none: its
-    # transaction begins with the lock.
-    level = {"isolation_level": "READ COMMITTED"} if engine.dialect.name == "postgresql" else {}
-    with engine.execution_options(**level).begin() as connection:
+    with engine.begin() as connection:
         _lock(connection)
         found = version_of(connection)
         if found is None:

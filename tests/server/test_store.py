@@ -169,14 +169,16 @@ async def test_a_token_that_was_found_holds_for_a_second_and_what_is_revoked_her
     here, other = OperatorStore(opened), Database.open(address_in(tmp_path / "folder"))
     try:
         await here.set_password("ann", "hash", 1.0)
+        numbers = list[int]()
         for sha256 in ("a", "b"):
-            await here.add_token(sha256, name=sha256, operator="ann", at=1.0, expires_at=None)
+            made = await here.add_token(sha256, name=sha256, operator="ann", at=1.0, expires_at=None)
+            numbers.append(made.id)
             assert await here.valid_token(sha256, 100.0) is not None
-        await OperatorStore(other).revoke_token(1)  # as the command line does, in another process
+        await OperatorStore(other).revoke_token(numbers[0])  # as the command line does, in another process
         assert await here.valid_token("a", 100.9) is not None
         assert await here.valid_token("a", 101.0) is None
         assert await here.valid_token("a", 100.9) is None, "what was not found is not kept"
-        await here.revoke_token(2)
+        await here.revoke_token(numbers[1])
         assert await here.valid_token("b", 100.0) is None
         await here.add_sign_in("s", "ann", 100.0, 200.0)
         assert await here.sign_in("s", 100.0) == "ann"
