@@ -20,6 +20,7 @@ from typing import Final
 import structlog
 from fastapi import APIRouter, FastAPI
 
+from obt_agent.errors import StorageFailed
 from obt_agent.struct_types import prepare_all
 from obt_server.auth import Authenticate, OriginPolicy
 from obt_server.gateway import GatewaySettings, gateway_router
@@ -169,6 +170,9 @@ def _every(seconds: float, work: Callable[[], Awaitable[None]], name: str) -> as
             await asyncio.sleep(seconds)
             try:
                 await work()
+            # A database that is away for an hour must not fill the log with tracebacks.
+            except StorageFailed as error:
+                log.warning("periodic_task.failed", task=name, error=error.message)
             # A full disk for a minute must not end the enforcement of revocations for good.
             except Exception:
                 log.exception("periodic_task.failed", task=name)

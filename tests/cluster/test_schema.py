@@ -1,5 +1,6 @@
 """The schema on PostgreSQL: it agrees with the tables of this release, and changes when somebody says so."""
 
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,12 @@ from obt_agent.errors import ConfigError
 from obt_server.cli import main
 from obt_server.store import Database, SchemaTooNew, copies, postgresql
 from obt_server.store.address import parse
-from obt_server.store.schema import SchemaTooOld, differences
+from obt_server.store.schema import TABLES, SchemaTooOld, differences
 from obt_server.store.tables import SCHEMA_VERSION
 from tests.cluster.postgresql import PostgreSQL
 from tests.server.schemas import later_release
+
+OLD = Path(__file__).with_name("old_databases")
 
 
 def name_of(address: str) -> str:
@@ -35,6 +38,22 @@ def test_a_new_database_has_the_tables_of_this_release(database: str, postgres: 
     postgres.execute("alter table obt_agents drop column given_name", name_of(database))
     postgres.execute("drop index obt_results_accepted", name_of(database))
     assert len(found_differences(database)) == 2, "the comparison sees columns and indexes"
+
+
+@pytest.mark.parametrize("version", [8])
+def test_an_older_database_gets_the_tables_of_this_release_and_keeps_its_rows(
+    database: str, postgres: PostgreSQL, version: int
+) -> None:
+    postgres.execute((OLD / f"schema-{version}.sql").read_text(), name_of(database))
+    counting = "select count(*) from "
+    before = {table.name: postgres.execute(counting + table.name, name_of(database)) for table in TABLES}
+    with contextlib.closing(Database.open(database, upgrade=True)) as opened:
+        assert opened.found_schema == version
+    assert found_differences(database) == []
+    assert before == {
+        table.name: postgres.execute(counting + table.name, name_of(database)) for table in TABLES
+    }
+    assert all(rows[0] != (0,) for rows in before.values()), "each table has a row"
 
 
 def test_the_index_keeps_a_job_from_having_two_results_whoever_writes(
