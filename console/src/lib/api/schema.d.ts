@@ -5828,7 +5828,7 @@ export interface components {
         };
         /**
          * VerdictCounts
-         * @description How many cells of a campaign got which verdict.
+         * @description How many lines of a campaign got which verdict: machines, models and plans, and points of a sweep.
          */
         VerdictCounts: {
             /** Faster */
