@@ -2,6 +2,7 @@
 
 import re
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -49,13 +50,21 @@ def test_workflows_and_ci_call_targets_that_exist() -> None:
     assert called - targets - {"python"} == set(), "make as a package to install, or a target"
 
 
-def test_what_signs_and_publishes_is_named_by_its_commit() -> None:
+def test_actions_are_named_by_their_commits_with_their_releases() -> None:
     """A tag can be moved, and so can a branch."""
-    used = re.findall(r"uses: (.*)", (ROOT / ".github/workflows/release.yml").read_text())
-    assert used
-    assert [
-        line for line in used if not re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)
-    ] == []
+    for path in (ROOT / ".github/workflows").glob("*.yml"):
+        used = re.findall(r"uses: (.*)", path.read_text())
+        assert used
+        assert [
+            line for line in used if not re.fullmatch(r"[\w.-]+/[\w.-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line)
+        ] == [], path.name
+
+
+def test_nobody_else_can_make_a_workflow_do_something() -> None:
+    """Expressions of strangers in commands, permissions and credentials that reach too far."""
+    zizmor = Path(sysconfig.get_path("scripts")) / "zizmor"
+    audited = run(zizmor, "--offline", "--no-progress", ".github/workflows", cwd=ROOT)
+    assert audited.returncode == 0, audited.stdout
 
 
 def test_only_the_jobs_that_publish_may_ask_for_an_identity() -> None:
