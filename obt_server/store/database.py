@@ -370,7 +370,11 @@ def sqlite_engine(url: str) -> Engine:
     Two processes (server and command line) then wait for each other, at most 10 s, and never see a half-done
     change. Readers take no lock (WAL): they see the last commit, and hold nobody up.
     """
-    engine = create_engine(url, connect_args={"check_same_thread": False, "timeout": 10})
+    engine = create_engine(
+        url,
+        hide_parameters=True,  # an error that is logged must not hold hashes of secrets, nor results
+        connect_args={"check_same_thread": False, "timeout": 10},
+    )
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: object) -> None:

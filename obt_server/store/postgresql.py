@@ -77,6 +77,7 @@ def postgresql_engine(url: URL) -> Engine:
         pool_size=WRITERS + READERS,
         max_overflow=0,
         pool_timeout=POOL_WAIT_S,
+        hide_parameters=True,  # an error that is logged must not hold hashes of secrets, nor results
         connect_args={
             "application_name": "obt-server",
             "connect_timeout": CONNECT_S,

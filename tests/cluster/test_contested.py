@@ -3,12 +3,17 @@
 import asyncio
 import contextlib
 import hashlib
+import threading
 import time
 from collections import Counter
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
 
 from obt_server.hub.storage import Admission, JobRecord, JobResult
 from obt_server.storage import Enrolment, JoinRefused
 from obt_server.store import Database, OperatorStore, SqlStorage
+from obt_server.store.operator_tables import OperatorRow
 from tests.cluster.contest import contest, first_starts
 from tests.cluster.postgresql import PostgreSQL, say
 from tests.server.enrolling import enrol
@@ -139,10 +144,26 @@ async def test_8_first_starts_at_once_all_succeed_and_one_makes_the_tables(datab
     assert len(found) == 8
 
 
-async def first_operator(storage: SqlStorage, process: int) -> bool:
-    return await OperatorStore(storage._db).create_first(f"admin{process}", "hash", 1.0)  # noqa: SLF001 - the same database
+async def test_a_transaction_that_another_made_untrue_is_run_again_as_a_whole(database: str) -> None:
+    counted, go_on = threading.Event(), threading.Event()
+    runs = 0
 
+    def first_operator(db: Session) -> bool:
+        nonlocal runs
+        runs += 1
+        none = not db.scalar(select(func.count()).select_from(OperatorRow))
+        counted.set()
+        go_on.wait(60)
+        if none:
+            db.add(OperatorRow(name="slow", password="hash", created_at=1.0))
+        return none
 
-async def test_of_servers_that_start_together_one_makes_the_first_operator(database: str) -> None:
-    made = await asyncio.to_thread(contest, database, first_operator, 4)
-    assert sorted(made) == [False, False, False, True]
+    with contextlib.closing(Database.open(database)) as opened:
+        slow = asyncio.create_task(opened.run(first_operator))
+        try:
+            await asyncio.to_thread(counted.wait, 60)
+            assert await OperatorStore(opened).create_first("quick", "hash", 1.0)
+        finally:
+            go_on.set()
+        assert (await slow, runs) == (False, 2)
+        assert await OperatorStore(opened).names() == ["quick"]

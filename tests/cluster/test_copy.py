@@ -86,7 +86,7 @@ def test_nothing_is_copied_into_a_database_that_is_not_empty_nor_from_one_in_use
         assert (main(words), "stop the server first" in capsys.readouterr().err) == (1, True)
     Database.open(database).close()
     postgres.execute("insert into obt_model_sets values ('mine', '')", name_of(database))
-    assert (main(words), "obt_model_sets has 1 rows" in capsys.readouterr().err) == (1, True)
+    assert (main(words), "not empty: obt_model_sets has 1 rows" in capsys.readouterr().err) == (1, True)
     assert postgres.execute("select count(*) from obt_agents", name_of(database)) == [(0,)]
     assert (
         main([*words[:3], "--to", str(path)]),
