@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, insert, inspect, select, text
+from sqlalchemy import Connection, Engine, Float, insert, inspect, select, text
 
 from obt_agent.errors import AgentError
 from obt_server.store.operator_tables import OperatorRow
@@ -131,7 +131,11 @@ def differences(connection: Connection) -> list[str]:
     from alembic.autogenerate import compare_metadata  # noqa: PLC0415 - as above
     from alembic.migration import MigrationContext  # noqa: PLC0415
 
-    options = {"version_table": Revision.__tablename__, "include_name": _is_ours}
+    options = {
+        "version_table": Revision.__tablename__,
+        "include_name": _is_ours,
+        "compare_type": _is_of_another_type,
+    }
     found = compare_metadata(MigrationContext.configure(connection, opts=options), Table.metadata)
     return [repr(one) for one in found]
 
@@ -140,6 +144,17 @@ def _is_ours(name: str | None, kind: str, parents: Any) -> bool:
     """Leave out tables of an application that shares the database."""
     del parents
     return kind != "table" or name in Table.metadata.tables
+
+
+def _is_of_another_type(
+    context: object, inspected: object, column: object, found: object, known: object
+) -> bool | None:
+    """Take any floating point for the same; None leaves the rest to Alembic.
+
+    SQLite keeps the word that a table was made with: FLOAT with SQLAlchemy 2.0, DOUBLE since, and means one.
+    """
+    del context, inspected, column
+    return False if isinstance(found, Float) and isinstance(known, Float) else None
 
 
 def _take_over(connection: Connection, found: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar, Final
 
-from sqlalchemy import ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint
+from sqlalchemy import Double, ForeignKey, Index, LargeBinary, MetaData, UniqueConstraint
 from sqlalchemy import text as sql_text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -19,7 +19,8 @@ class Table(DeclarativeBase):
     """Base of all tables."""
 
     metadata = MetaData()
-    type_annotation_map: ClassVar = {str: PlainText(), int: WholeNumber}
+    # A number is a double by itself since SQLAlchemy 2.1 alone.
+    type_annotation_map: ClassVar = {str: PlainText(), int: WholeNumber, float: Double()}
 
 
 class Revision(Table):

@@ -138,6 +138,18 @@ def test_a_newer_schema_is_refused_and_older_releases_refuse_this_one(
             Database.sqlite(path)
 
 
+def test_a_file_whose_numbers_were_made_by_an_older_sqlalchemy_is_as_it_should_be(tmp_path: Path) -> None:
+    path = tmp_path / "obt.sqlite3"
+    Database.sqlite(path).close()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        (doubles,) = db.execute("select count(*) from sqlite_master where sql like '% DOUBLE%'").fetchone()
+        assert doubles > 10
+        db.execute("pragma writable_schema = on")
+        db.execute("update sqlite_master set sql = replace(sql, ' DOUBLE', ' FLOAT')")
+        db.commit()
+    assert found_differences(path) == []
+
+
 def test_a_revision_that_fails_leaves_the_database_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
