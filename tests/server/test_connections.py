@@ -116,7 +116,8 @@ async def test_a_burst_of_connections_is_accepted_a_few_at_a_time(
             handle.cancel()
         for one in burst:
             one.close()
-    assert max(opened_in.values()) <= ACCEPTED_AT_ONCE
+    # asyncio accepts as many as its queue is long, and one more since Python 3.14.
+    assert max(opened_in.values()) <= ACCEPTED_AT_ONCE + 1
 
 
 async def test_one_who_pings_and_does_not_read_costs_no_memory(server: Running) -> None:
