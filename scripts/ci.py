@@ -32,6 +32,7 @@ PHASES: Final = (
     ("make console-current", "make site"),
     (
         "make test-systemd",
+        "make test-install",
         "make test-faults",
         # Without COVERAGE=1, which doubles the processors' time on Python 3.11. The workflow's job "coverage"
         # measures it on a machine of its own.
