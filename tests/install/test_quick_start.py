@@ -86,7 +86,8 @@ def test_measuring_this_machine_needs_no_server(desk: Desk, release: Release, wa
         table = desk.terminal.run(sweep, within_s=300)
         assert len([line for line in table.splitlines() if line.startswith("|")]) > 6
         desk.terminal.type(f"{hardware}\n")
-        desk.terminal.expect("memory", within_s=60)
+        # Words of the line's own comment would do before there is any picture.
+        desk.terminal.expect(r"\d GiB", within_s=60)
         desk.terminal.type(CTRL_C)
         desk.terminal.ends(status=130, what=hardware)
 
