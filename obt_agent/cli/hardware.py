@@ -122,8 +122,8 @@ async def _watch(service: HardwareService, inventory: Inventory, interval_s: flo
     """In place at a terminal; into a pipe or file, one after the other."""
     await service.start()
     console = console_for(sys.stdout)
-    # A terminal has the latest picture alone, on a screen of its own, which is left as it was. A dumb one has no
-    # such screen, and rich would show nothing there.
+    # A terminal has the latest picture alone, on a screen of its own, which is left as it was. A dumb one has
+    # no such screen, and rich would show nothing there.
     in_place = console.is_terminal and not console.is_dumb_terminal
     place = Live(console=console, auto_refresh=False, screen=True) if in_place else nullcontext()
     with place as screen:
