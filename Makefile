@@ -130,9 +130,9 @@ test-systemd: $(STAMP) ## units and Debian packages under a real systemd
 	scripts/ensure-package-tools --check
 	$(PY) -m pytest -n 2 --dist loadfile tests/systemd
 
-test-install: $(STAMP) ## the ways to install that the documents show, walked in clean machines of Debian 12 and 13
+test-install: $(STAMP) ## the documents' ways to install, in clean machines of Debian 12 or 13; ALL=1 walks each on both
 	scripts/ensure-install-lab
-	$(PY) -m pytest -n 2 --dist loadfile tests/install
+	OBT_INSTALL_ALL=$(ALL) $(PY) -m pytest -n 2 --dist loadfile tests/install
 
 test-ollama: $(STAMP) ## every command and every figure against the Ollama at OLLAMA_URL; skipped with a word when none answers
 	$(PY) -m tests.real_ollama

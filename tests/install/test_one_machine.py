@@ -12,10 +12,13 @@ from obt_standin.script import Script
 from tests.install import steps
 from tests.install.blocks import commands, words
 from tests.install.conftest import Walk
-from tests.install.roots import Release, Root
+from tests.install.roots import TRIXIE, Release, Root
 from tests.install.terminal import Terminal
 
 pytestmark = pytest.mark.timeout(1200)
+
+RELEASE = TRIXIE
+"""Where make test-install walks this without ALL=1."""
 
 URL = f"https://{steps.NAME}:8881"
 

@@ -15,12 +15,15 @@ import pytest
 from tests.install import steps
 from tests.install.blocks import commands, words
 from tests.install.conftest import Walk
-from tests.install.roots import Release, Root
+from tests.install.roots import TRIXIE, Release, Root
 from tests.install.terminal import Terminal
 from tests.systemd.packages import build, changed
 from tests.systemd.site import FILES, USERS
 
 pytestmark = pytest.mark.timeout(1200)
+
+RELEASE = TRIXIE
+"""Where make test-install walks this without ALL=1."""
 
 NAMES = ("obt-server", "obt-agent")
 APT = "sudo DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet"

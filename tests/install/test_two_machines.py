@@ -11,10 +11,13 @@ import pytest
 from tests.install import steps
 from tests.install.blocks import commands, words
 from tests.install.conftest import Walk
-from tests.install.roots import RELEASES, USER, Release, Root, cable
+from tests.install.roots import RELEASES, TRIXIE, USER, Release, Root, cable
 from tests.install.terminal import Terminal
 
 pytestmark = pytest.mark.timeout(1200)
+
+RELEASE = TRIXIE
+"""Where make test-install walks this without ALL=1."""
 
 URL = f"https://{steps.NAME}:8881"
 CONFIG = "/etc/obt-agent/agent.yaml"
