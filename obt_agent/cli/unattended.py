@@ -27,7 +27,7 @@ from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.provisioned import read_token, token_file
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.log_setup.setup import LogPipeline, LogSettings, configure
-from obt_agent.service.lock import interruptible
+from obt_agent.service.lock import interruptible, take_interrupts
 
 log = structlog.get_logger(__name__)
 
@@ -59,18 +59,24 @@ class UnattendedRun:
         """
         delays = Backoff(clock=time.monotonic, random=random.random)
         try:
-            while True:
-                try:
-                    loaded = self._ready()
-                    # Waits grow from one failure to the next, and shrink with the time that it ran.
-                    delays.admitted()
-                    return daemon.run(loaded)
-                except (ConfigError, AdmissionRefused) as error:
-                    if exit_codes.of(error) == exit_codes.TEMPORARY:
-                        raise
-                    delays.ended()
-                    self._enrol_anew |= isinstance(error.__cause__, AdmissionRefused)
-                    self._wait(error, delays.delay())
+            # As the first process of a container, this one hears a signal only where it says so.
+            with interruptible():
+                while True:
+                    try:
+                        loaded = self._ready()
+                        # Waits grow from one failure to the next, and shrink with the time that it ran.
+                        delays.admitted()
+                        return daemon.run(loaded)
+                    except (ConfigError, AdmissionRefused) as error:
+                        # The daemon's loop set them back to the system's own handling when it closed.
+                        take_interrupts()
+                        if exit_codes.of(error) == exit_codes.TEMPORARY:
+                            raise
+                        delays.ended()
+                        self._enrol_anew |= isinstance(error.__cause__, AdmissionRefused)
+                        seconds = delays.delay()
+                        log.warning("run.waiting", reason=error.message, again_in_s=round(seconds, 1))
+                        time.sleep(seconds)
         except KeyboardInterrupt:
             return exit_codes.OK
         finally:
@@ -79,16 +85,9 @@ class UnattendedRun:
 
     def _ready(self) -> LoadedConfig:
         """Return the configuration, once there is a credential to try."""
-        # As the first process of a container, this one hears a signal only where it says so.
-        with interruptible():
-            loaded = self._load()
-            self._join_if_needed(loaded)
-            return loaded
-
-    def _wait(self, error: ConfigError | AdmissionRefused, seconds: float) -> None:
-        log.warning("run.waiting", reason=error.message, again_in_s=round(seconds, 1))
-        with interruptible():
-            time.sleep(seconds)
+        loaded = self._load()
+        self._join_if_needed(loaded)
+        return loaded
 
     def _load(self) -> LoadedConfig:
         if self._log is None:

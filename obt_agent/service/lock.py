@@ -6,6 +6,7 @@ import contextlib
 import signal
 from collections.abc import Iterator
 from types import FrameType
+from typing import Any
 
 from obt_agent.errors import Busy
 from obt_agent.file_lock import Locked, lock
@@ -37,12 +38,17 @@ def hold_lock(paths: ServicePaths) -> Iterator[int]:
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
     """Treat SIGTERM and SIGHUP (the terminal is gone) as Ctrl-C: what is half made is removed."""
-    before = {number: signal.signal(number, _interrupt) for number in INTERRUPTING}
+    before = take_interrupts()
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def take_interrupts() -> dict[signal.Signals, Any]:
+    """Do so from now on, also where a loop that closed set them back; return what handled them before."""
+    return {number: signal.signal(number, _interrupt) for number in INTERRUPTING}
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

@@ -1,5 +1,6 @@
 """The daemon as a process: what it says, and that its secret is in none of it."""
 
+import argparse
 import asyncio
 import json
 import os
@@ -15,7 +16,8 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from obt_agent.cli import exit_codes
+from obt_agent.cli import exit_codes, unattended
+from obt_agent.errors import ConfigError
 from obt_agent.identity.state_dir import StateDir
 from obt_standin import StandIn
 from tests.cli.program import obt_agent
@@ -214,6 +216,29 @@ async def test_while_it_waits_a_signal_ends_it_in_order(tmp_path: Path, standin:
         process.send_signal(signal.SIGTERM)
         await process.communicate()
     assert process.returncode == exit_codes.OK
+
+
+def test_signals_are_taken_again_when_the_daemon_has_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gives_up(_loaded: object) -> int:
+        # As a loop that closes.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise ConfigError("refused")
+
+    handlers: list[object] = []
+
+    def waits(_seconds: float) -> None:
+        handlers.extend(signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP))
+        if len(handlers) == 4:
+            raise KeyboardInterrupt
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("obt_agent.daemon.run", gives_up)
+    monkeypatch.setattr(unattended.UnattendedRun, "_ready", lambda _self: None)
+    monkeypatch.setattr("time.sleep", waits)
+    assert unattended.UnattendedRun(argparse.Namespace(join_token_file="none")).run() == exit_codes.OK
+    assert len(set(handlers)) == 1
+    assert signal.SIG_DFL not in handlers
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def readable(sock: socket.socket) -> bool:
