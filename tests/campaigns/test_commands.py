@@ -31,12 +31,6 @@ from tests.waiting import until
 pytestmark = pytest.mark.slow
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture
 async def quick(tmp_path: Path) -> AsyncIterator[Running]:
     async with running(tmp_path / "server", campaigns=QUICK) as one:
@@ -251,8 +245,8 @@ async def test_regressions_are_listed_acknowledged_and_opened_again(
 
 
 async def test_waiting_outlives_a_restart_of_the_server(tmp_path: Path, file: str) -> None:
-    port = free_port()
-    async with running(tmp_path / "server", campaigns=QUICK, port=port) as before:
+    async with running(tmp_path / "server", campaigns=QUICK) as before:
+        port = int(before.url.rpartition(":")[2])
         (machine,) = await measuring(before, 1, measures=False)
         async with connected(before, [machine]):
             process = await started(before, "campaigns", "run", file, "--wait")
@@ -279,7 +273,10 @@ async def test_a_mistake_in_the_file_and_a_server_that_is_away_have_statuses_of_
     ), done
     unknown = await obt(quick, "campaigns", "show", "nothing")
     assert unknown.status == 2, unknown
-    away = await obt(quick, "campaigns", "run", file, "--wait", "--url", f"http://127.0.0.1:{free_port()}")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        away = await obt(quick, "campaigns", "run", file, "--wait", "--url", url)
     assert (away.status, "does not answer" in away.errors) == (4, True), away
 
 

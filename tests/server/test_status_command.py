@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,25 +20,34 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPa
     return monkeypatch
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as one:
-        return int(one.getsockname()[1])
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port that is held, and at which nobody listens."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tls", [True, False])
 async def test_a_server_that_listens_everywhere_is_asked_on_this_machine(
-    tmp_path: Path, settings: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, tls: bool
+    tmp_path: Path,
+    settings: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    silent_port: int,
+    *,
+    tls: bool,
 ) -> None:
-    port = free_port()
-    settings.setenv("OBT_SERVER_LISTEN_PORT", str(port))
+    settings.setenv("OBT_SERVER_LISTEN_PORT", str(silent_port))
     settings.setenv("OBT_SERVER_LISTEN_HOST", "0.0.0.0" if tls else "127.0.0.1")  # noqa: S104 -- with TLS
     settings.setenv("OBT_SERVER_LISTEN_TLS_SELF_SIGNED", str(tls).lower())
     settings.setenv("OBT_SERVER_LISTEN_ALLOWED_HOSTS", "obt.example")
     scheme = "https" if tls else "http"
     assert await asyncio.to_thread(main, ["status"]) == 1
-    assert f"not ready at {scheme}://127.0.0.1:{port}: " in capsys.readouterr().out
-    async with server_process(tmp_path / "db", "--port", str(port)):
+    assert f"not ready at {scheme}://127.0.0.1:{silent_port}: " in capsys.readouterr().out
+    async with server_process(tmp_path / "db") as server:
+        port = str(server.port)
+        settings.setenv("OBT_SERVER_LISTEN_PORT", port)
         assert await asyncio.to_thread(main, ["status"]) == 0
         assert capsys.readouterr().out == f"ready at {scheme}://127.0.0.1:{port}\n"
         assert await asyncio.to_thread(main, ["status", "--quiet"]) == 0
@@ -86,10 +96,11 @@ async def test_a_server_that_is_not_ready_and_something_else_at_that_port(
     assert shown in output
 
 
-def test_it_is_said_in_json(settings: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    port = free_port()
-    settings.setenv("OBT_SERVER_LISTEN_PORT", str(port))
+def test_it_is_said_in_json(
+    settings: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], silent_port: int
+) -> None:
+    settings.setenv("OBT_SERVER_LISTEN_PORT", str(silent_port))
     assert main(["status", "--json"]) == 1
     said = json.loads(capsys.readouterr().out)
-    assert (said["url"], said["ready"]) == (f"http://127.0.0.1:{port}", False)
+    assert (said["url"], said["ready"]) == (f"http://127.0.0.1:{silent_port}", False)
     assert "refused" in said["problem"]
