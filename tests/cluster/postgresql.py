@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -101,7 +102,9 @@ class PostgreSQL:
             return
         # The first one last at SIGCONT as well: it would start anew what it finds dead.
         for one in [first, *first.children(recursive=True)]:
-            one.send_signal(number)
+            # A connection's process ends when its client has gone.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                one.send_signal(number)
 
     def _run(self, program: str, *arguments: str) -> None:
         words = [*self._as_user, str(self._programs / program), *arguments]
