@@ -16,6 +16,7 @@ import pytest
 from obt_server import app as application
 from obt_server.auth import secrets
 from obt_server.campaigns import CampaignSettings
+from obt_server.cli import main
 from obt_server.gateway import GatewaySettings
 from obt_server.hub import HubSettings
 from obt_server.rollouts import RolloutSettings
@@ -23,6 +24,8 @@ from obt_server.serve import DrainingServer, configure
 from obt_server.store import AgentQuota
 from tests.server.agent_double import AgentDouble, dial, uuid7
 from tests.server.databases import address_in, is_new
+
+Command = Callable[..., tuple[int, str, str]]
 
 PASSWORD = "a password of the tests"
 NO_AUTHORITIES = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -125,3 +128,15 @@ async def running(  # noqa: PLR0913 - each part of the settings that tests set
 async def server(tmp_path: Path) -> AsyncIterator[Running]:
     async with running(tmp_path) as one:
         yield one
+
+
+@pytest.fixture
+def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command on the test's database; gives status, output and errors."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        status = main([*arguments, "--database", str(tmp_path / "obt.sqlite3")])
+        shown = capsys.readouterr()
+        return status, shown.out, shown.err
+
+    return call

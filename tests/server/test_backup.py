@@ -7,35 +7,20 @@ import shutil
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Self
 
 import pytest
 
-from obt_server.cli import main
 from obt_server.storage import Enrolment
 from obt_server.store import Database, SqlStorage, copies
 from obt_server.store.copies import CopyFailed
 from obt_server.store.tables import SCHEMA_VERSION
 from tests.server.agent_double import uuid7
+from tests.server.conftest import Command
 from tests.server.enrolling import enrol
 from tests.server.schemas import later_release
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command on the test's database; gives status, output and errors."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        status = main([*arguments, "--database", str(tmp_path / "obt.sqlite3")])
-        shown = capsys.readouterr()
-        return status, shown.out, shown.err
-
-    return call
 
 
 def made(path: Path, *names: str) -> None:

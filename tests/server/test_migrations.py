@@ -3,34 +3,19 @@
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
-from obt_server.cli import main
 from obt_server.rollout_storage import ChangeFilter
 from obt_server.saved_plans import hash_of
 from obt_server.store import Database, OperatorStore, SchemaTooNew, SqlStorage
 from obt_server.store.database import sqlite_engine
 from obt_server.store.schema import TABLES, differences
 from obt_server.store.tables import SCHEMA_VERSION
+from tests.server.conftest import Command
 from tests.server.schemas import OLD, later_release, make_old, rows_of
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command on the test's database; gives status, output and errors."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        status = main([*arguments, "--database", str(tmp_path / "obt.sqlite3")])
-        shown = capsys.readouterr()
-        return status, shown.out, shown.err
-
-    return call
 
 
 def found_differences(path: Path) -> list[str]:
