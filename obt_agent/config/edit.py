@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import secrets
 from pathlib import Path
 from typing import Final
 
 from obt_agent.config import document, file
 from obt_agent.config.document import Mapping, MappingEntry, Scalar
 from obt_agent.errors import ConfigError
-from obt_agent.system import descriptors, owners
+from obt_agent.system.replace_file import replace_file
 
 # What is written without quotes; anything else goes in JSON's, which are YAML's too.
 _ADDRESS: Final = re.compile(r"[a-z]+://[\w./:\[\]-]*", re.ASCII)
@@ -36,7 +33,8 @@ def set_keys(path: Path, values: dict[str, str]) -> None:
         for key, value in values.items():
             data = with_key(data, key, value)
         path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path.resolve(), data)
+        whole = path.resolve()
+        replace_file(whole, data, mode=0o644, like=whole.stat() if whole.exists() else None)
     except OSError as error:
         raise _by_hand(path, values, f"cannot be written: {error.strerror or error}") from error
     except document.WrongDocument as error:
@@ -111,22 +109,3 @@ def _by_hand(path: Path, values: dict[str, str], why: str) -> CannotEdit:
         f"{key.partition('.')[0]}:\n  {_line(key.partition('.')[2], text)}" for key, text in values.items()
     ]
     return CannotEdit(f"{path} {why}. Write this into it:\n" + "\n".join(lines))
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Replace the file as a whole, with the owner and mode that it had."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(temporary, descriptors.MAKE, 0o644)
-    try:
-        with os.fdopen(descriptor, "wb") as new:
-            if path.exists():
-                owners.take_over(descriptor, path.stat())
-            new.write(data)
-            new.flush()
-            # Else a power cut after the rename may leave an empty file under the name.
-            os.fsync(descriptor)
-        temporary.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from obt_server.replace_file import replace_file
+from obt_agent.system.replace_file import replace_file
 
 CERTIFICATE: Final = "tls-cert.pem"
 KEY: Final = "tls-key.pem"

@@ -10,11 +10,11 @@ from pathlib import Path
 from obt_agent.argument_parser import PlainArgumentParser
 from obt_agent.identity.provisioned import TokenError, read_token
 from obt_agent.protocol.server_key import split_join_token, with_pins
+from obt_agent.system.replace_file import replace_file
 from obt_agent.text_output import print_json
 from obt_server.auth import secrets
 from obt_server.cli.options import UsageError, duration_up_to, when
 from obt_server.cli.stored import OpenStorage, add_stored_command, add_stored_group, add_stored_list
-from obt_server.replace_file import replace_file
 from obt_server.storage import JoinToken
 
 # Days: a join token that waits for longer than a month is forgotten, and not used.
