@@ -37,7 +37,7 @@ class SendWindow:
         least_s: how long the way takes at least, where no mark can be sent before everything else.
     """
 
-    __slots__ = ("_arrived", "_least_s", "_mark", "_marks", "_sent", "_unlimited", "size")
+    __slots__ = ("_arrived", "_least_s", "_mark", "_marks", "_queue", "_sent", "_unlimited", "size")
 
     def __init__(self, now_s: float, *, least_s: float = math.inf) -> None:
         # Moderate, for the first bytes go out before anything was measured: two seconds' worth at 8 KiB/s.
@@ -49,6 +49,8 @@ class SendWindow:
         self._least_s = least_s
         # The mark on its way: when it went, how much had been sent before, and received.
         self._mark: tuple[float, int, int] | None = None
+        # Whether one found a queue, and the window has not grown since.
+        self._queue = False
         self._marks = TokenBucket(MARKS_PER_S, 2 * MARKS_PER_S, now_s)
         # Set for good where the other side answers no mark: nothing can be measured then.
         self._unlimited = False
@@ -75,9 +77,12 @@ class SendWindow:
     def take_mark(self, now_s: float, received_bytes: int) -> float | None:
         """Return 0.0 where a mark is to be sent now, the seconds until then, or None where none is needed.
 
-        The first one is needed at once: it finds no queue, and so measures the way alone.
+        The first one is needed at once: it finds no queue, and so measures the way alone. Where none is, each
+        later one goes behind so much that its answer says whether more may be on its way: marks are few, and
+        behind less the window of a link that is never full would stay as it is until they are used up.
         """
-        few = self._sent - self._arrived < self.size // _FRAMES and self._least_s < math.inf
+        enough = self.size // (_FRAMES if self._queue else 2)
+        few = self._sent - self._arrived < enough and self._least_s < math.inf
         if self._mark is not None or self._unlimited or few:
             return None
         wait_s = self._marks.take(now_s)
@@ -93,10 +98,12 @@ class SendWindow:
         took_s, moved, self._arrived = now_s - sent_s, sent - self._arrived, sent
         self._least_s = min(self._least_s, took_s)
         queue_s = took_s - self._least_s
+        self._queue = self._queue or queue_s > QUEUE_TARGET_S / 2
         if queue_s <= QUEUE_TARGET_S / 2:
             # Where little was sent the delay says nothing of more.
             if moved >= self.size // 2:
                 self.size = min(2 * self.size, MAX_SEND_WINDOW_BYTES)
+                self._queue = False
         elif queue_s > QUEUE_TARGET_S and received_bytes - received <= max(moved, MIN_SEND_WINDOW_BYTES):
             # (An answer that came behind more than was sent has waited in the other direction's queue.)
             self.size = max(int(moved / took_s * (self._least_s + QUEUE_TARGET_S)), MIN_SEND_WINDOW_BYTES)

@@ -69,10 +69,11 @@ def test_a_slow_link_is_kept_busy_and_never_holds_up_control_for_long(round_trip
 @pytest.mark.parametrize(("rate", "round_trip_s"), [(100 << 20, 0.0005), (10 << 20, 0.02), (2 << 20, 0.2)])
 def test_a_fast_link_is_used_in_full(rate: float, round_trip_s: float) -> None:
     path = Path(rate, round_trip_s)
-    path.run(3.0)
+    # Until the window has been too wide once: what was sent then has to pass first.
+    path.run(5.0)
     before = path.sent
-    path.run(6.0)
-    assert path.sent - before > 0.75 * 3 * min(rate, MAX_SEND_WINDOW_BYTES * MARKS_PER_S)
+    path.run(10.0)
+    assert path.sent - before > 0.75 * 5 * min(rate, MAX_SEND_WINDOW_BYTES * MARKS_PER_S)
     assert path.window.frame_bytes == MAX_DATA_FRAME_BYTES
 
 
@@ -109,16 +110,43 @@ def test_little_output_needs_no_marks_and_leaves_the_window_as_it_is() -> None:
     window.sent(1000)
     assert window.take_mark(1.0, 0) is None
     window.sent(4000)
-    assert window.take_mark(1.0, 0) == 0.0
-    window.arrived(1.01, 0)
+    assert window.take_mark(1.0, 0) is None
     assert window.size == SEND_WINDOW_BYTES
+
+
+def test_little_output_after_a_queue_is_measured_and_leaves_the_window_as_it_is() -> None:
+    window = SendWindow(0.0)
+    assert window.take_mark(0.0, 0) == 0.0
+    window.arrived(0.01, 0)
+    window.sent(9000)
+    assert window.take_mark(1.0, 0) == 0.0
+    window.arrived(1.5, 0)
+    window.sent(5000)
+    assert window.take_mark(2.0, 0) == 0.0
+    window.arrived(2.01, 0)
+    assert window.size == SEND_WINDOW_BYTES
+
+
+@pytest.mark.parametrize("tokens_per_s", [50, 400, 1000, 5000])
+def test_tokens_wait_for_no_mark_on_a_link_that_has_room(tokens_per_s: int) -> None:
+    window, round_trip_s, answers = SendWindow(0.0), 0.001, list[float]()
+    if window.take_mark(0.0, 0) == 0.0:
+        answers.append(round_trip_s)
+    for token in range(10 * tokens_per_s):
+        now = token / tokens_per_s
+        while answers and answers[0] <= now:
+            window.arrived(answers.pop(), 0)
+        assert window.open, f"token {token} waits"
+        window.sent(180)
+        if window.take_mark(now, 0) == 0.0:
+            answers.append(now + round_trip_s)
 
 
 def test_an_answer_that_waited_behind_the_other_sides_output_says_nothing_of_ours() -> None:
     window = SendWindow(0.0)
     window.take_mark(0.0, 0)
     window.arrived(0.01, 0)
-    window.sent(8000)
+    window.sent(9000)
     assert window.take_mark(1.0, 0) == 0.0
     window.arrived(9.0, 1 << 20)
     assert window.size == SEND_WINDOW_BYTES
