@@ -17,7 +17,7 @@ import logging
 import os
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -143,7 +143,7 @@ async def _equal(client: Client, agent: str, tap: Tap, model: str) -> AsyncItera
     # Those that run elsewhere are hidden unless the owner allows them.
     theirs = sorted(
         (one["name"], one["digest"], one["size"])
-        for one in _latest(tap, "/api/tags")["models"]
+        for one in latest(tap, "/api/tags")["models"]
         if not one.get("remote_host")
     )
     yield Same("list_models", "/api/tags: names, digests, sizes", ours == theirs, f"{len(ours)} models")
@@ -165,7 +165,7 @@ async def _equal(client: Client, agent: str, tap: Tap, model: str) -> AsyncItera
     ):
         yield await _streamed(client, agent, tap, method, field, body)
     running = (await client.command(agent, "running_models", {}))["models"]
-    there = _latest(tap, "/api/ps")["models"]
+    there = latest(tap, "/api/ps")["models"]
     equal = {(one["name"], one["size_vram_bytes"]) for one in running} == {
         (one["name"], one["size_vram"]) for one in there
     }
@@ -183,7 +183,7 @@ async def _streamed(
     async for name, data in client.stream(agent, method, body):
         if name == "item":
             seen.append(data["chunk"].get(field))
-    exchange = _exchange(tap, f"/api/{method}")
+    exchange = next(_exchanges(tap, f"/api/{method}"))
     there = [line.get(field) for _, line in exchange.lines if not line.get("done")]
     # The last line is the command's final, and holds no text of its own.
     mine = seen[: len(there)]
@@ -192,8 +192,7 @@ async def _streamed(
 
 async def _embedded(client: Client, agent: str, tap: Tap, model: str) -> Same:
     answer = await client.command(agent, "embed", {"model": model, "input": [PROMPT]})
-    exchange = _exchange(tap, "/api/embed")
-    there = _only(exchange)["embeddings"]
+    there = latest(tap, "/api/embed")["embeddings"]
     return Same("embed", "/api/embed: each number", answer["embeddings"] == there, f"{len(there[0])} numbers")
 
 
@@ -201,25 +200,20 @@ async def _pull(client: Client, agent: str, tap: Tap, model: str) -> Same:
     job = await client.command(agent, "pull_model", {"model": model})
     state = (await ended(client, job["job_id"], PULL_WITHIN_S))["state"]
     await client.command(agent, "list_models", {})
-    listed = {one["name"] for one in _latest(tap, "/api/tags")["models"]}
+    listed = {one["name"] for one in latest(tap, "/api/tags")["models"]}
     there = any(name.startswith(model) for name in listed)
     return Same("pull_model", "/api/tags lists it", state == "completed" and there, f"{model} {state}")
 
 
-def _exchange(tap: Tap, path: str) -> Exchange:
-    return next(one for one in reversed(tap.exchanges) if f" {path} ".encode() in one.request)
+def _exchanges(tap: Tap, path: str) -> Iterator[Exchange]:
+    """Those of a path, the newest first."""
+    return (one for one in reversed(tap.exchanges) if f" {path} ".encode() in one.request)
 
 
-def _latest(tap: Tap, path: str) -> dict[str, Any]:
-    return _only(_exchange(tap, path))
-
-
-def _only(exchange: Exchange) -> dict[str, Any]:
-    """The one JSON object of an answer, which ends with no newline."""
-    if exchange.lines:
-        return exchange.lines[0][1]
-    found: dict[str, Any] = msgspec.json.decode(exchange.rest)
-    return found
+def latest(tap: Tap, path: str) -> dict[str, Any]:
+    """The newest answer of which all has come: the agent asks by itself, too, and may be in the middle."""
+    answers = (one.whole for one in _exchanges(tap, path))
+    return next(one for one in answers if one is not None)
 
 
 def show(console: Console, same: Sequence[Same], compared: Sequence[Compared]) -> int:

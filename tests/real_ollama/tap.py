@@ -39,6 +39,18 @@ class Exchange:
                 self.lines.append((at_ns, json.loads(line)))
 
     @property
+    def whole(self) -> dict[str, Any] | None:
+        """The one JSON object that is the answer, once all of it has come."""
+        if self.lines:
+            return self.lines[0][1]
+        # Such an answer ends with no newline, and an object that was cut anywhere is no JSON.
+        try:
+            found = json.loads(self.rest)
+        except ValueError:
+            return None
+        return found if isinstance(found, dict) else None
+
+    @property
     def body(self) -> dict[str, Any]:
         """The request's fields; empty when it has none."""
         text = self.request.partition(b"\r\n\r\n")[2]
