@@ -149,6 +149,10 @@ async def test_two_looks_see_any_change_with_everything_that_goes_with_it(
     assert loaded == [model.name for model in after.running] == ["again:latest"] * (change == "loaded")
 
 
+def test_two_looks_at_the_interval_that_is_set_by_default_fit_into_what_is_promised() -> None:
+    assert 2 * OllamaConfig().poll_interval_s < SEEN_WITHIN_S == 5
+
+
 async def test_an_ollama_that_restarted_between_two_looks_is_asked_for_its_version(standin: StandIn) -> None:
     async with polled(standin) as catalog:
         await catalog.refresh()
