@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import time
 from collections import Counter
@@ -143,12 +144,12 @@ class Connections:
 
     Args:
         limits: the bounds.
-        proxies: addresses whose connections stand for many senders.
+        proxies: addresses, or networks like 10.0.0.0/8, whose connections stand for many senders; * for all.
     """
 
     def __init__(self, limits: ConnectionLimits | None = None, proxies: Iterable[str] = ()) -> None:
         self.limits = limits or ConnectionLimits()
-        self._proxies = frozenset(proxies)
+        self._proxies = _Proxies(proxies)
         # by transport: a connection changes its protocol when it becomes a WebSocket
         self._all: dict[Transport, Connection] = {}
         # dicts as ordered sets: the oldest is dropped first
@@ -173,8 +174,8 @@ class Connections:
         # An HTTP connection that becomes a WebSocket keeps its transport, its place and its kind.
         if found is not None:
             return found
-        address = address_key((transport.get_extra_info("peername") or ("",))[0])
-        one = Connection(transport, self, None if address in self._proxies else address)
+        address = (transport.get_extra_info("peername") or ("",))[0]
+        one = Connection(transport, self, None if address in self._proxies else address_key(address))
         self._all[transport] = one
         self._strangers[one] = None
         self._counts["stranger"] += 1
@@ -243,6 +244,28 @@ class Connections:
             log.warning("connections.dropped", **self._dropped, open=dict(self._counts))
             self._dropped.clear()
             self._reported_at = now
+
+
+class _Proxies:
+    """The proxies before this server, as ``--behind-proxy`` names them; uvicorn reads the same words."""
+
+    def __init__(self, named: Iterable[str]) -> None:
+        words = frozenset(named)
+        self._all = "*" in words
+        self._networks = []
+        for word in words:
+            # What is neither is no address that a connection comes from.
+            with contextlib.suppress(ValueError):
+                self._networks.append(ipaddress.ip_network(word))
+
+    def __contains__(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return self._all
+        # An IPv4 proxy on a socket for both.
+        parsed = getattr(parsed, "ipv4_mapped", None) or parsed
+        return self._all or any(parsed in network for network in self._networks)
 
 
 def address_key(address: str) -> str:

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import logging
+import os
 import resource
 import socket
 import sys
@@ -14,12 +16,17 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
+from obt_agent.protocol import limits
+from obt_agent.protocol.limits import Close
 from obt_server.connections import Connection, ConnectionLimits, Connections, address_key
 from obt_server.log_limit import BURST, WINDOW_S, LineLimit
-from obt_server.serve import ACCEPTED_AT_ONCE, BoundedWebSocket
+from obt_server.serve import ACCEPTED_AT_ONCE
+from obt_server.store import SqlStorage
+from obt_server.uvicorn_protocols import BoundedHttp, BoundedWebSocket
 from tests.hostile.raw import CONTINUATION, frame
 from tests.server.conftest import Running, running
 from tests.server.process import server_process
+from tests.server.test_admission import refused
 from tests.waiting import until
 
 FEW = 512
@@ -180,6 +187,27 @@ def test_strangers_cannot_take_what_belongs_to_agents_and_operators() -> None:
     assert ConnectionLimits().most("agent") >= 10_000, "as many as a hub takes"
 
 
+@pytest.mark.parametrize(
+    ("proxies", "address", "stands_for_many"),
+    [
+        (["10.0.0.0/8"], "10.1.2.3", True),
+        (["10.0.0.0/8"], "11.1.2.3", False),
+        (["10.0.0.0/8"], "::ffff:10.1.2.3", True),
+        (["fd00::/64", "192.0.2.1"], "fd00::7", True),
+        (["fd00::1"], "fd00::1", True),
+        (["fd00::1"], "fd00::2", False),
+        (["*"], "192.0.2.1", True),
+        (["unix:"], "192.0.2.1", False),
+        (["192.0.2.1"], "", False),
+    ],
+)
+def test_proxies_are_named_by_address_or_network(
+    proxies: list[str], address: str, stands_for_many: bool
+) -> None:
+    _, connection = opened(Connections(proxies=proxies), address)
+    assert (connection.address is None) is stands_for_many
+
+
 def test_a_proxy_stands_for_many_senders() -> None:
     limits = ConnectionLimits(total=64, strangers=16, strangers_of_address=2)
     connections = Connections(limits, proxies=["127.0.0.1"])
@@ -242,6 +270,39 @@ async def test_text_that_is_no_utf_8_closes_with_1007_and_writes_no_traceback(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+async def test_a_refused_upgrade_is_no_error_in_the_log(
+    server: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await refused(server, "wrong")).response.status_code == 401
+    await until(lambda: not server.uvicorn.server_state.connections)
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_an_agent_that_dials_as_the_server_stops_is_answered_once(
+    server: Running, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, secret = await server.enrol()
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+    credential = SqlStorage.credential
+
+    async def later(storage: SqlStorage, digest: str) -> Any:
+        asked.set()
+        await may_answer.wait()
+        return await credential(storage, digest)
+
+    monkeypatch.setattr(SqlStorage, "credential", later)
+    dialling = asyncio.create_task(refused(server, secret), name="agent")
+    await asked.wait()
+    (protocol,) = (
+        one for one in server.uvicorn.server_state.connections if isinstance(one, BoundedWebSocket)
+    )
+    protocol.shutdown()
+    assert (await dialling).response.status_code == 503
+    may_answer.set()
+    await until(lambda: not server.uvicorn.server_state.tasks)
+    assert [record.message for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
 async def test_messages_of_one_read_wait_unparsed_until_those_before_were_taken(
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +322,76 @@ async def test_messages_of_one_read_wait_unparsed_until_those_before_were_taken(
         await agent.sync_models()
         assert agent.closed is None
     assert 1 < most < 100
+
+
+async def test_requests_of_strangers_are_read_one_in_each_pass_and_operators_go_before_them(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[BoundedHttp] = []
+    strangers, read = 40, BoundedHttp.handle_events
+
+    def noted(protocol: BoundedHttp) -> None:
+        # After an answer it is called again.
+        if protocol not in taken:
+            taken.append(protocol)
+        read(protocol)
+
+    head = b"GET /api/v1/agents HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+    signed_in = head + f"Authorization: {server.http.headers['Authorization']}\r\n\r\n".encode()
+    port = server.uvicorn.port
+    known, known_writer = await asyncio.open_connection("127.0.0.1", port)
+    others = [await asyncio.open_connection("127.0.0.1", port) for _ in range(strangers)]
+    # From here on this connection is an operator's.
+    known_writer.write(signed_in)
+    assert b"200" in await known.readline()
+    await until(lambda: len(server.uvicorn.server_state.connections) > strangers)
+    protocols = [one for one in server.uvicorn.server_state.connections if isinstance(one, BoundedHttp)]
+    monkeypatch.setattr(BoundedHttp, "handle_events", noted)
+    (operator,) = [one for one in protocols if one.client == known_writer.get_extra_info("sockname")]
+    for one in protocols:
+        if one.connection.kind == "stranger":
+            one.data_received(head + b"\r\n")
+    assert taken == []
+    operator.data_received(signed_in)
+    assert taken == [operator]
+    while len(taken) <= strangers:
+        before = len(taken)
+        await asyncio.sleep(0)
+        assert len(taken) <= before + 1
+    # Each is answered, in its turn.
+    for reader, _ in others:
+        assert b"401" in await reader.readline()
+    for _, writer in [*others, (known, known_writer)]:
+        writer.close()
+
+
+async def test_who_sends_on_after_a_frame_was_refused_learns_why(server: Running) -> None:
+    async with server.agent() as agent:
+        # More than the system's buffers hold.
+        size = 16 * limits.MAX_FRAME_BYTES
+        descriptor = os.dup(agent.socket.transport.get_extra_info("socket").fileno())
+        # As a proxy does, which hands on what comes, and ends both sides when it cannot.
+        with socket.socket(fileno=descriptor) as sending:
+            # A masked text frame: its head is enough to refuse it, and all of it comes.
+            await asyncio.get_running_loop().sock_sendall(
+                sending, b"\x81\xff" + size.to_bytes(8, "big") + bytes(4 + size)
+            )
+        assert (await agent.until_closed())[0] == Close.TOO_BIG
+
+
+async def test_a_stranger_that_goes_before_its_turn_is_forgotten(server: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.uvicorn.port)
+    await until(lambda: len(server.uvicorn.server_state.connections) == 1)
+    (protocol,) = server.uvicorn.server_state.connections
+    assert isinstance(protocol, BoundedHttp)
+    protocol.data_received(b"GET /api/v1/agents HTTP/1.1\r\n")
+    # A request may come in pieces, also while it waits.
+    protocol.data_received(b"Host: 127.0.0.1\r\n\r\n")
+    protocol.transport.abort()
+    assert await until_dropped(reader) == b""
+    writer.close()
+    async with httpx.AsyncClient(base_url=server.url, timeout=20, trust_env=False) as client:
+        assert (await client.get("/api/v1/agents")).status_code == 401
 
 
 async def test_what_came_before_the_end_of_a_connection_is_taken_before_it(server: Running) -> None:

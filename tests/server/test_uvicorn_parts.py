@@ -1,4 +1,4 @@
-"""What serve.py uses of uvicorn beyond its documented interface; pyproject.toml bounds the version for it."""
+"""What is used of uvicorn beyond its documented interface; pyproject.toml bounds the version for it."""
 
 import ast
 import inspect
@@ -13,8 +13,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.server import ServerProtocol
 
-from obt_server import serve
-from obt_server.serve import BoundedHttp, BoundedWebSocket, DrainingServer
+from obt_server import serve, uvicorn_protocols
+from obt_server.serve import DrainingServer
+from obt_server.uvicorn_protocols import BoundedHttp, BoundedWebSocket
 
 OURS: Final[dict[type, type]] = {
     BoundedHttp: H11Protocol,
@@ -29,19 +30,22 @@ CALLED_BY_ASYNCIO: Final = {
     "resume_writing",
 }
 USED: Final[dict[type, set[str]]] = {
-    H11Protocol: {*CALLED_BY_ASYNCIO - {"data_received"}, "handle_events", "cycle", "scope", "transport"},
+    H11Protocol: {*CALLED_BY_ASYNCIO, "handle_events", "cycle", "scope", "transport"},
     RequestResponseCycle: {"more_body", "response_complete"},
     WebSocketsSansIOProtocol: {
         *CALLED_BY_ASYNCIO,
         "close_sent",
+        "close_timer",
         "conn",
         "curr_msg_data_type",
+        "disconnected",
         "frames",
         "handle_connect",
         "handle_cont",
         "handle_parser_exception",
         "handle_ping",
         "handshake_complete",
+        "initial_response",
         "loop",
         "queue",
         "read_paused",
@@ -49,13 +53,15 @@ USED: Final[dict[type, set[str]]] = {
         "scope",
         "send",
         "send_receive_event_to_app",
+        "shutdown",
         "transport",
     },
-    ServerProtocol: {"data_to_send", "send_close"},
+    ServerProtocol: {"close_sent", "data_to_send", "reject", "send_close", "send_response"},
     uvicorn.Server: {
         "_serve",
         "capture_signals",
         "config",
+        "force_exit",
         "handle_exit",
         "lifespan",
         "server_state",
@@ -84,7 +90,11 @@ def attributes(kind: type, of: str) -> Iterator[ast.Attribute]:
 
 def set_on_self(kind: type) -> set[str]:
     found = {node.attr for node in attributes(kind, "self") if isinstance(node.ctx, ast.Store)}
-    return found.union(*(set_on_self(base) for base in kind.__bases__ if base.__module__ == kind.__module__))
+    return found.union(*(set_on_self(base) for base in kind.__bases__ if package(base) == package(kind)))
+
+
+def package(kind: type) -> str:
+    return kind.__module__.partition(".")[0]
 
 
 def there(kind: type, name: str) -> bool:
@@ -93,7 +103,7 @@ def there(kind: type, name: str) -> bool:
 
 @pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in USED for name in sorted(USED[kind])])
 def test_each_part_that_is_used_is_there(kind: type, name: str) -> None:
-    message = f"{kind.__module__}.{kind.__name__} has no {name} any more, and obt_server/serve.py uses it"
+    message = f"{kind.__module__}.{kind.__name__} has no {name} any more, and the server uses it"
     assert there(kind, name), message
 
 
@@ -117,13 +127,15 @@ def test_each_method_that_is_replaced_is_called_as_it_was(ours: type, name: str)
     assert list(inspect.signature(member).parameters) == list(expected)
     if name not in CALLED_BY_ASYNCIO:
         called = {node.attr for node in attributes(theirs, "self")}
+        called |= {node.attr for node in attributes(uvicorn.Server, "connection")}
         assert name in called, f"uvicorn's {theirs.__name__} calls {name} no more: ours would never run"
 
 
 def test_only_these_modules_of_uvicorn_are_imported() -> None:
     imported = {
         node.module
-        for node in ast.walk(ast.parse(inspect.getsource(serve)))
+        for module in (serve, uvicorn_protocols)
+        for node in ast.walk(ast.parse(inspect.getsource(module)))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("uvicorn")
     }
     assert imported == {H11Protocol.__module__, WebSocketsSansIOProtocol.__module__}
