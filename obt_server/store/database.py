@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar
 
 import structlog
-from sqlalchemy import URL, Connection, Engine, create_engine, event
+from sqlalchemy import URL, Engine
 from sqlalchemy.orm import Session
 
-from obt_server.store import copies, postgresql
+from obt_server.store import copies, postgresql, sqlite
 from obt_server.store.address import parse
 from obt_server.store.postgresql import Availability, PostgresTransaction
 from obt_server.store.schema import bring_up_to_date
 from obt_server.store.tables import SCHEMA_VERSION
+from obt_server.store.transactions import Transactions
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -45,8 +46,6 @@ MAX_PAUSE_S: Final = 5.0
 """Before an agent's next write: a slow disk must not look to it like a server that is dead."""
 AT_ONCE: Final = 200
 """Rows of one statement, and of one transaction of a list of models: others wait for some milliseconds."""
-_READ: Final = "obt_read"
-"""The execution option of connections that only read."""
 
 
 @dataclasses.dataclass
@@ -91,11 +90,12 @@ class Database:
         self._postgresql = engine.dialect.name == "postgresql"
         # One thread: SQLite takes one writer at a time, and a queue here is fair where its lock is not.
         writers, readers = (postgresql.WRITERS, postgresql.READERS) if self._postgresql else (1, READERS)
-        self._reading = (
-            postgresql.reading(engine) if self._postgresql else engine.execution_options(**{_READ: True})
-        )
+        self._reading = postgresql.reading(engine) if self._postgresql else sqlite.reading(engine)
+        self._looking_up = postgresql.one_statement(engine) if self._postgresql else self._reading
         self._writer = ThreadPoolExecutor(writers, thread_name_prefix="obt-store")
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="obt-read")
+        # for what must not wait behind others' work; a thread and a connection begin with the first of it
+        self._apart = ThreadPoolExecutor(1, thread_name_prefix="obt-beat")
         # by agent: held while a write of it is queued or runs, and for a pause that keeps it to its share; so
         # the writer's queue holds one write of each agent at most. Weak: a lock that nobody holds goes.
         self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -158,7 +158,7 @@ class Database:
                 # of secrets.
                 os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
             copies.before_migration(path, SCHEMA_VERSION)
-            return cls(sqlite_engine(f"sqlite:///{path}"), path=path, lock=lock)
+            return cls(sqlite.sqlite_engine(f"sqlite:///{path}"), path=path, lock=lock)
         except BaseException:
             os.close(lock)
             raise
@@ -180,6 +180,26 @@ class Database:
         """Run ``work(session, ...)``, which changes nothing, on a reader's thread."""
         job = self._counted(self._reading, work, *args, **kwargs)
         return await asyncio.wrap_future(self._submit(self._readers, job))
+
+    async def look_up(
+        self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``work(session, ...)`` as ``read`` does, where it is one statement: it needs no transaction."""
+        job = self._counted(self._looking_up, work, *args, **kwargs)
+        return await asyncio.wrap_future(self._submit(self._readers, job))
+
+    async def run_apart(
+        self, within_s: float, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> T:
+        """Run ``work(session, ...)`` behind no other work, and on PostgreSQL for ``within_s`` at most.
+
+        Each statement sees there what was committed before it (READ COMMITTED): the work itself locks what
+        must not change meanwhile. On SQLite it runs as with ``run``.
+        """
+        if not self._postgresql:
+            return await self.run(work, *args, **kwargs)
+        job = self._counted(postgresql.locking(self._engine), work, *args, **kwargs)
+        return await asyncio.wrap_future(self._submit(self._apart, job, within_s))
 
     async def run_for(
         self, agent_id: str, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
@@ -233,7 +253,7 @@ class Database:
                 took = time.monotonic() - began
                 with self._counting:
                     counters.undone += undone
-                    if engine is self._reading:
+                    if engine in (self._reading, self._looking_up):
                         counters.reads += 1
                         counters.read_seconds += took
                     else:
@@ -242,7 +262,9 @@ class Database:
 
         return _QueuedWork(run, given_up)
 
-    def _submit(self, threads: ThreadPoolExecutor, job: _QueuedWork[T]) -> Future[T]:
+    def _submit(
+        self, threads: ThreadPoolExecutor, job: _QueuedWork[T], within_s: float | None = None
+    ) -> Future[T]:
         with self._counting:
             self.counters.waiting += 1
             if job.open is not None:
@@ -251,13 +273,13 @@ class Database:
         # Also where it is cancelled before its turn, and never runs.
         submitted.add_done_callback(self._leave)
         if job.open is not None:
-            self._bound(submitted, job.open)
+            self._bound(submitted, job.open, postgresql.TRANSACTION_S if within_s is None else within_s)
         return submitted
 
-    def _bound(self, submitted: Future[Any], transaction: PostgresTransaction[Any]) -> None:
+    def _bound(self, submitted: Future[Any], transaction: PostgresTransaction[Any], within_s: float) -> None:
         """Have it given up when its time is over: a database that hangs ends nothing itself."""
         loop = asyncio.get_running_loop()
-        handle = loop.call_later(postgresql.TRANSACTION_S, transaction.abandon)
+        handle = loop.call_later(within_s, transaction.abandon)
 
         def ended(_: Future[Any]) -> None:
             with self._counting:
@@ -289,7 +311,7 @@ class Database:
         if self._postgresql:
             giving_up.start()
         # Waited for: a write that was answered as stored must be on the disk when the process ends.
-        for threads in (self._writer, self._readers):
+        for threads in (self._writer, self._readers, self._apart):
             threads.shutdown(wait=True)
         giving_up.cancel()
         self._engine.dispose()
@@ -325,7 +347,7 @@ class Stored:
         database: where.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Transactions) -> None:
         # writes go to its one thread in the order in which they are given
         self._db = database
 
@@ -357,37 +379,20 @@ def query(
     return method
 
 
+def lookup(
+    work: Callable[Concatenate[Session, P], T],
+) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
+    """Return a method that runs ``work(session, ...)`` as ``query`` does, where it is one statement."""
+
+    @functools.wraps(work)
+    async def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._db.look_up(work, *args, **kwargs)
+
+    return method
+
+
 def from_row(kind: type[D], row: object, **other: object) -> D:
     """Return a dataclass whose fields are the row's columns of the same names, but for ``other``."""
     # By the dataclass's names: a column that it lacks (a hash, for instance) never leaves this package.
     names = (field.name for field in dataclasses.fields(kind) if field.name not in other)
     return kind(**{name: getattr(row, name) for name in names}, **other)
-
-
-def sqlite_engine(url: str) -> Engine:
-    """An engine whose transactions take the write lock at their start, but for those that only read.
-
-    Two processes (server and command line) then wait for each other, at most 10 s, and never see a half-done
-    change. Readers take no lock (WAL): they see the last commit, and hold nobody up.
-    """
-    engine = create_engine(
-        url,
-        hide_parameters=True,  # an error that is logged must not hold hashes of secrets, nor results
-        connect_args={"check_same_thread": False, "timeout": 10},
-    )
-
-    @event.listens_for(engine, "connect")
-    def configure(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # SQLAlchemy says BEGIN, below
-        # FULL: a result that was acknowledged is deleted at the agent, and must survive a power cut here.
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-            connection.execute(f"PRAGMA {pragma}")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: Connection) -> None:
-        # IMMEDIATE: a transaction that begins to read and writes later could not wait for another writer, and
-        # would fail.
-        reads = connection.get_execution_options().get(_READ, False)
-        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
-
-    return engine

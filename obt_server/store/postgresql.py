@@ -19,7 +19,14 @@ from sqlalchemy import URL, Connection, Engine, create_engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as NoConnectionFree
 from sqlalchemy.orm import Session
-from tenacity import RetryCallState, Retrying, stop_after_delay, wait_random_exponential
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    stop_after_delay,
+    wait_chain,
+    wait_random,
+    wait_random_exponential,
+)
 
 from obt_agent.errors import StorageFailed
 from obt_server.store.address import shown
@@ -47,7 +54,13 @@ TRANSACTION_S: Final = 20
 AWAY_S: Final = 1
 """For which nobody else asks a database that could not be reached."""
 REPEATED_S: Final = 10
-"""For which a transaction is repeated. Jitter parts those that met; the longest pause is 0.25 s."""
+"""For which a transaction is repeated."""
+# Jitter parts those that met; the longest pause is 0.25 s.
+_PAUSES: Final = wait_chain(
+    *[wait_random_exponential(multiplier=0.004, max=0.25)] * 10,
+    # Whoever lost so often is not to wait longer still than those who come now.
+    wait_random(max=0.01),
+)
 REPEATED_AFTER_DUPLICATE: Final = 3
 """Times that a key which is there already is tried again. Of two that insert it at once the second finds it
 then; longer than that it is a fault of the program."""
@@ -74,7 +87,8 @@ def postgresql_engine(url: URL) -> Engine:
     return create_engine(
         url,
         isolation_level="SERIALIZABLE",
-        pool_size=WRITERS + READERS,
+        # One more for what runs apart from the others.
+        pool_size=WRITERS + READERS + 1,
         max_overflow=0,
         pool_timeout=POOL_WAIT_S,
         hide_parameters=True,  # an error that is logged must not hold hashes of secrets, nor results
@@ -94,6 +108,16 @@ def postgresql_engine(url: URL) -> Engine:
 def reading(engine: Engine) -> Engine:
     """The same engine for those that only read: one snapshot each, which no writer holds up or undoes."""
     return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+
+def one_statement(engine: Engine) -> Engine:
+    """The same engine for those that only read, in one statement: nothing begins or ends a transaction."""
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
+
+
+def locking(engine: Engine) -> Engine:
+    """The same engine for those that lock what must not change: each statement sees what is committed."""
+    return engine.execution_options(isolation_level="READ COMMITTED")
 
 
 class Availability:
@@ -151,7 +175,7 @@ class PostgresTransaction(Generic[T]):
         retrying = Retrying(
             retry=self._worth_a_repeat,
             stop=stop_after_delay(REPEATED_S),
-            wait=wait_random_exponential(multiplier=0.004, max=0.25),
+            wait=_PAUSES,
             reraise=True,
         )
         self._availability.check()

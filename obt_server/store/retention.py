@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,8 +15,8 @@ from sqlalchemy import ColumnElement, delete, exists, func, or_, select
 from sqlalchemy.orm import Session
 
 from obt_server.hub.storage import ENDED_STATES
+from obt_server.replica_storage import LeaseLost
 from obt_server.store import jobs
-from obt_server.store.database import Database
 from obt_server.store.operator_tables import ApiTokenRow
 from obt_server.store.tables import (
     BaselineRow,
@@ -24,6 +25,7 @@ from obt_server.store.tables import (
     JobRow,
     JoinTokenRow,
 )
+from obt_server.store.transactions import Transactions
 
 log = structlog.get_logger(__name__)
 
@@ -60,24 +62,31 @@ class Retention:
         settings: what is old.
     """
 
-    def __init__(self, database: Database, settings: RetentionSettings) -> None:
+    def __init__(self, database: Transactions, settings: RetentionSettings) -> None:
         self._database = database
         self._settings = settings
         # by kind, since the process began
         self.removed: Counter[str] = Counter({"result": 0, "job": 0, "join_token": 0, "api_token": 0})
 
-    async def run(self) -> None:
-        """Remove what is old, at once and every hour, until cancelled."""
+    async def run(self, database: Transactions | None = None) -> None:
+        """Remove what is old, at once and every hour, until cancelled.
+
+        Args:
+            database: what it is removed through, where that is not always the same.
+        """
+        remove = self.once if database is None else functools.partial(self.once, database=database)
         while True:
             try:
-                await self.once(time.time())
+                await remove(time.time())
+            except LeaseLost:
+                return  # whoever leads now removes it
             # A full disk for an hour must not end it for good.
             except Exception:
                 log.exception("retention.failed")
             await asyncio.sleep(EVERY_S)
 
-    async def once(self, now: float) -> None:
-        """Remove everything that is old at that time."""
+    async def once(self, now: float, database: Transactions | None = None) -> None:
+        """Remove everything that is old at that time. Raises LeaseLost where the database is fenced."""
         settings = self._settings
         kinds: tuple[tuple[str, float | None, _Removal], ...] = (
             ("result", settings.results_days, _results),
@@ -88,15 +97,15 @@ class Retention:
         for kind, days, removal in kinds:
             if days is None:
                 continue
-            count = await self._remove_all(kind, removal, now - days * _DAY_S)
+            count = await self._remove_all(kind, removal, now - days * _DAY_S, database or self._database)
             if count:
                 log.info("retention.removed", kind=kind, count=count, older_than_days=days)
 
-    async def _remove_all(self, kind: str, removal: _Removal, before: float) -> int:
+    async def _remove_all(self, kind: str, removal: _Removal, before: float, database: Transactions) -> int:
         total = 0
         while True:
             began = time.monotonic()
-            count = await self._database.run(removal, before)
+            count = await database.run(removal, before)
             total += count
             self.removed[kind] += count
             if not count:

@@ -1,4 +1,4 @@
-"""A PostgreSQL of the tests: in a folder of its own, at a Unix socket, with no port."""
+"""A PostgreSQL of the tests: in a folder of its own, at a Unix socket, with no port unless asked for."""
 
 from __future__ import annotations
 
@@ -34,10 +34,19 @@ def programs() -> Path:
 
 
 class PostgreSQL:
-    """One that runs from the beginning to the end of a ``with``."""
+    """One that runs from the beginning to the end of a ``with``.
 
-    def __init__(self) -> None:
+    Args:
+        before: the words before a command that bring it to another network.
+        host: the address there on which it listens as well; empty for none.
+    """
+
+    def __init__(self, before: tuple[str, ...] = (), host: str = "") -> None:
+        self._before = before
+        self._host = host
         self._programs = programs()
+        # the Unix socket's name has it too
+        self.port = 5432
         # Short: the path of a Unix socket has 107 characters at most.
         self.folder = Path(tempfile.mkdtemp(prefix="obt-pg-"))
         # It does not run as root; Debian's package makes this user.
@@ -52,6 +61,9 @@ class PostgreSQL:
         self._run(
             "initdb", "-D", str(self.folder / "data"), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync"
         )
+        if self._host:
+            with (self.folder / "data" / "pg_hba.conf").open("a") as rules:
+                rules.write(f"host all all {self._host}/24 trust\n")
         self.start()
         return self
 
@@ -62,8 +74,8 @@ class PostgreSQL:
 
     def start(self) -> None:
         """Start, and wait until it answers."""
-        settings = f"-c listen_addresses= -c unix_socket_directories={self.folder} -c fsync=off"
-        settings += " -c max_connections=200"
+        settings = f"-c listen_addresses={self._host} -c unix_socket_directories={self.folder} -c fsync=off"
+        settings += f" -c max_connections=200 -c port={self.port}"
         log = self.folder / "log"
         self._run("pg_ctl", "-D", str(self.folder / "data"), "-l", str(log), "-w", "-o", settings, "start")
 
@@ -83,6 +95,10 @@ class PostgreSQL:
         """Return the address of a database."""
         return f"postgresql+psycopg://{USER}@/{name}?host={self.folder}"
 
+    def remote_address(self, name: str) -> str:
+        """Return the address of a database by the network."""
+        return f"postgresql+psycopg://{USER}@{self._host}/{name}"
+
     def create(self, name: str) -> str:
         """Make a database whose texts are sorted by a language; return its address."""
         order = "LOCALE_PROVIDER icu ICU_LOCALE 'en-US' LOCALE 'C.UTF-8'"
@@ -91,7 +107,9 @@ class PostgreSQL:
 
     def execute(self, statement: str, name: str = "postgres") -> list[tuple[object, ...]]:
         """Execute a statement beside whoever uses it; return its rows."""
-        with psycopg.connect(host=str(self.folder), user=USER, dbname=name, autocommit=True) as connection:
+        with psycopg.connect(
+            host=str(self.folder), port=self.port, user=USER, dbname=name, autocommit=True
+        ) as connection:
             done = connection.execute(statement.encode())
             return done.fetchall() if done.description else []
 
@@ -107,7 +125,7 @@ class PostgreSQL:
                 one.send_signal(number)
 
     def _run(self, program: str, *arguments: str) -> None:
-        words = [*self._as_user, str(self._programs / program), *arguments]
+        words = [*self._before, *self._as_user, str(self._programs / program), *arguments]
         # Into a file: a server that it starts would keep a pipe open.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(words, cwd="/", stdout=output, stderr=output, timeout=WITHIN_S, check=False)

@@ -10,15 +10,17 @@ from collections import Counter
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from obt_agent.errors import StorageFull
 from obt_server.hub.storage import Admission, JobRecord, JobResult
 from obt_server.storage import Enrolment, JoinRefused
-from obt_server.store import Database, OperatorStore, SqlStorage
+from obt_server.store import AgentQuota, Database, OperatorStore, SqlStorage
 from obt_server.store.operator_tables import OperatorRow
 from tests.cluster.contest import contest, first_starts
 from tests.cluster.postgresql import PostgreSQL, say
 from tests.server.enrolling import enrol
 
 AGENTS, JOBS, TOKENS, EACH = 10, 60, 40, 10
+MOST_UNASKED = 7
 
 
 def agent(number: int) -> str:
@@ -108,6 +110,47 @@ async def test_60_contested_jobs_keep_one_accepted_result_each(database: str, po
         name,
     )
     assert mine == [(JOBS,)], "the accepted one is the job's"
+
+
+class SlowQuota(AgentQuota):
+    """One whose transactions meet: each has counted before another one writes."""
+
+    def check_unasked(self, db: Session, agent_id: str, more: int) -> None:
+        super().check_unasked(db, agent_id, more)
+        time.sleep(0.05)
+
+
+async def keep_unasked(storage: SqlStorage, process: int) -> list[str]:
+    storage._quota = SlowQuota(unasked_jobs=MOST_UNASKED)  # noqa: SLF001 - of this process alone
+
+    async def one(number: int) -> str:
+        text = b"{}"
+        result = JobResult(
+            agent_id=agent(0),
+            job_id=f"unasked-{process}-{number}",
+            kind="benchmark",
+            state="completed",
+            text=text,
+            sha256=hashlib.sha256(text).hexdigest(),
+            model="a:1",
+            model_digest="d",
+            error=None,
+            at=3.0,
+        )
+        try:
+            return await storage.finish_job(result)
+        except StorageFull:
+            return "full"
+
+    return await asyncio.gather(*(one(number) for number in range(EACH)))
+
+
+async def test_a_quota_is_that_of_all_processes_together(database: str) -> None:
+    await enrol_all(database, 1)
+    parts = await asyncio.to_thread(contest, database, keep_unasked)
+    answers = Counter(answer for part in parts for answer in part)
+    # Four processes have ten each, and each of them alone would keep seven.
+    assert answers == {"stored": MOST_UNASKED, "full": 4 * EACH - MOST_UNASKED}
 
 
 async def enroll(storage: SqlStorage, process: int) -> list[str]:
