@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from obt_agent.errors import AgentError
 from obt_server.campaign_storage import CampaignStorage
 from obt_server.hub.storage import AgentRecord, HubStorage, JobRecord
+from obt_server.replica_storage import ReplicaStorage
 from obt_server.rollout_storage import RolloutStorage
 from obt_server.schedule_storage import ScheduleStorage
 from obt_server.verdict_storage import VerdictStorage
@@ -254,3 +255,7 @@ class ServerStorage(HubStorage, RolloutStorage, CampaignStorage, VerdictStorage,
 
     async def request_rotation(self, agent_id: str, at: float) -> None:
         """Note that the agent's credential is to be rotated when it is next there. Raises NotStored."""
+
+
+class SharedStorage(ServerStorage, ReplicaStorage, Protocol):
+    """What several server processes need that share a database."""

@@ -136,7 +136,12 @@ def admit(db: Session, admission: Admission) -> int:
         .values(last_used_at=admission.at)
     )
     # Counted by the database: numbers of sessions only grow, and no two processes give the same one.
-    counted = update(AgentRow).where(AgentRow.id == row.id).values(session=AgentRow.session + 1)
+    # The replica with it: of two that admit an agent at once, the one that got the higher number stays.
+    counted = (
+        update(AgentRow)
+        .where(AgentRow.id == row.id)
+        .values(session=AgentRow.session + 1, replica=admission.replica)
+    )
     return db.execute(counted.returning(AgentRow.session)).scalar_one()
 
 
@@ -150,6 +155,12 @@ def _keep_last_seen(db: Session, agent: AgentRow) -> None:
         mine = ModelVersionRow.agent_id == agent.id, ModelVersionRow.current
         older = ModelVersionRow.last_seen < agent.last_seen
         db.execute(update(ModelVersionRow).where(*mine, older).values(last_seen=agent.last_seen))
+
+
+def left(db: Session, agent_id: str, session: int) -> None:
+    """See ``HubStorage.left``."""
+    mine = AgentRow.id == agent_id, AgentRow.session == session
+    db.execute(update(AgentRow).where(*mine).values(replica=None))
 
 
 def mark_seen(db: Session, agent_ids: Sequence[str], at: float) -> None:

@@ -9,9 +9,12 @@ from sqlalchemy import Connection, Engine, Float, insert, inspect, select, text
 
 from obt_agent.errors import AgentError
 from obt_server.store.operator_tables import OperatorRow
+from obt_server.store.replica_tables import ReplicaRow
 from obt_server.store.tables import SCHEMA_VERSION, Revision, Schema, Table
 
-TABLES: Final = OperatorRow.metadata.sorted_tables
+# A table is known when its module is imported.
+_BESIDE: Final = (OperatorRow, ReplicaRow)
+TABLES: Final = Table.metadata.sorted_tables
 """All tables, each behind those that it refers to."""
 LAST_WITHOUT_REVISIONS: Final = 7
 """The schema of the last releases that counted schemas themselves."""

@@ -4,11 +4,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
 from obt_server.hub.storage import Admission, JobChange, JobResult
+from obt_server.replica_storage import BEAT_WITHIN_S, Beat, LeaderLease, ReplicaState
 from obt_server.store import agents as agent_rows
 from obt_server.store import campaigns as campaign_rows
 from obt_server.store import credentials as credential_rows
@@ -17,11 +19,13 @@ from obt_server.store import joining
 from obt_server.store import machine as machine_rows
 from obt_server.store import model_changes as change_rows
 from obt_server.store import plans as plan_rows
+from obt_server.store import replicas as replica_rows
 from obt_server.store import results as result_rows
 from obt_server.store import rollouts as rollout_rows
 from obt_server.store import schedules as schedule_rows
 from obt_server.store import verdicts as verdict_rows
-from obt_server.store.database import AT_ONCE, Database, Stored, query, transaction
+from obt_server.store.database import AT_ONCE, Database, Stored, lookup, query, transaction
+from obt_server.store.leases import FencedDatabase
 from obt_server.store.quota import AgentQuota
 
 
@@ -86,6 +90,27 @@ class SqlStorage(Stored):
     async def finish_job(self, result: JobResult) -> Literal["stored", "repeated", "conflict"]:
         return await self._db.run_for(result.agent_id, job_rows.finish, result, self._quota)
 
+    # -- for several replicas ----------------------------------------------------------------------
+
+    owner = lookup(replica_rows.owner)
+    confirm = transaction(replica_rows.nothing)
+    replicas = query(replica_rows.replicas)
+
+    async def left(self, agent_id: str, session: int) -> None:
+        await self._db.run_for(agent_id, agent_rows.left, agent_id, session)
+
+    async def beat(self, replica_id: str, *, lead: bool, state: ReplicaState | None = None) -> Beat:
+        said = state or ReplicaState()
+        return await self._db.run_apart(BEAT_WITHIN_S, replica_rows.beat, replica_id, lead=lead, state=said)
+
+    async def leave(self, replica_id: str) -> None:
+        await self._db.run_apart(BEAT_WITHIN_S, replica_rows.leave, replica_id)
+
+    def fenced(self, lease: LeaderLease) -> Self:
+        made = copy.copy(self)
+        made._db = FencedDatabase(self._db, lease)  # noqa: SLF001 - of the same class
+        return made
+
     # -- for the interface --------------------------------------------------------------------------
 
     agents = query(agent_rows.everyone)
@@ -95,7 +120,7 @@ class SqlStorage(Stored):
     versions = query(machine_rows.versions)
     hardware = query(machine_rows.hardware)
     jobs = query(job_rows.find)
-    ping = query(job_rows.ping)
+    ping = lookup(job_rows.ping)
     job_by_id = query(job_rows.by_id)
     job_counts = query(job_rows.counts)
     result = query(job_rows.result_text)

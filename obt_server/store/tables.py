@@ -10,7 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from obt_server.store.column_types import PlainText, WholeNumber
 
-SCHEMA_VERSION: Final = 8
+SCHEMA_VERSION: Final = 9
 """The number of the newest revision."""
 REVISION_TABLE: Final = "obt_revision"
 
@@ -58,6 +58,8 @@ class AgentRow(Table):
     rotation_requested_at: Mapped[float | None]
     # When its list of models was stored last; what the first list of all has is no change of a model.
     models_at: Mapped[float | None]
+    # The server process that has the session; null where it ended, and where one server is alone.
+    replica: Mapped[str | None] = mapped_column(PlainText(64))
 
 
 class CredentialRow(Table):

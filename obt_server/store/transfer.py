@@ -11,16 +11,20 @@ from sqlalchemy import URL, Connection, Table, func, insert, select, text
 from obt_server.store import copies, postgresql
 from obt_server.store.column_types import NulInText
 from obt_server.store.copies import CopyFailed
-from obt_server.store.database import sqlite_engine
 from obt_server.store.postgresql import postgresql_engine
+from obt_server.store.replica_tables import ClusterRow, LeaseRow, ReplicaRow
 from obt_server.store.schema import TABLES, bring_up_to_date
-from obt_server.store.tables import SCHEMA_VERSION, Revision, Schema
+from obt_server.store.sqlite import sqlite_engine
+from obt_server.store.tables import SCHEMA_VERSION, AgentRow, Revision, Schema
 
 ROWS_AT_ONCE: Final = 500
 BYTES_AT_ONCE: Final = 8 << 20
 """Of one statement, unless one row has more."""
-COPIED: Final = [one for one in TABLES if one.name not in (Revision.__tablename__, Schema.__tablename__)]
-"""The tables with content; the target has its own version."""
+_OWN: Final = {one.__tablename__ for one in (Revision, Schema, ReplicaRow, LeaseRow, ClusterRow)}
+COPIED: Final = [one for one in TABLES if one.name not in _OWN]
+"""The tables with content; the target has its own version, and its own server processes."""
+_RESET: Final[Mapping[str, Mapping[str, Any]]] = {AgentRow.__tablename__: {"replica": None}}
+"""By table: what a copied row has instead, for the same reason."""
 
 
 def copy_to_postgresql(source: Path, target: URL) -> dict[str, int]:
@@ -88,7 +92,7 @@ def _batches(old: Connection, table: Table) -> Iterator[Sequence[Mapping[str, An
     size = 0
     found = old.execution_options(yield_per=ROWS_AT_ONCE).execute(select(table))
     for row in found.mappings():
-        rows.append(dict(row))
+        rows.append({**row, **_RESET.get(table.name, {})})
         size += sum(len(value) for value in row.values() if isinstance(value, bytes))
         if len(rows) >= ROWS_AT_ONCE or size >= BYTES_AT_ONCE:
             yield rows

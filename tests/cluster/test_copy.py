@@ -40,7 +40,7 @@ def made(path: Path) -> None:
             1.7976931348623157e308,
             -0.0,
         ]
-        agent = "insert into obt_agents values (?,?,null,'',?,null,'[]','[]','[]',?,?,null,null)"
+        agent = "insert into obt_agents values (?,?,null,'',?,null,'[]','[]','[]',?,?,null,null,null)"
         rows = [
             (f"odd-{n}", f"é{n} \U0001f600 'x' \\ %", (1 << 63) - 1 - n, at, at) for n, at in enumerate(odd)
         ]
@@ -106,3 +106,20 @@ def test_a_row_that_cannot_be_copied_leaves_the_target_empty(
     assert main(["copy", "--from", str(path), "--to", database]) == 1
     assert "obt_api_tokens has a text with a NUL" in capsys.readouterr().err
     assert postgres.execute("select count(*) from obt_agents", name_of(database)) == [(0,)]
+
+
+async def test_what_servers_know_of_each_other_stays_with_the_database(tmp_path: Path, database: str) -> None:
+    path = tmp_path / "obt.sqlite3"
+    made(path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("update obt_agents set replica = 'r1'")
+        db.commit()
+    with contextlib.closing(Database.sqlite(path)) as opened:
+        before = await SqlStorage(opened).beat("r1", lead=True)
+    assert main(["copy", "--from", f"sqlite:///{path}", "--to", database]) == 0
+    with contextlib.closing(Database.open(database)) as opened:
+        storage = SqlStorage(opened)
+        assert {agent.replica for agent in await storage.agents()} == {None}
+        after = await storage.beat("r2", lead=True)
+    assert (after.leader, after.epoch, set(after.replicas)) == ("r2", 1, {"r2"})
+    assert after.cluster != before.cluster

@@ -46,13 +46,13 @@ def test_an_older_database_gets_the_tables_of_this_release_and_keeps_its_rows(
 ) -> None:
     postgres.execute((OLD / f"schema-{version}.sql").read_text(), name_of(database))
     counting = "select count(*) from "
-    before = {table.name: postgres.execute(counting + table.name, name_of(database)) for table in TABLES}
+    known = postgres.execute("select relname from pg_class where relkind = 'r'", name_of(database))
+    tables = [table.name for table in TABLES if (table.name,) in known]
+    before = {name: postgres.execute(counting + name, name_of(database)) for name in tables}
     with contextlib.closing(Database.open(database, upgrade=True)) as opened:
         assert opened.found_schema == version
     assert found_differences(database) == []
-    assert before == {
-        table.name: postgres.execute(counting + table.name, name_of(database)) for table in TABLES
-    }
+    assert before == {name: postgres.execute(counting + name, name_of(database)) for name in tables}
     assert all(rows[0] != (0,) for rows in before.values()), "each table has a row"
 
 

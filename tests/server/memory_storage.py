@@ -113,8 +113,13 @@ class MemoryStorage:
     async def admit(self, admission: Admission) -> int:
         record = self.records[admission.agent_id]
         changed: dict[str, Any] = {"session": record.session + 1, "name": admission.name}
+        changed["replica"] = admission.replica
         self.records[record.id] = dataclasses.replace(record, **changed)
         return record.session + 1
+
+    async def left(self, agent_id: str, session: int) -> None:
+        if self.records[agent_id].session == session:
+            self.records[agent_id] = dataclasses.replace(self.records[agent_id], replica=None)
 
     async def promote(self, credential_id: int) -> None:
         return None
