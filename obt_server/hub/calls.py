@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 import msgspec
 import structlog
@@ -16,8 +15,8 @@ from obt_agent.protocol import codec, limits
 from obt_agent.protocol.commands import CancelParams
 from obt_agent.protocol.envelope import ErrorResponse, RequestId, Response
 from obt_agent.protocol.errors import from_wire
-from obt_agent.protocol.methods import METHODS
-from obt_agent.protocol.streams import Item, SeriesItem, StreamCredit, StreamData
+from obt_agent.protocol.streams import StreamCredit, StreamData
+from obt_server.hub.agent_stream import AgentStream
 from obt_server.hub.budget import WaitingBudget
 from obt_server.hub.outgoing_request import OutgoingRequest
 from obt_server.hub.settings import HubSettings
@@ -100,7 +99,7 @@ class Calls:
         request = self._open(method, _ITEM_BYTES)
         try:
             await self._send(request, params, silence_s)
-            yield AgentStream(request, silence_s)
+            yield SessionStream(request, silence_s)
         finally:
             self._cancel_request(request)
             self._discharge(request)
@@ -256,39 +255,18 @@ class Calls:
             self._cancel_timer(request_id)
 
 
-class AgentStream:
-    """A streamed command's items and result, for one reader.
-
-    ``async for item in stream`` gives each item decoded: an ``Item`` of ``obt_agent.protocol.streams``, or of
-    a series a ``SeriesItem``. ``text_batches`` gives them as the agent wrote them, to pass them on.
-    """
+class SessionStream(AgentStream):
+    """The stream of a session of this process."""
 
     def __init__(self, request: OutgoingRequest, silence_s: float) -> None:
+        super().__init__(request.method)
         self._request = request
         self._silence_s = silence_s
-        self._method = METHODS[request.method]
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        """Items as they come, until ``result`` is there. Raises as ``text_batches``."""
-        type_ = SeriesItem if self._method.shape == "series" else Item
-        async for batch in self.text_batches():
-            for text in batch:
-                yield codec.convert(text, type_, where="item")
 
     async def text_batches(self) -> AsyncIterator[list[bytes]]:
-        """Items that came together, each as JSON text; ends when ``result`` is there.
-
-        Raises:
-            DeadlineExceeded: nothing came for the stream's silence.
-            AgentError: what the agent answered, or ``LinkLost``.
-        """
+        """Items that came together, each as JSON text. Raises as the base class says."""
         while batch := await self._request.batch(self._silence_s):
             yield [bytes(item) for item in batch]
-
-    @property
-    def result(self) -> Any:
-        """The final result once the items have ended: a ``StreamFinal``, or of a series a ``SeriesFinal``."""
-        return codec.convert(self.result_text, self._method.result, where="result")
 
     @property
     def result_text(self) -> bytes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from obt_server.hub.events import EventBus
 from obt_server.hub.storage import Admission, AgentRecord, HubStorage
@@ -29,6 +29,8 @@ class AgentDirectory:
         self._admitted: set[str] = set()
         # one read at a time: whoever waits for it finds the records current
         self._reading = asyncio.Lock()
+        # told of each change that an operator makes here
+        self.on_changed: Callable[[str], None] = _tell_nobody
 
     @property
     def records(self) -> Mapping[str, AgentRecord]:
@@ -37,6 +39,11 @@ class AgentDirectory:
 
     def changed(self, agent_id: str) -> None:
         """An operator changed a record: the next one who asks waits for a read. Published to listeners."""
+        self.changed_elsewhere(agent_id)
+        self.on_changed(agent_id)
+
+    def changed_elsewhere(self, agent_id: str) -> None:
+        """Do the same for what an operator changed at another process, which tells all others itself."""
         self._changes += 1
         self._events.agent_changed(agent_id)
 
@@ -95,7 +102,7 @@ class AgentDirectory:
             before = self._records
             await self._load()
         for agent_id in before.keys() | self._records.keys():
-            if _identity(before.get(agent_id)) != _identity(self._records.get(agent_id)):
+            if _differ(before.get(agent_id), self._records.get(agent_id)):
                 self._events.agent_changed(agent_id)
 
     async def _load(self) -> None:
@@ -105,6 +112,14 @@ class AgentDirectory:
         self._read = changes
 
 
-def _identity(record: AgentRecord | None) -> AgentRecord | None:
-    """Without what the storage moves every minute for agents that are there."""
-    return None if record is None else dataclasses.replace(record, last_seen=None)
+def _tell_nobody(_agent_id: str) -> None:
+    """There is no other process."""
+
+
+def _differ(before: AgentRecord | None, now: AgentRecord | None) -> bool:
+    """Whether more changed than the time that the storage moves every minute for agents that are there."""
+    # Most are equal: a copy of each of them, every two seconds, would be a tenth of what a thousand idle
+    # agents cost.
+    if before is None or now is None or before == now:
+        return before != now
+    return dataclasses.replace(before, last_seen=now.last_seen) != now

@@ -30,6 +30,13 @@ class AgentOffline(HubError):
     retryable_by_default = True
 
 
+class OutOfReach(HubError):
+    """Another server process has the agent, and cannot be asked now: what is between the two is away."""
+
+    kind = "bus_unavailable"
+    retryable_by_default = True
+
+
 class Draining(HubError):
     """The server is about to stop."""
 

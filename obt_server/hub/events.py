@@ -162,7 +162,7 @@ class EventBus:
     def __init__(self) -> None:
         self._listeners: set[Listener | LatestChanges] = set()
         # Called before any listener has the event, so that what it reads then is not kept from before.
-        self._observers: list[Callable[[Event], None]] = []
+        self._observers: dict[object, Callable[[Event], None]] = {}
         # set once: a listener that comes later ends at once, too
         self._closed = False
 
@@ -192,15 +192,30 @@ class EventBus:
         """Say that a regression is new, another one, or gone."""
         self._publish(RegressionChanged(regression_id, view))
 
+    def relay(self, event: Event) -> None:
+        """Publish what another process published."""
+        self._publish(event)
+
     def _publish(self, event: Event) -> None:
-        for observer in self._observers:
+        # A copy: one of them may be the end of another.
+        for observer in list(self._observers.values()):
             observer(event)
         for listener in self._listeners:
             listener.put(event)
 
-    def observe(self, observer: Callable[[Event], None]) -> None:
-        """Call ``observer`` with each event from now on, at once; it must be quick and must not raise."""
-        self._observers.append(observer)
+    def observe(self, observer: Callable[[Event], None]) -> Callable[[], None]:
+        """Call ``observer`` with each event from now on, at once; it must be quick and must not raise.
+
+        Returns:
+            What ends that; called again it does nothing.
+        """
+        key = object()
+        self._observers[key] = observer
+
+        def stop() -> None:
+            self._observers.pop(key, None)
+
+        return stop
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[Listener]:

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from obt_agent.errors import AgentError, InvalidParams, UnknownCommand
+from obt_agent.errors import AgentError, InvalidParams
 from obt_agent.protocol import codec, methods
 from obt_agent.protocol.admission import RotateParams, RotateResult
 from obt_agent.protocol.commands import (
@@ -23,33 +23,25 @@ from obt_agent.protocol.commands import (
 from obt_agent.protocol.jobs import JobStarted
 from obt_agent.protocol.limits import Close
 from obt_server.hub import images
+from obt_server.hub.agent_stream import AgentStream
 from obt_server.hub.budget import WaitingBudget
-from obt_server.hub.calls import AgentStream
-from obt_server.hub.command_params import NO_PARAMS, CommandParams, checked, json_object
+from obt_server.hub.command_params import NO_PARAMS, CommandParams, checked
+from obt_server.hub.commands import call_timeout_s, check_plain, check_streamed, start_params
 from obt_server.hub.counters import LinkCounters
 from obt_server.hub.directory import AgentDirectory
 from obt_server.hub.errors import AmbiguousAgent, UnknownAgent
 from obt_server.hub.events import EventBus
 from obt_server.hub.incoming import Incoming
-from obt_server.hub.jobs import KIND_OF_METHOD, JobTracker, check_job_id, new_job_id
+from obt_server.hub.jobs import KIND_OF_METHOD, JobTracker, new_job_id
+from obt_server.hub.other_replicas import OtherReplicas
 from obt_server.hub.presence import Presence
 from obt_server.hub.sessions import Sessions
 from obt_server.hub.settings import HubSettings
-from obt_server.hub.shared_series import SharedSeries, Viewer
+from obt_server.hub.shared_series import SharedWatches, Viewer
 from obt_server.hub.sockets import HubSocket
-from obt_server.hub.storage import AgentRecord, HubStorage, StoredCredential
+from obt_server.hub.storage import AgentRecord, Fence, HubStorage, StoredCredential
 
 log = structlog.get_logger(__name__)
-
-STREAMED = frozenset(method.name for method in methods.COMMANDS if method.shape in ("stream", "series"))
-_COMMANDS = frozenset(method.name for method in methods.COMMANDS)
-_CALL_TIMEOUT_S = {
-    # Ollama loads a model before it answers these; the agent's own deadlines for Ollama are shorter.
-    "load_model": 1800.0,
-    "unload_model": 300.0,
-    "embed": 1800.0,
-    "copy_model": 600.0,
-}
 
 
 class AgentHub:
@@ -72,8 +64,11 @@ class AgentHub:
         incoming = Incoming(storage, self._jobs, self.events, self.settings, budget)
         self.directory = AgentDirectory(storage, self.events)
         self._sessions = Sessions(storage, incoming, self.directory, self.settings, budget)
-        # open watches, by agent, command and parameters: equal ones are shared
-        self._series: dict[tuple[str, str, bytes], SharedSeries] = {}
+        self._watches = SharedWatches()
+
+    def serving(self) -> AbstractAsyncContextManager[None]:
+        """Nothing: sessions bring what they need."""
+        return contextlib.nullcontext()
 
     # -- sockets ------------------------------------------------------------------------------------
 
@@ -165,15 +160,21 @@ class AgentHub:
         params: CommandParams = NO_PARAMS,
         *,
         timeout_s: float | None = None,
+        fence: Fence | None = None,
     ) -> bytes:
-        """Do the same, and return the result as the JSON text that the agent sent. Raises as ``call``."""
-        if method not in _COMMANDS or method in STREAMED:
-            raise UnknownCommand(f"There is no command {method[:64]!r} with a single answer.")
+        """Do the same, and return the result as the JSON text that the agent sent. Raises as ``call``.
+
+        With a ``fence``, nothing is sent where that is refused; then it raises Busy.
+        """
+        check_plain(method)
         if method in KIND_OF_METHOD:
-            return msgspec.json.encode(await self.start_job(agent_id, method, params))
+            return msgspec.json.encode(await self.start_job(agent_id, method, params, fence=fence))
         text = checked(method, params)
         session = self._sessions.require(agent_id)
-        timeout = timeout_s or _CALL_TIMEOUT_S.get(method, self.settings.call_timeout_s)
+        timeout = call_timeout_s(method, timeout_s, self.settings)
+        # Last of all: what is sent after it waits for nothing.
+        if fence is not None:
+            await fence.check()
         return bytes(await session.calls.call(method, text, timeout_s=timeout))
 
     @contextlib.asynccontextmanager
@@ -190,8 +191,7 @@ class AgentHub:
             Busy: the agent has as many commands in flight as it takes.
             LinkLost: the session ended.
         """
-        if method not in STREAMED:
-            raise UnknownCommand(f"{method[:64]!r} is no streamed command.")
+        check_streamed(method)
         text = checked(method, params)
         session = self._sessions.require(agent_id)
         prepared = images.prepare(method, text, session.calls.peer_max_frame_bytes)
@@ -219,47 +219,38 @@ class AgentHub:
         self, agent_id: str, method: str, params: bytes, after: int, *, keep_history: bool
     ) -> AsyncIterator[Viewer]:
         session = self._sessions.require(agent_id)
+
+        def open_stream() -> AbstractAsyncContextManager[AgentStream]:
+            silence_s = self.settings.stream_silence_s
+            return session.calls.stream(method, msgspec.Raw(params), silence_s=silence_s)
+
         key = (agent_id, method, params)
-        series = self._series.get(key)
-        # One that has ended stays until its last viewer has left, and can take no more.
-        if series is None or not series.live:
-            series = SharedSeries(
-                lambda: session.calls.stream(
-                    method, msgspec.Raw(params), silence_s=self.settings.stream_silence_s
-                ),
-                keep_history=keep_history,
-            )
-            series.start(f"{agent_id} {method}")
-            self._series[key] = series
-        try:
-            async with series.view(after) as viewer:
-                yield viewer
-        finally:
-            if not series.live and self._series.get(key) is series:
-                del self._series[key]
+        async with self._watches.view(key, open_stream, after, keep_history=keep_history) as viewer:
+            yield viewer
 
     # -- jobs ---------------------------------------------------------------------------------------
 
-    async def start_job(self, agent_id: str, method: str, params: CommandParams) -> JobStarted:
+    async def start_job(
+        self, agent_id: str, method: str, params: CommandParams, *, fence: Fence | None = None
+    ) -> JobStarted:
         """Start a benchmark, pull or creation; ``job_id`` is made here unless ``params`` names one.
 
         An agent that is offline is refused, and nothing is stored: what runs later, unasked, on a machine
         that somebody uses would surprise them. Once the start was sent it is stored, and repeated with the
         same id when the link was lost before the answer.
 
+        With a ``fence`` the start is stored through that, and not sent where it is refused.
+
         Raises:
             AgentOffline: the agent has no session.
             InvalidParams: the parameters do not fit the command.
+            Busy: the fence refused it.
             LinkLost: the session ended before the answer; the job will be started again.
             AgentError: what the agent answered.
         """
         session = self._sessions.require(agent_id)
-        body = codec.convert(json_object(params), dict[str, Any])
-        # Here, and not by the agent: a start that is repeated must name the job that the first one named.
-        body.setdefault("job_id", new_job_id())
-        checked(method, body)
-        check_job_id(body["job_id"], "params.job_id")
-        return await self._jobs.start(session, method, body)
+        body = start_params(method, params)
+        return await self._jobs.start(session, method, body, fence)
 
     async def cancel_job(self, agent_id: str, job_id: str) -> CancelResult:
         """Cancel a job at the agent. Raises AgentOffline or what the agent answered."""
@@ -319,6 +310,13 @@ class AgentHub:
         except AgentError as error:
             log.warning("agent.rotation_failed", agent=agent_id, error=error.message)
 
+    async def refresh(self) -> None:
+        """Read what other processes (the command line) wrote of agents, and publish it.
+
+        Call it every few seconds.
+        """
+        await self.directory.refresh()
+
     async def store_last_seen(self) -> None:
         """Store that the live agents are there. Call it every ``settings.seen_interval_s``."""
         await self._sessions.store_last_seen()
@@ -329,6 +327,11 @@ class AgentHub:
     def counters(self) -> LinkCounters:
         """What became of agents' sockets since this hub was made."""
         return self._sessions.counters
+
+    @property
+    def budget(self) -> WaitingBudget:
+        """Of all that waits in this process, whoever makes it wait."""
+        return self._budget
 
     @property
     def waiting_bytes(self) -> int:
@@ -345,8 +348,7 @@ class AgentHub:
     async def drain(self) -> None:
         """Tell every agent to come back later, close with 4503, and wait for the sessions' ends."""
         await self._sessions.drain()
-        for series in list(self._series.values()):
-            await series.close()
+        await self._watches.close()
         self.events.close()
 
     async def end_agent(self, agent_id: str) -> None:
@@ -355,3 +357,18 @@ class AgentHub:
         session = self._sessions.get(agent_id)
         if session is not None:
             session.end(Close.CREDENTIAL_REFUSED, "revoked")
+
+    # -- beside other processes ----------------------------------------------------------------------
+
+    def join(self, others: OtherReplicas) -> None:
+        """Ask and tell ``others`` of every admission from now on; called before any."""
+        self._sessions.others = others
+
+    async def probe(self, agent_id: str) -> bool:
+        """Whether the agent's session, if it has one, gives a sign of life within ``settings.probe_s``."""
+        session = self._sessions.get(agent_id)
+        return session is not None and await session.probe(self.settings.probe_s)
+
+    def end_older(self, agent_id: str, session: int) -> None:
+        """End the agent's session where it has a lower number: another process admitted the agent since."""
+        self._sessions.end_older(agent_id, session)

@@ -153,7 +153,9 @@ class Incoming:
         sync = codec.convert(params, HardwareSync)
         whole = bytes(codec.convert(params, _HardwareRaw).inventory)  # a newer agent may say more
         session.presence.inventory, session.presence.gpus = whole, gpu_titles(sync.inventory)
-        await self._storage.save_inventory(session.agent_id, sync.inventory.fingerprint, whole, time.time())
+        now = time.time()
+        await self._storage.save_inventory(session.agent_id, sync.inventory.fingerprint, whole, now)
+        session.presence.inventory_at = now
         self._events.agent_changed(session.agent_id)
         return SyncResult(revision=sync.revision)
 

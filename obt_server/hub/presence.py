@@ -52,6 +52,8 @@ class Presence:
     running: tuple[RunningModel, ...] = ()
     # as the agent sent it: JSON text
     inventory: bytes | None = None
+    # when it was stored: what is kept of another process's agent, in the inventory's place
+    inventory_at: float | None = None
     # of the inventory, for lists
     gpus: tuple[GpuTitle, ...] = ()
     goodbye: str | None = None

@@ -22,6 +22,7 @@ from obt_server.hub.counters import LinkCounters
 from obt_server.hub.directory import AgentDirectory
 from obt_server.hub.errors import AgentOffline, Draining
 from obt_server.hub.incoming import Incoming
+from obt_server.hub.other_replicas import ALONE
 from obt_server.hub.presence import Presence
 from obt_server.hub.session import AgentSession
 from obt_server.hub.settings import HubSettings
@@ -34,6 +35,7 @@ log = structlog.get_logger(__name__)
 MAX_UNADMITTED: Final = 8
 """Sockets of one agent before admission; an honest one has two at most, while it redials."""
 _STOPPING: Final = "the server is stopping"
+_REPLACED: Final = "replaced by a newer connection of this agent"
 _NOT_STORED: Final = "the server cannot store anything now"
 
 
@@ -75,6 +77,8 @@ class Sessions:
         # agents whose leaving is not stored yet; one write at a time takes them all
         self._left: set[str] = set()
         self._storing_left = asyncio.Lock()
+        # whom admissions are agreed with
+        self.others = ALONE
         # set once and for good: nobody is admitted any more
         self._draining = False
         # for whoever watches the server; nothing here goes by it
@@ -196,8 +200,10 @@ class Sessions:
         lock = self._admitting.setdefault(credential.agent_id, asyncio.Lock())
         async with lock:
             await self._replace_old_session(credential.agent_id, hello)
+            if await self.others.in_use(credential.agent_id, hello.params.agent.instance):
+                raise _in_use()
             self._refuse_when_draining()
-            stored = _admission(credential, hello)
+            stored = _admission(credential, hello, self.others.own_id)
             number = await self._storage.admit(stored)
             self._directory.stored(stored, number)
             # Again after each wait: a drain that has begun meanwhile does not know of this session.
@@ -207,6 +213,7 @@ class Sessions:
             # Only now can anybody reach it: nothing may go out before the answer to the hello.
             self._sessions[session.agent_id] = session
             self.counters.admitted += 1
+            self.others.admitted(stored, number)
         if credential.state == "candidate":
             # After the answer went out: by it the agent knows that the old credential may go.
             await self._storage.promote(credential.id)
@@ -230,10 +237,14 @@ class Sessions:
         if old is None or not old.alive:
             return
         if old.presence.instance != hello.params.agent.instance and await old.probe(self.settings.probe_s):
-            raise admission.AdmissionDenied(
-                Close.IDENTITY_IN_USE, "another process of this agent is connected"
-            )
-        old.end(Close.GOING_AWAY, "replaced by a newer connection of this agent")
+            raise _in_use()
+        old.end(Close.GOING_AWAY, _REPLACED)
+
+    def end_older(self, agent_id: str, number: int) -> None:
+        """End the agent's session where its number is lower: it was admitted elsewhere since."""
+        session = self.get(agent_id)
+        if session is not None and session.presence.session < number:
+            session.end(Close.GOING_AWAY, _REPLACED)
 
     def _session(
         self, socket: HubSocket, credential: StoredCredential, hello: admission.Hello, number: int
@@ -272,6 +283,7 @@ class Sessions:
             if self._sessions.get(session.agent_id) is session:
                 del self._sessions[session.agent_id]
             self._directory.left(session.agent_id)
+            self.others.left(session.agent_id, session.presence.session)
             if (
                 not self._draining
             ):  # then all are stored at once: a thousand commits take longer than there is
@@ -302,8 +314,9 @@ class Sessions:
         within_s = self.settings.drain_within_s
         self._draining = True
         sessions = self.live()
-        for session in sessions:
-            self._send_drain(session)
+        per_s = self.settings.drain_dials_per_s
+        for number, session in enumerate(sessions):
+            self._send_drain(session, number / per_s if per_s else 0.0)
         await asyncio.gather(*(self._flush_and_end(session, within_s) for session in sessions))
         if sessions:
             with contextlib.suppress(TimeoutError):
@@ -311,8 +324,9 @@ class Sessions:
                     await self._storage.mark_seen([session.agent_id for session in sessions], time.time())
             log.info("agents.drained", agents=len(sessions))
 
-    def _send_drain(self, session: AgentSession) -> None:
-        session.notify("server.drain", DrainParams(retry_after_s=self.settings.drain_retry_s))
+    def _send_drain(self, session: AgentSession, later_s: float = 0.0) -> None:
+        retry_after_s = self.settings.drain_retry_s + later_s
+        session.notify("server.drain", DrainParams(retry_after_s=retry_after_s))
 
     async def _drain_one(self, session: AgentSession, within_s: float) -> None:
         self._send_drain(session)
@@ -329,7 +343,11 @@ class Sessions:
             session.abort()
 
 
-def _admission(credential: StoredCredential, hello: admission.Hello) -> Admission:
+def _in_use() -> admission.AdmissionDenied:
+    return admission.AdmissionDenied(Close.IDENTITY_IN_USE, "another process of this agent is connected")
+
+
+def _admission(credential: StoredCredential, hello: admission.Hello, replica: str | None) -> Admission:
     agent = hello.params.agent
     return Admission(
         agent_id=agent.id,
@@ -339,5 +357,6 @@ def _admission(credential: StoredCredential, hello: admission.Hello) -> Admissio
         store_id=hello.params.store_id,
         capabilities=hello.params.capabilities,
         own_labels=tuple(sorted(set(agent.labels))),
+        replica=replica,
         at=time.time(),
     )

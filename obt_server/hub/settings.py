@@ -30,6 +30,8 @@ class HubSettings:
         dials_per_s: admissions that an agent may ask for; ``dials_at_once`` after a pause.
         drain_within_s: how long a drain waits for agents that read slowly before it drops them.
         drain_retry_s: what ``server.drain`` tells agents to wait.
+        drain_dials_per_s: how many agents of a drained server come back in a second: they are told to wait so
+            much longer, one after the other. 0: all at the same time.
         seen_interval_s: how often ``last_seen`` of a live agent is stored.
     """
 
@@ -62,5 +64,6 @@ class HubSettings:
     dials_at_once: int = 60
     drain_within_s: float = 5.0
     drain_retry_s: float = 1.0
+    drain_dials_per_s: float = 0.0
     start_within_s: float = 3600.0
     seen_interval_s: float = 60.0

@@ -14,7 +14,7 @@ import msgspec
 from obt_agent.errors import AgentError, LinkLost
 from obt_agent.protocol import codec
 from obt_agent.protocol.streams import SeriesItem
-from obt_server.hub.calls import AgentStream
+from obt_server.hub.agent_stream import AgentStream
 
 _VIEWER_ITEMS: Final = 256
 _HISTORY_BYTES: Final = 2 << 20
@@ -99,11 +99,13 @@ class SharedSeries:
         self._history_bytes = 0
         # reads the watch; None before ``start``
         self._task: asyncio.Task[None] | None = None
+        # set when its end begins, which takes a moment
+        self._closing = False
 
     @property
     def live(self) -> bool:
         """Whether a new viewer may join."""
-        return self._task is not None and not self._task.done()
+        return self._task is not None and not self._closing and not self._task.done()
 
     def start(self, name: str) -> None:
         """Open the watch."""
@@ -153,6 +155,39 @@ class SharedSeries:
 
     async def close(self) -> None:
         """End the watch, here and at the agent."""
+        self._closing = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+
+class SharedWatches:
+    """Open watches, by what is watched: equal ones are shared."""
+
+    def __init__(self) -> None:
+        # by agent, command and parameters
+        self._series: dict[tuple[str, str, bytes], SharedSeries] = {}
+
+    @contextlib.asynccontextmanager
+    async def view(
+        self, key: tuple[str, str, bytes], open_stream: OpenStream, after: int, *, keep_history: bool
+    ) -> AsyncIterator[Viewer]:
+        """A viewer of the watch of that key, as ``SharedSeries.view``; the first one opens it."""
+        series = self._series.get(key)
+        # One that has ended stays until its last viewer has left, and can take no more.
+        if series is None or not series.live:
+            series = SharedSeries(open_stream, keep_history=keep_history)
+            agent_id, method, _ = key
+            series.start(f"{agent_id} {method}")
+            self._series[key] = series
+        try:
+            async with series.view(after) as viewer:
+                yield viewer
+        finally:
+            if not series.live and self._series.get(key) is series:
+                del self._series[key]
+
+    async def close(self) -> None:
+        """End all watches, here and at the agents."""
+        for series in list(self._series.values()):
+            await series.close()

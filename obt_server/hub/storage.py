@@ -30,7 +30,10 @@ class StoredCredential:
 
 @dataclass(frozen=True, kw_only=True)
 class Admission:
-    """What an admitted hello says of the agent, and the credential that it came with."""
+    """What an admitted hello says of the agent, and the credential that it came with.
+
+    ``replica``: the server process that has the session, where several share the storage.
+    """
 
     agent_id: str
     credential_id: int
@@ -39,12 +42,16 @@ class Admission:
     store_id: str
     capabilities: tuple[str, ...]
     own_labels: tuple[str, ...] = ()
+    replica: str | None = None
     at: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class AgentRecord:
-    """An enrolled agent. ``labels`` are the operators', ``own_labels`` those of its configuration."""
+    """An enrolled agent. ``labels`` are the operators', ``own_labels`` those of its configuration.
+
+    ``replica``: the server process that admitted it last, where several share the storage; None when it left.
+    """
 
     id: str
     name: str
@@ -56,6 +63,7 @@ class AgentRecord:
     last_seen: float | None
     labels: tuple[str, ...] = ()
     own_labels: tuple[str, ...] = ()
+    replica: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +115,19 @@ class JobResult:
     at: float
 
 
+class Fence(Protocol):
+    """The right by which somebody has something begun, which another one may have taken over since.
+
+    Looked at by whoever has the agent, right before anything is sent there.
+    """
+
+    async def check(self) -> None:
+        """Raise Busy where another one has it."""
+
+    async def create_job(self, job: JobRecord) -> None:
+        """Store a job that is to be started, as ``HubStorage.create_job`` does. Raise Busy likewise."""
+
+
 class HubStorage(Protocol):
     """The hub's storage. ``obt_server.store.SqlStorage`` is one; another application may bring its own."""
 
@@ -129,6 +150,13 @@ class HubStorage(Protocol):
         """Store what the hello says; returns the session's number, one more than at the last admission.
 
         A ``store_id`` other than the stored one makes every job of the agent that has no result ``lost``.
+        The replica is stored with the number, as one change.
+        """
+
+    async def left(self, agent_id: str, session: int) -> None:
+        """That session ended: the agent has no replica any more, unless a later session is admitted.
+
+        Asked for only where admissions name a replica.
         """
 
     async def promote(self, credential_id: int) -> None:

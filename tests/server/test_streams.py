@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import json
 from pathlib import Path
@@ -320,6 +321,26 @@ async def test_one_watch_on_the_wire_serves_many_viewers_and_ends_with_the_last(
         await agent.until(lambda: agent.requests[-1].method == "cancel")
         async with hub.watch_hardware(agent.agent_id, 500):
             await agent.until(lambda: agent.requests[-1].method == "hardware_watch")
+
+
+async def test_who_comes_while_the_last_viewer_leaves_gets_a_watch_of_his_own(server: Running) -> None:
+    async with server.agent() as agent:
+        agent.handlers["hardware_watch"] = never
+        hub = server.parts.hub
+        async with contextlib.AsyncExitStack() as stack:
+            first = hub.watch_hardware(agent.agent_id, 500)
+            await first.__aenter__()
+            await agent.until(lambda: len(agent.requests) == 1)
+            leaving = asyncio.create_task(first.__aexit__(None, None, None))
+            # One turn: its end has begun, and is not over.
+            await asyncio.sleep(0)
+            assert not leaving.done()
+            second = await stack.enter_async_context(hub.watch_hardware(agent.agent_id, 500))
+            await leaving
+            await agent.until(lambda: [one.method for one in agent.requests].count("hardware_watch") == 2)
+            await agent.stream_items(agent.requests[-1], sample(1))
+            async with asyncio.timeout(20):
+                assert (await anext(aiter(second))).n == 1
 
 
 async def test_a_late_viewer_of_a_machine_gets_the_newest_sample_at_once(server: Running) -> None:
