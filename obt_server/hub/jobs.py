@@ -7,13 +7,21 @@ import re
 import time
 import uuid
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 import structlog
 
-from obt_agent.errors import AgentError, DeadlineExceeded, InvalidParams, JobNotFound, LinkLost
+from obt_agent.errors import (
+    AgentError,
+    DeadlineExceeded,
+    InvalidParams,
+    JobNotFound,
+    LinkLost,
+    StorageFailed,
+)
 from obt_agent.protocol import codec
 from obt_agent.protocol.commands import BenchmarkStatusParams, BenchmarkStatusResult
 from obt_agent.protocol.errors import to_wire
@@ -33,7 +41,7 @@ from obt_server.hub import results
 from obt_server.hub.events import EventBus, JobChanged
 from obt_server.hub.session import AgentSession
 from obt_server.hub.settings import HubSettings
-from obt_server.hub.storage import HubStorage, JobChange, JobRecord, JobResult
+from obt_server.hub.storage import Fence, HubStorage, JobChange, JobRecord, JobResult, StoredJobState
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +72,16 @@ def check_job_id(job_id: str, field: str) -> None:
         )
 
 
+def _current_state(session: AgentSession, job_id: str, answered: StoredJobState) -> StoredJobState:
+    """The state of a job that an answer names, unless the job's progress has overtaken the answer.
+
+    Progress is taken as it comes and an answer a moment later. Written over what progress said, its state
+    would stay: progress in the same state is not stored again.
+    """
+    said = session.presence.progress.get(job_id)
+    return answered if said is None else said.state
+
+
 def new_job_id() -> str:
     """An id that no other job has."""
     return str(uuid.uuid4())
@@ -86,12 +104,16 @@ class JobTracker:
         self._finishing: weakref.WeakValueDictionary[tuple[str, str], asyncio.Lock] = (
             weakref.WeakValueDictionary()
         )
+        # by session and job: how many states of its progress are being stored; it is published after that
+        self._storing: weakref.WeakKeyDictionary[AgentSession, Counter[str]] = weakref.WeakKeyDictionary()
         # unpacking and checking a result takes a processor for up to a second: one at a time, of all agents
         self._unpacking = asyncio.Semaphore(1)
 
     # -- starting -----------------------------------------------------------------------------------
 
-    async def start(self, session: AgentSession, method: str, params: dict[str, object]) -> JobStarted:
+    async def start(
+        self, session: AgentSession, method: str, params: dict[str, object], fence: Fence | None = None
+    ) -> JobStarted:
         """Start a job under the ``job_id`` in ``params``, which the caller made sure is new or a repeat.
 
         Stored as ``starting`` first: when the link is lost before the answer, it is started again with the
@@ -117,7 +139,7 @@ class JobTracker:
         )
         # Before it is stored: afterwards a new job and a repeated start look the same.
         known = await self._storage.job(job.agent_id, job.job_id)
-        await self._storage.create_job(job)
+        await (fence or self._storage).create_job(job)
         return await self._send_start(session, job, repeat=known is not None and known.state != "starting")
 
     async def _send_start(self, session: AgentSession, job: JobRecord, *, repeat: bool = False) -> JobStarted:
@@ -137,7 +159,8 @@ class JobTracker:
                 )
                 await self._change(session.agent_id, job.job_id, change)
             raise
-        change = JobChange(state=started.state, started_session=session.presence.session)
+        state = _current_state(session, job.job_id, started.state)
+        change = JobChange(state=state, started_session=session.presence.session)
         await self._change(session.agent_id, job.job_id, change)
         return started
 
@@ -158,11 +181,31 @@ class JobTracker:
             known.pop(next(iter(known)))
         known[progress.job_id] = progress
         # A commit for each step of each job would keep the database's one writer busy.
+        storing = self._storing.setdefault(session, Counter())
         if before is None or before.state != progress.state:
-            change = JobChange(state=progress.state)
-            session.spawn(
-                self._storage.change_job(session.agent_id, progress.job_id, change), "store job's state"
-            )
+            storing[progress.job_id] += 1
+            session.spawn(self._store_state(session, progress, storing), "store job's state")
+        elif progress.job_id not in storing:
+            self._publish_progress(session, progress)
+
+    async def _store_state(
+        self, session: AgentSession, progress: JobProgressParams, storing: Counter[str]
+    ) -> None:
+        """Store the state of a job's progress, then publish what its progress is by then."""
+        job_id = progress.job_id
+        try:
+            await self._storage.change_job(session.agent_id, job_id, JobChange(state=progress.state))
+        except StorageFailed as error:
+            log.warning("job.state_not_stored", agent=session.agent_id, job=job_id, error=error.message)
+        storing[job_id] -= 1
+        if not storing[job_id]:
+            del storing[job_id]
+        latest = session.presence.progress.get(job_id)
+        # Its end was published meanwhile, or is about to be.
+        if latest is not None:
+            self._publish_progress(session, latest)
+
+    def _publish_progress(self, session: AgentSession, progress: JobProgressParams) -> None:
         self._events.job_changed(
             JobChanged(session.agent_id, progress.job_id, progress.state, progress.progress)
         )
@@ -183,8 +226,9 @@ class JobTracker:
     async def _follow(self, session: AgentSession, job: JobRecord, summary: JobSummary) -> None:
         if summary.state in TERMINAL_STATES:
             return  # its final comes with job.finished, with the result
-        if summary.state != job.state:
-            await self._change(session.agent_id, job.job_id, JobChange(state=summary.state))
+        state = _current_state(session, job.job_id, summary.state)
+        if state != job.state:
+            await self._change(session.agent_id, job.job_id, JobChange(state=state))
 
     def _start_again(self, session: AgentSession, job: JobRecord) -> None:
         """In a task of the session: this runs inside the answer to ``jobs.sync``."""

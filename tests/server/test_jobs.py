@@ -21,8 +21,10 @@ from obt_agent.protocol.envelope import Request
 from obt_agent.protocol.jobs import (
     JobProgress,
     JobProgressParams,
+    JobStarted,
 )
 from obt_agent.protocol.state import Page
+from obt_server.hub.events import JobChanged
 from obt_server.hub.jobs import check_job_id
 from tests.project.paths import ROOT
 from tests.server.agent_double import AgentDouble, Answer, dial, never
@@ -30,8 +32,76 @@ from tests.server.conftest import Running, running
 from tests.server.databases import rows_in
 from tests.server.job_steps import PLAN, RESULT, accept, digest, finish, part, start, summary, sync_jobs, view
 from tests.server.test_streams import sample
+from tests.waiting import until
 
 # -- starting ---------------------------------------------------------------------------------------------
+
+
+RUNNING = JobProgress(phase="iteration", iteration=1, iterations_planned=3)
+
+
+async def test_an_answer_that_progress_has_overtaken_does_not_take_the_job_back(server: Running) -> None:
+    async def says_progress_first(agent: AgentDouble, request: Request) -> Answer:
+        job_id = msgspec.json.decode(request.params)["job_id"]
+        running = JobProgressParams(job_id=job_id, state="running", progress=RUNNING)
+        await agent.notify("job.progress", running)
+        return JobStarted(job_id=job_id, state="queued", position=1)
+
+    async with server.agent() as agent:
+        agent.handlers["run_benchmark"] = says_progress_first
+        answer = await server.http.post("/api/v1/benchmarks", json={"agent": agent.agent_id, "plan": PLAN})
+        assert await stored_state(server, agent, answer.json()["job_id"]) == "running"
+
+
+async def test_a_list_that_progress_has_overtaken_does_not_take_a_job_back(server: Running) -> None:
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        # Both are under way before the list has been compared with what is stored.
+        listed = asyncio.create_task(sync_jobs(agent, summary(job_id, "accepted")), name="list of jobs")
+        await asyncio.sleep(0)
+        running = JobProgressParams(job_id=job_id, state="running", progress=RUNNING)
+        await agent.notify("job.progress", running)
+        await listed
+        await until(lambda: is_running(server, agent, job_id))
+
+
+async def stored_state(server: Running, agent: AgentDouble, job_id: str) -> str | None:
+    job = await server.parts.storage.job(agent.agent_id, job_id)
+    return None if job is None else job.state
+
+
+async def is_running(server: Running, agent: AgentDouble, job_id: str) -> bool:
+    return await stored_state(server, agent, job_id) == "running"
+
+
+async def test_progress_is_published_when_the_state_that_it_says_is_stored(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, stored = server.parts.storage, asyncio.Event()
+    change_job = storage.change_job
+
+    async def slow(*change: Any) -> None:
+        await stored.wait()
+        await change_job(*change)
+
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        monkeypatch.setattr(storage, "change_job", slow)
+        with server.parts.hub.events.listen() as listener:
+            for iteration in (1, 2):
+                progress = JobProgress(phase="iteration", iteration=iteration, iterations_planned=3)
+                await agent.notify(
+                    "job.progress", JobProgressParams(job_id=job_id, state="running", progress=progress)
+                )
+            # Behind them on the socket.
+            await agent.sync_models()
+            assert await stored_state(server, agent, job_id) == "queued"
+            stored.set()
+            while not isinstance(event := await listener.next(), JobChanged):
+                pass
+            assert await stored_state(server, agent, job_id) == "running"
+            assert event.progress is not None
+            assert event.progress.iteration == 2, "the latest"
 
 
 async def test_a_benchmark_is_started_followed_finished_and_its_result_kept_byte_by_byte(
