@@ -26,7 +26,10 @@ ALL: Final = "dev"
 # The extras of each other file, and what it is for.
 SETS: Final = {
     "agent": ((), "The agent alone."),
-    "server": (("server", "uvloop"), "The server, the agent and uvloop: what the demonstration runs with."),
+    "server": (
+        ("server", "postgresql", "nats", "uvloop"),
+        "The server with all that it may run on, the agent and uvloop; the demonstration runs with it, too.",
+    ),
     "docs": (("docs",), f"What make site needs beside {ALL}.txt."),
     "clients": (("server", "uvloop", "clients"), f"What make test-clients needs beside {ALL}.txt."),
 }

@@ -1,0 +1,378 @@
+"""A connection to NATS (see ``Bus``), over nats-py: dialled again for ever, and given up within 2 s.
+
+nats-py can dial again by itself, and is not let: it would keep what was published while it was away, and send
+it when nobody waits for it any more. Here each connection is a client of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+from nats.errors import SlowConsumerError, UnexpectedEOF
+
+from obt_agent.errors import ConfigError, TooLarge
+from obt_server.bus.bus import BusMessage, Take
+from obt_server.bus.local import MAX_PAYLOAD_BYTES
+from obt_server.bus.nats_credentials import NatsCredentials, no_credentials
+from obt_server.bus.requests import RequestInbox, lost
+
+log = structlog.get_logger(__name__)
+
+PING_EVERY_S: Final = 0.4
+PONG_WITHIN_S: Final = 1.0
+"""A server that answers no ping in this time is away. With the pause between pings that is less than 2 s."""
+CONNECT_S: Final = 2.0
+FIRST_DELAY_S: Final = 0.1
+LONGEST_DELAY_S: Final = 2.0
+"""Between two attempts; the actual pause is random, up to that: processes do not come back in one instant."""
+LASTED_S: Final = 5.0
+"""A connection that lasts so long was a good one: the next loss begins with short pauses again."""
+PENDING_BYTES: Final = 8 << 20
+"""Of ours that the connection has not taken yet; above it a sender waits."""
+ROOM_WITHIN_S: Final = 1.5
+ROOM_EVERY_S: Final = 0.005
+CLOSE_S: Final = 1.0
+RECEIVED_MESSAGES: Final = 65_536
+RECEIVED_BYTES: Final = 64 << 20
+"""Of a subscription, received and not taken yet; what is more is dropped, and missed by who counts."""
+REPORT_EVERY_S: Final = 30.0
+_LONG_S: Final = 3600
+"""For pings: a ping that nats-py gives up breaks its connection when the answer comes after all."""
+
+
+@dataclass(frozen=True)
+class NatsSettings:
+    """Where NATS is, and how to get in.
+
+    Args:
+        addresses: ``nats://HOST:PORT`` or ``tls://HOST:PORT``; one of them is used at a time.
+        name: what NATS shows of this process.
+        credentials: called for each connection; see ``nats_credentials``.
+        ca_file: PEM file of the authorities that may have signed NATS's certificate; the system's when None.
+    """
+
+    addresses: tuple[str, ...]
+    name: str = "obt-server"
+    credentials: Callable[[], NatsCredentials] = no_credentials
+    ca_file: str | None = None
+
+
+class NatsBus:
+    """The connection, from ``start`` to ``close``.
+
+    Args:
+        settings: where to.
+    """
+
+    def __init__(self, settings: NatsSettings) -> None:
+        self._settings = settings
+        # One that is not needed would take a megabyte.
+        wanted = settings.ca_file is not None or any(one.startswith("tls:") for one in settings.addresses)
+        self._tls = ssl.create_default_context(cafile=settings.ca_file) if wanted else None
+        self._client: _NatsClient | None = None
+        self._taking: dict[_NatsSubscription, None] = {}
+        self._observers: list[Callable[[bool], None]] = []
+        self._requests = RequestInbox(self)
+        self._max_payload = MAX_PAYLOAD_BYTES
+        self._task: asyncio.Task[None] | None = None
+        # clients that are being closed
+        self._closing: set[asyncio.Task[None]] = set()
+        self._first = asyncio.Event()
+        self._reported_at = float("-inf")
+
+    # -- the connection ---------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Begin to connect. Returns when that has succeeded or failed once: a bus may come later."""
+        self._task = asyncio.create_task(self._run(), name="nats")
+        await self._first.wait()
+
+    async def close(self) -> None:
+        """End the connection for good."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        await asyncio.gather(*self._closing, return_exceptions=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages can be sent now."""
+        return self._client is not None
+
+    @property
+    def max_payload(self) -> int:
+        """Most bytes of a message's data, as NATS said last."""
+        return self._max_payload
+
+    def on_connection(self, observer: Callable[[bool], None]) -> None:
+        """Tell of losses and returns; see ``Bus.on_connection``."""
+        self._observers.append(observer)
+
+    async def _run(self) -> None:
+        addresses = list(self._settings.addresses)
+        random.shuffle(addresses)
+        loop = asyncio.get_running_loop()
+        failures = 0
+        for address in itertools.cycle(addresses):
+            try:
+                credentials = self._settings.credentials()
+                client = _NatsClient(must_be_tls=address.startswith("tls:"))
+                try:
+                    await self._connect(client, address, credentials)
+                    began = loop.time()
+                    await self._use(client, address)
+                    # One that ends at once is no better than one that is refused.
+                    if loop.time() - began > LASTED_S:
+                        failures = 0
+                finally:
+                    self._discard(client)
+            except (NatsError, OSError, TimeoutError, ValueError, ConfigError) as error:
+                # ConfigError: the file of credentials is being written anew, say.
+                self._report(address, error)
+            self._first.set()
+            ceiling = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(failures, 10))
+            await asyncio.sleep(random.uniform(0, ceiling))  # noqa: S311 - jitter, not a secret
+            failures += 1
+
+    async def _connect(self, client: _NatsClient, address: str, credentials: NatsCredentials) -> None:
+        # nats-py's own deadlines are for a part each.
+        async with asyncio.timeout(CONNECT_S):
+            await client.connect(
+                servers=[address],
+                name=self._settings.name,
+                error_cb=client.on_error,
+                closed_cb=client.on_closed,
+                allow_reconnect=False,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                # Our own pings find a silent server, and sooner.
+                ping_interval=60,
+                # Never reached: what is above our own bound waits before it is published.
+                pending_size=1 << 40,
+                tls=self._tls,
+                user=credentials.user,
+                password=credentials.password,
+                token=credentials.token,
+                user_jwt_cb=credentials.jwt,
+                signature_cb=credentials.sign,
+            )
+            self._max_payload = client.max_payload
+            for subscription in list(self._taking):
+                await subscription.attach(client)
+            # What was subscribed is known there when an answer has come.
+            await client.flush(_LONG_S)
+
+    async def _use(self, client: _NatsClient, address: str) -> None:
+        self._client = client
+        log.info("bus.connected", address=address)
+        self._first.set()
+        try:
+            self._tell(connected=True)
+            # A subscription that came between the list above and now.
+            for subscription in list(self._taking):
+                await subscription.attach(client)
+            await self._until_lost(client)
+        finally:
+            self._client = None
+            self._tell(connected=False)
+            self._requests.fail()
+        log.warning("bus.lost", address=address, error=str(client.failure or "no answer to a ping"))
+
+    async def _until_lost(self, client: _NatsClient) -> None:
+        """Return when the connection has ended, or brings nothing any more."""
+        closed = asyncio.create_task(client.lost.wait(), name="nats closed")
+        pong: asyncio.Task[None] | None = None
+        try:
+            while client.is_connected and not closed.done():
+                pong = asyncio.create_task(client.flush(_LONG_S), name="nats ping")
+                if not await self._comes(pong, closed):
+                    return
+                await asyncio.wait([closed], timeout=PING_EVERY_S)
+        finally:
+            closed.cancel()
+            await asyncio.gather(closed, return_exceptions=True)
+            client.left_over += [] if pong is None else [pong]
+
+    async def _comes(self, pong: asyncio.Task[None], closed: asyncio.Task[bool]) -> bool:
+        loop = asyncio.get_running_loop()
+        while True:
+            began = loop.time()
+            done, _ = await asyncio.wait(
+                [pong, closed], timeout=PONG_WITHIN_S, return_when=asyncio.FIRST_COMPLETED
+            )
+            if done:
+                return not closed.done() and pong.exception() is None
+            # This process was late itself, and the answer may be there unread: look again.
+            if loop.time() - began < PONG_WITHIN_S + PING_EVERY_S / 2:
+                return False
+
+    def _discard(self, client: _NatsClient) -> None:
+        task = asyncio.create_task(client.end(), name="nats close")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _tell(self, *, connected: bool) -> None:
+        for observer in list(self._observers):
+            try:
+                observer(connected)
+            except Exception:
+                log.exception("bus.observer_failed")
+
+    def _report(self, address: str, error: Exception) -> None:
+        # Each process dials every 2 s at most, for as long as it takes.
+        now = asyncio.get_running_loop().time()
+        if now - self._reported_at >= REPORT_EVERY_S:
+            self._reported_at = now
+            log.warning("bus.unreachable", address=address, error=str(error) or type(error).__name__)
+
+    # -- messages ---------------------------------------------------------------------------------------
+
+    async def publish(self, subject: str, data: bytes, reply: str | None = None) -> None:
+        """Send a message; see ``Bus.publish``."""
+        client = self._client
+        if client is None:
+            raise lost()
+        if len(data) > self._max_payload:
+            raise TooLarge(f"{len(data)} bytes are more than a message of this NATS holds.")
+        # Asked for first: a full buffer would have nats-py wait, and forget that it was cancelled.
+        if client.pending_data_size > PENDING_BYTES:
+            await self._room(client)
+        try:
+            await client.publish(subject, data, reply=reply or "")
+        except (NatsError, OSError) as error:
+            raise lost() from error
+
+    async def _room(self, client: _NatsClient) -> None:
+        try:
+            async with asyncio.timeout(ROOM_WITHIN_S):
+                while client.pending_data_size > PENDING_BYTES:
+                    if self._client is not client:
+                        raise lost()
+                    await asyncio.sleep(ROOM_EVERY_S)
+        except TimeoutError as error:
+            raise lost() from error
+
+    async def request(self, subject: str, data: bytes, timeout_s: float) -> bytes:
+        """Send a message and return the first answer; see ``Bus.request``."""
+        return await self._requests.request(subject, data, timeout_s)
+
+    async def subscribe(self, subject: str, take: Take) -> _NatsSubscription:
+        """Have messages taken; see ``Bus.subscribe``. NATS knows of it when this returns, if it is there."""
+        subscription = _NatsSubscription(self._taking, subject, take)
+        self._taking[subscription] = None
+        client = self._client
+        if client is not None:
+            with contextlib.suppress(NatsError, OSError):
+                await subscription.attach(client)
+                await self._settled(client)
+        return subscription
+
+    async def _settled(self, client: _NatsClient) -> None:
+        """Wait until NATS has done what was asked of it before, or is lost."""
+        pong = asyncio.create_task(client.flush(_LONG_S), name="nats settle")
+        await asyncio.wait([pong], timeout=PONG_WITHIN_S)
+        if pong.done():
+            pong.exception()
+        else:
+            client.left_over.append(pong)
+
+
+class _NatsSubscription:
+    def __init__(self, among: dict[_NatsSubscription, None], subject: str, take: Take) -> None:
+        self._among = among
+        self._subject = subject
+        self._take = take
+        self._client: _NatsClient | None = None
+        self._subscription: Subscription | None = None
+
+    async def attach(self, client: _NatsClient) -> None:
+        """Subscribe on a new connection."""
+        if self._client is client or self not in self._among:
+            return
+        self._client = client
+        self._subscription = await client.subscribe(
+            self._subject,
+            cb=self._on_message,
+            pending_msgs_limit=RECEIVED_MESSAGES,
+            pending_bytes_limit=RECEIVED_BYTES,
+        )
+
+    async def _on_message(self, message: Msg) -> None:
+        if self not in self._among:
+            return
+        status = (message.headers or {}).get("Status")
+        try:
+            self._take(
+                BusMessage(
+                    message.subject, message.data, message.reply or None, no_responders=status == "503"
+                )
+            )
+        except Exception:
+            log.exception("bus.message_failed", subject=message.subject)
+
+    async def close(self) -> None:
+        """Take nothing more."""
+        if self._among.pop(self, self) is None and self._subscription is not None:
+            # Where the connection has ended there is nothing to take back.
+            with contextlib.suppress(NatsError, OSError):
+                await self._subscription.unsubscribe()
+
+
+class _NatsClient(Client):
+    """nats-py's client for one connection, with what it lacks."""
+
+    def __init__(self, *, must_be_tls: bool) -> None:
+        super().__init__()
+        self._must_be_tls = must_be_tls
+        self.lost = asyncio.Event()
+        self.failure: Exception | None = None
+        # pings without an answer, cancelled when nothing can come any more
+        self.left_over: list[asyncio.Task[None]] = []
+
+    async def on_error(self, error: Exception) -> None:
+        if isinstance(error, SlowConsumerError):
+            # Whoever counts messages notices; this is for who looks for the reason.
+            log.warning("bus.dropped", subject=error.subject)
+            return
+        self.failure = error
+        # nats-py does not always say that it closed a connection that broke.
+        if isinstance(error, (OSError, UnexpectedEOF)):
+            self.lost.set()
+
+    async def on_closed(self) -> None:
+        self.lost.set()
+
+    async def _process_info(
+        self,
+        info: dict[str, Any],
+        initial_connection: bool = False,  # noqa: FBT001, FBT002 - as nats-py has it
+    ) -> None:
+        # nats-py would go on in the open, credentials included, with whoever says that there is no TLS.
+        if self._must_be_tls and initial_connection and not info.get("tls_required"):
+            raise NatsError("this NATS has no TLS: give its certificate to it, or use nats://")
+        await super()._process_info(info, initial_connection)
+
+    async def end(self) -> None:
+        """Close the connection, whether the other side reads or not."""
+        with contextlib.suppress(NatsError, OSError, TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await self.close()
+        for task in self.left_over:
+            task.cancel()
+        await asyncio.gather(*self.left_over, return_exceptions=True)
+        # nats-py waits for a server that does not read any more; the socket would stay open.
+        writer = getattr(self._transport, "_io_writer", None)
+        if writer is not None:
+            writer.transport.abort()

@@ -1,0 +1,17 @@
+"""Parts of nats-py that are not public, on which ``obt_server.bus.nats`` builds."""
+
+import inspect
+
+from nats.aio import client, transport
+
+
+def test_the_server_s_description_passes_through_a_method_before_credentials_go_out() -> None:
+    described = inspect.signature(vars(client.Client)["_process_info"])
+    assert list(described.parameters) == ["self", "info", "initial_connection"]
+    text = inspect.getsource(vars(client.Client)["_process_connect_init"])
+    assert text.index("_process_info(srv_info, initial_connection=True)") < text.index("_connect_command()")
+
+
+def test_a_connection_has_a_writer_that_can_be_dropped() -> None:
+    assert "self._transport = TcpTransport()" in inspect.getsource(client)
+    assert "self._io_writer = w" in inspect.getsource(transport.TcpTransport.connect)
