@@ -1,0 +1,15 @@
+"""Two servers on one database."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.replicas.fleet import Replica, fleet_of
+
+
+@pytest.fixture
+async def two(tmp_path: Path) -> AsyncIterator[tuple[Replica, Replica]]:
+    async with fleet_of(tmp_path) as fleet:
+        one, other = fleet.replicas
+        yield one, other
