@@ -12,19 +12,16 @@ application.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Final
 
-import structlog
 from fastapi import APIRouter, FastAPI
 
-from obt_agent.errors import StorageFailed
 from obt_agent.struct_types import prepare_all
 from obt_server.auth import Authenticate, OriginPolicy
 from obt_server.gateway import GatewaySettings, gateway_router
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 from obt_server.rest import (
     agents,
     benchmarks,
@@ -33,6 +30,7 @@ from obt_server.rest import (
     connect,
     enroll,
     generate,
+    leading,
     model_matrix,
     model_sets,
     models,
@@ -48,8 +46,7 @@ from obt_server.rest import (
 from obt_server.rest.context import Context
 from obt_server.stop_signals import drained_before_stop
 from obt_server.storage import ServerStorage
-
-log = structlog.get_logger(__name__)
+from obt_server.tasks import end_tasks, every
 
 ENFORCE_EVERY_S = 2.0
 # enrolment before agents, so that no agent called "enroll" hides it
@@ -77,7 +74,7 @@ _LEGACY: Final = (generate, obt_interface)
 
 
 def obt_router(  # noqa: PLR0913 - each is a choice of the application's, given by name
-    hub: AgentHub,
+    hub: Hub,
     storage: ServerStorage,
     *,
     authenticate: Authenticate,
@@ -125,33 +122,29 @@ def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIR
         # The tasks live as long as the application: nothing of a hub runs before or after it serves.
         hub = context.hub
         seen_every_s = hub.settings.seen_interval_s
-        # Before anybody is served: what was begun before a restart has its locks before anything new begins.
-        await context.rollouts.start()
-        await context.campaigns.start()
-        tasks = [
-            # what another process wrote to the storage (a revocation, a request to rotate) takes effect here
-            _every(ENFORCE_EVERY_S, hub.enforce_credentials, "enforce credentials"),
-            _every(ENFORCE_EVERY_S, hub.directory.refresh, "refresh agents"),
-            _every(seen_every_s, hub.store_last_seen, "store last seen"),
-            _every(
-                context.rollouts.settings.converge_every_s,
-                context.model_sets.converge_automatically,
-                "converge model sets",
-            ),
-            asyncio.create_task(context.schedules.run(), name="schedules"),
-        ]
-        try:
+        async with contextlib.AsyncExitStack() as stack:
+            await stack.enter_async_context(hub.serving())
+            stack.push_async_callback(hub.drain)
+            # Before anybody is served: what was begun before a restart has its locks before anything new
+            # begins.
+            acting = (
+                context.engines.term()
+                if context.replicas is None
+                else leading.serving(context, context.replicas, _answering(router))
+            )
+            await stack.enter_async_context(acting)
+            tasks = [
+                # what another process wrote to the storage (a revocation, a request to rotate) takes effect
+                # here
+                every(ENFORCE_EVERY_S, hub.enforce_credentials, "enforce credentials"),
+                every(ENFORCE_EVERY_S, hub.refresh, "refresh agents"),
+                every(seen_every_s, hub.store_last_seen, "store last seen"),
+            ]
+            # Ended before the hub drains: a revocation in mid-work must not meet sessions that are going.
+            stack.push_async_callback(end_tasks, tasks)
             # A server that closes sockets before this block ends would leave nobody to take leave of.
             with drained_before_stop(hub.drain):
                 yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            # Awaited before the hub drains: a revocation in mid-work must not meet sessions that are going.
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await context.campaigns.close()
-            await context.rollouts.close()
-            await hub.drain()
 
     router = APIRouter(lifespan=lifespan)
     for part in _PARTS:
@@ -163,18 +156,8 @@ def router_for(context: Context, gateway: GatewaySettings | None = None) -> APIR
     return router
 
 
-def _every(seconds: float, work: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
-    async def repeat() -> None:
-        while True:
-            # After the work and not from its start: a slow database is not asked again while it answers.
-            await asyncio.sleep(seconds)
-            try:
-                await work()
-            # A database that is away for an hour must not fill the log with tracebacks.
-            except StorageFailed as error:
-                log.warning("periodic_task.failed", task=name, error=error.message)
-            # A full disk for a minute must not end the enforcement of revocations for good.
-            except Exception:
-                log.exception("periodic_task.failed", task=name)
-
-    return asyncio.create_task(repeat(), name=name)
+def _answering(router: APIRouter) -> FastAPI:
+    """The routes as an application of their own: what another replica hands on has passed all around them."""
+    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.routes.extend(router.routes)
+    return app

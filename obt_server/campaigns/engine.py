@@ -26,9 +26,8 @@ from obt_server.campaigns.run import CampaignRun, Judge
 from obt_server.campaigns.settings import CampaignSettings
 from obt_server.campaigns.work import CampaignParts
 from obt_server.estimates import Estimates
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 from obt_server.hub.events import Event, JobChanged, RolloutChanged
-from obt_server.machine_jobs.items import end_tasks
 from obt_server.machine_jobs.runs import Runs
 from obt_server.result_index import ResultIndex
 from obt_server.rollouts import RolloutEngine
@@ -36,6 +35,7 @@ from obt_server.rollouts.locks import ModelLocks
 from obt_server.rollouts.selection import Selector, select
 from obt_server.saved_plans import NamedPlans
 from obt_server.storage import NotStored, ServerStorage
+from obt_server.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +62,8 @@ class CampaignOpen(AgentError):
 class CampaignEngine:
     """Carries campaigns out. ``start`` before anything else; ``close`` ends its tasks, and loses nothing.
 
+    Each is called once: whoever goes on later makes another engine, which knows what is stored.
+
     Args:
         hub: the live agents.
         storage: what lasts; a state is there before anybody sees it.
@@ -73,7 +75,7 @@ class CampaignEngine:
 
     def __init__(
         self,
-        hub: AgentHub,
+        hub: Hub,
         storage: ServerStorage,
         rollouts: RolloutEngine,
         plans: NamedPlans,
@@ -97,13 +99,14 @@ class CampaignEngine:
         # What comes after the end of a campaign: late results, and the comparison.
         self._after: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._stop_observing: Callable[[], None] | None = None
 
     # -- lifetime -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Carry on with all campaigns that storage has as running. The rollouts have been started."""
         await self._runs.start()
-        self._hub.events.observe(self._on_event)
+        self._stop_observing = self._hub.events.observe(self._on_event)
         running = await self._storage.campaigns(CampaignFilter(state="running", limit=ALL))
         # The oldest first, so that who came first on a machine is first there again.
         runs = [await self._loaded(totals.campaign) for totals in reversed(running)]
@@ -114,9 +117,11 @@ class CampaignEngine:
         self._later(self._catch_up(), "campaigns that ended before the start")
 
     async def close(self) -> None:
-        """End all tasks; what they were at is stored, and goes on at the next start."""
-        await self._runs.close()
+        """End all tasks; what they were at is stored, and goes on with the engine that is made next."""
         self._closed = True
+        if self._stop_observing is not None:
+            self._stop_observing()
+        await self._runs.close()
         await end_tasks(self._after)
 
     async def _catch_up(self) -> None:
@@ -234,6 +239,7 @@ class CampaignEngine:
 
     async def cancel(self, campaign_id: str, cell_ids: Collection[str] | None) -> None:
         """Cancel what has not ended of a campaign, all cells or those named. Raises NotStored."""
+        self._runs.check()
         run = self._runs.get(campaign_id)
         if run is None:
             await self._storage.campaign(campaign_id)
@@ -288,6 +294,7 @@ class CampaignEngine:
 
     async def delete(self, campaign_id: str) -> None:
         """Forget a campaign that has ended. Raises NotStored, CampaignOpen."""
+        self._runs.check()
         async with self._changing:
             campaign = await self._storage.campaign(campaign_id)
             if campaign.state == "running" or self._runs.get(campaign_id) is not None:

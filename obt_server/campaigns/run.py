@@ -28,7 +28,9 @@ from obt_server.machine_jobs.failures import Changes
 from obt_server.machine_jobs.items import RunItems
 from obt_server.machine_jobs.local_times import quiet_s
 from obt_server.machine_jobs.machines import Hindrance, Machines
+from obt_server.replica_storage import LeaseLost
 from obt_server.rollouts.locks import LockKey, ModelLocks
+from obt_server.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -213,7 +215,7 @@ class CampaignRun:
                 elif await self._finish():
                     return
         finally:
-            await items.end_tasks(self._tasks.values())
+            await end_tasks(self._tasks.values())
 
     def _next(self, agent_id: str) -> CampaignCell | None:
         """The machine's next cell: one that was begun before a restart, else the first that has not ended."""
@@ -234,6 +236,10 @@ class CampaignRun:
                     await self._step(cell)
                 except AlreadyEnded:
                     pass  # an operator's cancellation came before its first step
+                # The term ends: whoever leads next goes on with what is stored.
+                except LeaseLost as error:
+                    log.info("campaign.not_led", campaign=self.id, cell=cell.id, error=error.message)
+                    await self._pause(agent_id, _AGAIN_AFTER_FAULT_S)
                 # What cannot be stored now: the cell is as it was, and is looked at again.
                 except Exception:
                     log.exception("campaign.cell_failed", campaign=self.id, cell=cell.id, agent=agent_id)

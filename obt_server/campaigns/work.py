@@ -17,7 +17,7 @@ from obt_server.campaign_storage import Campaign, CampaignCell
 from obt_server.campaigns import outcomes
 from obt_server.campaigns.figures import figures
 from obt_server.campaigns.settings import CampaignSettings
-from obt_server.hub import AgentHub, AgentOffline
+from obt_server.hub import AgentOffline, Hub, OutOfReach
 from obt_server.hub.storage import JobRecord
 from obt_server.machine_jobs import failures
 from obt_server.machine_jobs.attempt import JobAttempt, JobRequest, Postponed, latest_start
@@ -32,7 +32,7 @@ from obt_server.storage import NotStored, ServerStorage
 class CampaignParts:
     """What the parts of the engine share. ``pulls``: by rollout, what to call when it moved on."""
 
-    hub: AgentHub
+    hub: Hub
     storage: ServerStorage
     settings: CampaignSettings
     rollouts: RolloutEngine
@@ -177,7 +177,7 @@ class CellWork:
             listed: ListModelsResult = await self._hub.call(
                 self._cell.agent_id, "list_models", ListModelsParams()
             )
-        except (AgentOffline, LinkLost, DeadlineExceeded) as error:
+        except (AgentOffline, LinkLost, DeadlineExceeded, OutOfReach) as error:
             raise Postponed("The machine is offline.", again_in_s=self._settings.busy_retry_s[0]) from error
         # Its owner hides the list, or its Ollama is away: the benchmark's own answer says more.
         except AgentError:

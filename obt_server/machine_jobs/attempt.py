@@ -12,11 +12,12 @@ from typing import Any, Final
 from obt_agent.errors import AgentError, Busy, DeadlineExceeded, JobNotFound, LinkLost
 from obt_agent.protocol.jobs import JobProgress
 from obt_agent.protocol.limits import MAX_NOT_AFTER_S
-from obt_server.hub import AgentHub, AgentOffline
+from obt_server.hub import AgentOffline, Hub, OutOfReach
 from obt_server.hub.storage import ENDED_STATES, HubStorage, JobChange, JobRecord
 from obt_server.machine_jobs import failures
 from obt_server.machine_jobs.failures import Changes
 from obt_server.machine_jobs.settings import MachineJobSettings
+from obt_server.replica_storage import LeaseLost
 
 _CLOCKS_S: Final = 3600.0
 """Off the protocol's bound on ``not_after``, for clocks that differ."""
@@ -76,7 +77,7 @@ class JobAttempt:
 
     def __init__(
         self,
-        hub: AgentHub,
+        hub: Hub,
         storage: HubStorage,
         settings: MachineJobSettings,
         request: JobRequest,
@@ -89,6 +90,8 @@ class JobAttempt:
         # Set when something may have changed: the job, the machine's link, or what people want.
         self._wake = asyncio.Event()
         self._cancelling = False
+        # The session in which the machine said that it stops: asked there again, it would say the same.
+        self._stops_in: int | None = None
         # Loop time from which a start that was not answered is sent again.
         self._start_due = 0.0
 
@@ -138,13 +141,17 @@ class JobAttempt:
             # The hub stored nothing, or has it and sends it itself when the machine is back.
             if job is None:
                 raise Postponed("The machine is offline.") from error
-        except LinkLost:
-            # It may have arrived: the hub repeats it with the same id when the machine is back.
+        except (LinkLost, OutOfReach):
+            # It may have arrived: it is repeated with the same id, here or by the hub when the machine is
+            # back.
             self._start_due = 0.0
         except DeadlineExceeded as error:
             # Its own deadline, or the machine's word that ``not_after`` has passed.
             if not error.retryable:
                 return error
+        # Nothing was sent, and nothing is stored of it: the term of this leader is over.
+        except LeaseLost:
+            raise
         except Busy as error:
             raise self._busy(error) from error
         except AgentError as error:
@@ -159,15 +166,24 @@ class JobAttempt:
             wait_s = min(longest, max(wait_s, error.retry_after_ms / 1000))
         return Postponed("The machine has as much work as it takes.", again_in_s=wait_s, next_attempt=True)
 
+    def _session(self) -> int | None:
+        presence = self._hub.presence(self._agent_id)
+        return None if presence is None else presence.session
+
     async def _cancel_job(self, job: JobRecord) -> None:
+        session = self._session()
+        if session is not None and session == self._stops_in:
+            return
         try:
             answer = await self._hub.cancel_job(self._agent_id, job.job_id)
-        except (AgentOffline, LinkLost, DeadlineExceeded):
+        except (AgentOffline, LinkLost, DeadlineExceeded, OutOfReach):
             return  # asked again when the machine is back
         except JobNotFound:
             state = "unknown"
         else:
             state = answer.state
+            # Reached before it was seen here: the session is the one that is seen first.
+            self._stops_in = session or self._session()
         if state == "unknown":
             # The agent remembers it, and will not run a start that comes late; nor is one sent any more.
             change = JobChange(state="cancelled", finished_at=time.time())

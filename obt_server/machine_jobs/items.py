@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -91,11 +90,3 @@ def postponed(item: RunItem, later: Postponed, tries: int, at: float) -> Changes
     if item.attempt >= tries:
         return failures.failed("busy", later.reason, at)
     return changes | {"attempt": item.attempt + 1}
-
-
-async def end_tasks(tasks: Iterable[asyncio.Task[None]]) -> None:
-    """Cancel tasks, and wait until they have ended."""
-    found = list(tasks)
-    for task in found:
-        task.cancel()
-    await asyncio.gather(*found, return_exceptions=True)

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 from obt_server.machine_jobs import failures
 from obt_server.machine_jobs.failures import Changes
 from obt_server.machine_jobs.settings import MachineJobSettings
@@ -31,7 +31,7 @@ class Machines:
         hub: who is there.
     """
 
-    def __init__(self, hub: AgentHub) -> None:
+    def __init__(self, hub: Hub) -> None:
         self._hub = hub
         # Loop time of this process's start: before it, nobody can have been here.
         self._began = asyncio.get_running_loop().time()

@@ -10,16 +10,20 @@ from typing import Final, Generic, Protocol, TypeVar
 import structlog
 
 from obt_agent.errors import Busy
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 from obt_server.hub.events import AgentChanged, Event, JobChanged
 from obt_server.hub.storage import ENDED_STATES
 from obt_server.machine_jobs.attempt import held_back
-from obt_server.machine_jobs.items import end_tasks
 from obt_server.machine_jobs.machines import Machines
+from obt_server.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
 _KEPT_NEWS: Final = 32
+
+
+def _nothing() -> None:
+    """Where nothing was begun that could be ended."""
 
 
 class MachineRun(Protocol):
@@ -51,7 +55,7 @@ N = TypeVar("N")
 
 
 class Runs(Generic[R, N]):
-    """All rollouts, or all campaigns, that run.
+    """All rollouts, or all campaigns, that run, from ``start`` to ``close``; each is called once.
 
     Args:
         hub: the live agents.
@@ -60,7 +64,7 @@ class Runs(Generic[R, N]):
         news: returns what is new of a run.
     """
 
-    def __init__(self, hub: AgentHub, kind: str, again_after_s: float, news: Callable[[R], N]) -> None:
+    def __init__(self, hub: Hub, kind: str, again_after_s: float, news: Callable[[R], N]) -> None:
         self._hub = hub
         self._kind = kind
         self._again_after_s = again_after_s
@@ -72,22 +76,24 @@ class Runs(Generic[R, N]):
         self._tasks: dict[str, asyncio.Task[None]] = {}
         # By machine: runs that are at work there, or were; so that an event finds them without a search.
         self._of_machine: dict[str, set[str]] = {}
-        # By machine and job: what its last progress said of standing still.
-        self._held_back: dict[tuple[str, str], bool] = {}
+        # By machine and job: its state, and whether its last progress said that it stands still.
+        self._said: dict[tuple[str, str], tuple[str, bool]] = {}
         # What ended or was deleted (None), until it is said; bounded, for nobody may be there to say it to.
         self._last_news: dict[str, N | None] = {}
         self._closed = False
+        self._stop_observing: Callable[[], None] = _nothing
 
     async def start(self) -> None:
         """Listen to events from now on."""
         # Who is enrolled, before any run is looked at: an unknown machine would fail.
         await self._hub.directory.current()
         self._machines = Machines(self._hub)
-        self._hub.events.observe(self._on_event)
+        self._stop_observing = self._hub.events.observe(self._on_event)
 
     async def close(self) -> None:
-        """End all tasks; what they were at is stored, and goes on at the next start."""
+        """End all tasks; what they were at is stored, and goes on with the runs that are made next."""
         self._closed = True
+        self._stop_observing()
         await end_tasks(self._tasks.values())
 
     @property
@@ -96,6 +102,10 @@ class Runs(Generic[R, N]):
         if self._machines is None or self._closed:
             raise Busy("The server is starting or stopping; try again.", retry_after_ms=1000)
         return self._machines
+
+    def check(self) -> None:
+        """Raise Busy before ``start`` and after ``close``: nothing can be begun, changed or ended then."""
+        _ = self.machines
 
     def get(self, run_id: str) -> R | None:
         """Return a run, unless it has ended."""
@@ -108,7 +118,10 @@ class Runs(Generic[R, N]):
         return len(self._runs)
 
     def begin(self, run: R, after: Callable[[], None] | None = None) -> None:
-        """Carry a run to its end, in a task of its own; then call ``after``."""
+        """Carry a run to its end, in a task of its own; then call ``after``. Nothing after ``close``."""
+        # Stored by a request that was answered while this ended: it goes on where the next runs are made.
+        if self._closed:
+            return
         self._runs[run.id] = run
         self.watch(run)
         self._tasks[run.id] = asyncio.create_task(self._carry(run, after), name=f"{self._kind} {run.id}")
@@ -179,15 +192,15 @@ class Runs(Generic[R, N]):
 
     def _on_job(self, event: JobChanged) -> None:
         key = event.agent_id, event.job_id
-        still = held_back(event.progress)
+        said = event.state, held_back(event.progress)
         # Progress alone comes twice a second of each job; a look into storage for each would be many.
-        moved_on = event.progress is None or self._held_back.get(key) != still
+        moved_on = event.progress is None or self._said.get(key) != said
         mine = [
             run_id
             for run_id in self._of_machine.get(event.agent_id, ())
             if self._runs[run_id].on_job(event.agent_id, event.job_id, moved_on=moved_on)
         ]
         if not mine or event.state in ENDED_STATES:
-            self._held_back.pop(key, None)
+            self._said.pop(key, None)
         else:
-            self._held_back[key] = still
+            self._said[key] = said

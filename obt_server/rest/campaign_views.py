@@ -27,7 +27,7 @@ from obt_server.campaign_storage import (
     VerdictCounts,
 )
 from obt_server.campaigns.preview import longest, total
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 from obt_server.rest.views import PlanFields
 
 _ALMOST = 0.99
@@ -146,7 +146,7 @@ class CampaignEvent(CampaignSummary, frozen=True, kw_only=True):
 _LIVE = ("progress", "completed_bytes", "total_bytes", "bytes_per_second", "remaining_s")
 
 
-def cell_view(hub: AgentHub, cell: CampaignCell) -> CellView:
+def cell_view(hub: Hub, cell: CampaignCell) -> CellView:
     """Return a cell as it is now: while its job runs, or its pull, how far it is comes from the session."""
     presence = hub.presence(cell.agent_id)
     pulls = cell.state == "pulling"
@@ -200,12 +200,12 @@ def summary(totals: CampaignTotals) -> CampaignSummary:
     return CampaignSummary(**_fields(totals.campaign, totals.counts, None))
 
 
-def live_summary(hub: AgentHub, campaign: Campaign, cells: Sequence[CampaignCell]) -> CampaignSummary:
+def live_summary(hub: Hub, campaign: Campaign, cells: Sequence[CampaignCell]) -> CampaignSummary:
     """Return a running campaign, with the time that is left by the live sessions."""
     return CampaignSummary(**_live_fields(campaign, [cell_view(hub, cell) for cell in cells]))
 
 
-def view(hub: AgentHub, campaign: Campaign, cells: Sequence[CampaignCell]) -> CampaignView:
+def view(hub: Hub, campaign: Campaign, cells: Sequence[CampaignCell]) -> CampaignView:
     """Return a campaign with all its cells."""
     shown = [cell_view(hub, cell) for cell in cells]
     own = ("models", "metric", "order", "repeat", "not_after", "on_offline", "pull_missing")
@@ -225,7 +225,7 @@ def _plan_view(plan: CampaignPlan) -> CampaignPlanView:
 
 
 def news(
-    hub: AgentHub, campaign: Campaign, cells: Sequence[CampaignCell], changed: Iterable[CampaignCell]
+    hub: Hub, campaign: Campaign, cells: Sequence[CampaignCell], changed: Iterable[CampaignCell]
 ) -> CampaignEvent:
     """Return a campaign with the cells that changed."""
     named = {cell.id for cell in changed}

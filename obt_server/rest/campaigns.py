@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -9,13 +10,15 @@ from fastapi import APIRouter, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from obt_agent.protocol import codec
-from obt_server.campaign_storage import CampaignFilter, CampaignOrder, CampaignState
+from obt_server.campaign_storage import CampaignFilter, CampaignOrder, CampaignState, CampaignTotals
 from obt_server.campaigns.preview import CampaignPreview, preview
 from obt_server.campaigns.requests import MAX_MODELS, MAX_PLANS, MAX_REPEAT, CampaignRequest
 from obt_server.rest import audit, responses
 from obt_server.rest.campaign_views import CampaignSummary, CampaignView, live_summary, summary, view
 from obt_server.rest.context import Context, api_router
+from obt_server.rest.forwarding import by_leader
 from obt_server.rest.rollouts import SelectorBody, selector
+from obt_server.storage import NotStored
 
 _EXAMPLE: Final[dict[str, Any]] = {
     "name": "nightly",
@@ -145,17 +148,16 @@ def routes(context: Context) -> APIRouter:
 
 
 def _beginning(router: APIRouter, context: Context) -> None:
-    engine = context.campaigns
-
     @router.post(
         "/campaigns",
         status_code=201,
         responses={200: {"description": "The campaign that was begun with this `key` before."}},
         summary="Measure plans on models on machines; refused and offline ones are states of cells",
     )
+    @by_leader
     async def begin(body: StartCampaign, request: Request, response: Response) -> CampaignView:
-        stored, new = await engine.create(body.request(), request.state.principal.name)
-        campaign, cells = await engine.get(stored.id)
+        stored, new = await context.campaigns.create(body.request(), request.state.principal.name)
+        campaign, cells = await context.campaigns.get(stored.id)
         audit.note(*dict.fromkeys(cell.agent_id for cell in cells), campaign=campaign.id)
         # A double click, or a client that did not get the answer.
         response.status_code = 201 if new else 200
@@ -164,13 +166,13 @@ def _beginning(router: APIRouter, context: Context) -> None:
     @router.post("/campaigns/preview", summary="What a campaign would do in each cell, and about how long")
     @audit.reads_only
     async def would(body: StartCampaign, request: Request) -> CampaignPreview:
-        campaign, cells = await engine.prepare(body.request(), request.state.principal.name)
+        campaign, cells = await context.campaigns.prepare(body.request(), request.state.principal.name)
         records = await context.hub.directory.current()
         return preview(campaign, cells, records, await context.model_sets.view())
 
 
 def _reading(router: APIRouter, context: Context) -> None:
-    hub, engine = context.hub, context.campaigns
+    hub = context.hub
 
     @router.get("/campaigns", summary="Campaigns, the newest first")
     async def campaigns(
@@ -180,42 +182,48 @@ def _reading(router: APIRouter, context: Context) -> None:
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> list[CampaignSummary]:
         which = CampaignFilter(state=state, schedule=schedule, before=before, limit=limit)
-        live = {campaign.id: (campaign, cells) for campaign, cells in engine.running()}
-        found = await engine.find(which)
-        # How long one that runs still takes is in no storage.
-        return [
-            live_summary(hub, *live[totals.campaign.id]) if totals.campaign.id in live else summary(totals)
-            for totals in found
-        ]
+        return [await _summary(context, totals) for totals in await context.campaigns.find(which)]
 
     @router.get("/campaigns/{campaign_id}", summary="One campaign, with its cells")
     async def one(campaign_id: str) -> CampaignView:
-        return view(hub, *await engine.get(campaign_id))
+        return view(hub, *await context.campaigns.get(campaign_id))
+
+
+async def _summary(context: Context, totals: CampaignTotals) -> CampaignSummary:
+    if totals.campaign.state == "running":
+        # How long one that runs still takes is in no storage. It may have ended meanwhile, and be forgotten.
+        with contextlib.suppress(NotStored):
+            return live_summary(context.hub, *await context.campaigns.get(totals.campaign.id))
+    return summary(totals)
 
 
 def _changing(router: APIRouter, context: Context) -> None:
-    hub, engine = context.hub, context.campaigns
+    hub = context.hub
 
     @router.post("/campaigns/{campaign_id}/cancel", summary="Cancel what has not ended, all cells or some")
+    @by_leader
     async def cancel(campaign_id: str, body: SomeCells) -> CampaignView:
-        await engine.cancel(campaign_id, body.cells)
-        return view(hub, *await engine.get(campaign_id))
+        await context.campaigns.cancel(campaign_id, body.cells)
+        return view(hub, *await context.campaigns.get(campaign_id))
 
     @router.post(
         "/campaigns/{campaign_id}/rerun",
         summary="Measure cells again: without a result, with a doubtful one, or those named",
     )
+    @by_leader
     async def rerun(campaign_id: str, body: RerunCells) -> CampaignView:
-        await engine.rerun(campaign_id, body.cells, flagged=body.only == "flagged")
-        return view(hub, *await engine.get(campaign_id))
+        await context.campaigns.rerun(campaign_id, body.cells, flagged=body.only == "flagged")
+        return view(hub, *await context.campaigns.get(campaign_id))
 
     @router.post("/campaigns/{campaign_id}/machines", summary="Measure the same on more machines")
+    @by_leader
     async def add(campaign_id: str, body: MoreMachines) -> CampaignView:
-        await engine.add_machines(campaign_id, selector(body.targets))
-        return view(hub, *await engine.get(campaign_id))
+        await context.campaigns.add_machines(campaign_id, selector(body.targets))
+        return view(hub, *await context.campaigns.get(campaign_id))
 
     @router.delete(
         "/campaigns/{campaign_id}", status_code=204, summary="Forget a campaign that has ended; results stay"
     )
+    @by_leader
     async def remove(campaign_id: str) -> None:
-        await engine.delete(campaign_id)
+        await context.campaigns.delete(campaign_id)

@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Request, Response
 from obt_agent.errors import InvalidParams
 from obt_agent.protocol import codec, methods
 from obt_server.hub.command_params import CommandParams, checked, json_object
-from obt_server.hub.hub import STREAMED
+from obt_server.hub.commands import STREAMED
 from obt_server.hub.jobs import KIND_OF_METHOD, new_job_id
 from obt_server.rest import audit, responses
 from obt_server.rest.context import Context, api_router, now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Coroutine
@@ -16,18 +17,25 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.requests import HTTPConnection
 
-from obt_agent.errors import AgentError
+from obt_agent.errors import AgentError, StorageFailed
 from obt_server.auth import Authenticate, OriginPolicy, Principal
 from obt_server.auth.limiter import FailureLimiter
 from obt_server.campaigns import CampaignEngine, CampaignSettings
 from obt_server.campaigns.evaluation import Evaluation
 from obt_server.campaigns.schedules import Schedules
 from obt_server.connections import address_key, recognise
-from obt_server.hub import AgentHub
+from obt_server.engines import EngineParts, Engines, EngineTerms
+from obt_server.hub import Hub
+from obt_server.replica_storage import LeaderLease
+from obt_server.replicas.limits import SharedLimits
+from obt_server.replicas.parts import Replicas
 from obt_server.rest import audit
 from obt_server.rest.fleet import Fleet
+from obt_server.rest.forwarding import Forwarding, Handler, is_by_leader, is_forwarded
 from obt_server.rest.problems import error_response, failure, wrong_request
 from obt_server.rest.responses import GATED, Responses
+from obt_server.rest.run_news import RunNews
+from obt_server.rest.shared_runs import SharedRuns
 from obt_server.rest.socket import LinkTraffic
 from obt_server.rest.sse import EventStream
 from obt_server.rest.struct_route import StructRoute
@@ -41,6 +49,10 @@ from obt_server.verdict_storage import Regression
 
 PREFIX: Final = "/api/v1"
 """What agents append to the address of their server, which may have a path of its own before it."""
+
+
+Chore = Callable[[LeaderLease], Coroutine[Any, Any, None]]
+"""What one replica alone does, beside the engines: it runs until it is cancelled, or ends by itself."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +73,11 @@ class Context:
         prefix: the path before ``/api/v1``, like ``/obt``; empty for none.
         legacy: whether OBT's own interface is served, too.
         join_pins: of the keys that join tokens name, for agents to pin.
+        replicas: the other server processes; None where this one is alone.
+        chores: what runs beside the engines while this replica leads.
     """
 
-    hub: AgentHub
+    hub: Hub
     storage: ServerStorage
     authenticate: Authenticate
     origin: OriginPolicy
@@ -76,16 +90,54 @@ class Context:
     prefix: str = ""
     legacy: bool = True
     join_pins: tuple[str, ...] = ()
+    replicas: Replicas | None = None
+    chores: tuple[Chore, ...] = ()
 
     @functools.cached_property
     def fleet(self) -> Fleet:
         """The agents, rollouts and campaigns as all viewers see them."""
-        return Fleet(self.hub, self.rollouts, self.campaigns)
+        return Fleet(self.hub, self._run_news, self.shared_runs)
 
     @functools.cached_property
+    def _run_news(self) -> RunNews:
+        return RunNews(self.hub, self.engines)
+
+    @functools.cached_property
+    def shared_runs(self) -> SharedRuns | None:
+        """Rollouts and campaigns as the leader shows them; None where this process is alone."""
+        return None if self.replicas is None else SharedRuns(self.replicas, self.hub.events, self._run_news)
+
+    @functools.cached_property
+    def forwarding(self) -> Forwarding | None:
+        """Hands requests to the leader; None where this process is alone."""
+        return None if self.replicas is None else Forwarding(self.replicas)
+
+    @functools.cached_property
+    def limits(self) -> SharedLimits | None:
+        """What counts in all replicas; None where this process is alone."""
+        if self.replicas is None:
+            return None
+        limits = SharedLimits(self.replicas)
+        limits.share("join", self.joins)
+        return limits
+
+    @functools.cached_property
+    def engines(self) -> EngineTerms:
+        """What acts by itself; the router begins and ends its terms."""
+        parts = EngineParts(
+            plans=self.plans,
+            results=self.results,
+            models=self.fleet_models,
+            rollout_settings=self.rollout_settings,
+            campaign_settings=self.campaign_settings,
+            on_regression=self.say_regression,
+        )
+        return EngineTerms(functools.partial(Engines, parts), self.hub, self.storage)
+
+    @property
     def rollouts(self) -> RolloutEngine:
-        """What carries rollouts out; the router starts and ends it."""
-        return RolloutEngine(self.hub, self.storage, self.rollout_settings)
+        """What carries rollouts out now: another one in each term."""
+        return self.engines.now.rollouts
 
     @functools.cached_property
     def results(self) -> ResultIndex:
@@ -97,34 +149,30 @@ class Context:
         """Presets and saved plans."""
         return NamedPlans(self.storage)
 
-    @functools.cached_property
+    @property
     def campaigns(self) -> CampaignEngine:
-        """What carries campaigns out; the router starts and ends it."""
-        engine = CampaignEngine(
-            self.hub, self.storage, self.rollouts, self.plans, self.results, self.campaign_settings
-        )
-        engine.judge = self.evaluation.judge
-        return engine
+        """What carries campaigns out now: another one in each term."""
+        return self.engines.now.campaigns
 
     @functools.cached_property
     def fleet_models(self) -> FleetModels:
         """What all machines have."""
         return FleetModels(self.storage)
 
-    @functools.cached_property
+    @property
     def model_sets(self) -> ModelSets:
         """Model sets against what machines have."""
-        return ModelSets(self.hub, self.storage, self.rollouts, self.fleet_models)
+        return self.engines.now.model_sets
 
-    @functools.cached_property
+    @property
     def evaluation(self) -> Evaluation:
         """What compares campaigns with their baselines."""
-        return Evaluation(self.storage, self.results, self.say_regression)
+        return self.engines.now.evaluation
 
-    @functools.cached_property
+    @property
     def schedules(self) -> Schedules:
-        """What begins campaigns at their times; the router runs it."""
-        return Schedules(self.storage, self.campaigns)
+        """What begins campaigns at their times."""
+        return self.engines.now.schedules
 
     def say_regression(self, regression_id: int, regression: Regression | None) -> None:
         """Tell everybody who listens of a regression; None: it is gone."""
@@ -132,9 +180,21 @@ class Context:
         self.hub.events.regression_changed(regression_id, view)
 
     async def gate(self, connection: HTTPConnection, *, metrics: bool = False) -> Principal | JSONResponse:
-        """Who asks, or the answer to somebody who may not; ``metrics``: tokens of that scope may, too."""
-        # First of all: a page of another site must not even learn whether this browser is signed in.
-        refusal = self.origin.check(connection.headers)
+        """Who asks, or the answer to somebody who may not; ``metrics``: tokens of that scope may, too.
+
+        While the database is away nobody can be known, and everybody is answered that.
+        """
+        try:
+            return await self._who_asks(connection, metrics=metrics)
+        except StorageFailed as error:
+            return error_response(error)
+
+    async def _who_asks(
+        self, connection: HTTPConnection, *, metrics: bool = False
+    ) -> Principal | JSONResponse:
+        # First of all: a page of another site must not even learn whether this browser is signed in. Of what
+        # another replica hands on, that one checked it, which may go by other names.
+        refusal = None if is_forwarded(connection) else self.origin.check(connection.headers)
         if refusal is not None:
             return failure(refusal.status, "origin_refused", refusal.message)
         principal = await self.authenticate(connection)
@@ -170,9 +230,11 @@ class Context:
             # wrote it. All open streams at once, so that those of one person share a read.
             now = asyncio.get_running_loop().time()
             await asyncio.sleep(self.recheck_s - now % self.recheck_s)
-            passed = await self.gate(connection)
-            if isinstance(passed, JSONResponse):
-                return passed
+            # Who was let in before stays while the database is away: nothing says otherwise.
+            with contextlib.suppress(StorageFailed):
+                passed = await self._who_asks(connection)
+                if isinstance(passed, JSONResponse):
+                    return passed
 
     def public_gate(self, connection: HTTPConnection) -> JSONResponse | None:
         """For routes that bring a secret of their own: Host and Origin only."""
@@ -180,7 +242,6 @@ class Context:
         return None if refusal is None else failure(refusal.status, "origin_refused", refusal.message)
 
 
-Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 Gate = Callable[[HTTPConnection], Coroutine[Any, Any, Principal | JSONResponse]]
 
 
@@ -202,6 +263,8 @@ def route_class(context: Context, gate: Gate) -> type[APIRoute]:
     class GatedRoute(StructRoute):
         def get_route_handler(self) -> Handler:
             inner, audited, action = super().get_route_handler(), audit.is_audited(self), action_of(self)
+            if is_by_leader(self) and context.forwarding is not None:
+                inner = context.forwarding.around(inner)
 
             async def handle(request: Request) -> Response:
                 # Before anything of the body is read: a stranger cannot make the server hold megabytes.

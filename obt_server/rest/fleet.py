@@ -13,8 +13,7 @@ import msgspec
 import structlog
 
 from obt_agent.errors import AgentError
-from obt_server.campaigns import CampaignEngine
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 from obt_server.hub.events import (
     AgentChanged,
     CampaignChanged,
@@ -23,10 +22,10 @@ from obt_server.hub.events import (
     RolloutChanged,
 )
 from obt_server.hub.storage import AgentRecord
-from obt_server.rest import campaign_views, rollout_views
+from obt_server.rest.run_news import RunNews
+from obt_server.rest.shared_runs import SharedRuns
 from obt_server.rest.sse import event, event_of_text
 from obt_server.rest.views import agent_view
-from obt_server.rollouts import RolloutEngine
 
 log = structlog.get_logger(__name__)
 
@@ -44,14 +43,14 @@ class Fleet:
 
     Args:
         hub: the live agents, and the directory of all.
-        rollouts: those that run.
-        campaigns: those that run.
+        runs: news of rollouts and campaigns of this process.
+        shared: those of the leader, where this process is one of several; then ``runs`` is not asked.
     """
 
-    def __init__(self, hub: AgentHub, rollouts: RolloutEngine, campaigns: CampaignEngine) -> None:
+    def __init__(self, hub: Hub, runs: RunNews, shared: SharedRuns | None = None) -> None:
         self._hub = hub
-        self._rollouts = rollouts
-        self._campaigns = campaigns
+        self._runs = runs
+        self._shared = shared
         # by agent: the view as JSON, until when (monotonic) it may be used, and the record that it shows
         self._views: dict[str, tuple[msgspec.Raw, float, AgentRecord]] = {}
         self._viewers: set[_NewsViewer] = set()
@@ -63,6 +62,8 @@ class Fleet:
         self._snapshot: tuple[bytes, float] = (b"", 0.0)
         # Also while there is no viewer: a list is read, and a viewer may come, right after a change.
         hub.events.observe(self._forget)
+        if shared is not None:
+            shared.show_to(self._put, self._restart)
 
     async def views(self) -> list[msgspec.Raw]:
         """Return all agents' views, by name."""
@@ -123,18 +124,27 @@ class Fleet:
             # share one encoding of a thousand agents.
             ids = list(self._hub.directory.records)
             agents = (event("agent", self._view(agent_id)) for agent_id in ids)
-            # Without targets and cells, which may be thousands: who shows a rollout reads it by itself.
-            rollouts = (
-                event("rollout", rollout_views.news(self._hub, *running, ()))
-                for running in self._rollouts.running()
-            )
-            campaigns = (
-                event("campaign", campaign_views.news(self._hub, *running, ()))
-                for running in self._campaigns.running()
-            )
-            text = b"".join([*agents, *rollouts, *campaigns, event("current", {"agents": ids})])
+            text = b"".join([*agents, self._running(), event("current", {"agents": ids})])
             self._snapshot = text, now + NEWS_INTERVAL_S
         return text
+
+    def _running(self) -> bytes:
+        if self._shared is not None:
+            return self._shared.running()
+        return b"".join(one.whole for one in self._runs.running() if one.whole is not None)
+
+    def _restart(self) -> None:
+        """Have everything sent anew to all viewers."""
+        self._snapshot = b"", 0.0
+        for viewer in self._viewers:
+            viewer.fall_behind()
+
+    def _put(self, news: bytes) -> None:
+        """Give news to all viewers, who share one text of it."""
+        # Whoever comes from now on must not begin with what is older than this news.
+        self._snapshot = b"", 0.0
+        for viewer in self._viewers:
+            viewer.put(news)
 
     async def _publish(self) -> None:
         try:
@@ -145,12 +155,7 @@ class Fleet:
                     # event.
                     changes = await latest.take()
                     await self._hub.directory.current()
-                    # One text for all viewers. They differ in where they are in it, not in what they get.
-                    news = b"".join(self._event(change) for change in changes)
-                    # Whoever comes from now on must not begin with what is older than this news.
-                    self._snapshot = b"", 0.0
-                    for viewer in self._viewers:
-                        viewer.put(news)
+                    self._put(b"".join(self._event(change) for change in changes))
                     await asyncio.sleep(NEWS_INTERVAL_S)
         except AgentError as error:
             self._end(error)
@@ -170,10 +175,10 @@ class Fleet:
             self._views.pop(change.agent_id, None)
 
     def _event(self, change: Event) -> bytes:
-        if isinstance(change, RolloutChanged):
-            return self._rollout_event(change.rollout_id)
-        if isinstance(change, CampaignChanged):
-            return self._campaign_event(change.campaign_id)
+        if isinstance(change, RolloutChanged | CampaignChanged):
+            # Where the leader says it, this comes by another way.
+            news = None if self._shared is not None else self._runs.of(change)
+            return b"" if news is None else news.text
         if isinstance(change, RegressionChanged):
             gone = event("regression_gone", {"id": change.regression_id})
             return gone if change.view is None else event_of_text("regression", change.view)
@@ -182,26 +187,6 @@ class Fleet:
         if change.agent_id not in self._hub.directory.records:
             return event("agent_gone", {"id": change.agent_id})
         return event("agent", self._view(change.agent_id))
-
-    def _rollout_event(self, rollout_id: str) -> bytes:
-        try:
-            news = self._rollouts.take_news(rollout_id)
-        # It was in an event before, or ended long ago, when nobody was there.
-        except KeyError:
-            return b""
-        if news is None:
-            return event("rollout_gone", {"id": rollout_id})
-        shown = rollout_views.news(self._hub, news.rollout, news.targets, news.changed)
-        return event("rollout", shown)
-
-    def _campaign_event(self, campaign_id: str) -> bytes:
-        try:
-            news = self._campaigns.take_news(campaign_id)
-        except KeyError:
-            return b""
-        if news is None:
-            return event("campaign_gone", {"id": campaign_id})
-        return event("campaign", campaign_views.news(self._hub, news.campaign, news.cells, news.changed))
 
 
 class _NewsViewer:
@@ -223,9 +208,13 @@ class _NewsViewer:
         self._chunks.append(news)
         self._size += len(news)
         if self._size > MAX_VIEWER_BYTES:
-            # The first state is sent anew, and with it everything that this queue held.
-            self.behind = True
-            self._chunks.clear()
+            self.fall_behind()
+        self._wake.set()
+
+    def fall_behind(self) -> None:
+        """Have the first state sent anew, and with it everything that this queue holds."""
+        self.behind = True
+        self._chunks.clear()
         self._wake.set()
 
     def restart(self, everything: bytes) -> None:

@@ -33,14 +33,19 @@ class Readiness:
     def __init__(self, draining: Callable[[], bool], ask_database: Callable[[], Awaitable[object]]) -> None:
         self._draining = draining
         self._ask_database = ask_database
+        self._withdrawn = False
         # the last answer of the database, and until when it holds
         self._answered, self._until = False, 0.0
         # one look at a time; who comes meanwhile gets its outcome
         self._looking = asyncio.Lock()
 
+    def withdraw(self) -> None:
+        """Say no from now on, while everything is still served: proxies are to look elsewhere."""
+        self._withdrawn = True
+
     async def check(self) -> bool:
         """Return whether requests can be served."""
-        if self._draining():
+        if self._withdrawn or self._draining():
             return False
         async with self._looking:
             if time.monotonic() >= self._until:

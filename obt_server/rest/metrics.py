@@ -16,7 +16,7 @@ from obt_server.hub.storage import AgentRecord
 from obt_server.rest import responses
 from obt_server.rest.context import Context, route_class
 from obt_server.rest.machine_metrics import MachineFigures
-from obt_server.rest.server_metrics import ServerFigures, text
+from obt_server.rest.server_metrics import ReplicaFigures, ServerFigures, text
 from obt_server.store import Database, SqlStorage
 
 MAX_MACHINES: Final = 2000
@@ -48,6 +48,8 @@ class MetricsExporter:
         self._removed = removed
         # open connections by kind; set by who serves the application, and empty under another server
         self.connections: Callable[[], Mapping[str, int]] = dict
+        # set where several servers share the database
+        self.replicas: Callable[[], ReplicaFigures] | None = None
         # jobs by kind and state, and until when the count holds
         self._jobs: Sequence[tuple[str, str, int]] = ()
         self._jobs_until = 0.0
@@ -78,6 +80,7 @@ class MetricsExporter:
             database=self._database.counters,
             database_path=self._database.path,
             removed=dict(self._removed()),
+            replicas=None if self.replicas is None else self.replicas(),
         )
         # Tens of thousands of lines for a large fleet: written on the loop they would hold up every link.
         return await asyncio.to_thread(text, figures)

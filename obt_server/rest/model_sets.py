@@ -14,6 +14,7 @@ from obt_agent.protocol import codec
 from obt_server.machine_jobs.local_times import check_times
 from obt_server.rest import audit, responses
 from obt_server.rest.context import Context, api_router, now
+from obt_server.rest.forwarding import by_leader
 from obt_server.rest.rollout_views import RolloutSummary, live_summary
 from obt_server.rollout_storage import ModelSet, WantedModel, model_key
 from obt_server.rollouts.drift import DriftReport, PlannedStep
@@ -109,28 +110,28 @@ def _keeping(router: APIRouter, context: Context) -> None:
 
 
 def _converging(router: APIRouter, context: Context) -> None:
-    sets, engine = context.model_sets, context.rollouts
-
     @router.get("/model-sets/{name}/drift", summary="How the machines of a set differ from it")
     async def report(name: SetName) -> DriftReport:
-        return await sets.drift(name)
+        return await context.model_sets.drift(name)
 
     @router.post("/model-sets/{name}/preview", summary="What converging would do now; nothing is sent")
+    @by_leader
     @audit.reads_only
     async def preview(name: SetName, body: ConvergeBody | None = None) -> list[PlannedStep]:
-        return await sets.preview(name, update=body is not None and body.update)
+        return await context.model_sets.preview(name, update=body is not None and body.update)
 
     @router.post(
         "/model-sets/{name}/converge",
         summary="Make machines like a set; an empty list: there is nothing to do",
     )
+    @by_leader
     async def converge(
         name: SetName, request: Request, body: ConvergeBody | None = None
     ) -> list[RolloutSummary]:
         update = body is not None and body.update
-        begun = await sets.converge(name, request.state.principal.name, update=update)
+        begun = await context.model_sets.converge(name, request.state.principal.name, update=update)
         audit.note(rollouts=", ".join(rollout.id for rollout in begun))
-        return [live_summary(context.hub, *await engine.get(rollout.id)) for rollout in begun]
+        return [live_summary(context.hub, *await context.rollouts.get(rollout.id)) for rollout in begun]
 
 
 def _wanted(name: str, body: ModelSetBody, operator: str) -> ModelSet:

@@ -9,7 +9,8 @@ from typing import Any, Final
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
-from obt_agent.errors import AgentError, InvalidParams
+from obt_agent.errors import AgentError, Busy, InvalidParams, LinkLost
+from obt_server.replica_storage import LeaseLost
 from obt_server.store.postgresql import DatabaseUnavailable
 
 # What goes wrong behind this server (the agent, its Ollama) is 502 or 504, so that nobody looks for the fault
@@ -21,6 +22,8 @@ STATUS_OF_KIND: Final[Mapping[str, int]] = {
     "name_taken": 409,
     "agent_offline": 409,
     "draining": 503,
+    "bus_unavailable": 503,
+    "owner_unknown": 503,
     "not_found": 404,
     "join_refused": 401,
     "identity_taken": 409,
@@ -48,6 +51,16 @@ STATUS_OF_KIND: Final[Mapping[str, int]] = {
     "storage_failed": 507,
     "link_lost": 502,
 }
+
+
+class NoLeader(Busy):
+    """No server process leads at this moment, or it cannot be reached; nothing was done."""
+
+
+class LeaderLost(LinkLost):
+    """The leader did not answer a request that it may have carried out."""
+
+    retryable_by_default = False
 
 
 class JobOpen(AgentError):
@@ -105,7 +118,7 @@ def error_response(error: AgentError) -> JSONResponse:
     # A kind that is not listed is a newer agent's: it came from there, so the gateway's status fits.
     status = STATUS_OF_KIND.get(error.kind, 502)
     # Of its kind on the wire, but the server's own: whoever asks waits, and nobody has to make room.
-    if isinstance(error, DatabaseUnavailable):
+    if isinstance(error, DatabaseUnavailable | LeaseLost | NoLeader):
         status = 503
     return JSONResponse({"error": error_object(error)}, status_code=status, headers=headers)
 

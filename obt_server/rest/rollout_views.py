@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 
 from obt_agent.protocol.errors import WireError
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 from obt_server.rollout_storage import (
     TARGET_STATES,
     CreateSpec,
@@ -103,7 +103,7 @@ class RolloutEvent(RolloutSummary, frozen=True, kw_only=True):
     targets: list[TargetView]
 
 
-def target_view(hub: AgentHub, target: RolloutTarget) -> TargetView:
+def target_view(hub: Hub, target: RolloutTarget) -> TargetView:
     """Return a target as it is now: while its job runs, bytes and speed are the live session's."""
     presence = hub.presence(target.agent_id)
     said = None
@@ -131,14 +131,14 @@ def summary(totals: RolloutTotals) -> RolloutSummary:
     )
 
 
-def view(hub: AgentHub, rollout: Rollout, targets: Sequence[RolloutTarget]) -> RolloutView:
+def view(hub: Hub, rollout: Rollout, targets: Sequence[RolloutTarget]) -> RolloutView:
     """Return a rollout with all its targets."""
     shown = [target_view(hub, target) for target in targets]
     return RolloutView(**_live_fields(rollout, shown), create=rollout.create, targets=shown)
 
 
 def news(
-    hub: AgentHub, rollout: Rollout, targets: Sequence[RolloutTarget], changed: Iterable[RolloutTarget]
+    hub: Hub, rollout: Rollout, targets: Sequence[RolloutTarget], changed: Iterable[RolloutTarget]
 ) -> RolloutEvent:
     """Return a rollout with the targets that changed."""
     named = {target.agent_id for target in changed}
@@ -148,7 +148,7 @@ def news(
     )
 
 
-def live_summary(hub: AgentHub, rollout: Rollout, targets: Sequence[RolloutTarget]) -> RolloutSummary:
+def live_summary(hub: Hub, rollout: Rollout, targets: Sequence[RolloutTarget]) -> RolloutSummary:
     """Return a running rollout, with the bytes of the live sessions."""
     return RolloutSummary(**_live_fields(rollout, [target_view(hub, target) for target in targets]))
 

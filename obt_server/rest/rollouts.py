@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -11,11 +12,20 @@ from pydantic import BaseModel, ConfigDict, Field
 from obt_agent.protocol import codec
 from obt_server.rest import audit, responses
 from obt_server.rest.context import Context, api_router
+from obt_server.rest.forwarding import by_leader
 from obt_server.rest.rollout_views import RolloutSummary, RolloutView, live_summary, summary, view
-from obt_server.rollout_storage import CreateSpec, RolloutAction, RolloutFilter, RolloutState, model_key
+from obt_server.rollout_storage import (
+    CreateSpec,
+    RolloutAction,
+    RolloutFilter,
+    RolloutState,
+    RolloutTotals,
+    model_key,
+)
 from obt_server.rollouts.preview import TargetPreview, previews
 from obt_server.rollouts.requests import RolloutRequest, make
 from obt_server.rollouts.selection import Selector, select
+from obt_server.storage import NotStored
 
 _EXAMPLE: Final[dict[str, Any]] = {
     "action": "pull",
@@ -105,7 +115,7 @@ def selector(body: SelectorBody) -> Selector:
 
 
 def _beginning(router: APIRouter, context: Context) -> None:
-    most = context.rollouts.settings.max_targets
+    most = context.rollout_settings.max_targets
 
     @router.post(
         "/rollouts",
@@ -113,6 +123,7 @@ def _beginning(router: APIRouter, context: Context) -> None:
         responses={200: {"description": "The rollout that was begun with this `key` before."}},
         summary="Do something with a model on many machines; refused and offline ones are states of it",
     )
+    @by_leader
     async def begin(body: StartRollout, request: Request, response: Response) -> RolloutView:
         records = await select(context.hub, selector(body.targets), most)
         rollout, targets = make(_request(body), records, request.state.principal.name)
@@ -131,7 +142,7 @@ def _beginning(router: APIRouter, context: Context) -> None:
 
 
 def _reading(router: APIRouter, context: Context) -> None:
-    hub, engine = context.hub, context.rollouts
+    hub = context.hub
 
     @router.get("/rollouts", summary="Rollouts, the newest first")
     async def rollouts(
@@ -144,21 +155,23 @@ def _reading(router: APIRouter, context: Context) -> None:
         which = RolloutFilter(
             state=state, model=None if model is None else model_key(model), agent_id=agent_id, limit=limit
         )
-        live = {rollout.id: (rollout, targets) for rollout, targets in engine.running()}
-        found = await engine.find(which)
-        # Bytes of what runs are in no storage.
-        return [
-            live_summary(hub, *live[totals.rollout.id]) if totals.rollout.id in live else summary(totals)
-            for totals in found
-        ]
+        return [await _summary(context, totals) for totals in await context.rollouts.find(which)]
 
     @router.get("/rollouts/{rollout_id}", summary="One rollout, with its state on each machine")
     async def one(rollout_id: str) -> RolloutView:
-        return view(hub, *await engine.get(rollout_id))
+        return view(hub, *await context.rollouts.get(rollout_id))
+
+
+async def _summary(context: Context, totals: RolloutTotals) -> RolloutSummary:
+    if totals.rollout.state == "running":
+        # Bytes of what runs are in no storage. It may have ended meanwhile, and be forgotten.
+        with contextlib.suppress(NotStored):
+            return live_summary(context.hub, *await context.rollouts.get(totals.rollout.id))
+    return summary(totals)
 
 
 def _changing(router: APIRouter, context: Context) -> None:
-    hub, engine = context.hub, context.rollouts
+    hub = context.hub
 
     async def ids(body: SomeTargets) -> list[str] | None:
         if body.agents is None:
@@ -168,17 +181,20 @@ def _changing(router: APIRouter, context: Context) -> None:
         return [one if one in records else (await hub.find(one)).id for one in body.agents]
 
     @router.post("/rollouts/{rollout_id}/cancel", summary="Cancel what has not ended, everywhere or on some")
+    @by_leader
     async def cancel(rollout_id: str, body: SomeTargets) -> RolloutView:
-        await engine.cancel(rollout_id, await ids(body))
-        return view(hub, *await engine.get(rollout_id))
+        await context.rollouts.cancel(rollout_id, await ids(body))
+        return view(hub, *await context.rollouts.get(rollout_id))
 
     @router.post(
         "/rollouts/{rollout_id}/retry", summary="Begin again where it did not succeed, everywhere or on some"
     )
+    @by_leader
     async def retry(rollout_id: str, body: SomeTargets) -> RolloutView:
-        await engine.retry(rollout_id, await ids(body))
-        return view(hub, *await engine.get(rollout_id))
+        await context.rollouts.retry(rollout_id, await ids(body))
+        return view(hub, *await context.rollouts.get(rollout_id))
 
     @router.delete("/rollouts/{rollout_id}", status_code=204, summary="Forget a rollout that has ended")
+    @by_leader
     async def remove(rollout_id: str) -> None:
-        await engine.delete(rollout_id)
+        await context.rollouts.delete(rollout_id)

@@ -14,6 +14,7 @@ from obt_server.campaigns.due_times import DueTimes
 from obt_server.campaigns.requests import CampaignRequest
 from obt_server.rest import responses
 from obt_server.rest.context import Context, api_router, now
+from obt_server.rest.forwarding import by_leader
 from obt_server.schedule_storage import SchedulePause, ScheduleRun, StoredSchedule
 
 MAX_SCHEDULES: Final = 200
@@ -86,6 +87,7 @@ def _keeping(router: APIRouter, context: Context) -> None:
         return await _view(context, await storage.schedule(name))
 
     @router.put("/schedules/{name}", summary="Keep a schedule, in place of one of the same name")
+    @by_leader
     async def put(name: ScheduleName, body: ScheduleBody, request: Request) -> ScheduleView:
         known = {one.name: one for one in await storage.schedules()}
         if name not in known and len(known) >= MAX_SCHEDULES:
@@ -119,7 +121,7 @@ def _keeping(router: APIRouter, context: Context) -> None:
 
 
 def _running(router: APIRouter, context: Context) -> None:
-    storage, schedules = context.storage, context.schedules
+    storage = context.storage
 
     @router.get("/schedules/{name}/runs", summary="What became of a schedule's times, the newest first")
     async def runs(
@@ -134,14 +136,16 @@ def _running(router: APIRouter, context: Context) -> None:
         return await _view(context, await storage.pause_schedule(name, paused))
 
     @router.post("/schedules/{name}/resume", summary="Begin again with the next time")
+    @by_leader
     async def resume(name: ScheduleName) -> ScheduleView:
         # What came while it was paused is told as skipped before anything is due again.
-        await schedules.look()
+        await context.schedules.look()
         return await _view(context, await storage.pause_schedule(name, None))
 
     @router.post("/schedules/{name}/run", status_code=201, summary="Begin its campaign now")
+    @by_leader
     async def run(name: ScheduleName, request: Request) -> ScheduleRun:
-        return await schedules.run_now(name, request.state.principal.name)
+        return await context.schedules.run_now(name, request.state.principal.name)
 
 
 async def _view(context: Context, schedule: StoredSchedule) -> ScheduleView:

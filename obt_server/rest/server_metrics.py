@@ -24,6 +24,17 @@ Counted = Iterable[tuple[Sequence[str], float]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplicaFigures:
+    """This server among others on its database. ``running`` counts it too; ``epoch`` is the last lease's."""
+
+    running: int
+    leading: bool
+    epoch: int
+    bus_connected: bool
+    exchanges: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class ServerFigures:
     """Everything that is shown, as it was at one moment."""
 
@@ -42,6 +53,7 @@ class ServerFigures:
     database: DatabaseCounters
     database_path: Path | None
     removed: Mapping[str, int]
+    replicas: ReplicaFigures | None
 
 
 class _Scrape(Collector):
@@ -56,6 +68,8 @@ class _Scrape(Collector):
         yield from _fleet(figures)
         yield from _links(figures)
         yield from _database(figures)
+        if figures.replicas is not None:
+            yield from _replicas(figures.replicas)
         yield from machine_metrics.families(figures.machines)
         yield from _process()
 
@@ -122,6 +136,17 @@ def _database(figures: ServerFigures) -> Iterator[Metric]:
         )
         wal = path.with_name(path.name + "-wal")
         yield _gauge("obt_database_wal_bytes", "Size of its log of writes.", [((), wal.stat().st_size)])
+
+
+def _replicas(figures: ReplicaFigures) -> Iterator[Metric]:
+    for name, words, value in (
+        ("obt_replicas", "Server processes on this database that run, this one too.", figures.running),
+        ("obt_replica_leading", "Whether this one leads; 1 or 0.", figures.leading),
+        ("obt_replica_epoch", "Number of the last lease of whoever leads.", figures.epoch),
+        ("obt_bus_connected", "Whether this one is connected to NATS; 1 or 0.", figures.bus_connected),
+        ("obt_exchanges", "Open requests to and from other processes.", figures.exchanges),
+    ):
+        yield _gauge(name, words, [((), value)])
 
 
 def _process() -> Iterator[Metric]:

@@ -76,7 +76,7 @@ def routes(context: Context) -> APIRouter:
 
 
 def _comparing(router: APIRouter, context: Context) -> None:
-    hub, engine, evaluation = context.hub, context.campaigns, context.evaluation
+    hub = context.hub
 
     @router.get(
         "/campaigns/{campaign_id}/matrix",
@@ -88,16 +88,16 @@ def _comparing(router: APIRouter, context: Context) -> None:
         point: PointName = None,
         against: Annotated[str | None, Query(max_length=64, description="another campaign's id")] = None,
     ) -> CampaignMatrix:
-        campaign, cells = await engine.get(campaign_id)
-        others = None if against is None else (await engine.get(against))[1]
-        return await evaluation.matrix(campaign, cells, FigureAsked(metric, point), others)
+        campaign, cells = await context.campaigns.get(campaign_id)
+        others = None if against is None else (await context.campaigns.get(against))[1]
+        return await context.evaluation.matrix(campaign, cells, FigureAsked(metric, point), others)
 
     @router.get(
         "/campaigns/{campaign_id}/verdicts",
         summary="Slower, faster or no difference shown: each model and plan on each machine",
     )
     async def verdicts(campaign_id: str) -> list[Verdict]:
-        await engine.get(campaign_id)
+        await context.campaigns.get(campaign_id)
         return list(await context.storage.verdicts(campaign_id))
 
     @router.get("/history", summary="All results of a model and plan on a machine, and what changed")
@@ -109,7 +109,7 @@ def _comparing(router: APIRouter, context: Context) -> None:
         point: PointName = None,
     ) -> LineHistory:
         key = LineKey((await hub.find(agent)).id, model_key(model), plan)
-        return await evaluation.history(key, FigureAsked(metric, point))
+        return await context.evaluation.history(key, FigureAsked(metric, point))
 
 
 def _baselines(router: APIRouter, context: Context) -> None:

@@ -13,7 +13,7 @@ from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 from obt_agent.protocol.admission import JobCounts, LightSample, OutboxCounts
 from obt_agent.protocol.errors import WireError
 from obt_agent.protocol.jobs import JobKind, JobProgress
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 from obt_server.hub.presence import GpuTitle
 from obt_server.hub.storage import AgentRecord, JobRecord, StoredJobState
 from obt_server.rest.struct_route import Shape
@@ -54,7 +54,7 @@ class AgentView(msgspec.Struct, frozen=True, kw_only=True):
     model_count: int | None
 
 
-def agent_view(hub: AgentHub, agent: AgentRecord) -> AgentView:
+def agent_view(hub: Hub, agent: AgentRecord) -> AgentView:
     """Return an agent as it is now."""
     presence = hub.presence(agent.id)
     beat = presence.heartbeat if presence is not None else None
@@ -142,7 +142,7 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     requested: bool
 
 
-def job_view(hub: AgentHub, job: JobRecord) -> JobView:
+def job_view(hub: Hub, job: JobRecord) -> JobView:
     """Return a job as it is now: progress comes from the live session."""
     presence = hub.presence(job.agent_id)
     # Only of a job without a result: a late notification must not bring a finished one back to life.

@@ -10,7 +10,7 @@ from typing import Final
 import structlog
 
 from obt_agent.errors import AgentError
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 from obt_server.machine_jobs.runs import Runs
 from obt_server.rollout_storage import Rollout, RolloutFilter, RolloutTarget, RolloutTotals, model_key
 from obt_server.rollouts.fleet_models import Capacities
@@ -48,15 +48,15 @@ class RolloutOpen(AgentError):
 class RolloutEngine:
     """Carries rollouts out. ``start`` before anything else; ``close`` ends its tasks, and loses nothing.
 
+    Each is called once: whoever goes on later makes another engine, which knows what is stored.
+
     Args:
         hub: the live agents.
         storage: what lasts; a state is there before anybody sees it.
         settings: numbers.
     """
 
-    def __init__(
-        self, hub: AgentHub, storage: ServerStorage, settings: RolloutSettings | None = None
-    ) -> None:
+    def __init__(self, hub: Hub, storage: ServerStorage, settings: RolloutSettings | None = None) -> None:
         self.settings = settings or RolloutSettings()
         self._hub = hub
         self._storage = storage
@@ -83,7 +83,7 @@ class RolloutEngine:
             self._runs.begin(run)
 
     async def close(self) -> None:
-        """End all tasks; what they were at is stored, and goes on at the next start."""
+        """End all tasks; what they were at is stored, and goes on with the engine that is made next."""
         await self._runs.close()
 
     async def _loaded(self, rollout: Rollout) -> RolloutRun:
@@ -135,6 +135,7 @@ class RolloutEngine:
 
     async def cancel(self, rollout_id: str, agent_ids: Collection[str] | None) -> None:
         """Cancel what has not ended of a rollout, on all machines or on those named. Raises NotStored."""
+        self._runs.check()
         run = self._runs.get(rollout_id)
         if run is None:
             await self._storage.rollout(rollout_id)
@@ -159,6 +160,7 @@ class RolloutEngine:
 
     async def delete(self, rollout_id: str) -> None:
         """Forget a rollout that has ended. Raises NotStored, RolloutOpen."""
+        self._runs.check()
         async with self._changing:
             rollout = await self._storage.rollout(rollout_id)
             if rollout.state == "running" or self._runs.get(rollout_id) is not None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import msgspec
 
 from obt_agent.hardware.inventory import Inventory
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 from obt_server.hub.storage import AgentRecord
 from obt_server.rollout_storage import model_key
 from obt_server.storage import ModelVersion, ServerStorage
@@ -151,11 +151,12 @@ class Capacities:
         storage: the inventories of machines that are away.
     """
 
-    def __init__(self, hub: AgentHub, storage: ServerStorage) -> None:
+    def __init__(self, hub: Hub, storage: ServerStorage) -> None:
         self._hub = hub
         self._storage = storage
-        # By machine: the inventory as it came, and what it says; None of one that was never there.
-        self._known: dict[str, tuple[bytes | None, Capacity]] = {}
+        # By machine: the inventory as it came (of another process's machine when it was stored), and what
+        # it says; None of one that was never there.
+        self._known: dict[str, tuple[bytes | float | None, Capacity]] = {}
 
     async def of(self, records: Sequence[AgentRecord]) -> dict[str, Capacity]:
         """Return the capacities of machines, by id."""
@@ -171,9 +172,10 @@ class Capacities:
     async def _of(self, agent_id: str) -> Capacity:
         presence = self._hub.presence(agent_id)
         live = None if presence is None else presence.inventory
+        mark = presence.inventory_at if presence is not None and live is None else live
         known = self._known.get(agent_id)
         # The same object, and not an equal one: comparing would cost as much as reading.
-        if known is not None and (live is None or known[0] is live):
+        if known is not None and (mark is None or _same(known[0], mark)):
             return known[1]
         raw = live
         if raw is None:
@@ -183,8 +185,12 @@ class Capacities:
                 return Capacity()
             raw = stored.inventory
         capacity = _capacity(raw)
-        self._known[agent_id] = raw, capacity
+        self._known[agent_id] = raw if mark is None else mark, capacity
         return capacity
+
+
+def _same(one: bytes | float | None, other: bytes | float) -> bool:
+    return one is other or (isinstance(one, float) and one == other)
 
 
 def _capacity(raw: bytes) -> Capacity:

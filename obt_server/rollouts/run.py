@@ -17,6 +17,7 @@ from obt_server.machine_jobs.attempt import AlreadyEnded, Postponed
 from obt_server.machine_jobs.failures import Changes
 from obt_server.machine_jobs.items import RunItems
 from obt_server.machine_jobs.machines import Machines
+from obt_server.replica_storage import LeaseLost
 from obt_server.rollout_storage import (
     REPEATABLE,
     ChangeCause,
@@ -28,6 +29,7 @@ from obt_server.rollout_storage import (
 from obt_server.rollouts import outcomes
 from obt_server.rollouts.locks import LockKey, ModelLocks
 from obt_server.rollouts.work import RolloutParts, TargetWork
+from obt_server.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -175,7 +177,7 @@ class RolloutRun:
                     continue
                 await self._wait()
         finally:
-            await items.end_tasks(self._tasks.values())
+            await end_tasks(self._tasks.values())
 
     async def _wait(self) -> None:
         delay = None
@@ -279,23 +281,29 @@ class RolloutRun:
 
     async def _work(self, agent_id: str, work: TargetWork) -> None:
         try:
-            try:
-                target = await self._update(agent_id, await work.run())
-                if target.state == "done":
-                    name = self.rollout.destination or self.rollout.model
-                    self._parts.done(agent_id, model_key(name))
-            except Postponed as later:
-                await self._postpone(agent_id, later)
-            except AlreadyEnded:
-                pass  # an operator's cancellation came before its first step
-            # What cannot be stored now: the target is as it was, and is looked at again.
-            except Exception:
-                log.exception("rollout.target_failed", rollout=self.rollout.id, agent=agent_id)
-                self._look_again_in(_AGAIN_AFTER_FAULT_S, agent_id)
+            await self._attempt(agent_id, work)
+        except AlreadyEnded:
+            pass  # an operator's cancellation came before its first step
+        # The term ends: whoever leads next goes on with what is stored.
+        except LeaseLost as error:
+            log.info("rollout.not_led", rollout=self.rollout.id, agent=agent_id, error=error.message)
+        # What cannot be stored now: the target is as it was, and is looked at again.
+        except Exception:
+            log.exception("rollout.target_failed", rollout=self.rollout.id, agent=agent_id)
+            self._look_again_in(_AGAIN_AFTER_FAULT_S, agent_id)
         finally:
             del self._works[agent_id], self._tasks[agent_id]
             self._locks.give_back(self._keys(agent_id), self.rollout.id)
             self._wake.set()
+
+    async def _attempt(self, agent_id: str, work: TargetWork) -> None:
+        try:
+            target = await self._update(agent_id, await work.run())
+        except Postponed as later:
+            await self._postpone(agent_id, later)
+            return
+        if target.state == "done":
+            self._parts.done(agent_id, model_key(self.rollout.destination or self.rollout.model))
 
     async def _postpone(self, agent_id: str, later: Postponed) -> None:
         """Wait again, unless there is no more to try."""

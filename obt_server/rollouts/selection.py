@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from obt_agent.errors import InvalidParams
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 from obt_server.hub.storage import AgentRecord
 
 
@@ -30,7 +30,7 @@ def with_labels(records: Sequence[AgentRecord], labels: Sequence[str]) -> list[A
     return [record for record in records if wanted & labels_of(record)]
 
 
-async def select(hub: AgentHub, selector: Selector, most: int) -> list[AgentRecord]:
+async def select(hub: Hub, selector: Selector, most: int) -> list[AgentRecord]:
     """Return the machines that a selector means, by name.
 
     Raises:

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 from obt_server.hub.storage import AgentRecord
 from obt_server.machine_jobs.local_times import quiet_s
 from obt_server.rollout_storage import ModelSet, Rollout, model_key
@@ -52,7 +52,7 @@ class ModelSets:
 
     def __init__(
         self,
-        hub: AgentHub,
+        hub: Hub,
         storage: ServerStorage,
         engine: RolloutEngine,
         models: FleetModels,

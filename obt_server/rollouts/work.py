@@ -13,11 +13,12 @@ import msgspec
 
 from obt_agent.errors import AgentError, Busy, LinkLost, ModelNotFound
 from obt_agent.protocol.commands import ListModelsParams, ListModelsResult
-from obt_server.hub import AgentHub, AgentOffline
+from obt_server.hub import AgentOffline, Hub, OutOfReach
 from obt_server.hub.storage import JobRecord
 from obt_server.machine_jobs import failures
 from obt_server.machine_jobs.attempt import JobAttempt, JobRequest, Postponed, latest_start
 from obt_server.machine_jobs.failures import Changes
+from obt_server.replica_storage import LeaseLost
 from obt_server.rollout_storage import JOB_ACTIONS, ChangeCause, Rollout, RolloutTarget, model_key
 from obt_server.rollouts import outcomes
 from obt_server.rollouts.fleet_models import Capacities
@@ -34,7 +35,7 @@ _UNDER_WAY: Final = "It was under way, and may have been done."
 class RolloutParts:
     """What the parts of the engine share; ``done`` is called with machine and model when a target is done."""
 
-    hub: AgentHub
+    hub: Hub
     storage: ServerStorage
     settings: RolloutSettings
     capacities: Capacities
@@ -181,8 +182,11 @@ class TargetWork:
                 # Leaving the call cancels it at the machine; what it did until then stays.
                 return failures.ended("cancelled", _UNDER_WAY, time.time())
             return asking.result()
-        except (AgentOffline, LinkLost) as error:
+        except (AgentOffline, LinkLost, OutOfReach) as error:
             raise Postponed("The link broke before the machine's answer; it is asked again.") from error
+        # Nothing was sent: the term of this leader is over.
+        except LeaseLost:
+            raise
         except Busy as error:
             # A benchmark of the model may last for hours: until somebody cancels, or ``until``. It says why.
             _, longest = self._settings.busy_retry_s

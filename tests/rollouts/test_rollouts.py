@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from obt_agent.errors import (
@@ -20,6 +22,7 @@ from obt_agent.errors import (
     OllamaUnavailable,
     StorageLow,
 )
+from obt_agent.protocol.jobs import JobProgress, JobProgressParams
 from obt_server.store import rollouts as rollout_rows
 from tests.rollouts.machines import (
     DIGEST,
@@ -37,6 +40,7 @@ from tests.rollouts.machines import (
     until_shown,
 )
 from tests.server.conftest import Running, running
+from tests.server.job_steps import accept
 from tests.waiting import until
 
 
@@ -264,6 +268,8 @@ async def test_cancelling_stops_what_runs_and_begins_nothing_more(quick: Running
     async with connected(quick, some):
         rollout = await begin(quick, parallelism=1)
         await until_shown(quick, rollout["id"], lambda view: view["counts"]["running"] == 1)
+        # It is shown as running before the machine has heard of it, and could still be taken back.
+        await until(lambda: len(some[0].jobs) == 1)
         assert (await post(quick, f"/rollouts/{rollout['id']}/cancel")).status_code == 200
         view = await until_over(quick, rollout["id"])
     assert (view["state"], view["counts"]["cancelled"]) == ("cancelled", 3)
@@ -294,6 +300,24 @@ async def test_some_machines_are_cancelled_and_begun_again(quick: Running) -> No
     assert states(view) == {"m0": "done", "m1": "done", "m2": "done"}
     assert [sum(one.started.values()) for one in some] == [2, 2, 1]
     assert [target["attempt"] for target in view["targets"]] == [2, 2, 1]
+
+
+async def test_a_pull_that_was_queued_is_shown_as_running_when_its_progress_says_so(tmp_path: Path) -> None:
+    # Only what it hears makes it look again.
+    settings = dataclasses.replace(QUICK, poll_s=3600)
+    async with running(tmp_path, rollouts=settings) as server:
+        (machine,) = await machines(server, 1)
+        async with machine.connected(server):
+            machine.link.handlers["pull_model"] = accept
+            rollout = await begin(server)
+            await until_shown(server, rollout["id"], lambda view: only(view)["waiting_for"] == "job")
+            pull = next(one for one in machine.link.requests if one.method == "pull_model")
+            job_id = msgspec.json.decode(pull.params)["job_id"]
+            await machine.link.notify(
+                "job.progress",
+                JobProgressParams(job_id=job_id, state="running", progress=JobProgress(phase="pulling")),
+            )
+            await until_shown(server, rollout["id"], lambda view: only(view)["state"] == "running")
 
 
 async def test_a_cancellation_reaches_a_machine_that_is_away_when_it_is_back(quick: Running) -> None:
