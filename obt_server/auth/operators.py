@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -68,6 +68,14 @@ class Operators:
         self._hashing = {True: asyncio.Semaphore(1), False: asyncio.Semaphore(1)}
         # strangers whose password waits to be hashed
         self._waiting = 0
+        self.claim: Callable[[Sequence[bytes]], Awaitable[bool]] | None = None
+        """Asked before somebody tries whose tries are delayed: whether no other server process lets the same
+        one try at this moment."""
+
+    @property
+    def limiters(self) -> Mapping[str, FailureLimiter]:
+        """What counts failures, by name: server processes that share the operators share these."""
+        return {"sign-in": self._pairs, "sign-in address": self._addresses}
 
     async def authenticate(self, connection: HTTPConnection) -> Principal | None:
         """The operator behind a request's bearer token or cookie."""
@@ -119,6 +127,7 @@ class Operators:
             async with self._hashing[known]:
                 if not known:
                     self._check_attempts(name, sender)  # the others that waited may have failed meanwhile
+                    await self._check_claim(name, sender)
                 right = await asyncio.to_thread(secrets.check_password, password, stored or _NOBODY)
         finally:
             self._waiting -= not known
@@ -131,6 +140,12 @@ class Operators:
             raise TooManyAttempts(
                 f"Too many wrong passwords; try again in {wait:.0f} s.", retry_after_ms=int(wait * 1000) + 1
             )
+
+    async def _check_claim(self, name: str, sender: str) -> None:
+        slowed = [self._pairs.slowed((name, sender)), self._addresses.slowed(sender)]
+        keys = [key for key in slowed if key is not None]
+        if keys and self.claim is not None and not await self.claim(keys):
+            raise TooManyAttempts("Too many wrong passwords; try again in 1 s.", retry_after_ms=1000)
 
     async def sign_out(self, connection: HTTPConnection) -> None:
         """End the browser's sign-in."""

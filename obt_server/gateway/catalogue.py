@@ -10,7 +10,7 @@ from obt_server.gateway.exchange import Exchange
 from obt_server.gateway.grants import covers_model
 from obt_server.gateway.machines import MachineChoice
 from obt_server.gateway.ollama_lists import covered
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 from obt_server.storage import ServerStorage
 
 
@@ -23,7 +23,7 @@ class ModelCatalogue:
         machines: which machines a request means.
     """
 
-    def __init__(self, hub: AgentHub, storage: ServerStorage, machines: MachineChoice) -> None:
+    def __init__(self, hub: Hub, storage: ServerStorage, machines: MachineChoice) -> None:
         self._hub = hub
         self._storage = storage
         self._machines = machines

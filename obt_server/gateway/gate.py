@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 
 from starlette.requests import HTTPConnection, Request
 
+from obt_agent.errors import StorageFailed
 from obt_server.auth import InferenceGrant
 from obt_server.auth.operators import bearer
 from obt_server.connections import recognise
@@ -35,6 +36,9 @@ class GatewayGate:
         self._origin = dataclasses.replace(context.origin, origins=frozenset())
         # requests that are open, by token
         self._open: Counter[str] = Counter()
+        self._limits = context.limits
+        if self._limits is not None:
+            self._limits.count_open(lambda: self._open)
         # bytes of the bodies of all requests that are open
         self._body_bytes = 0
 
@@ -42,8 +46,14 @@ class GatewayGate:
         """Return what the token of a request covers.
 
         Raises:
-            GatewayRefused: it has none that is valid here.
+            GatewayRefused: it has none that is valid here, or nobody can know while the database is away.
         """
+        try:
+            return await self._grant(connection)
+        except StorageFailed as error:
+            raise GatewayRefused(503, error.message, retry_after_ms=_AGAIN_MS) from error
+
+    async def _grant(self, connection: HTTPConnection) -> InferenceGrant:
         # As everywhere: a page of another site gets nothing, and no answer here lets one read it (no CORS).
         refusal = self._origin.check(connection.headers)
         if refusal is not None:
@@ -71,7 +81,8 @@ class GatewayGate:
         Raises:
             GatewayRefused: it has as many already.
         """
-        if self._open[grant.id] >= self._settings.requests_of_token:
+        elsewhere = 0 if self._limits is None else self._limits.open_elsewhere(grant.id)
+        if self._open[grant.id] + elsewhere >= self._settings.requests_of_token:
             most = self._settings.requests_of_token
             raise GatewayRefused(
                 429, f"{most} requests of this token are open; that is the most.", retry_after_ms=_AGAIN_MS
@@ -122,6 +133,9 @@ class GatewayGate:
             # All open requests at once, so that those of one token share a read.
             await asyncio.sleep(recheck_s - now % recheck_s)
             try:
-                await self.admit(connection)
+                await self._grant(connection)
             except GatewayRefused as refused:
                 return refused
+            # What was let in before goes on while the database is away: nothing says otherwise.
+            except StorageFailed:
+                continue

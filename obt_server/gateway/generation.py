@@ -11,7 +11,7 @@ import msgspec
 from obt_agent.errors import TooLarge
 from obt_agent.protocol import codec
 from obt_server.gateway.exchange import Exchange
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 
 Generating = Literal["generate", "chat"]
 """The commands of the protocol that generate."""
@@ -26,7 +26,7 @@ class _StreamedFinal(msgspec.Struct):
 
 
 async def generated(
-    hub: AgentHub, exchange: Exchange, method: Generating, params: bytes
+    hub: Hub, exchange: Exchange, method: Generating, params: bytes
 ) -> AsyncGenerator[list[bytes], None]:
     """Ollama's objects, those together that came together; the last list holds the final one alone.
 
@@ -61,7 +61,7 @@ class _TextChunk(msgspec.Struct):
 
 
 async def joined(
-    hub: AgentHub, exchange: Exchange, method: Generating, params: bytes, most_bytes: int
+    hub: Hub, exchange: Exchange, method: Generating, params: bytes, most_bytes: int
 ) -> dict[str, Any]:
     """One object of a whole generation, as Ollama makes it where ``stream`` is false.
 

@@ -9,7 +9,7 @@ from obt_server.auth import InferenceGrant
 from obt_server.gateway.errors import GatewayRefused
 from obt_server.gateway.exchange import Exchange
 from obt_server.gateway.grants import covers_machine, covers_model, has_label
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 from obt_server.hub.presence import Presence
 from obt_server.hub.storage import AgentRecord
 from obt_server.rollout_storage import model_key
@@ -27,7 +27,7 @@ class MachineChoice:
         hub: who is there.
     """
 
-    def __init__(self, hub: AgentHub) -> None:
+    def __init__(self, hub: Hub) -> None:
         self._hub = hub
 
     async def online(self, target: str, grant: InferenceGrant) -> list[AgentRecord]:

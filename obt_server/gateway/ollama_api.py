@@ -15,7 +15,7 @@ from obt_server.gateway.exchange import JSON, NDJSON, AnswerHead, Exchange, Part
 from obt_server.gateway.generation import Generating, generated, joined
 from obt_server.gateway.machines import MachineChoice
 from obt_server.gateway.settings import GatewaySettings
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 
 _NO_CHANGES: Final = (
     "Models are not changed through the gateway: whoever runs the server or the machine pulls, creates, "
@@ -55,7 +55,7 @@ class OllamaApi:
     """
 
     def __init__(
-        self, hub: AgentHub, machines: MachineChoice, catalogue: ModelCatalogue, settings: GatewaySettings
+        self, hub: Hub, machines: MachineChoice, catalogue: ModelCatalogue, settings: GatewaySettings
     ) -> None:
         self._hub = hub
         self._machines = machines

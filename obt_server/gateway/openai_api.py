@@ -24,7 +24,7 @@ from obt_server.gateway.openai_requests import (
     embed_params,
 )
 from obt_server.gateway.settings import GatewaySettings
-from obt_server.hub import AgentHub
+from obt_server.hub import Hub
 
 JSON: Final = "application/json"
 """As Ollama writes it on these routes."""
@@ -46,7 +46,7 @@ class OpenAiApi:
     """
 
     def __init__(
-        self, hub: AgentHub, machines: MachineChoice, catalogue: ModelCatalogue, settings: GatewaySettings
+        self, hub: Hub, machines: MachineChoice, catalogue: ModelCatalogue, settings: GatewaySettings
     ) -> None:
         self._hub = hub
         self._machines = machines

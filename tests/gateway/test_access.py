@@ -9,6 +9,7 @@ import pytest
 import structlog.testing
 
 from obt_server.gateway import GatewaySettings
+from obt_server.store.postgresql import DatabaseUnavailable
 from obt_standin import StandIn
 from tests.gateway.agent import real_agent
 from tests.gateway.conftest import MODEL, THINKS, Here, client, token
@@ -166,6 +167,28 @@ async def test_a_revoked_token_ends_the_stream_that_it_opened(here: Here) -> Non
         *_, last = [line async for line in received]
         assert "token of scope inference" in json.loads(last)["error"]
     await here.standin.wait_for(lambda _: here.asked("/api/generate")[-1].ended == "client_closed")
+
+
+async def test_while_the_database_is_away_new_requests_wait_and_open_ones_go_on(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = 0
+
+    async def away(*_: object) -> None:
+        nonlocal asked
+        asked += 1
+        raise DatabaseUnavailable("away")
+
+    here.standin.script.tokens, here.standin.script.decode_tps = 20, 20.0
+    async with here.http.stream("POST", "/api/generate", json=GENERATE) as answer:
+        received = answer.aiter_lines()
+        await anext(received)
+        monkeypatch.setattr(here.server.parts.operators.store, "valid_token", away)
+        refused = await here.http.get("/api/version")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+        await until(lambda: asked > 2)
+        *_, last = [line async for line in received]
+        assert json.loads(last)["done"]
 
 
 async def test_an_offline_machine_is_503_at_once(gateway_server: Running) -> None:

@@ -154,7 +154,7 @@ async def test_a_client_that_does_not_read_stops_the_reading_of_ollama(here: Her
     async with here.http.stream("POST", "/api/generate", json=body) as answer:
         assert answer.status_code == 200
         # Nothing is read: what the way holds is bounded, and Ollama has to wait.
-        hub = here.server.parts.hub
+        hub = here.server.parts.local_hub
         (agent_id,) = hub.online()
         calls = hub._sessions.require(agent_id).calls  # noqa: SLF001 - what the server holds, shown nowhere
         await until(lambda: sum(request.held_bytes for request in calls._requests.values()) > 0)  # noqa: SLF001

@@ -24,6 +24,7 @@ from obt_server.auth.limiter import MAX_DELAY_S, FailureLimiter
 from obt_server.auth.operators import Operators, SignInRefused
 from obt_server.rest import health
 from obt_server.store.operators import ApiToken
+from obt_server.store.postgresql import DatabaseUnavailable
 from tests.server.conftest import HASHED, PASSWORD, Running, running
 from tests.server.databases import sqlite_alone
 from tests.waiting import until
@@ -564,6 +565,38 @@ async def test_an_open_stream_of_events_ends_when_its_token_is_revoked(tmp_path:
             rest = [line async for line in lines if line]
         assert rest[-2] == "event: error"
         assert json.loads(rest[-1].removeprefix("data: "))["error"]["kind"] == "not_signed_in"
+
+
+async def test_nobody_can_be_known_while_the_database_is_away_and_who_was_let_in_stays(
+    tmp_path: Path,
+) -> None:
+    async with running(tmp_path, recheck_s=0.001) as server:
+        store = server.parts.operators.store
+        valid_token, times = store.valid_token, 0
+
+        async def away(sha256: str, at: float) -> ApiToken | None:
+            nonlocal times
+            times += 1
+            raise DatabaseUnavailable("away", retry_after_ms=1000)
+
+        async with asyncio.timeout(60), server.http.stream("GET", "/api/v1/events") as stream:
+            names = (line async for line in stream.aiter_lines() if line.startswith("event: "))
+            assert await anext(names) == "event: current"
+            store.valid_token = away  # type: ignore[method-assign] # as where the database is away
+            await until(lambda: times > 2)
+            answer = await server.http.get("/api/v1/agents")
+            assert (answer.headers["Retry-After"], answer.json()["error"]["kind"]) == ("1", "storage_failed")
+            url = f"{server.url.replace('http', 'ws')}/api/v1/models/generate/m?client_id=pc"
+            with pytest.raises(websockets.InvalidStatus) as refused:
+                await websockets.connect(
+                    url,
+                    additional_headers={"Authorization": server.http.headers["authorization"]},
+                    proxy=None,
+                )
+            assert (answer.status_code, refused.value.response.status_code) == (503, 503)
+            store.valid_token = valid_token  # type: ignore[method-assign] # it is back
+            async with server.agent("late"):
+                assert await anext(names) == "event: agent"
 
 
 async def test_an_open_stream_goes_on_while_its_token_is_good(tmp_path: Path) -> None:
