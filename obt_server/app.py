@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from fastapi import APIRouter, FastAPI
 from fastapi.responses import JSONResponse, RedirectResponse
@@ -24,18 +24,26 @@ from obt_server.auth.operators import Operators
 from obt_server.auth.origin import LOOPBACK_NAMES, OriginPolicy
 from obt_server.campaigns import CampaignSettings
 from obt_server.gateway import GatewaySettings
-from obt_server.hub import AgentHub, HubSettings
+from obt_server.hub import AgentHub, Hub, HubSettings
 from obt_server.request_log import RequestLogMiddleware
 from obt_server.rest import health, metrics, responses, session
 from obt_server.rest.context import PREFIX, Context, api_router
 from obt_server.rest.health import Readiness
 from obt_server.rest.metrics import MetricsExporter
 from obt_server.rest.problems import failure
+from obt_server.rest.server_metrics import ReplicaFigures
 from obt_server.rest.socket import refuse
 from obt_server.rollouts import RolloutSettings
 from obt_server.router import router_for
 from obt_server.store import AgentQuota, Database, OperatorStore, SqlStorage
+from obt_server.store.leases import FencedDatabase
 from obt_server.store.retention import Retention, RetentionSettings
+
+if TYPE_CHECKING:
+    from obt_server.bus import Bus
+    from obt_server.replicas.fleet_hub import FleetHub
+    from obt_server.replicas.limits import SharedLimits
+    from obt_server.replicas.membership import Membership
 
 # Nothing inline and nothing from elsewhere: what a machine puts into a name or an answer cannot run. Images
 # as data: the charts that are saved as files, and those attached to a prompt.
@@ -79,6 +87,7 @@ class AppSettings:
         retention: what is removed when it is old.
         request_log: whether each request is a line of the log.
         join_pins: of the keys that join tokens name.
+        bus: to the other server processes on the same database; None for one process alone.
     """
 
     database: Path | str
@@ -95,19 +104,25 @@ class AppSettings:
     retention: RetentionSettings = field(default_factory=RetentionSettings)
     request_log: bool = False
     join_pins: tuple[str, ...] = ()
+    bus: Bus | None = None
 
 
 @dataclass(frozen=True)
 class Server:
-    """The parts of the reference application, for those who build around it."""
+    """The parts of the reference application, for those who build around it.
+
+    ``hub`` reaches every agent; ``local_hub`` is that of the agents whose sockets this process has.
+    """
 
     app: FastAPI
-    hub: AgentHub
+    hub: Hub
+    local_hub: AgentHub
     storage: SqlStorage
     operators: Operators
     database: Database
     context: Context
     exporter: MetricsExporter
+    readiness: Readiness
 
 
 def build(settings: AppSettings) -> Server:
@@ -119,7 +134,10 @@ def build(settings: AppSettings) -> Server:
     # One database for machines and operators: a token that is revoked on the command line is gone for both.
     database = Database.open(settings.database)
     storage, operators = SqlStorage(database, settings.quota), Operators(OperatorStore(database))
-    hub = AgentHub(storage, settings.hub)
+    retention = Retention(database, settings.retention)
+    local_hub = AgentHub(storage, settings.hub)
+    fleet = None if settings.bus is None else _fleet_hub(local_hub, storage, settings.bus)
+    hub: Hub = fleet or local_hub
     # Somebody on the server's own machine always gets in by its loopback, whatever names it has outside.
     policy = OriginPolicy.of([*LOOPBACK_NAMES, *settings.hosts], https_only=settings.https)
     context = Context(
@@ -131,18 +149,25 @@ def build(settings: AppSettings) -> Server:
         rollout_settings=settings.rollouts,
         campaign_settings=settings.campaigns,
         join_pins=settings.join_pins,
+        replicas=fleet,
+        chores=(lambda lease: retention.run(FencedDatabase(database, lease)),),
     )
+    _share_limits(operators, context.limits)
     router = router_for(context, settings.gateway)
-    retention = Retention(database, settings.retention)
-    app = _empty(_with_retention(router.lifespan_context, retention))
+    # Of several processes the one that leads removes what is old.
+    lifespan = router.lifespan_context
+    app = _empty(_with_retention(lifespan, retention) if fleet is None else lifespan)
     # Taken as they are: to include a router would make each of its routes anew.
     app.routes.extend(router.routes)
     # Signing in is the reference application's own: an application that mounts the router has its own.
     app.routes.extend(session.routes(context, operators, secure_cookie=settings.https).routes)
     app.routes.extend(_description(context, app).routes)
     exporter = MetricsExporter(context, storage, database, lambda: retention.removed)
+    if fleet is not None:
+        exporter.replicas = lambda: _replica_figures(fleet.membership)
     app.routes.extend(metrics.routes(context, exporter).routes)
-    app.routes.extend(health.routes(Readiness(lambda: hub.draining, storage.ping)).routes)
+    readiness = Readiness(lambda: hub.draining, storage.ping)
+    app.routes.extend(health.routes(readiness).routes)
     page.mount(app)
     app.add_exception_handler(HTTPException, _no_such_route)
     app.add_middleware(SecurityMiddleware, policy=policy)
@@ -152,7 +177,38 @@ def build(settings: AppSettings) -> Server:
     )
     if settings.request_log:
         app.add_middleware(RequestLogMiddleware)
-    return Server(app, hub, storage, operators, database, context, exporter)
+    return Server(app, hub, local_hub, storage, operators, database, context, exporter, readiness)
+
+
+def _share_limits(operators: Operators, limits: SharedLimits | None) -> None:
+    """Let failed sign-ins count in all server processes."""
+    if limits is not None:
+        for name, limiter in operators.limiters.items():
+            limits.share(name, limiter)
+        operators.claim = limits.claim
+
+
+def _fleet_hub(local_hub: AgentHub, storage: SqlStorage, bus: Bus) -> FleetHub:
+    # Only here: one process alone has nothing of it in memory.
+    from obt_server.replicas.fleet_hub import FleetHub  # noqa: PLC0415
+    from obt_server.replicas.membership import Membership  # noqa: PLC0415
+    from obt_server.replicas.own_state import own_state  # noqa: PLC0415
+
+    membership = Membership(storage)
+    fleet = FleetHub(local_hub, storage, bus, membership)
+    membership.describe = lambda: own_state(fleet, version())
+    return fleet
+
+
+def _replica_figures(membership: Membership) -> ReplicaFigures:
+    state = membership.describe()
+    return ReplicaFigures(
+        running=1 + len(membership.others),
+        leading=membership.leading,
+        epoch=membership.epoch,
+        bus_connected=state.bus_connected,
+        exchanges=state.exchanges,
+    )
 
 
 def _empty(lifespan: Lifespan[FastAPI]) -> FastAPI:

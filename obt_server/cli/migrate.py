@@ -18,8 +18,8 @@ from obt_server.cli.options import add_database, database_of
 from obt_server.store import Database, postgresql
 from obt_server.store.address import parse, shown
 from obt_server.store.copies import CopyFailed
-from obt_server.store.database import sqlite_engine
 from obt_server.store.schema import differences, version_of
+from obt_server.store.sqlite import sqlite_engine
 from obt_server.store.tables import SCHEMA_VERSION
 
 

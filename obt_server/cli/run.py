@@ -17,9 +17,11 @@ from obt_server import app as application
 from obt_server.allocator import keep_large_blocks_apart
 from obt_server.auth.origin import parse_authority
 from obt_server.auth.server_key import ServerKeys, server_keys
+from obt_server.cli.bus_options import check_bus, nats_bus
 from obt_server.cli.first_password import FIRST_OPERATOR, given_first_password, make_first_operator
 from obt_server.cli.options import UsageError, add_database, load_settings, port, positive
 from obt_server.cli.tls_files import check_tls_files, make_certificate
+from obt_server.config.bus_address import bus_addresses
 from obt_server.config.load import SERVER
 from obt_server.config.schema import ServerOptions
 from obt_server.gateway import GatewaySettings
@@ -31,6 +33,8 @@ from obt_server.store.retention import RetentionSettings
 
 SWITCH_S: Final = 0.001
 """How long a thread may compute before another that waits has its turn."""
+DRAIN_DIALS_PER_S: Final = 100.0
+"""Agents of a replica that stops, at the others: each dial costs a handshake and a transaction."""
 
 _DEFAULTS: Final = ServerOptions()
 DEFAULT_PORT: Final = _DEFAULTS.listen.port
@@ -44,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help=f"address to listen on (default: {_DEFAULTS.listen.host})")
     parser.add_argument("--port", type=port, help=f"port (default: {DEFAULT_PORT})")
     _add_tls(parser)
+    _add_bus(parser)
     parser.add_argument(
         "--behind-proxy",
         nargs="?",
@@ -101,6 +106,27 @@ def _add_log(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-format", choices=_choices("log.format"), help="form of the log (auto)")
     parser.add_argument(
         "--log-requests", action=argparse.BooleanOptionalAction, help="log each request (default: no)"
+    )
+
+
+def _add_bus(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--bus",
+        metavar="ADDRESS",
+        help="NATS by which several server processes on one PostgreSQL reach each other: nats://HOST:4222 or "
+        "tls://HOST:4222, several with commas between them (default: one process alone)",
+    )
+    parser.add_argument(
+        "--bus-credentials-file",
+        type=Path,
+        metavar="FILE",
+        help="a file that NATS knows this server by: USER:PASSWORD on one line, a token, or a .creds file",
+    )
+    parser.add_argument(
+        "--bus-ca-file",
+        type=Path,
+        metavar="FILE",
+        help="PEM file of the authorities that sign the certificate of NATS (default: the system's)",
     )
 
 
@@ -184,17 +210,21 @@ def completed(options: argparse.Namespace) -> argparse.Namespace:
         database=config.database.address,
         host=config.listen.host,
         port=config.listen.port,
-        tls_cert=None if cert is None else Path(cert),
-        tls_key=None if key is None else Path(key),
+        tls_cert=_path(cert),
+        tls_key=_path(key),
         tls_self_signed=config.listen.tls_self_signed,
-        next_tls_cert=None if following is None else Path(following),
+        next_tls_cert=_path(following),
         behind_proxy=config.listen.behind_proxy,
         allowed_host=list(config.listen.allowed_hosts),
         root_path=config.listen.root_path,
+        drain_notice_s=config.listen.drain_notice_s,
         agent_results_bytes=config.agents.max_results_bytes,
         agent_unasked_bytes=config.agents.max_unasked_results_bytes,
         gateway=config.gateway.enabled,
-        first_password_file=None if first is None else Path(first),
+        first_password_file=_path(first),
+        bus=bus_addresses(config.bus.address),
+        bus_credentials_file=_path(config.bus.credentials_file),
+        bus_ca_file=_path(config.bus.ca_file),
         retention=RetentionSettings(
             config.retention.results_days, config.retention.jobs_days, config.retention.tokens_days
         ),
@@ -202,6 +232,10 @@ def completed(options: argparse.Namespace) -> argparse.Namespace:
         log_format=config.log.format,
         log_requests=config.log.requests,
     )
+
+
+def _path(text: str | None) -> Path | None:
+    return None if text is None else Path(text)
 
 
 def is_loopback(host: str) -> bool:
@@ -230,6 +264,7 @@ def check(options: argparse.Namespace) -> None:
     tls = tls or options.tls_self_signed
     if options.next_tls_cert is not None and not tls:
         raise UsageError("--next-tls-cert is what follows --tls-cert or --tls-self-signed: give that, too")
+    check_bus(options)
     # Passwords, prompts and results cross the wire.
     exposed = not is_loopback(options.host)
     if exposed and not tls and options.behind_proxy is None:
@@ -270,12 +305,18 @@ def settings_for(options: argparse.Namespace) -> application.AppSettings:
         https=https,
         root_path=options.root_path,
         forwarded_prefix=options.behind_proxy is not None,
-        hub=HubSettings(version=application.version(), pins=keys.shown),
+        hub=HubSettings(
+            version=application.version(),
+            pins=keys.shown,
+            # With a notice others go on meanwhile, and are not to be dialled by all agents in one second.
+            drain_dials_per_s=DRAIN_DIALS_PER_S if options.drain_notice_s else 0.0,
+        ),
         quota=AgentQuota(result_bytes=options.agent_results_bytes, unasked_bytes=options.agent_unasked_bytes),
         retention=options.retention,
         request_log=options.log_requests,
         gateway=GatewaySettings() if options.gateway else None,
         join_pins=keys.in_tokens,
+        bus=nats_bus(options) if options.bus else None,
     )
 
 
@@ -304,6 +345,7 @@ async def _serve(options: argparse.Namespace) -> int:
             cert=options.tls_cert,
             key=options.tls_key,
             behind_proxy=options.behind_proxy,
+            notice_s=options.drain_notice_s,
         )
         # The address is printed when it can be used, and not at all when the start fails.
         serving = asyncio.create_task(server.serve(), name="obt-server")

@@ -9,12 +9,14 @@ from __future__ import annotations
 import argparse
 import http.client
 import ssl
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 from obt_agent.argument_parser import JSON_OPTION, add_options
 from obt_agent.config.problems import WrongConfig
 from obt_agent.config.urls import is_dialable
+from obt_agent.errors import ConfigError, StorageFailed
 from obt_agent.text_output import print_json
 from obt_server.cli.options import UsageError, add_database, load_settings
 from obt_server.config.schema import ListenSection
@@ -41,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _status(options: argparse.Namespace) -> int:
     try:
-        listen = load_settings(options).config.listen
+        config = load_settings(options).config
+        listen = config.listen
         where = _where(listen)
         problem = None
         try:
@@ -53,13 +56,34 @@ def _status(options: argparse.Namespace) -> int:
         if options.quiet:
             return 1
         raise
-    if options.quiet:
-        pass
-    elif options.json:
-        print_json({"url": where, "ready": problem is None, "problem": problem})
-    else:
-        print(f"ready at {where}" if problem is None else f"not ready at {where}: {problem}")
+    if not options.quiet:
+        _say(where, problem, config.database.address, as_json=options.json)
     return 0 if problem is None else 1
+
+
+def _say(where: str, problem: str | None, database: str, *, as_json: bool) -> None:
+    lines, listed = _replicas(database)
+    if as_json:
+        print_json({"url": where, "ready": problem is None, "problem": problem, "replicas": listed})
+        return
+    print(f"ready at {where}" if problem is None else f"not ready at {where}: {problem}")
+    for line in lines:
+        print(line)
+
+
+def _replicas(database: str) -> tuple[Sequence[str], Sequence[Mapping[str, Any]] | None]:
+    """Return what a person and what a program reads of the servers on a database; None: not known."""
+    if "://" not in database:
+        return (), ()
+    # With what else it needs: most have an SQLite file, and the check of a container is run often.
+    from obt_server.cli import replica_list  # noqa: PLC0415 - see above
+
+    try:
+        found = replica_list.replicas_at(database)
+    # Whether this server is ready is known all the same.
+    except (ConfigError, StorageFailed) as error:
+        return (f"replicas: {error.message}",), None
+    return [replica_list.as_line(one) for one in found], [replica_list.as_json(one) for one in found]
 
 
 def _where(listen: ListenSection) -> str:

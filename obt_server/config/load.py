@@ -16,6 +16,7 @@ from obt_agent.config.keys import Scheme, nested
 from obt_agent.config.load import ProcessContext, absolute, from_flags, place
 from obt_agent.config.origins import Origin, Setting, SourceReading
 from obt_agent.config.problems import ConfigProblem, WrongConfig
+from obt_server.config.bus_address import bus_problem
 from obt_server.config.schema import ServerOptions
 
 SERVER: Final = Scheme(
@@ -24,7 +25,7 @@ SERVER: Final = Scheme(
     file_variable="OBT_SERVER_CONFIG",
     file_name="obt-server/server.yaml",
     system_file=Path("/etc/obt-server/server.yaml"),
-    short_names={"OBT_SERVER_DATABASE": "database.address"},
+    short_names={"OBT_SERVER_DATABASE": "database.address", "OBT_SERVER_BUS": "bus.address"},
     # Those of commands that ask a server.
     own_names=frozenset({"OBT_SERVER_CONFIG", "OBT_SERVER_URL", "OBT_SERVER_TOKEN"}),
     # Kubernetes and Docker's links set these in every container beside a service of that name.
@@ -36,14 +37,22 @@ SERVER: Final = Scheme(
             "listen.tls_key_file",
             "listen.next_tls_cert_file",
             "operators.first_password_file",
+            "bus.credentials_file",
+            "bus.ca_file",
         }
     ),
-    secret_keys=frozenset({"listen.tls_key", "operators.first_password"}),
+    secret_keys=frozenset(
+        {"listen.tls_key", "operators.first_password", "bus.password", "bus.token", "bus.credentials"}
+    ),
     secret_names=frozenset(
-        {"OBT_SERVER_PASSWORD", "OBT_SERVER_LISTEN_TLS_KEY", "OBT_SERVER_OPERATORS_FIRST_PASSWORD"}
+        {
+            *("OBT_SERVER_PASSWORD", "OBT_SERVER_LISTEN_TLS_KEY", "OBT_SERVER_OPERATORS_FIRST_PASSWORD"),
+            *("OBT_SERVER_BUS_PASSWORD", "OBT_SERVER_BUS_TOKEN", "OBT_SERVER_BUS_CREDENTIALS"),
+        }
     ),
     keep_apart="a secret does not belong in the configuration: name the key's file in listen.tls_key_file; "
-    "the first password's in operators.first_password_file; obt-server operators password sets others",
+    "the first password's in operators.first_password_file; that of NATS in bus.credentials_file; obt-server "
+    "operators password sets others",
 )
 _EXAMPLE: Final = "server.example.yaml"
 
@@ -97,6 +106,8 @@ def load(
             key, str(default_database(around)), Origin("default", "(user)")
         )
     _refuse_password(settings["database.address"])
+    if "bus.address" in settings:
+        _check_bus(settings["bus.address"])
     values = {name: setting.value for name, setting in settings.items()}
     return LoadedOptions(
         config=msgspec.convert(nested(values), ServerOptions),
@@ -116,6 +127,12 @@ def _refuse_password(address: Setting) -> None:
             "file (?passfile=FILE at the end, or PGPASSFILE, or ~/.pgpass)"
         )
         raise WrongConfig([ConfigProblem(where=str(address.origin), key="database.address", text=text)])
+
+
+def _check_bus(address: Setting) -> None:
+    problem = bus_problem(str(address.value))
+    if problem is not None:
+        raise WrongConfig([ConfigProblem(where=str(address.origin), key="bus.address", text=problem)])
 
 
 _PASSWORD: Final = re.compile(r"://[^/?@]*:[^/?]*@|[?&]password=")

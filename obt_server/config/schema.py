@@ -1,4 +1,4 @@
-"""The shape of the server's settings: seven sections, each value with its unit in its name."""
+"""The shape of the server's settings: eight sections, each value with its unit in its name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ class ListenSection(_ServerSection, frozen=True, kw_only=True):
     """Where the server listens, and the names that it is reached by.
 
     ``behind_proxy`` are the addresses of proxies that do TLS, separated by commas; their ``X-Forwarded-*``
-    are believed. None: there is no proxy.
+    are believed. None: there is no proxy. ``drain_notice_s`` is how long a server that was told to stop
+    goes on, so that they notice.
     """
 
     host: Text = "127.0.0.1"
@@ -31,6 +32,7 @@ class ListenSection(_ServerSection, frozen=True, kw_only=True):
     next_tls_cert_file: Text | None = None
     behind_proxy: Text | None = None
     allowed_hosts: tuple[Text, ...] = ()
+    drain_notice_s: Annotated[float, Meta(ge=0, le=600, description="seconds, 0 to 600, 0 for none")] = 0.0
     root_path: Annotated[
         str, Meta(pattern=r"^(/[A-Za-z0-9._~-]+)*\Z", max_length=1024, description="a path such as /obt")
     ] = ""
@@ -40,6 +42,16 @@ class DatabaseSection(_ServerSection, frozen=True, kw_only=True):
     """Where everything is stored. As loaded, ``address`` is an absolute path, or the URL that was given."""
 
     address: Annotated[str, Meta(max_length=4096, description="a path or a URL")] = ""
+
+
+class BusSection(_ServerSection, frozen=True, kw_only=True):
+    """The NATS that several server processes reach each other by; without an address there is one process."""
+
+    address: Annotated[
+        str, Meta(max_length=4096, description="one or more URLs with commas between them")
+    ] = ""
+    credentials_file: Text | None = None
+    ca_file: Text | None = None
 
 
 class OperatorsSection(_ServerSection, frozen=True, kw_only=True):
@@ -82,6 +94,7 @@ class ServerOptions(_ServerSection, frozen=True, kw_only=True):
 
     listen: ListenSection = ListenSection()
     database: DatabaseSection = DatabaseSection()
+    bus: BusSection = BusSection()
     operators: OperatorsSection = OperatorsSection()
     agents: AgentsSection = AgentsSection()
     gateway: GatewaySection = GatewaySection()

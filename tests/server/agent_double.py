@@ -54,6 +54,9 @@ class AgentDouble:
         self.store_id = "store-1"
         self.handlers: dict[str, Handler] = {"state.request": _empty, "cancel": _cancelling}
         self.requests: list[Request] = []
+        # What the server asks to learn whether the link lives, or has carried what was sent: on a busy
+        # machine at any time, between what a test is about.
+        self.probes: list[Request] = []
         self.notes: list[Notification] = []
         self.hello_result: HelloResult | None = None
         self.closed: tuple[int, str] | None = None
@@ -170,7 +173,7 @@ class AgentDouble:
     def _take(self, message: Any) -> None:
         match message:
             case Request():
-                self.requests.append(message)
+                (self.probes if message.method == "state.request" else self.requests).append(message)
                 task = asyncio.create_task(self._answer(message), name=f"double {message.method}")
                 self._tasks.add(task)
                 self._answering[message.id] = task

@@ -15,6 +15,7 @@ import pytest
 
 from obt_server import app as application
 from obt_server.auth import secrets
+from obt_server.bus import Bus
 from obt_server.campaigns import CampaignSettings
 from obt_server.cli import main
 from obt_server.gateway import GatewaySettings
@@ -23,6 +24,7 @@ from obt_server.rollouts import RolloutSettings
 from obt_server.serve import DrainingServer, configure
 from obt_server.store import AgentQuota
 from tests.server.agent_double import AgentDouble, dial, uuid7
+from tests.server.buses import new_bus
 from tests.server.databases import address_in, is_new
 
 Command = Callable[..., tuple[int, str, str]]
@@ -86,13 +88,16 @@ async def running(  # noqa: PLR0913 - each part of the settings that tests set
     gateway: GatewaySettings | None = None,
     campaigns: CampaignSettings | None = None,
     join_pins: tuple[str, ...] = (),
+    notice_s: float = 0.0,
+    bus: Bus | None = None,
+    database: str | None = None,
     **hub: Any,
 ) -> AsyncIterator[Running]:
     """A server with its database in that folder; one that is there already is gone on with."""
-    fresh = is_new(folder)
+    fresh = database is not None or is_new(folder)
     parts = application.build(
         application.AppSettings(
-            database=address_in(folder),
+            database=database or address_in(folder),
             hub=HubSettings(version="test", **hub),
             quota=quota or AgentQuota(),
             recheck_s=recheck_s,
@@ -101,12 +106,13 @@ async def running(  # noqa: PLR0913 - each part of the settings that tests set
             gateway=gateway,
             campaigns=campaigns or CampaignSettings(),
             join_pins=join_pins,
+            bus=bus or new_bus(),
         )
     )
     if fresh:
         await parts.operators.store.set_password("admin", HASHED, 0.0)
     token, _ = await parts.operators.new_token("admin", "tests", None)
-    server = configure(parts, host="127.0.0.1", port=port)
+    server = configure(parts, host="127.0.0.1", port=port, notice_s=notice_s)
     task = asyncio.create_task(server.serve(), name="server under test")
     async with asyncio.timeout(20):
         await server.listening.wait()

@@ -37,7 +37,10 @@ class ServerProcess:
 
 @contextlib.asynccontextmanager
 async def server_process(
-    database: Path, *arguments: str, before: tuple[str, ...] = (), module: tuple[str, ...] = ("obt_server",)
+    database: Path | str,
+    *arguments: str,
+    before: tuple[str, ...] = (),
+    module: tuple[str, ...] = ("obt_server",),
 ) -> AsyncIterator[ServerProcess]:
     """Start one (by the command ``before``, as ``module``) and wait until it listens; stopped at the end."""
     process = await asyncio.create_subprocess_exec(

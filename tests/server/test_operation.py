@@ -14,6 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from obt_server.rest import machine_metrics, metrics
 from obt_server.rest.health import Readiness
+from obt_server.rest.server_metrics import ReplicaFigures
 from tests.project.paths import ROOT
 from tests.server.agent_double import AgentDouble
 from tests.server.conftest import NO_AUTHORITIES, Running, running
@@ -209,6 +210,24 @@ async def test_a_server_whose_database_does_not_answer_is_not_ready(server: Runn
         return (await server.http.get("/readyz")).status_code == 200
 
     await until(ready)
+
+
+async def test_metrics_show_the_replicas_where_there_are_several(server: Running) -> None:
+    before = await scraped(server)
+    assert ("obt_replicas", frozenset()) not in before
+    figures = ReplicaFigures(running=3, leading=True, epoch=7, bus_connected=False, exchanges=2)
+    server.parts.exporter.replicas = lambda: figures
+    added = (await scraped(server)).items() - before.items()
+    shown = {
+        name: value for (name, _), value in added if name.startswith(("obt_replica", "obt_bus", "obt_ex"))
+    }
+    assert shown == {
+        "obt_replicas": 3,
+        "obt_replica_leading": 1,
+        "obt_replica_epoch": 7,
+        "obt_bus_connected": 0,
+        "obt_exchanges": 2,
+    }
 
 
 async def test_however_many_ask_the_database_is_asked_once() -> None:
