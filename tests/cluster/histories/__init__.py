@@ -1,0 +1,1 @@
+"""Seeded random histories of several server processes: faults while operators work, and what must hold."""
