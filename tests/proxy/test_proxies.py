@@ -5,11 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import shutil
-import ssl
-import subprocess
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -17,118 +13,51 @@ import pytest
 import yaml
 
 from obt_server.auth import secrets
-from obt_server.demo.environment import free_port
 from obt_server.store import Database, OperatorStore
-from tests.server.agent_double import dial, uuid7
+from tests.proxy.programs import (
+    NAME,
+    PROXIES,
+    Command,
+    Place,
+    Proxy,
+    apache,
+    caddy,
+    listening,
+    nginx,
+    place_in,
+)
+from tests.server.agent_double import AgentDouble, dial, never, uuid7
 from tests.server.conftest import HASHED, PASSWORD
-from tests.server.process import server_process, stop
+from tests.server.process import server_process
 
 pytestmark = pytest.mark.timeout(600)  # whole programs, on a machine that may be busy
 
-PROXIES = Path(__file__).parents[2] / "deploy" / "proxy"
-MODULES = Path("/usr/lib/apache2/modules")
-NAME = "localhost"
-NGINX = "pid {folder}/nginx.pid; daemon off; events {{}}\nhttp {{ access_log off;\n{paths}\n{sites} }}"
-NGINX_PATHS = "".join(
-    f"{kind}_temp_path {{folder}}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-)
+
+def by_nginx(place: Place) -> list[str]:
+    return nginx(place, place.site("nginx.conf"))
 
 
-@dataclass
-class Proxy:
-    """A proxy that listens in front of a server. ``url``: where browsers and agents reach that."""
-
-    url: str
-    tls: ssl.SSLContext
-    folder: Path
-
-    def client(self) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=self.url, verify=self.tls, timeout=30, trust_env=False)
+def by_nginx_under_a_path(place: Place) -> list[str]:
+    head = f"listen {place.port} ssl; ssl_certificate {place.certificate}; ssl_certificate_key {place.key};"
+    return nginx(place, f"server {{ {head}\n{place.site('nginx-path.conf')}\n}}")
 
 
-def certificate(folder: Path) -> tuple[Path, Path]:
-    cert, key = folder / "cert.pem", folder / "key.pem"
-    subprocess.run(
-        [
-            *(
-                "/usr/bin/openssl",
-                "req",
-                "-x509",
-                "-newkey",
-                "ec",
-                "-pkeyopt",
-                "ec_paramgen_curve:prime256v1",
-            ),
-            *("-nodes", "-days", "2", "-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}"),
-            *("-keyout", str(key), "-out", str(cert)),
-        ],
-        check=True,
-        capture_output=True,
-    )
-    return cert, key
-
-
-def site(file: str, port: int, upstream: int, cert: Path, key: Path) -> str:
-    """The file as it is delivered, with this test's name, ports and certificate."""
-    text = (PROXIES / file).read_text()
-    for old, new in (
-        ("/etc/ssl/obt.example.org.pem", str(cert)),
-        ("/etc/ssl/obt.example.org.key", str(key)),
-        ("obt.example.org {", f"https://{NAME}:{port} {{\n\ttls {cert} {key}"),
-        ("obt.example.org", NAME),
-        ("*:443", f"*:{port}"),
-        ("listen 443", f"listen {port}"),
-        ("127.0.0.1:8881", f"127.0.0.1:{upstream}"),
-    ):
-        text = text.replace(old, new)
-    return text
-
-
-def nginx(folder: Path, sites: str) -> list[str]:
-    binary = shutil.which("nginx", path="/usr/sbin:/usr/bin") or pytest.skip("nginx is not installed")
-    paths = NGINX_PATHS.format(folder=folder)
-    (folder / "nginx.conf").write_text(NGINX.format(folder=folder, paths=paths, sites=sites))
-    return [binary, "-p", str(folder), "-c", str(folder / "nginx.conf")]
-
-
-def by_nginx(folder: Path, port: int, upstream: int, cert: Path, key: Path) -> list[str]:
-    return nginx(folder, site("nginx.conf", port, upstream, cert, key))
-
-
-def by_nginx_under_a_path(folder: Path, port: int, upstream: int, cert: Path, key: Path) -> list[str]:
-    location = site("nginx-path.conf", port, upstream, cert, key)
-    head = f"listen {port} ssl; ssl_certificate {cert}; ssl_certificate_key {key};"
-    return nginx(folder, f"server {{ {head}\n{location}\n}}")
-
-
-def by_nginx_that_leaves_the_path(folder: Path, port: int, upstream: int, cert: Path, key: Path) -> list[str]:
-    command = by_nginx_under_a_path(folder, port, upstream, cert, key)
-    config = folder / "nginx.conf"
+def by_nginx_that_leaves_the_path(place: Place) -> list[str]:
+    command = by_nginx_under_a_path(place)
+    config = place.folder / "nginx.conf"
+    (upstream,) = place.servers
     config.write_text(
         config.read_text().replace(f"http://127.0.0.1:{upstream}/;", f"http://127.0.0.1:{upstream};")
     )
     return command
 
 
-def by_apache(folder: Path, port: int, upstream: int, cert: Path, key: Path) -> list[str]:
-    if not MODULES.is_dir():
-        pytest.skip("apache2 is not installed")
-    names = ("mpm_event", "authz_core", "headers", "proxy", "proxy_http", "socache_shmcb", "ssl")
-    modules = "\n".join(f"LoadModule {name}_module {MODULES}/mod_{name}.so" for name in names)
-    head = f"ServerName {NAME}\nListen {port}\nPidFile {folder}/apache.pid\nErrorLog {folder}/apache.log\n"
-    head += f"DefaultRuntimeDir {folder}\nUser www-data\nGroup www-data\n"
-    (folder / "apache.conf").write_text(f"{modules}\n{head}{site('apache.conf', port, upstream, cert, key)}")
-    return ["/usr/sbin/apache2", "-DFOREGROUND", "-d", str(folder), "-f", str(folder / "apache.conf")]
+def by_apache(place: Place) -> list[str]:
+    return apache(place, place.site("apache.conf"))
 
 
-def by_caddy(folder: Path, port: int, upstream: int, cert: Path, key: Path) -> list[str]:
-    binary = shutil.which("caddy") or pytest.skip("caddy is not installed")
-    head = "{\n\tadmin off\n\tauto_https disable_redirects\n}\n"
-    (folder / "Caddyfile").write_text(head + site("Caddyfile", port, upstream, cert, key))
-    return [binary, "run", "--adapter", "caddyfile", "--config", str(folder / "Caddyfile")]
-
-
-Command = Callable[[Path, int, int, Path, Path], list[str]]
+def by_caddy(place: Place) -> list[str]:
+    return caddy(place, place.site("Caddyfile"))
 
 
 @contextlib.asynccontextmanager
@@ -137,34 +66,12 @@ async def proxied(folder: Path, command: Command, *arguments: str, path: str = "
     database = Database.sqlite(folder / "obt.sqlite3")
     await OperatorStore(database).set_password("admin", HASHED, 0.0)
     database.close()
-    cert, key = certificate(folder)
-    port = free_port(0)
-    async with server_process(
-        folder / "obt.sqlite3", "--behind-proxy", "--allowed-host", NAME, *arguments
-    ) as server:
-        words = command(folder, port, server.port, cert, key)
-        environment = {"PATH": "/usr/sbin:/usr/bin:/bin", "HOME": str(folder), "XDG_DATA_HOME": str(folder)}
-        process = await asyncio.create_subprocess_exec(
-            *words,
-            env=environment,
-            cwd=folder,
-            stdout=asyncio.subprocess.DEVNULL,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        tls = ssl.create_default_context(cafile=cert)
-        proxy = Proxy(f"https://{NAME}:{port}{path}", tls, folder)
-        try:
-            async with asyncio.timeout(60):
-                while process.returncode is None:
-                    with contextlib.suppress(OSError):
-                        _, writer = await asyncio.open_connection("127.0.0.1", port)
-                        writer.close()
-                        break
-                    await asyncio.sleep(0.05)
-            assert process.returncode is None, f"{words[0]} ended with status {process.returncode}"
-            yield proxy
-        finally:
-            await stop(process)
+    names = ("--behind-proxy", "--allowed-host", NAME)
+    async with (
+        server_process(folder / "obt.sqlite3", *names, *arguments) as server,
+        listening(command, place_in(folder, server.port), path) as proxy,
+    ):
+        yield proxy
 
 
 async def sign_in(client: httpx.AsyncClient, origin: str) -> httpx.Response:
@@ -204,6 +111,18 @@ async def works(proxy: Proxy, path: str = "/") -> None:
                 async for line in events.aiter_lines():
                     if line.startswith("data:") and '"presence":"online"' in line:
                         break
+            await ends_what_nobody_waits_for(client, double)
+
+
+async def ends_what_nobody_waits_for(client: httpx.AsyncClient, agent: AgentDouble) -> None:
+    """A caller leaves before a model's answer began: the server is told, and the agent stops."""
+    agent.handlers["generate"] = never
+    url = f"api/v1/agents/{agent.agent_id}/commands/generate"
+    call = asyncio.create_task(client.post(url, json={"model": "m", "prompt": "p"}), name="a caller")
+    await agent.until(lambda: [one.method for one in agent.requests][-1:] == ["generate"])
+    call.cancel()
+    await asyncio.wait([call])
+    await agent.until(lambda: agent.requests[-1].method == "cancel")
 
 
 @pytest.mark.parametrize("command", [by_nginx, by_apache, by_caddy])
@@ -220,11 +139,12 @@ async def test_they_work_under_a_path_of_another_site(tmp_path: Path, command: C
             assert (await client.get(proxy.url, follow_redirects=True)).url.path == "/obt/"
 
 
-def bare(folder: Path, port: int, upstream: int, cert: Path, key: Path) -> list[str]:
+def bare(place: Place) -> list[str]:
     """Nginx as it is without any of the settings: what most people start with."""
-    head = f"listen {port} ssl; ssl_certificate {cert}; ssl_certificate_key {key};"
+    head = f"listen {place.port} ssl; ssl_certificate {place.certificate}; ssl_certificate_key {place.key};"
+    (upstream,) = place.servers
     target = f"proxy_pass http://127.0.0.1:{upstream}; proxy_set_header X-Forwarded-For $remote_addr;"
-    return nginx(folder, f"server {{ {head} location / {{ {target} }} }}")
+    return nginx(place, f"server {{ {head} location / {{ {target} }} }}")
 
 
 async def test_a_proxy_without_its_settings_is_named_as_the_cause(tmp_path: Path) -> None:
