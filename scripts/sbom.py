@@ -1,7 +1,8 @@
 """Write the bill of materials of a release, in CycloneDX 1.6 as JSON: ``python -m scripts.sbom FILE``.
 
-It lists what ``requirements/server.txt`` locks (the agent, the server, uvloop), from the metadata of the
-distributions in this environment. The same environment and SOURCE_DATE_EPOCH give the same bytes.
+It lists what ``requirements/server.txt`` locks (the agent, the server with PostgreSQL and NATS, uvloop), from
+the metadata of the distributions in this environment. The same environment gives the same bytes, at the same
+SOURCE_DATE_EPOCH.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from packaging.requirements import Requirement
 
 ROOT: Final = Path(__file__).parents[1]
 PROJECT: Final = "obt-agent"
-EXTRAS: Final = frozenset({"server", "uvloop"})
+EXTRAS: Final = frozenset({"server", "postgresql", "nats", "uvloop"})
 _LICENCE_CLASSIFIER: Final = "License :: OSI Approved :: "
 # A "License" field may hold the whole text: its name is short.
 _LONGEST_NAME: Final = 60
@@ -112,10 +113,19 @@ def bill(held: Iterable[Distribution], when: datetime, project: str = PROJECT) -
 
 def _direct(one: Distribution, by_name: dict[str, Distribution], project: str) -> list[str]:
     """References of those of the others that a distribution requires."""
-    extras = EXTRAS if canonical(one.name) == project else frozenset[str]()
+    extras = _asked(one, by_name[project])
     names = {canonical(requirement.name) for requirement in _requirements(one, extras)}
     # An extra may name its own project.
     return sorted(_reference(by_name[name]) for name in names & set(by_name) - {canonical(one.name)})
+
+
+def _asked(one: Distribution, project: Distribution) -> frozenset[str]:
+    """The extras of a distribution that the project asks for."""
+    name = canonical(one.name)
+    if name == canonical(project.name):
+        return EXTRAS
+    asked = (found for found in _requirements(project, EXTRAS) if canonical(found.name) == name)
+    return frozenset(extra for found in asked for extra in found.extras)
 
 
 def _reference(one: Distribution) -> str:

@@ -23,7 +23,9 @@ from tests.project.paths import ROOT
 DEPLOY = ROOT / "deploy"
 STAGES = dockerfile.read((DEPLOY / "Dockerfile").read_text())
 WHOLE = DEPLOY / "compose.yaml"
-OVERRIDES = sorted(DEPLOY.glob("compose.*.yaml"))
+REPLICAS = DEPLOY / "compose.replicas.yaml"
+"""On its own; all others go over the main file."""
+OVERRIDES = sorted(set(DEPLOY.glob("compose.*.yaml")) - {REPLICAS})
 GIVEN = {"RENDER_GID": "992"}
 OURS = ("agent", "server")
 SERVICES = {"ollama", "server", "join", "agent"}
@@ -293,10 +295,15 @@ def test_a_secret_is_a_file_and_its_setting_says_where(name: str, whole: Any) ->
     ), name
 
 
-def test_every_variable_of_whoever_starts_it_is_explained_at_the_top() -> None:
-    top = WHOLE.read_text().partition("\nname:")[0]
-    for variable in compose.variables(WHOLE):
+@pytest.mark.parametrize("file", [WHOLE, REPLICAS], ids=lambda file: file.name)
+def test_every_variable_of_whoever_starts_it_is_explained_at_the_top(file: Path) -> None:
+    top = file.read_text().partition("\nname:")[0]
+    for variable in compose.variables(file):
         assert variable in top
+
+
+def test_the_variable_of_amd_s_file_is_explained_at_its_top() -> None:
+    top = WHOLE.read_text().partition("\nname:")[0]
     amd = DEPLOY / "compose.amd.yaml"
     assert all(
         variable in amd.read_text().partition("services:")[0] + top for variable in compose.variables(amd)

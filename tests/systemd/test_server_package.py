@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import trustme
 
+from tests.install.blocks import commands
 from tests.systemd.machine import Machine
 from tests.systemd.packages import build, changed, lint
 from tests.systemd.site import FILES, UNATTENDED, USERS
@@ -13,6 +14,8 @@ from tests.systemd.site import FILES, UNATTENDED, USERS
 pytestmark = pytest.mark.timeout(1800)
 
 OPTIONS = "/etc/obt-server/options.env"
+REPLICAS, REPLICA = "/etc/obt-server/replicas.env", "obt-server@8882"
+GUIDE = "docs/how-to/several-servers.md"
 STATE = "/var/lib/obt-server"
 GET = """
 import ssl, sys, urllib.request
@@ -96,14 +99,37 @@ def test_the_running_service_is_hardly_exposed(server: Machine) -> None:
     server.run("systemd-analyze security --threshold=20 obt-server.service")
 
 
+def test_a_replica_runs_beside_it_and_is_restarted_as_the_guide_says(server: Machine) -> None:
+    """On a database of its own, without PostgreSQL: it is the unit and its package that are tried."""
+    settings = server.run(f"cat {REPLICAS}")
+    other = f"{STATE}/replicas.sqlite3"
+    server.write(REPLICAS, f"{settings}\nOBT_SERVER_DATABASE={other}\n", mode="640")
+    server.run(f"systemctl enable --now {REPLICA}", timeout_s=90)
+    answers(server, "http://127.0.0.1:8882/readyz")
+    assert server.run(f"stat -c '%U %a' {other}") == "obt-server 600\n"
+    # Commands of root are of the replicas' database now.
+    server.run("obt-server tokens join --note there")
+    assert "there" in server.run(f"obt-server tokens list --database {other}")
+    pid = server.unit(REPLICA, "MainPID")
+    loop = "\n".join(commands(GUIDE, "Upgrade without an interruption", block=1))
+    assert "8881 8882 8883" in loop
+    server.run(loop.replace("8881 8882 8883", "8882"), timeout_s=120)
+    assert server.unit(REPLICA, "MainPID") != pid
+    ended = server.run(f"journalctl -u {REPLICA} --output cat")
+    assert "server.stop_noticed" in ended
+
+
 def test_upgrades_ask_nothing_and_keep_options_and_state(server: Machine) -> None:
     server.run(f"echo '# mine' >> {OPTIONS}")
     kept = f"cat {OPTIONS}; obt-server tokens list"
     before, pid = server.run(kept), server.unit("obt-server", "MainPID")
+    replica = server.unit(REPLICA, "MainPID")
     server.run(f"{UNATTENDED} /root/later.deb <&-", timeout_s=120)
     assert server.run(kept) == before
     assert server.unit("obt-server", "MainPID") != pid
     answers(server, "http://127.0.0.1:8881/")
+    assert server.unit(REPLICA, "MainPID") != replica
+    assert server.unit(REPLICA, "ActiveState") == {"ActiveState": "active"}
 
 
 def test_it_serves_with_a_key_that_its_user_cannot_read(server: Machine) -> None:
