@@ -11,6 +11,8 @@ hardware     what reading the machine costs
 accuracy     metrics beside the stand-in's own log
 perturbation what sampling costs the work beside it
 nights       false alarms and missed slowdowns of verdicts on simulated nights
+replicas     (g) one server process and three; only when it is named, since it needs PostgreSQL and NATS
+bus          a question between two processes over NATS and Redis; only when it is named
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ SECTIONS = (
     "perturbation",
     "nights",
 )
+APART = ("replicas", "bus", "stages")
+"""Measured when they are named."""
 QUICK = {
     "hardware": ["--seconds", "2"],
     "accuracy": ["--iterations", "1"],
@@ -78,8 +82,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("sections", nargs="*", metavar="SECTION", help="all unless named")
     parser.add_argument("--quick", action="store_true", help="short runs: the figures scatter more")
     arguments = parser.parse_args(argv)
-    if unknown := sorted(set(arguments.sections) - set(SECTIONS)):
-        parser.error(f"no such section: {', '.join(unknown)}; there are {', '.join(SECTIONS)}")
+    if unknown := sorted(set(arguments.sections) - {*SECTIONS, *APART}):
+        parser.error(f"no such section: {', '.join(unknown)}; there are {', '.join((*SECTIONS, *APART))}")
     print(machine())
     failed = []
     for name in arguments.sections or SECTIONS:

@@ -282,7 +282,7 @@ async def run(machines: int, results: int, seconds: float) -> list[Figure]:
     with tempfile.TemporaryDirectory(prefix="obt-bench-") as folder:
         database = Path(folder) / "server.sqlite3"
         await prepare(database, agents, results)
-        async with fleet.running_server(database, port, uvloop=True) as server:
+        async with fleet.running_server(database, port) as server:
             running = [asyncio.create_task(agent.run(), name=f"agent {agent.id}") for agent in agents]
             try:
                 await fleet.all_admitted(agents)

@@ -38,10 +38,6 @@ from obt_agent.protocol import limits
 from obt_server.demo.environment import free_port
 from obt_server.storage import Enrolment
 
-NO_UVLOOP = (
-    "import sys; sys.modules['uvloop'] = None; from obt_server.cli import main; sys.exit(main(sys.argv[1:]))"
-)
-"""Runs the server as if uvloop were not installed."""
 AWAY_S = 2.0
 """How long the server is gone in its restart."""
 WITHIN_S = 600.0
@@ -58,7 +54,6 @@ class Cost:
     took ``end_s`` seconds.
     """
 
-    loop: str
     alone_bytes: int
     full_bytes: int
     cpu_ratio: float
@@ -212,7 +207,7 @@ async def loaded(folder: Path, count: int, seconds: float, viewers: int = VIEWER
     agents = [Agent(f"http://127.0.0.1:{port}", MODELS) for _ in range(count)]
     database = folder / "server.sqlite3"
     token = await enrol(database, [agent.enrolment for agent in agents])
-    async with running_server(database, port, uvloop=True) as server:
+    async with running_server(database, port) as server:
         tasks = [asyncio.create_task(agent.run(), name=f"agent {agent.id}") for agent in agents]
         transports = []
         try:
@@ -254,20 +249,17 @@ async def _ask(port: int, token: str, agent: Agent, until: float) -> list[float]
 
 
 @contextlib.asynccontextmanager
-async def running_server(database: Path, port: int, *more: str, uvloop: bool) -> AsyncIterator[Program]:
+async def running_server(database: Path | str, port: int, *more: str) -> AsyncIterator[Program]:
     """The reference server over that database, once it listens."""
-    start = [sys.executable, "-m", "obt_server"] if uvloop else [sys.executable, "-c", NO_UVLOOP]
-    arguments = ["run", "--database", str(database), "--port", str(port), *more]
-    async with processes.running([*start, *arguments]) as program, asyncio.timeout(WITHIN_S):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.02)
-                continue
-            writer.close()
-            break
+    async with processes.running(server_command(database, port, *more)) as program:
+        await processes.listening(port)
         yield program
+
+
+def server_command(database: Path | str, port: int, *more: str) -> list[str]:
+    """Return what starts the reference server over that database."""
+    start = [sys.executable, "-m", "obt_server", "run"]
+    return [*start, "--database", str(database), "--port", str(port), *more]
 
 
 async def all_admitted(agents: Sequence[Agent]) -> None:
@@ -277,7 +269,7 @@ async def all_admitted(agents: Sequence[Agent]) -> None:
             await asyncio.sleep(0.05)
 
 
-async def one(folder: Path, count: int, seconds: float, *, uvloop: bool) -> Cost:
+async def one(folder: Path, count: int, seconds: float) -> Cost:
     """One server, its agents, its restart."""
     port = free_port(0)
     agents = [Agent(f"http://127.0.0.1:{port}") for _ in range(count)]
@@ -285,7 +277,7 @@ async def one(folder: Path, count: int, seconds: float, *, uvloop: bool) -> Cost
     await enrol(database, [agent.enrolment for agent in agents])
     tasks = []
     try:
-        async with running_server(database, port, uvloop=uvloop) as server:
+        async with running_server(database, port) as server:
             alone = server.rss_bytes()
             tasks = [asyncio.create_task(agent.run(), name=f"agent {agent.id}") for agent in agents]
             await all_admitted(agents)
@@ -297,7 +289,7 @@ async def one(folder: Path, count: int, seconds: float, *, uvloop: bool) -> Cost
             server.process.kill()
             await server.process.wait()
         await asyncio.sleep(AWAY_S)
-        async with running_server(database, port, uvloop=uvloop) as server:
+        async with running_server(database, port) as server:
             began, cpu = time.monotonic(), server.cpu_s()
             await all_admitted(agents)
             back = sorted(agent.admitted_at - began for agent in agents)
@@ -312,21 +304,19 @@ async def one(folder: Path, count: int, seconds: float, *, uvloop: bool) -> Cost
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    loop = "uvloop" if uvloop else "asyncio"
-    return Cost(loop, alone, full, ratio, statistics.median(back), back[-1], storm, drained, end_s)
+    return Cost(alone, full, ratio, statistics.median(back), back[-1], storm, drained, end_s)
 
 
 async def measure(count: int, seconds: float) -> list[Cost]:
-    """Without uvloop, and with it."""
+    """Two runs, so that a chance shows."""
     costs = []
-    for uvloop in (False, True):
+    for _ in range(2):
         with tempfile.TemporaryDirectory() as name:
-            costs.append(await one(Path(name), count, seconds, uvloop=uvloop))
+            costs.append(await one(Path(name), count, seconds))
     return costs
 
 
 LOAD_COLUMNS = [
-    Column("what"),
     Column("CPU % of a core", 1),
     Column("GET /agents p50 ms", 1),
     Column("p99 ms", 1),
@@ -336,7 +326,7 @@ LOAD_COLUMNS = [
     Column("MB/s to viewers", 2),
 ]
 IDLE_COLUMNS = [
-    Column("loop"),
+    Column("run", 0),
     Column("RSS MB alone", 1),
     Column("RSS MB, all here", 1),
     Column("kB an agent", 1),
@@ -362,7 +352,6 @@ def main(argv: list[str]) -> int:
         LOAD_COLUMNS,
         [
             (
-                "with uvloop",
                 load.cpu_ratio * 100,
                 load.agents_p50_s * 1e3,
                 load.agents_p99_s * 1e3,
@@ -379,7 +368,7 @@ def main(argv: list[str]) -> int:
         IDLE_COLUMNS,
         [
             (
-                cost.loop,
+                number,
                 cost.alone_bytes / 1e6,
                 cost.full_bytes / 1e6,
                 (cost.full_bytes - cost.alone_bytes) / count / 1e3,
@@ -390,7 +379,7 @@ def main(argv: list[str]) -> int:
                 cost.drained,
                 cost.end_s,
             )
-            for cost in costs
+            for number, cost in enumerate(costs, 1)
         ],
     )
     return 0

@@ -95,7 +95,7 @@ async def ways(folder: Path) -> AsyncIterator[list[Way]]:
         (agent / "state").mkdir(parents=True, mode=0o700)
         tokens = await enrol(database, agent / "state")
         port = free_port(0)
-        await stack.enter_async_context(running_server(database, port, "--gateway", uvloop=True))
+        await stack.enter_async_context(running_server(database, port, "--gateway"))
         url = f"http://127.0.0.1:{port}"
         await stack.enter_async_context(processes.agent(agent, server=url, ollama=ollama))
         through = f"{url}/ollama/bench"

@@ -14,6 +14,7 @@ import functools
 import json
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -45,14 +46,14 @@ async def direct(url: str, tokens: int) -> list[Seen]:
 
 async def _read(http: aiohttp.ClientSession, url: str, tokens: int) -> Seen:
     seen: Seen = []
-    async with http.post(f"{url}/api/generate", json=_body(tokens)) as response:
+    async with http.post(f"{url}/api/generate", json=body(tokens)) as response:
         async for line in response.content:
             if b'"done":false' in line:
                 seen.append(time.monotonic_ns())
     return seen
 
 
-async def by_agent(server: Sink, tokens: int) -> list[Seen]:
+async def by_agent(server: Sink, tokens: int, streams: int = STREAMS) -> list[Seen]:
     """Through the agent's link."""
     frames: list[tuple[bytes, int]] = []
 
@@ -61,35 +62,44 @@ async def by_agent(server: Sink, tokens: int) -> list[Seen]:
             frames.append((frame, at))
 
     server.on_frame = note
-    await asyncio.gather(*(server.request("generate", _body(tokens)) for _ in range(STREAMS)))
-    streams: dict[int, Seen] = {}
+    await asyncio.gather(*(server.request("generate", body(tokens)) for _ in range(streams)))
+    found: dict[int, Seen] = {}
     for frame, at in frames:  # read afterwards: the direct reader's JSON is not decoded either
         params = json.loads(frame)["params"]
-        streams.setdefault(params["id"], []).extend([at] * len(params["items"]))
-    return list(streams.values())
+        found.setdefault(params["id"], []).extend([at] * len(params["items"]))
+    return list(found.values())
 
 
-def _body(tokens: int) -> dict[str, object]:
+def body(tokens: int) -> dict[str, object]:
+    """A generation of so many tokens."""
     return {"model": MODEL, "prompt": "x", "options": {"num_predict": tokens}}
 
 
-async def _written(url: str) -> list[Seen]:
+async def _written(url: str, streams: int) -> list[Seen]:
     """When the stand-in wrote each token of the last streams, from its log."""
     async with aiohttp.ClientSession() as http, http.get(f"{url}/_standin/log") as response:
         log = await response.json()
     generations = [entry for entry in log if entry["path"] == "/api/generate"]
-    return [[int(at) for at, _ in entry["writes"]] for entry in generations[-STREAMS:]]
+    return [[int(at) for at, _ in entry["writes"]] for entry in generations[-streams:]]
+
+
+async def pairs(
+    read: Callable[[], Awaitable[list[Seen]]], url: str, tokens: int, streams: int = STREAMS
+) -> list[tuple[int, int]]:
+    """When each token of every stream was written, and when it was seen."""
+    seen = sorted(await read(), key=lambda stream: stream[0])
+    written = sorted(await _written(url, streams), key=lambda stream: stream[0])
+    return [
+        (wrote, there)
+        for reads, writes in zip(seen, written, strict=True)
+        # Cut: the log has the final object, too.
+        for there, wrote in zip(reads[:tokens], writes[:tokens], strict=True)
+    ]
 
 
 async def measure(read: Callable[[], Awaitable[list[Seen]]], url: str, tokens: int) -> list[float]:
     """Milliseconds from written to seen, of every token of every stream."""
-    seen = sorted(await read(), key=lambda stream: stream[0])
-    written = sorted(await _written(url), key=lambda stream: stream[0])
-    return [
-        (there - wrote) / 1e6
-        for stream, times in zip(seen, written, strict=True)
-        for there, wrote in zip(stream[:tokens], times[:tokens], strict=True)
-    ]
+    return [(there - wrote) / 1e6 for wrote, there in await pairs(read, url, tokens)]
 
 
 @asynccontextmanager
@@ -154,37 +164,42 @@ def _free_port() -> int:
 Way = Callable[[], Awaitable[list[Seen]]]
 
 
-async def _agent_way(stack: AsyncExitStack, folder: Path, url: str, tokens: int, *, uvloop: bool) -> Way:
+async def _agent_way(
+    stack: AsyncExitStack, folder: Path, url: str, tokens: int, *, uvloop: bool, code: Path | None
+) -> Way:
     server = await stack.enter_async_context(sink())
     await stack.enter_async_context(
-        processes.agent(folder, server=server.url, ollama=url, uvloop=uvloop),
+        processes.agent(folder, server=server.url, ollama=url, uvloop=uvloop, code=code),
     )
     await server.admitted.wait()
-    await server.request("generate", _body(2))
+    await server.request("generate", body(2))
     return functools.partial(by_agent, server, tokens)
 
 
-async def _ways(stack: AsyncExitStack, folder: Path, url: str, tokens: int) -> dict[str, Way]:
+async def _ways(
+    stack: AsyncExitStack, folder: Path, url: str, tokens: int, before: Path | None
+) -> dict[str, Way]:
     """Every way by name, ready; the direct one comes first."""
     ways: dict[str, Way] = {"read directly": functools.partial(direct, url, tokens)}
-    for loop in ("asyncio", "uvloop"):
-        ways[f"the agent, {loop}"] = await _agent_way(
-            stack, folder / loop, url, tokens, uvloop=loop == "uvloop"
-        )
+    agents = {"the agent": None} if before is None else {"the agent": None, "the agent before": before}
+    for name, code in agents.items():
+        for loop in ("asyncio", "uvloop"):
+            way = f"{name}, {loop}"
+            ways[way] = await _agent_way(stack, folder / way, url, tokens, uvloop=loop == "uvloop", code=code)
     if SSHD and SSH:
         back = await stack.enter_async_context(ssh_reverse(folder, int(url.rpartition(":")[2])))
         ways["ssh -R"] = functools.partial(direct, f"http://127.0.0.1:{back}", tokens)
     return ways
 
 
-async def compare(tokens: int, rounds: int) -> list[tuple[str, list[float]]]:
+async def compare(tokens: int, rounds: int, before: Path | None = None) -> list[tuple[str, list[float]]]:
     """Milliseconds of every token by every way, at the same stand-in."""
     script = {"decode_tps": TOKENS_PER_S, "tokens": tokens, "num_parallel": STREAMS}
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         url = await stack.enter_async_context(processes.standin(folder, **script))
         await direct(url, 2)  # loads the model
-        ways = await _ways(stack, folder, url, tokens)
+        ways = await _ways(stack, folder, url, tokens, before)
         found: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, read in ways.items():
@@ -196,8 +211,11 @@ def main(argv: list[str]) -> int:
     """Print the table."""
     parser = argparse.ArgumentParser(prog="benchmarks latency", description=__doc__)
     parser.add_argument("--quick", action="store_true")
-    rounds = 1 if parser.parse_args(argv).quick else 6
-    found = asyncio.run(compare(TOKENS, rounds))
+    parser.add_argument("--before", type=Path, metavar="FOLDER", help="the agent of that checkout, too")
+    arguments = parser.parse_args(argv)
+    rounds = 1 if arguments.quick else 6
+    before: Path | None = arguments.before and arguments.before.resolve()
+    found = asyncio.run(compare(TOKENS, rounds, before))
     base = statistics.median(found[0][1])
     print_table(
         f"(b) ms from written to seen, {rounds} × {STREAMS} streams of {TOKENS} tokens, {TOKENS_PER_S}/s",
@@ -210,3 +228,7 @@ def main(argv: list[str]) -> int:
     if not (SSHD and SSH):
         print("ssh -R was left out: no sshd or no ssh is installed here.")
     return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))

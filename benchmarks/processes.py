@@ -22,6 +22,7 @@ from obt_standin import Script
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 ENDS_WITHIN_S = 30.0
+LISTENS_WITHIN_S = 600.0
 LEFT_OUT = ("OBT_", "OLLAMA", "PYTHONDONTWRITEBYTECODE")
 """Beginnings of the variables that programs do not get. Installed programs are compiled, and so are these."""
 NO_UVLOOP = (
@@ -52,12 +53,19 @@ class Program:
 
 
 @contextlib.asynccontextmanager
-async def running(command: Sequence[str], *, quiet: bool = True) -> AsyncIterator[Program]:
-    """Run a program while the context lasts; its standard output is a pipe unless ``quiet``."""
+async def running(
+    command: Sequence[str], *, quiet: bool = True, code: Path | None = None
+) -> AsyncIterator[Program]:
+    """Run a program while the context lasts; its standard output is a pipe unless ``quiet``.
+
+    ``code``: the checkout whose packages it imports; that of this file where none is named.
+    """
     out = asyncio.subprocess.DEVNULL if quiet else asyncio.subprocess.PIPE
     environ = {name: value for name, value in os.environ.items() if not name.startswith(LEFT_OUT)}
+    if code is not None:
+        environ["PYTHONPATH"] = str(code)
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=None, env=environ
+        *command, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=None, env=environ, cwd=code
     )
     try:
         yield Program(process)
@@ -72,6 +80,19 @@ async def running(command: Sequence[str], *, quiet: bool = True) -> AsyncIterato
                 await process.wait()
 
 
+async def listening(port: int) -> None:
+    """Wait until a server listens there."""
+    async with asyncio.timeout(LISTENS_WITHIN_S):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+                continue
+            writer.close()
+            return
+
+
 @contextlib.asynccontextmanager
 async def standin(folder: Path, **script: object) -> AsyncIterator[str]:
     """The stand-in for Ollama as a process of its own; gives its URL."""
@@ -84,8 +105,19 @@ async def standin(folder: Path, **script: object) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def agent(folder: Path, *, server: str, ollama: str, uvloop: bool = True) -> AsyncIterator[Program]:
-    """The agent as a process of its own, with everything switched on."""
+async def agent(
+    folder: Path,
+    *,
+    server: str,
+    ollama: str,
+    uvloop: bool = True,
+    code: Path | None = None,
+    prelude: str = "",
+) -> AsyncIterator[Program]:
+    """The agent (of the checkout ``code``) as a process of its own, with everything switched on.
+
+    ``prelude``: Python that runs before it, where it runs without uvloop.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     token = folder / "token"
     token.touch(mode=0o600)
@@ -107,8 +139,8 @@ async def agent(folder: Path, *, server: str, ollama: str, uvloop: bool = True) 
             }
         )
     )
-    start = [sys.executable, "-m", "obt_agent"] if uvloop else [sys.executable, "-c", NO_UVLOOP]
-    async with running([*start, "run", "--config", str(config)]) as program:
+    start = [sys.executable, *(("-m", "obt_agent") if uvloop else ("-c", prelude + NO_UVLOOP))]
+    async with running([*start, "run", "--config", str(config)], code=code) as program:
         yield program
 
 
