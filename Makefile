@@ -114,6 +114,11 @@ format: $(STAMP) $(MODULES) ## let ruff and prettier lay out the code
 bench: $(STAMP) ## measure the agent itself
 	$(PY) -m benchmarks
 
+bench-replicas: $(STAMP) ## measure one server process and three, on PostgreSQL and NATS (installed as test-cluster does)
+	scripts/ensure-postgresql
+	scripts/ensure-nats
+	$(PY) -m benchmarks replicas bus
+
 fuzz: $(STAMP) ## the properties with OBT_FUZZ (50) times as many examples
 	OBT_FUZZ=$(or $(OBT_FUZZ),50) $(PY) -m pytest --timeout 7200 -q $(shell grep -rlE "hypothesis" tests --include='test_*.py')
 
@@ -143,11 +148,21 @@ test-browser: $(STAMP) $(MODULES) ## the page in headless Chromium (installed wi
 
 test-proxy: $(STAMP) ## the reverse proxies of deploy/proxy (installed with apt-get when missing and root)
 	scripts/ensure-proxies
+	scripts/ensure-postgresql
+	scripts/ensure-nats
 	$(PY) -m pytest tests/proxy
 
-test-cluster: $(STAMP) ## the server on PostgreSQL (installed with apt-get when missing and root); ALL=1 runs its whole suite
+test-cluster: $(STAMP) ## the server on PostgreSQL and NATS (installed with apt-get when missing and root); ALL=1 runs its whole suite
 	scripts/ensure-postgresql
+	scripts/ensure-nats
+	scripts/ensure-histories
 	$(PY) -m tests.cluster $(if $(ALL),--all)
+
+histories: $(STAMP) ## COUNT (200) random histories of three servers behind a proxy, from SEED (1) on; LONG=1 for long faults
+	scripts/ensure-postgresql
+	scripts/ensure-nats
+	scripts/ensure-histories
+	OBT_HISTORIES=required $(PY) -m tests.cluster.histories --count $(or $(COUNT),200) --seed $(or $(SEED),1) $(if $(LONG),--long)
 
 test-clients: $(STAMP) ## the client libraries of Ollama, OpenAI, LangChain and LiteLLM at the gateway, in .venv-clients
 	scripts/test-clients "$(PYTHON)"
