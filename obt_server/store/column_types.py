@@ -23,6 +23,12 @@ class NulInText(InvalidParams, DontWrapMixin):
     """A text holds what PostgreSQL's cannot; said as it is, and not as a fault of a statement."""
 
 
+def check_text(value: object) -> None:
+    """Raise NulInText where the value is a text that PostgreSQL cannot hold."""
+    if isinstance(value, str) and "\0" in value:
+        raise NulInText("A text with a NUL character (U+0000) cannot be stored.")
+
+
 class PlainText(TypeDecorator[str]):
     """Text that sorts and compares by its bytes (UTF-8).
 
@@ -42,6 +48,5 @@ class PlainText(TypeDecorator[str]):
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
         """Refuse what PostgreSQL cannot hold, on every engine: a copy from one to the other must not fail."""
         del dialect
-        if value is not None and "\0" in value:
-            raise NulInText("A text with a NUL character (U+0000) cannot be stored.")
+        check_text(value)
         return value

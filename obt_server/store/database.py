@@ -10,7 +10,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, Generic, ParamSpec, TypeVar
@@ -24,10 +24,12 @@ from obt_server.store.address import parse
 from obt_server.store.postgresql import Availability, PostgresTransaction
 from obt_server.store.schema import bring_up_to_date
 from obt_server.store.tables import SCHEMA_VERSION
-from obt_server.store.transactions import Transactions
+from obt_server.store.transactions import Rows, Statement, Transactions
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+    from obt_server.store.lookups import Lookups
 
 log = structlog.get_logger(__name__)
 
@@ -91,7 +93,6 @@ class Database:
         # One thread: SQLite takes one writer at a time, and a queue here is fair where its lock is not.
         writers, readers = (postgresql.WRITERS, postgresql.READERS) if self._postgresql else (1, READERS)
         self._reading = postgresql.reading(engine) if self._postgresql else sqlite.reading(engine)
-        self._looking_up = postgresql.one_statement(engine) if self._postgresql else self._reading
         self._writer = ThreadPoolExecutor(writers, thread_name_prefix="obt-store")
         self._readers = ThreadPoolExecutor(readers, thread_name_prefix="obt-read")
         # for what must not wait behind others' work; a thread and a connection begin with the first of it
@@ -104,6 +105,7 @@ class Database:
         # transactions that wait or run on PostgreSQL, to be given up when their time is over
         self._open: set[PostgresTransaction[Any]] = set()
         self._availability = Availability()
+        self._lookups = self._new_lookups() if self._postgresql else None
         self._closed = False
         self.path = path
         # keeps the file in its place until this is closed
@@ -181,12 +183,23 @@ class Database:
         job = self._counted(self._reading, work, *args, **kwargs)
         return await asyncio.wrap_future(self._submit(self._readers, job))
 
-    async def look_up(
-        self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
-        """Run ``work(session, ...)`` as ``read`` does, where it is one statement: it needs no transaction."""
-        job = self._counted(self._looking_up, work, *args, **kwargs)
-        return await asyncio.wrap_future(self._submit(self._readers, job))
+    async def look_up(self, statement: Statement, **parameters: str) -> Rows:
+        """Return the rows of one statement, which sees what was committed before; see ``Lookups``."""
+        if self._lookups is not None:
+            return await self._lookups.rows(statement, parameters)
+        return await self.read(_rows, statement, parameters)
+
+    def _new_lookups(self) -> Lookups:
+        # Only here: the driver is there where PostgreSQL is used, and not elsewhere.
+        from obt_server.store.lookups import Lookups  # noqa: PLC0415
+
+        return Lookups(self._engine, self._availability, self._count_lookup)
+
+    def _count_lookup(self, seconds: float, failed: bool) -> None:  # noqa: FBT001 - called by place
+        with self._counting:
+            self.counters.reads += 1
+            self.counters.read_seconds += seconds
+            self.counters.undone += failed
 
     async def run_apart(
         self, within_s: float, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
@@ -253,7 +266,7 @@ class Database:
                 took = time.monotonic() - began
                 with self._counting:
                     counters.undone += undone
-                    if engine in (self._reading, self._looking_up):
+                    if engine is self._reading:
                         counters.reads += 1
                         counters.read_seconds += took
                     else:
@@ -314,6 +327,8 @@ class Database:
         for threads in (self._writer, self._readers, self._apart):
             threads.shutdown(wait=True)
         giving_up.cancel()
+        if self._lookups is not None:
+            self._lookups.close()
         self._engine.dispose()
         if self._lock >= 0:
             os.close(self._lock)
@@ -331,6 +346,10 @@ def _log_failure(done: Future[Any]) -> None:
     error = done.exception()
     if error is not None:
         log.warning("database.not_written", error=str(error))
+
+
+def _rows(db: Session, statement: Statement, parameters: Mapping[str, str]) -> Rows:
+    return [tuple(row) for row in db.execute(statement, parameters)]
 
 
 def _transact(engine: Engine, work: Callable[[Session], T]) -> T:
@@ -375,18 +394,6 @@ def query(
     @functools.wraps(work)
     async def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._db.read(work, *args, **kwargs)
-
-    return method
-
-
-def lookup(
-    work: Callable[Concatenate[Session, P], T],
-) -> Callable[Concatenate[S, P], Coroutine[Any, Any, T]]:
-    """Return a method that runs ``work(session, ...)`` as ``query`` does, where it is one statement."""
-
-    @functools.wraps(work)
-    async def method(self: S, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        return await self._db.look_up(work, *args, **kwargs)
 
     return method
 

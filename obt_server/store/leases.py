@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from obt_server.replica_storage import LEASE_S, LeaderLease, LeaseLost
 from obt_server.store.replica_tables import LeaseRow
-from obt_server.store.transactions import Transactions
+from obt_server.store.transactions import Rows, Statement, Transactions
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -140,11 +140,9 @@ class FencedDatabase:
         """See ``Database.read``: whoever reads needs no lease."""
         return await self._database.read(work, *args, **kwargs)
 
-    async def look_up(
-        self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def look_up(self, statement: Statement, **parameters: str) -> Rows:
         """See ``Database.look_up``."""
-        return await self._database.look_up(work, *args, **kwargs)
+        return await self._database.look_up(statement, **parameters)
 
     async def run_apart(
         self, within_s: float, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs

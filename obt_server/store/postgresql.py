@@ -79,11 +79,6 @@ class DatabaseUnavailable(StorageFailed):
 
 def postgresql_engine(url: URL) -> Engine:
     """An engine whose transactions are SERIALIZABLE, and whose waits all have an end."""
-    bounds = {
-        "statement_timeout": STATEMENT_S * 1000,
-        "lock_timeout": LOCK_S * 1000,
-        "idle_in_transaction_session_timeout": IDLE_S * 1000,
-    }
     return create_engine(
         url,
         isolation_level="SERIALIZABLE",
@@ -92,27 +87,40 @@ def postgresql_engine(url: URL) -> Engine:
         max_overflow=0,
         pool_timeout=POOL_WAIT_S,
         hide_parameters=True,  # an error that is logged must not hold hashes of secrets, nor results
-        connect_args={
-            "application_name": "obt-server",
-            "connect_timeout": CONNECT_S,
-            "options": " ".join(f"-c {name}={value}" for name, value in bounds.items()),
-            # A machine that is gone says nothing: the kernel asks, and gives up.
-            "keepalives_idle": 10,
-            "keepalives_interval": 5,
-            "keepalives_count": 3,
-            "tcp_user_timeout": STATEMENT_S * 1000,
-        },
+        connect_args=_bounds(),
     )
+
+
+def _bounds() -> dict[str, str | int]:
+    """What libpq is told of each connection, so that all its waits have an end."""
+    bounds = {
+        "statement_timeout": STATEMENT_S * 1000,
+        "lock_timeout": LOCK_S * 1000,
+        "idle_in_transaction_session_timeout": IDLE_S * 1000,
+    }
+    return {
+        "application_name": "obt-server",
+        "connect_timeout": CONNECT_S,
+        "options": " ".join(f"-c {name}={value}" for name, value in bounds.items()),
+        # A machine that is gone says nothing: the kernel asks, and gives up.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": STATEMENT_S * 1000,
+    }
+
+
+def connect_arguments(engine: Engine) -> dict[str, Any]:
+    """Return what the driver is called with for a connection like those of an engine."""
+    _, arguments = engine.dialect.create_connect_args(engine.url)
+    # SQLAlchemy's own types, for values of its own.
+    arguments.pop("context", None)
+    return {**arguments, **_bounds()}
 
 
 def reading(engine: Engine) -> Engine:
     """The same engine for those that only read: one snapshot each, which no writer holds up or undoes."""
     return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-
-
-def one_statement(engine: Engine) -> Engine:
-    """The same engine for those that only read, in one statement: nothing begins or ends a transaction."""
-    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def locking(engine: Engine) -> Engine:
@@ -131,7 +139,7 @@ class Availability:
     def check(self) -> None:
         """Raise DatabaseUnavailable where it was away a moment ago."""
         if time.monotonic() < self._away_until:
-            raise DatabaseUnavailable(_NO_ANSWER, retry_after_ms=1000)
+            raise DatabaseUnavailable(NO_ANSWER, retry_after_ms=1000)
 
     def found_away(self, began: float) -> None:
         """Somebody could not reach it who began to ask at that time. What others found since counts more."""
@@ -218,7 +226,7 @@ class PostgresTransaction(Generic[T]):
 
     def _check(self) -> None:
         if self._abandoned:
-            raise DatabaseUnavailable(_NO_ANSWER, retry_after_ms=1000)
+            raise DatabaseUnavailable(NO_ANSWER, retry_after_ms=1000)
 
     def _watch(self, connection: Connection) -> None:
         driver: Any = connection.connection.driver_connection
@@ -252,10 +260,10 @@ class PostgresTransaction(Generic[T]):
             return f"Others changed the same in the database for {REPEATED_S} s; try again."
         if self._committing:
             return "The database ended the connection during a commit, which may have happened; try again."
-        return _NO_ANSWER
+        return NO_ANSWER
 
 
-_NO_ANSWER: Final = "The server's database does not answer now; try again."
+NO_ANSWER: Final = "The server's database does not answer now; try again."
 
 
 def is_away(error: DBAPIError | NoConnectionFree) -> bool:
@@ -266,6 +274,11 @@ def is_away(error: DBAPIError | NoConnectionFree) -> bool:
     if known is None:
         # Before there is a connection, there is no number: refused, no such host, a wrong password.
         return isinstance(error, OperationalError)
+    return is_away_state(known)
+
+
+def is_away_state(known: str) -> bool:
+    """Whether an SQLSTATE says that the database is not to be used now."""
     return known in _CONFLICTS | _NOT_NOW or known.startswith(_AWAY)
 
 

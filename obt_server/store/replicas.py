@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import uuid
+from typing import Final
 
 import msgspec
-from sqlalchemy import Double, cast, delete, extract, false, func, insert, select, update
+from sqlalchemy import Double, bindparam, cast, delete, extract, false, func, insert, select, update
 from sqlalchemy.orm import Session
 
-from obt_server.replica_storage import KEPT_S, Beat, Owner, ReplicaSeen, ReplicaState
+from obt_server.replica_storage import KEPT_S, Beat, ReplicaSeen, ReplicaState
 from obt_server.store import leases
 from obt_server.store.replica_tables import ClusterRow, ReplicaRow
 from obt_server.store.tables import AgentRow
@@ -111,9 +112,5 @@ def nothing(db: Session) -> None:
     del db
 
 
-def owner(db: Session, agent_id: str) -> Owner | None:
-    """See ``ReplicaStorage.owner``."""
-    found = db.execute(
-        select(AgentRow.session, AgentRow.replica).where(AgentRow.id == agent_id)
-    ).one_or_none()
-    return None if found is None else Owner(session=found.session, replica=found.replica)
+OWNER: Final = select(AgentRow.session, AgentRow.replica).where(AgentRow.id == bindparam("agent_id"))
+"""See ``ReplicaStorage.owner``."""

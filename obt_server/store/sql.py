@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
 from obt_server.hub.storage import Admission, JobChange, JobResult
-from obt_server.replica_storage import BEAT_WITHIN_S, Beat, LeaderLease, ReplicaState
+from obt_server.replica_storage import BEAT_WITHIN_S, Beat, LeaderLease, Owner, ReplicaState
 from obt_server.store import agents as agent_rows
 from obt_server.store import campaigns as campaign_rows
 from obt_server.store import credentials as credential_rows
@@ -24,7 +24,7 @@ from obt_server.store import results as result_rows
 from obt_server.store import rollouts as rollout_rows
 from obt_server.store import schedules as schedule_rows
 from obt_server.store import verdicts as verdict_rows
-from obt_server.store.database import AT_ONCE, Database, Stored, lookup, query, transaction
+from obt_server.store.database import AT_ONCE, Database, Stored, query, transaction
 from obt_server.store.leases import FencedDatabase
 from obt_server.store.quota import AgentQuota
 
@@ -92,9 +92,12 @@ class SqlStorage(Stored):
 
     # -- for several replicas ----------------------------------------------------------------------
 
-    owner = lookup(replica_rows.owner)
     confirm = transaction(replica_rows.nothing)
     replicas = query(replica_rows.replicas)
+
+    async def owner(self, agent_id: str) -> Owner | None:
+        found = await self._db.look_up(replica_rows.OWNER, agent_id=agent_id)
+        return Owner(session=found[0][0], replica=found[0][1]) if found else None
 
     async def left(self, agent_id: str, session: int) -> None:
         await self._db.run_for(agent_id, agent_rows.left, agent_id, session)
@@ -113,6 +116,9 @@ class SqlStorage(Stored):
 
     # -- for the interface --------------------------------------------------------------------------
 
+    async def ping(self) -> None:
+        await self._db.look_up(job_rows.PING)
+
     agents = query(agent_rows.everyone)
     rename_agent = transaction(agent_rows.rename)
     label_agent = transaction(agent_rows.label)
@@ -120,7 +126,6 @@ class SqlStorage(Stored):
     versions = query(machine_rows.versions)
     hardware = query(machine_rows.hardware)
     jobs = query(job_rows.find)
-    ping = lookup(job_rows.ping)
     job_by_id = query(job_rows.by_id)
     job_counts = query(job_rows.counts)
     result = query(job_rows.result_text)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeAlias, TypeVar
 
+from sqlalchemy import Select
 from sqlalchemy.orm import Session
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Statement: TypeAlias = "Select[*tuple[Any, ...]]"
+Rows: TypeAlias = list[tuple[Any, ...]]
 
 
 class Transactions(Protocol):
@@ -25,9 +28,7 @@ class Transactions(Protocol):
     async def read(self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Read."""
 
-    async def look_up(
-        self, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs
-    ) -> T:
+    async def look_up(self, statement: Statement, **parameters: str) -> Rows:
         """Read, in one statement."""
 
     async def run_for(
