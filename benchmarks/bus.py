@@ -23,9 +23,9 @@ from benchmarks import processes
 from benchmarks.table import Column, print_table
 from obt_server.bus import Exchanges, ExchangeSettings, NoResponders, ReplySink
 from obt_server.bus.nats import NatsBus, NatsSettings
-from obt_server.demo.environment import free_port
 from obt_server.hub.budget import WaitingBudget
 from tests.cluster.nats import NatsServer
+from tests.ports import free_port
 
 ROUNDS = 3
 READY_S = 60.0
@@ -161,7 +161,7 @@ def _running(name: str) -> Iterator[int]:
         with NatsServer() as nats:
             yield nats.port
         return
-    port = free_port(0)
+    port = free_port()
     words = ["redis-server", "--port", str(port), "--save", "", "--appendonly", "no"]
     with subprocess.Popen(words, stdout=subprocess.DEVNULL) as redis:
         try:

@@ -35,9 +35,9 @@ from benchmarks.table import Column, print_table
 from obt_agent.protocol import limits
 from obt_server import app as application
 from obt_server.auth import secrets
-from obt_server.demo.environment import free_port
 from obt_server.hub.storage import JobResult
 from obt_server.store import AgentQuota, jobs
+from tests.ports import free_port
 
 PASSWORD: Final = "benchmark"  # noqa: S105 - of a server that lives as long as the measurement
 CHROMIUM: Final = shutil.which("chromium") or "/usr/bin/chromium"
@@ -276,7 +276,7 @@ async def measure(page: Page, url: str, server: Program, seconds: float) -> list
 
 async def run(machines: int, results: int, seconds: float) -> list[Figure]:
     """A server with that many machines and results, and the page's figures."""
-    port = free_port(0)
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     agents = [Agent(url, INSTALLED, f"box-{number:03d}") for number in range(machines)]
     with tempfile.TemporaryDirectory(prefix="obt-bench-") as folder:

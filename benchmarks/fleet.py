@@ -35,8 +35,8 @@ from obt_agent.backoff import Backoff
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.uuid7 import uuid7
 from obt_agent.protocol import limits
-from obt_server.demo.environment import free_port
 from obt_server.storage import Enrolment
+from tests.ports import free_port
 
 AWAY_S = 2.0
 """How long the server is gone in its restart."""
@@ -203,7 +203,7 @@ async def _get(port: int, token: str, path: str) -> float:
 
 async def loaded(folder: Path, count: int, seconds: float, viewers: int = VIEWERS) -> Load:
     """One server with agents and viewers."""
-    port = free_port(0)
+    port = free_port()
     agents = [Agent(f"http://127.0.0.1:{port}", MODELS) for _ in range(count)]
     database = folder / "server.sqlite3"
     token = await enrol(database, [agent.enrolment for agent in agents])
@@ -271,7 +271,7 @@ async def all_admitted(agents: Sequence[Agent]) -> None:
 
 async def one(folder: Path, count: int, seconds: float) -> Cost:
     """One server, its agents, its restart."""
-    port = free_port(0)
+    port = free_port()
     agents = [Agent(f"http://127.0.0.1:{port}") for _ in range(count)]
     database = folder / "server.sqlite3"
     await enrol(database, [agent.enrolment for agent in agents])

@@ -25,9 +25,9 @@ from benchmarks.table import Column, print_table
 from obt_agent.identity.state_dir import StateDir
 from obt_server.auth.operators import Operators
 from obt_server.auth.secrets import sha256
-from obt_server.demo.environment import free_port
 from obt_server.storage import Enrolment
 from obt_server.store import Database, OperatorStore, SqlStorage
+from tests.ports import free_port
 
 CLIENTS: Final = 50
 TTFT_S: Final = 0.2
@@ -94,7 +94,7 @@ async def ways(folder: Path) -> AsyncIterator[list[Way]]:
         database, agent = folder / "server.sqlite3", folder / "agent"
         (agent / "state").mkdir(parents=True, mode=0o700)
         tokens = await enrol(database, agent / "state")
-        port = free_port(0)
+        port = free_port()
         await stack.enter_async_context(running_server(database, port, "--gateway"))
         url = f"http://127.0.0.1:{port}"
         await stack.enter_async_context(processes.agent(agent, server=url, ollama=ollama))

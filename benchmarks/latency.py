@@ -26,6 +26,7 @@ import aiohttp
 from benchmarks import processes
 from benchmarks.sink import Sink, sink
 from benchmarks.table import Column, print_table
+from tests.ports import free_port
 
 STREAMS = 8
 TOKENS_PER_S = 50
@@ -110,7 +111,7 @@ async def ssh_reverse(folder: Path, target: int) -> AsyncIterator[int]:
         await _run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key))
     authorized = folder / "authorized"
     authorized.write_text(keys["user"].with_suffix(".pub").read_text())
-    sshd_port, back = _free_port(), _free_port()
+    sshd_port, back = free_port(), free_port()
     options = {
         "Port": sshd_port,
         "ListenAddress": "127.0.0.1",
@@ -151,14 +152,6 @@ async def _reachable(port: int) -> None:
                 continue
             writer.close()
             return
-
-
-def _free_port() -> int:
-    import socket  # noqa: PLC0415 - for this one use
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 Way = Callable[[], Awaitable[list[Seen]]]

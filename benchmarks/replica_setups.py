@@ -16,9 +16,9 @@ import psutil
 from benchmarks import processes
 from benchmarks.fleet import server_command
 from benchmarks.processes import Program
-from obt_server.demo.environment import free_port
 from tests.cluster.nats import NatsServer
 from tests.cluster.postgresql import PostgreSQL
+from tests.ports import free_port
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def place_of(setup: Setup, folder: Path) -> Iterator[Place]:
     if not setup.apart:
         yield Place(folder / "server.sqlite3", ())
         return
-    monitor = free_port(0)
+    monitor = free_port()
     with PostgreSQL() as postgres, NatsServer(f"http: 127.0.0.1:{monitor}") as nats:
         yield Place(postgres.create("bench"), ("--bus", nats.address), postgres, nats, monitor)
 

@@ -32,8 +32,8 @@ from benchmarks.table import Column, print_table
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.protocol import limits
 from obt_server.auth.secrets import sha256
-from obt_server.demo.environment import free_port
 from obt_server.storage import Enrolment
+from tests.ports import free_port
 
 AGENT_TOKEN: Final = "a-token-for-the-benchmark-alone"  # noqa: S105 - what processes.agent shows, on this machine alone
 AWAY_S: Final = 2.0
@@ -73,7 +73,7 @@ class Way:
 
 async def ways(setup: Setup, folder: Path, calls: int) -> list[Way]:
     """Ask the process that holds the agents, and another one where there is one."""
-    ports = [free_port(0) for _ in range(setup.processes)]
+    ports = [free_port() for _ in range(setup.processes)]
     urls = [f"http://127.0.0.1:{port}" for port in ports]
     async with AsyncExitStack() as stack:
         place = stack.enter_context(place_of(setup, folder))
@@ -178,7 +178,7 @@ class Fleet:
 
 async def fleet(setup: Setup, folder: Path, each: int, seconds: float) -> Fleet:
     """Let agents in, leave them alone, end one process, end all."""
-    ports = [free_port(0) for _ in range(setup.processes)]
+    ports = [free_port() for _ in range(setup.processes)]
     urls = [f"http://127.0.0.1:{port}" for port in ports]
     count = each * setup.processes
     agents = [Roaming(urls, number % len(urls)) for number in range(count)]

@@ -22,8 +22,9 @@ import structlog
 from playwright.async_api import Browser, Page, async_playwright
 
 from obt_server.client import JsonObject
-from obt_server.demo.environment import DemoEnvironment, demo_environment, free_port
+from obt_server.demo.environment import DemoEnvironment, demo_environment
 from obt_server.demo.fleet import PLANS, DemoFleet, demo_fleet
+from tests.ports import free_port
 
 FOLDER: Final = Path(__file__).parents[1] / "docs/tutorial/tour"
 SIZES: Final = {"desktop": (1280, 800), "phone": (390, 844)}
@@ -129,11 +130,11 @@ async def main(arguments: Sequence[str] | None = None) -> int:
     # The server runs in this process.
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     # No Ollama of this machine: the pictures are to be the same everywhere.
-    os.environ["OLLAMA_URL"] = f"http://127.0.0.1:{free_port(0)}"
+    os.environ["OLLAMA_URL"] = f"http://127.0.0.1:{free_port()}"
     options.to.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="obt-tour-") as folder:
         async with (
-            demo_environment(Path(folder), free_port(0)) as demo,
+            demo_environment(Path(folder), free_port()) as demo,
             demo_fleet(Path(folder), demo, on_change=print) as fleet,
             async_playwright() as playwright,
         ):

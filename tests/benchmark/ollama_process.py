@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -26,6 +25,7 @@ from obt_agent.config.schema import HardwareConfig, OllamaConfig
 from obt_agent.hardware.service import HardwareService
 from obt_agent.ollama.client import OllamaClient
 from obt_standin import Script
+from tests.ports import free_port
 
 MIB = 1 << 20
 
@@ -55,9 +55,7 @@ class OllamaProcesses(NamedTuple):
 @asynccontextmanager
 async def ollama(folder: Path, script: Script) -> AsyncIterator[OllamaProcesses]:
     """Run one until the context ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     written = folder / f"{address}.json"
     written.write_bytes(msgspec.json.encode(script))
     process = await asyncio.create_subprocess_exec(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -21,9 +20,10 @@ from playwright.async_api import (
     expect,
 )
 
-from obt_server.demo.environment import DemoEnvironment, demo_environment, free_port
+from obt_server.demo.environment import DemoEnvironment, demo_environment
 from obt_standin import StandIn
 from obt_standin.script import Behaviour, Model, Script
+from tests.ports import free_port
 from tests.server.conftest import PASSWORD, Running, running
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -58,11 +58,8 @@ async def ollama() -> AsyncIterator[StandIn]:
 
 @pytest.fixture(scope="session")
 def port() -> int:
-    """Where each test's server listens in its turn: the browser has the page's files of that address already.
-
-    Below the ports that the system gives away by itself; the next one is free, too.
-    """
-    return free_port(20_000 + os.getpid() % 5_000 * 2)
+    """Where each test's server listens in its turn: the browser has the page's files of it already."""
+    return free_port()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -72,7 +69,7 @@ async def demo(
     """Server and agent, the agent admitted: one for all tests of a module, for they take seconds to start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OLLAMA_URL", ollama.url)
-        async with demo_environment(tmp_path_factory.mktemp("demo"), free_port(port + 1)) as ready:
+        async with demo_environment(tmp_path_factory.mktemp("demo"), free_port()) as ready:
             yield ready
 
 

@@ -12,10 +12,11 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Page, expect
 
-from obt_server.demo.environment import DemoEnvironment, demo_environment, free_port
+from obt_server.demo.environment import DemoEnvironment, demo_environment
 from obt_server.demo.fleet import MACHINES, DemoFleet, DemoMachine, demo_fleet
 from obt_standin import StandIn
 from tests.browser.conftest import fits, visit
+from tests.ports import free_port
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 MODEL = "standin-8b:q4_k_m"
@@ -37,7 +38,7 @@ async def demo(tmp_path_factory: pytest.TempPathFactory, ollama: StandIn) -> Asy
     """The first machine, before the others come: the fixtures of one machine work with it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OLLAMA_URL", ollama.url)
-        async with demo_environment(tmp_path_factory.mktemp("demo"), free_port(0)) as ready:
+        async with demo_environment(tmp_path_factory.mktemp("demo"), free_port()) as ready:
             yield ready
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import re
-import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from obt_agent.protocol.envelope import Request
 from obt_server.storage import Enrolment
 from tests.browser.conftest import fits, sign_in, visit, watching
 from tests.browser.simulated import GIB, GPU, LONG, heartbeat, inventory, model, progress, sampled
+from tests.ports import free_port
 from tests.server.agent_double import AgentDouble, Answer, never, uuid7
 from tests.server.conftest import PASSWORD, Running, running
 from tests.server.enrolling import enrol
@@ -342,9 +342,7 @@ async def opened_at(browser: Browser, url: str, without: str = "") -> AsyncItera
 async def test_a_lost_server_is_said_and_is_no_error_any_more_when_it_is_back(
     browser: Browser, tmp_path: Path
 ) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     async with contextlib.AsyncExitStack() as stack:
         async with running(tmp_path, port=port) as server:
             # The page loads all views by itself, and may have done so before the server is gone.

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-from obt_server.demo.environment import free_port
 from obt_standin.script import Model, Script
 from tests.effort import CAMPAIGN_AGENTS, CAMPAIGN_RUNS, CAMPAIGN_SEED
+from tests.ports import free_port
 from tests.rollouts.kill_setting import KillSetting, ScriptedMachine, asked, cut, until_ended
 from tests.waiting import until
 
@@ -65,7 +65,7 @@ async def cut_at(setting: KillSetting, chance: random.Random, at: int, machine: 
 
 async def one_history(folder: Path, chance: random.Random, count: int) -> None:
     folder.mkdir()
-    setting = KillSetting(folder, free_port(0))
+    setting = KillSetting(folder, free_port())
     failing = frozenset(number for number in range(count) if number % 3 == 0 and number < 6)
     body: dict[str, Any] = {
         "plans": [

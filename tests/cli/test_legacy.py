@@ -19,6 +19,7 @@ from obt_agent.config.schema import (
 from obt_agent.errors import ConfigError
 from obt_standin import Model, Script, StandIn
 from tests.obt.application import obt_shape
+from tests.ports import free_port
 from tests.server.plain_uvicorn import plain_uvicorn
 from tests.waiting import until
 
@@ -74,13 +75,12 @@ class Said:
         return words in self.text[self.text.rstrip("\n").rfind("\n") + 1 :]
 
 
-async def test_a_server_that_was_away_is_registered_with_again(
-    unused_tcp_port: int, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_a_server_that_was_away_is_registered_with_again(capsys: pytest.CaptureFixture[str]) -> None:
     shape, said = obt_shape(), Said(capsys)
-    async with client(f"http://127.0.0.1:{unused_tcp_port}", "http://127.0.0.1:1"):
+    port = free_port()
+    async with client(f"http://127.0.0.1:{port}", "http://127.0.0.1:1"):
         for _ in range(2):
-            async with plain_uvicorn(shape.app, port=unused_tcp_port):
+            async with plain_uvicorn(shape.app, port=port):
                 await until(lambda: listed(shape.clients).get("hardware"))
                 await until(lambda: said.last("lists this machine"))
             await until(lambda: said.last("cannot be reached"))

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,8 +12,8 @@ import threading
 from pathlib import Path
 from typing import IO, Final, Self
 
-# Below the ports that the system gives to connections: nobody takes it while the server is stopped.
-PORTS: Final = range(20_000, 32_000)
+from tests.ports import free_port
+
 WITHIN_S: Final = 60
 _READY: Final = "Server is ready"
 
@@ -39,7 +37,7 @@ class NatsServer:
         self._program = program()
         self.folder = Path(tempfile.mkdtemp(prefix="obt-nats-"))
         self.settings = settings
-        self.port = _free_port()
+        self.port = free_port()
         # what it logged since its first start, for a test that fails
         self.log: list[str] = []
         self._process: subprocess.Popen[str] | None = None
@@ -116,14 +114,3 @@ class NatsServer:
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(number)
-
-
-def _free_port() -> int:
-    while True:
-        port = random.choice(PORTS)
-        with socket.socket() as one:
-            try:
-                one.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
-import socket
-from typing import Final, Self
+from typing import Self
 
 import trustme
 
 from tests.cluster.postgresql import USER, PostgreSQL
-
-MAX_ATTEMPTS: Final = 5
+from tests.ports import free_port
 
 
 class TlsPostgreSQL(PostgreSQL):
@@ -37,19 +34,6 @@ class TlsPostgreSQL(PostgreSQL):
         self.execute(f"ALTER USER {USER} PASSWORD '{self._password}'")
         self.stop()
         self._host = "127.0.0.1"
-        self._start_at_a_free_port()
+        self.port = free_port()
+        self.start()
         return self
-
-    def _start_at_a_free_port(self) -> None:
-        for attempt in itertools.count():
-            with socket.socket() as free:
-                free.bind((self._host, 0))
-                self.port = free.getsockname()[1]
-            try:
-                self.start()
-            except AssertionError:
-                # Somebody else may have taken the port meanwhile.
-                if attempt == MAX_ATTEMPTS:
-                    raise
-            else:
-                return

@@ -19,9 +19,9 @@ from obt_conformance.identity import KitIdentity, NoIdentity, Pool, parse_creden
 from obt_conformance.run import check_server, left_out, run_check, select_checks
 from obt_conformance.server_harness import ServerHarness
 from obt_conformance.server_rules import CHECKS
-from obt_server.demo.environment import free_port
 from obt_standin import StandIn
 from tests.conformance.agent_process import running_agent
+from tests.ports import free_port
 from tests.server.conftest import Running, running
 from tests.waiting import until
 
@@ -159,7 +159,7 @@ async def test_the_kit_notices_how_late_the_machine_is_and_bears_as_much() -> No
 
 @pytest.mark.slow
 async def test_an_agent_is_checked_that_dials_the_given_port(tmp_path: Path, standin: StandIn) -> None:
-    port = free_port(0)
+    port = free_port()
     checking = asyncio.create_task(
         program("agent", "--listen", f"127.0.0.1:{port}", "--only", "TRANSPORT-1,CMD-1", "--quick")
     )

@@ -16,20 +16,16 @@ import pytest
 
 from obt_agent.protocol.methods import COMMANDS
 from obt_server.demo import smoke_test
-from obt_server.demo.environment import free_port
 from obt_server.demo.ollama_target import answering, ollama_target
 from obt_server.demo.processes import ChildFailed, running
 from obt_standin import StandIn
 from obt_standin.script import Behaviour, Script
+from tests.ports import free_port
 from tests.waiting import until
 
 pytestmark = pytest.mark.slow
 
 WITHIN_S = 110
-
-
-def free() -> int:
-    return free_port(0)
 
 
 async def demo(*arguments: str, ollama: str, folder: Path) -> tuple[int, str]:
@@ -86,8 +82,8 @@ def test_every_command_of_the_protocol_has_a_step() -> None:
 async def test_once_runs_every_command_against_a_stand_in_that_says_so_and_leaves_nothing(
     tmp_path: Path,
 ) -> None:
-    nobody = f"http://127.0.0.1:{free()}"
-    status, out = await demo("--once", "--port", str(free()), ollama=nobody, folder=tmp_path)
+    nobody = f"http://127.0.0.1:{free_port()}"
+    status, out = await demo("--once", "--port", str(free_port()), ollama=nobody, folder=tmp_path)
     assert status == 0, out
     for method in smoke_test.STEPS:
         assert re.search(rf"^ok +{method} ", out, re.MULTILINE), f"{method} is missing:\n{out}"
@@ -105,7 +101,7 @@ async def test_once_runs_every_command_against_a_stand_in_that_says_so_and_leave
 async def test_a_command_that_fails_is_named_and_the_status_is_1(tmp_path: Path) -> None:
     talks_html = Script(once=[Behaviour(answer="html")])
     async with StandIn(talks_html) as ollama:
-        status, out = await demo("--once", "--port", str(free()), ollama=ollama.url, folder=tmp_path)
+        status, out = await demo("--once", "--port", str(free_port()), ollama=ollama.url, folder=tmp_path)
     assert status == 1, out
     assert re.search(r"^FAIL +generate ", out, re.MULTILINE)
     assert re.search(r"^ok +list_models ", out, re.MULTILINE), "the others were run all the same"
@@ -114,14 +110,14 @@ async def test_a_command_that_fails_is_named_and_the_status_is_1(tmp_path: Path)
 
 async def test_an_ollama_without_a_model_is_told_how_to_get_one(tmp_path: Path) -> None:
     async with StandIn(Script(models=[])) as ollama:
-        status, out = await demo("--once", "--port", str(free()), ollama=ollama.url, folder=tmp_path)
+        status, out = await demo("--once", "--port", str(free_port()), ollama=ollama.url, folder=tmp_path)
     assert status == 1
     assert "ollama pull llama3.2:1b" in out
 
 
 async def test_who_only_looks_at_the_page_is_told_too_that_there_is_no_model(tmp_path: Path) -> None:
     async with StandIn(Script(models=[])) as ollama:
-        process = await start("--port", str(free()), ollama=ollama.url, folder=tmp_path)
+        process = await start("--port", str(free_port()), ollama=ollama.url, folder=tmp_path)
         async with asyncio.timeout(WITHIN_S):
             output = await until_it_runs(process)
             process.send_signal(signal.SIGTERM)
@@ -134,7 +130,7 @@ async def test_ctrl_c_ends_agent_server_and_stand_in_in_order(tmp_path: Path) ->
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        nobody = f"http://127.0.0.1:{free()}"
+        nobody = f"http://127.0.0.1:{free_port()}"
         process = await start("--port", str(port), ollama=nobody, folder=tmp_path)
         async with asyncio.timeout(WITHIN_S):
             output = await until_it_runs(process)
@@ -147,8 +143,8 @@ async def test_ctrl_c_ends_agent_server_and_stand_in_in_order(tmp_path: Path) ->
 
 
 async def test_where_it_is_killed_agent_and_stand_in_end_too(tmp_path: Path) -> None:
-    nobody = f"http://127.0.0.1:{free()}"
-    process = await start("--port", str(free()), "--machines", "1", ollama=nobody, folder=tmp_path)
+    nobody = f"http://127.0.0.1:{free_port()}"
+    process = await start("--port", str(free_port()), "--machines", "1", ollama=nobody, folder=tmp_path)
     async with asyncio.timeout(WITHIN_S):
         await until_it_runs(process)
     running = " ".join(ours(tmp_path))

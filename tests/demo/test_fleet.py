@@ -17,7 +17,8 @@ from obt_server.demo.environment import DemoEnvironment, demo_environment
 from obt_server.demo.fleet import PLANS, DemoMachine, demo_fleet
 from obt_server.demo.processes import ChildFailed
 from obt_server.demo.scripted_gpus import GpuScript
-from tests.demo.test_demo import WITHIN_S, free, ours, start, until_it_runs
+from tests.demo.test_demo import WITHIN_S, ours, start, until_it_runs
+from tests.ports import free_port
 from tests.waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
@@ -33,8 +34,8 @@ def machine(name: str, *gpus: GpuScript, **script: Any) -> DemoMachine:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def demo(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DemoEnvironment]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OLLAMA_URL", f"http://127.0.0.1:{free()}")
-        async with demo_environment(tmp_path_factory.mktemp("demo"), free()) as ready:
+        patch.setenv("OLLAMA_URL", f"http://127.0.0.1:{free_port()}")
+        async with demo_environment(tmp_path_factory.mktemp("demo"), free_port()) as ready:
             yield ready
 
 
@@ -107,8 +108,8 @@ async def test_plans_of_the_demonstration_are_saved_under_their_names(
 
 
 async def test_ctrl_c_while_the_fleet_comes_up_ends_all_of_it(tmp_path: Path) -> None:
-    nobody = f"http://127.0.0.1:{free()}"
-    process = await start("--port", str(free()), "--machines", "3", ollama=nobody, folder=tmp_path)
+    nobody = f"http://127.0.0.1:{free_port()}"
+    process = await start("--port", str(free_port()), "--machines", "3", ollama=nobody, folder=tmp_path)
     async with asyncio.timeout(WITHIN_S):
         said = await until_it_runs(process)
         assert process.stdout is not None

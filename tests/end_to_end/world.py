@@ -18,8 +18,8 @@ import yaml
 from obt_server import app as application
 from obt_server.app import Server
 from obt_server.client import Client
-from obt_server.demo.environment import free_port
 from obt_server.serve import configure
+from tests.ports import free_port
 from tests.waiting import WITHIN_S, until
 
 
@@ -135,7 +135,7 @@ async def world(folder: Path, ollama_url: str) -> AsyncIterator[World]:
     parts = application.build(application.AppSettings(database=folder / "server.sqlite3"))
     await parts.operators.create_first("admin")
     token, _ = await parts.operators.new_token("admin", "tests", None)
-    port = free_port(0)
+    port = free_port()
     serving = configure(parts, host="127.0.0.1", port=port)
     task = asyncio.create_task(serving.serve_without_signals())
     try:

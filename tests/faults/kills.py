@@ -22,11 +22,11 @@ from obt_agent.identity.state_dir import StateDir
 from obt_agent.jobs.store.database import JobDatabase
 from obt_server import app as application
 from obt_server.client import ApiError, Client
-from obt_server.demo.environment import free_port
 from obt_server.storage import Enrolment
 from obt_standin import StandIn
 from obt_standin.script import Script
 from tests.faults.environment import MODEL, Ledger, ledger, store_result
+from tests.ports import free_port
 from tests.server.enrolling import enrol
 from tests.waiting import until
 
@@ -103,7 +103,7 @@ async def run_kill(kill: Kill, folder: Path) -> tuple[Ledger, list[str]]:
     jobs = {JOB}
     try:
         async with asyncio.timeout(PATIENCE_S), StandIn(Script(tokens=8)) as standin:
-            url = f"http://127.0.0.1:{free_port(0)}"
+            url = f"http://127.0.0.1:{free_port()}"
             token, agent_id, config = await _prepare(folder, url, standin.url)
             jobs.add(await store_result(folder / "state", RESULT_BYTES))
             server_arguments = ["run", "--database", str(database), "--port", url.rsplit(":", 1)[1]]

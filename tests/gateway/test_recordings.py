@@ -13,6 +13,7 @@ from obt_server.gateway import GatewaySettings
 from obt_standin import Script, StandIn
 from tests.gateway.agent import real_agent
 from tests.gateway.conftest import token
+from tests.ports import free_port
 from tests.recordings import Recording, recordings
 from tests.server.conftest import running
 from tests.standin.test_recordings import (
@@ -105,12 +106,12 @@ async def differs(recording: Recording, ollama: StandIn, ask: Asker, direct: Ask
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_each_recorded_exchange_is_the_same_through_the_gateway(tmp_path: Path) -> None:
     wrong: dict[str, str] = {}
+    port = free_port()
     async with (
         running(tmp_path / "server", gateway=GatewaySettings()) as server,
-        StandIn(Script(version=VERSION, models=[])) as first,
+        StandIn(Script(version=VERSION, models=[]), port=port) as first,
         real_agent(server, tmp_path / "agent", first.url),
     ):
-        port = first.port
         await first.stop()
         headers = {"Authorization": f"Bearer {await token(server)}"}
         async with aiohttp.ClientSession(headers=headers) as session, aiohttp.ClientSession() as plain:

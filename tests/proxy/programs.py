@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from obt_server.demo.environment import free_port
+from tests.ports import free_port
 from tests.server.process import stop
 
 PROXIES = Path(__file__).parents[2] / "deploy" / "proxy"
@@ -174,4 +174,4 @@ async def listening(command: Command, place: Place, path: str = "") -> AsyncIter
 
 def place_in(folder: Path, *servers: int, under_a_path: bool = False) -> Place:
     """A place at a free port."""
-    return Place(folder, free_port(0), servers, under_a_path=under_a_path)
+    return Place(folder, free_port(), servers, under_a_path=under_a_path)

@@ -18,9 +18,9 @@ import httpx
 
 from obt_server.auth import secrets
 from obt_server.auth.operators import Operators
-from obt_server.demo.environment import free_port
 from obt_server.storage import Enrolment
 from obt_server.store import Database, OperatorStore, SqlStorage
+from tests.ports import free_port
 from tests.proxy.programs import NAME
 from tests.server.agent_double import uuid7
 from tests.server.conftest import HASHED
@@ -130,7 +130,7 @@ class Replicas:
         own = ("--database", database, "--behind-proxy", "--allowed-host", NAME)
         log = ("--log-format", "json")
         made = [
-            Replica(free_port(0), (*own, *log, *arguments), folder / f"replica-{number}.log")
+            Replica(free_port(), (*own, *log, *arguments), folder / f"replica-{number}.log")
             for number in range(1, count + 1)
         ]
         return cls(database, token, made)

@@ -33,12 +33,13 @@ from obt_agent.config.schema import OllamaConfig
 from obt_agent.errors import AgentError
 from obt_agent.ollama.client import OllamaClient
 from obt_server.client import ApiError, Client
-from obt_server.demo.environment import DemoEnvironment, demo_environment, free_port
+from obt_server.demo.environment import DemoEnvironment, demo_environment
 from obt_server.demo.machines import machine
 from obt_server.demo.ollama_target import answering, wanted
 from obt_server.demo.processes import ChildFailed
 from obt_server.demo.report import SmokeReport
 from obt_server.demo.smoke_test import SmokeTest, run_smoke_test
+from tests.ports import free_port
 from tests.real_ollama.figures import RELAY_MS, Compared, by_processes, by_relay
 from tests.real_ollama.process_readings import reading
 from tests.real_ollama.tap import Exchange, Tap
@@ -256,7 +257,7 @@ async def run(folder: Path, console: Console) -> int:
     if await answering(url) is None:
         console.print(f"Skipped: no Ollama answers at {url} (set OLLAMA_URL).")
         return 0
-    async with demo_environment(folder, free_port(0)) as ready:
+    async with demo_environment(folder, free_port()) as ready:
         report = SmokeReport(console, ready.target)
         report.head(ready.target, ready.url)
         test = await run_smoke_test(ready.client, ready.agent_id, report.step)

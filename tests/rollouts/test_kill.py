@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from obt_server.demo.environment import free_port
 from obt_standin.script import Model, Script
 from tests.effort import ROLLOUT_AGENTS, ROLLOUT_RUNS, ROLLOUT_SEED
+from tests.ports import free_port
 from tests.rollouts.kill_setting import WITHIN_S, KillSetting, ScriptedMachine, asked, cut, until_ended
 from tests.waiting import until
 
@@ -35,7 +35,7 @@ async def begun_on(setting: KillSetting, count: int) -> None:
 
 async def one_history(folder: Path, chance: random.Random, count: int) -> None:
     folder.mkdir()
-    setting = KillSetting(folder, free_port(0))
+    setting = KillSetting(folder, free_port())
     async with contextlib.AsyncExitStack() as stack:
         # Two of them have registries that lack the model.
         failing = set(chance.sample(range(count), 2))
