@@ -25,6 +25,8 @@ import sys
 import time
 from importlib import metadata
 
+from benchmarks.processes import end_on_sigterm
+
 SECTIONS = (
     "throughput",
     "latency",
@@ -84,6 +86,7 @@ def main(argv: list[str]) -> int:
     arguments = parser.parse_args(argv)
     if unknown := sorted(set(arguments.sections) - {*SECTIONS, *APART}):
         parser.error(f"no such section: {', '.join(unknown)}; there are {', '.join((*SECTIONS, *APART))}")
+    end_on_sigterm()
     print(machine())
     failed = []
     for name in arguments.sections or SECTIONS:

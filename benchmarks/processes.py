@@ -54,19 +54,21 @@ class Program:
 
 @contextlib.asynccontextmanager
 async def running(
-    command: Sequence[str], *, quiet: bool = True, code: Path | None = None
+    command: Sequence[str], *, quiet: bool = True, code: Path | None = None, log: Path | None = None
 ) -> AsyncIterator[Program]:
     """Run a program while the context lasts; its standard output is a pipe unless ``quiet``.
 
-    ``code``: the checkout whose packages it imports; that of this file where none is named.
+    ``code``: the checkout whose packages it imports; that of this file where none is named. ``log``: where
+    its errors go; else they are shown.
     """
     out = asyncio.subprocess.DEVNULL if quiet else asyncio.subprocess.PIPE
     environ = {name: value for name, value in os.environ.items() if not name.startswith(LEFT_OUT)}
     if code is not None:
         environ["PYTHONPATH"] = str(code)
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=None, env=environ, cwd=code
-    )
+    with contextlib.nullcontext() if log is None else log.open("ab") as errors:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=errors, env=environ, cwd=code
+        )
     try:
         yield Program(process)
     finally:
@@ -78,6 +80,11 @@ async def running(
             except TimeoutError:
                 process.kill()
                 await process.wait()
+
+
+def end_on_sigterm() -> None:
+    """Have SIGTERM end what runs as Ctrl-C does: programs that were started are ended, too."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 async def listening(port: int) -> None:

@@ -42,6 +42,7 @@ SETUPS: Final = (
 class Place:
     """Where a setup is stored, and how its processes reach each other."""
 
+    folder: Path
     database: Path | str
     options: tuple[str, ...]
     postgres: PostgreSQL | None = None
@@ -80,11 +81,11 @@ class Place:
 def place_of(setup: Setup, folder: Path) -> Iterator[Place]:
     """The programs beside the server's processes."""
     if not setup.apart:
-        yield Place(folder / "server.sqlite3", ())
+        yield Place(folder, folder / "server.sqlite3", ())
         return
     monitor = free_port()
     with PostgreSQL() as postgres, NatsServer(f"http: 127.0.0.1:{monitor}") as nats:
-        yield Place(postgres.create("bench"), ("--bus", nats.address), postgres, nats, monitor)
+        yield Place(folder, postgres.create("bench"), ("--bus", nats.address), postgres, nats, monitor)
 
 
 @contextlib.asynccontextmanager
@@ -95,7 +96,10 @@ async def serving(
     async with AsyncExitStack() as stack:
         used = ports[: setup.processes]
         commands = [server_command(place.database, port, *place.options, *more) for port in used]
-        programs = [await stack.enter_async_context(processes.running(command)) for command in commands]
+        log = place.folder / "servers.log"
+        programs = [
+            await stack.enter_async_context(processes.running(command, log=log)) for command in commands
+        ]
         for port in used:
             await processes.listening(port)
         yield programs

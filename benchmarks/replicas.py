@@ -278,9 +278,12 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--agents", type=int, default=1000, help="for each process")
     parser.add_argument("--processes", type=int, help="only setups of so many; all unless given")
-    parser.add_argument("--idle", action="store_true", help="only the agents, without the calls")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--idle", action="store_true", help="only the agents, without the calls")
+    only.add_argument("--ways", action="store_true", help="only the calls, without the agents")
     parser.add_argument("--json", action="store_true", help="print the figures, too")
     options = parser.parse_args(argv)
+    processes.end_on_sigterm()
     each, seconds, calls = (100, 5.0, 100) if options.quick else (options.agents, 30.0, 2000)
     found: list[Way] = []
     fleets: list[Fleet] = []
@@ -297,14 +300,15 @@ def main(argv: list[str]) -> int:
                 for w in found
             ],
         )
-    for setup in setups:
+    for setup in () if options.ways else setups:
         with tempfile.TemporaryDirectory() as name:
             fleets.append(asyncio.run(fleet(setup, Path(name), each, seconds)))
-    print_table(
-        f"(g) {each} idle agents for each process; one killed; all killed and back after {AWAY_S:g} s",
-        FLEET_COLUMNS,
-        [_row(one) for one in fleets],
-    )
+    if fleets:
+        print_table(
+            f"(g) {each} idle agents for each process; one killed; all killed and back after {AWAY_S:g} s",
+            FLEET_COLUMNS,
+            [_row(one) for one in fleets],
+        )
     if options.json:
         print(json.dumps([vars(one) for one in fleets]))
     return 0
