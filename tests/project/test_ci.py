@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.ci import PHASES
+from scripts.ci import AT_ONCE, PHASES
 from tests.project.paths import ROOT, run
 from tests.waiting import until
 
@@ -63,15 +63,18 @@ def test_what_a_step_leaves_running_ends_with_it(tmp_path: Path) -> None:
 
 
 def test_the_first_failure_ends_all_and_its_output_comes_last(tmp_path: Path) -> None:
-    other = step(tmp_path, "other", "echo of the other; echo $$ >pid; sleep 600")
-    failing = step(tmp_path, "failing", "until test -s pid; do sleep 0.05; done; echo why; exit 3")
+    pids = [f"pid-{number}" for number in range(AT_ONCE - 1)]
+    others = [step(tmp_path, f"of-{pid}", f"echo of another; echo $$ >{pid}; sleep 600") for pid in pids]
+    begun = " && ".join(f"test -s {pid}" for pid in pids)
+    failing = step(tmp_path, "failing", f"until {begun}; do sleep 0.05; done; echo why; exit 3")
     never = step(tmp_path, "never", ": >began")
-    done = run(CI, other, failing, never, cwd=tmp_path)
+    done = run(CI, *others, failing, never, cwd=tmp_path)
     assert done.returncode == 3, done.stdout
-    assert not alive(tmp_path / "pid")
+    assert not any(alive(tmp_path / pid) for pid in pids)
     assert not (tmp_path / "began").exists()
-    shown = re.findall(r"of the other|ENDED early|why|FAILED with status 3|FAILED after", done.stdout)
-    assert shown == ["of the other", "ENDED early", "why", "FAILED with status 3", "FAILED after"]
+    shown = re.findall(r"of another|ENDED early|why|FAILED with status 3|FAILED after", done.stdout)
+    ended = ["of another", "ENDED early"] * len(others)
+    assert shown == [*ended, "why", "FAILED with status 3", "FAILED after"]
 
 
 def test_a_step_that_cannot_begin_or_is_killed_has_failed(tmp_path: Path) -> None:
