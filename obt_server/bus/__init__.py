@@ -4,7 +4,7 @@
 them.
 """
 
-from obt_server.bus.bus import Bus, BusMessage, BusSubscription, BusUnavailable, NoResponders
+from obt_server.bus.bus import Bus, BusMessage, BusSubscription, BusUnavailable, NoResponders, Serving
 from obt_server.bus.exchange import Exchanges
 from obt_server.bus.local import LocalBroker, LocalBus
 from obt_server.bus.remote_call import RemoteStream
@@ -24,4 +24,5 @@ __all__ = [
     "NoResponders",
     "RemoteStream",
     "ReplySink",
+    "Serving",
 ]

@@ -47,11 +47,21 @@ Take = Callable[[BusMessage], None]
 """Takes a message at once; what takes long belongs in a task of the receiver."""
 
 
-class BusSubscription(Protocol):
-    """What ``subscribe`` returns."""
+class Serving(Protocol):
+    """What goes on until it is closed."""
 
     async def close(self) -> None:
         """Take nothing more. What came before may still be taken while this waits. May be called twice."""
+
+
+class BusSubscription(Serving, Protocol):
+    """What ``subscribe`` returns."""
+
+    async def drain(self) -> None:
+        """Take what is on its way, then nothing more: who sends after this hears that nobody listens.
+
+        Where the bus does not answer within seconds, this is ``close``.
+        """
 
 
 class Bus(Protocol):

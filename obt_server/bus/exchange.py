@@ -19,7 +19,7 @@ import structlog
 from obt_agent.errors import DeadlineExceeded, ProtocolError
 from obt_server.bus import frames
 from obt_server.bus.asked_calls import AskedCalls
-from obt_server.bus.bus import Bus, BusMessage, BusSubscription
+from obt_server.bus.bus import Bus, BusMessage, BusSubscription, Serving
 from obt_server.bus.frames import Envelope, Kind
 from obt_server.bus.outbox import Outbox
 from obt_server.bus.pulse import Pulse
@@ -133,7 +133,7 @@ class Exchanges:
             raise lost()
         self._budget.check()
 
-    async def serve(self, subject: str, handle: ExchangeHandler) -> BusSubscription:
+    async def serve(self, subject: str, handle: ExchangeHandler) -> Serving:
         """Answer requests on a subject until the subscription is closed; that ends those that run, too."""
         return await self._served.serve(subject, handle, self._pulse)
 

@@ -127,12 +127,24 @@ class _LocalSubscription:
         self.subject = subject
         self._among = among
         self._take = take
+        self._closed = False
 
     def deliver(self, message: BusMessage) -> None:
-        if self in self._among:
+        if not self._closed:
             self._take(message)
+
+    async def drain(self) -> None:
+        """Take what is on its way, then nothing more."""
+        self._leave()
+        # What was sent before is the loop's next turn.
+        await asyncio.sleep(0)
+        self._closed = True
 
     async def close(self) -> None:
         """Take nothing more."""
+        self._closed = True
+        self._leave()
+
+    def _leave(self) -> None:
         if self in self._among:
             self._among.remove(self)

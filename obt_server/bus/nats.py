@@ -322,6 +322,19 @@ class _NatsSubscription:
         except Exception:
             log.exception("bus.message_failed", subject=message.subject)
 
+    async def drain(self) -> None:
+        """Take what is on its way, then nothing more; see ``BusSubscription.drain``."""
+        client, subscription = self._client, self._subscription
+        if self in self._among and client is not None and subscription is not None and client.is_connected:
+            draining = asyncio.create_task(subscription.drain(), name="nats drain")  # type: ignore[no-untyped-call] # it has no types
+            await asyncio.wait([draining], timeout=PONG_WITHIN_S)
+            if not draining.done():
+                client.left_over.append(draining)
+            elif not draining.cancelled():
+                # What it was is none of ours: the connection has ended.
+                draining.exception()
+        await self.close()
+
     async def close(self) -> None:
         """Take nothing more."""
         if self._among.pop(self, self) is None and self._subscription is not None:

@@ -12,7 +12,14 @@ import structlog
 
 from obt_agent.errors import AgentError, Busy, LinkLost
 from obt_server.bus import frames
-from obt_server.bus.bus import RETRY_AFTER_MS, Bus, BusMessage, BusSubscription, BusUnavailable
+from obt_server.bus.bus import (
+    RETRY_AFTER_MS,
+    Bus,
+    BusMessage,
+    BusSubscription,
+    BusUnavailable,
+    NoResponders,
+)
 from obt_server.bus.frames import Envelope, Kind, Sign
 from obt_server.bus.outbox import Outbox
 from obt_server.bus.pulse import Pulse
@@ -90,6 +97,9 @@ class ServedCalls:
             settings=self._settings,
         )
         try:
+            if served.closing:
+                # It came before the bus knew: nothing is done, and the caller may look for somebody else.
+                raise NoResponders("What was asked is not here any more.")
             self._check_room()
             call.open(frame)
         except AgentError as error:
@@ -190,9 +200,12 @@ class ServedSubject:
         self._owner = owner
         self.calls: set[ServedCall] = set()
         self.subscription: BusSubscription | None = None
+        # set when requests are refused from now on
+        self.closing = False
 
     async def close(self) -> None:
         """Take no more requests, and end those that run; their callers get LinkLost."""
+        self.closing = True
         if self.subscription is not None:
-            await self.subscription.close()
+            await self.subscription.drain()
         await self._owner.end(self.calls, "What was asked is not here any more.")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from obt_agent.errors import AgentError
-from obt_server.bus.bus import BusUnavailable
+from obt_server.bus.bus import BusUnavailable, NoResponders
 from obt_server.bus.frames import OVERHEAD_BYTES, ErrorTypes
 
 
@@ -55,7 +55,7 @@ class ExchangeSettings:
 
     def error_types(self) -> ErrorTypes:
         """Return what makes errors of bytes."""
-        return ErrorTypes((BusUnavailable, *self.errors))
+        return ErrorTypes((BusUnavailable, NoResponders, *self.errors))
 
     def piece_of(self, max_payload: int) -> int:
         """Return the bytes of a piece, on a bus that carries so many in a message."""

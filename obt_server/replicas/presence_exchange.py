@@ -17,11 +17,11 @@ from obt_agent.errors import AgentError
 from obt_server.bus import (
     Bus,
     BusMessage,
-    BusSubscription,
     BusUnavailable,
     Exchanges,
     NoResponders,
     ReplySink,
+    Serving,
 )
 from obt_server.replicas.messages import AgentUpdate, PresenceNews
 from obt_server.replicas.own_agents import PAGE_BYTES, OwnAgents, pages, size_of
@@ -97,7 +97,7 @@ class PresenceExchange:
         """Tell and listen for as long as the context lasts."""
         self._bus, self._exchanges, self._subjects = bus, exchanges, subjects
         own_id = self._members.replica_id
-        subscriptions: list[BusSubscription] = [
+        subscriptions: list[Serving] = [
             await exchanges.serve(subjects.replica(own_id, "presence"), self._list),
             await bus.subscribe(subjects.presence("*"), self._take),
         ]

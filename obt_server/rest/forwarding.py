@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Scope
 
 from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost
-from obt_server.bus import BusSubscription, BusUnavailable, NoResponders, ReplySink
+from obt_server.bus import BusUnavailable, NoResponders, ReplySink, Serving
 from obt_server.replicas.parts import Replicas
 from obt_server.rest import audit
 from obt_server.rest.problems import LeaderLost, NoLeader, error_response
@@ -86,7 +86,7 @@ class Forwarding:
     def __init__(self, replicas: Replicas) -> None:
         self._replicas = replicas
         self._app: ASGIApp | None = None
-        self._subscription: BusSubscription | None = None
+        self._subscription: Serving | None = None
         self._closing = False
         # Requests of others that are answered here. None ends with its caller: what is half done when a
         # caller leaves (stored, and not begun) nobody would look at again.

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from obt_agent.errors import AgentError
-from obt_server.bus import BusMessage, BusSubscription, ReplySink
+from obt_server.bus import BusMessage, ReplySink, Serving
 from obt_server.hub.events import CampaignChanged, Event, EventBus, RolloutChanged
 from obt_server.replica_storage import LeaderLease
 from obt_server.replicas.parts import Replicas
@@ -73,7 +73,7 @@ class SharedRuns:
         self._lost = True
         self._leading: LeaderLease | None = None
         self._asking: asyncio.Task[None] | None = None
-        self._subscriptions: list[BusSubscription] = []
+        self._subscriptions: list[Serving] = []
         self._stop_observing: Callable[[], None] = lambda: None
 
     def show_to(self, show: Callable[[bytes], None], restart: Callable[[], None]) -> None:

@@ -135,6 +135,26 @@ async def test_where_nobody_serves_the_answer_comes_at_once(both: Sides) -> None
         await caller.exchanges.call(both.subject, b"", timeout_s=LONG_S)
 
 
+async def test_a_request_that_meets_the_end_of_its_server_is_refused_and_nothing_is_done(both: Sides) -> None:
+    caller, server = await pair(both)
+    done: list[bytes] = []
+
+    async def work(body: bytes, reply: ReplySink) -> bytes:
+        del reply
+        done.append(body)
+        return body
+
+    for number in range(20):
+        served = await server.exchanges.serve(both.subject, work)
+        asked = asyncio.create_task(caller.exchanges.call(both.subject, b"%d" % number, timeout_s=LONG_S))
+        # It is on its way.
+        await asyncio.sleep(0)
+        await served.close()
+        with pytest.raises(NoResponders):
+            await asked
+    assert done == []
+
+
 async def test_who_leaves_a_stream_cancels_its_handler(both: Sides) -> None:
     caller, server = await pair(both)
     work = Working()
