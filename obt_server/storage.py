@@ -6,13 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from obt_agent.errors import AgentError
+from obt_agent.errors import AgentError, StorageFailed
 from obt_server.campaign_storage import CampaignStorage
 from obt_server.hub.storage import AgentRecord, HubStorage, JobRecord
 from obt_server.replica_storage import ReplicaStorage
 from obt_server.rollout_storage import RolloutStorage
 from obt_server.schedule_storage import ScheduleStorage
 from obt_server.verdict_storage import VerdictStorage
+
+
+class StorageUnavailable(StorageFailed):
+    """The server's own storage does not answer now; ``StorageFailed`` alone is what agents say of theirs."""
 
 
 class NotStored(AgentError):

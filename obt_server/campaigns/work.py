@@ -25,7 +25,7 @@ from obt_server.machine_jobs.failures import Changes
 from obt_server.rollout_storage import RolloutTarget, model_key
 from obt_server.rollouts import RolloutEngine
 from obt_server.rollouts.requests import RolloutRequest, make
-from obt_server.storage import NotStored, ServerStorage
+from obt_server.storage import NotStored, ServerStorage, StorageUnavailable
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ class CellWork:
             listed: ListModelsResult = await self._hub.call(
                 self._cell.agent_id, "list_models", ListModelsParams()
             )
-        except (AgentOffline, LinkLost, DeadlineExceeded, OutOfReach) as error:
+        except (AgentOffline, LinkLost, DeadlineExceeded, OutOfReach, StorageUnavailable) as error:
             raise Postponed("The machine is offline.", again_in_s=self._settings.busy_retry_s[0]) from error
         # Its owner hides the list, or its Ollama is away: the benchmark's own answer says more.
         except AgentError:

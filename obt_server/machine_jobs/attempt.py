@@ -18,6 +18,7 @@ from obt_server.machine_jobs import failures
 from obt_server.machine_jobs.failures import Changes
 from obt_server.machine_jobs.settings import MachineJobSettings
 from obt_server.replica_storage import LeaseLost
+from obt_server.storage import StorageUnavailable
 
 _CLOCKS_S: Final = 3600.0
 """Off the protocol's bound on ``not_after``, for clocks that differ."""
@@ -141,9 +142,9 @@ class JobAttempt:
             # The hub stored nothing, or has it and sends it itself when the machine is back.
             if job is None:
                 raise Postponed("The machine is offline.") from error
-        except (LinkLost, OutOfReach):
-            # It may have arrived: it is repeated with the same id, here or by the hub when the machine is
-            # back.
+        except (LinkLost, OutOfReach, StorageUnavailable):
+            # It may have arrived, or be stored: it is repeated with the same id, here or by the hub when the
+            # machine is back.
             self._start_due = 0.0
         except DeadlineExceeded as error:
             # Its own deadline, or the machine's word that ``not_after`` has passed.
@@ -176,7 +177,7 @@ class JobAttempt:
             return
         try:
             answer = await self._hub.cancel_job(self._agent_id, job.job_id)
-        except (AgentOffline, LinkLost, DeadlineExceeded, OutOfReach):
+        except (AgentOffline, LinkLost, DeadlineExceeded, OutOfReach, StorageUnavailable):
             return  # asked again when the machine is back
         except JobNotFound:
             state = "unknown"

@@ -12,7 +12,7 @@ from obt_server.bus import ReplySink
 from obt_server.hub import AgentHub, Viewer
 from obt_server.replica_storage import LeaderLease
 from obt_server.replicas.admissions import FleetStorage
-from obt_server.replicas.errors import NotHere
+from obt_server.replicas.errors import NotHere, OwnerCannotStore
 from obt_server.replicas.fence import LeaseFence
 from obt_server.replicas.messages import (
     ALIVE,
@@ -27,6 +27,7 @@ from obt_server.replicas.messages import (
     WatchBenchmark,
     WatchHardware,
 )
+from obt_server.storage import StorageUnavailable
 
 _decoder: Final = msgspec.msgpack.Decoder(ToAgent)
 
@@ -48,6 +49,7 @@ class AgentServer:
 
         Raises:
             NotHere: the session is not here (any more); nothing was done.
+            OwnerCannotStore: the database does not answer.
             AgentError: as the hub.
         """
         try:
@@ -59,7 +61,10 @@ class AgentServer:
         # Whoever asked read of an older session, or of one that is not answered yet.
         if presence is None or presence.session != to.session:
             raise NotHere("The agent is not connected here.")
-        return await self._answer(to.agent_id, to.asked, reply)
+        try:
+            return await self._answer(to.agent_id, to.asked, reply)
+        except StorageUnavailable as error:
+            raise OwnerCannotStore(error.message, retry_after_ms=error.retry_after_ms) from error
 
     async def _answer(self, agent_id: str, asked: Asked, reply: ReplySink) -> bytes:
         hub = self._hub

@@ -6,6 +6,7 @@ from typing import Final
 
 from obt_agent.errors import AgentError
 from obt_server.hub.errors import AgentOffline, AmbiguousAgent, Draining, OutOfReach, UnknownAgent
+from obt_server.storage import StorageUnavailable
 
 RETRY_AFTER_MS: Final = 1000
 
@@ -22,7 +23,17 @@ class NotHere(AgentError):
     kind = "session_not_here"
 
 
-CARRIED: Final = (AgentOffline, UnknownAgent, AmbiguousAgent, Draining, NotHere)
+class OwnerCannotStore(StorageUnavailable):
+    """The database does not answer the process that has the agent.
+
+    Of a kind of its own between processes alone: as ``storage_failed`` it would arrive as what agents say of
+    their stores.
+    """
+
+    kind = "owner_cannot_store"
+
+
+CARRIED: Final = (AgentOffline, UnknownAgent, AmbiguousAgent, Draining, NotHere, OwnerCannotStore)
 """Errors of the hub that are the same for who asked at another process."""
 
 

@@ -13,9 +13,10 @@ from obt_agent.errors import StorageFailed
 from obt_server.bus import BusUnavailable, Exchanges, NoResponders, RemoteStream
 from obt_server.hub import AgentStream, OutOfReach
 from obt_server.replica_storage import Owner, ReplicaStorage
-from obt_server.replicas.errors import RETRY_AFTER_MS, NotHere, OwnerUnknown, offline
+from obt_server.replicas.errors import RETRY_AFTER_MS, NotHere, OwnerCannotStore, OwnerUnknown, offline
 from obt_server.replicas.messages import Asked, ToAgent
 from obt_server.replicas.subjects import Subjects
+from obt_server.storage import StorageUnavailable
 
 OWNER_WITHIN_S: Final = 1.5
 """For the database's answer: who asks is answered within two seconds where it is away."""
@@ -63,6 +64,7 @@ class AgentRoutes:
             OutOfReach: there is no way to other processes now, or it was lost before a word of the answer;
                 or (``OwnerUnknown``) the database does not say which one has it.
             LinkLost: the process fell silent before it answered.
+            StorageUnavailable: the database does not answer that process; a job may be stored all the same.
             AgentError: what it answered.
         """
         async with contextlib.aclosing(self._places(agent_id)) as places:
@@ -127,11 +129,13 @@ class AgentRoutes:
 
 @contextlib.contextmanager
 def _reaching() -> Iterator[None]:
-    """What is above a hub knows no bus."""
+    """What is above a hub knows no bus, and no process that stores."""
     try:
         yield
     except BusUnavailable as error:
         raise OutOfReach(error.message, retry_after_ms=error.retry_after_ms) from error
+    except OwnerCannotStore as error:
+        raise StorageUnavailable(error.message, retry_after_ms=error.retry_after_ms) from error
 
 
 class RemoteAgentStream(AgentStream):

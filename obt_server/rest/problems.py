@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 
 from obt_agent.errors import AgentError, Busy, InvalidParams, LinkLost
 from obt_server.replica_storage import LeaseLost
-from obt_server.store.postgresql import DatabaseUnavailable
+from obt_server.storage import StorageUnavailable
 
 # What goes wrong behind this server (the agent, its Ollama) is 502 or 504, so that nobody looks for the fault
 # in the request; what an operator can wait out is 429 or 503.
@@ -118,7 +118,7 @@ def error_response(error: AgentError) -> JSONResponse:
     # A kind that is not listed is a newer agent's: it came from there, so the gateway's status fits.
     status = STATUS_OF_KIND.get(error.kind, 502)
     # Of its kind on the wire, but the server's own: whoever asks waits, and nobody has to make room.
-    if isinstance(error, DatabaseUnavailable | LeaseLost | NoLeader):
+    if isinstance(error, StorageUnavailable | LeaseLost | NoLeader):
         status = 503
     return JSONResponse({"error": error_object(error)}, status_code=status, headers=headers)
 

@@ -24,7 +24,7 @@ from obt_server.rollouts import outcomes
 from obt_server.rollouts.fleet_models import Capacities
 from obt_server.rollouts.permissions import METHOD_OF_ACTION
 from obt_server.rollouts.settings import RolloutSettings
-from obt_server.storage import ServerStorage
+from obt_server.storage import ServerStorage, StorageUnavailable
 
 CAUSE_S: Final = 3600.0
 """How long a command may take, and be the cause of what changes on the machine; a load takes half of it."""
@@ -184,6 +184,10 @@ class TargetWork:
             return asking.result()
         except (AgentOffline, LinkLost, OutOfReach) as error:
             raise Postponed("The link broke before the machine's answer; it is asked again.") from error
+        # Whether this leader may still begin something could not be read.
+        except StorageUnavailable as error:
+            shortest, _ = self._settings.busy_retry_s
+            raise Postponed(error.message, again_in_s=shortest) from error
         # Nothing was sent: the term of this leader is over.
         except LeaseLost:
             raise

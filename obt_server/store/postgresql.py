@@ -28,7 +28,7 @@ from tenacity import (
     wait_random_exponential,
 )
 
-from obt_agent.errors import StorageFailed
+from obt_server.storage import StorageUnavailable
 from obt_server.store.address import shown
 
 log = structlog.get_logger(__name__)
@@ -73,7 +73,7 @@ _AWAY: Final = ("08", "53", "57", "58")
 _NOT_NOW: Final = frozenset({"25006", "55P03"})
 
 
-class DatabaseUnavailable(StorageFailed):
+class DatabaseUnavailable(StorageUnavailable):
     """The database does not answer, or not in time. Nothing was acknowledged; agents send again."""
 
 

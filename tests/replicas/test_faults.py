@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+import httpx
 import msgspec
 import pytest
 
@@ -11,8 +12,11 @@ from obt_agent.protocol.commands import RunningModelsResult
 from obt_agent.protocol.envelope import Request
 from obt_server.hub import OutOfReach
 from obt_server.hub.events import CampaignChanged, JobChanged, RegressionChanged, RolloutChanged
+from obt_server.hub.storage import JobRecord
 from obt_server.replica_storage import Owner
 from obt_server.replicas.errors import OwnerUnknown
+from obt_server.storage import StorageUnavailable
+from obt_server.store.postgresql import DatabaseUnavailable
 from tests.replicas.fleet import Replica, asked_last
 from tests.replicas.test_calls import running_models
 from tests.server.agent_double import AgentDouble, Answer, never, uuid7
@@ -122,6 +126,36 @@ async def test_while_the_database_is_away_own_agents_go_on_and_others_are_503(
             f"/api/v1/agents/{other.agent_id}/commands/running_models", json={}
         )
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+
+
+async def test_an_owner_that_cannot_store_is_no_agent_that_cannot(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = two
+
+    async def full(_: AgentDouble, __: Request) -> Answer:
+        return StorageFailed("The agent's job store cannot be used.")
+
+    async with there.server.agent() as agent:
+        await here.hears_of(agent)
+
+        async def started() -> httpx.Response:
+            body = {"agent": agent.agent_id, "plan": PLAN}
+            return await here.server.http.post("/api/v1/benchmarks", json=body)
+
+        agent.handlers["run_benchmark"] = full
+        answer = await started()
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (507, "storage_failed")
+
+        async def away(_: JobRecord) -> None:
+            raise DatabaseUnavailable("away", retry_after_ms=1000)
+
+        monkeypatch.setattr(there.server.parts.storage, "create_job", away)
+        answer = await started()
+        assert (answer.status_code, answer.json()["error"]["kind"]) == (503, "storage_failed")
+        assert answer.headers["Retry-After"] == "1"
+        with pytest.raises(StorageUnavailable):
+            await here.hub.start_job(agent.agent_id, "run_benchmark", {"plan": PLAN})
 
 
 async def test_a_database_that_hangs_does_not_hold_up_who_asks(

@@ -24,6 +24,7 @@ from obt_agent.errors import (
 )
 from obt_agent.protocol.jobs import JobProgress, JobProgressParams
 from obt_server.store import rollouts as rollout_rows
+from obt_server.store.postgresql import DatabaseUnavailable
 from tests.rollouts.machines import (
     DIGEST,
     MODEL,
@@ -382,6 +383,26 @@ async def test_deleting_what_is_not_there_is_done(quick: Running) -> None:
     async with connected(quick, some):
         target = only(await until_over(quick, (await begin(quick, action="delete"))["id"]))
     assert (target["state"], target["reason"]) == ("done", "It was not there.")
+
+
+async def test_a_command_that_may_not_begin_while_the_database_is_away_is_sent_later(
+    quick: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, refusals = quick.parts.hub, 2
+    call_text = hub.call_text
+
+    async def away(*words: Any, **options: Any) -> bytes:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise DatabaseUnavailable("away", retry_after_ms=1000)
+        return await call_text(*words, **options)
+
+    monkeypatch.setattr(hub, "call_text", away)
+    some = await machines(quick, 1)
+    async with connected(quick, some):
+        view = await until_over(quick, (await begin(quick, action="load"))["id"])
+        assert (only(view)["state"], refusals) == ("done", 0), view
 
 
 async def test_loading_what_is_not_there_fails(quick: Running) -> None:
