@@ -18,7 +18,7 @@ from obt_server.hub.counters import LinkCounters
 from obt_server.rest import machine_metrics
 from obt_server.rest.machine_metrics import MachineFigures
 from obt_server.rest.socket import LinkTraffic
-from obt_server.store.database import DatabaseCounters
+from obt_server.store.counters import DatabaseCounters
 
 Counted = Iterable[tuple[Sequence[str], float]]
 

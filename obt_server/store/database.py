@@ -21,6 +21,7 @@ from sqlalchemy.orm import Session
 
 from obt_server.store import copies, postgresql, sqlite
 from obt_server.store.address import parse
+from obt_server.store.counters import DatabaseCounters
 from obt_server.store.postgresql import Availability, PostgresTransaction
 from obt_server.store.schema import bring_up_to_date
 from obt_server.store.tables import SCHEMA_VERSION
@@ -48,21 +49,6 @@ MAX_PAUSE_S: Final = 5.0
 """Before an agent's next write: a slow disk must not look to it like a server that is dead."""
 AT_ONCE: Final = 200
 """Rows of one statement, and of one transaction of a list of models: others wait for some milliseconds."""
-
-
-@dataclasses.dataclass
-class DatabaseCounters:
-    """Transactions since a database was opened.
-
-    ``undone`` are those that raised, a refusal for instance; ``waiting`` is how many wait or run now.
-    """
-
-    reads: int = 0
-    writes: int = 0
-    read_seconds: float = 0.0
-    write_seconds: float = 0.0
-    undone: int = 0
-    waiting: int = 0
 
 
 class Database:
