@@ -1,9 +1,10 @@
-"""Tasks: work that is done again and again, and the end of what runs."""
+"""Tasks: work that is done again and again, and tasks that end with what started them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
 
 import structlog
 
@@ -37,3 +38,32 @@ def every(seconds: float, work: Callable[[], Awaitable[None]], name: str) -> asy
                 log.exception("periodic_task.failed", task=name)
 
     return asyncio.create_task(repeat(), name=name)
+
+
+class Tasks:
+    """Runs work until it ends, or until all of it is ended.
+
+    Args:
+        name: of what it belongs to, for the tasks' names.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        # kept here, so that none is collected as garbage
+        self._running: set[asyncio.Task[None]] = set()
+
+    def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        """Run something; what fails in a way that nobody foresaw is logged."""
+        task = asyncio.create_task(work, name=f"{self._name} {name}")
+        self._running.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("task.failed", task=task.get_name(), exc_info=error)
+
+    async def close(self) -> None:
+        """End all of it."""
+        await end_tasks(self._running)

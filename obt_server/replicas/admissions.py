@@ -18,7 +18,7 @@ from obt_server.replicas.own_agents import OwnAgents
 from obt_server.replicas.presence_exchange import PresenceExchange
 from obt_server.replicas.remote_agents import RemoteAgents
 from obt_server.replicas.subjects import Subjects
-from obt_server.replicas.tasks import Tasks
+from obt_server.tasks import Tasks
 
 log = structlog.get_logger(__name__)
 

@@ -31,7 +31,7 @@ from obt_server.replicas.messages import (
     RolloutMessage,
 )
 from obt_server.replicas.subjects import Subjects
-from obt_server.replicas.tasks import Tasks
+from obt_server.tasks import Tasks
 
 log = structlog.get_logger(__name__)
 

@@ -51,7 +51,7 @@ from obt_server.replicas.presence_exchange import PresenceExchange
 from obt_server.replicas.remote_agents import RemoteAgents
 from obt_server.replicas.routing import AgentRoutes
 from obt_server.replicas.subjects import Subjects
-from obt_server.replicas.tasks import Tasks
+from obt_server.tasks import Tasks
 
 FIRST_LISTS_S: Final = 2.0
 """For the others' lists when this process begins: with them its first answers name all agents."""

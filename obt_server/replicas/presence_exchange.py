@@ -28,7 +28,7 @@ from obt_server.replicas.own_agents import PAGE_BYTES, OwnAgents, pages, size_of
 from obt_server.replicas.peers import Peer
 from obt_server.replicas.remote_agents import RemoteAgents
 from obt_server.replicas.subjects import Subjects
-from obt_server.replicas.tasks import Tasks
+from obt_server.tasks import Tasks
 
 log = structlog.get_logger(__name__)
 
