@@ -250,7 +250,7 @@ async def test_a_killed_runner_stays_listed_and_the_next_request_loads_again(sta
         standin.kill_runner("standin-small:latest")
         assert len((await client.running()).models) == 1
         _, again = await generate(standin)
-    assert warm["load_duration"] < 20 * MS <= again["load_duration"]
+    assert (warm["load_duration"], again["load_duration"] >= 20 * MS) == (1000, True)
 
 
 async def test_a_runner_killed_during_prefill_or_an_unstreamed_answer_is_a_500(standin: StandIn) -> None:
