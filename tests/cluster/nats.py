@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Final, Self
 
 from tests.ports import free_port
+from tests.stopping import stop
 
 WITHIN_S: Final = 60
 _READY: Final = "Server is ready"
@@ -105,12 +106,10 @@ class NatsServer:
 
     def hang(self) -> None:
         """Have it do nothing, connections open."""
-        self._signal(signal.SIGSTOP)
+        if self._process is not None:
+            stop(self._process.pid)
 
     def go_on(self) -> None:
         """End the hanging."""
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
-            self._process.send_signal(number)
+            self._process.send_signal(signal.SIGCONT)

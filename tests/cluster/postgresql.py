@@ -9,11 +9,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final, Self
 
 import psutil
 import psycopg
+
+from tests.stopping import stop
 
 VERSIONS: Final = Path("/usr/lib/postgresql")
 USER: Final = "obt"
@@ -85,11 +88,11 @@ class PostgreSQL:
 
     def hang(self) -> None:
         """Have all its processes do nothing, connections open."""
-        self._signal(signal.SIGSTOP)
+        self._each(stop)
 
     def go_on(self) -> None:
         """End the hanging."""
-        self._signal(signal.SIGCONT)
+        self._each(lambda pid: os.kill(pid, signal.SIGCONT))
 
     def address(self, name: str) -> str:
         """Return the address of a database."""
@@ -113,7 +116,7 @@ class PostgreSQL:
             done = connection.execute(statement.encode())
             return done.fetchall() if done.description else []
 
-    def _signal(self, number: signal.Signals) -> None:
+    def _each(self, do: Callable[[int], None]) -> None:
         try:
             first = psutil.Process(int((self.folder / "data" / "postmaster.pid").read_text().split()[0]))
         except (FileNotFoundError, psutil.NoSuchProcess):
@@ -121,8 +124,8 @@ class PostgreSQL:
         # The first one last at SIGCONT as well: it would start anew what it finds dead.
         for one in [first, *first.children(recursive=True)]:
             # A connection's process ends when its client has gone.
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.send_signal(number)
+            with contextlib.suppress(ProcessLookupError):
+                do(one.pid)
 
     def _run(self, program: str, *arguments: str) -> None:
         words = [*self._before, *self._as_user, str(self._programs / program), *arguments]

@@ -16,6 +16,7 @@ from obt_server.store import Database, OperatorStore
 from tests.server.agent_double import AgentDouble, dial, uuid7
 from tests.server.conftest import HASHED, NO_AUTHORITIES
 from tests.server.process import ServerProcess, server_process
+from tests.stopping import stop
 from tests.waiting import until
 
 
@@ -33,7 +34,7 @@ class ReplicaProcess:
 
     def stop(self) -> None:
         """Have it do nothing, its connections open."""
-        self.process.process.send_signal(signal.SIGSTOP)
+        stop(self.process.process.pid)
 
     def go_on(self) -> None:
         """End that."""

@@ -25,6 +25,7 @@ from obt_server.hub.budget import WaitingBudget
 from tests.cluster.nats import NatsServer
 from tests.cluster.postgresql import say
 from tests.project.paths import ROOT
+from tests.stopping import stop
 from tests.waiting import until
 
 SLACK_S = 20
@@ -309,7 +310,7 @@ async def test_a_process_that_was_stopped_cancels_its_work_and_begins_nothing_ol
             async with asking.stream(subject, b"work", silence_s=LONG_S) as stream:
                 items = aiter(stream)
                 await anext(items)
-                child.send_signal(signal.SIGSTOP)
+                await asyncio.to_thread(stop, child.pid)
                 began = time.monotonic()
                 late = asyncio.ensure_future(asking.call(subject, b"late", timeout_s=LONG_S))
                 with pytest.raises(LinkLost):

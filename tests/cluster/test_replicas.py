@@ -32,6 +32,7 @@ from tests.cluster.contest import contest
 from tests.cluster.postgresql import PostgreSQL, say
 from tests.cluster.test_schema import name_of
 from tests.server.enrolling import enrol
+from tests.stopping import stop
 from tests.waiting import until
 
 ROUNDS = 200
@@ -236,6 +237,10 @@ class Process:
         """Under which it led when it looked last."""
         return self.looks[-1][1] if self.looks else 0
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
@@ -268,7 +273,7 @@ async def test_a_leader_that_was_stopped_and_goes_on_neither_leads_nor_writes(
     leader, other = sorted(processes, key=lambda one: -one.epoch)
     before = leader.epoch
     began = time.monotonic()
-    leader.signal(signal.SIGSTOP)
+    stop(leader.pid)
     try:
         await until(lambda: other.epoch > before)
         took = time.monotonic() - began
