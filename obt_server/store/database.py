@@ -181,11 +181,11 @@ class Database:
 
         return Lookups(self._engine, self._availability, self._count_lookup)
 
-    def _count_lookup(self, seconds: float, failed: bool) -> None:  # noqa: FBT001 - called by place
+    def _count_lookup(self, seconds: float, undone: int) -> None:
         with self._counting:
             self.counters.reads += 1
             self.counters.read_seconds += seconds
-            self.counters.undone += failed
+            self.counters.undone += undone
 
     async def run_apart(
         self, within_s: float, work: Callable[Concatenate[Session, P], T], *args: P.args, **kwargs: P.kwargs

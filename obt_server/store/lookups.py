@@ -32,8 +32,8 @@ log = structlog.get_logger(__name__)
 WITHIN_S: Final = 5.0
 """For one statement. Whoever asks may give up before; the connection of one that takes longer is ended."""
 
-Count = Callable[[float, bool], None]
-"""Called after each statement: the seconds that it took, and whether it failed."""
+Count = Callable[[float, int], None]
+"""Called after each statement: the seconds that it took, and 1 where it was undone, else 0."""
 
 
 class Lookups:
@@ -90,13 +90,13 @@ class Lookups:
     async def _in_turn(self, statement: Statement, parameters: Mapping[str, Any]) -> Rows:
         async with self._turn:
             self._availability.check()
-            began, failed = time.monotonic(), True
+            began, undone = time.monotonic(), 1
             try:
                 found = await self._answer(statement, parameters, began)
-                failed = False
+                undone = 0
                 return found
             finally:
-                self._count(time.monotonic() - began, failed)
+                self._count(time.monotonic() - began, undone)
 
     async def _answer(self, statement: Statement, parameters: Mapping[str, Any], began: float) -> Rows:
         kept = self._connection is not None
