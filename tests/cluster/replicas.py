@@ -10,11 +10,11 @@ from typing import Any
 
 import httpx
 
-from obt_server.auth import secrets
 from obt_server.auth.operators import Operators
 from obt_server.store import Database, OperatorStore
-from tests.server.agent_double import AgentDouble, dial, uuid7
+from tests.server.agent_double import AgentDouble, dial
 from tests.server.conftest import HASHED, NO_AUTHORITIES
+from tests.server.enrolling import enrol_over_http
 from tests.server.process import ServerProcess, server_process
 from tests.stopping import stop
 from tests.waiting import until
@@ -43,18 +43,7 @@ class ReplicaProcess:
 
     async def enrol(self, name: str = "box") -> tuple[str, str]:
         """A new agent's id and secret."""
-        made = (await self.http.post("/api/v1/join-tokens", json={"note": name})).json()
-        agent_id, secret = uuid7(), secrets.new_secret("test")
-        answer = await self.http.post(
-            "/api/v1/agents/enroll",
-            headers={"Authorization": f"Bearer {made['secret']}"},
-            json={
-                "agent": {"id": agent_id, "name": name, "version": "1"},
-                "secret_sha256": secrets.sha256(secret),
-            },
-        )
-        assert answer.status_code == 200, answer.text
-        return agent_id, secret
+        return await enrol_over_http(self.http, name)
 
     @contextlib.asynccontextmanager
     async def agent(

@@ -24,8 +24,8 @@ from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.link.session import LinkSession
 from obt_agent.protocol.admission import HelloResult
-from obt_server.auth import secrets
 from tests.server.conftest import Running
+from tests.server.enrolling import enrol_over_http
 from tests.waiting import until
 
 MANY = 10_000_000
@@ -39,7 +39,7 @@ async def real_agent(
     """An agent that is admitted and has said which models it has."""
     folder.mkdir(parents=True, exist_ok=True)
     with StateDir.open(folder) as state:
-        secret = await enrolled(server, state.agent_id, name)
+        _, secret = await enrol_over_http(server.http, name, state.agent_id)
         config = Config(
             server=ServerConfig(url=server.url.replace("http", "ws") + "/api/v1/agents/connect"),
             ollama=OllamaConfig(url=ollama_url, poll_interval_s=0.2),
@@ -60,22 +60,6 @@ async def real_agent(
 
             await until(known)
             yield agent
-
-
-async def enrolled(server: Running, agent_id: str, name: str) -> str:
-    """The secret of a newly enrolled agent."""
-    made = (await server.http.post("/api/v1/join-tokens", json={"note": name})).json()
-    secret = secrets.new_secret("test")
-    answer = await server.http.post(
-        "/api/v1/agents/enroll",
-        headers={"Authorization": f"Bearer {made['secret']}"},
-        json={
-            "agent": {"id": agent_id, "name": name, "version": "1"},
-            "secret_sha256": secrets.sha256(secret),
-        },
-    )
-    assert answer.status_code == 200, answer.text
-    return secret
 
 
 @contextlib.asynccontextmanager

@@ -14,7 +14,6 @@ import httpx
 import pytest
 
 from obt_server import app as application
-from obt_server.auth import secrets
 from obt_server.bus import Bus
 from obt_server.campaigns import CampaignSettings
 from obt_server.cli import main
@@ -23,9 +22,10 @@ from obt_server.hub import HubSettings
 from obt_server.rollouts import RolloutSettings
 from obt_server.serve import DrainingServer, configure
 from obt_server.store import AgentQuota
-from tests.server.agent_double import AgentDouble, dial, uuid7
+from tests.server.agent_double import AgentDouble, dial
 from tests.server.buses import new_bus
 from tests.server.databases import address_in, is_new
+from tests.server.enrolling import enrol_over_http
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -51,18 +51,7 @@ class Running:
 
     async def enrol(self, name: str = "box") -> tuple[str, str]:
         """A new agent's id and secret."""
-        made = (await self.http.post("/api/v1/join-tokens", json={"note": name})).json()
-        agent_id, secret = uuid7(), secrets.new_secret("test")
-        answer = await self.http.post(
-            "/api/v1/agents/enroll",
-            headers={"Authorization": f"Bearer {made['secret']}"},
-            json={
-                "agent": {"id": agent_id, "name": name, "version": "1"},
-                "secret_sha256": secrets.sha256(secret),
-            },
-        )
-        assert answer.status_code == 200, answer.text
-        return agent_id, secret
+        return await enrol_over_http(self.http, name)
 
     @contextlib.asynccontextmanager
     async def agent(self, name: str = "box", **options: Any) -> AsyncIterator[AgentDouble]:
