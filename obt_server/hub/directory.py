@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 from obt_server.hub.events import EventBus
-from obt_server.hub.storage import Admission, AgentRecord, HubStorage
+from obt_server.hub.storage import AgentRecord, HubStorage
 
 
 class AgentDirectory:
@@ -25,8 +25,8 @@ class AgentDirectory:
         # moves with every change that an operator makes here; the records are those of ``_read``
         self._changes = 0
         self._read = -1
-        # agents that were admitted since the last read; the sessions read them, and nobody waits for it
-        self._admitted: set[str] = set()
+        # of agents that were admitted since the last read began, which may not have seen it
+        self._admitted: dict[str, AgentRecord] = {}
         # one read at a time: whoever waits for it finds the records current
         self._reading = asyncio.Lock()
         # told of each change that an operator makes here
@@ -47,37 +47,26 @@ class AgentDirectory:
         self._changes += 1
         self._events.agent_changed(agent_id)
 
-    def stored(self, admission: Admission, session: int) -> None:
-        """An agent's hello is stored: who asks after its answer sees what it said, without a read.
+    def stored(self, record: AgentRecord) -> None:
+        """An agent's hello is stored: who asks from now on sees it, without a read.
 
-        Its name alone waits for ``admitted``: whether another has it is the storage's to say.
+        A fleet that returns would read all agents for each of them, and agents that dial without end would
+        make each operator's request wait for the database.
         """
-        record = self._records.get(admission.agent_id)
-        if record is not None:
-            self._records[record.id] = dataclasses.replace(
-                record,
-                version=admission.version,
-                store_id=admission.store_id,
-                capabilities=admission.capabilities,
-                own_labels=admission.own_labels,
-                last_seen=admission.at,
-                session=session,
-            )
+        self._admitted[record.id] = record
+        known = self._records.get(record.id)
+        # Enrolled by another process a moment ago, once for each agent: whoever asks next waits for a read.
+        if known is None:
+            self._changes += 1
+        # What was read since its admission is newer: an operator may have changed it.
+        elif known.session < record.session:
+            self._records[record.id] = record
+            if known.name != record.name:
+                ordered = sorted(self._records.values(), key=lambda one: (one.name, one.id))
+                self._records = {one.id: one for one in ordered}
 
-    async def admitted(self, agent_id: str) -> None:
-        """Read what an agent's hello stored, with those of others that come meanwhile, and publish it.
-
-        Its session waits for that. Operators who ask in the meantime do not: agents that dial without end
-        would make each of their requests wait for the database.
-        """
-        self._admitted.add(agent_id)
-        async with self._reading:
-            if agent_id in self._admitted:
-                await self._load()
-        self._events.agent_changed(agent_id)
-
-    def left(self, agent_id: str) -> None:
-        """Publish that an agent's session ended, which its record says nothing of."""
+    def session_changed(self, agent_id: str) -> None:
+        """Publish that an agent's session began or ended."""
         self._events.agent_changed(agent_id)
 
     def find(self, id_or_name: str) -> list[AgentRecord]:
@@ -107,9 +96,27 @@ class AgentDirectory:
 
     async def _load(self) -> None:
         # before the read: what changes meanwhile needs another
-        changes, self._admitted = self._changes, set()
-        self._records = {record.id: record for record in await self._storage.agents()}
-        self._read = changes
+        changes, self._admitted = self._changes, {}
+        records = {record.id: record for record in await self._storage.agents()}
+        for agent_id, admitted in self._admitted.items():
+            record = records.get(agent_id)
+            if record is not None and record.session < admitted.session:
+                records[agent_id] = after_hello(record, admitted)
+        self._records, self._read = records, changes
+
+
+def after_hello(record: AgentRecord, admitted: AgentRecord) -> AgentRecord:
+    """Return an agent's record with what a later hello of it said; the rest, as its name, is operators'."""
+    return dataclasses.replace(
+        record,
+        version=admitted.version,
+        session=admitted.session,
+        store_id=admitted.store_id,
+        capabilities=admitted.capabilities,
+        last_seen=admitted.last_seen,
+        own_labels=admitted.own_labels,
+        replica=admitted.replica,
+    )
 
 
 def _tell_nobody(_agent_id: str) -> None:

@@ -204,8 +204,9 @@ class Sessions:
                 raise _in_use()
             self._refuse_when_draining()
             stored = _admission(credential, hello, self.others.own_id)
-            number = await self._storage.admit(stored)
-            self._directory.stored(stored, number)
+            record = await self._storage.admit(stored)
+            self._directory.stored(record)
+            number = record.session
             # Again after each wait: a drain that has begun meanwhile does not know of this session.
             self._refuse_when_draining()
             session = self._session(socket, credential, hello, number)
@@ -273,7 +274,7 @@ class Sessions:
         if self._draining:  # since the last look: its admission was on the way
             session.spawn(self._drain_one(session, self.settings.close_timeout_s), "drain")
         try:
-            await self._directory.admitted(session.agent_id)
+            self._directory.session_changed(session.agent_id)
             ending = await session.run()
             self.counters.end(ending.code)
             log.info("agent.left", agent=session.agent_id, code=ending.code, reason=ending.reason)
@@ -282,7 +283,7 @@ class Sessions:
             # A newer session of the same agent may stand there already.
             if self._sessions.get(session.agent_id) is session:
                 del self._sessions[session.agent_id]
-            self._directory.left(session.agent_id)
+            self._directory.session_changed(session.agent_id)
             self.others.left(session.agent_id, session.presence.session)
             if (
                 not self._draining

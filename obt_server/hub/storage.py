@@ -146,11 +146,12 @@ class HubStorage(Protocol):
     async def revoked(self, credential_ids: Sequence[int]) -> Sequence[int]:
         """Which of these credentials are revoked or gone."""
 
-    async def admit(self, admission: Admission) -> int:
-        """Store what the hello says; returns the session's number, one more than at the last admission.
+    async def admit(self, admission: Admission) -> AgentRecord:
+        """Store what the hello says; return the agent as it is stored then.
 
-        A ``store_id`` other than the stored one makes every job of the agent that has no result ``lost``.
-        The replica is stored with the number, as one change.
+        Its ``session`` is one more than at the last admission, and its name one that no other agent has. A
+        ``store_id`` other than the stored one makes every job of the agent that has no result ``lost``. The
+        replica is stored with the session's number, as one change.
         """
 
     async def left(self, agent_id: str, session: int) -> None:

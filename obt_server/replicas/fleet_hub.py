@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -28,7 +28,7 @@ from obt_server.hub.errors import Draining
 from obt_server.hub.events import AgentChanged, Event, JobChanged
 from obt_server.hub.jobs import KIND_OF_METHOD
 from obt_server.hub.shared_series import SharedWatches
-from obt_server.hub.storage import Admission, Fence
+from obt_server.hub.storage import Fence
 from obt_server.replicas.admissions import FleetAdmissions, FleetStorage
 from obt_server.replicas.agent_server import AgentServer
 from obt_server.replicas.errors import CARRIED
@@ -57,7 +57,7 @@ FIRST_LISTS_S: Final = 2.0
 """For the others' lists when this process begins: with them its first answers name all agents."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class _Links:
     """The ways to the other processes, while this one serves."""
 
@@ -178,17 +178,18 @@ class FleetHub(LocalSide):
         if record is None:
             directory.changed_elsewhere(agent_id)
         elif record.session < session and hello is not None:
-            said = Admission(
-                agent_id=agent_id,
-                credential_id=0,
-                name=hello.name,
+            # Its name is not what it calls itself: whether another has that is the storage's to say, which
+            # is read in a moment.
+            said = dataclasses.replace(
+                record,
+                session=session,
                 version=hello.version,
                 store_id=hello.store_id,
                 capabilities=hello.capabilities,
                 own_labels=hello.own_labels,
-                at=hello.at,
+                last_seen=hello.at,
             )
-            directory.stored(said, session)
+            directory.stored(said)
 
     def _end_here(self, agent_id: str) -> None:
         self._tasks.start(self._local.end_agent(agent_id), f"end {agent_id}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, Table, select, update
 from sqlalchemy.orm import Session
 
 from obt_server.hub.storage import Admission, AgentRecord
@@ -17,6 +17,9 @@ from obt_server.store import jobs
 from obt_server.store.database import AT_ONCE, from_row
 from obt_server.store.tables import AgentRow, CredentialRow, ModelVersionRow
 
+_AGENTS: Final = cast("Table", AgentRow.__table__)
+_CREDENTIALS: Final = cast("Table", CredentialRow.__table__)
+_VERSIONS: Final = cast("Table", ModelVersionRow.__table__)
 _NAME_CHARS: Final = 150
 """Of a name of an agent's own, so that an id fits the column beside it."""
 _LISTS: Final = ("capabilities", "labels", "own_labels")
@@ -45,9 +48,15 @@ def named(db: Session, name: str) -> list[AgentRecord]:
 
 def everyone(db: Session) -> list[AgentRecord]:
     """All agents. By columns: a thousand rows as objects of the mapper would take ten times as long."""
-    columns = [getattr(AgentRow, field.name) for field in dataclasses.fields(AgentRecord)]
-    rows = db.execute(select(*columns).order_by(AgentRow.name, AgentRow.id))
-    return [record(row) for row in rows]
+    names = [field.name for field in dataclasses.fields(AgentRecord)]
+    rows = db.execute(select(*(_AGENTS.c[name] for name in names)).order_by(_AGENTS.c.name, _AGENTS.c.id))
+    found = []
+    for row in rows:
+        values: dict[str, Any] = dict(zip(names, row, strict=True))
+        for name in _LISTS:
+            values[name] = _words(values[name])
+        found.append(AgentRecord(**values))
+    return found
 
 
 @functools.lru_cache(maxsize=256)
@@ -64,8 +73,12 @@ def require(db: Session, agent_id: str) -> AgentRow:
     """The row, or NotStored."""
     row = db.get(AgentRow, agent_id)
     if row is None:
-        raise NotStored(f"No agent has the id {agent_id[:64]!r}.")
+        raise _unknown(agent_id)
     return row
+
+
+def _unknown(agent_id: str) -> NotStored:
+    return NotStored(f"No agent has the id {agent_id[:64]!r}.")
 
 
 def rename(db: Session, agent_id: str, name: str | None) -> AgentRecord:
@@ -87,19 +100,29 @@ def rename(db: Session, agent_id: str, name: str | None) -> AgentRecord:
     return record(row)
 
 
-def free_name(db: Session, name: str, agent_id: str) -> str:
+def free_name(db: Session, name: str, agent_id: str, held: str | None = None) -> str:
     """Return the name by which an agent that calls itself ``name`` is shown and found.
 
     Whoever had a name first keeps it, so that no agent can make another's name ambiguous. A name that is
     taken, and one that cannot stand in an address, gets the end of the agent's id (its beginning is a time,
     which agents that were set up together share).
+
+    Args:
+        db: the session.
+        name: the agent's own.
+        agent_id: whose.
+        held: the name that it has, if it has one.
     """
     # A slash would end the part of the address that the name stands in.
     name = name.replace("/", "-")[:_NAME_CHARS]
     for candidate in (name, f"{name} ({agent_id[-8:]})"):
-        # Ids count as names that are taken: an address takes either.
-        others = AgentRow.id != agent_id, (AgentRow.name == candidate) | (AgentRow.id == candidate)
-        if candidate not in _NO_NAMES and db.scalar(select(AgentRow.id).where(*others).limit(1)) is None:
+        # Ids count as names that are taken: an address takes either. That nobody else has the name that it
+        # has needs no look: on PostgreSQL agents that return at once would wait for each other's repeats.
+        taken = _AGENTS.c.id == candidate
+        if candidate != held:
+            taken |= _AGENTS.c.name == candidate
+        others = select(_AGENTS.c.id).where(_AGENTS.c.id != agent_id, taken).limit(1)
+        if candidate not in _NO_NAMES and db.scalar(others) is None:
             return candidate
     return f"{name} ({agent_id})"
 
@@ -116,45 +139,49 @@ def remove(db: Session, agent_id: str) -> None:
     db.delete(require(db, agent_id))
 
 
-def admit(db: Session, admission: Admission) -> int:
+def admit(db: Session, admission: Admission) -> AgentRecord:
     """See ``HubStorage.admit``."""
-    row = require(db, admission.agent_id)
+    # On tables, and not on objects of the mapper: a fleet that returns is admitted in half the time.
+    mine = _AGENTS.c.id == admission.agent_id
+    before = db.execute(select(_AGENTS).where(mine)).one_or_none()
+    if before is None:
+        raise _unknown(admission.agent_id)
     # Another store has none of the jobs that the old one was to finish. At the first admission there is none.
-    if row.store_id is not None and row.store_id != admission.store_id:
+    if before.store_id is not None and before.store_id != admission.store_id:
         jobs.lose_all(db, admission.agent_id, admission.at)
+    name = before.name
     # An operator's name wins over every hello.
-    if row.given_name is None:
-        row.name = free_name(db, admission.name, row.id)
+    if before.given_name is None:
+        name = free_name(db, admission.name, admission.agent_id, before.name)
     # Before ``last_seen`` moves: it is what the models were last seen at.
-    _keep_last_seen(db, row)
-    row.version, row.store_id = admission.version, admission.store_id
-    row.capabilities, row.own_labels = _as_json(admission.capabilities), _as_json(admission.own_labels)
-    row.last_seen = admission.at
-    db.execute(
-        update(CredentialRow)
-        .where(CredentialRow.id == admission.credential_id)
-        .values(last_used_at=admission.at)
-    )
-    # Counted by the database: numbers of sessions only grow, and no two processes give the same one.
-    # The replica with it: of two that admit an agent at once, the one that got the higher number stays.
-    counted = (
-        update(AgentRow)
-        .where(AgentRow.id == row.id)
-        .values(session=AgentRow.session + 1, replica=admission.replica)
-    )
-    return db.execute(counted.returning(AgentRow.session)).scalar_one()
+    _keep_last_seen(db, admission.agent_id, before.last_seen)
+    used = update(_CREDENTIALS).where(_CREDENTIALS.c.id == admission.credential_id)
+    db.execute(used.values(last_used_at=admission.at))
+    said = {
+        "name": name,
+        "version": admission.version,
+        "store_id": admission.store_id,
+        "capabilities": _as_json(admission.capabilities),
+        "own_labels": _as_json(admission.own_labels),
+        "last_seen": admission.at,
+        # Counted by the database: numbers of sessions only grow, and no two processes give the same one.
+        # The replica with it: of two that admit an agent at once, the one that got the higher number stays.
+        "session": _AGENTS.c.session + 1,
+        "replica": admission.replica,
+    }
+    return record(db.execute(update(_AGENTS).where(mine).values(said).returning(_AGENTS)).one())
 
 
-def _keep_last_seen(db: Session, agent: AgentRow) -> None:
+def _keep_last_seen(db: Session, agent_id: str, seen_at: float | None) -> None:
     """Before an agent is seen again: its models were there when it was last seen, and may be gone since.
 
     Between admissions a model that is ``current`` was last seen when its agent was, which saves a write of
     every model of every agent each minute.
     """
-    if agent.last_seen is not None:
-        mine = ModelVersionRow.agent_id == agent.id, ModelVersionRow.current
-        older = ModelVersionRow.last_seen < agent.last_seen
-        db.execute(update(ModelVersionRow).where(*mine, older).values(last_seen=agent.last_seen))
+    if seen_at is not None:
+        versions = _VERSIONS.c
+        mine = versions.agent_id == agent_id, versions.current, versions.last_seen < seen_at
+        db.execute(update(_VERSIONS).where(*mine).values(last_seen=seen_at))
 
 
 def left(db: Session, agent_id: str, session: int) -> None:

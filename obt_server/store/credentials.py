@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from typing import Any, Final
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import bindparam, delete, select, update
 from sqlalchemy.orm import Session
 
 from obt_server.hub.storage import AgentRecord, StoredCredential
@@ -14,13 +15,16 @@ from obt_server.store.agents import free_name, record, require
 from obt_server.store.database import from_row
 from obt_server.store.tables import AgentRow, CredentialRow
 
+CREDENTIAL: Final = select(CredentialRow.id, CredentialRow.agent_id, CredentialRow.state).where(
+    CredentialRow.sha256 == bindparam("sha256")
+)
+"""See ``HubStorage.credential``."""
 
-def credential(db: Session, sha256: str) -> StoredCredential | None:
-    """See ``HubStorage.credential``."""
-    row = db.scalar(select(CredentialRow).where(CredentialRow.sha256 == sha256))
-    if row is None:
-        return None
-    return from_row(StoredCredential, row)
+
+def stored(row: tuple[Any, ...]) -> StoredCredential:
+    """Return a row of ``CREDENTIAL``."""
+    number, agent_id, state = row
+    return StoredCredential(id=number, agent_id=agent_id, state=state)
 
 
 def revoked(db: Session, credential_ids: Sequence[int]) -> list[int]:

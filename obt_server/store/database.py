@@ -387,5 +387,9 @@ def query(
 def from_row(kind: type[D], row: object, **other: object) -> D:
     """Return a dataclass whose fields are the row's columns of the same names, but for ``other``."""
     # By the dataclass's names: a column that it lacks (a hash, for instance) never leaves this package.
-    names = (field.name for field in dataclasses.fields(kind) if field.name not in other)
-    return kind(**{name: getattr(row, name) for name in names}, **other)
+    return kind(**{name: getattr(row, name) for name in _names(kind) if name not in other}, **other)
+
+
+@functools.cache
+def _names(kind: type[Any]) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))

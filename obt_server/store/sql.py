@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Literal, Self
 
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
-from obt_server.hub.storage import Admission, JobChange, JobResult
+from obt_server.hub.storage import Admission, AgentRecord, JobChange, JobResult, StoredCredential
 from obt_server.replica_storage import BEAT_WITHIN_S, Beat, LeaderLease, Owner, ReplicaState
 from obt_server.store import agents as agent_rows
 from obt_server.store import campaigns as campaign_rows
@@ -46,7 +46,6 @@ class SqlStorage(Stored):
 
     agent = query(agent_rows.get)
     agents_named = query(agent_rows.named)
-    credential = query(credential_rows.credential)
     revoked = query(credential_rows.revoked)
     promote = transaction(credential_rows.promote)
     add_candidate = transaction(credential_rows.add_candidate)
@@ -57,7 +56,11 @@ class SqlStorage(Stored):
     open_jobs = query(job_rows.unfinished)
     parts = query(job_rows.parts)
 
-    async def admit(self, admission: Admission) -> int:
+    async def credential(self, sha256: str) -> StoredCredential | None:
+        found = await self._db.look_up(credential_rows.CREDENTIAL, sha256=sha256)
+        return credential_rows.stored(found[0]) if found else None
+
+    async def admit(self, admission: Admission) -> AgentRecord:
         # What an agent causes is written at its expense (run_for); what an operator asks for goes first.
         return await self._db.run_for(admission.agent_id, agent_rows.admit, admission)
 

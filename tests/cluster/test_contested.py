@@ -7,14 +7,15 @@ import threading
 import time
 from collections import Counter
 
-from sqlalchemy import func, select
+from sqlalchemy import func, make_url, select
 from sqlalchemy.orm import Session
 
 from obt_agent.errors import StorageFull
 from obt_server.hub.storage import Admission, JobRecord, JobResult
 from obt_server.storage import Enrolment, JoinRefused
-from obt_server.store import AgentQuota, Database, OperatorStore, SqlStorage
+from obt_server.store import AgentQuota, Database, OperatorStore, SqlStorage, agents
 from obt_server.store.operator_tables import OperatorRow
+from obt_server.store.postgresql import postgresql_engine
 from tests.cluster.contest import contest, first_starts
 from tests.cluster.postgresql import PostgreSQL, say
 from tests.server.enrolling import enrol
@@ -47,18 +48,15 @@ async def enrol_all(address: str, count: int) -> None:
             await storage.create_join_token(f"t{number}", note="", agent_id=None, at=1.0, expires_at=1e12)
 
 
+def about(agent_id: str, name: str) -> Admission:
+    return Admission(
+        agent_id=agent_id, credential_id=1, name=name, version="1", store_id="s", capabilities=(), at=2.0
+    )
+
+
 async def admit(storage: SqlStorage, process: int) -> list[tuple[int, int]]:
     async def one(number: int) -> tuple[int, int]:
-        about = Admission(
-            agent_id=agent(number),
-            credential_id=1,
-            name="box",
-            version="1",
-            store_id="s",
-            capabilities=(),
-            at=2.0,
-        )
-        return number, await storage.admit(about)
+        return number, (await storage.admit(about(agent(number), "box"))).session
 
     return await asyncio.gather(*(one(number) for number in range(AGENTS) for _ in range(EACH)))
 
@@ -71,6 +69,29 @@ async def test_400_admissions_get_400_numbers(database: str) -> None:
     say(f"400 admissions: {len(set(found))} numbers, in {took:.1f} s with the processes' starts")
     assert len(found) == len(set(found)) == 400
     assert {number for _, number in found} == set(range(1, 4 * EACH + 1))
+
+
+def test_two_agents_that_return_at_once_do_not_repeat_each_other(database: str, postgres: PostgreSQL) -> None:
+    with contextlib.closing(Database.open(database)):
+        pass
+    name = database.partition("@/")[2].partition("?")[0]
+    postgres.execute(
+        "insert into obt_agents (id, name, version, session, capabilities, labels, own_labels, enrolled_at) "
+        "select 'a' || n, 'box' || n, '1', 0, '[]', '[]', '[]', 1 from generate_series(1, 500) n",
+        name,
+    )
+    # As after weeks: the planner knows how many there are, and rows have room for their next version.
+    postgres.execute("vacuum full analyze obt_agents", name)
+    engine = postgresql_engine(make_url(database))
+    with Session(engine) as one, Session(engine) as other:
+        # Each looks before the other one's change is there: one of two that looked at all names would be
+        # refused at its commit.
+        first = agents.admit(one, about("a7", "box7"))
+        second = agents.admit(other, about("a490", "box490"))
+        one.commit()
+        other.commit()
+    engine.dispose()
+    assert [(record.name, record.session) for record in (first, second)] == [("box7", 1), ("box490", 1)]
 
 
 async def finish(storage: SqlStorage, process: int) -> list[tuple[str, str]]:

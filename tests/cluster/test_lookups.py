@@ -49,8 +49,8 @@ async def test_each_look_sees_what_was_committed_before_it(opened: Database) -> 
     assert await storage.owner("nobody") is None
     assert await storage.owner("a0") == Owner(session=0, replica=None)
     for replica in ("r1", "r2", "r1"):
-        number = await storage.admit(dataclasses.replace(ADMISSION, replica=replica))
-        assert await storage.owner("a0") == Owner(session=number, replica=replica)
+        record = await storage.admit(dataclasses.replace(ADMISSION, replica=replica))
+        assert await storage.owner("a0") == Owner(session=record.session, replica=replica)
 
 
 async def test_many_at_once_have_each_their_own_answer(opened: Database) -> None:

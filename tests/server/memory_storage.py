@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -110,12 +110,20 @@ class MemoryStorage:
         good = {one.id for one in self.secrets.values() if one.state != "revoked"}
         return [one for one in credential_ids if one not in good]
 
-    async def admit(self, admission: Admission) -> int:
+    async def admit(self, admission: Admission) -> AgentRecord:
         record = self.records[admission.agent_id]
-        changed: dict[str, Any] = {"session": record.session + 1, "name": admission.name}
-        changed["replica"] = admission.replica
-        self.records[record.id] = dataclasses.replace(record, **changed)
-        return record.session + 1
+        self.records[record.id] = dataclasses.replace(
+            record,
+            session=record.session + 1,
+            name=admission.name,
+            version=admission.version,
+            store_id=admission.store_id,
+            capabilities=admission.capabilities,
+            own_labels=admission.own_labels,
+            last_seen=admission.at,
+            replica=admission.replica,
+        )
+        return self.records[record.id]
 
     async def left(self, agent_id: str, session: int) -> None:
         if self.records[agent_id].session == session:

@@ -12,8 +12,13 @@ import websockets
 from obt_agent.errors import InvalidParams, ProtocolError
 from obt_agent.protocol.admission import AgentLimits, VersionRange
 from obt_agent.protocol.limits import Close
+from obt_server.hub.storage import Admission
+from obt_server.storage import Enrolment
+from obt_server.store import Database, SqlStorage
 from tests.server.agent_double import AgentDouble, dial, never, uuid7
 from tests.server.conftest import Running, running
+from tests.server.databases import address_in
+from tests.server.enrolling import enrol
 
 CONNECT = "/api/v1/agents/connect"
 
@@ -224,6 +229,20 @@ async def test_an_agent_that_takes_anothers_name_is_shown_with_its_id(server: Ru
         async with server.agent(one.agent_id) as three:
             by_id = (await server.http.get(f"/api/v1/agents/{one.agent_id}")).json()
             assert by_id["id"] == one.agent_id != three.agent_id
+
+
+async def test_a_name_that_became_another_agents_id_is_given_up_at_the_next_hello(tmp_path: Path) -> None:
+    with contextlib.closing(Database.open(address_in(tmp_path))) as database:
+        storage = SqlStorage(database)
+        for agent_id, name in (("a1", "a2"), ("a2", "box")):
+            enrolment = Enrolment(agent_id=agent_id, name=name, version="1", secret_sha256=agent_id)
+            await enrol(storage, enrolment, 1.0)
+        hello = Admission(
+            agent_id="a1", credential_id=1, name="a2", version="1", store_id="s", capabilities=(), at=2.0
+        )
+        assert (await storage.admit(hello)).name == "a2 (a1)"
+        # The name that it has now is its own, however often it comes.
+        assert (await storage.admit(hello)).name == "a2 (a1)"
 
 
 async def test_a_name_that_an_operator_gives_wins_and_stays(server: Running) -> None:

@@ -1,6 +1,7 @@
 """The directory of agents: kept in memory, and read where somebody must see a change."""
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 
 import pytest
@@ -35,45 +36,94 @@ async def enrolled(storage: MemoryStorage, name: str) -> str:
     return (await enrol(storage, one, 1.0)).id
 
 
-async def test_what_a_hello_said_is_seen_before_the_storage_is_read() -> None:
-    storage = SlowStorage()
-    directory = AgentDirectory(storage, EventBus())
-    agent_id = await enrolled(storage, "box")
-    storage.going_on.set()
-    assert (await directory.current())[agent_id].own_labels == ()
-    hello = Admission(
+def hello(agent_id: str, name: str, own_labels: tuple[str, ...] = ()) -> Admission:
+    return Admission(
         agent_id=agent_id,
         credential_id=1,
-        name="box",
+        name=name,
         version="2",
         store_id="s",
         capabilities=("generate",),
-        own_labels=("gpu",),
+        own_labels=own_labels,
         at=5.0,
     )
-    directory.stored(hello, 7)
+
+
+async def test_what_a_hello_said_is_seen_without_a_read() -> None:
+    storage = SlowStorage()
+    directory = AgentDirectory(storage, EventBus())
+    agent_id, other = await enrolled(storage, "box"), await enrolled(storage, "cab")
+    storage.going_on.set()
+    assert list(await directory.current()) == [agent_id, other]
+    directory.stored(await storage.admit(hello(agent_id, "box", ("gpu",))))
     record = (await directory.current())[agent_id]
     assert (record.version, record.own_labels, record.capabilities) == ("2", ("gpu",), ("generate",))
-    assert record.session == 7
+    assert (record.session, record.last_seen) == (1, 5.0)
+    directory.stored(await storage.admit(hello(agent_id, "den")))
+    records = await directory.current()
+    assert [(one.id, one.name) for one in records.values()] == [(other, "cab"), (agent_id, "den")]
     assert storage.reads == 1
 
 
-async def test_nobody_waits_for_the_read_of_an_agent_that_dials() -> None:
+async def test_a_fleet_that_returns_reads_nothing() -> None:
+    storage = SlowStorage()
+    storage.going_on.set()
+    hub = AgentHub(storage)
+    agents = [await enrolled(storage, f"box {number}") for number in range(20)]
+    await hub.directory.current()
+    for name, agent_id in enumerate(agents):
+        hub.directory.stored(await storage.admit(hello(agent_id, f"box {name}")))
+        hub.directory.session_changed(agent_id)
+        assert (await hub.directory.current())[agent_id].session == 1
+    assert storage.reads == 1
+
+
+async def test_who_asks_after_an_agent_that_another_process_enrolled_waits_for_a_read() -> None:
     storage = SlowStorage()
     directory = AgentDirectory(storage, EventBus())
     first = await enrolled(storage, "first")
     storage.going_on.set()
     assert list(await directory.current()) == [first]
-    storage.going_on.clear()
     second = await enrolled(storage, "second")
-    dials = [asyncio.create_task(directory.admitted(agent)) for agent in (second, second, first)]
-    await until(lambda: storage.reads == 2)
-    assert list(await directory.current()) == [first]
-    storage.going_on.set()
-    await asyncio.gather(*dials)
+    directory.stored(await storage.admit(hello(second, "second")))
     assert list(await directory.current()) == [first, second]
-    # The second two came while the first one's read had begun: they share another.
-    assert storage.reads == 3
+    directory.stored(await storage.admit(hello(second, "second")))
+    assert (await directory.current())[second].session == 2
+    assert storage.reads == 2
+
+
+async def test_a_read_that_began_before_an_admission_takes_nothing_back() -> None:
+    storage = SlowStorage()
+    directory = AgentDirectory(storage, EventBus())
+    agent_id = await enrolled(storage, "box")
+    storage.going_on.set()
+    await directory.current()
+    storage.going_on.clear()
+    before = dict(storage.records)
+    reading = asyncio.create_task(directory.refresh())
+    await until(lambda: storage.reads == 2)
+    directory.stored(await storage.admit(hello(agent_id, "den", ("gpu",))))
+    storage.records = before | {agent_id: dataclasses.replace(before[agent_id], labels=("lab",))}
+    storage.going_on.set()
+    await reading
+    record = directory.records[agent_id]
+    assert (record.session, record.own_labels, record.labels) == (1, ("gpu",), ("lab",))
+    # Renamed by an operator or by its hello: the next read says which.
+    assert record.name == "box"
+
+
+async def test_an_admission_that_is_heard_of_late_takes_nothing_back() -> None:
+    storage = SlowStorage()
+    directory = AgentDirectory(storage, EventBus())
+    agent_id = await enrolled(storage, "box")
+    storage.going_on.set()
+    await directory.current()
+    admitted = await storage.admit(hello(agent_id, "box"))
+    await storage.label_agent(agent_id, ["lab"])
+    directory.changed(agent_id)
+    assert (await directory.current())[agent_id].labels == ("lab",)
+    directory.stored(admitted)
+    assert (await directory.current())[agent_id].labels == ("lab",)
 
 
 async def test_who_asks_after_an_operators_change_waits_for_it() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from obt_agent.protocol.limits import Close
 from obt_server.auth import secrets
+from obt_server.hub.storage import AgentRecord
 from obt_server.storage import Enrolment
 from tests.server.agent_double import AgentDouble, dial, uuid7
 from tests.server.conftest import Running, running
@@ -74,11 +75,11 @@ async def test_an_agent_whose_admission_was_on_the_way_is_refused_or_drained(
     async with running(tmp_path) as server:
         real = server.parts.storage.admit
 
-        async def held(admission: Any) -> int:
-            number = await real(admission)
+        async def held(admission: Any) -> AgentRecord:
+            record = await real(admission)
             storing.set()
             await go_on.wait()
-            return number
+            return record
 
         monkeypatch.setattr(server.parts.storage, "admit", held)
         agent_id, secret = await server.enrol()

@@ -48,7 +48,7 @@ async def admit(storage: SqlStorage, replica: str | None) -> int:
         replica=replica,
         at=2.0,
     )
-    return await storage.admit(about)
+    return (await storage.admit(about)).session
 
 
 async def test_an_agent_s_replica_is_stored_with_its_session_and_taken_back_by_the_same_alone(
