@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -154,8 +154,8 @@ class HubStorage(Protocol):
         replica is stored with the session's number, as one change.
         """
 
-    async def left(self, agent_id: str, session: int) -> None:
-        """That session ended: the agent has no replica any more, unless a later session is admitted.
+    async def left(self, sessions: Mapping[str, int]) -> None:
+        """These sessions, by agent, ended: each has no replica any more, unless a later one is admitted.
 
         Asked for only where admissions name a replica.
         """

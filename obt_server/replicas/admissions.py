@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Final, Protocol
 
 import msgspec
@@ -60,8 +59,8 @@ class FleetAdmissions:
         self._storage = storage
         self._own = own
         self._remote = remote
-        # ends of sessions that are not stored yet; one write at a time
-        self._ended: deque[tuple[str, int]] = deque()
+        # by agent: sessions whose end is not stored yet; one write at a time takes them all
+        self._ended: dict[str, int] = {}
         self._storing = False
         self._tasks = Tasks("admissions")
 
@@ -122,7 +121,8 @@ class FleetAdmissions:
         self._presence.left(agent_id, session)
         # A process that stops leaves as a whole.
         if not self._hub.draining:
-            self._ended.append((agent_id, session))
+            # An older one may end after the newer one that replaced it.
+            self._ended[agent_id] = max(session, self._ended.get(agent_id, session))
             if not self._storing:
                 self._storing = True
                 self._tasks.start(self._store_ends(), "store ends")
@@ -130,8 +130,8 @@ class FleetAdmissions:
     async def _store_ends(self) -> None:
         try:
             while self._ended:
-                agent_id, session = self._ended.popleft()
-                await self._storage.left(agent_id, session)
+                ended, self._ended = self._ended, {}
+                await self._storage.left(ended)
         # Nobody answers for the session: it is as good as gone for whoever asks.
         except StorageFailed as error:
             self._ended.clear()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any, Final, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, TypeVar, cast
 
 import msgspec
-from sqlalchemy import Row, Table, select, update
+from sqlalchemy import Row, Table, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from obt_server.hub.storage import Admission, AgentRecord
@@ -16,6 +16,8 @@ from obt_server.storage import NameTaken, NotStored
 from obt_server.store import jobs
 from obt_server.store.database import AT_ONCE, from_row
 from obt_server.store.tables import AgentRow, CredentialRow, ModelVersionRow
+
+T = TypeVar("T")
 
 _AGENTS: Final = cast("Table", AgentRow.__table__)
 _CREDENTIALS: Final = cast("Table", CredentialRow.__table__)
@@ -184,14 +186,19 @@ def _keep_last_seen(db: Session, agent_id: str, seen_at: float | None) -> None:
         db.execute(update(_VERSIONS).where(*mine).values(last_seen=seen_at))
 
 
-def left(db: Session, agent_id: str, session: int) -> None:
+def left(db: Session, sessions: Mapping[str, int]) -> None:
     """See ``HubStorage.left``."""
-    mine = AgentRow.id == agent_id, AgentRow.session == session
-    db.execute(update(AgentRow).where(*mine).values(replica=None))
+    ended = tuple_(_AGENTS.c.id, _AGENTS.c.session)
+    for some in _parts(list(sessions.items())):
+        db.execute(update(_AGENTS).where(ended.in_(some)).values(replica=None))
 
 
 def mark_seen(db: Session, agent_ids: Sequence[str], at: float) -> None:
-    """See ``HubStorage.mark_seen``. Each statement stays below SQLite's bound on parameters."""
-    for start in range(0, len(agent_ids), AT_ONCE):
-        some = agent_ids[start : start + AT_ONCE]
-        db.execute(update(AgentRow).where(AgentRow.id.in_(some)).values(last_seen=at))
+    """See ``HubStorage.mark_seen``."""
+    for some in _parts(agent_ids):
+        db.execute(update(_AGENTS).where(_AGENTS.c.id.in_(some)).values(last_seen=at))
+
+
+def _parts(them: Sequence[T]) -> Iterator[Sequence[T]]:
+    """So many at once that a statement stays below SQLite's bound on parameters."""
+    return (them[start : start + AT_ONCE] for start in range(0, len(them), AT_ONCE))

@@ -96,14 +96,12 @@ class SqlStorage(Stored):
     # -- for several replicas ----------------------------------------------------------------------
 
     confirm = transaction(replica_rows.nothing)
+    left = transaction(agent_rows.left)
     replicas = query(replica_rows.replicas)
 
     async def owner(self, agent_id: str) -> Owner | None:
         found = await self._db.look_up(replica_rows.OWNER, agent_id=agent_id)
         return Owner(session=found[0][0], replica=found[0][1]) if found else None
-
-    async def left(self, agent_id: str, session: int) -> None:
-        await self._db.run_for(agent_id, agent_rows.left, agent_id, session)
 
     async def beat(self, replica_id: str, *, lead: bool, state: ReplicaState | None = None) -> Beat:
         said = state or ReplicaState()

@@ -104,7 +104,7 @@ async def admit_each(storage: SqlStorage, process: int) -> list[int]:
     numbers = []
     for _ in range(25):
         numbers.append((await storage.admit(about)).session)
-        await storage.left("a1", numbers[-1] - 1)
+        await storage.left({"a1": numbers[-1] - 1})
     return numbers
 
 

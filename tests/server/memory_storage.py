@@ -1,7 +1,7 @@
 """A foreign application's own storage: dictionaries, written against the protocols alone."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
@@ -125,9 +125,10 @@ class MemoryStorage:
         )
         return self.records[record.id]
 
-    async def left(self, agent_id: str, session: int) -> None:
-        if self.records[agent_id].session == session:
-            self.records[agent_id] = dataclasses.replace(self.records[agent_id], replica=None)
+    async def left(self, sessions: Mapping[str, int]) -> None:
+        for agent_id, session in sessions.items():
+            if self.records[agent_id].session == session:
+                self.records[agent_id] = dataclasses.replace(self.records[agent_id], replica=None)
 
     async def promote(self, credential_id: int) -> None:
         return None

@@ -58,10 +58,10 @@ async def test_an_agent_s_replica_is_stored_with_its_session_and_taken_back_by_t
     await enrol(storage, Enrolment(agent_id="a1", name="box", version="1", secret_sha256="s" * 64), 1.0)
     assert await storage.owner("a1") == Owner(session=0, replica=None)
     assert (await admit(storage, "r1"), await admit(storage, "r2")) == (1, 2)
-    await storage.left("a1", 1)
+    await storage.left({"a1": 1})
     assert await storage.owner("a1") == Owner(session=2, replica="r2")
     assert [record.replica for record in await storage.agents()] == ["r2"]
-    await storage.left("a1", 2)
+    await storage.left({"nobody": 2, "a1": 2})
     assert await storage.owner("a1") == Owner(session=2, replica=None)
     await admit(storage, "r1")
     await admit(storage, None)
