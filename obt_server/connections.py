@@ -152,6 +152,8 @@ class Connections:
         self._proxies = _Proxies(proxies)
         # by transport: a connection changes its protocol when it becomes a WebSocket
         self._all: dict[Transport, Connection] = {}
+        # those that a sweep looks at: all but agents' sockets that are open, which the hub watches
+        self._swept: dict[Connection, None] = {}
         # dicts as ordered sets: the oldest is dropped first
         self._strangers: dict[Connection, None] = {}
         self._of_address: dict[str, dict[Connection, None]] = {}
@@ -177,6 +179,7 @@ class Connections:
         address = (transport.get_extra_info("peername") or ("",))[0]
         one = Connection(transport, self, None if address in self._proxies else address_key(address))
         self._all[transport] = one
+        self._swept[one] = None
         self._strangers[one] = None
         self._counts["stranger"] += 1
         if one.address is not None:
@@ -204,6 +207,7 @@ class Connections:
         """The connection has ended."""
         one = self._all.pop(transport, None)
         if one is not None:
+            self._swept.pop(one, None)
             self._leave(one)
 
     def _leave(self, one: Connection) -> None:
@@ -235,10 +239,13 @@ class Connections:
         """Drop what is overdue; say in one line what was dropped."""
         now = time.monotonic()
         # A copy: dropping changes the registry.
-        for one in list(self._all.values()):
+        for one in list(self._swept):
             reason = one.overdue(now)
             if reason is not None:
                 self._drop(one, reason)
+            # It stays so until it ends. Thousands of them, each second, cost more than what they say.
+            elif one.kind == "agent" and one.state()[0] == "open":
+                del self._swept[one]
         # One line a minute with counts: under attack a line for each connection would fill the disk.
         if self._dropped and now - self._reported_at >= REPORT_EVERY_S:
             log.warning("connections.dropped", **self._dropped, open=dict(self._counts))

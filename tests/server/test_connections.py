@@ -18,7 +18,7 @@ from websockets.typing import Subprotocol
 
 from obt_agent.protocol import limits
 from obt_agent.protocol.limits import Close
-from obt_server.connections import Connection, ConnectionLimits, Connections, address_key
+from obt_server.connections import Connection, ConnectionLimits, Connections, Phase, address_key
 from obt_server.log_limit import BURST, WINDOW_S, LineLimit
 from obt_server.serve import ACCEPTED_AT_ONCE
 from obt_server.store import SqlStorage
@@ -160,6 +160,32 @@ def test_a_stranger_too_many_costs_the_oldest_its_place(monkeypatch: pytest.Monk
 def test_a_fleet_behind_one_address_that_dials_at_once_is_taken() -> None:
     connections = Connections(ConnectionLimits(total=4096, strangers=1024, strangers_of_address=256))
     assert not any(opened(connections, "192.0.2.1")[0].aborted for _ in range(1000))
+
+
+def test_a_sweep_looks_at_an_agents_open_socket_once_and_at_an_upgrade_until_it_is_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("obt_server.connections.WITHIN_S", {("agent", "upgrade"): 0.0})
+    connections, looks = Connections(), Counter[str]()
+    phases: dict[str, Phase] = {"settled": "open", "late": "upgrade"}
+    transports = {}
+    for name, phase in phases.items():
+        transports[name], one = opened(connections, "192.0.2.1")
+        assert one.recognise("agent")
+
+        def state(name: str = name, phase: Phase = phase) -> tuple[Phase, str]:
+            looks[name] += 1
+            return phase, name
+
+        one.state = state
+    connections.sweep()
+    seen = looks["settled"]
+    connections.sweep()
+    assert [transports[name].aborted for name in phases] == [False, True]
+    assert looks["settled"] == seen
+    assert connections.counts()["agent"] == 1, "it keeps its place"
+    connections.closed(transports["settled"])
+    assert connections.counts()["agent"] == 0
 
 
 def test_ipv6_addresses_of_one_network_are_one_sender(monkeypatch: pytest.MonkeyPatch) -> None:
