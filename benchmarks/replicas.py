@@ -46,10 +46,11 @@ STREAMS: Final = 4
 
 
 class Roaming(Agent):
-    """An agent that dials the processes in turn, beginning with its own."""
+    """An agent that dials the processes in turn, beginning with its own. Each machine has its own name."""
 
-    def __init__(self, urls: Sequence[str], first: int) -> None:
-        super().__init__(urls[first])
+    def __init__(self, urls: Sequence[str], number: int) -> None:
+        first = number % len(urls)
+        super().__init__(urls[first], name=f"box-{number}")
         self._addresses = itertools.islice(itertools.cycle(urls), first, None)
 
     async def _dial(self) -> None:
@@ -181,7 +182,7 @@ async def fleet(setup: Setup, folder: Path, each: int, seconds: float) -> Fleet:
     ports = [free_port() for _ in range(setup.processes)]
     urls = [f"http://127.0.0.1:{port}" for port in ports]
     count = each * setup.processes
-    agents = [Roaming(urls, number % len(urls)) for number in range(count)]
+    agents = [Roaming(urls, number) for number in range(count)]
     tasks: list[asyncio.Task[None]] = []
     with place_of(setup, folder) as place:
         await enrol(place.database, [agent.enrolment for agent in agents])
