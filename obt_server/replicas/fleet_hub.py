@@ -48,6 +48,7 @@ from obt_server.replicas.messages import (
 )
 from obt_server.replicas.own_agents import OwnAgents
 from obt_server.replicas.presence_exchange import PresenceExchange
+from obt_server.replicas.recorded_agents import RecordedAgents
 from obt_server.replicas.remote_agents import RemoteAgents
 from obt_server.replicas.routing import AgentRoutes
 from obt_server.replicas.subjects import Subjects
@@ -70,7 +71,7 @@ class FleetHub(LocalSide):
     """Reaches the agents of all processes: its own by their sockets, the others' through their processes.
 
     Own agents need no other process. While the bus is away the others' are shown as they were last heard of,
-    and what is asked of them raises ``OutOfReach``.
+    or as the database says who has them, and what is asked of them raises ``OutOfReach``.
 
     Args:
         local: the agents whose sockets this process has.
@@ -87,6 +88,9 @@ class FleetHub(LocalSide):
         self._remote = RemoteAgents()
         self._own = OwnAgents(local)
         self._presence = PresenceExchange(self._own, self._remote, membership, self._on_remote)
+        self._recorded = RecordedAgents(
+            membership.replica_id, self._remote, membership.alive, self._presence.heard
+        )
         self._bridge = EventBridge(
             local.events, membership.replica_id, local.directory.changed_elsewhere, self._end_here
         )
@@ -137,6 +141,7 @@ class FleetHub(LocalSide):
             stack.push_async_callback(self._tasks.close)
             stack.push_async_callback(self._watches.close)
             await self._presence.first_lists(FIRST_LISTS_S)
+            self._take_records()
             yield
 
     @property
@@ -165,6 +170,8 @@ class FleetHub(LocalSide):
     def _on_remote(self, agent_id: str) -> None:
         """Another process told of an agent."""
         known = self._remote.get(agent_id)
+        if known is None:
+            self._recorded.ended(agent_id, self._remote.last_ended(agent_id))
         if known is not None:
             self._local.end_older(agent_id, known.session)
             self._note_admission(agent_id, known.session)
@@ -201,24 +208,38 @@ class FleetHub(LocalSide):
 
         By this a session ends within seconds of the agent's admission elsewhere, also without the bus.
         """
-        await self._local.refresh()
+        try:
+            await self._local.refresh()
+        finally:
+            self._take_records()
         records = self._local.directory.records
         for agent_id in self._local.online():
             record = records.get(agent_id)
             if record is not None:
                 self._local.end_older(agent_id, record.session)
 
+    def _take_records(self) -> None:
+        for agent_id in self._recorded.take(self._local.directory.records):
+            self._local.events.relay(AgentChanged(agent_id))
+
     # -- presence -----------------------------------------------------------------------------------
 
     def presence(self, agent_id: str) -> Presence | None:
-        """Return what the agent's live session has reported, wherever that is."""
-        return self._local.presence(agent_id) or self._remote.presence(agent_id)
+        """Return what the agent's live session has reported, wherever that is.
+
+        Of a process that runs and is not heard: which session it is, as the database says.
+        """
+        return (
+            self._local.presence(agent_id)
+            or self._remote.presence(agent_id)
+            or self._recorded.presence(agent_id)
+        )
 
     def heard_ago_s(self, agent_id: str) -> float | None:
         """Return the seconds since anything was heard of a live agent.
 
         Of another process's agent as of what that told last: signs of life between two heartbeats are not
-        passed on.
+        passed on. None where that process is not heard.
         """
         here = self._local.heard_ago_s(agent_id)
         if here is not None:
@@ -228,7 +249,7 @@ class FleetHub(LocalSide):
 
     def online(self) -> frozenset[str]:
         """Return the ids of the agents that have a session anywhere."""
-        return self._local.online().union(self._remote)
+        return self._local.online().union(self._remote, self._recorded)
 
     def _is_here(self, agent_id: str) -> bool:
         return self._local.presence(agent_id) is not None

@@ -9,7 +9,8 @@ from typing import Final
 from obt_server.replicas.messages import PresenceNews
 
 SILENT_S: Final = 3.0
-"""For which nothing may have come from a process that the database calls dead: who speaks lives."""
+"""For which nothing came from a process that speaks each second: its agents are those of the database, or,
+where that calls it dead, it is gone."""
 _KEPT: Final = 2000
 """Messages while its list is read; more come when this process is far behind, and the list is old, too."""
 
@@ -27,6 +28,8 @@ class Peer:
         self.number: int | None = None
         # what reads its list, while that runs
         self.listing: asyncio.Task[None] | None = None
+        # whether its list was read to the end once
+        self.listed = False
         # what it told meanwhile
         self._kept: list[PresenceNews] = []
         self._heard_at = time.monotonic()
@@ -54,6 +57,11 @@ class Peer:
         kept, self._kept = self._kept, []
         return kept
 
+    @property
+    def silent(self) -> bool:
+        """Whether nothing came for longer than it is ever silent."""
+        return time.monotonic() - self._heard_at >= SILENT_S
+
     def is_gone(self, *, alive: bool) -> bool:
         """Whether it runs no more, by what the database says and by its silence."""
-        return not alive and time.monotonic() - self._heard_at >= SILENT_S
+        return not alive and self.silent

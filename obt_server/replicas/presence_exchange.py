@@ -129,6 +129,11 @@ class PresenceExchange:
         """Whether a process was here and is not any more."""
         return replica_id in self._gone and not self._members.alive(replica_id)
 
+    def heard(self, replica_id: str) -> bool:
+        """Whether a process has told of all its agents, and tells of what changes."""
+        peer = self._peers.get(replica_id)
+        return peer is not None and peer.listed and not peer.silent
+
     async def first_lists(self, within_s: float) -> None:
         """Wait until all that have said something have given their lists; at most ``within_s`` seconds."""
         # They answer within milliseconds; whoever does not is found by its next message.
@@ -279,6 +284,7 @@ class PresenceExchange:
             peer.listing = None
         if self._peers.get(peer.replica_id) is not peer:
             return
+        peer.listed = True
         kept = peer.take_kept()
         told = {update.agent_id for news in kept for update in news.updates}
         for agent_id in self._remote.drop_all(peer.replica_id, frozenset(listed | told)):

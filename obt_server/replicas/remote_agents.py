@@ -63,6 +63,13 @@ class RemoteAgents:
     def __iter__(self) -> Iterator[str]:
         return iter(self._agents)
 
+    def __contains__(self, agent_id: object) -> bool:
+        return agent_id in self._agents
+
+    def last_ended(self, agent_id: str) -> int:
+        """Return the highest of the agent's sessions elsewhere that ended; -1 where none is known."""
+        return self._ended.get(agent_id, -1)
+
     def get(self, agent_id: str) -> RemoteAgent | None:
         """Return the agent's live session elsewhere."""
         return self._agents.get(agent_id)

@@ -45,9 +45,11 @@ class Fleet:
     replicas: list[Replica]
 
     @contextlib.asynccontextmanager
-    async def another(self, **options: Any) -> AsyncIterator[Replica]:
-        """One more server."""
+    async def another(self, *, lost: bool = False, **options: Any) -> AsyncIterator[Replica]:
+        """One more server; ``lost``: without the bus."""
         bus = LocalBus(self.broker)
+        if lost:
+            bus.lose()
         async with running(self.folder, bus=bus, **options) as server:
             hub = server.parts.hub
             assert isinstance(hub, FleetHub)

@@ -13,9 +13,12 @@ from obt_agent.protocol.admission import HeartbeatParams, LightSample
 from obt_agent.protocol.state import HardwareSync, ModelsSync, Page
 from obt_server.bus import BusMessage, LocalBus
 from obt_server.hub.events import AgentChanged
+from obt_server.hub.presence import Presence
+from obt_server.hub.storage import AgentRecord
 from obt_server.replicas import peers
 from obt_server.replicas.messages import AgentUpdate, BeatPart, HelloPart, PresenceNews
 from obt_server.replicas.presence_exchange import COALESCE_S
+from obt_server.replicas.recorded_agents import RecordedAgents
 from obt_server.replicas.remote_agents import RemoteAgents
 from obt_server.replicas.subjects import Subjects
 from obt_server.rollouts.fleet_models import Capacities
@@ -143,10 +146,105 @@ async def test_changes_while_the_bus_is_away_are_known_when_it_is_back(tmp_path:
                 there.bus.lose()
             async with there.server.agent("coming") as coming:
                 await until(lambda: there.hub.online() == {agent.agent_id, coming.agent_id})
-                # What was heard last stays.
-                assert here.hub.online() == {agent.agent_id, leaving.agent_id}
+                # What was heard last stays. Of what is not heard the database says who has it.
+                assert here.hub.online() >= {agent.agent_id, leaving.agent_id}
+                await here.hears_of(coming)
                 there.bus.restore()
                 await until(lambda: here.hub.online() == {agent.agent_id, coming.agent_id})
+
+
+async def test_a_server_that_starts_without_the_bus_shows_whom_the_others_have(tmp_path: Path) -> None:
+    async with fleet_of(tmp_path, 2) as fleet:
+        one, two = fleet.replicas
+        async with one.server.agent("a") as first, two.server.agent("b") as second:
+            await first.notify("heartbeat", beat(3))
+            async with fleet.another(lost=True) as late:
+                assert late.hub.online() == {first.agent_id, second.agent_id}
+                shown = await view(late, first.agent_id)
+                assert (shown["presence"], shown["version"], shown["streams"]) == ("online", "1.2.3", None)
+                assert shown["heard_ago_s"] is None
+                assert shown["connected_at"] is not None
+                path = f"/api/v1/agents/{first.agent_id}/commands/running_models"
+                assert (await late.server.http.post(path)).status_code == 503, "it is there, and out of reach"
+                # An agent that leaves meanwhile: the database says so.
+                await second.socket.close()
+                await late.misses(second.agent_id)
+                late.bus.restore()
+
+                def told() -> bool:
+                    found = late.hub.presence(first.agent_id)
+                    return found is not None and found.heartbeat is not None
+
+                await until(told)
+                assert late.hub.online() == {first.agent_id}
+
+
+async def test_agents_of_a_server_that_died_unheard_are_offline_when_its_beats_are_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with fleet_of(tmp_path, 1) as fleet:
+        (one,) = fleet.replicas
+        async with one.server.agent("a") as agent, fleet.another(lost=True) as late:
+            assert late.hub.online() == {agent.agent_id}
+            with late.hub.events.listen() as listener:
+                record = late.hub.membership._record  # noqa: SLF001 - what ten seconds without beats would do
+                monkeypatch.setattr(record, "alive", lambda *_: False)
+                await late.misses(agent.agent_id)
+                assert await listener.next() == AgentChanged(agent.agent_id)
+
+
+async def test_what_a_server_tells_itself_comes_before_what_is_stored(two: Two) -> None:
+    here, there = two
+    async with there.server.agent() as agent:
+        await here.hears_of(agent)
+        with here.hub.events.listen() as listener:
+            await agent.socket.close()
+            assert await listener.next() == AgentChanged(agent.agent_id)
+            assert here.hub.presence(agent.agent_id) is None, "also before the database says so"
+
+
+def test_a_session_that_ended_is_not_shown_again_by_an_older_record() -> None:
+    remote = RemoteAgents()
+    heard, alive = set[str](), {"r1", "own"}
+    recorded = RecordedAgents("own", remote, alive.__contains__, heard.__contains__)
+
+    def record(agent_id: str, session: int, replica: str | None) -> AgentRecord:
+        return AgentRecord(
+            id=agent_id,
+            name=agent_id,
+            version="1",
+            session=session,
+            store_id="s",
+            capabilities=(),
+            enrolled_at=1.0,
+            last_seen=2.0,
+            replica=replica,
+        )
+
+    records = {
+        one.id: one
+        for one in (
+            record("a", 5, "r1"),
+            record("mine", 1, "own"),
+            record("nobody's", 1, None),
+            record("of the dead", 1, "r0"),
+        )
+    }
+    assert recorded.take(records) == {"a"}
+    assert recorded.presence("a") == Presence(
+        session=5, instance="", version="1", capabilities=(), connected_at=2.0
+    )
+    remote.end("a", 4)
+    recorded.ended("a", remote.last_ended("a"))
+    assert list(recorded) == ["a"], "an older one ended"
+    remote.end("a", 5)
+    recorded.ended("a", remote.last_ended("a"))
+    assert list(recorded) == []
+    assert recorded.take(records) == frozenset(), "stored before it ended"
+    assert recorded.take({"a": record("a", 6, "r1")}) == {"a"}
+    heard.add("r1")
+    assert recorded.take({"a": record("a", 6, "r1")}) == {"a"}, "its process tells of its agents now"
+    assert list(recorded) == []
 
 
 async def test_a_list_of_models_that_fills_no_message_is_fetched(
