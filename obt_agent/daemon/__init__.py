@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from obt_agent.identity.provisioned import read_token, token_file
 from obt_agent.identity.secret import Secret
 from obt_agent.identity.state_dir import StateDir
 from obt_agent.log_setup.setup import set_agent_id
+from obt_agent.system.event_loop import loop_factory
 
 __all__ = ["run"]
 
@@ -48,7 +49,7 @@ def run(loaded: LoadedConfig, gpus: Iterable[GpuProvider] | None = None) -> int:
         if state.moved_from is not None:
             log.warning("identity.folder_was_copied", copied_from=state.moved_from, agent_id=state.agent_id)
         token = _provisioned(loaded)
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
             try:
                 return runner.run(_serve(loaded, state, token, gpus))
             except AdmissionRefused as error:
@@ -70,13 +71,3 @@ def _state_path(loaded: LoadedConfig) -> Path:
 def _provisioned(loaded: LoadedConfig) -> Secret | None:
     path = token_file(loaded.config.server.token_file, os.environ)
     return None if path is None else read_token(path)
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """The loop of uvloop, where it is installed (the extra ``uvloop``)."""
-    try:
-        import uvloop  # noqa: PLC0415 - an extra
-    except ImportError:
-        return None
-    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
-    return factory

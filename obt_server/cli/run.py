@@ -13,6 +13,7 @@ from typing import Final
 
 from obt_agent.config.urls import is_dialable
 from obt_agent.log_setup import setup as log_setup
+from obt_agent.system.event_loop import loop_factory
 from obt_server import app as application
 from obt_server.allocator import keep_large_blocks_apart
 from obt_server.auth.origin import parse_authority
@@ -188,7 +189,8 @@ def run(options: argparse.Namespace) -> int:
     # its system calls: the default of 5 ms counts several times in each request.
     sys.setswitchinterval(SWITCH_S)
     try:
-        return asyncio.run(_serve(options))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            return runner.run(_serve(options))
     finally:
         # Counts of what was folded, and the journal's socket.
         output.close()
