@@ -100,7 +100,9 @@ async def test_a_line_says_who_from_where_what_on_which_machine_and_what_came_of
             await server.http.post("/api/v1/benchmarks", json={"agent": "box", "plan": plan})
             assert (await server.http.delete("/api/v1/agents/none")).status_code == 404
         ran, measured, refused = lines_of(entries)
-    assert (ran["event"], ran["who"], ran["via"]) == ("audit.command", "admin", "token 1")
+    tokens = (await server.http.get("/api/v1/api-tokens")).json()
+    via = f"token {tokens[0]['id']}"
+    assert (ran["event"], ran["who"], ran["via"]) == ("audit.command", "admin", via)
     assert (ran["action"], ran["path"]) == (
         "POST /agents/{agent}/commands/{method}",
         {"agent": "box", "method": "generate"},
