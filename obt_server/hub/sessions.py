@@ -207,17 +207,22 @@ class Sessions:
             record = await self._storage.admit(stored)
             self._directory.stored(record)
             number = record.session
-            # Again after each wait: a drain that has begun meanwhile does not know of this session.
-            self._refuse_when_draining()
-            session = self._session(socket, credential, hello, number)
-            await self._answer_hello(socket, hello, number)
+            try:
+                # Again after each wait: a drain that has begun meanwhile does not know of this session.
+                self._refuse_when_draining()
+                session = self._session(socket, credential, hello, number)
+                await self._answer_hello(socket, hello, number)
+                if credential.state == "candidate":
+                    # After the answer went out: by it the agent knows that the old credential may go.
+                    await self._storage.promote(credential.id)
+            except BaseException:
+                # It is stored, and nobody has it.
+                self.others.left(credential.agent_id, number)
+                raise
             # Only now can anybody reach it: nothing may go out before the answer to the hello.
             self._sessions[session.agent_id] = session
             self.counters.admitted += 1
             self.others.admitted(stored, number)
-        if credential.state == "candidate":
-            # After the answer went out: by it the agent knows that the old credential may go.
-            await self._storage.promote(credential.id)
         log.info("agent.admitted", agent=session.agent_id, session=number, name=hello.params.agent.name)
         return session
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final, Protocol
 
 import msgspec
@@ -23,6 +24,8 @@ log = structlog.get_logger(__name__)
 
 PROBE_MARGIN_S: Final = 1.0
 """Beyond the time that the other process gives its agent for a sign of life."""
+ENDS_AGAIN_S: Final = 1.0
+"""Until ends that could not be stored are tried again."""
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 
@@ -121,20 +124,29 @@ class FleetAdmissions:
         self._presence.left(agent_id, session)
         # A process that stops leaves as a whole.
         if not self._hub.draining:
-            # An older one may end after the newer one that replaced it.
-            self._ended[agent_id] = max(session, self._ended.get(agent_id, session))
+            self._note_end(agent_id, session)
             if not self._storing:
                 self._storing = True
                 self._tasks.start(self._store_ends(), "store ends")
 
     async def _store_ends(self) -> None:
+        said = False
         try:
             while self._ended:
                 ended, self._ended = self._ended, {}
-                await self._storage.left(ended)
-        # Nobody answers for the session: it is as good as gone for whoever asks.
-        except StorageFailed as error:
-            self._ended.clear()
-            log.warning("agents.not_left", error=error.message)
+                try:
+                    await self._storage.left(ended)
+                # Others would take these agents for connected where they do not hear this process.
+                except StorageFailed as error:
+                    for agent_id, session in ended.items():
+                        self._note_end(agent_id, session)
+                    if not said:
+                        log.warning("agents.not_left", error=error.message, agents=len(ended))
+                    said = True
+                    await asyncio.sleep(ENDS_AGAIN_S)
         finally:
             self._storing = False
+
+    def _note_end(self, agent_id: str, session: int) -> None:
+        # An older one may end after the newer one that replaced it.
+        self._ended[agent_id] = max(session, self._ended.get(agent_id, session))

@@ -7,7 +7,9 @@ import pytest
 
 from obt_agent.errors import ProtocolError
 from obt_server.hub import AgentOffline
+from obt_server.hub.sockets import SocketClosed
 from obt_server.replica_storage import Owner
+from obt_server.store import SqlStorage
 from tests.replicas.fleet import Replica, fleet_of
 from tests.server.agent_double import dial, never
 from tests.waiting import until
@@ -34,6 +36,29 @@ async def test_a_redial_of_the_same_process_at_another_server_replaces_the_old_s
             found = await there.hub.find(new.agent_id)
             assert found.session == 2
         await there.misses(new.agent_id)
+
+
+async def test_an_agent_that_left_before_its_answer_is_nobodys(
+    two: Two, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = two
+    agent_id, secret = await here.server.enrol()
+
+    async def gone(*_: object) -> None:
+        raise SocketClosed(1006, "gone")
+
+    monkeypatch.setattr(here.hub._local._sessions, "_answer_hello", gone)  # noqa: SLF001 - its last step
+    async with dial(here.server.url, secret, agent_id) as double:
+        with pytest.raises(asyncio.CancelledError):
+            await double.hello()
+    storage = here.server.parts.storage
+    assert isinstance(storage, SqlStorage)
+
+    async def given_up() -> bool:
+        return await storage.owner(agent_id) == Owner(session=1, replica=None)
+
+    await until(given_up)
+    assert there.hub.presence(agent_id) is None
 
 
 async def test_a_second_process_is_refused_while_the_first_lives_at_another_server(two: Two) -> None:

@@ -10,7 +10,9 @@ import msgspec
 import pytest
 import websockets
 
+from obt_agent.errors import StorageFailed
 from obt_agent.protocol.envelope import Request
+from obt_agent.protocol.limits import Close
 from obt_agent.protocol.server_key import split_join_token
 from obt_server.auth import secrets
 from tests.server.agent_double import AgentDouble, Answer, dial, uuid7
@@ -174,6 +176,27 @@ async def test_rotation_keeps_the_old_credential_until_the_new_ones_hello_is_ans
         async with dial(server.url, old, agent_id):
             pass
     assert refused.value.response.status_code == 401
+
+
+async def test_a_new_credential_that_cannot_be_stored_as_such_leaves_no_session(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent_id, old = await server.enrol()
+    async with server.agent(credentials=(agent_id, old)) as agent:
+        agent.handlers["credentials.rotate"] = rotate
+        await server.http.post(f"/api/v1/agents/{agent_id}/credentials/rotate")
+
+    async def away(_: int) -> None:
+        raise StorageFailed("away", retry_after_ms=1)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server.parts.storage, "promote", away)
+        async with dial(server.url, "the next one", agent_id) as double:
+            await double.hello()
+            assert (await double.until_closed())[0] == Close.DRAINING
+    assert server.parts.hub.presence(agent_id) is None
+    async with server.agent(credentials=(agent_id, "the next one")):
+        await until(lambda: is_alone(server))
 
 
 async def test_rotation_can_have_the_agent_dial_again_at_once(server: Running) -> None:
