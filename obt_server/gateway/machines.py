@@ -16,6 +16,8 @@ from obt_server.rollout_storage import model_key
 
 MEASURING_RETRY_MS: Final = 30_000
 """Benchmarks run for minutes."""
+UNKNOWN_RETRY_MS: Final = 2000
+"""An agent tells of its models right after it came; one of another server, when that is heard."""
 _MEASURES: Final = frozenset({"preflight", "cold_load", "warmup", "iteration", "cooldown", "reporting"})
 """Phases of a benchmark's progress; a transfer's are Ollama's words."""
 
@@ -73,6 +75,12 @@ class MachineChoice:
             return here[0].id
         known = [(one.id, presence) for one in here if (presence := self._hub.presence(one.id)) is not None]
         having = [(agent_id, presence) for agent_id, presence in known if _has(presence, model)]
+        if not having and any(presence.models is None for _, presence in known):
+            raise GatewayRefused(
+                503,
+                f"What machines of {target[:200]} have is not known yet; nothing was sent.",
+                retry_after_ms=UNKNOWN_RETRY_MS,
+            )
         if not having:
             raise GatewayRefused(404, f"model '{model[:200]}' not found")
         idle = [(agent_id, presence) for agent_id, presence in having if not _measures(presence)]

@@ -56,6 +56,25 @@ async def asked(http: Any, model: str = "a") -> Any:
     return await http.post("/api/generate", json={"model": model, "prompt": "x", "stream": False})
 
 
+async def test_what_a_machine_has_that_has_said_nothing_yet_is_not_known_and_not_missing(
+    gateway_server: Running,
+) -> None:
+    server = gateway_server
+    async with machine(server, "one", "b"), client(server, "@gpu") as http:
+        assert (await asked(http)).status_code == 404
+        async with server.agent("new") as late:
+            await server.http.put("/api/v1/agents/new/labels", json={"labels": ["gpu"]})
+            answer = await asked(http)
+            assert (answer.status_code, answer.headers["retry-after"]) == (503, "2")
+            assert (await asked(http, "b")).status_code == 200, "one that is known to have it"
+            await say_models(late, "b")
+
+            async def known() -> bool:
+                return bool((await asked(http)).status_code == 404)
+
+            await until(known)
+
+
 async def test_the_first_that_has_the_model_answers_and_one_that_has_it_loaded_before_it(
     gateway_server: Running,
 ) -> None:
