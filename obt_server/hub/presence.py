@@ -42,7 +42,8 @@ class Presence:
     instance: str
     version: str
     capabilities: tuple[str, ...]
-    connected_at: float
+    # None where only the database knows of the session
+    connected_at: float | None
     heartbeat: HeartbeatParams | None = None
     heartbeat_at: float | None = None
     ollama: OllamaState | None = None

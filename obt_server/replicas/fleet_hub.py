@@ -170,8 +170,7 @@ class FleetHub(LocalSide):
     def _on_remote(self, agent_id: str) -> None:
         """Another process told of an agent."""
         known = self._remote.get(agent_id)
-        if known is None:
-            self._recorded.ended(agent_id, self._remote.last_ended(agent_id))
+        self._recorded.ended(agent_id, self._remote.last_ended(agent_id))
         if known is not None:
             self._local.end_older(agent_id, known.session)
             self._note_admission(agent_id, known.session)

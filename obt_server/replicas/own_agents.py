@@ -73,7 +73,7 @@ class OwnAgents:
             capabilities=admission.capabilities,
             own_labels=admission.own_labels,
             at=admission.at,
-            connected_at=presence.connected_at,
+            connected_at=presence.connected_at or admission.at,
         )
         self._told[admission.agent_id] = _Told(session, hello, {})
 

@@ -132,7 +132,7 @@ class PresenceExchange:
     def heard(self, replica_id: str) -> bool:
         """Whether a process has told of all its agents, and tells of what changes."""
         peer = self._peers.get(replica_id)
-        return peer is not None and peer.listed and not peer.silent
+        return peer is not None and peer.listed and peer.listing is None and not peer.silent
 
     async def first_lists(self, within_s: float) -> None:
         """Wait until all that have said something have given their lists; at most ``within_s`` seconds."""
@@ -259,8 +259,9 @@ class PresenceExchange:
     def _apply(self, peer: Peer, news: PresenceNews) -> None:
         peer.number = max(news.number, peer.number or 0)
         for agent_id, session in news.left:
-            if self._remote.end(agent_id, session):
-                self._on_update(agent_id)
+            self._remote.end(agent_id, session)
+            # Also where nobody had told of it: it may be shown as the database has it.
+            self._on_update(agent_id)
         too_large = [update.agent_id for update in news.updates if update.fetch]
         for update in news.updates:
             if not update.fetch and self._remote.apply(peer.replica_id, update):
@@ -284,7 +285,6 @@ class PresenceExchange:
             peer.listing = None
         if self._peers.get(peer.replica_id) is not peer:
             return
-        peer.listed = True
         kept = peer.take_kept()
         told = {update.agent_id for news in kept for update in news.updates}
         for agent_id in self._remote.drop_all(peer.replica_id, frozenset(listed | told)):
@@ -304,6 +304,7 @@ class PresenceExchange:
                 async for batch in stream:
                     for page in batch:
                         self._take_page(peer, _page.decode(page), listed)
+            peer.listed |= wanted is None
         # It is gone, or is not heard any more: what is known of it is dropped in its time.
         except NoResponders:
             listed.update(self._remote.of(peer.replica_id))

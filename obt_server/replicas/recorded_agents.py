@@ -35,7 +35,7 @@ class RecordedAgents:
         return iter(self._agents)
 
     def presence(self, agent_id: str) -> Presence | None:
-        """Return what is known of an agent's session: when it began, and nothing that was reported since."""
+        """Return what is known of an agent's session: its number, and nothing that was reported."""
         return self._agents.get(agent_id)
 
     def take(self, records: Mapping[str, AgentRecord]) -> frozenset[str]:
@@ -67,5 +67,5 @@ def _presence(record: AgentRecord) -> Presence:
         instance="",
         version=record.version,
         capabilities=record.capabilities,
-        connected_at=record.last_seen or record.enrolled_at,
+        connected_at=None,
     )
