@@ -25,6 +25,8 @@ class AgentDirectory:
         # moves with every change that an operator makes here; the records are those of ``_read``
         self._changes = 0
         self._read = -1
+        # changes that were published before the records are read
+        self._published: set[str] = set()
         # of agents that were admitted since the last read began, which may not have seen it
         self._admitted: dict[str, AgentRecord] = {}
         # one read at a time: whoever waits for it finds the records current
@@ -45,6 +47,7 @@ class AgentDirectory:
     def changed_elsewhere(self, agent_id: str) -> None:
         """Do the same for what an operator changed at another process, which tells all others itself."""
         self._changes += 1
+        self._published.add(agent_id)
         self._events.agent_changed(agent_id)
 
     def stored(self, record: AgentRecord) -> None:
@@ -88,21 +91,23 @@ class AgentDirectory:
     async def refresh(self) -> None:
         """Read what other processes may have changed, and publish it."""
         async with self._reading:
-            before = self._records
             await self._load()
-        for agent_id in before.keys() | self._records.keys():
-            if _differ(before.get(agent_id), self._records.get(agent_id)):
-                self._events.agent_changed(agent_id)
 
     async def _load(self) -> None:
         # before the read: what changes meanwhile needs another
         changes, self._admitted = self._changes, {}
+        published, self._published = self._published, set()
         records = {record.id: record for record in await self._storage.agents()}
         for agent_id, admitted in self._admitted.items():
             record = records.get(agent_id)
             if record is not None and record.session < admitted.session:
                 records[agent_id] = after_hello(record, admitted)
+        before, known = self._records, self._read >= 0
         self._records, self._read = records, changes
+        # Whoever makes the server read, and whoever changed it: pages hear of it.
+        for agent_id in before.keys() | records.keys() if known else ():
+            if agent_id not in published and _differ(before.get(agent_id), records.get(agent_id)):
+                self._events.agent_changed(agent_id)
 
 
 def after_hello(record: AgentRecord, admitted: AgentRecord) -> AgentRecord:

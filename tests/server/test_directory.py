@@ -8,7 +8,7 @@ import pytest
 
 from obt_server.hub import AgentHub, UnknownAgent
 from obt_server.hub.directory import AgentDirectory
-from obt_server.hub.events import EventBus
+from obt_server.hub.events import AgentChanged, EventBus
 from obt_server.hub.storage import Admission, AgentRecord
 from obt_server.storage import Enrolment
 from tests.server.agent_double import uuid7
@@ -139,6 +139,26 @@ async def test_who_asks_after_an_operators_change_waits_for_it() -> None:
     assert not asked.done()
     storage.going_on.set()
     assert list(await asked) == [added]
+
+
+async def test_what_is_read_of_others_by_the_way_is_published_once() -> None:
+    storage = SlowStorage()
+    storage.going_on.set()
+    events = EventBus()
+    directory = AgentDirectory(storage, events)
+    changed: list[object] = []
+    events.observe(changed.append)
+    first, second = await enrolled(storage, "first"), await enrolled(storage, "second")
+    await directory.current()
+    assert changed == [], "nobody knew anything before"
+    # An operator's rename here has the storage name another agent anew.
+    for agent_id, name in ((first, "second"), (second, "second (2)")):
+        storage.records[agent_id] = dataclasses.replace(storage.records[agent_id], name=name)
+    directory.changed(first)
+    await directory.current()
+    assert changed == [AgentChanged(first), AgentChanged(second)]
+    await directory.refresh()
+    assert len(changed) == 2
 
 
 async def test_a_name_that_is_not_known_costs_no_read_of_all_agents() -> None:
