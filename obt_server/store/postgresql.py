@@ -22,7 +22,9 @@ from sqlalchemy.orm import Session
 from tenacity import (
     RetryCallState,
     Retrying,
+    stop_after_attempt,
     stop_after_delay,
+    stop_all,
     wait_chain,
     wait_random,
     wait_random_exponential,
@@ -54,7 +56,7 @@ TRANSACTION_S: Final = 20
 AWAY_S: Final = 1
 """For which nobody else asks a database that could not be reached."""
 REPEATED_S: Final = 10
-"""For which a transaction is repeated."""
+"""For which a transaction is repeated, or once."""
 # Jitter parts those that met; the longest pause is 0.25 s.
 _PAUSES: Final = wait_chain(
     *[wait_random_exponential(multiplier=0.004, max=0.25)] * 10,
@@ -182,7 +184,8 @@ class PostgresTransaction(Generic[T]):
         """
         retrying = Retrying(
             retry=self._worth_a_repeat,
-            stop=stop_after_delay(REPEATED_S),
+            # Once in any case: what took so long may be the machine.
+            stop=stop_all(stop_after_delay(REPEATED_S), stop_after_attempt(2)),
             wait=_PAUSES,
             reraise=True,
         )

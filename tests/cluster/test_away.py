@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
 from obt_agent.errors import StorageFailed
 from obt_agent.protocol.limits import Close
@@ -69,6 +71,22 @@ async def test_a_database_that_hangs_is_given_up_in_time_and_used_again_when_it_
 
         await until(works)
         assert {"before", "after"} <= {token.note for token in await storage.join_tokens()}
+
+
+async def test_a_transaction_that_was_slow_is_repeated_once_in_any_case(database: str) -> None:
+    attempts = 0
+
+    def slow(db: Session) -> None:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 1:
+            # Longer than repeats take in all: the machine, and not others who write the same.
+            time.sleep(postgresql.REPEATED_S + 0.1)
+            db.execute(text("do $$ begin raise exception 'conflict' using errcode = '40001'; end $$"))
+
+    with contextlib.closing(Database.open(database)) as opened:
+        await opened.run(slow)
+    assert attempts == 2
 
 
 async def test_what_was_acknowledged_is_there_after_a_crash_of_the_database(
