@@ -30,7 +30,8 @@ from obt_server.stranger_turns import StrangerTurns
 from obt_server.uvicorn_protocols import BoundedHttp, BoundedWebSocket
 
 ACCEPTED_AT_ONCE: Final = 16
-"""Connections, before the others' turn: a burst of a thousand would keep the event loop for 50 ms."""
+"""Connections, before the others' turn: a burst of a thousand would keep the event loop for 50 ms. uvloop
+takes one in each pass."""
 WAITING_TO_BE_ACCEPTED: Final = 2048
 """Connections, in the system's queue: all agents of a fleet may come back in the same second."""
 TLS_WITHIN_S: Final = 10.0
