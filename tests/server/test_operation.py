@@ -16,6 +16,7 @@ from obt_server.rest import machine_metrics, metrics
 from obt_server.rest.health import Readiness
 from obt_server.rest.server_metrics import ReplicaFigures
 from tests.project.paths import ROOT
+from tests.server import buses
 from tests.server.agent_double import AgentDouble
 from tests.server.conftest import NO_AUTHORITIES, Running, running
 from tests.server.databases import SERVER, sqlite_alone
@@ -212,6 +213,7 @@ async def test_a_server_whose_database_does_not_answer_is_not_ready(server: Runn
     await until(ready)
 
 
+@pytest.mark.skipif(bool(buses.ADDRESS), reason="this server is one of several already")
 async def test_metrics_show_the_replicas_where_there_are_several(server: Running) -> None:
     before = await scraped(server)
     assert ("obt_replicas", frozenset()) not in before

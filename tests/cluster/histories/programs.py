@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -29,6 +30,8 @@ class Program:
         self._log = log
         self._answers = answers
         self._process: asyncio.subprocess.Process | None = None
+        # while ``start`` runs, which starts one again that ends
+        self._starting = False
 
     @staticmethod
     def python(module: str, *arguments: str) -> list[str]:
@@ -41,31 +44,42 @@ class Program:
         environment = {
             name: value for name, value in os.environ.items() if not name.startswith(("OBT_", "OLLAMA"))
         }
-        for left in reversed(range(STARTS)):
-            with self._log.open("ab") as log:
-                self._process = await asyncio.create_subprocess_exec(
-                    *self._words, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=environment
-                )
-            try:
-                await self.until_it_answers()
-            except AssertionError:
-                # The database may be away just now.
-                if self._process.returncode is None or not left:
-                    raise
-                await asyncio.sleep(START_AGAIN_S)
-            else:
-                return
+        self._starting = True
+        try:
+            for left in reversed(range(STARTS)):
+                with self._log.open("ab") as log:
+                    self._process = await asyncio.create_subprocess_exec(
+                        *self._words,
+                        stdin=asyncio.subprocess.DEVNULL,
+                        stdout=log,
+                        stderr=log,
+                        env=environment,
+                    )
+                try:
+                    await self._until_it_answers(self._process)
+                except AssertionError:
+                    # The database may be away just now.
+                    if self._process.returncode is None or not left:
+                        raise
+                    await asyncio.sleep(START_AGAIN_S)
+                else:
+                    return
+        finally:
+            self._starting = False
 
     async def until_it_answers(self) -> None:
-        """Wait for that.
+        """Wait for that; one that is being started may end meanwhile.
 
         Raises:
             AssertionError: it ended, or did not answer in time.
         """
+        await self._until_it_answers(None if self._starting else self._running)
+
+    async def _until_it_answers(self, process: asyncio.subprocess.Process | None) -> None:
         try:
             async with asyncio.timeout(WITHIN_S):
                 while not await self._answers():
-                    assert self._running.returncode is None, self.tail()
+                    assert process is None or process.returncode is None, self.tail()
                     await asyncio.sleep(LOOK_S)
         except TimeoutError:
             raise AssertionError(f"{self._words} does not answer: {self.tail()}") from None
@@ -85,12 +99,16 @@ class Program:
         await self._running.wait()
 
     def pause(self) -> None:
-        """SIGSTOP."""
-        self._running.send_signal(signal.SIGSTOP)
+        """SIGSTOP. Nothing, where it ended as it was being started."""
+        self._signal(signal.SIGSTOP)
 
     def go_on(self) -> None:
-        """SIGCONT."""
-        self._running.send_signal(signal.SIGCONT)
+        """SIGCONT; see ``pause``."""
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, one: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError) if self._starting else contextlib.nullcontext():
+            self._running.send_signal(one)
 
     async def end(self) -> None:
         """SIGTERM, and SIGKILL where that does not help."""
