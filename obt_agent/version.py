@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
+import sys
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from obt_agent import __version__
 
@@ -28,6 +31,15 @@ def full_version() -> str:
     """``0.1.0 (commit 1a2b3c4d5e6f)``, or the version alone."""
     known = commit()
     return f"{__version__} (commit {known})" if known else __version__
+
+
+class VersionAction(argparse.Action):
+    """``--version`` of a program's parser. Git is asked only where somebody wants to know."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_args: Any, **_more: Any) -> None:
+        """Print the program's name and its version, and exit."""
+        sys.stdout.write(f"{parser.prog} {full_version()}\n")
+        parser.exit()
 
 
 def _from_git(checkout: Path) -> str | None:

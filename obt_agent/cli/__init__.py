@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 from obt_agent.argument_parser import JSON_OPTION, PlainArgumentParser
 from obt_agent.cli import exit_codes
@@ -22,7 +22,7 @@ from obt_agent.cli.small_imports import import_structlog_alone
 from obt_agent.errors import AgentError
 from obt_agent.log_setup.redaction import masked_text
 from obt_agent.text_output import replace_unencodable
-from obt_agent.version import full_version
+from obt_agent.version import VersionAction
 
 # The one table of commands, in the order of ``--help``. The module of ``x`` is ``obt_agent.cli.x``.
 COMMANDS: Final = {
@@ -80,7 +80,7 @@ def make_parser(words: Sequence[str] | None = None) -> tuple[argparse.ArgumentPa
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--version", action=_VersionAction, nargs=0, help="print version and commit, and exit"
+        "--version", action=VersionAction, nargs=0, help="print version and commit, and exit"
     )
     return parser, parser.add_modules(COMMANDS, _load, words, leading={**CONFIG_OPTIONS, **JSON_OPTION})
 
@@ -115,9 +115,3 @@ def _run(module: ModuleType, args: argparse.Namespace) -> int:
 _EPILOG: Final = "exit status:\n" + "\n".join(
     f"  {code:>3}  {meaning}" for code, meaning in exit_codes.MEANINGS.items()
 )
-
-
-class _VersionAction(argparse.Action):
-    def __call__(self, *_args: Any, **_more: Any) -> None:
-        print(f"obt-agent {full_version()}")
-        sys.exit(exit_codes.OK)

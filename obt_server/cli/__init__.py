@@ -15,11 +15,11 @@ from typing import Final
 
 import structlog
 
-from obt_agent import __version__
 from obt_agent.argument_parser import JSON_OPTION, PlainArgumentParser
 from obt_agent.config.problems import EXIT_CONFIG, WrongConfig
 from obt_agent.errors import AgentError
 from obt_agent.text_output import replace_unencodable
+from obt_agent.version import VersionAction
 from obt_server.cli.api import NoAnswer, api_options
 from obt_server.cli.options import UsageError, database_option
 
@@ -66,7 +66,7 @@ def parser(words: Sequence[str] | None = None) -> PlainArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    root.add_argument("--version", action="version", version=f"obt-server {__version__}")
+    root.add_argument("--version", action=VersionAction, nargs=0, help="print version and commit, and exit")
     # Only the module of the one that is asked for: FastAPI and SQLAlchemy take two seconds of a start, and a
     # command that asks a server over HTTP needs neither.
     root.add_modules(COMMANDS, _load, words, leading={**database_option(), **api_options(), **JSON_OPTION})

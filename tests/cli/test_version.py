@@ -3,11 +3,14 @@ import re
 import subprocess
 import sys
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from obt_agent import __version__, version
+from obt_agent.cli import main as agent_main
+from obt_server.cli import main as server_main
 from tests.project.paths import ROOT
 
 
@@ -39,6 +42,22 @@ def test_a_baked_commit_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "_commit.txt").write_text("1a2b3c4d5e6f\n")
     monkeypatch.setattr(version, "_BAKED", tmp_path / "_commit.txt")
     assert version.full_version() == f"{__version__} (commit 1a2b3c4d5e6f)"
+
+
+@pytest.mark.parametrize(("name", "main"), [("obt-agent", agent_main), ("obt-server", server_main)])
+def test_each_program_says_the_commit(
+    name: str,
+    main: Callable[[list[str]], int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "_commit.txt").write_text("1a2b3c4d5e6f\n")
+    monkeypatch.setattr(version, "_BAKED", tmp_path / "_commit.txt")
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"{name} {__version__} (commit 1a2b3c4d5e6f)\n"
 
 
 @pytest.mark.parametrize("fault", ["no repository", "a broken repository", "no git"])
