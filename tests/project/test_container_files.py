@@ -228,9 +228,21 @@ def test_services_of_ours_are_built_from_a_stage_and_have_no_rights(name: str, w
             "else its state would be in a volume without a name"
         )
         assert "test" not in service["healthcheck"], "the image's own"
-    # Built, both: what has no build is looked for where images are published.
-    for key in ("image", "build"):
-        assert whole["services"]["join"][key] == whole["services"]["server"][key]
+    assert whole["services"]["join"]["image"] == whole["services"]["server"]["image"]
+
+
+@pytest.mark.parametrize("file", [WHOLE, REPLICAS], ids=lambda file: file.name)
+def test_an_image_is_built_for_one_service_and_taken_by_the_others(file: Path) -> None:
+    """Compose writes a service's name into what it builds for it: built for two, it is another image for each.
+
+    The name is then that of the last one, and the next ``up`` replaces all other containers at once.
+    """
+    services = compose.load(file)["services"]
+    for image in {f"obt-{one}" for one in OURS} & {service["image"] for service in services.values()}:
+        uses = {name: service for name, service in services.items() if service["image"] == image}
+        assert len([name for name, service in uses.items() if "build" in service]) == 1, image
+        # Else Compose would look for one of that name where images are published.
+        assert all("build" in one or one["pull_policy"] == "never" for one in uses.values()), image
 
 
 def test_only_the_server_is_reached_from_outside_and_from_this_machine_alone() -> None:
@@ -337,9 +349,11 @@ def test_every_command_that_the_page_shows_is_one() -> None:
             continue
         words = shlex.split(line, comments=True)
         service, rest = next(
-            (word, words[place + 1 :]) for place, word in enumerate(words) if word in SERVICES
+            (word, words[place + 1 :])
+            for place, word in enumerate(words)
+            if word in SERVICES | {"server-1", "proxy"}
         )
-        if rest[0] in {"cat", "rm", "ollama"}:
+        if rest[0] in {"cat", "rm", "sh", "ollama"}:
             continue
         program = rest.pop(0) if words[0] == "exec" else f"obt-{'agent' if service == 'agent' else 'server'}"
         parser = make_parser(rest)[0] if program == "obt-agent" else server_parser(rest)

@@ -66,7 +66,7 @@ def test_a_secret_is_a_file_and_its_setting_says_where() -> None:
 
 
 def test_replicas_differ_by_their_address_alone_and_have_no_rights() -> None:
-    first, *others = ({**SERVICES[name], "networks": None} for name in REPLICAS)
+    first, *others = ({**SERVICES[name], "networks": None, "build": None} for name in REPLICAS)
     assert others == [first, first]
     for name in (*REPLICAS, "proxy", "nats"):
         service = SERVICES[name]
@@ -74,7 +74,7 @@ def test_replicas_differ_by_their_address_alone_and_have_no_rights() -> None:
         assert service["cap_drop"] == ["ALL"]
         assert service["security_opt"] == ["no-new-privileges:true"]
         assert not {"privileged", "cap_add", "user"} & set(service)
-    assert first["build"]["target"] == "server"
+    assert SERVICES[REPLICAS[0]]["build"]["target"] == "server"
     kept = {one.partition(":")[0] for one in first["tmpfs"]}
     assert set(STAGES["server"].settings.volumes) <= kept, (
         "else its state would be in a volume without a name"
@@ -112,6 +112,16 @@ def test_the_proxy_has_the_configuration_of_everybody_else_with_the_addresses_of
     )
     assert own == text
     assert set(OWN_SERVERS.findall(own)) == {f"{addresses()[name]}:8881" for name in REPLICAS}
+
+
+@pytest.mark.parametrize("file", [FILE, ROOT / "docs/how-to/containers.md"], ids=lambda file: file.name)
+def test_a_replica_is_replaced_by_what_a_later_start_of_all_leaves_alone(file: Path) -> None:
+    """``--no-deps`` made a container that Compose before 2.29.3 replaces at the next ``up``, with all others."""
+    lines = [line.lstrip("# ") for line in file.read_text().splitlines()]
+    calls = [line for line in lines if line.startswith("docker compose --file deploy/compose.replicas.yaml")]
+    assert calls[-2].endswith(" build")
+    assert " up --detach --wait " in calls[-1]
+    assert not any("--no-deps" in call for call in calls)
 
 
 @pytest.mark.parametrize("word", ["password", "secret"])
