@@ -114,6 +114,11 @@ def test_the_proxy_has_the_configuration_of_everybody_else_with_the_addresses_of
     assert set(OWN_SERVERS.findall(own)) == {f"{addresses()[name]}:8881" for name in REPLICAS}
 
 
+def test_the_proxy_ends_at_once_where_its_image_would_wait_for_agents() -> None:
+    """Docker kills what waits after 10 s, in which nobody reaches the page: the socket is closed first."""
+    assert SERVICES["proxy"]["stop_signal"] == "SIGTERM"
+
+
 @pytest.mark.parametrize("file", [FILE, ROOT / "docs/how-to/containers.md"], ids=lambda file: file.name)
 def test_a_replica_is_replaced_by_what_a_later_start_of_all_leaves_alone(file: Path) -> None:
     """``--no-deps`` made a container that Compose before 2.29.3 replaces at the next ``up``, with all others."""
