@@ -119,6 +119,15 @@ def test_the_proxy_ends_at_once_where_its_image_would_wait_for_agents() -> None:
     assert SERVICES["proxy"]["stop_signal"] == "SIGTERM"
 
 
+def test_what_was_asked_of_a_machine_that_is_gone_does_not_wait_for_the_hour() -> None:
+    text = (DEPLOY / "proxy/haproxy.cfg").read_text()
+    assert "\n    option srvtcpka\n" in text
+    idle, interval, count = (
+        int(re.findall(rf"srvtcpka-{one} (\d+)", text)[0]) for one in ("idle", "intvl", "cnt")
+    )
+    assert f"after {idle + interval * count} s" in (ROOT / "docs/how-to/several-servers.md").read_text()
+
+
 @pytest.mark.parametrize("file", [FILE, ROOT / "docs/how-to/containers.md"], ids=lambda file: file.name)
 def test_a_replica_is_replaced_by_what_a_later_start_of_all_leaves_alone(file: Path) -> None:
     """``--no-deps`` made a container that Compose before 2.29.3 replaces at the next ``up``, with all others."""
