@@ -139,6 +139,10 @@ test-install: $(STAMP) ## the documents' ways to install, in clean machines of D
 	scripts/ensure-install-lab
 	OBT_INSTALL_ALL=$(ALL) $(PY) -m pytest -n 2 --dist loadfile tests/install
 
+test-containers: $(STAMP) ## deploy/compose.replicas.yaml on Docker, in a machine of Debian 13 with images made here; asks no registry
+	scripts/ensure-install-lab
+	$(PY) -m pytest tests/containers
+
 test-ollama: $(STAMP) ## every command and every figure against the Ollama at OLLAMA_URL; skipped with a word when none answers
 	$(PY) -m tests.real_ollama
 
