@@ -29,3 +29,5 @@ def machine() -> Iterator[DockerMachine]:
     with DockerMachine() as machine:
         machine.start()
         yield machine
+        # Their layers would stay in the folder that outlives the machine.
+        machine.run("docker rm --force --volumes $(docker ps --all --quiet)")

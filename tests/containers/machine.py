@@ -7,6 +7,7 @@ in a folder of the host, so that the next run builds what has changed.
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 from tests.install.images import BASE_PACKAGES, wheels
@@ -47,6 +48,9 @@ class DockerMachine(Root):
         folder = CACHE / f"{TRIXIE.name}-docker"
         kept = folder / "lib"
         kept.mkdir(parents=True, exist_ok=True)
+        # Docker starts again what ran when the last machine ended.
+        for name in ("containers", "network", "volumes"):
+            shutil.rmtree(kept / name, ignore_errors=True)
         super().__init__(
             TRIXIE,
             "docker",
@@ -63,10 +67,8 @@ class DockerMachine(Root):
         self.environ |= {"LAB_DIR": str(folder), "LAB_PAYLOAD": str(self._payload), "LAB_PKGS": PACKAGES}
 
     def start(self) -> None:
-        """Wait for Docker, forget what another run left, see to the images, clone the checkout."""
+        """Wait for Docker, see to the images, clone the checkout."""
         self.run("until docker info > /run/info 2>&1; do sleep 0.2; done")
-        left = "$(docker ps --all --quiet)"
-        self.run(f'[ -z "{left}" ] || docker rm --force --volumes {left}; docker volume prune --all --force')
         self.run("docker image prune --force")
         for name in _TREES:
             import_it = f"tar -C /srv/{name} -c . | docker import - {name}"
