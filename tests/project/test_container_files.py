@@ -233,7 +233,7 @@ def test_services_of_ours_are_built_from_a_stage_and_have_no_rights(name: str, w
 
 @pytest.mark.parametrize("file", [WHOLE, REPLICAS], ids=lambda file: file.name)
 def test_an_image_is_built_for_one_service_and_taken_by_the_others(file: Path) -> None:
-    """Compose writes a service's name into what it builds for it: built for two, it is another image for each.
+    """Compose writes a service's name into what it builds for it: for two it is another image each.
 
     The name is then that of the last one, and the next ``up`` replaces all other containers at once.
     """

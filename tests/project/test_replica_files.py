@@ -130,7 +130,7 @@ def test_what_was_asked_of_a_machine_that_is_gone_does_not_wait_for_the_hour() -
 
 @pytest.mark.parametrize("file", [FILE, ROOT / "docs/how-to/containers.md"], ids=lambda file: file.name)
 def test_a_replica_is_replaced_by_what_a_later_start_of_all_leaves_alone(file: Path) -> None:
-    """``--no-deps`` made a container that Compose before 2.29.3 replaces at the next ``up``, with all others."""
+    """``--no-deps`` makes containers that Compose before 2.29.3 replaces at the next ``up``, all at once."""
     lines = [line.lstrip("# ") for line in file.read_text().splitlines()]
     calls = [line for line in lines if line.startswith("docker compose --file deploy/compose.replicas.yaml")]
     assert calls[-2].endswith(" build")
