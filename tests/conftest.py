@@ -1,6 +1,8 @@
 """What every test shares."""
 
+import asyncio
 import gc
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -15,6 +17,12 @@ settings.register_profile(
     "obt", max_examples=examples(100), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("obt")
+
+if os.environ.get("OBT_TEST_LOOP") == "uvloop":
+    # As programs run where it is installed; make test-cluster has the server's suites run so.
+    import uvloop
+
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
 
 
 def pytest_collection_finish() -> None:

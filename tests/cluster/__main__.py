@@ -1,7 +1,7 @@
 """``make test-cluster``: what is here, then suites with the real thing in place of a file, or of a local bus.
 
 The server's runs on PostgreSQL, and again as one of several, with NATS; that of the bus runs with NATS.
-Between them come ten histories (``histories``).
+Both on uvloop, as ``obt-server`` itself runs. Between them come ten histories (``histories``).
 
 With ``--all`` the whole suites of the server, the gateway, rollouts and campaigns; else those files of them
 that are about what is stored, and with NATS those about agents, so that these take less than four minutes on
@@ -50,6 +50,7 @@ def main(arguments: list[str]) -> int:
     with PostgreSQL() as server:
         # Each write is refused once: a transaction that did more than change the database would show it.
         environment = os.environ | {"OBT_TEST_DATABASE": server.address(""), "OBT_TEST_REPEAT": "1"}
+        environment["OBT_TEST_LOOP"] = "uvloop"
         marked = [*pytest, "-m", "not lint" if everything else "not slow and not lint"]
         words = [*marked, *(SUITES if everything else stored)]
         suite = subprocess.run(words, cwd=ROOT, env=environment, check=False)
