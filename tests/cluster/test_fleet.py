@@ -208,8 +208,13 @@ async def test_a_server_that_starts_without_nats_serves_its_agents_and_joins_whe
         finally:
             nats.start()
         async with late:
+            # Shown from the database before NATS is back.
             await one.shows(agent.agent_id, "online")
-            assert (await one.command(agent.agent_id, "running_models")).status_code == 200
+
+            async def reached() -> bool:
+                return (await one.command(agent.agent_id, "running_models")).status_code == 200
+
+            await until(reached)
 
 
 async def test_without_postgresql_own_agents_answer_others_are_503_and_none_flickers(
