@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,10 @@ def full_version() -> str:
 
 class VersionAction(argparse.Action):
     """``--version`` of a program's parser. Git is asked only where somebody wants to know."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **more: Any) -> None:
+        # No option that was given or not: it ends the program.
+        super().__init__(option_strings, dest, nargs=0, default=argparse.SUPPRESS, **more)
 
     def __call__(self, parser: argparse.ArgumentParser, *_args: Any, **_more: Any) -> None:
         """Print the program's name and its version, and exit."""

@@ -79,7 +79,7 @@ def make_parser(words: Sequence[str] | None = None) -> tuple[argparse.ArgumentPa
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=VersionAction, nargs=0, help="print version and commit, and exit")
+    parser.add_argument("--version", action=VersionAction, help="print version and commit, and exit")
     return parser, parser.add_modules(COMMANDS, _load, words, leading={**CONFIG_OPTIONS, **JSON_OPTION})
 
 

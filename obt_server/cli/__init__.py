@@ -66,7 +66,7 @@ def parser(words: Sequence[str] | None = None) -> PlainArgumentParser:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    root.add_argument("--version", action=VersionAction, nargs=0, help="print version and commit, and exit")
+    root.add_argument("--version", action=VersionAction, help="print version and commit, and exit")
     # Only the module of the one that is asked for: FastAPI and SQLAlchemy take two seconds of a start, and a
     # command that asks a server over HTTP needs neither.
     root.add_modules(COMMANDS, _load, words, leading={**database_option(), **api_options(), **JSON_OPTION})
