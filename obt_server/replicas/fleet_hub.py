@@ -49,7 +49,7 @@ from obt_server.replicas.messages import (
 from obt_server.replicas.own_agents import OwnAgents
 from obt_server.replicas.presence_exchange import PresenceExchange
 from obt_server.replicas.recorded_agents import RecordedAgents
-from obt_server.replicas.remote_agents import RemoteAgents
+from obt_server.replicas.remote_agents import RemoteAgent, RemoteAgents
 from obt_server.replicas.routing import AgentRoutes
 from obt_server.replicas.subjects import Subjects
 from obt_server.tasks import Tasks
@@ -173,22 +173,23 @@ class FleetHub(LocalSide):
         self._recorded.ended(agent_id, self._remote.last_ended(agent_id))
         if known is not None:
             self._local.end_older(agent_id, known.session)
-            self._note_admission(agent_id, known.session)
+            self._note_admission(agent_id, known)
         self._local.events.relay(AgentChanged(agent_id))
 
-    def _note_admission(self, agent_id: str, session: int) -> None:
+    def _note_admission(self, agent_id: str, known: RemoteAgent) -> None:
         """Have the directory say of an agent what it said at its admission elsewhere, without a read."""
         directory = self._local.directory
         record, hello = directory.records.get(agent_id), self._remote.hello(agent_id)
         # Enrolled elsewhere a moment ago: whoever asks next waits for a read.
         if record is None:
             directory.changed_elsewhere(agent_id)
-        elif record.session < session and hello is not None:
+        elif record.session < known.session and hello is not None:
             # Its name is not what it calls itself: whether another has that is the storage's to say, which
             # is read in a moment.
             said = dataclasses.replace(
                 record,
-                session=session,
+                session=known.session,
+                replica=known.replica,
                 version=hello.version,
                 store_id=hello.store_id,
                 capabilities=hello.capabilities,

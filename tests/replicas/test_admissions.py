@@ -34,7 +34,7 @@ async def test_a_redial_of_the_same_process_at_another_server_replaces_the_old_s
             await there.hears_of(new)
             assert not old.probes, "nobody probed it"
             found = await there.hub.find(new.agent_id)
-            assert found.session == 2
+            assert (found.session, found.replica) == (2, here.hub.membership.replica_id)
         await there.misses(new.agent_id)
 
 
