@@ -27,8 +27,9 @@ build_tree() {
   # In two stages, so that dpkg learns between them not to wait for the disk: what breaks off is built anew.
   { "$debootstrap" --foreign --variant=minbase --include="$PKGS" "$SUITE" "$TREE.tmp" "$mirror" &&
     mkdir -p "$TREE.tmp/etc/dpkg/dpkg.cfg.d" && echo force-unsafe-io > "$TREE.tmp/etc/dpkg/dpkg.cfg.d/lab" &&
-    chroot "$TREE.tmp" /debootstrap/debootstrap --second-stage; } >"$RUN/debootstrap.log" 2>&1 9>&- ||
-    { tail -5 "$RUN/debootstrap.log" "$TREE.tmp/debootstrap/debootstrap.log" >&2 || :; exit 1; }
+    # the second stage has its own copy of what the folder of the first holds
+    env -u DEBOOTSTRAP_DIR chroot "$TREE.tmp" /debootstrap/debootstrap --second-stage; } >"$RUN/debootstrap.log" 2>&1 9>&- ||
+    { tail -n 5 "$RUN/debootstrap.log" "$TREE.tmp/debootstrap/debootstrap.log" >&2 || :; exit 1; }
   rm "$TREE.tmp/etc/dpkg/dpkg.cfg.d/lab"
   rm -rf "$TREE.tmp"/var/cache/apt/archives/*.deb "$TREE.tmp"/var/lib/apt/lists/* "$TREE.tmp"/var/lib/dbus/machine-id
   : > "$TREE.tmp/etc/machine-id"; echo "$LAB_NAME" > "$TREE.tmp/etc/hostname"; rm -f "$TREE.tmp/etc/resolv.conf"
@@ -40,7 +41,7 @@ build_tree() {
 [ "$(cat "$TREE/.lab" 2>/dev/null)" = "$SUITE $PKGS" ] || build_tree
 [ "${1:-}" != --tree ] || exit 0
 rm -f "$RUN/pid" "$RUN/v1"
-trap 'rc=$?; [ $rc = 0 ] || { echo "boot failed; its log:" >&2; tail -20 "$RUN/boot.log" >&2; flock -u 9; "$HERE/down.sh" -f >&2 || :; }' EXIT
+trap 'rc=$?; [ $rc = 0 ] || { echo "boot failed; its log:" >&2; tail -n 20 "$RUN/boot.log" >&2; flock -u 9; "$HERE/down.sh" -f >&2 || :; }' EXIT
 setsid unshare --mount -- "$HERE/lib/stage1.sh" >"$RUN/boot.log" 2>&1 </dev/null 9>&- &
 state=
 for _ in $(seq 1 1200); do
