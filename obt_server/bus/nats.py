@@ -33,6 +33,8 @@ log = structlog.get_logger(__name__)
 PING_EVERY_S: Final = 0.4
 PONG_WITHIN_S: Final = 1.0
 """A server that answers no ping in this time is away. With the pause between pings that is less than 2 s."""
+PONG_LOOK_S: Final = PONG_WITHIN_S / 4
+"""The wait for an answer in parts, so that time counts little in which nothing ran."""
 CONNECT_S: Final = 2.0
 FIRST_DELAY_S: Final = 0.1
 LONGEST_DELAY_S: Final = 2.0
@@ -207,15 +209,19 @@ class NatsBus:
 
     async def _comes(self, pong: asyncio.Task[None], closed: asyncio.Task[bool]) -> bool:
         loop = asyncio.get_running_loop()
+        waited_s = 0.0
         while True:
             began = loop.time()
             done, _ = await asyncio.wait(
-                [pong, closed], timeout=PONG_WITHIN_S, return_when=asyncio.FIRST_COMPLETED
+                [pong, closed], timeout=PONG_LOOK_S, return_when=asyncio.FIRST_COMPLETED
             )
             if done:
                 return not closed.done() and pong.exception() is None
-            # This process was late itself, and the answer may be there unread: look again.
-            if loop.time() - began < PONG_WITHIN_S + PING_EVERY_S / 2:
+            took_s = loop.time() - began
+            waited_s += min(took_s, PONG_LOOK_S)
+            # After a look that was late itself, because this process or its machine stood, the answer may be
+            # there unread, or on its way: look again.
+            if waited_s >= PONG_WITHIN_S and took_s < PONG_LOOK_S * 1.5:
                 return False
 
     def _discard(self, client: _NatsClient) -> None:

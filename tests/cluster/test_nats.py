@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, TooLarge
 from obt_server.bus import BusMessage, BusUnavailable, Exchanges, ExchangeSettings, NoResponders, ReplySink
-from obt_server.bus.nats import NatsBus, NatsSettings
+from obt_server.bus.nats import PONG_WITHIN_S, NatsBus, NatsSettings
 from obt_server.bus.nats_credentials import NatsCredentials, from_file
 from obt_server.hub.budget import WaitingBudget
 from tests.cluster.nats import NatsServer
@@ -241,8 +241,10 @@ async def test_tls_is_checked(tmp_path: Path) -> None:
 
 
 @contextlib.asynccontextmanager
-async def plain_server(info: dict[str, object]) -> AsyncIterator[tuple[int, bytearray]]:
-    """Something that says it is NATS, and keeps what it is told."""
+async def plain_server(
+    info: dict[str, object], on_ping: Callable[[int], None] = lambda _: None
+) -> AsyncIterator[tuple[int, bytearray]]:
+    """Something that says it is NATS, and keeps what it is told; ``on_ping`` hears of each ping."""
     received = bytearray()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -253,6 +255,7 @@ async def plain_server(info: dict[str, object]) -> AsyncIterator[tuple[int, byte
             while data := await reader.read(4096):
                 received.extend(data)
                 if data.endswith(b"PING\r\n"):
+                    on_ping(received.count(b"PING\r\n"))
                     writer.write(b"PONG\r\n" * data.count(b"PING\r\n"))
         writer.close()
 
@@ -270,6 +273,23 @@ async def test_no_secret_goes_to_who_says_that_there_is_no_tls() -> None:
         async with connected(NatsSettings((f"nats://127.0.0.1:{port}",), credentials=lambda: secret)) as bus:
             assert bus.connected
         assert b"secret" in received
+
+
+async def test_a_machine_that_stood_still_for_a_second_has_not_lost_its_nats() -> None:
+    def stand_still(pings: int) -> None:
+        # The first two belong to the connecting. This server and the client are of one loop, which stands.
+        if pings == 4:
+            time.sleep(PONG_WITHIN_S + 0.1)
+
+    told: list[bool] = []
+    async with (
+        plain_server({}, stand_still) as (port, received),
+        connected(NatsSettings((f"nats://127.0.0.1:{port}",))) as bus,
+    ):
+        bus.on_connection(told.append)
+        await until(lambda: received.count(b"PING\r\n") > 5)
+        assert told == []
+        assert received.count(b"CONNECT ") == 1
 
 
 async def test_a_key_of_nats_signs_what_it_sent() -> None:
