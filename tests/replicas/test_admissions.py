@@ -17,40 +17,32 @@ from tests.waiting import until
 Two = tuple[Replica, Replica]
 
 
-async def test_a_redial_of_the_same_process_at_another_server_replaces_the_old_session(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Without the look at the database: by the announcement alone.
-    monkeypatch.setattr("obt_server.router.ENFORCE_EVERY_S", 3600.0)
-    async with fleet_of(tmp_path) as fleet:
-        here, there = fleet.replicas
-        credentials = await here.server.enrol()
-        async with (
-            there.server.agent(credentials=credentials, instance="i") as old,
-            here.server.agent(credentials=credentials, instance="i") as new,
-        ):
-            code, reason = await old.until_closed()
-            assert (code, reason) == (1001, "replaced by a newer connection of this agent")
-            await there.hears_of(new)
-            assert not old.probes, "nobody probed it"
-            found = await there.hub.find(new.agent_id)
-            assert found.session == 2
-        await there.misses(new.agent_id)
+@pytest.mark.usefixtures("told_alone")
+async def test_a_redial_of_the_same_process_at_another_server_replaces_the_old_session(two: Two) -> None:
+    here, there = two
+    credentials = await here.server.enrol()
+    async with (
+        there.server.agent(credentials=credentials, instance="i") as old,
+        here.server.agent(credentials=credentials, instance="i") as new,
+    ):
+        code, reason = await old.until_closed()
+        assert (code, reason) == (1001, "replaced by a newer connection of this agent")
+        await there.hears_of(new)
+        assert not old.probes, "nobody probed it"
+        found = await there.hub.find(new.agent_id)
+        assert found.session == 2
+    await there.misses(new.agent_id)
 
 
-async def test_what_is_told_of_an_admission_says_which_server_has_the_agent(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Without a read of what is stored.
-    monkeypatch.setattr("obt_server.router.ENFORCE_EVERY_S", 3600.0)
-    async with fleet_of(tmp_path) as fleet:
-        here, there = fleet.replicas
-        credentials = await here.server.enrol()
-        assert (await here.hub.directory.current())[credentials[0]].session == 0
-        async with there.server.agent(credentials=credentials) as agent:
-            await here.hears_of(agent)
-            record = here.hub.directory.records[agent.agent_id]
-            assert (record.session, record.replica) == (1, there.hub.membership.replica_id)
+@pytest.mark.usefixtures("told_alone")
+async def test_what_is_told_of_an_admission_says_which_server_has_the_agent(two: Two) -> None:
+    here, there = two
+    credentials = await here.server.enrol()
+    assert (await here.hub.directory.current())[credentials[0]].session == 0
+    async with there.server.agent(credentials=credentials) as agent:
+        await here.hears_of(agent)
+        record = here.hub.directory.records[agent.agent_id]
+        assert (record.session, record.replica) == (1, there.hub.membership.replica_id)
 
 
 async def test_an_agent_that_left_before_its_answer_is_nobodys(

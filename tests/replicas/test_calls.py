@@ -268,13 +268,10 @@ async def test_a_credential_is_rotated_from_another_server(two: Two) -> None:
         assert await here.hub.rotate(agent.agent_id, "r") == "a" * 64
 
 
-async def test_an_agent_that_is_deleted_at_one_server_ends_at_the_other_at_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # Without the look at revoked credentials.
-    monkeypatch.setattr("obt_server.router.ENFORCE_EVERY_S", 3600.0)
-    async with fleet_of(tmp_path) as fleet, fleet.replicas[1].server.agent() as agent:
-        here = fleet.replicas[0]
+@pytest.mark.usefixtures("told_alone")
+async def test_an_agent_that_is_deleted_at_one_server_ends_at_the_other_at_once(two: Two) -> None:
+    here, there = two
+    async with there.server.agent() as agent:
         await here.hears_of(agent)
         deleted = await here.server.http.delete(f"/api/v1/agents/{agent.agent_id}")
         assert deleted.status_code == 204, deleted.text
