@@ -25,12 +25,7 @@ def load_config(
     Raises:
         WrongConfig: it cannot be used.
     """
-    # A flag of its own wins over --set of the same key, wherever the two stand.
-    flags = {key: ("--set", text) for key, text in args.settings}
-    for flag, key in KEY_FLAGS.items():
-        if (text := getattr(args, f"key:{key}")) is not None:
-            flags[key] = (flag, text)
-    loaded = load(args.config, flags=flags, need_server=need_server, may_be_missing=may_be_missing)
+    loaded = read_config(args, need_server=need_server, may_be_missing=may_be_missing)
     for notice in loaded.notices:
         to_stderr(f"Note: {notice}.")
     if loaded.dotenv:
@@ -38,6 +33,22 @@ def load_config(
     if log:
         _log_to_terminal(loaded)
     return loaded
+
+
+def read_config(
+    args: argparse.Namespace, *, need_server: bool = False, may_be_missing: bool = False
+) -> LoadedConfig:
+    """Return what ``load_config`` does, and say nothing.
+
+    Raises:
+        WrongConfig: it cannot be used.
+    """
+    # A flag of its own wins over --set of the same key, wherever the two stand.
+    flags = {key: ("--set", text) for key, text in args.settings}
+    for flag, key in KEY_FLAGS.items():
+        if (text := getattr(args, f"key:{key}")) is not None:
+            flags[key] = (flag, text)
+    return load(args.config, flags=flags, need_server=need_server, may_be_missing=may_be_missing)
 
 
 def given_options(args: argparse.Namespace, *, without: Collection[str] = ()) -> list[str]:

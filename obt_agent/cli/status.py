@@ -11,6 +11,7 @@ from obt_agent.cli import exit_codes
 from obt_agent.cli.common import load_config, to_stderr
 from obt_agent.cli.options import add_config_options
 from obt_agent.daemon.status_file import Clocks, Status, read_status, status_line
+from obt_agent.daemon.waiting_file import read_waiting
 from obt_agent.errors import AgentError
 from obt_agent.printable import printable
 from obt_agent.protocol.jobs import JobSummary
@@ -21,7 +22,8 @@ from obt_agent.text_output import print_json
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = (
-        "exit status: 0 admitted, 69 running and not admitted, 1 not running; with --quiet 0 admitted, 1 not"
+        "exit status: 0 admitted, 69 running or waiting and not admitted, 1 not running; with --quiet 0 admitted, "
+        "1 not"
     )
     add_options(parser, JSON_OPTION)
     parser.add_argument(
@@ -36,6 +38,12 @@ def run(args: argparse.Namespace) -> int:
         return exit_codes.OK if _is_well(args) else exit_codes.FAILED
     folder = Path(load_config(args).config.agent.state_dir)
     found = read_status(folder)
+    if found.holder is None and (waiting := read_waiting(folder)) is not None:
+        again_s = max(waiting.again_uptime_s - Clocks.now().uptime, 0.0)
+        to_stderr(
+            f"Process {waiting.pid} waits, and looks again in {_span(again_s)}: {printable(waiting.reason)}"
+        )
+        return exit_codes.UNAVAILABLE
     if found.holder is None:
         to_stderr(f"No agent runs with the state folder {folder}.")
         for line in _why_not(folder):

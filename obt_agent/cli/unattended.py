@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import time
@@ -19,9 +20,10 @@ import structlog
 from obt_agent import daemon
 from obt_agent.backoff import Backoff
 from obt_agent.cli import exit_codes
-from obt_agent.cli.common import load_config
+from obt_agent.cli.common import load_config, read_config
 from obt_agent.cli.enroll import enroll_here
 from obt_agent.config.load import LoadedConfig
+from obt_agent.daemon.waiting_file import told_in_file
 from obt_agent.errors import AdmissionRefused, ConfigError
 from obt_agent.identity.credentials import Credentials
 from obt_agent.identity.provisioned import read_token, token_file
@@ -50,6 +52,8 @@ class UnattendedRun:
         self._enrol_anew = False
         # Kept while its settings stay: it knows which lines it has written already.
         self._log: tuple[LogSettings, LogPipeline] | None = None
+        # Holds the file that says why it waits, until the daemon runs.
+        self._told = contextlib.ExitStack()
 
     def run(self) -> int:
         """Serve; return the exit status.
@@ -64,6 +68,7 @@ class UnattendedRun:
                 while True:
                     try:
                         loaded = self._ready()
+                        self._told.close()
                         # Waits grow from one failure to the next, and shrink with the time that it ran.
                         delays.admitted()
                         return daemon.run(loaded)
@@ -75,13 +80,22 @@ class UnattendedRun:
                         delays.ended()
                         self._enrol_anew |= isinstance(error.__cause__, AdmissionRefused)
                         seconds = delays.delay()
-                        log.warning("run.waiting", reason=error.message, again_in_s=round(seconds, 1))
-                        time.sleep(seconds)
+                        self._wait(error.message, seconds)
         except KeyboardInterrupt:
             return exit_codes.OK
         finally:
+            self._told.close()
             if self._log is not None:
                 self._log[1].close()
+
+    def _wait(self, reason: str, seconds: float) -> None:
+        self._told.close()
+        # What it waits for may be a configuration that names its folder.
+        with contextlib.suppress(ConfigError):
+            folder = read_config(self._args).config.agent.state_dir
+            self._told.enter_context(told_in_file(Path(folder), reason, seconds))
+        log.warning("run.waiting", reason=reason, again_in_s=round(seconds, 1))
+        time.sleep(seconds)
 
     def _ready(self) -> LoadedConfig:
         """Return the configuration, once there is a credential to try."""

@@ -1,6 +1,5 @@
 """The daemon as a process: what it says, and that its secret is in none of it."""
 
-import argparse
 import asyncio
 import json
 import os
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from obt_agent.cli import exit_codes, unattended
+from obt_agent.cli import exit_codes, make_parser, unattended
 from obt_agent.errors import ConfigError
 from obt_agent.identity.state_dir import StateDir
 from obt_standin import StandIn
@@ -209,6 +208,24 @@ async def test_in_a_container_it_waits_for_what_is_missing_and_enrols_itself(
 
 
 @pytest.mark.slow
+async def test_while_it_waits_status_says_for_what(tmp_path: Path, standin: StandIn) -> None:
+    state = ["--state-dir", str(tmp_path / "state")]
+    words = ["--join-token-file", str(tmp_path / "none"), *state]
+    async with started(tmp_path, "http://127.0.0.1:9", standin.url, *words) as process:
+        await until(process, "run.waiting")
+        waits = await obt_agent(tmp_path, "status", *state)
+        quiet = await obt_agent(tmp_path, "status", "--quiet", *state)
+        process.send_signal(signal.SIGTERM)
+        await process.communicate()
+    assert (waits.code, quiet.code) == (exit_codes.UNAVAILABLE, exit_codes.FAILED)
+    assert waits.err.startswith(f"Process {process.pid} waits, and looks again in ")
+    assert f"{tmp_path / 'none'} cannot be read: No such file" in waits.err
+    ended = await obt_agent(tmp_path, "status", *state)
+    assert ended.code == exit_codes.FAILED
+    assert ended.err.startswith("No agent runs with the state folder")
+
+
+@pytest.mark.slow
 async def test_while_it_waits_a_signal_ends_it_in_order(tmp_path: Path, standin: StandIn) -> None:
     words = ["--join-token-file", str(tmp_path / "none"), "--state-dir", str(tmp_path / "state")]
     async with started(tmp_path, "http://127.0.0.1:9", standin.url, *words) as process:
@@ -218,7 +235,9 @@ async def test_while_it_waits_a_signal_ends_it_in_order(tmp_path: Path, standin:
     assert process.returncode == exit_codes.OK
 
 
-def test_signals_are_taken_again_when_the_daemon_has_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_signals_are_taken_again_when_the_daemon_has_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def gives_up(_loaded: object) -> int:
         # As a loop that closes.
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -235,7 +254,9 @@ def test_signals_are_taken_again_when_the_daemon_has_given_up(monkeypatch: pytes
     monkeypatch.setattr("obt_agent.daemon.run", gives_up)
     monkeypatch.setattr(unattended.UnattendedRun, "_ready", lambda _self: None)
     monkeypatch.setattr("time.sleep", waits)
-    assert unattended.UnattendedRun(argparse.Namespace(join_token_file="none")).run() == exit_codes.OK
+    words = ["run", "--join-token-file", "none", "--state-dir", str(tmp_path)]
+    args = make_parser(words)[0].parse_args(words)
+    assert unattended.UnattendedRun(args).run() == exit_codes.OK
     assert len(set(handlers)) == 1
     assert signal.SIG_DFL not in handlers
     assert signal.getsignal(signal.SIGTERM) == before
