@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from obt_server.hub.events import EventBus
 from obt_server.hub.storage import AgentRecord, HubStorage
@@ -101,7 +102,13 @@ class AgentDirectory:
         for agent_id, admitted in self._admitted.items():
             record = records.get(agent_id)
             if record is not None and record.session < admitted.session:
-                records[agent_id] = after_hello(record, admitted)
+                records[agent_id] = after_hello(
+                    record,
+                    admitted,
+                    session=admitted.session,
+                    replica=admitted.replica,
+                    at=admitted.last_seen,
+                )
         before, known = self._records, self._read >= 0
         self._records, self._read = records, changes
         # Whoever makes the server read, and whoever changed it: pages hear of it.
@@ -110,17 +117,47 @@ class AgentDirectory:
                 self._events.agent_changed(agent_id)
 
 
-def after_hello(record: AgentRecord, admitted: AgentRecord) -> AgentRecord:
-    """Return an agent's record with what a later hello of it said; the rest, as its name, is operators'."""
+class HelloFields(Protocol):
+    """What an agent says of itself at each hello, and is stored with its record."""
+
+    @property
+    def version(self) -> str:
+        """The agent's version."""
+
+    @property
+    def store_id(self) -> str | None:
+        """Which job store it has."""
+
+    @property
+    def capabilities(self) -> tuple[str, ...]:
+        """What it can do."""
+
+    @property
+    def own_labels(self) -> tuple[str, ...]:
+        """The labels of its configuration."""
+
+
+def after_hello(
+    record: AgentRecord, said: HelloFields, *, session: int, replica: str | None, at: float | None
+) -> AgentRecord:
+    """Return an agent's record with what a later hello of it said; the rest, as its name, is operators'.
+
+    Args:
+        record: the record so far.
+        said: what the hello said; another record tells it as well.
+        session: the number of the session that it began.
+        replica: the server process that admitted it, where several share the storage.
+        at: Unix seconds of the admission.
+    """
     return dataclasses.replace(
         record,
-        version=admitted.version,
-        session=admitted.session,
-        store_id=admitted.store_id,
-        capabilities=admitted.capabilities,
-        last_seen=admitted.last_seen,
-        own_labels=admitted.own_labels,
-        replica=admitted.replica,
+        version=said.version,
+        session=session,
+        store_id=said.store_id,
+        capabilities=said.capabilities,
+        last_seen=at,
+        own_labels=said.own_labels,
+        replica=replica,
     )
 
 

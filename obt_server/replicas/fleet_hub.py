@@ -24,6 +24,7 @@ from obt_server.hub import (
 )
 from obt_server.hub.command_params import NO_PARAMS, checked
 from obt_server.hub.commands import call_timeout_s, check_plain, check_streamed, start_params
+from obt_server.hub.directory import after_hello
 from obt_server.hub.errors import Draining
 from obt_server.hub.events import AgentChanged, Event, JobChanged
 from obt_server.hub.jobs import KIND_OF_METHOD
@@ -186,17 +187,9 @@ class FleetHub(LocalSide):
         elif record.session < known.session and hello is not None:
             # Its name is not what it calls itself: whether another has that is the storage's to say, which
             # is read in a moment.
-            said = dataclasses.replace(
-                record,
-                session=known.session,
-                replica=known.replica,
-                version=hello.version,
-                store_id=hello.store_id,
-                capabilities=hello.capabilities,
-                own_labels=hello.own_labels,
-                last_seen=hello.at,
+            directory.stored(
+                after_hello(record, hello, session=known.session, replica=known.replica, at=hello.at)
             )
-            directory.stored(said)
 
     def _end_here(self, agent_id: str) -> None:
         self._tasks.start(self._local.end_agent(agent_id), f"end {agent_id}")
