@@ -36,7 +36,8 @@ def counted() -> Counter[str]:
     return Counter(
         kind.__qualname__
         for kind in kinds
-        if kind in COUNTED or (getattr(kind, "__module__", None) or "").startswith("obt_server")
+        # Some types of libraries have a descriptor in that place.
+        if kind in COUNTED or str(kind.__module__).startswith("obt_server")
     )
 
 
