@@ -108,13 +108,13 @@ class AskedCalls:
     def end_silent(self, now: float) -> None:
         """End those whose other side says nothing."""
         for call in list(self._calls.values()):
-            if now - call.heard_at > self._settings.silence_s:
+            if call.hearing.silent_s(now) > self._settings.silence_s:
                 call.silent()
 
     def wait_longer(self, seconds: float) -> None:
-        """Do not count time in which this process could not hear."""
+        """Do not count time in which this process could not hear (see ``Hearing.excuse``)."""
         for call in self._calls.values():
-            call.heard_at += seconds
+            call.hearing.excuse(seconds, self._settings.silence_s)
 
     def bus_lost(self) -> None:
         """End all: the bus may have lost anything."""

@@ -12,6 +12,7 @@ from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, ProtocolErr
 from obt_server.bus import frames
 from obt_server.bus.bus import Bus, NoResponders
 from obt_server.bus.frames import Envelope, Kind, Sign, Whole
+from obt_server.bus.hearing import Hearing
 from obt_server.bus.requests import lost
 from obt_server.bus.settings import ExchangeSettings, MemoryBudget, Post
 
@@ -48,8 +49,7 @@ class RemoteCall:
         self.reply = reply
         # of the process that serves it; zeros until something came from there
         self.server = frames.NOBODY
-        # loop time
-        self.heard_at = asyncio.get_running_loop().time()
+        self.hearing = Hearing(asyncio.get_running_loop().time())
         # whether the other side has ended it: there is nothing to cancel
         self.over_there = False
         self._bus = bus
@@ -123,7 +123,7 @@ class RemoteCall:
         """Take a message of the process that serves this; one of another process is none of ours."""
         if self.ended or not self._is_of_server(frame.server):
             return
-        self.heard_at = now
+        self.hearing.heard(now)
         try:
             if frame.kind is Kind.GRANT:
                 self._may_send = max(self._may_send, frames.read_total(frame.rest))
@@ -140,7 +140,7 @@ class RemoteCall:
         """The other side says how far it is: whether the last of what it sent is missing here."""
         if self.ended or not self._is_of_server(server):
             return
-        self.heard_at = now
+        self.hearing.heard(now)
         self._may_send = max(self._may_send, sign.granted)
         if sign.seq > self._expected:
             self._lose_some()

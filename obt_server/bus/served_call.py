@@ -12,6 +12,7 @@ from obt_agent.errors import AgentError, LinkLost, ProtocolError
 from obt_server.bus import frames
 from obt_server.bus.bus import Bus, BusUnavailable
 from obt_server.bus.frames import Envelope, Kind, Sign, Whole
+from obt_server.bus.hearing import Hearing
 from obt_server.bus.settings import ExchangeSettings, MemoryBudget, Post
 
 log = structlog.get_logger(__name__)
@@ -59,8 +60,7 @@ class ServedCall:
         settings: ExchangeSettings,
     ) -> None:
         self.token = token
-        # loop time
-        self.heard_at = asyncio.get_running_loop().time()
+        self.hearing = Hearing(asyncio.get_running_loop().time())
         self.task: asyncio.Task[None] | None = None
         # called once, when nothing more happens
         self.over: Callable[[], None] = lambda: None
@@ -116,7 +116,7 @@ class ServedCall:
 
     def feed(self, frame: Envelope, now: float) -> None:
         """Take a later message of the caller."""
-        self.heard_at = now
+        self.hearing.heard(now)
         try:
             if frame.kind is Kind.CREDIT:
                 self._grant_credit(frames.read_total(frame.rest))
@@ -127,7 +127,7 @@ class ServedCall:
 
     def alive(self, sign: Sign, now: float) -> None:
         """The caller still waits; ``sign`` says how far it is, should the last of what it sent be lost."""
-        self.heard_at = now
+        self.hearing.heard(now)
         self._grant_credit(sign.granted)
         if sign.seq > self._next_piece:
             self.end(_lost_some())

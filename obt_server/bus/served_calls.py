@@ -162,13 +162,13 @@ class ServedCalls:
     def end_silent(self, now: float) -> None:
         """Cancel those whose caller says nothing."""
         for call in list(self._calls.values()):
-            if now - call.heard_at > self._settings.silence_s:
+            if call.hearing.silent_s(now) > self._settings.silence_s:
                 call.end(LinkLost("The caller said nothing for too long."))
 
     def wait_longer(self, seconds: float) -> None:
-        """Do not count time in which this process could not hear."""
+        """Do not count time in which this process could not hear (see ``Hearing.excuse``)."""
         for call in self._calls.values():
-            call.heard_at += seconds
+            call.hearing.excuse(seconds, self._settings.silence_s)
 
     def end_all(self, why: str) -> None:
         """Cancel all."""

@@ -76,6 +76,23 @@ async def test_a_serving_process_that_falls_silent_is_given_up(both: Sides) -> N
 
 
 @in_virtual_time
+async def test_one_that_stands_again_and_again_gives_up_who_is_silent(both: Sides) -> None:
+    caller, server, work = await streaming(both)
+    standing_s = 2.1 * ExchangeSettings().alive_s / 2
+    async with caller.exchanges.stream(both.subject, b"", silence_s=LONG_S) as stream:
+        await anext(aiter(stream))
+        # Both know nothing of each other from now on, and each beat of theirs is late.
+        server.bus.fate = caller.bus.fate = lambda frame: 0
+        began = now()
+        while not work.cancelled.is_set() and now() - began < LONG_S:
+            virtual_time.stop_the_world(standing_s)
+            await asyncio.sleep(0.001)
+        assert now() - began <= 3 * GIVEN_UP_S
+        with pytest.raises(LinkLost, match="said nothing"):
+            await anext(aiter(stream))
+
+
+@in_virtual_time
 async def test_one_that_never_says_a_word_is_given_up(both: Sides) -> None:
     caller, server, work = await streaming(both)
     server.bus.fate = lambda frame: 0
