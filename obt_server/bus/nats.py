@@ -13,18 +13,15 @@ import random
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import structlog
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
-from nats.errors import SlowConsumerError, UnexpectedEOF
 
 from obt_agent.errors import ConfigError, TooLarge
-from obt_server.bus.bus import BusMessage, Take
+from obt_server.bus.bus import Take
 from obt_server.bus.local import MAX_PAYLOAD_BYTES
+from obt_server.bus.nats_client import NatsClient, NatsSubscription
 from obt_server.bus.nats_credentials import NatsCredentials, no_credentials
 from obt_server.bus.requests import RequestInbox, lost
 
@@ -35,6 +32,8 @@ PONG_WITHIN_S: Final = 1.0
 """A server that answers no ping in this time is away. With the pause between pings that is less than 2 s."""
 PONG_LOOK_S: Final = PONG_WITHIN_S / 4
 """The wait for an answer in parts, so that time counts little in which nothing ran."""
+MOST_LATE_LOOKS: Final = 6
+"""A process that is late at each of so many looks, and has no answer, has lost its NATS."""
 CONNECT_S: Final = 2.0
 FIRST_DELAY_S: Final = 0.1
 LONGEST_DELAY_S: Final = 2.0
@@ -45,10 +44,6 @@ PENDING_BYTES: Final = 8 << 20
 """Of ours that the connection has not taken yet; above it a sender waits."""
 ROOM_WITHIN_S: Final = 1.5
 ROOM_EVERY_S: Final = 0.005
-CLOSE_S: Final = 1.0
-RECEIVED_MESSAGES: Final = 65_536
-RECEIVED_BYTES: Final = 64 << 20
-"""Of a subscription, received and not taken yet; what is more is dropped, and missed by who counts."""
 REPORT_EVERY_S: Final = 30.0
 _LONG_S: Final = 3600
 """For pings: a ping that nats-py gives up breaks its connection when the answer comes after all."""
@@ -83,8 +78,8 @@ class NatsBus:
         # One that is not needed would take a megabyte.
         wanted = settings.ca_file is not None or any(one.startswith("tls:") for one in settings.addresses)
         self._tls = ssl.create_default_context(cafile=settings.ca_file) if wanted else None
-        self._client: _NatsClient | None = None
-        self._taking: dict[_NatsSubscription, None] = {}
+        self._client: NatsClient | None = None
+        self._taking: dict[NatsSubscription, None] = {}
         self._observers: list[Callable[[bool], None]] = []
         self._requests = RequestInbox(self)
         self._max_payload = MAX_PAYLOAD_BYTES
@@ -130,7 +125,7 @@ class NatsBus:
         for address in itertools.cycle(addresses):
             try:
                 credentials = self._settings.credentials()
-                client = _NatsClient(must_be_tls=address.startswith("tls:"))
+                client = NatsClient(must_be_tls=address.startswith("tls:"))
                 try:
                     await self._connect(client, address, credentials)
                     began = loop.time()
@@ -143,12 +138,15 @@ class NatsBus:
             except (NatsError, OSError, TimeoutError, ValueError, ConfigError) as error:
                 # ConfigError: the file of credentials is being written anew, say.
                 self._report(address, error)
+            # nats-py takes what a server says of itself as it comes: whatever that was, it is dialled again.
+            except Exception:
+                log.exception("bus.failed", address=address)
             self._first.set()
             ceiling = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(failures, 10))
             await asyncio.sleep(random.uniform(0, ceiling))  # noqa: S311 - jitter, not a secret
             failures += 1
 
-    async def _connect(self, client: _NatsClient, address: str, credentials: NatsCredentials) -> None:
+    async def _connect(self, client: NatsClient, address: str, credentials: NatsCredentials) -> None:
         # nats-py's own deadlines are for a part each.
         async with asyncio.timeout(CONNECT_S):
             await client.connect(
@@ -176,7 +174,7 @@ class NatsBus:
             # What was subscribed is known there when an answer has come.
             await client.flush(_LONG_S)
 
-    async def _use(self, client: _NatsClient, address: str) -> None:
+    async def _use(self, client: NatsClient, address: str) -> None:
         self._client = client
         log.info("bus.connected", address=address)
         self._first.set()
@@ -192,7 +190,7 @@ class NatsBus:
             self._requests.fail()
         log.warning("bus.lost", address=address, error=str(client.failure or "no answer to a ping"))
 
-    async def _until_lost(self, client: _NatsClient) -> None:
+    async def _until_lost(self, client: NatsClient) -> None:
         """Return when the connection has ended, or brings nothing any more."""
         closed = asyncio.create_task(client.lost.wait(), name="nats closed")
         pong: asyncio.Task[None] | None = None
@@ -210,6 +208,7 @@ class NatsBus:
     async def _comes(self, pong: asyncio.Task[None], closed: asyncio.Task[bool]) -> bool:
         loop = asyncio.get_running_loop()
         waited_s = 0.0
+        late = 0
         while True:
             began = loop.time()
             done, _ = await asyncio.wait(
@@ -220,11 +219,12 @@ class NatsBus:
             took_s = loop.time() - began
             waited_s += min(took_s, PONG_LOOK_S)
             # After a look that was late itself, because this process or its machine stood, the answer may be
-            # there unread, or on its way: look again.
-            if waited_s >= PONG_WITHIN_S and took_s < PONG_LOOK_S * 1.5:
+            # there unread, or on its way: look again. Not for ever, where each look is late.
+            late += took_s >= PONG_LOOK_S * 1.5
+            if waited_s >= PONG_WITHIN_S and (took_s < PONG_LOOK_S * 1.5 or late > MOST_LATE_LOOKS):
                 return False
 
-    def _discard(self, client: _NatsClient) -> None:
+    def _discard(self, client: NatsClient) -> None:
         task = asyncio.create_task(client.end(), name="nats close")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -260,7 +260,7 @@ class NatsBus:
         except (NatsError, OSError) as error:
             raise lost() from error
 
-    async def _room(self, client: _NatsClient) -> None:
+    async def _room(self, client: NatsClient) -> None:
         try:
             async with asyncio.timeout(ROOM_WITHIN_S):
                 while client.pending_data_size > PENDING_BYTES:
@@ -274,18 +274,23 @@ class NatsBus:
         """Send a message and return the first answer; see ``Bus.request``."""
         return await self._requests.request(subject, data, timeout_s)
 
-    async def subscribe(self, subject: str, take: Take) -> _NatsSubscription:
+    async def subscribe(self, subject: str, take: Take) -> NatsSubscription:
         """Have messages taken; see ``Bus.subscribe``. NATS knows of it when this returns, if it is there."""
-        subscription = _NatsSubscription(self._taking, subject, take)
+        subscription = NatsSubscription(self._taking, subject, take)
         self._taking[subscription] = None
         client = self._client
         if client is not None:
-            with contextlib.suppress(NatsError, OSError):
-                await subscription.attach(client)
-                await self._settled(client)
+            try:
+                with contextlib.suppress(NatsError, OSError):
+                    await subscription.attach(client)
+                    await self._settled(client)
+            except BaseException:
+                # Nobody has it, to close it.
+                self._taking.pop(subscription, None)
+                raise
         return subscription
 
-    async def _settled(self, client: _NatsClient) -> None:
+    async def _settled(self, client: NatsClient) -> None:
         """Wait until NATS has done what was asked of it before, or is lost."""
         pong = asyncio.create_task(client.flush(_LONG_S), name="nats settle")
         await asyncio.wait([pong], timeout=PONG_WITHIN_S)
@@ -293,105 +298,3 @@ class NatsBus:
             pong.exception()
         else:
             client.left_over.append(pong)
-
-
-class _NatsSubscription:
-    def __init__(self, among: dict[_NatsSubscription, None], subject: str, take: Take) -> None:
-        self._among = among
-        self._subject = subject
-        self._take = take
-        self._client: _NatsClient | None = None
-        self._subscription: Subscription | None = None
-
-    async def attach(self, client: _NatsClient) -> None:
-        """Subscribe on a new connection."""
-        if self._client is client or self not in self._among:
-            return
-        self._client = client
-        self._subscription = await client.subscribe(
-            self._subject,
-            cb=self._on_message,
-            pending_msgs_limit=RECEIVED_MESSAGES,
-            pending_bytes_limit=RECEIVED_BYTES,
-        )
-
-    async def _on_message(self, message: Msg) -> None:
-        if self not in self._among:
-            return
-        status = (message.headers or {}).get("Status")
-        try:
-            self._take(
-                BusMessage(
-                    message.subject, message.data, message.reply or None, no_responders=status == "503"
-                )
-            )
-        except Exception:
-            log.exception("bus.message_failed", subject=message.subject)
-
-    async def drain(self) -> None:
-        """Take what is on its way, then nothing more; see ``BusSubscription.drain``."""
-        client, subscription = self._client, self._subscription
-        if self in self._among and client is not None and subscription is not None and client.is_connected:
-            draining = asyncio.create_task(subscription.drain(), name="nats drain")  # type: ignore[no-untyped-call] # it has no types
-            await asyncio.wait([draining], timeout=PONG_WITHIN_S)
-            if not draining.done():
-                client.left_over.append(draining)
-            elif not draining.cancelled():
-                # What it was is none of ours: the connection has ended.
-                draining.exception()
-        await self.close()
-
-    async def close(self) -> None:
-        """Take nothing more."""
-        if self._among.pop(self, self) is None and self._subscription is not None:
-            # Where the connection has ended there is nothing to take back.
-            with contextlib.suppress(NatsError, OSError):
-                await self._subscription.unsubscribe()
-
-
-class _NatsClient(Client):
-    """nats-py's client for one connection, with what it lacks."""
-
-    def __init__(self, *, must_be_tls: bool) -> None:
-        super().__init__()
-        self._must_be_tls = must_be_tls
-        self.lost = asyncio.Event()
-        self.failure: Exception | None = None
-        # pings without an answer, cancelled when nothing can come any more
-        self.left_over: list[asyncio.Task[None]] = []
-
-    async def on_error(self, error: Exception) -> None:
-        if isinstance(error, SlowConsumerError):
-            # Whoever counts messages notices; this is for who looks for the reason.
-            log.warning("bus.dropped", subject=error.subject)
-            return
-        self.failure = error
-        # nats-py does not always say that it closed a connection that broke.
-        if isinstance(error, (OSError, UnexpectedEOF)):
-            self.lost.set()
-
-    async def on_closed(self) -> None:
-        self.lost.set()
-
-    async def _process_info(
-        self,
-        info: dict[str, Any],
-        initial_connection: bool = False,  # noqa: FBT001, FBT002 - as nats-py has it
-    ) -> None:
-        # nats-py would go on in the open, credentials included, with whoever says that there is no TLS.
-        if self._must_be_tls and initial_connection and not info.get("tls_required"):
-            raise NatsError("this NATS has no TLS: give its certificate to it, or use nats://")
-        await super()._process_info(info, initial_connection)
-
-    async def end(self) -> None:
-        """Close the connection, whether the other side reads or not."""
-        with contextlib.suppress(NatsError, OSError, TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
-                await self.close()
-        for task in self.left_over:
-            task.cancel()
-        await asyncio.gather(*self.left_over, return_exceptions=True)
-        # nats-py waits for a server that does not read any more; the socket would stay open.
-        writer = getattr(self._transport, "_io_writer", None)
-        if writer is not None:
-            writer.transport.abort()

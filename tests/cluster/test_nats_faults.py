@@ -1,0 +1,126 @@
+"""A NATS that says what nobody expects, refuses some of it, or is lost while this process hardly runs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import pytest
+from nats.aio.client import Client
+from structlog.testing import capture_logs
+
+from obt_agent.errors import LinkLost
+from obt_server.bus import Exchanges, ExchangeSettings
+from obt_server.bus.nats import PONG_LOOK_S, NatsBus, NatsSettings
+from obt_server.bus.nats_client import NatsClient, NatsSubscription
+from obt_server.bus.nats_credentials import NatsCredentials
+from obt_server.hub.budget import WaitingBudget
+from tests.cluster.nats import NatsServer
+from tests.waiting import until
+
+
+@contextlib.asynccontextmanager
+async def started(settings: NatsSettings) -> AsyncIterator[NatsBus]:
+    bus = NatsBus(settings)
+    await bus.start()
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+@contextlib.asynccontextmanager
+async def saying(info: bytes, dials: list[int]) -> AsyncIterator[int]:
+    """A server that says this first, and answers pings."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        dials.append(len(dials))
+        with contextlib.suppress(ConnectionError):
+            writer.write(info + b"\r\n")
+            while data := await reader.readline():
+                if data.startswith(b"PING"):
+                    writer.write(b"PONG\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "info", [b"INFO null", b"INFO 5", b'INFO {"nonce": 5, "connect_urls": 3}', b"INFO {", b"SMTP ready", b""]
+)
+async def test_whatever_a_server_says_of_itself_it_is_dialled_again(info: bytes) -> None:
+    dials: list[int] = []
+    async with saying(info, dials) as port, started(NatsSettings((f"nats://127.0.0.1:{port}",))) as bus:
+        assert not bus.connected
+        await until(lambda: len(dials) > 2)
+
+
+async def test_a_nats_that_hangs_is_found_by_a_process_that_is_late_at_each_look() -> None:
+    async def hardly_run() -> None:
+        while True:
+            time.sleep(PONG_LOOK_S * 0.8)
+            await asyncio.sleep(0.001)
+
+    with NatsServer() as nats:
+        async with started(NatsSettings((nats.address,))) as bus:
+            busy = asyncio.create_task(hardly_run())
+            try:
+                nats.hang()
+                await until(lambda: not bus.connected)
+            finally:
+                nats.go_on()
+                busy.cancel()
+                await asyncio.gather(busy, return_exceptions=True)
+            await until(lambda: bus.connected)
+
+
+async def test_what_an_account_may_not_do_is_in_the_log() -> None:
+    settings = """authorization { users = [ {
+        user: ann, password: right, permissions: { publish: "obt.test.presence.>", subscribe: "obt.test.>" }
+    } ] }"""
+    with NatsServer(settings) as nats, capture_logs() as lines:
+        account = NatsSettings(
+            (nats.address,), credentials=lambda: NatsCredentials(user="ann", password="right")
+        )
+        async with started(account) as bus:
+            exchanges = Exchanges(bus, "one", WaitingBudget(1 << 20), ExchangeSettings(prefix="obt.test"))
+            await exchanges.start()
+            for _ in range(2):
+                with pytest.raises(LinkLost):
+                    await exchanges.call("obt.test.replica.me", b"", timeout_s=60)
+            assert bus.connected
+            await exchanges.close()
+    refused = [line["error"] for line in lines if line["event"] == "bus.refused"]
+    assert len(refused) == 1, "once in half a minute"
+    assert "permissions violation" in refused[0].lower()
+
+
+async def test_a_subscription_that_is_closed_while_it_is_made_does_not_stay_at_nats() -> None:
+    class Subscribed:
+        ended = False
+
+        async def unsubscribe(self) -> None:
+            self.ended = True
+
+    subscribed, asked, goes_on = Subscribed(), asyncio.Event(), asyncio.Event()
+
+    class Slow(NatsClient):
+        async def subscribe(self, *_: object, **__: object) -> Subscribed:  # type: ignore[override] # its double
+            asked.set()
+            await goes_on.wait()
+            return subscribed
+
+    assert issubclass(Slow, Client)
+    among: dict[NatsSubscription, None] = {}
+    subscription = NatsSubscription(among, "obt.x", lambda _: None)
+    among[subscription] = None
+    attaching = asyncio.create_task(subscription.attach(Slow(must_be_tls=False)))
+    await asked.wait()
+    await subscription.close()
+    goes_on.set()
+    await attaching
+    assert subscribed.ended
