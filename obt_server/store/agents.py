@@ -15,7 +15,7 @@ from obt_server.hub.storage import Admission, AgentRecord
 from obt_server.storage import NameTaken, NotStored
 from obt_server.store import jobs
 from obt_server.store.database import AT_ONCE, from_row
-from obt_server.store.tables import AgentRow, CredentialRow, ModelVersionRow
+from obt_server.store.tables import AgentRow, CredentialRow, FormerAgentRow, ModelVersionRow
 
 T = TypeVar("T")
 
@@ -138,7 +138,9 @@ def label(db: Session, agent_id: str, labels: Sequence[str]) -> AgentRecord:
 
 def remove(db: Session, agent_id: str) -> None:
     """Forget an agent; what it reported goes with it."""
-    db.delete(require(db, agent_id))
+    row = require(db, agent_id)
+    db.add(FormerAgentRow(id=agent_id, session=row.session))
+    db.delete(row)
 
 
 def admit(db: Session, admission: Admission) -> AgentRecord:

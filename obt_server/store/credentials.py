@@ -13,7 +13,7 @@ from obt_server.hub.storage import AgentRecord, StoredCredential
 from obt_server.storage import CredentialInfo, Enrolment, IdentityTaken
 from obt_server.store.agents import free_name, record, require
 from obt_server.store.database import from_row
-from obt_server.store.tables import AgentRow, CredentialRow
+from obt_server.store.tables import AgentRow, CredentialRow, FormerAgentRow
 
 CREDENTIAL: Final = select(CredentialRow.id, CredentialRow.agent_id, CredentialRow.state).where(
     CredentialRow.sha256 == bindparam("sha256")
@@ -127,7 +127,7 @@ def enrol(db: Session, enrolment: Enrolment, at: float, *, retake: bool = False)
     # Before the row is there: its own name would count as taken.
     name = free_name(db, enrolment.name, enrolment.agent_id)
     if row is None:
-        row = AgentRow(id=enrolment.agent_id, enrolled_at=at)
+        row = AgentRow(id=enrolment.agent_id, enrolled_at=at, session=_last_session(db, enrolment.agent_id))
         db.add(row)
     if row.given_name is None:
         row.name = name
@@ -140,6 +140,12 @@ def enrol(db: Session, enrolment: Enrolment, at: float, *, retake: bool = False)
     db.add(CredentialRow(agent_id=row.id, sha256=enrolment.secret_sha256, state="current", created_at=at))
     db.flush()
     return record(row)
+
+
+def _last_session(db: Session, agent_id: str) -> int:
+    """Return the number of the last session of an agent that was deleted, and forget it; 0 for a new one."""
+    ended = delete(FormerAgentRow).where(FormerAgentRow.id == agent_id).returning(FormerAgentRow.session)
+    return db.scalar(ended) or 0
 
 
 def _has_valid_credential(db: Session, agent_id: str) -> bool:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from obt_server.store.column_types import PlainText, WholeNumber
 
-SCHEMA_VERSION: Final = 9
+SCHEMA_VERSION: Final = 10
 """The number of the newest revision."""
 REVISION_TABLE: Final = "obt_revision"
 
@@ -60,6 +60,17 @@ class AgentRow(Table):
     models_at: Mapped[float | None]
     # The server process that has the session; null where it ended, and where one server is alone.
     replica: Mapped[str | None] = mapped_column(PlainText(64))
+
+
+class FormerAgentRow(Table):
+    """An agent that was deleted, and its last session: one that enrols again gets no number a second time.
+
+    Of a session that is over other processes may still have something to say, or to write.
+    """
+
+    __tablename__ = "obt_former_agents"
+    id: Mapped[str] = mapped_column(PlainText(64), primary_key=True)
+    session: Mapped[int]
 
 
 class CredentialRow(Table):

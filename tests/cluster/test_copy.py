@@ -49,6 +49,7 @@ def made(path: Path) -> None:
         result = f"insert into obt_results ({columns}) values (?,?,?,?,?,?)"  # noqa: S608 - no text of others
         db.execute(result, ("odd-0", "large", "s", 1, 1.0, bytes(range(256)) * 40_000))
         db.executemany(result, [("odd-1", f"j{n}", "s", 0, 1.0, b"") for n in range(1200)])
+        db.execute("insert into obt_former_agents values ('0190-9', ?)", ((1 << 63) - 1,))
         db.execute("update sqlite_sequence set seq = 77 where name = 'obt_credentials'")
         db.commit()
 

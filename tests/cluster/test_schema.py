@@ -40,7 +40,7 @@ def test_a_new_database_has_the_tables_of_this_release(database: str, postgres: 
     assert len(found_differences(database)) == 2, "the comparison sees columns and indexes"
 
 
-@pytest.mark.parametrize("version", [8])
+@pytest.mark.parametrize("version", [8, 9])
 def test_an_older_database_gets_the_tables_of_this_release_and_keeps_its_rows(
     database: str, postgres: PostgreSQL, version: int
 ) -> None:

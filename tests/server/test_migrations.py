@@ -36,7 +36,7 @@ def test_a_new_database_has_the_tables_of_this_release(tmp_path: Path) -> None:
     assert len(found_differences(tmp_path / "obt.sqlite3")) == 2, "the comparison sees columns and indexes"
 
 
-@pytest.mark.parametrize("version", [1, 7, 8])
+@pytest.mark.parametrize("version", [1, 7, 8, 9])
 def test_an_older_database_gets_the_tables_of_this_release_and_keeps_its_rows(
     tmp_path: Path, version: int
 ) -> None:
@@ -170,7 +170,7 @@ def test_migrate_says_what_it_would_do_and_does_it(tmp_path: Path, command: Comm
 
 
 def test_each_old_database_is_one_of_a_release() -> None:
-    assert sorted(one.name for one in OLD.iterdir()) == [f"schema-{number}.sql" for number in (1, 7, 8)]
+    assert sorted(one.name for one in OLD.iterdir()) == [f"schema-{number}.sql" for number in (1, 7, 8, 9)]
 
 
 async def test_a_text_that_postgresql_cannot_hold_is_refused_here_too(tmp_path: Path) -> None:
