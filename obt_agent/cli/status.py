@@ -22,8 +22,8 @@ from obt_agent.text_output import print_json
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.epilog = (
-        "exit status: 0 admitted, 69 running or waiting and not admitted, 1 not running; with --quiet 0 admitted, "
-        "1 not"
+        "exit status: 0 admitted, 69 running or waiting and not admitted, 1 not running; "
+        "with --quiet 0 admitted, 1 not"
     )
     add_options(parser, JSON_OPTION)
     parser.add_argument(

@@ -10,12 +10,13 @@ async def test_an_agent_that_was_deleted_and_enrols_again_is_seen_by_all(tmp_pat
     async with fleet_of(tmp_path) as fleet:
         here, there = fleet.replicas
         agent_id, secret = await there.server.enrol("box")
+        last = 0
         for _ in range(2):
             async with there.server.agent(credentials=(agent_id, secret)) as agent:
                 await here.hears_of(agent)
+                assert agent.hello_result is not None
+                last = agent.hello_result.session
             await here.misses(agent_id)
-        assert agent.hello_result is not None
-        last = agent.hello_result.session
         for _ in range(2):
             deleted = await here.server.http.delete(f"/api/v1/agents/{agent_id}")
             assert deleted.status_code == 204
