@@ -6,6 +6,8 @@ from typing import Literal
 
 import msgspec
 
+from obt_agent.wire_types import Int64
+
 
 class MetricSemantics(msgspec.Struct, frozen=True, kw_only=True):
     """What Ollama's own figures mean in this version."""
@@ -26,14 +28,14 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     model_digest: str | None = None
     quantization: str | None = None
     parameter_size: str | None = None
-    context_length: int | None = None
-    num_parallel: int | None = None
+    context_length: Int64 | None = None
+    num_parallel: Int64 | None = None
     gpu_offload_ratio: float | None = None
     gpu: tuple[str, ...] = ()
     driver: str | None = None
     power_limit_watts: float | None = None
     cpu: str | None = None
-    memory_bytes: int | None = None
+    memory_bytes: Int64 | None = None
     os: str | None = None
     kernel: str | None = None
     # How CPUs choose their clocks; several words where cores differ.
@@ -67,11 +69,11 @@ class UsedMeanwhile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """
 
     used: bool
-    iterations: tuple[int, ...] = ()
+    iterations: tuple[Int64, ...] = ()
     cpu_others_percent: float | None = None
     cpu_others_percent_max: float | None = None
     gpu_others_percent: float | None = None
     gpu_others_percent_max: float | None = None
     other_models: tuple[str, ...] = ()
-    requests: dict[str, int] = {}
+    requests: dict[str, Int64] = {}
     unavailable: dict[str, str] = {}

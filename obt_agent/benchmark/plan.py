@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from obt_agent.benchmark import prompts
+from obt_agent.wire_types import Int64
 
 CacheMode = Literal["bust", "warm", "pair"]
 
@@ -136,7 +137,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     num_ctx: Tokens | None = None
     num_gpu: Annotated[int, Meta(ge=0, le=100_000)] | None = None
     num_thread: Annotated[int, Meta(ge=1, le=4096)] | None = None
-    keep_alive: str | int = "10m"
+    keep_alive: str | Int64 = "10m"
     warmup_iterations: Annotated[int, Meta(ge=0, le=16)] | None = None
     max_iterations: Iterations | None = None
     min_duration_s: Seconds = 10.0

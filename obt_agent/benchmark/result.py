@@ -15,6 +15,7 @@ import msgspec
 from obt_agent.benchmark.environment import Environment, SettleReport, UsedMeanwhile
 from obt_agent.benchmark.plan import Plan
 from obt_agent.hardware.inventory import Inventory
+from obt_agent.wire_types import Int64
 
 # Raised when a field changes its meaning; new fields need no new version.
 RESULT_VERSION: Final = 1
@@ -76,7 +77,7 @@ class RequestTimings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     average_token_ms: float | None = None
     # Of the stream's lines, which are not tokens.
     inter_chunk_ms: ChunkGaps | None = None
-    chunks: int = 0
+    chunks: Int64 = 0
     tokens_per_chunk: float | None = None
     total_duration_ms: float | None = None
     # Ollama's counters, in milliseconds.
@@ -86,10 +87,10 @@ class RequestTimings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     eval_ms: float | None = None
     # May be a little negative: Ollama takes its parts and its whole with different stamps.
     unaccounted_ms: float | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    total_tokens: int | None = None
-    thinking_chars: int = 0
+    prompt_tokens: Int64 | None = None
+    completion_tokens: Int64 | None = None
+    total_tokens: Int64 | None = None
+    thinking_chars: Int64 = 0
     # As Ollama says it: ``stop`` or ``length``; ``mixed`` when concurrent requests differ.
     done_reason: str | None = None
     short_output: bool = False
@@ -160,8 +161,8 @@ class Observed(RequestTimings, frozen=True, kw_only=True, omit_defaults=True):
     joules_per_output_token: float | None = None
     throttle: Throttle | None = None
     # Samples of the machine that the figures rest on, and those that came too late to be taken.
-    samples: int = 0
-    samples_missed: int = 0
+    samples: Int64 = 0
+    samples_missed: Int64 = 0
 
 
 class IterationMetrics(Observed, frozen=True, kw_only=True, omit_defaults=True):
@@ -175,8 +176,8 @@ class IterationMetrics(Observed, frozen=True, kw_only=True, omit_defaults=True):
     ``excluded`` is the recorded cause why the summary leaves the iteration out; null means it is in.
     """
 
-    index: int
-    cell: int
+    index: Int64
+    cell: Int64
     started_at: datetime
     # Of the prompts as they were sent: shows that pairs are pairs, without storing texts.
     prompt_sha256: str
@@ -184,12 +185,12 @@ class IterationMetrics(Observed, frozen=True, kw_only=True, omit_defaults=True):
     flags: tuple[str, ...] = ()
     excluded: str | None = None
     # Requests, or groups of them, that it took: short outputs and repetition are asked for again.
-    attempts: int = 1
+    attempts: Int64 = 1
     # False for every other one when the plan measures what sampling costs.
     sampled: bool = True
     cooldown_s: float = 0.0
     # As Ollama lists it, which may be less than was asked for.
-    num_ctx: int | None = None
+    num_ctx: Int64 | None = None
     # Of other models, those that Ollama loaded or answered with meanwhile.
     other_models_used: tuple[str, ...] = ()
     output_tps_total: float | None = None
@@ -212,16 +213,16 @@ class ColdLoad(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Warmup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One warm-up in the cell's full shape. ``words`` and ``prompt_tokens`` calibrate synthetic prompts."""
 
-    cell: int
-    index: int
+    cell: Int64
+    index: Int64
     tokens_per_second: float | None = None
     first_token_ms: float | None = None
     total_duration_ms: float | None = None
     load_ms: float | None = None
     slot_ms: float | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    words: int | None = None
+    prompt_tokens: Int64 | None = None
+    completion_tokens: Int64 | None = None
+    words: Int64 | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -230,7 +231,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     With one value the spread and the interval are null.
     """
 
-    n: int
+    n: Int64
     mean: float
     median: float
     stddev: float | None
@@ -245,7 +246,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
     """Percentiles of one metric. Each is null below the observations it takes: p99 100, p95 20, p90 10."""
 
-    n: int
+    n: Int64
     p50: float
     p90: float | None
     p95: float | None
@@ -256,7 +257,7 @@ class Stopping(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Why a cell ended: its rule and what was reached. Widths are of the 95 % interval over the mean."""
 
     reason: StoppingReason
-    iterations: int
+    iterations: Int64
     measured_s: float
     target_ci: float | None = None
     width_decode: float | None = None
@@ -270,12 +271,12 @@ class CellResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     two-sided p-value.
     """
 
-    index: int
+    index: Int64
     label: str
-    num_ctx: int
-    concurrency: int
-    prompt_tokens_target: int | None
-    completion_tokens: int
+    num_ctx: Int64
+    concurrency: Int64
+    prompt_tokens_target: Int64 | None
+    completion_tokens: Int64
     stopping: Stopping
     summary: dict[str, Summary] = {}
     summary_warm: dict[str, Summary] = {}
@@ -290,8 +291,8 @@ class BenchmarkWarning(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=
     code: str
     message: str
     action: str
-    cell: int | None = None
-    iterations: tuple[int, ...] = ()
+    cell: Int64 | None = None
+    iterations: tuple[Int64, ...] = ()
 
 
 class Ratio(msgspec.Struct, frozen=True, kw_only=True):
@@ -301,8 +302,8 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
     ci_low: float | None
     ci_high: float | None
     confidence: float
-    n_a: int
-    n_b: int
+    n_a: Int64
+    n_b: Int64
     paired: bool
 
 
@@ -314,8 +315,8 @@ class SamplerReport(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """
 
     interval_ms: float
-    samples: int
-    missed: int
+    samples: Int64
+    missed: Int64
     cpu_percent: float | None = None
     effect: Ratio | None = None
 
@@ -328,11 +329,11 @@ class ResourceSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     that a line held in the answer before (1 during the first answer of a run).
     """
 
-    n: int
+    n: Int64
     t_ms: float
     phase: Phase
-    cell: int | None = None
-    iteration: int | None = None
+    cell: Int64 | None = None
+    iteration: Int64 | None = None
     tokens_per_second: float | None = None
     cpu_percent: float | None = None
     cpu_temperature: float | None = None
@@ -363,7 +364,7 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     config: Plan
     environment: Environment
     metrics: tuple[IterationMetrics, ...]
-    result_version: int = RESULT_VERSION
+    result_version: Int64 = RESULT_VERSION
     error: str | None = None
     error_kind: str | None = None
     cold_load: ColdLoad | None = None
@@ -377,7 +378,7 @@ class BenchmarkResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     used_meanwhile: UsedMeanwhile | None = None
     sampler: SamplerReport | None = None
     samples: tuple[ResourceSample, ...] = ()
-    samples_dropped: int = 0
-    resumed: int = 0
+    samples_dropped: Int64 = 0
+    resumed: Int64 = 0
     hardware: Inventory | None = None
     unavailable: dict[str, str] = {}

@@ -13,6 +13,8 @@ from typing import Literal
 
 import msgspec
 
+from obt_agent.wire_types import Int64
+
 ProviderStatus = Literal["ok", "degraded", "stalled", "lost", "suspended", "absent"]
 """As ``GpuState``, for a source of readings; absent: this machine has nothing that the source could read."""
 
@@ -66,8 +68,8 @@ class CoreType(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One kind of core of a hybrid CPU. ``name`` is performance, efficiency or the kernel's word."""
 
     name: str
-    logical_cores: int
-    max_hertz: int | None = None
+    logical_cores: Int64
+    max_hertz: Int64 | None = None
 
 
 class CpuInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -80,14 +82,14 @@ class CpuInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     model: str | None = None
     vendor: str | None = None
     microcode: str | None = None
-    sockets: int | None = None
-    physical_cores: int | None = None
-    logical_cores: int | None = None
+    sockets: Int64 | None = None
+    physical_cores: Int64 | None = None
+    logical_cores: Int64 | None = None
     core_types: tuple[CoreType, ...] = ()
     isa: tuple[str, ...] = ()
-    base_hertz: int | None = None
-    max_hertz: int | None = None
-    numa_nodes: int | None = None
+    base_hertz: Int64 | None = None
+    max_hertz: Int64 | None = None
+    numa_nodes: Int64 | None = None
     governor: str | None = None
     unavailable: dict[str, str] = {}
 
@@ -95,9 +97,9 @@ class CpuInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class MemoryModule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One populated slot (DMI type 17). ``speed_mt_s`` is the configured speed (megatransfers per second)."""
 
-    size_bytes: int | None = None
+    size_bytes: Int64 | None = None
     type: str | None = None
-    speed_mt_s: int | None = None
+    speed_mt_s: Int64 | None = None
     locator: str | None = None
     bank: str | None = None
 
@@ -105,10 +107,10 @@ class MemoryModule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class MemoryInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The system's memory. ``type`` and ``speed_mt_s`` are given where all modules agree."""
 
-    total_bytes: int | None = None
-    swap_total_bytes: int | None = None
+    total_bytes: Int64 | None = None
+    swap_total_bytes: Int64 | None = None
     type: str | None = None
-    speed_mt_s: int | None = None
+    speed_mt_s: Int64 | None = None
     modules: tuple[MemoryModule, ...] = ()
     unavailable: dict[str, str] = {}
 
@@ -122,11 +124,11 @@ class CgroupLimits(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     no reason in ``unavailable`` means that there is no limit.
     """
 
-    memory_bytes: int | None = None
-    memory_high_bytes: int | None = None
+    memory_bytes: Int64 | None = None
+    memory_high_bytes: Int64 | None = None
     cpus: float | None = None
     cpuset: str | None = None
-    cgroup_version: int | None = None
+    cgroup_version: Int64 | None = None
     unavailable: dict[str, str] = {}
 
 
@@ -138,10 +140,10 @@ class GpuMemory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     kind: MemoryKind | None = None
-    total_bytes: int | None = None
-    reserved_bytes: int | None = None
-    shared_total_bytes: int | None = None
-    bus_width_bits: int | None = None
+    total_bytes: Int64 | None = None
+    reserved_bytes: Int64 | None = None
+    shared_total_bytes: Int64 | None = None
+    bus_width_bits: Int64 | None = None
     type: str | None = None
     unavailable: dict[str, str] = {}
 
@@ -149,8 +151,8 @@ class GpuMemory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class GpuPcie(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The fastest PCIe link that device and slot allow together."""
 
-    max_gen: int | None = None
-    max_width: int | None = None
+    max_gen: Int64 | None = None
+    max_width: Int64 | None = None
 
 
 class MigInstance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -158,17 +160,17 @@ class MigInstance(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     id: str
     name: str | None = None
-    gpu_instance_id: int | None = None
-    compute_instance_id: int | None = None
-    multiprocessors: int | None = None
-    memory_total_bytes: int | None = None
+    gpu_instance_id: Int64 | None = None
+    compute_instance_id: Int64 | None = None
+    multiprocessors: Int64 | None = None
+    memory_total_bytes: Int64 | None = None
 
 
 class Mig(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Multi-Instance GPU: whether it is on, and its instances."""
 
     enabled: bool
-    max_instances: int | None = None
+    max_instances: Int64 | None = None
     instances: tuple[MigInstance, ...] = ()
 
 
@@ -184,7 +186,7 @@ class GpuInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     vendor: str
     provider: str
-    index: int | None = None
+    index: Int64 | None = None
     name: str | None = None
     uuid: str | None = None
     pci_address: str | None = None
@@ -196,7 +198,7 @@ class GpuInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cuda_version: str | None = None
     compute_capability: str | None = None
     gfx_target: str | None = None
-    shader_cores: int | None = None
+    shader_cores: Int64 | None = None
     memory: GpuMemory = GpuMemory()
     pcie: GpuPcie | None = None
     power_limit_watts: float | None = None
@@ -227,8 +229,8 @@ class StorageInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     filesystem: str | None = None
     kind: str | None = None
     model: str | None = None
-    total_bytes: int | None = None
-    free_bytes: int | None = None
+    total_bytes: Int64 | None = None
+    free_bytes: Int64 | None = None
     unavailable: dict[str, str] = {}
 
 

@@ -21,6 +21,7 @@ from obt_agent.hardware.inventory import (
     MemoryInfo,
     MemoryModule,
 )
+from obt_agent.wire_types import Int64
 
 # What stands where OBT's form demands a word and the machine gave none.
 _UNKNOWN = "unknown"
@@ -33,8 +34,8 @@ _CHANNEL = re.compile(r"channel[ _-]?([a-z0-9]+)", re.IGNORECASE)
 class LegacyCoreTypes(msgspec.Struct, frozen=True, kw_only=True):
     """``cpu.core_types`` of a processor with two kinds of core, counted as the system schedules on them."""
 
-    performance_cores: int
-    efficiency_cores: int
+    performance_cores: Int64
+    efficiency_cores: Int64
 
 
 class LegacyCpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,8 +45,8 @@ class LegacyCpu(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str
     base_clock: float
     boost_clock: float | None
-    cores: int
-    threads: int
+    cores: Int64
+    threads: Int64
     core_types: LegacyCoreTypes | None
     features: tuple[str, ...]
 
@@ -57,21 +58,21 @@ class LegacyGpu(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     name: str
-    vram_size: int
+    vram_size: Int64
     vram_type: str
-    tensor_cores: int | None
-    cuda_cores: int | None
+    tensor_cores: Int64 | None
+    cuda_cores: Int64 | None
     compute_capability: str | None
-    pcie_gen: int | None
+    pcie_gen: Int64 | None
     pcie_width: str | None
-    index: int
+    index: Int64
 
 
 class LegacyModule(msgspec.Struct, frozen=True, kw_only=True):
     """One of ``ram.modules``; size in MB, speed in MT/s."""
 
-    size: int
-    speed: int
+    size: Int64
+    speed: Int64
     location: str
     type: str
 
@@ -79,9 +80,9 @@ class LegacyModule(msgspec.Struct, frozen=True, kw_only=True):
 class LegacyRam(msgspec.Struct, frozen=True, kw_only=True):
     """``ram``; ``channels`` counts those that the slots' names tell of, 0 where they tell of none."""
 
-    speed: int
+    speed: Int64
     type: str
-    channels: int
+    channels: Int64
     modules: tuple[LegacyModule, ...]
 
 
@@ -114,7 +115,7 @@ class LegacyHardwareInfo(msgspec.Struct, frozen=True, kw_only=True):
     gpus: tuple[LegacyGpu, ...]
     ram: LegacyRam
     npu: LegacyNpu | None
-    total_memory: int
+    total_memory: Int64
     firmware: LegacyFirmware
 
 

@@ -10,6 +10,8 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from obt_agent.wire_types import Int64
+
 GpuState = Literal["ok", "degraded", "stalled", "lost", "suspended"]
 """How a GPU's readings stand.
 
@@ -37,9 +39,9 @@ class SamplerSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     sampler started; ``cpu_ratio`` is the sampler's share of one core since the sample before.
     """
 
-    duration_us: int
-    cpu_us: int = 0
-    missed: int = 0
+    duration_us: Int64
+    cpu_us: Int64 = 0
+    missed: Int64 = 0
     cpu_ratio: float | None = None
 
 
@@ -56,7 +58,7 @@ class CpuSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     load: tuple[float, ...] = ()
     temperature_celsius: float | None = None
     package_energy_joules: float | None = None
-    clock_hertz: int | None = None
+    clock_hertz: Int64 | None = None
     throttled_seconds_total: float | None = None
     unavailable: dict[str, str] = {}
 
@@ -82,10 +84,10 @@ class MemorySample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     tightest control group of Ollama's process, null with no reason where none limits it.
     """
 
-    used_bytes: int | None = None
-    available_bytes: int | None = None
-    swap_used_bytes: int | None = None
-    cgroup_available_bytes: int | None = None
+    used_bytes: Int64 | None = None
+    available_bytes: Int64 | None = None
+    swap_used_bytes: Int64 | None = None
+    cgroup_available_bytes: Int64 | None = None
     unavailable: dict[str, str] = {}
 
 
@@ -108,16 +110,16 @@ class NetworkSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class GpuClocks(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Current clocks. ``sm_hertz`` is that of the multiprocessors (NVIDIA)."""
 
-    graphics_hertz: int | None = None
-    sm_hertz: int | None = None
-    memory_hertz: int | None = None
+    graphics_hertz: Int64 | None = None
+    sm_hertz: Int64 | None = None
+    memory_hertz: Int64 | None = None
 
 
 class MigSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One MIG device's memory."""
 
     id: str
-    memory_used_bytes: int | None = None
+    memory_used_bytes: Int64 | None = None
 
 
 class GpuSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -138,17 +140,17 @@ class GpuSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     utilization_ratio: float | None = None
     others_ratio: float | None = None
     memory_controller_ratio: float | None = None
-    memory_used_bytes: int | None = None
-    shared_used_bytes: int | None = None
+    memory_used_bytes: Int64 | None = None
+    shared_used_bytes: Int64 | None = None
     power_watts: float | None = None
     energy_joules_total: float | None = None
     temperature_celsius: float | None = None
     clocks: GpuClocks | None = None
     throttle_reasons: tuple[str, ...] | None = None
     fan_ratio: float | None = None
-    pcie_gen: int | None = None
-    pcie_width: int | None = None
-    ecc_uncorrected: int | None = None
+    pcie_gen: Int64 | None = None
+    pcie_width: Int64 | None = None
+    ecc_uncorrected: Int64 | None = None
     mig: tuple[MigSample, ...] = ()
     unavailable: dict[str, str] = {}
 
@@ -162,14 +164,14 @@ class OllamaProcess(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     attributes to this process, by GPU id. A reason for it in ``unavailable`` says why some may be missing.
     """
 
-    pid: int
+    pid: Int64
     role: ProcessRole
-    server_pid: int | None = None
-    port: int | None = None
+    server_pid: Int64 | None = None
+    port: Int64 | None = None
     blob: str | None = None
     cpu_ratio: float | None = None
-    rss_bytes: int | None = None
-    gpu_memory_bytes: dict[str, int] = {}
+    rss_bytes: Int64 | None = None
+    gpu_memory_bytes: dict[str, Int64] = {}
     unavailable: dict[str, str] = {}
 
 

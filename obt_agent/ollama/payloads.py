@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from obt_agent.wire_types import Int64
+
 
 class InstalledModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One installed model (``/api/tags``), with whether it is loaded (``/api/ps``).
@@ -14,15 +16,15 @@ class InstalledModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
     name: str
     digest: str
-    size_bytes: int
+    size_bytes: Int64
     modified_at: str | None = None
     format: str | None = None
     family: str | None = None
     families: tuple[str, ...] = ()
     parameter_size: str | None = None
     quantization_level: str | None = None
-    context_length: int | None = None
-    embedding_length: int | None = None
+    context_length: Int64 | None = None
+    embedding_length: Int64 | None = None
     capabilities: tuple[str, ...] = ()
     remote_model: str | None = None
     remote_host: str | None = None
@@ -38,9 +40,9 @@ class RunningModel(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     name: str
     digest: str
-    size_bytes: int
-    size_vram_bytes: int
-    context_length: int | None = None
+    size_bytes: Int64
+    size_vram_bytes: Int64
+    context_length: Int64 | None = None
     expires_at: str | None = None
     parameter_size: str | None = None
     quantization_level: str | None = None

@@ -11,6 +11,7 @@ from obt_agent.labels import Labels
 from obt_agent.ollama.payloads import OllamaState
 from obt_agent.protocol import limits
 from obt_agent.protocol.server_key import Pins
+from obt_agent.wire_types import Count, Int64
 
 
 class Empty(msgspec.Struct, frozen=True):
@@ -20,8 +21,8 @@ class Empty(msgspec.Struct, frozen=True):
 class VersionRange(msgspec.Struct, frozen=True, kw_only=True):
     """Protocol versions that a side speaks, both ends included."""
 
-    min: int
-    max: int
+    min: Int64
+    max: Int64
 
 
 class AgentIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,23 +43,23 @@ class AgentIdentity(msgspec.Struct, frozen=True, kw_only=True):
 class AgentLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What the agent takes at most."""
 
-    max_frame_bytes: int = limits.MAX_FRAME_BYTES
-    max_streams: int = 16
-    max_jobs: int = 32
+    max_frame_bytes: Int64 = limits.MAX_FRAME_BYTES
+    max_streams: Int64 = 16
+    max_jobs: Int64 = 32
 
 
 class JobCounts(msgspec.Struct, frozen=True, kw_only=True):
     """Jobs not finished, and finished ones whose result the server has not acknowledged."""
 
-    open: int = 0
-    finished_unacknowledged: int = 0
+    open: Int64 = 0
+    finished_unacknowledged: Int64 = 0
 
 
 class OutboxCounts(msgspec.Struct, frozen=True, kw_only=True):
     """What waits in the agent's store for this server."""
 
-    entries: int = 0
-    bytes: int = 0
+    entries: Int64 = 0
+    bytes: Int64 = 0
 
 
 class HelloParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,8 +84,8 @@ class ServerIdentity(msgspec.Struct, frozen=True, kw_only=True):
 class ServerLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What the server takes at most; all optional."""
 
-    max_frame_bytes: int = limits.MAX_FRAME_BYTES
-    max_in_flight: int = limits.MAX_IN_FLIGHT
+    max_frame_bytes: Int64 = limits.MAX_FRAME_BYTES
+    max_in_flight: Int64 = limits.MAX_IN_FLIGHT
 
 
 class HelloResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,11 +97,11 @@ class HelloResult(msgspec.Struct, frozen=True, kw_only=True):
     these from now on, and any other ignores them.
     """
 
-    protocol: int
-    session: int
+    protocol: Int64
+    session: Int64
     heartbeat_interval_s: Annotated[float, Meta(gt=0)] | None = None
-    stream_credit_bytes: Annotated[int, Meta(ge=0)] = limits.STREAM_CREDIT_BYTES
-    link_credit_bytes: Annotated[int, Meta(ge=0)] = limits.LINK_CREDIT_BYTES
+    stream_credit_bytes: Count = limits.STREAM_CREDIT_BYTES
+    link_credit_bytes: Count = limits.LINK_CREDIT_BYTES
     limits: ServerLimits = ServerLimits()
     server: ServerIdentity = ServerIdentity()
     time: float | None = None
@@ -139,7 +140,7 @@ class LightGpu(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     id: str
     state: str
     utilization_ratio: float | None = None
-    memory_used_bytes: int | None = None
+    memory_used_bytes: Int64 | None = None
     temperature_celsius: float | None = None
     power_watts: float | None = None
 
@@ -149,8 +150,8 @@ class LightSample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
     cpu_utilization_ratio: float | None = None
     cpu_temperature_celsius: float | None = None
-    memory_used_bytes: int | None = None
-    memory_available_bytes: int | None = None
+    memory_used_bytes: Int64 | None = None
+    memory_available_bytes: Int64 | None = None
     gpus: tuple[LightGpu, ...] = ()
 
 
@@ -165,8 +166,8 @@ class HeartbeatParams(msgspec.Struct, frozen=True, kw_only=True):
     loaded: tuple[str, ...] = ()
     jobs: JobCounts = JobCounts()
     outbox: OutboxCounts = OutboxCounts()
-    streams: int = 0
-    t_mono_us: int
+    streams: Int64 = 0
+    t_mono_us: Int64
     loop_lag_ms: float | None = None
     hardware: LightSample | None = None
     store_problem: str | None = None

@@ -19,6 +19,7 @@ from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 from obt_agent.protocol.envelope import RequestId
 from obt_agent.protocol.jobs import JobId, JobState, JobSummary
 from obt_agent.protocol.server_key import Pins
+from obt_agent.wire_types import Int64, PositiveInt
 
 NOTHING = msgspec.Raw(b"null")
 """JSON null, for JSON that may be left out: a field of type ``Raw | None`` would take nothing but null."""
@@ -75,7 +76,7 @@ class HardwareResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class HardwareWatchParams(msgspec.Struct, frozen=True, kw_only=True):
     """``hardware_watch``: a live series until cancelled; the interval is clamped to what the host allows."""
 
-    interval_ms: Annotated[int, Meta(ge=1)] = 1000
+    interval_ms: PositiveInt = 1000
 
 
 class InferenceParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,7 +135,7 @@ class BenchmarkMetricsParams(msgspec.Struct, frozen=True, kw_only=True):
     """``benchmark_metrics``: live series of a benchmark; ``after`` backfills from that sample number."""
 
     job_id: JobId
-    after: int | None = None
+    after: Int64 | None = None
 
 
 ModelDigest = Annotated[str, Meta(pattern=r"^(sha256:)?[0-9a-fA-F]{64}\Z")]
@@ -191,8 +192,8 @@ class DeleteResult(msgspec.Struct, frozen=True, kw_only=True):
     done: bool = True
     was_loaded: bool = False
     digest: str | None = None
-    freed_bytes: int | None = None
-    free_bytes: int | None = None
+    freed_bytes: Int64 | None = None
+    free_bytes: Int64 | None = None
 
 
 class DoneResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,14 +221,14 @@ class LinkStatistics(msgspec.Struct, frozen=True, kw_only=True):
     ``pins``: the server must show one of these keys; empty where its certificate's authority decides.
     """
 
-    session: int | None = None
+    session: Int64 | None = None
     connected_s: float = 0.0
-    admissions: int = 0
-    dials: int = 0
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    frames_sent: int = 0
-    frames_received: int = 0
+    admissions: Int64 = 0
+    dials: Int64 = 0
+    bytes_sent: Int64 = 0
+    bytes_received: Int64 = 0
+    frames_sent: Int64 = 0
+    frames_received: Int64 = 0
     last_disconnect: str | None = None
     loop_lag_ms_max: float = 0.0
     pins: Pins = ()
@@ -237,8 +238,8 @@ class ProcessUse(msgspec.Struct, frozen=True, kw_only=True):
     """The agent's own cost: CPU seconds since start, resident bytes."""
 
     cpu_s: float
-    rss_bytes: int
-    threads: int
+    rss_bytes: Int64
+    threads: Int64
 
 
 class AgentInfoResult(msgspec.Struct, frozen=True, kw_only=True):

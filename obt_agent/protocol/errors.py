@@ -8,6 +8,7 @@ import msgspec
 
 from obt_agent import errors
 from obt_agent.protocol.remedies import with_remedy
+from obt_agent.wire_types import Int64
 
 CODE_OF_KIND: Final[dict[str, int]] = {
     "parse_error": -32700,
@@ -50,8 +51,8 @@ class StreamEnd(msgspec.Struct, frozen=True, kw_only=True):
     counts samples of a live series that a newer one replaced for want of credit; 0 for every other stream.
     """
 
-    next_seq: int
-    dropped: int = 0
+    next_seq: Int64
+    dropped: Int64 = 0
 
 
 class ErrorData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -59,15 +60,15 @@ class ErrorData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     kind: str
     retryable: bool = False
-    retry_after_ms: int | None = None
-    detail: dict[str, errors.Scalar] = {}
+    retry_after_ms: Int64 | None = None
+    detail: dict[str, str | Int64 | float | bool | None] = {}
     stream: StreamEnd | None = None
 
 
 class WireError(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A JSON-RPC error object."""
 
-    code: int
+    code: Int64
     message: str
     data: ErrorData | None = None
 

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from obt_agent.protocol import limits
 from obt_agent.protocol.errors import WireError
+from obt_agent.wire_types import Count, Int64
 
 TerminalState = Literal["completed", "failed", "cancelled", "interrupted"]
 JobState = Literal["accepted", "queued", "running", TerminalState]
@@ -35,18 +36,18 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     """
 
     phase: str
-    iteration: int | None = None
-    iterations_planned: int | None = None
+    iteration: Int64 | None = None
+    iterations_planned: Int64 | None = None
     cell: str | None = None
     tokens_per_second: float | None = None
     first_token_ms: float | None = None
-    completed_bytes: int | None = None
-    total_bytes: int | None = None
+    completed_bytes: Int64 | None = None
+    total_bytes: Int64 | None = None
     bytes_per_second: float | None = None
     cpu_utilization_ratio: float | None = None
     gpu_utilization_ratio: float | None = None
     remaining_s: float | None = None
-    position: int | None = None
+    position: Int64 | None = None
     waiting_for: str | None = None
 
 
@@ -57,13 +58,13 @@ class JobSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     kind: JobKind
     state: JobState
     model: str | None = None
-    position: int | None = None
+    position: Int64 | None = None
     accepted_at: float | None = None
     started_at: float | None = None
     finished_at: float | None = None
     progress: JobProgress | None = None
     error: WireError | None = None
-    bytes: int | None = None
+    bytes: Int64 | None = None
     sha256: str | None = None
     acknowledged: bool = False
 
@@ -73,7 +74,7 @@ class JobStarted(msgspec.Struct, frozen=True, kw_only=True):
 
     job_id: str
     state: JobState
-    position: int | None = None
+    position: Int64 | None = None
 
 
 class JobProgressParams(msgspec.Struct, frozen=True, kw_only=True):
@@ -93,7 +94,7 @@ class JobPartParams(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     job_id: str
-    offset: Annotated[int, Meta(ge=0)]
+    offset: Count
     data: str
     encoding: Literal["identity", "gzip"] = "identity"
 
@@ -102,7 +103,7 @@ class JobPartResult(msgspec.Struct, frozen=True, kw_only=True):
     """The next offset that the server expects, also where the part came at another one and was not kept."""
 
     job_id: str
-    next_offset: int
+    next_offset: Int64
 
 
 class JobFinishedParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -115,7 +116,7 @@ class JobFinishedParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     job_id: str
     kind: JobKind
     state: TerminalState
-    bytes: int
+    bytes: Int64
     sha256: str
     encoding: Literal["identity", "gzip"] = "identity"
     result: str | None = None
@@ -131,5 +132,5 @@ class JobFinishedResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
     job_id: str
     sha256: str | None = None
-    resend_from: int | None = None
+    resend_from: Int64 | None = None
     conflict: bool = False

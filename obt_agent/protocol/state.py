@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
-from msgspec import Meta
 
 from obt_agent.hardware.inventory import Inventory
 from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 from obt_agent.protocol.jobs import JobSummary
+from obt_agent.wire_types import Count, Int64
 
 StateKind = Literal["models", "hardware", "jobs"]
 
@@ -20,7 +20,7 @@ class Page(msgspec.Struct, frozen=True, kw_only=True):
     A receiver replaces its copy when it has all pages of one ``revision``.
     """
 
-    index: Annotated[int, Meta(ge=0)] = 0
+    index: Count = 0
     last: bool = True
 
 
@@ -32,7 +32,7 @@ class ModelsSync(msgspec.Struct, frozen=True, kw_only=True):
     and ``stale`` is true.
     """
 
-    revision: int
+    revision: Int64
     page: Page = Page()
     ollama: OllamaState
     list_digest: str
@@ -44,7 +44,7 @@ class ModelsSync(msgspec.Struct, frozen=True, kw_only=True):
 class HardwareSync(msgspec.Struct, frozen=True, kw_only=True):
     """``hardware.sync``: the inventory, whenever its fingerprint changes."""
 
-    revision: int
+    revision: Int64
     page: Page = Page()
     inventory: Inventory
 
@@ -52,7 +52,7 @@ class HardwareSync(msgspec.Struct, frozen=True, kw_only=True):
 class JobsSync(msgspec.Struct, frozen=True, kw_only=True):
     """``jobs.sync``: every job that is open, or finished and not acknowledged."""
 
-    revision: int
+    revision: Int64
     page: Page = Page()
     store_id: str
     jobs: tuple[JobSummary, ...]
@@ -67,4 +67,4 @@ class StateRequest(msgspec.Struct, frozen=True, kw_only=True):
 class SyncResult(msgspec.Struct, frozen=True, kw_only=True):
     """Any result acknowledges a sync; ours repeats the revision."""
 
-    revision: int | None = None
+    revision: Int64 | None = None

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from obt_agent.protocol.envelope import RequestId
 from obt_agent.protocol.errors import StreamEnd
+from obt_agent.wire_types import Count, Int64, PositiveInt
 
 
 class Item(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -19,9 +20,9 @@ class Item(msgspec.Struct, frozen=True, omit_defaults=True):
     ``paused_us`` is how long reading was paused for want of credit before this item.
     """
 
-    t_us: int
+    t_us: Int64
     chunk: Any
-    paused_us: int | None = None
+    paused_us: Int64 | None = None
 
 
 def encode_items(t_us: int, chunks: Sequence[bytes], paused_us: int = 0) -> list[bytes]:
@@ -43,9 +44,9 @@ class SeriesItem(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     those that a newer one replaced for want of credit.
     """
 
-    t_us: int
-    n: int
-    missed: int = 0
+    t_us: Int64
+    n: Int64
+    missed: Int64 = 0
     sample: Any
 
 
@@ -56,7 +57,7 @@ class StreamData(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """
 
     id: RequestId
-    seq: Annotated[int, Meta(ge=0)]
+    seq: Count
     items: tuple[msgspec.Raw, ...] | None = None
     part: str | None = None
     more: bool = False
@@ -66,13 +67,13 @@ class StreamCredit(msgspec.Struct, frozen=True, kw_only=True):
     """``stream.credit``: the server takes this many more UTF-8 bytes of ``stream.data`` on one stream."""
 
     id: RequestId
-    bytes: Annotated[int, Meta(gt=0)]
+    bytes: PositiveInt
 
 
 class LinkCredit(msgspec.Struct, frozen=True, kw_only=True):
     """``link.credit``: the server takes this many more UTF-8 bytes of everything that is not control."""
 
-    bytes: Annotated[int, Meta(gt=0)]
+    bytes: PositiveInt
 
 
 class StreamsAlive(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,14 +86,14 @@ class StreamFinal(msgspec.Struct, frozen=True, kw_only=True):
     """Result of a streamed command: Ollama's last object and its arrival time."""
 
     final: Any
-    t_us: int
+    t_us: Int64
     stream: StreamEnd
 
 
 class SeriesFinal(msgspec.Struct, frozen=True, kw_only=True):
     """Result of a live series that was cancelled or came to its end."""
 
-    interval_ms: int | None = None
+    interval_ms: Int64 | None = None
     stream: StreamEnd
 
 
@@ -103,7 +104,7 @@ class LargeFinal(msgspec.Struct, frozen=True, kw_only=True):
     the text was made before its own pieces were sent.
     """
 
-    bytes: int
+    bytes: Int64
     sha256: str
     stream: StreamEnd
 
@@ -115,7 +116,7 @@ class BlobPut(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     blob: Annotated[str, Meta(min_length=1, max_length=64)]
-    offset: Annotated[int, Meta(ge=0)]
+    offset: Count
     data: str
     last: bool = False
 
@@ -124,4 +125,4 @@ class BlobPutResult(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes held of that blob after this piece."""
 
     blob: str
-    bytes: int
+    bytes: Int64
