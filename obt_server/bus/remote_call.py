@@ -320,6 +320,10 @@ class RemoteStream:
         """The final, once the items have ended. Raises what it ended with."""
         return self._call.outcome()
 
+    def end(self, error: AgentError) -> None:
+        """Have the reader raise this."""
+        self._call.fail(error)
+
 
 class _Joined:
     """Pieces of one text."""

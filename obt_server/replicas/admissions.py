@@ -118,6 +118,10 @@ class FleetAdmissions:
         if presence is not None:
             self._own.admitted(admission, session, presence)
             self._presence.came(admission.agent_id)
+        # A later one elsewhere may have been told of before this session was there to be ended.
+        later = self._remote.get(admission.agent_id)
+        if later is not None:
+            self._hub.end_older(admission.agent_id, later.session)
 
     def left(self, agent_id: str, session: int) -> None:
         """A session ended here."""

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from obt_agent.errors import AgentError, TooLarge
+from obt_agent.errors import AgentError
 from obt_server.bus import Bus, BusMessage
 from obt_server.hub.events import (
     AgentChanged,
@@ -40,6 +40,8 @@ GATHER_S: Final = 0.02
 MOST_WAITING: Final = 20_000
 """Events that wait for the bus; the oldest are dropped."""
 _PAGE_BYTES: Final = 256 << 10
+_HEAD_BYTES: Final = 5
+"""Of a list in msgpack, before what it holds."""
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decoder: Final = msgspec.msgpack.Decoder(list[EventMessage])
@@ -130,14 +132,14 @@ class EventBridge:
             # Who listens elsewhere reads anew what it shows when the bus is back.
             except AgentError as error:
                 log.info("events.not_passed_on", error=error.message)
+            # A fault here must not keep what follows from the others for good.
+            except Exception:
+                log.exception("events.failed")
 
     async def _publish(self, bus: Bus, subject: str) -> None:
         waiting, self._waiting = self._waiting, {}
-        for page in _pages(waiting.values()):
-            try:
-                await bus.publish(subject, page)
-            except TooLarge:
-                log.warning("events.too_large", bytes=len(page))
+        for page in _pages(waiting.values(), min(_PAGE_BYTES, bus.max_payload)):
+            await bus.publish(subject, page)
 
     def _take(self, message: BusMessage) -> None:
         if message.subject.rpartition(".")[2] == self._own_id:
@@ -170,15 +172,31 @@ class EventBridge:
                 self._on_end(news.agent_id)
 
 
-def _pages(news: Iterable[EventMessage]) -> Iterator[bytes]:
-    """Return messages of about ``_PAGE_BYTES``, in order."""
-    page: list[EventMessage] = []
-    room = _PAGE_BYTES
+def _pages(news: Iterable[EventMessage], most: int) -> Iterator[bytes]:
+    """Return messages of at most ``most`` bytes, in order, without events that are larger."""
+    page: list[msgspec.Raw] = []
+    room = most - _HEAD_BYTES
     for one in news:
-        page.append(one)
-        room -= 300 + (len(one.view or b"") if isinstance(one, RegressionMessage) else 0)
-        if room <= 0:
+        event = _encoded(one, most - _HEAD_BYTES)
+        if event is None:
+            continue
+        if len(event) > room:
             yield _encode(page)
-            page, room = [], _PAGE_BYTES
+            page, room = [], most - _HEAD_BYTES
+        page.append(msgspec.Raw(event))
+        room -= len(event)
     if page:
         yield _encode(page)
+
+
+def _encoded(news: EventMessage, most: int) -> bytes | None:
+    """Return an event; None where it is too large, or cannot be encoded: others on its page are not lost."""
+    try:
+        event = _encode(news)
+    except Exception:
+        log.exception("events.not_encoded", kind=type(news).__name__)
+        return None
+    if len(event) > most:
+        log.warning("events.too_large", kind=type(news).__name__, bytes=len(event))
+        return None
+    return event

@@ -194,6 +194,12 @@ class FleetHub(LocalSide):
     def _end_here(self, agent_id: str) -> None:
         self._tasks.start(self._local.end_agent(agent_id), f"end {agent_id}")
 
+    async def drain(self) -> None:
+        """See ``AgentHub.drain``: agents of other processes stay there, and who watches them here is told."""
+        await self._local.drain()
+        if self._links is not None:
+            self._links.routes.end_streams("This server process stops.")
+
     # -- again and again -------------------------------------------------------------------------------
 
     async def refresh(self) -> None:
@@ -203,8 +209,12 @@ class FleetHub(LocalSide):
         """
         try:
             await self._local.refresh()
+        # Also where the database is away: of admissions elsewhere the others told.
         finally:
             self._take_records()
+            self._end_older()
+
+    def _end_older(self) -> None:
         records = self._local.directory.records
         for agent_id in self._local.online():
             record = records.get(agent_id)

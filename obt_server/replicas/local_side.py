@@ -71,7 +71,3 @@ class LocalSide:
     def draining(self) -> bool:
         """Whether this process stops."""
         return self._local.draining
-
-    async def drain(self) -> None:
-        """See ``AgentHub.drain``: the agents of other processes stay."""
-        await self._local.drain()

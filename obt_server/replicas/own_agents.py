@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import msgspec
+import structlog
 
 from obt_server.hub.presence import Presence
 from obt_server.hub.storage import Admission
 from obt_server.replicas.messages import (
+    HELLO,
     AgentUpdate,
     BeatPart,
     HardwarePart,
@@ -19,6 +21,8 @@ from obt_server.replicas.messages import (
     ModelsPart,
     ProgressPart,
 )
+
+log = structlog.get_logger(__name__)
 
 PAGE_BYTES: Final = 256 << 10
 """Of updates in one message: a quarter of what NATS takes."""
@@ -93,12 +97,12 @@ class OwnAgents:
         parts: dict[int, bytes] = {}
         # What nobody was told of yet begins with its hello.
         if whole or not told.made_of:
-            parts[0] = _encode(told.hello)
+            parts[HELLO] = _encode(told.hello)
         for number, (made_of, make) in _PARTS.items():
             now = made_of(presence)
             # The same objects and not equal ones: each report replaces what was there before.
             if whole or not _same(told.made_of.get(number, ()), now):
-                parts[number] = _encode(make(presence))
+                parts |= _part(agent_id, number, make, presence)
             # A whole one goes to one process alone: the others still have to hear of what changed.
             if not whole:
                 told.made_of[number] = now
@@ -106,6 +110,17 @@ class OwnAgents:
             return None
         heard = self._hub.heard_ago_s(agent_id) or 0.0
         return AgentUpdate(agent_id, told.session, next(self._stamps), heard, parts)
+
+
+def _part(
+    agent_id: str, number: int, make: Callable[[Presence], Any], presence: Presence
+) -> dict[int, bytes]:
+    """Return a part by its number; nothing where it cannot be encoded, which must hide no other agent."""
+    try:
+        return {number: _encode(make(presence))}
+    except Exception:
+        log.exception("presence.part_not_told", agent=agent_id, part=number)
+        return {}
 
 
 def pages(updates: Iterable[AgentUpdate], most: int) -> Iterator[list[AgentUpdate]]:

@@ -30,6 +30,9 @@ class Peer:
         self.listing: asyncio.Task[None] | None = None
         # whether its list was read to the end once
         self.listed = False
+        # agents whose news were too large for a message, and what reads them, while that runs
+        self.to_fetch: set[str] = set()
+        self.fetching: asyncio.Task[None] | None = None
         # what it told meanwhile
         self._kept: list[PresenceNews] = []
         self._heard_at = time.monotonic()
@@ -41,6 +44,11 @@ class Peer:
     def follows(self, news: PresenceNews) -> bool:
         """Whether nothing was lost before a message."""
         return self.number is not None and news.number <= self.number + 1
+
+    def lose_place(self) -> None:
+        """What it told last is not known any more: whatever comes next has a gap before it."""
+        self.number = None
+        self._kept = []
 
     def begin_list(self, news: PresenceNews) -> None:
         """The list is asked for; a message came before it."""

@@ -19,7 +19,6 @@ from obt_server.bus import (
     BusMessage,
     BusUnavailable,
     Exchanges,
-    NoResponders,
     ReplySink,
     Serving,
 )
@@ -38,6 +37,8 @@ ALIVE_S: Final = 1.0
 """Between two messages at most: a lost one shows in the number of the next."""
 LIST_SILENCE_S: Final = 5.0
 LIST_AGAIN_S: Final = 0.5
+LONGEST_PAUSE_S: Final = 5.0
+"""Between two tries to read a list that fails; the first pause is ``LIST_AGAIN_S``."""
 _LEFT_AT_ONCE: Final = 2000
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -148,6 +149,9 @@ class PresenceExchange:
     def changed(self, agent_id: str) -> None:
         """An agent of this process has reported something."""
         if agent_id in self._own:
+            # One after a pause is told at once, and what follows with the next message.
+            if not self._changed:
+                self._wake.set()
             self._changed.add(agent_id)
 
     def came(self, agent_id: str) -> None:
@@ -167,7 +171,8 @@ class PresenceExchange:
         loop = asyncio.get_running_loop()
         said_at = told_at = 0.0
         while True:
-            due_s = COALESCE_S if self._changed else ALIVE_S
+            # In ``changed`` it was woken for the first of those that wait: the rest of the pause is due.
+            due_s = max(told_at + COALESCE_S - loop.time(), 0.0) if self._changed else ALIVE_S
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(due_s):
                     await self._wake.wait()
@@ -257,7 +262,6 @@ class PresenceExchange:
             self._ask_for_list(peer, news)
 
     def _apply(self, peer: Peer, news: PresenceNews) -> None:
-        peer.number = max(news.number, peer.number or 0)
         for agent_id, session in news.left:
             self._remote.end(agent_id, session)
             # Also where nobody had told of it: it may be shown as the database has it.
@@ -267,7 +271,11 @@ class PresenceExchange:
             if not update.fetch and self._remote.apply(peer.replica_id, update):
                 self._on_update(update.agent_id)
         if too_large:
-            self._tasks.start(self._fetch(peer, too_large), f"fetch from {peer.replica_id}")
+            peer.to_fetch.update(too_large)
+            if peer.fetching is None:
+                peer.fetching = self._tasks.start(self._fetch(peer), f"fetch from {peer.replica_id}")
+        # Last: of a message whose taking failed in the middle, the rest comes with the list.
+        peer.number = max(news.number, peer.number or 0)
 
     def _ask_for_list(self, peer: Peer, news: PresenceNews) -> None:
         peer.begin_list(news)
@@ -275,15 +283,21 @@ class PresenceExchange:
 
     async def _read_list(self, peer: Peer) -> None:
         """Take a process's whole list, then what it told meanwhile."""
+        listed: set[str] = set()
+        pause_s = LIST_AGAIN_S
         try:
-            listed: set[str] = set()
-            while True:
-                if await self._read_once(peer, None, listed):
-                    break
-                await asyncio.sleep(LIST_AGAIN_S)
+            while not (whole := await self._read_once(peer, None, listed)) and not peer.silent:
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         finally:
             peer.listing = None
         if self._peers.get(peer.replica_id) is not peer:
+            return
+        peer.listed |= whole
+        if not whole:
+            # It is gone, or cannot be heard: what is known of it is dropped in its time. Should it come back,
+            # its first message asks again.
+            peer.lose_place()
             return
         kept = peer.take_kept()
         told = {update.agent_id for news in kept for update in news.updates}
@@ -304,13 +318,10 @@ class PresenceExchange:
                 async for batch in stream:
                     for page in batch:
                         self._take_page(peer, _page.decode(page), listed)
-            peer.listed |= wanted is None
-        # It is gone, or is not heard any more: what is known of it is dropped in its time.
-        except NoResponders:
-            listed.update(self._remote.of(peer.replica_id))
-        except AgentError as error:
-            log.info("replica.list_failed", replica=peer.replica_id, error=error.message)
-            return peer.replica_id not in self._peers
+        # Also where nobody listens there: its connection may be away for a moment.
+        except (AgentError, msgspec.MsgspecError) as error:
+            log.info("replica.list_failed", replica=peer.replica_id, error=str(error))
+            return False
         return True
 
     def _take_page(self, peer: Peer, page: list[AgentUpdate], listed: set[str]) -> None:
@@ -319,9 +330,22 @@ class PresenceExchange:
             if self._remote.apply(peer.replica_id, update):
                 self._on_update(update.agent_id)
 
-    async def _fetch(self, peer: Peer, agent_ids: list[str]) -> None:
-        # Where it fails, they come with what is told of them next.
-        await self._read_once(peer, agent_ids, set())
+    async def _fetch(self, peer: Peer) -> None:
+        """Take what was too large for a message: of what it told, nothing is told a second time."""
+        try:
+            while peer.to_fetch and self._peers.get(peer.replica_id) is peer:
+                asked = list(peer.to_fetch)
+                peer.to_fetch.clear()
+                if await self._read_once(peer, asked, set()):
+                    continue
+                if peer.silent:
+                    # The list that its next message asks for has them.
+                    peer.lose_place()
+                    return
+                peer.to_fetch.update(asked)
+                await asyncio.sleep(LIST_AGAIN_S)
+        finally:
+            peer.fetching = None
 
     # -- processes that go --------------------------------------------------------------------------
 
@@ -335,8 +359,9 @@ class PresenceExchange:
 
     def _forget(self, replica_id: str) -> None:
         peer = self._peers.pop(replica_id, None)
-        if peer is not None and peer.listing is not None:
-            peer.listing.cancel()
+        for task in () if peer is None else (peer.listing, peer.fetching):
+            if task is not None:
+                task.cancel()
         self._gone.add(replica_id)
         for agent_id in self._remote.drop_all(replica_id):
             self._on_update(agent_id)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
+import structlog
 
 from obt_server.hub.presence import Presence
 from obt_server.replicas.messages import (
@@ -19,6 +20,8 @@ from obt_server.replicas.messages import (
     ModelsPart,
     ProgressPart,
 )
+
+log = structlog.get_logger(__name__)
 
 _DECODED: Final = 5000
 """Agents that are kept decoded: views of all read each once a second at most."""
@@ -88,6 +91,9 @@ class RemoteAgents:
         begun = known is None or update.session > known.session
         # Changes of a session that nobody told of: its beginning was lost, and comes with the next list.
         if begun and HELLO not in update.parts:
+            return False
+        # Another release's that cannot be read here is not known here: whoever shows it would fail.
+        if begun and _decoded(HELLO, update.parts[HELLO]) is None:
             return False
         old = (b"",) * len(PART_TYPES) if known is None or begun else known.parts
         parts = tuple(update.parts.get(number, before) for number, before in enumerate(old))
@@ -161,4 +167,10 @@ def _presence(known: RemoteAgent) -> Presence:
 
 
 def _decoded(number: int, text: bytes) -> Any:
-    return _DECODERS[number].decode(text) if text else _NOTHING[number]
+    """Return a part; nothing where another release has made it what this one cannot read."""
+    if text:
+        try:
+            return _DECODERS[number].decode(text)
+        except msgspec.MsgspecError as error:
+            log.warning("replica.part_unreadable", part=number, error=str(error))
+    return _NOTHING[number]

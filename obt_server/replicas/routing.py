@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from obt_agent.errors import StorageFailed
+from obt_agent.errors import AgentError, LinkLost, StorageFailed
 from obt_server.bus import BusUnavailable, Exchanges, NoResponders, RemoteStream
 from obt_server.hub import AgentStream, OutOfReach
 from obt_server.replica_storage import Owner, ReplicaStorage
@@ -50,6 +50,7 @@ class AgentRoutes:
         self._exchanges = exchanges
         self._subjects = subjects
         self._gone = gone
+        self._streams: set[RemoteAgentStream] = set()
 
     async def call(self, agent_id: str, asked: Asked, timeout_s: float) -> bytes:
         """Ask the process that has the agent, and return its answer.
@@ -93,7 +94,17 @@ class AgentRoutes:
                         return await stack.enter_async_context(opening)
                 raise offline()
 
-            yield RemoteAgentStream(method, await opened(), opened)
+            stream = RemoteAgentStream(method, await opened(), opened)
+            self._streams.add(stream)
+            try:
+                yield stream
+            finally:
+                self._streams.discard(stream)
+
+    def end_streams(self, why: str) -> None:
+        """End all that are open with LinkLost."""
+        for stream in list(self._streams):
+            stream.end(LinkLost(why))
 
     async def check(self, agent_id: str) -> None:
         """Raise AgentOffline where no process has the agent, and OwnerUnknown."""
@@ -170,3 +181,7 @@ class RemoteAgentStream(AgentStream):
     def result_text(self) -> bytes:
         """The final result as JSON text, once the items have ended."""
         return self._stream.result_text
+
+    def end(self, error: AgentError) -> None:
+        """Have the reader raise this."""
+        self._stream.end(error)

@@ -236,8 +236,9 @@ class SharedRuns:
             self._lost, self._early = False, []
             try:
                 await self._ask_one(str(leader))
-            except AgentError as error:
-                log.info("runs.not_answered", leader=leader, error=error.message)
+            # MsgspecError: a leader of another release, until that is replaced, too.
+            except (AgentError, msgspec.MsgspecError) as error:
+                log.info("runs.not_answered", leader=leader, error=str(error))
                 await asyncio.sleep(AGAIN_AFTER_S)
                 self._ask_again()
             finally:
