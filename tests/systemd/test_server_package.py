@@ -95,6 +95,19 @@ def test_commands_of_root_are_of_the_service_s_database_and_user(server: Machine
     assert server.call("test -e /root/.local").code == 1
 
 
+def test_commands_of_root_are_of_the_database_of_the_units_that_are_enabled(server: Machine) -> None:
+    """Else they change a file that nobody serves any more, and say that it was done."""
+    server.run(f"systemctl disable --now obt-server && systemctl enable {REPLICA}")
+    refused = server.call("obt-server tokens list")
+    assert (refused.code, "postgresql+psycopg:///obt" in refused.err) == (1, True), refused
+    server.run(f"systemctl disable {REPLICA} && systemctl enable --now obt-server")
+    assert "here" in server.run("obt-server tokens list")
+    # Enabled, and not what runs.
+    server.run(f"systemctl enable {REPLICA} && obt-server tokens list | grep here")
+    server.run(f"systemctl disable {REPLICA}")
+    answers(server, "http://127.0.0.1:8881/")
+
+
 def test_the_running_service_is_hardly_exposed(server: Machine) -> None:
     server.run("systemd-analyze security --threshold=20 obt-server.service")
 

@@ -1,0 +1,91 @@
+"""What the units of the Debian package give the server, for the commands of the same machine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+FOLDER: Final = "/var/lib/obt-server"
+SINGLE_DATABASE: Final = f"{FOLDER}/obt.sqlite3"
+"""What ``obt-server.service`` says, before its file."""
+REPLICAS_DATABASE: Final = "postgresql+psycopg:///obt"
+"""What ``obt-server@PORT.service`` says, before its files."""
+_DATABASE: Final = "OBT_SERVER_DATABASE"
+_SETTINGS: Final = "etc/obt-server"
+_ENABLED: Final = ("etc/systemd/system", "*.wants/obt-server*.service")
+_RUNNING: Final = ("run/systemd/units", "invocation:obt-server*.service")
+"""Links that systemd keeps there, one for each unit that runs."""
+_UNIT: Final = re.compile(r"(?:invocation:)?obt-server(?:@([0-9]+))?\.service")
+_LINE: Final = re.compile(
+    r"""^[ \t]*([^\s\#;=][^=\n]*?)[ \t]*=       # neither a comment nor a line without a name
+    ((?:[ \t]*(?:'[^']*'|"(?:\\.|[^"\\])*"))*   # in quotes, which may hold ends of lines
+    (?:\\.|[^\\\n])*)                           # without them: until the line's end, unless that is escaped
+    """,
+    re.MULTILINE | re.DOTALL | re.VERBOSE,
+)
+_QUOTED: Final = re.compile(r"""[ \t]*(?:'([^']*)'|"((?:\\.|[^"\\])*)")""", re.DOTALL)
+
+
+def variables(text: str) -> dict[str, str]:
+    """Return the variables of a file as ``EnvironmentFile=`` of systemd reads it: nothing is expanded."""
+    return {found[1]: _value(found[2]) for found in _LINE.finditer(text.replace("\r", "\n"))}
+
+
+def _value(text: str) -> str:
+    value, end = "", 0
+    while found := _QUOTED.match(text, end):
+        # Between double quotes a backslash before any other character stands for itself.
+        inside = re.sub(r'\\(?:\n|(["\\`$]))', lambda one: one[1] or "", found[2] or "")
+        value += found[1] or inside
+        end = found.end()
+    pieces = re.findall(r"\\.|.", text[end:].lstrip(" \t"), re.DOTALL)
+    while pieces and pieces[-1].isspace():
+        pieces.pop()
+    return value + "".join("" if one == "\\\n" else one[-1] for one in pieces)
+
+
+def database(root: Path = Path("/")) -> str:
+    """Return the address of the database that the servers of this machine use.
+
+    Of the units that run; where none runs, of those that are enabled. Replicas come before a single server:
+    its file is what they were copied from. Where there is no unit, the database is what the settings of
+    replicas name, else the single server's.
+    """
+    single, replicas = _units(root)
+    if replicas:
+        return _of_replica(root, min(replicas, key=int))[_DATABASE]
+    if single:
+        return _of_single(root)[_DATABASE]
+    return _read(root, "replicas.env").get(_DATABASE, SINGLE_DATABASE)
+
+
+def _units(root: Path) -> tuple[bool, set[str]]:
+    """Return whether there is the unit of a single server, and the ports of replicas."""
+    for folder, pattern in (_RUNNING, _ENABLED):
+        found = [one[1] for path in (root / folder).glob(pattern) if (one := _UNIT.fullmatch(path.name))]
+        if found:
+            return None in found, {port for port in found if port is not None}
+    return False, set()
+
+
+def _of_single(root: Path) -> dict[str, str]:
+    return {_DATABASE: SINGLE_DATABASE, **_read(root, "options.env")}
+
+
+def _of_replica(root: Path, port: str) -> dict[str, str]:
+    # Later files win, as in the unit.
+    return {
+        _DATABASE: REPLICAS_DATABASE,
+        **_read(root, "replicas.env"),
+        **_read(root, f"replica-{port}.env"),
+    }
+
+
+def _read(root: Path, name: str) -> Mapping[str, str]:
+    try:
+        text = (root / _SETTINGS / name).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return {}
+    return variables(text)
