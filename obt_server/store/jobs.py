@@ -246,8 +246,9 @@ def remove(db: Session, agent_id: str, job_id: str) -> None:
     row = db.get(JobRow, (agent_id, job_id))
     if row is None:
         raise NotStored(f"There is no job {job_id[:128]!r}.")
-    # Results hang on the agent and not on the job: nothing else deletes them, texts that were set aside
-    # included.
-    db.execute(delete(ResultRow).where(ResultRow.agent_id == agent_id, ResultRow.job_id == job_id))
+    # Results and their pieces hang on the agent and not on the job: nothing else deletes them, texts that
+    # were set aside included.
+    for table in (ResultRow, PartRow):
+        db.execute(delete(table).where(table.agent_id == agent_id, table.job_id == job_id))
     remove_digest(db, agent_id, job_id)
     db.delete(row)

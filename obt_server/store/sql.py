@@ -11,11 +11,11 @@ from typing import Literal, Self
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
 from obt_server.hub.storage import Admission, AgentRecord, JobChange, JobResult, StoredCredential
 from obt_server.replica_storage import BEAT_WITHIN_S, Beat, LeaderLease, Owner, ReplicaState
+from obt_server.store import agent_removal, joining
 from obt_server.store import agents as agent_rows
 from obt_server.store import campaigns as campaign_rows
 from obt_server.store import credentials as credential_rows
 from obt_server.store import jobs as job_rows
-from obt_server.store import joining
 from obt_server.store import machine as machine_rows
 from obt_server.store import model_changes as change_rows
 from obt_server.store import plans as plan_rows
@@ -120,10 +120,12 @@ class SqlStorage(Stored):
     async def ping(self) -> None:
         await self._db.look_up(job_rows.PING)
 
+    async def delete_agent(self, agent_id: str) -> None:
+        await agent_removal.remove(self._db, agent_id)
+
     agents = query(agent_rows.everyone)
     rename_agent = transaction(agent_rows.rename)
     label_agent = transaction(agent_rows.label)
-    delete_agent = transaction(agent_rows.remove)
     versions = query(machine_rows.versions)
     hardware = query(machine_rows.hardware)
     jobs = query(job_rows.find)

@@ -23,7 +23,8 @@ from tests.cluster.postgresql import PostgreSQL
 ROOT: Final = Path(__file__).parents[2]
 SUITES: Final = ("tests/server", "tests/gateway", "tests/rollouts", "tests/campaigns")
 STORED: Final = (
-    *("store", "quota", "retention", "jobs", "results", "admission", "state", "tokens", "labels"),
+    *("store", "quota", "retention", "agent_removal", "jobs", "results", "admission", "state"),
+    *("tokens", "labels"),
 )
 
 
