@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, select
+from sqlalchemy import Connection, Engine, create_engine, event, select
 
 from obt_server.cli import main
-from obt_server.store import Database, OperatorStore, SqlStorage
-from obt_server.store.transfer import COPIED
+from obt_server.store import Database, OperatorStore, SqlStorage, postgresql
+from obt_server.store.transfer import BYTES_AT_ONCE, COPIED
 from tests.cluster.postgresql import PostgreSQL
 from tests.cluster.test_schema import name_of
 from tests.server.schemas import make_old
@@ -124,3 +124,97 @@ async def test_what_servers_know_of_each_other_stays_with_the_database(tmp_path:
         after = await storage.beat("r2", lead=True)
     assert (after.leader, after.epoch, set(after.replicas)) == ("r2", 1, {"r2"})
     assert after.cluster != before.cluster
+
+
+FETCHED = list[int]()
+"""Bytes of each fetch from SQLite."""
+
+
+class CountingCursor(sqlite3.Cursor):
+    """Notes how much each fetch brings into memory."""
+
+    def fetchmany(self, size: int | None = 1) -> list[Any]:
+        return self._noted(super().fetchmany(size))
+
+    def fetchall(self) -> list[Any]:
+        return self._noted(super().fetchall())
+
+    def _noted(self, rows: list[Any]) -> list[Any]:
+        FETCHED.append(sum(len(value) for row in rows for value in row if isinstance(value, bytes)))
+        return rows
+
+
+class CountingConnection(sqlite3.Connection):
+    """Its cursors count, whoever asks for them."""
+
+    def cursor(self, factory: Any = CountingCursor) -> Any:
+        return super().cursor(factory)
+
+
+def test_no_more_than_one_large_row_is_fetched_at_once(tmp_path: Path, database: str) -> None:
+    path = tmp_path / "obt.sqlite3"
+    made(path)
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        columns = "agent_id, job_id, sha256, accepted, stored_at, text"
+        result = f"insert into obt_results ({columns}) values ('odd-2',?,'s',0,1.0,zeroblob(?))"  # noqa: S608 - no text of others
+        db.executemany(result, [(f"j{n}", BYTES_AT_ONCE // 4) for n in range(6)])
+        largest = db.execute("select max(length(text)) from obt_results").fetchone()[0]
+        db.commit()
+
+    def counting(dialect: Any, record: Any, arguments: Any, words: dict[str, Any]) -> None:
+        del record, arguments
+        if dialect.name == "sqlite":
+            words["factory"] = CountingConnection
+
+    FETCHED.clear()
+    event.listen(Engine, "do_connect", counting)
+    try:
+        assert main(["copy", "--from", str(path), "--to", database]) == 0
+    finally:
+        event.remove(Engine, "do_connect", counting)
+    assert max(FETCHED) == largest
+
+
+def test_a_target_in_use_and_a_row_that_it_refuses_are_said(
+    tmp_path: Path,
+    database: str,
+    postgres: PostgreSQL,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = tmp_path / "obt.sqlite3"
+    made(path)
+    words = ["copy", "--from", str(path), "--to", database]
+    Database.open(database).close()
+    monkeypatch.setattr(postgresql, "LOCK_S", 1)
+    other = create_engine(database)
+    with other.begin() as connection:
+        connection.exec_driver_sql("lock table obt_plan_versions in row exclusive mode")
+        assert (main(words), "the target is in use: stop" in capsys.readouterr().err) == (1, True)
+    other.dispose()
+    with contextlib.closing(sqlite3.connect(path)) as db:
+        db.execute("delete from obt_agents where id = 'odd-0'")
+        db.commit()
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "a row of obt_results cannot be copied" in said
+    assert "odd-0" not in said, "no value of a row: some are hashes of secrets"
+    assert postgres.execute("select count(*) from obt_agents", name_of(database)) == [(0,)]
+
+
+def test_reading_may_take_as_long_as_it_does(tmp_path: Path, database: str) -> None:
+    path = tmp_path / "obt.sqlite3"
+    made(path)
+    found = set[Any]()
+
+    def look(connection: Connection, cursor: Any, statement: str, *more: Any) -> None:
+        del cursor, more
+        if connection.dialect.name == "postgresql" and statement.startswith("INSERT INTO obt_results "):
+            found.add(connection.exec_driver_sql("show idle_in_transaction_session_timeout").scalar())
+
+    event.listen(Engine, "before_cursor_execute", look)
+    try:
+        assert main(["copy", "--from", str(path), "--to", database]) == 0
+    finally:
+        event.remove(Engine, "before_cursor_execute", look)
+    assert found == {"0"}
