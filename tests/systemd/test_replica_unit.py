@@ -3,6 +3,9 @@
 import re
 from pathlib import Path
 
+import pytest
+
+from obt_server.cli import main
 from obt_server.config.load import SERVER
 from tests.systemd.payload import ROOT
 from tests.systemd.test_unit import analyze
@@ -47,6 +50,22 @@ def test_a_replica_is_as_confined_as_a_single_server() -> None:
     } == OF_REPLICAS
     done = analyze("security", "--offline=true", f"--threshold={THRESHOLD}", UNITS / TEMPLATE)
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", [TEMPLATE, SINGLE])
+@pytest.mark.parametrize(
+    ("words", "port"), [(["run", "--no-such-option"], ""), (["run"], "eighty")], ids=["option", "variable"]
+)
+def test_what_no_later_start_can_use_is_not_started_again(
+    name: str, words: list[str], port: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OBT_SERVER_LISTEN_PORT", port)
+    try:
+        status = main(words)
+    except SystemExit as ended:
+        status = int(str(ended.code))
+    (ending,) = service(name)["RestartPreventExitStatus"]
+    assert str(status) in ending.split()
 
 
 def test_it_has_time_for_its_notice_and_all_that_comes_after() -> None:
