@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
+
+from obt_server.cli.options import OPTION_OF_KEY
+from obt_server.config.load import SERVER
 
 FOLDER: Final = "/var/lib/obt-server"
 SINGLE_DATABASE: Final = f"{FOLDER}/obt.sqlite3"
@@ -13,6 +17,8 @@ SINGLE_DATABASE: Final = f"{FOLDER}/obt.sqlite3"
 REPLICAS_DATABASE: Final = "postgresql+psycopg:///obt"
 """What ``obt-server@PORT.service`` says, before its files."""
 _DATABASE: Final = "OBT_SERVER_DATABASE"
+_PORT: Final = "OBT_SERVER_LISTEN_PORT"
+_OPTIONS: Final = "OPTIONS"
 _SETTINGS: Final = "etc/obt-server"
 _ENABLED: Final = ("etc/systemd/system", "*.wants/obt-server*.service")
 _RUNNING: Final = ("run/systemd/units", "invocation:obt-server*.service")
@@ -26,6 +32,22 @@ _LINE: Final = re.compile(
     re.MULTILINE | re.DOTALL | re.VERBOSE,
 )
 _QUOTED: Final = re.compile(r"""[ \t]*(?:'([^']*)'|"((?:\\.|[^"\\])*)")""", re.DOTALL)
+
+
+_SHORT: Final = {key: name for name, key in SERVER.short_names.items()}
+
+
+def _variable(key: str) -> str:
+    return _SHORT.get(key, f"{SERVER.prefix}{key.upper().replace('.', '_')}")
+
+
+_SELF_SIGNED: Final = OPTION_OF_KEY["listen.tls_self_signed"]
+_OF_OPTION: Final = {
+    OPTION_OF_KEY[key]: _variable(key)
+    for key in (
+        *("database.address", "listen.host", "listen.port", "listen.tls_cert_file", "listen.tls_key_file"),
+    )
+}
 
 
 def variables(text: str) -> dict[str, str]:
@@ -46,6 +68,39 @@ def _value(text: str) -> str:
     return value + "".join("" if one == "\\\n" else one[-1] for one in pieces)
 
 
+def given(command: str, environ: Mapping[str, str], root: Path = Path("/")) -> dict[str, str]:
+    """Return the variables that a command gets where its caller has not set them.
+
+    For ``status`` all settings of the server that it asks, which is the replica at the port of the
+    environment, or else the single server or the first replica; for the others the database.
+    """
+    if command != "status":
+        return {_DATABASE: database(root)}
+    single, replicas = _units(root)
+    port = environ.get(_PORT) or (None if single or not replicas else min(replicas, key=int))
+    if port is None or (single and port not in replicas):
+        return _settings(_of_single(root))
+    return {**_settings(_of_replica(root, port)), _PORT: port}
+
+
+def _settings(found: Mapping[str, str]) -> dict[str, str]:
+    """Leave what are settings. Options win over variables, as they do for the server."""
+    settings = {name: value for name, value in found.items() if name.startswith(SERVER.prefix)}
+    return {**settings, **_of_options(shlex.split(found.get(_OPTIONS, "")))}
+
+
+def _of_options(words: Sequence[str]) -> dict[str, str]:
+    """Return as variables those options that say which database there is, and where the server answers."""
+    settings = {}
+    for word, value in zip(words, (*words[1:], ""), strict=False):
+        option, equals, inside = word.partition("=")
+        if option in _OF_OPTION:
+            settings[_OF_OPTION[option]] = inside if equals else value
+        elif option == _SELF_SIGNED:
+            settings[_variable("listen.tls_self_signed")] = "true"
+    return settings
+
+
 def database(root: Path = Path("/")) -> str:
     """Return the address of the database that the servers of this machine use.
 
@@ -55,9 +110,9 @@ def database(root: Path = Path("/")) -> str:
     """
     single, replicas = _units(root)
     if replicas:
-        return _of_replica(root, min(replicas, key=int))[_DATABASE]
+        return _settings(_of_replica(root, min(replicas, key=int)))[_DATABASE]
     if single:
-        return _of_single(root)[_DATABASE]
+        return _settings(_of_single(root))[_DATABASE]
     return _read(root, "replicas.env").get(_DATABASE, SINGLE_DATABASE)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from obt_server.cli import unit_settings
+from obt_server.config.load import SERVER
 from tests.project.paths import ROOT
 
 UNITS = ROOT / "deploy" / "systemd"
@@ -83,3 +84,51 @@ def test_without_a_unit_it_is_what_replicas_will_have_or_the_single_servers(tmp_
     assert unit_settings.database(none) == unit_settings.SINGLE_DATABASE
     root = machine(tmp_path / "named", enabled="ssh", replicas=f"OBT_SERVER_DATABASE={NAMED}\n")
     assert unit_settings.database(root) == NAMED
+
+
+def test_status_asks_a_replica_where_its_files_say_that_it_listens(tmp_path: Path) -> None:
+    """``OBT_SERVER_LISTEN_PORT=8882 obt-server status``, as the guide restarts one after the other."""
+    root = machine(
+        tmp_path,
+        enabled="obt-server@8881 obt-server@8882",
+        replicas=f"OBT_SERVER_DATABASE={NAMED}\nOBT_SERVER_LISTEN_HOST=192.0.2.11\nOPTIONS=--behind-proxy\n",
+        replica_8882="OBT_SERVER_LISTEN_HOST='192.0.2.12'\n",
+    )
+    common = {"OBT_SERVER_DATABASE": NAMED}
+    asked = unit_settings.given("status", {"OBT_SERVER_LISTEN_PORT": "8882"}, root)
+    assert asked == {
+        **common,
+        "OBT_SERVER_LISTEN_HOST": "192.0.2.12",
+        "OBT_SERVER_LISTEN_PORT": "8882",
+    }
+    # Without a port, the first.
+    assert unit_settings.given("status", {}, root) == {
+        **common,
+        "OBT_SERVER_LISTEN_HOST": "192.0.2.11",
+        "OBT_SERVER_LISTEN_PORT": "8881",
+    }
+    assert unit_settings.given("tokens", {}, root) == common, "other commands dial nobody"
+
+
+def test_status_asks_a_single_server_as_its_options_say(tmp_path: Path) -> None:
+    options = "--host 0.0.0.0 --port=443 --database /srv/a.sqlite3 --tls-self-signed --allowed-host a.example"
+    root = machine(tmp_path, enabled="obt-server", options=f"OPTIONS=--gateway\nOPTIONS={options}\n")
+    assert unit_settings.given("status", {"OBT_SERVER_LISTEN_PORT": "8881"}, root) == {
+        "OBT_SERVER_DATABASE": "/srv/a.sqlite3",
+        "OBT_SERVER_LISTEN_HOST": "0.0.0.0",  # noqa: S104 - nothing listens here
+        "OBT_SERVER_LISTEN_PORT": "443",
+        "OBT_SERVER_LISTEN_TLS_SELF_SIGNED": "true",
+    }
+    assert unit_settings.given("tokens", {}, root) == {"OBT_SERVER_DATABASE": "/srv/a.sqlite3"}
+
+
+def test_status_without_a_unit_asks_the_replica_of_the_port_that_somebody_names(tmp_path: Path) -> None:
+    root = machine(tmp_path, replicas="OBT_SERVER_LISTEN_HOST=192.0.2.11\n")
+    found = unit_settings.given("status", {"OBT_SERVER_LISTEN_PORT": "9000"}, root)
+    assert found["OBT_SERVER_LISTEN_HOST"] == "192.0.2.11"
+    assert unit_settings.given("status", {}, root) == {"OBT_SERVER_DATABASE": unit_settings.SINGLE_DATABASE}
+
+
+def test_the_variables_of_options_are_those_of_the_settings() -> None:
+    given = unit_settings._OF_OPTION.values()  # noqa: SLF001 - what the server would have to know
+    assert set(given) <= SERVER.variables.keys() | SERVER.short_names.keys()
