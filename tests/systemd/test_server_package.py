@@ -149,6 +149,23 @@ def test_upgrades_ask_nothing_and_keep_options_and_state(server: Machine) -> Non
     assert server.unit(REPLICA, "ActiveState") == {"ActiveState": "active"}
 
 
+def test_an_upgrade_stops_at_the_first_replica_that_is_not_ready(server: Machine) -> None:
+    """As with a release that wants a newer schema, of which no replica would be ready any more."""
+    own, behind = "/etc/obt-server/replica-8882.env", "obt-server@8883"
+    server.run(f"systemctl start {behind}")
+    answers(server, "http://127.0.0.2:8883/readyz")
+    pid = server.unit(behind, "MainPID")
+    server.write(own, "OBT_SERVER_LOG_LEVEL=no-such-level\n")
+    said = server.run(f"{UNATTENDED} /root/later.deb <&- 2>&1", timeout_s=200)
+    assert f"{REPLICA}.service is not ready after its restart" in said
+    assert "obt-server migrate" in said
+    assert server.unit(behind, "MainPID") == pid, "it answers meanwhile"
+    # Wrong settings are not tried again and again.
+    assert server.unit(REPLICA, "ActiveState") == {"ActiveState": "failed"}
+    server.run(f"rm {own} && systemctl restart {REPLICA} && systemctl stop {behind}")
+    answers(server, "http://127.0.0.2:8882/readyz")
+
+
 def test_it_serves_with_a_key_that_its_user_cannot_read(server: Machine) -> None:
     authority = trustme.CA()
     issued = authority.issue_cert("127.0.0.1")
