@@ -69,6 +69,7 @@ class Beat:
         leader: who holds the lease; None while nobody does.
         epoch: of the last lease; 0 before the first.
         cluster: a random id of this database, 32 hexadecimal digits.
+        now: the database's time, at some moment while it was asked.
     """
 
     replicas: Mapping[str, float]
@@ -77,6 +78,7 @@ class Beat:
     leader: str | None
     epoch: int
     cluster: str
+    now: float
 
 
 @dataclass(frozen=True, kw_only=True)

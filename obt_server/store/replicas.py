@@ -36,6 +36,7 @@ def beat(db: Session, replica_id: str, *, lead: bool, state: ReplicaState) -> Be
         leader=leader,
         epoch=epoch,
         cluster=_cluster(db),
+        now=now,
     )
 
 

@@ -24,6 +24,7 @@ from obt_server.store import results as result_rows
 from obt_server.store import rollouts as rollout_rows
 from obt_server.store import schedules as schedule_rows
 from obt_server.store import verdicts as verdict_rows
+from obt_server.store.clock import ClockWatch
 from obt_server.store.database import AT_ONCE, Database, Stored, query, transaction
 from obt_server.store.leases import FencedDatabase
 from obt_server.store.quota import AgentQuota
@@ -41,6 +42,8 @@ class SqlStorage(Stored):
         super().__init__(database)
         # bounds for each agent, checked inside the transaction that stores
         self._quota = quota or AgentQuota()
+        # shared by all that are made of this one
+        self._clock = ClockWatch()
 
     # -- for the hub --------------------------------------------------------------------------------
 
@@ -105,7 +108,10 @@ class SqlStorage(Stored):
 
     async def beat(self, replica_id: str, *, lead: bool, state: ReplicaState | None = None) -> Beat:
         said = state or ReplicaState()
-        return await self._db.run_apart(BEAT_WITHIN_S, replica_rows.beat, replica_id, lead=lead, state=said)
+        asked_at = self._clock.now()
+        found = await self._db.run_apart(BEAT_WITHIN_S, replica_rows.beat, replica_id, lead=lead, state=said)
+        self._clock.compare(found.now, asked_at)
+        return found
 
     async def leave(self, replica_id: str) -> None:
         await self._db.run_apart(BEAT_WITHIN_S, replica_rows.leave, replica_id)

@@ -156,7 +156,7 @@ class Beats:
 
 def beat(beats: dict[str, int], leader: str | None, epoch: int = 1) -> Beat:
     ages = dict.fromkeys(beats, 0.0)
-    return Beat(replicas=ages, beats=beats, leader=leader, epoch=epoch, cluster="c" * 32)
+    return Beat(replicas=ages, beats=beats, leader=leader, epoch=epoch, cluster="c" * 32, now=0.0)
 
 
 async def away(replica_id: str) -> Beat:
