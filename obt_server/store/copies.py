@@ -29,6 +29,7 @@ KEPT_BEFORE_MIGRATION: Final = 3
 """Copies, the newest; each is as large as the database was."""
 BUSY_S: Final = 30.0
 """For which a copy waits for a writer that keeps the whole file, as a change of its journal does."""
+_RESTORING: Final = ".restoring-"
 _PAGES_AT_ONCE: Final = 4096
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
 _STAMPED: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z")
@@ -174,6 +175,27 @@ def keep_newest(folder: Path, pattern: str, most: int) -> list[Path]:
     for path in gone:
         path.unlink(missing_ok=True)
     return gone
+
+
+def restoring(path: Path) -> Path:
+    """Return the name of a copy that is about to be put in place of a database."""
+    return path.with_name(f"{path.name}{_RESTORING}{stamp()}-{secrets.token_hex(2)}")
+
+
+def unfinished_restores(path: Path) -> list[Path]:
+    """Return the copies that were made to replace a database, and did not."""
+    start = f"{path.name}{_RESTORING}"
+    return sorted(one for one in path.parent.iterdir() if one.name.startswith(start))
+
+
+def check_restored(path: Path) -> None:
+    """Raise CopyFailed where a restore ended between the database of before and the one from the copy."""
+    if not path.exists() and (left := unfinished_restores(path)):
+        raise CopyFailed(
+            f"there is no database {path}, as a restore was interrupted: run obt-server restore again. The "
+            f"copy that was to be there is {left[-1].name}; what was there before has .before-restore- in "
+            "its name"
+        )
 
 
 def stamp() -> str:

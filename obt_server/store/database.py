@@ -133,7 +133,7 @@ class Database:
 
         Raises:
             SchemaTooNew: a newer release wrote it.
-            CopyFailed: it must be copied, and there is no room.
+            CopyFailed: it must be copied, and there is no room; or a restore was interrupted.
             DatabaseInUse: it is being replaced by a backup.
             OSError: the folder cannot be made or written.
         """
@@ -141,6 +141,7 @@ class Database:
         # Before the file is looked at, so that a restore cannot take it away in between.
         lock = copies.lock(path, shared=True)
         try:
+            copies.check_restored(path)
             with contextlib.suppress(FileExistsError):
                 # Made before SQLite opens it, which would make it readable as the umask says: it holds hashes
                 # of secrets.

@@ -112,12 +112,15 @@ def restore(path: Path, source: Path) -> Path | None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with copies.exclusive(path):
         # Beside the database first, checked and whole: a disk that fills up meanwhile costs nothing.
-        fresh = path.with_name(f"{path.name}.restoring-{copies.stamp()}")
+        fresh = copies.restoring(path)
         copies.back_up(source, fresh)
         copies.give_to_owner(fresh, path.parent)
+        # Until it has its name there is no database: ``check_restored`` keeps a start from making one.
         kept = _set_aside(path)
         fresh.rename(path)
         copies.sync(path.parent)
+        for left in copies.unfinished_restores(path):
+            left.unlink(missing_ok=True)
     return kept
 
 

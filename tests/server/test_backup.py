@@ -201,6 +201,34 @@ def test_a_restore_refuses_while_a_server_has_the_database_open(tmp_path: Path, 
     assert command("restore", str(backup))[0] == 0
 
 
+def test_a_restore_that_ends_on_the_way_leaves_no_start_an_empty_database(
+    tmp_path: Path, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, backup = tmp_path / "obt.sqlite3", tmp_path / "backup.sqlite3"
+    made(path, "first")
+    assert command("backup", str(backup))[0] == 0
+    made(path, "second")
+    rename = Path.rename
+
+    def ends(self: Path, target: Path) -> Path:
+        if target == path:
+            raise OSError("the power is gone")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", ends)
+    assert command("restore", str(backup))[0] == 1
+    monkeypatch.setattr(Path, "rename", rename)
+    with pytest.raises(CopyFailed, match=r"interrupted: run obt-server restore again.*restoring-"):
+        Database.sqlite(path)
+    assert not path.exists()
+    (kept,) = tmp_path.glob("*.before-restore-*")
+    assert names_in(kept) == ["first", "second"]
+    assert command("restore", str(backup))[0] == 0
+    Database.sqlite(path).close()
+    assert names_in(path) == ["first"]
+    assert list(tmp_path.glob("*.restoring-*")) == []
+
+
 def test_a_restore_refuses_what_is_no_backup_or_a_newer_releases(tmp_path: Path, command: Command) -> None:
     path, backup = tmp_path / "obt.sqlite3", tmp_path / "backup.sqlite3"
     made(path, "first")
