@@ -1,5 +1,6 @@
 """The first operator's password from a file: when it is read, what is refused, and that it opens."""
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +77,56 @@ async def test_the_password_is_neither_shown_nor_changed_later(
     await make_first_operator(operators, "another password", file)
     assert capsys.readouterr().out == ""
     assert (await operators.sign_in("admin", PASSWORD, "127.0.0.1")).operator == "admin"
+
+
+class Ending(Operators):
+    """Ends where a start may end: when the operator is made, or just before."""
+
+    made = True
+
+    async def create_first(self, name: str, password: str | None = None) -> str | None:
+        if self.made:
+            await super().create_first(name, password)
+        raise OSError("the power is gone")
+
+
+@pytest.mark.parametrize("made", [True, False])
+async def test_a_start_that_ends_on_the_way_loses_no_password(
+    tmp_path: Path,
+    operators: Operators,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    made: bool,
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    monkeypatch.setenv("STATE_DIRECTORY", str(state))
+    ending = Ending(operators.store)
+    ending.made = made
+    with pytest.raises(OSError, match="power"):
+        await make_first_operator(ending, None, None)
+    assert bool(await operators.store.names()) is made
+    await make_first_operator(operators, None, None)
+    assert f"with the password in {state}/first-password" in capsys.readouterr().out
+    (file,) = state.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert (await operators.sign_in("admin", file.read_text().strip(), "127.0.0.1")).operator == "admin"
+    # Read and removed: no later start makes another.
+    file.unlink()
+    await make_first_operator(operators, None, None)
+    assert (list(state.iterdir()), capsys.readouterr().out) == ([], "")
+
+
+async def test_of_two_first_starts_at_once_one_writes_its_password(
+    tmp_path: Path, operators: Operators, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    monkeypatch.setenv("STATE_DIRECTORY", str(state))
+    await asyncio.gather(*(make_first_operator(operators, None, None) for _ in range(2)))
+    (file,) = state.iterdir()
+    assert (await operators.sign_in("admin", file.read_text().strip(), "127.0.0.1")).operator == "admin"
 
 
 @pytest.mark.slow
