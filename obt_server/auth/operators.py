@@ -14,6 +14,7 @@ from obt_agent.errors import AgentError
 from obt_server.auth import secrets
 from obt_server.auth.limiter import FailureLimiter
 from obt_server.auth.principal import InferenceGrant, Principal
+from obt_server.auth.turns import FairTurns, Lines
 from obt_server.connections import address_key
 from obt_server.store.operators import ApiToken, OperatorStore, Scope
 
@@ -23,8 +24,11 @@ FREE_OF_ADDRESS: Final = 20
 """Failures of an address with any accounts before it waits: several people may be behind it."""
 MAX_WAITING: Final = 16
 """Passwords of strangers that wait to be hashed: two seconds of one processor."""
+MAX_IN_LINE: Final = 4
+"""Of those the ones of one address, so that none fills all places; and of one operator at an address where
+that one signed in before."""
 MAX_LATE_S: Final = 5.0
-"""By which a wrong password is answered late where the operator signed in before."""
+"""By which a password is checked late, after wrong ones, where the operator signed in before."""
 _PREFIXES: Final[Mapping[Scope, str]] = {"operator": "obtk", "inference": "obti", "metrics": "obtm"}
 _NOBODY: Final = "scrypt$32768$8$1$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
@@ -65,7 +69,9 @@ class Operators:
         # by address, whatever the account
         self._addresses = FailureLimiter(FREE_OF_ADDRESS)
         # hashing takes a processor for 0.1 s; those who signed in before do not queue with strangers
-        self._hashing = {True: asyncio.Semaphore(1), False: asyncio.Semaphore(1)}
+        self._hashing = {True: FairTurns(), False: FairTurns()}
+        # by address for strangers; else by account and address, so that no guess at one account keeps another
+        self._lines = Lines(MAX_IN_LINE)
         # strangers whose password waits to be hashed
         self._waiting = 0
         self.claim: Callable[[Sequence[bytes]], Awaitable[bool]] | None = None
@@ -91,8 +97,9 @@ class Operators:
     async def sign_in(self, name: str, password: str, address: str) -> SignIn:
         """Check a password and open a sign-in.
 
-        From an address that this operator signed in from before, a right password is never refused, whatever
-        was tried there; a wrong one is answered late. From others, failures delay the next try.
+        From an address that this operator signed in from before, failures have the next password checked up
+        to ``MAX_LATE_S`` late, and a right one is refused only while ``MAX_IN_LINE`` others of the same
+        operator wait there. From other addresses, failures delay the next try.
 
         Raises:
             SignInRefused, TooManyAttempts.
@@ -102,14 +109,15 @@ class Operators:
         # Whoever signed in from here before is never locked out by what others try at that address.
         if not known:
             self._check_attempts(name, sender)
-        if not await self._is_right(name, password, sender, known=known):
-            # Both counts, so that one address cannot try many accounts, nor many addresses one account for
-            # free.
-            now = time.monotonic()
-            delay_s = max(self._pairs.failed((name, sender), now), self._addresses.failed(sender, now))
-            if known:
-                await asyncio.sleep(min(delay_s, MAX_LATE_S))
-            raise SignInRefused("Wrong name or password.")
+        line = (name, sender) if known else sender
+        if self._lines.full(line) or (not known and self._waiting >= MAX_WAITING):
+            raise TooManyAttempts("Too many sign-ins at once; try again.", retry_after_ms=2000)
+        self._waiting += not known
+        try:
+            async with self._lines.line(line):
+                await self._check_password(name, password, sender, known=known)
+        finally:
+            self._waiting -= not known
         self._pairs.succeeded((name, sender))
         self._addresses.succeeded(sender)
         # The browser keeps the token, the database its hash: a copy of the database opens no session.
@@ -117,21 +125,26 @@ class Operators:
         await self.store.add_sign_in(secrets.sha256(token), name, now, now + SIGN_IN_S, sender)
         return SignIn(name, token, now + SIGN_IN_S)
 
-    async def _is_right(self, name: str, password: str, sender: str, *, known: bool) -> bool:
-        if not known and self._waiting >= MAX_WAITING:
-            raise TooManyAttempts("Too many sign-ins at once; try again.", retry_after_ms=2000)
+    async def _check_password(self, name: str, password: str, sender: str, *, known: bool) -> None:
+        """Raise SignInRefused or TooManyAttempts unless the password is the operator's."""
+        if known:
+            # Before the check: a guess costs its time first, and those behind it stand in line meanwhile. Of
+            # this account alone: another operator at the same address has done nothing.
+            await asyncio.sleep(min(self._pairs.wait_s((name, sender), time.monotonic()), MAX_LATE_S))
         # A name that does not exist costs as much time as one that does: its answer tells nothing.
         stored = await self.store.password(name)
-        self._waiting += not known
-        try:
-            async with self._hashing[known]:
-                if not known:
-                    self._check_attempts(name, sender)  # the others that waited may have failed meanwhile
-                    await self._check_claim(name, sender)
-                right = await asyncio.to_thread(secrets.check_password, password, stored or _NOBODY)
-        finally:
-            self._waiting -= not known
-        return right and stored is not None
+        async with self._hashing[known].turn(sender):
+            if not known:
+                self._check_attempts(name, sender)  # the others that waited may have failed meanwhile
+                await self._check_claim(name, sender)
+            right = await asyncio.to_thread(secrets.check_password, password, stored or _NOBODY)
+        if not right or stored is None:
+            # Both counts, so that one address cannot try many accounts, nor many addresses one account for
+            # free.
+            now = time.monotonic()
+            self._pairs.failed((name, sender), now)
+            self._addresses.failed(sender, now)
+            raise SignInRefused("Wrong name or password.")
 
     def _check_attempts(self, name: str, sender: str) -> None:
         now = time.monotonic()

@@ -21,7 +21,7 @@ from obt_agent.errors import AgentError
 from obt_server import app as application
 from obt_server.auth import OriginPolicy, secrets
 from obt_server.auth.limiter import MAX_DELAY_S, FailureLimiter
-from obt_server.auth.operators import Operators, SignInRefused
+from obt_server.auth.operators import MAX_IN_LINE, Operators, SignInRefused
 from obt_server.rest import health
 from obt_server.store.operators import ApiToken
 from obt_server.store.postgresql import DatabaseUnavailable
@@ -216,6 +216,58 @@ async def test_a_right_password_is_never_refused_where_the_operator_signed_in_be
     assert (await operators.sign_in("admin", PASSWORD, "2001:db8::3")).operator == "admin"
     restarted = Operators(operators.store)
     assert await restarted.store.signed_in_from("admin", "2001:db8::/64")
+
+
+async def test_a_password_is_checked_late_after_wrong_ones_where_the_operator_signed_in_before(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("obt_server.auth.operators.MAX_LATE_S", 1000.0)
+    operators, asked = server.parts.operators, list[str]()
+    for name in ("admin", "eve"):
+        await operators.store.set_password(name, HASHED, 0.0)
+        await operators.sign_in(name, PASSWORD, "192.0.2.1")
+    for n in range(3):  # people mistype
+        with pytest.raises(SignInRefused):
+            await operators.sign_in("admin", f"wrong {n}", "192.0.2.1")
+    await operators.sign_in("admin", PASSWORD, "192.0.2.1")
+    for _ in range(20):
+        operators._pairs.failed(("admin", "192.0.2.1"), time.monotonic())  # noqa: SLF001
+    password = operators.store.password
+
+    async def noted(name: str) -> str | None:
+        asked.append(name)
+        return await password(name)
+
+    operators.store.password = noted  # type: ignore[method-assign] # notes whose, then does it
+    guess = asyncio.create_task(operators.sign_in("admin", "wrong", "192.0.2.1"), name="guess")
+    try:
+        for _ in range(3):
+            await operators.sign_in("eve", PASSWORD, "192.0.2.1")
+        assert asked == ["eve"] * 3, "the guess waits first, and another operator of that address does not"
+    finally:
+        guess.cancel()
+        await asyncio.wait([guess])
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_guesses_at_one_address_fill_no_places_of_another(
+    server: Running, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    monkeypatch.setattr("obt_server.auth.operators.MAX_LATE_S", 0.0)
+    operators = server.parts.operators
+    await operators.store.set_password("eve", HASHED, 0.0)
+    if known:
+        await operators.sign_in("admin", PASSWORD, "192.0.2.1")
+        await operators.sign_in("eve", PASSWORD, "192.0.2.2")
+    async with operators._hashing[known].turn("192.0.2.9"):  # noqa: SLF001 - so that none ends meanwhile
+        tries = [asyncio.create_task(operators.sign_in("admin", "wrong", "192.0.2.1")) for _ in range(150)]
+        await until(lambda: sum(one.done() for one in tries) == 150 - MAX_IN_LINE)
+        other = asyncio.create_task(operators.sign_in("eve", PASSWORD, "192.0.2.2"))
+    kinds = [getattr(one, "kind", None) for one in await asyncio.gather(*tries, return_exceptions=True)]
+    assert kinds.count("sign_in_refused") == MAX_IN_LINE
+    assert kinds.count("too_many_attempts") == 150 - MAX_IN_LINE
+    assert (await other).operator == "eve"
+    await operators.sign_in("admin", PASSWORD, "192.0.2.3")
 
 
 async def test_a_right_password_forgets_the_wrong_ones(server: Running, nobody: httpx.AsyncClient) -> None:
