@@ -32,6 +32,7 @@ from obt_server.replicas.parts import Replicas
 from obt_server.rest import audit
 from obt_server.rest.fleet import Fleet
 from obt_server.rest.forwarding import Forwarding, Handler, is_by_leader, is_forwarded
+from obt_server.rest.json_body import JsonRequest
 from obt_server.rest.problems import error_response, failure, wrong_request
 from obt_server.rest.responses import GATED, Responses
 from obt_server.rest.run_news import RunNews
@@ -328,7 +329,7 @@ async def answered(inner: Handler, request: Request, max_body_bytes: int) -> Res
     if length is None and "transfer-encoding" in request.headers:
         return failure(411, "length_required", "Send the body with a Content-Length.")
     try:
-        return await inner(request)
+        return await inner(JsonRequest(request.scope, request.receive))
     except AgentError as error:
         return error_response(error)
     # The framework's own answer has another shape than every other error here, and says less.

@@ -10,14 +10,6 @@ from sqlalchemy.types import TypeEngine
 
 from obt_agent.errors import InvalidParams
 
-WholeNumber: Final = BigInteger().with_variant(Integer, "sqlite")
-"""64 bits. SQLite's INTEGER has them, and is its only type of keys that are numbered; PostgreSQL's has 32."""
-
-
-def whole_sum(column: Any) -> ColumnElement[int]:
-    """The sum of whole numbers, as one: PostgreSQL's sum of 64 bits is a decimal fraction."""
-    return cast(func.sum(column), WholeNumber)
-
 
 class NulInText(InvalidParams, DontWrapMixin):
     """A text holds what PostgreSQL's cannot; said as it is, and not as a fault of a statement."""
@@ -27,6 +19,39 @@ def check_text(value: object) -> None:
     """Raise NulInText where the value is a text that PostgreSQL cannot hold."""
     if isinstance(value, str) and "\0" in value:
         raise NulInText("A text with a NUL character (U+0000) cannot be stored.")
+
+
+class NumberTooLarge(InvalidParams, DontWrapMixin):
+    """A whole number has more than 64 bits; said as it is, and not as a fault of a statement."""
+
+
+class WholeNumberType(TypeDecorator[int]):
+    """A whole number of 64 bits.
+
+    SQLite's INTEGER has them, and is its only type of keys that are numbered; PostgreSQL's has 32.
+    """
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        """Return the engine's own type."""
+        return dialect.type_descriptor(Integer() if dialect.name == "sqlite" else BigInteger())
+
+    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
+        """Refuse what no column can hold: each driver would say it in its own way."""
+        del dialect
+        if value is not None and not -(1 << 63) <= value < 1 << 63:
+            raise NumberTooLarge("A number has more than 64 bits.")
+        return value
+
+
+WholeNumber: Final = WholeNumberType()
+
+
+def whole_sum(column: Any) -> ColumnElement[int]:
+    """The sum of whole numbers, as one: PostgreSQL's sum of 64 bits is a decimal fraction."""
+    return cast(func.sum(column), WholeNumber)
 
 
 class PlainText(TypeDecorator[str]):
