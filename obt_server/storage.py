@@ -240,6 +240,9 @@ class ServerStorage(HubStorage, RolloutStorage, CampaignStorage, VerdictStorage,
     async def join_tokens(self) -> Sequence[JoinToken]:
         """All join tokens, the newest first."""
 
+    async def join_token(self, sha256: str) -> JoinToken | None:
+        """The join token whose secret has that hash, whether it may still be used or not."""
+
     async def revoke_join_token(self, token_id: int, at: float) -> None:
         """Make a join token useless. Raises NotStored."""
 

@@ -66,7 +66,8 @@ class Context:
         authenticate: who asks.
         origin: which Host and Origin may ask.
         traffic: what agents' sockets carried, for whoever watches the server.
-        joins: slows down guessing of join tokens and credentials.
+        joins: slows down unknown join tokens and credentials, by address; and known join tokens that are
+            refused, each by itself.
         max_body_bytes: largest request body; images in a prompt are the largest honest ones.
         recheck_s: seconds between two looks at whether who reads an open stream may still do so.
         rollout_settings: the numbers of rollouts.

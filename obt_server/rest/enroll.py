@@ -47,11 +47,6 @@ def routes(context: Context) -> APIRouter:
 
     @router.post("/agents/enroll", summary="Enrol an agent with a join token (Authorization: Bearer)")
     async def enroll(body: EnrollRequest, request: Request) -> EnrollAnswer:
-        address, at = client_address(request), time.monotonic()
-        # Guesses of join tokens and of credentials count together: both are doors for the same stranger.
-        wait = context.joins.wait_s(address, at)
-        if wait > 0:
-            raise TooManyAttempts("Too many refused join tokens.", retry_after_ms=int(wait * 1000) + 1)
         token = bearer(request)
         if token is None:
             raise JoinRefused("Send the join token as Authorization: Bearer.", reason="missing")
@@ -64,11 +59,20 @@ def routes(context: Context) -> APIRouter:
         )
         # An agent that pins nothing may send the text as it was given to it.
         secret, _ = split_join_token(token)
+        sha256 = secrets.sha256(secret)
+        # Looked up first, as credentials are: what others try at an address keeps no good token out. A known
+        # one that is refused counts for itself. Unknown ones count with unknown credentials: both are doors
+        # for the same stranger.
+        known = await context.storage.join_token(sha256) is not None
+        key = ("join token", sha256) if known else client_address(request)
+        wait = context.joins.wait_s(key, time.monotonic())
+        if wait > 0:
+            raise TooManyAttempts("Too many refused join tokens.", retry_after_ms=int(wait * 1000) + 1)
         try:
-            agent = await context.storage.enroll(secrets.sha256(secret), enrolment, now())
+            agent = await context.storage.enroll(sha256, enrolment, now())
         # A taken identity is no guess, and does not count.
         except JoinRefused:
-            context.joins.failed(address, at)
+            context.joins.failed(key, time.monotonic())
             raise
         audit.sender("join token", "join token")
         audit.note(agent.id)

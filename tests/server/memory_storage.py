@@ -371,6 +371,9 @@ class MemoryStorage:
     async def join_tokens(self) -> Sequence[JoinToken]:
         return list(self.tokens.values())
 
+    async def join_token(self, sha256: str) -> JoinToken | None:
+        return self.tokens.get(sha256)
+
     async def revoke_join_token(self, token_id: int, at: float) -> None:
         self.tokens = {key: token for key, token in self.tokens.items() if token.id != token_id}
 

@@ -92,6 +92,23 @@ async def test_guessing_join_tokens_is_slowed_down(server: Running) -> None:
     assert int(answer.headers["Retry-After"]) > 0
 
 
+async def test_what_others_try_at_an_address_keeps_no_good_join_token_out(server: Running) -> None:
+    token, _ = await join_token(server)
+    agent_id = uuid7()
+    for _ in range(20):  # as a deleted agent does that dials on
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            async with dial(server.url, "forgotten", agent_id):
+                pass
+        assert refused.value.response.status_code == 401
+    assert (await enroll(server, "guess", uuid7(), "s")).status_code == 429, "unknown ones count together"
+    assert (await enroll(server, token, uuid7(), "mine")).status_code == 200
+    for _ in range(20):
+        assert reason(await enroll(server, token, uuid7(), "theirs")) == "used"
+    assert (await enroll(server, token, uuid7(), "theirs")).status_code == 429, "counts for itself"
+    other, _ = await join_token(server)
+    assert (await enroll(server, other, uuid7(), "other")).status_code == 200
+
+
 async def test_an_identity_with_a_valid_credential_is_not_taken_by_another_join(server: Running) -> None:
     agent_id, _ = await server.enrol("victim")
     token, _ = await join_token(server)
