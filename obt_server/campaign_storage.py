@@ -200,9 +200,10 @@ class CampaignTotals:
 
 @dataclass(frozen=True, kw_only=True)
 class CampaignFilter:
-    """Which campaigns to list; the newest come first. ``before``: only those that were created earlier.
+    """Which campaigns to list; the newest come first.
 
-    ``ended``: only those that run, or only those that do not. ``judged``: see ``Campaign``.
+    ``before``: only those that were created earlier; with ``before_id`` also those of that time with a
+    smaller id. ``ended``: only those that run, or only those that do not. ``judged``: see ``Campaign``.
     """
 
     state: CampaignState | None = None
@@ -210,6 +211,7 @@ class CampaignFilter:
     judged: bool | None = None
     schedule: str | None = None
     before: float | None = None
+    before_id: str | None = None
     limit: int = 100
 
 

@@ -116,6 +116,8 @@ class JobFilter:
     """Which jobs to list; the newest come first. ``with_result``: only those whose result is stored.
 
     ``requested``: only those that this server started, or only those that it did not; None for both.
+    ``before``: only those that were created earlier; with ``before_id`` and ``before_agent`` also those of
+    that time that come after this job of this agent, by their ids.
     """
 
     agent_id: str | None = None
@@ -123,6 +125,8 @@ class JobFilter:
     model: str | None = None
     state: str | None = None
     before: float | None = None
+    before_id: str | None = None
+    before_agent: str | None = None
     limit: int = 100
     with_result: bool = False
     requested: bool | None = None

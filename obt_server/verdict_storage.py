@@ -103,11 +103,15 @@ class PinnedBaseline:
 
 @dataclass(frozen=True, kw_only=True)
 class RegressionFilter:
-    """Which regressions to list; the newest come first. ``before``: only those found earlier."""
+    """Which regressions to list; the newest come first.
+
+    ``before``: only those found earlier; with ``before_id`` also those of that time with a smaller id.
+    """
 
     state: Literal["open", "acknowledged"] | None = None
     agent_id: str | None = None
     before: float | None = None
+    before_id: int | None = None
     limit: int = 100
 
 

@@ -22,6 +22,7 @@ from obt_server.hub.storage import ENDED_STATES, JobRecord
 from obt_server.rest import audit, responses
 from obt_server.rest.agents import samples
 from obt_server.rest.context import Context, api_router
+from obt_server.rest.paging import Before, BeforeAgent, BeforeId
 from obt_server.rest.problems import JobOpen
 from obt_server.rest.sse import EventStream, after_first, event
 from obt_server.rest.struct_route import described
@@ -101,26 +102,33 @@ def _reading(router: APIRouter, context: Context) -> None:
     hub = context.hub
 
     @router.get("/benchmarks", summary="Benchmarks, the newest first")
-    async def benchmarks(
+    async def benchmarks(  # noqa: PLR0913 - each is a part of the query
         agent: str | None = None,
         model: str | None = None,
         state: State | None = None,
-        before: float | None = None,
+        before: Before = None,
+        before_id: BeforeId = None,
+        before_agent: BeforeAgent = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
         *,
         requested: bool | None = None,
     ) -> list[JobView]:
-        which = JobFilter(model=model, state=state, before=before, requested=requested, limit=limit)
-        return await _list(context, agent, replace(which, kind="benchmark"))
+        which = JobFilter(model=model, state=state, requested=requested, limit=limit, kind="benchmark")
+        page = replace(which, before=before, before_id=before_id, before_agent=before_agent)
+        return await _list(context, agent, page)
 
     @router.get("/jobs", summary="Jobs of every kind, the newest first")
     async def jobs(
         agent: str | None = None,
         state: State | None = None,
-        before: float | None = None,
+        before: Before = None,
+        before_id: BeforeId = None,
+        before_agent: BeforeAgent = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> list[JobView]:
-        return await _list(context, agent, JobFilter(state=state, before=before, limit=limit))
+        which = JobFilter(state=state, limit=limit)
+        page = replace(which, before=before, before_id=before_id, before_agent=before_agent)
+        return await _list(context, agent, page)
 
     @router.get("/benchmarks/compare", summary="Two results side by side")
     async def compare(a: str, b: str, a_agent: str | None = None, b_agent: str | None = None) -> Comparison:

@@ -17,6 +17,7 @@ from obt_server.rest import audit, responses
 from obt_server.rest.campaign_views import CampaignSummary, CampaignView, live_summary, summary, view
 from obt_server.rest.context import Context, api_router
 from obt_server.rest.forwarding import by_leader
+from obt_server.rest.paging import Before, BeforeId
 from obt_server.rest.rollouts import SelectorBody, selector
 from obt_server.storage import NotStored
 
@@ -178,10 +179,13 @@ def _reading(router: APIRouter, context: Context) -> None:
     async def campaigns(
         state: CampaignState | None = None,
         schedule: str | None = None,
-        before: Annotated[float | None, Query(description="created_at of the last one shown")] = None,
+        before: Before = None,
+        before_id: BeforeId = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> list[CampaignSummary]:
-        which = CampaignFilter(state=state, schedule=schedule, before=before, limit=limit)
+        which = CampaignFilter(
+            state=state, schedule=schedule, before=before, before_id=before_id, limit=limit
+        )
         return [await _summary(context, totals) for totals in await context.campaigns.find(which)]
 
     @router.get("/campaigns/{campaign_id}", summary="One campaign, with its cells")

@@ -15,6 +15,7 @@ from obt_server.campaigns.line_history import LineHistory
 from obt_server.campaigns.matrix import CampaignMatrix
 from obt_server.rest import responses
 from obt_server.rest.context import Context, api_router, now
+from obt_server.rest.paging import Before, BeforeNumber
 from obt_server.rollout_storage import model_key
 from obt_server.verdict_storage import (
     Acknowledgement,
@@ -164,11 +165,14 @@ def _regressions(router: APIRouter, context: Context) -> None:
     async def regressions(
         state: Literal["open", "acknowledged"] | None = None,
         agent: AgentName | None = None,
-        before: Annotated[float | None, Query(description="only those found earlier (Unix seconds)")] = None,
+        before: Before = None,
+        before_id: BeforeNumber = None,
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> list[Regression]:
         agent_id = None if agent is None else (await hub.find(agent)).id
-        which = RegressionFilter(state=state, agent_id=agent_id, before=before, limit=limit)
+        which = RegressionFilter(
+            state=state, agent_id=agent_id, before=before, before_id=before_id, limit=limit
+        )
         return list(await storage.regressions(which))
 
     @router.post(

@@ -22,6 +22,7 @@ from obt_server.campaign_storage import (
 )
 from obt_server.storage import NotStored
 from obt_server.store.database import AT_ONCE
+from obt_server.store.paging import earlier
 from obt_server.store.tables import CampaignCellRow, CampaignRow, JobRow
 
 MAX_CAMPAIGNS: Final = 1_000
@@ -125,7 +126,8 @@ def find(db: Session, which: CampaignFilter) -> list[CampaignTotals]:
         running = CampaignRow.state == "running"
         query = query.where(~running if which.ended else running)
     if which.before is not None:
-        query = query.where(CampaignRow.created_at < which.before)
+        beyond = None if which.before_id is None else CampaignRow.id < which.before_id
+        query = query.where(earlier(CampaignRow.created_at, which.before, beyond))
     # The id decides between those of one moment, so that lists have one order.
     newest = query.order_by(CampaignRow.created_at.desc(), CampaignRow.id.desc())
     rows = list(db.scalars(newest.limit(which.limit)))

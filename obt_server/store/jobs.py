@@ -6,7 +6,7 @@ import dataclasses
 from typing import Final, Literal
 
 import msgspec
-from sqlalchemy import delete, func, literal_column, select, update
+from sqlalchemy import ColumnElement, delete, func, literal_column, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from obt_agent.errors import TooLarge
@@ -15,6 +15,7 @@ from obt_server.hub.storage import ENDED_STATES, JobChange, JobRecord, JobResult
 from obt_server.storage import AmbiguousJob, JobFilter, NotStored
 from obt_server.store.column_types import whole_sum
 from obt_server.store.database import from_row
+from obt_server.store.paging import earlier
 from obt_server.store.quota import ROW_BYTES, UNASKED_PARAMS, AgentQuota
 from obt_server.store.results import remove_digest
 from obt_server.store.tables import JobRow, PartRow, ResultRow
@@ -185,7 +186,8 @@ def _keep_text(db: Session, result: JobResult, *, accepted: bool) -> None:
 
 def find(db: Session, which: JobFilter) -> list[JobRecord]:
     """See ``ServerStorage.jobs``."""
-    query = select(JobRow).order_by(JobRow.created_at.desc(), JobRow.job_id).limit(which.limit)
+    order = JobRow.created_at.desc(), JobRow.job_id, JobRow.agent_id
+    query = select(JobRow).order_by(*order).limit(which.limit)
     for column, value in (
         (JobRow.agent_id, which.agent_id),
         (JobRow.kind, which.kind),
@@ -195,13 +197,19 @@ def find(db: Session, which: JobFilter) -> list[JobRecord]:
         if value is not None:
             query = query.where(column == value)
     if which.before is not None:
-        query = query.where(JobRow.created_at < which.before)
+        query = query.where(earlier(JobRow.created_at, which.before, _beyond(which)))
     if which.requested is not None:
         started = JobRow.params != UNASKED_PARAMS
         query = query.where(started if which.requested else ~started)
     if which.with_result:
         query = query.where(JobRow.sha256.is_not(None))
     return [record(row) for row in db.scalars(query)]
+
+
+def _beyond(which: JobFilter) -> ColumnElement[bool] | None:
+    if which.before_id is None or which.before_agent is None:
+        return None if which.before_id is None else JobRow.job_id > which.before_id
+    return tuple_(JobRow.job_id, JobRow.agent_id) > (which.before_id, which.before_agent)
 
 
 PING: Final = select(JobRow.job_id).limit(literal_column("1"))

@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 from obt_server.rollout_storage import model_key
 from obt_server.storage import NotStored
 from obt_server.store.database import from_row
+from obt_server.store.paging import earlier
 from obt_server.store.tables import AgentRow, BaselineRow, CampaignRow, RegressionRow, VerdictsRow
 from obt_server.verdict_storage import (
     Acknowledgement,
@@ -150,7 +151,8 @@ def find(db: Session, which: RegressionFilter) -> list[Regression]:
     if which.agent_id is not None:
         query = query.where(RegressionRow.agent_id == which.agent_id)
     if which.before is not None:
-        query = query.where(RegressionRow.at < which.before)
+        beyond = None if which.before_id is None else RegressionRow.id < which.before_id
+        query = query.where(earlier(RegressionRow.at, which.before, beyond))
     rows = db.scalars(query.order_by(RegressionRow.at.desc(), RegressionRow.id.desc()).limit(which.limit))
     return [_record(row) for row in rows]
 

@@ -24,7 +24,7 @@ ROOT: Final = Path(__file__).parents[2]
 SUITES: Final = ("tests/server", "tests/gateway", "tests/rollouts", "tests/campaigns")
 STORED: Final = (
     *("store", "quota", "retention", "agent_removal", "jobs", "results", "admission", "state"),
-    *("tokens", "labels", "odd_values"),
+    *("tokens", "labels", "odd_values", "paging"),
 )
 
 

@@ -8441,7 +8441,12 @@ export interface operations {
                 agent?: string | null;
                 model?: string | null;
                 state?: ("accepted" | "queued" | "running" | "completed" | "failed" | "cancelled" | "interrupted" | "starting" | "lost") | null;
+                /** @description the time of the last one shown (Unix seconds): only earlier ones */
                 before?: number | null;
+                /** @description with `before`, the id of the last one shown: also those of the same time that come after it */
+                before_id?: string | null;
+                /** @description with `before_id`, the agent's id of the last one shown */
+                before_agent?: string | null;
                 limit?: number;
                 requested?: boolean | null;
             };
@@ -9912,8 +9917,10 @@ export interface operations {
             query?: {
                 state?: ("running" | "done" | "cancelled") | null;
                 schedule?: string | null;
-                /** @description created_at of the last one shown */
+                /** @description the time of the last one shown (Unix seconds): only earlier ones */
                 before?: number | null;
+                /** @description with `before`, the id of the last one shown: also those of the same time that come after it */
+                before_id?: string | null;
                 limit?: number;
             };
             header?: never;
@@ -11884,7 +11891,12 @@ export interface operations {
             query?: {
                 agent?: string | null;
                 state?: ("accepted" | "queued" | "running" | "completed" | "failed" | "cancelled" | "interrupted" | "starting" | "lost") | null;
+                /** @description the time of the last one shown (Unix seconds): only earlier ones */
                 before?: number | null;
+                /** @description with `before`, the id of the last one shown: also those of the same time that come after it */
+                before_id?: string | null;
+                /** @description with `before_id`, the agent's id of the last one shown */
+                before_agent?: string | null;
                 limit?: number;
             };
             header?: never;
@@ -14424,8 +14436,10 @@ export interface operations {
             query?: {
                 state?: ("open" | "acknowledged") | null;
                 agent?: string | null;
-                /** @description only those found earlier (Unix seconds) */
+                /** @description the time of the last one shown (Unix seconds): only earlier ones */
                 before?: number | null;
+                /** @description with `before`, the id of the last one shown: also those of the same time that come after it */
+                before_id?: number | null;
                 limit?: number;
             };
             header?: never;

@@ -53,8 +53,9 @@ class Campaigns extends Followed<CampaignSummary, CampaignEvent, CampaignView> {
 
     /** Add those that began before the last of the list. */
     async older(): Promise<void> {
-        const before = this.list?.at(-1)?.created_at;
-        const found = await get<CampaignSummary[]>(`/campaigns${query({ limit: this.listed, before })}`);
+        const last = this.list?.at(-1);
+        const after = { before: last?.created_at, before_id: last?.id };
+        const found = await get<CampaignSummary[]>(`/campaigns${query({ limit: this.listed, ...after })}`);
         const known = new Set(this.list?.map((one) => one.id));
         this.list = [...(this.list ?? []), ...found.filter((one) => !known.has(one.id))];
         this.more = found.length >= this.listed;
