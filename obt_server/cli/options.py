@@ -126,5 +126,8 @@ _LAST_PORT: Final = 65535
 
 
 def when(at: float) -> str:
-    """Unix seconds for a person."""
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    """Unix seconds for a person, whatever was stored: a list must show the row, so that it can be removed."""
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")
+    except (OverflowError, ValueError, OSError):
+        return "after the year 9999" if at > 0 else "before the year 1"

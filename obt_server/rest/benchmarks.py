@@ -31,6 +31,8 @@ from obt_server.storage import JobFilter, NotStored
 
 State = Literal[JobState, "starting", "lost"]
 """The protocol's states, and two of the server's own (docs/reference/rest.md)."""
+MAX_TIME: Final = 253_402_300_799.0
+"""The end of the year 9999, in Unix seconds: later times no calendar can show."""
 _EXAMPLE: Final[dict[str, Any]] = {
     "agent": "box",
     "plan": {
@@ -49,9 +51,10 @@ class StartBenchmark(BaseModel):
     agent: Annotated[str, Field(description="id or unique name")]
     plan: Annotated[dict[str, Any], Field(description="at least model_name")]
     job_id: Annotated[str | None, Field(min_length=1, max_length=128)] = None
-    not_after: Annotated[float | None, Field(description="Unix seconds; an hour from now when omitted")] = (
-        None
-    )
+    not_after: Annotated[
+        float | None,
+        Field(ge=0, le=MAX_TIME, description="Unix seconds; an hour from now when omitted"),
+    ] = None
     signature: Annotated[
         dict[str, str] | None,
         Field(description="of obt-agent sign, where the agent's owner lists signers; give its job_id, too"),

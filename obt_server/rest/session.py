@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Self
+from typing import Annotated, Final, Self
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -15,6 +15,9 @@ from obt_server.auth.secrets import MAX_PASSWORD_CHARS
 from obt_server.rest import audit, responses
 from obt_server.rest.context import Context, api_router, client_address, now
 from obt_server.store.operators import ApiToken, Scope
+
+MAX_VALID_S: Final = 3650 * 86400.0
+"""Of an API token that ends by itself: ten years, as with the command."""
 
 
 class SignInBody(BaseModel):
@@ -39,7 +42,7 @@ class NewApiToken(BaseModel):
     """
 
     name: Annotated[str, Field(min_length=1, max_length=200)]
-    valid_for_s: Annotated[float | None, Field(ge=60)] = None
+    valid_for_s: Annotated[float | None, Field(ge=60, le=MAX_VALID_S)] = None
     scope: Scope = "operator"
     machines: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)] = []
     models: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=100)] = []

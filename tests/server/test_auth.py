@@ -367,6 +367,15 @@ async def test_a_command_whose_body_is_no_object_is_refused(server: Running, bod
         ("/benchmarks?limit=0", None, "query.limit", "greater than or equal to 1"),
         ("/benchmarks?state=gone", None, "query.state", "'completed'"),
         ("/api-tokens", b'{"name": ""}', "body.name", "at least 1 character"),
+        ("/api-tokens", b'{"name": "n", "valid_for_s": 315360001}', "body.valid_for_s", "less than or equal"),
+        ("/api-tokens", b'{"name": "n", "valid_for_s": 1e300}', "body.valid_for_s", "less than or equal"),
+        (
+            "/benchmarks",
+            b'{"agent": "a", "plan": {}, "not_after": 1e12}',
+            "body.not_after",
+            "less than or equal",
+        ),
+        ("/benchmarks", b'{"agent": "a", "plan": {}, "not_after": -1}', "body.not_after", "greater than or"),
         ("/agents/enroll", b"{}", "body.agent", "Field required"),
     ],
 )

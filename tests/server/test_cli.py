@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from obt_server.auth.operators import Operators
 from obt_server.auth.secrets import sha256
 from obt_server.auth.server_key import ServerKeys, server_keys
 from obt_server.cli import main, options, parser, run
@@ -177,6 +178,23 @@ def test_an_api_token_may_end_by_itself_and_the_list_shows_its_use(
     assert "2  ann  old  (never used, expired 2023-11-14 23:13 UTC)" in listed
     with pytest.raises(SystemExit):
         command("operators", "token", "ann", "--name", "cron", "--valid-for", "3651d")
+
+
+@pytest.mark.parametrize("expires_at", [1e18, 1e300, float("inf")])
+def test_a_token_with_a_time_that_no_calendar_has_is_listed(
+    command: Command, tmp_path: Path, expires_at: float
+) -> None:
+    async def store() -> None:
+        database = Database.sqlite(tmp_path / "obt.sqlite3")
+        operators = Operators(OperatorStore(database))
+        await operators.store.set_password("ann", "hash", 0.0)
+        await operators.new_token("ann", "cron", expires_at)
+        database.close()
+
+    asyncio.run(store())
+    status, listed, error = command("operators", "list")
+    assert (status, error) == (0, "")
+    assert "1  ann  cron  (never used, valid until after the year 9999)" in listed
 
 
 def test_a_token_of_inference_is_made_for_machines_and_models(

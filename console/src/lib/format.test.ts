@@ -49,6 +49,12 @@ test("times past and times that last are in one unit", () => {
     expect([5, 600, 7200, 400_000].map(format.lasts)).toEqual(["5 s", "10 min", "2.0 h", "5 days"]);
 });
 
+test("a time that no calendar has is a dash, and breaks no view", () => {
+    for (const time of [8.7e12, 1e18, 1e300, -1e18, Infinity])
+        expect([format.when(time), format.clockTime(time)]).toEqual([format.DASH, format.DASH]);
+    expect(format.when(8.6e12)).not.toBe(format.DASH);
+});
+
 test("a stand-in is known by its version", () => {
     expect(format.isStandIn("0.9.0-standin")).toBe(true);
     expect(format.isStandIn("0.9.0")).toBe(false);

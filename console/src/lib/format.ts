@@ -72,8 +72,13 @@ export const hertz = (value: Maybe): string =>
           ? `${(value / 1e9).toFixed(2)} GHz`
           : `${(value / 1e6).toFixed(0)} MHz`;
 
-export const when = (seconds: Maybe): string => (missing(seconds) ? DASH : dates.format(seconds * 1000));
-export const clockTime = (seconds: Maybe): string => (missing(seconds) ? DASH : times.format(seconds * 1000));
+/** Of a `Date`, in seconds. Formatting a later one throws, and would end the whole view. */
+const MAX_TIME_S = 8.64e12;
+const noTime = (seconds: Maybe): seconds is null | undefined =>
+    missing(seconds) || Math.abs(seconds) > MAX_TIME_S;
+
+export const when = (seconds: Maybe): string => (noTime(seconds) ? DASH : dates.format(seconds * 1000));
+export const clockTime = (seconds: Maybe): string => (noTime(seconds) ? DASH : times.format(seconds * 1000));
 
 export function ago(seconds: Maybe, now: number): string {
     if (missing(seconds)) return "never";
