@@ -1,0 +1,1 @@
+import{H as e,Ot as t,Wt as n,et as r,gt as i,jt as a,st as o,ut as s,vt as c}from"./index.Cp6OmGA6.js";var l=c(`<div><!></div>`);function u(c,u){let d=e(u,`tone`,3,`info`);var f=l(),p=a(f);s(p,()=>u.children),n(f),t(()=>{o(f,1,`notice ${d()??``}`,`svelte-1nuqjc0`),r(f,`role`,d()===`bad`?`alert`:`status`)}),i(c,f)}export{u as t};

@@ -1,0 +1,1 @@
+import{It as e,Lt as t,wt as n}from"./index.Cp6OmGA6.js";var r=new class{#e=t(Date.now()/1e3);get now(){return n(this.#e)}set now(t){e(this.#e,t,!0)}constructor(){setInterval(()=>{document.hidden||(this.now=Date.now()/1e3)},1e3),document.addEventListener(`visibilitychange`,()=>{document.hidden||(this.now=Date.now()/1e3)})}};export{r as t};

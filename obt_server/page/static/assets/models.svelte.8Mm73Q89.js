@@ -1,0 +1,1 @@
+import{D as e,F as t,I as n,V as r}from"./index.Cp6OmGA6.js";var i=new r,a=new Map;function o(r){let o=e.agents.get(r),s=`${o?.session??``}/${o?.model_count??``}`;return r!==``&&o!==void 0&&a.get(r)!==s&&(a.set(r,s),t(`/agents/${n(r)}/models`).then(e=>i.set(r,e),()=>a.delete(r))),i.get(r)??[]}var s=e=>e==null||e.length===0||e.includes(`completion`);export{o as n,s as t};

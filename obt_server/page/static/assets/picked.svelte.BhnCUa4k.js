@@ -1,1 +1,0 @@
-import{Ft as e,It as t,Lt as n,wt as r}from"./index.XoW3_J-H.js";var i=new class{#e=n(e([]));get keys(){return r(this.#e)}set keys(e){t(this.#e,e,!0)}has(e){return this.keys.includes(e)}toggle(e){this.has(e)?this.keys=this.keys.filter(t=>t!==e):this.keys.length<6&&(this.keys=[...this.keys,e])}clear(){this.keys=[]}};export{i as t};
