@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import Final
 
 from obt_agent.errors import AgentError, InvalidParams, ProtocolError
 from obt_agent.protocol import codec, limits
@@ -15,6 +16,10 @@ from obt_agent.protocol.limits import Close
 from obt_server.hub.settings import HubSettings
 from obt_server.hub.sockets import BinaryFrame, HubSocket
 from obt_server.hub.storage import StoredCredential
+from obt_server.hub.texts import check_storable
+
+MAX_TEXT_CHARS: Final = 200
+"""Of a name, a version, an id: generous for those, small for a database."""
 
 
 class AdmissionDenied(Exception):
@@ -88,11 +93,13 @@ def _parse(frame: str | bytes) -> Hello:
 
 
 def _check_sizes(params: HelloParams) -> None:
-    """What is stored and shown must be short."""
+    """What is stored and shown must be short, and such as a database holds."""
     agent = params.agent
     for field, value in (("name", agent.name), ("version", agent.version), ("instance", agent.instance)):
-        if not 0 < len(value) <= 200:  # noqa: PLR2004 -- generous for names, small for a database
-            raise InvalidParams(f"params.agent.{field}: 1 to 200 characters.", field=f"params.agent.{field}")
+        check_storable(value, MAX_TEXT_CHARS, f"params.agent.{field}", least=1)
+    check_storable(params.store_id, MAX_TEXT_CHARS, "params.store_id")
+    for capability in params.capabilities:
+        check_storable(capability, MAX_TEXT_CHARS, "params.capabilities")
     # Requests of this side must fit: plans, templates of models, pieces of images.
     if params.limits.max_frame_bytes < limits.MIN_FRAME_BYTES:
         raise InvalidParams(

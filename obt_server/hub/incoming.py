@@ -22,6 +22,7 @@ from obt_server.hub.results import MAX_DIGEST_CHARS, MAX_NAME_CHARS
 from obt_server.hub.session import AgentSession, NotificationCall, RequestCoroutine
 from obt_server.hub.settings import HubSettings
 from obt_server.hub.storage import HubStorage
+from obt_server.hub.texts import check_storable
 
 MAX_JOBS_LISTED = 10_000
 MAX_MODEL_BYTES = 16 << 10
@@ -151,6 +152,7 @@ class Incoming:
 
     async def _hardware_sync(self, session: AgentSession, params: msgspec.Raw) -> SyncResult:
         sync = codec.convert(params, HardwareSync)
+        check_storable(sync.inventory.fingerprint, MAX_DIGEST_CHARS, "params.inventory.fingerprint")
         whole = bytes(codec.convert(params, _HardwareRaw).inventory)  # a newer agent may say more
         session.presence.inventory, session.presence.gpus = whole, gpu_titles(sync.inventory)
         now = time.time()
@@ -182,14 +184,11 @@ def _check_models(models: Sequence[InstalledModel]) -> None:
     """Names and digests are keys of what is stored, and the rest is kept of every version.
 
     Raises:
-        InvalidParams: one is longer than any that Ollama gives.
+        InvalidParams: one is longer than any that Ollama gives, or cannot be stored.
     """
     for model in models:
-        if len(model.name) > MAX_NAME_CHARS or len(model.digest) > MAX_DIGEST_CHARS:
-            raise InvalidParams(
-                f"params.models: names have at most {MAX_NAME_CHARS} characters, digests {MAX_DIGEST_CHARS}.",
-                field="params.models",
-            )
+        check_storable(model.name, MAX_NAME_CHARS, "params.models.name")
+        check_storable(model.digest, MAX_DIGEST_CHARS, "params.models.digest")
         if len(msgspec.json.encode(model)) > MAX_MODEL_BYTES:
             raise InvalidParams(
                 f"params.models: an entry has at most {MAX_MODEL_BYTES} bytes.", field="params.models"

@@ -174,6 +174,7 @@ class JobTracker:
     def on_progress(self, session: AgentSession, params: msgspec.Raw) -> None:
         """``job.progress``: kept in memory and passed on; what must last comes with the final."""
         progress = codec.convert(params, JobProgressParams)
+        check_job_id(progress.job_id, "params.job_id")
         known = session.presence.progress
         before = known.get(progress.job_id)
         # The one that came first goes: an agent that invents jobs must not fill memory.

@@ -13,6 +13,7 @@ import msgspec
 from obt_agent.errors import InvalidParams, TooLarge
 from obt_agent.protocol.errors import ErrorData, WireError
 from obt_agent.protocol.jobs import JobFinishedParams, JobPartParams
+from obt_server.hub.texts import storable
 
 MAX_NAME_CHARS: Final = 512
 MAX_DIGEST_CHARS: Final = 128
@@ -53,7 +54,7 @@ def read(
     """Return the result's JSON text, and the name and digest of the model that it says it measured.
 
     None when the pieces are incomplete or differ from the final's hash: ask again. A name or digest longer
-    than any that Ollama gives is None.
+    than any that Ollama gives, or that cannot be stored, is None.
 
     Raises:
         TooLarge: it is over ``most_bytes``, or packed more tightly than results are.
@@ -114,7 +115,7 @@ def _must_be_json(text: bytes) -> None:
 
 
 def _short(text: str | None, most: int) -> str | None:
-    return text if text is not None and len(text) <= most else None
+    return text if text is not None and storable(text, most) else None
 
 
 def kept_error(error: WireError | None) -> WireError | None:

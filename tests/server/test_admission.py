@@ -129,6 +129,23 @@ async def test_an_identity_that_cannot_be_stored_is_refused_by_field(
         assert (await agent.until_closed())[0] == Close.PROTOCOL_ERROR
 
 
+@pytest.mark.parametrize(
+    ("field", "text"),
+    [("name", "a\0b"), ("version", "\0"), ("store_id", "a\0b"), ("store_id", "s" * 201), ("labels", "a\0b")],
+)
+async def test_a_text_that_cannot_be_stored_is_refused_by_its_field(
+    server: Running, field: str, text: str
+) -> None:
+    agent_id, secret = await server.enrol()
+    identity = {"labels": (text,)} if field == "labels" else {field: text}
+    given = {} if field == "store_id" else identity
+    async with dial(server.url, secret, agent_id, **given) as agent:
+        agent.store_id = text if field == "store_id" else agent.store_id
+        with pytest.raises(InvalidParams, match=f"params.*{field}"):
+            await agent.hello()
+        assert (await agent.until_closed())[0] == Close.PROTOCOL_ERROR
+
+
 async def test_an_agent_that_takes_only_tiny_frames_is_refused(server: Running) -> None:
     agent_id, secret = await server.enrol()
     async with dial(server.url, secret, agent_id) as agent:

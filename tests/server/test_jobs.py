@@ -23,6 +23,7 @@ from obt_agent.protocol.jobs import (
     JobProgressParams,
     JobStarted,
 )
+from obt_agent.protocol.limits import Close
 from obt_agent.protocol.state import Page
 from obt_server.hub.events import JobChanged
 from obt_server.hub.jobs import check_job_id
@@ -51,6 +52,25 @@ async def test_an_answer_that_progress_has_overtaken_does_not_take_the_job_back(
         agent.handlers["run_benchmark"] = says_progress_first
         answer = await server.http.post("/api/v1/benchmarks", json={"agent": agent.agent_id, "plan": PLAN})
         assert await stored_state(server, agent, answer.json()["job_id"]) == "running"
+
+
+async def test_progress_of_a_job_whose_id_cannot_be_stored_is_a_bad_message(server: Running) -> None:
+    async with server.agent() as agent:
+        for number in range(10):
+            job_id = "a\0b" if number % 2 else "j" * 129
+            params = JobProgressParams(job_id=job_id, state="running", progress=RUNNING)
+            await agent.notify("job.progress", params)
+        assert await agent.until_closed() == (Close.PROTOCOL_ERROR, "ten bad messages in a minute")
+
+
+async def test_a_result_whose_model_cannot_be_stored_is_kept_without_its_name(server: Running) -> None:
+    text = json.dumps({"environment": {"model": "tiny\0", "model_digest": "d\0"}, "metrics": []})
+    async with server.agent() as agent:
+        job_id = await start(server, agent)
+        await finish(agent, job_id, text)
+        stored = await server.parts.storage.job_by_id(job_id)
+        assert (stored.state, stored.model_digest) == ("completed", None)
+        assert await server.parts.storage.result(agent.agent_id, job_id) == text.encode()
 
 
 async def test_a_list_that_progress_has_overtaken_does_not_take_a_job_back(server: Running) -> None:

@@ -100,6 +100,7 @@ def test_gzip_is_unpacked_up_to_a_ratio() -> None:
         (b'{"environment":{}}', (None, None)),
         (b"[]", (None, None)),
         (b'{"environment":[]}', (None, None)),
+        (b'{"environment":{"model":"m\\u0000","model_digest":"d"}}', (None, "d")),
     ],
 )
 def test_the_model_of_a_result(text: bytes, found: tuple[str | None, str | None]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from obt_agent.errors import InvalidParams
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
 from obt_agent.protocol.state import ModelsSync, Page
 from obt_server.hub import AgentRecord
@@ -46,6 +47,24 @@ async def test_every_digest_seen_under_a_name_is_kept_with_its_times(server: Run
         shown = (await server.http.get(f"/api/v1/agents/{agent.agent_id}/models")).json()[0]
         assert shown["first_seen"] < shown["last_seen"]
         assert shown["details"]["family"] == "llama"
+
+
+async def test_texts_that_cannot_be_stored_are_refused_and_not_shown(server: Running) -> None:
+    async with server.agent() as agent:
+        first = ModelsSync(
+            revision=1,
+            ollama=OllamaState(reachable=True),
+            list_digest="digest",
+            models=(model("a\0:1", "d1"),),
+            page=Page(index=0, last=False),
+        )
+        with pytest.raises(InvalidParams, match=r"params\.models\.name"):  # with its page, and not the last
+            await agent.ask("models.sync", first)
+        inventory = {"revision": 1, "inventory": INVENTORY | {"fingerprint": "f\0"}}
+        with pytest.raises(InvalidParams):
+            await agent.ask("hardware.sync", msgspec.Raw(msgspec.json.encode(inventory)))
+        shown = await server.http.get(f"/api/v1/agents/{agent.agent_id}/hardware")
+        assert shown.json()["inventory"] is None
 
 
 async def test_machines_that_have_different_digests_under_a_name_have_drifted(server: Running) -> None:
