@@ -14,7 +14,7 @@ from obt_agent.labels import LABEL_RULE, MAX_LABELS, Labels
 from obt_agent.protocol import codec
 from obt_server.hub.shared_series import Viewer
 from obt_server.rest import audit, responses
-from obt_server.rest.context import Context, api_router
+from obt_server.rest.context import Context, api_router, now
 from obt_server.rest.sse import EventStream, after_first, event, event_of_text
 from obt_server.rest.views import AgentView, HardwareView, ModelView, agent_view, model_view
 
@@ -77,9 +77,11 @@ def _agents(router: APIRouter, context: Context) -> None:
     async def remove(agent: str) -> None:
         found = await hub.find(agent)
         audit.note(found.id)
-        # Forgotten first: an agent whose session ended before would dial again and be admitted.
-        await storage.delete_agent(found.id)
+        # What it reported goes a little at a time: it would go on to report. Locked out first, for an agent
+        # whose session ends dials again.
+        await storage.revoke_credentials(found.id, now())
         await hub.end_agent(found.id)
+        await storage.delete_agent(found.id)
         hub.directory.changed(found.id)
 
 

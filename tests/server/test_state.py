@@ -265,6 +265,30 @@ async def test_a_deleted_agent_is_gone_with_all_that_it_reported(server: Running
     assert (await server.http.delete(f"/api/v1/agents/{agent.agent_id}")).status_code == 404
 
 
+async def test_an_agent_is_locked_out_before_what_it_reported_is_removed(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = server.parts.storage
+    remove, removing, go_on = storage.delete_agent, asyncio.Event(), asyncio.Event()
+
+    async def slowly(agent_id: str) -> None:
+        removing.set()
+        await go_on.wait()
+        await remove(agent_id)
+
+    monkeypatch.setattr(storage, "delete_agent", slowly)
+    credentials = await server.enrol()
+    async with server.agent(credentials=credentials) as agent:
+        deleting = asyncio.create_task(server.http.delete(f"/api/v1/agents/{agent.agent_id}"))
+        await removing.wait()
+        assert (await agent.until_closed())[0] == 4401
+        with pytest.raises(Exception, match="401"):
+            async with server.agent(credentials=credentials):
+                pass
+        go_on.set()
+        assert (await deleting).status_code == 204
+
+
 async def test_obts_own_lists_are_derived(server: Running) -> None:
     async with server.agent("pc") as agent:
         await agent.sync_models(model("a:1", "0123456789abcdef"), model("bare", "d2"))
