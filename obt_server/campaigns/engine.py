@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 import structlog
 
-from obt_agent.errors import AgentError, InvalidParams
+from obt_agent.errors import InvalidParams
 from obt_server.campaign_storage import (
     Campaign,
     CampaignCell,
@@ -21,6 +21,7 @@ from obt_server.campaign_storage import (
 )
 from obt_server.campaigns import requests
 from obt_server.campaigns.figures import figures
+from obt_server.campaigns.news import CampaignNews, CampaignOpen, news_of
 from obt_server.campaigns.requests import CampaignRequest, RequestedBy
 from obt_server.campaigns.run import CampaignRun, Judge
 from obt_server.campaigns.settings import CampaignSettings
@@ -29,6 +30,7 @@ from obt_server.estimates import Estimates
 from obt_server.hub import Hub
 from obt_server.hub.events import Event, JobChanged, RolloutChanged
 from obt_server.machine_jobs.runs import Runs
+from obt_server.machine_jobs.unheard import UnheardCommits
 from obt_server.result_index import ResultIndex
 from obt_server.rollouts import RolloutEngine
 from obt_server.rollouts.locks import ModelLocks
@@ -42,21 +44,6 @@ log = structlog.get_logger(__name__)
 ALL: Final = 1_000_000
 """More campaigns than any storage keeps."""
 _JOB_OF_CELL: Final = re.compile(r"([0-9a-f-]{36})\.(c\d{1,6})\.\d{1,6}")
-
-
-@dataclass(frozen=True)
-class CampaignNews:
-    """A campaign with all its cells, and those of them that changed."""
-
-    campaign: Campaign
-    cells: list[CampaignCell]
-    changed: list[CampaignCell]
-
-
-class CampaignOpen(AgentError):
-    """The campaign has not ended."""
-
-    kind = "campaign_open"
 
 
 class CampaignEngine:
@@ -91,9 +78,10 @@ class CampaignEngine:
         self._results = results
         self._parts = CampaignParts(hub, storage, self.settings, rollouts)
         self._locks = ModelLocks()
-        self._runs: Runs[CampaignRun, CampaignNews] = Runs(hub, "campaign", self.settings.poll_s, _news)
+        self._runs: Runs[CampaignRun, CampaignNews] = Runs(hub, "campaign", self.settings.poll_s, news_of)
         # One change of which campaigns run at a time: a rerun must not begin one twice.
         self._changing = asyncio.Lock()
+        self._unheard = UnheardCommits("campaign", self.settings.poll_s, self._look_for)
         # One comparison of a campaign with its baseline at a time.
         self._judging = asyncio.Lock()
         # What comes after the end of a campaign: late results, and the comparison.
@@ -107,13 +95,14 @@ class CampaignEngine:
         """Carry on with all campaigns that storage has as running. The rollouts have been started."""
         await self._runs.start()
         self._stop_observing = self._hub.events.observe(self._on_event)
-        running = await self._storage.campaigns(CampaignFilter(state="running", limit=ALL))
-        # The oldest first, so that who came first on a machine is first there again.
-        runs = [await self._loaded(totals.campaign) for totals in reversed(running)]
-        for run in runs:
-            run.hold_locks()
-        for run in runs:
-            self._begin(run)
+        async with self._changing:
+            running = await self._storage.campaigns(CampaignFilter(state="running", limit=ALL))
+            # The oldest first, so that who came first on a machine is first there again.
+            runs = [await self._loaded(totals.campaign) for totals in reversed(running)]
+            for run in runs:
+                run.hold_locks()
+            for run in runs:
+                self._begin(run)
         self._later(self._catch_up(), "campaigns that ended before the start")
 
     async def close(self) -> None:
@@ -121,6 +110,7 @@ class CampaignEngine:
         self._closed = True
         if self._stop_observing is not None:
             self._stop_observing()
+        await self._unheard.close()
         await self._runs.close()
         await end_tasks(self._after)
 
@@ -159,7 +149,7 @@ class CampaignEngine:
         machines = requests.machines_of(records)
         self._check_size(campaign, len(machines))
         campaign = msgspec.structs.replace(campaign, machines=machines)
-        return campaign, requests.cells_of(campaign, machines, await self._estimates())
+        return campaign, requests.cells_of(campaign, machines, Estimates(await self._results.lines()))
 
     async def create(
         self,
@@ -198,16 +188,16 @@ class CampaignEngine:
                     return known.campaign, False
             self._check_running(len(cells))
             run = self._made(campaign, cells)
-            stored = await self._storage.create_campaign(campaign, cells)
+            with self._unheard.watch(campaign.id):
+                stored = await self._storage.create_campaign(campaign, cells)
             if stored.id != campaign.id:
+                if stored.state == "running":
+                    self._go_on(await self._open(stored.id))
                 return stored, False
             self._begin(run)
         log.info("campaign.created", campaign=campaign.id, cells=len(cells), operator=created_by)
         self._hub.events.campaign_changed(campaign.id)
         return campaign, True
-
-    async def _estimates(self) -> Estimates:
-        return Estimates(await self._results.lines())
 
     def _check_size(self, campaign: Campaign, machines: int) -> None:
         most, count = self.settings.max_cells, requests.cell_count(campaign, machines)
@@ -241,19 +231,25 @@ class CampaignEngine:
         """Cancel what has not ended of a campaign, all cells or those named. Raises NotStored."""
         self._runs.check()
         run = self._runs.get(campaign_id)
-        if run is None:
-            await self._storage.campaign(campaign_id)
+        if run is not None:
+            await run.cancel(cell_ids)
             return
-        await run.cancel(cell_ids)
+        async with self._changing:
+            run = await self._open(campaign_id)
+            if run.campaign.state == "running":
+                # Stored, and not begun: before it begins, so that no machine is asked for anything.
+                await run.cancel(cell_ids)
+                self._go_on(run)
 
     async def rerun(self, campaign_id: str, cell_ids: Collection[str] | None, *, flagged: bool) -> None:
         """Measure cells again; see ``CampaignRun.rerun``. Raises NotStored."""
         while True:
             async with self._changing:
                 run = await self._open(campaign_id)
-                if await run.rerun(cell_ids, flagged=flagged):
-                    self._go_on(run)
-                    return
+                with self._unheard.watch(campaign_id):
+                    if await run.rerun(cell_ids, flagged=flagged):
+                        self._go_on(run)
+                        return
             await self._runs.ended(campaign_id)
 
     async def add_machines(self, campaign_id: str, targets: Selector) -> None:
@@ -264,7 +260,7 @@ class CampaignEngine:
             InvalidParams: it would have too many cells, or the campaign's ``not_after`` has passed.
         """
         records = await select(self._hub, targets, self.settings.max_cells)
-        estimates = await self._estimates()
+        estimates = Estimates(await self._results.lines())
         while True:
             async with self._changing:
                 run = await self._open(campaign_id)
@@ -276,14 +272,20 @@ class CampaignEngine:
                 if not cells:
                     return
                 self._check_running(len(cells))
-                if await run.add(machines, cells):
-                    self._go_on(run)
-                    return
+                with self._unheard.watch(campaign_id):
+                    if await run.add(machines, cells):
+                        self._go_on(run)
+                        return
             await self._runs.ended(campaign_id)
 
     async def _open(self, campaign_id: str) -> CampaignRun:
         """A campaign that runs, or one that ended as a run that has not begun."""
         return self._runs.get(campaign_id) or await self._loaded(await self._storage.campaign(campaign_id))
+
+    async def _look_for(self, campaign_id: str) -> None:
+        """Begin what is stored as running and was not begun. Raises NotStored."""
+        async with self._changing:
+            self._go_on(await self._open(campaign_id))
 
     def _go_on(self, run: CampaignRun) -> None:
         """Carry a campaign on that has something to do again, or events of more machines to get."""
@@ -291,6 +293,7 @@ class CampaignEngine:
             self._runs.watch(run)
         elif run.campaign.state == "running":
             self._begin(run)
+            self._hub.events.campaign_changed(run.id)
 
     async def delete(self, campaign_id: str) -> None:
         """Forget a campaign that has ended. Raises NotStored, CampaignOpen."""
@@ -352,7 +355,7 @@ class CampaignEngine:
             found = await asyncio.to_thread(figures, text, run.campaign.metric)
             again = await run.count_late(cell_id, job_id, found)
             if self._runs.get(campaign_id) is None:
-                self._say(_news(run))
+                self._say(news_of(run))
         if again:
             await self._judge(campaign_id, again=True)
 
@@ -394,7 +397,3 @@ async def _logged(work: Coroutine[None, None, None], name: str) -> None:
     # It is done at the next start: what it had to do is in storage.
     except Exception:
         log.exception("campaign.follow_up_failed", task=name)
-
-
-def _news(run: CampaignRun) -> CampaignNews:
-    return CampaignNews(run.campaign, list(run.cells.values()), run.cells.take_changed())

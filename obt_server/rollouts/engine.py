@@ -12,6 +12,7 @@ import structlog
 from obt_agent.errors import AgentError
 from obt_server.hub import Hub
 from obt_server.machine_jobs.runs import Runs
+from obt_server.machine_jobs.unheard import UnheardCommits
 from obt_server.rollout_storage import Rollout, RolloutFilter, RolloutTarget, RolloutTotals, model_key
 from obt_server.rollouts.fleet_models import Capacities
 from obt_server.rollouts.locks import ModelLocks
@@ -68,22 +69,25 @@ class RolloutEngine:
         self._done: dict[tuple[str, str], float] = {}
         # One change of which rollouts run at a time: a retry must not begin one twice.
         self._changing = asyncio.Lock()
+        self._unheard = UnheardCommits("rollout", self.settings.poll_s, self._look_for)
 
     # -- lifetime -------------------------------------------------------------------------------------
 
     async def start(self) -> None:
         """Carry on with all rollouts that storage has as running."""
         await self._runs.start()
-        running = await self._storage.rollouts(RolloutFilter(state="running", limit=ALL))
-        # The oldest first, so that who came first on a model and machine is first there again.
-        runs = [await self._loaded(totals.rollout) for totals in reversed(running)]
-        for run in runs:
-            run.hold_locks()
-        for run in runs:
-            self._runs.begin(run)
+        async with self._changing:
+            running = await self._storage.rollouts(RolloutFilter(state="running", limit=ALL))
+            # The oldest first, so that who came first on a model and machine is first there again.
+            runs = [await self._loaded(totals.rollout) for totals in reversed(running)]
+            for run in runs:
+                run.hold_locks()
+            for run in runs:
+                self._runs.begin(run)
 
     async def close(self) -> None:
         """End all tasks; what they were at is stored, and goes on with the engine that is made next."""
+        await self._unheard.close()
         await self._runs.close()
 
     async def _loaded(self, rollout: Rollout) -> RolloutRun:
@@ -93,10 +97,39 @@ class RolloutEngine:
     def _made(self, rollout: Rollout, targets: Sequence[RolloutTarget]) -> RolloutRun:
         return RolloutRun(self._parts, rollout, targets, self._locks, self._runs.machines)
 
+    async def _open(self, rollout_id: str) -> RolloutRun | None:
+        """A rollout that runs; or one that is stored so and was not begun, for its commit was not heard.
+
+        ``_changing`` is held. Raises NotStored.
+        """
+        run = self._runs.get(rollout_id)
+        if run is not None:
+            return run
+        rollout = await self._storage.rollout(rollout_id)
+        return await self._loaded(rollout) if rollout.state == "running" else None
+
+    def _go_on(self, run: RolloutRun) -> None:
+        """Begin one that ``_open`` returned, unless it runs."""
+        if self._runs.get(run.id) is None:
+            log.info("rollout.taken_up", rollout=run.id)
+            self._runs.begin(run)
+            self._hub.events.rollout_changed(run.id)
+
+    async def _take_up(self, rollout_id: str) -> None:
+        run = await self._open(rollout_id)
+        if run is not None:
+            self._go_on(run)
+
+    async def _look_for(self, rollout_id: str) -> None:
+        async with self._changing:
+            await self._take_up(rollout_id)
+
     # -- what people ask ------------------------------------------------------------------------------
 
     async def create(self, rollout: Rollout, targets: Sequence[RolloutTarget]) -> tuple[Rollout, bool]:
         """Store a rollout and begin with it; one whose ``key`` is known is that one, and nothing begins.
+
+        One that is stored without this having heard of it is begun when it is found; see ``UnheardCommits``.
 
         Returns:
             The rollout, and whether it is new.
@@ -106,8 +139,11 @@ class RolloutEngine:
         """
         async with self._changing:
             run = self._made(rollout, targets)
-            stored = await self._storage.create_rollout(rollout, targets)
+            with self._unheard.watch(rollout.id):
+                stored = await self._storage.create_rollout(rollout, targets)
             if stored.id != rollout.id:
+                if stored.state == "running":
+                    await self._take_up(stored.id)
                 return stored, False
             self._runs.begin(run)
         log.info(
@@ -137,10 +173,15 @@ class RolloutEngine:
         """Cancel what has not ended of a rollout, on all machines or on those named. Raises NotStored."""
         self._runs.check()
         run = self._runs.get(rollout_id)
-        if run is None:
-            await self._storage.rollout(rollout_id)
+        if run is not None:
+            await run.cancel(agent_ids)
             return
-        await run.cancel(agent_ids)
+        async with self._changing:
+            run = await self._open(rollout_id)
+            if run is not None:
+                # Before it begins, so that no machine is asked for anything.
+                await run.cancel(agent_ids)
+                self._go_on(run)
 
     async def retry(self, rollout_id: str, agent_ids: Collection[str] | None) -> None:
         """Begin again where a rollout did not succeed, everywhere or on those named. Raises NotStored."""
@@ -149,7 +190,8 @@ class RolloutEngine:
                 run = self._runs.get(rollout_id)
                 if run is None:
                     run = await self._loaded(await self._storage.rollout(rollout_id))
-                    await run.retry(agent_ids)
+                    with self._unheard.watch(rollout_id):
+                        await run.retry(agent_ids)
                     if run.rollout.state == "running":
                         self._runs.begin(run)
                     return

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
+from obt_agent.errors import AgentError
 from obt_server.hub import Hub
 from obt_server.hub.storage import AgentRecord
 from obt_server.machine_jobs.local_times import quiet_s
@@ -128,7 +129,11 @@ class ModelSets:
                     for step in self._plan(one, known, update=False)
                     if step.online and step.agent_id not in measuring and self._may_try(one, step)
                 ]
-                await self._begin(one, steps, known, f"set {one.name}")
+                try:
+                    await self._begin(one, steps, known, f"set {one.name}", self._note_try)
+                # What could not begin now was not tried; and it holds up no other set.
+                except AgentError as error:
+                    log.warning("model_set.not_begun", set=one.name, error=error.message)
 
     async def _measuring(self) -> frozenset[str]:
         """Machines that have a benchmark which has not ended."""
@@ -140,25 +145,31 @@ class ModelSets:
 
     def _may_try(self, which: ModelSet, step: PlannedStep) -> bool:
         """Whether a step was not tried a moment ago: one that fails must not fail each minute."""
-        key = which.name, step.agent_id, model_key(step.model), f"{step.action} {step.digest}"
+        tried = self._tried.get(_step_key(which, step))
+        return tried is None or asyncio.get_running_loop().time() >= tried + AGAIN_AFTER_S
+
+    def _note_try(self, which: ModelSet, steps: Iterable[PlannedStep]) -> None:
         now = asyncio.get_running_loop().time()
-        if key in self._tried and now < self._tried[key] + AGAIN_AFTER_S:
-            return False
-        self._tried[key] = now
-        if len(self._tried) > _MAX_TRIED:
-            del self._tried[next(iter(self._tried))]
-        return True
+        for step in steps:
+            self._tried[_step_key(which, step)] = now
+            if len(self._tried) > _MAX_TRIED:
+                del self._tried[next(iter(self._tried))]
 
     async def _begin(
-        self, which: ModelSet, steps: Iterable[PlannedStep], known: _FleetState, operator: str
+        self,
+        which: ModelSet,
+        steps: Iterable[PlannedStep],
+        known: _FleetState,
+        operator: str,
+        note: Callable[[ModelSet, Sequence[PlannedStep]], None] = lambda *_: None,
     ) -> list[Rollout]:
-        """Begin one rollout for each model and action."""
+        """Begin one rollout for each model and action; ``note`` is called with the steps of each."""
         by_id = {record.id: record for record in known.records}
-        groups: dict[tuple[str, str, str | None], list[AgentRecord]] = {}
+        groups: dict[tuple[str, str, str | None], list[PlannedStep]] = {}
         for step in steps:
-            groups.setdefault((step.action, step.model, step.digest), []).append(by_id[step.agent_id])
+            groups.setdefault((step.action, step.model, step.digest), []).append(step)
         begun = []
-        for (action, model, digest), records in groups.items():
+        for (action, model, digest), group in groups.items():
             request = RolloutRequest(
                 action="pull" if action == "pull" else "delete",
                 model=model,
@@ -167,11 +178,16 @@ class ModelSets:
                 until=time.time() + ASKED_WITHIN_S,
                 model_set=which.name,
             )
-            rollout, targets = make(request, records, operator)
+            rollout, targets = make(request, [by_id[step.agent_id] for step in group], operator)
             begun.append((await self._engine.create(rollout, targets))[0])
+            note(which, group)
         if begun:
             log.info("model_set.converges", set=which.name, rollouts=len(begun), operator=operator)
         return begun
+
+
+def _step_key(which: ModelSet, step: PlannedStep) -> tuple[str, str, str, str]:
+    return which.name, step.agent_id, model_key(step.model), f"{step.action} {step.digest}"
 
 
 def _named(sets: Sequence[ModelSet], name: str) -> ModelSet:

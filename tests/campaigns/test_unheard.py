@@ -1,0 +1,119 @@
+"""A commit whose answer is lost: the campaign that it stored is carried out, once, and can be cancelled."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from obt_agent.errors import OllamaError
+from obt_server.campaign_storage import CampaignFilter
+from tests.campaigns.machines import ONE, QUICK, begin, body, measuring, only, until_over
+from tests.rollouts.machines import QUICK as QUICK_ROLLOUTS
+from tests.server.conftest import Running, running
+from tests.server.unheard import UnheardStorage, unheard
+from tests.waiting import until
+
+
+@pytest.fixture
+async def quick(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running(tmp_path, campaigns=QUICK, rollouts=QUICK_ROLLOUTS) as one:
+        yield one
+
+
+@pytest.fixture
+async def patient(tmp_path: Path) -> AsyncIterator[Running]:
+    """A server that looks once for what it did not hear of, and then not for an hour."""
+    campaigns = dataclasses.replace(QUICK, poll_s=3600.0)
+    rollouts = dataclasses.replace(QUICK_ROLLOUTS, poll_s=3600.0)
+    async with running(tmp_path, campaigns=campaigns, rollouts=rollouts) as one:
+        yield one
+
+
+async def post(server: Running, **fields: Any) -> int:
+    return (await server.http.post("/api/v1/campaigns", json=body(**ONE, **fields))).status_code
+
+
+async def stored(server: Running) -> str:
+    """The id of the only campaign that is stored."""
+    (one,) = await server.parts.storage.campaigns(CampaignFilter())
+    return one.campaign.id
+
+
+async def lost(server: Running, storage: UnheardStorage, **fields: Any) -> str:
+    """The id of a campaign that is stored, and that the server does not know of."""
+    storage.unheard["create_campaign"] = storage.away["campaign"] = 1
+    assert await post(server, **fields) == 503
+    await until(lambda: not storage.away["campaign"])
+    return await stored(server)
+
+
+@pytest.mark.parametrize("away", [0, 2])
+async def test_a_campaign_that_was_stored_unheard_is_found_and_carried_out(quick: Running, away: int) -> None:
+    (machine,) = await measuring(quick, 1)
+    async with unheard(quick) as storage, machine.connected(quick):
+        storage.unheard["create_campaign"] = 1
+        # Where what is stored is looked for at once, and half a second later.
+        storage.away["campaign"] = away
+        assert await post(quick) == 503
+        await until(lambda: not storage.away["campaign"])
+        view = await until_over(quick, await stored(quick))
+    assert (only(view)["state"], machine.started.total()) == ("done", 1)
+
+
+async def test_the_same_key_again_begins_what_was_stored_unheard(patient: Running) -> None:
+    (machine,) = await measuring(patient, 1)
+    async with unheard(patient) as storage, machine.connected(patient):
+        campaign_id = await lost(patient, storage, key="once")
+        assert await post(patient, key="once") == 200
+        assert await post(patient, key="once") == 200
+        view = await until_over(patient, campaign_id)
+    assert (only(view)["state"], machine.started.total()) == ("done", 1)
+
+
+async def test_what_was_stored_unheard_can_be_cancelled_and_deleted(patient: Running) -> None:
+    (machine,) = await measuring(patient, 1)
+    async with unheard(patient) as storage, machine.connected(patient):
+        path = f"/api/v1/campaigns/{await lost(patient, storage)}"
+        answer = await patient.http.post(f"{path}/cancel", json={})
+        assert (answer.status_code, only(answer.json())["state"]) == (200, "cancelled")
+        # Its task is about to end.
+        await until(lambda: not patient.parts.context.campaigns.running())
+        assert (await patient.http.get(path)).json()["state"] == "cancelled"
+        assert (await patient.http.delete(path)).status_code == 204
+    assert machine.started.total() == 0
+
+
+async def test_a_repeat_that_was_stored_unheard_is_measured(quick: Running) -> None:
+    (machine,) = await measuring(quick, 1)
+    async with unheard(quick) as storage, machine.connected(quick):
+        machine.broken = OllamaError("the model failed to load")
+        campaign = await begin(quick, **ONE)
+        await until_over(quick, campaign["id"])
+
+        async def judged() -> bool:
+            return (await quick.parts.storage.campaign(campaign["id"])).judged
+
+        # The last that is stored of it.
+        await until(judged)
+        machine.broken = None
+        storage.unheard["save_campaign"] = 1
+        answer = await quick.http.post(f"/api/v1/campaigns/{campaign['id']}/rerun", json={})
+        assert answer.status_code == 503
+        await until(lambda: machine.started.total() == 2)
+        cell = only(await until_over(quick, campaign["id"]))
+    assert (cell["state"], cell["attempt"]) == ("done", 2)
+
+
+async def test_a_cell_whose_pull_was_stored_unheard_is_measured(patient: Running) -> None:
+    (machine,) = await measuring(patient, 1, models={})
+    async with unheard(patient) as storage, machine.connected(patient):
+        # The pull's rollout: stored, not heard of, and not found afterwards.
+        storage.unheard["create_rollout"] = storage.away["rollout"] = 1
+        campaign = await begin(patient, **ONE, pull_missing=True)
+        cell = only(await until_over(patient, campaign["id"]))
+    assert cell["state"] == "done"
+    assert set(machine.started.values()) == {1}

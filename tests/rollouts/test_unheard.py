@@ -1,0 +1,135 @@
+"""A commit whose answer is lost: the rollout that it stored is carried out, once, and can be cancelled."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from obt_agent.errors import OllamaError
+from obt_server.rollout_storage import RolloutFilter
+from tests.rollouts.machines import (
+    MODEL,
+    QUICK,
+    Machine,
+    begin,
+    machines,
+    only,
+    shown,
+    until_over,
+)
+from tests.server.conftest import Running, running
+from tests.server.unheard import UnheardStorage, unheard
+from tests.waiting import until
+
+PULL = {"action": "pull", "model": MODEL, "targets": {"all": True}, "offline": "wait"}
+
+
+@pytest.fixture
+async def quick(tmp_path: Path) -> AsyncIterator[Running]:
+    async with running(tmp_path, rollouts=QUICK) as one:
+        yield one
+
+
+async def post(server: Running, **fields: Any) -> int:
+    return (await server.http.post("/api/v1/rollouts", json=PULL | fields)).status_code
+
+
+async def stored(server: Running) -> str:
+    """The id of the only rollout that is stored."""
+    (one,) = await server.parts.storage.rollouts(RolloutFilter())
+    return one.rollout.id
+
+
+@pytest.mark.parametrize("away", [0, 2])
+async def test_a_rollout_that_was_stored_unheard_is_found_and_carried_out(quick: Running, away: int) -> None:
+    (machine,) = await machines(quick, 1)
+    async with unheard(quick) as storage, machine.connected(quick):
+        storage.unheard["create_rollout"] = 1
+        # Where what is stored is looked for at once, and half a second later.
+        storage.away["rollout"] = away
+        assert await post(quick) == 503
+        await until(lambda: not storage.away["rollout"])
+        view = await until_over(quick, await stored(quick))
+    assert (only(view)["state"], machine.started.total()) == ("done", 1)
+
+
+async def test_one_that_was_not_stored_is_no_fault(quick: Running) -> None:
+    (machine,) = await machines(quick, 1)
+    async with unheard(quick) as storage, machine.connected(quick):
+        storage.away["create_rollout"] = 1
+        assert await post(quick, key="once") == 503
+        view = await until_over(quick, (await begin(quick, key="once"))["id"])
+    assert (only(view)["state"], machine.started.total()) == ("done", 1)
+
+
+@pytest.fixture
+async def patient(tmp_path: Path) -> AsyncIterator[Running]:
+    """A server that looks once for what it did not hear of, and then not for an hour."""
+    async with running(tmp_path, rollouts=dataclasses.replace(QUICK, poll_s=3600.0)) as one:
+        yield one
+
+
+async def lost(server: Running, storage: UnheardStorage, **fields: Any) -> str:
+    """The id of a rollout that is stored, and that the server does not know of."""
+    storage.unheard["create_rollout"] = storage.away["rollout"] = 1
+    assert await post(server, **fields) == 503
+    await until(lambda: not storage.away["rollout"])
+    return await stored(server)
+
+
+async def test_the_same_key_again_begins_what_was_stored_unheard(patient: Running) -> None:
+    (machine,) = await machines(patient, 1)
+    async with unheard(patient) as storage, machine.connected(patient):
+        rollout_id = await lost(patient, storage, key="once")
+        assert await post(patient, key="once") == 200
+        assert await post(patient, key="once") == 200
+        view = await until_over(patient, rollout_id)
+    assert (only(view)["state"], machine.started.total()) == ("done", 1)
+
+
+async def test_what_was_stored_unheard_can_be_cancelled_and_deleted(patient: Running) -> None:
+    (machine,) = await machines(patient, 1)
+    async with unheard(patient) as storage, machine.connected(patient):
+        path = f"/api/v1/rollouts/{await lost(patient, storage)}"
+        answer = await patient.http.post(f"{path}/cancel", json={})
+        assert (answer.status_code, only(answer.json())["state"]) == (200, "cancelled")
+        # Its task is about to end.
+        await until(lambda: not patient.parts.context.rollouts.running())
+        assert (await patient.http.get(path)).json()["state"] == "cancelled"
+        assert (await patient.http.delete(path)).status_code == 204
+    assert machine.asked == []
+
+
+async def test_a_retry_that_was_stored_unheard_is_carried_out(quick: Running) -> None:
+    (machine,) = await machines(quick, 1)
+    async with unheard(quick) as storage, machine.connected(quick):
+        machine.failure = OllamaError("pull model manifest: file does not exist")
+        rollout = await begin(quick)
+        await until_over(quick, rollout["id"])
+        await until(lambda: not quick.parts.context.rollouts.running())
+        machine.failure = None
+        storage.unheard["save_rollout"] = 1
+        answer = await quick.http.post(f"/api/v1/rollouts/{rollout['id']}/retry", json={})
+        assert answer.status_code == 503
+        await until(lambda: machine.started.total() == 2)
+        await until_over(quick, rollout["id"])
+        target = only(await shown(quick, rollout["id"]))
+    assert (target["state"], target["attempt"]) == ("done", 2)
+
+
+async def test_a_set_tries_again_what_could_not_be_stored_when_it_was_due(quick: Running) -> None:
+    some: list[Machine] = await machines(quick, 1)
+    (machine,) = some
+    await quick.http.put(f"/api/v1/agents/{machine.id}/labels", json={"labels": ["lab"]})
+    async with unheard(quick) as storage, machine.connected(quick):
+        storage.away["create_rollout"] = 1
+        body = {"models": [{"name": MODEL}], "labels": ["lab"], "converge": "automatic"}
+        assert (await quick.http.put("/api/v1/model-sets/base", json=body)).status_code == 200
+        # By the server's own periodic task: the first time the storage is away.
+        await until(lambda: machine.started)
+        view = await until_over(quick, await stored(quick))
+    assert (view["created_by"], only(view)["state"]) == ("set base", "done")

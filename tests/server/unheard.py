@@ -1,0 +1,51 @@
+"""A storage whose answers to some calls are lost: what was written is stored, and nobody hears so."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+from obt_server.storage import ServerStorage, StorageUnavailable
+from tests.server.conftest import Running
+
+
+class UnheardStorage:
+    """The same storage, but for calls that a test names.
+
+    Args:
+        storage: what is stored.
+    """
+
+    def __init__(self, storage: ServerStorage) -> None:
+        self._storage = storage
+        self.unheard: Counter[str] = Counter()
+        """By method: how many of the next calls are done, and not answered."""
+        self.away: Counter[str] = Counter()
+        """By method: how many of the next calls are not done; after those that are done and not answered."""
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._storage, name)
+
+        async def call(*args: Any, **kwargs: Any) -> Any:
+            if self.unheard[name]:
+                self.unheard[name] -= 1
+                await found(*args, **kwargs)
+                raise StorageUnavailable("The connection ended during a commit.", retry_after_ms=1000)
+            if self.away[name]:
+                self.away[name] -= 1
+                raise StorageUnavailable("The database does not answer now; try again.", retry_after_ms=1000)
+            return await found(*args, **kwargs)
+
+        return call
+
+
+@contextlib.asynccontextmanager
+async def unheard(server: Running) -> AsyncIterator[UnheardStorage]:
+    """A term of the engines on such a storage."""
+    engines = server.parts.context.engines
+    await engines.now.close()
+    storage = UnheardStorage(server.parts.storage)
+    async with engines.term(storage=cast("ServerStorage", storage)):
+        yield storage
