@@ -92,13 +92,13 @@ def decide(due: Sequence[float], now: float, late_s: float, *, on_time_s: float)
         return Decision(None, late=False, skipped=[])
     newest, ago = due[-1], now - due[-1]
     skipped = [
-        (time, "the server was away, and a later time was due when it came back")
+        (time, "the server or its database was away, and a later time was due afterwards")
         if now - time <= late_s
-        else (time, f"the server was away for longer than late_s ({late_s:g} s)")
+        else (time, f"the server or its database was away for longer than late_s ({late_s:g} s)")
         for time in due[:-1]
     ]
     if ago > max(late_s, on_time_s):
-        away = (newest, f"the server was away for longer than late_s ({late_s:g} s)")
+        away = (newest, f"the server or its database was away for longer than late_s ({late_s:g} s)")
         return Decision(None, late=False, skipped=[*skipped, away])
     return Decision(newest, late=ago > on_time_s, skipped=skipped)
 

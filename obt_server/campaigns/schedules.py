@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 import structlog
 
-from obt_agent.errors import AgentError
+from obt_agent.errors import AgentError, Busy, StorageFailed
 from obt_server.campaign_storage import CampaignFilter
 from obt_server.campaigns import due_times
 from obt_server.campaigns.due_times import Decision, DueTimes
@@ -31,7 +31,7 @@ LOOK_EVERY_S: Final = 20.0
 ON_TIME_S: Final = 60.0
 """A campaign that begins so long after its time is not late: the server was busy, or looked elsewhere."""
 AGAIN_AFTER_S: Final = 5.0
-"""After a fault of the storage."""
+"""After a fault of the storage, and after whatever else passes."""
 
 
 class Schedules:
@@ -81,6 +81,10 @@ class Schedules:
             for schedule in await self._storage.schedules():
                 try:
                     nearest = min(nearest, await self._look_at(schedule))
+                # Stays due.
+                except (StorageFailed, Busy) as error:
+                    log.warning("schedule.postponed", schedule=schedule.name, error=error.message)
+                    nearest = min(nearest, AGAIN_AFTER_S)
                 # One that this release cannot read, or cannot store now, holds up no other.
                 except Exception:
                     log.exception("schedule.failed", schedule=schedule.name)
@@ -121,6 +125,9 @@ class Schedules:
             return ScheduleRun(due_at=due, state="skipped", reason=reason)
         try:
             campaign_id = await self._start(schedule, key, now)
+        # A moment later it may be there, or somebody else lead: the time is not over.
+        except (StorageFailed, Busy):
+            raise
         # Machines that are gone, a plan that was deleted: the next time may find them again.
         except AgentError as error:
             return ScheduleRun(due_at=due, state="skipped", reason=error.message)
@@ -128,7 +135,7 @@ class Schedules:
             due_at=due,
             started_at=now,
             state="late" if decision.late else "started",
-            reason=f"{now - due:.0f} s late: the server was away" if decision.late else None,
+            reason=f"{now - due:.0f} s late: the server or its database was away" if decision.late else None,
             campaign_id=campaign_id,
         )
 

@@ -13,8 +13,12 @@ from typing import Any
 import msgspec
 import pytest
 
+from obt_agent.errors import AgentError
 from obt_server.campaign_storage import CampaignFilter
+from obt_server.campaigns import schedules
 from obt_server.campaigns.schedules import Schedules
+from obt_server.replica_storage import LeaseLost
+from obt_server.storage import StorageUnavailable
 from tests.server.conftest import Running, running
 from tests.waiting import until
 
@@ -194,6 +198,29 @@ async def test_a_campaign_that_cannot_begin_is_told_and_the_next_time_is_tried_a
     await http.put("/api/v1/saved-plans/mine", json={"plan": PLAN["plan"]})
     await night.look_at(berlin(2031, 6, 3, 2, 30))
     assert [state for _, state in await night.runs()] == ["skipped", "started"]
+
+
+@pytest.mark.parametrize(
+    "fault", [StorageUnavailable("The database does not answer now."), LeaseLost("Another one leads.")]
+)
+async def test_a_time_stays_due_while_the_storage_does_not_answer(
+    night: Night, fault: AgentError, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await night.put()
+    due = berlin(2031, 6, 2, 2, 30)
+
+    async def away(*_: object) -> None:
+        raise fault
+
+    with monkeypatch.context() as patched:
+        patched.setattr(night.server.parts.storage, "create_campaign", away, raising=False)
+        night.clock.now = due
+        again_in_s = await night.schedules.look()
+    assert await night.runs() == []
+    assert again_in_s == schedules.AGAIN_AFTER_S
+    await night.look_at(due + schedules.AGAIN_AFTER_S)
+    assert await night.runs() == [(due, "started")]
+    assert await night.campaigns() == 1
 
 
 async def test_one_that_cannot_be_read_holds_up_no_other(night: Night) -> None:
