@@ -16,7 +16,7 @@ import msgspec
 from obt_agent.benchmark.metrics_registry import METRICS
 from obt_agent.benchmark.result import Summary
 from obt_agent.errors import InvalidParams
-from obt_server.storage import ServerStorage, StoredBenchmark
+from obt_server.storage import MOST_REPORTED, Reported, ServerStorage, StoredBenchmark
 
 HEADLINE: Final = tuple(metric.name for metric in METRICS if metric.headline)
 """Metrics of a line. The result itself has all of them."""
@@ -46,8 +46,8 @@ class DigestEnvironment(msgspec.Struct, frozen=True):
     driver: str | None = None
     power_limit_watts: float | None = None
     cpu_governor: str | None = None
-    memory_bytes: int | None = None
-    num_parallel: int | None = None
+    memory_bytes: Reported | None = None
+    num_parallel: Reported | None = None
     other_models_loaded: tuple[str, ...] = ()
     cpu_temperature: float | None = None
     gpu_temperature: float | None = None
@@ -58,7 +58,7 @@ class DigestEnvironment(msgspec.Struct, frozen=True):
 class DigestCell(msgspec.Struct, frozen=True):
     """One cell's headline figures."""
 
-    index: int
+    index: Reported
     label: str
     summary: dict[str, Summary] = {}
 
@@ -75,7 +75,7 @@ class DigestWarning(msgspec.Struct, frozen=True):
     code: str
     message: str
     action: str
-    cell: int | None = None
+    cell: Reported | None = None
 
 
 class _Result(msgspec.Struct, frozen=True):
@@ -302,5 +302,7 @@ def _seconds(start: object, end: object) -> float | None:
 
 
 def _headline(cell: DigestCell) -> DigestCell:
-    summary = {name: cell.summary[name] for name in HEADLINE if name in cell.summary}
+    found = ((name, cell.summary.get(name)) for name in HEADLINE)
+    # What counts iterations is the agent's own word as well, and a line must be storable.
+    summary = {name: one for name, one in found if one is not None and 0 <= one.n <= MOST_REPORTED}
     return DigestCell(index=cell.index, label=cell.label, summary=summary)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Final, Literal, Protocol
+
+import msgspec
 
 from obt_agent.errors import AgentError, StorageFailed
 from obt_server.campaign_storage import CampaignStorage
@@ -13,6 +15,12 @@ from obt_server.replica_storage import ReplicaStorage
 from obt_server.rollout_storage import RolloutStorage
 from obt_server.schedule_storage import ScheduleStorage
 from obt_server.verdict_storage import VerdictStorage
+
+MOST_REPORTED: Final = 2**48
+"""The most that is believed of a whole number that an agent reports, a count of bytes for instance: far above
+what there is, and ten thousand of them have a sum of 64 bits."""
+Reported = Annotated[int, msgspec.Meta(ge=0, le=MOST_REPORTED)]
+"""A whole number in an agent's own words. One that is too large makes the words unreadable, and no more."""
 
 
 class StorageUnavailable(StorageFailed):

@@ -23,7 +23,7 @@ from obt_server.campaigns.verdicts import MeasuredLine
 from obt_server.result_index import HEADLINE as INDEXED
 from obt_server.result_index import IndexedResult, ResultIndex
 from obt_server.rollout_storage import model_key
-from obt_server.storage import NotStored, ServerStorage
+from obt_server.storage import MOST_REPORTED, NotStored, Reported, ServerStorage
 from obt_server.verdict_storage import LineKey, Regression, RegressionFilter
 
 Results = Mapping[tuple[str, str], IndexedResult]
@@ -42,7 +42,7 @@ class FigureAsked(NamedTuple):
 
 
 class _CellSummaries(msgspec.Struct, frozen=True):
-    index: int = 0
+    index: Reported = 0
     summary: dict[str, Summary] = {}
 
 
@@ -285,4 +285,5 @@ def _read(text: bytes, metric: str) -> dict[int, Summary]:
         result = msgspec.json.decode(text, type=_ResultSummaries)
     except (msgspec.MsgspecError, RecursionError):
         return {}
-    return {cell.index: cell.summary[metric] for cell in result.cells if metric in cell.summary}
+    found = ((cell.index, cell.summary.get(metric)) for cell in result.cells)
+    return {index: one for index, one in found if one is not None and 0 <= one.n <= MOST_REPORTED}

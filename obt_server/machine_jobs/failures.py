@@ -7,6 +7,7 @@ from typing import Any, Final
 from obt_agent.errors import AgentError, Scalar
 from obt_agent.protocol.errors import CODE_OF_KIND, ErrorData, WireError
 from obt_agent.protocol.remedies import remedy
+from obt_server.storage import MOST_REPORTED
 
 MAX_REASON_CHARS: Final = 500
 _MAX_DETAILS: Final = 8
@@ -55,11 +56,17 @@ def kept_error(error: AgentError | WireError) -> WireError:
         data = ErrorData(kind=error.kind, retryable=error.retryable, detail=error.detail)
     if data is not None:
         detail: dict[str, Scalar] = {
-            name[:64]: value[:_MAX_DETAIL_CHARS] if isinstance(value, str) else value
-            for name, value in list(data.detail.items())[:_MAX_DETAILS]
+            name[:64]: _kept(value) for name, value in list(data.detail.items())[:_MAX_DETAILS]
         }
         data = ErrorData(kind=data.kind[:64], retryable=data.retryable, detail=detail)
     return WireError(code=code, message=message[:MAX_REASON_CHARS], data=data)
+
+
+def _kept(value: Scalar) -> Scalar:
+    if isinstance(value, str):
+        return value[:_MAX_DETAIL_CHARS]
+    # More than 64 bits cannot be stored: the machine may say any number.
+    return value if isinstance(value, float) or value is None or abs(value) <= MOST_REPORTED else None
 
 
 def kind_of(error: WireError | None) -> str:

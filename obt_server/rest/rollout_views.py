@@ -20,6 +20,7 @@ from obt_server.rollout_storage import (
     TargetState,
     WaitingFor,
 )
+from obt_server.storage import MOST_REPORTED
 
 
 class TargetCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,5 +174,6 @@ def _fields(
 
 
 def _sum(values: Iterable[int | None]) -> int | None:
-    known = [value for value in values if value is not None]
+    # Live progress is a machine's own word.
+    known = [value for value in values if value is not None and 0 <= value <= MOST_REPORTED]
     return sum(known) if known else None

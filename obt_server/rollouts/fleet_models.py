@@ -13,16 +13,16 @@ from obt_agent.hardware.inventory import Inventory
 from obt_server.hub import Hub
 from obt_server.hub.storage import AgentRecord
 from obt_server.rollout_storage import model_key
-from obt_server.storage import ModelVersion, ServerStorage
+from obt_server.storage import MOST_REPORTED, ModelVersion, Reported, ServerStorage
 
 
 class CellDetails(msgspec.Struct, frozen=True):
     """What is read of a model's entry."""
 
-    size_bytes: int = 0
+    size_bytes: Reported = 0
     quantization_level: str | None = None
     parameter_size: str | None = None
-    context_length: int | None = None
+    context_length: Reported | None = None
     family: str | None = None
     capabilities: tuple[str, ...] = ()
     remote_model: str | None = None
@@ -73,8 +73,9 @@ def installed(versions: Sequence[ModelVersion]) -> list[InstalledVersion]:
 def _details(text: bytes) -> CellDetails:
     try:
         return _DETAILS.decode(text)
-    # An older release stored it in another shape: the name and the digest are known all the same.
-    except msgspec.MsgspecError:
+    # An older release stored it in another shape, or the machine made its numbers up: the name and the digest
+    # are known all the same.
+    except (msgspec.MsgspecError, RecursionError):
         return CellDetails()
 
 
@@ -197,13 +198,18 @@ def _capacity(raw: bytes) -> Capacity:
     try:
         inventory = msgspec.json.decode(raw, type=Inventory)
     # A newer agent's, which this release cannot read.
-    except (msgspec.MsgspecError, OverflowError):
+    except (msgspec.MsgspecError, OverflowError, RecursionError):
         return Capacity()
-    free = [disk.free_bytes for disk in inventory.storage if disk.purpose == "models"]
+    free = [_believed(disk.free_bytes) for disk in inventory.storage if disk.purpose == "models"]
     memory = [gpu.memory.total_bytes or gpu.memory.shared_total_bytes for gpu in inventory.gpus]
     known = [one for one in memory if one is not None]
     return Capacity(
         free_bytes=next((one for one in free if one is not None), None),
-        vram_bytes=sum(known) if known else None,
-        ram_bytes=inventory.memory.total_bytes,
+        vram_bytes=_believed(sum(known)) if known else None,
+        ram_bytes=_believed(inventory.memory.total_bytes),
     )
+
+
+def _believed(value: int | None) -> int | None:
+    """A number of the machine's own words; None where it can be none."""
+    return value if value is not None and 0 <= value <= MOST_REPORTED else None

@@ -12,19 +12,20 @@ from obt_server.machine_jobs import failures
 from obt_server.machine_jobs.failures import Changes, ended
 from obt_server.rollout_storage import Rollout, RolloutTarget
 from obt_server.rollouts.permissions import METHOD_OF_ACTION
+from obt_server.storage import Reported
 
 
 class _Room(msgspec.Struct, frozen=True):
     """What is read of any result."""
 
-    free_bytes: int | None = None
+    free_bytes: Reported | None = None
 
 
 class _TransferEnd(msgspec.Struct, frozen=True):
     """What is read of a transfer's result; an older agent says less."""
 
-    completed_bytes: int | None = None
-    total_bytes: int | None = None
+    completed_bytes: Reported | None = None
+    total_bytes: Reported | None = None
     digest: str | None = None
     digest_before: str | None = None
 
@@ -32,7 +33,7 @@ class _TransferEnd(msgspec.Struct, frozen=True):
 class _DeletionEnd(msgspec.Struct, frozen=True):
     """What is read of a deletion's result; an older agent says nothing."""
 
-    freed_bytes: int | None = None
+    freed_bytes: Reported | None = None
     was_loaded: bool | None = None
 
 
@@ -78,5 +79,5 @@ def _decoded(text: bytes | None, kind: Any) -> Any:
     try:
         return msgspec.json.decode(text, type=kind)
     # An agent's own words in another shape: the state does not depend on them.
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, RecursionError):
         return None

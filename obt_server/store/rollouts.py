@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import msgspec
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, case, delete, func, select
 from sqlalchemy.orm import Session
 
 from obt_server.rollout_storage import (
@@ -22,7 +22,7 @@ from obt_server.rollout_storage import (
     RolloutTotals,
     TooManyRollouts,
 )
-from obt_server.storage import NotStored
+from obt_server.storage import MOST_REPORTED, NotStored
 from obt_server.store.column_types import whole_sum
 from obt_server.store.database import AT_ONCE, from_row
 from obt_server.store.model_changes import note_causes
@@ -138,8 +138,8 @@ def _totals(db: Session, ids: Sequence[str]) -> dict[str, dict[str, tuple[int, i
                 row.rollout_id,
                 row.state,
                 func.count(),
-                whole_sum(row.completed_bytes),
-                whole_sum(row.total_bytes),
+                whole_sum(_believed(row.completed_bytes)),
+                whole_sum(_believed(row.total_bytes)),
             )
             .where(row.rollout_id.in_(ids[start : start + AT_ONCE]))
             .group_by(row.rollout_id, row.state)
@@ -147,6 +147,11 @@ def _totals(db: Session, ids: Sequence[str]) -> dict[str, dict[str, tuple[int, i
         for rollout_id, state, count, completed, total in db.execute(query):
             totals[rollout_id][state] = count, completed, total
     return totals
+
+
+def _believed(column: Any) -> ColumnElement[int | None]:
+    """A number of an agent's own; null where an earlier release stored one that is none."""
+    return case((column.between(0, MOST_REPORTED), column))
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

@@ -4,8 +4,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+import pytest
+
 from obt_agent.benchmark.presets import PRESETS
-from obt_server.result_index import MOST, ResultIndex, digest_of
+from obt_server.result_index import HEADLINE, MOST, ResultIndex, digest_of
 from obt_server.storage import StoredBenchmark
 from obt_server.store import Database, SqlStorage
 from tests.server.conftest import Running
@@ -198,6 +201,18 @@ def test_a_line_stays_short_whatever_an_agent_sends() -> None:
     assert digest is not None
     assert (len(digest.warnings), len(digest.flags), digest.iterations) == (MOST, MOST, 1000)
     assert digest_of(b'{"status": ' + b"[" * 100_000) is None
+
+
+@pytest.mark.parametrize("number", [-1, 2**63, 10**30])
+def test_a_line_can_be_stored_whatever_numbers_an_agent_sends(number: int) -> None:
+    many = {"n": number, "mean": 1, "median": 1, "min": 1, "max": 1, "confidence": 0.95}
+    blank = dict.fromkeys(("stddev", "cv", "ci_low", "ci_high"))
+    cell = {"index": 0, "label": "a", "summary": {HEADLINE[0]: many | blank}}
+    digest = digest_of(text(cells=[cell]).encode())
+    assert digest is not None
+    assert msgspec.json.decode(msgspec.json.encode(digest))["cells"][0]["summary"] == {}
+    assert digest_of(text(cells=[cell | {"index": number}]).encode()) is None
+    assert digest_of(text(environment={"memory_bytes": number}).encode()) is None
 
 
 async def test_plans_are_the_presets_and_what_was_saved(server: Running) -> None:
