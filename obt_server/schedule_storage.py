@@ -58,8 +58,11 @@ class ScheduleStorage(Protocol):
     async def schedule(self, name: str) -> StoredSchedule:
         """One schedule. Raises NotStored."""
 
-    async def save_schedule(self, schedule: StoredSchedule) -> None:
-        """Store a schedule, in place of one of the same name."""
+    async def save_schedule(self, schedule: StoredSchedule) -> StoredSchedule:
+        """Store a schedule, in place of one of the same name, and return it as it is stored.
+
+        Of that one stay its pause, who made it, and ``done_until`` where it is later, as they are then.
+        """
 
     async def pause_schedule(self, name: str, paused: SchedulePause | None) -> StoredSchedule:
         """Store why a schedule begins nothing, or (None) that it does again. Raises NotStored."""

@@ -89,7 +89,7 @@ def _keeping(router: APIRouter, context: Context) -> None:
     @router.put("/schedules/{name}", summary="Keep a schedule, in place of one of the same name")
     @by_leader
     async def put(name: ScheduleName, body: ScheduleBody, request: Request) -> ScheduleView:
-        known = {one.name: one for one in await storage.schedules()}
+        known = {one.name for one in await storage.schedules()}
         if name not in known and len(known) >= MAX_SCHEDULES:
             raise InvalidParams(f"There are {len(known)} schedules, the most that are kept.", field="name")
         # Both are checked when it is saved: what cannot be read would fail at night.
@@ -104,16 +104,15 @@ def _keeping(router: APIRouter, context: Context) -> None:
             jitter_s=body.jitter_s,
             late_s=body.late_s,
             campaign=msgspec.to_builtins(wanted),
-            # Somebody paused it for a reason that another time does not undo.
-            paused=known[name].paused if name in known else None,
             # Times before this are none of the new schedule's.
-            done_until=max(now(), known[name].done_until if name in known else 0.0),
-            created_by=known[name].created_by if name in known else request.state.principal.name,
+            done_until=now(),
+            created_by=request.state.principal.name,
             updated_at=now(),
         )
-        await storage.save_schedule(schedule)
+        # A pause stays: somebody paused it for a reason that another time does not undo.
+        stored = await storage.save_schedule(schedule)
         context.schedules.changed()
-        return await _view(context, schedule)
+        return await _view(context, stored)
 
     @router.delete("/schedules/{name}", status_code=204, summary="Forget a schedule; its campaigns stay")
     async def remove(name: ScheduleName) -> None:

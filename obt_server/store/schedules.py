@@ -35,9 +35,22 @@ def _require(db: Session, name: str) -> ScheduleRow:
     return row
 
 
-def save(db: Session, schedule: StoredSchedule) -> None:
+def save(db: Session, schedule: StoredSchedule) -> StoredSchedule:
     """See ``ScheduleStorage.save_schedule``."""
-    db.merge(ScheduleRow(name=schedule.name, content=msgspec.json.encode(schedule)))
+    row = db.get(ScheduleRow, schedule.name)
+    if row is None:
+        db.add(ScheduleRow(name=schedule.name, content=msgspec.json.encode(schedule)))
+        return schedule
+    # Here, and not before: somebody may pause it, or a time be done, while the request is looked at.
+    known = msgspec.json.decode(row.content, type=StoredSchedule)
+    schedule = msgspec.structs.replace(
+        schedule,
+        paused=known.paused,
+        created_by=known.created_by,
+        done_until=max(schedule.done_until, known.done_until),
+    )
+    row.content = msgspec.json.encode(schedule)
+    return schedule
 
 
 def pause(db: Session, name: str, paused: SchedulePause | None) -> StoredSchedule:

@@ -18,6 +18,7 @@ from obt_server.campaign_storage import CampaignFilter
 from obt_server.campaigns import schedules
 from obt_server.campaigns.schedules import Schedules
 from obt_server.replica_storage import LeaseLost
+from obt_server.schedule_storage import StoredSchedule
 from obt_server.storage import StorageUnavailable
 from tests.server.conftest import Running, running
 from tests.waiting import until
@@ -173,6 +174,32 @@ async def test_a_paused_schedule_begins_nothing_and_says_why_for_each_time(night
     assert resumed.json()["paused"] is None
     await night.look_at(berlin(2031, 6, 4, 2, 30))
     assert [state for _, state in await night.runs()] == ["skipped", "skipped", "started"]
+
+
+async def test_a_pause_stays_that_comes_while_the_schedule_is_saved_anew(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await night.put()
+    http, storage, save = (
+        night.server.http,
+        night.server.parts.storage,
+        night.server.parts.storage.save_schedule,
+    )
+
+    async def pause_first(schedule: StoredSchedule) -> StoredSchedule:
+        paused = await http.post("/api/v1/schedules/nightly/pause", json={"reason": "the lab moves"})
+        assert paused.status_code == 200, paused.text
+        await storage.note_runs("nightly", [], night.clock.now + 60)
+        return await save(schedule)
+
+    monkeypatch.setattr(storage, "save_schedule", pause_first, raising=False)
+    body = {"cron": "30 3 * * *", "time_zone": "UTC", "campaign": CAMPAIGN}
+    answer = await http.put("/api/v1/schedules/nightly", json=body)
+    assert answer.json()["paused"]["reason"] == "the lab moves"
+    stored = await storage.schedule("nightly")
+    assert stored.paused is not None
+    assert (stored.cron, stored.created_by) == ("30 3 * * *", "admin")
+    assert stored.done_until == night.clock.now + 60
 
 
 async def test_a_schedule_runs_now_also_while_it_is_paused(night: Night) -> None:

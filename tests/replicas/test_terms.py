@@ -176,6 +176,7 @@ async def test_a_lease_lost_while_a_schedule_begins_makes_one_campaign(tmp_path:
         # It was due a minute ago, or two.
         storage = server.parts.storage
         stored = await storage.schedule("nightly")
+        await storage.delete_schedule("nightly")
         await storage.save_schedule(msgspec.structs.replace(stored, done_until=time.time() - 120))
         losing = LosingStorage(storage, writes)
         async with machine.connected(server):

@@ -436,8 +436,9 @@ class MemoryStorage:
     async def schedule(self, name: str) -> StoredSchedule:
         return self.all_schedules[name]
 
-    async def save_schedule(self, schedule: StoredSchedule) -> None:
+    async def save_schedule(self, schedule: StoredSchedule) -> StoredSchedule:
         self.all_schedules[schedule.name] = schedule
+        return schedule
 
     async def pause_schedule(self, name: str, paused: SchedulePause | None) -> StoredSchedule:
         self.all_schedules[name] = msgspec.structs.replace(self.all_schedules[name], paused=paused)
