@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 import msgspec
 
 RunState = Literal["started", "late", "skipped"]
+
+AHEAD_S: Final = 3600.0
+"""How far ahead of a clock the end of what is done may lie: clocks of servers differ, and are set."""
+
+
+def believed(done_until: float, at: float) -> float:
+    """Return up to when times are done; ``at`` where a clock that was wrong has said much more.
+
+    What is due again then is begun under the key that it had, and so is no second campaign.
+    """
+    return done_until if done_until <= at + AHEAD_S else at
 
 
 class SchedulePause(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +72,8 @@ class ScheduleStorage(Protocol):
     async def save_schedule(self, schedule: StoredSchedule) -> StoredSchedule:
         """Store a schedule, in place of one of the same name, and return it as it is stored.
 
-        Of that one stay its pause, who made it, and ``done_until`` where it is later, as they are then.
+        Of that one stay its pause, who made it, and ``done_until`` where it is later and believed at
+        ``updated_at``, as they are then.
         """
 
     async def pause_schedule(self, name: str, paused: SchedulePause | None) -> StoredSchedule:
@@ -70,10 +82,12 @@ class ScheduleStorage(Protocol):
     async def delete_schedule(self, name: str) -> None:
         """Forget a schedule and its runs; campaigns stay. Raises NotStored."""
 
-    async def note_runs(self, name: str, runs: Sequence[ScheduleRun], done_until: float) -> None:
+    async def note_runs(self, name: str, runs: Sequence[ScheduleRun], done_until: float, at: float) -> None:
         """Store what became of some times, and that all up to ``done_until`` are done, at once.
 
-        A time that is stored already stays as it is. Nothing happens where the schedule was deleted.
+        A time that is stored already stays as it is. Where more is stored as done than is believed at ``at``,
+        that counts no longer, and times after ``at`` that were skipped are forgotten. Nothing happens where
+        the schedule was deleted.
         """
 
     async def schedule_runs(self, name: str, limit: int) -> Sequence[ScheduleRun]:

@@ -21,7 +21,7 @@ from obt_server.campaigns import due_times
 from obt_server.campaigns.due_times import Decision, DueTimes
 from obt_server.campaigns.engine import CampaignEngine
 from obt_server.campaigns.requests import CampaignRequest
-from obt_server.schedule_storage import ScheduleRun, StoredSchedule
+from obt_server.schedule_storage import ScheduleRun, StoredSchedule, believed
 from obt_server.storage import ServerStorage
 
 log = structlog.get_logger(__name__)
@@ -93,8 +93,13 @@ class Schedules:
     async def _look_at(self, schedule: StoredSchedule) -> float:
         """Begin what is due of a schedule, and return in how many seconds it is due again."""
         times, now = DueTimes(schedule.cron, schedule.time_zone), self._clock()
+        done = believed(schedule.done_until, now)
+        if done != schedule.done_until:
+            # Stored, so that the times from now on are due when they come.
+            log.warning("schedule.set_back", schedule=schedule.name, done_until=schedule.done_until)
+            await self._storage.note_runs(schedule.name, [], done, now)
         # On a thread: after a long absence there are many times to pass over.
-        due = await asyncio.to_thread(times.between, schedule.done_until, now)
+        due = await asyncio.to_thread(times.between, done, now)
         if due:
             await self._come_to(schedule, due, now)
         upcoming = times.next(now, 1)
@@ -111,7 +116,7 @@ class Schedules:
             ]
             if decision.start is not None:
                 runs.append(await self._begin(schedule, decision, now))
-        await self._storage.note_runs(schedule.name, runs, due[-1])
+        await self._storage.note_runs(schedule.name, runs, due[-1], now)
         for run in runs:
             log.info("schedule.run", schedule=schedule.name, state=run.state, reason=run.reason)
 
@@ -178,5 +183,5 @@ class Schedules:
                 campaign_id=campaign.id,
             )
             # No time of the schedule is done by this.
-            await self._storage.note_runs(name, [run], schedule.done_until)
+            await self._storage.note_runs(name, [run], believed(schedule.done_until, now), now)
             return run

@@ -9,7 +9,7 @@ import msgspec
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from obt_server.schedule_storage import SchedulePause, ScheduleRun, StoredSchedule
+from obt_server.schedule_storage import SchedulePause, ScheduleRun, StoredSchedule, believed
 from obt_server.storage import NotStored
 from obt_server.store.tables import ScheduleRow, ScheduleRunRow
 
@@ -47,7 +47,7 @@ def save(db: Session, schedule: StoredSchedule) -> StoredSchedule:
         schedule,
         paused=known.paused,
         created_by=known.created_by,
-        done_until=max(schedule.done_until, known.done_until),
+        done_until=max(schedule.done_until, believed(known.done_until, schedule.updated_at)),
     )
     row.content = msgspec.json.encode(schedule)
     return schedule
@@ -67,21 +67,33 @@ def remove(db: Session, name: str) -> None:
     db.delete(_require(db, name))
 
 
-def note_runs(db: Session, name: str, runs: Sequence[ScheduleRun], done_until: float) -> None:
+def note_runs(db: Session, name: str, runs: Sequence[ScheduleRun], done_until: float, at: float) -> None:
     """See ``ScheduleStorage.note_runs``."""
     row = db.get(ScheduleRow, name)
     if row is None:
         return
+    schedule = msgspec.json.decode(row.content, type=StoredSchedule)
+    known = believed(schedule.done_until, at)
+    if known != schedule.done_until:
+        _forget_skipped(db, name, at)
     for run in runs:
         # One that was told before a restart stays as it was told.
         if db.get(ScheduleRunRow, (name, run.due_at)) is None:
             db.add(ScheduleRunRow(schedule=name, due_at=run.due_at, detail=msgspec.json.encode(run)))
-    schedule = msgspec.json.decode(row.content, type=StoredSchedule)
-    # Somebody may have saved it anew meanwhile: only this changes, and never backwards.
-    done = max(schedule.done_until, done_until)
+    # Somebody may have saved it anew meanwhile: only this changes, and never backwards from what is believed.
+    done = max(known, done_until)
     row.content = msgspec.json.encode(msgspec.structs.replace(schedule, done_until=done))
     db.flush()
     _forget_oldest(db, name)
+
+
+def _forget_skipped(db: Session, name: str, after: float) -> None:
+    """Forget what was told of times that have not come; what became of them is told when they do."""
+    mine = select(ScheduleRunRow).where(ScheduleRunRow.schedule == name, ScheduleRunRow.due_at > after)
+    for row in db.scalars(mine):
+        if msgspec.json.decode(row.detail, type=ScheduleRun).state == "skipped":
+            db.delete(row)
+    db.flush()
 
 
 def _forget_oldest(db: Session, name: str) -> None:

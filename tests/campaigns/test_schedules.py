@@ -46,7 +46,7 @@ class Clock:
 class Night:
     """A server, and schedules on a clock of the test.
 
-    Times lie in years to come: the server's own task, which has the real clock, begins nothing.
+    Times lie in years to come. The server's own task, which has the real clock, is ended.
     """
 
     server: Running
@@ -94,10 +94,16 @@ class Night:
 
 
 @pytest.fixture
-async def night(tmp_path: Path) -> AsyncIterator[Night]:
+async def night(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Night]:
     async with running(tmp_path) as server:
         await server.enrol("m1")
-        yield Night(server, Clock(berlin(2031, 6, 1, 12, 0)))
+        (task,) = (one for one in asyncio.all_tasks() if one.get_name() == "schedules")
+        task.cancel()
+        clock = Clock(berlin(2031, 6, 1, 12, 0))
+        server.parts.context.schedules._clock = clock  # noqa: SLF001 - a server has no other clock than the real
+        # What is saved by REST is saved at the test's time.
+        monkeypatch.setattr("obt_server.rest.schedules.now", clock)
+        yield Night(server, clock)
 
 
 async def test_a_campaign_begins_at_its_time_and_once_however_often_somebody_looks(night: Night) -> None:
@@ -189,7 +195,7 @@ async def test_a_pause_stays_that_comes_while_the_schedule_is_saved_anew(
     async def pause_first(schedule: StoredSchedule) -> StoredSchedule:
         paused = await http.post("/api/v1/schedules/nightly/pause", json={"reason": "the lab moves"})
         assert paused.status_code == 200, paused.text
-        await storage.note_runs("nightly", [], night.clock.now + 60)
+        await storage.note_runs("nightly", [], night.clock.now + 60, night.clock.now)
         return await save(schedule)
 
     monkeypatch.setattr(storage, "save_schedule", pause_first, raising=False)
@@ -248,6 +254,39 @@ async def test_a_time_stays_due_while_the_storage_does_not_answer(
     await night.look_at(due + schedules.AGAIN_AFTER_S)
     assert await night.runs() == [(due, "started")]
     assert await night.campaigns() == 1
+
+
+async def test_a_clock_that_was_a_year_ahead_for_a_moment_silences_no_schedule(night: Night) -> None:
+    await night.put(late_s=600)
+    await night.look_at(berlin(2032, 6, 1, 12, 0))
+    await night.look_at(berlin(2031, 6, 1, 12, 1))
+    assert await night.runs() == []
+    for day in (2, 3):
+        await night.look_at(berlin(2031, 6, day, 2, 30))
+        await night.end_all()
+    assert await night.runs() == [
+        (berlin(2031, 6, 2, 2, 30), "started"),
+        (berlin(2031, 6, 3, 2, 30), "started"),
+    ]
+
+
+async def test_a_clock_that_is_set_back_a_little_begins_nothing_twice(night: Night) -> None:
+    await night.put()
+    await night.look_at(berlin(2031, 6, 2, 2, 30))
+    await night.end_all()
+    await night.look_at(berlin(2031, 6, 2, 2, 0))
+    await night.look_at(berlin(2031, 6, 2, 2, 31))
+    assert await night.runs() == [(berlin(2031, 6, 2, 2, 30), "started")]
+    assert await night.campaigns() == 1
+
+
+async def test_one_that_is_saved_anew_after_such_a_moment_begins_at_its_next_time(night: Night) -> None:
+    await night.put(late_s=600)
+    await night.look_at(berlin(2032, 6, 1, 12, 0))
+    night.clock.now = berlin(2031, 6, 1, 12, 1)
+    body = {"cron": "30 3 * * *", "time_zone": "Europe/Berlin", "campaign": CAMPAIGN}
+    assert (await night.server.http.put("/api/v1/schedules/nightly", json=body)).status_code == 200
+    assert (await night.server.parts.storage.schedule("nightly")).done_until == night.clock.now
 
 
 async def test_one_that_cannot_be_read_holds_up_no_other(night: Night) -> None:

@@ -447,7 +447,8 @@ class MemoryStorage:
     async def delete_schedule(self, name: str) -> None:
         del self.all_schedules[name]
 
-    async def note_runs(self, name: str, runs: Sequence[ScheduleRun], done_until: float) -> None:
+    async def note_runs(self, name: str, runs: Sequence[ScheduleRun], done_until: float, at: float) -> None:
+        del at
         self.all_runs.setdefault(name, []).extend(runs)
         changed = msgspec.structs.replace(self.all_schedules[name], done_until=done_until)
         self.all_schedules[name] = changed
