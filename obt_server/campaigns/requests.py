@@ -26,7 +26,7 @@ from obt_server.campaign_storage import (
 from obt_server.campaigns.figures import HEADLINE, METRIC_NAMES
 from obt_server.estimates import Estimates
 from obt_server.hub.storage import AgentRecord
-from obt_server.machine_jobs.local_times import check_times
+from obt_server.machine_jobs.local_times import check_end, check_times
 from obt_server.rollout_storage import model_key
 from obt_server.rollouts.requests import shown_name
 from obt_server.rollouts.selection import Selector
@@ -118,8 +118,7 @@ async def make(request: CampaignRequest, plans: NamedPlans, by: RequestedBy) -> 
 
 
 def _check(request: CampaignRequest) -> None:
-    if request.not_after is not None and request.not_after <= time.time():
-        raise InvalidParams("not_after: it has passed.", field="not_after")
+    check_end(request.not_after, time.time(), "not_after")
     if request.metric != HEADLINE and request.metric not in METRIC_NAMES:
         raise InvalidParams(f"metric: there is no {request.metric[:64]!r}.", field="metric")
     quiet = request.quiet_hours

@@ -1,12 +1,25 @@
-"""Quiet hours in a time zone, as operators write them for model sets and campaigns. Pure."""
+"""Quiet hours in a time zone, and the last moment of a start, as operators write them. Pure."""
 
 from __future__ import annotations
 
 import datetime as dt
 import zoneinfo
+from typing import Final
 
 from obt_agent.errors import ConfigError, InvalidParams
 from obt_agent.quiet_hours import QuietHours
+
+MAX_AHEAD_S: Final = 100 * 366 * 86400.0
+"""How far ahead a last moment may lie: what is further is milliseconds, or a mistake."""
+
+
+def check_end(moment: float | None, now: float, field: str) -> None:
+    """Raise InvalidParams for a last moment (Unix seconds) that has passed, or that is none."""
+    # Not the other way round: what is no number is neither later nor earlier.
+    if moment is None or now < moment <= now + MAX_AHEAD_S:
+        return
+    why = "it has passed" if moment <= now else "no time of the next 100 years; Unix seconds are meant"
+    raise InvalidParams(f"{field}: {why}.", field=field)
 
 
 def check_times(quiet_hours: str | None, time_zone: str | None) -> None:

@@ -95,7 +95,8 @@ class StartCampaign(BaseModel):
     ] = "model"
     repeat: Annotated[int, Field(ge=1, le=MAX_REPEAT)] = 1
     not_after: Annotated[
-        float | None, Field(description="Unix seconds; what is not begun by then is skipped")
+        float | None,
+        Field(allow_inf_nan=False, description="Unix seconds; what is not begun by then is skipped"),
     ] = None
     on_offline: Annotated[
         Literal["skip", "wait"], Field(description="what becomes of machines that are offline")

@@ -76,7 +76,8 @@ class StartRollout(BaseModel):
         Literal["skip", "wait"], Field(description="what becomes of machines that are offline")
     ] = "skip"
     until: Annotated[
-        float | None, Field(description="Unix seconds; what is not begun by then is skipped")
+        float | None,
+        Field(allow_inf_nan=False, description="Unix seconds; what is not begun by then is skipped"),
     ] = None
     key: Annotated[
         str | None, Field(min_length=1, max_length=128, description="names the request: a repeat is the same")

@@ -14,6 +14,7 @@ from obt_agent.errors import InvalidParams
 from obt_agent.identity.uuid7 import uuid7
 from obt_agent.ollama.names import DEFAULT_HOST, canonical
 from obt_server.hub.storage import AgentRecord
+from obt_server.machine_jobs.local_times import check_end
 from obt_server.rollout_storage import CreateSpec, Rollout, RolloutAction, RolloutTarget, model_key
 
 MAX_CREATE_BYTES: Final = 256 << 10
@@ -109,5 +110,4 @@ def _check(request: RolloutRequest) -> None:
         raise InvalidParams("digest: belongs to the action pull alone.", field="digest")
     if request.create is not None and len(msgspec.json.encode(request.create)) > MAX_CREATE_BYTES:
         raise InvalidParams(f"create: it has more than {MAX_CREATE_BYTES} bytes.", field="create")
-    if request.until is not None and request.until <= time.time():
-        raise InvalidParams("until: it has passed.", field="until")
+    check_end(request.until, time.time(), "until")
