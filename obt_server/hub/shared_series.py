@@ -10,11 +10,14 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import msgspec
+import structlog
 
 from obt_agent.errors import AgentError, LinkLost
 from obt_agent.protocol import codec
 from obt_agent.protocol.streams import SeriesItem
 from obt_server.hub.agent_stream import AgentStream
+
+log = structlog.get_logger(__name__)
 
 _VIEWER_ITEMS: Final = 256
 _HISTORY_BYTES: Final = 2 << 20
@@ -110,22 +113,27 @@ class SharedSeries:
     def start(self, name: str) -> None:
         """Open the watch."""
         self._task = asyncio.create_task(self._pump(), name=f"series {name}")
+        # Not in the task itself: one that is cancelled before its first step runs nothing.
+        self._task.add_done_callback(self._end_viewers)
 
     async def _pump(self) -> None:
+        async with self._open() as stream:
+            async for batch in stream.text_batches():
+                for text in batch:
+                    self._publish(codec.convert(text, _Undecoded, where="item").n, text)
+
+    def _end_viewers(self, pump: asyncio.Task[None]) -> None:
+        failure = None if pump.cancelled() else pump.exception()
         error: AgentError | None = None
-        try:
-            async with self._open() as stream:
-                async for batch in stream.text_batches():
-                    for text in batch:
-                        self._publish(codec.convert(text, _Undecoded, where="item").n, text)
-        except AgentError as failure:
-            error = failure
-        except asyncio.CancelledError:
+        if pump.cancelled():
             error = LinkLost("The watch was ended.")
-            raise
-        finally:
-            for viewer in list(self._viewers):
-                viewer.end(error)
+        elif isinstance(failure, AgentError):
+            error = failure
+        elif failure is not None:
+            log.error("series.failed", exc_info=failure)
+            error = LinkLost("The watch failed; the server's log says why.")
+        for viewer in list(self._viewers):
+            viewer.end(error)
 
     def _publish(self, number: int, text: bytes) -> None:
         for viewer in self._viewers:
