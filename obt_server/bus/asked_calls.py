@@ -101,7 +101,7 @@ class AskedCalls:
             later = call.reply + _LATER.hex()
             self._outbox.post(call.inbox, frames.pack(Kind.CALLER_ALIVE, call.token, sign), later)
         for server, calls in of_servers.items():
-            for some in frames.sign_lists([call.sign for call in calls]):
+            for some in frames.sign_lists([call.sign for call in calls], self._bus.max_payload):
                 alive = frames.pack(Kind.CALLER_ALIVE, frames.NOBODY, some, server=server)
                 self._outbox.post(calls[0].inbox, alive, f"{self._inbox}.{server.hex()}")
 

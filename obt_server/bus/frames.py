@@ -179,10 +179,11 @@ def signs(alive: Sequence[Sign]) -> bytes:
     return b"".join(_ALIVE.pack(one.token, one.seq, one.granted) for one in alive)
 
 
-def sign_lists(alive: Sequence[Sign]) -> Iterator[bytes]:
-    """Yield the signs of many exchanges, in lists that fit into a message each."""
-    for at in range(0, len(alive), _SIGNS_IN_MESSAGE):
-        yield signs(alive[at : at + _SIGNS_IN_MESSAGE])
+def sign_lists(alive: Sequence[Sign], max_payload: int) -> Iterator[bytes]:
+    """Yield the signs of many exchanges, in lists that fit into a message of ``max_payload`` bytes each."""
+    most = max(1, min(_SIGNS_IN_MESSAGE, (max_payload - OVERHEAD_BYTES) // _ALIVE.size))
+    for at in range(0, len(alive), most):
+        yield signs(alive[at : at + most])
 
 
 def read_signs(rest: memoryview) -> Iterator[Sign]:

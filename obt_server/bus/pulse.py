@@ -8,6 +8,8 @@ from typing import Final
 
 import structlog
 
+from obt_agent.system import clocks
+
 log = structlog.get_logger(__name__)
 
 _BEATS: Final = 2
@@ -27,18 +29,18 @@ class Pulse:
         self._every_s = every_s / _BEATS
         self._beat = beat
         self._late = late
-        # loop time of the last look at the clock
+        # when the clock was looked at last
         self._seen_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Begin."""
-        self._seen_at = asyncio.get_running_loop().time()
+        self._seen_at = _now()
         self._task = asyncio.create_task(self._run(), name="bus pulse")
 
     def check(self) -> None:
         """Look now whether a beat is late: what just came may be older than the next beat."""
-        now = asyncio.get_running_loop().time()
+        now = _now()
         gap_s = now - self._seen_at
         self._seen_at = now
         if gap_s > 2 * self._every_s:
@@ -61,3 +63,8 @@ class Pulse:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+
+
+def _now() -> float:
+    """Loop time, and the time for which the machine slept, or was suspended by its host: others waited."""
+    return asyncio.get_running_loop().time() + clocks.slept_s()

@@ -156,7 +156,7 @@ class ServedCalls:
         for call in self._calls.values():
             signs.setdefault(call.inbox, []).append(call.sign)
         for inbox, of_caller in signs.items():
-            for some in frames.sign_lists(of_caller):
+            for some in frames.sign_lists(of_caller, self._bus.max_payload):
                 self._outbox.post(inbox, frames.pack(Kind.SERVER_ALIVE, frames.NOBODY, some, server=self._me))
 
     def end_silent(self, now: float) -> None:

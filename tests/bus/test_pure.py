@@ -41,9 +41,10 @@ def test_parts_are_read_as_they_were_written(
     assert frames.read_total(memoryview(frames.total(one))) == one
     whole, size, piece = frames.read_part(memoryview(frames.part_head(Whole.FINAL, one) + b"piece"))
     assert (whole, size, bytes(piece)) == (Whole.FINAL, one, b"piece")
-    assert [
-        sign for some in frames.sign_lists(alive) for sign in frames.read_signs(memoryview(some))
-    ] == alive
+    for max_payload in (1 << 20, frames.OVERHEAD_BYTES + 100):
+        lists = list(frames.sign_lists(alive, max_payload))
+        assert [sign for some in lists for sign in frames.read_signs(memoryview(some))] == alive
+        assert all(len(some) + frames.OVERHEAD_BYTES <= max_payload for some in lists)
 
 
 @given(st.binary(max_size=200))

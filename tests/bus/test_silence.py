@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from functools import wraps
+from functools import partial, wraps
 from typing import Any
 
 import pytest
@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from obt_agent.errors import AgentError, LinkLost
+from obt_agent.system import clocks
 from obt_server.bus import BusUnavailable, ExchangeSettings, LocalBus, ReplySink
 from obt_server.bus.frames import Kind
 from tests.bus import virtual_time
@@ -199,6 +200,19 @@ async def test_a_lost_bus_ends_everything_at_once(both: Sides) -> None:
 
 @in_virtual_time
 async def test_a_process_that_was_stopped_for_long_ends_its_work_and_begins_nothing_old(both: Sides) -> None:
+    await _ends_its_work_and_begins_nothing_old(both, lambda: virtual_time.stop_the_world(60))
+
+
+@in_virtual_time
+async def test_a_process_whose_machine_slept_does_the_same(both: Sides) -> None:
+    """The loop's clock stood still meanwhile, and the others' did not."""
+    before_s = clocks.slept_s()
+    with pytest.MonkeyPatch.context() as patched:
+        asleep = partial(patched.setattr, clocks, "slept_s", lambda: before_s + 60)
+        await _ends_its_work_and_begins_nothing_old(both, asleep)
+
+
+async def _ends_its_work_and_begins_nothing_old(both: Sides, stop: Callable[[], None]) -> None:
     caller, server, work = await streaming(both)
     calls = 0
 
@@ -214,7 +228,7 @@ async def test_a_process_that_was_stopped_for_long_ends_its_work_and_begins_noth
         # Sent, and not taken before both processes stop: here they are one.
         old = asyncio.ensure_future(caller.exchanges.call(f"{both.subject}.count", b"", timeout_s=LONG_S))
         await asyncio.sleep(0)
-        virtual_time.stop_the_world(60)
+        stop()
         with pytest.raises(LinkLost, match="stopped"):
             await anext(items)
         await asyncio.wait_for(work.cancelled.wait(), 1)
