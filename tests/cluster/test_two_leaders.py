@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,8 @@ async def test_a_leader_of_before_stores_and_deletes_nothing(
     async with replicas(tmp_path, database=database) as (before, now):
         (machine,) = await measuring(before, 1, measures=False, at_once=False)
         async with machine.connected(now):
-            rollout = await rollouts.begin(before, model="other:latest", until=1e12, offline="wait")
+            until_s = time.time() + 1e6
+            rollout = await rollouts.begin(before, model="other:latest", until=until_s, offline="wait")
             await until(lambda: machine.jobs)
             schedule = {"cron": "0 2 * * *", "time_zone": "UTC", "campaign": campaigns.body()}
             put = await before.http.put("/api/v1/schedules/nightly", json=schedule)
