@@ -87,7 +87,7 @@ class NatsBus:
         # clients that are being closed
         self._closing: set[asyncio.Task[None]] = set()
         self._first = asyncio.Event()
-        self._reported_at = float("-inf")
+        self._reported_at = self._refused_at = float("-inf")
 
     # -- the connection ---------------------------------------------------------------------------------
 
@@ -125,7 +125,7 @@ class NatsBus:
         for address in itertools.cycle(addresses):
             try:
                 credentials = self._settings.credentials()
-                client = NatsClient(must_be_tls=address.startswith("tls:"))
+                client = NatsClient(must_be_tls=address.startswith("tls:"), on_refused=self._refused)
                 try:
                     await self._connect(client, address, credentials)
                     began = loop.time()
@@ -236,6 +236,13 @@ class NatsBus:
             except Exception:
                 log.exception("bus.observer_failed")
 
+    def _refused(self, error: Exception) -> None:
+        # Why a connection could not be made is reported by who made it. Else NATS answers each message.
+        now = asyncio.get_running_loop().time()
+        if self.connected and now - self._refused_at >= REPORT_EVERY_S:
+            self._refused_at = now
+            log.error("bus.refused", error=str(error) or type(error).__name__)
+
     def _report(self, address: str, error: Exception) -> None:
         # Each process dials every 2 s at most, for as long as it takes.
         now = asyncio.get_running_loop().time()
@@ -286,15 +293,17 @@ class NatsBus:
                     await self._settled(client)
             except BaseException:
                 # Nobody has it, to close it.
-                self._taking.pop(subscription, None)
+                await subscription.close()
                 raise
         return subscription
 
     async def _settled(self, client: NatsClient) -> None:
         """Wait until NATS has done what was asked of it before, or is lost."""
         pong = asyncio.create_task(client.flush(_LONG_S), name="nats settle")
-        await asyncio.wait([pong], timeout=PONG_WITHIN_S)
-        if pong.done():
-            pong.exception()
-        else:
-            client.left_over.append(pong)
+        try:
+            await asyncio.wait([pong], timeout=PONG_WITHIN_S)
+        finally:
+            if pong.done():
+                pong.exception()
+            else:
+                client.left_over.append(pong)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
@@ -22,8 +23,6 @@ CLOSE_S: Final = 1.0
 RECEIVED_MESSAGES: Final = 65_536
 RECEIVED_BYTES: Final = 64 << 20
 """Of a subscription, received and not taken yet; what is more is dropped, and missed by who counts."""
-REFUSED_EVERY_S: Final = 30.0
-"""Between two lines of the log on what NATS refuses: it answers each message that it does not let through."""
 
 
 class NatsClient(Client):
@@ -31,18 +30,19 @@ class NatsClient(Client):
 
     Args:
         must_be_tls: whether a server without TLS is refused.
+        on_refused: called with what the server refuses, while the connection is made and later.
 
     ``lost`` is set when the connection has ended, ``failure`` is what was wrong last. ``left_over`` holds
     tasks that wait for an answer which may never come; they are cancelled at the end.
     """
 
-    def __init__(self, *, must_be_tls: bool) -> None:
+    def __init__(self, *, must_be_tls: bool, on_refused: Callable[[Exception], None]) -> None:
         super().__init__()
         self._must_be_tls = must_be_tls
+        self._on_refused = on_refused
         self.lost = asyncio.Event()
         self.failure: Exception | None = None
         self.left_over: list[asyncio.Task[None]] = []
-        self._refused_at = float("-inf")
 
     async def on_error(self, error: Exception) -> None:
         """Take an error that nats-py tells of while the connection may go on."""
@@ -56,10 +56,7 @@ class NatsClient(Client):
             self.lost.set()
             return
         # A permission that this account lacks, say: all else goes on, and what was refused has no answer.
-        now = asyncio.get_running_loop().time()
-        if now - self._refused_at >= REFUSED_EVERY_S:
-            self._refused_at = now
-            log.error("bus.refused", error=str(error) or type(error).__name__)
+        self._on_refused(error)
 
     async def on_closed(self) -> None:
         """Take that the connection has ended."""

@@ -5,20 +5,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 from structlog.testing import capture_logs
 
 from obt_agent.errors import LinkLost
-from obt_server.bus import Exchanges, ExchangeSettings
+from obt_server.bus import BusUnavailable, Exchanges, ExchangeSettings
 from obt_server.bus.nats import PONG_LOOK_S, NatsBus, NatsSettings
 from obt_server.bus.nats_client import NatsClient, NatsSubscription
 from obt_server.bus.nats_credentials import NatsCredentials
 from obt_server.hub.budget import WaitingBudget
 from tests.cluster.nats import NatsServer
 from tests.waiting import until
+
+
+@pytest.fixture
+def nats() -> Iterator[NatsServer]:
+    with NatsServer() as one:
+        yield one
 
 
 @contextlib.asynccontextmanager
@@ -90,13 +97,29 @@ async def test_what_an_account_may_not_do_is_in_the_log() -> None:
             exchanges = Exchanges(bus, "one", WaitingBudget(1 << 20), ExchangeSettings(prefix="obt.test"))
             await exchanges.start()
             for _ in range(2):
-                with pytest.raises(LinkLost):
+                # The other one where the machine stands so long that the connection is given up.
+                with pytest.raises((LinkLost, BusUnavailable)):
                     await exchanges.call("obt.test.replica.me", b"", timeout_s=60)
-            assert bus.connected
             await exchanges.close()
     refused = [line["error"] for line in lines if line["event"] == "bus.refused"]
-    assert len(refused) == 1, "once in half a minute"
     assert "permissions violation" in refused[0].lower()
+
+
+async def test_what_is_refused_is_logged_once_in_a_while_and_of_a_connection_that_is_there(
+    nats: NatsServer,
+) -> None:
+    wrong = NatsSettings((nats.address,), credentials=lambda: NatsCredentials(user="ann", password="wrong"))
+    with capture_logs() as lines:
+        async with started(NatsSettings((nats.address,))) as bus:
+            for _ in range(3):
+                bus._refused(NatsError("permissions violation"))  # noqa: SLF001
+        nats.settings = 'authorization { user: "ann", password: "right" }'
+        nats.kill()
+        nats.start()
+        async with started(wrong) as bus:
+            assert not bus.connected
+    events = [line["event"] for line in lines]
+    assert (events.count("bus.refused"), events.count("bus.unreachable")) == (1, 1)
 
 
 async def test_a_subscription_that_is_closed_while_it_is_made_does_not_stay_at_nats() -> None:
@@ -118,9 +141,26 @@ async def test_a_subscription_that_is_closed_while_it_is_made_does_not_stay_at_n
     among: dict[NatsSubscription, None] = {}
     subscription = NatsSubscription(among, "obt.x", lambda _: None)
     among[subscription] = None
-    attaching = asyncio.create_task(subscription.attach(Slow(must_be_tls=False)))
+    attaching = asyncio.create_task(subscription.attach(Slow(must_be_tls=False, on_refused=lambda _: None)))
     await asked.wait()
     await subscription.close()
     goes_on.set()
     await attaching
     assert subscribed.ended
+
+
+async def test_a_subscription_whose_making_is_cancelled_is_left_nowhere(nats: NatsServer) -> None:
+    async with started(NatsSettings((nats.address,))) as bus:
+        client = bus._client  # noqa: SLF001
+        assert client is not None
+        nats.hang()
+        try:
+            making = asyncio.create_task(bus.subscribe("obt.x", lambda _: None))
+            await until(lambda: client._subs)  # noqa: SLF001
+            making.cancel()
+            await asyncio.gather(making, return_exceptions=True)
+        finally:
+            nats.go_on()
+        assert not bus._taking  # noqa: SLF001
+        assert not client._subs  # noqa: SLF001
+    assert not [task for task in asyncio.all_tasks() if task.get_name() == "nats settle"]
