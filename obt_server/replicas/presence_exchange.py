@@ -38,7 +38,7 @@ ALIVE_S: Final = 1.0
 LIST_SILENCE_S: Final = 5.0
 LIST_AGAIN_S: Final = 0.5
 LONGEST_PAUSE_S: Final = 5.0
-"""Between two tries to read a list that fails; the first pause is ``LIST_AGAIN_S``."""
+"""Between two tries to read what cannot be read; the first pause is ``LIST_AGAIN_S``."""
 _LEFT_AT_ONCE: Final = 2000
 
 _encode: Final = msgspec.msgpack.Encoder().encode
@@ -332,18 +332,21 @@ class PresenceExchange:
 
     async def _fetch(self, peer: Peer) -> None:
         """Take what was too large for a message: of what it told, nothing is told a second time."""
+        pause_s = LIST_AGAIN_S
         try:
             while peer.to_fetch and self._peers.get(peer.replica_id) is peer:
                 asked = list(peer.to_fetch)
                 peer.to_fetch.clear()
                 if await self._read_once(peer, asked, set()):
+                    pause_s = LIST_AGAIN_S
                     continue
                 if peer.silent:
                     # The list that its next message asks for has them.
                     peer.lose_place()
                     return
                 peer.to_fetch.update(asked)
-                await asyncio.sleep(LIST_AGAIN_S)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         finally:
             peer.fetching = None
 

@@ -51,6 +51,8 @@ class AgentRoutes:
         self._subjects = subjects
         self._gone = gone
         self._streams: set[RemoteAgentStream] = set()
+        # why streams end from now on; empty before
+        self._ending = ""
 
     async def call(self, agent_id: str, asked: Asked, timeout_s: float) -> bytes:
         """Ask the process that has the agent, and return its answer.
@@ -88,6 +90,8 @@ class AgentRoutes:
 
             async def opened() -> RemoteStream:
                 async for subject, session in places:
+                    if self._ending:
+                        raise LinkLost(self._ending)
                     body = _encode(ToAgent(agent_id, session, asked))
                     opening = self._exchanges.stream(subject, body, silence_s=silence_s + MARGIN_S)
                     with _reaching():
@@ -96,13 +100,16 @@ class AgentRoutes:
 
             stream = RemoteAgentStream(method, await opened(), opened)
             self._streams.add(stream)
+            if self._ending:
+                stream.end(LinkLost(self._ending))
             try:
                 yield stream
             finally:
                 self._streams.discard(stream)
 
     def end_streams(self, why: str) -> None:
-        """End all that are open with LinkLost."""
+        """End all that are open, and those that are asked for later, with LinkLost."""
+        self._ending = why
         for stream in list(self._streams):
             stream.end(LinkLost(why))
 
@@ -164,6 +171,7 @@ class RemoteAgentStream(AgentStream):
         super().__init__(method)
         self._stream = stream
         self._again = again
+        self._ended: AgentError | None = None
 
     async def text_batches(self) -> AsyncIterator[list[bytes]]:
         """Items that came together, each as JSON text. Raises as the base class says."""
@@ -176,6 +184,8 @@ class RemoteAgentStream(AgentStream):
             # Said before anything came: nothing happened there.
             except (NoResponders, NotHere):
                 self._stream = await self._again()
+                if self._ended is not None:
+                    self._stream.end(self._ended)
 
     @property
     def result_text(self) -> bytes:
@@ -184,4 +194,5 @@ class RemoteAgentStream(AgentStream):
 
     def end(self, error: AgentError) -> None:
         """Have the reader raise this."""
+        self._ended = error
         self._stream.end(error)

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,7 @@ KEPT_BEFORE_MIGRATION: Final = 3
 BUSY_S: Final = 30.0
 """For which a copy waits for a writer that keeps the whole file, as a change of its journal does."""
 _RESTORING: Final = ".restoring-"
+_RESTORED: Final = ".restored-"
 _PAGES_AT_ONCE: Final = 4096
 _STAMP: Final = "%Y%m%dT%H%M%SZ"
 _STAMPED: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z")
@@ -178,19 +179,25 @@ def keep_newest(folder: Path, pattern: str, most: int) -> list[Path]:
 
 
 def restoring(path: Path) -> Path:
-    """Return the name of a copy that is about to be put in place of a database."""
+    """Return the name of a copy that is being made to replace a database."""
     return path.with_name(f"{path.name}{_RESTORING}{stamp()}-{secrets.token_hex(2)}")
 
 
-def unfinished_restores(path: Path) -> list[Path]:
+def restored(fresh: Path) -> Path:
+    """Return the name of such a copy when it is whole, and about to be put in place."""
+    return fresh.with_name(fresh.name.replace(_RESTORING, _RESTORED))
+
+
+def unfinished_restores(path: Path, kinds: Sequence[str] = (_RESTORING, _RESTORED)) -> list[Path]:
     """Return the copies that were made to replace a database, and did not."""
-    start = f"{path.name}{_RESTORING}"
-    return sorted(one for one in path.parent.iterdir() if one.name.startswith(start))
+    starts = tuple(f"{path.name}{kind}" for kind in kinds)
+    return sorted(one for one in path.parent.iterdir() if one.name.startswith(starts))
 
 
 def check_restored(path: Path) -> None:
     """Raise CopyFailed where a restore ended between the database of before and the one from the copy."""
-    if not path.exists() and (left := unfinished_restores(path)):
+    # Of copies that were not whole yet the database of before was still there.
+    if not path.exists() and (left := unfinished_restores(path, [_RESTORED])):
         raise CopyFailed(
             f"there is no database {path}, as a restore was interrupted: run obt-server restore again. The "
             f"copy that was to be there is {left[-1].name}; what was there before has .before-restore- in "

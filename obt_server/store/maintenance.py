@@ -116,8 +116,9 @@ def restore(path: Path, source: Path) -> Path | None:
         copies.back_up(source, fresh)
         copies.give_to_owner(fresh, path.parent)
         # Until it has its name there is no database: ``check_restored`` keeps a start from making one.
+        whole = fresh.rename(copies.restored(fresh))
         kept = _set_aside(path)
-        fresh.rename(path)
+        whole.rename(path)
         copies.sync(path.parent)
         for left in copies.unfinished_restores(path):
             left.unlink(missing_ok=True)

@@ -218,13 +218,29 @@ def test_a_restore_that_ends_on_the_way_leaves_no_start_an_empty_database(
     monkeypatch.setattr(Path, "rename", ends)
     assert command("restore", str(backup))[0] == 1
     monkeypatch.setattr(Path, "rename", rename)
-    with pytest.raises(CopyFailed, match=r"interrupted: run obt-server restore again.*restoring-"):
+    with pytest.raises(CopyFailed, match=r"interrupted: run obt-server restore again.*restored-"):
         Database.sqlite(path)
     assert not path.exists()
     (kept,) = tmp_path.glob("*.before-restore-*")
     assert names_in(kept) == ["first", "second"]
     assert command("restore", str(backup))[0] == 0
     Database.sqlite(path).close()
+    assert names_in(path) == ["first"]
+    assert list(tmp_path.glob("*.resto*ed-*")) == list(tmp_path.glob("*.restoring-*")) == []
+
+
+def test_a_copy_that_was_never_whole_keeps_no_start_from_making_a_database(
+    tmp_path: Path, command: Command
+) -> None:
+    path, backup = tmp_path / "obt.sqlite3", tmp_path / "backup.sqlite3"
+    made(path, "first")
+    assert command("backup", str(backup))[0] == 0
+    # As a kill leaves it, and somebody then moves the database elsewhere.
+    copies.restoring(path).write_bytes(b"half")
+    path.rename(tmp_path / "elsewhere.sqlite3")
+    Database.sqlite(path).close()
+    assert names_in(path) == []
+    assert command("restore", str(backup))[0] == 0
     assert names_in(path) == ["first"]
     assert list(tmp_path.glob("*.restoring-*")) == []
 
