@@ -30,6 +30,9 @@ LOOK_EVERY_S: Final = 20.0
 """The longest wait between two looks at the clock, which may be set, and jumps when a machine wakes up."""
 ON_TIME_S: Final = 60.0
 """A campaign that begins so long after its time is not late: the server was busy, or looked elsewhere."""
+SURE_AFTER_S: Final = 600.0
+"""For which a clock must go on to contradict what is stored, before that is given up: one that is behind, as
+before a machine has asked for the time, is set within minutes."""
 AGAIN_AFTER_S: Final = 5.0
 """After a fault of the storage, and after whatever else passes."""
 
@@ -53,6 +56,9 @@ class Schedules:
         self._changed = asyncio.Event()
         # One look at a time: "run now" and the task must not note runs of one schedule beside each other.
         self._looking = asyncio.Lock()
+        # Of schedules that are done up to a time far ahead: when that was seen first, by this clock and by
+        # the loop's.
+        self._ahead: dict[str, tuple[float, float]] = {}
 
     async def run(self) -> None:
         """Begin what is due, and wait for what comes next."""
@@ -93,11 +99,18 @@ class Schedules:
     async def _look_at(self, schedule: StoredSchedule) -> float:
         """Begin what is due of a schedule, and return in how many seconds it is due again."""
         times, now = DueTimes(schedule.cron, schedule.time_zone), self._clock()
-        done = believed(schedule.done_until, now)
-        if done != schedule.done_until:
-            # Stored, so that the times from now on are due when they come.
-            log.warning("schedule.set_back", schedule=schedule.name, done_until=schedule.done_until)
-            await self._storage.note_runs(schedule.name, [], done, now)
+        done = schedule.done_until
+        if believed(done, now) == done:
+            self._ahead.pop(schedule.name, None)
+        else:
+            loop_now = asyncio.get_running_loop().time()
+            since, seen_at = self._ahead.setdefault(schedule.name, (now, loop_now))
+            if loop_now < seen_at + SURE_AFTER_S:
+                return LOOK_EVERY_S
+            # Stored, so that the times from then on are due: those that came meanwhile are late.
+            log.warning("schedule.set_back", schedule=schedule.name, done_until=done)
+            await self._storage.note_runs(schedule.name, [], since, since)
+            done = since
         # On a thread: after a long absence there are many times to pass over.
         due = await asyncio.to_thread(times.between, done, now)
         if due:

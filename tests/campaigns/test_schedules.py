@@ -256,7 +256,10 @@ async def test_a_time_stays_due_while_the_storage_does_not_answer(
     assert await night.campaigns() == 1
 
 
-async def test_a_clock_that_was_a_year_ahead_for_a_moment_silences_no_schedule(night: Night) -> None:
+async def test_a_clock_that_was_a_year_ahead_for_a_moment_silences_no_schedule(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedules, "SURE_AFTER_S", 0.0)
     await night.put(late_s=600)
     await night.look_at(berlin(2032, 6, 1, 12, 0))
     await night.look_at(berlin(2031, 6, 1, 12, 1))
@@ -268,6 +271,39 @@ async def test_a_clock_that_was_a_year_ahead_for_a_moment_silences_no_schedule(n
         (berlin(2031, 6, 2, 2, 30), "started"),
         (berlin(2031, 6, 3, 2, 30), "started"),
     ]
+
+
+async def test_a_clock_that_is_a_year_behind_for_a_moment_changes_nothing_that_was_told(night: Night) -> None:
+    await night.put()
+    await night.look_at(berlin(2031, 6, 2, 2, 30))
+    await night.end_all()
+    await night.server.http.post("/api/v1/schedules/nightly/pause", json={"reason": "the lab moves"})
+    await night.look_at(berlin(2031, 6, 3, 2, 31))
+    told = await night.runs()
+    assert [state for _, state in told] == ["started", "skipped"]
+    same = night.schedules
+    for moment in (berlin(2030, 6, 3, 2, 35), berlin(2030, 6, 3, 2, 36), berlin(2031, 6, 3, 2, 40)):
+        night.clock.now = moment
+        await same.look()
+        assert await night.runs() == told
+    await night.server.http.post("/api/v1/schedules/nightly/resume")
+    await same.look()
+    assert await night.runs() == told, "what was left out is not late"
+
+
+async def test_what_was_due_until_the_clock_is_believed_begins_late(
+    night: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await night.put(late_s=3600)
+    await night.look_at(berlin(2032, 6, 1, 12, 0))
+    same = night.schedules
+    for minute in (25, 35):
+        night.clock.now = berlin(2031, 6, 2, 2, minute)
+        await same.look()
+    assert await night.campaigns() == 0
+    monkeypatch.setattr(schedules, "SURE_AFTER_S", 0.0)
+    await same.look()
+    assert await night.runs() == [(berlin(2031, 6, 2, 2, 30), "late")]
 
 
 async def test_a_clock_that_is_set_back_a_little_begins_nothing_twice(night: Night) -> None:
