@@ -183,7 +183,12 @@ class ServerStorage(HubStorage, RolloutStorage, CampaignStorage, VerdictStorage,
         """Replace the labels that operators gave an agent; its own stay. Raise NotStored."""
 
     async def delete_agent(self, agent_id: str) -> None:
-        """Forget an agent with everything that it reported. Raises NotStored."""
+        """Forget an agent with everything that it reported.
+
+        Raises:
+            NotStored: there is none.
+            IdentityTaken: it enrolled again meanwhile, and stays.
+        """
 
     async def versions(
         self, *, agent_id: str | None = None, name: str | None = None, details: bool = True

@@ -81,8 +81,10 @@ def _agents(router: APIRouter, context: Context) -> None:
         # whose session ends dials again.
         await storage.revoke_credentials(found.id, now())
         await hub.end_agent(found.id)
-        await storage.delete_agent(found.id)
-        hub.directory.changed(found.id)
+        try:
+            await storage.delete_agent(found.id)
+        finally:
+            hub.directory.changed(found.id)
 
 
 def _reported(router: APIRouter, context: Context) -> None:

@@ -22,19 +22,19 @@ _PAUSE_SHARE: Final = 1.0
 
 
 async def remove(database: Transactions, agent_id: str) -> None:
-    """Forget an agent with everything that it reported; raise NotStored.
+    """Forget an agent with everything that it reported; raise NotStored, IdentityTaken.
 
     In one statement gigabytes of results would keep everybody else from writing, or take longer than the
     database lets one take. Where this fails on the way, the agent is still there, to be deleted again.
     """
-    await database.read(agents.require, agent_id)
+    known = await database.read(agents.credentials_of, agent_id)
     for removal in (_jobs_with_results, _other_jobs, _parts):
         began = time.monotonic()
         while await database.run(removal, agent_id):
             await asyncio.sleep(_PAUSE_SHARE * (time.monotonic() - began))
             began = time.monotonic()
     # With it goes what came meanwhile, and what is small.
-    await database.run(agents.remove, agent_id)
+    await database.run(agents.remove, agent_id, known)
 
 
 def _jobs_with_results(db: Session, agent_id: str) -> bool:

@@ -12,7 +12,7 @@ from sqlalchemy import Row, Table, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from obt_server.hub.storage import Admission, AgentRecord
-from obt_server.storage import NameTaken, NotStored
+from obt_server.storage import IdentityTaken, NameTaken, NotStored
 from obt_server.store import jobs
 from obt_server.store.database import AT_ONCE, from_row
 from obt_server.store.tables import AgentRow, CredentialRow, FormerAgentRow, ModelVersionRow
@@ -136,9 +136,22 @@ def label(db: Session, agent_id: str, labels: Sequence[str]) -> AgentRecord:
     return record(row)
 
 
-def remove(db: Session, agent_id: str) -> None:
-    """Forget an agent; what it reported goes with it."""
+def credentials_of(db: Session, agent_id: str) -> frozenset[int]:
+    """The numbers of its credentials. Raise NotStored."""
+    require(db, agent_id)
+    return frozenset(db.scalars(select(_CREDENTIALS.c.id).where(_CREDENTIALS.c.agent_id == agent_id)))
+
+
+def remove(db: Session, agent_id: str, known: frozenset[int]) -> None:
+    """Forget an agent; what it reported goes with it.
+
+    Raises:
+        IdentityTaken: it has a credential beside those that are ``known``; it stays.
+    """
     row = require(db, agent_id)
+    valid = _CREDENTIALS.c.agent_id == agent_id, _CREDENTIALS.c.state != "revoked"
+    if set(db.scalars(select(_CREDENTIALS.c.id).where(*valid))) - known:
+        raise IdentityTaken("The agent enrolled again while it was removed. It stays, without its results.")
     db.add(FormerAgentRow(id=agent_id, session=row.session))
     db.delete(row)
 

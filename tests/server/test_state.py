@@ -7,14 +7,17 @@ from typing import Any
 
 import msgspec
 import pytest
+from sqlalchemy.orm import Session
 
 from obt_agent.errors import InvalidParams
 from obt_agent.ollama.payloads import InstalledModel, OllamaState
 from obt_agent.protocol.state import ModelsSync, Page
 from obt_server.hub import AgentRecord
 from obt_server.rest.obt_interface import client_ids
+from obt_server.store import agent_removal
 from tests.server.agent_double import AgentDouble, never
 from tests.server.conftest import Running, running
+from tests.server.enrolling import enrol_over_http
 
 HEARTBEAT = msgspec.Raw(
     b'{"ollama":{"reachable":true,"version":"0.9"},"loaded":["a:1"],"jobs":{"open":1},'
@@ -287,6 +290,30 @@ async def test_an_agent_is_locked_out_before_what_it_reported_is_removed(
                 pass
         go_on.set()
         assert (await deleting).status_code == 204
+
+
+async def test_an_agent_that_enrols_again_while_it_is_removed_stays(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent_id, _ = await server.enrol()
+    parts, again = agent_removal._parts, list[tuple[str, str]]()  # noqa: SLF001
+    enrolling = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def held(db: Session, removed: str) -> bool:
+        # Its jobs are gone by now, and it is not.
+        loop.call_soon_threadsafe(enrolling.set)
+        return parts(db, removed) or not again
+
+    monkeypatch.setattr(agent_removal, "_parts", held)
+    deleting = asyncio.create_task(server.http.delete(f"/api/v1/agents/{agent_id}"))
+    await enrolling.wait()
+    again.append(await enrol_over_http(server.http, "box", agent_id))
+    answer = await deleting
+    assert (answer.status_code, answer.json()["error"]["kind"]) == (409, "identity_taken")
+    async with server.agent(credentials=again[0]) as agent:
+        assert [one["id"] for one in (await server.http.get("/api/v1/agents")).json()] == [agent.agent_id]
+    assert (await server.http.delete(f"/api/v1/agents/{agent_id}")).status_code == 204
 
 
 async def test_obts_own_lists_are_derived(server: Running) -> None:
