@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from obt_agent.errors import AgentError
 from obt_server.auth import secrets
 from obt_server.auth.limiter import FailureLimiter
 from obt_server.auth.principal import InferenceGrant, Principal
-from obt_server.auth.turns import FairTurns, Lines
+from obt_server.auth.turns import FairTurns, Lines, Places
 from obt_server.connections import address_key
 from obt_server.store.operators import ApiToken, OperatorStore, Scope
 
@@ -25,10 +26,16 @@ FREE_OF_ADDRESS: Final = 20
 MAX_WAITING: Final = 16
 """Passwords of strangers that wait to be hashed: two seconds of one processor."""
 MAX_IN_LINE: Final = 4
-"""Of those the ones of one address, so that none fills all places; and of one operator at an address where
-that one signed in before."""
+"""Of those the ones of one address, so that none fills all places."""
+MAX_KNOWN_WAITING: Final = 1024
+"""Passwords that wait for their check where their operator signed in before."""
+MAX_KNOWN_IN_LINE: Final = 128
+"""Of those the ones of one operator at one address: at their pace less than a minute."""
 MAX_LATE_S: Final = 5.0
-"""By which a password is checked late, after wrong ones, where the operator signed in before."""
+"""By which such a password is checked late, after wrong ones of that operator at that address. They wait at
+the same time: a right one waits this long once, however many wrong ones come."""
+PACE_S: Final = 0.25
+"""Between such checks, after wrong ones: with the hashing, about three a second."""
 _PREFIXES: Final[Mapping[Scope, str]] = {"operator": "obtk", "inference": "obti", "metrics": "obtm"}
 _NOBODY: Final = "scrypt$32768$8$1$AAAAAAAAAAAAAAAAAAAAAA==$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 
@@ -71,9 +78,12 @@ class Operators:
         # hashing takes a processor for 0.1 s; those who signed in before do not queue with strangers
         self._hashing = {True: FairTurns(), False: FairTurns()}
         # by address for strangers; else by account and address, so that no guess at one account keeps another
-        self._lines = Lines(MAX_IN_LINE)
-        # strangers whose password waits to be hashed
-        self._waiting = 0
+        self._lines = Lines()
+        # by the same keys: those whose password is not being hashed yet
+        self._places = {
+            True: Places(MAX_KNOWN_IN_LINE, MAX_KNOWN_WAITING),
+            False: Places(MAX_IN_LINE, MAX_WAITING),
+        }
         self.claim: Callable[[Sequence[bytes]], Awaitable[bool]] | None = None
         """Asked before somebody tries whose tries are delayed: whether no other server process lets the same
         one try at this moment."""
@@ -97,9 +107,10 @@ class Operators:
     async def sign_in(self, name: str, password: str, address: str) -> SignIn:
         """Check a password and open a sign-in.
 
-        From an address that this operator signed in from before, failures have the next password checked up
-        to ``MAX_LATE_S`` late, and a right one is refused only while ``MAX_IN_LINE`` others of the same
-        operator wait there. From other addresses, failures delay the next try.
+        From an address that this operator signed in from before, failures have the next passwords checked up
+        to ``MAX_LATE_S`` late, and then one by one in their order: a right one gets in, whatever others try
+        there. Only where more than ``MAX_KNOWN_IN_LINE`` wait, lots say which of them are refused for now.
+        From other addresses, failures delay the next try.
 
         Raises:
             SignInRefused, TooManyAttempts.
@@ -109,15 +120,7 @@ class Operators:
         # Whoever signed in from here before is never locked out by what others try at that address.
         if not known:
             self._check_attempts(name, sender)
-        line = (name, sender) if known else sender
-        if self._lines.full(line) or (not known and self._waiting >= MAX_WAITING):
-            raise TooManyAttempts("Too many sign-ins at once; try again.", retry_after_ms=2000)
-        self._waiting += not known
-        try:
-            async with self._lines.line(line):
-                await self._check_password(name, password, sender, known=known)
-        finally:
-            self._waiting -= not known
+        await self._check_password(name, password, sender, known=known)
         self._pairs.succeeded((name, sender))
         self._addresses.succeeded(sender)
         # The browser keeps the token, the database its hash: a copy of the database opens no session.
@@ -127,16 +130,13 @@ class Operators:
 
     async def _check_password(self, name: str, password: str, sender: str, *, known: bool) -> None:
         """Raise SignInRefused or TooManyAttempts unless the password is the operator's."""
-        if known:
-            # Before the check: a guess costs its time first, and those behind it stand in line meanwhile. Of
-            # this account alone: another operator at the same address has done nothing.
-            await asyncio.sleep(min(self._pairs.wait_s((name, sender), time.monotonic()), MAX_LATE_S))
-        # A name that does not exist costs as much time as one that does: its answer tells nothing.
-        stored = await self.store.password(name)
-        async with self._hashing[known].turn(sender):
+        async with contextlib.AsyncExitStack() as turn:
+            await self._wait_for_turn(turn, name, sender, known=known)
             if not known:
                 self._check_attempts(name, sender)  # the others that waited may have failed meanwhile
                 await self._check_claim(name, sender)
+            # A name that does not exist costs as much time as one that does: its answer tells nothing.
+            stored = await self.store.password(name)
             right = await asyncio.to_thread(secrets.check_password, password, stored or _NOBODY)
         if not right or stored is None:
             # Both counts, so that one address cannot try many accounts, nor many addresses one account for
@@ -145,6 +145,26 @@ class Operators:
             self._pairs.failed((name, sender), now)
             self._addresses.failed(sender, now)
             raise SignInRefused("Wrong name or password.")
+
+    async def _wait_for_turn(
+        self, turn: contextlib.AsyncExitStack, name: str, sender: str, *, known: bool
+    ) -> None:
+        """Wait until a password may be hashed, and enter that into ``turn``; raise TooManyAttempts."""
+        pair = (name, sender)
+        line = pair if known else sender
+        try:
+            async with self._places[known].place(line):
+                if known:
+                    # Before the check: a guess costs its time first. Before the line, too: there a few that
+                    # wait so long would keep a right password out. And for guesses at this account alone:
+                    # another operator at the same address has done nothing.
+                    await asyncio.sleep(min(self._pairs.wait_s(pair, time.monotonic()), MAX_LATE_S))
+                await turn.enter_async_context(self._lines.line(line))
+                if known and self._pairs.slowed(pair) is not None:
+                    await asyncio.sleep(PACE_S)
+                await turn.enter_async_context(self._hashing[known].turn(sender))
+        except TimeoutError as error:
+            raise TooManyAttempts("Too many sign-ins at once; try again.", retry_after_ms=2000) from error
 
     def _check_attempts(self, name: str, sender: str) -> None:
         now = time.monotonic()

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections import OrderedDict, deque
-from collections.abc import AsyncIterator, Hashable
+from collections.abc import AsyncIterator, Callable, Hashable
+from typing import Final
+
+_RANDOM: Final = random.SystemRandom()
 
 
 class FairTurns:
@@ -53,20 +57,11 @@ class FairTurns:
 
 
 class Lines:
-    """Lines of those who wait for one thing each, by key: one of a key goes on at a time, and few wait.
+    """Lines of those who wait for one thing each, by key: one of a key goes on at a time, in their order."""
 
-    Args:
-        most: of one key, with the one that goes on.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self) -> None:
         # by key: those in its line, and what lets one of them go on
         self._lines: dict[Hashable, tuple[int, asyncio.Lock]] = {}
-
-    def full(self, key: Hashable) -> bool:
-        """Whether nobody more may join the key's line."""
-        return key in self._lines and self._lines[key][0] >= self._most
 
     @contextlib.asynccontextmanager
     async def line(self, key: Hashable) -> AsyncIterator[None]:
@@ -80,3 +75,62 @@ class Lines:
             count, _ = self._lines.pop(key)
             if count > 1:
                 self._lines[key] = count - 1, lock
+
+
+class Places:
+    """Places to wait in, so many of a key and so many in all; each who comes draws a lot.
+
+    Where one too many waits, the one with the lowest lot goes: of that key, or of those keys that most wait
+    under. Whoever comes at the right moment or waits longest has no better chance than any other, and those
+    with high lots stay however many come.
+
+    Args:
+        of_key: how many may wait under one key.
+        in_all: how many may wait.
+        draw: a lot.
+    """
+
+    def __init__(self, of_key: int, in_all: int, draw: Callable[[], float] = _RANDOM.random) -> None:
+        self._of_key = of_key
+        self._in_all = in_all
+        self._draw = draw
+        # who waits, by key, each with its lot; what it waits in ends at once when it must go
+        self._waiting: dict[Hashable, dict[asyncio.Timeout, float]] = {}
+
+    @contextlib.asynccontextmanager
+    async def place(self, key: Hashable) -> AsyncIterator[None]:
+        """Have a place while waiting inside.
+
+        Raises:
+            TimeoutError: it must go, as others drew better lots.
+        """
+        async with asyncio.timeout(None) as mine:
+            self._waiting.setdefault(key, {})[mine] = self._draw()
+            try:
+                self._make_room(key, mine)
+                yield
+            finally:
+                self._leave(key, mine)
+
+    def _make_room(self, key: Hashable, mine: asyncio.Timeout) -> None:
+        if len(self._waiting[key]) > self._of_key:
+            keys: list[Hashable] = [key]
+        elif sum(map(len, self._waiting.values())) > self._in_all:
+            most = max(map(len, self._waiting.values()))
+            keys = [one for one, waiting in self._waiting.items() if len(waiting) == most]
+        else:
+            return
+        _, lowest, place = min(
+            ((lot, one, place) for one in keys for place, lot in self._waiting[one].items()),
+            key=lambda found: found[0],
+        )
+        if place is mine:
+            raise TimeoutError("It drew the lowest lot.")
+        self._leave(lowest, place)
+        place.reschedule(asyncio.get_running_loop().time())
+
+    def _leave(self, key: Hashable, place: asyncio.Timeout) -> None:
+        waiting = self._waiting.get(key, {})
+        waiting.pop(place, None)
+        if not waiting:
+            self._waiting.pop(key, None)

@@ -20,8 +20,9 @@ from starlette.routing import BaseRoute, WebSocketRoute
 from obt_agent.errors import AgentError
 from obt_server import app as application
 from obt_server.auth import OriginPolicy, secrets
-from obt_server.auth.limiter import MAX_DELAY_S, FailureLimiter
+from obt_server.auth.limiter import FREE_FAILURES, MAX_DELAY_S, FailureLimiter
 from obt_server.auth.operators import MAX_IN_LINE, Operators, SignInRefused
+from obt_server.auth.turns import Places
 from obt_server.rest import health
 from obt_server.store.operators import ApiToken
 from obt_server.store.postgresql import DatabaseUnavailable
@@ -208,6 +209,7 @@ async def test_a_right_password_is_never_refused_where_the_operator_signed_in_be
     server: Running, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("obt_server.auth.operators.MAX_LATE_S", 0.0)
+    monkeypatch.setattr("obt_server.auth.operators.PACE_S", 0.0)
     operators = server.parts.operators
     await operators.sign_in("admin", PASSWORD, "2001:db8::1")
     for _ in range(8):
@@ -249,23 +251,103 @@ async def test_a_password_is_checked_late_after_wrong_ones_where_the_operator_si
         await asyncio.wait([guess])
 
 
+async def test_guesses_that_wait_keep_no_right_password_out_where_the_operator_signed_in_before(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("obt_server.auth.operators.MAX_LATE_S", 1000.0)
+    operators, asked = server.parts.operators, 0
+    await operators.sign_in("admin", PASSWORD, "192.0.2.1")
+    for _ in range(20):
+        operators._pairs.failed(("admin", "192.0.2.1"), time.monotonic())  # noqa: SLF001
+    signed_in_from = operators.store.signed_in_from
+
+    async def noted(operator: str, address: str) -> bool:
+        nonlocal asked
+        found = await signed_in_from(operator, address)
+        asked += 1
+        return found
+
+    operators.store.signed_in_from = noted  # type: ignore[method-assign] # counts, when it has done it
+    guesses = [asyncio.create_task(operators.sign_in("admin", "wrong", "192.0.2.1")) for _ in range(50)]
+    try:
+        await until(lambda: asked == 50)
+        monkeypatch.setattr(
+            "obt_server.auth.operators.MAX_LATE_S", 0.0
+        )  # its own time is over, theirs is not
+        assert (await operators.sign_in("admin", PASSWORD, "192.0.2.1")).operator == "admin"
+        assert not any(one.done() for one in guesses)
+    finally:
+        for one in guesses:
+            one.cancel()
+        await asyncio.wait(guesses)
+
+
+async def test_a_right_password_comes_after_those_guesses_that_came_before_it(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("obt_server.auth.operators.MAX_LATE_S", 0.0)
+    monkeypatch.setattr("obt_server.auth.operators.PACE_S", 0.0)
+    operators, tries = server.parts.operators, 0
+    await operators.sign_in("admin", PASSWORD, "192.0.2.1")
+
+    async def guess_on() -> None:
+        nonlocal tries
+        while True:
+            tries += 1
+            with contextlib.suppress(AgentError):
+                await operators.sign_in("admin", "wrong", "192.0.2.1")
+
+    guessers = [asyncio.create_task(guess_on()) for _ in range(6)]
+    try:
+        await until(lambda: tries > 6)
+        assert (await operators.sign_in("admin", PASSWORD, "192.0.2.1")).operator == "admin"
+    finally:
+        for one in guessers:
+            one.cancel()
+        await asyncio.wait(guessers)
+
+
+async def test_guesses_where_the_operator_signed_in_before_are_checked_at_a_pace(
+    server: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("obt_server.auth.operators.MAX_LATE_S", 0.0)
+    monkeypatch.setattr("obt_server.auth.operators.PACE_S", 1000.0)
+    operators = server.parts.operators
+    await operators.store.set_password("eve", HASHED, 0.0)
+    for name in ("admin", "eve"):
+        await operators.sign_in(name, PASSWORD, "192.0.2.1")
+    guesses = [asyncio.create_task(operators.sign_in("admin", "wrong", "192.0.2.1")) for _ in range(9)]
+    try:
+        await until(lambda: sum(one.done() for one in guesses) == FREE_FAILURES)
+        assert (await operators.sign_in("eve", PASSWORD, "192.0.2.1")).operator == "eve"
+        assert sum(one.done() for one in guesses) == FREE_FAILURES, "the others wait at their pace"
+    finally:
+        for one in guesses:
+            one.cancel()
+        await asyncio.wait(guesses)
+
+
 @pytest.mark.parametrize("known", [True, False])
 async def test_guesses_at_one_address_fill_no_places_of_another(
     server: Running, monkeypatch: pytest.MonkeyPatch, known: bool
 ) -> None:
     monkeypatch.setattr("obt_server.auth.operators.MAX_LATE_S", 0.0)
+    monkeypatch.setattr("obt_server.auth.operators.PACE_S", 0.0)
     operators = server.parts.operators
+    most = MAX_IN_LINE
     await operators.store.set_password("eve", HASHED, 0.0)
     if known:
+        most = 5
+        operators._places[True] = Places(most, 99)  # noqa: SLF001 - fewer to wait for
         await operators.sign_in("admin", PASSWORD, "192.0.2.1")
         await operators.sign_in("eve", PASSWORD, "192.0.2.2")
     async with operators._hashing[known].turn("192.0.2.9"):  # noqa: SLF001 - so that none ends meanwhile
         tries = [asyncio.create_task(operators.sign_in("admin", "wrong", "192.0.2.1")) for _ in range(150)]
-        await until(lambda: sum(one.done() for one in tries) == 150 - MAX_IN_LINE)
+        await until(lambda: sum(one.done() for one in tries) == 150 - most)
         other = asyncio.create_task(operators.sign_in("eve", PASSWORD, "192.0.2.2"))
     kinds = [getattr(one, "kind", None) for one in await asyncio.gather(*tries, return_exceptions=True)]
-    assert kinds.count("sign_in_refused") == MAX_IN_LINE
-    assert kinds.count("too_many_attempts") == 150 - MAX_IN_LINE
+    assert kinds.count("sign_in_refused") == most
+    assert kinds.count("too_many_attempts") == 150 - most
     assert (await other).operator == "eve"
     await operators.sign_in("admin", PASSWORD, "192.0.2.3")
 
