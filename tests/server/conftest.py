@@ -5,7 +5,8 @@ import base64
 import contextlib
 import hashlib
 import ssl
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Hashable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,15 @@ async def running(  # noqa: PLR0913 - each part of the settings that tests set
         async with asyncio.timeout(20):
             await task
         parts.database.close()
+
+
+def refused_on(server: Running, key: Hashable = "127.0.0.1") -> None:
+    """Count ten more refused credentials or join tokens of a key.
+
+    The first delay is a second, which a busy machine may take for one try; then it is a quarter of an hour.
+    """
+    for _ in range(10):
+        server.parts.context.joins.failed(key, time.monotonic())
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from obt_agent.protocol.limits import Close
 from obt_agent.protocol.server_key import split_join_token
 from obt_server.auth import secrets
 from tests.server.agent_double import AgentDouble, Answer, dial, uuid7
-from tests.server.conftest import Running, running
+from tests.server.conftest import Running, refused_on, running
 from tests.server.databases import sqlite_alone
 from tests.waiting import until
 
@@ -87,6 +87,7 @@ async def test_join_tokens_that_are_unknown_revoked_or_expired_are_refused(serve
 async def test_guessing_join_tokens_is_slowed_down(server: Running) -> None:
     for _ in range(20):
         await enroll(server, "guess", uuid7(), "s")
+    refused_on(server)
     answer = await enroll(server, "guess", uuid7(), "s")
     assert answer.status_code == 429
     assert int(answer.headers["Retry-After"]) > 0
@@ -100,10 +101,12 @@ async def test_what_others_try_at_an_address_keeps_no_good_join_token_out(server
             async with dial(server.url, "forgotten", agent_id):
                 pass
         assert refused.value.response.status_code == 401
+    refused_on(server)
     assert (await enroll(server, "guess", uuid7(), "s")).status_code == 429, "unknown ones count together"
     assert (await enroll(server, token, uuid7(), "mine")).status_code == 200
     for _ in range(20):
         assert reason(await enroll(server, token, uuid7(), "theirs")) == "used"
+    refused_on(server, ("join token", secrets.sha256(split_join_token(token)[0])))
     assert (await enroll(server, token, uuid7(), "theirs")).status_code == 429, "counts for itself"
     other, _ = await join_token(server)
     assert (await enroll(server, other, uuid7(), "other")).status_code == 200
