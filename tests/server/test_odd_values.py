@@ -8,7 +8,17 @@ from tests.server.conftest import Running
 
 METHODS = ("get", "put", "post", "delete", "patch")
 NUMBERS = ("integer", "number")
-NO_JSON = (b'"\\ud800"', b'"\\udfff\\ud800"', b'"\xed\xa0\x80"', b'"\xff"', b"1e999", b"NaN", b"-Infinity")
+NO_JSON = (
+    *(b'"\\ud800"', b'"\\uDFFF"', b'"\\udfff\\ud800"', b'{"\\ud83d": 1}', b'"\xed\xa0\x80"', b'"\xff"'),
+    *(b"1e999", b"-1.5E+400", b"NaN", b"-Infinity", b"[Infinity]", b"1" * 5000),
+)
+TEXTS = {
+    b'"\\ud83d\\ude00"': "\U0001f600",
+    b'"\\uD83D\\uDE00"': "\U0001f600",
+    b'"\\\\ud800"': "\\ud800",
+    b'"\\\\uD800 NaN 1e999"': "\\uD800 NaN 1e999",
+    b'"\xf0\x9f\x98\x80"': "\U0001f600",
+}
 
 
 def operations(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
@@ -92,6 +102,17 @@ async def test_what_is_no_json_is_refused_in_the_body_of_every_route(server: Run
                 assert answer.json()["error"]["kind"] == "invalid_params", (method, path, odd)
                 asked += 1
     assert asked > 20
+
+
+async def test_pairs_of_surrogates_and_text_that_looks_like_half_of_one_are_taken(server: Running) -> None:
+    headers = {"Content-Type": "application/json"}
+    for odd in TEXTS:
+        answer = await server.http.post(
+            "/api/v1/join-tokens", content=b'{"note": ' + odd + b"}", headers=headers
+        )
+        assert answer.status_code == 201, (odd, answer.text)
+    listed = (await server.http.get("/api/v1/join-tokens")).json()
+    assert sorted(one["note"] for one in listed) == sorted(TEXTS.values())
 
 
 async def test_numbers_of_more_than_64_bits_in_a_free_object_are_no_fault(server: Running) -> None:
