@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
-from obt_agent.errors import AgentError
+from obt_agent.errors import AgentError, Busy, StorageFailed
 from obt_server.hub import Hub
 from obt_server.hub.storage import AgentRecord
 from obt_server.machine_jobs.local_times import quiet_s
-from obt_server.rollout_storage import ModelSet, Rollout, model_key
+from obt_server.rollout_storage import ModelSet, Rollout, TooManyRollouts, model_key
 from obt_server.rollouts import drift
 from obt_server.rollouts.drift import DriftReport, PlannedStep
 from obt_server.rollouts.engine import RolloutEngine
@@ -112,7 +112,10 @@ class ModelSets:
         async with self._converging:
             known = await self._known()
             which = _named(known.sets, name)
-            return await self._begin(which, self._plan(which, known, update=update), known, operator)
+            begun = []
+            for request, steps in _requests(which, self._plan(which, known, update=update)):
+                begun.append(await self._begin(request, steps, known, operator))
+            return begun
 
     async def converge_automatically(self) -> None:
         """Converge the sets that do so by themselves, on machines that are here and measure nothing."""
@@ -129,11 +132,21 @@ class ModelSets:
                     for step in self._plan(one, known, update=False)
                     if step.online and step.agent_id not in measuring and self._may_try(one, step)
                 ]
-                try:
-                    await self._begin(one, steps, known, f"set {one.name}", self._note_try)
-                # What could not begin now was not tried; and it holds up no other set.
-                except AgentError as error:
-                    log.warning("model_set.not_begun", set=one.name, error=error.message)
+                for request, group in _requests(one, steps):
+                    await self._try(one, request, group, known)
+
+    async def _try(
+        self, which: ModelSet, request: RolloutRequest, steps: Sequence[PlannedStep], known: _FleetState
+    ) -> None:
+        """Begin a rollout that a set wants by itself; one that cannot begin holds up no other."""
+        try:
+            await self._begin(request, steps, known, f"set {which.name}")
+        except AgentError as error:
+            log.warning("model_set.not_begun", set=which.name, model=request.model, error=error.message)
+            # What could not begin now was not tried.
+            if isinstance(error, (StorageFailed, Busy, TooManyRollouts)):
+                return
+        self._note_try(which, steps)
 
     async def _measuring(self) -> frozenset[str]:
         """Machines that have a benchmark which has not ended."""
@@ -156,34 +169,32 @@ class ModelSets:
                 del self._tried[next(iter(self._tried))]
 
     async def _begin(
-        self,
-        which: ModelSet,
-        steps: Iterable[PlannedStep],
-        known: _FleetState,
-        operator: str,
-        note: Callable[[ModelSet, Sequence[PlannedStep]], None] = lambda *_: None,
-    ) -> list[Rollout]:
-        """Begin one rollout for each model and action; ``note`` is called with the steps of each."""
+        self, request: RolloutRequest, steps: Sequence[PlannedStep], known: _FleetState, operator: str
+    ) -> Rollout:
         by_id = {record.id: record for record in known.records}
-        groups: dict[tuple[str, str, str | None], list[PlannedStep]] = {}
-        for step in steps:
-            groups.setdefault((step.action, step.model, step.digest), []).append(step)
-        begun = []
-        for (action, model, digest), group in groups.items():
-            request = RolloutRequest(
-                action="pull" if action == "pull" else "delete",
-                model=model,
-                digest=digest,
-                offline="wait",
-                until=time.time() + ASKED_WITHIN_S,
-                model_set=which.name,
-            )
-            rollout, targets = make(request, [by_id[step.agent_id] for step in group], operator)
-            begun.append((await self._engine.create(rollout, targets))[0])
-            note(which, group)
-        if begun:
-            log.info("model_set.converges", set=which.name, rollouts=len(begun), operator=operator)
-        return begun
+        rollout, targets = make(request, [by_id[step.agent_id] for step in steps], operator)
+        rollout, _ = await self._engine.create(rollout, targets)
+        log.info("model_set.converges", set=request.model_set, rollout=rollout.id, operator=operator)
+        return rollout
+
+
+def _requests(
+    which: ModelSet, steps: Iterable[PlannedStep]
+) -> Iterator[tuple[RolloutRequest, list[PlannedStep]]]:
+    """Yield the rollout of each model and action, and its steps."""
+    groups: dict[tuple[str, str, str | None], list[PlannedStep]] = {}
+    for step in steps:
+        groups.setdefault((step.action, step.model, step.digest), []).append(step)
+    for (action, model, digest), group in groups.items():
+        request = RolloutRequest(
+            action="pull" if action == "pull" else "delete",
+            model=model,
+            digest=digest,
+            offline="wait",
+            until=time.time() + ASKED_WITHIN_S,
+            model_set=which.name,
+        )
+        yield request, group
 
 
 def _step_key(which: ModelSet, step: PlannedStep) -> tuple[str, str, str, str]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from obt_agent.errors import OllamaError
-from obt_server.rollout_storage import RolloutFilter
+from obt_agent.errors import InvalidParams, OllamaError
+from obt_server.rollout_storage import Rollout, RolloutFilter
 from tests.rollouts.machines import (
     MODEL,
     QUICK,
@@ -133,3 +133,27 @@ async def test_a_set_tries_again_what_could_not_be_stored_when_it_was_due(quick:
         await until(lambda: machine.started)
         view = await until_over(quick, await stored(quick))
     assert (view["created_by"], only(view)["state"]) == ("set base", "done")
+
+
+async def test_one_model_of_a_set_that_cannot_begin_holds_up_no_other_and_is_not_tried_again(
+    quick: Running,
+) -> None:
+    (machine,) = await machines(quick, 1)
+    await quick.http.put(f"/api/v1/agents/{machine.id}/labels", json={"labels": ["lab"]})
+    refused: list[str] = []
+
+    async def create(own: Callable[..., Awaitable[Any]], rollout: Rollout, *args: Any) -> Any:
+        if rollout.model == "never:1":
+            refused.append(rollout.id)
+            raise InvalidParams("It cannot be stored.")
+        return await own(rollout, *args)
+
+    async with unheard(quick) as storage, machine.connected(quick):
+        storage.instead["create_rollout"] = create
+        models = [{"name": "never:1"}, {"name": MODEL}]
+        body = {"models": models, "labels": ["lab"], "converge": "automatic"}
+        assert (await quick.http.put("/api/v1/model-sets/base", json=body)).status_code == 200
+        await until(lambda: machine.started)
+        for _ in range(3):
+            await quick.parts.context.model_sets.converge_automatically()
+    assert len(refused) == 1
