@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -21,6 +21,7 @@ from obt_server.campaign_storage import (
 )
 from obt_server.campaigns import requests
 from obt_server.campaigns.figures import figures
+from obt_server.campaigns.follow_ups import FollowUps
 from obt_server.campaigns.news import CampaignNews, CampaignOpen, news_of
 from obt_server.campaigns.requests import CampaignRequest, RequestedBy
 from obt_server.campaigns.run import CampaignRun, Judge
@@ -37,7 +38,6 @@ from obt_server.rollouts.locks import ModelLocks
 from obt_server.rollouts.selection import Selector, select
 from obt_server.saved_plans import NamedPlans
 from obt_server.storage import NotStored, ServerStorage
-from obt_server.tasks import end_tasks
 
 log = structlog.get_logger(__name__)
 
@@ -84,9 +84,7 @@ class CampaignEngine:
         self._unheard = UnheardCommits("campaign", self.settings.poll_s, self._look_for)
         # One comparison of a campaign with its baseline at a time.
         self._judging = asyncio.Lock()
-        # What comes after the end of a campaign: late results, and the comparison.
-        self._after: set[asyncio.Task[None]] = set()
-        self._closed = False
+        self._after = FollowUps()
         self._stop_observing: Callable[[], None] | None = None
 
     # -- lifetime -------------------------------------------------------------------------------------
@@ -103,16 +101,16 @@ class CampaignEngine:
                 run.hold_locks()
             for run in runs:
                 self._begin(run)
-        self._later(self._catch_up(), "campaigns that ended before the start")
+        self._after.later(self._catch_up(), "campaigns that ended before the start")
 
     async def close(self) -> None:
         """End all tasks; what they were at is stored, and goes on with the engine that is made next."""
-        self._closed = True
+        self._after.stop()
         if self._stop_observing is not None:
             self._stop_observing()
         await self._unheard.close()
         await self._runs.close()
-        await end_tasks(self._after)
+        await self._after.close()
 
     async def _catch_up(self) -> None:
         """Count results that came while the server was away, and judge what ended before it was judged."""
@@ -130,7 +128,9 @@ class CampaignEngine:
         return CampaignRun(self._parts, campaign, cells, self._locks, self._runs.machines)
 
     def _begin(self, run: CampaignRun) -> None:
-        self._runs.begin(run, after=lambda: self._later(self._judge(run.id), f"judge campaign {run.id}"))
+        self._runs.begin(
+            run, after=lambda: self._after.later(self._judge(run.id), f"judge campaign {run.id}")
+        )
 
     # -- what people ask ------------------------------------------------------------------------------
 
@@ -282,10 +282,12 @@ class CampaignEngine:
         """A campaign that runs, or one that ended as a run that has not begun."""
         return self._runs.get(campaign_id) or await self._loaded(await self._storage.campaign(campaign_id))
 
-    async def _look_for(self, campaign_id: str) -> None:
-        """Begin what is stored as running and was not begun. Raises NotStored."""
+    async def _look_for(self, campaign_id: str) -> bool:
+        """Begin what is stored as running and was not begun; return whether it runs. Raises NotStored."""
         async with self._changing:
-            self._go_on(await self._open(campaign_id))
+            run = await self._open(campaign_id)
+            self._go_on(run)
+            return run.campaign.state == "running"
 
     def _go_on(self, run: CampaignRun) -> None:
         """Carry a campaign on that has something to do again, or events of more machines to get."""
@@ -328,15 +330,7 @@ class CampaignEngine:
             if match is None or (run is not None and run.at_work(match[2], event.job_id)):
                 return
             work = self._count_late(match[1], match[2], event.job_id)
-            self._later(work, f"late result {event.job_id}")
-
-    def _later(self, work: Coroutine[None, None, None], name: str) -> None:
-        if self._closed:
-            work.close()
-            return
-        task = asyncio.create_task(_logged(work, name), name=name)
-        self._after.add(task)
-        task.add_done_callback(self._after.discard)
+            self._after.later(work, f"late result {event.job_id}")
 
     async def _count_late(self, campaign_id: str, cell_id: str, job_id: str) -> None:
         """Count a result that came late for its cell, if it is of the cell's own machine."""
@@ -387,13 +381,3 @@ class CampaignEngine:
         changed = {cell.id: cell for cell in [*(before.changed if before else ()), *news.changed]}
         self._runs.keep_news(news.campaign.id, replace(news, changed=list(changed.values())))
         self._hub.events.campaign_changed(news.campaign.id)
-
-
-async def _logged(work: Coroutine[None, None, None], name: str) -> None:
-    try:
-        await work
-    except NotStored:
-        pass  # the campaign was forgotten meanwhile
-    # It is done at the next start: what it had to do is in storage.
-    except Exception:
-        log.exception("campaign.follow_up_failed", task=name)

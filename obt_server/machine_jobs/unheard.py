@@ -29,10 +29,11 @@ class UnheardCommits:
     Args:
         kind: what a run is called in the log and in the task's name.
         again_after_s: the pause between two looks.
-        take_up: begins what is stored as running and was not begun. Raises NotStored.
+        take_up: begins what is stored as running and was not begun, and returns whether there was such; it is
+            called again until there was, or nothing more can come. Raises NotStored.
     """
 
-    def __init__(self, kind: str, again_after_s: float, take_up: Callable[[str], Awaitable[object]]) -> None:
+    def __init__(self, kind: str, again_after_s: float, take_up: Callable[[str], Awaitable[bool]]) -> None:
         self._kind = kind
         self._again_after_s = again_after_s
         self._take_up = take_up
@@ -81,13 +82,16 @@ class UnheardCommits:
         # Before the look: what is stored after it is seen by another one.
         began = asyncio.get_running_loop().time()
         try:
-            await self._take_up(run_id)
+            found = await self._take_up(run_id)
         except NotStored:
-            if began < self._until.get(run_id, 0.0):
-                return
+            found = False
         except StorageFailed:
             raise
         # The term ends, for instance: the next one begins what is stored.
         except Exception:
             log.exception("run.not_taken_up", kind=self._kind, id=run_id)
+            found = True
+        # What is stored there may be as it was before: the commit may come yet.
+        if not found and began < self._until.get(run_id, 0.0):
+            return
         self._until.pop(run_id, None)

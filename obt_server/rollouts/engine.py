@@ -115,14 +115,15 @@ class RolloutEngine:
             self._runs.begin(run)
             self._hub.events.rollout_changed(run.id)
 
-    async def _take_up(self, rollout_id: str) -> None:
+    async def _take_up(self, rollout_id: str) -> bool:
         run = await self._open(rollout_id)
         if run is not None:
             self._go_on(run)
+        return run is not None
 
-    async def _look_for(self, rollout_id: str) -> None:
+    async def _look_for(self, rollout_id: str) -> bool:
         async with self._changing:
-            await self._take_up(rollout_id)
+            return await self._take_up(rollout_id)
 
     # -- what people ask ------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 
 from obt_agent.errors import OllamaError
 from obt_server.campaign_storage import CampaignFilter
+from obt_server.storage import StorageUnavailable
 from tests.campaigns.machines import ONE, QUICK, begin, body, measuring, only, until_over
 from tests.rollouts.machines import QUICK as QUICK_ROLLOUTS
 from tests.server.conftest import Running, running
@@ -87,18 +88,22 @@ async def test_what_was_stored_unheard_can_be_cancelled_and_deleted(patient: Run
     assert machine.started.total() == 0
 
 
+async def until_judged(server: Running, campaign_id: str) -> None:
+    """Wait for the last that is stored of a campaign."""
+
+    async def judged() -> bool:
+        return (await server.parts.storage.campaign(campaign_id)).judged
+
+    await until(judged)
+
+
 async def test_a_repeat_that_was_stored_unheard_is_measured(quick: Running) -> None:
     (machine,) = await measuring(quick, 1)
     async with unheard(quick) as storage, machine.connected(quick):
         machine.broken = OllamaError("the model failed to load")
         campaign = await begin(quick, **ONE)
         await until_over(quick, campaign["id"])
-
-        async def judged() -> bool:
-            return (await quick.parts.storage.campaign(campaign["id"])).judged
-
-        # The last that is stored of it.
-        await until(judged)
+        await until_judged(quick, campaign["id"])
         machine.broken = None
         storage.unheard["save_campaign"] = 1
         answer = await quick.http.post(f"/api/v1/campaigns/{campaign['id']}/rerun", json={})
@@ -117,3 +122,30 @@ async def test_a_cell_whose_pull_was_stored_unheard_is_measured(patient: Running
         cell = only(await until_over(patient, campaign["id"]))
     assert cell["state"] == "done"
     assert set(machine.started.values()) == {1}
+
+
+async def test_a_repeat_whose_commit_comes_a_moment_later_is_measured(quick: Running) -> None:
+    (machine,) = await measuring(quick, 1)
+    late: list[Callable[[], Awaitable[Any]]] = []
+
+    async def save(own: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        late.append(lambda: own(*args))
+        raise StorageUnavailable("The connection ended during a commit.", retry_after_ms=1000)
+
+    async with unheard(quick) as storage, machine.connected(quick):
+        machine.broken = OllamaError("pull model manifest: file does not exist")
+        campaign = await begin(quick, **ONE)
+        await until_over(quick, campaign["id"])
+        await until_judged(quick, campaign["id"])
+        machine.broken = None
+        storage.instead["save_campaign"] = save
+        answer = await quick.http.post(f"/api/v1/campaigns/{campaign['id']}/rerun", json={})
+        assert answer.status_code == 503
+        del storage.instead["save_campaign"]
+        looks = storage.calls["campaign"]
+        # It is looked for, and looks as it was before.
+        await until(lambda: storage.calls["campaign"] >= looks + 2)
+        await late[0]()
+        await until(lambda: machine.started.total() == 2)
+        one = only(await until_over(quick, campaign["id"]))
+    assert (one["state"], one["attempt"]) == ("done", 2)

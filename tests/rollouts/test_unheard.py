@@ -11,6 +11,7 @@ import pytest
 
 from obt_agent.errors import InvalidParams, OllamaError
 from obt_server.rollout_storage import Rollout, RolloutFilter
+from obt_server.storage import StorageUnavailable
 from tests.rollouts.machines import (
     MODEL,
     QUICK,
@@ -157,3 +158,30 @@ async def test_one_model_of_a_set_that_cannot_begin_holds_up_no_other_and_is_not
         for _ in range(3):
             await quick.parts.context.model_sets.converge_automatically()
     assert len(refused) == 1
+
+
+async def test_a_retry_whose_commit_comes_a_moment_later_is_carried_out(quick: Running) -> None:
+    (machine,) = await machines(quick, 1)
+    late: list[Callable[[], Awaitable[Any]]] = []
+
+    async def save(own: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        late.append(lambda: own(*args))
+        raise StorageUnavailable("The connection ended during a commit.", retry_after_ms=1000)
+
+    async with unheard(quick) as storage, machine.connected(quick):
+        machine.failure = OllamaError("pull model manifest: file does not exist")
+        rollout = await begin(quick)
+        await until_over(quick, rollout["id"])
+        await until(lambda: not quick.parts.context.rollouts.running())
+        machine.failure = None
+        storage.instead["save_rollout"] = save
+        answer = await quick.http.post(f"/api/v1/rollouts/{rollout['id']}/retry", json={})
+        assert answer.status_code == 503
+        del storage.instead["save_rollout"]
+        looks = storage.calls["rollout"]
+        # It is looked for, and looks as it was before.
+        await until(lambda: storage.calls["rollout"] >= looks + 2)
+        await late[0]()
+        await until(lambda: machine.started.total() == 2)
+        one = only(await until_over(quick, rollout["id"]))
+    assert (one["state"], one["attempt"]) == ("done", 2)

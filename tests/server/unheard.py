@@ -24,6 +24,8 @@ class UnheardStorage:
         """By method: how many of the next calls are done, and not answered."""
         self.away: Counter[str] = Counter()
         """By method: how many of the next calls are not done; after those that are done and not answered."""
+        self.calls: Counter[str] = Counter()
+        """By method: how many calls there were."""
         self.instead: dict[str, Callable[..., Awaitable[Any]]] = {}
         """By method: what is called in its stead, with the storage's own method before its arguments."""
 
@@ -31,6 +33,7 @@ class UnheardStorage:
         found = getattr(self._storage, name)
 
         async def call(*args: Any, **kwargs: Any) -> Any:
+            self.calls[name] += 1
             if name in self.instead:
                 return await self.instead[name](found, *args, **kwargs)
             if self.unheard[name]:
