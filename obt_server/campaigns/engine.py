@@ -232,7 +232,8 @@ class CampaignEngine:
         self._runs.check()
         run = self._runs.get(campaign_id)
         if run is not None:
-            await run.cancel(cell_ids)
+            with self._unheard.watch(campaign_id):
+                await run.cancel(cell_ids)
             return
         async with self._changing:
             run = await self._open(campaign_id)
@@ -264,6 +265,8 @@ class CampaignEngine:
         while True:
             async with self._changing:
                 run = await self._open(campaign_id)
+                # What was added unheard a moment ago is there already.
+                await run.renew(anyway=False)
                 there = {machine.id for machine in run.campaign.machines}
                 machines = requests.machines_of(record for record in records if record.id not in there)
                 self._check_size(run.campaign, len(there) + len(machines))
@@ -285,9 +288,15 @@ class CampaignEngine:
     async def _look_for(self, campaign_id: str) -> bool:
         """Begin what is stored as running and was not begun; return whether it runs. Raises NotStored."""
         async with self._changing:
-            run = await self._open(campaign_id)
+            run = self._runs.get(campaign_id)
+            if run is None:
+                run = await self._open(campaign_id)
+                self._go_on(run)
+                return run.campaign.state == "running"
+            await run.renew(anyway=True)
             self._go_on(run)
-            return run.campaign.state == "running"
+            # Whether what was changed is there, nobody knows: it is looked at until nothing more can come.
+            return False
 
     def _go_on(self, run: CampaignRun) -> None:
         """Carry a campaign on that has something to do again, or events of more machines to get."""

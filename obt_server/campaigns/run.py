@@ -28,6 +28,7 @@ from obt_server.machine_jobs.failures import Changes
 from obt_server.machine_jobs.items import RunItems
 from obt_server.machine_jobs.local_times import quiet_s
 from obt_server.machine_jobs.machines import Hindrance, Machines
+from obt_server.machine_jobs.unheard import Storing
 from obt_server.replica_storage import LeaseLost
 from obt_server.rollouts.locks import LockKey, ModelLocks
 from obt_server.tasks import end_tasks
@@ -66,8 +67,7 @@ class CampaignRun:
         self.cells = RunItems({cell.id: cell for cell in cells})
         self._locks = locks
         self._machines = machines
-        # Held from the look at a cell to its storage: its work and an operator change it at once.
-        self._storing = asyncio.Lock()
+        self._storing = Storing(self._reload)
         # By machine: the ids of its cells, its task, and what wakes that where it waits.
         self._of_machine: dict[str, list[str]] = {}
         for cell in cells:
@@ -154,7 +154,8 @@ class CampaignRun:
                 for cell in self.cells.values()
                 if outcomes.wanted_again(cell, cell_ids, flagged=flagged)
             }
-            if again:
+            # Storage may have it as over while a cell has not ended: a change that was not heard.
+            if again or (self.campaign.state != "running" and self.cells.open):
                 await self._store(again, campaign=self._reopened())
         self._wake.set()
         return True
@@ -194,6 +195,10 @@ class CampaignRun:
             self.look_again(cell.agent_id)
             return campaign.state != "running"
 
+    async def renew(self, *, anyway: bool) -> None:
+        """Take over what is stored, where a commit was not heard here, or ``anyway``."""
+        await self._storing.renew(anyway=anyway)
+
     # -- the run --------------------------------------------------------------------------------------
 
     def hold_locks(self) -> None:
@@ -232,8 +237,11 @@ class CampaignRun:
         """Take a machine's cells to their ends, one after the other."""
         try:
             while (cell := self._next(agent_id)) is not None:
+                self._wakes[agent_id].clear()
                 try:
-                    await self._step(cell)
+                    # Another cell may be the next after it.
+                    if not await self._storing.renew():
+                        await self._step(cell)
                 except AlreadyEnded:
                     pass  # an operator's cancellation came before its first step
                 # The term ends: whoever leads next goes on with what is stored.
@@ -251,7 +259,6 @@ class CampaignRun:
 
     async def _step(self, cell: CampaignCell) -> None:
         """Take a cell to its end, or wait for what it waits for."""
-        self._wakes[cell.agent_id].clear()
         hindrance = None if cell.begun else self._hindrance(cell)
         if hindrance is None:
             await self._work(cell)
@@ -282,7 +289,7 @@ class CampaignRun:
         if found is not None:
             return found
         left_s = math.inf if campaign.not_after is None else max(0.0, campaign.not_after - time.time())
-        begins = next(one.not_before for one in campaign.machines if one.id == cell.agent_id)
+        begins = next((one.not_before for one in campaign.machines if one.id == cell.agent_id), None)
         if begins is not None and begins > time.time():
             why = failures.waits("turn", "Its schedule lets the machines begin one after the other.")
             return Hindrance(why, min(begins - time.time(), left_s))
@@ -363,9 +370,28 @@ class CampaignRun:
         await self._save(campaign or self.campaign, list(self.cells.with_changes(changes).values()))
 
     async def _save(self, campaign: Campaign, changed: Sequence[CampaignCell]) -> None:
-        await self._parts.storage.save_campaign(campaign, changed)
+        with self._storing.save():
+            await self._parts.storage.save_campaign(campaign, changed)
         self.campaign = campaign
         self.cells.put({cell.id: cell for cell in changed})
+        self._parts.hub.events.campaign_changed(self.id)
+
+    async def _reload(self) -> None:
+        campaign = await self._parts.storage.campaign(self.id)
+        stored = await self._parts.storage.campaign_cells(self.id)
+        changed = {cell.id: cell for cell in stored if cell != self.cells.get(cell.id)}
+        if campaign == self.campaign and not changed:
+            return
+        for cell in changed.values():
+            if cell.id not in self.cells:
+                self._of_machine.setdefault(cell.agent_id, []).append(cell.id)
+        self.campaign = campaign
+        self.cells.put(changed)
+        for cell in changed.values():
+            if cell.cancelling and cell.id in self._works:
+                self._works[cell.id].cancel()
+            self.look_again(cell.agent_id)
+        self._wake.set()
         self._parts.hub.events.campaign_changed(self.id)
 
 

@@ -1,4 +1,4 @@
-"""What was stored though nobody heard so: looked for in storage afterwards, and begun."""
+"""What was stored though nobody heard so: looked for in storage afterwards, and carried out."""
 
 from __future__ import annotations
 
@@ -95,3 +95,49 @@ class UnheardCommits:
         if not found and began < self._until.get(run_id, 0.0):
             return
         self._until.pop(run_id, None)
+
+
+class Storing:
+    """A run's lock, held from the look at an item to its storage: its work and an operator change it at once.
+
+    What a commit without an answer was to change is read anew before the next change.
+
+    Args:
+        reload: has the run take over what is stored of it. The lock is held.
+    """
+
+    def __init__(self, reload: Callable[[], Awaitable[None]]) -> None:
+        self._reload = reload
+        self._lock = asyncio.Lock()
+        # Whether more may be stored than the run knows of.
+        self._stale = False
+
+    async def __aenter__(self) -> None:
+        await self._lock.acquire()
+        try:
+            if self._stale:
+                await self._reload()
+                self._stale = False
+        except BaseException:
+            self._lock.release()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+
+    @contextlib.contextmanager
+    def save(self) -> Iterator[None]:
+        """Store something; where the context ends and nobody knows whether it was stored, it is looked up."""
+        try:
+            yield
+        except (StorageUnavailable, asyncio.CancelledError):
+            self._stale = True
+            raise
+
+    async def renew(self, *, anyway: bool = False) -> bool:
+        """Take over what is stored where that may differ, or ``anyway``. Return whether it was read."""
+        self._stale = self._stale or anyway
+        if not self._stale:
+            return False
+        async with self:
+            return True

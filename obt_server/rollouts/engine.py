@@ -123,7 +123,12 @@ class RolloutEngine:
 
     async def _look_for(self, rollout_id: str) -> bool:
         async with self._changing:
-            return await self._take_up(rollout_id)
+            run = self._runs.get(rollout_id)
+            if run is None:
+                return await self._take_up(rollout_id)
+            await run.renew()
+            # Whether what was changed is there, nobody knows: it is looked at until nothing more can come.
+            return False
 
     # -- what people ask ------------------------------------------------------------------------------
 
@@ -175,7 +180,8 @@ class RolloutEngine:
         self._runs.check()
         run = self._runs.get(rollout_id)
         if run is not None:
-            await run.cancel(agent_ids)
+            with self._unheard.watch(rollout_id):
+                await run.cancel(agent_ids)
             return
         async with self._changing:
             run = await self._open(rollout_id)
@@ -196,8 +202,9 @@ class RolloutEngine:
                     if run.rollout.state == "running":
                         self._runs.begin(run)
                     return
-                if await run.retry(agent_ids):
-                    return
+                with self._unheard.watch(rollout_id):
+                    if await run.retry(agent_ids):
+                        return
             # It has just ended; its task is about to. Then it is loaded and begun as any other.
             await self._runs.ended(rollout_id)
 

@@ -12,11 +12,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import structlog
 
+from obt_agent.errors import StorageFailed
 from obt_server.machine_jobs import failures, items
 from obt_server.machine_jobs.attempt import AlreadyEnded, Postponed
 from obt_server.machine_jobs.failures import Changes
 from obt_server.machine_jobs.items import RunItems
 from obt_server.machine_jobs.machines import Machines
+from obt_server.machine_jobs.unheard import Storing
 from obt_server.replica_storage import LeaseLost
 from obt_server.rollout_storage import (
     REPEATABLE,
@@ -62,8 +64,7 @@ class RolloutRun:
         self.targets = RunItems({target.agent_id: target for target in targets})
         self._locks = locks
         self._machines = machines
-        # Held from the look at a target to its storage: its work and an operator change it at once.
-        self._storing = asyncio.Lock()
+        self._storing = Storing(self._reload)
         # Whose turn may have come; those who wait for something else come back here when it happens.
         self._ready: deque[str] = deque()
         # Those who came back there since the last look: they wait for their turn now.
@@ -143,13 +144,19 @@ class RolloutRun:
                 for agent_id, target in self.targets.items()
                 if target.state in REPEATABLE and (agent_ids is None or agent_id in agent_ids)
             }
-            if not again:
+            # Storage may have it as over while a target has not ended: a retry that was not heard.
+            left = self.rollout.state != "running" and self.targets.open
+            if not again and not left:
                 return True
             rollout = dataclasses.replace(self.rollout, state="running", finished_at=None, cancelling=False)
             await self._store(again, rollout=rollout)
         self._ready.extend(again)
         self._wake.set()
         return True
+
+    async def renew(self) -> None:
+        """Take over what is stored: more than this knows of, perhaps, for a commit was not heard."""
+        await self._storing.renew(anyway=True)
 
     # -- the run --------------------------------------------------------------------------------------
 
@@ -170,6 +177,7 @@ class RolloutRun:
             while True:
                 self._wake.clear()
                 self._due()
+                await self._renew_if_stale()
                 await self._fill()
                 if not self._tasks and not self.targets.open:
                     if await self._finish():
@@ -178,6 +186,13 @@ class RolloutRun:
                 await self._wait()
         finally:
             await end_tasks(self._tasks.values())
+
+    async def _renew_if_stale(self) -> None:
+        try:
+            await self._storing.renew()
+        # What is at work goes on; it is read before anything is stored.
+        except StorageFailed as error:
+            log.warning("rollout.not_renewed", rollout=self.id, error=error.message)
 
     async def _wait(self) -> None:
         delay = None
@@ -357,10 +372,28 @@ class RolloutRun:
         """Store changes, then show them. ``_storing`` is held."""
         rollout = rollout or self.rollout
         changed = self.targets.with_changes(changes)
-        await self._parts.storage.save_rollout(rollout, list(changed.values()), causes)
+        with self._storing.save():
+            await self._parts.storage.save_rollout(rollout, list(changed.values()), causes)
         self.rollout = rollout
         self.targets.put(changed)
         self._parts.hub.events.rollout_changed(self.rollout.id)
+
+    async def _reload(self) -> None:
+        rollout = await self._parts.storage.rollout(self.id)
+        stored = await self._parts.storage.rollout_targets(self.id)
+        changed = {one.agent_id: one for one in stored if one != self.targets.get(one.agent_id)}
+        if rollout == self.rollout and not changed:
+            return
+        self.rollout = rollout
+        self.targets.put(changed)
+        for agent_id, target in changed.items():
+            work = self._works.get(agent_id)
+            if work is None:
+                self._ready.append(agent_id)
+            elif target.cancelling:
+                work.cancel()
+        self._wake.set()
+        self._parts.hub.events.rollout_changed(self.id)
 
     def _say(self, agent_id: str) -> None:
         self.targets.moved(agent_id)

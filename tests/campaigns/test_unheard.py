@@ -7,12 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from obt_agent.errors import OllamaError
 from obt_server.campaign_storage import CampaignFilter
 from obt_server.storage import StorageUnavailable
-from tests.campaigns.machines import ONE, QUICK, begin, body, measuring, only, until_over
+from tests.campaigns.machines import ONE, QUICK, begin, body, measuring, only, states, until_over, until_shown
 from tests.rollouts.machines import QUICK as QUICK_ROLLOUTS
 from tests.server.conftest import Running, running
 from tests.server.unheard import UnheardStorage, unheard
@@ -149,3 +150,79 @@ async def test_a_repeat_whose_commit_comes_a_moment_later_is_measured(quick: Run
         await until(lambda: machine.started.total() == 2)
         one = only(await until_over(quick, campaign["id"]))
     assert (one["state"], one["attempt"]) == ("done", 2)
+
+
+async def test_machines_that_were_added_unheard_to_one_that_runs_are_measured(quick: Running) -> None:
+    one, two = await measuring(quick, 2)
+    async with unheard(quick) as storage:
+        campaign = await begin(quick, **ONE | {"targets": {"agents": [one.id]}})
+        path = f"/api/v1/campaigns/{campaign['id']}/machines"
+        storage.unheard["save_campaign"] = 1
+        more = {"targets": {"agents": [two.id]}}
+        assert (await quick.http.post(path, json=more)).status_code == 503
+        # Whoever asks again adds none twice.
+        assert (await quick.http.post(path, json=more)).status_code == 200
+        async with one.connected(quick), two.connected(quick):
+            view = await until_over(quick, campaign["id"])
+        kept = await quick.parts.storage.campaign(campaign["id"])
+    assert states(view) == ["done", "done"]
+    assert [machine.id for machine in kept.machines] == [one.id, two.id]
+
+
+async def test_machines_that_were_added_unheard_are_measured_though_nobody_asks_again(quick: Running) -> None:
+    one, two = await measuring(quick, 2)
+    async with unheard(quick) as storage, two.connected(quick):
+        campaign = await begin(quick, **ONE | {"targets": {"agents": [one.id]}})
+        storage.unheard["save_campaign"] = 1
+        more = {"targets": {"agents": [two.id]}}
+        answer = await quick.http.post(f"/api/v1/campaigns/{campaign['id']}/machines", json=more)
+        assert answer.status_code == 503
+        await until_shown(quick, campaign["id"], lambda view: states(view) == ["waiting", "done"])
+
+
+async def test_a_repeat_in_a_campaign_that_runs_is_measured_though_stored_unheard(quick: Running) -> None:
+    here, away = await measuring(quick, 2)
+    async with unheard(quick) as storage, here.connected(quick):
+        here.broken = OllamaError("the model failed to load")
+        # It runs as long as the other machine is away.
+        campaign = await begin(quick, **ONE)
+        await until_shown(quick, campaign["id"], lambda view: "failed" in states(view))
+        here.broken = None
+        storage.unheard["save_campaign"] = 1
+        answer = await quick.http.post(f"/api/v1/campaigns/{campaign['id']}/rerun", json={})
+        assert answer.status_code == 503
+        await until(lambda: here.started.total() == 2)
+        async with away.connected(quick):
+            view = await until_over(quick, campaign["id"])
+    assert states(view) == ["done", "done"]
+
+
+async def test_a_cancellation_that_was_stored_unheard_ends_what_runs_and_what_waits(quick: Running) -> None:
+    here, _ = await measuring(quick, 2, measures=False)
+    async with unheard(quick) as storage, here.connected(quick):
+        campaign = await begin(quick, **ONE)
+        await here.until_measuring()
+        await until_shown(quick, campaign["id"], lambda view: "running" in states(view))
+        storage.unheard["save_campaign"] = 1
+        answer = await quick.http.post(f"/api/v1/campaigns/{campaign['id']}/cancel", json={})
+        assert answer.status_code == 503
+        view = await until_over(quick, campaign["id"])
+    assert (view["state"], states(view)) == ("cancelled", ["cancelled", "cancelled"])
+
+
+async def test_a_repeat_begins_a_cell_that_waits_in_a_campaign_that_is_over(quick: Running) -> None:
+    (machine,) = await measuring(quick, 1)
+    campaign = await begin(quick, **ONE, on_offline="skip")
+    await until_over(quick, campaign["id"])
+    await until_judged(quick, campaign["id"])
+    storage = quick.parts.storage
+    (cell,) = await storage.campaign_cells(campaign["id"])
+    waits = msgspec.structs.replace(cell, state="waiting", finished_at=None)
+    # As a fault before this left it: the machine's own line is lost, too.
+    kept = msgspec.structs.replace(await storage.campaign(campaign["id"]), machines=())
+    await storage.save_campaign(kept, [waits])
+    async with machine.connected(quick):
+        answer = await quick.http.post(f"/api/v1/campaigns/{campaign['id']}/rerun", json={})
+        assert answer.status_code == 200
+        view = await until_over(quick, campaign["id"])
+    assert states(view) == ["done"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from obt_agent.errors import InvalidParams, OllamaError
-from obt_server.rollout_storage import Rollout, RolloutFilter
+from obt_server.rollout_storage import Rollout, RolloutFilter, RolloutTarget
 from obt_server.storage import StorageUnavailable
 from tests.rollouts.machines import (
     MODEL,
@@ -21,6 +21,7 @@ from tests.rollouts.machines import (
     only,
     shown,
     until_over,
+    until_shown,
 )
 from tests.server.conftest import Running, running
 from tests.server.unheard import UnheardStorage, unheard
@@ -185,3 +186,49 @@ async def test_a_retry_whose_commit_comes_a_moment_later_is_carried_out(quick: R
         await until(lambda: machine.started.total() == 2)
         one = only(await until_over(quick, rollout["id"]))
     assert (one["state"], one["attempt"]) == ("done", 2)
+
+
+async def test_a_retry_in_a_rollout_that_runs_is_carried_out_though_stored_unheard(quick: Running) -> None:
+    here, away = await machines(quick, 2)
+    async with unheard(quick) as storage, here.connected(quick):
+        here.failure = OllamaError("pull model manifest: file does not exist")
+        # It runs as long as the other machine is away.
+        rollout = await begin(quick, offline="wait")
+        await until_shown(quick, rollout["id"], lambda view: view["counts"].get("failed") == 1)
+        here.failure = None
+        storage.unheard["save_rollout"] = 1
+        answer = await quick.http.post(f"/api/v1/rollouts/{rollout['id']}/retry", json={})
+        assert answer.status_code == 503
+        await until(lambda: here.started.total() == 2)
+        async with away.connected(quick):
+            view = await until_over(quick, rollout["id"])
+    assert view["counts"]["done"] == 2
+
+
+async def test_a_cancellation_that_was_stored_unheard_ends_what_runs_and_what_waits(quick: Running) -> None:
+    here, _ = await machines(quick, 2)
+    here.at_once = False
+    async with unheard(quick) as storage, here.connected(quick):
+        rollout = await begin(quick, offline="wait")
+        await until_shown(quick, rollout["id"], lambda view: view["counts"].get("running") == 1)
+        storage.unheard["save_rollout"] = 1
+        answer = await quick.http.post(f"/api/v1/rollouts/{rollout['id']}/cancel", json={})
+        assert answer.status_code == 503
+        view = await until_over(quick, rollout["id"])
+    assert (view["state"], view["counts"]["cancelled"]) == ("cancelled", 2)
+
+
+async def test_a_retry_begins_a_target_that_waits_in_a_rollout_that_is_over(quick: Running) -> None:
+    (machine,) = await machines(quick, 1)
+    rollout = await begin(quick, offline="skip")
+    await until_over(quick, rollout["id"])
+    await until(lambda: not quick.parts.context.rollouts.running())
+    storage = quick.parts.storage
+    (target,) = await storage.rollout_targets(rollout["id"])
+    waits = RolloutTarget(agent_id=target.agent_id, agent_name=target.agent_name, attempt=2)
+    await storage.save_rollout(await storage.rollout(rollout["id"]), [waits])
+    async with machine.connected(quick):
+        answer = await quick.http.post(f"/api/v1/rollouts/{rollout['id']}/retry", json={})
+        assert answer.status_code == 200
+        target_now = only(await until_over(quick, rollout["id"]))
+    assert (target_now["state"], target_now["attempt"]) == ("done", 2)
