@@ -96,7 +96,9 @@ class CampaignEngine:
         async with self._changing:
             running = await self._storage.campaigns(CampaignFilter(state="running", limit=ALL))
             # The oldest first, so that who came first on a machine is first there again.
-            runs = [await self._loaded(totals.campaign) for totals in reversed(running)]
+            found = [totals.campaign for totals in reversed(running)]
+            # None that a request was the first to begin.
+            runs = [await self._loaded(campaign) for campaign in found if self._runs.get(campaign.id) is None]
             for run in runs:
                 run.hold_locks()
             for run in runs:
@@ -244,6 +246,7 @@ class CampaignEngine:
 
     async def rerun(self, campaign_id: str, cell_ids: Collection[str] | None, *, flagged: bool) -> None:
         """Measure cells again; see ``CampaignRun.rerun``. Raises NotStored."""
+        self._runs.check()
         while True:
             async with self._changing:
                 run = await self._open(campaign_id)
@@ -260,6 +263,7 @@ class CampaignEngine:
             NotStored: there is no such campaign.
             InvalidParams: it would have too many cells, or the campaign's ``not_after`` has passed.
         """
+        self._runs.check()
         records = await select(self._hub, targets, self.settings.max_cells)
         estimates = Estimates(await self._results.lines())
         while True:

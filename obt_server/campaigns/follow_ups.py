@@ -28,6 +28,8 @@ class FollowUps:
         task = asyncio.create_task(_logged(work, name), name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        # Ended before its first step, it would never be awaited.
+        task.add_done_callback(lambda _: work.close())
 
     def stop(self) -> None:
         """Begin nothing more."""

@@ -79,7 +79,9 @@ class RolloutEngine:
         async with self._changing:
             running = await self._storage.rollouts(RolloutFilter(state="running", limit=ALL))
             # The oldest first, so that who came first on a model and machine is first there again.
-            runs = [await self._loaded(totals.rollout) for totals in reversed(running)]
+            found = [totals.rollout for totals in reversed(running)]
+            # None that a request was the first to begin.
+            runs = [await self._loaded(rollout) for rollout in found if self._runs.get(rollout.id) is None]
             for run in runs:
                 run.hold_locks()
             for run in runs:
@@ -192,6 +194,7 @@ class RolloutEngine:
 
     async def retry(self, rollout_id: str, agent_ids: Collection[str] | None) -> None:
         """Begin again where a rollout did not succeed, everywhere or on those named. Raises NotStored."""
+        self._runs.check()
         while True:
             async with self._changing:
                 run = self._runs.get(rollout_id)

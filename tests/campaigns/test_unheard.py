@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
 
-from obt_agent.errors import OllamaError
+from obt_agent.errors import Busy, OllamaError
 from obt_server.campaign_storage import CampaignFilter
-from obt_server.storage import StorageUnavailable
+from obt_server.campaigns import CampaignEngine
+from obt_server.rollouts import RolloutEngine
+from obt_server.rollouts.selection import Selector
+from obt_server.storage import ServerStorage, StorageUnavailable
 from tests.campaigns.machines import ONE, QUICK, begin, body, measuring, only, states, until_over, until_shown
 from tests.rollouts.machines import QUICK as QUICK_ROLLOUTS
 from tests.server.conftest import Running, running
-from tests.server.unheard import UnheardStorage, unheard
+from tests.server.unheard import Gate, UnheardStorage, unheard
 from tests.waiting import until
 
 
@@ -226,3 +230,35 @@ async def test_a_repeat_begins_a_cell_that_waits_in_a_campaign_that_is_over(quic
         assert answer.status_code == 200
         view = await until_over(quick, campaign["id"])
     assert states(view) == ["done"]
+
+
+@pytest.mark.parametrize("what", ["rerun", "add"])
+async def test_what_is_asked_for_before_a_term_begins_is_refused_and_begins_nothing(
+    quick: Running, what: str
+) -> None:
+    (machine,) = await measuring(quick, 1)
+    campaign = await begin(quick, **ONE, on_offline="skip")
+    await until_over(quick, campaign["id"])
+    await until_judged(quick, campaign["id"])
+    context, gate = quick.parts.context, Gate()
+    await context.engines.now.close()
+    storage = UnheardStorage(quick.parts.storage)
+    storage.instead["campaign"] = gate
+    rollouts = RolloutEngine(context.hub, quick.parts.storage, QUICK_ROLLOUTS)
+    kept = cast("ServerStorage", storage)
+    engine = CampaignEngine(context.hub, kept, rollouts, context.plans, context.results, QUICK)
+    calls = {
+        "rerun": lambda: engine.rerun(campaign["id"], None, flagged=False),
+        "add": lambda: engine.add_machines(campaign["id"], Selector(agents=(machine.id,))),
+    }
+    asked = asyncio.create_task(calls[what](), name=what)
+    await until(lambda: gate.reached or asked.done())
+    begins = asyncio.create_task(engine.start(), name="start")
+    # A request that was the first of the two holds the start up.
+    await until(lambda: begins.done() or (gate.reached and not asked.done()))
+    gate.opened.set()
+    await begins
+    with pytest.raises(Busy):
+        await asked
+    await engine.close()
+    assert machine.started.total() == 0

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
-from obt_agent.errors import InvalidParams, OllamaError
+from obt_agent.errors import Busy, InvalidParams, OllamaError
 from obt_server.rollout_storage import Rollout, RolloutFilter, RolloutTarget
-from obt_server.storage import StorageUnavailable
+from obt_server.rollouts import RolloutEngine
+from obt_server.storage import ServerStorage, StorageUnavailable
 from tests.rollouts.machines import (
     MODEL,
     QUICK,
@@ -24,7 +26,7 @@ from tests.rollouts.machines import (
     until_shown,
 )
 from tests.server.conftest import Running, running
-from tests.server.unheard import UnheardStorage, unheard
+from tests.server.unheard import Gate, UnheardStorage, unheard
 from tests.waiting import until
 
 PULL = {"action": "pull", "model": MODEL, "targets": {"all": True}, "offline": "wait"}
@@ -232,3 +234,30 @@ async def test_a_retry_begins_a_target_that_waits_in_a_rollout_that_is_over(quic
         assert answer.status_code == 200
         target_now = only(await until_over(quick, rollout["id"]))
     assert (target_now["state"], target_now["attempt"]) == ("done", 2)
+
+
+@pytest.mark.parametrize("what", ["retry"])
+async def test_what_is_asked_for_before_a_term_begins_is_refused_and_begins_nothing(
+    quick: Running, what: str
+) -> None:
+    (machine,) = await machines(quick, 1)
+    rollout = await begin(quick, offline="skip")
+    await until_over(quick, rollout["id"])
+    await until(lambda: not quick.parts.context.rollouts.running())
+    context, gate = quick.parts.context, Gate()
+    await context.engines.now.close()
+    storage = UnheardStorage(quick.parts.storage)
+    storage.instead["rollout"] = gate
+    engine = RolloutEngine(context.hub, cast("ServerStorage", storage), QUICK)
+    calls = {"retry": lambda: engine.retry(rollout["id"], None)}
+    asked = asyncio.create_task(calls[what](), name=what)
+    await until(lambda: gate.reached or asked.done())
+    begins = asyncio.create_task(engine.start(), name="start")
+    # A request that was the first of the two holds the start up.
+    await until(lambda: begins.done() or (gate.reached and not asked.done()))
+    gate.opened.set()
+    await begins
+    with pytest.raises(Busy):
+        await asked
+    await engine.close()
+    assert machine.started.total() == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -56,3 +57,18 @@ async def unheard(server: Running) -> AsyncIterator[UnheardStorage]:
     storage = UnheardStorage(server.parts.storage)
     async with engines.term(storage=cast("ServerStorage", storage)):
         yield storage
+
+
+class Gate:
+    """Holds calls of a storage's method up, for ``UnheardStorage.instead``."""
+
+    def __init__(self) -> None:
+        self.reached = False
+        """Whether one was held up."""
+        self.opened = asyncio.Event()
+
+    async def __call__(self, own: Callable[..., Awaitable[Any]], *args: Any) -> Any:
+        """Call the storage's own method, once it is open."""
+        self.reached = True
+        await self.opened.wait()
+        return await own(*args)
