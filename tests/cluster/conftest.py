@@ -1,10 +1,11 @@
-"""PostgreSQL for the tests here; none of them is skipped where it is missing."""
+"""PostgreSQL and NATS for the tests here; none of them is skipped where they are missing."""
 
 import itertools
 from collections.abc import Iterator
 
 import pytest
 
+from tests.cluster.nats import NatsServer
 from tests.cluster.postgresql import PostgreSQL
 
 _numbers = itertools.count()
@@ -21,3 +22,10 @@ def postgres() -> Iterator[PostgreSQL]:
 def database(postgres: PostgreSQL) -> str:
     """The address of an empty database."""
     return postgres.create(f"test_{next(_numbers)}")
+
+
+@pytest.fixture
+def nats() -> Iterator[NatsServer]:
+    """A NATS of the test's own."""
+    with NatsServer() as one:
+        yield one

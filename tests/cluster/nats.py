@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -9,9 +10,11 @@ import subprocess
 import sys
 import tempfile
 import threading
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import IO, Final, Self
 
+from obt_server.bus.nats import NatsBus, NatsSettings
 from tests.ports import free_port
 from tests.stopping import stop
 
@@ -113,3 +116,14 @@ class NatsServer:
         """End the hanging."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
+
+
+@contextlib.asynccontextmanager
+async def connected(settings: NatsSettings) -> AsyncIterator[NatsBus]:
+    """A bus on it."""
+    bus = NatsBus(settings)
+    await bus.start()
+    try:
+        yield bus
+    finally:
+        await bus.close()

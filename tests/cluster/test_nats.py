@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from obt_server.bus import BusMessage, BusUnavailable, Exchanges, ExchangeSettin
 from obt_server.bus.nats import PONG_WITHIN_S, NatsBus, NatsSettings
 from obt_server.bus.nats_credentials import NatsCredentials, from_file
 from obt_server.hub.budget import WaitingBudget
-from tests.cluster.nats import NatsServer
+from tests.cluster.nats import NatsServer, connected
 from tests.cluster.postgresql import say
 from tests.project.paths import ROOT
 from tests.stopping import stop
@@ -31,22 +31,6 @@ from tests.waiting import until
 SLACK_S = 20
 """For a machine at load 20; what is measured is whether there is an end at all."""
 LONG_S = 60.0
-
-
-@pytest.fixture
-def nats() -> Iterator[NatsServer]:
-    with NatsServer() as one:
-        yield one
-
-
-@contextlib.asynccontextmanager
-async def connected(settings: NatsSettings) -> AsyncIterator[NatsBus]:
-    bus = NatsBus(settings)
-    await bus.start()
-    try:
-        yield bus
-    finally:
-        await bus.close()
 
 
 @contextlib.asynccontextmanager

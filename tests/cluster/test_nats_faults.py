@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from nats.aio.client import Client
@@ -14,28 +14,12 @@ from structlog.testing import capture_logs
 
 from obt_agent.errors import LinkLost
 from obt_server.bus import BusUnavailable, Exchanges, ExchangeSettings
-from obt_server.bus.nats import PONG_LOOK_S, NatsBus, NatsSettings
+from obt_server.bus.nats import PONG_LOOK_S, NatsSettings
 from obt_server.bus.nats_client import NatsClient, NatsSubscription
 from obt_server.bus.nats_credentials import NatsCredentials
 from obt_server.hub.budget import WaitingBudget
-from tests.cluster.nats import NatsServer
+from tests.cluster.nats import NatsServer, connected
 from tests.waiting import until
-
-
-@pytest.fixture
-def nats() -> Iterator[NatsServer]:
-    with NatsServer() as one:
-        yield one
-
-
-@contextlib.asynccontextmanager
-async def started(settings: NatsSettings) -> AsyncIterator[NatsBus]:
-    bus = NatsBus(settings)
-    await bus.start()
-    try:
-        yield bus
-    finally:
-        await bus.close()
 
 
 @contextlib.asynccontextmanager
@@ -61,7 +45,7 @@ async def saying(info: bytes, dials: list[int]) -> AsyncIterator[int]:
 )
 async def test_whatever_a_server_says_of_itself_it_is_dialled_again(info: bytes) -> None:
     dials: list[int] = []
-    async with saying(info, dials) as port, started(NatsSettings((f"nats://127.0.0.1:{port}",))) as bus:
+    async with saying(info, dials) as port, connected(NatsSettings((f"nats://127.0.0.1:{port}",))) as bus:
         assert not bus.connected
         await until(lambda: len(dials) > 2)
 
@@ -73,7 +57,7 @@ async def test_a_nats_that_hangs_is_found_by_a_process_that_is_late_at_each_look
             await asyncio.sleep(0.001)
 
     with NatsServer() as nats:
-        async with started(NatsSettings((nats.address,))) as bus:
+        async with connected(NatsSettings((nats.address,))) as bus:
             busy = asyncio.create_task(hardly_run())
             try:
                 nats.hang()
@@ -93,7 +77,7 @@ async def test_what_an_account_may_not_do_is_in_the_log() -> None:
         account = NatsSettings(
             (nats.address,), credentials=lambda: NatsCredentials(user="ann", password="right")
         )
-        async with started(account) as bus:
+        async with connected(account) as bus:
             exchanges = Exchanges(bus, "one", WaitingBudget(1 << 20), ExchangeSettings(prefix="obt.test"))
             await exchanges.start()
             for _ in range(2):
@@ -110,13 +94,13 @@ async def test_what_is_refused_is_logged_once_in_a_while_and_of_a_connection_tha
 ) -> None:
     wrong = NatsSettings((nats.address,), credentials=lambda: NatsCredentials(user="ann", password="wrong"))
     with capture_logs() as lines:
-        async with started(NatsSettings((nats.address,))) as bus:
+        async with connected(NatsSettings((nats.address,))) as bus:
             for _ in range(3):
                 bus._refused(NatsError("permissions violation"))  # noqa: SLF001
         nats.settings = 'authorization { user: "ann", password: "right" }'
         nats.kill()
         nats.start()
-        async with started(wrong) as bus:
+        async with connected(wrong) as bus:
             assert not bus.connected
     events = [line["event"] for line in lines]
     assert (events.count("bus.refused"), events.count("bus.unreachable")) == (1, 1)
@@ -150,7 +134,7 @@ async def test_a_subscription_that_is_closed_while_it_is_made_does_not_stay_at_n
 
 
 async def test_a_subscription_whose_making_is_cancelled_is_left_nowhere(nats: NatsServer) -> None:
-    async with started(NatsSettings((nats.address,))) as bus:
+    async with connected(NatsSettings((nats.address,))) as bus:
         client = bus._client  # noqa: SLF001
         assert client is not None
         nats.hang()
