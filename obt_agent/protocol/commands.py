@@ -19,7 +19,7 @@ from obt_agent.ollama.payloads import InstalledModel, OllamaState, RunningModel
 from obt_agent.protocol.envelope import RequestId
 from obt_agent.protocol.jobs import JobId, JobState, JobSummary
 from obt_agent.protocol.server_key import Pins
-from obt_agent.wire_types import Int64, PositiveInt
+from obt_agent.wire_types import Int64
 
 NOTHING = msgspec.Raw(b"null")
 """JSON null, for JSON that may be left out: a field of type ``Raw | None`` would take nothing but null."""
@@ -76,7 +76,8 @@ class HardwareResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 class HardwareWatchParams(msgspec.Struct, frozen=True, kw_only=True):
     """``hardware_watch``: a live series until cancelled; the interval is clamped to what the host allows."""
 
-    interval_ms: PositiveInt = 1000
+    # Of any size, as all that is too long is clamped; it is stored nowhere, nor passed on.
+    interval_ms: Annotated[int, Meta(ge=1)] = 1000
 
 
 class InferenceParams(msgspec.Struct, frozen=True, kw_only=True):
