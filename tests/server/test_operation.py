@@ -142,14 +142,16 @@ async def test_what_a_hostile_machine_says_of_itself_neither_breaks_the_figures_
     monkeypatch.setattr(machine_metrics, "MAX_GPUS", 4)
     async with running(tmp_path) as server, server.agent('a"b\\c') as agent, server.agent("honest") as honest:
         await agent.ask("hardware.sync", sync(9, 'line\nof"words'))
-        huge = int("9" * 400)
+        # What is larger is no heartbeat.
+        huge = 2**63 - 1
+        await agent.notify("heartbeat", heartbeat(memory_used_bytes=int("9" * 400)))
         gpus = [{"id": f"GPU-{n}", "state": "x", "memory_used_bytes": huge} for n in range(9)]
         await with_heartbeat(server, agent, heartbeat(*gpus, memory_used_bytes=huge))
         await with_heartbeat(server, honest, heartbeat())
         series = await scraped(server)
         gpus_shown = {dict(labels).get("gpu") for name, labels in series if name == "obt_gpu_info"}
         assert gpus_shown == {"0", "1", "2", "3"}
-        assert of(series, "obt_agent_memory_used_bytes", agent=agent.agent_id) is None
+        assert of(series, "obt_agent_memory_used_bytes", agent=agent.agent_id) == float(huge)
         assert of(series, "obt_agent_cpu_utilization_ratio", agent=honest.agent_id) == 0.25
         monkeypatch.setattr(metrics, "MAX_MACHINES", 1)
         series = await scraped(server)
