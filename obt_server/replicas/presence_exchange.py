@@ -284,11 +284,8 @@ class PresenceExchange:
     async def _read_list(self, peer: Peer) -> None:
         """Take a process's whole list, then what it told meanwhile."""
         listed: set[str] = set()
-        pause_s = LIST_AGAIN_S
         try:
-            while not (whole := await self._read_once(peer, None, listed)) and not peer.silent:
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+            whole = await self._read(peer, None, listed)
         finally:
             peer.listing = None
         if self._peers.get(peer.replica_id) is not peer:
@@ -308,6 +305,14 @@ class PresenceExchange:
                 self._ask_for_list(peer, news)
                 return
             self._apply(peer, news)
+
+    async def _read(self, peer: Peer, wanted: list[str] | None, listed: set[str]) -> bool:
+        """Read the list, or a part of it, until that succeeds; return False where the peer fell silent."""
+        pause_s = LIST_AGAIN_S
+        while not (whole := await self._read_once(peer, wanted, listed)) and not peer.silent:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        return whole
 
     async def _read_once(self, peer: Peer, wanted: list[str] | None, listed: set[str]) -> bool:
         """Read the list, or a part of it; return False where it is to be asked for again."""
@@ -332,21 +337,14 @@ class PresenceExchange:
 
     async def _fetch(self, peer: Peer) -> None:
         """Take what was too large for a message: of what it told, nothing is told a second time."""
-        pause_s = LIST_AGAIN_S
         try:
             while peer.to_fetch and self._peers.get(peer.replica_id) is peer:
                 asked = list(peer.to_fetch)
                 peer.to_fetch.clear()
-                if await self._read_once(peer, asked, set()):
-                    pause_s = LIST_AGAIN_S
-                    continue
-                if peer.silent:
+                if not await self._read(peer, asked, set()):
                     # The list that its next message asks for has them.
                     peer.lose_place()
                     return
-                peer.to_fetch.update(asked)
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
         finally:
             peer.fetching = None
 
