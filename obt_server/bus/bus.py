@@ -60,7 +60,8 @@ class BusSubscription(Serving, Protocol):
     async def drain(self) -> None:
         """Take what is on its way, then nothing more: who sends after this hears that nobody listens.
 
-        Where the bus does not answer within seconds, this is ``close``.
+        Returns within seconds also where the bus has not said by then that this is so; what was on its way
+        may be taken later.
         """
 
 

@@ -101,6 +101,8 @@ class NatsSubscription:
         self._take = take
         self._client: NatsClient | None = None
         self._subscription: Subscription | None = None
+        # set when nothing is taken any more; after ``among`` where NATS is late with what is on its way
+        self._closed = False
 
     async def attach(self, client: NatsClient) -> None:
         """Subscribe on a new connection."""
@@ -118,7 +120,7 @@ class NatsSubscription:
             await self._unsubscribe()
 
     async def _on_message(self, message: Msg) -> None:
-        if self not in self._among:
+        if self._closed:
             return
         status = (message.headers or {}).get("Status")
         try:
@@ -133,18 +135,26 @@ class NatsSubscription:
     async def drain(self) -> None:
         """Take what is on its way, then nothing more; see ``BusSubscription.drain``."""
         client, subscription = self._client, self._subscription
-        if self in self._among and client is not None and subscription is not None and client.is_connected:
-            draining = asyncio.create_task(subscription.drain(), name="nats drain")  # type: ignore[no-untyped-call] # it has no types
-            await asyncio.wait([draining], timeout=DRAINED_WITHIN_S)
-            if not draining.done():
-                client.left_over.append(draining)
-            elif not draining.cancelled():
-                # What it was is none of ours: the connection has ended.
-                draining.exception()
-        await self.close()
+        known = self in self._among and client is not None and client.is_connected
+        if not known or client is None or subscription is None:
+            await self.close()
+            return
+        del self._among[self]
+        draining = asyncio.create_task(subscription.drain(), name="nats drain")  # type: ignore[no-untyped-call] # it has no types
+        draining.add_done_callback(self._drained)
+        await asyncio.wait([draining], timeout=DRAINED_WITHIN_S)
+        if not draining.done():
+            client.left_over.append(draining)
+
+    def _drained(self, draining: asyncio.Task[None]) -> None:
+        self._closed = True
+        if not draining.cancelled():
+            # What it was is none of ours: the connection has ended.
+            draining.exception()
 
     async def close(self) -> None:
         """Take nothing more."""
+        self._closed = True
         if self._among.pop(self, self) is None:
             await self._unsubscribe()
 

@@ -13,7 +13,8 @@ from nats.errors import Error as NatsError
 from structlog.testing import capture_logs
 
 from obt_agent.errors import LinkLost
-from obt_server.bus import BusUnavailable, Exchanges, ExchangeSettings
+from obt_server.bus import BusUnavailable, Exchanges, ExchangeSettings, NoResponders, ReplySink, nats_client
+from obt_server.bus import nats as nats_bus
 from obt_server.bus.nats import PONG_LOOK_S, NatsSettings
 from obt_server.bus.nats_client import NatsClient, NatsSubscription
 from obt_server.bus.nats_credentials import NatsCredentials
@@ -67,6 +68,42 @@ async def test_a_nats_that_hangs_is_found_by_a_process_that_is_late_at_each_look
                 busy.cancel()
                 await asyncio.gather(busy, return_exceptions=True)
             await until(lambda: bus.connected)
+
+
+async def test_a_request_is_refused_where_nats_is_late_with_the_end_of_its_subscription(
+    nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nats_client, "DRAINED_WITHIN_S", 0.02)
+    monkeypatch.setattr(nats_bus, "PONG_WITHIN_S", 60.0)
+    done: list[bytes] = []
+
+    async def work(body: bytes, reply: ReplySink) -> bytes:
+        del reply
+        done.append(body)
+        return body
+
+    settings = ExchangeSettings(prefix="obt.test", silence_s=60.0)
+    async with contextlib.AsyncExitStack() as stack:
+        sides = []
+        for name in ("one", "two"):
+            bus = await stack.enter_async_context(connected(NatsSettings((nats.address,))))
+            sides.append(Exchanges(bus, name, WaitingBudget(1 << 20), settings))
+            await sides[-1].start()
+            stack.push_async_callback(sides[-1].close)
+        caller, server = sides
+        for number in range(20):
+            served = await server.serve("obt.test.replica.two", work)
+            nats.hang()
+            try:
+                asked = asyncio.create_task(caller.call("obt.test.replica.two", b"%d" % number, timeout_s=60))
+                # It is on its way, and the end of the subscription behind it, on another connection.
+                await asyncio.sleep(0)
+                await served.close()
+            finally:
+                nats.go_on()
+            with pytest.raises(NoResponders):
+                await asked
+    assert not done
 
 
 async def test_what_an_account_may_not_do_is_in_the_log() -> None:
