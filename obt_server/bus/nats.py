@@ -84,6 +84,7 @@ class NatsBus:
         self._requests = RequestInbox(self)
         self._max_payload = MAX_PAYLOAD_BYTES
         self._task: asyncio.Task[None] | None = None
+        self._closed = False
         # clients that are being closed
         self._closing: set[asyncio.Task[None]] = set()
         self._first = asyncio.Event()
@@ -98,6 +99,7 @@ class NatsBus:
 
     async def close(self) -> None:
         """End the connection for good."""
+        self._closed = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -128,6 +130,9 @@ class NatsBus:
                 client = NatsClient(must_be_tls=address.startswith("tls:"), on_refused=self._refused)
                 try:
                     await self._connect(client, address, credentials)
+                    # On Python 3.11 nats-py may go on in place of being cancelled (CPython's issue 86296).
+                    if self._closed:
+                        return
                     began = loop.time()
                     await self._use(client, address)
                     # One that ends at once is no better than one that is refused.
@@ -141,6 +146,8 @@ class NatsBus:
             # nats-py takes what a server says of itself as it comes: whatever that was, it is dialled again.
             except Exception:
                 log.exception("bus.failed", address=address)
+            if self._closed:
+                return
             self._first.set()
             ceiling = min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(failures, 10))
             await asyncio.sleep(random.uniform(0, ceiling))  # noqa: S311 - jitter, not a secret

@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 from obt_agent.errors import LinkLost
 from obt_server.bus import BusUnavailable, Exchanges, ExchangeSettings, NoResponders, ReplySink, nats_client
 from obt_server.bus import nats as nats_bus
-from obt_server.bus.nats import PONG_LOOK_S, NatsSettings
+from obt_server.bus.nats import PONG_LOOK_S, NatsBus, NatsSettings
 from obt_server.bus.nats_client import NatsClient, NatsSubscription
 from obt_server.bus.nats_credentials import NatsCredentials
 from obt_server.hub.budget import WaitingBudget
@@ -49,6 +49,36 @@ async def test_whatever_a_server_says_of_itself_it_is_dialled_again(info: bytes)
     async with saying(info, dials) as port, connected(NatsSettings((f"nats://127.0.0.1:{port}",))) as bus:
         assert not bus.connected
         await until(lambda: len(dials) > 2)
+
+
+@pytest.mark.parametrize("error", [None, NatsError("no")])
+async def test_a_bus_ends_although_its_client_goes_on_in_place_of_being_cancelled(
+    error: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connecting = asyncio.Event()
+
+    async def connect(_: NatsClient, **__: object) -> None:
+        # As asyncio.wait_for does on Python 3.11, where the answer comes in the same turn of the loop.
+        connecting.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        if error is not None:
+            raise error
+
+    async def flush(_: NatsClient, *__: object) -> None:
+        """Answer at once."""
+
+    monkeypatch.setattr(NatsClient, "connect", connect)
+    monkeypatch.setattr(NatsClient, "flush", flush)
+    monkeypatch.setattr(NatsClient, "max_payload", 1 << 20)
+    monkeypatch.setattr(NatsClient, "is_connected", property(lambda _: not error))
+    bus = NatsBus(NatsSettings(("nats://127.0.0.1:1",)))
+    starting = asyncio.create_task(bus.start())
+    await connecting.wait()
+    starting.cancel()
+    async with asyncio.timeout(10):
+        await bus.close()
+    assert not bus.connected
 
 
 async def test_a_nats_that_hangs_is_found_by_a_process_that_is_late_at_each_look() -> None:
