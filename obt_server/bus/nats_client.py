@@ -135,16 +135,17 @@ class NatsSubscription:
     async def drain(self) -> None:
         """Take what is on its way, then nothing more; see ``BusSubscription.drain``."""
         client, subscription = self._client, self._subscription
-        known = self in self._among and client is not None and client.is_connected
-        if not known or client is None or subscription is None:
+        if self not in self._among or client is None or subscription is None or not client.is_connected:
             await self.close()
             return
         del self._among[self]
         draining = asyncio.create_task(subscription.drain(), name="nats drain")  # type: ignore[no-untyped-call] # it has no types
         draining.add_done_callback(self._drained)
-        await asyncio.wait([draining], timeout=DRAINED_WITHIN_S)
-        if not draining.done():
-            client.left_over.append(draining)
+        try:
+            await asyncio.wait([draining], timeout=DRAINED_WITHIN_S)
+        finally:
+            if not draining.done():
+                client.left_over.append(draining)
 
     def _drained(self, draining: asyncio.Task[None]) -> None:
         self._closed = True
