@@ -50,6 +50,8 @@ class RemoteCall:
         # of the process that serves it; zeros until something came from there
         self.server = frames.NOBODY
         self.hearing = Hearing(asyncio.get_running_loop().time())
+        # whether the bus said once that nobody listens any more where the request went
+        self._unserved = False
         # whether the other side has ended it: there is nothing to cancel
         self.over_there = False
         self._bus = bus
@@ -231,7 +233,11 @@ class RemoteCall:
 
     def died(self) -> None:
         """The bus says that nobody listens any more where the request was taken."""
-        self.fail(LinkLost("The server process that was asked has ended."))
+        # Who takes no more requests answers those that it has, and the answer may be on its way: the next
+        # sign decides. One that said something meanwhile is asked itself, and no longer there.
+        if self._unserved and self.server == frames.NOBODY:
+            self.fail(LinkLost("The server process that was asked has ended."))
+        self._unserved = True
 
     def bus_lost(self) -> None:
         """The bus is away, and may have lost anything."""

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 
 from obt_agent.errors import AgentError, LinkLost
 from obt_agent.system import clocks
-from obt_server.bus import BusUnavailable, ExchangeSettings, LocalBus, ReplySink
+from obt_server.bus import BusUnavailable, ExchangeSettings, LocalBus, NoResponders, ReplySink
 from obt_server.bus.frames import Kind
 from tests.bus import virtual_time
 from tests.bus.sides import Fate, Side, Sides, sides
-from tests.bus.test_exchange import Working
+from tests.bus.test_exchange import Working, echo
 
 LONG_S = 3600.0
 GIVEN_UP_S = 5.0
@@ -281,8 +281,31 @@ async def test_one_that_ends_before_its_first_word_is_no_one_that_was_never_ther
     assert isinstance(server.bus.inner, LocalBus)
     server.bus.inner.lose()
     # What was begun may have been done: nobody must take it for something that can be asked for again.
+    began = now()
     with pytest.raises(LinkLost, match="has ended"):
         await asked
+    assert now() - began <= 3
+
+
+@in_virtual_time
+async def test_an_answer_that_is_slower_than_the_word_of_the_bus_still_counts(both: Sides) -> None:
+    caller = await both.join()
+    server = await both.join(ExchangeSettings(prefix=both.prefix, alive_s=LONG_S, silence_s=LONG_S))
+    publish = server.bus.inner.publish
+
+    async def slow(subject: str, data: bytes, reply: str | None = None) -> None:
+        await asyncio.sleep(1.5)
+        await publish(subject, data, reply)
+
+    served = await server.exchanges.serve(both.subject, echo)
+    asked = asyncio.ensure_future(caller.exchanges.call(both.subject, b"", timeout_s=LONG_S))
+    await asyncio.sleep(0)
+    server.bus.inner.publish = slow  # type: ignore[method-assign] # as a busy process would send it
+    await served.close()
+    with pytest.raises(NoResponders):
+        await asked
+    # It is this sign that the bus had an answer to.
+    assert [frame.kind for frame in caller.bus.sent].count(Kind.CALLER_ALIVE) == 1
 
 
 SMALL = 16
