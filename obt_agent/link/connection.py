@@ -281,6 +281,8 @@ class Link:
         attempt = self._attempt = ConnectionAttempt(
             wire, self._timings, control=control, lag=self.lag, budget=self._budget
         )
+        # What was to be dialled at once has been: a later end must not find an old wish.
+        self._wake.clear()
         ending = DisconnectReason("stopped", "The agent closed the link.")
         try:
             ending = await attempt.run(

@@ -10,6 +10,8 @@ import time
 from collections.abc import Sequence
 
 import pytest
+from websockets.asyncio.server import ServerConnection
+from websockets.http11 import Request, Response
 
 from obt_agent.backoff import BackoffSettings
 from obt_agent.errors import AdmissionRefused, ConfigError
@@ -248,6 +250,22 @@ async def test_dial_now_leaves_a_live_session_alone() -> None:
         met.handler.methods["ping"] = at_once
         await met.peer.expect(id=await met.peer.request("ping"))
         assert not met.rig.link._wake.is_set()  # noqa: SLF001 - a later end must not find an old wish
+
+
+async def test_dial_now_while_it_dials_does_not_cut_a_later_wait_short() -> None:
+    async def drain(peer: Peer) -> None:
+        await peer.admit()
+        await peer.notify("server.drain", {"retry_after_s": 100})
+        await peer.socket.close(4503)
+
+    class Reloading(ServerDouble):
+        def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+            rig.link.dial_now()
+            return super()._process_request(connection, request)
+
+    async with Reloading(drain) as server, linked(server.url) as rig:
+        await until(lambda: rig.link.status.next_dial_in_s is not None)
+        assert len(server.requests) == 1
 
 
 async def test_waking_from_a_long_suspend_dials_at_once() -> None:
