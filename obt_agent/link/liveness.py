@@ -1,7 +1,7 @@
 """The watchdog of one session: silence, output that does not move, and the event loop's own lag.
 
 Only inbound bytes prove life; and output that the other end's kernel takes nothing of, for as long, proves
-that nobody reads. Neither is decided in a turn in which the event loop itself was late: bytes may lie unread.
+that nobody reads. Nothing is decided in a turn in which the event loop itself was late: bytes may lie unread.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class Watchdog:
         wire: what is watched.
         timings: ``silence_s`` and ``tick_s`` count.
         lag: where the loop's lag is noted.
-        on_tick: called at every tick with the loop's time.
+        on_tick: called at every tick with the loop's time, and whether the loop was late.
     """
 
     def __init__(
-        self, wire: Wire, timings: LinkTimings, lag: LoopLag, on_tick: Callable[[float], None]
+        self, wire: Wire, timings: LinkTimings, lag: LoopLag, on_tick: Callable[[float, bool], None]
     ) -> None:
         self._wire = wire
         self._timings = timings
@@ -63,12 +63,15 @@ class Watchdog:
             await asyncio.sleep(left_s)
             now = self._loop.time()
             self._lag.late(now - due)
-            reason = self._dead(now, late_s=now - due)
-            if reason:
+            # The loop stood still, and not the server: what it sent meanwhile has not been read yet.
+            late = now - due > self._timings.tick_s
+            if late:
+                log.warning("link.loop_lag", late_ms=round((now - due) * 1000))
+            elif reason := self._dead(now):
                 log.warning("link.dead", reason=reason)
                 self._wire.abort(reason)
                 return
-            self._on_tick(now)
+            self._on_tick(now, late)
 
     def probe(self) -> None:
         """Something happened that may have cost the connection: ask, and wait only ``probe_s``."""
@@ -76,12 +79,8 @@ class Watchdog:
         self._answer_by_s = self._probed_at_s + self._timings.probe_s
         self._wire.ping(b"probe")
 
-    def _dead(self, now: float, *, late_s: float) -> str:
+    def _dead(self, now: float) -> str:
         timings = self._timings
-        # The loop stood still, and not the server: what it sent meanwhile has not been read yet.
-        if late_s > timings.tick_s:
-            log.warning("link.loop_lag", late_ms=round(late_s * 1000))
-            return ""
         # Bytes, not frames: a large frame on a slow link is alive while it arrives.
         heard_at = self._wire.last_received_s
         if self._answer_by_s is not None:

@@ -169,10 +169,17 @@ class LinkSession:
             sink.fail(self._ended)
         self._handler.session_ended(self)
 
-    def tick(self, now_s: float) -> None:
-        """Called about once a second: send ``link.alive`` when due, and end streams that get no credit."""
+    def tick(self, now_s: float, late: bool) -> None:  # noqa: FBT001 - what a watchdog calls
+        """Called about once a second: send ``link.alive`` when due, and end streams that get no credit.
+
+        Args:
+            now_s: the loop's time.
+            late: whether the loop stood still just before; credit and pongs may lie unread.
+        """
         if self.alive and now_s - self._out.last_sent_s >= self._timings.alive_s:
             self.notify("link.alive", Empty())
+        if late:
+            return
         self._out.tick(now_s)
         for request_id, stream in list(self.flow.streams.items()):
             if stream.stalled_for(now_s, link_positive=self.flow.link.positive) >= self._timings.stalled_s:

@@ -13,13 +13,13 @@ import msgspec
 import pytest
 
 from obt_agent.errors import LinkLost
-from obt_agent.link.liveness import LoopLag
+from obt_agent.link.liveness import LoopLag, Watchdog
 from obt_agent.link.session import LinkSession
 from obt_agent.link.timings import LinkTimings
 from obt_agent.protocol.admission import Empty
 from obt_agent.protocol.envelope import Request
 from tests.link.authority import Authority
-from tests.link.doubles import PATIENCE_S, LinkRig, at_once, item, linked, shorter
+from tests.link.doubles import PATIENCE_S, LinkRig, at_once, item, linked, meeting, shorter
 from tests.link.fault_proxy import FaultProxy
 from tests.link.server_double import Peer, ServerDouble
 from tests.waiting import until
@@ -258,6 +258,21 @@ async def test_a_late_event_loop_is_no_proof_of_death_and_is_reported() -> None:
         met.rig.handler.methods["ping"] = at_once
         await until(lambda: met.rig.link.lag.worst_ms >= 500)
         assert session.alive
+
+
+async def test_the_watchdog_says_which_ticks_are_late() -> None:
+    ticks: list[bool] = []
+    async with meeting() as met:
+        attempt = met.rig.link._attempt  # noqa: SLF001 - whose wire it is to watch
+        assert attempt is not None
+        timings = shorter(tick_s=0.02)
+        watchdog = Watchdog(attempt.wire, timings, LoopLag(), lambda _, late: ticks.append(late))
+        watching = asyncio.create_task(watchdog.run())
+        await until(lambda: False in ticks)
+        _block(0.2, asyncio.Event())
+        await until(lambda: True in ticks)
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
 
 def _block(seconds: float, done: asyncio.Event) -> None:

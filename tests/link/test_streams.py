@@ -289,7 +289,7 @@ async def test_without_link_credit_every_stream_ends_as_stalled() -> None:
 
 async def test_a_slow_reader_that_grants_now_and_then_is_not_stalled() -> None:
     hello = {"stream_credit_bytes": 500, "link_credit_bytes": 1 << 20}
-    async with meeting(hello=hello, timings=shorter(stalled_s=0.5)) as met:
+    async with meeting(hello=hello, timings=shorter(stalled_s=3.0)) as met:
         met.handler.methods["generate"] = streaming([[item(n, "x" * 450)] for n in range(12)])
         request_id = await met.peer.request("generate")
         reader = Reader(met.peer, request_id, grants=False)
@@ -297,9 +297,27 @@ async def test_a_slow_reader_that_grants_now_and_then_is_not_stalled() -> None:
             message = await met.peer.receive()
             await reader.take(message)
             if message.get("method") == "stream.data":
-                await asyncio.sleep(0.1)  # the reader's own slowness is what is tried
+                await asyncio.sleep(0.4)  # the reader's own slowness is what is tried
                 await grant(met.peer, request_id, message["bytes"])
         assert "result" in reader.answer
+
+
+async def test_a_late_event_loop_is_no_proof_that_a_stream_gets_no_credit() -> None:
+    hello = {"stream_credit_bytes": 500, "link_credit_bytes": 1 << 20}
+    async with meeting(hello=hello, timings=shorter(stalled_s=60.0, tick_s=60.0)) as met:
+        met.handler.methods["generate"] = streaming([[item(n, "x" * 450)] for n in range(3)])
+        reader = Reader(met.peer, await met.peer.request("generate"), grants=False)
+        await reader.take(await met.peer.receive())
+        now = asyncio.get_running_loop().time()
+        # As of a process that stands still for an hour between two of them, a grant unread.
+        await until(lambda: all(not one.balance.positive for one in met.session.flow.streams.values()))
+        for at_s, late in ((now, False), (now, False), (now + 3600, True)):
+            met.session.tick(at_s, late)
+        assert met.session.streams == 1
+        met.session.tick(now + 3600, False)
+        await reader.read()
+        assert reader.answer is not None
+        assert reader.answer["error"]["code"] == -32006
 
 
 async def test_an_error_drops_what_was_not_sent_and_comes_at_once() -> None:
