@@ -119,6 +119,7 @@ async def until_over(
     *,
     over: Callable[[JsonObject], bool] = lambda one: one["state"] != "running",
     on_news: Callable[[JsonObject], None] = lambda _news: None,
+    on_found: Callable[[JsonObject], None] = lambda _found: None,
 ) -> JsonObject:
     """Wait by the server's news until something is over; a server that restarts meanwhile is waited for.
 
@@ -128,6 +129,8 @@ async def until_over(
         path: where it is; its last part is its id.
         over: whether it is, by what stands at ``path``.
         on_news: hears each piece of news about it.
+        on_found: hears what stands at ``path`` where that may be newer than the news: when these begin, or
+            begin again, and at the end.
 
     Raises:
         ApiError, aiohttp.ClientError, TimeoutError: no server answered for ``BACK_WITHIN_S``, or it refused.
@@ -143,6 +146,7 @@ async def until_over(
                 # ``current`` comes after all that runs: what ended before has no event of its own.
                 if name == "current" or (mine and data["state"] != "running"):
                     found: JsonObject = await client.get(path)
+                    on_found(found)
                     if over(found):
                         return found
         except (ApiError, aiohttp.ClientError, TimeoutError) as error:

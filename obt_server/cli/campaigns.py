@@ -104,15 +104,30 @@ async def _run(client: Client, options: argparse.Namespace) -> int:
         return 0
     # On standard error: standard output is the result's.
     print(f"campaign {campaign['id']}: {len(campaign['cells'])} cells", file=sys.stderr, flush=True)
-    return await _report(client, options, await _until_judged(client, campaign["id"], _CellLines(campaign)))
+    lines = _CellLines(campaign)
+    return await _report(client, options, await _until_judged(client, campaign["id"], lines.say))
 
 
 async def _until_judged(
-    client: Client, campaign_id: str, on_news: Callable[[JsonObject], None] = lambda _news: None
+    client: Client,
+    campaign_id: str,
+    on_cells: Callable[[JsonObject, list[JsonObject]], None] = lambda _counts, _cells: None,
 ) -> JsonObject:
-    """Wait until a campaign is over, and its results are compared with their baselines."""
+    """Wait until a campaign is over, and its results are compared with their baselines.
+
+    ``on_cells`` hears of cells that have begun, or changed, and how many there are in each state.
+    """
+
+    def found(campaign: JsonObject) -> None:
+        # Those that wait may be thousands, of which there is nothing to tell.
+        begun = [cell for cell in campaign["cells"] if cell["state"] != "waiting"]
+        on_cells(campaign["counts"], begun)
+
+    def changed(news: JsonObject) -> None:
+        on_cells(news["counts"], news["changed"])
+
     path = f"/campaigns/{part(campaign_id)}"
-    campaign = await until_over(client, "campaign", path, on_news=on_news)
+    campaign = await until_over(client, "campaign", path, on_news=changed, on_found=found)
     deadline = time.monotonic() + VERDICTS_WITHIN_S
     while campaign["verdicts"] is None and campaign["counts"].get("done") and time.monotonic() < deadline:
         await asyncio.sleep(AGAIN_AFTER_S)
@@ -141,14 +156,15 @@ class _CellLines:
         # What was said of each cell, so that nothing is said twice.
         self._said: dict[str, str] = {}
 
-    def __call__(self, news: JsonObject) -> None:
-        for cell in news["changed"]:
+    def say(self, counts: JsonObject, cells: list[JsonObject]) -> None:
+        """Tell of those of which this was not told yet."""
+        ended = sum(count for state, count in counts.items() if state in ENDED_CELLS)
+        for cell in cells:
             words = _cell_words(cell, self._labels[cell["plan_hash"]])
             if self._said.get(cell["id"]) != words:
                 self._said[cell["id"]] = words
-                ended = sum(count for state, count in news["counts"].items() if state in ENDED_CELLS)
                 clock = time.strftime("%H:%M:%S")
-                line = f"{clock} [{ended}/{sum(news['counts'].values())}] {words}"
+                line = f"{clock} [{ended}/{sum(counts.values())}] {words}"
                 print(printable(line), file=sys.stderr, flush=True)
 
 

@@ -93,6 +93,19 @@ async def test_a_campaign_is_run_from_a_file_waited_for_and_written_down(
     assert [sum(machine.started.values()) for machine in lab] == [1, 1]
 
 
+async def test_what_happened_before_the_news_began_is_told_too(
+    quick: Running, lab: list[MeasuringMachine], file: str
+) -> None:
+    words = ("campaigns", "run", file, "--wait", "--key", "tonight")
+    assert (await obt(quick, *words)).status == 0
+    # The same campaign, of which there is no news any more.
+    again = await obt(quick, *words)
+    assert again.status == 0, again
+    for name in ("m0", "m1"):
+        assert f" [2/2] {name}, {MODELS[0]}, A: done 50\n" in again.errors
+    assert [sum(machine.started.values()) for machine in lab] == [1, 1]
+
+
 async def test_what_became_slower_is_exit_status_1_and_a_failure(
     quick: Running, lab: list[MeasuringMachine], file: str, tmp_path: Path
 ) -> None:
