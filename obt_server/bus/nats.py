@@ -40,8 +40,9 @@ LONGEST_DELAY_S: Final = 2.0
 """Between two attempts; the actual pause is random, up to that: processes do not come back in one instant."""
 LASTED_S: Final = 5.0
 """A connection that lasts so long was a good one: the next loss begins with short pauses again."""
-PENDING_BYTES: Final = 8 << 20
-"""Of ours that the connection has not taken yet; above it a sender waits."""
+PENDING_BYTES: Final = 4 << 20
+"""Of ours that the connection has not taken yet; above it a sender waits. As much again is on its way at
+most, and a ping goes behind both."""
 ROOM_WITHIN_S: Final = 1.5
 ROOM_EVERY_S: Final = 0.005
 REPORT_EVERY_S: Final = 30.0

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import structlog
-from nats.aio.client import Client
+from nats.aio.client import PING_PROTO, Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
@@ -71,6 +71,16 @@ class NatsClient(Client):
         if self._must_be_tls and initial_connection and not info.get("tls_required"):
             raise NatsError("this NATS has no TLS: give its certificate to it, or use nats://")
         await super()._process_info(info, initial_connection)
+
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        # nats-py writes a ping at once, past what it holds back for a turn of the loop: its answer would not
+        # say that NATS has heard of a subscription, or of its end.
+        if not self._pending:
+            await super()._send_ping(future)
+            return
+        self._pongs.append(future or asyncio.get_running_loop().create_future())
+        await self._send_command(PING_PROTO)
+        await self._flush_pending()
 
     async def end(self) -> None:
         """Close the connection, whether the other side reads or not."""

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from obt_agent.errors import AgentError, DeadlineExceeded, LinkLost, TooLarge
 from obt_server.bus import BusMessage, BusUnavailable, Exchanges, ExchangeSettings, NoResponders, ReplySink
+from obt_server.bus import nats as nats_bus
 from obt_server.bus.nats import PONG_WITHIN_S, NatsBus, NatsSettings
 from obt_server.bus.nats_credentials import NatsCredentials, from_file
 from obt_server.hub.budget import WaitingBudget
@@ -246,6 +247,24 @@ async def plain_server(
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
         yield server.sockets[0].getsockname()[1], received
+
+
+async def test_nats_answers_a_ping_when_it_has_heard_of_all_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(nats_bus, "PING_EVERY_S", 600.0)
+    async with plain_server({}) as (port, received):
+        bus = NatsBus(NatsSettings((f"nats://127.0.0.1:{port}",)))
+        subscription = await bus.subscribe("obt.x", lambda _: None)
+        await bus.start()
+        try:
+            # Of the handshake, behind what is subscribed, and of the watch over the connection.
+            await until(lambda: received.count(b"PING") == 3)
+            await subscription.drain()
+        finally:
+            await bus.close()
+    verbs = [line.split(b" ")[0] for line in bytes(received).splitlines()]
+    assert verbs == [b"CONNECT", b"PING", b"SUB", b"PING", b"PING", b"UNSUB", b"PING"]
 
 
 async def test_no_secret_goes_to_who_says_that_there_is_no_tls() -> None:
