@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from obt_agent.errors import AgentError, InvalidParams
+from obt_agent.errors import AgentError, InvalidParams, StorageFailed
 from obt_agent.protocol import codec, methods
 from obt_agent.protocol.admission import RotateParams, RotateResult
 from obt_agent.protocol.commands import (
@@ -352,11 +352,16 @@ class AgentHub:
         self.events.close()
 
     async def end_agent(self, agent_id: str) -> None:
-        """End an agent's session because it was deleted or lost its credential."""
+        """End an agent's session because it was deleted or lost its credential.
+
+        One that enrolled again meanwhile has a credential that is good, and its session goes on.
+        """
         self._sessions.forget_dials(agent_id)
         session = self._sessions.get(agent_id)
-        if session is not None:
-            session.end(Close.CREDENTIAL_REFUSED, "revoked")
+        # Where the storage does not answer, ``enforce_credentials`` finds it within seconds.
+        with contextlib.suppress(StorageFailed):
+            if session is not None and await self._storage.revoked((session.credential_id,)):
+                session.end(Close.CREDENTIAL_REFUSED, "revoked")
 
     # -- beside other processes ----------------------------------------------------------------------
 
