@@ -69,9 +69,13 @@ async def many_requests(harness: AgentHarness) -> str:
     busy = CODE_OF_KIND["busy"]
     # Unread, or the first would have ended before the last is sent.
     ids = [await session.start("generate", harness.generate(), read=False) for _ in range(100)]
+
+    def refusals() -> list[Frame]:
+        return [answer for one in ids for answer in session.wire.answers(one) if answer.error_code == busy]
+
+    await session.wire.until(lambda: bool(refusals()), "a hundred streams were all taken")
     await session.wire.quiet_for(harness.deadlines.quiet_s)
-    refused = [answer for one in ids for answer in session.wire.answers(one) if answer.error_code == busy]
-    require(refused, "a hundred streams were all taken")
+    refused = refusals()
     timed = all("retry_after_ms" in answer.error_data for answer in refused)
     require(timed, "busy comes without retry_after_ms")
     for one in ids:

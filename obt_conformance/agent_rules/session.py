@@ -51,9 +51,10 @@ async def upgrade(harness: AgentHarness) -> str:
 @CHECKS.check("TRANSPORT-1", "it follows no redirect", takes_s=LONGEST_DELAYS * limits.RECONNECT_MAX_S)
 async def redirect(harness: AgentHarness) -> str:
     """Answer a dial with another address."""
-    await harness.end()
     elsewhere = f"http://127.0.0.1:{harness.listener.port}/elsewhere"
+    # Before it may dial again.
     harness.listener.refuse_next(302, ("Location", elsewhere))
+    await harness.end()
     await harness.session()
     # Its credential would have gone with it.
     followed = any(dial.path != CONNECT_PATH for dial in harness.listener.dials)
@@ -234,9 +235,9 @@ async def rotation(harness: AgentHarness) -> str:
         f"answered with {answer.message}",
     )
     dials = len(harness.listener.dials)
-    await harness.end()
-    # As a server does that never heard of the candidate.
+    # As a server does that never heard of the candidate; said before it may dial again.
     harness.listener.refuse_next(401)
+    await harness.end()
     await harness.session()
     first, last = harness.listener.dials[dials].headers, harness.listener.dials[-1].headers
     require(sha256(_bearer(first)) == candidate, "the next dial did not come with the candidate")
