@@ -16,6 +16,7 @@ from obt_server.cli import parser
 from obt_server.config.load import SERVER, load
 from tests.cluster.nats import NatsServer
 from tests.install.blocks import commands
+from tests.waiting import until
 
 GUIDE = "docs/how-to/several-servers.md"
 CERTIFICATE, KEY = "/etc/ssl/nats.example.org.pem", "/etc/ssl/nats.example.org.key"
@@ -56,6 +57,8 @@ async def test_a_server_gets_into_the_guide_s_nats_with_the_guide_s_file_and_no_
             bus = NatsBus(NatsSettings((address,), "guide", partial(from_file, file), ca_file))
             await bus.start()
             try:
+                if connected:
+                    await until(partial(getattr, bus, "connected"), why=lambda: str(nats.log))
                 assert bus.connected is connected, nats.log
             finally:
                 await bus.close()

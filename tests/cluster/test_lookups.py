@@ -10,7 +10,7 @@ import pytest
 from obt_server.hub.storage import Admission
 from obt_server.replica_storage import Owner
 from obt_server.storage import Enrolment
-from obt_server.store import Database, SqlStorage, lookups
+from obt_server.store import Database, SqlStorage, lookups, postgresql
 from obt_server.store.column_types import NulInText
 from obt_server.store.postgresql import DatabaseUnavailable
 from tests.cluster.postgresql import PostgreSQL
@@ -126,8 +126,10 @@ async def test_a_restart_of_the_database_costs_nobody_an_answer(
 
 
 async def test_a_database_that_is_away_is_not_asked_again_for_a_moment(
-    opened: Database, postgres: PostgreSQL
+    opened: Database, postgres: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # Longer than a busy machine takes from one question to the next.
+    monkeypatch.setattr(postgresql, "AWAY_S", 10)
     storage = SqlStorage(opened)
     await storage.owner("a0")
     await asyncio.to_thread(postgres.stop)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import functools
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -36,6 +37,8 @@ from tests.stopping import stop
 from tests.waiting import until
 
 ROUNDS = 200
+SLACK_S = 60
+"""For a machine at load 20."""
 
 
 @pytest.fixture
@@ -384,10 +387,13 @@ async def test_the_status_lists_who_runs_leads_and_is_connected(
     assert await asyncio.to_thread(main, words) == 1
     first, *lines = capsys.readouterr().out.splitlines()
     assert first.startswith("not ready at ")
-    assert lines == [
+    ages = [int(age) for age in re.findall(r"heard (\d+) s", "".join(lines))]
+    assert len(ages) == 1
+    assert 99 <= ages[0] < 99 + SLACK_S
+    assert [re.sub(r"heard \d+ s", "heard N s", line) for line in lines] == [
         "aaaaaaaa at box-1 (1.0): leads, epoch 1; connected to NATS, 2 open exchanges",
         "bbbbbbbb at box-2 (?): NOT connected to NATS, 0 open exchanges",
-        "cccccccc at ? (?): gone, last heard 99 s ago",
+        "cccccccc at ? (?): gone, last heard N s ago",
     ]
     assert await asyncio.to_thread(main, [*words, "--json"]) == 1
     listed = json.loads(capsys.readouterr().out)["replicas"]

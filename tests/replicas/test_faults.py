@@ -206,6 +206,11 @@ async def test_what_an_operator_changes_at_one_server_the_next_answer_of_another
     here, there = two
     async with there.server.agent("box") as agent:
         await here.hears_of(agent)
+        with here.hub.events.listen() as listener:
+            # Behind what was said of its enrolment.
+            there.hub.events.rollout_changed("r")
+            while await listener.next() != RolloutChanged("r"):
+                pass
         before = here.hub.directory._changes  # noqa: SLF001 -- what makes the next answer read
         renamed = await there.server.http.patch(f"/api/v1/agents/{agent.agent_id}", json={"name": "rack-9"})
         assert renamed.status_code == 200, renamed.text
