@@ -30,7 +30,7 @@ from tests.ports import free_port
 from tests.server.enrolling import enrol
 from tests.waiting import until
 
-PATIENCE_S = 120.0
+PATIENCE_S = 240.0
 RESULT_BYTES = 60_000
 AGENT_STEPS = ("accept", "queue", "start", "add_record", "finish", "acknowledge")
 SERVER_STEPS = ("create_job", "change_job", "store_part", "finish_job")
@@ -112,8 +112,9 @@ async def run_kill(kill: Kill, folder: Path) -> tuple[Ledger, list[str]]:
             agent = Supervised("agent", agent_arguments, kill, folder / "agent.log")
             async with _running(server, agent), Client(url, token) as client:
                 await _start(client, agent_id)
-                await until(lambda: ledger(database, jobs).lost == 0)
-                await until(lambda: _nothing_waits(folder / "state"))
+                # The agent may wait for a minute before it dials again, where the server starts slowly.
+                await until(lambda: ledger(database, jobs).lost == 0, within_s=PATIENCE_S)
+                await until(lambda: _nothing_waits(folder / "state"), within_s=PATIENCE_S)
             if server.deaths + agent.deaths != 1:
                 problems.append(f"{server.deaths + agent.deaths} deaths, and 1 was meant")
     except* TimeoutError:

@@ -14,7 +14,7 @@ from tests.faults.timing import SHORT
 
 pytestmark = pytest.mark.slow
 
-PATIENT = replace(SHORT, margin_s=20.0)
+PATIENT = replace(SHORT, margin_s=20.0, hub=replace(SHORT.hub, silence_s=5))
 """The machine may be busy: what must come, comes, but nothing is said about how soon."""
 
 CHOSEN = (
