@@ -13,6 +13,7 @@ from obt_agent.policy.signing import sign_text
 from obt_server.demo.environment import DemoEnvironment
 from obt_standin import StandIn
 from tests.browser.conftest import HOSTILE, Watched, sign_in, visit
+from tests.waiting import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 SMALL = "standin-small:latest"
@@ -138,7 +139,7 @@ async def test_an_answer_streams_survives_other_views_and_stops(page: Page, olla
     await page.click("button:has-text('Stop')")
     await expect(page.get_by_role("button", name="Stop")).to_have_count(0)
     await expect(answer).to_contain_text("stand-in")
-    assert ollama.open_streams == 0
+    await until(lambda: ollama.open_streams == 0)
     await page.fill("textarea >> nth=0", "half a thought")
     await visit(page, "jobs")
     await visit(page, "playground")

@@ -179,7 +179,7 @@ async def test_while_the_database_is_away_new_requests_wait_and_open_ones_go_on(
         asked += 1
         raise DatabaseUnavailable("away")
 
-    here.standin.script.tokens, here.standin.script.decode_tps = 20, 20.0
+    here.standin.script.tokens, here.standin.script.decode_tps = 80, 20.0
     async with here.http.stream("POST", "/api/generate", json=GENERATE) as answer:
         received = answer.aiter_lines()
         await anext(received)

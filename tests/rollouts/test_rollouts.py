@@ -182,7 +182,7 @@ async def test_a_machine_that_went_a_moment_ago_is_not_skipped(tmp_path: Path) -
 
 async def test_what_was_not_begun_in_time_is_skipped(quick: Running) -> None:
     await machines(quick, 1)
-    view = await until_over(quick, (await begin(quick, offline="wait", until=time.time() + 0.2))["id"])
+    view = await until_over(quick, (await begin(quick, offline="wait", until=time.time() + 2))["id"])
     assert (only(view)["state"], only(view)["reason"]) == ("skipped", "It was not begun in time.")
 
 

@@ -194,7 +194,7 @@ def test_a_good_configuration_is_taken_on_reload(site: Site) -> None:
     machine.run("printf 'policy:\\n  models:\\n    deny: [standin-think]\\n' >> /etc/obt-agent/agent.yaml")
     machine.run("systemctl reload obt-agent")
     site.until_line("admitted by 127.0.0.1:8881, 2 models")
-    assert machine.journal("OBT_EVENT=config.reloaded")
+    machine.until("journalctl --output cat OBT_EVENT=config.reloaded | grep .")
     machine.run("cp -p /root/agent.yaml /etc/obt-agent/agent.yaml && systemctl reload obt-agent")
     admitted(site)
 
