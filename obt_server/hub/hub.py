@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from obt_agent.errors import AgentError, InvalidParams, StorageFailed
+from obt_agent.errors import AgentError, InvalidParams, LinkLost, StorageFailed
 from obt_agent.protocol import codec, methods
 from obt_agent.protocol.admission import RotateParams, RotateResult
 from obt_agent.protocol.commands import (
@@ -65,6 +65,8 @@ class AgentHub:
         self.directory = AgentDirectory(storage, self.events)
         self._sessions = Sessions(storage, incoming, self.directory, self.settings, budget)
         self._watches = SharedWatches()
+        # rotations that are under way, by agent
+        self._rotating: dict[str, asyncio.Task[None]] = {}
 
     def serving(self) -> AbstractAsyncContextManager[None]:
         """Nothing: sessions bring what they need."""
@@ -276,6 +278,7 @@ class AgentHub:
         Raises:
             AgentOffline: the agent has no session.
             InvalidParams: the answer holds no sha256.
+            LinkLost: the session ended before the answer, or ends because its credential was revoked.
             AgentError: what the agent answered.
         """
         session = self._sessions.require(agent_id)
@@ -286,7 +289,9 @@ class AgentHub:
         sha256 = codec.convert(answer, RotateResult, where="result").sha256
         if len(sha256) != 64 or not set(sha256) <= set("0123456789abcdef"):  # noqa: PLR2004 -- sha256 in hexadecimal
             raise InvalidParams("result.sha256: not a sha256 in hexadecimal.", field="result.sha256")
-        await self._storage.add_candidate(agent_id, sha256)
+        if not await self._storage.add_candidate(session.credential_id, sha256):
+            session.end(Close.CREDENTIAL_REFUSED, "revoked")
+            raise LinkLost("The agent's credential was revoked.")
         if reconnect:
             session.end(Close.GOING_AWAY, "the credential was rotated: dial again")
         return sha256
@@ -300,15 +305,22 @@ class AgentHub:
         live = {session.credential_id: session for session in self._sessions.live()}
         for credential_id in await self._storage.revoked(tuple(live)):
             live[credential_id].end(Close.CREDENTIAL_REFUSED, "revoked")
+        online = self.online()
         for agent_id in await self._storage.rotations_due():
-            if agent_id in self.online():
-                await self._try_rotation(agent_id)
+            if agent_id in online and agent_id not in self._rotating:
+                # Not waited for: an agent that does not answer must not keep others from being locked out.
+                task = asyncio.create_task(self._try_rotation(agent_id), name=f"rotate {agent_id}")
+                self._rotating[agent_id] = task
 
     async def _try_rotation(self, agent_id: str) -> None:
         try:
             await self.rotate(agent_id, new_job_id())
         except AgentError as error:
             log.warning("agent.rotation_failed", agent=agent_id, error=error.message)
+        except Exception:
+            log.exception("agent.rotation_failed", agent=agent_id)
+        finally:
+            del self._rotating[agent_id]
 
     async def refresh(self) -> None:
         """Read what other processes (the command line) wrote of agents, and publish it.
@@ -348,6 +360,8 @@ class AgentHub:
     async def drain(self) -> None:
         """Tell every agent to come back later, close with 4503, and wait for the sessions' ends."""
         await self._sessions.drain()
+        # Their sessions have ended, and so do they.
+        await asyncio.gather(*self._rotating.values())
         await self._watches.close()
         self.events.close()
 

@@ -163,8 +163,11 @@ class HubStorage(Protocol):
     async def promote(self, credential_id: int) -> None:
         """Make it the agent's only valid credential: it was used in a hello that was answered."""
 
-    async def add_candidate(self, agent_id: str, sha256: str) -> None:
-        """Store the hash of the agent's next credential, in place of an earlier candidate."""
+    async def add_candidate(self, credential_id: int, sha256: str) -> bool:
+        """Store the hash of the credential that follows this one, in place of an earlier candidate.
+
+        Returns False, and stores nothing, where this one is revoked or gone.
+        """
 
     async def rotations_due(self) -> Sequence[str]:
         """Agents whose credential somebody asked to rotate, and that have no candidate yet."""

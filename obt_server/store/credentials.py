@@ -54,8 +54,13 @@ def promote(db: Session, credential_id: int) -> None:
     row.last_used_at = time.time()
 
 
-def add_candidate(db: Session, agent_id: str, sha256: str) -> None:
+def add_candidate(db: Session, credential_id: int, sha256: str) -> bool:
     """See ``HubStorage.add_candidate``."""
+    followed = db.get(CredentialRow, credential_id)
+    # Revoked while the agent made the next one: that would let in again who was locked out.
+    if followed is None or followed.state == "revoked":
+        return False
+    agent_id = followed.agent_id
     agent = require(db, agent_id)
     # The wish is granted in the same transaction: a crash between the two would rotate again and again.
     agent.rotation_requested_at = None
@@ -65,6 +70,7 @@ def add_candidate(db: Session, agent_id: str, sha256: str) -> None:
     # A repeated answer, or an agent that names the credential that it has: there is nothing to add.
     if db.scalar(select(CredentialRow.id).where(CredentialRow.sha256 == sha256)) is None:
         db.add(CredentialRow(agent_id=agent_id, sha256=sha256, state="candidate", created_at=time.time()))
+    return True
 
 
 def rotations_due(db: Session) -> list[str]:

@@ -133,8 +133,10 @@ class MemoryStorage:
     async def promote(self, credential_id: int) -> None:
         return None
 
-    async def add_candidate(self, agent_id: str, sha256: str) -> None:
+    async def add_candidate(self, credential_id: int, sha256: str) -> bool:
+        (agent_id,) = [one.agent_id for one in self.secrets.values() if one.id == credential_id]
         self.secrets[sha256] = StoredCredential(id=len(self.secrets), agent_id=agent_id, state="candidate")
+        return True
 
     async def rotations_due(self) -> Sequence[str]:
         return ()

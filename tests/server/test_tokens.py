@@ -15,7 +15,7 @@ from obt_agent.protocol.envelope import Request
 from obt_agent.protocol.limits import Close
 from obt_agent.protocol.server_key import split_join_token
 from obt_server.auth import secrets
-from tests.server.agent_double import AgentDouble, Answer, dial, uuid7
+from tests.server.agent_double import AgentDouble, Answer, dial, never, uuid7
 from tests.server.conftest import Running, refused_on, running
 from tests.server.databases import sqlite_alone
 from tests.waiting import until
@@ -25,6 +25,13 @@ async def join_token(server: Running, **body: Any) -> tuple[str, int]:
     answer = await server.http.post("/api/v1/join-tokens", json=body)
     assert answer.status_code == 201, answer.text
     return answer.json()["secret"], answer.json()["token"]["id"]
+
+
+def rotating(server: Running) -> dict[str, asyncio.Task[None]]:
+    """What goes on by itself; of one that has others beside it, that of its own agents."""
+    hub = server.parts.hub
+    tasks: dict[str, asyncio.Task[None]] = vars(vars(hub).get("_local", hub))["_rotating"]
+    return tasks
 
 
 async def enroll(
@@ -235,10 +242,14 @@ async def test_a_rotation_for_an_absent_agent_waits_for_it(server: Running) -> N
     await server.parts.hub.enforce_credentials()
     assert (await server.http.get("/api/v1/credentials")).json()[0]["rotation_requested"] is True
     async with server.agent(credentials=credentials) as agent:
-        await server.parts.hub.enforce_credentials()
+        hub = server.parts.hub
+        await hub.enforce_credentials()
+        await until(lambda: agent.requests)
+        await until(lambda: not rotating(server))
         assert await states(server) == ["current"], "this agent refused, and is asked again later"
         agent.handlers["credentials.rotate"] = rotate
-        await server.parts.hub.enforce_credentials()
+        await hub.enforce_credentials()
+        await until(lambda: not rotating(server))
         assert await states(server) == ["current", "candidate"]
         agent.handlers["credentials.rotate"] = rotate
         await server.http.post(path)
@@ -293,10 +304,43 @@ async def test_a_revocation_by_another_process_takes_effect_by_itself(
         assert checks > 1
 
 
+async def test_an_agent_that_does_not_answer_a_rotation_keeps_nobody_from_being_locked_out(
+    server: Running,
+) -> None:
+    hub, storage = server.parts.hub, server.parts.storage
+    async with server.agent("silent") as silent, server.agent("other") as other:
+        silent.handlers["credentials.rotate"] = never
+        await storage.request_rotation(silent.agent_id, 1.0)
+        await hub.enforce_credentials()
+        await silent.until(lambda: bool(silent.requests))
+        await storage.revoke_credentials(other.agent_id, 1.0)
+        await hub.enforce_credentials()
+        assert await other.until_closed() == (4401, "revoked")
+        # It was asked once.
+        assert len(silent.requests) == 1
+
+
+async def test_who_is_revoked_while_it_makes_its_next_credential_gets_none(server: Running) -> None:
+    storage = server.parts.storage
+    async with server.agent() as agent:
+
+        async def revoked_meanwhile(double: AgentDouble, request: Request) -> Answer:
+            # By the command line, of which this process learns later.
+            await storage.revoke_credentials(agent.agent_id, 1.0)
+            return await rotate(double, request)
+
+        agent.handlers["credentials.rotate"] = revoked_meanwhile
+        refused = await server.http.post(f"/api/v1/agents/{agent.agent_id}/credentials/rotate")
+        assert refused.json()["error"]["kind"] == "link_lost", refused.text
+        assert await agent.until_closed() == (4401, "revoked")
+    assert await states(server) == ["revoked"]
+
+
 async def test_a_revoked_candidate_is_not_promoted(server: Running) -> None:
     agent_id, _ = await server.enrol()
     storage = server.parts.storage
-    await storage.add_candidate(agent_id, secrets.sha256("next"))
+    (first,) = await storage.credentials()
+    assert await storage.add_candidate(first.id, secrets.sha256("next"))
     credential = await storage.credential(secrets.sha256("next"))
     assert credential is not None
     await storage.revoke_credentials(agent_id, 1.0)
