@@ -176,7 +176,11 @@ class NatsBus:
                 user_jwt_cb=credentials.jwt,
                 signature_cb=credentials.sign,
             )
-            self._max_payload = client.max_payload
+        # nats-py dials twice, and told of the first try that failed.
+        client.lost.clear()
+        self._max_payload = client.max_payload
+        # Anew: on Python 3.11 a deadline that meets the answer is lost with nats-py's own.
+        async with asyncio.timeout(CONNECT_S):
             for subscription in list(self._taking):
                 await subscription.attach(client)
             # What was subscribed is known there when an answer has come.

@@ -82,6 +82,13 @@ class NatsClient(Client):
         await self._send_command(PING_PROTO)
         await self._flush_pending()
 
+    async def _read_loop(self) -> None:
+        # Where it fails, nats-py says that it is connected, and that each ping was answered.
+        try:
+            await super()._read_loop()
+        finally:
+            self.lost.set()
+
     async def end(self) -> None:
         """Close the connection, whether the other side reads or not."""
         with contextlib.suppress(NatsError, OSError, TimeoutError):
@@ -154,7 +161,9 @@ class NatsSubscription:
         try:
             await asyncio.wait([draining], timeout=DRAINED_WITHIN_S)
         finally:
-            if not draining.done():
+            if client.is_closed:
+                draining.cancel()
+            elif not draining.done():
                 client.left_over.append(draining)
 
     def _drained(self, draining: asyncio.Task[None]) -> None:

@@ -24,16 +24,18 @@ from tests.waiting import until
 
 
 @contextlib.asynccontextmanager
-async def saying(info: bytes, dials: list[int]) -> AsyncIterator[int]:
-    """A server that says this first, and answers pings."""
+async def saying(info: bytes, dials: list[int], then: bytes = b"") -> AsyncIterator[int]:
+    """A server that says this first, answers pings, and says the other behind the third answer."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         dials.append(len(dials))
         with contextlib.suppress(ConnectionError):
             writer.write(info + b"\r\n")
+            pings = 0
             while data := await reader.readline():
                 if data.startswith(b"PING"):
-                    writer.write(b"PONG\r\n")
+                    pings += 1
+                    writer.write(b"PONG\r\n" + then * (pings == 3))
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -48,6 +50,18 @@ async def test_whatever_a_server_says_of_itself_it_is_dialled_again(info: bytes)
     dials: list[int] = []
     async with saying(info, dials) as port, connected(NatsSettings((f"nats://127.0.0.1:{port}",))) as bus:
         assert not bus.connected
+        await until(lambda: len(dials) > 2)
+
+
+@pytest.mark.parametrize("said", [b"INFO {]\r\n", b"MSG obt.\xff 1 1\r\nx\r\n"])
+async def test_a_connection_of_which_nothing_is_read_any_more_is_lost(said: bytes) -> None:
+    dials: list[int] = []
+    info = b'INFO {"max_payload": 1048576}'
+    async with (
+        saying(info, dials, then=said) as port,
+        connected(NatsSettings((f"nats://127.0.0.1:{port}",))) as bus,
+    ):
+        await bus.subscribe("obt.>", lambda _: None)
         await until(lambda: len(dials) > 2)
 
 

@@ -21,6 +21,10 @@ def test_commands_wait_in_a_list_and_pings_are_answered_in_their_order() -> None
     assert "self._pongs.pop(0)" in inspect.getsource(vars(client.Client)["_process_pong"])
 
 
+def test_what_is_received_is_read_by_a_method_that_ends_with_the_connection() -> None:
+    assert "create_task(self._read_loop())" in inspect.getsource(vars(client.Client)["_process_connect_init"])
+
+
 def test_a_connection_has_a_writer_that_can_be_dropped() -> None:
     assert "self._transport = TcpTransport()" in inspect.getsource(client)
     assert "self._io_writer = w" in inspect.getsource(transport.TcpTransport.connect)
